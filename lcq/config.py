@@ -1,0 +1,282 @@
+"""The settings of LCQ: one model of every key, and the layers it is read from."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from lcq.errors import InvalidConfig
+from lcq.models import DEFAULT_QUEUES, QueueConfig
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ZeroMqConfig(_Section):
+    """Where sockets are bound, and where they are found."""
+
+    host: str = "localhost"
+    """The host that agents and clients connect to. Schedulers bind it too, unless ``bind`` says otherwise."""
+    bind: str = "127.0.0.1"
+    """The address a scheduler binds. Anything but loopback is refused until keys exist (a later release)."""
+    base_port: int = Field(default=5555, ge=0, le=65535)
+    """The first PUSH port; queue n is at base_port + its port_offset. 0: free ports are chosen."""
+    control_port: int = Field(default=5571, ge=0, le=65535)
+    """The ROUTER's port. 0: a free one is chosen."""
+
+
+class RedisConfig(_Section):
+    """The state store. With neither url nor host, or with enabled: false, a private server is started."""
+
+    enabled: bool = True
+    host: str | None = None
+    port: int = Field(default=6379, ge=1, le=65535)
+    url: str | None = None
+    """redis://, rediss:// or unix:// URL; wins over host and port."""
+    namespace: str = Field(default="{lcq}", pattern=r"^\{[A-Za-z0-9_.-]+\}$")
+    """The hash tag that every key begins with, so that clusters can share a server."""
+    unsafe: bool = False
+    """Accept a server that may lose data (no AOF, or an eviction policy)."""
+
+    @property
+    def is_private(self) -> bool:
+        return not self.enabled or (self.url is None and self.host is None)
+
+    @property
+    def address(self) -> str:
+        """The URL of the configured server. Only for a server that is not private."""
+        return self.url or f"redis://{self.host}:{self.port}/0"
+
+
+class LeaseConfig(_Section):
+    """How silence is judged."""
+
+    beat_s: float = Field(default=3.0, gt=0, le=60)
+    """How often an agent beats."""
+    lease_s: float = Field(default=15.0, gt=0, le=3600)
+    """How long an attempt stays with a silent node."""
+    lost_after_s: float = Field(default=1.0, ge=0, le=60)
+    """How long after its lifeline closed a process may come back before its attempts run elsewhere."""
+
+    @model_validator(mode="after")
+    def _several_beats_a_lease(self) -> LeaseConfig:
+        if self.lease_s < 2 * self.beat_s:
+            raise ValueError(f"lease_s must be at least twice beat_s, found {self.lease_s} and {self.beat_s}")
+        return self
+
+
+class RetryConfig(_Section):
+    """Back-off: full jitter over base_s * 2^retries, at most max_s."""
+
+    base_s: float = Field(default=1.0, ge=0, le=3600)
+    max_s: float = Field(default=60.0, ge=0, le=24 * 3600)
+
+
+class RetentionConfig(_Section):
+    """How long records of finished tasks are kept."""
+
+    completed_s: float = Field(default=24 * 3600.0, gt=0)
+    failed_s: float = Field(default=7 * 24 * 3600.0, gt=0)
+    events: int = Field(default=100_000, ge=1000)
+    """How many events the stream keeps, about."""
+
+
+class AgentConfig(_Section):
+    """One compute host."""
+
+    name: str | None = None
+    """The node's name; default: the host's name."""
+    slots: int | None = Field(default=None, ge=1, le=1024)
+    """Attempts at a time on the CPU; default: half the cores, at least one."""
+    models: tuple[str, ...] | None = None
+    """Offer only these models; default: all that its engines have."""
+    drain_s: float = Field(default=60.0, ge=0)
+    """How long SIGTERM waits for running attempts before it hands them back."""
+    no_progress_s: float = Field(default=300.0, gt=0)
+    """A runner that reports no progress for so long is ended."""
+
+
+class LimitsConfig(_Section):
+    """What an input may be, checked from its header before anything is decoded."""
+
+    image_bytes: int = Field(default=512 * 2**20, ge=1)
+    image_pixels: int = Field(default=200_000_000, ge=1)
+    frames: int = Field(default=1, ge=1)
+
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class DistributedConfig(BaseSettings):
+    """Every setting of a cluster. ``load()`` reads the layers; calling it takes defaults, LCQ_* and arguments.
+
+    Environment names join sections with two underscores: ``LCQ_REDIS__HOST``.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="LCQ_",
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,
+    )
+
+    enabled: bool = True
+    """Whether this host takes part in a cluster at all."""
+    scheduler_host: str = "localhost"
+    """Where the scheduler is, for agents, clients and consoles."""
+    scheduler_port: int = Field(default=8081, ge=0, le=65535)
+    """The scheduler's HTTP port."""
+    data_dir: Path | None = None
+    """Where a private server and spools keep their files; default: the user's data folder."""
+    log_level: LogLevel = "info"
+    zeromq: ZeroMqConfig = ZeroMqConfig()
+    redis: RedisConfig = RedisConfig()
+    leases: LeaseConfig = LeaseConfig()
+    retries: RetryConfig = RetryConfig()
+    retention: RetentionConfig = RetentionConfig()
+    agent: AgentConfig = AgentConfig()
+    limits: LimitsConfig = LimitsConfig()
+    queues: tuple[QueueConfig, ...] = DEFAULT_QUEUES
+
+    @model_validator(mode="after")
+    def _queues_do_not_collide(self) -> DistributedConfig:
+        names = [queue.name for queue in self.queues]
+        offsets = [queue.port_offset for queue in self.queues]
+        if len(set(names)) < len(names):
+            raise ValueError(f"queues: each name once, found {names}")
+        if len(set(offsets)) < len(offsets):
+            raise ValueError(f"queues: each port_offset once, found {offsets}")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings, env_settings)
+
+    @property
+    def data_path(self) -> Path:
+        """The data folder of this user, or the one configured."""
+        return self.data_dir or Path(platformdirs.user_data_dir("lcq"))
+
+    @property
+    def control_endpoint(self) -> str:
+        """Where clients reach the scheduler's ROUTER."""
+        return f"tcp://{self.scheduler_host}:{self.zeromq.control_port}"
+
+
+def load(path: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> DistributedConfig:
+    """Read the settings: defaults, then the file, then LCQ_* of the environment, then ``overrides``.
+
+    Without ``path`` the file is ``$LCQ_CONFIG``, else ``./lcq.yaml`` where there is one.
+
+    Raises:
+        InvalidConfig: naming the file, each key that is wrong, and the nearest known key.
+    """
+    if path is None:
+        named = os.environ.get("LCQ_CONFIG")
+        path = Path(named) if named else Path("lcq.yaml")
+        if not named and not path.exists():
+            return _validated({}, "environment", overrides)
+    return _validated(_read_yaml(path), str(path), overrides)
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidConfig(
+            f"cannot read the configuration {path}: {error.strerror}", hint="check --config and LCQ_CONFIG"
+        ) from error
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidConfig(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise InvalidConfig(f"{path}: expected keys with values, found {type(values).__name__}")
+    return values
+
+
+def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(low)
+    for key, value in high.items():
+        below = out.get(key)
+        out[key] = _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return out
+
+
+def _validated(
+    values: Mapping[str, Any], origin: str, overrides: Mapping[str, Any] | None
+) -> DistributedConfig:
+    try:
+        environment = EnvSettingsSource(DistributedConfig)()
+        layers = _merged(_merged(values, environment), overrides or {})
+        return DistributedConfig(**layers)
+    except (ValidationError, SettingsError) as error:
+        problems = error.errors() if isinstance(error, ValidationError) else []
+        found = "; ".join(_describe(problem) for problem in problems) or str(error)
+        raise InvalidConfig(f"{origin}: {found}") from error
+
+
+def _describe(problem: Any) -> str:
+    where = ".".join(str(step) for step in problem["loc"]) or "value"
+    if problem["type"] == "extra_forbidden":
+        known = _keys_at(problem["loc"][:-1])
+        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
+        return f"{where}: unknown key" + (f", did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+    return f"{where}: {problem['msg'].removeprefix('Value error, ')}, found {problem['input']!r:.80}"
+
+
+def _keys_at(loc: tuple[Any, ...]) -> list[str]:
+    model: Any = DistributedConfig
+    for step in loc:
+        if isinstance(step, int):
+            continue
+        model = model.model_fields[step].annotation
+        model = next((arg for arg in typing.get_args(model) if hasattr(arg, "model_fields")), model)
+    return sorted(model.model_fields) if hasattr(model, "model_fields") else []
+
+
+class ConfigManager:
+    """Owns the settings of a process: where they were read from, and what they are now."""
+
+    def __init__(self, path: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> None:
+        """Raises:
+        InvalidConfig: naming the file, each key that is wrong, and the nearest known key.
+        """
+        self._path = path
+        self._overrides = overrides
+        self.config = load(path, overrides=overrides)
+
+    def reload(self) -> DistributedConfig:
+        """Read the layers again. A bad file keeps the settings that hold now.
+
+        Raises:
+            InvalidConfig: what is wrong with the new ones; the old ones stay.
+        """
+        self.config = load(self._path, overrides=self._overrides)
+        return self.config

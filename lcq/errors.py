@@ -1,0 +1,226 @@
+"""The errors of LCQ, each named after the situation, carrying its facts, saying what to do.
+
+    LcqError
+    ├── InvalidInput            what a person or program gave cannot be used
+    │   ├── InvalidConfig       a configuration value, with its file and key
+    │   ├── UnknownModel
+    │   ├── UnknownQueue
+    │   └── AmbiguousId         an id prefix fits several
+    ├── NotFound
+    │   ├── TaskNotFound
+    │   ├── NodeNotFound
+    │   └── JobNotFound
+    ├── TransitionRefused       the task's real state does not allow the move
+    ├── IdempotencyConflict     the same key was used for another task
+    ├── StaleBoot               a node speaks with a boot id that has been replaced
+    ├── ProtocolError           a message that cannot be understood
+    │   ├── UnknownCommand
+    │   └── VersionMismatch
+    ├── SchedulerUnreachable    no scheduler answered
+    ├── StateUnavailable        Redis does not answer
+    ├── StateOverloaded         Redis is full: submits are refused, running tasks finish
+    └── UnsafeState             Redis is set so that it may lose data
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class LcqError(Exception):
+    """What LCQ refuses or fails to do: one line for people, a code for programs, a hint what to do.
+
+    ``code`` is from a closed list (every subclass has one) and travels on the wire.
+    """
+
+    code = "error"
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.hint})" if self.hint else self.message
+
+
+class InvalidInput(LcqError):
+    code = "invalid_input"
+
+
+class InvalidConfig(InvalidInput):
+    code = "invalid_config"
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    """Say the nearest known name, or all of them: ``did you mean …?``."""
+    import difflib
+
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return "known: " + ", ".join(names) if names else "none is known yet"
+
+
+class UnknownModel(InvalidInput):
+    code = "unknown_model"
+
+    def __init__(self, model: str, known: Iterable[str], *, image: str = "") -> None:
+        self.model = model
+        subject = f"{image}: " if image else ""
+        super().__init__(f"{subject}no such model: {model!r}", hint=_suggestion(model, known))
+
+
+class UnknownQueue(InvalidInput):
+    code = "unknown_queue"
+
+    def __init__(self, queue: str, known: Iterable[str], *, image: str = "") -> None:
+        self.queue = queue
+        subject = f"{image}: " if image else ""
+        super().__init__(f"{subject}no such queue: {queue!r}", hint=_suggestion(queue, known))
+
+
+class AmbiguousId(InvalidInput):
+    code = "ambiguous_id"
+
+    def __init__(self, prefix: str, matches: Iterable[str]) -> None:
+        self.prefix = prefix
+        self.matches = tuple(matches)
+        shown = ", ".join(self.matches[:3])
+        super().__init__(f"{prefix!r} fits several: {shown} …", hint="type more of the id")
+
+
+class NotFound(LcqError):
+    code = "not_found"
+
+
+class TaskNotFound(NotFound):
+    code = "task_not_found"
+
+    def __init__(self, task_id: str) -> None:
+        self.task_id = task_id
+        super().__init__(
+            f"no task {task_id!r}", hint="it was never submitted, or its record has expired; lcq tasks lists them"
+        )
+
+
+class NodeNotFound(NotFound):
+    code = "node_not_found"
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
+        super().__init__(f"no node {node_id!r}", hint="lcq nodes lists them")
+
+
+class JobNotFound(NotFound):
+    code = "job_not_found"
+
+    def __init__(self, job: str) -> None:
+        self.job = job
+        super().__init__(f"no job {job!r}", hint="lcq jobs lists them")
+
+
+class TransitionRefused(LcqError):
+    """The task is in a state from which this move is not legal; ``state`` is its real one."""
+
+    code = "transition_refused"
+
+    def __init__(self, move: str, subject: str, state: str, *, hint: str = "") -> None:
+        self.move = move
+        self.subject = subject
+        self.state = state
+        super().__init__(f"cannot {move.replace('_', ' ')} {subject}: it is {state}", hint=hint)
+
+
+class IdempotencyConflict(LcqError):
+    code = "idempotency_conflict"
+
+    def __init__(self, key: str, task_id: str) -> None:
+        self.key = key
+        self.task_id = task_id
+        super().__init__(
+            f"the idempotency key {key!r} already belongs to task {task_id}, which asks for something else",
+            hint="use a new key for a new task",
+        )
+
+
+class StaleBoot(LcqError):
+    code = "stale_boot"
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
+        super().__init__(
+            f"node {node_id} is not registered with this boot id",
+            hint="say hello again; if another agent runs under this name, give one of them --name",
+        )
+
+
+class ProtocolError(LcqError):
+    code = "protocol_error"
+    request_id = ""  # which request to answer, where that could be read
+
+
+class UnknownCommand(ProtocolError):
+    code = "unknown_command"
+
+
+class VersionMismatch(ProtocolError):
+    code = "version_mismatch"
+
+
+class SchedulerUnreachable(LcqError):
+    code = "scheduler_unreachable"
+
+    def __init__(self, endpoint: str, waited_s: float) -> None:
+        self.endpoint = endpoint
+        super().__init__(
+            f"no scheduler answers at {endpoint} (waited {waited_s:g} s)",
+            hint="start one with 'lcq up' or 'lcq scheduler', or name it with --scheduler HOST:PORT",
+        )
+
+
+class StateUnavailable(LcqError):
+    code = "state_unavailable"
+
+    def __init__(self, url: str, found: str) -> None:
+        self.url = url
+        super().__init__(
+            f"Redis at {url} does not answer: {found}",
+            hint="start it (redis-server, or let 'lcq up' run a private one), or set redis.url",
+        )
+
+
+class StateOverloaded(LcqError):
+    code = "state_overloaded"
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"Redis at {url} is full and refuses new tasks; running ones still finish",
+            hint="raise its maxmemory, or wait until finished tasks expire",
+        )
+
+
+class UnsafeState(LcqError):
+    code = "unsafe_state"
+
+
+ERROR_BY_CODE: dict[str, type[LcqError]] = {
+    kind.code: kind
+    for kind in (
+        LcqError, InvalidInput, InvalidConfig, UnknownModel, UnknownQueue, AmbiguousId, NotFound, TaskNotFound,
+        NodeNotFound, JobNotFound, TransitionRefused, IdempotencyConflict, StaleBoot, ProtocolError,
+        UnknownCommand, VersionMismatch, SchedulerUnreachable, StateUnavailable, StateOverloaded, UnsafeState,
+    )
+}  # fmt: skip
+
+
+def error_from_wire(code: str, message: str, hint: str) -> LcqError:
+    """Rebuild the error that a peer answered with, as the class that its code names.
+
+    The facts that only its constructor knew stay behind; message, hint and class are the same.
+    """
+    kind = ERROR_BY_CODE.get(code, LcqError)
+    error = kind.__new__(kind)
+    LcqError.__init__(error, message, hint=hint)
+    return error

@@ -1,0 +1,467 @@
+"""The nouns of LCQ: task, attempt, queue, node, device and their states.
+
+Values that cross an edge (file, wire, Redis, HTTP) are strict frozen pydantic models, with the unit in
+the field's name. Building one checks it: the ``ValidationError`` (a ``ValueError``) names the field.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Annotated, Any, Self, TypeAlias, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+)
+
+from lcq.errors import InvalidInput
+from lcq.ids import id_time, is_id, new_id
+
+
+class TaskType(StrEnum):
+    """What is to be done with the image."""
+
+    INPAINT = "inpaint"
+    UPSCALE = "upscale"
+    SEGMENT = "segment"
+    PLUGIN = "plugin"
+
+
+class TaskStatus(StrEnum):
+    """Where a task is in its life (docs/states.md). The only place where a state is spelled."""
+
+    PENDING = "pending"
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self in TERMINAL_STATES
+
+
+TERMINAL_STATES = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
+
+
+class TaskPriority(StrEnum):
+    """The bands of a queue, most urgent first."""
+
+    URGENT = "urgent"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+    @property
+    def band(self) -> int:
+        """0 for the most urgent band, 3 for the least."""
+        return _BANDS[self]
+
+    def raised(self, steps: int) -> TaskPriority:
+        """The priority ``steps`` bands more urgent (negative: less), stopping at the ends."""
+        return list(TaskPriority)[min(3, max(0, self.band - steps))]
+
+
+_BANDS = {priority: band for band, priority in enumerate(TaskPriority)}
+
+
+class NodeStatus(StrEnum):
+    """Whether a node takes work, and if not, why."""
+
+    ONLINE = "online"
+    SUSPECT = "suspect"  # its beats are late; it keeps what it has and gets nothing new
+    DRAINING = "draining"  # finishes what it has, takes nothing new, by an operator's wish
+    QUARANTINED = "quarantined"  # takes nothing because it failed where others succeeded
+    OFFLINE = "offline"
+
+
+class DeviceKind(StrEnum):
+    CPU = "cpu"
+    GPU = "gpu"
+    SERVERLESS = "serverless"
+
+
+class ErrorClass(StrEnum):
+    """Why an attempt did not succeed; decides what happens next (docs/states.md)."""
+
+    BAD_INPUT = "bad_input"  # the task itself cannot be done: failed at once, no node is blamed
+    RESOURCE = "resource"  # memory or disk ran out
+    TRANSIENT = "transient"  # the world was in the way: back-off and retry
+    CRASH = "crash"  # the runner died, hung or ran out of time, or its node was lost
+    BAD_OUTPUT = "bad_output"  # the result failed its check: retry on another node
+
+
+# ---------------------------------------------------------------- values inside models
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return MappingProxyType({str(key): _freeze(inner) for key, inner in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(_freeze(inner) for inner in value)
+    return value
+
+
+def _thaw(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _thaw(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return [_thaw(inner) for inner in value]
+    return value
+
+
+def _only_json(value: Any) -> Any:
+    """Refuse what JSON cannot carry, so that a task comes back exactly as it was sent."""
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**64:
+            raise ValueError(f"the number {value} does not fit 64 bits")
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} has no JSON form")
+        return value
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ValueError(f"keys must be text, found {key!r}")
+            _only_json(key)
+            _only_json(inner)
+        return value
+    if isinstance(value, list | tuple):
+        for inner in value:
+            _only_json(inner)
+        return value
+    raise ValueError(f"{type(value).__name__} has no JSON form")
+
+
+def _no_nul(text: str) -> str:
+    if "\x00" in text:
+        raise ValueError("must not contain a NUL byte")
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("must be valid Unicode text (found a lone surrogate)")
+    return text
+
+
+FrozenJson = Annotated[
+    Mapping[str, Any],
+    BeforeValidator(_only_json),
+    AfterValidator(_freeze),
+    PlainSerializer(_thaw, return_type=dict[str, Any]),
+]
+Text: TypeAlias = Annotated[str, AfterValidator(_no_nul)]
+Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$")]
+
+
+class Value(BaseModel):
+    """The common ground of all edge models: frozen, strict about names, typed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+_ValueT = TypeVar("_ValueT", bound=Value)
+
+
+def explain_invalid(error: ValidationError) -> str:
+    """Say what pydantic found, as one line for a person: each field, what is wrong, what was given."""
+    parts = []
+    for problem in error.errors(include_url=False, include_context=False):
+        field = ".".join(str(step) for step in problem["loc"]) or "value"
+        given = "" if problem["type"] == "missing" else f", found {problem['input']!r:.80}"
+        parts.append(f"{field}: {problem['msg'].removeprefix('Value error, ')}{given}")
+    return "; ".join(parts)
+
+
+def build(model: type[_ValueT], values: Mapping[str, Any]) -> _ValueT:
+    """Make a ``model`` from loose values.
+
+    Raises:
+        InvalidInput: with one line that names each field that is wrong.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise InvalidInput(f"{model.__name__}: {explain_invalid(error)}") from error
+
+
+# ---------------------------------------------------------------- tasks
+
+DEVICE_WISH = re.compile(r"^(auto|cpu|gpu|cuda(:\d+)?|mps)$")
+DEFAULT_MODEL = "cv2-telea"
+
+
+class Task(Value):
+    """One image to process, as its submitter asked for it; it never changes after that.
+
+    ``image_path`` and ``mask_path`` are paths that the node can read; the mask's bright pixels (> 127)
+    are what is to be replaced. ``config`` goes to the engine: ``model``, ``device`` (auto, cpu, gpu,
+    cuda, cuda:N), and what the model knows (``radius``, ``format``, ``quality`` …).
+    """
+
+    id: str = Field(default_factory=new_id)
+    task_type: TaskType
+    image_path: Text = Field(min_length=1, max_length=4096)
+    mask_path: Text | None = Field(default=None, min_length=1, max_length=4096)
+    output_path: Text | None = Field(default=None, min_length=1, max_length=4096)
+    config: FrozenJson = Field(default_factory=dict)
+    priority: TaskPriority = TaskPriority.NORMAL
+    max_retries: int = Field(default=3, ge=0, le=100)
+    timeout_s: float = Field(default=600.0, gt=0, le=7 * 24 * 3600, allow_inf_nan=False)
+    user_id: Text = Field(default="anonymous", min_length=1, max_length=128)
+    job: Text | None = Field(default=None, min_length=1, max_length=128)
+    metadata: FrozenJson = Field(default_factory=dict)
+
+    @field_validator("id")
+    @classmethod
+    def _id_has_its_form(cls, value: str) -> str:
+        if not is_id(value):
+            raise ValueError("must be 16 characters of Crockford's base 32, as lcq.ids.new_id() makes them")
+        return value
+
+    @field_validator("config")
+    @classmethod
+    def _config_says_what_it_wants(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        model = value.get("model", DEFAULT_MODEL)
+        if not isinstance(model, str) or not re.match(r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$", model):
+            raise ValueError(f"config.model must be a model's name, found {model!r}")
+        device = value.get("device", "auto")
+        if not isinstance(device, str) or not DEVICE_WISH.match(device):
+            raise ValueError(f"config.device must be auto, cpu, gpu, cuda, cuda:N or mps, found {device!r}")
+        return value
+
+    @property
+    def model(self) -> str:
+        """The model asked for."""
+        return str(self.config.get("model", DEFAULT_MODEL))
+
+    @property
+    def device(self) -> str:
+        """The device wish: auto, cpu, gpu, cuda, cuda:N or mps."""
+        return str(self.config.get("device", "auto"))
+
+    @property
+    def created_at(self) -> datetime:
+        """When the task was made, read from its id."""
+        return id_time(self.id)
+
+    def to_json(self) -> str:
+        """This task as JSON; ``Task.from_json`` gives back an equal one."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Raises:
+        ValidationError: naming each field that is wrong.
+        """
+        return cls.model_validate_json(text)
+
+
+class TaskResult(Value):
+    """What a completed attempt left behind."""
+
+    path: Text
+    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    input_sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")  # so that a mix-up can be seen
+    width: int = Field(ge=0)
+    height: int = Field(ge=0)
+    mask_fraction: float = Field(default=0.0, ge=0, le=1)
+    seconds: float = Field(ge=0)
+    notes: tuple[str, ...] = ()
+
+
+class Failure(Value):
+    """Why an attempt ended without a result."""
+
+    error_class: ErrorClass
+    code: str = Field(pattern=r"^[a-z0-9_]{1,64}$")
+    message: Text = Field(max_length=2000)
+
+
+class Attempt(Value):
+    """One run of a task on one node."""
+
+    number: int = Field(ge=1)
+    node: str
+    device: str = ""
+    started_ms: int
+    ended_ms: int | None = None
+    outcome: str = "running"  # running, completed, failed, handed_back, cancelled, rerouted, superseded
+    failure: Failure | None = None
+
+
+class TaskRecord(Value):
+    """A task and all that has become of it, at one revision. Times are ms since 1970 by Redis's clock."""
+
+    task: Task
+    status: TaskStatus
+    revision: int
+    queue: str
+    priority: TaskPriority
+    pinned_node: str = ""
+    attempt: int = 0
+    retries: int = 0
+    node: str = ""
+    device: str = ""
+    progress: float = 0.0
+    stage: str = ""
+    submitted_ms: int = 0
+    updated_ms: int = 0
+    due_ms: int | None = None
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    lease_deadline_ms: int | None = None
+    failure: Failure | None = None
+    result: TaskResult | None = None
+    why: str = ""  # why it waits, or who changed it last and for what reason
+
+    @property
+    def id(self) -> str:
+        return self.task.id
+
+
+class JobSummary(Value):
+    """A named group of tasks with its counts by status."""
+
+    name: str
+    submitted_ms: int
+    counts: dict[TaskStatus, int]
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def unfinished(self) -> int:
+        return sum(count for status, count in self.counts.items() if not status.is_terminal)
+
+
+# ---------------------------------------------------------------- queues
+
+
+class QueueConfig(Value):
+    """One queue: which devices may serve it, and its place among the PUSH sockets."""
+
+    name: Name
+    kind: DeviceKind
+    min_vram_mib: int = Field(default=0, ge=0)
+    min_cores: int = Field(default=0, ge=0)
+    min_memory_mib: int = Field(default=0, ge=0)
+    port_offset: int = Field(default=0, ge=0, le=1000)  # bound at zeromq.base_port + this
+
+
+DEFAULT_QUEUES: tuple[QueueConfig, ...] = (
+    QueueConfig(name="gpu-high", kind=DeviceKind.GPU, min_vram_mib=8000, port_offset=0),
+    QueueConfig(name="gpu-medium", kind=DeviceKind.GPU, min_vram_mib=4000, port_offset=1),
+    QueueConfig(name="gpu-low", kind=DeviceKind.GPU, min_vram_mib=2000, port_offset=2),
+    QueueConfig(name="cpu-intensive", kind=DeviceKind.CPU, min_cores=4, min_memory_mib=4000, port_offset=3),
+    QueueConfig(name="cpu-light", kind=DeviceKind.CPU, port_offset=4),
+    QueueConfig(name="serverless", kind=DeviceKind.SERVERLESS, port_offset=5),
+)
+
+
+class QueueRecord(Value):
+    """A queue as it stands: its configuration, whether it is paused, its counts."""
+
+    config: QueueConfig
+    paused: bool = False
+    paused_by: str = ""
+    paused_reason: str = ""
+    paused_ms: int | None = None
+    counts: dict[TaskStatus, int] = Field(default_factory=dict)
+    oldest_queued_ms: int | None = None
+    nodes: tuple[str, ...] = ()  # live nodes that serve it
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+
+# ---------------------------------------------------------------- nodes
+
+
+class Device(Value):
+    """A GPU or the CPU of a node: the unit that serves queues."""
+
+    id: Name  # "cpu", or a GPU's UUID
+    kind: DeviceKind
+    name: str = ""
+    slots: int = Field(default=1, ge=1, le=1024)
+    cores: int = Field(default=0, ge=0)
+    memory_mib: int = Field(default=0, ge=0)
+    vram_mib: int = Field(default=0, ge=0)
+
+    def satisfies(self, queue: QueueConfig) -> bool:
+        """Whether this device is good enough for ``queue``."""
+        return (
+            self.kind == queue.kind
+            and self.vram_mib >= queue.min_vram_mib
+            and self.cores >= queue.min_cores
+            and self.memory_mib >= queue.min_memory_mib
+        )
+
+
+class NodeCapability(Value):
+    """What a node can do: its devices, and the models its engines offer on them."""
+
+    devices: tuple[Device, ...] = Field(min_length=1)
+    models: dict[str, tuple[DeviceKind, ...]] = Field(default_factory=dict)
+    host: str = ""
+    version: str = ""
+
+    def serves(self, queues: Iterable[QueueConfig]) -> dict[str, tuple[str, ...]]:
+        """The queues of each device, its own class (the most demanding it satisfies) first."""
+        by_demand = sorted(queues, key=lambda q: (q.min_vram_mib, q.min_cores, q.min_memory_mib), reverse=True)
+        return {
+            device.id: tuple(queue.name for queue in by_demand if device.satisfies(queue))
+            for device in self.devices
+        }
+
+    def models_on(self, kind: DeviceKind) -> frozenset[str]:
+        return frozenset(model for model, kinds in self.models.items() if kind in kinds)
+
+
+class NodeRecord(Value):
+    """A node as the cluster sees it. Times are ms since 1970 by Redis's clock."""
+
+    id: str
+    boot_id: str
+    status: NodeStatus
+    capability: NodeCapability
+    serves: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # device id -> queues
+    registered_ms: int = 0
+    seen_ms: int = 0
+    running: int = 0
+    completed: int = 0
+    failed: int = 0
+    telemetry: dict[str, float | str] = Field(default_factory=dict)
+    why: str = ""  # who drained or quarantined it, and the reason
+
+    @property
+    def slots(self) -> int:
+        return sum(device.slots for device in self.capability.devices)
+
+
+class Event(Value):
+    """One thing that happened, as the move that did it wrote it down."""
+
+    id: str  # the stream id, "ms-n"
+    move: str
+    fields: dict[str, str]
+
+    @property
+    def at_ms(self) -> int:
+        return int(self.id.partition("-")[0])

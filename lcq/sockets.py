@@ -1,0 +1,85 @@
+"""The one place that makes ZeroMQ sockets: every option set on purpose, every socket owned by one coroutine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import cast
+
+import zmq
+import zmq.asyncio
+
+from lcq.wire import MAX_MESSAGE_BYTES
+
+_BATCH = 256  # messages taken from a socket before anything else gets its turn
+
+
+def make_socket(
+    context: zmq.asyncio.Context, kind: int, *, identity: bytes = b"", high_water: int = 10_000
+) -> zmq.asyncio.Socket:
+    """A socket of ``kind`` with LCQ's options. Bind or connect it yourself."""
+    socket = context.socket(kind)
+    socket.linger = 0  # nothing in a socket is the only copy of anything
+    socket.immediate = True  # queue only for peers that are really there
+    socket.heartbeat_ivl = 2000
+    socket.heartbeat_timeout = 6000
+    socket.heartbeat_ttl = 6000
+    socket.reconnect_ivl = random.randint(50, 150)  # jittered: a restarted scheduler meets no herd
+    socket.reconnect_ivl_max = 2000
+    socket.maxmsgsize = MAX_MESSAGE_BYTES
+    socket.sndhwm = high_water
+    socket.rcvhwm = high_water
+    if kind == zmq.ROUTER:
+        socket.router_mandatory = True  # a peer that has gone is an error, not a silent drop
+        socket.router_handover = True  # a restarted agent takes its name over from its dead socket
+    if identity:
+        socket.identity = identity
+    return socket
+
+
+class Mailbox:
+    """One socket, owned by one coroutine: others put into the outbox, and get what arrives in batches.
+
+    Sending never blocks and never waits; what cannot go out now (no peer, a full pipe) is dropped and
+    counted in ``dropped``, because every sender asks again.
+    """
+
+    def __init__(self, socket: zmq.asyncio.Socket) -> None:
+        self._socket = socket
+        self._plain: zmq.Socket[bytes] = zmq.Socket.shadow(socket.underlying)
+        self._outbox: deque[list[bytes]] = deque()
+        self.dropped = 0
+
+    def send(self, *frames: bytes) -> None:
+        """Hand ``frames`` to the socket's owner; they leave before this turn of the loop is over."""
+        self._outbox.append(list(frames))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._outbox:
+            # Not by the plain socket: a send may swallow the wake-up of what has just come in, and only the
+            # asyncio socket looks again for its waiting reader.
+            sent = cast("asyncio.Future[object]", self._socket.send_multipart(self._outbox[0], zmq.NOBLOCK))
+            if sent.exception() is not None:  # Again: no peer or a full pipe; EHOSTUNREACH: the peer has gone
+                self.dropped += 1
+            self._outbox.popleft()
+
+    async def batches(self) -> AsyncIterator[list[list[bytes]]]:
+        """Everything that waits on the socket, again and again, until the socket is closed."""
+        while True:
+            try:
+                batch = [await self._socket.recv_multipart()]
+            except (zmq.ZMQError, asyncio.CancelledError) as end:
+                if isinstance(end, asyncio.CancelledError):
+                    raise
+                return
+            with contextlib.suppress(zmq.Again):
+                while len(batch) < _BATCH:
+                    batch.append(self._plain.recv_multipart(zmq.NOBLOCK))
+            yield batch
+
+    def close(self) -> None:
+        self._socket.close(linger=0)

@@ -1,0 +1,82 @@
+"""How Redis is reached, what it must be, and whose errors its errors become."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+from redis import asyncio as redis
+from redis import exceptions as redis_errors
+from redis.backoff import NoBackoff
+from redis.asyncio.retry import Retry
+
+from lcq.errors import StateOverloaded, StateUnavailable, UnsafeState
+
+MINIMUM_VERSION = (6, 2)
+
+
+def connect(url: str, *, read_timeout_s: float | None = 10.0) -> redis.Redis:
+    """A client for ``url`` (redis://, rediss://, unix://). Connects when first used; never retries by itself,
+
+    because a script sent twice is a move made twice: who asked decides.
+    """
+    return redis.Redis.from_url(
+        url,
+        decode_responses=True,
+        socket_connect_timeout=3.0,
+        socket_timeout=read_timeout_s,
+        retry=Retry(NoBackoff(), 0),
+        **({} if url.startswith("unix") else {"socket_keepalive": True}),
+    )
+
+
+@contextlib.contextmanager
+def our_errors(url: str) -> Iterator[None]:
+    """Turn redis-py's errors into ours where they enter."""
+    try:
+        yield
+    except redis_errors.ResponseError as error:
+        raise _of_reply(url, error) from error
+    except (redis_errors.RedisError, OSError, asyncio.IncompleteReadError) as error:
+        raise StateUnavailable(url, str(error) or type(error).__name__) from error
+
+
+def _of_reply(url: str, error: redis_errors.ResponseError) -> Exception:
+    text = str(error)
+    if text.startswith("OOM") or isinstance(error, redis_errors.OutOfMemoryError):
+        return StateOverloaded(url)
+    if text.startswith(("LOADING", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "MISCONF", "TRYAGAIN")):
+        return StateUnavailable(url, text)
+    return error
+
+
+async def check_server(client: redis.Redis, url: str, *, unsafe: bool) -> str:
+    """Refuse a server that is too old or that may lose data by its own policy. Answers its version.
+
+    Raises:
+        UnsafeState: naming the setting, what was found, and the command that mends it.
+        StateUnavailable: it does not answer.
+    """
+    with our_errors(url):
+        info = await client.info("server")
+        version = str(info.get("valkey_version") or info["redis_version"])
+        found = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
+        if found < MINIMUM_VERSION:
+            raise UnsafeState(f"Redis at {url} is {version}", hint="LCQ needs Redis 6.2 or newer, or Valkey")
+        if unsafe:
+            return version
+        memory = await client.info("memory")
+        persistence = await client.info("persistence")
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise UnsafeState(
+            f"Redis at {url} may throw tasks away: maxmemory-policy is {policy}",
+            hint="redis-cli config set maxmemory-policy noeviction, or set redis.unsafe: true",
+        )
+    if not persistence.get("aof_enabled"):
+        raise UnsafeState(
+            f"Redis at {url} forgets accepted tasks when it stops: appendonly is off",
+            hint="redis-cli config set appendonly yes, or set redis.unsafe: true",
+        )
+    return version

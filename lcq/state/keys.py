@@ -1,0 +1,102 @@
+"""The names of Redis keys that Python reads. The scripts build the same names with ``key()`` in their prelude."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lcq.models import TaskStatus
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Key names under one namespace, a hash tag such as ``{lcq}``."""
+
+    root: str
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self.root, *parts))
+
+    def task(self, task_id: str) -> str:
+        return self._key("task", task_id)
+
+    def attempts(self, task_id: str) -> str:
+        return self._key("attempts", task_id)
+
+    def by_status(self, status: TaskStatus) -> str:
+        return self._key("ix", "status", status)
+
+    def by_queue(self, queue: str) -> str:
+        return self._key("ix", "queue", queue)
+
+    def by_node(self, node: str) -> str:
+        return self._key("ix", "node", node)
+
+    def by_job(self, job: str) -> str:
+        return self._key("ix", "job", job)
+
+    def by_cause(self, code: str) -> str:
+        return self._key("ix", "cause", code)
+
+    def lane(self, owner: str, model: str) -> str:
+        return self._key("lane", owner, model)
+
+    def subscribers(self, queue: str, model: str) -> str:
+        return self._key("subs", queue, model)
+
+    def waiting(self, queue: str) -> str:
+        return self._key("waiting", queue)
+
+    def held(self, node: str) -> str:
+        return self._key("held", node)
+
+    def node(self, node: str) -> str:
+        return self._key("node", node)
+
+    def queue(self, queue: str) -> str:
+        return self._key("queue", queue)
+
+    def job(self, job: str) -> str:
+        return self._key("job", job)
+
+    def answer(self, command_id: str) -> str:
+        return self._key("answer", command_id)
+
+    @property
+    def ids(self) -> str:
+        return self._key("ids")
+
+    @property
+    def lanes(self) -> str:
+        return self._key("lanes")
+
+    @property
+    def counts(self) -> str:
+        return self._key("counts")
+
+    @property
+    def totals(self) -> str:
+        return self._key("totals")
+
+    @property
+    def nodes(self) -> str:
+        return self._key("nodes")
+
+    @property
+    def jobs(self) -> str:
+        return self._key("jobs")
+
+    @property
+    def events(self) -> str:
+        return self._key("events")
+
+    @property
+    def acts(self) -> str:
+        return self._key("acts")
+
+    @property
+    def schedulers(self) -> str:
+        return self._key("schedulers")
+
+    @property
+    def duty(self) -> str:
+        return self._key("duty")

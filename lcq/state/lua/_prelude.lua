@@ -1,0 +1,259 @@
+-- The ground every move stands on: keys, clock, indexes, events. Loaded in front of each script, behind a
+-- header that Python generates (STATE, TERMINAL, BANDS, RETENTION_MS, EVENTS_KEPT, MINUTES_KEPT_S).
+-- KEYS[1] is the namespace, a hash tag: every key a script touches begins with it, so all of them live in one
+-- slot of a Redis Cluster although only this one is declared.
+
+local ROOT = KEYS[1]
+
+local function key(...)
+  return ROOT .. ":" .. table.concat({...}, ":")
+end
+
+local function read_clock()
+  local t = redis.call("TIME")
+  return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+end
+local NOW = read_clock()  -- Redis's clock: machines drift, leases must not
+
+local function number(text)
+  return tonumber(text or "0") or 0
+end
+
+local function load_hash(name)
+  local flat = redis.call("HGETALL", name)
+  if #flat == 0 then return nil end
+  local hash = {}
+  for i = 1, #flat, 2 do hash[flat[i]] = flat[i + 1] end
+  return hash
+end
+
+local function load_task(id)
+  return load_hash(key("task", id))
+end
+
+local function tally(field, by)
+  local minute = key("minute", math.floor(NOW / 60000))
+  if redis.call("HINCRBY", minute, field, by) == by then redis.call("EXPIRE", minute, MINUTES_KEPT_S) end
+  redis.call("HINCRBY", key("totals"), field, by)
+end
+
+-- One event for one thing that happened; `more` is a flat list of further fields.
+local function emit(move, more)
+  redis.call("XADD", key("events"), "MAXLEN", "~", EVENTS_KEPT, "*", "move", move, unpack(more))
+end
+
+local function emit_task(move, id, t, more)
+  local fields = {"id", id, "status", t.status, "rev", t.rev, "queue", t.queue, "node", t.node or "",
+    "attempt", t.attempt, "priority", t.priority, "why", t.why or ""}
+  for _, value in ipairs(more or {}) do fields[#fields + 1] = value end
+  emit(move, fields)
+end
+
+---------------------------------------------------------------- order in a queue
+
+-- The lane a task waits in: its node's own if it is pinned to one, else its queue's, for its model.
+local function lane_of(t)
+  local owner = (t.pinned or "") ~= "" and ("@" .. t.pinned) or t.queue
+  return key("lane", owner, t.model)
+end
+
+-- Start-time fair queueing. A user's next task is tagged with the later of the queue's virtual time and the
+-- user's last finish; the finish moves on by the task's cost in predicted seconds. Each band has books of its
+-- own, so that an urgent task does not stand behind the same user's normal ones.
+local function rank(t)
+  local book = key("fair", t.queue)
+  local field = t.priority .. ":" .. t.user
+  local known = redis.call("HMGET", book, "v", field)
+  local tag = math.max(number(known[1]), number(known[2]))
+  redis.call("HSET", book, field, tostring(tag + number(t.cost)))
+  t.tag = tostring(tag)
+  t.score = tostring(tag + BANDS[t.priority])
+end
+
+-- A task that had its place before keeps it: it is never behind the queue's virtual time, also where an empty
+-- queue has begun a new book since.
+local function rank_again(t)
+  t.tag = tostring(math.min(number(t.tag), number(redis.call("HGET", key("fair", t.queue), "v"))))
+  t.score = tostring(number(t.tag) + BANDS[t.priority])
+end
+
+-- Virtual time follows the tasks that start. An empty queue owes nobody anything: its book is closed.
+local function advance_virtual_time(t)
+  local book = key("fair", t.queue)
+  if redis.call("EXISTS", key("waiting", t.queue)) == 0 then
+    redis.call("DEL", book)
+  elseif number(t.tag) > number(redis.call("HGET", book, "v")) then
+    redis.call("HSET", book, "v", t.tag)
+  end
+end
+
+---------------------------------------------------------------- indexes, one place for all of them
+
+local function count(t, by)
+  redis.call("HINCRBY", key("counts"), t.status, by)
+  redis.call("HINCRBY", key("counts"), t.queue .. "/" .. t.status, by)
+  if (t.job or "") ~= "" then redis.call("HINCRBY", key("job", t.job), t.status, by) end
+end
+
+local function leave_indexes(id, t)
+  count(t, -1)
+  redis.call("ZREM", key("ix", "status", t.status), id)
+  redis.call("ZREM", key("ix", "queue", t.queue), id)
+  if t.status == STATE.PENDING then
+    redis.call("ZREM", key("delayed"), id)
+  elseif t.status == STATE.QUEUED then
+    redis.call("ZREM", lane_of(t), id)
+    redis.call("ZREM", key("waiting", t.queue), id)
+  elseif t.status == STATE.PROCESSING then
+    redis.call("ZREM", key("leases"), id)
+    redis.call("ZREM", key("held", t.node), id)
+  else
+    redis.call("ZREM", key("expiry"), id)
+    if t.status == STATE.FAILED then redis.call("ZREM", key("ix", "cause", t.code), id) end
+  end
+end
+
+local function enter_indexes(id, t)
+  count(t, 1)
+  redis.call("ZADD", key("ix", "status", t.status), 0, id)
+  redis.call("ZADD", key("ix", "queue", t.queue), 0, id)
+  if t.status == STATE.PENDING then
+    redis.call("ZADD", key("delayed"), t.due_ms, id)
+  elseif t.status == STATE.QUEUED then
+    redis.call("ZADD", lane_of(t), t.score, id)
+    redis.call("ZADD", key("waiting", t.queue), t.queued_ms, id)
+    if (t.pinned or "") == "" then redis.call("SADD", key("lanes"), t.queue .. ":" .. t.model) end
+  elseif t.status == STATE.PROCESSING then
+    redis.call("ZADD", key("leases"), t.deadline_ms, id)
+    redis.call("ZADD", key("held", t.node), NOW, id)
+    redis.call("ZADD", key("ix", "node", t.node), 0, id)
+  else
+    redis.call("ZADD", key("expiry"), NOW + RETENTION_MS[t.status], id)
+    if t.status == STATE.FAILED then
+      redis.call("ZADD", key("ix", "cause", t.code), 0, id)
+      redis.call("SADD", key("causes"), t.code)
+    end
+  end
+end
+
+-- Takes a task to another status (or lets it enter the same one anew), with all that hangs on it.
+-- `changes` is a table of fields; false removes one.
+local function transition(move, id, t, to, changes, more)
+  leave_indexes(id, t)
+  changes.status = to
+  changes.rev = number(t.rev) + 1
+  changes.updated_ms = NOW
+  for field, value in pairs(changes) do
+    if value == false then t[field] = nil else t[field] = tostring(value) end
+  end
+  if to == STATE.QUEUED then
+    if t.score then rank_again(t) else rank(t) end
+    changes.tag, changes.score = t.tag, t.score
+  end
+  local set, gone = {}, {}
+  for field, value in pairs(changes) do
+    if value == false then
+      gone[#gone + 1] = field
+    else
+      set[#set + 1] = field
+      set[#set + 1] = t[field]
+    end
+  end
+  redis.call("HSET", key("task", id), unpack(set))
+  if #gone > 0 then redis.call("HDEL", key("task", id), unpack(gone)) end
+  enter_indexes(id, t)
+  emit_task(move, id, t, more)
+end
+
+---------------------------------------------------------------- attempts
+
+local function attempt_record(id, n)
+  local text = redis.call("LINDEX", key("attempts", id), n - 1)
+  return text and cjson.decode(text) or nil
+end
+
+local function close_attempt(id, n, outcome, failure)
+  local record = attempt_record(id, n)
+  if not record then return end
+  record.outcome = outcome
+  record.ended_ms = NOW
+  record.failure = failure
+  redis.call("LSET", key("attempts", id), n - 1, cjson.encode(record))
+end
+
+-- What every end of an attempt takes off the task.
+local NO_ATTEMPT = {node = "", device = "", deadline_ms = false, progress = "0", stage = ""}
+
+local function ended(changes)
+  for field, value in pairs(NO_ATTEMPT) do
+    if changes[field] == nil then changes[field] = value end
+  end
+  return changes
+end
+
+-- The running attempt ended without a result. `rule` says what its class does: retry (bool), death (bool),
+-- avoid (bool), base_ms, cap_ms, random in 0..1. Answers the new status.
+local function fail_attempt(move, id, t, failure, rule)
+  local n, node = number(t.attempt), t.node
+  close_attempt(id, n, "failed", failure)
+  local deaths = number(t.deaths) + (rule.death and 1 or 0)
+  local retries = number(t.retries)
+  local changes = ended({deaths = deaths, class = failure.error_class, code = failure.code, message = failure.message})
+  local more = {"class", failure.error_class, "code", failure.code, "message", failure.message, "from", node}
+  if rule.death and deaths >= POISON_DEATHS then
+    changes.code = "poison"
+    changes.message = "brought down " .. deaths .. " runners, last: " .. failure.message
+    more[4], more[6] = changes.code, changes.message
+  elseif rule.retry and retries < number(t.max_retries) then
+    changes.retries = retries + 1
+    changes.avoid = rule.avoid and node or false
+    local delay = math.floor(rule.random * math.min(rule.cap_ms, rule.base_ms * 2 ^ math.min(retries, 30)))
+    tally("retried", 1)
+    if delay > 0 then
+      changes.due_ms = NOW + delay
+      transition(move, id, t, STATE.PENDING, changes, more)
+    else
+      changes.queued_ms = NOW
+      transition(move, id, t, STATE.QUEUED, changes, more)
+    end
+    return t.status
+  end
+  changes.finished_ms, changes.node, changes.device = NOW, node, t.device
+  tally("failed", 1)
+  if failure.error_class ~= "bad_input" then redis.call("HINCRBY", key("node", node), "failed", 1) end
+  transition(move, id, t, STATE.FAILED, changes, more)
+  return t.status
+end
+
+-- The node of a running attempt is gone: at once back into its place in the queue.
+local NODE_GONE = {retry = true, death = false, avoid = true, base_ms = 0, cap_ms = 0, random = 0}
+
+local function lapse(move, id, t, code, message)
+  return fail_attempt(move, id, t, {error_class = "crash", code = code, message = message}, NODE_GONE)
+end
+
+---------------------------------------------------------------- nodes
+
+-- Which (queue, model) a node serves is kept as sets a lane, so that "who else could?" is one question.
+local function subscribe(node, record)
+  for _, lane in ipairs(cjson.decode(record.lanes or "[]")) do redis.call("SADD", key("subs", lane), node) end
+end
+
+local function unsubscribe(node, record)
+  for _, lane in ipairs(cjson.decode(record.lanes or "[]")) do redis.call("SREM", key("subs", lane), node) end
+end
+
+-- Everything the node holds runs elsewhere. Answers how many attempts that were.
+local function lapse_all(move, node, code, message)
+  local held = redis.call("ZRANGE", key("held", node), 0, -1)
+  for _, id in ipairs(held) do
+    local t = load_task(id)
+    if t and t.status == STATE.PROCESSING and t.node == node then
+      tally("expired", 1)
+      lapse(move, id, t, code, message)
+    else
+      redis.call("ZREM", key("held", node), id)
+    end
+  end
+  return #held
+end

@@ -1,0 +1,14 @@
+-- activate_node: a drained or quarantined node takes work again.
+-- KEYS  namespace
+-- ARGV  node, why
+-- RETURNS {"ok"} | {"missing"} | {"refused", status}
+local node, why = unpack(ARGV)
+local name = key("node", node)
+local record = load_hash(name)
+if not record then return {"missing"} end
+if record.status ~= "draining" and record.status ~= "quarantined" then return {"refused", record.status} end
+redis.call("HSET", name, "status", "online", "why", why)
+redis.call("HDEL", name, "wish")
+subscribe(node, record)
+emit("activate_node", {"node", node, "status", "online", "why", why})
+return {"ok"}

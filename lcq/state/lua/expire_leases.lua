@@ -1,0 +1,15 @@
+-- expire_leases: PROCESSING -> QUEUED or FAILED, for attempts whose lease has run out by Redis's clock.
+-- KEYS  namespace
+-- ARGV  limit
+-- RETURNS {"ok", id, node, id, node, …}
+local due = redis.call("ZRANGEBYSCORE", key("leases"), "-inf", NOW, "LIMIT", 0, tonumber(ARGV[1]))
+local answer = {"ok"}
+for _, id in ipairs(due) do
+  local t = load_task(id)
+  local node = t.node
+  tally("expired", 1)
+  lapse("expire_leases", id, t, "lease_expired", "node " .. node .. " fell silent")
+  answer[#answer + 1] = id
+  answer[#answer + 1] = node
+end
+return answer

@@ -1,0 +1,26 @@
+-- finish_task: PROCESSING -> COMPLETED; a late result of an older attempt too, if no newer one has committed.
+-- KEYS  namespace
+-- ARGV  id, attempt, node, result (JSON)
+-- RETURNS {"ok", status} | {"again"} | {"missing"} | {"fenced", status}
+local id, n, node, result = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
+local t = load_task(id)
+if not t then return {"missing"} end
+if t.status == STATE.COMPLETED and number(t.committed) == n then return {"again"} end
+local record = attempt_record(id, n)
+if TERMINAL[t.status] or not record or record.node ~= node then
+  tally("fenced", 1)
+  return {"fenced", t.status}
+end
+local live = t.status == STATE.PROCESSING and n == number(t.attempt)
+if not live then
+  tally("late", 1)
+  if t.status == STATE.PROCESSING then close_attempt(id, number(t.attempt), "superseded") end
+end
+close_attempt(id, n, "completed")
+redis.call("HINCRBY", key("node", node), "completed", 1)
+tally("completed", 1)
+transition("finish_task", id, t, STATE.COMPLETED, ended({
+  committed = n, result = result, finished_ms = NOW, node = node, device = record.device or "", progress = "1",
+  class = false, code = false, message = false, due_ms = false, why = live and "" or "late result of attempt " .. n,
+}), {"late", live and "0" or "1"})
+return {"ok", t.status}

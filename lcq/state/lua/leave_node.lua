@@ -1,0 +1,18 @@
+-- leave_node: a drained node goes in order. What it still holds goes back into its place.
+-- KEYS  namespace
+-- ARGV  node, boot
+-- RETURNS {"ok", attempts given back} | {"stale"}
+local node, boot = unpack(ARGV)
+local name = key("node", node)
+local record = load_hash(name)
+if not record or record.boot ~= boot then return {"stale"} end
+local held = redis.call("ZRANGE", key("held", node), 0, -1)
+for _, id in ipairs(held) do
+  local t = load_task(id)
+  close_attempt(id, number(t.attempt), "handed_back")
+  transition("release_task", id, t, STATE.QUEUED, ended({queued_ms = NOW, why = "handed back by " .. node}))
+end
+unsubscribe(node, record)
+redis.call("HSET", name, "status", "offline", "why", "left in order")
+emit("leave_node", {"node", node, "status", "offline", "why", "left in order"})
+return {"ok", #held}

@@ -1,0 +1,11 @@
+-- prioritise_task: PENDING or QUEUED stays what it is, in another band; PROCESSING keeps it for a retry.
+-- KEYS  namespace
+-- ARGV  id, why, revision the operator saw ("" for any), priority
+-- RETURNS {"ok"} | {"missing"} | {"refused", status} | {"moved_on", status}
+local id, why, seen, priority = unpack(ARGV)
+local t = load_task(id)
+if not t then return {"missing"} end
+if seen ~= "" and seen ~= t.rev then return {"moved_on", t.status} end
+if TERMINAL[t.status] then return {"refused", t.status} end
+transition("prioritise_task", id, t, t.status, {priority = priority, why = why, score = false, tag = false})
+return {"ok"}

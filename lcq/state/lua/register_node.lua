@@ -1,0 +1,30 @@
+-- register_node: a node says hello. Attempts of an earlier boot under this name run elsewhere at once.
+-- KEYS  namespace
+-- ARGV  node, boot, capability (JSON), serves (JSON), lanes (JSON list of "queue:model")
+-- RETURNS {"ok", status, attempts given up} | {"stale"} (this boot was replaced by a newer one)
+local node, boot, capability, serves, lanes = unpack(ARGV)
+local name = key("node", node)
+local record = load_hash(name)
+local status, given_up = "online", 0
+local retired = record and cjson.decode(record.retired or "[]") or {}
+if record then
+  for _, old in ipairs(retired) do
+    if old == boot then return {"stale"} end
+  end
+  unsubscribe(node, record)
+  if record.boot ~= boot then
+    given_up = lapse_all("register_node", node, "node_restarted", "node " .. node .. " was restarted")
+    table.insert(retired, 1, record.boot)
+    retired[9] = nil  -- eight generations are memory enough
+  end
+  if record.wish then status = record.wish end  -- an operator's drain outlives a restart of the agent
+end
+redis.call("HSET", name, "boot", boot, "status", status, "capability", capability, "serves", serves,
+  "lanes", lanes, "registered_ms", NOW, "seen_ms", NOW, "retired", #retired > 0 and cjson.encode(retired) or "[]")
+if status == "online" then
+  redis.call("HDEL", name, "why")
+  subscribe(node, {lanes = lanes})
+end
+redis.call("ZADD", key("nodes"), NOW, node)
+emit("register_node", {"node", node, "status", status, "why", redis.call("HGET", name, "why") or ""})
+return {"ok", status, given_up}

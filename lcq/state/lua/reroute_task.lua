@@ -1,0 +1,24 @@
+-- reroute_task: any status but COMPLETED -> QUEUED elsewhere; a running attempt is cancelled first.
+-- KEYS  namespace
+-- ARGV  id, why, revision the operator saw ("" for any), queue, pinned node ("" for any node of the queue)
+-- RETURNS {"ok", node, attempt} (node: where its runner must be ended, or "") | {"missing"} | {"refused", status}
+--         | {"moved_on", status}
+local id, why, seen, queue, pinned = unpack(ARGV)
+local t = load_task(id)
+if not t then return {"missing"} end
+if seen ~= "" and seen ~= t.rev then return {"moved_on", t.status} end
+if t.status == STATE.COMPLETED then return {"refused", t.status} end
+local node, n = "", number(t.attempt)
+local changes = ended({
+  queued_ms = NOW, why = why, score = false, tag = false, due_ms = false, avoid = false, finished_ms = false,
+})
+if t.status == STATE.PROCESSING then
+  node = t.node
+  close_attempt(id, n, "rerouted")
+elseif TERMINAL[t.status] then
+  changes.retries, changes.deaths, changes.class, changes.code, changes.message = 0, 0, false, false, false
+end
+-- The old lane is left by the old queue and pin, so these change inside the transition.
+changes.queue, changes.pinned = queue, pinned
+transition("reroute_task", id, t, STATE.QUEUED, changes)
+return {"ok", node, n}

@@ -1,0 +1,15 @@
+-- retry_task: COMPLETED, FAILED or CANCELLED -> QUEUED, by an operator. Counts start anew, history stays.
+-- KEYS  namespace
+-- ARGV  id, why, revision the operator saw ("" for any), queue
+-- RETURNS {"ok"} | {"missing"} | {"refused", status} | {"moved_on", status}
+local id, why, seen, queue = unpack(ARGV)
+local t = load_task(id)
+if not t then return {"missing"} end
+if seen ~= "" and seen ~= t.rev then return {"moved_on", t.status} end
+if not TERMINAL[t.status] then return {"refused", t.status} end
+transition("retry_task", id, t, STATE.QUEUED, {
+  queue = queue, retries = 0, deaths = 0, queued_ms = NOW, why = why, node = "", device = "", progress = "0",
+  class = false, code = false, message = false, result = false, committed = false, finished_ms = false,
+  avoid = false, score = false, tag = false, due_ms = false,
+})
+return {"ok"}

@@ -1,0 +1,323 @@
+"""StateReader: everything that may be known about the cluster, read from Redis, changing nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from redis import asyncio as redis
+
+from lcq.errors import AmbiguousId, JobNotFound, TaskNotFound
+from lcq.ids import ID_LENGTH, normalise_prefix
+from lcq.models import (
+    DEFAULT_QUEUES,
+    Attempt,
+    Event,
+    JobSummary,
+    NodeRecord,
+    QueueConfig,
+    QueueRecord,
+    TaskRecord,
+    TaskStatus,
+)
+from lcq.state import records
+from lcq.state.connection import connect, our_errors
+from lcq.state.keys import Keys
+from lcq.wire import EventsAnswer, ListTasks, ListTasksAnswer
+
+_PAGE = 500  # task hashes asked for in one pipeline
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a view starts from; events after ``last_event_id`` continue it without a gap."""
+
+    tasks: tuple[TaskRecord, ...]
+    nodes: tuple[NodeRecord, ...]
+    queues: tuple[QueueRecord, ...]
+    last_event_id: str
+    total_tasks: int  # more than len(tasks) where the limit cut the oldest off
+
+
+class StateReader:
+    """Reads one cluster's state. ``async with StateReader(url) as reader``.
+
+    Every method raises ``StateUnavailable`` while Redis does not answer, and works again when it does.
+    """
+
+    def __init__(
+        self, url: str, *, namespace: str = "{lcq}", queues: Sequence[QueueConfig] = DEFAULT_QUEUES
+    ) -> None:
+        self.url = url
+        self.keys = Keys(namespace)
+        self.queue_configs = tuple(queues)
+        self._redis: redis.Redis = connect(url)
+        self._follow: redis.Redis = connect(url, read_timeout_s=None)  # blocks for news, on its own connection
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._redis.aclose()
+        await self._follow.aclose()
+
+    # ------------------------------------------------------------ tasks
+
+    async def tasks(self, ids: Iterable[str]) -> dict[str, TaskRecord]:
+        """The records of those of ``ids`` that exist."""
+        wanted = list(ids)
+        found: dict[str, TaskRecord] = {}
+        for start in range(0, len(wanted), _PAGE):
+            page = wanted[start : start + _PAGE]
+            with our_errors(self.url):
+                pipe = self._redis.pipeline(transaction=False)
+                for task_id in page:
+                    pipe.hgetall(self.keys.task(task_id))
+                hashes = await pipe.execute()
+            found |= {
+                task_id: records.task_record(fields) for task_id, fields in zip(page, hashes, strict=True) if fields
+            }
+        return found
+
+    async def task(self, task_id: str) -> TaskRecord:
+        """Raises:
+        TaskNotFound: it was never submitted, or its record has expired.
+        """
+        found = await self.tasks((task_id,))
+        if task_id not in found:
+            raise TaskNotFound(task_id)
+        return found[task_id]
+
+    async def find(self, typed: str) -> str:
+        """The one task id that begins with what a person typed.
+
+        Raises:
+            TaskNotFound: none does.
+            AmbiguousId: several do; the error names some.
+        """
+        prefix = normalise_prefix(typed)
+        with our_errors(self.url):
+            matches = await self._redis.zrangebylex(self.keys.ids, f"[{prefix}", f"[{prefix}\xff", 0, 4)
+        if not prefix or not matches:
+            raise TaskNotFound(typed)
+        if len(matches) > 1 and len(prefix) < ID_LENGTH:
+            raise AmbiguousId(typed, matches)
+        return str(matches[0])
+
+    async def list_tasks(self, query: ListTasks) -> ListTasksAnswer:
+        """A page of the tasks for which every given filter holds, newest first."""
+        indexes = [
+            key
+            for key in (
+                query.status and self.keys.by_status(query.status),
+                query.queue and self.keys.by_queue(query.queue),
+                query.node and self.keys.by_node(query.node),
+                query.job and self.keys.by_job(query.job),
+                query.cause and self.keys.by_cause(query.cause),
+            )
+            if key
+        ] or [self.keys.ids]
+        with our_errors(self.url):
+            if len(indexes) == 1:
+                upper = f"({query.cursor}" if query.cursor else "+"
+                total = await self._redis.zcard(indexes[0])
+                page = await self._redis.zrevrangebylex(indexes[0], upper, "-", 0, query.limit + 1)
+            else:
+                both = sorted(await self._redis.zinter(indexes), reverse=True)
+                total = len(both)
+                page = [task_id for task_id in both if not query.cursor or task_id < query.cursor][: query.limit + 1]
+        more = len(page) > query.limit
+        page = page[: query.limit]
+        found = await self.tasks(page)
+        return ListTasksAnswer(
+            tasks=tuple(found[task_id] for task_id in page if task_id in found),
+            total=total,
+            cursor=page[-1] if more else "",
+        )
+
+    async def attempts(self, task_id: str) -> tuple[Attempt, ...]:
+        """Every attempt of the task, oldest first."""
+        with our_errors(self.url):
+            texts = await self._redis.lrange(self.keys.attempts(task_id), 0, -1)
+        return tuple(records.attempt(text) for text in texts)
+
+    async def task_events(self, record: TaskRecord, *, limit: int = 200) -> tuple[Event, ...]:
+        """The newest events of one task that the stream still holds, oldest first."""
+        found: list[Event] = []
+        newest = "+"
+        with our_errors(self.url):
+            while len(found) < limit:
+                page = await self._redis.xrevrange(self.keys.events, newest, str(record.submitted_ms), count=2000)
+                found += [records.event(*entry) for entry in page if entry[1].get("id") == record.id]
+                if len(page) < 2000:
+                    break
+                newest = f"({page[-1][0]}"
+        return tuple(reversed(found[:limit]))
+
+    # ------------------------------------------------------------ fleet
+
+    async def nodes(self) -> tuple[NodeRecord, ...]:
+        """Every node that is not forgotten, by name."""
+        with our_errors(self.url):
+            names = sorted(await self._redis.zrange(self.keys.nodes, 0, -1))
+            pipe = self._redis.pipeline(transaction=False)
+            for name in names:
+                pipe.hgetall(self.keys.node(name))
+                pipe.zcard(self.keys.held(name))
+            answers = await pipe.execute()
+        pairs = zip(names, answers[::2], answers[1::2], strict=True)
+        return tuple(records.node_record(name, fields, running) for name, fields, running in pairs if fields)
+
+    async def queues(self) -> tuple[QueueRecord, ...]:
+        """Every configured queue with its counts, in the configuration's order."""
+        live: dict[str, list[str]] = {}
+        for node in await self.nodes():
+            if node.status in ("online", "suspect"):
+                for queue in {queue for queues in node.serves.values() for queue in queues}:
+                    live.setdefault(queue, []).append(node.id)
+        with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hgetall(self.keys.counts)
+            for config in self.queue_configs:
+                pipe.hgetall(self.keys.queue(config.name))
+                pipe.zrange(self.keys.waiting(config.name), 0, 0, withscores=True)
+            counts, *answers = await pipe.execute()
+        out = []
+        for config, fields, oldest in zip(self.queue_configs, answers[::2], answers[1::2], strict=True):
+            tally = {status: int(counts.get(f"{config.name}/{status}") or 0) for status in TaskStatus}
+            since = int(oldest[0][1]) if oldest else None
+            out.append(records.queue_record(config, fields, tally, since, tuple(live.get(config.name, ()))))
+        return tuple(out)
+
+    async def jobs(self, *, name: str = "", limit: int = 100) -> tuple[JobSummary, ...]:
+        """Jobs with their counts, newest first; with ``name``, that one.
+
+        Raises:
+            JobNotFound: there is none of that name.
+        """
+        with our_errors(self.url):
+            if name:
+                score = await self._redis.zscore(self.keys.jobs, name)
+                if score is None:
+                    raise JobNotFound(name)
+                named = [(name, score)]
+            else:
+                named = await self._redis.zrevrange(self.keys.jobs, 0, limit - 1, withscores=True)
+            pipe = self._redis.pipeline(transaction=False)
+            for job, _ in named:
+                pipe.hgetall(self.keys.job(job))
+            hashes = await pipe.execute()
+        return tuple(
+            records.job_summary(job, score, fields) for (job, score), fields in zip(named, hashes, strict=True)
+        )
+
+    async def counts(self) -> dict[TaskStatus, int]:
+        """How many tasks are in each status."""
+        with our_errors(self.url):
+            values = await self._redis.hmget(self.keys.counts, list(TaskStatus))
+        return {status: int(value or 0) for status, value in zip(TaskStatus, values, strict=True)}
+
+    async def totals(self) -> dict[str, int]:
+        """What has been counted since the state began: submitted, claimed, completed, fenced …"""
+        with our_errors(self.url):
+            return {name: int(value) for name, value in (await self._redis.hgetall(self.keys.totals)).items()}
+
+    async def waiting(self) -> dict[str, int]:
+        """How many queued tasks each queue has, pinned ones included."""
+        with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            for config in self.queue_configs:
+                pipe.zcard(self.keys.waiting(config.name))
+            depths = await pipe.execute()
+        return {config.name: depth for config, depth in zip(self.queue_configs, depths, strict=True)}
+
+    async def stranded_lanes(self) -> tuple[tuple[str, str], ...]:
+        """The (queue, model) lanes in which tasks wait although no live node serves them."""
+        with our_errors(self.url):
+            lanes = [tuple(lane.split(":", 1)) for lane in await self._redis.smembers(self.keys.lanes)]
+            pipe = self._redis.pipeline(transaction=False)
+            for queue, model in lanes:
+                pipe.zcard(self.keys.lane(queue, model))
+                pipe.scard(self.keys.subscribers(queue, model))
+            answers = await pipe.execute()
+        depth_and_nodes = zip(lanes, answers[::2], answers[1::2], strict=True)
+        return tuple((queue, model) for (queue, model), depth, nodes in depth_and_nodes if depth and not nodes)
+
+    async def lane_ids(self, queue: str, model: str, *, limit: int) -> tuple[str, ...]:
+        """The first tasks of one lane, in the order in which they would be claimed."""
+        with our_errors(self.url):
+            return tuple(await self._redis.zrange(self.keys.lane(queue, model), 0, limit - 1))
+
+    async def schedulers(self) -> dict[str, str]:
+        """Control endpoints of the schedulers that said they live, by scheduler id."""
+        with our_errors(self.url):
+            seconds, micros = await self._redis.time()
+            fields = await self._redis.hgetall(self.keys.schedulers)
+        now_ms = seconds * 1000 + micros // 1000
+        alive = {}
+        for scheduler_id, text in fields.items():
+            until_ms, _, endpoint = text.partition(" ")
+            if int(until_ms) > now_ms:
+                alive[scheduler_id] = endpoint
+        return alive
+
+    # ------------------------------------------------------------ events
+
+    async def last_event_id(self) -> str:
+        """The newest event's id, ``0-0`` if nothing has happened yet."""
+        with our_errors(self.url):
+            newest = await self._redis.xrevrange(self.keys.events, count=1)
+        return str(newest[0][0]) if newest else "0-0"
+
+    async def events(self, after: str, wait_ms: int = 0, limit: int = 1000) -> EventsAnswer:
+        """Events after the id ``after`` (``$``: from now on); waits up to ``wait_ms`` for the first one.
+
+        ``gap`` is True where the stream no longer reaches back to ``after``: take a snapshot.
+        """
+        if after == "$":
+            after = await self.last_event_id()
+        with our_errors(self.url):
+            gap = await self._fell_off(after)
+            answer = await self._follow.xread({self.keys.events: after}, count=limit, block=wait_ms or None)
+        found = tuple(records.event(*entry) for _, entries in _streams(answer) for entry in entries)
+        return EventsAnswer(events=found, last_id=found[-1].id if found else after, gap=gap)
+
+    async def _fell_off(self, after: str) -> bool:
+        if after == "0-0" or await self._redis.xrange(self.keys.events, after, after, count=1):
+            return False
+        oldest = await self._redis.xrange(self.keys.events, count=1)
+        return not oldest or _stream_order(oldest[0][0]) > _stream_order(after)
+
+    async def snapshot(self, limit: int = 200_000) -> Snapshot:
+        """Everything a view needs to begin, at most the newest ``limit`` tasks."""
+        last = await self.last_event_id()  # read first: what happens meanwhile comes again as an event
+        with our_errors(self.url):
+            total = await self._redis.zcard(self.keys.ids)
+            ids = await self._redis.zrevrange(self.keys.ids, 0, limit - 1)
+        found = await self.tasks(ids)
+        return Snapshot(
+            tasks=tuple(found.values()),
+            nodes=await self.nodes(),
+            queues=await self.queues(),
+            last_event_id=last,
+            total_tasks=total,
+        )
+
+
+def _streams(answer: object) -> Iterable[tuple[str, list[tuple[str, dict[str, str]]]]]:
+    """XREAD's answer in its two shapes: pairs (RESP 2) or a map (RESP 3)."""
+    if not answer:
+        return ()
+    if isinstance(answer, dict):
+        return [(name, entries[0] if entries and isinstance(entries[0], list) else entries) for name, entries in answer.items()]
+    assert isinstance(answer, list)
+    return [(name, entries) for name, entries in answer]
+
+
+def _stream_order(stream_id: str) -> tuple[int, int]:
+    milliseconds, _, sequence = stream_id.partition("-")
+    return int(milliseconds), int(sequence or 0)

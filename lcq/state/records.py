@@ -1,0 +1,108 @@
+"""Redis hashes as our models: the one place that knows the fields' text form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from lcq.models import (
+    Attempt,
+    ErrorClass,
+    Event,
+    Failure,
+    JobSummary,
+    NodeCapability,
+    NodeRecord,
+    NodeStatus,
+    QueueConfig,
+    QueueRecord,
+    Task,
+    TaskPriority,
+    TaskRecord,
+    TaskResult,
+    TaskStatus,
+)
+
+Hash = Mapping[str, str]
+
+
+def _integer(fields: Hash, name: str) -> int | None:
+    text = fields.get(name)
+    return int(float(text)) if text else None
+
+
+def task_record(fields: Hash) -> TaskRecord:
+    failure = None
+    if fields.get("code"):
+        failure = Failure(
+            error_class=ErrorClass(fields["class"]), code=fields["code"], message=fields.get("message", "")
+        )
+    return TaskRecord(
+        task=Task.from_json(fields["json"]),
+        status=TaskStatus(fields["status"]),
+        revision=int(fields["rev"]),
+        queue=fields["queue"],
+        priority=TaskPriority(fields["priority"]),
+        pinned_node=fields.get("pinned", ""),
+        attempt=_integer(fields, "attempt") or 0,
+        retries=_integer(fields, "retries") or 0,
+        node=fields.get("node", ""),
+        device=fields.get("device", ""),
+        progress=float(fields.get("progress") or 0),
+        stage=fields.get("stage", ""),
+        submitted_ms=_integer(fields, "submitted_ms") or 0,
+        updated_ms=_integer(fields, "updated_ms") or 0,
+        due_ms=_integer(fields, "due_ms"),
+        started_ms=_integer(fields, "started_ms"),
+        finished_ms=_integer(fields, "finished_ms"),
+        lease_deadline_ms=_integer(fields, "deadline_ms"),
+        failure=failure,
+        result=TaskResult.model_validate_json(fields["result"]) if fields.get("result") else None,
+        why=fields.get("why", ""),
+    )
+
+
+def attempt(text: str) -> Attempt:
+    return Attempt.model_validate_json(text)
+
+
+def event(stream_id: str, fields: Hash) -> Event:
+    rest = dict(fields)
+    return Event(id=stream_id, move=rest.pop("move", ""), fields=rest)
+
+
+def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
+    return NodeRecord(
+        id=node_id,
+        boot_id=fields["boot"],
+        status=NodeStatus(fields["status"]),
+        capability=NodeCapability.model_validate_json(fields["capability"]),
+        serves=json.loads(fields["serves"]),
+        registered_ms=_integer(fields, "registered_ms") or 0,
+        seen_ms=_integer(fields, "seen_ms") or 0,
+        running=running,
+        completed=_integer(fields, "completed") or 0,
+        failed=_integer(fields, "failed") or 0,
+        telemetry=json.loads(fields.get("telemetry") or "{}"),
+        why=fields.get("why", ""),
+    )
+
+
+def queue_record(
+    config: QueueConfig, fields: Hash, counts: dict[TaskStatus, int], oldest_ms: int | None, nodes: tuple[str, ...]
+) -> QueueRecord:
+    return QueueRecord(
+        config=config,
+        paused=fields.get("paused") == "1",
+        paused_by=fields.get("paused_by", ""),
+        paused_reason=fields.get("paused_reason", ""),
+        paused_ms=_integer(fields, "paused_ms"),
+        counts=counts,
+        oldest_queued_ms=oldest_ms,
+        nodes=nodes,
+    )
+
+
+def job_summary(name: str, submitted_ms: float, fields: Hash) -> JobSummary:
+    counts = {status: int(fields[status]) for status in TaskStatus if fields.get(status) not in (None, "0")}
+    return JobSummary(name=name, submitted_ms=int(submitted_ms), counts=counts)

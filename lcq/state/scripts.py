@@ -1,0 +1,80 @@
+"""The Lua files as Redis gets them: a header of constants from our models, the prelude, the move."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from hashlib import sha1
+from importlib import resources
+
+from lcq.config import DistributedConfig
+from lcq.models import TaskPriority, TaskStatus
+
+# How many predicted seconds of others' work a lower band lets pass before it is served all the same.
+BAND_SPANS = {
+    TaskPriority.URGENT: 0,
+    TaskPriority.HIGH: 600,
+    TaskPriority.NORMAL: 1800,
+    TaskPriority.LOW: 5400,
+}
+WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much older, within its band
+POISON_DEATHS = 2  # runners a task may bring down before it is left alone
+MINUTES_KEPT = timedelta(hours=25)
+_MOVES = resources.files("lcq.state") / "lua"
+
+
+def move_names() -> tuple[str, ...]:
+    """The name of every move, one Lua file each."""
+    names = (entry.name for entry in _MOVES.iterdir())
+    return tuple(sorted(name[:-4] for name in names if name.endswith(".lua") and not name.startswith("_")))
+
+
+def _table(pairs: dict[str, object]) -> str:
+    return "{" + ", ".join(f'["{name}"] = {value}' for name, value in pairs.items()) + "}"
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
+
+
+@dataclass(frozen=True)
+class Scripts:
+    """The text and SHA-1 of every move under one configuration."""
+
+    config: DistributedConfig
+
+    @cached_property
+    def header(self) -> str:
+        kept = self.config.retention
+        lines = [
+            f"local STATE = {_table({status.name: repr(status.value) for status in TaskStatus})}",
+            f"local TERMINAL = {_table({status.value: 'true' for status in TaskStatus if status.is_terminal})}",
+            f"local BANDS = {_table({priority.value: span for priority, span in BAND_SPANS.items()})}",
+            "local RETENTION_MS = "
+            + _table(
+                {
+                    TaskStatus.COMPLETED.value: _milliseconds(kept.completed_s),
+                    TaskStatus.CANCELLED.value: _milliseconds(kept.completed_s),
+                    TaskStatus.FAILED.value: _milliseconds(kept.failed_s),
+                }
+            ),
+            f"local EVENTS_KEPT = {kept.events}",
+            f"local MINUTES_KEPT_S = {int(MINUTES_KEPT.total_seconds())}",
+            f"local WARM_SPAN = {WARM_SPAN_S}",
+            f"local POISON_DEATHS = {POISON_DEATHS}",
+        ]
+        return "\n".join(lines) + "\n"
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        prelude = (_MOVES / "_prelude.lua").read_text(encoding="utf-8")
+        return {
+            name: self.header + prelude + (_MOVES / f"{name}.lua").read_text(encoding="utf-8")
+            for name in move_names()
+        }
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        # Redis names scripts by SHA-1; no secrecy hangs on it.
+        return {name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self.texts.items()}

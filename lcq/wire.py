@@ -1,0 +1,543 @@
+"""The words of the control socket and the tickets: every message as a typed model, in this one file.
+
+A request is a msgpack map ``{v, id, cmd, …}``; its answer ``{v, id, ok: {…}}`` or
+``{v, id, error: {code, message, hint}}``. Unknown fields are ignored; an unknown command or version is
+refused by name. A command's id makes it safe to send twice: the second time gets the first one's answer.
+No image byte ever travels here, and no pickle.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+import msgpack
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lcq.errors import LcqError, ProtocolError, UnknownCommand, VersionMismatch, error_from_wire
+from lcq.ids import new_id
+from lcq.models import (
+    Attempt,
+    Event,
+    Failure,
+    JobSummary,
+    NodeCapability,
+    NodeRecord,
+    QueueConfig,
+    QueueRecord,
+    Task,
+    TaskPriority,
+    TaskRecord,
+    TaskResult,
+    TaskStatus,
+    explain_invalid,
+)
+
+PROTOCOL_VERSION = 1
+MAX_MESSAGE_BYTES = 16 * 2**20
+MAX_BATCH = 500  # tasks or ids in one command; clients send longer lists in pieces
+
+
+class Message(BaseModel):
+    """The common ground: frozen, typed; fields a newer peer added are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+AnswerT = TypeVar("AnswerT", bound=Message)
+
+
+class Request(Message, Generic[AnswerT]):
+    """What may be asked. ``ANSWER`` is the model of the answer's ``ok``."""
+
+    CMD: ClassVar[str]
+    ANSWER: ClassVar[type[Message]]
+    CHANGES: ClassVar[bool] = False  # an operator's act: answered once per id, written to the audit
+
+    id: str = Field(default_factory=new_id)
+
+
+class Done(Message):
+    """Nothing to say but that it was done."""
+
+
+# ---------------------------------------------------------------- agent → scheduler
+
+
+class HelloAnswer(Message):
+    scheduler_id: str
+    version: str
+    beat_ms: int
+    lease_ms: int
+    serves: dict[str, tuple[str, ...]]  # device id -> queues, own class first
+    rings: dict[str, str]  # queue -> endpoint of its PUSH socket
+    lifeline: str  # "host:port" of the plain TCP lifeline, "" if there is none
+    schedulers: tuple[str, ...] = ()  # control endpoints of all live schedulers
+    status: str = "online"
+
+
+class Hello(Request[HelloAnswer]):
+    """An agent introduces itself; attempts of an earlier boot of the same node are given up."""
+
+    CMD = "hello"
+    ANSWER = HelloAnswer
+    node_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    boot_id: str = Field(min_length=1, max_length=64)
+    capability: NodeCapability
+
+
+class Outcome(Message):
+    """How an attempt ended: exactly one of ``result``, ``failure`` or ``handed_back``."""
+
+    task_id: str
+    attempt: int
+    device: str = ""
+    result: TaskResult | None = None
+    failure: Failure | None = None
+    handed_back: bool = False  # given back unfinished (drain); costs the task no retry
+
+
+class Want(Message):
+    """Free slots of one device, to be filled."""
+
+    device: str
+    slots: int = Field(ge=1)
+    warm: tuple[str, ...] = ()  # models loaded there now
+
+
+class Grant(Message):
+    """A lease: the right to one attempt. (task.id, attempt) is the token every later word must show."""
+
+    task: Task
+    attempt: int
+    device: str
+    lease_ms: int
+
+
+class Verdict(Message):
+    """What became of a reported outcome: ``settled``, or ``refused`` because the token is no longer live."""
+
+    task_id: str
+    attempt: int
+    verdict: Literal["settled", "refused"]
+    detail: str = ""
+
+
+class StepAnswer(Message):
+    verdicts: tuple[Verdict, ...] = ()
+    grants: tuple[Grant, ...] = ()
+
+
+class Step(Request[StepAnswer]):
+    """Finished attempts and free slots in one message; the answer settles and fills them."""
+
+    CMD = "step"
+    ANSWER = StepAnswer
+    node_id: str
+    boot_id: str
+    outcomes: tuple[Outcome, ...] = ()
+    want: tuple[Want, ...] = ()
+
+
+class Running(Message):
+    task_id: str
+    attempt: int
+    progress: float = Field(default=0.0, ge=0, le=1)
+    stage: str = ""
+
+
+class BeatAnswer(Message):
+    lost: tuple[Running, ...] = ()  # attempts that are no longer this node's: end their runners
+    status: str = "online"  # online, draining, quarantined: what the cluster wants of the node
+    schedulers: tuple[str, ...] = ()
+
+
+class Beat(Request[BeatAnswer]):
+    """A node lives: renews all its leases, tells how far it is and how it feels."""
+
+    CMD = "beat"
+    ANSWER = BeatAnswer
+    node_id: str
+    boot_id: str
+    running: tuple[Running, ...] = ()
+    telemetry: dict[str, float | str] = Field(default_factory=dict)
+
+
+class Bye(Request[Done]):
+    """A drained agent leaves in order."""
+
+    CMD = "bye"
+    ANSWER = Done
+    node_id: str
+    boot_id: str
+
+
+# ---------------------------------------------------------------- scheduler → agent, at any time
+
+
+class Order(Message):
+    """A word that hurries what the next beat would tell anyway. Agents do not answer it."""
+
+    cmd: Literal["cancel", "drain", "resume", "wake"]
+    task_id: str = ""
+    attempt: int = 0
+    reason: str = ""
+
+
+# ---------------------------------------------------------------- operators and clients → scheduler
+
+
+class Refusal(Message):
+    """Why one of several ids or tasks was not done."""
+
+    id: str
+    code: str
+    message: str
+    hint: str = ""
+
+    @classmethod
+    def of(cls, subject: str, error: LcqError) -> Refusal:
+        return cls(id=subject, code=error.code, message=error.message, hint=error.hint)
+
+    def error(self) -> LcqError:
+        return error_from_wire(self.code, self.message, self.hint)
+
+
+class Act(Request[AnswerT], Generic[AnswerT]):
+    """An operator's act: has an actor and a reason, is written to the audit, is safe to send twice."""
+
+    CHANGES = True
+    actor: str = Field(default="anonymous", max_length=128)
+    reason: str = Field(default="", max_length=500)
+
+
+class BulkAnswer(Message):
+    """What became of each id."""
+
+    done: tuple[str, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+
+class Accepted(Message):
+    id: str
+    queue: str
+    status: TaskStatus
+    duplicate: bool = False  # the same idempotency key had been submitted before: this is that task
+    why: str = ""  # why it has to wait although it was accepted
+
+
+class SubmitAnswer(Message):
+    accepted: tuple[Accepted, ...] = ()
+    refused: tuple[Refusal, ...] = ()
+
+
+class Submit(Act[SubmitAnswer]):
+    """New tasks. Each is accepted durably or refused by itself."""
+
+    CMD = "submit"
+    ANSWER = SubmitAnswer
+    tasks: tuple[Task, ...] = Field(min_length=1, max_length=MAX_BATCH)
+    keys: tuple[str, ...] = ()  # idempotency keys, one a task; default: the task's id
+    queue: str = ""  # "": routed
+    node: str = ""  # only this node may run it
+
+
+class _OnTasks(Act[BulkAnswer]):
+    ANSWER = BulkAnswer
+    ids: tuple[str, ...] = Field(min_length=1, max_length=MAX_BATCH)
+    revisions: tuple[int, ...] = ()  # what the operator saw; an id that has moved on is refused
+
+
+class Cancel(_OnTasks):
+    CMD = "cancel"
+
+
+class Retry(_OnTasks):
+    """Terminal tasks go back to their queue, their counts anew."""
+
+    CMD = "retry"
+
+
+class Reroute(_OnTasks):
+    CMD = "reroute"
+    queue: str = ""
+    node: str = ""
+
+
+class Prioritise(_OnTasks):
+    CMD = "prioritise"
+    priority: TaskPriority
+
+
+class Pause(Act[Done]):
+    CMD = "pause"
+    ANSWER = Done
+    queue: str
+
+
+class Resume(Act[Done]):
+    CMD = "resume"
+    ANSWER = Done
+    queue: str
+
+
+class Drain(Act[Done]):
+    """The node finishes what it has and takes nothing new."""
+
+    CMD = "drain"
+    ANSWER = Done
+    node: str
+
+
+class Activate(Act[Done]):
+    """The node takes work again."""
+
+    CMD = "activate"
+    ANSWER = Done
+    node: str
+
+
+class InfoAnswer(Message):
+    scheduler_id: str
+    version: str
+    protocol: int
+    redis: str
+    queues: tuple[QueueConfig, ...]
+    last_event_id: str
+    pid: int
+
+
+class Info(Request[InfoAnswer]):
+    CMD = "info"
+    ANSWER = InfoAnswer
+
+
+class FindAnswer(Message):
+    id: str
+
+
+class Find(Request[FindAnswer]):
+    """The whole id of which ``prefix`` is a unique beginning."""
+
+    CMD = "find"
+    ANSWER = FindAnswer
+    prefix: str = Field(min_length=1)
+
+
+class GetTasksAnswer(Message):
+    tasks: tuple[TaskRecord, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+class GetTasks(Request[GetTasksAnswer]):
+    CMD = "get_tasks"
+    ANSWER = GetTasksAnswer
+    ids: tuple[str, ...] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class ListTasksAnswer(Message):
+    tasks: tuple[TaskRecord, ...] = ()
+    total: int = 0  # how many match before the cut
+    cursor: str = ""  # "" when there is no more
+
+
+class ListTasks(Request[ListTasksAnswer]):
+    """Newest first, a page at a time; all filters given must hold."""
+
+    CMD = "list_tasks"
+    ANSWER = ListTasksAnswer
+    status: TaskStatus | None = None
+    queue: str = ""
+    node: str = ""
+    job: str = ""
+    cause: str = ""
+    limit: int = Field(default=100, ge=1, le=MAX_BATCH)
+    cursor: str = ""
+
+
+class HistoryAnswer(Message):
+    record: TaskRecord
+    attempts: tuple[Attempt, ...]
+    events: tuple[Event, ...]
+    explanation: str  # why it waits or what became of it, in one line
+
+
+class History(Request[HistoryAnswer]):
+    CMD = "history"
+    ANSWER = HistoryAnswer
+    task_id: str
+
+
+class NodesAnswer(Message):
+    nodes: tuple[NodeRecord, ...] = ()
+
+
+class Nodes(Request[NodesAnswer]):
+    CMD = "nodes"
+    ANSWER = NodesAnswer
+
+
+class QueuesAnswer(Message):
+    queues: tuple[QueueRecord, ...] = ()
+
+
+class Queues(Request[QueuesAnswer]):
+    CMD = "queues"
+    ANSWER = QueuesAnswer
+
+
+class JobsAnswer(Message):
+    jobs: tuple[JobSummary, ...] = ()
+
+
+class Jobs(Request[JobsAnswer]):
+    """Jobs, newest first."""
+
+    CMD = "jobs"
+    ANSWER = JobsAnswer
+    name: str = ""  # "": all
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class EventsAnswer(Message):
+    events: tuple[Event, ...] = ()
+    last_id: str
+    gap: bool = False  # the reader fell off the end of the stream and must take a snapshot
+
+
+class Events(Request[EventsAnswer]):
+    """Events after an id; waits up to ``wait_ms`` for the first one."""
+
+    CMD = "events"
+    ANSWER = EventsAnswer
+    after: str = "$"  # "$": from now on
+    wait_ms: int = Field(default=0, ge=0, le=30_000)
+    limit: int = Field(default=1000, ge=1, le=10_000)
+
+
+REQUESTS: dict[str, type[Request[Any]]] = {
+    kind.CMD: kind
+    for kind in (
+        Hello, Step, Beat, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
+        Info, Find, GetTasks, ListTasks, History, Nodes, Queues, Jobs, Events,
+    )
+}  # fmt: skip
+
+
+# ---------------------------------------------------------------- frames
+
+
+class Ticket(Message):
+    """What a PUSH socket carries: queue ``queue`` has a task. A bell, never a right."""
+
+    queue: str
+    task_id: str = ""
+
+
+def _packed(values: dict[str, Any]) -> bytes:
+    return bytes(msgpack.packb(values))
+
+
+def _unpacked(frame: bytes) -> dict[str, Any]:
+    try:
+        values = msgpack.unpackb(frame)
+    except (ValueError, msgpack.UnpackException, UnicodeDecodeError) as error:
+        raise ProtocolError(f"a frame of {len(frame)} bytes is not msgpack: {error}") from error
+    if not isinstance(values, dict):
+        raise ProtocolError(f"a message is a map, found {type(values).__name__}")
+    return values
+
+
+def pack_request(request: Request[Any]) -> bytes:
+    return _packed(request.model_dump(mode="json") | {"v": PROTOCOL_VERSION, "cmd": request.CMD})
+
+
+def unpack_request(frame: bytes) -> Request[Any]:
+    """Raises:
+    ProtocolError: the frame, its version, its command or one of its fields cannot be understood.
+        ``request_id`` of the error holds the id to answer to, where there was one.
+    """
+    values = _unpacked(frame)
+    request_id = str(values.get("id", ""))
+    try:
+        version, command = values.get("v"), values.get("cmd")
+        if version != PROTOCOL_VERSION:
+            raise VersionMismatch(
+                f"this scheduler speaks protocol {PROTOCOL_VERSION}, the message has {version!r}",
+                hint="bring both sides to the same LCQ version",
+            )
+        kind = REQUESTS.get(command) if isinstance(command, str) else None
+        if kind is None:
+            raise UnknownCommand(
+                f"protocol {PROTOCOL_VERSION} has no command {command!r}",
+                hint="is the peer newer than this scheduler? 'lcq version' tells both",
+            )
+        try:
+            return kind.model_validate(values)
+        except ValidationError as error:
+            raise ProtocolError(f"{command}: {explain_invalid(error)}") from error
+    except ProtocolError as error:
+        error.request_id = request_id
+        raise
+
+
+def pack_answer(request_id: str, answer: Message) -> bytes:
+    return _packed({"v": PROTOCOL_VERSION, "id": request_id, "ok": answer.model_dump(mode="json")})
+
+
+def pack_error(request_id: str, error: LcqError) -> bytes:
+    body = {"code": error.code, "message": error.message, "hint": error.hint}
+    return _packed({"v": PROTOCOL_VERSION, "id": request_id, "error": body})
+
+
+def pack_order(order: Order) -> bytes:
+    return _packed(order.model_dump(mode="json") | {"v": PROTOCOL_VERSION, "order": True})
+
+
+class Reply(Message):
+    """What comes out of a scheduler's socket: the answer or error to request ``id``, or an order."""
+
+    id: str = ""
+    ok: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    order: Order | None = None
+
+    def answer(self, kind: type[AnswerT]) -> AnswerT:
+        """Raises:
+        LcqError: the peer's refusal, as the class its code names.
+        """
+        if self.error is not None:
+            raise error_from_wire(
+                str(self.error.get("code", "error")),
+                str(self.error.get("message", "")),
+                str(self.error.get("hint", "")),
+            )
+        try:
+            return kind.model_validate(self.ok or {})
+        except ValidationError as error:
+            raise ProtocolError(f"the answer is not one we know: {explain_invalid(error)}") from error
+
+
+def unpack_reply(frame: bytes) -> Reply:
+    values = _unpacked(frame)
+    if values.get("v") != PROTOCOL_VERSION:
+        raise VersionMismatch(
+            f"we speak protocol {PROTOCOL_VERSION}, the scheduler {values.get('v')!r}",
+            hint="bring both sides to the same LCQ version",
+        )
+    try:
+        if values.get("order"):
+            return Reply(order=Order.model_validate(values))
+        return Reply.model_validate(values)
+    except ValidationError as error:
+        raise ProtocolError(f"a scheduler's message that is not one we know: {explain_invalid(error)}") from error
+
+
+def pack_ticket(ticket: Ticket) -> bytes:
+    return _packed(ticket.model_dump(mode="json"))
+
+
+def unpack_ticket(frame: bytes) -> Ticket:
+    try:
+        return Ticket.model_validate(_unpacked(frame))
+    except ValidationError as error:
+        raise ProtocolError(f"a ticket that is not one we know: {explain_invalid(error)}") from error

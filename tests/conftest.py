@@ -1,0 +1,110 @@
+"""What every test may use: a real server, a clean environment, a wait for a condition, a seed."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import random
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import TypeVar, cast
+
+import pytest
+import redis
+
+from lcq.embedded import PrivateServer, find_server
+
+T = TypeVar("T")
+_SEED = "LCQ_TEST_SEED"
+_POLL_S = 0.01
+
+
+def _described(condition: Callable[[], object], what: str) -> str:
+    if what:
+        return what
+    try:
+        return inspect.getsource(condition).strip().splitlines()[0]
+    except (OSError, TypeError):
+        return repr(condition)
+
+
+async def wait_until(
+    condition: Callable[[], T | Awaitable[T]], *, timeout: float = 20.0, what: str = ""
+) -> T:
+    """Ask ``condition`` (plain or async) until it is true, and give back what it said.
+
+    Fails the test after ``timeout`` seconds, saying ``what`` was waited for and the last answer.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        said = condition()
+        if inspect.isawaitable(said):
+            said = await said
+        if said:
+            return cast(T, said)
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout:g} s for: {_described(condition, what)} (last answer: {said!r})")
+        await asyncio.sleep(_POLL_S)
+
+
+def wait_until_sync(condition: Callable[[], T], *, timeout: float = 20.0, what: str = "") -> T:
+    """``wait_until`` for tests that have no event loop."""
+    deadline = time.monotonic() + timeout
+    while not (said := condition()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout:g} s for: {_described(condition, what)} (last answer: {said!r})")
+        time.sleep(_POLL_S)
+    return said
+
+
+def pytest_configure() -> None:
+    os.environ.setdefault(_SEED, str(secrets.randbelow(2**32)))  # before xdist's workers inherit it
+
+
+def pytest_report_header() -> list[str]:
+    seed = os.environ[_SEED]
+    return [f"lcq: seed {seed} ({_SEED}={seed} repeats it), redis server {find_server()}"]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or writes what belongs to the person who runs it, and each starts from the same seed."""
+    for name in tuple(os.environ):
+        if name.startswith("LCQ_") and name != _SEED:
+            monkeypatch.delenv(name)
+    home = tmp_path_factory.getbasetemp() / "home"
+    for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(variable, str(home / variable))
+    random.seed(int(os.environ[_SEED]))
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    """A source of chance that ``LCQ_TEST_SEED`` repeats."""
+    return random.Random(int(os.environ[_SEED]))
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateServer]:
+    """A real server of this session (of this worker, under xdist), started as LCQ starts its own."""
+    with PrivateServer(tmp_path_factory.mktemp("private")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(redis_server: PrivateServer) -> str:
+    """The address of a running server with nothing in it."""
+    redis_server.ensure_running()
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+        client.script_flush()
+    return redis_server.url
+
+
+@pytest.fixture
+def data_path(tmp_path: Path) -> Path:
+    """A fresh data folder, on a path short enough for its sockets or not: both must do."""
+    return tmp_path / "data"

@@ -1,0 +1,447 @@
+"""What the console knows: rows of tasks, nodes and queues by id, kept up to date by snapshots and events.
+
+Every text is cleaned at this door and nowhere needs cleaning again. Rows are never changed in place: a
+change puts a new row with a new version, so that a frozen view and the paint cache can keep the old one.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+from lcq.models import Event, NodeRecord, NodeStatus, QueueRecord, TaskPriority, TaskRecord, TaskStatus
+from tui.text import clean
+
+_FORGOTTEN_KEPT = 10_000
+_WANTED_KEPT = 5_000
+
+
+class Row(Protocol):
+    """What the store keeps and a view can order."""
+
+    id: str
+    version: int
+
+    @property
+    def haystack(self) -> str:
+        """What a plain filter word is looked for in, casefolded."""
+
+
+RowT = TypeVar("RowT", bound=Row)
+
+
+def _name(text: str) -> str:
+    """A cleaned text that many rows share, kept once in memory."""
+    return sys.intern(clean(text))
+
+
+@dataclass(slots=True, eq=False)
+class TaskRow:
+    """One task. Times are ms since 1970 by Redis's clock."""
+
+    id: str
+    status: TaskStatus
+    revision: int
+    queue: str
+    priority: TaskPriority
+    model: str = ""
+    user: str = ""
+    job: str = ""
+    image: str = ""
+    node: str = ""
+    device: str = ""
+    pinned: str = ""
+    attempt: int = 0
+    max_attempts: int = 0  # 0: not known yet
+    progress: float = 0.0
+    stage: str = ""
+    submitted_ms: int = 0
+    updated_ms: int = 0
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    due_ms: int | None = None
+    error: str = ""  # "code: message" of its last failure
+    why: str = ""
+    partial: bool = False  # made from events alone: the whole record is still to be read
+    version: int = 0
+    _haystack: str = ""
+
+    @property
+    def haystack(self) -> str:
+        if not self._haystack:
+            words = (
+                self.id, self.status, self.queue, self.priority, self.model, self.user, self.job, self.image,
+                self.node, self.error, self.why, self.stage,
+            )  # fmt: skip
+            self._haystack = "\n".join(words).casefold()
+        return self._haystack
+
+
+@dataclass(slots=True, eq=False)
+class NodeRow:
+    """One node. ``load`` holds what its beats tell, as text by name."""
+
+    id: str
+    status: NodeStatus
+    host: str = ""
+    devices: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    slots: int = 0
+    running: int = 0
+    completed: int = 0
+    failed: int = 0
+    seen_ms: int = 0
+    registered_ms: int = 0
+    software: str = ""
+    load: tuple[tuple[str, str], ...] = ()
+    why: str = ""
+    version: int = 0
+
+    @property
+    def haystack(self) -> str:
+        words = (self.id, self.status, self.host, *self.devices, *self.queues, *self.models, self.why)
+        return "\n".join(words).casefold()
+
+
+@dataclass(slots=True, eq=False)
+class QueueRow:
+    """One queue; its id is its name."""
+
+    id: str
+    kind: str = ""
+    needs: str = ""
+    paused: bool = False
+    paused_by: str = ""
+    reason: str = ""
+    paused_ms: int | None = None
+    counts: tuple[int, ...] = (0,) * len(TaskStatus)  # in the order of TaskStatus
+    oldest_ms: int | None = None
+    nodes: tuple[str, ...] = ()
+    place: int = 0  # where the cluster's configuration lists it
+    version: int = 0
+
+    @property
+    def haystack(self) -> str:
+        words = (self.id, self.kind, "paused" if self.paused else "open", self.reason, *self.nodes)
+        return "\n".join(words).casefold()
+
+    def count(self, status: TaskStatus) -> int:
+        return self.counts[_STATUS_INDEX[status]]
+
+
+_STATUS_INDEX = {status: index for index, status in enumerate(TaskStatus)}
+
+
+@dataclass(slots=True)
+class Changes:
+    """Which rows are new or different, which are gone; ``everything`` after a snapshot."""
+
+    changed: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
+    everything: bool = False
+
+    def __bool__(self) -> bool:
+        return self.everything or bool(self.changed) or bool(self.gone)
+
+
+class Shelf(Generic[RowT]):
+    """The rows of one kind by id, and what has happened to them since somebody last took note."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, RowT] = {}
+        self._changes = Changes()
+        self._versions = 0
+
+    def _stamp(self, row: RowT) -> RowT:
+        self._versions += 1
+        row.version = self._versions
+        return row
+
+    def put(self, row: RowT) -> None:
+        """Keep ``row`` under its id in place of what was there."""
+        self.rows[row.id] = self._stamp(row)
+        self._changes.changed.add(row.id)
+        self._changes.gone.discard(row.id)
+
+    def drop(self, row_id: str) -> None:
+        if self.rows.pop(row_id, None) is not None:
+            self._changes.gone.add(row_id)
+            self._changes.changed.discard(row_id)
+
+    def replace(self, rows: Iterable[RowT]) -> None:
+        """Forget what was known and keep ``rows``."""
+        self.rows = {row.id: self._stamp(row) for row in rows}
+        self._changes = Changes(everything=True)
+
+    def update(self, rows: Iterable[RowT]) -> None:
+        """Make the shelf hold just ``rows``, noting only the real differences."""
+        fresh = {row.id: row for row in rows}
+        for row_id in [known for known in self.rows if known not in fresh]:
+            self.drop(row_id)
+        for row in fresh.values():
+            known = self.rows.get(row.id)
+            if known is None or not same(known, row):
+                self.put(row)
+
+    def take(self) -> Changes:
+        """What has changed since the last ``take``."""
+        taken, self._changes = self._changes, Changes()
+        return taken
+
+
+def same(one: RowT, other: RowT) -> bool:
+    """Whether two rows say the same, their versions aside."""
+    slots: tuple[str, ...] = type(one).__slots__  # type: ignore[attr-defined]  # dataclass(slots=True) makes it
+    return all(
+        getattr(one, slot) == getattr(other, slot) for slot in slots if slot not in ("version", "_haystack")
+    )
+
+
+class SnapshotLike(Protocol):
+    """All there is, as of event ``last_event_id``; ``tasks`` are the newest of ``total_tasks``."""
+
+    @property
+    def tasks(self) -> tuple[TaskRecord, ...]: ...
+    @property
+    def nodes(self) -> tuple[NodeRecord, ...]: ...
+    @property
+    def queues(self) -> tuple[QueueRecord, ...]: ...
+    @property
+    def last_event_id(self) -> str: ...
+    @property
+    def total_tasks(self) -> int: ...
+
+
+class Store:
+    """Tasks, nodes and queues. A row only ever moves on to a higher revision, whatever order news comes in."""
+
+    def __init__(self) -> None:
+        self.tasks: Shelf[TaskRow] = Shelf()
+        self.nodes: Shelf[NodeRow] = Shelf()
+        self.queues: Shelf[QueueRow] = Shelf()
+        self.counts: dict[TaskStatus, int] = dict.fromkeys(TaskStatus, 0)
+        self.beyond = 0  # tasks the cluster has that were too many for the snapshot
+        self.unreadable = 0  # events whose fields made no sense
+        self.polling_due = False  # an event about a node or a queue: their records are worth reading now
+        self._wanted: dict[str, None] = {}
+        self._forgotten: dict[str, None] = {}
+
+    # ------------------------------------------------------------ snapshots and records
+
+    def load(self, snapshot: SnapshotLike) -> None:
+        """Start over from ``snapshot``."""
+        self._forgotten.clear()
+        self._wanted.clear()
+        self.tasks.replace(task_row(record) for record in snapshot.tasks)
+        self.counts = dict.fromkeys(TaskStatus, 0)
+        for row in self.tasks.rows.values():
+            self.counts[row.status] += 1
+        self.beyond = max(0, snapshot.total_tasks - len(self.tasks.rows))
+        self.put_nodes(snapshot.nodes)
+        self.put_queues(snapshot.queues)
+
+    def put_nodes(self, records: Iterable[NodeRecord]) -> None:
+        self.nodes.update(node_row(record) for record in records)
+
+    def put_queues(self, records: Iterable[QueueRecord]) -> None:
+        self.queues.update(queue_row(record, place) for place, record in enumerate(records))
+
+    def put_tasks(self, records: Iterable[TaskRecord]) -> None:
+        """Take in whole records, unless an event has already told of something newer."""
+        for record in records:
+            self._wanted.pop(record.id, None)
+            known = self.tasks.rows.get(record.id)
+            if record.id in self._forgotten or (known is not None and record.revision < known.revision):
+                continue
+            row = task_row(record)
+            if known is None or not same(known, row):
+                self._put_task(row, known)
+
+    def take_wanted(self, limit: int) -> list[str]:
+        """Ids that events spoke of and nobody knows; they leave the list."""
+        taken = list(self._wanted)[:limit]
+        for task_id in taken:
+            del self._wanted[task_id]
+        return taken
+
+    # ------------------------------------------------------------ events
+
+    def apply(self, events: Iterable[Event]) -> None:
+        """Take in what happened. Old news and news told twice change nothing."""
+        for event in events:
+            fields = event.fields
+            try:
+                if event.move == "forget_tasks":
+                    self._forget(clean(fields["id"]))
+                elif "rev" in fields:
+                    self._apply_task(event)
+                elif "node" in fields:
+                    self._apply_node(fields)
+                else:
+                    self.polling_due = True
+            except (KeyError, ValueError):
+                self.unreadable += 1
+
+    def _apply_task(self, event: Event) -> None:
+        fields = event.fields
+        task_id, revision = clean(fields["id"]), int(fields["rev"])
+        known = self.tasks.rows.get(task_id)
+        if known is not None and revision <= known.revision:
+            return
+        if known is None:
+            if "submitted_ms" not in fields:
+                if len(self._wanted) < _WANTED_KEPT and task_id not in self._forgotten:
+                    self._wanted[task_id] = None
+                return
+            row = TaskRow(
+                task_id, TaskStatus(fields["status"]), revision, "", TaskPriority.NORMAL,
+                model=_name(fields.get("model", "")), user=_name(fields.get("user", "")),
+                job=_name(fields.get("job", "")), image=clean(fields.get("image", "")),
+                submitted_ms=int(fields["submitted_ms"]), partial=True,
+            )  # fmt: skip
+        else:
+            row = copy.copy(known)
+            row._haystack = ""
+        self._move_on(row, event, revision)
+        self._put_task(row, known)
+
+    @staticmethod
+    def _move_on(row: TaskRow, event: Event, revision: int) -> None:
+        """Bring ``row`` to where ``event`` says the task is now."""
+        fields, now = event.fields, event.at_ms
+        was = row.status
+        row.status, row.revision, row.updated_ms = TaskStatus(fields["status"]), revision, now
+        row.queue = _name(fields.get("queue", row.queue))
+        row.node = _name(fields.get("node", ""))
+        row.attempt = int(fields.get("attempt", row.attempt))
+        row.priority = TaskPriority(fields.get("priority", row.priority))
+        row.why = clean(fields.get("why", ""))
+        if "message" in fields or "code" in fields:
+            row.error = clean(f"{fields.get('code', 'error')}: {fields.get('message', '')}")
+        elif row.status in (TaskStatus.COMPLETED, TaskStatus.CANCELLED) or event.move == "retry_task":
+            row.error = ""
+        if row.status is TaskStatus.PROCESSING:
+            if was is not TaskStatus.PROCESSING:
+                row.started_ms, row.finished_ms, row.progress, row.stage = now, None, 0.0, ""
+        else:
+            row.progress, row.stage, row.device = 0.0, "", ""
+            row.finished_ms = (row.finished_ms if was is row.status else now) if row.status.is_terminal else None
+        if row.status is TaskStatus.PENDING:
+            row.partial = True  # when it is due stands only in its record
+        else:
+            row.due_ms = None
+
+    def _put_task(self, row: TaskRow, known: TaskRow | None) -> None:
+        if known is not None:
+            self.counts[known.status] -= 1
+        self.counts[row.status] += 1
+        self.tasks.put(row)
+
+    def _forget(self, task_id: str) -> None:
+        known = self.tasks.rows.get(task_id)
+        if known is not None:
+            self.counts[known.status] -= 1
+            self.tasks.drop(task_id)
+        self._wanted.pop(task_id, None)
+        self._forgotten[task_id] = None  # a record that was on its way here must not bring it back
+        if len(self._forgotten) > _FORGOTTEN_KEPT:
+            del self._forgotten[next(iter(self._forgotten))]
+
+    def _apply_node(self, fields: dict[str, str]) -> None:
+        self.polling_due = True
+        known = self.nodes.rows.get(clean(fields["node"]))
+        if known is not None:
+            row = copy.copy(known)
+            row.status = NodeStatus(fields.get("status", row.status))
+            row.why = clean(fields.get("why", ""))
+            if not same(known, row):
+                self.nodes.put(row)
+
+
+# ---------------------------------------------------------------- records as rows
+
+
+def task_row(record: TaskRecord) -> TaskRow:
+    """A task's record as its row."""
+    task, failure = record.task, record.failure
+    return TaskRow(
+        id=clean(record.id),
+        status=record.status,
+        revision=record.revision,
+        queue=_name(record.queue),
+        priority=record.priority,
+        model=_name(task.model),
+        user=_name(task.user_id),
+        job=_name(task.job or ""),
+        image=clean(task.image_path),
+        node=_name(record.node),
+        device=_name(record.device),
+        pinned=_name(record.pinned_node),
+        attempt=record.attempt,
+        max_attempts=task.max_retries + 1,
+        progress=record.progress,
+        stage=_name(record.stage),
+        submitted_ms=record.submitted_ms,
+        updated_ms=record.updated_ms,
+        started_ms=record.started_ms,
+        finished_ms=record.finished_ms,
+        due_ms=record.due_ms,
+        error=clean(f"{failure.code}: {failure.message}") if failure else "",
+        why=_name(record.why),
+    )
+
+
+def node_row(record: NodeRecord) -> NodeRow:
+    """A node's record as its row."""
+    capability = record.capability
+    queues = {queue: None for served in record.serves.values() for queue in served}
+    return NodeRow(
+        id=clean(record.id),
+        status=record.status,
+        host=clean(capability.host),
+        devices=tuple(
+            clean(f"{device.name or device.id} ({device.kind}, {device.slots} slots)")
+            for device in capability.devices
+        ),
+        queues=tuple(clean(queue) for queue in queues),
+        models=tuple(clean(model) for model in sorted(capability.models)),
+        slots=record.slots,
+        running=record.running,
+        completed=record.completed,
+        failed=record.failed,
+        seen_ms=record.seen_ms,
+        registered_ms=record.registered_ms,
+        software=clean(capability.version),
+        load=tuple(
+            (clean(name), f"{value:.4g}" if isinstance(value, float) else clean(str(value)))
+            for name, value in sorted(record.telemetry.items())
+        ),
+        why=clean(record.why),
+    )
+
+
+def queue_row(record: QueueRecord, place: int) -> QueueRow:
+    """A queue's record as its row."""
+    config = record.config
+    needs = [
+        f"{config.min_vram_mib / 1000:g} GB VRAM" if config.min_vram_mib else "",
+        f"{config.min_cores} cores" if config.min_cores else "",
+        f"{config.min_memory_mib / 1000:g} GB memory" if config.min_memory_mib else "",
+    ]
+    return QueueRow(
+        id=clean(record.name),
+        kind=str(config.kind),
+        needs=", ".join(filter(None, needs)),
+        paused=record.paused,
+        paused_by=clean(record.paused_by),
+        reason=clean(record.paused_reason),
+        paused_ms=record.paused_ms,
+        counts=tuple(record.counts.get(status, 0) for status in TaskStatus),
+        oldest_ms=record.oldest_queued_ms,
+        nodes=tuple(clean(node) for node in record.nodes),
+        place=place,
+    )

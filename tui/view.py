@@ -1,0 +1,347 @@
+"""How rows are looked at: their order, filter, marks, and a cursor that stays on its row and screen line.
+
+Knows nothing of a terminal. Order is a sorted list of (value, id) pairs, so that a row is found, put in and
+taken out by bisection; descending order is the same list read from its end.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic
+
+from tui.store import Changes, RowT, Shelf
+
+_BULK = 256  # more changes than this at once are merged in one sort instead of one by one
+
+
+@dataclass(frozen=True, slots=True)
+class Filter(Generic[RowT]):
+    """Which rows are shown: every word must be found; ``name:text`` looks in one field; ``-word`` must not."""
+
+    text: str = ""
+    words: tuple[tuple[bool, Callable[[RowT], str] | None, str], ...] = ()
+    problem: str = ""
+
+    @classmethod
+    def parse(cls, text: str, fields: Mapping[str, Callable[[RowT], str]]) -> Filter[RowT]:
+        """Read what an operator typed. What cannot be meant is told in ``problem`` and left out."""
+        words: list[tuple[bool, Callable[[RowT], str] | None, str]] = []
+        problem = ""
+        for typed in text.split():
+            wanted = not (typed.startswith("-") and len(typed) > 1)
+            word = typed if wanted else typed[1:]
+            name, colon, value = word.partition(":")
+            field = fields.get(name.casefold()) if colon else None
+            if field is None:
+                if colon and name.isalpha() and not value.startswith("/"):
+                    problem = f"no field {name!r}; known: {', '.join(fields)}"
+                    continue
+                words.append((wanted, None, word.casefold()))
+            elif value:
+                words.append((wanted, field, value.casefold()))
+        return cls(text, tuple(words), problem)
+
+    def matches(self, row: RowT) -> bool:
+        for wanted, field, value in self.words:
+            if (value in (row.haystack if field is None else field(row).casefold())) is not wanted:
+                return False
+        return True
+
+
+class View(Generic[RowT]):
+    """An ordered, filtered look at a shelf.
+
+    ``cursor_id`` names a row, never a place: whatever comes, goes or is sorted, the cursor stays on that
+    row and on its screen line. The row under the cursor stays in the list even when the filter no longer
+    fits it, so that a key never lands on a neighbour that slipped in.
+    """
+
+    def __init__(
+        self,
+        shelf: Shelf[RowT],
+        sorts: Mapping[str, Callable[[RowT], Any]],
+        *,
+        sort: str,
+        descending: bool = False,
+        fields: Mapping[str, Callable[[RowT], str]] | None = None,
+    ) -> None:
+        self._shelf = shelf
+        self._sorts = sorts
+        self.fields = fields or {}
+        self.sort, self.descending = sort, descending
+        self.home = (sort, descending)
+        self.filter: Filter[RowT] = Filter()
+        self.cursor_id: str | None = None
+        self.top = 0  # the index of the row on the first screen line
+        self.height = 1
+        self.marks: set[str] = set()
+        self.follow = False
+        self.held = 0  # changes kept back since it was frozen
+        self._frozen: dict[str, RowT] | None = None
+        self._keys: list[tuple[Any, str]] = []  # ascending
+        self._key_of: dict[str, tuple[Any, str]] = {}
+        self._rebuild()
+
+    # ------------------------------------------------------------ looking
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def total(self) -> int:
+        """How many rows there are before the filter."""
+        return len(self._rows)
+
+    @property
+    def _rows(self) -> dict[str, RowT]:
+        return self._shelf.rows if self._frozen is None else self._frozen
+
+    @property
+    def frozen(self) -> bool:
+        return self._frozen is not None
+
+    def id_at(self, index: int) -> str:
+        return self._keys[len(self._keys) - 1 - index if self.descending else index][1]
+
+    def row_at(self, index: int) -> RowT | None:
+        """The row at ``index``, or None past the end."""
+        return self._rows.get(self.id_at(index)) if 0 <= index < len(self._keys) else None
+
+    def row(self, row_id: str) -> RowT | None:
+        return self._rows.get(row_id)
+
+    def index_of(self, row_id: str | None) -> int | None:
+        key = self._key_of.get(row_id) if row_id is not None else None
+        if key is None:
+            return None
+        place = bisect_left(self._keys, key)
+        return len(self._keys) - 1 - place if self.descending else place
+
+    @property
+    def cursor(self) -> RowT | None:
+        """The row under the cursor."""
+        return self._rows.get(self.cursor_id) if self.cursor_id is not None else None
+
+    @property
+    def cursor_line(self) -> int | None:
+        """The screen line of the cursor, 0 for the first; None where it is scrolled off."""
+        index = self.index_of(self.cursor_id)
+        line = -1 if index is None else index - self.top
+        return line if 0 <= line < self.height else None
+
+    def window(self) -> Iterator[RowT]:
+        """The rows on the screen."""
+        for index in range(self.top, min(self.top + self.height, len(self._keys))):
+            yield self._rows[self.id_at(index)]
+
+    def targets(self) -> list[RowT]:
+        """What an act means: the marked rows, or the one under the cursor."""
+        if self.marks:
+            chosen = sorted(self.marks, key=lambda row_id: (self.index_of(row_id) is None, self.index_of(row_id)))
+            return [self._rows[row_id] for row_id in chosen if row_id in self._rows]
+        return [self.cursor] if self.cursor is not None else []
+
+    @property
+    def hidden_marks(self) -> int:
+        """Marked rows that the filter does not show."""
+        return sum(row_id not in self._key_of for row_id in self.marks)
+
+    # ------------------------------------------------------------ taking changes in
+
+    def take(self, changes: Changes) -> None:
+        """Bring the order up to date with what happened on the shelf."""
+        if not changes:
+            return
+        if self._frozen is not None:
+            self.held += len(changes.changed) + len(changes.gone)
+            return
+        if changes.everything:
+            self._anchored(self._rebuild)
+        else:
+            self._anchored(lambda: self._merge(changes.changed | changes.gone))
+        if changes.gone or changes.everything:
+            self.marks = {row_id for row_id in self.marks if row_id in self._rows}
+
+    def _fits(self, row: RowT) -> bool:
+        return not self.filter.words or self.filter.matches(row)
+
+    def _key(self, row_id: str, *, keep: str | None) -> tuple[Any, str] | None:
+        row = self._rows.get(row_id)
+        if row is None or not (row_id == keep or self._fits(row)):
+            return None
+        return (self._sorts[self.sort](row), row_id)
+
+    def _merge(self, touched: Iterable[str]) -> None:
+        moved: list[tuple[tuple[Any, str] | None, tuple[Any, str] | None]] = []
+        for row_id in touched:
+            old, new = self._key_of.get(row_id), self._key(row_id, keep=self.cursor_id)
+            if old != new:
+                moved.append((old, new))
+        if len(moved) > _BULK:
+            leaving = {old for old, _ in moved if old is not None}
+            self._keys = [key for key in self._keys if key not in leaving]
+            self._keys.extend(new for _, new in moved if new is not None)
+            self._keys.sort()  # two sorted runs nearly: one merge
+        for old, new in moved:
+            if old is not None:
+                if len(moved) <= _BULK:
+                    del self._keys[bisect_left(self._keys, old)]
+                if new is None:
+                    del self._key_of[old[1]]
+            if new is not None:
+                if len(moved) <= _BULK:
+                    self._keys.insert(bisect_left(self._keys, new), new)
+                self._key_of[new[1]] = new
+
+    def _rebuild(self) -> None:
+        value, rows = self._sorts[self.sort], self._rows
+        if self.filter.words:
+            self._keys = [(value(row), row_id) for row_id, row in rows.items() if self.filter.matches(row)]
+        else:
+            self._keys = [(value(row), row_id) for row_id, row in rows.items()]
+        self._keys.sort()
+        self._key_of = {key[1]: key for key in self._keys}
+
+    def _anchored(self, change: Callable[[], None]) -> None:
+        """Do ``change`` and put the cursor's row back on the screen line where it was."""
+        index = self.index_of(self.cursor_id)
+        old_key = self._key_of.get(self.cursor_id) if self.cursor_id is not None else None
+        line = self.cursor_line
+        first = self.id_at(self.top) if line is None and self.top < len(self._keys) else None
+        change()
+        if index is None or old_key is None:
+            self.cursor_id = self.id_at(0) if self._keys else None
+            self._clamp()
+            return
+        if self.follow:
+            self._follow()
+            return
+        now = self.index_of(self.cursor_id)
+        if now is None:  # its row is gone: the one that took its place is the nearest
+            now = self._neighbour(old_key)
+            self.cursor_id = self.id_at(now) if self._keys else None
+        if line is not None:
+            self.top = now - line
+        else:
+            stayed = self.index_of(first)
+            self.top = self.top if stayed is None else stayed
+        self._clamp()
+
+    def _neighbour(self, key: tuple[Any, str]) -> int:
+        try:
+            place = bisect_left(self._keys, key)
+        except TypeError:  # the sort is by another kind of value now
+            return 0
+        index = len(self._keys) - place if self.descending else place
+        return max(0, min(index, len(self._keys) - 1))
+
+    def _follow(self) -> None:
+        self.top = 0
+        self.cursor_id = self.id_at(0) if self._keys else None
+
+    def _clamp(self) -> None:
+        self.top = max(0, min(self.top, len(self._keys) - self.height))
+
+    # ------------------------------------------------------------ moving
+
+    def _leave(self, then: str | None) -> None:
+        """Put the cursor on ``then``; a row that was only kept for the cursor's sake leaves the list."""
+        left, self.cursor_id = self.cursor_id, then
+        row = self._rows.get(left) if left is not None else None
+        if left is None or left == then or row is None or self._fits(row):
+            return
+        key = self._key_of.pop(left, None)
+        if key is not None:
+            index = bisect_left(self._keys, key)
+            above = (len(self._keys) - 1 - index if self.descending else index) < self.top
+            del self._keys[index]
+            self.top -= above
+
+    def move_to(self, index: int) -> None:
+        """Put the cursor on the row at ``index`` (or the nearest) and scroll it into sight."""
+        self.follow = False
+        if not self._keys:
+            self.cursor_id = None
+            return
+        self._leave(self.id_at(max(0, min(index, len(self._keys) - 1))))
+        self.reveal()
+
+    def move(self, steps: int) -> None:
+        here = self.index_of(self.cursor_id)
+        self.move_to(0 if here is None else here + steps)
+
+    def page(self, pages: float) -> None:
+        """Move cursor and window together by ``pages`` of the window's height."""
+        steps = round(pages * self.height) or (1 if pages > 0 else -1)
+        line = self.cursor_line
+        self.move(steps)
+        index = self.index_of(self.cursor_id)
+        if line is not None and index is not None:
+            self.top = index - line
+            self._clamp()
+
+    def scroll(self, lines: int) -> None:
+        """Move the window; the cursor stays on its row, also out of sight."""
+        self.follow = False
+        self.top += lines
+        self._clamp()
+
+    def reveal(self) -> None:
+        """Scroll just as far as the cursor needs to be in sight."""
+        index = self.index_of(self.cursor_id)
+        if index is not None:
+            self.top = min(max(self.top, index - self.height + 1), index)
+        self._clamp()
+
+    def resize(self, height: int) -> None:
+        """Take note of how many rows fit on the screen."""
+        line = self.cursor_line
+        self.height = max(1, height)
+        self._clamp()
+        if line is not None:
+            self.reveal()
+
+    # ------------------------------------------------------------ order, filter, marks
+
+    def set_filter(self, found: Filter[RowT]) -> None:
+        self.filter = found
+        self._anchored(self._rebuild)
+        self.reveal()
+
+    def set_sort(self, sort: str, *, descending: bool) -> None:
+        self.follow = False
+        if sort != self.sort or descending != self.descending:
+
+            def change() -> None:
+                kept = self.cursor_id in self._key_of
+                self.sort, self.descending = sort, descending
+                self._rebuild()
+                key = self._key(self.cursor_id, keep=self.cursor_id) if kept and self.cursor_id else None
+                if key is not None and key[1] not in self._key_of:
+                    self._keys.insert(bisect_left(self._keys, key), key)
+                    self._key_of[key[1]] = key
+
+            self._anchored(change)
+
+    def set_follow(self, on: bool) -> None:
+        """Keep the cursor on the first row of the home order (the newest), whatever arrives."""
+        if on:
+            self.set_sort(self.home[0], descending=self.home[1])
+            self._leave(None)
+            self._follow()
+        self.follow = on
+
+    def mark(self, row_id: str) -> None:
+        self.marks ^= {row_id}
+
+    def freeze(self) -> None:
+        """Hold still: changes are counted, not shown, until ``thaw``."""
+        if self._frozen is None:
+            self._frozen, self.held = dict(self._shelf.rows), 0
+
+    def thaw(self) -> None:
+        if self._frozen is not None:
+            self._frozen, self.held = None, 0
+            self.take(Changes(everything=True))

@@ -1,0 +1,1 @@
+"""The compute host's side: the agent, its runners, the engines."""
