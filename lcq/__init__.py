@@ -43,7 +43,7 @@ _HOMES = {
     "TaskStatus": "lcq.models",
     "TaskType": "lcq.models",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - a list of the names above
+__all__ = sorted(_HOMES)
 __version__ = "0.1.0"
 
 

@@ -107,7 +107,8 @@ class Held(Generic[T]):
         entered: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._life = asyncio.run_coroutine_threadsafe(self._stay(component, entered), loop)
         try:
-            concurrent.futures.wait((entered, self._life), return_when=concurrent.futures.FIRST_COMPLETED)
+            either: tuple[concurrent.futures.Future[Any], ...] = (entered, self._life)
+            concurrent.futures.wait(either, return_when=concurrent.futures.FIRST_COMPLETED)
         except BaseException:
             self._life.cancel()
             raise

@@ -34,7 +34,10 @@ class ZeroMqConfig(_Section):
     host: str = "localhost"
     """The host that agents and clients connect to. Schedulers bind it too, unless ``bind`` says otherwise."""
     bind: str = "127.0.0.1"
-    """The address a scheduler binds. Anything but loopback is refused until keys exist (a later release)."""
+    """The address a scheduler binds: loopback, unless ``trusted_network`` is set."""
+    trusted_network: bool = False
+    """Allow other addresses than loopback although nothing is encrypted or authenticated yet: whoever reaches
+    the ports may submit and steer. Only for a network (or a VPN) whose every member you trust."""
     base_port: int = Field(default=5555, ge=0, le=65535)
     """The first PUSH port; queue n is at base_port + its port_offset. 0: free ports are chosen."""
     control_port: int = Field(default=5571, ge=0, le=65535)
@@ -205,13 +208,13 @@ def load(path: Path | None = None, *, overrides: Mapping[str, Any] | None = None
 
 def _read_yaml(path: Path) -> Mapping[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError as error:
         raise InvalidConfig(
             f"cannot read the configuration {path}: {error.strerror}", hint="check --config and LCQ_CONFIG"
         ) from error
     try:
-        values = yaml.safe_load(text)
+        values = yaml.safe_load(content.decode())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InvalidConfig(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if values is None:
@@ -229,9 +232,7 @@ def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _validated(
-    values: Mapping[str, Any], origin: str, overrides: Mapping[str, Any] | None
-) -> DistributedConfig:
+def _validated(values: Mapping[str, Any], origin: str, overrides: Mapping[str, Any] | None) -> DistributedConfig:
     try:
         environment = EnvSettingsSource(DistributedConfig)()
         layers = _merged(_merged(values, environment), overrides or {})

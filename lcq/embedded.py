@@ -11,12 +11,14 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import logging
 import os
 import re
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,6 +40,8 @@ __all__ = [
     "read_cluster_file",
     "write_cluster_file",
 ]
+
+_log = logging.getLogger(__name__)
 
 _OLDEST_SERVER = (6, 2)
 _PROGRAMS = ("redis-server", "valkey-server")
@@ -96,13 +100,17 @@ class PrivateServer:
     """A hold on the private server under ``data_path``; starts it if nobody else has.
 
     Use it by ``with``, by ``async with``, or by ``start()`` and ``stop()``. Holding is counted: the server
-    stops, its log flushed, when the last holder of any process has let go or died.
+    stops, its log flushed, when the last holder of any process has let go or died. A server that dies before
+    that comes back by itself; with ``async with`` also after its watch has died, else ``ensure_running()``.
     """
 
     def __init__(self, data_path: Path) -> None:
         self.folder = data_path.absolute() / "redis"
         self.joined = False  # whether the server was already running when it was last started or joined
         self._hold: socket.socket | None = None
+        self._wanted = False
+        self._turn = threading.RLock()  # the keeper brings it back in a thread while another lets go
+        self._keeper: asyncio.Task[None] | None = None
         self._watch_pid: int | None = None
         self._record: dict[str, Any] = {}
 
@@ -144,8 +152,13 @@ class PrivateServer:
         Raises:
             PrivateServerFailed: it cannot be started; with the end of its log.
         """
-        if self._hold is not None:
-            return self
+        with self._turn:
+            self._wanted = True
+            if self._hold is None:
+                self._start()
+        return self
+
+    def _start(self) -> None:
         _reap_the_outlived()
         if not hasattr(socket, "AF_UNIX"):
             raise PrivateServerFailed(self.folder, "this system has no Unix sockets", hint="set redis.url")
@@ -161,7 +174,7 @@ class PrivateServer:
             for attempt in (self._join, self._spawn):
                 hold = attempt()
                 if hold is not None and self._accepted(hold):
-                    return self
+                    return
             time.sleep(0.05)  # another one is just starting or stopping it: look again
         raise PrivateServerFailed(
             self.folder,
@@ -239,6 +252,11 @@ class PrivateServer:
 
     def stop(self) -> None:
         """Let go. If nobody else holds the server, returns when it has stopped and its log is on the disk."""
+        with self._turn:
+            self._wanted = False
+            self._stop()
+
+    def _stop(self) -> None:
         hold, self._hold = self._hold, None
         if hold is None:
             return
@@ -258,18 +276,21 @@ class PrivateServer:
         _reap_the_outlived()
 
     def ensure_running(self, timeout_s: float = _START_S) -> None:
-        """Return when the server answers, after starting it again if it or its watch has died.
+        """Return when the server, once started, answers; it is started again if it or its watch has died.
 
         Raises:
             PrivateServerFailed: it does not come back within ``timeout_s`` seconds.
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            if self._hold is not None and _is_gone(self._hold):
-                self._hold.close()
-                self._hold = None
-                self._reap()
-            self.start()
+            with self._turn:
+                if not self._wanted:
+                    return  # it was let go while we were bringing it back
+                if self._hold is not None and _is_gone(self._hold):
+                    self._hold.close()
+                    self._hold = None
+                    self._reap()
+                self.start()
             said = ping(self._fact("socket"), self._fact("password"))
             if said == "PONG" and started_at(self.pid) == self._fact("started"):  # the one we know of
                 return
@@ -277,11 +298,22 @@ class PrivateServer:
         tail = log_tail(self.folder / "server.log")
         raise PrivateServerFailed(self.folder, f"no answer to PING in {timeout_s:g} s; its log ends: {tail}")
 
-    async def keep_running(self) -> None:
-        """Watch over the server until cancelled: bring it back whenever it or its watch has died."""
+    async def _keep(self) -> None:
+        """Bring the server back whenever its watch has died, until cancelled. The watch sees to the rest."""
+        loop = asyncio.get_running_loop()
         while True:
-            await asyncio.to_thread(self.ensure_running)
-            await asyncio.sleep(1.0)
+            if self._hold is not None:
+                gone, connection = asyncio.Event(), self._hold.fileno()
+                loop.add_reader(connection, gone.set)  # it has said all it had to: readable means closed
+                try:
+                    await gone.wait()
+                finally:
+                    loop.remove_reader(connection)
+            try:
+                await asyncio.to_thread(self.ensure_running)
+            except PrivateServerFailed as failure:
+                _log.error("%s", failure)
+                await asyncio.sleep(1.0)
 
     def __enter__(self) -> Self:
         return self.start()
@@ -292,11 +324,17 @@ class PrivateServer:
         self.stop()
 
     async def __aenter__(self) -> Self:
-        return await asyncio.to_thread(self.start)
+        await asyncio.to_thread(self.start)
+        self._keeper = asyncio.create_task(self._keep(), name="private server")
+        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+            self._keeper = None
         await asyncio.to_thread(self.stop)
 
 

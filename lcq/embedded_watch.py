@@ -13,7 +13,6 @@ It is run by its path and imports the standard library only: it is up in the tim
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -334,6 +333,8 @@ def _end_orphan(folder: Path) -> None:
 
 
 def main(arguments: list[str]) -> int:
+    import fcntl  # here, because clients on Windows import this module for its other functions
+
     folder, leash, server = Path(arguments[0]), arguments[1], arguments[2]
     os.chdir(folder)
     os.umask(0o077)

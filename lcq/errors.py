@@ -1,29 +1,30 @@
 """The errors of LCQ, each named after the situation, carrying its facts, saying what to do.
 
-    LcqError
-    ├── InvalidInput            what a person or program gave cannot be used
-    │   ├── InvalidConfig       a configuration value, with its file and key
-    │   ├── UnknownModel
-    │   ├── UnknownQueue
-    │   └── AmbiguousId         an id prefix fits several
-    ├── NotFound
-    │   ├── TaskNotFound
-    │   ├── NodeNotFound
-    │   └── JobNotFound
-    ├── TransitionRefused       the task's real state does not allow the move
-    ├── IdempotencyConflict     the same key was used for another task
-    ├── StaleBoot               a node speaks with a boot id that has been replaced
-    ├── ProtocolError           a message that cannot be understood
-    │   ├── UnknownCommand
-    │   └── VersionMismatch
-    ├── SchedulerUnreachable    no scheduler answered
-    ├── StateUnavailable        Redis does not answer
-    ├── StateOverloaded         Redis is full: submits are refused, running tasks finish
-    └── UnsafeState             Redis is set so that it may lose data
+LcqError
+├── InvalidInput            what a person or program gave cannot be used
+│   ├── InvalidConfig       a configuration value, with its file and key
+│   ├── UnknownModel
+│   ├── UnknownQueue
+│   └── AmbiguousId         an id prefix fits several
+├── NotFound
+│   ├── TaskNotFound
+│   ├── NodeNotFound
+│   └── JobNotFound
+├── TransitionRefused       the task's real state does not allow the move
+├── IdempotencyConflict     the same key was used for another task
+├── StaleBoot               a node speaks with a boot id that has been replaced
+├── ProtocolError           a message that cannot be understood
+│   ├── UnknownCommand
+│   └── VersionMismatch
+├── SchedulerUnreachable    no scheduler answered
+├── StateUnavailable        Redis does not answer
+├── StateOverloaded         Redis is full: submits are refused, running tasks finish
+└── UnsafeState             Redis is set so that it may lose data
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 
@@ -101,7 +102,8 @@ class TaskNotFound(NotFound):
     def __init__(self, task_id: str) -> None:
         self.task_id = task_id
         super().__init__(
-            f"no task {task_id!r}", hint="it was never submitted, or its record has expired; lcq tasks lists them"
+            f"no task {task_id!r}",
+            hint="it was never submitted, or its record has expired; lcq tasks lists them",
         )
 
 
@@ -180,13 +182,18 @@ class SchedulerUnreachable(LcqError):
         )
 
 
+def without_password(url: str) -> str:
+    """``url`` as it may be shown and logged."""
+    return re.sub(r"//[^/@]*@", "//", url)
+
+
 class StateUnavailable(LcqError):
     code = "state_unavailable"
 
     def __init__(self, url: str, found: str) -> None:
-        self.url = url
+        self.url = without_password(url)
         super().__init__(
-            f"Redis at {url} does not answer: {found}",
+            f"Redis at {self.url} does not answer: {found}",
             hint="start it (redis-server, or let 'lcq up' run a private one), or set redis.url",
         )
 
@@ -196,7 +203,7 @@ class StateOverloaded(LcqError):
 
     def __init__(self, url: str) -> None:
         super().__init__(
-            f"Redis at {url} is full and refuses new tasks; running ones still finish",
+            f"Redis at {without_password(url)} is full and refuses new tasks; running ones still finish",
             hint="raise its maxmemory, or wait until finished tasks expire",
         )
 

@@ -312,6 +312,7 @@ class TaskRecord(Value):
     queue: str
     priority: TaskPriority
     pinned_node: str = ""
+    forced: bool = False  # an operator chose the queue: routing leaves it there
     attempt: int = 0
     retries: int = 0
     node: str = ""
@@ -426,8 +427,7 @@ class NodeCapability(Value):
         """The queues of each device, its own class (the most demanding it satisfies) first."""
         by_demand = sorted(queues, key=lambda q: (q.min_vram_mib, q.min_cores, q.min_memory_mib), reverse=True)
         return {
-            device.id: tuple(queue.name for queue in by_demand if device.satisfies(queue))
-            for device in self.devices
+            device.id: tuple(queue.name for queue in by_demand if device.satisfies(queue)) for device in self.devices
         }
 
     def models_on(self, kind: DeviceKind) -> frozenset[str]:

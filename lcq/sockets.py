@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import random
 from collections import deque
 from collections.abc import AsyncIterator
@@ -12,6 +13,8 @@ from typing import cast
 import zmq
 import zmq.asyncio
 
+from lcq.config import DistributedConfig
+from lcq.errors import InvalidConfig
 from lcq.wire import MAX_MESSAGE_BYTES
 
 _BATCH = 256  # messages taken from a socket before anything else gets its turn
@@ -83,3 +86,48 @@ class Mailbox:
 
     def close(self) -> None:
         self._socket.close(linger=0)
+
+
+def bind_socket(socket: zmq.asyncio.Socket, address: str, port: int, what: str, key: str) -> int:
+    """Bind to ``address``:``port`` (0: any free one). Answers the port.
+
+    Raises:
+        InvalidConfig: the port is taken, or the address is not this machine's; names the setting ``key``.
+    """
+    address = "127.0.0.1" if address == "localhost" else address
+    try:
+        if port == 0:
+            return int(socket.bind_to_random_port(f"tcp://{address}"))
+        socket.bind(f"tcp://{address}:{port}")
+    except zmq.ZMQError as error:
+        raise InvalidConfig(
+            f"cannot bind {what} to {address}:{port}: {error.strerror or error}",
+            hint=f"is another scheduler running here? set {key} to other ports, or 0 for free ones",
+        ) from error
+    return port
+
+
+def advertised_host(config: DistributedConfig) -> str:
+    """The host that peers are told: the configured one, or the loopback address where that is bound."""
+    if _is_loopback(config.zeromq.bind):
+        return config.zeromq.bind
+    return config.scheduler_host
+
+
+def refuse_open_bind(config: DistributedConfig) -> None:
+    """Raises:
+    InvalidConfig: another address than loopback is to be bound, and nobody said that the network is trusted.
+    """
+    if _is_loopback(config.zeromq.bind) or config.zeromq.trusted_network:
+        return
+    raise InvalidConfig(
+        f"zeromq.bind is {config.zeromq.bind}: whoever reaches it could submit and steer, nothing is encrypted",
+        hint="keep 127.0.0.1, or set zeromq.trusted_network: true on a network whose every member you trust",
+    )
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"

@@ -139,8 +139,10 @@ class View(Generic[RowT]):
     def targets(self) -> list[RowT]:
         """What an act means: the marked rows, or the one under the cursor."""
         if self.marks:
-            chosen = sorted(self.marks, key=lambda row_id: (self.index_of(row_id) is None, self.index_of(row_id)))
-            return [self._rows[row_id] for row_id in chosen if row_id in self._rows]
+            places = {row_id: self.index_of(row_id) for row_id in sorted(self.marks) if row_id in self._rows}
+            shown = sorted((place, row_id) for row_id, place in places.items() if place is not None)
+            hidden = [row_id for row_id, place in places.items() if place is None]
+            return [self._rows[row_id] for row_id in [row_id for _, row_id in shown] + hidden]
         return [self.cursor] if self.cursor is not None else []
 
     @property
@@ -158,7 +160,7 @@ class View(Generic[RowT]):
             self.held += len(changes.changed) + len(changes.gone)
             return
         if changes.everything:
-            self._anchored(self._rebuild)
+            self._anchored(lambda: self._rebuild(keep=self.cursor_id))
         else:
             self._anchored(lambda: self._merge(changes.changed | changes.gone))
         if changes.gone or changes.everything:
@@ -195,10 +197,10 @@ class View(Generic[RowT]):
                     self._keys.insert(bisect_left(self._keys, new), new)
                 self._key_of[new[1]] = new
 
-    def _rebuild(self) -> None:
-        value, rows = self._sorts[self.sort], self._rows
+    def _rebuild(self, *, keep: str | None = None) -> None:
+        value, rows, fits = self._sorts[self.sort], self._rows, self.filter.matches
         if self.filter.words:
-            self._keys = [(value(row), row_id) for row_id, row in rows.items() if self.filter.matches(row)]
+            self._keys = [(value(row), row_id) for row_id, row in rows.items() if row_id == keep or fits(row)]
         else:
             self._keys = [(value(row), row_id) for row_id, row in rows.items()]
         self._keys.sort()
@@ -315,13 +317,8 @@ class View(Generic[RowT]):
         if sort != self.sort or descending != self.descending:
 
             def change() -> None:
-                kept = self.cursor_id in self._key_of
                 self.sort, self.descending = sort, descending
-                self._rebuild()
-                key = self._key(self.cursor_id, keep=self.cursor_id) if kept and self.cursor_id else None
-                if key is not None and key[1] not in self._key_of:
-                    self._keys.insert(bisect_left(self._keys, key), key)
-                    self._key_of[key[1]] = key
+                self._rebuild(keep=self.cursor_id)
 
             self._anchored(change)
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 from redis import asyncio as redis
 from redis import exceptions as redis_errors
-from redis.backoff import NoBackoff
 from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
-from lcq.errors import StateOverloaded, StateUnavailable, UnsafeState
+from lcq.errors import StateOverloaded, StateUnavailable, UnsafeState, without_password
 
 MINIMUM_VERSION = (6, 2)
 
 
-def connect(url: str, *, read_timeout_s: float | None = 10.0) -> redis.Redis:
+Client: TypeAlias = Any  # redis-py's types cannot say that decode_responses makes every answer text
+
+
+def connect(url: str, *, read_timeout_s: float | None = 10.0) -> Client:
     """A client for ``url`` (redis://, rediss://, unix://). Connects when first used; never retries by itself,
 
     because a script sent twice is a move made twice: who asked decides.
@@ -51,19 +55,20 @@ def _of_reply(url: str, error: redis_errors.ResponseError) -> Exception:
     return error
 
 
-async def check_server(client: redis.Redis, url: str, *, unsafe: bool) -> str:
+async def check_server(client: Client, url: str, *, unsafe: bool) -> str:
     """Refuse a server that is too old or that may lose data by its own policy. Answers its version.
 
     Raises:
         UnsafeState: naming the setting, what was found, and the command that mends it.
         StateUnavailable: it does not answer.
     """
+    shown = without_password(url)
     with our_errors(url):
         info = await client.info("server")
         version = str(info.get("valkey_version") or info["redis_version"])
         found = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
         if found < MINIMUM_VERSION:
-            raise UnsafeState(f"Redis at {url} is {version}", hint="LCQ needs Redis 6.2 or newer, or Valkey")
+            raise UnsafeState(f"Redis at {shown} is {version}", hint="LCQ needs Redis 6.2 or newer, or Valkey")
         if unsafe:
             return version
         memory = await client.info("memory")
@@ -71,12 +76,12 @@ async def check_server(client: redis.Redis, url: str, *, unsafe: bool) -> str:
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise UnsafeState(
-            f"Redis at {url} may throw tasks away: maxmemory-policy is {policy}",
+            f"Redis at {shown} may throw tasks away: maxmemory-policy is {policy}",
             hint="redis-cli config set maxmemory-policy noeviction, or set redis.unsafe: true",
         )
     if not persistence.get("aof_enabled"):
         raise UnsafeState(
-            f"Redis at {url} forgets accepted tasks when it stops: appendonly is off",
+            f"Redis at {shown} forgets accepted tasks when it stops: appendonly is off",
             hint="redis-cli config set appendonly yes, or set redis.unsafe: true",
         )
     return version

@@ -97,6 +97,5 @@ class Keys:
     def schedulers(self) -> str:
         return self._key("schedulers")
 
-    @property
-    def duty(self) -> str:
-        return self._key("duty")
+    def duty(self, name: str) -> str:
+        return self._key("duty", name)

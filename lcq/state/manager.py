@@ -12,7 +12,6 @@ from hashlib import sha256
 from types import TracebackType
 from typing import Any, Self
 
-from redis import asyncio as redis
 from redis import exceptions as redis_errors
 
 from lcq.config import DistributedConfig
@@ -28,6 +27,7 @@ from lcq.models import (
     TaskStatus,
 )
 from lcq.state.connection import check_server, connect, our_errors
+from lcq.state.feed import Feed
 from lcq.state.reader import StateReader
 from lcq.state.scripts import Scripts
 from lcq.wire import Accepted, Grant, Running
@@ -76,9 +76,10 @@ class StateManager:
         self.url = url or self.config.redis.address
         self.reader = StateReader(self.url, namespace=self.config.redis.namespace, queues=self.config.queues)
         self.keys = self.reader.keys
+        self.feed = Feed(self.reader)
         self.server_version = ""
         self._scripts = Scripts(self.config)
-        self._redis: redis.Redis = connect(self.url)
+        self._redis = connect(self.url)
         self._asked: list[tuple[str, Sequence[str], asyncio.Future[list[Any]]]] = []
         self._something_asked = asyncio.Event()
         self._stack = AsyncExitStack()
@@ -96,6 +97,7 @@ class StateManager:
             group = await stack.enter_async_context(asyncio.TaskGroup())
             pump = group.create_task(self._pump(), name="state pump")
             stack.callback(pump.cancel)
+            await stack.enter_async_context(self.feed)
             self._stack = stack.pop_all()
         return self
 
@@ -145,9 +147,7 @@ class StateManager:
             with our_errors(self.url):
                 answers = await self._pipeline(batch)
                 forgotten = [
-                    place
-                    for place, answer in enumerate(answers)
-                    if isinstance(answer, redis_errors.NoScriptError)
+                    place for place, answer in enumerate(answers) if isinstance(answer, redis_errors.NoScriptError)
                 ]
                 if forgotten:  # the server was restarted or flushed its scripts: none of these has run
                     await self._load_scripts()
@@ -195,10 +195,12 @@ class StateManager:
         cost_s: float = 1.0,
         due_ms: int = 0,
         why: str = "",
+        forced: bool = False,
     ) -> Accepted:
         """Take a task in; when this returns, it is Redis's.
 
         ``key`` is the idempotency key (default: the task's id): a second submit with it finds the first task.
+        ``forced``: the submitter chose the queue, so that routing leaves the task there.
 
         Raises:
             IdempotencyConflict: the key belongs to a task that asks for something else.
@@ -210,7 +212,7 @@ class StateManager:
         digest = sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
         answer = await self._move(
             "submit_task", task.id, text, digest, key or task.id, queue, node, task.model, task.priority,
-            task.user_id, task.job or "", task.max_retries, cost_s, due_ms, task.image_path, why,
+            task.user_id, task.job or "", task.max_retries, cost_s, due_ms, task.image_path, why, int(forced),
         )  # fmt: skip
         if answer[0] == "conflict":
             raise IdempotencyConflict(key or task.id, answer[1])
@@ -230,9 +232,7 @@ class StateManager:
         self._refuse("cancel_task", task_id, answer)
         return Ended(task_id, answer[1], int(answer[2]))
 
-    async def retry_task(
-        self, task_id: str, *, queue: str, why: str = "", revision: int | None = None
-    ) -> None:
+    async def retry_task(self, task_id: str, *, queue: str, why: str = "", revision: int | None = None) -> None:
         """Put a finished task into ``queue`` anew.
 
         Raises:
@@ -242,7 +242,14 @@ class StateManager:
         self._refuse("retry_task", task_id, answer)
 
     async def reroute_task(
-        self, task_id: str, *, queue: str, node: str = "", why: str = "", revision: int | None = None
+        self,
+        task_id: str,
+        *,
+        queue: str,
+        node: str = "",
+        why: str = "",
+        revision: int | None = None,
+        forced: bool = True,
     ) -> Ended:
         """Put a task into ``queue``, for ``node`` alone if one is named; a running attempt is ended.
 
@@ -250,7 +257,7 @@ class StateManager:
             TaskNotFound, TransitionRefused: it is completed, or has changed since ``revision``.
         """
         seen = "" if revision is None else revision
-        answer = await self._move("reroute_task", task_id, why, seen, queue, node)
+        answer = await self._move("reroute_task", task_id, why, seen, queue, node, int(forced))
         self._refuse("reroute_task", task_id, answer)
         return Ended(task_id, answer[1], int(answer[2]))
 
@@ -322,9 +329,7 @@ class StateManager:
             "cap_ms": int(retries.max_s * 1000),
             "random": random.random(),
         }
-        answer = await self._move(
-            "fail_task", task_id, attempt, node, failure.model_dump_json(), json.dumps(terms)
-        )
+        answer = await self._move("fail_task", task_id, attempt, node, failure.model_dump_json(), json.dumps(terms))
         self._settle("fail_task", task_id, attempt, answer)
 
     async def release_task(self, task_id: str, *, attempt: int, node: str) -> None:
@@ -341,7 +346,10 @@ class StateManager:
             raise TaskNotFound(task_id)
         if answer[0] == "fenced":
             raise TransitionRefused(
-                move, f"attempt {attempt} of task {task_id}", answer[1], hint="another attempt or an operator was first"
+                move,
+                f"attempt {attempt} of task {task_id}",
+                answer[1],
+                hint="another attempt or an operator was first",
             )
 
     # ------------------------------------------------------------ queues
@@ -473,14 +481,18 @@ class StateManager:
             seconds, micros = await self._redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    async def take_duty(self, scheduler_id: str, *, hold_ms: int) -> bool:
-        """Whether ``scheduler_id`` does the timed duties now; it keeps them by asking again within ``hold_ms``."""
+    async def take_duty(self, duty: str, scheduler_id: str, *, hold_ms: int) -> bool:
+        """Whether ``scheduler_id`` does ``duty`` now; it keeps it by asking again within ``hold_ms``.
+
+        Two schedulers that both believe it for a moment do no harm: every duty is a move that may be made twice.
+        """
+        key = self.keys.duty(duty)
         with our_errors(self.url):
-            if await self._redis.set(self.keys.duty, scheduler_id, nx=True, px=hold_ms):
+            if await self._redis.set(key, scheduler_id, nx=True, px=hold_ms):
                 return True
-            if await self._redis.get(self.keys.duty) != scheduler_id:
+            if await self._redis.get(key) != scheduler_id:
                 return False
-            return bool(await self._redis.pexpire(self.keys.duty, hold_ms))
+            return bool(await self._redis.pexpire(key, hold_ms))
 
     async def announce_scheduler(self, scheduler_id: str, endpoint: str, *, hold_ms: int) -> None:
         """Publish a scheduler's control endpoint for ``hold_ms``; forgets those that fell silent."""
@@ -495,11 +507,9 @@ class StateManager:
             await pipe.execute()
 
     async def withdraw_scheduler(self, scheduler_id: str) -> None:
-        """Take a stopping scheduler off the list, and hand its duties over."""
+        """Take a stopping scheduler off the list; its duties pass on when their short hold ends."""
         with our_errors(self.url):
             await self._redis.hdel(self.keys.schedulers, scheduler_id)
-            if await self._redis.get(self.keys.duty) == scheduler_id:
-                await self._redis.delete(self.keys.duty)
 
     # ------------------------------------------------------------ acts
 

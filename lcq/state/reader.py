@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
-
-from redis import asyncio as redis
+from typing import Any, Self
 
 from lcq.errors import AmbiguousId, JobNotFound, TaskNotFound
 from lcq.ids import ID_LENGTH, normalise_prefix
@@ -47,14 +45,12 @@ class StateReader:
     Every method raises ``StateUnavailable`` while Redis does not answer, and works again when it does.
     """
 
-    def __init__(
-        self, url: str, *, namespace: str = "{lcq}", queues: Sequence[QueueConfig] = DEFAULT_QUEUES
-    ) -> None:
+    def __init__(self, url: str, *, namespace: str = "{lcq}", queues: Sequence[QueueConfig] = DEFAULT_QUEUES) -> None:
         self.url = url
         self.keys = Keys(namespace)
         self.queue_configs = tuple(queues)
-        self._redis: redis.Redis = connect(url)
-        self._follow: redis.Redis = connect(url, read_timeout_s=None)  # blocks for news, on its own connection
+        self._redis = connect(url)
+        self._follow = connect(url, read_timeout_s=None)  # blocks for news, on its own connection
 
     async def __aenter__(self) -> Self:
         return self
@@ -235,6 +231,16 @@ class StateReader:
             depths = await pipe.execute()
         return {config.name: depth for config, depth in zip(self.queue_configs, depths, strict=True)}
 
+    async def ready(self) -> dict[str, int]:
+        """How many queued tasks each queue could start now: none where it is paused."""
+        with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            for config in self.queue_configs:
+                pipe.hexists(self.keys.queue(config.name), "paused")
+            paused = await pipe.execute()
+        depths = (await self.waiting()).items()
+        return {queue: 0 if stopped else depth for (queue, depth), stopped in zip(depths, paused, strict=True)}
+
     async def stranded_lanes(self) -> tuple[tuple[str, str], ...]:
         """The (queue, model) lanes in which tasks wait although no live node serves them."""
         with our_errors(self.url):
@@ -308,14 +314,10 @@ class StateReader:
         )
 
 
-def _streams(answer: object) -> Iterable[tuple[str, list[tuple[str, dict[str, str]]]]]:
-    """XREAD's answer in its two shapes: pairs (RESP 2) or a map (RESP 3)."""
-    if not answer:
-        return ()
-    if isinstance(answer, dict):
-        return [(name, entries[0] if entries and isinstance(entries[0], list) else entries) for name, entries in answer.items()]
-    assert isinstance(answer, list)
-    return [(name, entries) for name, entries in answer]
+def _streams(answer: Any) -> Iterable[tuple[str, list[tuple[str, dict[str, str]]]]]:
+    """XREAD's answer as pairs, whether the protocol gives pairs (RESP 2) or a map (RESP 3)."""
+    pairs = answer.items() if isinstance(answer, dict) else answer or ()
+    return [(name, entries[0] if entries and isinstance(entries[0], list) else entries) for name, entries in pairs]
 
 
 def _stream_order(stream_id: str) -> tuple[int, int]:

@@ -44,6 +44,7 @@ def task_record(fields: Hash) -> TaskRecord:
         queue=fields["queue"],
         priority=TaskPriority(fields["priority"]),
         pinned_node=fields.get("pinned", ""),
+        forced=fields.get("forced") == "1",
         attempt=_integer(fields, "attempt") or 0,
         retries=_integer(fields, "retries") or 0,
         node=fields.get("node", ""),
@@ -89,7 +90,11 @@ def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
 
 
 def queue_record(
-    config: QueueConfig, fields: Hash, counts: dict[TaskStatus, int], oldest_ms: int | None, nodes: tuple[str, ...]
+    config: QueueConfig,
+    fields: Hash,
+    counts: dict[TaskStatus, int],
+    oldest_ms: int | None,
+    nodes: tuple[str, ...],
 ) -> QueueRecord:
     return QueueRecord(
         config=config,

@@ -24,7 +24,7 @@ from lcq.embedded import (
     write_cluster_file,
 )
 from lcq.embedded_watch import started_at
-from tests.conftest import wait_until_sync
+from tests.conftest import wait_until, wait_until_sync
 
 HOLDER = """
 import sys
@@ -191,14 +191,17 @@ def test_a_killed_watch_is_replaced_without_two_servers_on_one_log(data_path: Pa
         assert server.pid != pid
 
 
-async def test_keep_running_brings_it_back_by_itself(data_path: Path) -> None:
+async def test_inside_async_with_it_comes_back_by_itself_even_after_its_watch_was_killed(
+    data_path: Path,
+) -> None:
     async with PrivateServer(data_path) as server:
-        keeping = asyncio.create_task(server.keep_running(), name="keep the server")
-        pid, watch = server.pid, watch_pid(data_path)
-        await asyncio.to_thread(kill_and_wait, watch)
-        await asyncio.to_thread(wait_until_sync, lambda: server.pid != pid and lives(server.pid))
-        keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        for _ in range(2):
+            pid = server.pid
+            await asyncio.to_thread(kill_and_wait, watch_pid(data_path))
+            await wait_until(
+                lambda pid=pid: (data_path / "redis" / "run.json").exists() and server.pid != pid
+            )
+    assert not processes_on(data_path)
 
 
 def test_a_server_that_cannot_read_its_log_is_an_error_with_the_end_of_that_log(data_path: Path) -> None:

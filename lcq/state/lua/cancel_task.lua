@@ -13,5 +13,5 @@ if t.status == STATE.PROCESSING then
   close_attempt(id, n, "cancelled")
 end
 tally("cancelled", 1)
-transition("cancel_task", id, t, STATE.CANCELLED, ended({finished_ms = NOW, why = why, due_ms = false}))
+transition("cancel_task", id, t, STATE.CANCELLED, ended({finished_ms = NOW, why = why, due_ms = false}), {"from", node})
 return {"ok", node, n}

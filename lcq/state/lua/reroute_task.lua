@@ -1,9 +1,10 @@
 -- reroute_task: any status but COMPLETED -> QUEUED elsewhere; a running attempt is cancelled first.
 -- KEYS  namespace
--- ARGV  id, why, revision the operator saw ("" for any), queue, pinned node ("" for any node of the queue)
+-- ARGV  id, why, revision the operator saw ("" for any), queue, pinned node ("" for any node of the queue),
+--       forced ("1": an operator chose the queue)
 -- RETURNS {"ok", node, attempt} (node: where its runner must be ended, or "") | {"missing"} | {"refused", status}
 --         | {"moved_on", status}
-local id, why, seen, queue, pinned = unpack(ARGV)
+local id, why, seen, queue, pinned, forced = unpack(ARGV)
 local t = load_task(id)
 if not t then return {"missing"} end
 if seen ~= "" and seen ~= t.rev then return {"moved_on", t.status} end
@@ -19,6 +20,6 @@ elseif TERMINAL[t.status] then
   changes.retries, changes.deaths, changes.class, changes.code, changes.message = 0, 0, false, false, false
 end
 -- The old lane is left by the old queue and pin, so these change inside the transition.
-changes.queue, changes.pinned = queue, pinned
-transition("reroute_task", id, t, STATE.QUEUED, changes)
+changes.queue, changes.pinned, changes.forced = queue, pinned, forced
+transition("reroute_task", id, t, STATE.QUEUED, changes, {"from", node})
 return {"ok", node, n}

@@ -1,9 +1,10 @@
 -- submit_task: nothing -> QUEUED, or PENDING if it is due later. The same idempotency key finds the same task.
 -- KEYS  namespace
 -- ARGV  id, json, digest, idempotency_key, queue, pinned_node, model, priority, user, job, max_retries,
---       cost_s, due_ms (0: now), image, why
+--       cost_s, due_ms (0: now), image, why, forced ("1": an operator chose the queue)
 -- RETURNS {"ok", id, status, queue} | {"duplicate", id, status, queue} | {"conflict", id}
-local id, json, digest, idem, queue, pinned, model, priority, user, job, max_retries, cost, due, image, why = unpack(ARGV)
+local id, json, digest, idem, queue, pinned, model, priority, user, job, max_retries, cost, due, image, why, forced =
+  unpack(ARGV)
 local known = redis.call("GET", key("idem", idem))
 if not known and redis.call("EXISTS", key("task", id)) == 1 then known = id end
 if known then
@@ -15,7 +16,7 @@ if known then
 end
 local t = {
   json = json, digest = digest, idem = idem, queue = queue, pinned = pinned, model = model, priority = priority,
-  user = user, job = job, max_retries = max_retries, cost = cost, image = image, why = why,
+  user = user, job = job, max_retries = max_retries, cost = cost, image = image, why = why, forced = forced,
   status = (number(due) > NOW) and STATE.PENDING or STATE.QUEUED,
   rev = "1", attempt = "0", retries = "0", deaths = "0", node = "", device = "",
   submitted_ms = tostring(NOW), updated_ms = tostring(NOW), queued_ms = tostring(NOW),

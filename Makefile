@@ -1,0 +1,57 @@
+# make demo: photos cleaned by a real cluster.  make test: every check and every test.  make help: the rest.
+# Both set up .venv by themselves; a second time that costs nothing.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test check chaos clean
+
+# The first of these that is new enough, else whatever python3 is, so that the complaint can name it.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+  $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && command -v $$python && exit; \
+  done; command -v python3 || echo python3)
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP_INSTALL := $(PY) -m pip -qq --disable-pip-version-check --no-input install -c constraints.txt
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):[^#]*## */make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/.runtime  ## a real cluster on this machine cleans the sample photos; results in demo-out/
+	@$(PY) -m lcq.cli.main demo
+
+test: check  ## everything that check does, then every test but the long ones
+	@$(PY) -m pytest -n 2 --dist loadfile -m "not chaos"
+
+check: $(VENV)/.dev  ## style, types, layers, dead code
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports --no-cache
+	@$(PY) -m vulture
+
+chaos: $(VENV)/.dev  ## the long tests that kill, freeze and cut
+	@$(PY) -m pytest -m chaos --timeout 1800
+
+clean:  ## away with all that these commands made
+	rm -rf $(VENV) demo-out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(PY):
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  found=$$("$(PYTHON)" --version 2>&1) || found="none that runs"; \
+	  echo "LCQ needs Python 3.11 or newer, found $$found as $(PYTHON):" \
+	    "apt install python3.11 python3.11-venv, or name another: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  version=$$("$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	  echo "$(PYTHON) cannot make a virtual environment, its venv is not installed:" \
+	    "apt install python$$version-venv" >&2; exit 1; }
+	@echo "setting up $(VENV) with $(PYTHON) (once, about half a minute)" >&2
+	@"$(PYTHON)" -m venv $(VENV)
+
+$(VENV)/.runtime: pyproject.toml constraints.txt | $(PY)
+	@$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(PY)
+	@$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.runtime

@@ -1,0 +1,104 @@
+"""The program lcq: its global options, its commands, and what becomes of an error."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from lcq.cli import events, fleet, jobs, serve, submit, tasks, wait
+from lcq.cli.output import Output
+from lcq.cli.session import INTERRUPTED, NOT_IN_TIME, REFUSED, UNREACHABLE, Session
+from lcq.config import LogLevel
+from lcq.errors import LcqError, SchedulerUnreachable, StateUnavailable
+
+_EPILOG = (
+    "Begin with [bold]lcq up[/bold] in one terminal and [bold]lcq submit FOLDER --wait[/bold] in another."
+    " Exit codes: 0 done, 1 some tasks failed, 2 refused or wrong usage, 3 nobody answers, 4 not in time,"
+    " 130 interrupted."
+)
+
+
+class Program(TyperGroup):
+    """Turns what goes wrong into one line, a hint and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (LcqError, TimeoutError) as error:
+            session = ctx.obj or Session()
+            if session.log_level == "debug":
+                traceback.print_exception(error)
+            raise typer.Exit(_tell(error, session.output)) from error
+
+    def main(self, *args: Any, standalone_mode: bool = True, **extra: Any) -> Any:
+        try:
+            code = super().main(*args, standalone_mode=False, **extra)
+        except typer.TyperException as error:
+            code = error.exit_code
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context is not None else "lcq"
+            Output().complain(_one_line(error.format_message()), f"'{command} --help' tells how it is used")
+        except typer.Abort:
+            code = INTERRUPTED
+        if standalone_mode:
+            sys.exit(code or 0)
+        return code or 0
+
+
+def _tell(error: LcqError | TimeoutError, output: Output) -> int:
+    if isinstance(error, TimeoutError):
+        output.complain(str(error), "they go on; wait again, or see 'lcq tasks'")
+        return NOT_IN_TIME
+    output.error(error)
+    return UNREACHABLE if isinstance(error, SchedulerUnreachable | StateUnavailable) else REFUSED
+
+
+def _one_line(message: str) -> str:
+    message = " ".join(message.split())
+    return message[:1].lower() + message[1:]
+
+
+app = typer.Typer(
+    cls=Program,
+    name="lcq",
+    help="Clean up images on a fleet: submit them, watch them, steer them.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for commands in (serve, submit, wait, tasks, jobs, fleet, events):
+    app.add_typer(commands.app)
+
+
+@app.callback()
+def begin(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="Settings; default: lcq.yaml here.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", metavar="HOST:PORT", help="The scheduler to talk to.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")] = False,
+    log_level: Annotated[LogLevel | None, typer.Option("--log-level", help="How much to log.")] = None,
+) -> None:
+    context.obj = Session(config_file=config, scheduler=scheduler, as_json=as_json, log_level=log_level)
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets its code, not a crash
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""How the command line speaks: answers on stdout, talk on stderr, tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lcq.errors import LcqError
+from lcq.models import NodeStatus, TaskStatus
+
+STYLES = {
+    TaskStatus.PENDING: "cyan",
+    TaskStatus.QUEUED: "blue",
+    TaskStatus.PROCESSING: "yellow",
+    TaskStatus.COMPLETED: "green",
+    TaskStatus.FAILED: "red",
+    TaskStatus.CANCELLED: "magenta",
+    NodeStatus.ONLINE: "green",
+    NodeStatus.SUSPECT: "yellow",
+    NodeStatus.DRAINING: "cyan",
+    NodeStatus.QUARANTINED: "red",
+    NodeStatus.OFFLINE: "bright_black",
+}
+_UNLIMITED = 100_000  # columns of a table that goes into a pipe: nothing is cut there
+
+
+def visible(text: str) -> str:
+    """``text`` with everything spelled out that a terminal would obey instead of show, on one line."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def age(since_ms: int | None) -> str:
+    """How long ago that was, for a person: ``3m 20s``."""
+    return "" if not since_ms else duration(max(0.0, time.time() - since_ms / 1000))
+
+
+def duration(seconds: float) -> str:
+    """A span of time in at most two units: ``0.35s``, ``12.1s``, ``3m 20s``, ``2d 4h``."""
+    if seconds < 1:
+        return f"{seconds:.2f}s"
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, left = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m {left}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 48:
+        return f"{hours}h {minutes}m"
+    return f"{hours // 24}d {hours % 24}h"
+
+
+def clock(at_ms: int | None) -> str:
+    """A moment in local time, to the millisecond."""
+    if not at_ms:
+        return ""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000)) + f".{at_ms % 1000:03d}"
+
+
+def tail(path: str) -> str:
+    """The end of a path that tells most: the file and its folder."""
+    parts = path.rsplit("/", 2)
+    return path if len(parts) < 3 or not parts[0] else f"…/{parts[1]}/{parts[2]}"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table. ``whole``: never cut or wrapped, whatever the width."""
+
+    title: str
+    right: bool = False
+    whole: bool = False
+
+
+class Output:
+    """Where a command's words go. ``as_json``: answers are for a program."""
+
+    def __init__(self, *, as_json: bool = False) -> None:
+        self.as_json = as_json
+        piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+        self._answers = Console(
+            file=sys.stdout,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            width=_UNLIMITED if piped else None,
+        )
+        self.talk_console = Console(file=sys.stderr, markup=False, emoji=False, highlight=False)
+
+    def say(self, text: str = "") -> None:
+        """One line of the answer."""
+        print(visible(text))
+
+    def document(self, value: Any) -> None:
+        """The answer for a program: one JSON document. Models become their JSON form."""
+        print(json.dumps(_plain(value), indent=2))
+
+    def line(self, value: Any) -> None:
+        """One of many answers for a program: a JSON document on a line of its own, at once."""
+        print(json.dumps(_plain(value)), flush=True)
+
+    def table(
+        self, columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], *, empty: str = ""
+    ) -> None:
+        """Rows under titles, cut to the terminal's width; ``empty`` is talked about where there are none."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for column in columns:
+            # Only columns that may wrap are made narrower by rich, so the cells forbid it, not the column.
+            table.add_column(column.title, justify="right" if column.right else "left", no_wrap=column.whole)
+        for row in rows:
+            cells = [_cell(cell) for cell in row]
+            for cell in cells:
+                cell.no_wrap, cell.overflow = True, "ellipsis"
+            table.add_row(*cells)
+        if table.row_count == 0:
+            self.talk(empty)
+        else:
+            self._answers.print(table)
+
+    def facts(self, pairs: Iterable[tuple[str, str | Text]]) -> None:
+        """Names with values, a line each; values are never cut."""
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(style="bold", no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, value in pairs:
+            if value:
+                grid.add_row(name, _cell(value))
+        self._answers.print(grid)
+
+    def heading(self, text: str) -> None:
+        self._answers.print()
+        self._answers.print(Text(visible(text), style="bold"))
+
+    def talk(self, text: str) -> None:
+        """One line for the person at the terminal, that is not part of the answer."""
+        self.talk_console.print(Text(visible(text)), soft_wrap=True)
+
+    def error(self, error: LcqError) -> None:
+        """What went wrong, and what to do, a line each."""
+        self.complain(error.message, error.hint)
+
+    def complain(self, message: str, hint: str = "") -> None:
+        self.talk_console.print(Text.assemble(("error: ", "bold red"), visible(message)), soft_wrap=True)
+        if hint:
+            self.talk_console.print(Text.assemble(("hint: ", "bold"), visible(hint)), soft_wrap=True)
+
+
+def status_text(status: TaskStatus | NodeStatus) -> Text:
+    return Text(status.value, style=STYLES[status])
+
+
+def _cell(value: str | Text) -> Text:
+    return value if isinstance(value, Text) else Text(visible(value))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return value

@@ -1,0 +1,81 @@
+"""Waiting for tasks at a terminal: the bar, the counts at the end, a line for each failure."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lcq.cli.output import Output, duration, visible
+from lcq.cli.session import OK, SOME_FAILED
+from lcq.client import AsyncClient
+from lcq.models import TaskRecord, TaskStatus
+
+
+@dataclass
+class Watch:
+    """Some tasks that somebody waits for, and those of them that have ended."""
+
+    ids: Sequence[str]
+    ended: list[TaskRecord] = field(default_factory=list)
+
+    @property
+    def counts(self) -> Counter[TaskStatus]:
+        return Counter(record.status for record in self.ended)
+
+    @property
+    def exit_code(self) -> int:
+        return OK if self.counts[TaskStatus.COMPLETED] == len(self.ids) else SOME_FAILED
+
+
+async def follow(watch: Watch, client: AsyncClient, output: Output, timeout_s: float | None = None) -> None:
+    """Wait for the tasks of ``watch`` with a bar on stderr; then say what became of them.
+
+    Raises:
+        TimeoutError: after ``timeout_s`` some had not ended.
+    """
+    started = time.monotonic()
+    columns = (
+        TextColumn("cleaning"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]}", style="red"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=output.talk_console, speed_estimate_period=60) as progress:
+        bar = progress.add_task("", total=len(watch.ids), failed="", rate="")
+        async for record in client.as_completed(watch.ids, timeout_s):
+            watch.ended.append(record)
+            failed = watch.counts[TaskStatus.FAILED]
+            spent = max(time.monotonic() - started, 1e-3)
+            progress.update(
+                bar,
+                advance=1,
+                failed=f"{failed} failed" if failed else "",
+                rate=f"{len(watch.ended) / spent:.1f}/s",
+            )
+    for record in watch.ended:
+        if record.status is not TaskStatus.COMPLETED:
+            output.talk(unsuccessful(record))
+    if not output.as_json:
+        spent = time.monotonic() - started
+        output.say(f"{summary(watch.counts)} in {duration(spent)}")
+
+
+def summary(counts: Counter[TaskStatus]) -> str:
+    """``12 completed, 1 failed``: what there is of each, the completed always."""
+    shown = [f"{counts[TaskStatus.COMPLETED]} completed"]
+    shown += [f"{count} {status}" for status, count in counts.items() if status is not TaskStatus.COMPLETED]
+    return ", ".join(shown)
+
+
+def unsuccessful(record: TaskRecord) -> str:
+    """One line on a task that did not complete: the image, what happened, where to read more."""
+    image = visible(record.task.image_path)
+    if record.failure is None:
+        return f"{record.status} {image}: {record.why or 'no reason given'} (lcq task {record.id})"
+    return f"{record.status} {image}: {record.failure.message} [{record.failure.code}] (lcq task {record.id})"

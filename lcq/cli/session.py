@@ -1,0 +1,69 @@
+"""What every command shares: the global options, the configuration and the client they lead to."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from lcq.cli.output import Output
+from lcq.client import AsyncClient
+from lcq.config import DistributedConfig, LogLevel, load
+from lcq.log import setup_logging
+
+T = TypeVar("T")
+
+OK, SOME_FAILED, REFUSED, UNREACHABLE, NOT_IN_TIME, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
+_IDS = "Task ids, or any unique beginnings of them."
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help=_IDS)]
+SomeIds = Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help=_IDS)]
+JobOption = Annotated[str, typer.Option("--job", metavar="NAME", help="All tasks of this job.")]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit.")]
+
+
+@dataclass(frozen=True)
+class Session:
+    """One run of ``lcq``: how it was called, and what it talks with."""
+
+    config_file: Path | None = None
+    scheduler: str | None = None
+    as_json: bool = False
+    log_level: LogLevel | None = None
+
+    @cached_property
+    def config(self) -> DistributedConfig:
+        """Raises:
+        InvalidConfig: naming file and key.
+        """
+        overrides = {"log_level": self.log_level} if self.log_level else {}
+        return load(self.config_file, overrides=overrides)
+
+    @cached_property
+    def output(self) -> Output:
+        return Output(as_json=self.as_json)
+
+    def client(self) -> AsyncClient:
+        """A client that the command opens. What it logs goes to stderr: warnings, unless asked for more."""
+        setup_logging(self.log_level or "warning")
+        return AsyncClient(self.config, scheduler=self.scheduler)
+
+
+def session_of(context: typer.Context, as_json: bool = False) -> Session:
+    """The session that the global options began; ``--json`` may also stand behind the command."""
+    session = context.find_object(Session)
+    if session is None:
+        raise RuntimeError("a command runs below the app, whose callback makes the session")
+    return dataclasses.replace(session, as_json=True) if as_json else session
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine; ctrl-c cancels it and comes out as KeyboardInterrupt."""
+    return asyncio.run(work)

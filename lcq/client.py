@@ -1,0 +1,674 @@
+"""What a program uses to talk to a cluster: AsyncClient, and Client for code without an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import getpass
+import logging
+import random
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
+
+import zmq
+import zmq.asyncio
+
+from lcq.background import BackgroundLoop, Held
+from lcq.config import DistributedConfig, load
+from lcq.embedded import read_cluster_file
+from lcq.errors import (
+    InvalidInput,
+    ProtocolError,
+    SchedulerUnreachable,
+    StateUnavailable,
+    TaskNotFound,
+)
+from lcq.ids import is_id, normalise_prefix
+from lcq.models import (
+    TERMINAL_STATES,
+    Event,
+    JobSummary,
+    NodeRecord,
+    QueueRecord,
+    Task,
+    TaskPriority,
+    TaskRecord,
+    TaskStatus,
+)
+from lcq.sockets import Mailbox, make_socket
+from lcq.wire import (
+    MAX_BATCH,
+    MAX_MESSAGE_BYTES,
+    Accepted,
+    Activate,
+    AnswerT,
+    BulkAnswer,
+    Cancel,
+    Drain,
+    Events,
+    EventsAnswer,
+    Find,
+    GetTasks,
+    History,
+    HistoryAnswer,
+    Info,
+    InfoAnswer,
+    Jobs,
+    ListTasks,
+    ListTasksAnswer,
+    Nodes,
+    Pause,
+    Prioritise,
+    Queues,
+    Refusal,
+    Reply,
+    Request,
+    Reroute,
+    Resume,
+    Retry,
+    Submit,
+    SubmitAnswer,
+    pack_request,
+    unpack_reply,
+)
+
+log = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
+P = ParamSpec("P")
+
+_NOBODY_S = (0.01, 0.2)  # first and longest pause between tries while there is no connection
+_SILENT_S = (0.5, 4.0)  # first and longest pause before a request that got no answer is sent again
+_LONG_POLL_MS = 10_000  # how long a scheduler may hold a question for events
+_FLOOR_S = 20.0  # while waiting for tasks: look at them at least so often, whatever the events say
+_ADDRESS = re.compile(r"^(?:tcp://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?$")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+
+
+def find_scheduler(config: DistributedConfig, scheduler: str | None = None) -> str:
+    """The control endpoint (``tcp://host:port``) of the scheduler to talk to.
+
+    That is ``scheduler`` ("HOST:PORT" or "HOST"); else the cluster that runs on this user's data folder,
+    unless the configuration names another host; else the configured address.
+
+    Raises:
+        InvalidInput: ``scheduler`` is not an address.
+    """
+    if scheduler is not None:
+        parts = _ADDRESS.match(scheduler.strip())
+        port = int(parts["port"] or config.zeromq.control_port) if parts else 0
+        if not parts or not 0 < port < 65536:
+            raise InvalidInput(
+                f"{scheduler!r} is not the address of a scheduler",
+                hint=f"give HOST:PORT, for example gpu-1:{config.zeromq.control_port or 5571}",
+            )
+        return f"tcp://{parts['host']}:{port}"
+    if config.scheduler_host in _LOOPBACK:
+        cluster = read_cluster_file(config.data_path)
+        if cluster is not None:
+            return cluster.control_endpoint
+    return config.control_endpoint
+
+
+def login_name() -> str:
+    """Who runs this program, as far as the system knows."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run a uid that has no name
+        return "anonymous"
+
+
+def _pieces(items: Sequence[ResultT]) -> Iterator[Sequence[ResultT]]:
+    for start in range(0, len(items), MAX_BATCH):
+        yield items[start : start + MAX_BATCH]
+
+
+def _listed(ids: str | Iterable[str]) -> tuple[str, ...]:
+    return (ids,) if isinstance(ids, str) else tuple(ids)
+
+
+class AsyncClient:
+    """A connection to a cluster, for ``async with``. Safe to use from many coroutines of one event loop.
+
+    Every request is sent again, under the same id, until it is answered: a lost message or a scheduler that
+    is restarted costs time, and nothing is done twice. After ``timeout_s`` without an answer
+    ``SchedulerUnreachable`` is raised. What a scheduler refuses is raised as the ``LcqError`` it names.
+    """
+
+    def __init__(
+        self,
+        config: DistributedConfig | None = None,
+        *,
+        scheduler: str | None = None,
+        actor: str | None = None,
+        timeout_s: float = 10.0,
+    ) -> None:
+        """``config`` default: the layers of ``lcq.config.load()``; ``actor``: the login name.
+
+        Raises:
+            InvalidConfig, InvalidInput: the settings or ``scheduler`` cannot be used.
+        """
+        self.endpoint = find_scheduler(config or load(), scheduler)
+        self.actor = (actor or login_name())[:128]
+        self.timeout_s = timeout_s
+        self._waiting: dict[str, asyncio.Future[Reply]] = {}
+        self._context: zmq.asyncio.Context | None = None
+        self._mailbox: Mailbox | None = None
+        self._receiver: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._context = zmq.asyncio.Context()
+        socket = make_socket(self._context, zmq.DEALER)
+        socket.ipv6 = "[" in self.endpoint
+        try:
+            socket.connect(self.endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            self._context.term()
+            raise InvalidInput(
+                f"cannot connect to {self.endpoint}: {error.strerror}",
+                hint="check --scheduler and scheduler_host",
+            ) from error
+        self._mailbox = Mailbox(socket)
+        self._receiver = asyncio.create_task(self._receive(self._mailbox), name="lcq client receiver")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._receiver is not None:
+            self._receiver.cancel()
+            await asyncio.wait({self._receiver})
+        if self._mailbox is not None:
+            self._mailbox.close()
+        if self._context is not None:
+            self._context.term()
+        self._receiver = self._mailbox = self._context = None
+
+    # ------------------------------------------------------------ one request, one answer
+
+    async def ask(self, request: Request[AnswerT], *, hold_s: float = 0.0) -> AnswerT:
+        """The answer to any request of ``lcq.wire``. ``hold_s``: how long the scheduler may think about it.
+
+        Raises:
+            SchedulerUnreachable: nobody answered in time; the request may have been done all the same.
+            LcqError: the scheduler's refusal, as the class its code names.
+        """
+        mailbox = self._mailbox
+        if mailbox is None:
+            raise RuntimeError("the client is not open: use it in a with block")
+        frame = pack_request(request)
+        if len(frame) > MAX_MESSAGE_BYTES:
+            raise InvalidInput(
+                f"a {request.CMD} of {len(frame)} bytes is over the limit of {MAX_MESSAGE_BYTES}",
+                hint="make the tasks' config and metadata smaller, or send fewer at a time",
+            )
+        answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[request.id] = answered
+        try:
+            async with asyncio.timeout(self.timeout_s + hold_s):
+                await self._send_until_answered(mailbox, frame, answered, hold_s)
+        except TimeoutError as late:
+            raise SchedulerUnreachable(self.endpoint, self.timeout_s + hold_s) from late
+        finally:
+            del self._waiting[request.id]
+        return answered.result().answer(cast("type[AnswerT]", request.ANSWER))
+
+    @staticmethod
+    async def _send_until_answered(
+        mailbox: Mailbox, frame: bytes, answered: asyncio.Future[Reply], hold_s: float
+    ) -> None:
+        nobody_s, silent_s = _NOBODY_S[0], _SILENT_S[0]
+        while not answered.done():
+            dropped_before = mailbox.dropped
+            mailbox.send(frame)
+            if mailbox.dropped > dropped_before:
+                pause_s, nobody_s = nobody_s, min(2 * nobody_s, _NOBODY_S[1])
+            else:
+                pause_s, silent_s = hold_s + silent_s, min(2 * silent_s, _SILENT_S[1])
+            await asyncio.wait({answered}, timeout=pause_s * random.uniform(0.75, 1.25))
+
+    async def _receive(self, mailbox: Mailbox) -> None:
+        async for batch in mailbox.batches():
+            for frames in batch:
+                try:
+                    reply = unpack_reply(frames[-1])
+                except ProtocolError as error:  # it does not say to whom it speaks, so everybody must know
+                    for waiting in self._waiting.values():
+                        if not waiting.done():
+                            waiting.set_exception(error)
+                    continue
+                answered = self._waiting.get(reply.id)
+                if answered is not None and not answered.done():
+                    answered.set_result(reply)
+
+    # ------------------------------------------------------------ submitting
+
+    async def submit(
+        self, task: Task, *, queue: str = "", node: str = "", key: str | None = None, reason: str = ""
+    ) -> Accepted:
+        """Give one task to the cluster; when this returns it is stored for good.
+
+        ``queue`` and ``node`` override routing. ``key`` (default: the task's id) makes submitting safe to
+        repeat: the same key answers with the same task.
+
+        Raises:
+            InvalidInput, StateOverloaded, IdempotencyConflict: why the task was refused.
+        """
+        keys = (key,) if key is not None else ()
+        answer = await self.submit_many([task], queue=queue, node=node, keys=keys, reason=reason)
+        if answer.refused:
+            raise answer.refused[0].error()
+        return answer.accepted[0]
+
+    async def submit_many(
+        self,
+        tasks: Iterable[Task],
+        *,
+        queue: str = "",
+        node: str = "",
+        keys: Sequence[str] = (),
+        reason: str = "",
+    ) -> SubmitAnswer:
+        """Give many tasks to the cluster, each accepted or refused by itself, in the order given.
+
+        Raises:
+            InvalidInput: ``keys`` are given, but not one a task.
+        """
+        wanted = tuple(tasks)
+        if keys and len(keys) != len(wanted):
+            raise InvalidInput(f"{len(wanted)} tasks need as many keys, found {len(keys)}")
+        accepted: list[Accepted] = []
+        refused: list[Refusal] = []
+        for start in range(0, len(wanted), MAX_BATCH):
+            piece = slice(start, start + MAX_BATCH)
+            answer = await self.ask(
+                Submit(
+                    tasks=wanted[piece],
+                    keys=tuple(keys[piece]),
+                    queue=queue,
+                    node=node,
+                    actor=self.actor,
+                    reason=reason,
+                )
+            )
+            accepted += answer.accepted
+            refused += answer.refused
+        return SubmitAnswer(accepted=tuple(accepted), refused=tuple(refused))
+
+    # ------------------------------------------------------------ looking
+
+    async def find(self, prefix: str) -> str:
+        """The whole id that ``prefix`` is the unique beginning of; a whole id comes back as it is.
+
+        Raises:
+            TaskNotFound: no id begins so.
+            AmbiguousId: several do.
+        """
+        typed = normalise_prefix(prefix)
+        if is_id(typed):
+            return typed
+        if not typed:
+            raise InvalidInput("an empty task id", hint="lcq tasks lists them")
+        return (await self.ask(Find(prefix=typed))).id
+
+    async def get(self, id_or_prefix: str) -> TaskRecord:
+        """A task as it stands.
+
+        Raises:
+            TaskNotFound, AmbiguousId: as ``find`` says.
+        """
+        return (await self.get_many([await self.find(id_or_prefix)]))[0]
+
+    async def get_many(self, ids: Iterable[str]) -> list[TaskRecord]:
+        """The tasks of these (whole) ids, in the order given.
+
+        Raises:
+            TaskNotFound: for the first that is not there.
+        """
+        records = []
+        for piece in _pieces(tuple(ids)):
+            answer = await self.ask(GetTasks(ids=tuple(piece)))
+            found = {record.id: record for record in answer.tasks}
+            for task_id in piece:
+                if task_id not in found:
+                    raise TaskNotFound(task_id)
+                records.append(found[task_id])
+        return records
+
+    async def page(
+        self,
+        *,
+        status: TaskStatus | None = None,
+        queue: str = "",
+        node: str = "",
+        job: str = "",
+        cause: str = "",
+        limit: int = 100,
+        cursor: str = "",
+    ) -> ListTasksAnswer:
+        """One page of the tasks for which all filters given hold, newest first, with the total."""
+        return await self.ask(
+            ListTasks(
+                status=status,
+                queue=queue,
+                node=node,
+                job=job,
+                cause=cause,
+                limit=max(1, min(limit, MAX_BATCH)),
+                cursor=cursor,
+            )
+        )
+
+    async def tasks(
+        self,
+        *,
+        status: TaskStatus | None = None,
+        queue: str = "",
+        node: str = "",
+        job: str = "",
+        cause: str = "",
+        limit: int | None = None,
+    ) -> AsyncIterator[TaskRecord]:
+        """The tasks for which all filters given hold, newest first, fetched page by page."""
+        left, cursor = limit, ""
+        while left is None or left > 0:
+            size = MAX_BATCH if left is None else min(left, MAX_BATCH)
+            answer = await self.page(
+                status=status, queue=queue, node=node, job=job, cause=cause, limit=size, cursor=cursor
+            )
+            for record in answer.tasks:
+                yield record
+            if left is not None:
+                left -= len(answer.tasks)
+            cursor = answer.cursor
+            if not cursor:
+                return
+
+    async def history(self, id_or_prefix: str) -> HistoryAnswer:
+        """A task with its attempts, its events, and one line on why it waits or what became of it."""
+        return await self.ask(History(task_id=await self.find(id_or_prefix)))
+
+    async def nodes(self) -> tuple[NodeRecord, ...]:
+        """All nodes the cluster knows."""
+        return (await self.ask(Nodes())).nodes
+
+    async def queues(self) -> tuple[QueueRecord, ...]:
+        """All queues with their counts."""
+        return (await self.ask(Queues())).queues
+
+    async def jobs(self, name: str = "", *, limit: int = 100) -> tuple[JobSummary, ...]:
+        """Jobs, newest first; with ``name`` only that one.
+
+        Raises:
+            JobNotFound: there is none of that name.
+        """
+        return (await self.ask(Jobs(name=name, limit=limit))).jobs
+
+    async def info(self) -> InfoAnswer:
+        """Which scheduler this is: versions, its Redis, its queues, the newest event's id."""
+        return await self.ask(Info())
+
+    # ------------------------------------------------------------ following
+
+    async def events(self, after: str = "$") -> AsyncIterator[Event]:
+        """What happens from now on (``after="$"``), or since the event of that id, for as long as you listen.
+
+        A scheduler that goes away is waited for. Where events had been dropped before they could be read, a
+        warning is logged; ``event_pages`` lets a program see it.
+        """
+        async for page in self.event_pages(after):
+            if page.gap:
+                log.warning("events before %s are no longer kept: some were missed", page.last_id)
+            for event in page.events:
+                yield event
+
+    async def event_pages(self, after: str = "$") -> AsyncIterator[EventsAnswer]:
+        """As ``events``, in the pages they come in; ``gap`` means: take a snapshot, some were missed."""
+        if after == "$":
+            after = (await self.info()).last_event_id
+        while True:
+            page = await self._next_events(after)
+            after = page.last_id
+            if page.events or page.gap:
+                yield page
+
+    async def _next_events(self, after: str, wait_ms: int = _LONG_POLL_MS) -> EventsAnswer:
+        request = Events(after=after, wait_ms=wait_ms)
+        return await self._persist(lambda: self.ask(request, hold_s=wait_ms / 1000))
+
+    async def _persist(self, attempt: Callable[[], Awaitable[ResultT]]) -> ResultT:
+        """The result of ``attempt``, made again while the scheduler or its Redis is away."""
+        pause_s = _SILENT_S[0]
+        while True:
+            try:
+                return await attempt()
+            except (SchedulerUnreachable, StateUnavailable) as away:
+                log.warning("%s: waiting for it to come back", away.message)
+                await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
+                pause_s = min(2 * pause_s, _SILENT_S[1])
+
+    async def as_completed(
+        self, ids: Iterable[str], timeout_s: float | None = None
+    ) -> AsyncIterator[TaskRecord]:
+        """Each of these tasks as it comes to its end, the sooner the earlier. Needs whole ids.
+
+        Restarts of the scheduler are sat out; only at the start it has to be there.
+
+        Raises:
+            TaskNotFound: one of them is not there.
+            TimeoutError: after ``timeout_s`` some had not ended.
+            SchedulerUnreachable: it does not answer at the start.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout_s is None else loop.time() + timeout_s
+        waiting = dict.fromkeys(ids)
+        if not waiting:
+            return
+        try:
+            async with asyncio.timeout_at(deadline):
+                after = (await self.info()).last_event_id  # before the snapshot, so that nothing is missed
+                records = await self.get_many(waiting)
+            looked_at = loop.time()
+            while True:
+                for record in records:
+                    if record.status.is_terminal and record.id in waiting:
+                        del waiting[record.id]
+                        yield record
+                if not waiting:
+                    return
+                async with asyncio.timeout_at(deadline):
+                    page = await self._next_events(after)
+                    after = page.last_id
+                    overdue = loop.time() - looked_at > _FLOOR_S
+                    if page.gap or overdue:
+                        changed, looked_at = list(waiting), loop.time()
+                    else:
+                        changed = [task_id for task_id in _ended_in(page) if task_id in waiting]
+                    records = await self._persist(functools.partial(self.get_many, changed))
+        except TimeoutError as late:
+            raise TimeoutError(f"after {timeout_s:g} s {len(waiting)} tasks had not ended") from late
+
+    async def wait(self, ids: str | Iterable[str], timeout_s: float | None = None) -> list[TaskRecord]:
+        """These tasks, in the order given, when all of them have come to their end.
+
+        Raises:
+            TaskNotFound, TimeoutError, SchedulerUnreachable: as ``as_completed`` says.
+        """
+        wanted = _listed(ids)
+        ended = {record.id: record async for record in self.as_completed(wanted, timeout_s)}
+        return [ended[task_id] for task_id in wanted]
+
+    # ------------------------------------------------------------ steering
+
+    async def cancel(
+        self, ids: str | Iterable[str], *, revisions: Sequence[int] = (), reason: str = ""
+    ) -> BulkAnswer:
+        """Cancel tasks; a running attempt is told to stop. What has become of each is in the answer.
+
+        ``revisions`` (one an id, optional) are what the caller saw: a task that has moved on is refused.
+        """
+        return await self._on_tasks(Cancel, ids, revisions, reason)
+
+    async def retry(
+        self, ids: str | Iterable[str], *, revisions: Sequence[int] = (), reason: str = ""
+    ) -> BulkAnswer:
+        """Put tasks that have come to an end back into their queue, their counts anew."""
+        return await self._on_tasks(Retry, ids, revisions, reason)
+
+    async def reroute(
+        self,
+        ids: str | Iterable[str],
+        *,
+        queue: str = "",
+        node: str = "",
+        revisions: Sequence[int] = (),
+        reason: str = "",
+    ) -> BulkAnswer:
+        """Move tasks to a queue, or to one node. A running attempt is cancelled first."""
+        return await self._on_tasks(Reroute, ids, revisions, reason, queue=queue, node=node)
+
+    async def prioritise(
+        self,
+        ids: str | Iterable[str],
+        priority: TaskPriority,
+        *,
+        revisions: Sequence[int] = (),
+        reason: str = "",
+    ) -> BulkAnswer:
+        """Give tasks another priority."""
+        return await self._on_tasks(Prioritise, ids, revisions, reason, priority=priority)
+
+    async def _on_tasks(
+        self,
+        command: type[Request[BulkAnswer]],
+        ids: str | Iterable[str],
+        revisions: Sequence[int],
+        reason: str,
+        **wish: object,
+    ) -> BulkAnswer:
+        wanted = _listed(ids)
+        if revisions and len(revisions) != len(wanted):
+            raise InvalidInput(f"{len(wanted)} tasks need as many revisions, found {len(revisions)}")
+        done: list[str] = []
+        refused: list[Refusal] = []
+        for start in range(0, len(wanted), MAX_BATCH):
+            piece = slice(start, start + MAX_BATCH)
+            values: dict[str, Any] = {"ids": wanted[piece], "revisions": tuple(revisions[piece]), **wish}
+            answer = await self.ask(command(actor=self.actor, reason=reason, **values))
+            done += answer.done
+            refused += answer.refused
+        return BulkAnswer(done=tuple(done), refused=tuple(refused))
+
+    async def pause(self, queue: str, *, reason: str = "") -> None:
+        """Let ``queue`` give out no more tasks; running ones finish."""
+        await self.ask(Pause(queue=queue, actor=self.actor, reason=reason))
+
+    async def resume(self, queue: str, *, reason: str = "") -> None:
+        """Let ``queue`` give out tasks again."""
+        await self.ask(Resume(queue=queue, actor=self.actor, reason=reason))
+
+    async def drain(self, node: str, *, reason: str = "") -> None:
+        """Let ``node`` finish what it has and take nothing new."""
+        await self.ask(Drain(node=node, actor=self.actor, reason=reason))
+
+    async def activate(self, node: str, *, reason: str = "") -> None:
+        """Let ``node`` take work again."""
+        await self.ask(Activate(node=node, actor=self.actor, reason=reason))
+
+
+def _ended_in(page: EventsAnswer) -> list[str]:
+    """The ids of the tasks that these events saw come to an end."""
+    endings = (event for event in page.events if event.fields.get("status") in TERMINAL_STATES)
+    return list(dict.fromkeys(event.fields.get("id", "") for event in endings))
+
+
+def _waits(
+    method: Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, ResultT]],
+) -> Callable[Concatenate[Client, P], ResultT]:
+    """``method`` for code without an event loop: called on the background loop, waited for here."""
+
+    @functools.wraps(method)
+    def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> ResultT:
+        return self._loop.run(method(self._client, *args, **kwargs))
+
+    return call
+
+
+def _iterates(
+    method: Callable[Concatenate[AsyncClient, P], AsyncIterator[ResultT]],
+) -> Callable[Concatenate[Client, P], Iterator[ResultT]]:
+    """``method`` for code without an event loop: what it yields, one by one."""
+
+    @functools.wraps(method)
+    def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[ResultT]:
+        return self._loop.iterate(method(self._client, *args, **kwargs))
+
+    return call
+
+
+class Client:
+    """``AsyncClient`` for code without an event loop: the same methods, each waits for its answer.
+
+    Use it in a ``with`` block. All clients of a process share one background event loop.
+    """
+
+    def __init__(
+        self,
+        config: DistributedConfig | None = None,
+        *,
+        scheduler: str | None = None,
+        actor: str | None = None,
+        timeout_s: float = 10.0,
+    ) -> None:
+        """As ``AsyncClient``."""
+        self._client = AsyncClient(config, scheduler=scheduler, actor=actor, timeout_s=timeout_s)
+        self._loop = BackgroundLoop.shared()
+        self._held: Held[AsyncClient] | None = None
+
+    def __enter__(self) -> Self:
+        self._held = self._loop.hold(self._client)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._held is not None:
+            self._held.release()
+            self._held = None
+
+    @property
+    def endpoint(self) -> str:
+        return self._client.endpoint
+
+    @property
+    def actor(self) -> str:
+        return self._client.actor
+
+    ask = _waits(AsyncClient.ask)
+    submit = _waits(AsyncClient.submit)
+    submit_many = _waits(AsyncClient.submit_many)
+    find = _waits(AsyncClient.find)
+    get = _waits(AsyncClient.get)
+    get_many = _waits(AsyncClient.get_many)
+    page = _waits(AsyncClient.page)
+    tasks = _iterates(AsyncClient.tasks)
+    history = _waits(AsyncClient.history)
+    nodes = _waits(AsyncClient.nodes)
+    queues = _waits(AsyncClient.queues)
+    jobs = _waits(AsyncClient.jobs)
+    info = _waits(AsyncClient.info)
+    events = _iterates(AsyncClient.events)
+    event_pages = _iterates(AsyncClient.event_pages)
+    as_completed = _iterates(AsyncClient.as_completed)
+    wait = _waits(AsyncClient.wait)
+    cancel = _waits(AsyncClient.cancel)
+    retry = _waits(AsyncClient.retry)
+    reroute = _waits(AsyncClient.reroute)
+    prioritise = _waits(AsyncClient.prioritise)
+    pause = _waits(AsyncClient.pause)
+    resume = _waits(AsyncClient.resume)
+    drain = _waits(AsyncClient.drain)
+    activate = _waits(AsyncClient.activate)

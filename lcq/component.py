@@ -1,0 +1,132 @@
+"""What every manager is: an async component, that a plain script may also start() and stop()."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from weakref import WeakKeyDictionary
+
+from lcq.background import BackgroundLoop, Held
+from lcq.config import DistributedConfig, load
+from lcq.desk import Site
+from lcq.embedded import PrivateServer
+from lcq.errors import LcqError
+from lcq.state.manager import StateManager
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the managers of one scheduler stand on together."""
+
+    config: DistributedConfig
+    state: StateManager
+    site: Site
+
+
+class _SharedGround:
+    """The ground of managers that were made with no arguments: one a process, there while any of them runs.
+
+    Redis is found by configuration; where none is configured, the private server of this user is started.
+    """
+
+    def __init__(self) -> None:
+        self._lock = asyncio.Lock()
+        self._release = asyncio.Event()
+        self._ready: asyncio.Future[Ground] | None = None
+        self._users = 0
+
+    async def take(self) -> Ground:
+        async with self._lock:
+            if self._ready is None or self._ready.exception() is not None:
+                self._ready = asyncio.get_running_loop().create_future()
+                self._release.clear()
+                # A task of its own: the ground outlives the component that happened to come first.
+                self._keeper = asyncio.create_task(self._keep(self._ready), name="shared ground")
+            ground = await self._ready
+            self._users += 1
+            return ground
+
+    async def give_back(self) -> None:
+        async with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._ready = None
+                self._release.set()
+                await self._keeper
+
+    async def _keep(self, ready: asyncio.Future[Ground]) -> None:
+        try:
+            async with AsyncExitStack() as stack:
+                config = load()
+                url = config.redis.address if not config.redis.is_private else ""
+                if not url:
+                    url = (await stack.enter_async_context(PrivateServer(config.data_path))).url
+                state = await stack.enter_async_context(StateManager(config, url=url))
+                ready.set_result(Ground(config, state, Site(state)))
+                await self._release.wait()
+        except LcqError as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+
+
+_shared_grounds: WeakKeyDictionary[asyncio.AbstractEventLoop, _SharedGround] = WeakKeyDictionary()
+
+
+class Manager:
+    """The life that all managers share. Made with a ground it belongs to a scheduler; without, it finds one.
+
+    ``async with`` in async code; ``start()`` and ``stop()`` in a plain script.
+    """
+
+    def __init__(self, ground: Ground | None = None) -> None:
+        self._given = ground
+        self._stack = AsyncExitStack()
+        self._held: Held[Manager] | None = None
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            if self._given is None:
+                shared = _shared_grounds.setdefault(asyncio.get_running_loop(), _SharedGround())
+                ground = await shared.take()
+                stack.push_async_callback(shared.give_back)
+            else:
+                ground = self._given
+            await self._open(ground, stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def _open(self, ground: Ground, stack: AsyncExitStack) -> None:
+        """Open what this manager owns, and push onto ``stack`` how it is closed."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Run on this process's background loop until ``stop()``, or until the process ends.
+
+        Raises:
+            LcqError: it cannot start; the same errors as from ``async with``.
+        """
+        if self._held is None:
+            self._held = BackgroundLoop.shared().hold(self)
+
+    def stop(self) -> None:
+        """End what ``start()`` began; returns when everything is closed. Safe to call twice."""
+        held, self._held = self._held, None
+        if held is not None:
+            held.release()
+
+
+async def run_beside(stack: AsyncExitStack, *lives: tuple[str, Coroutine[Any, Any, None]]) -> None:
+    """Run named coroutines in one TaskGroup for as long as ``stack`` is open; then they are cancelled."""
+    group = await stack.enter_async_context(asyncio.TaskGroup())
+    for name, life in lives:
+        stack.callback(group.create_task(life, name=name).cancel)

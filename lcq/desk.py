@@ -1,0 +1,131 @@
+"""Where messages are answered: who serves which command, and that a command sent twice is done once."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import logging
+import os
+import socket
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from lcq.errors import LcqError, ProtocolError, UnknownCommand
+from lcq.ids import new_id
+from lcq.state.manager import StateManager
+from lcq.wire import Act, Message, Request, pack_answer, pack_error, unpack_request
+
+_log = logging.getLogger(__name__)
+_REMEMBERED = 8192  # answers kept for copies of a message that come late
+
+RequestT = TypeVar("RequestT", bound=Request[Any])
+Handler = Callable[[Any, bytes], Awaitable[Message]]
+
+
+class Desk:
+    """Answers request frames. Managers say which commands they serve; the ROUTER's owner brings the frames."""
+
+    def __init__(self, state: StateManager) -> None:
+        self._state = state
+        self._handlers: dict[str, Handler] = {}
+        self._answers: OrderedDict[str, bytes] = OrderedDict()
+        self._under_way: dict[str, asyncio.Future[bytes]] = {}
+
+    def serve(self, kind: type[RequestT], handler: Callable[[RequestT, bytes], Awaitable[Message]]) -> None:
+        """From now on ``handler(request, sender)`` answers ``kind``; what it raises of ours is the answer too."""
+        self._handlers[kind.CMD] = handler
+
+    async def answer(self, frame: bytes, sender: bytes) -> bytes:
+        """The answer to one request, the same one if the request has been here before. Never raises ours."""
+        try:
+            request = unpack_request(frame)
+        except ProtocolError as error:
+            return pack_error(error.request_id, error)
+        known = self._answers.get(request.id)
+        if known is not None:
+            return known
+        earlier = self._under_way.get(request.id)
+        if earlier is not None:
+            return await asyncio.shield(earlier)
+        promise = self._under_way[request.id] = asyncio.get_running_loop().create_future()
+        try:
+            answer = await self._answer(request, sender)
+            promise.set_result(answer)
+            self._answers[request.id] = answer
+            if len(self._answers) > _REMEMBERED:
+                self._answers.popitem(last=False)
+            return answer
+        finally:
+            promise.cancel()  # only if something of ours broke: then a copy tries anew
+            del self._under_way[request.id]
+
+    async def _answer(self, request: Request[Any], sender: bytes) -> bytes:
+        handler = self._handlers.get(request.CMD)
+        try:
+            if handler is None:
+                raise UnknownCommand(
+                    f"nobody here serves the command {request.CMD!r}",
+                    hint="this process runs only a part of a scheduler; ask 'lcq scheduler'",
+                )
+            if not isinstance(request, Act):
+                return pack_answer(request.id, await handler(request, sender))
+            remembered = await self._state.recall_answer(request.id)
+            if remembered is not None:  # another scheduler, or this one before a restart, has done it
+                return remembered
+            answer = pack_answer(request.id, await handler(request, sender))
+            await self._state.note_act(request.id, answer, _audit(request))
+            return answer
+        except LcqError as error:
+            return pack_error(request.id, error)
+        except Exception as error:  # noqa: BLE001 - a bug in one command must not end the scheduler of all
+            _log.exception("command %s failed", request.CMD)
+            return pack_error(
+                request.id,
+                LcqError(
+                    f"{request.CMD} failed inside the scheduler: {error!r}",
+                    hint="its log has the whole story",
+                ),
+            )
+
+
+def _audit(request: Act[Any]) -> dict[str, str]:
+    """What the audit keeps of an act: who, what, why, to which."""
+    told = request.model_dump(mode="json", exclude={"tasks", "keys", "actor", "reason", "id", "revisions"})
+    tasks = getattr(request, "tasks", ())
+    if tasks:
+        told["tasks"] = f"{tasks[0].id} … {tasks[-1].id}" if len(tasks) > 1 else tasks[0].id
+        told["count"] = len(tasks)
+    return {
+        "act": request.CMD,
+        "actor": request.actor,
+        "reason": request.reason,
+        "command": request.id,
+        "on": " ".join(f"{name}={_short(value)}" for name, value in told.items() if value not in ("", [], None)),
+    }
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        shown = ",".join(map(str, value[:20]))
+        return shown + (f",… {len(value)} in all" if len(value) > 20 else "")
+    return str(value)
+
+
+class Site:
+    """Where one scheduler process is reached; each part is filled in by the manager that owns the socket."""
+
+    def __init__(self, state: StateManager) -> None:
+        self.scheduler_id = f"{socket.gethostname()}-{os.getpid()}-{new_id()[-6:]}"
+        self.desk = Desk(state)
+        self.rings: dict[str, str] = {}  # queue -> endpoint of its PUSH socket
+        self.control_endpoint = ""
+        self.lifeline = ""  # "host:port"
+
+
+def local_actor() -> str:
+    """Who acts from this machine: the login's name, as the audit shows it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"uid-{os.getuid()}"

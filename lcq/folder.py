@@ -1,0 +1,259 @@
+"""Which mask belongs to which image, and what each result is called: the rules of ``lcq submit``."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+from lcq.errors import InvalidInput
+
+IMAGE_SUFFIXES = frozenset((
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga",
+))  # fmt: skip
+_MASK_MARK = "_mask"
+_SUFFIX_OF_FORMAT = {"jpeg": ".jpg", "tiff": ".tif"}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image with its mask, both absolute; ``relative`` is its name below the folder of results."""
+
+    image: Path
+    mask: Path
+    relative: PurePath
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something found in a folder that does not become a task, and why."""
+
+    path: Path
+    why: str
+
+
+@dataclass(frozen=True)
+class Pairing:
+    pairs: tuple[Pair, ...]
+    skipped: tuple[Skipped, ...]
+
+
+def pair_images(inputs: Sequence[Path], mask: Path | None = None, *, out: Path | None = None) -> Pairing:
+    """Find the mask of every image named in ``inputs`` or found in its folders, in the order of their names.
+
+    ``mask`` is one file for all, or a folder in which masks have the names of their images (in the same
+    subfolders, or flat). Without it an image's mask lies beside it as ``NAME_mask.EXT``. What is in a folder
+    but cannot be paired is skipped, with the reason; what is named by itself must be right. ``out`` and a
+    folder of masks are left out where they lie in a folder of images.
+
+    Raises:
+        InvalidInput: a path that was named is not there, cannot be an image, or has no mask.
+    """
+    masks = _Masks(_absolute(mask) if mask is not None else None)
+    left_out = {_real(path) for path in (mask, out) if path is not None}
+    pairs: dict[Path, Pair] = {}
+    skipped: list[Skipped] = []
+    for given in inputs:
+        path = _absolute(given)
+        kind = _kind(path)
+        if kind == "folder":
+            prefix = PurePath(path.name) if len(inputs) > 1 else PurePath()
+            for found in _found_in(path, masks, left_out, prefix):
+                if isinstance(found, Skipped):
+                    skipped.append(found)
+                else:
+                    pairs.setdefault(found.image, found)
+        elif kind != "file":
+            raise InvalidInput(f"{given} is {kind}", hint="name images or folders; nothing was submitted")
+        elif _real(path) not in left_out and not masks.has_image_of(path):  # a wildcard names masks too
+            match = masks.of(path, PurePath(path.name))
+            if not isinstance(match, Path):
+                raise InvalidInput(f"{given}: {match}", hint="name a mask with --mask; nothing was submitted")
+            pairs.setdefault(path, Pair(path, match, PurePath(path.name)))
+    return Pairing(tuple(pairs.values()), tuple(skipped))
+
+
+def result_paths(pairs: Iterable[Pair], out: Path, image_format: str | None = None) -> list[Path]:
+    """Where each pair's result goes below ``out``: its relative name, with the suffix of
+    ``image_format`` if that is given.
+
+    No two are the same, also not where case does not count: ``a.jpg`` and ``a.png`` that both become PNG
+    are called ``a.jpg.png`` and ``a.png.png``.
+
+    Raises:
+        InvalidInput: a result would overwrite an image or a mask that was submitted.
+    """
+    wanted = tuple(pairs)
+    names = [pair.relative for pair in wanted]
+    if image_format is not None:
+        suffix = _SUFFIX_OF_FORMAT.get(image_format, f".{image_format}")
+        plain = [name.with_suffix(suffix) for name in names]
+        uses = Counter(_folded(name) for name in plain)
+        names = [
+            short if uses[_folded(short)] == 1 else name.with_name(name.name + suffix)
+            for name, short in zip(names, plain, strict=True)
+        ]
+    folder = _absolute(out)
+    sources = {_real(path) for pair in wanted for path in (pair.image, pair.mask)}
+    taken: set[str] = set()
+    results = []
+    for name in names:
+        free, number = name, 2
+        while _folded(free) in taken:
+            free, number = name.with_name(f"{name.stem}-{number}{name.suffix}"), number + 1
+        taken.add(_folded(free))
+        result = folder / free
+        if _real(result) in sources:
+            raise InvalidInput(f"the result would overwrite {result}", hint="name another folder with --out")
+        results.append(result)
+    return results
+
+
+def _found_in(folder: Path, masks: _Masks, left_out: set[Path], prefix: PurePath) -> Iterator[Pair | Skipped]:
+    unreadable: list[OSError] = []
+    for place, subfolders, files in os.walk(folder, onerror=unreadable.append):
+        here = Path(place)
+        subfolders[:] = sorted(
+            name for name in subfolders if not name.startswith(".") and _real(here / name) not in left_out
+        )
+        for name in subfolders:
+            if (here / name).is_symlink():
+                yield Skipped(here / name, "a link to a folder is not followed")
+        for name in sorted(files):
+            path = here / name
+            if not name.startswith(".") and _real(path) not in left_out:
+                found = _look_at(path, path.relative_to(folder), masks, prefix)
+                if found is not None:
+                    yield found
+    for error in unreadable:
+        yield Skipped(Path(error.filename), f"the folder cannot be read: {error.strerror}")
+
+
+def _look_at(path: Path, relative: PurePath, masks: _Masks, prefix: PurePath) -> Pair | Skipped | None:
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        return Skipped(path, f"not an image suffix ({path.suffix or 'none'})")
+    kind = _kind(path)
+    if kind != "file":
+        return Skipped(path, f"it is {kind}")
+    if masks.has_image_of(path):
+        return None
+    if _marked(path) is not None:
+        return Skipped(path, "named as a mask, but there is no image of that name beside it")
+    match = masks.of(path, relative)
+    if not isinstance(match, Path):
+        return Skipped(path, match)
+    if not _is_text(path) or not _is_text(match):
+        return Skipped(path, "its name or its mask's is not valid UTF-8; rename it")
+    return Pair(path, match, prefix / relative)
+
+
+@dataclass
+class _Masks:
+    """Where masks are looked for: in ``source``, or beside the images. Each folder is read once."""
+
+    source: Path | None
+    _shelves: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.source is not None and (kind := _kind(self.source)) not in ("file", "folder"):
+            raise InvalidInput(f"--mask {self.source} is {kind}", hint="name an image or a folder of masks")
+
+    def of(self, image: Path, relative: PurePath) -> Path | str:
+        """The mask of ``image``, or why there is none."""
+        marked = f"{image.stem}{_MASK_MARK}"
+        if self.source is None:
+            return self._one_of(image, image.parent, [marked]) or f"no mask: there is no {marked}.* beside it"
+        if _kind(self.source) == "file":
+            return self.source
+        for folder in dict.fromkeys((self.source / relative.parent, self.source)):
+            stems = [marked] if folder == image.parent else [image.stem, marked]
+            match = self._one_of(image, folder, stems)
+            if match is not None:
+                return match
+        return f"no mask: there is no {image.stem}.* in {self.source}"
+
+    def has_image_of(self, path: Path) -> bool:
+        """Whether ``path`` is named as the mask of an image that lies beside it."""
+        stem = _marked(path)
+        return stem is not None and _normal(stem) in self._shelf(path.parent)
+
+    def _one_of(self, image: Path, folder: Path, stems: Sequence[str]) -> Path | str | None:
+        for stem in stems:
+            fitting = self._shelf(folder).get(_normal(stem), [])
+            for suffix in (image.suffix.lower(), ".png"):
+                same = [path for path in fitting if path.suffix.lower() == suffix]
+                if len(same) == 1:
+                    return same[0]
+            if len(fitting) == 1:
+                return fitting[0]
+            if fitting:
+                return f"several masks fit: {', '.join(path.name for path in fitting)}"
+        return None
+
+    def _shelf(self, folder: Path) -> dict[str, list[Path]]:
+        if folder not in self._shelves:
+            shelf: dict[str, list[Path]] = {}
+            for path in _listing(folder):
+                if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
+                    shelf.setdefault(_normal(path.stem), []).append(path)
+            self._shelves[folder] = shelf
+        return self._shelves[folder]
+
+
+def _listing(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []  # a folder of masks need not have every subfolder
+    except OSError as error:
+        raise InvalidInput(
+            f"cannot look for masks in {folder}: {error.strerror}", hint="check its permissions"
+        ) from error
+
+
+def _kind(path: Path) -> str:
+    """``file``, ``folder``, or what is wrong with ``path`` in words that follow "it is"."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return "a broken link" if path.is_symlink() else "not there"
+    except OSError as error:
+        return f"not readable: {error.strerror}"
+    if stat.S_ISDIR(mode):
+        return "folder"
+    return "file" if stat.S_ISREG(mode) else "neither a file nor a folder"
+
+
+def _marked(path: Path) -> str | None:
+    """The stem of the image that ``path`` is a mask of, if its name says that it is one."""
+    stem = path.stem
+    return stem.removesuffix(_MASK_MARK) if stem.endswith(_MASK_MARK) and stem != _MASK_MARK else None
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100  # takes ".." out and, unlike resolve(), leaves links
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # unlike resolve() it stands a link that points to itself
+
+
+def _normal(stem: str) -> str:
+    return unicodedata.normalize("NFC", stem)  # some systems write é as two characters, others as one
+
+
+def _folded(path: PurePath) -> str:
+    return _normal(str(path)).casefold()
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

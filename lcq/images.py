@@ -1,0 +1,757 @@
+"""Pictures between file and array: read with limits, masks, encode, write beside the final name.
+
+Everything about an input is checked from its header before a pixel is decoded. What cannot be carried
+through unharmed (CMYK, 16-bit colour, animations) is refused by name, never silently reduced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import io
+import math
+import os
+import re
+import stat
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile, JpegImagePlugin
+
+from lcq.config import LimitsConfig
+from lcq.errors import InvalidInput
+from lcq.models import Task
+
+HOLE_ABOVE = 127
+"""Mask pixels brighter than this are holes."""
+
+STAGED_SUFFIX = ".lcq-tmp"
+"""How the names of results end that are written but not yet renamed."""
+
+
+class ImageProblem(StrEnum):
+    """What can be wrong with a picture, a mask or the place for a result. A closed list."""
+
+    IMAGE_MISSING = "image_missing"
+    IMAGE_IS_DIRECTORY = "image_is_directory"
+    IMAGE_EMPTY = "image_empty"
+    IMAGE_UNREADABLE = "image_unreadable"
+    IMAGE_TRUNCATED = "image_truncated"
+    IMAGE_TOO_LARGE = "image_too_large"
+    IMAGE_UNSUPPORTED = "image_unsupported"
+    MASK_MISSING = "mask_missing"
+    MASK_UNREADABLE = "mask_unreadable"
+    MASK_SIZE_MISMATCH = "mask_size_mismatch"
+    OUTPUT_UNWRITABLE = "output_unwritable"
+    FORMAT_UNSUPPORTED = "format_unsupported"
+    CONFIG_INVALID = "config_invalid"
+
+
+class BadImage(InvalidInput):
+    """A picture, mask or output that cannot be used; ``problem`` says which of the closed list it is."""
+
+    def __init__(self, problem: ImageProblem, message: str, *, hint: str = "") -> None:
+        self.problem = problem
+        super().__init__(message, hint=hint)
+
+
+def shown(path: str | Path, *, longest: int = 300) -> str:
+    """``path`` as one printable line: control and escape characters spelled out, a long one cut in front."""
+    text = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in str(path)
+    )
+    return text if len(text) <= longest else "…" + text[-longest + 1 :]
+
+
+# ---------------------------------------------------------------- formats
+
+_READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # no EPS: it would start Ghostscript
+_READABLE_NAMES = "JPEG, PNG, WebP, TIFF, BMP and GIF"
+_OURS = {
+    "JPEG": "jpeg",
+    "MPO": "jpeg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "TIFF": "tiff",
+    "BMP": "bmp",
+    "GIF": "gif",
+}
+
+FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif"),
+        "png": (".png",),
+        "webp": (".webp",),
+        "tiff": (".tif", ".tiff"),
+    }
+)
+"""The formats a result can have, each with the suffixes that mean it, the usual one first."""
+
+_LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
+_LOSSLESS_TIFF = frozenset({"raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma"})
+_JPEG_EXIF_BYTES = 65_533  # one APP1 segment, less its length field
+
+# Recognised only to be refused by name; the bytes before the magic ones are skipped.
+_REFUSED_MAGIC = (
+    (0, b"%!PS", "PostScript (EPS)"),
+    (0, b"%PDF", "PDF"),
+    (0, b"8BPS", "Photoshop (PSD)"),
+    (4, b"ftypheic", "HEIC"),
+    (4, b"ftypheix", "HEIC"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypavif", "AVIF"),
+    (4, b"jP  ", "JPEG 2000"),
+    (0, b"<svg", "SVG"),
+    (0, b"P5", "PGM"),
+    (0, b"P6", "PPM"),
+    (0, b"\x00\x00\x01\x00", "icon (ICO)"),
+)
+
+# What Pillow's readers raise on damaged files, beside its own errors (found by fuzzing them).
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+
+# The first directory's tags that describe the picture; all others describe its old encoding.
+_DESCRIPTIVE_TAGS = frozenset(
+    {11, 270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, 40091, 40092, 40093, 40094, 40095}
+)
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_DNG_VERSION = 50706
+_NEW_SUBFILE_TYPE = 254
+
+
+@dataclass(frozen=True)
+class LoadedImage:
+    """A picture as its viewer would see it (turned upright), with what travels beside the pixels.
+
+    ``pixels``: (height, width) grey or (height, width, 3) RGB; uint8, or uint16 for 16-bit grey; read-only.
+    ``alpha``: (height, width) uint8, where there was one. ``format``: jpeg, png, webp, tiff, bmp or gif.
+    ``exif`` has neither the orientation nor a thumbnail (it would show what was removed). ``encoding`` is
+    what a result in the same format keeps of the input's own encoding. ``notes`` say what was left out.
+    """
+
+    path: str
+    pixels: NDArray[Any]
+    alpha: NDArray[np.uint8] | None
+    format: str
+    icc: bytes | None
+    exif: bytes | None
+    dpi: tuple[float, float] | None
+    input_sha256: str
+    input_bytes: int
+    encoding: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, upright."""
+        return int(self.pixels.shape[1]), int(self.pixels.shape[0])
+
+
+# ---------------------------------------------------------------- reading
+
+_pillow_lock = threading.RLock()  # Pillow's pixel limit and the warnings filter belong to the whole process
+
+
+@contextlib.contextmanager
+def _pillow_limited(pixels: int) -> Iterator[None]:
+    """Pillow with our pixel limit instead of its own, its bomb warnings as errors, its chatter off."""
+    with _pillow_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = pixels
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _read_file(path: str, limits: LimitsConfig) -> bytes:
+    """The bytes of a regular file within the limit.
+
+    Raises:
+        BadImage: missing, a directory, not a file, not permitted, empty, too many bytes.
+        OSError: the storage failed.
+    """
+    name = shown(path)
+    try:
+        # Non-blocking: opening a named pipe must not wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+            raise BadImage(
+                ImageProblem.IMAGE_MISSING, f"{name}: no such file on this node", hint="check the path"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM):
+            raise BadImage(
+                ImageProblem.IMAGE_UNREADABLE,
+                f"{name}: the agent may not read it",
+                hint="give the agent's user read permission on the file and its folders",
+            ) from error
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise BadImage(
+                ImageProblem.IMAGE_UNREADABLE,
+                f"{name}: cannot be opened: {error.strerror}",
+                hint="name a file",
+            ) from error
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if stat.S_ISDIR(status.st_mode):
+            raise BadImage(
+                ImageProblem.IMAGE_IS_DIRECTORY, f"{name}: is a folder, not a picture", hint="name one file"
+            )
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImage(
+                ImageProblem.IMAGE_UNSUPPORTED, f"{name}: is a device or pipe, not a file", hint="name a file"
+            )
+        # One byte more than allowed: the size may lie, or the file may still grow.
+        data = file.read(limits.image_bytes + 1) if status.st_size <= limits.image_bytes else b""
+        if status.st_size > limits.image_bytes or len(data) > limits.image_bytes:
+            raise BadImage(
+                ImageProblem.IMAGE_TOO_LARGE,
+                f"{name}: has {max(status.st_size, len(data)):,} bytes, the limit is {limits.image_bytes:,}",
+                hint="make it smaller, or raise limits.image_bytes",
+            )
+    if not data:
+        raise BadImage(ImageProblem.IMAGE_EMPTY, f"{name}: is empty (0 bytes)", hint="copy it again")
+    return data
+
+
+def _too_large(name: str, claim: str, limits: LimitsConfig) -> BadImage:
+    return BadImage(
+        ImageProblem.IMAGE_TOO_LARGE,
+        f"{name}: its header claims {claim}, the limit is {limits.image_pixels:,} pixels",
+        hint="make it smaller, or raise limits.image_pixels",
+    )
+
+
+def _is_cut_short(data: bytes) -> bool:
+    """Whether a file of a known kind lacks its end."""
+    if data.startswith(b"\xff\xd8"):
+        return b"\xff\xd9" not in data[-65_536:]
+    if data.startswith(b"\x89PNG"):
+        return b"IEND" not in data[-65_536:]
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    if data.startswith(b"GIF8"):
+        return not data.rstrip(b"\0").endswith(b";")
+    if data.startswith(b"BM"):
+        return len(data) < int.from_bytes(data[2:6], "little")
+    return False
+
+
+def _undecodable(name: str, data: bytes, error: BaseException) -> BadImage:
+    if _is_cut_short(data) or "truncat" in str(error).lower():
+        return BadImage(
+            ImageProblem.IMAGE_TRUNCATED,
+            f"{name}: ends too early ({len(data):,} bytes)",
+            hint="copy it again",
+        )
+    for skip, magic, kind in _REFUSED_MAGIC:
+        if data[skip : skip + len(magic)] == magic:
+            return BadImage(
+                ImageProblem.IMAGE_UNSUPPORTED,
+                f"{name}: {kind} files are not supported",
+                hint=f"convert it; {_READABLE_NAMES} can be read",
+            )
+    return BadImage(
+        ImageProblem.IMAGE_UNREADABLE,
+        f"{name}: cannot be decoded as a picture",
+        hint=f"it is damaged or something else; {_READABLE_NAMES} can be read",
+    )
+
+
+def _refused(name: str, what: str, fix: str) -> BadImage:
+    return BadImage(ImageProblem.IMAGE_UNSUPPORTED, f"{name}: {what}", hint=fix)
+
+
+def _check_header(image: ImageFile.ImageFile, name: str, limits: LimitsConfig) -> None:
+    """Refuse by size and number of frames, both as the header tells them."""
+    width, height = image.size
+    if width * height > limits.image_pixels:
+        raise _too_large(name, f"{width} x {height} pixels", limits)
+    if image.format in ("JPEG", "MPO"):
+        return  # an MPO's further pictures are previews of the first
+    if image.format == "TIFF":
+        try:  # not n_frames, which would walk through all of a million directories
+            image.seek(limits.frames)
+        except EOFError:
+            image.seek(0)
+            return
+        found = "several" if limits.frames == 1 else f"more than {limits.frames}"
+    else:
+        frames = int(getattr(image, "n_frames", 1))
+        if frames <= limits.frames:
+            return
+        found = str(frames)
+    raise BadImage(
+        ImageProblem.IMAGE_TOO_LARGE,
+        f"{name}: has {found} frames or pages, the limit is {limits.frames}",
+        hint="split it into single pictures",
+    )
+
+
+def _check_depth(image: ImageFile.ImageFile, data: bytes, name: str) -> None:
+    """Refuse what Pillow would reduce on the way in, or what has no RGB or grey meaning."""
+    deep = f"16-bit {'colour' if image.mode.startswith('RGB') else 'grey with transparency'} is not supported"
+    if image.mode == "CMYK":
+        raise _refused(name, "CMYK is not supported", "convert it to RGB with its colour profile first")
+    if image.format == "PNG" and data[24] == 16 and (image.mode != "I;16" or "transparency" in image.info):
+        raise _refused(name, deep, "convert it to 8 bits a channel first")
+    if image.format == "TIFF":
+        tags = cast("Any", image).tag_v2
+        if _DNG_VERSION in tags or int(tags.get(_NEW_SUBFILE_TYPE, 0)) & 1:
+            raise _refused(name, "is a camera's raw file", "develop it into TIFF, PNG or JPEG first")
+        bits = tuple(tags.get(ExifTags.Base.BitsPerSample, (1,)))
+        is_plain_16 = bits == (16,) and tags.get(ExifTags.Base.PhotometricInterpretation) == 1
+        if image.mode.startswith("I;16"):
+            if not is_plain_16:
+                raise _refused(
+                    name, f"{bits[0]}-bit or inverted grey is not supported", "save it as 16-bit grey"
+                )
+        elif max(bits) > 8 and image.mode not in ("I", "F"):
+            raise _refused(name, deep, "convert it to 8 bits a channel first")
+    if image.mode not in _KNOWN_MODES:
+        raise _refused(
+            name, f"pixels of kind {image.mode!r} are not supported", "convert it to 8-bit RGB first"
+        )
+
+
+_DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
+_KNOWN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBX", "RGBA", *_DEEP_GREY})
+
+
+def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
+    """The image turned as its EXIF says, and whether width and height changed places."""
+    try:
+        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGE:  # a broken EXIF block turns nothing; _kept_exif says that it is left out
+        return image, False
+    if turn is None:
+        return image, False
+    swaps = turn in (
+        Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270,
+        Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+    )  # fmt: skip
+    return image.transpose(turn), swaps
+
+
+def _decoded(path: str, limits: LimitsConfig, *, as_mask: bool) -> tuple[ImageFile.ImageFile, bytes]:
+    name = shown(path)
+    data = _read_file(path, limits)
+    try:
+        with _pillow_limited(limits.image_pixels):
+            image = Image.open(io.BytesIO(data), formats=_READABLE)
+            _check_header(image, name, limits)
+            if not as_mask:
+                _check_depth(image, data, name)
+            image.load()
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        claim = re.search(r"\((\d+) pixels\)", str(error))
+        raise _too_large(name, f"{int(claim[1]):,} pixels" if claim else "too many pixels", limits) from error
+    except MemoryError:
+        raise
+    except _DAMAGE as error:
+        raise _undecodable(name, data, error) from error
+    return image, data
+
+
+def _arrays(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """Pixels and alpha of an image of a known mode."""
+    if image.mode in _DEEP_GREY:
+        return np.asarray(image).astype(np.uint16), None
+    is_grey = image.mode in ("1", "L", "LA")
+    if image.has_transparency_data:
+        both = np.asarray(image.convert("LA" if is_grey else "RGBA"))
+        colour = both[..., 0] if is_grey else both[..., :3]
+        return np.ascontiguousarray(colour), np.ascontiguousarray(both[..., -1])
+    return np.asarray(image.convert("L" if is_grey else "RGB")), None
+
+
+def _kept_exif(image: Image.Image, *, upright_size: tuple[int, int]) -> bytes | None:
+    """EXIF that describes the picture; not its old encoding, orientation or thumbnail.
+
+    Raises:
+        _DAMAGE: the block is broken.
+    """
+    found = image.getexif()
+    kept = Image.Exif()
+    kept.endian = found.endian
+    for tag in found:
+        if tag in _DESCRIPTIVE_TAGS:
+            kept[tag] = found[tag]
+    for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+        directory = {tag: value for tag, value in found.get_ifd(group).items() if tag != ExifTags.IFD.Interop}
+        for tag, side in zip(
+            (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight), upright_size, strict=True
+        ):
+            if group == ExifTags.IFD.Exif and tag in directory:
+                directory[tag] = side
+        if directory:
+            kept[group] = directory
+    return kept.tobytes() if len(kept) else None
+
+
+def _kept_dpi(image: Image.Image, *, swaps: bool) -> tuple[float, float] | None:
+    try:
+        across, down = (float(value) for value in image.info["dpi"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    if not all(math.isfinite(value) and 0.5 <= value < 65_535 for value in (across, down)):
+        return None
+    return (down, across) if swaps else (across, down)
+
+
+def _is_lossless_webp(data: bytes) -> bool:
+    at = 12
+    while at + 8 <= len(data) and data[at : at + 4] != b"VP8 ":
+        if data[at : at + 4] == b"VP8L":
+            return True
+        size = int.from_bytes(data[at + 4 : at + 8], "little")
+        at += 8 + size + size % 2
+    return False
+
+
+def _own_encoding(image: ImageFile.ImageFile, data: bytes) -> dict[str, Any]:
+    if image.format in ("JPEG", "MPO"):
+        sampling = JpegImagePlugin.get_sampling(image)
+        return {"subsampling": sampling} if sampling >= 0 else {}
+    if image.format == "WEBP":
+        return {"lossless": _is_lossless_webp(data)}
+    if image.format == "TIFF":
+        compression = image.info.get("compression")
+        return {"compression": compression} if compression in _LOSSLESS_TIFF else {}
+    return {}
+
+
+def load_image(path: str, limits: LimitsConfig) -> LoadedImage:
+    """Read one picture, upright, with alpha, profile, EXIF and resolution beside its pixels.
+
+    1-bit pictures come as grey, palettes as RGB. Of an MPO (two-picture JPEG) the first is read.
+
+    Raises:
+        BadImage: naming the file, what was found, and what to do.
+        OSError: the storage failed while reading.
+        MemoryError: the picture is within the limits, but this machine has no room for it.
+    """
+    image, data = _decoded(path, limits, as_mask=False)
+    notes: list[str] = []
+    encoding = _own_encoding(image, data)
+    if image.format == "TIFF":
+        samples = int(cast("Any", image).tag_v2.get(ExifTags.Base.SamplesPerPixel, 1))
+        if samples > len(image.getbands()):
+            notes.append(
+                f"{samples - len(image.getbands())} extra channel(s) without a meaning were left out"
+            )
+    if image.format != "JPEG" and image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        notes.append("only the first frame or page was read")
+    upright, swaps = _upright(image)
+    with _pillow_limited(limits.image_pixels):
+        pixels, alpha = _arrays(upright)
+        try:
+            exif = _kept_exif(image, upright_size=upright.size)
+        except _DAMAGE:
+            exif = None
+            notes.append("its EXIF block is damaged and was left out")
+    pixels.flags.writeable = False
+    if alpha is not None:
+        alpha.flags.writeable = False
+    return LoadedImage(
+        path=path,
+        pixels=pixels,
+        alpha=alpha,
+        format=_OURS[str(image.format)],
+        icc=image.info.get("icc_profile") or None,
+        exif=exif,
+        dpi=_kept_dpi(image, swaps=swaps),
+        input_sha256=hashlib.sha256(data).hexdigest(),
+        input_bytes=len(data),
+        encoding=MappingProxyType(encoding),
+        notes=tuple(notes),
+    )
+
+
+# ---------------------------------------------------------------- masks
+
+
+def load_mask(path: str, image: LoadedImage, limits: LimitsConfig) -> NDArray[np.bool_]:
+    """The holes of a mask file for ``image``: (height, width), True where it is brighter than 127 of 255.
+
+    Any mode will do. The mask is turned as its own EXIF says; colour is weighed as luma; alpha is ignored,
+    so that masks drawn by brush on a transparent ground (as web front ends send them) work.
+
+    Raises:
+        BadImage: missing, unreadable, or of another size than the picture.
+        OSError: the storage failed while reading.
+    """
+    try:
+        decoded, _ = _decoded(path, limits, as_mask=True)
+    except BadImage as problem:
+        kind = (
+            ImageProblem.MASK_MISSING
+            if problem.problem is ImageProblem.IMAGE_MISSING
+            else ImageProblem.MASK_UNREADABLE
+        )
+        raise BadImage(kind, f"mask {problem.message}", hint=problem.hint) from problem
+    upright, _ = _upright(decoded)
+    if upright.size != image.size:
+        raise BadImage(
+            ImageProblem.MASK_SIZE_MISMATCH,
+            f"mask {shown(path)} is {upright.width} x {upright.height}, "
+            f"but {shown(image.path)} is {image.size[0]} x {image.size[1]}",
+            hint="make the mask from the picture as it is shown upright, at its full size",
+        )
+    if upright.mode in _DEEP_GREY:
+        holes = np.asarray(upright).astype(np.uint16) >= (HOLE_ABOVE + 1) << 8
+    elif upright.mode in ("I", "F"):
+        raise BadImage(
+            ImageProblem.MASK_UNREADABLE,
+            f"mask {shown(path)}: 32-bit grey has no known white",
+            hint="save the mask as 8-bit grey",
+        )
+    else:
+        with _pillow_limited(limits.image_pixels):
+            holes = np.asarray(upright.convert("L")) > HOLE_ABOVE
+    return holes
+
+
+# ---------------------------------------------------------------- results
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where a result goes and how it is encoded. ``quality`` is None where the format has none."""
+
+    path: Path
+    format: str
+    quality: int | None
+    notes: tuple[str, ...] = ()
+
+    def staged(self, task_id: str, attempt: int) -> Path:
+        """The name beside the final one under which this attempt writes."""
+        tail = f".{task_id}-{attempt}{STAGED_SUFFIX}"
+        room = 255 - len(os.fsencode(tail)) - 1  # a file name has at most 255 bytes
+        head = os.fsencode(self.path.name)[:room].decode("utf-8", "ignore")
+        return self.path.with_name(f".{head}{tail}")
+
+
+def _format_named(name: str) -> str | None:
+    lowered = name.lower().removeprefix(".")
+    return next((f for f, suffixes in FORMATS.items() if lowered == f or f".{lowered}" in suffixes), None)
+
+
+def output_format_of(task: Task, input_format: str) -> str:
+    """The format of a task's result: ``config.format``, else ``output_path``'s suffix, else the input's.
+
+    BMP and GIF are not written: their results are PNG, which loses nothing.
+
+    Raises:
+        BadImage: an unknown format is asked for.
+    """
+    wish = task.config.get("format")
+    suffix = Path(task.output_path).suffix if task.output_path else ""
+    if wish is not None:
+        named, asked = _format_named(wish) if isinstance(wish, str) else None, f"config.format {wish!r}"
+    elif suffix:
+        named, asked = _format_named(suffix), f"the suffix {shown(suffix)!r} of output_path"
+    else:
+        return input_format if input_format in FORMATS else "png"
+    if named is None:
+        raise BadImage(
+            ImageProblem.FORMAT_UNSUPPORTED,
+            f"{shown(task.image_path)}: {shown(asked)} names no format that can be written",
+            hint=f"use one of {', '.join(FORMATS)}",
+        )
+    return named
+
+
+def output_path_of(task: Task, format: str) -> str:  # noqa: A002 - the word people use for it
+    """Where the result of ``task`` goes: its ``output_path``, else ``cleaned/`` beside the picture.
+
+    The name there is the picture's; its suffix stays where it already means ``format``. No file is touched.
+    """
+    if task.output_path:
+        return task.output_path
+    picture = Path(task.image_path)
+    suffix = picture.suffix if picture.suffix.lower() in FORMATS[format] else FORMATS[format][0]
+    stem = picture.stem if picture.suffix else picture.name
+    return str(picture.parent / "cleaned" / f"{stem}{suffix}")
+
+
+def plan_output(task: Task, image: LoadedImage) -> Output:
+    """Decide path, format and quality of a result, before any work is spent on it.
+
+    Raises:
+        BadImage: the format cannot hold the picture, a key of the configuration is wrong, the path is the
+            input itself or a folder.
+    """
+    name = shown(image.path)
+    chosen = output_format_of(task, image.format)
+    notes: list[str] = []
+    if chosen == "jpeg" and image.alpha is not None:
+        raise BadImage(
+            ImageProblem.FORMAT_UNSUPPORTED,
+            f"{name}: has transparency, which JPEG cannot hold",
+            hint="set config.format to png or webp",
+        )
+    if chosen in ("jpeg", "webp") and image.pixels.dtype != np.uint8:
+        raise BadImage(
+            ImageProblem.FORMAT_UNSUPPORTED,
+            f"{name}: has 16 bits a pixel, which {chosen} cannot hold",
+            hint="set config.format to png or tiff",
+        )
+    longest = _LONGEST_SIDE.get(chosen)
+    if longest is not None and max(image.size) > longest:
+        raise BadImage(
+            ImageProblem.FORMAT_UNSUPPORTED,
+            f"{name}: is {image.size[0]} x {image.size[1]}, {chosen} ends at {longest}",
+            hint="set config.format to png or tiff",
+        )
+    quality = task.config.get("quality")
+    if quality is not None and (
+        isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100
+    ):
+        raise BadImage(
+            ImageProblem.CONFIG_INVALID,
+            f"{name}: config.quality must be a whole number from 1 to 100, found {quality!r:.80}",
+        )
+    if quality is not None and chosen not in ("jpeg", "webp"):
+        notes.append(f"config.quality has no meaning for {chosen}")
+        quality = None
+    path = Path(output_path_of(task, chosen))
+    for kind, used in (("picture", task.image_path), ("mask", task.mask_path)):
+        if used is not None and _is_same_file(path, Path(used)):
+            raise BadImage(
+                ImageProblem.OUTPUT_UNWRITABLE,
+                f"{shown(path)}: is the {kind} itself, which is never overwritten",
+                hint="give another output_path, or none for the folder 'cleaned'",
+            )
+    if path.is_dir():
+        raise BadImage(
+            ImageProblem.OUTPUT_UNWRITABLE,
+            f"{shown(path)}: is a folder",
+            hint="give output_path with a file name",
+        )
+    return Output(path=path, format=chosen, quality=quality, notes=tuple(notes))
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.resolve() == other.resolve() or one.samefile(other)
+    except (OSError, RuntimeError):  # one of them does not exist (yet), or is a loop of links
+        return False
+
+
+def encode(image: LoadedImage, pixels: NDArray[Any], output: Output) -> tuple[bytes, tuple[str, ...]]:
+    """``pixels`` as a file of ``output``'s format, with ``image``'s alpha, profile, EXIF and resolution.
+
+    PNG, TIFF and lossless WebP read back bit by bit. JPEG and lossy WebP do not: there only the pixels handed
+    in are exact. Without a quality: JPEG 95, and WebP 95 or lossless as its input was; JPEG keeps the colour
+    sampling of a JPEG input and has 4:4:4 otherwise.
+
+    Returns the bytes, and notes on what the format could not carry.
+
+    Raises:
+        BadImage: the encoder refuses the picture.
+    """
+    notes: list[str] = []
+    if image.alpha is not None:
+        picture = Image.fromarray(np.dstack((pixels, image.alpha)))
+    else:
+        picture = Image.fromarray(pixels)
+    own = image.encoding if image.format == output.format else {}
+    options: dict[str, Any] = {}
+    icc, exif = image.icc, image.exif
+    match output.format:
+        case "jpeg":
+            options = {"quality": output.quality or 95, "subsampling": own.get("subsampling", 0)}
+            if exif is not None and len(exif) > _JPEG_EXIF_BYTES:
+                exif = None
+                notes.append("its EXIF block is too long for JPEG and was left out")
+        case "webp":
+            lossless = bool(own.get("lossless")) and output.quality is None
+            options = {
+                "lossless": lossless,
+                "quality": 100 if lossless else output.quality or 95,
+                "exact": True,
+            }
+            if icc is not None and icc[16:20] == b"GRAY":
+                icc = None
+                notes.append("WebP has no grey: the grey colour profile was left out")
+        case "tiff":
+            options = {"compression": own.get("compression", "tiff_adobe_deflate")}
+    if icc is not None:
+        options["icc_profile"] = icc
+    if exif is not None:
+        options["exif"] = exif
+    if image.dpi is not None and output.format != "webp":
+        options["dpi"] = image.dpi
+    buffer = io.BytesIO()
+    try:
+        picture.save(buffer, format=output.format.upper(), **options)
+    except MemoryError:
+        raise
+    except _DAMAGE as error:
+        raise BadImage(
+            ImageProblem.FORMAT_UNSUPPORTED,
+            f"{shown(image.path)}: cannot be written as {output.format}: {error}",
+            hint="set config.format to png",
+        ) from error
+    return buffer.getvalue(), tuple(notes)
+
+
+def write_staged(staged: Path, data: bytes) -> None:
+    """Write a new file and see it onto the disk. Its folder is made where missing.
+
+    A leftover of the same name is replaced, a link never followed. What fails leaves no file behind.
+
+    Raises:
+        OSError: as the system says it.
+    """
+    staged.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISREG(staged.lstat().st_mode) or stat.S_ISLNK(staged.lstat().st_mode):
+            staged.unlink()
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
+            rest = memoryview(data)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,336 @@
+"""NodeManager: the nodes. Owns the ROUTER that agents, consoles and clients talk to, and the lifelines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+
+import zmq
+import zmq.asyncio
+
+from lcq import __version__
+from lcq.component import Ground, Manager, run_beside
+from lcq.errors import StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
+from lcq.models import Event, NodeRecord
+from lcq.sockets import Mailbox, advertised_host, bind_socket, make_socket, refuse_open_bind
+from lcq.state.feed import batches
+from lcq.wire import (
+    Beat,
+    BeatAnswer,
+    Bye,
+    Done,
+    Grant,
+    Hello,
+    HelloAnswer,
+    Order,
+    Outcome,
+    Step,
+    StepAnswer,
+    Verdict,
+    Want,
+    pack_order,
+)
+
+_log = logging.getLogger(__name__)
+_TICK_S = 0.25
+_DUTY_HOLD_MS = 3000
+_FORGET_NODE_MS = 24 * 3600 * 1000
+
+
+class NodeManager(Manager):
+    """Registers nodes, grants and settles their attempts, and notices when one is gone."""
+
+    def __init__(self, ground: Ground | None = None) -> None:
+        super().__init__(ground)
+        self._addresses: dict[str, bytes] = {}  # node -> its DEALER's identity at this ROUTER
+        self._known: dict[str, NodeRecord] = {}  # what claims need to know of a node, read once a hello
+        self._lifelines: dict[tuple[str, str], int] = {}  # (node, boot) -> open lifelines
+        self._lines: set[asyncio.StreamWriter] = set()
+        self._closing = False
+        self._listen_until = 0.0
+
+    @property
+    def endpoint(self) -> str:
+        """Where the ROUTER is reached."""
+        return self._ground.site.control_endpoint
+
+    async def _open(self, ground: Ground, stack: AsyncExitStack) -> None:
+        self._ground = ground
+        self._state = ground.state
+        leases = ground.config.leases
+        self._beat_s = leases.beat_s
+        refuse_open_bind(ground.config)
+        for kind, handler in ((Hello, self.hello), (Step, self.step), (Beat, self.beat), (Bye, self.bye)):
+            ground.site.desk.serve(kind, handler)  # type: ignore[arg-type]
+        context = zmq.asyncio.Context()
+        stack.callback(context.term)
+        zeromq = ground.config.zeromq
+        socket = make_socket(context, zmq.ROUTER)
+        self._mailbox = Mailbox(socket)
+        stack.callback(self._mailbox.close)
+        port = bind_socket(socket, zeromq.bind, zeromq.control_port, "the control socket", "zeromq.control_port")
+        host = advertised_host(ground.config)
+        ground.site.control_endpoint = f"tcp://{host}:{port}"
+        self._group = await stack.enter_async_context(asyncio.TaskGroup())
+        bind = "127.0.0.1" if zeromq.bind == "localhost" else zeromq.bind
+        lifelines = await asyncio.start_server(self._hold_lifeline, bind, 0)
+        stack.push_async_callback(self._close_lifelines, lifelines)
+        ground.site.lifeline = f"{host}:{lifelines.sockets[0].getsockname()[1]}"
+        self._listen_first()
+        await run_beside(
+            stack,
+            ("control socket", self._serve()),
+            ("orders", self._order_on_events()),
+            ("node duties", self._watch_nodes()),
+        )
+
+    # ------------------------------------------------------------ the ROUTER
+
+    async def _serve(self) -> None:
+        async for batch in self._mailbox.batches():
+            for frames in batch:
+                if len(frames) == 2:
+                    self._group.create_task(self._answer(frames[0], frames[1]), name="answer")
+
+    async def _answer(self, sender: bytes, frame: bytes) -> None:
+        self._mailbox.send(sender, await self._ground.site.desk.answer(frame, sender))
+
+    def order(self, node: str, order: Order) -> None:
+        """Hurry a node that is connected here. What is lost on the way its next beat will tell it."""
+        address = self._addresses.get(node)
+        if address is not None:
+            self._mailbox.send(address, pack_order(order))
+
+    async def _order_on_events(self) -> None:
+        """Tell nodes at once what an operator's move, made through any scheduler, means for them."""
+        async for events in batches(self._state.feed):
+            for event in events or ():
+                self._order_for(event)
+
+    def _order_for(self, event: Event) -> None:
+        fields = event.fields
+        if event.move in ("cancel_task", "reroute_task") and fields.get("from"):
+            attempt = int(fields["attempt"])
+            self.order(
+                fields["from"],
+                Order(cmd="cancel", task_id=fields["id"], attempt=attempt, reason=fields["why"]),
+            )
+        elif event.move == "drain_node":
+            self.order(fields["node"], Order(cmd="drain", reason=fields["why"]))
+        elif event.move == "activate_node":
+            self.order(fields["node"], Order(cmd="resume", reason=fields["why"]))
+
+    # ------------------------------------------------------------ what agents say
+
+    async def hello(self, hello: Hello, sender: bytes) -> HelloAnswer:
+        """Raises:
+        StaleBoot: a newer process has taken this node's name.
+        """
+        config, site = self._ground.config, self._ground.site
+        serves = hello.capability.serves(config.queues)
+        status = await self._state.register_node(
+            hello.node_id, boot=hello.boot_id, capability=hello.capability, serves=serves
+        )
+        self._addresses[hello.node_id] = sender
+        self._known[hello.node_id] = NodeRecord(
+            id=hello.node_id, boot_id=hello.boot_id, status=status, capability=hello.capability, serves=serves
+        )
+        _log.info("node %s says hello: %s", hello.node_id, _told(hello))
+        return HelloAnswer(
+            scheduler_id=site.scheduler_id,
+            version=__version__,
+            beat_ms=int(config.leases.beat_s * 1000),
+            lease_ms=int(config.leases.lease_s * 1000),
+            serves=serves,
+            rings=dict(site.rings),
+            lifeline=site.lifeline,
+            schedulers=tuple((await self._state.reader.schedulers()).values()),
+            status=status,
+        )
+
+    async def step(self, step: Step, sender: bytes) -> StepAnswer:
+        """Settle what has ended, then fill what is free.
+
+        Raises:
+            StaleBoot: the node must say hello first.
+        """
+        self._addresses[step.node_id] = sender
+        verdicts = await asyncio.gather(*(self._settle(step.node_id, outcome) for outcome in step.outcomes))
+        grants: list[Grant] = []
+        if step.want:
+            node = await self._node(step.node_id, step.boot_id)
+            for granted in await asyncio.gather(*(self._claim(node, want) for want in step.want)):
+                grants += granted
+        return StepAnswer(verdicts=tuple(verdicts), grants=tuple(grants))
+
+    async def _settle(self, node: str, outcome: Outcome) -> Verdict:
+        task_id, attempt = outcome.task_id, outcome.attempt
+        try:
+            if outcome.result is not None:
+                await self._state.finish_task(task_id, attempt=attempt, node=node, result=outcome.result)
+            elif outcome.failure is not None:
+                await self._state.fail_task(task_id, attempt=attempt, node=node, failure=outcome.failure)
+            else:
+                await self._state.release_task(task_id, attempt=attempt, node=node)
+        except (TaskNotFound, TransitionRefused) as refusal:
+            return Verdict(task_id=task_id, attempt=attempt, verdict="refused", detail=str(refusal))
+        return Verdict(task_id=task_id, attempt=attempt, verdict="settled")
+
+    async def _node(self, node_id: str, boot_id: str) -> NodeRecord:
+        known = self._known.get(node_id)
+        if known is None or known.boot_id != boot_id:
+            # It was registered by another scheduler, or before a restart of this one.
+            for record in await self._state.reader.nodes():
+                self._known[record.id] = record
+            known = self._known.get(node_id)
+        if known is None or known.boot_id != boot_id:
+            raise StaleBoot(node_id)
+        return known
+
+    async def _claim(self, node: NodeRecord, want: Want) -> Iterable[Grant]:
+        device = next((one for one in node.capability.devices if one.id == want.device), None)
+        if device is None:
+            return ()
+        return await self._state.claim_tasks(
+            node=node.id,
+            boot=node.boot_id,
+            device=device.id,
+            slots=min(want.slots, device.slots),
+            models=node.capability.models_on(device.kind),
+            queues=node.serves.get(device.id, ()),
+            warm=want.warm,
+        )
+
+    async def beat(self, beat: Beat, sender: bytes) -> BeatAnswer:
+        """Raises:
+        StaleBoot: the node must say hello first.
+        """
+        self._addresses[beat.node_id] = sender
+        status, lost = await self._state.beat_node(
+            beat.node_id, boot=beat.boot_id, running=beat.running, telemetry=beat.telemetry
+        )
+        schedulers = tuple((await self._state.reader.schedulers()).values())
+        return BeatAnswer(lost=lost, status=status, schedulers=schedulers)
+
+    async def bye(self, bye: Bye, sender: bytes) -> Done:
+        """Raises:
+        StaleBoot: another process has this node's name now.
+        """
+        await self._state.leave_node(bye.node_id, boot=bye.boot_id)
+        self._addresses.pop(bye.node_id, None)
+        self._known.pop(bye.node_id, None)
+        _log.info("node %s left in order", bye.node_id)
+        return Done()
+
+    # ------------------------------------------------------------ noticing who is gone
+
+    async def _hold_lifeline(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One agent's lifeline: its kernel closes it when the process dies, however it dies."""
+        self._lines.add(writer)
+        with contextlib.closing(writer):
+            try:
+                async with asyncio.timeout(10):
+                    words = (await reader.readline()).decode("utf-8", "replace").split()
+            except (TimeoutError, ValueError, OSError):
+                words = []
+            if len(words) != 2:
+                self._lines.discard(writer)
+                return
+            line = (words[0], words[1])
+            self._lifelines[line] = self._lifelines.get(line, 0) + 1
+            try:
+                in_order = await _until_closed(reader)
+            finally:
+                self._lifelines[line] -= 1
+                if not self._lifelines[line]:
+                    del self._lifelines[line]
+                self._lines.discard(writer)
+        if not in_order and not self._closing:
+            self._group.create_task(self._lifeline_closed(*line), name=f"lifeline of {line[0]}")
+
+    async def _close_lifelines(self, server: asyncio.Server) -> None:
+        self._closing = True  # these lines end because we do: nobody is lost
+        server.close()
+        for writer in tuple(self._lines):
+            writer.close()
+        await server.wait_closed()
+
+    async def _lifeline_closed(self, node: str, boot: str) -> None:
+        try:
+            closed_ms = await self._state.now_ms()
+            await asyncio.sleep(self._ground.config.leases.lost_after_s)
+            if (node, boot) in self._lifelines:
+                return
+            given_up = await self._state.lose_node(
+                node,
+                boot=boot,
+                seen_before_ms=closed_ms,
+                code="node_lost",
+                message=f"the agent on {node} died",
+            )
+        except StateUnavailable:
+            return  # the silence of the node will tell the same, once Redis is back
+        if given_up is not None:
+            _log.warning("node %s died; %d of its attempts run elsewhere", node, given_up)
+
+    def _listen_first(self) -> None:
+        """After a pause of our own, hear everybody's next beat before anybody is declared lost."""
+        self._listen_until = time.monotonic() + self._beat_s * 1.5
+
+    async def _watch_nodes(self) -> None:
+        scheduler_id = self._ground.site.scheduler_id
+        lease_ms = int(self._ground.config.leases.lease_s * 1000)
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now = time.monotonic()
+            if now - last > _TICK_S + self._beat_s / 2:
+                _log.warning("this scheduler stood still for %.1f s; listening before judging", now - last)
+                self._listen_first()
+            last = now
+            try:
+                if now < self._listen_until or not await self._state.take_duty(
+                    "nodes", scheduler_id, hold_ms=_DUTY_HOLD_MS
+                ):
+                    continue
+                for ended in await self._state.expire_leases():
+                    _log.warning("the lease of task %s on %s has run out", ended.task_id, ended.node)
+                await self._lose_silent_nodes(lease_ms)
+                await self._state.forget_nodes(silence_ms=_FORGET_NODE_MS)
+            except StateUnavailable:
+                self._listen_first()
+
+    async def _lose_silent_nodes(self, lease_ms: int) -> None:
+        silent_since = await self._state.now_ms() - lease_ms
+        for node in await self._state.reader.nodes():
+            if node.seen_ms <= silent_since and node.status != "offline":
+                message = f"node {node.id} has been silent for {lease_ms / 1000:g} s"
+                given_up = await self._state.lose_node(
+                    node.id,
+                    boot=node.boot_id,
+                    seen_before_ms=silent_since,
+                    code="node_silent",
+                    message=message,
+                )
+                if given_up is not None:
+                    _log.warning("%s; %d of its attempts run elsewhere", message, given_up)
+
+
+def _told(hello: Hello) -> str:
+    devices = ", ".join(f"{device.id} ({device.slots} slots)" for device in hello.capability.devices)
+    return f"{devices}; models {', '.join(sorted(hello.capability.models)) or 'none'}"
+
+
+async def _until_closed(reader: asyncio.StreamReader) -> bool:
+    """Wait for the end of a lifeline; True if its agent said ``bye`` first."""
+    said = b""
+    try:
+        while chunk := await reader.read(64):
+            said = (said + chunk)[-64:]
+    except OSError:
+        return False
+    return said.endswith(b"bye\n")

@@ -1,0 +1,87 @@
+"""The scheduler: the three managers on one ground, announced so that others find them. Stateless; run several."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Self
+
+from lcq.component import Ground, run_beside
+from lcq.config import DistributedConfig
+from lcq.desk import Site
+from lcq.errors import StateUnavailable
+from lcq.nodes import NodeManager
+from lcq.queues import QueueManager
+from lcq.state.manager import StateManager
+from lcq.tasks import TaskManager
+
+_log = logging.getLogger(__name__)
+_ANNOUNCE_S = 2.0
+
+
+class Scheduler:
+    """One scheduler on the Redis at ``redis_url``. ``async with Scheduler(config, redis_url=…) as scheduler``.
+
+    Raises on entering:
+        StateUnavailable, UnsafeState: Redis is away, or may lose data.
+        InvalidConfig: a port is taken, or an address may not be bound.
+    """
+
+    def __init__(self, config: DistributedConfig, *, redis_url: str) -> None:
+        self.config = config
+        self.redis_url = redis_url
+        self._stack = AsyncExitStack()
+        self._stop = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            self.state = await stack.enter_async_context(StateManager(self.config, url=self.redis_url))
+            self.site = Site(self.state)
+            ground = Ground(self.config, self.state, self.site)
+            self.tasks = await stack.enter_async_context(TaskManager(ground))
+            self.queues = await stack.enter_async_context(QueueManager(ground))
+            self.nodes = await stack.enter_async_context(NodeManager(ground))
+            await self._announce()
+            stack.push_async_callback(self._withdraw)
+            await run_beside(stack, ("announce", self._keep_announced()))
+            self._stack = stack.pop_all()
+        _log.info("scheduler %s answers at %s", self.site.scheduler_id, self.control_endpoint)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    @property
+    def control_endpoint(self) -> str:
+        """Where agents, consoles and clients reach this scheduler."""
+        return self.site.control_endpoint
+
+    def request_stop(self) -> None:
+        """Let ``run()`` return."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Serve until ``request_stop()``."""
+        await self._stop.wait()
+
+    async def _announce(self) -> None:
+        hold_ms = int(_ANNOUNCE_S * 3 * 1000)
+        await self.state.announce_scheduler(self.site.scheduler_id, self.control_endpoint, hold_ms=hold_ms)
+
+    async def _keep_announced(self) -> None:
+        while True:
+            await asyncio.sleep(_ANNOUNCE_S)
+            try:
+                await self._announce()
+            except StateUnavailable:
+                continue  # the feed has said so
+
+    async def _withdraw(self) -> None:
+        try:
+            await self.state.withdraw_scheduler(self.site.scheduler_id)
+        except StateUnavailable:
+            _log.info("Redis is away: this scheduler's address expires there by itself")

@@ -1,0 +1,345 @@
+"""TaskManager: what people may ask. Serves every command of operators and clients."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any
+
+from lcq import __version__
+from lcq.component import Ground, Manager, run_beside
+from lcq.errors import LcqError, NodeNotFound, StateUnavailable, UnknownQueue
+from lcq.models import Task, TaskStatus
+from lcq.routing import Fleet, Route, explain, requirements, route
+from lcq.state.feed import batches
+from lcq.wire import (
+    PROTOCOL_VERSION,
+    Accepted,
+    Act,
+    Activate,
+    BulkAnswer,
+    Cancel,
+    Done,
+    Drain,
+    Events,
+    EventsAnswer,
+    Find,
+    FindAnswer,
+    GetTasks,
+    GetTasksAnswer,
+    History,
+    HistoryAnswer,
+    Info,
+    InfoAnswer,
+    Jobs,
+    JobsAnswer,
+    ListTasks,
+    ListTasksAnswer,
+    Nodes,
+    NodesAnswer,
+    Pause,
+    Prioritise,
+    Queues,
+    QueuesAnswer,
+    Refusal,
+    Reroute,
+    Resume,
+    Retry,
+    Submit,
+    SubmitAnswer,
+)
+
+_log = logging.getLogger(__name__)
+_FLEET_AGE_S = 0.5  # how old the picture of the fleet may be when a task is routed
+_TICK_S = 0.2
+_DUTY_HOLD_MS = 3000
+_STRANDED_EVERY_S = 1.0
+_MOVED_AT_ONCE = 200
+_FLEET_MOVES = frozenset(
+    {"register_node", "leave_node", "lose_node", "drain_node", "activate_node", "pause_queue", "resume_queue"}
+)
+
+
+class TaskManager(Manager):
+    """Takes tasks in, routes them, and carries out operators' acts and questions."""
+
+    def __init__(self, ground: Ground | None = None) -> None:
+        super().__init__(ground)
+        self._fleet_read = -1.0
+        self._fleet_changed = asyncio.Event()
+
+    async def _open(self, ground: Ground, stack: AsyncExitStack) -> None:
+        self._ground = ground
+        self._state = ground.state
+        self._reader = ground.state.reader
+        serve: Callable[[Any, Any], None] = ground.site.desk.serve
+        for kind, handler in (
+            (Submit, self.submit), (Cancel, self.cancel), (Retry, self.retry), (Reroute, self.reroute),
+            (Prioritise, self.prioritise), (Pause, self.pause), (Resume, self.resume), (Drain, self.drain),
+            (Activate, self.activate), (Info, self.info), (Find, self.find), (GetTasks, self.get_tasks),
+            (ListTasks, self.list_tasks), (History, self.history), (Nodes, self.nodes), (Queues, self.queues),
+            (Jobs, self.jobs), (Events, self.events),
+        ):  # fmt: skip
+            serve(kind, handler)
+        await run_beside(stack, ("fleet watch", self._watch_fleet()), ("task duties", self._do_duties()))
+
+    # ------------------------------------------------------------ the picture routing works on
+
+    async def fleet(self) -> Fleet:
+        """The fleet as it was at most half a second ago."""
+        if time.monotonic() - self._fleet_read > _FLEET_AGE_S:
+            queues = await self._reader.queues()
+            self._fleet = Fleet(
+                queues=self._ground.config.queues,
+                nodes=await self._reader.nodes(),
+                waiting={queue.name: queue.counts.get(TaskStatus.QUEUED, 0) for queue in queues},
+                paused={
+                    queue.name: f"by {queue.paused_by}" + (f": {queue.paused_reason}" if queue.paused_reason else "")
+                    for queue in queues
+                    if queue.paused
+                },
+            )
+            self._fleet_read = time.monotonic()
+        return self._fleet
+
+    async def _watch_fleet(self) -> None:
+        async for events in batches(self._state.feed):
+            if events is None or any(event.move in _FLEET_MOVES for event in events):
+                self._fleet_read = -1.0
+                self._fleet_changed.set()
+
+    # ------------------------------------------------------------ acts on tasks
+
+    async def submit(self, submit: Submit, sender: bytes = b"") -> SubmitAnswer:
+        """Each task is accepted durably, or refused by itself with its reason."""
+        fleet = await self.fleet()
+        keys = submit.keys or tuple(task.id for task in submit.tasks)
+        if len(keys) != len(submit.tasks):
+            raise LcqError(f"{len(submit.tasks)} tasks came with {len(keys)} idempotency keys", hint="give one a task")
+        told = await asyncio.gather(
+            *(
+                self._submit_one(task, key, submit.queue, submit.node, fleet)
+                for task, key in zip(submit.tasks, keys, strict=True)
+            )
+        )
+        return SubmitAnswer(
+            accepted=tuple(one for one in told if isinstance(one, Accepted)),
+            refused=tuple(one for one in told if isinstance(one, Refusal)),
+        )
+
+    async def _submit_one(self, task: Task, key: str, queue: str, node: str, fleet: Fleet) -> Accepted | Refusal:
+        try:
+            chosen = route(task, fleet, queue=queue, node=node)
+            return await self._state.submit_task(
+                task,
+                queue=chosen.queue,
+                node=node,
+                key=key,
+                cost_s=chosen.seconds,
+                why=chosen.why,
+                forced=bool(queue),
+            )
+        except StateUnavailable:
+            raise  # nothing is known about any of them: the client asks again with the same keys
+        except LcqError as error:
+            return Refusal.of(task.id, error)
+
+    async def submit_task(self, task: Task) -> Accepted:
+        """Take in one task, from code that runs in this process.
+
+        Raises:
+            LcqError: why it was refused.
+        """
+        answer = await self.submit(Submit(tasks=(task,)))
+        for refusal in answer.refused:
+            raise refusal.error()
+        return answer.accepted[0]
+
+    async def cancel(self, act: Cancel, sender: bytes = b"") -> BulkAnswer:
+        return await self._each(act, act.ids, lambda task_id, seen: self._cancel_one(act, task_id, seen))
+
+    async def _cancel_one(self, act: Cancel, task_id: str, seen: int | None) -> None:
+        await self._state.cancel_task(task_id, why=_by(act), revision=seen)
+
+    async def retry(self, act: Retry, sender: bytes = b"") -> BulkAnswer:
+        fleet = await self.fleet()
+        return await self._each(act, act.ids, lambda task_id, seen: self._retry_one(act, task_id, seen, fleet))
+
+    async def _retry_one(self, act: Retry, task_id: str, seen: int | None, fleet: Fleet) -> None:
+        record = await self._reader.task(task_id)
+        queue = record.queue
+        if not record.forced and not record.pinned_node:
+            queue = route(record.task, fleet).queue
+        await self._state.retry_task(task_id, queue=queue, why=_by(act), revision=seen)
+
+    async def reroute(self, act: Reroute, sender: bytes = b"") -> BulkAnswer:
+        fleet = await self.fleet()
+        if act.queue and fleet.queue(act.queue) is None:
+            raise UnknownQueue(act.queue, [queue.name for queue in fleet.queues])
+        if act.node and fleet.node(act.node) is None:
+            raise NodeNotFound(act.node)
+        if not act.queue and not act.node:
+            raise LcqError("reroute to where?", hint="name a queue or a node")
+        return await self._each(act, act.ids, lambda task_id, seen: self._reroute_one(act, task_id, seen, fleet))
+
+    async def _reroute_one(self, act: Reroute, task_id: str, seen: int | None, fleet: Fleet) -> None:
+        record = await self._reader.task(task_id)
+        chosen: Route = route(record.task, fleet, queue=act.queue, node=act.node)
+        await self._state.reroute_task(
+            task_id, queue=chosen.queue, node=act.node, why=chosen.why or _by(act), revision=seen
+        )
+
+    async def prioritise(self, act: Prioritise, sender: bytes = b"") -> BulkAnswer:
+        return await self._each(act, act.ids, lambda task_id, seen: self._prioritise_one(act, task_id, seen))
+
+    async def _prioritise_one(self, act: Prioritise, task_id: str, seen: int | None) -> None:
+        await self._state.prioritise_task(task_id, priority=act.priority, why=_by(act), revision=seen)
+
+    async def _each(
+        self, act: Act[Any], ids: Sequence[str], do: Callable[[str, int | None], Awaitable[None]]
+    ) -> BulkAnswer:
+        """Do an act on every id by itself; each is done or refused, none is left unsaid."""
+        seen: Sequence[int | None] = getattr(act, "revisions", ()) or (None,) * len(ids)
+        if len(seen) != len(ids):
+            raise LcqError(f"{len(ids)} ids came with {len(seen)} revisions", hint="give one an id, or none")
+
+        async def one(task_id: str, revision: int | None) -> Refusal | None:
+            try:
+                await do(task_id, revision)
+            except StateUnavailable:
+                raise
+            except LcqError as error:
+                return Refusal.of(task_id, error)
+            return None
+
+        told = await asyncio.gather(*(one(task_id, revision) for task_id, revision in zip(ids, seen, strict=True)))
+        done = tuple(task_id for task_id, refusal in zip(ids, told, strict=True) if refusal is None)
+        return BulkAnswer(done=done, refused=tuple(refusal for refusal in told if refusal is not None))
+
+    # ------------------------------------------------------------ acts on queues and nodes
+
+    async def pause(self, act: Pause, sender: bytes = b"") -> Done:
+        await self._state.pause_queue(self._known_queue(act.queue), actor=act.actor, reason=act.reason)
+        return Done()
+
+    async def resume(self, act: Resume, sender: bytes = b"") -> Done:
+        await self._state.resume_queue(self._known_queue(act.queue), actor=act.actor, reason=act.reason)
+        return Done()
+
+    def _known_queue(self, name: str) -> str:
+        known = [queue.name for queue in self._ground.config.queues]
+        if name not in known:
+            raise UnknownQueue(name, known)
+        return name
+
+    async def drain(self, act: Drain, sender: bytes = b"") -> Done:
+        await self._state.drain_node(act.node, why="drained " + _by(act))
+        return Done()
+
+    async def activate(self, act: Activate, sender: bytes = b"") -> Done:
+        await self._state.activate_node(act.node, why="activated " + _by(act))
+        return Done()
+
+    # ------------------------------------------------------------ questions
+
+    async def info(self, ask: Info, sender: bytes = b"") -> InfoAnswer:
+        return InfoAnswer(
+            scheduler_id=self._ground.site.scheduler_id,
+            version=__version__,
+            protocol=PROTOCOL_VERSION,
+            redis=self._state.server_version,
+            queues=self._ground.config.queues,
+            last_event_id=await self._reader.last_event_id(),
+            pid=os.getpid(),
+        )
+
+    async def find(self, ask: Find, sender: bytes = b"") -> FindAnswer:
+        return FindAnswer(id=await self._reader.find(ask.prefix))
+
+    async def get_tasks(self, ask: GetTasks, sender: bytes = b"") -> GetTasksAnswer:
+        found = await self._reader.tasks(ask.ids)
+        missing = tuple(task_id for task_id in ask.ids if task_id not in found)
+        return GetTasksAnswer(tasks=tuple(found.values()), missing=missing)
+
+    async def list_tasks(self, ask: ListTasks, sender: bytes = b"") -> ListTasksAnswer:
+        return await self._reader.list_tasks(ask)
+
+    async def history(self, ask: History, sender: bytes = b"") -> HistoryAnswer:
+        record = await self._reader.task(ask.task_id)
+        return HistoryAnswer(
+            record=record,
+            attempts=await self._reader.attempts(ask.task_id),
+            events=await self._reader.task_events(record),
+            explanation=explain(record, await self.fleet()),
+        )
+
+    async def nodes(self, ask: Nodes, sender: bytes = b"") -> NodesAnswer:
+        return NodesAnswer(nodes=await self._reader.nodes())
+
+    async def queues(self, ask: Queues, sender: bytes = b"") -> QueuesAnswer:
+        return QueuesAnswer(queues=await self._reader.queues())
+
+    async def jobs(self, ask: Jobs, sender: bytes = b"") -> JobsAnswer:
+        return JobsAnswer(jobs=await self._reader.jobs(name=ask.name, limit=ask.limit))
+
+    async def events(self, ask: Events, sender: bytes = b"") -> EventsAnswer:
+        """Waits on the feed that this process reads anyway: a thousand readers cost Redis one."""
+        feed = self._state.feed
+        after = feed.last_id if ask.after == "$" else ask.after
+        answer = await self._reader.events(after, 0, ask.limit)
+        if not answer.events and not answer.gap and ask.wait_ms:
+            await feed.wait_for_news(after, ask.wait_ms / 1000)
+            answer = await self._reader.events(after, 0, ask.limit)
+        return answer
+
+    # ------------------------------------------------------------ timed duties
+
+    async def _do_duties(self) -> None:
+        scheduler_id = self._ground.site.scheduler_id
+        next_look = 0.0
+        while True:
+            await asyncio.sleep(_TICK_S)
+            try:
+                if not await self._state.take_duty("tasks", scheduler_id, hold_ms=_DUTY_HOLD_MS):
+                    continue
+                await self._state.release_due()
+                await self._state.forget_tasks()
+                if self._fleet_changed.is_set() or time.monotonic() >= next_look:
+                    self._fleet_changed.clear()
+                    next_look = time.monotonic() + _STRANDED_EVERY_S
+                    await self._move_stranded()
+            except StateUnavailable:
+                continue  # StateManager's feed has said so; the next tick tries again
+
+    async def _move_stranded(self) -> None:
+        """Tasks in lanes that no live node serves go where one does."""
+        fleet = await self.fleet()
+        for queue, model in await self._reader.stranded_lanes():
+            records = await self._reader.tasks(await self._reader.lane_ids(queue, model, limit=_MOVED_AT_ONCE))
+            for record in records.values():
+                if record.forced:
+                    continue
+                try:
+                    requirements(record.task, fleet)
+                    better = route(record.task, fleet)
+                    if better.queue == queue or better.why:
+                        continue
+                    await self._state.reroute_task(
+                        record.id,
+                        queue=better.queue,
+                        why=f"no node serves {queue} with {model}; moved",
+                        revision=record.revision,
+                        forced=False,
+                    )
+                except LcqError as error:
+                    if isinstance(error, StateUnavailable):
+                        raise
+                    _log.debug("task %s stays in %s: %s", record.id, queue, error)
+
+
+def _by(act: Act[Any]) -> str:
+    return f"by {act.actor}" + (f": {act.reason}" if act.reason else "")

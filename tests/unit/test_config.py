@@ -1,0 +1,158 @@
+"""The settings: their layers, their errors, the sample files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from lcq.config import DistributedConfig, load
+from lcq.errors import InvalidConfig
+
+SAMPLES = Path(__file__).parents[2] / "sample-config"
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def a_file(text: str) -> Path:
+    path = Path("settings.yaml")
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_the_seeds_example_is_read_as_it_is_written() -> None:
+    config = load(SAMPLES / "seed.yaml")
+    assert config.enabled is True
+    assert (config.scheduler_host, config.scheduler_port) == ("localhost", 8081)
+    assert (config.zeromq.host, config.zeromq.base_port) == ("localhost", 5555)
+    assert (config.redis.enabled, config.redis.host, config.redis.port) == (True, "localhost", 6379)
+    assert not config.redis.is_private
+    assert config.redis.address == "redis://localhost:6379/0"
+
+
+def test_the_sample_file_holds_the_defaults() -> None:
+    assert load(SAMPLES / "lcq.yaml") == DistributedConfig()
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> set[str]:
+    keys = set()
+    for name, field in model.model_fields.items():
+        keys.add(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            keys |= keys_of(field.annotation, f"{prefix}{name}.")
+    return keys
+
+
+def written_keys(values: dict[str, Any], prefix: str = "") -> set[str]:
+    keys = set()
+    for name, value in values.items():
+        keys.add(prefix + name)
+        if isinstance(value, dict):
+            keys |= written_keys(value, f"{prefix}{name}.")
+    return keys
+
+
+def test_the_sample_file_leaves_no_key_out() -> None:
+    written = yaml.safe_load((SAMPLES / "lcq.yaml").read_text(encoding="utf-8"))
+    assert written_keys(written) == keys_of(DistributedConfig)
+    queue_keys = set(DistributedConfig().queues[0].model_dump())
+    assert all(set(queue) == queue_keys for queue in written["queues"])
+
+
+def test_without_a_file_the_defaults_hold_and_redis_is_private() -> None:
+    config = load()
+    assert config == DistributedConfig()
+    assert config.redis.is_private
+
+
+@pytest.mark.parametrize(
+    ("redis", "private"),
+    [
+        ("{}", True),
+        ("{enabled: false, host: somewhere}", True),
+        ("{host: somewhere}", False),
+        ("{url: 'unix:///tmp/s'}", False),
+    ],
+)
+def test_redis_is_private_unless_an_enabled_one_is_named(redis: str, private: bool) -> None:
+    assert load(a_file(f"redis: {redis}")).redis.is_private is private
+
+
+def test_lcq_yaml_of_this_folder_is_found_and_lcq_config_names_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    Path("lcq.yaml").write_text("scheduler_port: 1111")
+    assert load().scheduler_port == 1111
+    Path("other.yaml").write_text("scheduler_port: 2222")
+    monkeypatch.setenv("LCQ_CONFIG", "other.yaml")
+    assert load().scheduler_port == 2222
+
+
+def test_each_layer_wins_over_the_one_below_and_leaves_the_rest_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = a_file("redis: {host: from-file, port: 1}\nagent: {name: from-file}\nscheduler_port: 1")
+    monkeypatch.setenv("LCQ_REDIS__HOST", "from-environment")
+    monkeypatch.setenv("LCQ_SCHEDULER_PORT", "2")
+    config = load(path, overrides={"scheduler_port": 3})
+    assert (config.redis.host, config.redis.port) == ("from-environment", 1)
+    assert config.agent.name == "from-file"
+    assert config.scheduler_port == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("redis: {hots: x}", r"redis\.hots: unknown key, did you mean 'host'\?"),
+        ("schedular_host: x", r"schedular_host: unknown key, did you mean 'scheduler_host'\?"),
+        ("queues: [{name: a, kind: cpu, cors: 1}]", r"queues\.0\.cors: unknown key"),
+        ("redis: {port: lots}", r"redis\.port: .*found 'lots'"),
+        ("redis: {port: 70000}", r"redis\.port: .*65535"),
+        ("redis: {namespace: lcq}", r"redis\.namespace"),
+        ("leases: {beat_s: 10, lease_s: 15}", r"leases: lease_s must be at least twice beat_s"),
+        ("log_level: loud", r"log_level: .*debug.*found 'loud'"),
+        ("queues: [{name: a, kind: cpu}, {name: a, kind: gpu, port_offset: 1}]", "each name once"),
+        ("queues: [{name: a, kind: cpu}, {name: b, kind: gpu}]", "each port_offset once"),
+        ("- a list", "expected keys with values, found list"),
+        ("redis: {host: [", "is not valid YAML"),
+        ("a: &a [*a]", "unknown key"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line_that_names_file_and_key(text: str, complaint: str) -> None:
+    with pytest.raises(InvalidConfig, match=rf"settings\.yaml.*{complaint}") as refused:
+        load(a_file(text))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_bad_environment_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LCQ_REDIS__PORT", "many")
+    with pytest.raises(InvalidConfig, match=r"redis\.port"):
+        load()
+
+
+def test_a_missing_file_is_named_with_the_place_that_named_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LCQ_CONFIG", "nowhere.yaml")
+    with pytest.raises(InvalidConfig, match=r"nowhere\.yaml.*check --config and LCQ_CONFIG"):
+        load()
+
+
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(InvalidConfig, match="settings"):
+        load(path)
+
+
+def test_an_empty_file_means_the_defaults() -> None:
+    assert load(a_file("")) == DistributedConfig()
+
+
+def test_settings_cannot_be_changed_in_place() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        DistributedConfig().scheduler_port = 1  # type: ignore[misc]

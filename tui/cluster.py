@@ -1,0 +1,146 @@
+"""A real cluster as the console's source: found when asked, and found again when it has moved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from lcq.client import AsyncClient, find_scheduler
+from lcq.config import DistributedConfig
+from lcq.embedded import read_cluster_file
+from lcq.errors import StateUnavailable
+from lcq.models import Attempt, Event, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
+from lcq.state.reader import Snapshot, StateReader
+from lcq.wire import Accepted, BulkAnswer, EventsAnswer
+
+_ACT_S = 4.0  # an operator wants to hear soon that nobody answers
+
+
+def redis_url(config: DistributedConfig) -> str:
+    """Where Redis is: as configured, or where this user's private one runs now.
+
+    Raises:
+        StateUnavailable: it is to be private, and none is running.
+    """
+    if not config.redis.is_private:
+        return config.redis.address
+    cluster = read_cluster_file(config.data_path)
+    if cluster is None:
+        raise StateUnavailable(f"{config.data_path} (private)", "no cluster is running there")
+    return cluster.redis_url
+
+
+class Cluster:
+    """Reads by a StateReader and commands by an AsyncClient, both opened when first needed.
+
+    Use it in an ``async with`` block. A cluster that was started anew, elsewhere, is found by the next
+    snapshot or command. Every call raises LcqError when nobody answers.
+    """
+
+    def __init__(self, config: DistributedConfig) -> None:
+        self._config = config
+        self._reader: StateReader | None = None
+        self._client: AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close_reader()
+        await self._close_client()
+
+    # ------------------------------------------------------------ connections
+
+    async def _close_reader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await reader.__aexit__(None, None, None)
+
+    async def _close_client(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.__aexit__(None, None, None)
+
+    async def _find_reader(self) -> StateReader:
+        url = redis_url(self._config)
+        if self._reader is None or self._reader.url != url:
+            await self._close_reader()
+            self._reader = StateReader(
+                url, namespace=self._config.redis.namespace, queues=self._config.queues
+            )
+        return self._reader
+
+    @property
+    def _open_reader(self) -> StateReader:
+        if self._reader is None:
+            raise StateUnavailable(f"{self._config.data_path}", "nothing has been read from it yet")
+        return self._reader
+
+    async def _commander(self) -> AsyncClient:
+        if self._client is None or self._client.endpoint != find_scheduler(self._config):
+            await self._close_client()
+            client = AsyncClient(self._config, timeout_s=_ACT_S)
+            self._client = await client.__aenter__()
+        return self._client
+
+    # ------------------------------------------------------------ reading
+
+    async def snapshot(self, limit: int = 200_000) -> Snapshot:
+        return await (await self._find_reader()).snapshot(limit)
+
+    async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer:
+        return await self._open_reader.events(after, wait_ms, limit)
+
+    async def tasks(self, ids: Sequence[str]) -> dict[str, TaskRecord]:
+        return await self._open_reader.tasks(ids)
+
+    async def nodes(self) -> tuple[NodeRecord, ...]:
+        return await self._open_reader.nodes()
+
+    async def queues(self) -> tuple[QueueRecord, ...]:
+        return await self._open_reader.queues()
+
+    async def task(self, task_id: str) -> TaskRecord:
+        return await self._open_reader.task(task_id)
+
+    async def attempts(self, task_id: str) -> tuple[Attempt, ...]:
+        return await self._open_reader.attempts(task_id)
+
+    async def task_events(self, record: TaskRecord, *, limit: int = 200) -> tuple[Event, ...]:
+        return await self._open_reader.task_events(record, limit=limit)
+
+    # ------------------------------------------------------------ commanding
+
+    async def submit(self, task: Task, *, queue: str = "") -> Accepted:
+        return await (await self._commander()).submit(task, queue=queue)
+
+    async def retry(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer:
+        return await (await self._commander()).retry(ids, revisions=revisions)
+
+    async def cancel(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer:
+        return await (await self._commander()).cancel(ids, revisions=revisions)
+
+    async def reroute(
+        self, ids: Sequence[str], *, revisions: Sequence[int], queue: str = "", node: str = ""
+    ) -> BulkAnswer:
+        return await (await self._commander()).reroute(ids, queue=queue, node=node, revisions=revisions)
+
+    async def prioritise(
+        self, ids: Sequence[str], priority: TaskPriority, *, revisions: Sequence[int]
+    ) -> BulkAnswer:
+        return await (await self._commander()).prioritise(ids, priority, revisions=revisions)
+
+    async def pause(self, queue: str, *, reason: str = "") -> None:
+        await (await self._commander()).pause(queue, reason=reason)
+
+    async def resume(self, queue: str, *, reason: str = "") -> None:
+        await (await self._commander()).resume(queue, reason=reason)
+
+    async def drain(self, node: str, *, reason: str = "") -> None:
+        await (await self._commander()).drain(node, reason=reason)
+
+    async def activate(self, node: str, *, reason: str = "") -> None:
+        await (await self._commander()).activate(node, reason=reason)

@@ -1,0 +1,265 @@
+"""What each table shows: its columns, how wide, in which tone, by what they sort, what a filter may name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal
+
+from lcq.models import NodeStatus, TaskPriority, TaskStatus
+from tui.store import NodeRow, QueueRow, RowT, TaskRow
+from tui.text import basename, compact, long_span, span
+
+Tone = Literal["plain", "dim", "good", "bad", "warn", "run", "strong"]
+Cell = tuple[str, Tone]
+
+
+@dataclass(frozen=True)
+class Column(Generic[RowT]):
+    """One column. ``rank`` says what goes first when there is no room: the greatest number.
+
+    A ``live`` column changes by itself with the clock or with progress; these stand on the left, because
+    the terminal is sent a changed line from its left edge to the change.
+    """
+
+    id: str
+    title: str
+    width: int
+    cell: Callable[[RowT, int], Cell]  # of the row, at a time in ms since 1970 by Redis's clock
+    sort: Callable[[RowT], Any]
+    rank: int = 0
+    live: bool = False
+    right: bool = False
+    most: int = 0  # it may grow to so many cells where there is room
+
+
+# ---------------------------------------------------------------- tasks
+
+TASK_LOOK: dict[TaskStatus, tuple[str, Tone]] = {
+    TaskStatus.PENDING: ("~", "warn"),
+    TaskStatus.QUEUED: (".", "plain"),
+    TaskStatus.PROCESSING: (">", "run"),
+    TaskStatus.COMPLETED: ("#", "good"),
+    TaskStatus.FAILED: ("x", "bad"),
+    TaskStatus.CANCELLED: ("-", "dim"),
+}
+_STATUS_PLACE = {status: place for place, status in enumerate(TaskStatus)}
+_PRIORITY_TONE: dict[TaskPriority, Tone] = {
+    TaskPriority.URGENT: "warn",
+    TaskPriority.HIGH: "strong",
+    TaskPriority.NORMAL: "plain",
+    TaskPriority.LOW: "dim",
+}
+
+
+def state_cell(status: TaskStatus) -> Cell:
+    """A state as letter and word, so that it needs no colour."""
+    letter, tone = TASK_LOOK[status]
+    return f"{letter} {status.upper()}", tone
+
+
+def last_word(row: TaskRow, now_ms: int) -> Cell:
+    """Why the task is where it is, in one line."""
+    match row.status:
+        case TaskStatus.FAILED:
+            return row.error or row.why, "bad"
+        case TaskStatus.PENDING:
+            due = f"due in {span(row.due_ms - now_ms)}: " if row.due_ms and row.due_ms > now_ms else ""
+            return due + (row.error or row.why or "waits for its time"), "plain"
+        case TaskStatus.PROCESSING:
+            return row.stage or row.why, "plain"
+        case TaskStatus.COMPLETED:
+            took = ""
+            if row.finished_ms is not None and row.started_ms is not None:
+                took = f"took {long_span(row.finished_ms - row.started_ms)}"
+            return ", ".join(filter(None, (took, row.why))), "dim"
+        case TaskStatus.QUEUED:
+            return row.why or (f"again after {row.error}" if row.error else ""), "plain"
+        case TaskStatus.CANCELLED:
+            return row.why, "dim"
+
+
+def _progress(row: TaskRow, _now: int) -> Cell:
+    return (f"{int(row.progress * 100)}%", "run") if row.status is TaskStatus.PROCESSING else ("--", "dim")
+
+
+def _attempts(row: TaskRow, _now: int) -> Cell:
+    most = str(row.max_attempts) if row.max_attempts else "?"
+    return f"{row.attempt}/{most}", "warn" if row.attempt > 1 else "plain"
+
+
+def _age(row: TaskRow, now_ms: int) -> Cell:
+    return span(now_ms - row.submitted_ms), "plain"
+
+
+TASK_COLUMNS: tuple[Column[TaskRow], ...] = (
+    Column("id", "ID", 12, lambda row, _: (row.id, "strong"), lambda row: row.id, most=16),
+    Column("age", "AGE", 4, _age, lambda row: row.submitted_ms, live=True, right=True),
+    Column("progress", "PROG", 4, _progress, lambda row: row.progress, rank=1, live=True, right=True),
+    Column("state", "STATE", 12, lambda row, _: state_cell(row.status), lambda row: _STATUS_PLACE[row.status]),
+    Column("attempt", "TRY", 4, _attempts, lambda row: row.attempt, rank=5, right=True),
+    Column("priority", "PRI", 6, lambda row, _: (row.priority, _PRIORITY_TONE[row.priority]),
+           lambda row: row.priority.band, rank=4),
+    Column("queue", "QUEUE", 13, lambda row, _: (row.queue, "plain"), lambda row: row.queue, rank=2),
+    Column("node", "NODE", 10, lambda row, _: (row.node or "-", "plain"), lambda row: row.node, rank=6, most=16),
+    Column("model", "MODEL", 9, lambda row, _: (row.model, "plain"), lambda row: row.model, rank=7, most=14),
+    Column("image", "IMAGE", 12, lambda row, _: (basename(row.image), "plain"), lambda row: basename(row.image),
+           rank=3, most=40),
+    Column("why", "WHY / LAST WORD", 24, last_word, lambda row: last_word(row, 0)[0], most=400),
+)  # fmt: skip
+
+TASK_FIELDS: dict[str, Callable[[TaskRow], str]] = {
+    "state": lambda row: row.status,
+    "queue": lambda row: row.queue,
+    "node": lambda row: row.node,
+    "model": lambda row: row.model,
+    "job": lambda row: row.job,
+    "user": lambda row: row.user,
+    "priority": lambda row: row.priority,
+    "image": lambda row: row.image,
+    "error": lambda row: row.error,
+}
+
+# ---------------------------------------------------------------- queues
+
+
+def _queue_count(status: TaskStatus) -> Callable[[QueueRow, int], Cell]:
+    def cell(row: QueueRow, _now: int) -> Cell:
+        count = row.count(status)
+        return compact(count), TASK_LOOK[status][1] if count else "dim"
+
+    return cell
+
+
+def _queue_state(row: QueueRow, _now: int) -> Cell:
+    return ("| PAUSED", "warn") if row.paused else ("> OPEN", "good")
+
+
+def _oldest(row: QueueRow, now_ms: int) -> Cell:
+    return (span(now_ms - row.oldest_ms), "plain") if row.oldest_ms is not None else ("--", "dim")
+
+
+def _queue_note(row: QueueRow, now_ms: int) -> Cell:
+    if row.paused:
+        since = f" {span(now_ms - row.paused_ms)} ago" if row.paused_ms else ""
+        reason = f": {row.reason}" if row.reason else ""
+        return f"paused{since} by {row.paused_by or 'somebody'}{reason}", "warn"
+    if not row.nodes:
+        waits = row.count(TaskStatus.QUEUED) > 0
+        return f"no node serves it{'; its tasks wait' if waits else ''}", "warn" if waits else "dim"
+    return f"{row.kind}{', ' if row.needs else ''}{row.needs}: {', '.join(row.nodes)}", "dim"
+
+
+def _count_column(name: str, title: str, status: TaskStatus, rank: int) -> Column[QueueRow]:
+    return Column(name, title, 6, _queue_count(status), lambda row: row.count(status), rank=rank, right=True)
+
+
+QUEUE_COLUMNS: tuple[Column[QueueRow], ...] = (
+    Column("queue", "QUEUE", 13, lambda row, _: (row.id, "strong"), lambda row: (row.place, row.id), most=24),
+    Column("oldest", "OLDEST", 6, _oldest, lambda row: -(row.oldest_ms or 0), live=True, right=True),
+    Column("state", "STATE", 8, _queue_state, lambda row: row.paused),
+    _count_column("queued", "QUEUED", TaskStatus.QUEUED, 0),
+    _count_column("processing", "RUNS", TaskStatus.PROCESSING, 0),
+    _count_column("pending", "PEND", TaskStatus.PENDING, 3),
+    _count_column("failed", "FAILED", TaskStatus.FAILED, 2),
+    _count_column("completed", "DONE", TaskStatus.COMPLETED, 4),
+    Column("nodes", "NODES", 5, lambda row, _: (str(len(row.nodes)), "plain" if row.nodes else "warn"),
+           lambda row: len(row.nodes), rank=1, right=True),
+    Column("note", "SERVED BY / NOTE", 14, _queue_note, lambda row: _queue_note(row, 0)[0], most=400),
+)  # fmt: skip
+
+QUEUE_FIELDS: dict[str, Callable[[QueueRow], str]] = {
+    "queue": lambda row: row.id,
+    "kind": lambda row: row.kind,
+    "node": lambda row: " ".join(row.nodes),
+    "state": lambda row: "paused" if row.paused else "open",
+}
+
+# ---------------------------------------------------------------- nodes
+
+NODE_LOOK: dict[NodeStatus, tuple[str, Tone]] = {
+    NodeStatus.ONLINE: (">", "good"),
+    NodeStatus.SUSPECT: ("?", "warn"),
+    NodeStatus.DRAINING: ("~", "warn"),
+    NodeStatus.QUARANTINED: ("!", "bad"),
+    NodeStatus.OFFLINE: ("x", "bad"),
+}
+_NODE_PLACE = {status: place for place, status in enumerate(NodeStatus)}
+_BLOCKS = 8
+
+
+def _busy(row: NodeRow, _now: int) -> Cell:
+    """Slots as blocks: # taken, . free; the numbers are beside it."""
+    if not row.slots:
+        return "", "dim"
+    shown = min(row.slots, _BLOCKS)
+    taken = min(shown, -(-row.running * shown // row.slots))
+    return "#" * taken + "." * (shown - taken), "run" if taken else "dim"
+
+
+def _seen(row: NodeRow, now_ms: int) -> Cell:
+    silent = now_ms - row.seen_ms
+    return span(silent), "plain" if silent < 10_000 else "warn"
+
+
+def node_state_cell(status: NodeStatus) -> Cell:
+    letter, tone = NODE_LOOK[status]
+    return f"{letter} {status.upper()}", tone
+
+
+def _node_load(row: NodeRow, _now: int) -> Cell:
+    return "  ".join(f"{name} {value}" for name, value in row.load), "plain"
+
+
+NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
+    Column("node", "NODE", 14, lambda row, _: (row.id, "strong"), lambda row: row.id, most=28),
+    Column("seen", "SEEN", 4, _seen, lambda row: -row.seen_ms, live=True, right=True),
+    Column("busy", "SLOTS", 8, _busy, lambda row: row.running / max(1, row.slots), rank=3, live=True),
+    Column("running", "RUNS", 5, lambda row, _: (f"{row.running}/{row.slots}", "plain"),
+           lambda row: row.running, live=True, right=True),
+    Column("state", "STATE", 13, lambda row, _: node_state_cell(row.status),
+           lambda row: _NODE_PLACE[row.status]),
+    Column("completed", "DONE", 5, lambda row, _: (compact(row.completed), "plain"),
+           lambda row: row.completed, rank=2, right=True),
+    Column("failed", "FAILED", 6, lambda row, _: (compact(row.failed), "bad" if row.failed else "dim"),
+           lambda row: row.failed, rank=1, right=True),
+    Column("serves", "SERVES", 14, lambda row, _: (", ".join(row.queues), "plain"),
+           lambda row: ", ".join(row.queues), rank=4, most=40),
+    Column("load", "LOAD", 14, _node_load, lambda row: _node_load(row, 0)[0], rank=5, most=60),
+    Column("why", "WHY", 10, lambda row, _: (row.why, "plain"), lambda row: row.why, most=400),
+)  # fmt: skip
+
+NODE_FIELDS: dict[str, Callable[[NodeRow], str]] = {
+    "node": lambda row: row.id,
+    "state": lambda row: row.status,
+    "queue": lambda row: " ".join(row.queues),
+    "model": lambda row: " ".join(row.models),
+    "host": lambda row: row.host,
+}
+
+
+def lay_out(columns: Sequence[Column[RowT]], width: int) -> list[tuple[Column[RowT], int]]:
+    """Which columns fit ``width`` cells, a space between them, and how wide each is.
+
+    Columns leave by rank, greatest first; the room that is left goes to those that may grow, the last
+    one taking what the others do not need.
+    """
+    shown = list(columns)
+    while any(column.rank for column in shown) and sum(column.width + 1 for column in shown) - 1 > width:
+        shown.remove(max(shown, key=lambda column: (column.rank, columns.index(column))))
+    widths = {column.id: column.width for column in shown}
+    room = width - sum(widths.values()) - (len(shown) - 1)
+    if room < 0:  # not even the most needed ones fit: the last are cut
+        for column in reversed(shown):
+            taken = min(widths[column.id], -room)
+            widths[column.id] -= taken
+            room += taken
+    growing = [column for column in shown if column.most > column.width]
+    for place, column in enumerate(growing):
+        fair = room if place == len(growing) - 1 else room // (len(growing) - place)
+        more = max(0, min(column.most - column.width, fair))
+        widths[column.id] += more
+        room -= more
+    if room > 0 and shown:
+        widths[shown[-1].id] += room
+    return [(column, widths[column.id]) for column in shown if widths[column.id] > 0]

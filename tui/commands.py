@@ -1,0 +1,150 @@
+"""Every command of the console as data: one table feeds the bindings, the footer, the help and the palette."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+from textual.binding import Binding
+from textual.keys import format_key
+
+
+class Tier(IntEnum):
+    """How much is asked before a command is done (CONSOLE: "How much to ask")."""
+
+    LOOK = 0  # changes nothing: nothing is asked
+    UNDOABLE = 1  # can be taken back: done at once for up to ten, beyond that it asks
+    COSTLY = 2  # costs work: asks, with the focus on No
+
+
+class Scope(Enum):
+    """Where a command is at home; its value is the heading in the help."""
+
+    EVERYWHERE = "Everywhere"
+    TABLE = "In a table"
+    TASKS = "Tasks"
+    QUEUES = "Queues"
+    NODES = "Nodes"
+    DETAIL = "Details"
+    READING = "Reading"
+
+
+@dataclass(frozen=True)
+class Command:
+    """One thing an operator can ask for. ``action_<id>`` of the screen or table does it.
+
+    ``label`` is its word in the footer, where ``rank`` (1 is the first) decides who finds room; 0 never.
+    """
+
+    id: str
+    title: str
+    keys: tuple[str, ...]
+    tier: Tier
+    scope: Scope
+    label: str = ""
+    rank: int = 0
+
+    @property
+    def shown_key(self) -> str:
+        """Its first key as it is printed on a keyboard."""
+        return show_key(self.keys[0])
+
+
+def show_key(key: str) -> str:
+    """A key's name as an operator knows it: ``question_mark`` is ``?``, ``ctrl+d`` is ``ctrl-d``."""
+    modifier, plus, bare = key.rpartition("+")
+    known = {"escape": "esc", "pagedown": "pgdn", "pageup": "pgup", "enter": "enter", "space": "space",
+             "left_curly_bracket": "{", "right_curly_bracket": "}", "grave_accent": "`"}  # fmt: skip
+    shown = known.get(bare) or (bare if bare.isalnum() else format_key(bare))
+    return f"{modifier}-{shown}" if plus else shown
+
+
+_LOOK, _UNDO, _COSTLY = Tier.LOOK, Tier.UNDOABLE, Tier.COSTLY
+
+COMMANDS: tuple[Command, ...] = (
+    Command("help", "All keys of this screen", ("question_mark",), _LOOK, Scope.EVERYWHERE, "all keys", 99),
+    Command("back", "Clear marks, then the filter, then go back", ("escape",), _LOOK, Scope.EVERYWHERE),
+    Command("leave", "Back; at the root quit (asks)", ("q",), _LOOK, Scope.EVERYWHERE),
+    Command("show_tasks", "The tasks", ("2",), _LOOK, Scope.EVERYWHERE),
+    Command("show_queues", "The queues", ("3",), _LOOK, Scope.EVERYWHERE),
+    Command("show_nodes", "The nodes", ("4",), _LOOK, Scope.EVERYWHERE),
+    Command("freeze", "Freeze what is shown, or thaw it", ("z",), _LOOK, Scope.EVERYWHERE, "freeze", 12),
+    Command("refetch", "Read everything again", ("ctrl+r",), _LOOK, Scope.EVERYWHERE),
+
+    Command("open", "Open the row under the cursor", ("enter",), _LOOK, Scope.TABLE, "open", 1),
+    Command("describe", "All details of the row", ("d",), _LOOK, Scope.TABLE),
+    Command("cursor_down", "One row down", ("j", "down"), _LOOK, Scope.TABLE),
+    Command("cursor_up", "One row up", ("k", "up"), _LOOK, Scope.TABLE),
+    Command("first", "First row", ("g", "home"), _LOOK, Scope.TABLE),
+    Command("last", "Last row", ("G", "end"), _LOOK, Scope.TABLE),
+    Command("page_down", "A page down", ("pagedown",), _LOOK, Scope.TABLE),
+    Command("page_up", "A page up", ("pageup",), _LOOK, Scope.TABLE),
+    Command("half_page_down", "Half a page down", ("ctrl+d",), _LOOK, Scope.TABLE),
+    Command("half_page_up", "Half a page up", ("ctrl+u",), _LOOK, Scope.TABLE),
+    Command("filter", "Filter: words, name:word, -word", ("slash",), _LOOK, Scope.TABLE, "filter", 7),
+    Command("mark", "Mark the row and step on", ("space",), _LOOK, Scope.TABLE, "mark", 2),
+    Command("follow", "Follow the newest", ("f",), _LOOK, Scope.TABLE, "follow", 9),
+    Command("sort_left", "Sort by the column to the left", ("less_than_sign",), _LOOK, Scope.TABLE, "sort", 11),
+    Command("sort_right", "Sort by the column to the right", ("greater_than_sign",), _LOOK, Scope.TABLE),
+    Command("reverse", "Turn the order round", ("O",), _LOOK, Scope.TABLE),
+    Command("copy_id", "Copy the id to the clipboard", ("y",), _LOOK, Scope.TABLE, "copy id", 13),
+
+    Command("submit", "Submit a new task", ("s",), _UNDO, Scope.TASKS, "submit", 3),
+    Command("retry", "Retry finished tasks", ("r",), _UNDO, Scope.TASKS, "retry", 4),
+    Command("move", "Move to another queue or node", ("m",), _UNDO, Scope.TASKS, "move", 5),
+    Command("raise_priority", "Raise the priority by one", ("plus",), _UNDO, Scope.TASKS, "prio", 10),
+    Command("lower_priority", "Lower the priority by one", ("minus",), _UNDO, Scope.TASKS),
+    Command("cancel", "Cancel", ("X",), _COSTLY, Scope.TASKS, "cancel", 6),
+
+    Command("toggle_pause", "Pause (asks a reason) or resume", ("p",), _UNDO, Scope.QUEUES, "pause/resume", 3),
+
+    Command("drain", "Drain: finish its work, take no more", ("D",), _COSTLY, Scope.NODES, "drain", 3),
+    Command("activate", "Activate: take work again", ("A",), _UNDO, Scope.NODES, "activate", 4),
+
+    Command("next_section", "Next section", ("tab",), _LOOK, Scope.DETAIL, "section", 1),
+    Command("previous_section", "Previous section", ("shift+tab",), _LOOK, Scope.DETAIL),
+    Command("previous_row", "Previous of the list", ("left_curly_bracket",), _LOOK, Scope.DETAIL),
+    Command("next_row", "Next of the list", ("right_curly_bracket",), _LOOK, Scope.DETAIL, "next", 8),
+
+    Command("line_down", "One line down", ("j", "down"), _LOOK, Scope.READING),
+    Command("line_up", "One line up", ("k", "up"), _LOOK, Scope.READING),
+    Command("to_top", "To the top", ("g", "home"), _LOOK, Scope.READING),
+    Command("to_end", "To the end", ("G", "end"), _LOOK, Scope.READING),
+    Command("half_screen_down", "Half a page down", ("ctrl+d", "pagedown"), _LOOK, Scope.READING),
+    Command("half_screen_up", "Half a page up", ("ctrl+u", "pageup"), _LOOK, Scope.READING),
+    Command("copy_shown_id", "Copy the id to the clipboard", ("y",), _LOOK, Scope.READING, "copy id", 13),
+)  # fmt: skip
+
+COMMAND: dict[str, Command] = {command.id: command for command in COMMANDS}
+
+PALETTE_KEY = "ctrl+p"
+
+# Keys that a terminal, a multiplexer, a browser or an Input owns, or that are another key's byte.
+FORBIDDEN_KEYS = frozenset(
+    {
+        "ctrl+i", "ctrl+m", "ctrl+h", "ctrl+left_square_bracket", "ctrl+slash", "ctrl+underscore", "ctrl+space",
+        "ctrl+at", "shift+enter", "ctrl+enter", "shift+space", "alt+enter", "ctrl+b", "ctrl+a", "ctrl+s",
+        "ctrl+shift+c", "ctrl+shift+v", "shift+pageup", "shift+pagedown", "f1", "f10", "f11", "ctrl+w", "ctrl+t",
+        "ctrl+n", "ctrl+x", "x", *(f"alt+{digit}" for digit in range(10)),
+    }
+)  # fmt: skip
+
+
+def commands_of(*scopes: Scope) -> list[Command]:
+    """The commands of ``scopes``, in the table's order."""
+    return [command for command in COMMANDS if command.scope in scopes]
+
+
+def bindings_of(*scopes: Scope) -> list[Binding]:
+    """The commands of ``scopes`` as bindings. None is a priority binding: typing into a field always types."""
+    return [
+        Binding(",".join(command.keys), command.id, command.title, show=False, id=command.id)
+        for command in commands_of(*scopes)
+    ]
+
+
+def footer_of(scopes: Iterable[Scope], *, most: int = 8) -> list[Command]:
+    """The commands for the footer, by rank; the way to all keys is always among them."""
+    ranked = sorted((command for command in commands_of(*scopes) if command.rank), key=lambda c: c.rank)
+    return [*ranked[:-1][: most - 1], ranked[-1]] if ranked else []

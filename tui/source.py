@@ -1,0 +1,181 @@
+"""Where the console's facts come from and where its wishes go: what it needs of both, and the feed between.
+
+The feed is the one task that reads the cluster. Its link knows when the last answer came, so that the
+screen can never look live when it is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Protocol, TypeVar
+
+from pydantic import ValidationError
+
+from lcq.errors import LcqError
+from lcq.models import Attempt, Event, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
+from lcq.wire import Accepted, BulkAnswer, EventsAnswer
+from tui.store import SnapshotLike, Store
+from tui.text import clean
+
+STALE_AFTER_S = 1.5
+"""An answer comes at least every WAIT_MS; silence for so long is told to the operator."""
+WAIT_MS = 500
+POLL_S = 1.0
+ANSWER_S = 5.0
+SNAPSHOT_S = 60.0
+WINDOW = 200_000
+_RETRY_S = 0.5
+_POLLED_IDS = 300
+_SKEW_TOLD_MS = 3_000
+
+
+class Reader(Protocol):
+    """Reads the cluster's state. Every call raises LcqError when the cluster does not answer."""
+
+    async def snapshot(self, limit: int = WINDOW) -> SnapshotLike: ...
+    async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer: ...
+    async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]: ...
+    async def nodes(self) -> Sequence[NodeRecord]: ...
+    async def queues(self) -> Sequence[QueueRecord]: ...
+    async def task(self, task_id: str) -> TaskRecord: ...
+    async def attempts(self, task_id: str) -> Sequence[Attempt]: ...
+    async def task_events(self, record: TaskRecord, *, limit: int = 200) -> Sequence[Event]: ...
+
+
+class Commander(Protocol):
+    """Asks the scheduler for changes. Every call raises LcqError with the scheduler's reason."""
+
+    async def submit(self, task: Task, *, queue: str = "") -> Accepted: ...
+    async def retry(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer: ...
+    async def cancel(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer: ...
+    async def reroute(
+        self, ids: Sequence[str], *, revisions: Sequence[int], queue: str = "", node: str = ""
+    ) -> BulkAnswer: ...
+    async def prioritise(
+        self, ids: Sequence[str], priority: TaskPriority, *, revisions: Sequence[int]
+    ) -> BulkAnswer: ...
+    async def pause(self, queue: str, *, reason: str = "") -> None: ...
+    async def resume(self, queue: str, *, reason: str = "") -> None: ...
+    async def drain(self, node: str, *, reason: str = "") -> None: ...
+    async def activate(self, node: str, *, reason: str = "") -> None: ...
+
+
+class Link:
+    """How fresh the facts are."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.loaded = False
+        self.trouble = ""  # what the last failed call said
+        self.skew_ms = 0  # Redis's clock minus ours, where they differ by seconds
+        self._began = clock()
+        self._answered: float | None = None
+        self._answered_at: datetime | None = None
+
+    def answer(self) -> None:
+        """The cluster has answered just now."""
+        self._answered, self._answered_at, self.trouble = self._clock(), datetime.now(UTC), ""
+
+    def fail(self, trouble: str) -> None:
+        self.trouble = clean(trouble)
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since the last answer, or since the start if there was none."""
+        return self._clock() - (self._began if self._answered is None else self._answered)
+
+    @property
+    def is_stale(self) -> bool:
+        return self.silence_s > STALE_AFTER_S and (self.loaded or bool(self.trouble))
+
+    @property
+    def since(self) -> datetime | None:
+        """When the last answer came, None if never."""
+        return self._answered_at
+
+    @property
+    def now_ms(self) -> int:
+        """The time by Redis's clock, as well as it is known."""
+        return time.time_ns() // 1_000_000 + self.skew_ms
+
+    def note_skew(self, event_ms: int) -> None:
+        """An event of this moment bears the time ``event_ms``."""
+        skew = event_ms - time.time_ns() // 1_000_000
+        self.skew_ms = skew if abs(skew) > _SKEW_TOLD_MS else 0
+
+
+_TROUBLES = (LcqError, OSError, TimeoutError, ValidationError)
+
+
+def trouble_of(error: BaseException) -> str:
+    """One line on what went wrong."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return "the cluster does not answer"
+    if isinstance(error, ValidationError):
+        return f"the cluster's answer is not one this console knows: {error.title}"
+    return str(error) or type(error).__name__
+
+
+_T = TypeVar("_T")
+
+
+class Feed:
+    """Keeps a store up to date: a snapshot, then every event, and polls for what events do not tell."""
+
+    def __init__(
+        self, reader: Reader, store: Store, link: Link, *, on_screen: Callable[[], Iterable[str]] = tuple
+    ) -> None:
+        self._reader, self._store, self._link = reader, store, link
+        self._on_screen = on_screen
+        self._again = asyncio.Event()
+
+    def refetch(self) -> None:
+        """Read everything again at the next chance."""
+        self._again.set()
+
+    async def run(self) -> None:
+        """Read until cancelled; troubles go to the link and are tried again."""
+        while True:
+            try:
+                await self._load_and_follow()
+            except _TROUBLES as error:
+                self._link.fail(trouble_of(error))
+                await asyncio.sleep(_RETRY_S)
+
+    async def _load_and_follow(self) -> None:
+        snapshot = await asyncio.wait_for(self._reader.snapshot(limit=WINDOW), SNAPSHOT_S)
+        self._again.clear()
+        self._store.load(snapshot)
+        self._link.loaded = True
+        self._link.answer()
+        after, caught_up, polled = snapshot.last_event_id, False, time.monotonic()
+        while not self._again.is_set():
+            answer = await self._ask(self._reader.events(after, WAIT_MS, 2000))
+            if answer.gap:
+                return  # what was missed cannot be told event by event: start over
+            if answer.events and caught_up:
+                self._link.note_skew(answer.events[0].at_ms)
+            self._store.apply(answer.events)
+            after, caught_up = answer.last_id, not answer.events
+            due = time.monotonic() - polled > POLL_S
+            if due or self._store.polling_due and time.monotonic() - polled > POLL_S / 4:
+                polled = time.monotonic()
+                await self._poll()
+
+    async def _ask(self, call: Awaitable[_T]) -> _T:
+        answer = await asyncio.wait_for(call, ANSWER_S)
+        self._link.answer()
+        return answer
+
+    async def _poll(self) -> None:
+        self._store.polling_due = False
+        nodes, queues = await self._ask(asyncio.gather(self._reader.nodes(), self._reader.queues()))
+        self._store.put_nodes(nodes)
+        self._store.put_queues(queues)
+        ids = dict.fromkeys([*self._on_screen(), *self._store.take_wanted(_POLLED_IDS)])
+        if ids:
+            found = await self._ask(self._reader.tasks(list(ids)[: 2 * _POLLED_IDS]))
+            self._store.put_tasks(found.values())

@@ -1,0 +1,1 @@
+"""The parts of the console's screens: values go down into them, wishes come up as messages."""

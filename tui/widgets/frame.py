@@ -1,0 +1,129 @@
+"""The single lines around a table: title, counts, what is under the cursor, the last act, the keys."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import events
+from textual.content import Content
+from textual.widget import Widget
+
+from tui.commands import Command
+from tui.text import cells, clean, cut
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a line: its text, its style, and what a click on it does."""
+
+    text: str
+    style: str = ""
+    action: str = ""
+
+
+def width_of(parts: Iterable[Part]) -> int:
+    return sum(cells(part.text) for part in parts)
+
+
+class OneLine(Widget):
+    """One line of parts. It is cut at the widget's edge, never wrapped, and never read as markup."""
+
+    ALLOW_SELECT = False
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id, classes=classes)
+        self._parts: tuple[Part, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """What the line says."""
+        return "".join(part.text for part in self._parts)
+
+    def show(self, parts: Sequence[Part], right: Sequence[Part] = ()) -> None:
+        """Show ``parts``, and ``right`` at the right edge where there is room for both."""
+        out = [Part(clean(part.text), part.style, part.action) for part in parts]
+        if right:
+            gap = self.size.width - width_of(out) - width_of(right)
+            out.append(Part(" " * max(1, gap)))
+            out += [Part(clean(part.text), part.style, part.action) for part in right]
+        if tuple(out) != self._parts:
+            self._parts = tuple(out)
+            self.refresh()
+
+    def render(self) -> Content:
+        room, kept = self.size.width, []
+        for part in self._parts:
+            text = cut(part.text, room)
+            kept.append((text, part.style))
+            room -= cells(text)
+        return Content.assemble(*kept)
+
+    async def on_click(self, event: events.Click) -> None:
+        left = 0
+        for part in self._parts:
+            width = cells(part.text)
+            if part.action and left <= event.x < left + width:
+                await self.screen.run_action(part.action)
+                return
+            left += width
+
+
+class KeyLine(OneLine):
+    """The keys that matter here, as many as fit; the way to all of them is always the last."""
+
+    def __init__(self, commands: Sequence[Command], *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._commands = commands
+        self.shown: tuple[Command, ...] = ()
+
+    def on_resize(self) -> None:
+        if not self._commands:
+            return
+        *others, last = self._commands
+        room = self.size.width - 1 - self._width(last)
+        shown: list[Command] = []
+        for command in others:
+            needed = self._width(command) + 2
+            if needed > room:
+                break
+            shown.append(command)
+            room -= needed
+        self.shown = (*shown, last)
+        parts = [Part(" ")]
+        for place, command in enumerate(self.shown):
+            gap = "  " if place else ""
+            parts += [
+                Part(gap),
+                Part(command.shown_key, "bold $text-primary", command.id),
+                Part(f" {command.label}", "$foreground", command.id),
+            ]
+        self.show(parts)
+
+    @staticmethod
+    def _width(command: Command) -> int:
+        return cells(f"{command.shown_key} {command.label}")
+
+
+class Banner(Widget):
+    """Says since when nothing has been heard; gone while all is well."""
+
+    DEFAULT_CSS = "Banner { height: auto; display: none; }"
+    ALLOW_SELECT = False
+    _WORDS: ClassVar[str] = ""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self.text = ""
+
+    def show(self, text: str) -> None:
+        """Show ``text``; with none, take no room."""
+        cleaned = clean(text)
+        if cleaned != self.text:
+            self.text = cleaned
+            self.display = bool(cleaned)
+            self.refresh(layout=True)
+
+    def render(self) -> Content:
+        return Content(self.text)
