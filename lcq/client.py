@@ -436,8 +436,8 @@ class AsyncClient:
                 yield page
 
     async def _next_events(self, after: str, wait_ms: int = _LONG_POLL_MS) -> EventsAnswer:
-        request = Events(after=after, wait_ms=wait_ms)
-        return await self._persist(lambda: self.ask(request, hold_s=wait_ms / 1000))
+        # A new request each time: a scheduler answers one that it has refused before with the same refusal.
+        return await self._persist(lambda: self.ask(Events(after=after, wait_ms=wait_ms), hold_s=wait_ms / 1000))
 
     async def _persist(self, attempt: Callable[[], Awaitable[ResultT]]) -> ResultT:
         """The result of ``attempt``, made again while the scheduler or its Redis is away."""
@@ -450,9 +450,7 @@ class AsyncClient:
                 await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
                 pause_s = min(2 * pause_s, _SILENT_S[1])
 
-    async def as_completed(
-        self, ids: Iterable[str], timeout_s: float | None = None
-    ) -> AsyncIterator[TaskRecord]:
+    async def as_completed(self, ids: Iterable[str], timeout_s: float | None = None) -> AsyncIterator[TaskRecord]:
         """Each of these tasks as it comes to its end, the sooner the earlier. Needs whole ids.
 
         Restarts of the scheduler are sat out; only at the start it has to be there.
@@ -503,18 +501,14 @@ class AsyncClient:
 
     # ------------------------------------------------------------ steering
 
-    async def cancel(
-        self, ids: str | Iterable[str], *, revisions: Sequence[int] = (), reason: str = ""
-    ) -> BulkAnswer:
+    async def cancel(self, ids: str | Iterable[str], *, revisions: Sequence[int] = (), reason: str = "") -> BulkAnswer:
         """Cancel tasks; a running attempt is told to stop. What has become of each is in the answer.
 
         ``revisions`` (one an id, optional) are what the caller saw: a task that has moved on is refused.
         """
         return await self._on_tasks(Cancel, ids, revisions, reason)
 
-    async def retry(
-        self, ids: str | Iterable[str], *, revisions: Sequence[int] = (), reason: str = ""
-    ) -> BulkAnswer:
+    async def retry(self, ids: str | Iterable[str], *, revisions: Sequence[int] = (), reason: str = "") -> BulkAnswer:
         """Put tasks that have come to an end back into their queue, their counts anew."""
         return await self._on_tasks(Retry, ids, revisions, reason)
 

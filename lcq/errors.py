@@ -132,7 +132,8 @@ class TransitionRefused(LcqError):
         self.move = move
         self.subject = subject
         self.state = state
-        super().__init__(f"cannot {move.replace('_', ' ')} {subject}: it is {state}", hint=hint)
+        verb = move.rpartition("_")[0] or move  # cancel_task: the subject says that it is a task
+        super().__init__(f"cannot {verb.replace('_', ' ')} {subject}: it is {state}", hint=hint)
 
 
 class IdempotencyConflict(LcqError):

@@ -713,6 +713,10 @@ def encode(image: LoadedImage, pixels: NDArray[Any], output: Output) -> tuple[by
                 notes.append("WebP has no grey: the grey colour profile was left out")
         case "tiff":
             options = {"compression": own.get("compression", "tiff_adobe_deflate")}
+            if exif is not None and _has_directories(exif) and options["compression"] != "raw":
+                # libtiff's encoder cannot write them, Pillow's own (uncompressed) can
+                options = {"compression": "raw"}
+                notes.append("written uncompressed, which keeps its EXIF")
     if icc is not None:
         options["icc_profile"] = icc
     if exif is not None:
@@ -731,6 +735,12 @@ def encode(image: LoadedImage, pixels: NDArray[Any], output: Output) -> tuple[by
             hint="set config.format to png",
         ) from error
     return buffer.getvalue(), tuple(notes)
+
+
+def _has_directories(exif: bytes) -> bool:
+    kept = Image.Exif()
+    kept.load(exif)
+    return ExifTags.IFD.Exif in kept or ExifTags.IFD.GPSInfo in kept
 
 
 def write_staged(staged: Path, data: bytes) -> None:

@@ -28,6 +28,8 @@ class Scope(Enum):
     NODES = "Nodes"
     DETAIL = "Details"
     READING = "Reading"
+    DIALOG = "In a question"
+    PANEL = "In a list or a form"
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,11 @@ COMMANDS: tuple[Command, ...] = (
     Command("to_end", "To the end", ("G", "end"), _LOOK, Scope.READING),
     Command("half_screen_down", "Half a page down", ("ctrl+d", "pagedown"), _LOOK, Scope.READING),
     Command("half_screen_up", "Half a page up", ("ctrl+u", "pageup"), _LOOK, Scope.READING),
-    Command("copy_shown_id", "Copy the id to the clipboard", ("y",), _LOOK, Scope.READING, "copy id", 13),
+    Command("copy_shown_id", "Copy the id to the clipboard", ("y",), _LOOK, Scope.DETAIL, "copy id", 13),
+
+    Command("agree", "Yes, do it", ("y",), _LOOK, Scope.DIALOG),
+    Command("refuse", "No", ("n", "escape"), _LOOK, Scope.DIALOG),
+    Command("shut", "Close", ("escape",), _LOOK, Scope.PANEL),
 )  # fmt: skip
 
 COMMAND: dict[str, Command] = {command.id: command for command in COMMANDS}

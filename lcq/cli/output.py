@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lcq.errors import LcqError
-from lcq.models import NodeStatus, TaskStatus
+from lcq.models import Event, NodeStatus, TaskStatus
 
 STYLES = {
     TaskStatus.PENDING: "cyan",
@@ -109,9 +109,7 @@ class Output:
         """One of many answers for a program: a JSON document on a line of its own, at once."""
         print(json.dumps(_plain(value)), flush=True)
 
-    def table(
-        self, columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], *, empty: str = ""
-    ) -> None:
+    def table(self, columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], *, empty: str = "") -> None:
         """Rows under titles, cut to the terminal's width; ``empty`` is talked about where there are none."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for column in columns:
@@ -136,6 +134,14 @@ class Output:
             if value:
                 grid.add_row(name, _cell(value))
         self._answers.print(grid)
+
+    def event(self, event: Event, details: str) -> None:
+        """One event, as a line of the answer, at once."""
+        status = event.fields.get("status", "")
+        style = STYLES[TaskStatus(status)] if status in tuple(TaskStatus) else ""
+        words = [Text(clock(event.at_ms), style="dim"), Text(f"{visible(event.move):<12}", style="bold")]
+        words += [_cell(event.fields.get("id", "-")), Text(f"{visible(status):<10}", style=style), _cell(details)]
+        self._answers.print(Text(" ").join(words), soft_wrap=True)
 
     def heading(self, text: str) -> None:
         self._answers.print()

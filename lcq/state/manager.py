@@ -360,7 +360,7 @@ class StateManager:
         """
         answer = await self._move("pause_queue", queue, actor, reason)
         if answer[0] == "refused":
-            raise TransitionRefused("pause_queue", queue, "paused already")
+            raise TransitionRefused("pause_queue", f"queue {queue}", "paused already")
 
     async def resume_queue(self, queue: str, *, actor: str, reason: str = "") -> None:
         """Raises:
@@ -368,7 +368,7 @@ class StateManager:
         """
         answer = await self._move("resume_queue", queue, actor, reason)
         if answer[0] == "refused":
-            raise TransitionRefused("resume_queue", queue, "not paused")
+            raise TransitionRefused("resume_queue", f"queue {queue}", "not paused")
 
     # ------------------------------------------------------------ nodes
 

@@ -129,8 +129,10 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
         if row is None:
             return (self._empty() if not len(view) and line == 1 else "", self._bar(line), ())
         now = self._time
+        # What the cells say and not the row's version: progress that arrives leaves the right part alone.
+        still = tuple(column.cell(row, now) for column, _ in self._layout if not column.live)
         live = tuple(column.cell(row, now) for column, _ in self._layout if column.live)
-        return (row.id, row.version, row.id == view.cursor_id, row.id in view.marks, self._bar(line), live)
+        return (row.id, row.id == view.cursor_id, row.id in view.marks, self._bar(line), still, live)
 
     @property
     def _time(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -64,7 +64,7 @@ class OpenCvEngine:
             holes = picture.mask[box]
             filled[box][holes] = _inpainted(picture.pixels[box], holes, radius, _FLAGS[model])[holes]
         progress(1.0, "inpaint")
-        return cast("NDArray[Any]", filled)
+        return filled
 
     def unload(self) -> None:
         """Nothing is kept."""
@@ -94,13 +94,13 @@ def boxes_of_holes(mask: NDArray[np.bool_], *, apart: int) -> Iterator[tuple[sli
     into another's rectangle.
     """
     height, width = mask.shape
-    for top, bottom in _runs(mask.any(axis=1), gap=2 * apart):
+    for top, bottom in _runs(np.any(mask, axis=1), gap=2 * apart):
         rows = slice(max(0, top - apart), min(height, bottom + apart))
-        for left, right in _runs(mask[top:bottom].any(axis=0), gap=2 * apart):
+        for left, right in _runs(np.any(mask[top:bottom], axis=0), gap=2 * apart):
             yield rows, slice(max(0, left - apart), min(width, right + apart))
 
 
-def _runs(used: NDArray[np.bool_], *, gap: int) -> Iterator[tuple[int, int]]:
+def _runs(used: NDArray[Any], *, gap: int) -> Iterator[tuple[int, int]]:
     """First and past-the-last index of each run of True; gaps up to ``gap`` do not end a run."""
     places = np.flatnonzero(used)
     if not places.size:
@@ -111,10 +111,19 @@ def _runs(used: NDArray[np.bool_], *, gap: int) -> Iterator[tuple[int, int]]:
     yield from zip(starts.tolist(), ends.tolist(), strict=True)
 
 
+_LEAST_SIDE = 3  # of a picture one pixel high, OpenCV reads past the row
+
+
 def _inpainted(pixels: NDArray[Any], holes: NDArray[np.bool_], radius: float, flag: int) -> NDArray[Any]:
     if pixels.ndim == 3 and pixels.dtype != np.uint8:  # OpenCV knows 16 bits only with one channel
         channels = (_inpainted(pixels[..., c], holes, radius, flag) for c in range(pixels.shape[2]))
         return np.dstack(tuple(channels))
+    height, width = holes.shape
+    if min(height, width) < _LEAST_SIDE:
+        more = ((0, max(0, _LEAST_SIDE - height)), (0, max(0, _LEAST_SIDE - width)))
+        depth = ((0, 0),) * (pixels.ndim - 2)
+        wider = _inpainted(np.pad(pixels, more + depth, "edge"), np.pad(holes, more, "edge"), radius, flag)
+        return wider[:height, :width]
     try:
         return cv2.inpaint(np.ascontiguousarray(pixels), holes.astype(np.uint8), radius, flag)
     except cv2.error as error:

@@ -1,0 +1,166 @@
+"""lcq nodes, queues, drain, activate, pause, resume: the fleet, and who may take work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+
+import typer
+
+from lcq.cli.examples import examples
+from lcq.cli.output import Column, age, status_text
+from lcq.cli.session import OK, REFUSED, JsonFlag, Reason, Session, run, session_of
+from lcq.client import AsyncClient
+from lcq.errors import LcqError, SchedulerUnreachable
+from lcq.models import TaskStatus
+from lcq.wire import Refusal
+
+app = typer.Typer()
+
+NodeNames = Annotated[list[str], typer.Argument(metavar="NODE...", help="Names, as 'lcq nodes' shows them.")]
+QueueNames = Annotated[list[str], typer.Argument(metavar="QUEUE...", help="Names, as 'lcq queues' shows them.")]
+
+
+@app.command(epilog=examples("lcq nodes", "lcq nodes --json"))
+def nodes(context: typer.Context, as_json: JsonFlag = False) -> int:
+    """List the nodes: what they have, what they do, when they were last heard."""
+    return run(_nodes(session_of(context, as_json)))
+
+
+async def _nodes(session: Session) -> int:
+    output = session.output
+    async with session.client() as client:
+        found = await client.nodes()
+    if output.as_json:
+        output.document({"nodes": found})
+        return OK
+    output.table(
+        [
+            Column("NODE", whole=True),
+            Column("STATUS", whole=True),
+            Column("BUSY", right=True, whole=True),
+            Column("DEVICES"),
+            Column("QUEUES"),
+            Column("MODELS"),
+            Column("DONE", right=True, whole=True),
+            Column("FAILED", right=True, whole=True),
+            Column("HEARD", right=True, whole=True),
+            Column("NOTE"),
+        ],
+        (
+            (
+                node.id,
+                status_text(node.status),
+                f"{node.running}/{node.slots}",
+                ", ".join(device.name or device.id for device in node.capability.devices),
+                ", ".join(dict.fromkeys(name for names in node.serves.values() for name in names)),
+                ", ".join(sorted(node.capability.models)),
+                str(node.completed),
+                str(node.failed),
+                f"{age(node.seen_ms)} ago" if node.seen_ms else "",
+                node.why,
+            )
+            for node in found
+        ),
+        empty="no nodes: start one with 'lcq-agent', or use 'lcq up'",
+    )
+    return OK
+
+
+@app.command(epilog=examples("lcq queues", "lcq queues --json"))
+def queues(context: typer.Context, as_json: JsonFlag = False) -> int:
+    """List the queues: what waits in each, who serves it, whether it is paused."""
+    return run(_queues(session_of(context, as_json)))
+
+
+async def _queues(session: Session) -> int:
+    output = session.output
+    async with session.client() as client:
+        found = await client.queues()
+    if output.as_json:
+        output.document({"queues": found})
+        return OK
+    shown = (
+        TaskStatus.QUEUED,
+        TaskStatus.PENDING,
+        TaskStatus.PROCESSING,
+        TaskStatus.COMPLETED,
+        TaskStatus.FAILED,
+    )
+    output.table(
+        [
+            Column("QUEUE", whole=True),
+            *(Column(status.upper(), right=True, whole=True) for status in shown),
+            Column("OLDEST", right=True, whole=True),
+            Column("NODES"),
+            Column("NOTE"),
+        ],
+        (
+            (
+                queue.name,
+                *(str(queue.counts.get(status, 0)) for status in shown),
+                age(queue.oldest_queued_ms),
+                ", ".join(queue.nodes),
+                f"paused by {queue.paused_by or 'somebody'} {queue.paused_reason}".rstrip() if queue.paused else "",
+            )
+            for queue in found
+        ),
+        empty="no queues",
+    )
+    return OK
+
+
+@app.command(epilog=examples("lcq drain studio-2 --reason 'new GPU'"))
+def drain(context: typer.Context, names: NodeNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
+    """Let nodes finish what they have and take nothing new."""
+    session = session_of(context, as_json)
+    return run(_each(session, names, "draining", lambda client, name: client.drain(name, reason=reason)))
+
+
+@app.command(epilog=examples("lcq activate studio-2"))
+def activate(context: typer.Context, names: NodeNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
+    """Let nodes that were drained take work again."""
+    session = session_of(context, as_json)
+    return run(_each(session, names, "active", lambda client, name: client.activate(name, reason=reason)))
+
+
+@app.command(epilog=examples("lcq pause gpu-high --reason 'driver update'"))
+def pause(context: typer.Context, names: QueueNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
+    """Let queues give out no more tasks; running ones finish."""
+    session = session_of(context, as_json)
+    return run(_each(session, names, "paused", lambda client, name: client.pause(name, reason=reason)))
+
+
+@app.command(epilog=examples("lcq resume gpu-high"))
+def resume(context: typer.Context, names: QueueNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
+    """Let paused queues give out tasks again."""
+    session = session_of(context, as_json)
+    return run(_each(session, names, "resumed", lambda client, name: client.resume(name, reason=reason)))
+
+
+async def _each(
+    session: Session,
+    names: list[str],
+    done_word: str,
+    act: Callable[[AsyncClient, str], Coroutine[Any, Any, None]],
+) -> int:
+    """Do ``act`` for each name; one that is refused does not keep the others from it."""
+    output = session.output
+    done: list[str] = []
+    refused: list[Refusal] = []
+    async with session.client() as client:
+        for name in dict.fromkeys(names):
+            try:
+                await act(client, name)
+            except SchedulerUnreachable:
+                raise
+            except LcqError as error:
+                refused.append(Refusal.of(name, error))
+                output.error(error)
+            else:
+                done.append(name)
+    if output.as_json:
+        output.document({"done": done, "refused": refused})
+    elif done:
+        output.say(f"{done_word}: {' '.join(done)}")
+    return REFUSED if refused else OK

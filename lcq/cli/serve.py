@@ -1,0 +1,108 @@
+"""lcq up, scheduler, console, demo, version: what runs, and which version of it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from lcq import __version__
+from lcq.cli.examples import examples
+from lcq.cli.session import OK, JsonFlag, Session, run, session_of
+from lcq.client import AsyncClient
+from lcq.config import DistributedConfig
+from lcq.errors import LcqError, SchedulerUnreachable
+from lcq.wire import PROTOCOL_VERSION, InfoAnswer
+
+app = typer.Typer()
+
+_BRIEFLY_S = 1.0
+
+
+@app.command(epilog=examples("lcq up", "lcq up --headless"))
+def up(
+    context: typer.Context,
+    headless: Annotated[bool, typer.Option("--headless", help="Without the console.")] = False,
+) -> int:
+    """Run a whole cluster on this machine: private Redis, a scheduler, an agent, and the console."""
+    from lcq.server import run_up  # here, so that a client command need not load a scheduler
+
+    return run_up(session_of(context).config, headless=headless)
+
+
+@app.command(epilog=examples("lcq scheduler", "lcq --config lcq.yaml scheduler"))
+def scheduler(context: typer.Context) -> int:
+    """Run a scheduler until it is told to stop; any number may run at once."""
+    from lcq.server import run_scheduler
+
+    return run_scheduler(session_of(context).config)
+
+
+@app.command(epilog=examples("lcq console", "lcq --scheduler studio-1:5571 console"))
+def console(context: typer.Context) -> int:
+    """Watch and steer the cluster in this terminal."""
+    found = tuple(entry_points(group="lcq.commands", name="console"))
+    if not found:
+        raise LcqError("the console is not installed", hint="install LCQ anew: pip install --force-reinstall lcq")
+    run_console = cast("Callable[[DistributedConfig], int]", found[0].load())
+    return run_console(session_of(context).config)
+
+
+@app.command(epilog=examples("lcq demo", "lcq demo my-results --no-console"))
+def demo(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where the results go.")] = Path("demo-out"),
+    with_console: Annotated[
+        bool, typer.Option("--console/--no-console", help="Open the console while it runs.")
+    ] = True,
+) -> int:
+    """Clean the sample photos with a real cluster on this machine, and show what came out."""
+    from lcq.demo import run_demo
+
+    return run_demo(folder, with_console=with_console)
+
+
+@app.command(epilog=examples("lcq version", "lcq version --json"))
+def version(context: typer.Context, as_json: JsonFlag = False) -> int:
+    """Show the versions of LCQ, its protocol and Python, and those of the scheduler if it answers."""
+    return run(_version(session_of(context, as_json)))
+
+
+async def _version(session: Session) -> int:
+    output = session.output
+    client = AsyncClient(session.config, scheduler=session.scheduler, timeout_s=_BRIEFLY_S)
+    there: InfoAnswer | None = None
+    try:
+        async with client:
+            there = await client.info()
+    except SchedulerUnreachable:
+        told = f"none answers at {client.endpoint}"
+    except LcqError as error:  # such as another protocol: that is what was asked for
+        told = f"{client.endpoint}: {error}"
+    else:
+        told = f"LCQ {there.version}, protocol {there.protocol}, at {client.endpoint}, process {there.pid}"
+    if output.as_json:
+        output.document(
+            {
+                "lcq": __version__,
+                "protocol": PROTOCOL_VERSION,
+                "python": platform.python_version(),
+                "endpoint": client.endpoint,
+                "scheduler": there,
+            }
+        )
+        return OK
+    output.facts(
+        [
+            ("LCQ", __version__),
+            ("protocol", str(PROTOCOL_VERSION)),
+            ("Python", platform.python_version()),
+            ("scheduler", told),
+            ("Redis", there.redis if there is not None else ""),
+        ]
+    )
+    return OK

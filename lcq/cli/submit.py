@@ -1,0 +1,243 @@
+"""lcq submit: images and folders become tasks."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lcq.cli.examples import examples
+from lcq.cli.output import Output
+from lcq.cli.progress import Watch, follow
+from lcq.cli.session import INTERRUPTED, OK, REFUSED, JsonFlag, Session, run, session_of
+from lcq.client import AsyncClient, login_name
+from lcq.errors import InvalidInput, LcqError
+from lcq.folder import Pairing, pair_images, result_paths
+from lcq.models import Task, TaskPriority, TaskType, build
+from lcq.wire import MAX_BATCH, Accepted, Refusal
+
+app = typer.Typer()
+
+_SHOWN = 10  # lines about skipped files before the rest is only counted
+_FORMATS = {"jpg": "jpeg", "tif": "tiff"}
+
+
+@dataclass
+class Submission:
+    """What one ``lcq submit`` sends, and what has become of it so far."""
+
+    tasks: Sequence[Task]
+    pairing: Pairing
+    job: str | None
+    accepted: list[Accepted] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    watch: Watch | None = None
+
+    @property
+    def how_to_wait(self) -> str:
+        if self.job is not None:
+            name = self.job if re.fullmatch(r"[A-Za-z0-9._@+-]+", self.job) else f"'{self.job}'"
+            return f"lcq wait --job {name}"
+        return "lcq wait " + " ".join(accepted.id for accepted in self.accepted)
+
+
+@app.command(
+    epilog=examples(
+        "lcq submit photo.jpg --mask photo_mask.png --out cleaned --wait",
+        "lcq submit photos --mask masks --out cleaned --wait",
+        "lcq submit photos --model cv2-ns --radius 5 --priority high --job holiday",
+    )
+)
+def submit(
+    context: typer.Context,
+    inputs: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Images, or folders of them.")],
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask",
+            metavar="FILE|FOLDER",
+            help="One mask for all, or a folder of masks with the images' names."
+            " Default: NAME_mask.EXT beside each image.",
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", metavar="NAME", help="The model that fills in.")] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", metavar="WISH", help="auto, cpu, gpu, cuda or cuda:N.")
+    ] = None,
+    queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Default: the router chooses.")] = "",
+    node: Annotated[str, typer.Option("--node", metavar="NAME", help="Only this node may run them.")] = "",
+    priority: Annotated[
+        TaskPriority, typer.Option("--priority", help="Before whom in the queue.")
+    ] = TaskPriority.NORMAL,
+    job: Annotated[
+        str | None, typer.Option("--job", metavar="NAME", help="Default, for several: the folder and the time.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where results go, by their relative names."),
+    ] = None,
+    user: Annotated[str | None, typer.Option("--user", metavar="NAME", help="For whom; default: you.")] = None,
+    max_retries: Annotated[int, typer.Option("--max-retries", min=0, max=100, help="Tries after the first.")] = 3,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", metavar="SECONDS", help="How long one attempt may take.")
+    ] = 600.0,
+    image_format: Annotated[
+        str | None, typer.Option("--format", metavar="FORMAT", help="Of the results; default: the image's own.")
+    ] = None,
+    quality: Annotated[int | None, typer.Option("--quality", min=1, max=100, help="Of JPEG and WebP results.")] = None,
+    radius: Annotated[float | None, typer.Option("--radius", min=0, help="How far cv2 models look, in pixels.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the results, with a progress bar.")] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Submit images to be cleaned; a folder's images are paired with their masks by name."""
+    session = session_of(context, as_json)
+    image_format = _named_format(image_format)
+    pairing = pair_images(inputs, mask, out=out)
+    _tell_skipped(pairing, session.output)
+    if not pairing.pairs:
+        raise InvalidInput("nothing to submit: no image with a mask was found", hint=_where_masks_go(mask))
+    name = job or _default_job(inputs, pairing)
+    wishes = {
+        "model": model,
+        "device": device,
+        "format": image_format,
+        "quality": quality,
+        "radius": radius,
+    }
+    common: dict[str, Any] = {
+        "task_type": TaskType.INPAINT,
+        "config": {key: value for key, value in wishes.items() if value is not None},
+        "priority": priority,
+        "max_retries": max_retries,
+        "timeout_s": timeout_s,
+        "user_id": user or login_name(),
+        "job": name,
+    }
+    results: list[Path | None] = [None] * len(pairing.pairs)
+    if out is not None:
+        results = [*result_paths(pairing.pairs, out, image_format)]
+    tasks = [
+        build(
+            Task,
+            common
+            | {
+                "image_path": str(pair.image),
+                "mask_path": str(pair.mask),
+                "output_path": str(result) if result is not None else None,
+            },
+        )
+        for pair, result in zip(pairing.pairs, results, strict=True)
+    ]
+    submission = Submission(tasks, pairing, name)
+    try:
+        return run(_submit(submission, session, queue, node, wait))
+    except KeyboardInterrupt:
+        _tell_interrupted(submission, session.output)
+        return INTERRUPTED
+
+
+async def _submit(submission: Submission, session: Session, queue: str, node: str, wait: bool) -> int:
+    output = session.output
+    async with session.client() as client:
+        await _send(submission, client, output, queue, node)
+        for reason in dict.fromkeys(accepted.why for accepted in submission.accepted if accepted.why):
+            output.talk(f"waiting: {reason}")
+        for refusal in submission.refused:
+            output.error(refusal.error())
+        code = REFUSED if submission.refused else OK
+        if wait and submission.accepted:
+            submission.watch = Watch([accepted.id for accepted in submission.accepted])
+            await follow(submission.watch, client, output)
+            code = submission.watch.exit_code or code
+    if output.as_json:
+        output.document(_as_document(submission))
+    elif submission.accepted and not wait:
+        _tell_accepted(submission, output)
+    return code
+
+
+async def _send(submission: Submission, client: AsyncClient, output: Output, queue: str, node: str) -> None:
+    tasks = submission.tasks
+    for start in range(0, len(tasks), MAX_BATCH):
+        try:
+            answer = await client.submit_many(tasks[start : start + MAX_BATCH], queue=queue, node=node)
+        except LcqError:
+            if submission.accepted:
+                output.talk(f"{len(submission.accepted)} of {len(tasks)} tasks were submitted before this:")
+            raise
+        submission.accepted += answer.accepted
+        submission.refused += answer.refused
+
+
+def _named_format(typed: str | None) -> str | None:
+    if typed is None:
+        return None
+    name = typed.lower().lstrip(".")
+    if not re.fullmatch(r"[a-z0-9]{2,8}", name):
+        raise InvalidInput(f"{typed!r} is not an image format", hint="for example png, jpeg, webp or tiff")
+    return _FORMATS.get(name, name)
+
+
+def _default_job(inputs: Sequence[Path], pairing: Pairing) -> str | None:
+    """A name for what is more than one image: its folder's, and the time."""
+    folders = [path for path in inputs if path.is_dir()]
+    if not folders and len(pairing.pairs) < 2:
+        return None
+    folder = folders[0] if folders else pairing.pairs[0].image.parent
+    name = Path(folder).absolute().name or "images"
+    legible = "".join(char if char.isprintable() else "_" for char in name)
+    return f"{legible[:100]}-{time.strftime('%m%d-%H%M%S')}"
+
+
+def _where_masks_go(mask: Path | None) -> str:
+    if mask is None:
+        return "name a mask or a folder of masks with --mask, or put NAME_mask.png beside each image"
+    return "the masks in --mask need the names of their images"
+
+
+def _tell_skipped(pairing: Pairing, output: Output) -> None:
+    for skipped in pairing.skipped[:_SHOWN]:
+        output.talk(f"skipped {skipped.path}: {skipped.why}")
+    if len(pairing.skipped) > _SHOWN:
+        rest = Counter(skipped.why.partition(":")[0] for skipped in pairing.skipped[_SHOWN:])
+        reasons = ", ".join(f"{count} {why}" for why, count in rest.most_common())
+        output.talk(f"skipped {len(pairing.skipped) - _SHOWN} more: {reasons}")
+
+
+def _tell_accepted(submission: Submission, output: Output) -> None:
+    queues = Counter(accepted.queue for accepted in submission.accepted)
+    where = ", ".join(f"{queue} {count}" for queue, count in queues.most_common())
+    if len(submission.accepted) == 1:
+        first = submission.accepted[0]
+        output.say(f"{first.id} {first.status} in {first.queue}")
+    else:
+        output.say(f"{len(submission.accepted)} tasks submitted as job {submission.job} ({where})")
+    output.talk(f"wait for the results: {submission.how_to_wait}")
+
+
+def _tell_interrupted(submission: Submission, output: Output) -> None:
+    output.talk("")
+    if not submission.accepted:
+        output.talk("interrupted: perhaps not everything was submitted; 'lcq tasks' tells")
+        return
+    ended = len(submission.watch.ended) if submission.watch is not None else 0
+    left = len(submission.accepted) - ended
+    output.talk(f"interrupted: {left} tasks go on without you; wait again: {submission.how_to_wait}")
+    if submission.job is not None:
+        output.talk(f"to stop them: {submission.how_to_wait.replace('wait', 'cancel', 1)}")
+
+
+def _as_document(submission: Submission) -> dict[str, Any]:
+    return {
+        "job": submission.job,
+        "accepted": submission.accepted,
+        "refused": submission.refused,
+        "skipped": [{"path": str(skipped.path), "why": skipped.why} for skipped in submission.pairing.skipped],
+        "tasks": submission.watch.ended if submission.watch is not None else [],
+    }

@@ -1,0 +1,306 @@
+"""lcq tasks, task, cancel, retry, reroute, prioritise: looking at tasks, and steering them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from lcq.cli.choice import chosen
+from lcq.cli.examples import examples
+from lcq.cli.output import Column, Output, age, clock, duration, status_text, tail
+from lcq.cli.session import OK, REFUSED, Ids, JobOption, JsonFlag, Reason, Session, SomeIds, run, session_of
+from lcq.errors import InvalidInput
+from lcq.models import TERMINAL_STATES, TaskPriority, TaskRecord, TaskStatus
+from lcq.wire import BulkAnswer, HistoryAnswer
+
+app = typer.Typer()
+
+_UNFINISHED = frozenset(TaskStatus) - TERMINAL_STATES
+_COLUMNS = (
+    Column("TASK", whole=True),
+    Column("STATUS", whole=True),
+    Column("QUEUE"),
+    Column("NODE"),
+    Column("MODEL"),
+    Column("IMAGE"),
+    Column("TRY", right=True, whole=True),
+    Column("AGE", right=True, whole=True),
+    Column("NOTE"),
+)
+
+
+@app.command(epilog=examples("lcq tasks --status failed --job holiday", "lcq tasks --json --limit 1000"))
+def tasks(
+    context: typer.Context,
+    status: Annotated[TaskStatus | None, typer.Option("--status", help="Only these.")] = None,
+    queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Only of this queue.")] = "",
+    node: Annotated[str, typer.Option("--node", metavar="NAME", help="Only what ran on this node.")] = "",
+    job: JobOption = "",
+    cause: Annotated[str, typer.Option("--cause", metavar="CODE", help="Only failures of this code.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many, the newest first.")] = 50,
+    as_json: JsonFlag = False,
+) -> int:
+    """List tasks, the newest first; all filters given must hold."""
+    return run(_tasks(session_of(context, as_json), status, queue, node, job, cause, limit))
+
+
+async def _tasks(
+    session: Session, status: TaskStatus | None, queue: str, node: str, job: str, cause: str, limit: int
+) -> int:
+    output = session.output
+    async with session.client() as client:
+        first = await client.page(status=status, queue=queue, node=node, job=job, cause=cause, limit=limit)
+        records, cursor = list(first.tasks), first.cursor
+        while cursor and len(records) < limit:
+            more = await client.page(
+                status=status,
+                queue=queue,
+                node=node,
+                job=job,
+                cause=cause,
+                limit=limit - len(records),
+                cursor=cursor,
+            )
+            records += more.tasks
+            cursor = more.cursor
+    if output.as_json:
+        output.document({"tasks": records, "total": first.total})
+        return OK
+    output.table(_COLUMNS, map(_row, records), empty="no tasks")
+    if first.total > len(records):
+        output.talk(f"{len(records)} of {first.total}; --limit shows more")
+    return OK
+
+
+def _row(record: TaskRecord) -> tuple[str | Text, ...]:
+    return (
+        record.id,
+        status_text(record.status),
+        record.queue,
+        record.node,
+        record.task.model,
+        tail(record.task.image_path),
+        str(record.attempt),
+        age(record.submitted_ms),
+        _note(record),
+    )
+
+
+def _note(record: TaskRecord) -> str:
+    if record.status is TaskStatus.PROCESSING:
+        return f"{record.progress:.0%} {record.stage}".rstrip()
+    if record.failure is not None and record.status in (TaskStatus.FAILED, TaskStatus.PENDING):
+        return record.failure.message
+    return record.why
+
+
+@app.command(epilog=examples("lcq task 06ft3k", "lcq task 06ft3k --json"))
+def task(context: typer.Context, ids: Ids, as_json: JsonFlag = False) -> int:
+    """Show a task's whole history: what was asked, each attempt, each event, and why it stands as it does."""
+    return run(_task(session_of(context, as_json), ids))
+
+
+async def _task(session: Session, ids: list[str]) -> int:
+    output = session.output
+    async with session.client() as client:
+        histories = [await client.history(task_id) for task_id in await chosen(client, ids)]
+    if output.as_json:
+        output.document(histories[0] if len(histories) == 1 else histories)
+        return OK
+    for number, history in enumerate(histories):
+        if number:
+            output.say()
+        _show(history, output)
+    return OK
+
+
+def _show(history: HistoryAnswer, output: Output) -> None:
+    record = history.record
+    output.facts(_facts(record, history.explanation))
+    if history.attempts:
+        output.heading("Attempts")
+        output.table(
+            [
+                Column("NO", right=True, whole=True),
+                Column("NODE"),
+                Column("DEVICE"),
+                Column("STARTED", whole=True),
+                Column("TOOK", right=True, whole=True),
+                Column("OUTCOME", whole=True),
+                Column("FAILURE"),
+            ],
+            (
+                (
+                    str(attempt.number),
+                    attempt.node,
+                    attempt.device,
+                    clock(attempt.started_ms),
+                    duration((attempt.ended_ms - attempt.started_ms) / 1000) if attempt.ended_ms else "",
+                    attempt.outcome,
+                    f"{attempt.failure.code}: {attempt.failure.message}" if attempt.failure else "",
+                )
+                for attempt in history.attempts
+            ),
+        )
+    if history.events:
+        output.heading("Events")
+        output.table(
+            [Column("TIME", whole=True), Column("MOVE", whole=True), Column("STATUS"), Column("DETAILS")],
+            (
+                (clock(event.at_ms), event.move, event.fields.get("status", ""), details(event.fields))
+                for event in history.events
+            ),
+        )
+
+
+def details(fields: dict[str, str]) -> str:
+    """What an event says beyond its task and its status."""
+    return " ".join(
+        f"{name}={value}" for name, value in fields.items() if value and name not in ("id", "status", "rev")
+    )
+
+
+def _facts(record: TaskRecord, explanation: str) -> Iterable[tuple[str, str | Text]]:
+    asked = record.task
+    yield "task", record.id
+    yield "status", status_text(record.status)
+    yield "why", explanation
+    yield "image", asked.image_path
+    yield "mask", asked.mask_path or ""
+    yield "result", record.result.path if record.result else ""
+    yield "output", asked.output_path if asked.output_path and not record.result else ""
+    yield "type", asked.task_type
+    yield "config", " ".join(f"{key}={value}" for key, value in asked.config.items())
+    yield "queue", record.queue
+    yield "pinned to", record.pinned_node
+    yield "node", f"{record.node} {record.device}".strip()
+    yield "priority", record.priority
+    yield "user", asked.user_id
+    yield "job", asked.job or ""
+    yield "attempts", f"{record.attempt}, retries {record.retries} of {asked.max_retries}"
+    if record.status is TaskStatus.PROCESSING:
+        yield "progress", f"{record.progress:.0%} {record.stage}"
+    yield "submitted", _moment(record.submitted_ms)
+    yield "due", clock(record.due_ms)
+    yield "started", _moment(record.started_ms)
+    yield "finished", _moment(record.finished_ms)
+    if record.result is not None:
+        result = record.result
+        yield "size", f"{result.width} x {result.height}, {result.bytes} bytes, {duration(result.seconds)}"
+        yield "notes", "; ".join(result.notes)
+    if record.failure is not None:
+        yield "failure", f"{record.failure.error_class} / {record.failure.code}: {record.failure.message}"
+
+
+def _moment(at_ms: int | None) -> str:
+    return f"{clock(at_ms)} ({age(at_ms)} ago)" if at_ms else ""
+
+
+# ---------------------------------------------------------------- acts
+
+
+@app.command(epilog=examples("lcq cancel 06ft3k 06ft3m", "lcq cancel --job holiday"))
+def cancel(
+    context: typer.Context,
+    ids: SomeIds = None,
+    job: JobOption = "",
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Cancel tasks; running ones are told to stop. --job means those of it that have not ended."""
+    session = session_of(context, as_json)
+
+    async def act() -> int:
+        async with session.client() as client:
+            meant = await chosen(client, ids or [], job=job, statuses=_UNFINISHED)
+            return _tell("cancelled", await client.cancel(meant, reason=reason), session.output)
+
+    return run(act())
+
+
+@app.command(epilog=examples("lcq retry 06ft3k", "lcq retry --failed --job holiday"))
+def retry(
+    context: typer.Context,
+    ids: SomeIds = None,
+    failed: Annotated[bool, typer.Option("--failed", help="All that failed (of --job).")] = False,
+    job: JobOption = "",
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Put tasks that have ended back into their queue, their counts anew. --job means those that failed."""
+    session = session_of(context, as_json)
+    if ids and failed:
+        raise InvalidInput("say either ids or --failed", hint="--failed may be narrowed by --job NAME")
+
+    async def act() -> int:
+        async with session.client() as client:
+            if failed and not job:
+                meant = [record.id async for record in client.tasks(status=TaskStatus.FAILED)]
+            else:
+                meant = await chosen(client, ids or [], job=job, statuses=[TaskStatus.FAILED])
+            return _tell("put back", await client.retry(meant, reason=reason), session.output)
+
+    return run(act())
+
+
+@app.command(epilog=examples("lcq reroute 06ft3k --queue gpu-high", "lcq reroute 06ft3k --node studio-2"))
+def reroute(
+    context: typer.Context,
+    ids: SomeIds = None,
+    queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="To this queue.")] = "",
+    node: Annotated[str, typer.Option("--node", metavar="NAME", help="To this node alone.")] = "",
+    job: JobOption = "",
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Move tasks to another queue or to one node; a running attempt is cancelled first."""
+    session = session_of(context, as_json)
+    if bool(queue) == bool(node):
+        raise InvalidInput("say where to: either --queue NAME or --node NAME", hint="lcq queues, lcq nodes")
+
+    async def act() -> int:
+        async with session.client() as client:
+            meant = await chosen(client, ids or [], job=job, statuses=_UNFINISHED)
+            answer = await client.reroute(meant, queue=queue, node=node, reason=reason)
+            return _tell(f"moved to {queue or node}", answer, session.output)
+
+    return run(act())
+
+
+@app.command(epilog=examples("lcq prioritise 06ft3k --priority urgent", "lcq prioritise --job holiday --priority low"))
+def prioritise(
+    context: typer.Context,
+    priority: Annotated[TaskPriority, typer.Option("--priority", help="The new priority.")],
+    ids: SomeIds = None,
+    job: JobOption = "",
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Give tasks that wait another priority."""
+    session = session_of(context, as_json)
+
+    async def act() -> int:
+        async with session.client() as client:
+            meant = await chosen(client, ids or [], job=job, statuses=_UNFINISHED)
+            answer = await client.prioritise(meant, priority, reason=reason)
+            return _tell(f"now {priority}", answer, session.output)
+
+    return run(act())
+
+
+def _tell(done: str, answer: BulkAnswer, output: Output) -> int:
+    """Say what became of each id: one line if all is well, one more for each refusal."""
+    if output.as_json:
+        output.document(answer)
+    elif answer.done:
+        count = len(answer.done)
+        output.say(f"{done}: {' '.join(islice(answer.done, 5))}" + (f" and {count - 5} more" if count > 5 else ""))
+    elif not answer.refused:
+        output.talk("no such tasks: nothing to do")
+    for refusal in answer.refused:
+        output.error(refusal.error())
+    return REFUSED if answer.refused else OK

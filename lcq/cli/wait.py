@@ -1,0 +1,45 @@
+"""lcq wait: until tasks that were submitted have come to their end."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lcq.cli.choice import chosen
+from lcq.cli.examples import examples
+from lcq.cli.progress import Watch, follow
+from lcq.cli.session import INTERRUPTED, OK, JobOption, JsonFlag, Session, SomeIds, run, session_of
+
+app = typer.Typer()
+
+
+@app.command(epilog=examples("lcq wait 06ft3k", "lcq wait --job holiday --timeout 600"))
+def wait(
+    context: typer.Context,
+    ids: SomeIds = None,
+    job: JobOption = "",
+    timeout_s: Annotated[
+        float | None, typer.Option("--timeout", metavar="SECONDS", min=0, help="Default: for ever.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Wait until tasks have ended, with a progress bar; tells what became of them."""
+    session = session_of(context, as_json)
+    try:
+        return run(_wait(session, ids or [], job, timeout_s))
+    except KeyboardInterrupt:
+        session.output.talk("\ninterrupted: the tasks go on without you; the same command waits again")
+        return INTERRUPTED
+
+
+async def _wait(session: Session, ids: list[str], job: str, timeout_s: float | None) -> int:
+    async with session.client() as client:
+        watch = Watch(await chosen(client, ids, job=job))
+        if not watch.ids:
+            session.output.talk("nothing to wait for")
+            return OK
+        await follow(watch, client, session.output, timeout_s)
+    if session.output.as_json:
+        session.output.document({"tasks": watch.ended})
+    return watch.exit_code

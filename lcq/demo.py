@@ -1,0 +1,166 @@
+"""``lcq demo``: a real cluster on this machine, in a folder of its own, cleans the sample photos."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+from rich.text import Text
+
+from lcq.cli.picture import Picture
+from lcq.client import AsyncClient
+from lcq.config import DistributedConfig, RedisConfig, ZeroMqConfig
+from lcq.embedded import read_cluster_file
+from lcq.embedded_watch import log_tail
+from lcq.errors import LcqError
+from lcq.folder import Pair, pair_images, result_paths
+from lcq.log import setup_logging
+from lcq.models import DEFAULT_MODEL, Task, TaskRecord, TaskStatus, TaskType
+from lcq.server import first_of, one_machine, open_console, stopped_by_signal
+
+_AGENT_READY_S = 60.0
+_INTERRUPTED = 130
+_PICTURE_LINES = 14
+
+
+def run_demo(folder: Path = Path("demo-out"), *, with_console: bool = True) -> int:
+    """Clean the sample photos into ``folder``, tell how it went, and on a terminal open the console.
+
+    Returns 0 when all results are written, 1 if any failed, 130 if it was interrupted. Nothing is left
+    running, and of the cluster's own files nothing is left either, unless something failed.
+
+    Raises:
+        LcqError: the photos are not there, a demo is already running there, or the cluster does not start.
+    """
+    samples = Path(__file__).parents[1] / "sample-config"
+    if not (samples / "photos").is_dir():
+        raise LcqError(f"no sample photos in {samples}", hint="run the demo in a clone of LCQ's repository")
+    data = folder.absolute() / ".cluster"
+    running = read_cluster_file(data)
+    if running is not None:
+        raise LcqError(f"a demo already runs in {folder} (process {running.pid})", hint="leave that one first")
+    if data.exists():
+        shutil.rmtree(data)
+    setup_logging("info", file=data / "log" / "demo.log")
+    demo = _Demo(pair_images([samples / "photos"], samples / "masks").pairs, folder, data)
+    code = asyncio.run(demo.run(with_console=with_console and sys.stdin.isatty() and sys.stdout.isatty()))
+    setup_logging("warning")  # closes the file
+    if code == 1:
+        Console(stderr=True).print(Text(f"the logs are in {data / 'log'}", style="red"))
+    else:
+        shutil.rmtree(data)
+    return code
+
+
+class _Demo:
+    """One run: its cluster, its tasks, what it shows."""
+
+    def __init__(self, pairs: Sequence[Pair], folder: Path, data: Path) -> None:
+        self._pairs = pairs
+        self._results = result_paths(pairs, folder)
+        self._agent_log = data / "log" / "agent.log"
+        self._config = DistributedConfig(
+            data_dir=data,
+            scheduler_host="127.0.0.1",
+            zeromq=ZeroMqConfig(host="127.0.0.1", bind="127.0.0.1", base_port=0, control_port=0),
+            redis=RedisConfig(enabled=False),
+        )
+        self._records: list[TaskRecord] = []
+
+    async def run(self, *, with_console: bool) -> int:
+        stop = stopped_by_signal()
+        async with one_machine(self._config, agent_log=self._agent_log) as scheduler:
+            address = urlsplit(scheduler.control_endpoint).netloc
+            await first_of(self._clean(address), stop.wait())
+            if stop.is_set():
+                return _INTERRUPTED
+            self._show()
+            if with_console:
+                await open_console(self._config, stop)
+        return 0 if all(record.status is TaskStatus.COMPLETED for record in self._records) else 1
+
+    async def _clean(self, address: str) -> None:
+        """Submit every photo, and follow them to their ends."""
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+            bar = progress.add_task("waiting for the agent", total=len(self._pairs))
+            async with AsyncClient(self._config, scheduler=address) as client:
+                node = await self._first_node(client)
+                progress.update(bar, description=f"{node} cleans")
+                tasks = [
+                    Task(
+                        task_type=TaskType.INPAINT,
+                        image_path=str(pair.image),
+                        mask_path=str(pair.mask),
+                        output_path=str(result),
+                        config={"model": DEFAULT_MODEL},
+                        job="demo",
+                    )
+                    for pair, result in zip(self._pairs, self._results, strict=True)
+                ]
+                for refusal in (await client.submit_many(tasks)).refused:
+                    raise refusal.error()
+                async for record in client.as_completed([task.id for task in tasks]):
+                    self._records.append(record)
+                    progress.advance(bar)
+            progress.update(bar, description="cleaned")
+
+    async def _first_node(self, client: AsyncClient) -> str:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _AGENT_READY_S
+        while loop.time() < deadline:
+            for node in await client.nodes():
+                if DEFAULT_MODEL in node.capability.models:
+                    return node.id
+            await asyncio.sleep(0.05)
+        raise LcqError(
+            f"no agent was ready within {_AGENT_READY_S:g} s; its log ends: {log_tail(self._agent_log) or 'empty'}",
+            hint=f"see {self._agent_log.parent}",
+        )
+
+    def _show(self) -> None:
+        """The answer, on stdout: a table, and on a terminal what was done to one of the photos."""
+        answer = Console(width=None if sys.stdout.isatty() else 200)
+        seconds_column = Column("seconds", justify="right")
+        table = Table("image", "model", "node", seconds_column, "result", box=box.SIMPLE_HEAD)
+        for record in sorted(self._records, key=lambda record: record.task.image_path):
+            task, result, failure = record.task, record.result, record.failure
+            table.add_row(
+                Path(task.image_path).name,
+                task.model,
+                record.node,
+                f"{result.seconds:.2f}" if result else "",
+                Text(_shown(Path(result.path)))
+                if result
+                else Text(f"{record.status}: {failure.message if failure else record.why}", style="red"),
+            )
+        answer.print(table)
+        for record in self._records[:1] if answer.is_terminal else ():
+            if record.result is not None:
+                image, cleaned = Path(record.task.image_path), Path(record.result.path)
+                answer.print(_before_after(image, cleaned, answer.width))
+
+
+def _shown(path: Path) -> str:
+    """``path`` as a person in this folder would type it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _before_after(image: Path, result: Path, width: int) -> Table:
+    half = (width - 4) // 2
+    grid = Table.grid(padding=(0, 2))
+    grid.add_row(
+        Picture(image, width=half, height=_PICTURE_LINES),
+        Picture(result, width=half, height=_PICTURE_LINES),
+    )
+    grid.add_row(Text("before", style="dim"), Text("after", style="dim"))
+    return grid

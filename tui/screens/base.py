@@ -1,0 +1,174 @@
+"""What every screen of the console has: its frame of lines, and the commands that work everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Vertical
+from textual.message import Message
+from textual.screen import Screen
+from textual.widget import Widget
+
+from tui.acts import Act
+from tui.commands import Scope, bindings_of, footer_of
+from tui.desk import Desk
+from tui.text import long_span
+from tui.widgets.frame import Banner, KeyLine, OneLine, Part
+
+MODES = (("tasks", "2", "Tasks"), ("queues", "3", "Queues"), ("nodes", "4", "Nodes"))
+SMALLEST = (40, 10)
+
+
+class ActWished(Message):
+    """The operator wants this done; it asks first if it must."""
+
+    def __init__(self, act: Act) -> None:
+        super().__init__()
+        self.act = act
+
+
+class Said(Message):
+    """Something to tell in the line above the keys."""
+
+    def __init__(self, text: str, *, good: bool = True) -> None:
+        super().__init__()
+        self.text, self.good = text, good
+
+
+class ConsoleScreen(Screen[None]):
+    """A screen with title, banner, body, the last act and the keys.
+
+    The app calls ``refreshed`` some times a second, after the views have taken in what is new.
+    """
+
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE,)
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.EVERYWHERE)]
+    MODE = ""
+
+    @dataclass
+    class ModeWished(Message):
+        """The operator wants another of the views, perhaps with a filter set."""
+
+        mode: str
+        filter_text: str | None = None
+
+    class LeaveWished(Message):
+        """The operator wants back; at the root that is out."""
+
+    class HelpWished(Message):
+        """The operator wants to see all keys."""
+
+    class FreezeWished(Message):
+        """The operator wants the picture to hold still, or to move again."""
+
+    class RefetchWished(Message):
+        """The operator wants everything read again."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__()
+        self.desk = desk
+
+    def compose(self) -> ComposeResult:
+        yield OneLine(id="title")
+        yield Banner(id="banner")
+        with Vertical(id="body"):
+            yield from self.compose_body()
+        yield OneLine(id="act")
+        yield KeyLine(footer_of(self.SCOPES), id="keys")
+
+    def compose_body(self) -> Iterable[Widget]:
+        """The widgets between the banner and the last act."""
+        return ()
+
+    @property
+    def crumb(self) -> str:
+        """What this screen adds to the way here, in the title."""
+        return ""
+
+    def on_mount(self) -> None:
+        self.refreshed()
+
+    def on_screen_resume(self) -> None:
+        self.refreshed()
+
+    def on_resize(self) -> None:
+        self.set_class(self.size.width < SMALLEST[0] or self.size.height < SMALLEST[1], "-tiny")
+        self.call_after_refresh(self.refreshed)
+
+    # ------------------------------------------------------------ what is shown
+
+    def refreshed(self) -> None:
+        """Show how things are now."""
+        self._show_title()
+        self.query_one(Banner).show(self._trouble())
+
+    def say(self, text: str, *, good: bool = True) -> None:
+        """Tell in the line above the keys what became of an act."""
+        line = self.query_one("#act", OneLine)
+        line.display = bool(text)
+        line.show([Part(f" {text}", "$foreground" if good else "bold $text-error")])
+
+    def _show_title(self) -> None:
+        link, narrow = self.desk.link, self.size.width < 60
+        parts = [Part(" LCQ ", "bold $text-primary"), Part(f"{self.desk.cluster}  " if not narrow else " ")]
+        for mode, key, title in MODES:
+            here = mode == self.MODE
+            parts += [
+                Part(f" {key} {title} ", "bold reverse" if here else "$foreground", f"show_{mode}"),
+                Part(" " if not narrow else ""),
+            ]
+        if self.crumb:
+            parts.append(Part(f"> {self.crumb}", "bold"))
+        self.query_one("#title", OneLine).show(parts, self._freshness(link.silence_s))
+
+    def _freshness(self, silence_s: float) -> list[Part]:
+        link = self.desk.link
+        clock = Part(f"  {datetime.fromtimestamp(link.now_ms / 1000, UTC):%H:%M:%S}Z ", "$foreground")
+        if self.desk.tasks.frozen:
+            held = self.desk.tasks.held
+            return [Part(f" FROZEN {held:,} held ", "bold reverse $text-warning"), clock]
+        if link.is_stale:
+            return [Part(f" STALE {long_span(silence_s * 1000)} ", "bold reverse $text-error"), clock]
+        if not link.loaded:
+            return [Part(" LOADING ", "bold $text-warning"), clock]
+        return [Part(f"LIVE {int(silence_s)}s" if silence_s >= 1 else "LIVE", "$text-success"), clock]
+
+    def _trouble(self) -> str:
+        link = self.desk.link
+        if not link.is_stale:
+            return ""
+        reason = link.trouble or "the cluster does not answer"
+        if link.since is None:
+            return f" Waiting for the cluster: {reason}"
+        return f" No news since {link.since:%H:%M:%S}Z ({long_span(link.silence_s * 1000)}); below is how it was then. {reason}"
+
+    # ------------------------------------------------------------ commands that work everywhere
+
+    def action_help(self) -> None:
+        self.post_message(self.HelpWished())
+
+    def action_back(self) -> None:
+        self.action_leave()
+
+    def action_leave(self) -> None:
+        self.post_message(self.LeaveWished())
+
+    def action_show_tasks(self) -> None:
+        self.post_message(self.ModeWished("tasks"))
+
+    def action_show_queues(self) -> None:
+        self.post_message(self.ModeWished("queues"))
+
+    def action_show_nodes(self) -> None:
+        self.post_message(self.ModeWished("nodes"))
+
+    def action_freeze(self) -> None:
+        self.post_message(self.FreezeWished())
+
+    def action_refetch(self) -> None:
+        self.post_message(self.RefetchWished())

@@ -1,0 +1,464 @@
+"""All about one task, and all about one queue or node: text in sections, read with the keys of a reader."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import ClassVar
+
+from textual import work
+from textual.binding import BindingType
+from textual.containers import VerticalScroll
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from lcq.errors import LcqError, TaskNotFound
+from lcq.models import Attempt, Event, TaskRecord, TaskStatus
+from tui import acts
+from tui.acts import Act
+from tui.columns import NODE_LOOK, last_word, node_state_cell, state_cell
+from tui.commands import Scope, bindings_of
+from tui.desk import Desk
+from tui.screens.base import ActWished, ConsoleScreen, Said
+from tui.screens.tasks import TONE_STYLE, TasksScreen, short_name
+from tui.source import trouble_of
+from tui.store import NodeRow, QueueRow, TaskRow, task_row
+from tui.text import clean, clean_block, counted, fit, long_span, span
+
+_AGAIN_S = 1.0  # the history is read again at most so often
+_LABEL = 12
+
+Piece = tuple[str, str]  # text and style
+
+
+def stamp(ms: int | None) -> str:
+    """A time of day, with the date where it is not today's."""
+    if not ms:
+        return "--"
+    when = datetime.fromtimestamp(ms / 1000, UTC)
+    today = datetime.now(UTC).date() == when.date()
+    return f"{when:%H:%M:%S}Z" if today else f"{when:%Y-%m-%d %H:%M:%S}Z"
+
+
+def fact(label: str, value: str, style: str = "") -> list[Piece]:
+    """One line ``label value``; nothing where there is no value."""
+    return [(f"  {fit(label, _LABEL)}", "$text-muted"), (f"{clean(value)}\n", style)] if value else []
+
+
+@dataclass(frozen=True)
+class History:
+    """What Redis says about one task."""
+
+    record: TaskRecord
+    attempts: tuple[Attempt, ...]
+    events: tuple[Event, ...]
+
+
+class ReadingScreen(ConsoleScreen):
+    """A screen of text sections to scroll through."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.READING, Scope.DETAIL)]
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL)
+    SECTIONS: ClassVar[tuple[str, ...]] = ()
+    AUTO_FOCUS = None
+
+    def compose_body(self) -> Iterable[Widget]:
+        yield VerticalScroll(
+            *(Static(id=f"section-{name}", classes="section", markup=False) for name in self.SECTIONS),
+            id="sections",
+            can_focus=False,
+        )
+
+    def show_section(self, name: str, pieces: Sequence[Piece]) -> None:
+        """Put ``pieces`` into a section; an empty one takes no room."""
+        section = self.query_one(f"#section-{name}", Static)
+        content = Content.assemble(*pieces)
+        section.display = bool(pieces)
+        if section.content != content:
+            section.update(content)
+
+    @property
+    def _scroll(self) -> VerticalScroll:
+        return self.query_one("#sections", VerticalScroll)
+
+    def action_line_down(self) -> None:
+        self._scroll.scroll_relative(y=1, animate=False)
+
+    def action_line_up(self) -> None:
+        self._scroll.scroll_relative(y=-1, animate=False)
+
+    def action_to_top(self) -> None:
+        self._scroll.scroll_home(animate=False)
+
+    def action_to_end(self) -> None:
+        self._scroll.scroll_end(animate=False)
+
+    def action_half_screen_down(self) -> None:
+        self._scroll.scroll_relative(y=max(1, self._scroll.size.height // 2), animate=False)
+
+    def action_half_screen_up(self) -> None:
+        self._scroll.scroll_relative(y=-max(1, self._scroll.size.height // 2), animate=False)
+
+    def _section_tops(self) -> list[int]:
+        shown = [widget for widget in self._scroll.children if widget.display]
+        return [round(widget.virtual_region.y) for widget in shown]
+
+    def action_next_section(self) -> None:
+        here = round(self._scroll.scroll_y)
+        below = [top for top in self._section_tops() if top > here]
+        if below and here < self._scroll.max_scroll_y:
+            self._scroll.scroll_to(y=below[0], animate=False)
+        else:
+            self._scroll.scroll_home(animate=False)
+
+    def action_previous_section(self) -> None:
+        here = round(self._scroll.scroll_y)
+        above = [top for top in self._section_tops() if top < here]
+        self._scroll.scroll_to(y=above[-1] if above else self._scroll.max_scroll_y, animate=False)
+
+
+class TaskScreen(ReadingScreen):
+    """One task: what it is, why it is where it is, its attempts and its events."""
+
+    MODE = "tasks"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.TASKS)]
+    SCOPES: ClassVar[tuple[Scope, ...]] = (
+        Scope.EVERYWHERE,
+        Scope.READING,
+        Scope.DETAIL,
+        Scope.TASKS,
+    )
+    SECTIONS = ("head", "why", "life", "attempts", "task", "events")
+
+    def __init__(self, desk: Desk, task_id: str) -> None:
+        super().__init__(desk)
+        self.task_id = task_id
+        self._history: History | None = None
+        self._trouble_text = ""
+        self._read_revision: int | None = None
+        self._read_at = 0.0
+
+    @property
+    def crumb(self) -> str:
+        return self.task_id
+
+    @property
+    def row(self) -> TaskRow | None:
+        """The task as the store knows it, or as its record was read last."""
+        known = self.desk.store.tasks.rows.get(self.task_id)
+        if known is None and self._history is not None:
+            return task_row(self._history.record)
+        return known
+
+    def on_unmount(self) -> None:
+        if self.desk.open_task == self.task_id:
+            self.desk.open_task = ""
+
+    def show_task(self, task_id: str) -> None:
+        """Show another task in this screen's place."""
+        self.task_id = task_id
+        self._history, self._trouble_text, self._read_revision = None, "", None
+        self._scroll.scroll_home(animate=False)
+        self.refreshed()
+
+    # ------------------------------------------------------------ reading
+
+    def refreshed(self) -> None:
+        super().refreshed()
+        self.desk.open_task = self.task_id
+        row = self.desk.store.tasks.rows.get(self.task_id)
+        revision = row.revision if row is not None else -1
+        if revision != self._read_revision and time.monotonic() - self._read_at > _AGAIN_S:
+            self._read_revision, self._read_at = revision, time.monotonic()
+            self._read()
+        self._show_sections()
+
+    @work(exclusive=True, group="history")
+    async def _read(self) -> None:
+        task_id = self.task_id
+        try:
+            record = await self.desk.reader.task(task_id)
+            attempts = await self.desk.reader.attempts(task_id)
+            events = await self.desk.reader.task_events(record, limit=200)
+        except TaskNotFound as gone:
+            self._trouble_text = str(gone)
+        except (LcqError, OSError, TimeoutError) as error:
+            self._trouble_text = f"its history cannot be read now: {trouble_of(error)}"
+            self._read_revision = None
+        else:
+            self._history = History(record, tuple(attempts), tuple(events))
+            self._trouble_text = ""
+        if task_id == self.task_id:
+            self._show_sections()
+
+    # ------------------------------------------------------------ sections
+
+    def _show_sections(self) -> None:
+        row = self.row
+        if row is None:
+            text = self._trouble_text or "reading …"
+            self.show_section("head", [(f" {clean(text)}", "bold")])
+            return
+        self.show_section("head", self._head(row))
+        self.show_section("why", self._why(row))
+        history = self._history
+        if history is None:
+            return
+        self.show_section("life", self._life(history))
+        self.show_section("attempts", self._attempts(history))
+        self.show_section("task", self._task(history.record))
+        self.show_section("events", self._events(history))
+
+    def _head(self, row: TaskRow) -> list[Piece]:
+        word, tone = state_cell(row.status)
+        now = self.desk.link.now_ms
+        pieces: list[Piece] = [(f" {word}", TONE_STYLE[tone]), (f"  {short_name(row)}\n", "bold")]
+        if row.status is TaskStatus.PROCESSING:
+            pieces += fact("progress", f"{int(row.progress * 100)}%  {row.stage}", TONE_STYLE["run"])
+        tries = f"{row.attempt} of {row.max_attempts or '?'}"
+        place = row.queue + (f", pinned to {row.pinned}" if row.pinned else "")
+        pieces += fact("queue", f"{place}   priority {row.priority}   try {tries}")
+        pieces += fact("model", f"{row.model}   user {row.user}" + (f"   job {row.job}" if row.job else ""))
+        where = row.node + (f", {row.device}" if row.device else "")
+        pieces += fact("node", where)
+        sent = f"{stamp(row.submitted_ms)}, {span(now - row.submitted_ms)} ago"
+        if row.started_ms:
+            sent += f"   started {stamp(row.started_ms)}"
+        if row.finished_ms:
+            sent += f"   ended {stamp(row.finished_ms)}"
+        pieces += fact("submitted", sent)
+        if row.due_ms and row.status is TaskStatus.PENDING:
+            pieces += fact("due", f"{stamp(row.due_ms)}, in {span(row.due_ms - now)}")
+        return pieces
+
+    def _why(self, row: TaskRow) -> list[Piece]:
+        text, tone = last_word(row, self.desk.link.now_ms)
+        pieces: list[Piece] = []
+        failure = self._history.record.failure if self._history is not None else None
+        if row.status is TaskStatus.FAILED and failure is not None:
+            pieces.append((f" Error: {failure.error_class}, {failure.code}\n", TONE_STYLE["bad"]))
+            pieces += [(f"  {line}\n", "") for line in clean_block(failure.message).splitlines()]
+        elif text:
+            pieces += [(" Why it is here\n", "bold $text-primary"), (f"  {text}\n", TONE_STYLE[tone])]
+        if row.why and row.why not in text:
+            pieces.append((f"  {row.why}\n", ""))
+        if self._trouble_text:
+            pieces.append((f"  {clean(self._trouble_text)}\n", TONE_STYLE["warn"]))
+        return pieces
+
+    def _life(self, history: History) -> list[Piece]:
+        """The attempts along the task's life: dots for waiting, equals signs for work."""
+        begin = history.record.submitted_ms
+        end = max([self.desk.link.now_ms if not history.record.status.is_terminal else begin + 1]
+                  + [attempt.ended_ms or begin for attempt in history.attempts]
+                  + [history.record.finished_ms or begin])  # fmt: skip
+        if not history.attempts or end <= begin:
+            return []
+        room = max(10, self.size.width - 44)
+        scale = room / (end - begin)
+        took = long_span(end - begin)
+        pieces: list[Piece] = [(f" Life of the task: {took}\n", "bold $text-primary")]
+        waited = begin
+        for attempt in history.attempts:
+            ended = attempt.ended_ms or end
+            first, last = int((attempt.started_ms - begin) * scale), int((ended - begin) * scale)
+            dots = max(0, first - int((waited - begin) * scale))
+            mark = {"running": ">", "completed": "#", "failed": "x"}.get(attempt.outcome, "-")
+            bar = " " * max(0, first - dots) + "." * dots + "=" * max(0, last - first - 1) + mark
+            tone = TONE_STYLE[{"#": "good", "x": "bad", ">": "run"}.get(mark, "plain")]
+            pieces += [
+                (f"  {fit(f'#{attempt.number} {clean(attempt.node)}', 22)} ", ""),
+                (f"{fit(bar, room + 1)} ", tone),
+                (f"{long_span(ended - attempt.started_ms)}\n", ""),
+            ]
+            waited = ended
+        return pieces
+
+    @staticmethod
+    def _attempts(history: History) -> list[Piece]:
+        if not history.attempts:
+            return []
+        pieces: list[Piece] = [(f" Attempts ({len(history.attempts)})\n", "bold $text-primary")]
+        for attempt in history.attempts:
+            took = f", took {long_span(attempt.ended_ms - attempt.started_ms)}" if attempt.ended_ms else ""
+            device = f", {attempt.device}" if attempt.device else ""
+            pieces.append((f"  #{attempt.number} {fit(clean(attempt.outcome), 12)}", "bold"))
+            pieces.append((f"{clean(attempt.node + device)}, {stamp(attempt.started_ms)}{took}\n", ""))
+            if attempt.failure is not None:
+                message = clean(f"{attempt.failure.code}: {attempt.failure.message}")
+                pieces.append((f"     {message}\n", TONE_STYLE["bad"]))
+        return pieces
+
+    @staticmethod
+    def _task(record: TaskRecord) -> list[Piece]:
+        task, result = record.task, record.result
+        pieces: list[Piece] = [(" Files and settings\n", "bold $text-primary")]
+        pieces += fact("image", task.image_path)
+        pieces += fact("mask", task.mask_path or "")
+        pieces += fact("output", task.output_path or "")
+        if result is not None:
+            size = f"{result.width}x{result.height}, {result.bytes:,} bytes, {result.seconds:.2f} s of work"
+            pieces += fact("result", result.path, TONE_STYLE["good"])
+            pieces += fact("", f"{size}, mask {result.mask_fraction:.1%}")
+            pieces += fact("notes", "; ".join(result.notes))
+        plain = task.model_dump(mode="json")
+        for name in ("config", "metadata"):
+            if plain[name]:
+                pieces += fact(name, json.dumps(plain[name], ensure_ascii=False))
+        pieces += fact("limits", f"{counted(task.max_retries, 'more try')}, time-out {task.timeout_s:g} s")
+        return pieces
+
+    @staticmethod
+    def _events(history: History) -> list[Piece]:
+        if not history.events:
+            return []
+        pieces: list[Piece] = [(f" Events ({len(history.events)})\n", "bold $text-primary")]
+        for event in history.events:
+            fields = event.fields
+            said = [fields.get("status", ""), fields.get("node", ""), fields.get("queue", "")]
+            more = fields.get("message") or fields.get("why", "")
+            pieces.append((f"  {stamp(event.at_ms)}  {fit(clean(event.move), 17)}", "bold"))
+            pieces.append((f"{clean('  '.join(filter(None, said)))}", ""))
+            pieces.append((f"  {clean(more)}\n" if more else "\n", "$text-muted"))
+        return pieces
+
+    # ------------------------------------------------------------ commands
+
+    def _step(self, steps: int) -> None:
+        view = self.desk.tasks
+        here = view.index_of(self.task_id)
+        there = view.row_at(here + steps) if here is not None else None
+        if there is None:
+            self.post_message(Said("there is no other task in that direction"))
+        else:
+            view.move(steps)
+            self.show_task(there.id)
+
+    def action_next_row(self) -> None:
+        self._step(1)
+
+    def action_previous_row(self) -> None:
+        self._step(-1)
+
+    def action_copy_shown_id(self) -> None:
+        self.app.copy_to_clipboard(self.task_id)
+        self.post_message(Said(f"sent {self.task_id} to the terminal's clipboard (inside tmux: set-clipboard on)"))
+
+    def _rows(self) -> list[TaskRow]:
+        row = self.row
+        return [row] if row is not None else []
+
+    def _wish(self, act: Act) -> None:
+        if act.ids:
+            self.post_message(ActWished(act))
+        else:
+            self.post_message(Said("nothing to do: it is so already"))
+
+    def action_submit(self) -> None:
+        self.post_message(TasksScreen.SubmitWished())
+
+    def action_retry(self) -> None:
+        self._wish(acts.retry(self._rows()))
+
+    def action_cancel(self) -> None:
+        self._wish(acts.cancel(self._rows()))
+
+    def action_raise_priority(self) -> None:
+        self._wish(acts.change_priority(self._rows(), 1))
+
+    def action_lower_priority(self) -> None:
+        self._wish(acts.change_priority(self._rows(), -1))
+
+    def action_move(self) -> None:
+        if self._rows():
+            self.post_message(TasksScreen.MoveWished(self._rows(), asks=False))
+
+
+class DescriptionScreen(ReadingScreen):
+    """All about one queue or node, kept up to date."""
+
+    SECTIONS = ("head", "more")
+
+    def __init__(self, desk: Desk, mode: str, row_id: str) -> None:
+        super().__init__(desk)
+        self.MODE = mode
+        self.row_id = row_id
+
+    @property
+    def crumb(self) -> str:
+        return self.row_id
+
+    def refreshed(self) -> None:
+        super().refreshed()
+        node = self.desk.store.nodes.rows.get(self.row_id) if self.MODE == "nodes" else None
+        queue = self.desk.store.queues.rows.get(self.row_id) if self.MODE == "queues" else None
+        if node is not None:
+            self._show_node(node)
+        elif queue is not None:
+            self._show_queue(queue)
+        else:
+            self.show_section("head", [(f" {self.row_id} is gone: the cluster has forgotten it", "bold")])
+            self.show_section("more", [])
+
+    def _show_node(self, row: NodeRow) -> None:
+        now = self.desk.link.now_ms
+        word, _ = node_state_cell(row.status)
+        pieces: list[Piece] = [(f" {word}", TONE_STYLE[NODE_LOOK[row.status][1]]), (f"  {row.id}\n", "bold")]
+        pieces += fact("why", row.why, TONE_STYLE["warn"])
+        pieces += fact("host", f"{row.host}   lcq {row.software}" if row.software else row.host)
+        pieces += fact("seen", f"{span(now - row.seen_ms)} ago, registered {stamp(row.registered_ms)}")
+        pieces += fact("slots", f"{row.running} of {row.slots} busy")
+        pieces += fact("work", f"{row.completed:,} completed, {row.failed:,} failed")
+        self.show_section("head", pieces)
+        more: list[Piece] = [(" What it can do\n", "bold $text-primary")]
+        for device in row.devices:
+            more += fact("device", device)
+        more += fact("queues", ", ".join(row.queues) or "none")
+        more += fact("models", ", ".join(row.models) or "none")
+        if row.load:
+            more.append((" What it tells\n", "bold $text-primary"))
+            for name, value in row.load:
+                more += fact(name, value)
+        self.show_section("more", more)
+
+    def _show_queue(self, row: QueueRow) -> None:
+        now = self.desk.link.now_ms
+        state: Piece = ("| PAUSED", TONE_STYLE["warn"]) if row.paused else ("> OPEN", TONE_STYLE["good"])
+        pieces: list[Piece] = [(" ", ""), state, (f"  {row.id}\n", "bold")]
+        if row.paused:
+            since = f"{stamp(row.paused_ms)} by {row.paused_by or 'somebody'}"
+            pieces += fact("paused", f"{since}: {row.reason or 'no reason given'}", TONE_STYLE["warn"])
+        pieces += fact("devices", row.kind + (f" with at least {row.needs}" if row.needs else ""))
+        pieces += fact("served by", ", ".join(row.nodes) or "nobody: its tasks wait")
+        if row.oldest_ms is not None:
+            pieces += fact("oldest", f"waits for {long_span(now - row.oldest_ms)}")
+        self.show_section("head", pieces)
+        more: list[Piece] = [(" Its tasks\n", "bold $text-primary")]
+        for status in TaskStatus:
+            more += fact(status, f"{row.count(status):,}")
+        self.show_section("more", more)
+
+    def action_next_row(self) -> None:
+        self._step(1)
+
+    def action_previous_row(self) -> None:
+        self._step(-1)
+
+    def _step(self, steps: int) -> None:
+        view = self.desk.nodes if self.MODE == "nodes" else self.desk.queues
+        here = view.index_of(self.row_id)
+        there = view.row_at(here + steps) if here is not None else None
+        if there is None:
+            self.post_message(Said("there is no other in that direction"))
+        else:
+            view.move(steps)
+            self.row_id = there.id
+            self.refreshed()
+
+    def action_copy_shown_id(self) -> None:
+        self.app.copy_to_clipboard(self.row_id)
+        self.post_message(Said(f"sent {self.row_id} to the terminal's clipboard (inside tmux: set-clipboard on)"))

@@ -1,0 +1,170 @@
+"""The questions: yes or no, why, where to. Each shows on what the act will fall, and starts at the safe answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+from textual.widgets import Button, Input, OptionList, Static
+from textual.widgets.option_list import Option
+
+from tui.commands import PALETTE_KEY, Scope, bindings_of, commands_of, show_key
+from tui.screens.listing import CleanInput
+from tui.text import cells, clean, fit
+
+MAX_REASON = 500
+
+
+class Question(ModalScreen[str | None]):
+    """Asks before something is done. Answers None for no, else the reason typed ("" if none was asked for).
+
+    The focus is on No; ``y`` goes. Where a reason is asked, Enter in it goes on: to the act if ``light``,
+    to No otherwise, so that a pasted line can never start what costs work.
+    """
+
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.DIALOG,)
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.DIALOG)]
+    AUTO_FOCUS = None
+
+    def __init__(
+        self, title: str, lines: Sequence[str], go: str, *, reason: str = "", light: bool = False
+    ) -> None:
+        super().__init__()
+        self._title, self._lines, self._go = title, lines, go
+        self._reason, self._light = reason, light
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog"):
+            yield Static(Content(clean(self._title)), classes="dialog-title")
+            with VerticalScroll(classes="dialog-text", can_focus=False):
+                yield Static(Content("\n".join(clean(line) for line in self._lines)))
+            if self._reason:
+                yield CleanInput(placeholder=self._reason, max_length=MAX_REASON, id="reason", compact=True)
+            with Horizontal(classes="dialog-buttons"):
+                yield Button(Content("No (n)"), id="no", compact=True)
+                yield Button(Content(f"{self._go} (y)"), id="yes", compact=True, variant="warning")
+
+    def on_mount(self) -> None:
+        self.query_one("#reason" if self._reason else "#no").focus()
+
+    def action_agree(self) -> None:
+        self.dismiss(self.query_one("#reason", Input).value.strip() if self._reason else "")
+
+    def action_refuse(self) -> None:
+        self.dismiss(None)
+
+    @on(Button.Pressed, "#yes")
+    def _yes(self) -> None:
+        self.action_agree()
+
+    @on(Button.Pressed, "#no")
+    def _no(self) -> None:
+        self.action_refuse()
+
+    @on(Input.Submitted, "#reason")
+    def _reason_given(self) -> None:
+        if self._light:
+            self.action_agree()
+        else:
+            self.query_one("#no").focus()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One thing to choose: its value, its name, and what speaks for or against it."""
+
+    value: tuple[str, str]
+    name: str
+    note: str = ""
+
+
+class Chooser(ModalScreen["tuple[str, str] | None"]):
+    """A list to choose from; answers the choice's value, or None."""
+
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.PANEL,)
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.PANEL)]
+    AUTO_FOCUS = "OptionList"
+
+    def __init__(self, title: str, choices: Sequence[Choice]) -> None:
+        super().__init__()
+        self._title, self._choices = title, choices
+
+    def compose(self) -> ComposeResult:
+        wide = max((cells(choice.name) for choice in self._choices), default=0)
+        with Vertical(classes="dialog"):
+            yield Static(Content(clean(self._title)), classes="dialog-title")
+            yield OptionList(
+                *(
+                    Option(Content(f"{fit(clean(choice.name), wide)}  {clean(choice.note)}"))
+                    for choice in self._choices
+                ),
+                compact=True,
+            )
+            yield Static(Content("enter chooses, esc leaves it as it is"), classes="dialog-hint")
+
+    @on(OptionList.OptionSelected)
+    def _chosen(self, chosen: OptionList.OptionSelected) -> None:
+        self.dismiss(self._choices[chosen.option_index].value)
+
+    def action_shut(self) -> None:
+        self.dismiss(None)
+
+
+class Help(ModalScreen[None]):
+    """All keys of a screen, from the one table of commands."""
+
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.PANEL, Scope.READING)
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.PANEL, Scope.READING)]
+    AUTO_FOCUS = None
+
+    def __init__(self, scopes: Sequence[Scope]) -> None:
+        super().__init__()
+        self._scopes = scopes
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog wide"):
+            yield Static(Content("Keys of this screen"), classes="dialog-title")
+            with VerticalScroll(id="help-text", can_focus=False):
+                yield Static(self._text())
+            yield Static(Content("j k scroll, esc closes"), classes="dialog-hint")
+
+    def _text(self) -> Content:
+        parts: list[tuple[str, str]] = []
+        for scope in reversed(self._scopes):  # what is special here comes first
+            parts.append((f"{scope.value}\n", "bold $text-primary"))
+            for command in commands_of(scope):
+                keys = " ".join(show_key(key) for key in command.keys)
+                parts.append((f"  {fit(keys, 12)}", "bold"))
+                parts.append((f"{command.title}\n", ""))
+            parts.append(("\n", ""))
+        parts.append((f"  {fit(show_key(PALETTE_KEY), 12)}", "bold"))
+        parts.append(("All commands by name, and the themes\n", ""))
+        return Content.assemble(*parts)
+
+    def action_shut(self) -> None:
+        self.dismiss(None)
+
+    def action_line_down(self) -> None:
+        self.query_one("#help-text").scroll_relative(y=1, animate=False)
+
+    def action_line_up(self) -> None:
+        self.query_one("#help-text").scroll_relative(y=-1, animate=False)
+
+    def action_to_top(self) -> None:
+        self.query_one("#help-text").scroll_home(animate=False)
+
+    def action_to_end(self) -> None:
+        self.query_one("#help-text").scroll_end(animate=False)
+
+    def action_half_screen_down(self) -> None:
+        self.query_one("#help-text").scroll_relative(y=8, animate=False)
+
+    def action_half_screen_up(self) -> None:
+        self.query_one("#help-text").scroll_relative(y=-8, animate=False)

@@ -1,0 +1,95 @@
+"""The nodes: who works, who is silent, who was sent home and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import on
+from textual.binding import BindingType
+from textual.message import Message
+
+from lcq.models import NodeStatus
+from tui import acts
+from tui.columns import NODE_COLUMNS, NODE_LOOK
+from tui.commands import Scope, bindings_of
+from tui.desk import Desk
+from tui.screens.base import ActWished, Said
+from tui.screens.listing import ListScreen
+from tui.screens.tasks import TONE_STYLE
+from tui.store import NodeRow
+from tui.widgets.frame import Part
+from tui.widgets.table import LineTable
+
+
+class NodesScreen(ListScreen[NodeRow]):
+    """Every node that is not forgotten."""
+
+    MODE = "nodes"
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.TABLE, Scope.NODES)
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.NODES)]
+
+    @dataclass
+    class DrainWished(Message):
+        """The operator wants this node to finish its work and take no more; it will be asked."""
+
+        row: NodeRow
+
+    @dataclass
+    class DescriptionWished(Message):
+        """The operator wants to know all about this node."""
+
+        row: NodeRow
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk, desk.nodes, NODE_COLUMNS)
+
+    def counts(self) -> Sequence[Part]:
+        rows = list(self.desk.store.nodes.rows.values())
+        by_status = Counter(row.status for row in rows)
+        live = [row for row in rows if row.status is not NodeStatus.OFFLINE]
+        parts = [Part(f" slots {sum(row.running for row in live)}/{sum(row.slots for row in live)} busy")]
+        for status in NodeStatus:
+            if by_status[status]:
+                parts.append(Part(f"   {by_status[status]} {status}", TONE_STYLE[NODE_LOOK[status][1]]))
+        return parts
+
+    def nothing(self) -> str:
+        return "no node yet: start one with lcq-agent, or lcq up"
+
+    def about(self, row: NodeRow) -> Sequence[Part]:
+        where = f" on {row.host}" if row.host and row.host != row.id else ""
+        return (
+            Part(f" {row.id}", "bold $text-primary"),
+            Part(f"{where}   {'; '.join(row.devices)}   models {', '.join(row.models) or 'none'}"),
+            Part(f"   {row.why}" if row.why else "", "$text-warning"),
+        )
+
+    @on(LineTable.Opened)
+    def _open(self, wish: LineTable.Opened) -> None:
+        self.post_message(self.ModeWished("tasks", f"node:{wish.row_id}"))
+
+    @on(LineTable.Described)
+    def _describe(self, wish: LineTable.Described) -> None:
+        row = self.view.row(wish.row_id)
+        if row is not None:
+            self.post_message(self.DescriptionWished(row))
+
+    def _one(self) -> NodeRow | None:
+        rows = self.view.targets()
+        if len(rows) > 1:
+            self.post_message(Said("one node at a time: esc clears the marks", good=False))
+            return None
+        return rows[0] if rows else None
+
+    def action_drain(self) -> None:
+        row = self._one()
+        if row is not None:
+            self.post_message(self.DrainWished(row))
+
+    def action_activate(self) -> None:
+        row = self._one()
+        if row is not None:
+            self.post_message(ActWished(acts.activate(row.id)))

@@ -1,0 +1,87 @@
+"""The queues: how deep, how old, paused by whom, served by what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import on
+from textual.binding import BindingType
+from textual.message import Message
+
+from lcq.models import TaskStatus
+from tui import acts
+from tui.columns import QUEUE_COLUMNS
+from tui.commands import Scope, bindings_of
+from tui.desk import Desk
+from tui.screens.base import ActWished, Said
+from tui.screens.listing import ListScreen
+from tui.store import QueueRow
+from tui.text import counted
+from tui.widgets.frame import Part
+from tui.widgets.table import LineTable
+
+
+class QueuesScreen(ListScreen[QueueRow]):
+    """Every configured queue, in the configuration's order."""
+
+    MODE = "queues"
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.TABLE, Scope.QUEUES)
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.QUEUES)]
+
+    @dataclass
+    class PauseWished(Message):
+        """The operator wants to pause this queue and will be asked why."""
+
+        row: QueueRow
+
+    @dataclass
+    class DescriptionWished(Message):
+        """The operator wants to know all about this queue."""
+
+        row: QueueRow
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk, desk.queues, QUEUE_COLUMNS)
+
+    def counts(self) -> Sequence[Part]:
+        rows = self.desk.store.queues.rows.values()
+        waiting = sum(row.count(TaskStatus.QUEUED) for row in rows)
+        running = sum(row.count(TaskStatus.PROCESSING) for row in rows)
+        paused = sum(row.paused for row in rows)
+        parts = [Part(f" {counted(len(rows), 'queue')}   {waiting:,} queued   {running:,} processing")]
+        if paused:
+            parts.append(Part(f"   {paused} paused", "bold $text-warning"))
+        return parts
+
+    def nothing(self) -> str:
+        return "this cluster has no queues"
+
+    def about(self, row: QueueRow) -> Sequence[Part]:
+        needs = f" with {row.needs}" if row.needs else ""
+        state = f"   paused by {row.paused_by}: {row.reason or 'no reason given'}" if row.paused else ""
+        return (
+            Part(f" {row.id}", "bold $text-primary"),
+            Part(f"   {row.kind}{needs}   served by {', '.join(row.nodes) or 'nobody'}"),
+            Part(state, "$text-warning"),
+        )
+
+    @on(LineTable.Opened)
+    def _open(self, wish: LineTable.Opened) -> None:
+        self.post_message(self.ModeWished("tasks", f"queue:{wish.row_id}"))
+
+    @on(LineTable.Described)
+    def _describe(self, wish: LineTable.Described) -> None:
+        row = self.view.row(wish.row_id)
+        if row is not None:
+            self.post_message(self.DescriptionWished(row))
+
+    def action_toggle_pause(self) -> None:
+        rows = self.view.targets()
+        if len(rows) > 1:
+            self.post_message(Said("pause one queue at a time: esc clears the marks", good=False))
+        elif rows and rows[0].paused:
+            self.post_message(ActWished(acts.resume(rows[0].id)))
+        elif rows:
+            self.post_message(self.PauseWished(rows[0]))

@@ -1,0 +1,146 @@
+"""The tasks: all of them, live, with what an operator may do to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import on
+from textual.binding import BindingType
+from textual.message import Message
+
+from lcq.models import TaskStatus
+from tui import acts
+from tui.acts import Act
+from tui.columns import TASK_COLUMNS, TASK_LOOK, last_word
+from tui.commands import Scope, bindings_of
+from tui.desk import Desk
+from tui.screens.base import ActWished, Said
+from tui.screens.listing import ListScreen
+from tui.store import TaskRow
+from tui.text import basename, cells, compact, cut, cut_left
+from tui.widgets.frame import Part, width_of
+from tui.widgets.table import LineTable
+
+TONE_STYLE = {
+    "plain": "$foreground",
+    "dim": "$text-muted",
+    "good": "$text-success",
+    "bad": "bold $text-error",
+    "warn": "$text-warning",
+    "run": "bold $text-accent",
+    "strong": "bold",
+}
+
+
+class TasksScreen(ListScreen[TaskRow]):
+    """Every task in the window, newest first."""
+
+    MODE = "tasks"
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.TABLE, Scope.TASKS)
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.TASKS)]
+
+    @dataclass
+    class DetailsWished(Message):
+        """The operator wants to see all about this task."""
+
+        task_id: str
+
+    class SubmitWished(Message):
+        """The operator wants the form for a new task."""
+
+    @dataclass
+    class MoveWished(Message):
+        """The operator wants to choose where these tasks shall go."""
+
+        rows: Sequence[TaskRow]
+        asks: bool
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk, desk.tasks, TASK_COLUMNS)
+
+    # ------------------------------------------------------------ what is shown
+
+    def counts(self) -> Sequence[Part]:
+        """Chips, as long as the room allows: words with numbers, short numbers, short words."""
+        counts = self.desk.store.counts
+        for whole_numbers, letters in ((True, 12), (False, 12), (False, 4), (False, 0)):
+            parts = [self._chip("all", sum(counts.values()), "", "plain", whole_numbers, letters)]
+            parts += [
+                self._chip(status, count, f"state:{status}", TASK_LOOK[status][1], whole_numbers, letters)
+                for status, count in counts.items()
+            ]
+            if width_of(parts) <= self.size.width:
+                break
+        return parts
+
+    def _chip(
+        self, word: str, count: int, filter_text: str, tone: str, whole_numbers: bool, letters: int
+    ) -> Part:
+        number = f"{count:,}" if whole_numbers else compact(count)
+        name = word[:letters] or (TASK_LOOK[TaskStatus(word)][0] if filter_text else "all")
+        chosen = self.view.filter.text == filter_text
+        text = f"[{name} {number}]" if chosen else f" {name} {number} "
+        return Part(text, TONE_STYLE[tone if count else "dim"], f"filter_by('{filter_text}')")
+
+    def action_filter_by(self, text: str) -> None:
+        self.set_filter_text(text)
+
+    def nothing(self) -> str:
+        return "no tasks yet: s submits one"
+
+    def about(self, row: TaskRow) -> Sequence[Part]:
+        word, tone = last_word(row, self.desk.link.now_ms)
+        head = f" {row.id} "
+        facts = f"{row.model}  {row.user}" + (f"  job {row.job}" if row.job else "")
+        if row.pinned:
+            facts += f"  pinned to {row.pinned}"
+        room = max(10, self.size.width - cells(head) - cells(facts) - 6)
+        word = cut(word, room * 2 // 3)
+        path = cut_left(row.image, max(8, room - cells(word)))
+        return (
+            Part(head, "bold $text-primary"), Part(f"{path}  ", "$foreground"), Part(f"{facts}  ", "$text-muted"),
+            Part(word, TONE_STYLE[tone]),
+        )  # fmt: skip
+
+    # ------------------------------------------------------------ commands
+
+    @on(LineTable.Opened)
+    @on(LineTable.Described)
+    def _open(self, wish: LineTable.Opened | LineTable.Described) -> None:
+        self.post_message(self.DetailsWished(wish.row_id))
+
+    def _wish(self, act: Act) -> None:
+        """Send the act up. Where the operator cannot be sure of what it falls on, it asks."""
+        if act.ids:
+            unsure = self.view.follow or self.view.hidden_marks > 0
+            self.post_message(ActWished(act.made_to_ask() if unsure else act))
+        else:
+            self.post_message(Said("nothing to do: no task is under the cursor, or it is so already"))
+
+    def action_submit(self) -> None:
+        self.post_message(self.SubmitWished())
+
+    def action_retry(self) -> None:
+        self._wish(acts.retry(self.view.targets()))
+
+    def action_cancel(self) -> None:
+        self._wish(acts.cancel(self.view.targets()))
+
+    def action_raise_priority(self) -> None:
+        self._wish(acts.change_priority(self.view.targets(), 1))
+
+    def action_lower_priority(self) -> None:
+        self._wish(acts.change_priority(self.view.targets(), -1))
+
+    def action_move(self) -> None:
+        rows = self.view.targets()
+        if rows:
+            unsure = self.view.follow or self.view.hidden_marks > 0
+            self.post_message(self.MoveWished(rows, asks=unsure))
+
+
+def short_name(row: TaskRow) -> str:
+    """The task as it is called in a title."""
+    return f"{row.id} {basename(row.image)}"

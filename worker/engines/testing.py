@@ -1,0 +1,96 @@
+"""The drill engine, for fire drills of a cluster: tasks that need no picture and fail as they are told to.
+
+It is offered only where ``LCQ_DRILLS=1`` is set. ``config.failures`` says how many first attempts of a task
+misbehave (default: all), so that a retry can be seen to succeed.
+
+    drill-noop        ends at once
+    drill-sleep       takes ``config.seconds`` (default 1), reporting progress ten times a second
+    drill-crash       kills its own process with SIGKILL
+    drill-hang        stays for ever and reports nothing
+    drill-transient   fails as the network would
+    drill-memory      takes ``config.mib`` MiB of memory (default 256), touches all of it, and frees it
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lcq.models import DeviceKind, ErrorClass
+from worker.engines.base import EngineError, Picture, Progress
+from worker.engines.registry import DRILL_MODELS
+from worker.engines.work import failed
+
+_TICK_S = 0.1
+_BLOCK_MIB = 16
+
+
+class DrillEngine:
+    """See the module's text for its models. ``drill`` is what runs; ``run`` gives a picture back as it is."""
+
+    name = "drill"
+
+    def models(self) -> Mapping[str, tuple[DeviceKind, ...]]:
+        return DRILL_MODELS
+
+    def load(self, model: str, device: str) -> None:
+        """Nothing to load."""
+
+    def run(self, picture: Picture, model: str, config: Mapping[str, Any], progress: Progress) -> NDArray[Any]:
+        self.drill(model, config, attempt=1, progress=progress)
+        return picture.pixels
+
+    def unload(self) -> None:
+        """Nothing is kept."""
+
+    def drill(self, model: str, config: Mapping[str, Any], *, attempt: int, progress: Progress) -> None:
+        """Do what ``model`` is for.
+
+        Raises:
+            AttemptFailed: drill-transient, by its nature.
+            EngineError: a key of the configuration is wrong.
+            MemoryError: drill-memory found less than it was told to take.
+        """
+        misbehaves = attempt <= _number(config, "failures", math.inf, most=math.inf)
+        match model:
+            case "drill-sleep":
+                _sleep(_number(config, "seconds", 1.0, most=86_400), progress)
+            case "drill-crash" if misbehaves:
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "drill-hang" if misbehaves:
+                threading.Event().wait()
+            case "drill-transient" if misbehaves:
+                raise failed(
+                    ErrorClass.TRANSIENT, "drill_transient", f"drill: attempt {attempt} fails as it was told to"
+                )
+            case "drill-memory" if misbehaves:
+                _take_memory(_number(config, "mib", 256.0, most=1_000_000), progress)
+
+
+def _number(config: Mapping[str, Any], key: str, default: float, *, most: float) -> float:
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+        raise EngineError("config_invalid", f"config.{key} must be a number from 0 to {most:g}, found {value!r:.80}")
+    return float(value)
+
+
+def _sleep(seconds: float, progress: Progress) -> None:
+    began = time.monotonic()
+    while (passed := time.monotonic() - began) < seconds:
+        progress(passed / seconds, "sleep")
+        time.sleep(min(_TICK_S, seconds - passed))
+
+
+def _take_memory(mib: float, progress: Progress) -> None:
+    blocks = []
+    for taken in range(0, math.ceil(mib), _BLOCK_MIB):
+        progress(taken / mib, "memory")
+        blocks.append(np.ones(min(_BLOCK_MIB, math.ceil(mib) - taken) << 20, dtype=np.uint8))
