@@ -17,8 +17,8 @@ from lcq.wire import Refusal
 
 app = typer.Typer()
 
-NodeNames = Annotated[list[str], typer.Argument(metavar="NODE...", help="Names, as 'lcq nodes' shows them.")]
-QueueNames = Annotated[list[str], typer.Argument(metavar="QUEUE...", help="Names, as 'lcq queues' shows them.")]
+NodeNames = Annotated[list[str], typer.Argument(metavar="NODE", help="Names, as 'lcq nodes' shows them.")]
+QueueNames = Annotated[list[str], typer.Argument(metavar="QUEUE", help="Names, as 'lcq queues' shows them.")]
 
 
 @app.command(epilog=examples("lcq nodes", "lcq nodes --json"))

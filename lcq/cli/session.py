@@ -23,8 +23,8 @@ OK, SOME_FAILED, REFUSED, UNREACHABLE, NOT_IN_TIME, INTERRUPTED = 0, 1, 2, 3, 4,
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 _IDS = "Task ids, or any unique beginnings of them."
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help=_IDS)]
-SomeIds = Annotated[list[str] | None, typer.Argument(metavar="[ID...]", help=_IDS)]
+Ids = Annotated[list[str], typer.Argument(metavar="ID", help=_IDS)]
+SomeIds = Annotated[list[str] | None, typer.Argument(metavar="ID", help=_IDS)]
 JobOption = Annotated[str, typer.Option("--job", metavar="NAME", help="All tasks of this job.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit.")]
 

@@ -56,7 +56,7 @@ class Submission:
 )
 def submit(
     context: typer.Context,
-    inputs: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Images, or folders of them.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER", help="Images, or folders of them.")],
     mask: Annotated[
         Path | None,
         typer.Option(

