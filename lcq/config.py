@@ -113,6 +113,8 @@ class AgentConfig(_Section):
     """How long SIGTERM waits for running attempts before it hands them back."""
     no_progress_s: float = Field(default=300.0, gt=0)
     """A runner that reports no progress for so long is ended."""
+    poll_s: float = Field(default=3.0, gt=0, le=3600)
+    """How often an idle agent asks for work although no bell rang (jittered): the floor, not the way."""
 
 
 class LimitsConfig(_Section):

@@ -63,10 +63,8 @@ async def _events(session: Session, follow: bool, span_s: float | None, typed: s
             while _order(after) < _order(newest):
                 page = await client.ask(Events(after=after))
                 after = page.last_id
-                if page.gap:
-                    output.talk("older events are no longer kept")
                 _show(page.events, task_id, output)
-                if not page.events and not page.gap:
+                if not page.events:
                     break
         if follow:
             async for event in client.events(after):
