@@ -81,7 +81,7 @@ P = ParamSpec("P")
 
 _NOBODY_S = (0.01, 0.2)  # first and longest pause between tries while there is no connection
 _SILENT_S = (0.5, 4.0)  # first and longest pause before a request that got no answer is sent again
-_LONG_POLL_MS = 10_000  # how long a scheduler may hold a question for events
+_LONG_POLL_MS = 2000  # how long a question for events is held; and how late a restarted scheduler is noticed
 _FLOOR_S = 20.0  # while waiting for tasks: look at them at least so often, whatever the events say
 _ADDRESS = re.compile(r"^(?:tcp://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?$")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})

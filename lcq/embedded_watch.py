@@ -90,10 +90,7 @@ def log_tail(path: Path, lines: int = 8) -> str:
 
 def _quoted(value: str | Path) -> bytes:
     """``value`` as a server's configuration file understands it, whatever bytes a path is made of."""
-    plain = (
-        chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\x{byte:02x}"
-        for byte in os.fsencode(value)
-    )
+    plain = (chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\x{byte:02x}" for byte in os.fsencode(value))
     return b'"' + "".join(plain).encode() + b'"'
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,9 +68,7 @@ class BadImage(InvalidInput):
 
 def shown(path: str | Path, *, longest: int = 300) -> str:
     """``path`` as one printable line: control and escape characters spelled out, a long one cut in front."""
-    text = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in str(path)
-    )
+    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in str(path))
     return text if len(text) <= longest else "…" + text[-longest + 1 :]
 
 
@@ -147,6 +145,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SWAPPING_TURNS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 _DNG_VERSION = 50706
 _NEW_SUBFILE_TYPE = 254
 
@@ -227,16 +226,18 @@ def _read_file(path: str, limits: LimitsConfig) -> bytes:
                 hint="name a file",
             ) from error
         raise
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if stat.S_ISDIR(status.st_mode):
-            raise BadImage(
-                ImageProblem.IMAGE_IS_DIRECTORY, f"{name}: is a folder, not a picture", hint="name one file"
-            )
+            raise BadImage(ImageProblem.IMAGE_IS_DIRECTORY, f"{name}: is a folder, not a picture", hint="name one file")
         if not stat.S_ISREG(status.st_mode):
             raise BadImage(
                 ImageProblem.IMAGE_UNSUPPORTED, f"{name}: is a device or pipe, not a file", hint="name a file"
             )
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with os.fdopen(descriptor, "rb") as file:
         # One byte more than allowed: the size may lie, or the file may still grow.
         data = file.read(limits.image_bytes + 1) if status.st_size <= limits.image_bytes else b""
         if status.st_size > limits.image_bytes or len(data) > limits.image_bytes:
@@ -339,37 +340,32 @@ def _check_depth(image: ImageFile.ImageFile, data: bytes, name: str) -> None:
         is_plain_16 = bits == (16,) and tags.get(ExifTags.Base.PhotometricInterpretation) == 1
         if image.mode.startswith("I;16"):
             if not is_plain_16:
-                raise _refused(
-                    name, f"{bits[0]}-bit or inverted grey is not supported", "save it as 16-bit grey"
-                )
+                raise _refused(name, f"{bits[0]}-bit or inverted grey is not supported", "save it as 16-bit grey")
         elif max(bits) > 8 and image.mode not in ("I", "F"):
             raise _refused(name, deep, "convert it to 8 bits a channel first")
     if image.mode not in _KNOWN_MODES:
-        raise _refused(
-            name, f"pixels of kind {image.mode!r} are not supported", "convert it to 8-bit RGB first"
-        )
+        raise _refused(name, f"pixels of kind {image.mode!r} are not supported", "convert it to 8-bit RGB first")
 
 
 _DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
 _KNOWN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBX", "RGBA", *_DEEP_GREY})
 
 
-def _upright(image: Image.Image) -> tuple[Image.Image, bool]:
-    """The image turned as its EXIF says, and whether width and height changed places."""
+class _Decoded(NamedTuple):
+    file: ImageFile.ImageFile  # with its format, info and EXIF
+    upright: Image.Image  # its picture, turned
+    swaps: bool  # whether width and height changed places
+    data: bytes
+
+
+def _turn_of(image: ImageFile.ImageFile) -> Image.Transpose | None:
     try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except _DAMAGE:  # a broken EXIF block turns nothing; _kept_exif says that it is left out
-        return image, False
-    if turn is None:
-        return image, False
-    swaps = turn in (
-        Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270,
-        Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
-    )  # fmt: skip
-    return image.transpose(turn), swaps
+        return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except _DAMAGE:  # a broken EXIF block turns nothing; load_image says that it is left out
+        return None
 
 
-def _decoded(path: str, limits: LimitsConfig, *, as_mask: bool) -> tuple[ImageFile.ImageFile, bytes]:
+def _decoded(path: str, limits: LimitsConfig, *, as_mask: bool) -> _Decoded:
     name = shown(path)
     data = _read_file(path, limits)
     try:
@@ -378,15 +374,16 @@ def _decoded(path: str, limits: LimitsConfig, *, as_mask: bool) -> tuple[ImageFi
             _check_header(image, name, limits)
             if not as_mask:
                 _check_depth(image, data, name)
+            turn = _turn_of(image)
             image.load()
+            # Pillow's TIFF reader turns by itself
+            upright = image if turn is None or image.format == "TIFF" else image.transpose(turn)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         claim = re.search(r"\((\d+) pixels\)", str(error))
         raise _too_large(name, f"{int(claim[1]):,} pixels" if claim else "too many pixels", limits) from error
-    except MemoryError:
-        raise
     except _DAMAGE as error:
         raise _undecodable(name, data, error) from error
-    return image, data
+    return _Decoded(image, upright, turn in _SWAPPING_TURNS, data)
 
 
 def _arrays(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
@@ -415,9 +412,7 @@ def _kept_exif(image: Image.Image, *, upright_size: tuple[int, int]) -> bytes | 
             kept[tag] = found[tag]
     for group in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
         directory = {tag: value for tag, value in found.get_ifd(group).items() if tag != ExifTags.IFD.Interop}
-        for tag, side in zip(
-            (ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight), upright_size, strict=True
-        ):
+        for tag, side in zip((ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight), upright_size, strict=True):
             if group == ExifTags.IFD.Exif and tag in directory:
                 directory[tag] = side
         if directory:
@@ -430,7 +425,7 @@ def _kept_dpi(image: Image.Image, *, swaps: bool) -> tuple[float, float] | None:
         across, down = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return None
-    if not all(math.isfinite(value) and 0.5 <= value < 65_535 for value in (across, down)):
+    if not all(math.isfinite(value) and 1 < value < 65_535 for value in (across, down)):
         return None
     return (down, across) if swaps else (across, down)
 
@@ -467,24 +462,23 @@ def load_image(path: str, limits: LimitsConfig) -> LoadedImage:
         OSError: the storage failed while reading.
         MemoryError: the picture is within the limits, but this machine has no room for it.
     """
-    image, data = _decoded(path, limits, as_mask=False)
+    image, upright, swaps, data = _decoded(path, limits, as_mask=False)
     notes: list[str] = []
     encoding = _own_encoding(image, data)
     if image.format == "TIFF":
         samples = int(cast("Any", image).tag_v2.get(ExifTags.Base.SamplesPerPixel, 1))
         if samples > len(image.getbands()):
-            notes.append(
-                f"{samples - len(image.getbands())} extra channel(s) without a meaning were left out"
-            )
+            notes.append(f"{samples - len(image.getbands())} extra channel(s) without a meaning were left out")
     if image.format != "JPEG" and image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         notes.append("only the first frame or page was read")
-    upright, swaps = _upright(image)
     with _pillow_limited(limits.image_pixels):
         pixels, alpha = _arrays(upright)
         try:
             exif = _kept_exif(image, upright_size=upright.size)
+            is_damaged = len(image.info.get("exif", b"")) > len(b"Exif\0\0") and not len(image.getexif())
         except _DAMAGE:
-            exif = None
+            exif, is_damaged = None, True
+        if is_damaged:
             notes.append("its EXIF block is damaged and was left out")
     pixels.flags.writeable = False
     if alpha is not None:
@@ -518,15 +512,12 @@ def load_mask(path: str, image: LoadedImage, limits: LimitsConfig) -> NDArray[np
         OSError: the storage failed while reading.
     """
     try:
-        decoded, _ = _decoded(path, limits, as_mask=True)
+        upright = _decoded(path, limits, as_mask=True).upright
     except BadImage as problem:
         kind = (
-            ImageProblem.MASK_MISSING
-            if problem.problem is ImageProblem.IMAGE_MISSING
-            else ImageProblem.MASK_UNREADABLE
+            ImageProblem.MASK_MISSING if problem.problem is ImageProblem.IMAGE_MISSING else ImageProblem.MASK_UNREADABLE
         )
         raise BadImage(kind, f"mask {problem.message}", hint=problem.hint) from problem
-    upright, _ = _upright(decoded)
     if upright.size != image.size:
         raise BadImage(
             ImageProblem.MASK_SIZE_MISMATCH,
@@ -641,9 +632,7 @@ def plan_output(task: Task, image: LoadedImage) -> Output:
             hint="set config.format to png or tiff",
         )
     quality = task.config.get("quality")
-    if quality is not None and (
-        isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100
-    ):
+    if quality is not None and (isinstance(quality, bool) or not isinstance(quality, int) or not 1 <= quality <= 100):
         raise BadImage(
             ImageProblem.CONFIG_INVALID,
             f"{name}: config.quality must be a whole number from 1 to 100, found {quality!r:.80}",
@@ -688,10 +677,7 @@ def encode(image: LoadedImage, pixels: NDArray[Any], output: Output) -> tuple[by
         BadImage: the encoder refuses the picture.
     """
     notes: list[str] = []
-    if image.alpha is not None:
-        picture = Image.fromarray(np.dstack((pixels, image.alpha)))
-    else:
-        picture = Image.fromarray(pixels)
+    picture = Image.fromarray(pixels if image.alpha is None else np.dstack((pixels, image.alpha)))
     own = image.encoding if image.format == output.format else {}
     options: dict[str, Any] = {}
     icc, exif = image.icc, image.exif
@@ -726,8 +712,6 @@ def encode(image: LoadedImage, pixels: NDArray[Any], output: Output) -> tuple[by
     buffer = io.BytesIO()
     try:
         picture.save(buffer, format=output.format.upper(), **options)
-    except MemoryError:
-        raise
     except _DAMAGE as error:
         raise BadImage(
             ImageProblem.FORMAT_UNSUPPORTED,

@@ -26,9 +26,7 @@ class _OneLine(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's own name
         line = super().formatMessage(record)
-        return "".join(
-            char if char.isprintable() else char.encode("unicode_escape").decode() for char in line
-        )
+        return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
 
 
 def setup_logging(level: LogLevel, *, file: Path | None = None) -> None:

@@ -122,10 +122,23 @@ def _thaw(value: Any) -> Any:
     return value
 
 
-def _only_json(value: Any) -> Any:
+MAX_DEPTH = 32  # of config and metadata: far above any real one, far below where a parser gives up
+
+
+def _no_surrogate(text: str) -> str:
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("must be valid Unicode text (found a lone surrogate)")
+    return text
+
+
+def _only_json(value: Any, depth: int = 0) -> Any:
     """Refuse what JSON cannot carry, so that a task comes back exactly as it was sent."""
-    if value is None or isinstance(value, bool | str):
+    if depth > MAX_DEPTH:
+        raise ValueError(f"must not be nested deeper than {MAX_DEPTH}")
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return _no_surrogate(value)
     if isinstance(value, int):
         if not -(2**63) <= value < 2**64:
             raise ValueError(f"the number {value} does not fit 64 bits")
@@ -138,12 +151,12 @@ def _only_json(value: Any) -> Any:
         for key, inner in value.items():
             if not isinstance(key, str):
                 raise ValueError(f"keys must be text, found {key!r}")
-            _only_json(key)
-            _only_json(inner)
+            _no_surrogate(key)
+            _only_json(inner, depth + 1)
         return value
     if isinstance(value, list | tuple):
         for inner in value:
-            _only_json(inner)
+            _only_json(inner, depth + 1)
         return value
     raise ValueError(f"{type(value).__name__} has no JSON form")
 
@@ -151,14 +164,12 @@ def _only_json(value: Any) -> Any:
 def _no_nul(text: str) -> str:
     if "\x00" in text:
         raise ValueError("must not contain a NUL byte")
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise ValueError("must be valid Unicode text (found a lone surrogate)")
-    return text
+    return _no_surrogate(text)
 
 
 FrozenJson = Annotated[
     Mapping[str, Any],
-    BeforeValidator(_only_json),
+    BeforeValidator(lambda value: _only_json(value)),  # it has a second argument, which is not pydantic's
     AfterValidator(_freeze),
     PlainSerializer(_thaw, return_type=dict[str, Any]),
 ]
@@ -167,9 +178,9 @@ Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,
 
 
 class Value(BaseModel):
-    """The common ground of all edge models: frozen, strict about names, typed."""
+    """The common ground of all edge models: frozen, strict about names, typed; every number is finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
 _ValueT = TypeVar("_ValueT", bound=Value)

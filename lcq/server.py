@@ -27,7 +27,8 @@ from lcq.scheduler import Scheduler
 _log = logging.getLogger(__name__)
 
 _AGENT = (sys.executable, "-m", "worker.cli")  # by name: lcq never imports the worker
-_CONSOLE = (sys.executable, "-m", "lcq.cli.main", "console")
+_CONSOLE = (sys.executable, "-m", "lcq.console")
+_OWN_CONSOLE = (*_CONSOLE, "This cluster stops with it; what is not done goes on when it is started again.")
 _DRAIN_S = 5.0  # a terminal is left within seconds: what is not done by then is handed back, and costs no attempt
 _RESTART_S = (0.5, 30.0)  # first and longest pause before a dead agent is started again
 _LOG_BYTES = 8 * 2**20
@@ -76,7 +77,7 @@ async def _up(config: DistributedConfig, log_folder: Path, *, with_console: bool
                 f"control socket {running.control_endpoint}",
                 hint=f"'lcq console' shows it, 'kill {running.pid}' stops it; another one needs its own data_dir",
             )
-        return await open_console(config, stop)
+        return await open_console(config, stop, own=False)
     async with one_machine(config, agent_log=log_folder / "agent.log" if with_console else None) as scheduler:
         _log.info("cluster is up, control socket %s", scheduler.control_endpoint)
         if with_console:
@@ -172,7 +173,10 @@ def _agent_settings(config: DistributedConfig, scheduler: Scheduler) -> dict[str
 
 def _environment(settings: Path) -> Mapping[str, str]:
     """Our environment, but with all settings from that file: ours have gone into it already."""
-    rest = {name: value for name, value in os.environ.items() if not name.startswith("LCQ_")}
+    rest = dict(os.environ)
+    for name in os.environ:
+        if name.startswith("LCQ_") and name[4:].lower().partition("__")[0] in DistributedConfig.model_fields:
+            del rest[name]
     return {**rest, "LCQ_CONFIG": str(settings)}
 
 
@@ -228,12 +232,17 @@ async def _end(process: asyncio.subprocess.Process, patience_s: float) -> None:
         await process.wait()
 
 
-async def open_console(config: DistributedConfig, stop: asyncio.Event) -> int:
-    """Give our terminal to a console until it is left, or ``stop`` is set. Returns its exit code."""
+async def open_console(config: DistributedConfig, stop: asyncio.Event, *, own: bool = True) -> int:
+    """Give our terminal to a console until it is left, or ``stop`` is set. Returns its exit code.
+
+    ``own``: leaving it ends the cluster too, and it says so.
+    """
     settings = config.data_path / "console.json"
     write_private(settings, json.dumps(config.model_dump(mode="json")).encode())
     with _terminal_kept():
-        console = await asyncio.create_subprocess_exec(*leashed(_CONSOLE), env=_environment(settings))
+        console = await asyncio.create_subprocess_exec(
+            *leashed(_OWN_CONSOLE if own else _CONSOLE), env=_environment(settings)
+        )
         try:
             await first_of(console.wait(), stop.wait())
         finally:

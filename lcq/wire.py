@@ -40,7 +40,7 @@ MAX_BATCH = 500  # tasks or ids in one command; clients send longer lists in pie
 class Message(BaseModel):
     """The common ground: frozen, typed; fields a newer peer added are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 AnswerT = TypeVar("AnswerT", bound=Message)
@@ -409,7 +409,7 @@ class Events(Request[EventsAnswer]):
 
     CMD = "events"
     ANSWER = EventsAnswer
-    after: str = "$"  # "$": from now on
+    after: str = Field(default="$", pattern=r"^(\$|[0-9]{1,19}-[0-9]{1,19})$")  # "$": from now on
     wait_ms: int = Field(default=0, ge=0, le=30_000)
     limit: int = Field(default=1000, ge=1, le=10_000)
 

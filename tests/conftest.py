@@ -31,9 +31,7 @@ def _described(condition: Callable[[], object], what: str) -> str:
         return repr(condition)
 
 
-async def wait_until(
-    condition: Callable[[], T | Awaitable[T]], *, timeout: float = 20.0, what: str = ""
-) -> T:
+async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: float = 20.0, what: str = "") -> T:
     """Ask ``condition`` (plain or async) until it is true, and give back what it said.
 
     Fails the test after ``timeout`` seconds, saying ``what`` was waited for and the last answer.

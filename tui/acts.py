@@ -7,10 +7,10 @@ confirmed, it goes to those ids and carries the revisions seen: a task that has 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 
-from lcq.models import TaskPriority, TaskStatus
+from lcq.models import TERMINAL_STATES, TaskPriority, TaskStatus
 from lcq.wire import BulkAnswer, Refusal
 from tui.commands import Tier
 from tui.desk import MANY
@@ -19,6 +19,8 @@ from tui.store import NodeRow, TaskRow
 from tui.text import basename, counted, cut
 
 _IDS_TOLD = 6
+_MOVABLE = frozenset(TaskStatus) - {TaskStatus.COMPLETED}
+_OPEN = frozenset(TaskStatus) - TERMINAL_STATES
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Act:
     run: Callable[[Commander], Awaitable[BulkAnswer]] = field(compare=False)
     lines: tuple[str, ...] = ()
     go: str = "Yes, do it"
+    skipped: str = ""  # which of the rows it leaves alone, and why
 
     @property
     def asks(self) -> bool:
@@ -39,7 +42,7 @@ class Act:
 
     def made_to_ask(self) -> Act:
         """The same act, which will ask whatever its tier."""
-        return Act(self.title, self.done, self.ids, Tier.COSTLY, self.run, self.lines, self.go)
+        return replace(self, tier=Tier.COSTLY)
 
 
 def told(act: Act, answer: BulkAnswer) -> tuple[str, bool]:
@@ -60,16 +63,36 @@ def _described(rows: Sequence[TaskRow]) -> tuple[str, ...]:
     """The rows an act is meant for, so that the operator sees on what the act will fall."""
     by_state = Counter(row.status for row in rows)
     lines = [", ".join(f"{count:,} {status}" for status, count in by_state.items())] if len(rows) > 1 else []
-    lines += [
-        f"{row.id}  {row.status}  {row.queue}  {cut(basename(row.image), 40)}" for row in rows[:_IDS_TOLD]
-    ]
+    lines += [f"{row.id}  {row.status}  {row.queue}  {cut(basename(row.image), 40)}" for row in rows[:_IDS_TOLD]]
     if len(rows) > _IDS_TOLD:
         lines.append(f"… and {len(rows) - _IDS_TOLD:,} more")
     return tuple(lines)
 
 
-def _tier(rows: Sequence[TaskRow], *, costly: bool) -> Tier:
-    return Tier.COSTLY if costly or len(rows) > MANY else Tier.UNDOABLE
+def _split(rows: Sequence[TaskRow], legal: Collection[TaskStatus], past: str) -> tuple[list[TaskRow], str]:
+    """The rows an act can be done to, and a word on the others. The scheduler looks again and has the last say."""
+    fit = [row for row in rows if row.status in legal]
+    others = Counter(row.status for row in rows if row.status not in legal)
+    named = ", ".join(f"{count:,} {status}" for status, count in others.items())
+    return fit, f"cannot be {past}: {named}" if others else ""
+
+
+def _act(
+    verb: str,
+    done: str,
+    rows: Sequence[TaskRow],
+    skipped: str,
+    run: Callable[[Commander], Awaitable[BulkAnswer]],
+    *,
+    costly: bool = False,
+    warning: str = "",
+    object_: str = "",
+) -> Act:
+    lines = _described(rows) + tuple(filter(None, (warning, f"Left alone: {skipped}" if skipped else "")))
+    tier = Tier.COSTLY if costly or len(rows) > MANY else Tier.UNDOABLE
+    title = f"{verb} {counted(len(rows), 'task')}{object_}"
+    ids = tuple(row.id for row in rows)
+    return Act(title, done, ids, tier, run, lines, f"Yes, {verb.split()[0].lower()}", skipped)
 
 
 def _pinned(rows: Sequence[TaskRow]) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -77,48 +100,44 @@ def _pinned(rows: Sequence[TaskRow]) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def retry(rows: Sequence[TaskRow]) -> Act:
-    ids, revisions = _pinned(rows)
-    return Act(
-        f"Retry {counted(len(ids), 'task')}", "retried", ids, _tier(rows, costly=False),
-        lambda commander: commander.retry(ids, revisions=revisions), _described(rows), "Yes, retry",
-    )  # fmt: skip
+    fit, skipped = _split(rows, TERMINAL_STATES, "retried")
+    ids, revisions = _pinned(fit)
+    return _act("Retry", "retried", fit, skipped, lambda commander: commander.retry(ids, revisions=revisions))
 
 
 def cancel(rows: Sequence[TaskRow]) -> Act:
-    ids, revisions = _pinned(rows)
-    running = sum(row.status is TaskStatus.PROCESSING for row in rows)
-    lines = _described(rows)
-    if running:
-        lines += (f"{counted(running, 'task')} running now: the work done so far is lost",)
-    return Act(
-        f"Cancel {counted(len(ids), 'task')}", "cancelled", ids, Tier.COSTLY,
-        lambda commander: commander.cancel(ids, revisions=revisions), lines, "Yes, cancel",
+    fit, skipped = _split(rows, _OPEN, "cancelled")
+    ids, revisions = _pinned(fit)
+    running = sum(row.status is TaskStatus.PROCESSING for row in fit)
+    return _act(
+        "Cancel", "cancelled", fit, skipped, lambda commander: commander.cancel(ids, revisions=revisions),
+        costly=True, warning=f"{running:,} running now: the work done so far is lost" if running else "",
     )  # fmt: skip
 
 
 def move(rows: Sequence[TaskRow], *, queue: str = "", node: str = "") -> Act:
-    ids, revisions = _pinned(rows)
-    running = sum(row.status is TaskStatus.PROCESSING for row in rows)
-    lines = _described(rows)
-    if running:
-        lines += (f"{counted(running, 'task')} running now: the attempt is cancelled first",)
+    fit, skipped = _split(rows, _MOVABLE, "moved")
+    ids, revisions = _pinned(fit)
+    running = sum(row.status is TaskStatus.PROCESSING for row in fit)
     where = f"node {node}" if node else queue
-    return Act(
-        f"Move {counted(len(ids), 'task')} to {where}", f"moved to {where}:", ids,
-        _tier(rows, costly=running > 0),
+    return _act(
+        "Move", f"moved to {where}:", fit, skipped,
         lambda commander: commander.reroute(ids, revisions=revisions, queue=queue, node=node),
-        lines, "Yes, move",
+        costly=running > 0, object_=f" to {where}",
+        warning=f"{running:,} running now: the attempt is cancelled first" if running else "",
     )  # fmt: skip
 
 
 def change_priority(rows: Sequence[TaskRow], steps: int) -> Act:
     """Each of the rows ``steps`` bands more urgent than it was shown."""
+    fit, skipped = _split(rows, _OPEN, "given another priority")
     wanted: dict[TaskPriority, list[TaskRow]] = defaultdict(list)
-    for row in rows:
+    for row in fit:
         target = row.priority.raised(steps)
-        if target is not row.priority:
+        if target is row.priority:
+            skipped = skipped or f"already {target}, there is nothing beyond"
+        else:
             wanted[target].append(row)
-    ids = tuple(row.id for group in wanted.values() for row in group)
 
     async def run(commander: Commander) -> BulkAnswer:
         done: list[str] = []
@@ -132,10 +151,7 @@ def change_priority(rows: Sequence[TaskRow], steps: int) -> Act:
 
     verb = "Raise" if steps > 0 else "Lower"
     level = f"now {next(iter(wanted))}:" if len(wanted) == 1 else f"{verb.lower()}d the priority of"
-    return Act(
-        f"{verb} the priority of {counted(len(ids), 'task')}", level, ids, _tier(rows, costly=False), run,
-        _described(rows), f"Yes, {verb.lower()}",
-    )  # fmt: skip
+    return _act(f"{verb} the priority of", level, [row for group in wanted.values() for row in group], skipped, run)
 
 
 def _one(subject: str, call: Callable[[Commander], Awaitable[None]]) -> Callable[[Commander], Awaitable[BulkAnswer]]:

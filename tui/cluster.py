@@ -68,9 +68,7 @@ class Cluster:
         url = redis_url(self._config)
         if self._reader is None or self._reader.url != url:
             await self._close_reader()
-            self._reader = StateReader(
-                url, namespace=self._config.redis.namespace, queues=self._config.queues
-            )
+            self._reader = StateReader(url, namespace=self._config.redis.namespace, queues=self._config.queues)
         return self._reader
 
     @property
@@ -128,9 +126,7 @@ class Cluster:
     ) -> BulkAnswer:
         return await (await self._commander()).reroute(ids, queue=queue, node=node, revisions=revisions)
 
-    async def prioritise(
-        self, ids: Sequence[str], priority: TaskPriority, *, revisions: Sequence[int]
-    ) -> BulkAnswer:
+    async def prioritise(self, ids: Sequence[str], priority: TaskPriority, *, revisions: Sequence[int]) -> BulkAnswer:
         return await (await self._commander()).prioritise(ids, priority, revisions=revisions)
 
     async def pause(self, queue: str, *, reason: str = "") -> None:

@@ -94,7 +94,7 @@ def _age(row: TaskRow, now_ms: int) -> Cell:
 
 TASK_COLUMNS: tuple[Column[TaskRow], ...] = (
     Column("id", "ID", 12, lambda row, _: (row.id, "strong"), lambda row: row.id, most=16),
-    Column("age", "AGE", 4, _age, lambda row: row.submitted_ms, live=True, right=True),
+    Column("age", "AGE", 5, _age, lambda row: row.submitted_ms, live=True, right=True),
     Column("progress", "PROG", 4, _progress, lambda row: row.progress, rank=1, live=True, right=True),
     Column("state", "STATE", 12, lambda row, _: state_cell(row.status), lambda row: _STATUS_PLACE[row.status]),
     Column("attempt", "TRY", 4, _attempts, lambda row: row.attempt, rank=5, right=True),
@@ -155,7 +155,7 @@ def _count_column(name: str, title: str, status: TaskStatus, rank: int) -> Colum
 
 
 QUEUE_COLUMNS: tuple[Column[QueueRow], ...] = (
-    Column("queue", "QUEUE", 13, lambda row, _: (row.id, "strong"), lambda row: (row.place, row.id), most=24),
+    Column("queue", "QUEUE", 13, lambda row, _: (row.id, "strong"), lambda row: (row.place, row.id), most=16),
     Column("oldest", "OLDEST", 6, _oldest, lambda row: -(row.oldest_ms or 0), live=True, right=True),
     Column("state", "STATE", 8, _queue_state, lambda row: row.paused),
     _count_column("queued", "QUEUED", TaskStatus.QUEUED, 0),
@@ -212,7 +212,7 @@ def _node_load(row: NodeRow, _now: int) -> Cell:
 
 
 NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
-    Column("node", "NODE", 14, lambda row, _: (row.id, "strong"), lambda row: row.id, most=28),
+    Column("node", "NODE", 12, lambda row, _: (row.id, "strong"), lambda row: row.id, most=16),
     Column("seen", "SEEN", 4, _seen, lambda row: -row.seen_ms, live=True, right=True),
     Column("busy", "SLOTS", 8, _busy, lambda row: row.running / max(1, row.slots), rank=3, live=True),
     Column("running", "RUNS", 5, lambda row, _: (f"{row.running}/{row.slots}", "plain"),
@@ -241,8 +241,8 @@ NODE_FIELDS: dict[str, Callable[[NodeRow], str]] = {
 def lay_out(columns: Sequence[Column[RowT]], width: int) -> list[tuple[Column[RowT], int]]:
     """Which columns fit ``width`` cells, a space between them, and how wide each is.
 
-    Columns leave by rank, greatest first; the room that is left goes to those that may grow, the last
-    one taking what the others do not need.
+    Columns leave by rank, greatest first; the room that is left goes to those that may grow: the first one
+    (a name) has what it can use, the last one (free text) takes what the others do not need.
     """
     shown = list(columns)
     while any(column.rank for column in shown) and sum(column.width + 1 for column in shown) - 1 > width:
@@ -256,7 +256,7 @@ def lay_out(columns: Sequence[Column[RowT]], width: int) -> list[tuple[Column[Ro
             room += taken
     growing = [column for column in shown if column.most > column.width]
     for place, column in enumerate(growing):
-        fair = room if place == len(growing) - 1 else room // (len(growing) - place)
+        fair = room if place in (0, len(growing) - 1) else room // (len(growing) - place)
         more = max(0, min(column.most - column.width, fair))
         widths[column.id] += more
         room -= more

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import Enum, IntEnum
 
 from textual.binding import Binding
-from textual.keys import format_key
 
 
 class Tier(IntEnum):
@@ -53,12 +52,17 @@ class Command:
         return show_key(self.keys[0])
 
 
+_PRINTED = {
+    "escape": "esc", "pagedown": "pgdn", "pageup": "pgup", "question_mark": "?", "slash": "/", "plus": "+",
+    "minus": "-", "less_than_sign": "<", "greater_than_sign": ">", "left_curly_bracket": "{",
+    "right_curly_bracket": "}",
+}  # fmt: skip
+
+
 def show_key(key: str) -> str:
     """A key's name as an operator knows it: ``question_mark`` is ``?``, ``ctrl+d`` is ``ctrl-d``."""
     modifier, plus, bare = key.rpartition("+")
-    known = {"escape": "esc", "pagedown": "pgdn", "pageup": "pgup", "enter": "enter", "space": "space",
-             "left_curly_bracket": "{", "right_curly_bracket": "}", "grave_accent": "`"}  # fmt: skip
-    shown = known.get(bare) or (bare if bare.isalnum() else format_key(bare))
+    shown = _PRINTED.get(bare, bare)
     return f"{modifier}-{shown}" if plus else shown
 
 
@@ -75,7 +79,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("refetch", "Read everything again", ("ctrl+r",), _LOOK, Scope.EVERYWHERE),
 
     Command("open", "Open the row under the cursor", ("enter",), _LOOK, Scope.TABLE, "open", 1),
-    Command("describe", "All details of the row", ("d",), _LOOK, Scope.TABLE),
+    Command("describe", "All details of the row", ("d",), _LOOK, Scope.TABLE, "details", 8),
     Command("cursor_down", "One row down", ("j", "down"), _LOOK, Scope.TABLE),
     Command("cursor_up", "One row up", ("k", "up"), _LOOK, Scope.TABLE),
     Command("first", "First row", ("g", "home"), _LOOK, Scope.TABLE),
@@ -86,7 +90,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("half_page_up", "Half a page up", ("ctrl+u",), _LOOK, Scope.TABLE),
     Command("filter", "Filter: words, name:word, -word", ("slash",), _LOOK, Scope.TABLE, "filter", 7),
     Command("mark", "Mark the row and step on", ("space",), _LOOK, Scope.TABLE, "mark", 2),
-    Command("follow", "Follow the newest", ("f",), _LOOK, Scope.TABLE, "follow", 9),
+    Command("follow", "Follow the newest", ("f",), _LOOK, Scope.TABLE, "follow", 14),
     Command("sort_left", "Sort by the column to the left", ("less_than_sign",), _LOOK, Scope.TABLE, "sort", 11),
     Command("sort_right", "Sort by the column to the right", ("greater_than_sign",), _LOOK, Scope.TABLE),
     Command("reverse", "Turn the order round", ("O",), _LOOK, Scope.TABLE),

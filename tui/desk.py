@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from lcq.models import TaskStatus
 from tui.columns import (
@@ -19,6 +21,18 @@ from tui.view import View
 
 MANY = 10
 """An act on more tasks than this asks first, also where it can be taken back."""
+
+
+SAID_S = 20.0
+"""How long the last word stays on the screen."""
+
+
+@dataclass(frozen=True)
+class LastWord:
+    """What became of the last act."""
+
+    text: str
+    good: bool = True
 
 
 class Desk:
@@ -40,19 +54,31 @@ class Desk:
             self.store.nodes, {column.id: column.sort for column in NODE_COLUMNS},
             sort="node", fields=NODE_FIELDS,
         )  # fmt: skip
+        self.tasks.set_follow(True)  # until the operator moves: who opens a console wants to see what comes
+        self._said: LastWord | None = None
+        self._said_at = 0.0
         self.open_task = ""  # the task whose details are on the screen
         self.feed = Feed(reader, self.store, self.link, on_screen=self._worth_polling)
+
+    def say(self, text: str, *, good: bool = True) -> None:
+        """Keep ``text`` as the last word, for all screens to show."""
+        self._said, self._said_at = LastWord(text, good), time.monotonic()
+
+    @property
+    def said(self) -> LastWord | None:
+        """The last word, until it is old."""
+        return self._said if time.monotonic() - self._said_at < SAID_S else None
 
     def flush(self) -> bool:
         """Let the views take in what the store has learnt. Answers whether that was anything."""
         news = False
-        for view, shelf in (
-            (self.tasks, self.store.tasks), (self.queues, self.store.queues), (self.nodes, self.store.nodes),
-        ):  # fmt: skip
-            changes = shelf.take()  # type: ignore[attr-defined]  # mypy joins the three row types to object
-            if changes:
-                news = True
-                view.take(changes)  # type: ignore[attr-defined]
+        for view, changes in (
+            (self.tasks, self.store.tasks.take()),
+            (self.queues, self.store.queues.take()),
+            (self.nodes, self.store.nodes.take()),
+        ):
+            news = news or bool(changes)
+            view.take(changes)
         return news
 
     def _worth_polling(self) -> Iterator[str]:

@@ -161,7 +161,7 @@ class Feed:
             self._store.apply(answer.events)
             after, caught_up = answer.last_id, not answer.events
             due = time.monotonic() - polled > POLL_S
-            if due or self._store.polling_due and time.monotonic() - polled > POLL_S / 4:
+            if due or (self._store.polling_due and time.monotonic() - polled > POLL_S / 4):
                 polled = time.monotonic()
                 await self._poll()
 

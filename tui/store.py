@@ -196,9 +196,7 @@ class Shelf(Generic[RowT]):
 def same(one: RowT, other: RowT) -> bool:
     """Whether two rows say the same, their versions aside."""
     slots: tuple[str, ...] = type(one).__slots__  # type: ignore[attr-defined]  # dataclass(slots=True) makes it
-    return all(
-        getattr(one, slot) == getattr(other, slot) for slot in slots if slot not in ("version", "_haystack")
-    )
+    return all(getattr(one, slot) == getattr(other, slot) for slot in slots if slot not in ("version", "_haystack"))
 
 
 class SnapshotLike(Protocol):
@@ -404,8 +402,7 @@ def node_row(record: NodeRecord) -> NodeRow:
         status=record.status,
         host=clean(capability.host),
         devices=tuple(
-            clean(f"{device.name or device.id} ({device.kind}, {device.slots} slots)")
-            for device in capability.devices
+            clean(f"{device.name or device.id} ({device.kind}, {device.slots} slots)") for device in capability.devices
         ),
         queues=tuple(clean(queue) for queue in queues),
         models=tuple(clean(model) for model in sorted(capability.models)),

@@ -27,8 +27,8 @@ _TABLE: dict[int, str] = {
     **_invisible(),
     **{code: chr(0x2400 + code) for code in range(0x20)},
     0x7F: "\u2421",
-    **{code: "\ufffd" for code in range(0x80, 0xA0)},
-    **{code: "\ufffd" for code in range(0xD800, 0xE000)},
+    **dict.fromkeys(range(128, 160), "�"),
+    **dict.fromkeys(range(55296, 57344), "�"),
     0x2028: " ",
     0x2029: " ",
     # Terminals disagree on how wide a flag is; its two letters have one width everywhere.

@@ -46,11 +46,20 @@ def our_errors(url: str) -> Iterator[None]:
         raise StateUnavailable(url, str(error) or type(error).__name__) from error
 
 
+# redis-py takes the code off the text of those replies that it has a class for, and leaves it on all others.
+_NOT_NOW = (
+    redis_errors.ReadOnlyError,
+    redis_errors.ClusterDownError,  # and MASTERDOWN
+    redis_errors.TryAgainError,
+    redis_errors.NoPermissionError,
+)
+
+
 def _of_reply(url: str, error: redis_errors.ResponseError) -> Exception:
     text = str(error)
-    if text.startswith("OOM") or isinstance(error, redis_errors.OutOfMemoryError):
-        return StateOverloaded(url)
-    if text.startswith(("LOADING", "READONLY", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "MISCONF", "TRYAGAIN")):
+    if isinstance(error, redis_errors.OutOfMemoryError) or "OOM command not allowed" in text:
+        return StateOverloaded(url)  # the second form comes from inside a script, on Redis 6
+    if isinstance(error, _NOT_NOW) or text.startswith(("BUSY", "MISCONF", "NOREPLICAS")):
         return StateUnavailable(url, text)
     return error
 

@@ -96,6 +96,3 @@ class Keys:
     @property
     def schedulers(self) -> str:
         return self._key("schedulers")
-
-    def duty(self, name: str) -> str:
-        return self._key("duty", name)

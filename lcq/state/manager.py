@@ -26,6 +26,7 @@ from lcq.models import (
     TaskResult,
     TaskStatus,
 )
+from lcq.moves import starts_of
 from lcq.state.connection import check_server, connect, our_errors
 from lcq.state.feed import Feed
 from lcq.state.reader import StateReader
@@ -33,6 +34,7 @@ from lcq.state.scripts import Scripts
 from lcq.wire import Accepted, Grant, Running
 
 _BATCH = 128  # scripts in one pipeline: enough to share a round trip, few enough to let readers in between
+_ACTS_KEPT = 100_000
 _LIMIT = 200  # tasks that one timed duty moves in one script: it must never hold the server for long
 
 
@@ -131,7 +133,7 @@ class StateManager:
             try:
                 answers = await self._run(batch)
             except asyncio.CancelledError:
-                for _, _, done in batch:
+                for _, _, done in (*batch, *self._asked):
                     done.cancel()
                 raise
             for (_, _, done), answer in zip(batch, answers, strict=True):
@@ -177,7 +179,8 @@ class StateManager:
         if verdict == "missing":
             raise TaskNotFound(task_id)
         if verdict == "refused":
-            raise TransitionRefused(move, f"task {task_id}", answer[1])
+            legal = " or ".join(starts_of(move))
+            raise TransitionRefused(move, f"task {task_id}", answer[1], hint=f"only what is {legal} can be")
         if verdict == "moved_on":
             raise TransitionRefused(
                 move, f"task {task_id}", answer[1], hint="it has changed since you looked; look again"
@@ -486,25 +489,11 @@ class StateManager:
 
         Two schedulers that both believe it for a moment do no harm: every duty is a move that may be made twice.
         """
-        key = self.keys.duty(duty)
-        with our_errors(self.url):
-            if await self._redis.set(key, scheduler_id, nx=True, px=hold_ms):
-                return True
-            if await self._redis.get(key) != scheduler_id:
-                return False
-            return bool(await self._redis.pexpire(key, hold_ms))
+        return bool((await self._move("take_duty", duty, scheduler_id, hold_ms))[0] == "ok")
 
     async def announce_scheduler(self, scheduler_id: str, endpoint: str, *, hold_ms: int) -> None:
         """Publish a scheduler's control endpoint for ``hold_ms``; forgets those that fell silent."""
-        now = await self.now_ms()
-        with our_errors(self.url):
-            known = await self._redis.hgetall(self.keys.schedulers)
-            silent = [name for name, text in known.items() if int(text.partition(" ")[0]) < now]
-            pipe = self._redis.pipeline(transaction=False)
-            if silent:
-                pipe.hdel(self.keys.schedulers, *silent)
-            pipe.hset(self.keys.schedulers, scheduler_id, f"{now + hold_ms} {endpoint}")
-            await pipe.execute()
+        await self._move("announce_scheduler", scheduler_id, endpoint, hold_ms)
 
     async def withdraw_scheduler(self, scheduler_id: str) -> None:
         """Take a stopping scheduler off the list; its duties pass on when their short hold ends."""
@@ -521,8 +510,5 @@ class StateManager:
 
     async def note_act(self, command_id: str, answer: bytes, act: Mapping[str, str], *, keep_ms: int = 600_000) -> None:
         """Write an operator's act to the audit stream, and keep its answer for a copy that comes later."""
-        with our_errors(self.url):
-            pipe = self._redis.pipeline(transaction=True)
-            pipe.xadd(self.keys.acts, {str(k): v for k, v in act.items()}, maxlen=100_000, approximate=True)
-            pipe.set(self.keys.answer(command_id), answer.decode("latin-1"), px=keep_ms)
-            await pipe.execute()
+        fields = [text for pair in act.items() for text in pair]
+        await self._move("note_act", command_id, answer.decode("latin-1"), keep_ms, _ACTS_KEPT, *fields)

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from lcq.errors import AmbiguousId, JobNotFound, TaskNotFound
-from lcq.ids import ID_LENGTH, normalise_prefix
+from lcq.ids import ALPHABET, ID_LENGTH, normalise_prefix
 from lcq.models import (
     DEFAULT_QUEUES,
     Attempt,
@@ -96,9 +96,11 @@ class StateReader:
             AmbiguousId: several do; the error names some.
         """
         prefix = normalise_prefix(typed)
+        if not prefix or not set(prefix) <= set(ALPHABET):
+            raise TaskNotFound(typed)
         with our_errors(self.url):
             matches = await self._redis.zrangebylex(self.keys.ids, f"[{prefix}", f"[{prefix}\xff", 0, 4)
-        if not prefix or not matches:
+        if not matches:
             raise TaskNotFound(typed)
         if len(matches) > 1 and len(prefix) < ID_LENGTH:
             raise AmbiguousId(typed, matches)
@@ -282,21 +284,21 @@ class StateReader:
     async def events(self, after: str, wait_ms: int = 0, limit: int = 1000) -> EventsAnswer:
         """Events after the id ``after`` (``$``: from now on); waits up to ``wait_ms`` for the first one.
 
-        ``gap`` is True where the stream no longer reaches back to ``after``: take a snapshot.
+        ``gap`` is True where the stream no longer holds the event ``after``: take a snapshot.
         """
         if after == "$":
             after = await self.last_event_id()
         with our_errors(self.url):
-            gap = await self._fell_off(after)
-            answer = await self._follow.xread({self.keys.events: after}, count=limit, block=wait_ms or None)
+            # An id that was seen and is not there any more was trimmed, or was lost with the server's last second.
+            gap = after != "0-0" and not await self._redis.xrange(self.keys.events, after, after, count=1)
+            wait = None if gap else wait_ms or None
+            answer = await self._follow.xread({self.keys.events: after}, count=limit, block=wait)
         found = tuple(records.event(*entry) for _, entries in _streams(answer) for entry in entries)
-        return EventsAnswer(events=found, last_id=found[-1].id if found else after, gap=gap)
-
-    async def _fell_off(self, after: str) -> bool:
-        if after == "0-0" or await self._redis.xrange(self.keys.events, after, after, count=1):
-            return False
-        oldest = await self._redis.xrange(self.keys.events, count=1)
-        return not oldest or _stream_order(oldest[0][0]) > _stream_order(after)
+        if found:
+            after = found[-1].id
+        elif gap:
+            after = await self.last_event_id()
+        return EventsAnswer(events=found, last_id=after, gap=gap)
 
     async def snapshot(self, limit: int = 200_000) -> Snapshot:
         """Everything a view needs to begin, at most the newest ``limit`` tasks."""
@@ -318,8 +320,3 @@ def _streams(answer: Any) -> Iterable[tuple[str, list[tuple[str, dict[str, str]]
     """XREAD's answer as pairs, whether the protocol gives pairs (RESP 2) or a map (RESP 3)."""
     pairs = answer.items() if isinstance(answer, dict) else answer or ()
     return [(name, entries[0] if entries and isinstance(entries[0], list) else entries) for name, entries in pairs]
-
-
-def _stream_order(stream_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = stream_id.partition("-")
-    return int(milliseconds), int(sequence or 0)

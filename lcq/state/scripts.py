@@ -70,7 +70,11 @@ class Scripts:
     def texts(self) -> dict[str, str]:
         prelude = (_MOVES / "_prelude.lua").read_text(encoding="utf-8")
         return {
-            name: self.header + prelude + (_MOVES / f"{name}.lua").read_text(encoding="utf-8") for name in move_names()
+            name: f'local MOVE = "{name}"\n'
+            + self.header
+            + prelude
+            + (_MOVES / f"{name}.lua").read_text(encoding="utf-8")
+            for name in move_names()
         }
 
     @cached_property

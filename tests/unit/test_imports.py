@@ -26,9 +26,7 @@ def modules_of(package: str, *, without: tuple[str, ...] = ()) -> list[str]:
 
 def loaded_after(*modules: str) -> set[str]:
     """What a fresh interpreter has in ``sys.modules`` after it imported ``modules``."""
-    script = (
-        f"import sys, json\nfor name in {modules!r}: __import__(name)\nprint(json.dumps(sorted(sys.modules)))"
-    )
+    script = f"import sys, json\nfor name in {modules!r}: __import__(name)\nprint(json.dumps(sorted(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     return set(json.loads(run.stdout.splitlines()[-1]))
 
@@ -47,9 +45,7 @@ def test_lcq_by_itself_loads_nothing_but_the_standard_library() -> None:
 
 
 def test_the_pure_modules_load_neither_redis_nor_zmq() -> None:
-    loaded = packages(
-        loaded_after("lcq.models", "lcq.errors", "lcq.ids", "lcq.config", "lcq.wire", "lcq.routing")
-    )
+    loaded = packages(loaded_after("lcq.models", "lcq.errors", "lcq.ids", "lcq.config", "lcq.wire", "lcq.routing"))
     assert not loaded & {"redis", "zmq"}
 
 

@@ -25,12 +25,8 @@ def clone(tmp_path: Path) -> Path:
 
 
 def make(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    ours = {
-        name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "PYTHON"
-    }
-    return subprocess.run(
-        ["make", "-C", str(clone), *arguments], capture_output=True, text=True, check=False, env=ours
-    )
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "PYTHON"}
+    return subprocess.run(["make", "-C", str(clone), *arguments], capture_output=True, text=True, check=False, env=ours)
 
 
 def a_python(folder: Path, *, version: str, has_venv: bool) -> Path:
@@ -85,9 +81,7 @@ def set_up(clone: Path) -> None:
 
 
 @pytest.mark.parametrize("stamp", [".venv/.runtime", ".venv/.dev"])
-def test_setting_up_a_second_time_does_nothing_and_a_new_constraint_does_it_again(
-    clone: Path, stamp: str
-) -> None:
+def test_setting_up_a_second_time_does_nothing_and_a_new_constraint_does_it_again(clone: Path, stamp: str) -> None:
     set_up(clone)
     assert make(clone, "--question", stamp).returncode == 0
     (clone / "constraints.txt").touch()

@@ -106,12 +106,11 @@ class ConsoleScreen(Screen[None]):
         """Show how things are now."""
         self._show_title()
         self.query_one(Banner).show(self._trouble())
-
-    def say(self, text: str, *, good: bool = True) -> None:
-        """Tell in the line above the keys what became of an act."""
+        said = self.desk.said
         line = self.query_one("#act", OneLine)
-        line.display = bool(text)
-        line.show([Part(f" {text}", "$foreground" if good else "bold $text-error")])
+        line.display = said is not None
+        if said is not None:
+            line.show([Part(f" {said.text}", "$foreground" if said.good else "bold $text-error")])
 
     def _show_title(self) -> None:
         link, narrow = self.desk.link, self.size.width < 60
@@ -136,7 +135,7 @@ class ConsoleScreen(Screen[None]):
             return [Part(f" STALE {long_span(silence_s * 1000)} ", "bold reverse $text-error"), clock]
         if not link.loaded:
             return [Part(" LOADING ", "bold $text-warning"), clock]
-        return [Part(f"LIVE {int(silence_s)}s" if silence_s >= 1 else "LIVE", "$text-success"), clock]
+        return [Part(f"LIVE {silence_s:.1f}s", "$text-success"), clock]
 
     def _trouble(self) -> str:
         link = self.desk.link
@@ -145,7 +144,8 @@ class ConsoleScreen(Screen[None]):
         reason = link.trouble or "the cluster does not answer"
         if link.since is None:
             return f" Waiting for the cluster: {reason}"
-        return f" No news since {link.since:%H:%M:%S}Z ({long_span(link.silence_s * 1000)}); below is how it was then. {reason}"
+        silence = long_span(link.silence_s * 1000)
+        return f" No news since {link.since:%H:%M:%S}Z ({silence}); below is how it was then. {reason}"
 
     # ------------------------------------------------------------ commands that work everywhere
 

@@ -20,14 +20,15 @@ from lcq.errors import LcqError, TaskNotFound
 from lcq.models import Attempt, Event, TaskRecord, TaskStatus
 from tui import acts
 from tui.acts import Act
-from tui.columns import NODE_LOOK, last_word, node_state_cell, state_cell
+from tui.columns import NODE_LOOK, Tone, last_word, node_state_cell, state_cell
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
 from tui.screens.base import ActWished, ConsoleScreen, Said
-from tui.screens.tasks import TONE_STYLE, TasksScreen, short_name
+from tui.screens.tasks import TasksScreen, short_name
 from tui.source import trouble_of
 from tui.store import NodeRow, QueueRow, TaskRow, task_row
-from tui.text import clean, clean_block, counted, fit, long_span, span
+from tui.text import clean, clean_block, fit, long_span, span
+from tui.widgets.frame import TONE_STYLE
 
 _AGAIN_S = 1.0  # the history is read again at most so often
 _LABEL = 12
@@ -76,7 +77,7 @@ class ReadingScreen(ConsoleScreen):
     def show_section(self, name: str, pieces: Sequence[Piece]) -> None:
         """Put ``pieces`` into a section; an empty one takes no room."""
         section = self.query_one(f"#section-{name}", Static)
-        content = Content.assemble(*pieces)
+        content = Content.assemble(*pieces).rstrip("\n")
         section.display = bool(pieces)
         if section.content != content:
             section.update(content)
@@ -210,7 +211,7 @@ class TaskScreen(ReadingScreen):
             return
         self.show_section("life", self._life(history))
         self.show_section("attempts", self._attempts(history))
-        self.show_section("task", self._task(history.record))
+        self.show_section("task", self._files(history.record))
         self.show_section("events", self._events(history))
 
     def _head(self, row: TaskRow) -> list[Piece]:
@@ -262,17 +263,19 @@ class TaskScreen(ReadingScreen):
         scale = room / (end - begin)
         took = long_span(end - begin)
         pieces: list[Piece] = [(f" Life of the task: {took}\n", "bold $text-primary")]
+        tones: dict[str, Tone] = {"#": "good", "x": "bad", ">": "run"}
         waited = begin
         for attempt in history.attempts:
             ended = attempt.ended_ms or end
             first, last = int((attempt.started_ms - begin) * scale), int((ended - begin) * scale)
             dots = max(0, first - int((waited - begin) * scale))
             mark = {"running": ">", "completed": "#", "failed": "x"}.get(attempt.outcome, "-")
-            bar = " " * max(0, first - dots) + "." * dots + "=" * max(0, last - first - 1) + mark
-            tone = TONE_STYLE[{"#": "good", "x": "bad", ">": "run"}.get(mark, "plain")]
+            before, work = " " * max(0, first - dots) + "." * dots, "=" * max(0, last - first - 1) + mark
+            tone = TONE_STYLE[tones.get(mark, "plain")]
             pieces += [
                 (f"  {fit(f'#{attempt.number} {clean(attempt.node)}', 22)} ", ""),
-                (f"{fit(bar, room + 1)} ", tone),
+                (before, "$text-muted"),
+                (fit(work, room + 1 - len(before)) + " ", tone),
                 (f"{long_span(ended - attempt.started_ms)}\n", ""),
             ]
             waited = ended
@@ -294,7 +297,7 @@ class TaskScreen(ReadingScreen):
         return pieces
 
     @staticmethod
-    def _task(record: TaskRecord) -> list[Piece]:
+    def _files(record: TaskRecord) -> list[Piece]:
         task, result = record.task, record.result
         pieces: list[Piece] = [(" Files and settings\n", "bold $text-primary")]
         pieces += fact("image", task.image_path)
@@ -309,7 +312,7 @@ class TaskScreen(ReadingScreen):
         for name in ("config", "metadata"):
             if plain[name]:
                 pieces += fact(name, json.dumps(plain[name], ensure_ascii=False))
-        pieces += fact("limits", f"{counted(task.max_retries, 'more try')}, time-out {task.timeout_s:g} s")
+        pieces += fact("limits", f"up to {task.max_retries} retries, time-out {task.timeout_s:g} s")
         return pieces
 
     @staticmethod
@@ -332,10 +335,10 @@ class TaskScreen(ReadingScreen):
         view = self.desk.tasks
         here = view.index_of(self.task_id)
         there = view.row_at(here + steps) if here is not None else None
-        if there is None:
+        if here is None or there is None:
             self.post_message(Said("there is no other task in that direction"))
         else:
-            view.move(steps)
+            view.move_to(here + steps)
             self.show_task(there.id)
 
     def action_next_row(self) -> None:
@@ -356,7 +359,7 @@ class TaskScreen(ReadingScreen):
         if act.ids:
             self.post_message(ActWished(act))
         else:
-            self.post_message(Said("nothing to do: it is so already"))
+            self.post_message(Said(f"nothing to do: {act.skipped or 'the task is gone'}", good=False))
 
     def action_submit(self) -> None:
         self.post_message(TasksScreen.SubmitWished())
@@ -452,10 +455,10 @@ class DescriptionScreen(ReadingScreen):
         view = self.desk.nodes if self.MODE == "nodes" else self.desk.queues
         here = view.index_of(self.row_id)
         there = view.row_at(here + steps) if here is not None else None
-        if there is None:
+        if here is None or there is None:
             self.post_message(Said("there is no other in that direction"))
         else:
-            view.move(steps)
+            view.move_to(here + steps)
             self.row_id = there.id
             self.refreshed()
 

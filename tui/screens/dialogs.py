@@ -16,8 +16,8 @@ from textual.widgets import Button, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from tui.commands import PALETTE_KEY, Scope, bindings_of, commands_of, show_key
-from tui.screens.listing import CleanInput
 from tui.text import cells, clean, fit
+from tui.widgets.field import CleanInput
 
 MAX_REASON = 500
 
@@ -33,9 +33,7 @@ class Question(ModalScreen[str | None]):
     BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.DIALOG)]
     AUTO_FOCUS = None
 
-    def __init__(
-        self, title: str, lines: Sequence[str], go: str, *, reason: str = "", light: bool = False
-    ) -> None:
+    def __init__(self, title: str, lines: Sequence[str], go: str, *, reason: str = "", light: bool = False) -> None:
         super().__init__()
         self._title, self._lines, self._go = title, lines, go
         self._reason, self._light = reason, light

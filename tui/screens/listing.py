@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Generic
 
-from textual import events, on
+from textual import on
 from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input
@@ -17,23 +17,11 @@ from tui.screens.base import ConsoleScreen, Said
 from tui.store import RowT
 from tui.text import clean
 from tui.view import Filter, View
+from tui.widgets.field import CleanInput
 from tui.widgets.frame import OneLine, Part
 from tui.widgets.table import LineTable
 
 _TYPING_PAUSE_S = 0.12
-
-
-class CleanInput(Input):
-    """An Input that takes no character which could command the terminal, typed or pasted."""
-
-    def _on_paste(self, event: events.Paste) -> None:
-        event.prevent_default()
-        event.stop()
-        line = clean(" ".join(event.text.split()))
-        if self.selection.is_empty:
-            self.insert_text_at_cursor(line)
-        else:
-            self.replace(line, *self.selection)
 
 
 class FilterInput(CleanInput):
@@ -59,9 +47,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
             OneLine(id="status"),
             id="filterline",
         )
-        yield LineTable(
-            self.view, self._columns, lambda: self.desk.link.now_ms, empty=self._why_empty, id="table"
-        )
+        yield LineTable(self.view, self._columns, lambda: self.desk.link.now_ms, empty=self._why_empty, id="table")
         yield OneLine(id="cursor")
 
     @property

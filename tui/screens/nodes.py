@@ -18,9 +18,8 @@ from tui.commands import Scope, bindings_of
 from tui.desk import Desk
 from tui.screens.base import ActWished, Said
 from tui.screens.listing import ListScreen
-from tui.screens.tasks import TONE_STYLE
 from tui.store import NodeRow
-from tui.widgets.frame import Part
+from tui.widgets.frame import TONE_STYLE, Part
 from tui.widgets.table import LineTable
 
 
@@ -51,9 +50,11 @@ class NodesScreen(ListScreen[NodeRow]):
         by_status = Counter(row.status for row in rows)
         live = [row for row in rows if row.status is not NodeStatus.OFFLINE]
         parts = [Part(f" slots {sum(row.running for row in live)}/{sum(row.slots for row in live)} busy")]
-        for status in NodeStatus:
-            if by_status[status]:
-                parts.append(Part(f"   {by_status[status]} {status}", TONE_STYLE[NODE_LOOK[status][1]]))
+        parts += [
+            Part(f"   {by_status[status]} {status}", TONE_STYLE[NODE_LOOK[status][1]])
+            for status in NodeStatus
+            if by_status[status]
+        ]
         return parts
 
     def nothing(self) -> str:

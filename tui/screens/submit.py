@@ -19,8 +19,8 @@ from textual.widgets import Button, Input, Select, Static
 
 from lcq.models import DEFAULT_MODEL, Task, TaskPriority, TaskType, explain_invalid
 from tui.commands import Scope, bindings_of
-from tui.screens.listing import CleanInput
 from tui.text import clean
+from tui.widgets.field import CleanInput
 
 ROUTED = "by routing"
 

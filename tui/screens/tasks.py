@@ -13,25 +13,15 @@ from textual.message import Message
 from lcq.models import TaskStatus
 from tui import acts
 from tui.acts import Act
-from tui.columns import TASK_COLUMNS, TASK_LOOK, last_word
+from tui.columns import TASK_COLUMNS, TASK_LOOK, Tone, last_word
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
 from tui.screens.base import ActWished, Said
 from tui.screens.listing import ListScreen
 from tui.store import TaskRow
 from tui.text import basename, cells, compact, cut, cut_left
-from tui.widgets.frame import Part, width_of
+from tui.widgets.frame import TONE_STYLE, Part, width_of
 from tui.widgets.table import LineTable
-
-TONE_STYLE = {
-    "plain": "$foreground",
-    "dim": "$text-muted",
-    "good": "$text-success",
-    "bad": "bold $text-error",
-    "warn": "$text-warning",
-    "run": "bold $text-accent",
-    "strong": "bold",
-}
 
 
 class TasksScreen(ListScreen[TaskRow]):
@@ -75,9 +65,7 @@ class TasksScreen(ListScreen[TaskRow]):
                 break
         return parts
 
-    def _chip(
-        self, word: str, count: int, filter_text: str, tone: str, whole_numbers: bool, letters: int
-    ) -> Part:
+    def _chip(self, word: str, count: int, filter_text: str, tone: Tone, whole_numbers: bool, letters: int) -> Part:
         number = f"{count:,}" if whole_numbers else compact(count)
         name = word[:letters] or (TASK_LOOK[TaskStatus(word)][0] if filter_text else "all")
         chosen = self.view.filter.text == filter_text
@@ -117,7 +105,7 @@ class TasksScreen(ListScreen[TaskRow]):
             unsure = self.view.follow or self.view.hidden_marks > 0
             self.post_message(ActWished(act.made_to_ask() if unsure else act))
         else:
-            self.post_message(Said("nothing to do: no task is under the cursor, or it is so already"))
+            self.post_message(Said(f"nothing to do: {act.skipped or 'no task is under the cursor'}", good=False))
 
     def action_submit(self) -> None:
         self.post_message(self.SubmitWished())

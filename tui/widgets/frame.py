@@ -10,8 +10,20 @@ from textual import events
 from textual.content import Content
 from textual.widget import Widget
 
+from tui.columns import Tone
 from tui.commands import Command
 from tui.text import cells, clean, cut
+
+TONE_STYLE: dict[Tone, str] = {
+    "plain": "$foreground",
+    "dim": "$text-muted",
+    "good": "$text-success",
+    "bad": "bold $text-error",
+    "warn": "$text-warning",
+    "run": "bold $text-accent",
+    "strong": "bold",
+}
+"""How each tone of a table's cell looks in a line of text."""
 
 
 @dataclass(frozen=True)

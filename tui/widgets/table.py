@@ -19,7 +19,7 @@ from textual.strip import Strip
 from tui.columns import Column, Tone, lay_out
 from tui.commands import Scope, bindings_of
 from tui.store import RowT
-from tui.text import clean, cut, fit
+from tui.text import cells, clean, cut, fit
 from tui.view import View
 
 _GUTTER = 2  # cursor and mark
@@ -86,7 +86,7 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
         self._live_width = 0
         self._painted: list[_LineKey] = []
         self._strips: LRUCache[_LineKey, Strip] = LRUCache(1024)
-        self._styles: dict[tuple[str, ...], Style] = {}
+        self._styles: dict[tuple[str, str], Style] = {}
         self._frozen_ms: int | None = None
         self.rendered_lines = 0  # how many lines were ever built: what a test of the budget looks at
 
@@ -160,11 +160,14 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
             self._strips[key] = strip
         return strip
 
-    def _style(self, *names: str) -> Style:
-        style = self._styles.get(names)
+    def _style(self, tone: str, ground: str = "") -> Style:
+        """The style of a tone on the table's own ground, or on that of the cursor or a mark."""
+        style = self._styles.get((tone, ground))
         if style is None:
-            style = self.get_component_rich_style(*(f"table--{name}" for name in names if name != "base"))
-            self._styles[names] = style
+            style = self.get_component_rich_style(f"table--{tone}")
+            if ground:
+                style += Style(bgcolor=self.get_component_rich_style(f"table--{ground}").bgcolor)
+            self._styles[tone, ground] = style
         return style
 
     def _header_strip(self, width: int) -> Strip:
@@ -173,9 +176,10 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
             is_sorted = column.id == self.view.sort
             title = column.title
             if is_sorted:
-                title = f"{cut(title, max(0, room - 1))}{'v' if self.view.descending else '^'}"
+                arrow = "v" if self.view.descending else "^"
+                title = f"{title} {arrow}" if cells(title) + 2 <= room else f"{cut(title, max(0, room - 1))}{arrow}"
             gap = "" if place == 0 else " "
-            style = self._style("header", "sorted") if is_sorted else self._style("header")
+            style = self._style("sorted") if is_sorted else self._style("header")
             segments += [
                 Segment(gap, self._style("header")),
                 Segment(fit(title, room, right=column.right), style),
@@ -191,15 +195,15 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
             room = max(0, width - _BAR)
             return Strip([Segment(fit("  " + text, room), self._style("dim")), bar]).adjust_cell_length(width)
         at_cursor, marked = row.id == view.cursor_id, row.id in view.marks
-        look = ("cursor",) if at_cursor else ("marked",) if marked else ()
+        ground = "cursor" if at_cursor else "marked" if marked else ""
         pieces: list[tuple[str, Style]] = [
-            (f"{'>' if at_cursor else ' '}{'*' if marked else ' '}", self._style("strong", *look))
+            (f"{'>' if at_cursor else ' '}{'*' if marked else ' '}", self._style("strong", ground))
         ]
         now = self._time
         for place, (column, room) in enumerate(self._layout):
             text, tone = column.cell(row, now)
             gap = " " if place else ""
-            pieces.append((gap + fit(clean(text), room, right=column.right), self._style(tone, *look)))
+            pieces.append((gap + fit(clean(text), room, right=column.right), self._style(tone, ground)))
         segments: list[Segment] = []
         text, style = pieces[0]
         for more, its_style in pieces[1:]:  # one segment for neighbours of one style: fewer bytes to the terminal
@@ -209,7 +213,7 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
                 segments.append(Segment(text, style))
                 text, style = more, its_style
         segments.append(Segment(text, style))
-        body = Strip(segments).adjust_cell_length(max(0, width - _BAR), self._style("plain", *look))
+        body = Strip(segments).adjust_cell_length(max(0, width - _BAR), self._style("plain", ground))
         return Strip([*body, bar]).adjust_cell_length(width)
 
     def notify_style_update(self) -> None:

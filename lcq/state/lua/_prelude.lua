@@ -1,5 +1,5 @@
 -- The ground every move stands on: keys, clock, indexes, events. Loaded in front of each script, behind a
--- header that Python generates (STATE, TERMINAL, BANDS, RETENTION_MS, EVENTS_KEPT, MINUTES_KEPT_S).
+-- header that Python generates (MOVE, STATE, TERMINAL, BANDS, RETENTION_MS, EVENTS_KEPT, MINUTES_KEPT_S).
 -- KEYS[1] is the namespace, a hash tag: every key a script touches begins with it, so all of them live in one
 -- slot of a Redis Cluster although only this one is declared.
 
@@ -8,6 +8,10 @@ local ROOT = KEYS[1]
 local function key(...)
   return ROOT .. ":" .. table.concat({...}, ":")
 end
+
+-- A full Redis refuses a script whose first write may take memory; once one write has passed, the rest does too.
+-- So only new tasks are refused: what has been accepted still runs, ends and is forgotten.
+if MOVE ~= "submit_task" then redis.call("DEL", key("full")) end  -- no such key ever is
 
 local function read_clock()
   local t = redis.call("TIME")
@@ -77,14 +81,28 @@ local function rank_again(t)
   t.score = tostring(number(t.tag) + BANDS[t.priority])
 end
 
--- Virtual time follows the tasks that start. An empty queue owes nobody anything: its book is closed.
+-- Virtual time follows the tasks that start.
 local function advance_virtual_time(t)
   local book = key("fair", t.queue)
-  if redis.call("EXISTS", key("waiting", t.queue)) == 0 then
-    redis.call("DEL", book)
-  elseif number(t.tag) > number(redis.call("HGET", book, "v")) then
+  if redis.call("EXISTS", book) == 1 and number(t.tag) > number(redis.call("HGET", book, "v")) then
     redis.call("HSET", book, "v", t.tag)
   end
+end
+
+local function enter_lane(id, t)
+  redis.call("ZADD", lane_of(t), t.score, id)
+  redis.call("ZADD", key("waiting", t.queue), t.queued_ms, id)
+  if (t.pinned or "") == "" then redis.call("SADD", key("lanes"), t.queue .. ":" .. t.model) end
+end
+
+-- An empty queue owes nobody anything: its book is closed.
+local function leave_lane(id, t)
+  redis.call("ZREM", lane_of(t), id)
+  redis.call("ZREM", key("waiting", t.queue), id)
+  if redis.call("EXISTS", key("lane", t.queue, t.model)) == 0 then
+    redis.call("SREM", key("lanes"), t.queue .. ":" .. t.model)
+  end
+  if redis.call("EXISTS", key("waiting", t.queue)) == 0 then redis.call("DEL", key("fair", t.queue)) end
 end
 
 ---------------------------------------------------------------- indexes, one place for all of them
@@ -102,14 +120,16 @@ local function leave_indexes(id, t)
   if t.status == STATE.PENDING then
     redis.call("ZREM", key("delayed"), id)
   elseif t.status == STATE.QUEUED then
-    redis.call("ZREM", lane_of(t), id)
-    redis.call("ZREM", key("waiting", t.queue), id)
+    leave_lane(id, t)
   elseif t.status == STATE.PROCESSING then
     redis.call("ZREM", key("leases"), id)
     redis.call("ZREM", key("held", t.node), id)
   else
     redis.call("ZREM", key("expiry"), id)
-    if t.status == STATE.FAILED then redis.call("ZREM", key("ix", "cause", t.code), id) end
+    if t.status == STATE.FAILED then
+      redis.call("ZREM", key("ix", "cause", t.code), id)
+      if redis.call("EXISTS", key("ix", "cause", t.code)) == 0 then redis.call("SREM", key("causes"), t.code) end
+    end
   end
 end
 
@@ -120,9 +140,7 @@ local function enter_indexes(id, t)
   if t.status == STATE.PENDING then
     redis.call("ZADD", key("delayed"), t.due_ms, id)
   elseif t.status == STATE.QUEUED then
-    redis.call("ZADD", lane_of(t), t.score, id)
-    redis.call("ZADD", key("waiting", t.queue), t.queued_ms, id)
-    if (t.pinned or "") == "" then redis.call("SADD", key("lanes"), t.queue .. ":" .. t.model) end
+    enter_lane(id, t)
   elseif t.status == STATE.PROCESSING then
     redis.call("ZADD", key("leases"), t.deadline_ms, id)
     redis.call("ZADD", key("held", t.node), NOW, id)
@@ -168,8 +186,9 @@ end
 ---------------------------------------------------------------- attempts
 
 local function attempt_record(id, n)
+  if not (n >= 1 and n <= redis.call("LLEN", key("attempts", id))) then return nil end
   local text = redis.call("LINDEX", key("attempts", id), n - 1)
-  return text and cjson.decode(text) or nil
+  return cjson.decode(text)
 end
 
 local function close_attempt(id, n, outcome, failure)
@@ -179,6 +198,11 @@ local function close_attempt(id, n, outcome, failure)
   record.ended_ms = NOW
   record.failure = failure
   redis.call("LSET", key("attempts", id), n - 1, cjson.encode(record))
+end
+
+-- What a node has done is told by its record; a node that was forgotten meanwhile gets no new one for it.
+local function credit(node, field)
+  if redis.call("EXISTS", key("node", node)) == 1 then redis.call("HINCRBY", key("node", node), field, 1) end
 end
 
 -- What every end of an attempt takes off the task.
@@ -220,7 +244,7 @@ local function fail_attempt(move, id, t, failure, rule)
   end
   changes.finished_ms, changes.node, changes.device = NOW, node, t.device
   tally("failed", 1)
-  if failure.error_class ~= "bad_input" then redis.call("HINCRBY", key("node", node), "failed", 1) end
+  if failure.error_class ~= "bad_input" then credit(node, "failed") end
   transition(move, id, t, STATE.FAILED, changes, more)
   return t.status
 end

@@ -1,4 +1,5 @@
--- beat_node: a node lives. Renews its leases, notes progress, and tells it which attempts are no longer its own.
+-- beat_node: PROCESSING -> the same, or QUEUED where the grant was lost. A node lives: renews its leases, notes
+-- progress, and tells it which attempts are no longer its own.
 -- KEYS  namespace
 -- ARGV  node, boot, telemetry (JSON), grace_ms, then for each running attempt: id, attempt, progress, stage
 -- RETURNS {"ok", status, lost id, lost attempt, …} | {"stale"}

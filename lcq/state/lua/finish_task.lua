@@ -1,13 +1,15 @@
--- finish_task: PROCESSING -> COMPLETED; a late result of an older attempt too, if no newer one has committed.
+-- finish_task: PROCESSING, QUEUED or PENDING -> COMPLETED. From other than PROCESSING, or with another attempt
+-- running, it is the late result of an older attempt, and counts if no operator has asked for a new run since.
 -- KEYS  namespace
 -- ARGV  id, attempt, node, result (JSON)
 -- RETURNS {"ok", status} | {"again"} | {"missing"} | {"fenced", status}
 local id, n, node, result = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local t = load_task(id)
 if not t then return {"missing"} end
-if t.status == STATE.COMPLETED and number(t.committed) == n then return {"again"} end
 local record = attempt_record(id, n)
-if TERMINAL[t.status] or not record or record.node ~= node then
+if record and record.node ~= node then record = nil end
+if record and record.outcome == "completed" then return {"again"} end  -- also where a retry has begun since
+if TERMINAL[t.status] or not record or n <= number(t.fence) then
   tally("fenced", 1)
   return {"fenced", t.status}
 end
@@ -17,7 +19,7 @@ if not live then
   if t.status == STATE.PROCESSING then close_attempt(id, number(t.attempt), "superseded") end
 end
 close_attempt(id, n, "completed")
-redis.call("HINCRBY", key("node", node), "completed", 1)
+credit(node, "completed")
 tally("completed", 1)
 transition("finish_task", id, t, STATE.COMPLETED, ended({
   committed = n, result = result, finished_ms = NOW, node = node, device = record.device or "", progress = "1",

@@ -1,4 +1,4 @@
--- forget_tasks: removes the records of tasks that have been finished for longer than their retention.
+-- forget_tasks: COMPLETED, FAILED or CANCELLED -> nothing, when the record has outlived its retention.
 -- KEYS  namespace
 -- ARGV  limit
 -- RETURNS {"ok", how many}

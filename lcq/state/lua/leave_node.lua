@@ -1,4 +1,4 @@
--- leave_node: a drained node goes in order. What it still holds goes back into its place.
+-- leave_node: PROCESSING -> QUEUED. A drained node goes in order; what it still holds goes back into its place.
 -- KEYS  namespace
 -- ARGV  node, boot
 -- RETURNS {"ok", attempts given back} | {"stale"}
@@ -6,6 +6,7 @@ local node, boot = unpack(ARGV)
 local name = key("node", node)
 local record = load_hash(name)
 if not record or record.boot ~= boot then return {"stale"} end
+if record.status == "offline" then return {"ok", 0} end
 local held = redis.call("ZRANGE", key("held", node), 0, -1)
 for _, id in ipairs(held) do
   local t = load_task(id)

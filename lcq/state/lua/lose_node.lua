@@ -1,4 +1,4 @@
--- lose_node: a node's process died or it fell silent. Its attempts run elsewhere at once.
+-- lose_node: PROCESSING -> QUEUED or FAILED. A node's process died or fell silent; its attempts run elsewhere at once.
 -- KEYS  namespace
 -- ARGV  node, boot ("" for any), since_ms (no loss if it was seen after this), code, message
 -- RETURNS {"ok", attempts given up} | {"stale"} | {"alive"} | {"again"}

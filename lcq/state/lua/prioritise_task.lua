@@ -1,4 +1,4 @@
--- prioritise_task: PENDING or QUEUED stays what it is, in another band; PROCESSING keeps it for a retry.
+-- prioritise_task: PENDING, QUEUED or PROCESSING -> the same, in another band; a running one keeps it for a retry.
 -- KEYS  namespace
 -- ARGV  id, why, revision the operator saw ("" for any), priority
 -- RETURNS {"ok"} | {"missing"} | {"refused", status} | {"moved_on", status}
@@ -7,5 +7,6 @@ local t = load_task(id)
 if not t then return {"missing"} end
 if seen ~= "" and seen ~= t.rev then return {"moved_on", t.status} end
 if TERMINAL[t.status] then return {"refused", t.status} end
+if t.priority == priority then return {"ok"} end  -- and it keeps its place
 transition("prioritise_task", id, t, t.status, {priority = priority, why = why, score = false, tag = false})
 return {"ok"}

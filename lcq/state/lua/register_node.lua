@@ -1,4 +1,4 @@
--- register_node: a node says hello. Attempts of an earlier boot under this name run elsewhere at once.
+-- register_node: PROCESSING -> QUEUED or FAILED, for attempts of an earlier boot. A node says hello.
 -- KEYS  namespace
 -- ARGV  node, boot, capability (JSON), serves (JSON), lanes (JSON list of "queue:model")
 -- RETURNS {"ok", status, attempts given up} | {"stale"} (this boot was replaced by a newer one)

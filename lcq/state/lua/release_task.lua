@@ -7,7 +7,7 @@ local t = load_task(id)
 if not t then return {"missing"} end
 if t.status ~= STATE.PROCESSING or n ~= number(t.attempt) or t.node ~= node then
   local record = attempt_record(id, n)
-  if record and record.outcome == "handed_back" then return {"again"} end
+  if record and record.node == node and record.outcome == "handed_back" then return {"again"} end
   tally("fenced", 1)
   return {"fenced", t.status}
 end

@@ -1,4 +1,4 @@
--- reroute_task: any status but COMPLETED -> QUEUED elsewhere; a running attempt is cancelled first.
+-- reroute_task: PENDING, QUEUED, PROCESSING, FAILED or CANCELLED -> QUEUED elsewhere; what runs is cancelled first.
 -- KEYS  namespace
 -- ARGV  id, why, revision the operator saw ("" for any), queue, pinned node ("" for any node of the queue),
 --       forced ("1": an operator chose the queue)
@@ -15,9 +15,10 @@ local changes = ended({
 })
 if t.status == STATE.PROCESSING then
   node = t.node
+  changes.fence = n
   close_attempt(id, n, "rerouted")
 elseif TERMINAL[t.status] then
-  changes.retries, changes.deaths, changes.class, changes.code, changes.message = 0, 0, false, false, false
+  changes.fence, changes.retries, changes.deaths, changes.class, changes.code, changes.message = n, 0, 0, false, false, false
 end
 -- The old lane is left by the old queue and pin, so these change inside the transition.
 changes.queue, changes.pinned, changes.forced = queue, pinned, forced

@@ -8,7 +8,8 @@ if not t then return {"missing"} end
 if seen ~= "" and seen ~= t.rev then return {"moved_on", t.status} end
 if not TERMINAL[t.status] then return {"refused", t.status} end
 transition("retry_task", id, t, STATE.QUEUED, {
-  queue = queue, retries = 0, deaths = 0, queued_ms = NOW, why = why, node = "", device = "", progress = "0",
+  queue = queue, fence = t.attempt, retries = 0, deaths = 0, queued_ms = NOW, why = why,
+  node = "", device = "", progress = "0",
   class = false, code = false, message = false, result = false, committed = false, finished_ms = false,
   avoid = false, score = false, tag = false, due_ms = false,
 })

@@ -1,0 +1,39 @@
+"""The console, found by its entry point: ``lcq`` itself never imports ``tui``.
+
+python -m lcq.console [FAREWELL]      (lcq/server.py starts it, on the terminal of ``lcq up``)
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import cast
+
+from lcq.config import load
+from lcq.errors import LcqError
+
+
+def find_console() -> Callable[..., int]:
+    """The console: ``console(config, farewell=…)`` runs until it is left and returns the exit code.
+
+    Raises:
+        LcqError: it is not installed.
+    """
+    found = tuple(entry_points(group="lcq.commands", name="console"))
+    if not found:
+        raise LcqError("the console is not installed", hint="install LCQ anew: pip install --force-reinstall lcq")
+    return cast("Callable[..., int]", found[0].load())
+
+
+def main() -> None:
+    """Run the console with the settings of the environment, and end the process with its exit code."""
+    try:
+        farewell = {"farewell": sys.argv[1]} if len(sys.argv) > 1 else {}
+        sys.exit(find_console()(load(), **farewell))
+    except LcqError as error:
+        sys.exit(f"lcq: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""What each move may do to a task: from which states it starts, and where each of them can lead.
+
+``docs/states.md`` tells the same to people, and the files in ``lcq/state/lua/`` do it; a test compares the three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TypeAlias
+
+from lcq.models import TERMINAL_STATES, TaskStatus
+
+Moves: TypeAlias = Mapping[TaskStatus | None, frozenset[TaskStatus | None]]
+
+NO_TASK = None  # where a task comes from when it is submitted, and where it goes when its record is forgotten
+
+PENDING, QUEUED, PROCESSING = TaskStatus.PENDING, TaskStatus.QUEUED, TaskStatus.PROCESSING
+COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
+
+
+def _from(*starts: TaskStatus | None, to: tuple[TaskStatus | None, ...]) -> Moves:
+    return {start: frozenset(to) for start in starts}
+
+
+LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
+    {
+        "submit_task": _from(NO_TASK, to=(QUEUED, PENDING)),
+        "release_due": _from(PENDING, to=(QUEUED,)),
+        "claim_tasks": _from(QUEUED, to=(PROCESSING,)),
+        "finish_task": _from(PROCESSING, QUEUED, PENDING, to=(COMPLETED,)),  # the latter two: a late result
+        "fail_task": _from(PROCESSING, to=(PENDING, QUEUED, FAILED)),
+        "release_task": _from(PROCESSING, to=(QUEUED,)),
+        "expire_leases": _from(PROCESSING, to=(QUEUED, FAILED)),
+        "cancel_task": _from(PENDING, QUEUED, PROCESSING, to=(CANCELLED,)),
+        "retry_task": _from(COMPLETED, FAILED, CANCELLED, to=(QUEUED,)),
+        "reroute_task": _from(PENDING, QUEUED, PROCESSING, FAILED, CANCELLED, to=(QUEUED,)),
+        "prioritise_task": {state: frozenset({state}) for state in (PENDING, QUEUED, PROCESSING)},
+        "register_node": _from(PROCESSING, to=(QUEUED, FAILED)),
+        "beat_node": _from(PROCESSING, to=(PROCESSING, QUEUED)),
+        "leave_node": _from(PROCESSING, to=(QUEUED,)),
+        "lose_node": _from(PROCESSING, to=(QUEUED, FAILED)),
+        "forget_tasks": {state: frozenset({NO_TASK}) for state in TaskStatus if state in TERMINAL_STATES},
+        "drain_node": {},
+        "activate_node": {},
+        "forget_nodes": {},
+        "pause_queue": {},
+        "resume_queue": {},
+        "take_duty": {},
+        "announce_scheduler": {},
+        "note_act": {},
+    }
+)
+
+
+def starts_of(move: str) -> tuple[TaskStatus, ...]:
+    """The states from which ``move`` can start, in the order of a task's life."""
+    return tuple(state for state in TaskStatus if state in LEGAL_MOVES[move])

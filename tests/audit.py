@@ -1,0 +1,241 @@
+"""The audit: every key of a namespace read and accounted for, each index compared with the tasks it indexes."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+
+from lcq.models import TaskStatus
+
+Hash = dict[str, str]
+_WAITS_OR_RUNS = (TaskStatus.PENDING, TaskStatus.QUEUED, TaskStatus.PROCESSING)
+
+# Every class of key there is, with the type it has. A key that fits none is nobody's, and so a leak.
+CLASSES = {
+    "task:*": "hash", "attempts:*": "list", "idem:*": "string", "ids": "zset", "ix:*": "zset", "lane:*": "zset",
+    "lanes": "set", "waiting:*": "zset", "fair:*": "hash", "leases": "zset", "held:*": "zset", "delayed": "zset",
+    "expiry": "zset", "counts": "hash", "job:*": "hash", "jobs": "zset", "causes": "set", "node:*": "hash",
+    "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
+    "acts": "stream", "answer:*": "string", "duty:*": "string", "schedulers": "hash",
+}  # fmt: skip
+EXPIRING = ("minute:", "answer:", "duty:")
+
+
+@dataclass
+class Ledger:
+    """What one namespace held at one moment."""
+
+    tasks: dict[str, Hash] = field(default_factory=dict)
+    attempts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    nodes: dict[str, Hash] = field(default_factory=dict)
+    events: list[tuple[str, Hash]] = field(default_factory=list)
+    values: dict[str, Any] = field(default_factory=dict)  # key without its namespace -> value
+
+    def sets(self, prefix: str) -> dict[str, set[str]]:
+        """The members of all sets and sorted sets whose names begin with ``prefix``."""
+        return {name: set(value) for name, value in self.values.items() if name.startswith(prefix)}
+
+
+def class_of(name: str) -> str | None:
+    """The class that a key belongs to, None if to none."""
+    head, colon, _ = name.partition(":")
+    found = f"{head}:*" if colon else head
+    return found if found in CLASSES else None
+
+
+def read(client: redis.Redis, root: str = "{lcq}") -> Ledger:
+    """Every key of the namespace. Fails on keys outside of it, of no known class, or of another type."""
+    names = sorted(client.scan_iter(count=1000))
+    assert all(name.startswith(f"{root}:") for name in names), f"keys outside of {root}: {names}"
+    pipe = client.pipeline(transaction=False)
+    for name in names:
+        kind = CLASSES.get(class_of(name.removeprefix(f"{root}:")) or "")
+        assert kind, f"{name} belongs to no known class of keys"
+        pipe.type(name)
+        pipe.ttl(name)
+        _ask(pipe, kind, name)
+    answers = pipe.execute()
+    ledger = Ledger()
+    for name, kind, ttl, value in zip(names, answers[::3], answers[1::3], answers[2::3], strict=True):
+        short = name.removeprefix(f"{root}:")
+        assert kind == CLASSES[class_of(short) or ""], f"{name} is a {kind}"
+        assert (ttl > 0) == short.startswith(EXPIRING), f"{name} has a time to live of {ttl}"
+        ledger.values[short] = dict(value) if kind == "zset" else value
+        _file(ledger, short, ledger.values[short])
+    return ledger
+
+
+def _ask(pipe: Any, kind: str, name: str) -> None:
+    match kind:
+        case "hash":
+            pipe.hgetall(name)
+        case "list":
+            pipe.lrange(name, 0, -1)
+        case "string":
+            pipe.get(name)
+        case "set":
+            pipe.smembers(name)
+        case "zset":
+            pipe.zrange(name, 0, -1, withscores=True)
+        case "stream":
+            pipe.xrange(name)
+
+
+def _file(ledger: Ledger, short: str, value: Any) -> None:
+    head, _, rest = short.partition(":")
+    match head:
+        case "task":
+            ledger.tasks[rest] = value
+        case "attempts":
+            ledger.attempts[rest] = [json.loads(text) for text in value]
+        case "node":
+            ledger.nodes[rest] = value
+        case "events":
+            ledger.events = value
+
+
+def audit(client: redis.Redis, root: str = "{lcq}") -> Ledger:
+    """Read everything and compare every index, counter and lane with the tasks and nodes themselves."""
+    ledger = read(client, root)
+    _audit_indexes(ledger)
+    _audit_lanes(ledger)
+    _audit_counters(ledger)
+    _audit_attempts(ledger)
+    _audit_nodes(ledger)
+    _audit_events(ledger)
+    return ledger
+
+
+def _grouped(pairs: list[tuple[str, str]]) -> dict[str, set[str]]:
+    groups: dict[str, set[str]] = defaultdict(set)
+    for name, member in pairs:
+        groups[name].add(member)
+    return dict(groups)
+
+
+def _audit_indexes(ledger: Ledger) -> None:
+    pairs = [("ids", i) for i in ledger.tasks]
+    for i, t in ledger.tasks.items():
+        pairs += [(f"ix:status:{t['status']}", i), (f"ix:queue:{t['queue']}", i)]
+        pairs += [(f"ix:node:{record['node']}", i) for record in ledger.attempts.get(i, ())]
+        if t["job"]:
+            pairs.append((f"ix:job:{t['job']}", i))
+        if t["status"] == TaskStatus.FAILED:
+            pairs.append((f"ix:cause:{t['code']}", i))
+    assert ledger.sets("ix:") | ledger.sets("ids") == _grouped(pairs)
+    for name in (*ledger.sets("ix:"), *ledger.sets("ids")):
+        assert set(ledger.values[name].values()) == {0}, f"{name} is ordered by id alone"
+    failed = {t["code"] for t in ledger.tasks.values() if t["status"] == TaskStatus.FAILED}
+    assert ledger.values.get("causes", set()) == failed
+    assert set(ledger.values.get("jobs", {})) == {t["job"] for t in ledger.tasks.values() if t["job"]}
+    keys = {name.removeprefix("idem:"): i for name, i in ledger.values.items() if name.startswith("idem:")}
+    assert keys == {t["idem"]: i for i, t in ledger.tasks.items()}
+
+
+def lane_of(t: Hash) -> str:
+    """The lane in which this task waits, without the namespace."""
+    model = json.loads(t["json"])["config"].get("model", "cv2-telea")
+    assert t["model"] == model
+    return f"lane:@{t['pinned']}:{model}" if t.get("pinned") else f"lane:{t['queue']}:{model}"
+
+
+def _audit_lanes(ledger: Ledger) -> None:
+    wanted: dict[str, dict[str, float]] = defaultdict(dict)
+    for i, t in ledger.tasks.items():
+        match t["status"]:
+            case TaskStatus.QUEUED:
+                wanted[lane_of(t)][i] = float(t["score"])
+                wanted[f"waiting:{t['queue']}"][i] = float(t["queued_ms"])
+            case TaskStatus.PENDING:
+                wanted["delayed"][i] = float(t["due_ms"])
+            case TaskStatus.PROCESSING:
+                wanted["leases"][i] = float(t["deadline_ms"])
+    kept = ("lane:", "waiting:", "delayed", "leases")
+    assert {name: value for name, value in ledger.values.items() if name.startswith(kept)} == wanted
+    lanes = {name.removeprefix("lane:") for name in wanted if name.startswith("lane:") and "@" not in name}
+    assert ledger.values.get("lanes", set()) == lanes
+    pairs = [(f"held:{t['node']}", i) for i, t in ledger.tasks.items() if t["status"] == TaskStatus.PROCESSING]
+    assert ledger.sets("held:") == _grouped(pairs)
+    over = {i for i, t in ledger.tasks.items() if t["status"] not in _WAITS_OR_RUNS}
+    assert set(ledger.values.get("expiry", {})) == over
+    books = {name.removeprefix("fair:") for name in ledger.values if name.startswith("fair:")}
+    waiting = {name.removeprefix("waiting:") for name in ledger.values if name.startswith("waiting:")}
+    assert books <= waiting, "an empty queue keeps no book"
+    for i, t in ledger.tasks.items():
+        runs, waits = t["status"] == TaskStatus.PROCESSING, t["status"] == TaskStatus.PENDING
+        assert ("deadline_ms" in t) == runs, f"{i} is {t['status']} and has a deadline: {t.get('deadline_ms')}"
+        assert ("due_ms" in t) == waits, f"{i} is {t['status']} and is due at {t.get('due_ms')}"
+
+
+def _tally(counts: Counter[str]) -> dict[str, int]:
+    return {name: number for name, number in counts.items() if number}
+
+
+def _audit_counters(ledger: Ledger) -> None:
+    counts: Counter[str] = Counter()
+    jobs: dict[str, Counter[str]] = defaultdict(Counter)
+    for t in ledger.tasks.values():
+        counts[t["status"]] += 1
+        counts[f"{t['queue']}/{t['status']}"] += 1
+        if t["job"]:
+            jobs[t["job"]][t["status"]] += 1
+    assert _numbers(ledger.values.get("counts", {})) == _tally(counts)
+    hashes = {name.removeprefix("job:"): value for name, value in ledger.values.items() if name.startswith("job:")}
+    assert {job: _numbers(value) for job, value in hashes.items()} == {job: _tally(n) for job, n in jobs.items()}
+
+
+def _numbers(fields: Hash) -> dict[str, int]:
+    numbers = {name: int(text) for name, text in fields.items()}
+    assert all(number >= 0 for number in numbers.values()), f"a count below zero: {numbers}"
+    return {name: number for name, number in numbers.items() if number}
+
+
+def _audit_attempts(ledger: Ledger) -> None:
+    assert set(ledger.attempts) == {i for i, t in ledger.tasks.items() if t["attempt"] != "0"}
+    for i, records in ledger.attempts.items():
+        t = ledger.tasks[i]
+        assert [record["number"] for record in records] == list(range(1, int(t["attempt"]) + 1))
+        running = [record["number"] for record in records if record["outcome"] == "running"]
+        runs = t["status"] == TaskStatus.PROCESSING
+        assert running == ([int(t["attempt"])] if runs else []), f"{i} is {t['status']}: {records}"
+        assert all(("ended_ms" in record) == (record["outcome"] != "running") for record in records)
+        if runs:
+            assert (records[-1]["node"], records[-1]["device"]) == (t["node"], t["device"])
+
+
+def _audit_nodes(ledger: Ledger) -> None:
+    assert set(ledger.values.get("nodes", {})) == set(ledger.nodes)
+    pairs = [
+        (f"subs:{lane}", node)
+        for node, fields in ledger.nodes.items()
+        if fields["status"] == "online"
+        for lane in json.loads(fields["lanes"])
+    ]
+    assert ledger.sets("subs:") == _grouped(pairs)
+    for name, fields in ledger.values.items():
+        if name.startswith("queue:"):
+            assert set(fields) == {"paused", "paused_by", "paused_reason", "paused_ms"}
+
+
+def _audit_events(ledger: Ledger) -> None:
+    """Each change of a task has one event, numbered by its revision; the newest tells the truth."""
+    newest: dict[str, Hash] = {}
+    for _, fields in ledger.events:
+        if "rev" in fields:
+            before = newest.get(fields["id"])
+            assert int(fields["rev"]) == (int(before["rev"]) + 1 if before else 1), fields
+            newest[fields["id"]] = fields
+        elif fields["move"] == "forget_tasks":
+            del newest[fields["id"]]
+    assert set(newest) == set(ledger.tasks)
+    for i, fields in newest.items():
+        for name in ("status", "rev", "queue", "attempt", "priority"):
+            assert fields[name] == ledger.tasks[i][name], f"{i}: the event says {fields}, the task {ledger.tasks[i]}"
+        for name in ("node", "why"):
+            assert fields[name] == ledger.tasks[i].get(name, ""), f"{i}: {fields} against {ledger.tasks[i]}"
+
+

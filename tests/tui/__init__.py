@@ -1,0 +1,1 @@
+"""Tests of the console: its store and view without a terminal, its screens through Pilot."""

@@ -1,0 +1,319 @@
+"""A cluster in memory: what the console reads and commands, moved by the tests (and by the demo) alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lcq.errors import LcqError, StateUnavailable, TaskNotFound
+from lcq.ids import new_id
+from lcq.models import (
+    DEFAULT_QUEUES,
+    Attempt,
+    Device,
+    DeviceKind,
+    ErrorClass,
+    Event,
+    Failure,
+    NodeCapability,
+    NodeRecord,
+    NodeStatus,
+    QueueRecord,
+    Task,
+    TaskPriority,
+    TaskRecord,
+    TaskStatus,
+    TaskType,
+)
+from lcq.wire import Accepted, BulkAnswer, EventsAnswer, Refusal
+
+
+def now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def a_task(
+    image: str = "/photos/cover.jpg", *, status: TaskStatus = TaskStatus.QUEUED, queue: str = "cpu-light", **more: Any
+) -> TaskRecord:
+    """A task's record; ``more`` are fields of the record, or of its task where they begin with ``task_``."""
+    of_task = {name.removeprefix("task_"): more.pop(name) for name in list(more) if name.startswith("task_")}
+    task = Task(task_type=TaskType.INPAINT, image_path=image, **of_task)
+    values: dict[str, Any] = {
+        "task": task, "status": status, "revision": 1, "queue": queue, "priority": TaskPriority.NORMAL,
+        "submitted_ms": now_ms(), "updated_ms": now_ms(),
+    }  # fmt: skip
+    return TaskRecord(**(values | more))
+
+
+def a_failure(message: str = "CUDA out of memory", code: str = "out_of_memory") -> Failure:
+    return Failure(error_class=ErrorClass.RESOURCE, code=code, message=message)
+
+
+def a_node(name: str = "gpu-1", *, status: NodeStatus = NodeStatus.ONLINE, **more: Any) -> NodeRecord:
+    capability = NodeCapability(
+        devices=(Device(id="cpu", kind=DeviceKind.CPU, name="EPYC 7402", slots=4, cores=8, memory_mib=16_000),),
+        models={"cv2-telea": (DeviceKind.CPU,), "cv2-ns": (DeviceKind.CPU,)},
+        host=f"{name}.studio",
+        version="0.1.0",
+    )
+    values: dict[str, Any] = {
+        "id": name, "boot_id": "b1", "status": status, "capability": capability,
+        "serves": {"cpu": ("cpu-intensive", "cpu-light")}, "registered_ms": now_ms(), "seen_ms": now_ms(),
+    }  # fmt: skip
+    return NodeRecord(**(values | more))
+
+
+@dataclass(frozen=True)
+class FakeSnapshot:
+    tasks: tuple[TaskRecord, ...]
+    nodes: tuple[NodeRecord, ...]
+    queues: tuple[QueueRecord, ...]
+    last_event_id: str
+    total_tasks: int
+
+
+class FakeCluster:
+    """Reader and commander of one cluster that lives in this object.
+
+    ``calls`` lists the commands that arrived. With ``trouble`` set, everything raises it; with ``silent``
+    set, nothing answers.
+    """
+
+    def __init__(
+        self, tasks: Iterable[TaskRecord] = (), nodes: Iterable[NodeRecord] = (), *, total: int | None = None
+    ) -> None:
+        self.records = {record.id: record for record in tasks}
+        self.node_records = {record.id: record for record in nodes}
+        self.paused: dict[str, str] = {}
+        self.history: dict[str, list[Attempt]] = {}
+        self.log: list[Event] = []
+        self.calls: list[tuple[str, Any]] = []
+        self.snapshots = 0
+        self.trouble: LcqError | None = None
+        self.act_trouble: LcqError | None = None
+        self.silent = False
+        self.gap = False
+        self._total = total
+        self._serial = 0
+        self._news = asyncio.Event()
+
+    # ------------------------------------------------------------ what the tests do to it
+
+    def emit(self, move: str, /, **fields: object) -> Event:
+        """One event, as a move's script would write it."""
+        self._serial += 1
+        event = Event(
+            id=f"{now_ms()}-{self._serial}", move=move, fields={name: str(value) for name, value in fields.items()}
+        )
+        self.log.append(event)
+        self._news.set()
+        return event
+
+    def change(self, task_id: str, move: str, *, extra: dict[str, object] | None = None, **fields: Any) -> TaskRecord:
+        """Move a task on: its record with ``fields`` changed, one revision further, and the event of it."""
+        record = self.records[task_id]
+        record = record.model_copy(update={**fields, "revision": record.revision + 1, "updated_ms": now_ms()})
+        self.records[task_id] = record
+        self.emit(move, **self._fields(record), **(extra or {}))
+        return record
+
+    def add(self, record: TaskRecord) -> TaskRecord:
+        self.records[record.id] = record
+        task = record.task
+        self.emit(
+            "submit_task", **self._fields(record), model=task.model, user=task.user_id, job=task.job or "",
+            image=task.image_path, submitted_ms=record.submitted_ms,
+        )  # fmt: skip
+        return record
+
+    def forget(self, task_id: str) -> None:
+        del self.records[task_id]
+        self.emit("forget_tasks", id=task_id)
+
+    @staticmethod
+    def _fields(record: TaskRecord) -> dict[str, object]:
+        return {
+            "id": record.id, "status": record.status, "rev": record.revision, "queue": record.queue,
+            "node": record.node, "attempt": record.attempt, "priority": record.priority, "why": record.why,
+        }  # fmt: skip
+
+    # ------------------------------------------------------------ reader
+
+    async def _answerable(self) -> None:
+        if self.silent:
+            await asyncio.Event().wait()  # as a server does that was stopped: for ever
+        if self.trouble is not None:
+            raise self.trouble
+
+    async def snapshot(self, limit: int = 200_000) -> FakeSnapshot:
+        await self._answerable()
+        self.snapshots += 1
+        self.gap = False
+        tasks = sorted(self.records.values(), key=lambda record: record.id, reverse=True)[:limit]
+        last = self.log[-1].id if self.log else "0-0"
+        total = len(tasks) if self._total is None else self._total
+        return FakeSnapshot(tuple(tasks), await self.nodes(), await self.queues(), last, total)
+
+    async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer:
+        await self._answerable()
+        found = self._after(after)
+        if not found:
+            self._news.clear()
+            try:
+                await asyncio.wait_for(self._news.wait(), wait_ms / 1000)
+            except TimeoutError:
+                pass
+            await self._answerable()
+            found = self._after(after)
+        found = found[:limit]
+        return EventsAnswer(events=tuple(found), last_id=found[-1].id if found else after, gap=self.gap)
+
+    def _after(self, after: str) -> list[Event]:
+        ids = [event.id for event in self.log]
+        return self.log[ids.index(after) + 1 :] if after in ids else list(self.log)
+
+    async def tasks(self, ids: Sequence[str]) -> dict[str, TaskRecord]:
+        await self._answerable()
+        return {task_id: self.records[task_id] for task_id in ids if task_id in self.records}
+
+    async def nodes(self) -> tuple[NodeRecord, ...]:
+        await self._answerable()
+        return tuple(self.node_records.values())
+
+    async def queues(self) -> tuple[QueueRecord, ...]:
+        await self._answerable()
+        out = []
+        for config in DEFAULT_QUEUES:
+            mine = [record for record in self.records.values() if record.queue == config.name]
+            counts = {status: sum(record.status is status for record in mine) for status in TaskStatus}
+            waiting = [record.submitted_ms for record in mine if record.status is TaskStatus.QUEUED]
+            serving = [
+                node.id for node in self.node_records.values()
+                if any(config.name in queues for queues in node.serves.values())
+            ]  # fmt: skip
+            out.append(
+                QueueRecord(
+                    config=config, paused=config.name in self.paused, paused_by="maria",
+                    paused_reason=self.paused.get(config.name, ""), paused_ms=now_ms(), counts=counts,
+                    oldest_queued_ms=min(waiting, default=None), nodes=tuple(serving),
+                )
+            )  # fmt: skip
+        return tuple(out)
+
+    async def task(self, task_id: str) -> TaskRecord:
+        await self._answerable()
+        if task_id not in self.records:
+            raise TaskNotFound(task_id)
+        return self.records[task_id]
+
+    async def attempts(self, task_id: str) -> tuple[Attempt, ...]:
+        await self._answerable()
+        return tuple(self.history.get(task_id, ()))
+
+    async def task_events(self, record: TaskRecord, *, limit: int = 200) -> tuple[Event, ...]:
+        await self._answerable()
+        return tuple(event for event in self.log if event.fields.get("id") == record.id)[-limit:]
+
+    # ------------------------------------------------------------ commander
+
+    async def _called(self, name: str, *what: Any) -> None:
+        if self.act_trouble is not None:
+            raise self.act_trouble
+        self.calls.append((name, what[0] if len(what) == 1 else what))
+
+    def _bulk(
+        self, ids: Sequence[str], revisions: Sequence[int], do: Callable[[TaskRecord], TaskRecord | None]
+    ) -> BulkAnswer:
+        done, refused = [], []
+        for task_id, revision in zip(ids, revisions, strict=True):
+            record = self.records.get(task_id)
+            if record is None:
+                refused.append(Refusal(id=task_id, code="task_not_found", message=f"no task {task_id!r}"))
+            elif record.revision != revision or do(record) is None:
+                refused.append(Refusal(id=task_id, code="transition_refused", message=f"it is {record.status} by now"))
+            else:
+                done.append(task_id)
+        return BulkAnswer(done=tuple(done), refused=tuple(refused))
+
+    async def submit(self, task: Task, *, queue: str = "") -> Accepted:
+        await self._called("submit", task, queue)
+        record = TaskRecord(
+            task=task, status=TaskStatus.QUEUED, revision=1, queue=queue or "cpu-light", priority=task.priority,
+            submitted_ms=now_ms(),
+        )  # fmt: skip
+        self.add(record)
+        return Accepted(id=task.id, queue=record.queue, status=record.status)
+
+    async def retry(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer:
+        await self._called("retry", tuple(ids))
+
+        def again(record: TaskRecord) -> TaskRecord | None:
+            if not record.status.is_terminal:
+                return None
+            return self.change(record.id, "retry_task", status=TaskStatus.QUEUED, failure=None, node="")
+
+        return self._bulk(ids, revisions, again)
+
+    async def cancel(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer:
+        await self._called("cancel", tuple(ids))
+
+        def stop(record: TaskRecord) -> TaskRecord | None:
+            if record.status.is_terminal:
+                return None
+            return self.change(record.id, "cancel_task", status=TaskStatus.CANCELLED, why="by maria", node="")
+
+        return self._bulk(ids, revisions, stop)
+
+    async def reroute(
+        self, ids: Sequence[str], *, revisions: Sequence[int], queue: str = "", node: str = ""
+    ) -> BulkAnswer:
+        await self._called("reroute", tuple(ids), queue, node)
+        return self._bulk(
+            ids, revisions, lambda record: self.change(record.id, "reroute_task", queue=queue or record.queue)
+        )
+
+    async def prioritise(self, ids: Sequence[str], priority: TaskPriority, *, revisions: Sequence[int]) -> BulkAnswer:
+        await self._called("prioritise", tuple(ids), priority)
+        return self._bulk(ids, revisions, lambda record: self.change(record.id, "prioritise_task", priority=priority))
+
+    async def pause(self, queue: str, *, reason: str = "") -> None:
+        await self._called("pause", queue, reason)
+        self.paused[queue] = reason
+        self.emit("pause_queue", queue=queue, why=f"paused by maria: {reason}")
+
+    async def resume(self, queue: str, *, reason: str = "") -> None:
+        await self._called("resume", queue)
+        self.paused.pop(queue, None)
+        self.emit("resume_queue", queue=queue, why="resumed by maria")
+
+    async def drain(self, node: str, *, reason: str = "") -> None:
+        await self._called("drain", node, reason)
+        self._set_node(node, NodeStatus.DRAINING, reason, "drain_node")
+
+    async def activate(self, node: str, *, reason: str = "") -> None:
+        await self._called("activate", node)
+        self._set_node(node, NodeStatus.ONLINE, "", "activate_node")
+
+    def _set_node(self, node: str, status: NodeStatus, why: str, move: str) -> None:
+        record = self.node_records[node]
+        self.node_records[node] = record.model_copy(update={"status": status, "why": why})
+        self.emit(move, node=node, status=status, why=why)
+
+
+REDIS_AWAY = StateUnavailable("redis://localhost:6379/0", "Connection refused")
+
+
+def many_tasks(count: int) -> list[TaskRecord]:
+    """Records that differ in what a table shows; quick to make, sharing one checked task."""
+    base, start = a_task(), now_ms() - count
+    statuses = list(TaskStatus)
+    out = []
+    for number in range(count):
+        task = base.task.model_copy(update={"id": new_id(), "image_path": f"/photos/{number:06d}.jpg"})
+        out.append(
+            base.model_copy(update={"task": task, "status": statuses[number % 6], "submitted_ms": start + number})
+        )
+    return out

@@ -1,0 +1,577 @@
+"""The command line: its help, its words, its exit codes; the other side is a socket that the test answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from lcq.background import BackgroundLoop
+from lcq.cli.main import app
+from lcq.cli.output import age, clock, duration, tail, visible
+from lcq.client import login_name
+from lcq.errors import JobNotFound, NodeNotFound, StateUnavailable, TransitionRefused
+from lcq.ids import new_id
+from lcq.models import (
+    Attempt,
+    Device,
+    DeviceKind,
+    ErrorClass,
+    Event,
+    Failure,
+    JobSummary,
+    NodeCapability,
+    NodeRecord,
+    NodeStatus,
+    QueueConfig,
+    QueueRecord,
+    TaskResult,
+    TaskStatus,
+)
+from lcq.wire import (
+    MAX_BATCH,
+    Accepted,
+    BulkAnswer,
+    Done,
+    EventsAnswer,
+    FindAnswer,
+    HistoryAnswer,
+    JobsAnswer,
+    ListTasksAnswer,
+    NodesAnswer,
+    QueuesAnswer,
+    Refusal,
+    SubmitAnswer,
+)
+from tests.peer import Peer, Story, a_record, info
+
+PROGRAM = typer.main.get_command(app)
+COMMANDS: Mapping[str, Any] = PROGRAM.commands  # type: ignore[attr-defined]
+EXPECTED = [
+    "submit",
+    "tasks",
+    "task",
+    "nodes",
+    "queues",
+    "jobs",
+    "events",
+    "wait",
+    "cancel",
+    "retry",
+    "reroute",
+    "prioritise",
+    "pause",
+    "resume",
+    "drain",
+    "activate",
+    "version",
+    "up",
+    "scheduler",
+    "console",
+    "demo",
+]
+
+
+class Answer:
+    """What ``lcq`` said and did."""
+
+    def __init__(self, *arguments: str, columns: int = 0) -> None:
+        environment = {"COLUMNS": str(columns) if columns else None, "NO_COLOR": "1"}
+        result = CliRunner().invoke(app, list(arguments), env=environment)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        self.code, self.out, self.talk = result.exit_code, result.stdout, result.stderr
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+    def refuses(self, code: int, error: str, hint: str) -> None:
+        """An error is one line and a hint, without a traceback; nothing is on stdout."""
+        assert "Traceback" not in self.talk
+        lines = [line for line in self.talk.splitlines() if line.startswith(("error:", "hint:"))]
+        assert [line.partition(":")[0] for line in lines] == ["error", "hint"], self.talk
+        assert re.search(error, lines[0]), lines
+        assert re.search(hint, lines[1]), lines
+        assert (self.code, self.out) == (code, "")
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    """A scheduler's socket on the background loop; the test says how it answers."""
+    held = BackgroundLoop.shared().hold(Peer(info=lambda ask: info("1-0")).listening())
+    yield held.value
+    held.release()
+
+
+def lcq(peer: Peer, *arguments: str, columns: int = 0) -> Answer:
+    return Answer("--scheduler", peer.endpoint, *arguments, columns=columns)
+
+
+# ---------------------------------------------------------------- help and usage
+
+
+def test_all_commands_are_there() -> None:
+    assert sorted(COMMANDS) == sorted(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_the_help_of_every_command_has_an_example_that_it_understands(name: str) -> None:
+    shown = Answer(name, "--help", columns=200)
+    assert shown.code == 0
+    assert "Example" in shown.out
+    examples = [line.strip() for line in shown.out.splitlines() if line.strip().startswith("lcq ")]
+    assert examples
+    for example in examples:
+        words = shlex.split(example.partition("|")[0])[1:]
+        words = words[words.index(name) :]  # global options may stand before it
+        COMMANDS[name].make_context(name, words[1:], resilient_parsing=False)
+
+
+def test_no_arguments_show_the_help() -> None:
+    shown = Answer()
+    assert "Usage: lcq" in shown.out + shown.talk
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        (["frobnicate"], "no such command 'frobnicate'", "lcq --help"),
+        (["tasks", "--bogus"], "no such option: --bogus", "lcq tasks --help"),
+        (["tasks", "--status", "sleeping"], "sleeping", "lcq tasks --help"),
+        (["tasks", "--limit", "many"], "many", "lcq tasks --help"),
+        (["submit"], "missing argument", "lcq submit --help"),
+        (["--scheduler", "no port:x", "tasks"], "not the address of a scheduler", "HOST:PORT"),
+        (["--config", "absent.yaml", "tasks"], "cannot read the configuration absent.yaml", "--config"),
+        (["cancel"], "say which tasks", "lcq tasks"),
+        (["cancel", "06ft", "--job", "x"], "say which tasks", "lcq tasks"),
+        (["retry", "06ft", "--failed"], "either ids or --failed", "--job"),
+        (["reroute", "06ft"], "say where to", "lcq queues"),
+        (["events", "--since", "yesterday"], "not a span of time", "10m"),
+        (["submit", "absent.jpg"], "absent.jpg is not there", "nothing was submitted"),
+    ],
+)
+def test_wrong_usage_is_one_line_with_a_hint_and_code_2(arguments: list[str], error: str, hint: str) -> None:
+    Answer(*arguments).refuses(2, error, hint)
+
+
+def test_a_bad_setting_names_file_and_key(tmp_path: Path) -> None:
+    settings = tmp_path / "lcq.yaml"
+    settings.write_text("zeromq:\n  base_prot: 1\n")
+    answer = Answer("--config", str(settings), "tasks")
+    assert answer.code == 2
+    assert answer.talk.startswith("error: ")
+    assert "lcq.yaml: zeromq.base_prot: unknown key, did you mean 'base_port'?" in answer.talk
+
+
+def test_nobody_at_the_other_end_is_code_3(monkeypatch: pytest.MonkeyPatch, peer: Peer) -> None:
+    peer.handlers["nodes"] = lambda ask: StateUnavailable("redis://r", "connection refused")
+    lcq(peer, "nodes").refuses(3, "Redis at redis://r does not answer", "start it")
+    monkeypatch.setattr("lcq.client.AsyncClient.__init__.__kwdefaults__", {**_KEYWORDS, "timeout_s": 0.1})
+    Answer("--scheduler", "127.0.0.1:1", "nodes").refuses(3, "no scheduler answers at tcp://127.0.0.1:1", "lcq up")
+
+
+_KEYWORDS = {"scheduler": None, "actor": None, "timeout_s": 10.0}
+
+
+def test_only_debug_shows_a_traceback(peer: Peer) -> None:
+    peer.handlers["drain"] = lambda ask: NodeNotFound("x")
+    peer.handlers["jobs"] = lambda ask: JobNotFound("j")
+    assert "Traceback" in lcq(peer, "--log-level", "debug", "jobs", "j").talk
+    lcq(peer, "jobs", "j").refuses(2, "no job 'j'", "lcq jobs")
+
+
+# ---------------------------------------------------------------- how things are shown
+
+
+def test_what_a_terminal_would_obey_is_spelled_out() -> None:
+    assert visible("a\x1b[31mb\nc\x9b\u202ed\udcff") == "a\\x1b[31mb\\nc\\x9b\\u202ed\\udcff"
+    assert visible("Käse [bold]é日本") == "Käse [bold]é日本"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0, "0.00s"), (0.349, "0.35s"), (12.06, "12.1s"), (60, "1m 0s"), (200, "3m 20s"), (3599.6, "1h 0m"),
+        (7260, "2h 1m"), (47 * 3600, "47h 0m"), (50 * 3600, "2d 2h"), (400 * 86400, "400d 0h"),
+    ],
+)  # fmt: skip
+def test_spans_of_time_are_told_in_two_units(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_moments_ages_and_paths_are_short() -> None:
+    assert age(None) == clock(None) == clock(0) == ""
+    assert age(round(time.time() * 1000) + 60_000) == "0.00s"  # Redis's clock may be ahead of ours
+    assert clock(1_700_000_000_123).endswith(".123")
+    assert [tail(path) for path in ("a.png", "/a.png", "x/a.png", "/home/ann/x/a.png")] == [
+        "a.png",
+        "/a.png",
+        "x/a.png",
+        "…/x/a.png",
+    ]
+
+
+EVIL = "[red]x[/red]\x1b]0;owned\x07\n.png"
+
+
+def evil_record() -> Any:
+    record = a_record(new_id(), TaskStatus.FAILED)
+    failure = Failure(error_class=ErrorClass.BAD_INPUT, code="undecodable", message=f"cannot read {EVIL}")
+    task = record.task.model_copy(update={"image_path": f"/photos/{EVIL}"})
+    return record.model_copy(update={"task": task, "failure": failure, "submitted_ms": 1})
+
+
+def test_markup_and_escape_codes_in_data_are_shown_not_obeyed(peer: Peer) -> None:
+    record = evil_record()
+    peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(tasks=(record,), total=1)
+    answer = lcq(peer, "tasks")
+    assert "…/photos/[red]x[/red]\\x1b]0;owned\\x07\\n.png" in answer.out
+    assert "\x1b" not in answer.out
+    assert len(answer.out.splitlines()) == 3
+
+
+def test_a_narrow_table_cuts_names_but_never_ids(peer: Peer) -> None:
+    record = evil_record()
+    peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(tasks=(record,), total=1)
+    answer = lcq(peer, "tasks", columns=70)
+    assert record.id in answer.out
+    assert all(len(line) <= 70 for line in answer.out.splitlines())
+
+
+def test_json_may_stand_before_or_behind_the_command(peer: Peer) -> None:
+    record = evil_record()
+    peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(tasks=(record,), total=3)
+    behind = lcq(peer, "tasks", "--json")
+    before = lcq(peer, "--json", "tasks")
+    assert behind.document == before.document == {"tasks": [record.model_dump(mode="json")], "total": 3}
+    assert behind.talk == ""
+
+
+# ---------------------------------------------------------------- looking
+
+
+def test_tasks_are_listed_over_pages_with_what_is_left_out(peer: Peer) -> None:
+    ids = [new_id() for _ in range(MAX_BATCH + 10)]
+
+    def page(ask: Any) -> ListTasksAnswer:
+        start = int(ask.cursor or 0)
+        shown = ids[start : start + ask.limit]
+        return ListTasksAnswer(tasks=tuple(map(a_record, shown)), total=len(ids), cursor=str(start + len(shown)))
+
+    peer.handlers["list_tasks"] = page
+    answer = lcq(peer, "tasks", "--limit", str(MAX_BATCH + 5), "--status", "queued", "--job", "j", "--node", "n")
+    assert [line.split()[0] for line in answer.out.splitlines()[2:]] == ids[: MAX_BATCH + 5]
+    assert answer.talk == f"{MAX_BATCH + 5} of {MAX_BATCH + 10}; --limit shows more\n"
+    asked = peer.heard_of("list_tasks")[0]
+    assert (asked.status, asked.job, asked.node, asked.cause) == ("queued", "j", "n", "")
+
+
+def test_a_task_is_told_with_its_attempts_events_and_explanation(peer: Peer) -> None:
+    record = evil_record()
+    failed = Attempt(number=1, node="n1", started_ms=1000, ended_ms=3500, outcome="failed", failure=record.failure)
+    event = Event(id="1700000000123-4", move="fail_task", fields={"id": record.id, "status": "failed", "node": "n1"})
+    peer.handlers["find"] = lambda ask: FindAnswer(id=record.id)
+    peer.handlers["history"] = lambda ask: HistoryAnswer(
+        record=record, attempts=(failed,), events=(event,), explanation="it failed for good"
+    )
+    answer = lcq(peer, "task", record.id[:6])
+    for told in (record.id, "it failed for good", "2.5s", "undecodable: cannot read [red]", "fail_task", "node=n1"):
+        assert told in answer.out
+    assert "\x1b" not in answer.out
+    one = lcq(peer, "task", record.id, "--json").document
+    assert one["record"] == record.model_dump(mode="json")
+    assert one["explanation"] == "it failed for good"
+
+
+def test_a_result_tells_its_path_and_size(peer: Peer) -> None:
+    result = TaskResult(path="/out/a.png", bytes=123, sha256="0" * 64, width=4, height=3, seconds=0.5)
+    record = a_record(new_id(), TaskStatus.COMPLETED).model_copy(update={"result": result})
+    peer.handlers["history"] = lambda ask: HistoryAnswer(record=record, attempts=(), events=(), explanation="done")
+    answer = lcq(peer, "task", record.id)
+    assert re.search(r"result +/out/a\.png", answer.out)
+    assert re.search(r"size +4 x 3, 123 bytes, 0\.50s", answer.out)
+
+
+def test_nodes_queues_and_jobs_are_listed(peer: Peer) -> None:
+    capability = NodeCapability(
+        devices=(Device(id="cpu", kind=DeviceKind.CPU, slots=4),), models={"cv2-ns": (DeviceKind.CPU,)}
+    )
+    node = NodeRecord(
+        id="studio-1", boot_id="b", status=NodeStatus.DRAINING, capability=capability, running=2, why="by ann"
+    )
+    queue = QueueRecord(
+        config=QueueConfig(name="cpu-light", kind=DeviceKind.CPU), paused=True, paused_by="ann",
+        paused_reason="lunch", counts={TaskStatus.QUEUED: 7}, nodes=("studio-1",),
+    )  # fmt: skip
+    job = JobSummary(name="holiday", submitted_ms=1, counts={TaskStatus.COMPLETED: 1, TaskStatus.QUEUED: 2})
+    peer.handlers |= {
+        "nodes": lambda ask: NodesAnswer(nodes=(node,)),
+        "queues": lambda ask: QueuesAnswer(queues=(queue,)),
+        "jobs": lambda ask: JobsAnswer(jobs=(job,)),
+    }
+    assert re.search(r"studio-1 +draining +2/4 +cpu .*cv2-ns .*by ann", lcq(peer, "nodes").out)
+    assert re.search(r"cpu-light +7 .*studio-1 +paused by ann lunch", lcq(peer, "queues").out)
+    assert re.search(r"holiday .* 3 +1 +0 +0 +2 +33", lcq(peer, "jobs").out)
+    assert lcq(peer, "nodes", "--json").document == {"nodes": [node.model_dump(mode="json")]}
+    assert lcq(peer, "queues", "--json").document == {"queues": [queue.model_dump(mode="json")]}
+    assert lcq(peer, "jobs", "--json").document == {"jobs": [job.model_dump(mode="json")]}
+
+
+def test_nothing_to_list_is_said_on_stderr(peer: Peer) -> None:
+    peer.handlers["nodes"] = lambda ask: NodesAnswer()
+    answer = lcq(peer, "nodes")
+    assert (answer.code, answer.out) == (0, "")
+    assert "lcq-agent" in answer.talk
+
+
+def test_events_are_lines_for_people_and_documents_for_programs(peer: Peer) -> None:
+    task_id = new_id()
+    mine = Event(id="1700000000123-0", move="claim_tasks", fields={"id": task_id, "status": "processing", "node": "n"})
+    other = Event(id="1700000000124-0", move="pause_queue", fields={"queue": "q"})
+    peer.handlers["info"] = lambda ask: info(other.id)
+    peer.handlers["events"] = lambda ask: EventsAnswer(events=(mine, other), last_id=other.id)
+    people = lcq(peer, "events", "--since", "90000d").out.splitlines()
+    assert len(people) == 2
+    assert re.search(rf"\.123 claim_tasks +{task_id} processing +node=n$", people[0])
+    programs = lcq(peer, "events", "--since", "90000d", "--task", task_id, "--json").out.splitlines()
+    assert [json.loads(line) for line in programs] == [mine.model_dump(mode="json")]
+
+
+def test_the_version_is_told_with_and_without_a_scheduler(peer: Peer) -> None:
+    there = lcq(peer, "version")
+    assert re.search(r"scheduler +LCQ 9, protocol 1, at tcp://127\.0\.0\.1:", there.out)
+    assert lcq(peer, "version", "--json").document["scheduler"]["version"] == "9"
+    alone = Answer("--scheduler", "127.0.0.1:1", "version")
+    assert alone.code == 0
+    assert "none answers at tcp://127.0.0.1:1" in alone.out
+
+
+# ---------------------------------------------------------------- submitting
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos/a.jpg", "photos/a_mask.png", "photos/sub/a.png", "photos/sub/a_mask.png", "photos/note.txt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    return tmp_path / "photos"
+
+
+def accept(ask: Any) -> SubmitAnswer:
+    return SubmitAnswer(
+        accepted=tuple(
+            Accepted(id=task.id, queue=ask.queue or "cpu-light", status=TaskStatus.QUEUED, why="no node is online")
+            for task in ask.tasks
+        )
+    )
+
+
+def test_a_folder_becomes_a_job_of_tasks_with_absolute_paths(photos: Path, peer: Peer) -> None:
+    peer.handlers["submit"] = accept
+    answer = lcq(peer, "submit", "photos", "--out", "out", "--format", "PNG", "--radius", "5", "--priority", "high")
+    (sent,) = peer.heard_of("submit")
+    assert [(task.image_path, task.mask_path, task.output_path) for task in sent.tasks] == [
+        (f"{photos}/a.jpg", f"{photos}/a_mask.png", f"{photos.parent}/out/a.png"),
+        (f"{photos}/sub/a.png", f"{photos}/sub/a_mask.png", f"{photos.parent}/out/sub/a.png"),
+    ]
+    job = sent.tasks[0].job
+    assert re.fullmatch(r"photos-\d{4}-\d{6}", job)
+    for task in sent.tasks:
+        assert (task.config, task.priority, task.user_id) == ({"format": "png", "radius": 5.0}, "high", login_name())
+    assert answer.code == 0
+    assert answer.out == f"2 tasks submitted as job {job} (cpu-light 2)\n"
+    assert f"skipped {photos}/note.txt: not an image suffix (.txt)" in answer.talk
+    assert answer.talk.count("waiting: no node is online") == 1
+    assert f"lcq wait --job {job}" in answer.talk
+
+
+def test_one_image_has_no_job_and_tells_its_id(photos: Path, peer: Peer) -> None:
+    peer.handlers["submit"] = accept
+    answer = lcq(peer, "submit", "photos/a.jpg", "--queue", "cpu-intensive", "--node", "n1", "--user", "ann")
+    (sent,) = peer.heard_of("submit")
+    assert (sent.queue, sent.node, sent.tasks[0].job, sent.tasks[0].user_id) == ("cpu-intensive", "n1", None, "ann")
+    assert answer.out == f"{sent.tasks[0].id} queued in cpu-intensive\n"
+
+
+def test_a_submission_as_json_is_one_document(photos: Path, peer: Peer) -> None:
+    peer.handlers["submit"] = accept
+    told = lcq(peer, "submit", "photos", "--job", "holiday", "--json").document
+    assert told["job"] == "holiday"
+    assert len(told["accepted"]) == 2
+    assert told["skipped"] == [{"path": f"{photos}/note.txt", "why": "not an image suffix (.txt)"}]
+    assert told["refused"] == told["tasks"] == []
+
+
+def test_what_the_scheduler_refuses_is_told_and_is_code_2(photos: Path, peer: Peer) -> None:
+    def refuse_the_second(ask: Any) -> SubmitAnswer:
+        refused = Refusal(id=ask.tasks[1].id, code="unknown_model", message="a.png: no such model: 'x'", hint="h")
+        return SubmitAnswer(accepted=accept(ask).accepted[:1], refused=(refused,))
+
+    peer.handlers["submit"] = refuse_the_second
+    answer = lcq(peer, "submit", "photos", "--model", "x")
+    assert answer.code == 2
+    assert "error: a.png: no such model: 'x'" in answer.talk
+    assert "queued in cpu-light" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        (["photos/note.txt"], "no mask", "--mask"),
+        (["photos", "--mask", "absent"], "absent is not there", "folder of masks"),
+        (["photos", "--out", "photos"], "would overwrite", "--out"),
+        (["photos", "--model", "bad name"], "config.model must be a model's name", ""),
+        (["photos", "--format", "../x"], "not an image format", "png"),
+        (["empty"], "nothing to submit", "NAME_mask"),
+    ],
+)
+def test_what_cannot_be_submitted_is_refused_before_anything_is_sent(
+    photos: Path, peer: Peer, arguments: list[str], error: str, hint: str
+) -> None:
+    (photos.parent / "empty").mkdir()
+    answer = lcq(peer, "submit", *arguments)
+    assert answer.code == 2
+    assert re.search(f"error: .*{error}", answer.talk)
+    assert "Traceback" not in answer.talk
+    assert hint in answer.talk
+    assert peer.heard == []
+
+
+def test_many_skipped_files_are_counted_by_reason(photos: Path, peer: Peer) -> None:
+    peer.handlers["submit"] = accept
+    for number in range(30):
+        (photos / f"{number:02}.txt").touch()
+    answer = lcq(peer, "submit", "photos")
+    assert answer.talk.count("skipped /") == 10
+    assert "skipped 21 more: 21 not an image suffix (.txt)" in answer.talk
+
+
+# ---------------------------------------------------------------- waiting
+
+
+def waiting_peer(peer: Peer, *statuses: TaskStatus) -> list[str]:
+    story = Story([new_id() for _ in statuses])
+    for task_id, status in zip(story.status, statuses, strict=True):
+        story.move(task_id, status)
+    peer.handlers |= story.peer().handlers
+    return list(story.status)
+
+
+def test_waiting_tells_counts_and_each_failure_and_its_code(peer: Peer) -> None:
+    ids = waiting_peer(peer, TaskStatus.COMPLETED, TaskStatus.COMPLETED)
+    good = lcq(peer, "wait", *ids)
+    assert good.code == 0
+    assert re.fullmatch(r"2 completed in \d+\.\d+s\n", good.out)
+    ids = waiting_peer(peer, TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED)
+    bad = lcq(peer, "wait", *ids)
+    assert bad.code == 1
+    assert re.fullmatch(r"1 completed, 1 failed, 1 cancelled in \d+\.\d+s\n", bad.out)
+    assert f"failed a.png: no reason given (lcq task {ids[1]})" in bad.talk
+    told = lcq(peer, "wait", *ids, "--json").document
+    assert {task["task"]["id"] for task in told["tasks"]} == set(ids)
+
+
+def test_waiting_ends_in_time_with_code_4(peer: Peer) -> None:
+    ids = waiting_peer(peer, TaskStatus.QUEUED)
+    answer = lcq(peer, "wait", *ids, "--timeout", "0.1")
+    assert answer.code == 4
+    assert "error: after 0.1 s 1 tasks had not ended" in answer.talk
+
+
+def test_a_job_is_waited_for_by_its_name(peer: Peer) -> None:
+    ids = waiting_peer(peer, TaskStatus.COMPLETED, TaskStatus.COMPLETED)
+    peer.handlers["jobs"] = lambda ask: JobsAnswer()
+    peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(tasks=tuple(map(a_record, ids)), total=2)
+    assert lcq(peer, "wait", "--job", "holiday").code == 0
+    assert peer.heard_of("list_tasks")[0].job == "holiday"
+
+
+def test_submit_and_wait_ends_with_the_worst(photos: Path, peer: Peer) -> None:
+    story = Story([])
+    peer.handlers |= story.peer().handlers
+
+    def accept_and_end(ask: Any) -> SubmitAnswer:
+        for task, status in zip(ask.tasks, (TaskStatus.COMPLETED, TaskStatus.FAILED), strict=True):
+            story.move(task.id, status)
+        return accept(ask)
+
+    peer.handlers["submit"] = accept_and_end
+    answer = lcq(peer, "submit", "photos", "--wait")
+    assert answer.code == 1
+    assert "1 completed, 1 failed" in answer.out
+
+
+# ---------------------------------------------------------------- steering
+
+
+def test_acts_resolve_prefixes_and_tell_what_was_done_and_what_refused(peer: Peer) -> None:
+    known = {"1a": new_id(), "1b": new_id()}
+    peer.handlers["find"] = lambda ask: FindAnswer(id=known[ask.prefix])
+
+    def refuse_the_second(ask: Any) -> BulkAnswer:
+        refusal = TransitionRefused("cancel_task", ask.ids[1], "completed")
+        return BulkAnswer(done=ask.ids[:1], refused=(Refusal.of(ask.ids[1], refusal),))
+
+    peer.handlers["cancel"] = refuse_the_second
+    answer = lcq(peer, "cancel", "1a", "1b", "--reason", "mistake")
+    assert answer.code == 2
+    assert answer.out == f"cancelled: {known['1a']}\n"
+    assert f"error: cannot cancel task {known['1b']}: it is completed" in answer.talk
+    (sent,) = peer.heard_of("cancel")
+    assert (sent.ids, sent.reason, sent.actor) == (tuple(known.values()), "mistake", login_name())
+
+
+def test_acts_on_a_job_mean_those_tasks_of_it_that_can_be_meant(peer: Peer) -> None:
+    records = tuple(a_record(new_id(), status) for status in TaskStatus)
+    by_status = {record.status: record.id for record in records}
+    unfinished = {by_status[TaskStatus.PENDING], by_status[TaskStatus.QUEUED], by_status[TaskStatus.PROCESSING]}
+    peer.handlers["jobs"] = lambda ask: JobsAnswer()
+    peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(
+        tasks=tuple(record for record in records if ask.status in (None, record.status)), total=6
+    )
+    for command in ("cancel", "retry", "reroute", "prioritise"):
+        peer.handlers[command] = lambda ask: BulkAnswer(done=ask.ids)
+    assert lcq(peer, "cancel", "--job", "j").code == 0
+    assert lcq(peer, "reroute", "--job", "j", "--queue", "gpu-low").code == 0
+    assert lcq(peer, "prioritise", "--job", "j", "--priority", "low").code == 0
+    assert lcq(peer, "retry", "--job", "j").code == 0
+    assert lcq(peer, "retry", "--failed").code == 0
+    for command in ("cancel", "reroute", "prioritise"):
+        assert {*peer.heard_of(command)[0].ids} == unfinished
+    assert [ask.ids for ask in peer.heard_of("retry")] == [(by_status[TaskStatus.FAILED],)] * 2
+    assert peer.heard_of("reroute")[0].queue == "gpu-low"
+    assert peer.heard_of("prioritise")[0].priority == "low"
+
+
+def test_an_act_on_nothing_is_not_an_error_and_sends_nothing(peer: Peer) -> None:
+    peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer()
+    answer = lcq(peer, "retry", "--failed")
+    assert (answer.code, answer.out) == (0, "")
+    assert "nothing to do" in answer.talk
+    assert peer.heard_of("retry") == []
+
+
+@pytest.mark.parametrize(
+    ("command", "word"), [("drain", "draining"), ("activate", "active"), ("pause", "paused"), ("resume", "resumed")]
+)
+def test_acts_on_the_fleet_do_what_they_can_and_tell_the_rest(peer: Peer, command: str, word: str) -> None:
+    def know_only_a(ask: Any) -> Done | NodeNotFound:
+        return Done() if "a" in (getattr(ask, "node", ""), getattr(ask, "queue", "")) else NodeNotFound("b")
+
+    peer.handlers[command] = know_only_a
+    answer = lcq(peer, command, "b", "a", "--reason", "r")
+    assert answer.code == 2
+    assert answer.out == f"{word}: a\n"
+    assert "error: no node 'b'" in answer.talk
+    assert {ask.reason for ask in peer.heard_of(command)} == {"r"}
+    assert lcq(peer, command, "a", "--json").document == {"done": ["a"], "refused": []}

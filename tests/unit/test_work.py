@@ -1,0 +1,481 @@
+"""One attempt's whole work: what it leaves, what it reports, how each failure is classed, the drills."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from lcq.config import LimitsConfig
+from lcq.images import load_image
+from lcq.models import DeviceKind, ErrorClass, Failure, Task, TaskType
+from worker.engines.base import EngineError, Picture, Progress
+from worker.engines.opencv import OpenCvEngine
+from worker.engines.registry import available_engines, offered_models
+from worker.engines.testing import DrillEngine
+from worker.engines.work import AttemptFailed, Finished, run_task
+
+LIMITS = LimitsConfig()
+ENGINES = (OpenCvEngine(), DrillEngine())
+CPU = (DeviceKind.CPU,)
+
+
+def silent(fraction: float, stage: str) -> None:
+    """Nobody listens."""
+
+
+def a_task(image: str | Path, mask: str | Path | None = None, **rest: Any) -> Task:
+    return Task(
+        task_type=TaskType.INPAINT, image_path=str(image), mask_path=None if mask is None else str(mask), **rest
+    )
+
+
+def run(task: Task, *, attempt: int = 1, engines: Any = ENGINES, limits: LimitsConfig = LIMITS) -> Finished:
+    return run_task(task, attempt=attempt, engines=engines, limits=limits, progress=silent)
+
+
+def failure_of(task: Task, **rest: Any) -> Failure:
+    with pytest.raises(AttemptFailed) as caught:
+        run(task, **rest)
+    failure = caught.value.failure
+    assert failure.message.isprintable()
+    return failure
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    return tmp_path / "photo.png"
+
+
+@pytest.fixture
+def mask(tmp_path: Path) -> Path:
+    holes = np.zeros((40, 60), np.uint8)
+    holes[10:16, 20:32] = 255
+    Image.fromarray(holes).save(tmp_path / "mask.png")
+    return tmp_path / "mask.png"
+
+
+def everything_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+# ---------------------------------------------------------------- success
+
+
+def test_a_finished_attempt_leaves_one_staged_file_beside_the_final_name(photo: Path, mask: Path) -> None:
+    task = a_task(photo, mask)
+    finished = run(task, attempt=3)
+    staged = photo.parent / "cleaned" / f".photo.png.{task.id}-3.lcq-tmp"
+    assert finished.staged == str(staged)
+    assert finished.result.path == str(photo.parent / "cleaned" / "photo.png")
+    assert everything_in(photo.parent) == {"photo.png", "mask.png", f"cleaned/{staged.name}"}
+    result = finished.result
+    assert result.sha256 == hashlib.sha256(staged.read_bytes()).hexdigest()
+    assert result.bytes == staged.stat().st_size
+    assert result.input_sha256 == hashlib.sha256(photo.read_bytes()).hexdigest()
+    assert (result.width, result.height) == (60, 40)
+    assert result.mask_fraction == pytest.approx(72 / 2400)
+    assert set(finished.timings) == {"decode", "inpaint", "encode"}
+    assert result.seconds >= sum(finished.timings.values()) > 0
+    before, after = load_image(str(photo), LIMITS).pixels, load_image(str(staged), LIMITS).pixels
+    outside = np.asarray(Image.open(mask)) == 0
+    assert (before[outside] == after[outside]).all()
+    assert not (before[~outside] == after[~outside]).all()
+
+
+def test_progress_goes_forward_through_the_stages(photo: Path, mask: Path) -> None:
+    heard: list[tuple[float, str]] = []
+    run_task(
+        a_task(photo, mask),
+        attempt=1,
+        engines=ENGINES,
+        limits=LIMITS,
+        progress=lambda fraction, stage: heard.append((fraction, stage)),
+    )
+    fractions = [fraction for fraction, _ in heard]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+    assert list(dict.fromkeys(stage for _, stage in heard)) == ["decode", "load", "inpaint", "encode", "written"]
+
+
+def test_an_empty_mask_gives_the_input_and_a_note(photo: Path, mask: Path) -> None:
+    Image.new("1", (60, 40)).save(mask)
+    finished = run(a_task(photo, mask))
+    assert finished.result.mask_fraction == 0
+    assert any("mask is empty" in note for note in finished.result.notes)
+    staged = load_image(finished.staged, LIMITS).pixels
+    assert (staged == load_image(str(photo), LIMITS).pixels).all()
+
+
+def test_names_with_newlines_and_escape_codes_work(photo: Path, mask: Path) -> None:
+    odd = photo.with_name("a\n\x1b[31mb.png")
+    photo.rename(odd)
+    finished = run(a_task(odd, mask))
+    assert Path(finished.result.path).name == odd.name
+    assert Path(finished.staged).is_file()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    height=st.integers(1, 50),
+    width=st.integers(1, 50),
+    mode=st.sampled_from(["L", "I;16", "RGB", "LA", "RGBA", "1", "P"]),
+    out=st.sampled_from(["png", "tiff"]),
+    model=st.sampled_from(["cv2-telea", "cv2-ns"]),
+)
+def test_in_lossless_formats_every_pixel_outside_the_mask_comes_back(
+    tmp_path: Path, seed: int, height: int, width: int, mode: str, out: str, model: str
+) -> None:
+    rng = np.random.default_rng(seed)
+    if mode == "I;16":
+        picture = Image.fromarray(rng.integers(0, 65536, (height, width), dtype=np.uint16))
+    elif mode == "P":
+        picture = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).quantize(7)
+    else:
+        picture = Image.fromarray(rng.integers(0, 256, (height, width, 4), dtype=np.uint8)).convert(mode)
+    picture.save(tmp_path / "a.png")
+    holes = rng.random((height, width)) < rng.choice([0.0, 0.05, 0.5])
+    holes[0, 0] = False
+    Image.fromarray(holes).save(tmp_path / "m.png")
+    task = a_task(tmp_path / "a.png", tmp_path / "m.png", config={"format": out, "model": model})
+    finished = run(task)
+    before, after = load_image(str(tmp_path / "a.png"), LIMITS), load_image(finished.staged, LIMITS)
+    assert after.pixels.dtype == before.pixels.dtype
+    assert (after.pixels[~holes] == before.pixels[~holes]).all()
+    assert (after.alpha is None) == (before.alpha is None)
+    assert before.alpha is None or (after.alpha == before.alpha).all()
+
+
+# ---------------------------------------------------------------- bad input
+
+
+def test_a_model_that_no_engine_here_has_may_run_elsewhere(photo: Path, mask: Path) -> None:
+    failure = failure_of(a_task(photo, mask, config={"model": "mat"}))
+    assert (failure.error_class, failure.code) == (ErrorClass.TRANSIENT, "model_not_here")
+    assert "'mat'" in failure.message
+    assert "cv2-telea" in failure.message
+
+
+def test_other_task_types_and_a_missing_mask_path_say_what_to_do(photo: Path) -> None:
+    failure = failure_of(Task(task_type=TaskType.UPSCALE, image_path=str(photo)))
+    assert (failure.error_class, failure.code) == (ErrorClass.BAD_INPUT, "task_type_unsupported")
+    failure = failure_of(a_task(photo))
+    assert (failure.error_class, failure.code) == (ErrorClass.BAD_INPUT, "mask_missing")
+    assert "mask_path" in failure.message
+
+
+def test_every_bad_input_is_named_once_and_leaves_nothing(photo: Path, mask: Path) -> None:
+    folder = photo.parent
+    (folder / "empty.jpg").touch()
+    (folder / "cut.png").write_bytes(photo.read_bytes()[:2000])
+    (folder / "text.png").write_text("hello")
+    Image.new("L", (10, 10)).save(folder / "small.png")
+    Image.new("L", (60, 40), 255).save(folder / "full.png")
+    Image.new("CMYK", (60, 40)).save(folder / "cmyk.jpg")
+    before = everything_in(folder)
+    good = {"image_path": photo, "mask_path": mask}
+    for change, code in (
+        ({"image_path": folder / "none.png"}, "image_missing"),
+        ({"image_path": folder}, "image_is_directory"),
+        ({"image_path": folder / "empty.jpg"}, "image_empty"),
+        ({"image_path": folder / "cut.png"}, "image_truncated"),
+        ({"image_path": folder / "text.png"}, "image_unreadable"),
+        ({"image_path": folder / "cmyk.jpg"}, "image_unsupported"),
+        ({"mask_path": folder / "none.png"}, "mask_missing"),
+        ({"mask_path": folder / "text.png"}, "mask_unreadable"),
+        ({"mask_path": folder / "small.png"}, "mask_size_mismatch"),
+        ({"mask_path": folder / "full.png"}, "mask_full"),
+        ({"config": {"radius": -1}}, "config_invalid"),
+        ({"config": {"quality": 0}}, "config_invalid"),
+        ({"config": {"format": "bmp"}}, "format_unsupported"),
+        ({"output_path": photo}, "output_unwritable"),
+        ({"output_path": folder / "text.png" / "x.png"}, "output_unwritable"),
+        ({"output_path": folder / ("x" * 300 + ".png")}, "output_unwritable"),
+    ):
+        fields = {key: value if key == "config" else str(value) for key, value in {**good, **change}.items()}
+        failure = failure_of(Task(task_type=TaskType.INPAINT, **fields))
+        assert (failure.error_class, failure.code) == (ErrorClass.BAD_INPUT, code)
+        named = next(iter(change.values()))
+        assert photo.name in failure.message or named.name[:40] in failure.message
+    assert everything_in(folder) == before
+
+
+def test_limits_are_those_of_the_configuration(photo: Path, mask: Path) -> None:
+    failure = failure_of(a_task(photo, mask), limits=LimitsConfig(image_pixels=2399))
+    assert (failure.error_class, failure.code) == (ErrorClass.BAD_INPUT, "image_too_large")
+
+
+# ---------------------------------------------------------------- engines that fail
+
+
+class OddEngine:
+    """An engine of somebody else's, with one fault."""
+
+    name = "odd"
+
+    def __init__(self, fault: str) -> None:
+        self.fault = fault
+
+    def models(self) -> Mapping[str, tuple[DeviceKind, ...]]:
+        return {"odd": CPU}
+
+    def load(self, model: str, device: str) -> None:
+        assert (model, device) == ("odd", "cpu")
+
+    def run(self, picture: Picture, model: str, config: Mapping[str, Any], progress: Progress) -> NDArray[Any]:
+        pixels = picture.pixels.copy()
+        match self.fault:
+            case "outside":
+                pixels[0, 0] ^= 1
+            case "shape":
+                return pixels[:-1]
+            case "type":
+                return pixels.astype(np.float32)
+            case "memory":
+                np.empty(2**62, np.uint8)
+            case "broken":
+                raise EngineError("engine_error", "it broke\nbadly", bad_input=False)
+            case "writes":
+                picture.pixels[0, 0] = 0
+        return pixels
+
+    def unload(self) -> None:
+        """Nothing is kept."""
+
+
+@pytest.mark.parametrize(
+    ("fault", "error_class", "code"),
+    [
+        ("outside", ErrorClass.BAD_OUTPUT, "output_outside_mask"),
+        ("shape", ErrorClass.BAD_OUTPUT, "output_shape"),
+        ("type", ErrorClass.BAD_OUTPUT, "output_shape"),
+        ("memory", ErrorClass.RESOURCE, "out_of_memory"),
+        ("broken", ErrorClass.CRASH, "engine_error"),
+    ],
+)
+def test_an_engines_fault_has_its_class(
+    photo: Path, mask: Path, fault: str, error_class: ErrorClass, code: str
+) -> None:
+    before = everything_in(photo.parent)
+    failure = failure_of(a_task(photo, mask, config={"model": "odd"}), engines=(OddEngine(fault),))
+    assert (failure.error_class, failure.code) == (error_class, code)
+    assert "photo.png" in failure.message
+    assert everything_in(photo.parent) == before
+
+
+def test_an_engine_cannot_scribble_on_its_input(photo: Path, mask: Path) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        run(a_task(photo, mask, config={"model": "odd"}), engines=(OddEngine("writes"),))
+
+
+# ---------------------------------------------------------------- storage that fails
+
+ATTEMPT = """
+import json, resource, sys
+from lcq.config import LimitsConfig
+from lcq.models import Task
+from worker.engines.registry import available_engines
+from worker.engines.work import AttemptFailed, run_task
+task, limit = Task.from_json(sys.argv[1]), int(sys.argv[2])
+if limit:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+engines = available_engines()
+if len(sys.argv) > 3:
+    import os
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    run_task(task, attempt=1, engines=engines, limits=LimitsConfig(), progress=lambda fraction, stage: None)
+except AttemptFailed as failed:
+    print(failed.failure.model_dump_json())
+"""
+
+
+def failure_in_a_process(task: Task, *more: str, limit: int = 0, prefix: tuple[str, ...] = ()) -> Failure:
+    done = subprocess.run(
+        [*prefix, sys.executable, "-c", ATTEMPT, task.to_json(), str(limit), *more],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Failure.model_validate_json(done.stdout)
+
+
+def test_a_file_that_outgrows_what_the_system_allows_is_a_full_disk(photo: Path, mask: Path) -> None:
+    before = everything_in(photo.parent)
+    failure = failure_in_a_process(a_task(photo, mask), limit=4096)
+    assert (failure.error_class, failure.code) == (ErrorClass.RESOURCE, "disk_full")
+    assert "cleaned" in failure.message
+    assert everything_in(photo.parent) == before
+
+
+SMALL_DISK = """mount -t tmpfs -o size=16k none "$1" || exit 77; shift; "$@"; code=$?
+[ -z "$(ls -A "$DISK")" ] || exit 78; exit $code"""
+
+
+def test_a_disk_that_is_really_full_is_a_full_disk_and_keeps_nothing(tmp_path: Path) -> None:
+    unshare = shutil.which("unshare")
+    if unshare is None or subprocess.run([unshare, "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets nobody make a small disk of his own")
+    pixels = np.random.default_rng(1).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    Image.fromarray(np.eye(200, dtype=bool)).save(tmp_path / "mask.png")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    task = a_task(tmp_path / "photo.png", tmp_path / "mask.png", output_path=str(disk / "out.png"))
+    prefix = (unshare, "-rm", "env", f"DISK={disk}", "sh", "-c", SMALL_DISK, "sh", str(disk))
+    failure = failure_in_a_process(task, prefix=prefix)
+    assert (failure.error_class, failure.code) == (ErrorClass.RESOURCE, "disk_full")
+    assert os.strerror(errno.ENOSPC) in failure.message
+
+
+def test_a_folder_the_agent_may_not_write_to_is_named_with_the_fix(photo: Path, mask: Path) -> None:
+    closed = photo.parent / "closed"
+    closed.mkdir(mode=0o555)
+    as_nobody = ("nobody",) if os.geteuid() == 0 else ()
+    for folder in (photo.parent, *list(photo.parent.parents)[:2]) if as_nobody else ():
+        folder.chmod(0o755)
+    failure = failure_in_a_process(a_task(photo, mask, output_path=str(closed / "a.png")), *as_nobody)
+    assert (failure.error_class, failure.code) == (ErrorClass.BAD_INPUT, "output_unwritable")
+    assert "write permission" in failure.message
+    assert everything_in(closed) == set()
+
+
+def test_storage_that_fails_while_reading_may_work_elsewhere(mask: Path) -> None:
+    if not Path("/proc/self/mem").exists():
+        pytest.skip("needs a file whose reading fails; /proc has one")
+    # a regular file that answers EIO: nothing is mapped at address 0 of this process
+    failure = failure_of(a_task("/proc/self/mem", mask))
+    assert (failure.error_class, failure.code) == (ErrorClass.TRANSIENT, "io_error")
+    assert os.strerror(errno.EIO) in failure.message
+
+
+def test_if_nobody_can_be_told_of_the_result_its_file_goes(photo: Path, mask: Path) -> None:
+    def broken_pipe(fraction: float, stage: str) -> None:
+        if stage == "written":
+            raise BrokenPipeError
+
+    before = everything_in(photo.parent)
+    with pytest.raises(BrokenPipeError):
+        run_task(a_task(photo, mask), attempt=1, engines=ENGINES, limits=LIMITS, progress=broken_pipe)
+    assert everything_in(photo.parent) == before
+
+
+# ---------------------------------------------------------------- drills and the registry
+
+
+def a_drill(what: str, **config: Any) -> Task:
+    return Task(task_type=TaskType.INPAINT, image_path="none", config={"model": f"drill-{what}", **config})
+
+
+def test_a_drill_needs_no_picture_and_leaves_no_file() -> None:
+    finished = run(a_drill("noop"))
+    assert finished.staged == finished.result.path == ""
+    assert finished.result.bytes == 0
+
+
+def test_a_sleeping_drill_reports_progress_all_along() -> None:
+    heard: list[float] = []
+    run_task(
+        a_drill("sleep", seconds=0.25),
+        attempt=1,
+        engines=ENGINES,
+        limits=LIMITS,
+        progress=lambda fraction, stage: heard.append(fraction),
+    )
+    assert len(heard) >= 3
+    assert heard == sorted(heard)
+    assert heard[-1] == 1.0
+
+
+def test_a_transient_drill_fails_as_often_as_it_is_told() -> None:
+    for attempt in (1, 2):
+        failure = failure_of(a_drill("transient", failures=2), attempt=attempt)
+        assert (failure.error_class, failure.code) == (ErrorClass.TRANSIENT, "drill_transient")
+    assert run(a_drill("transient", failures=2), attempt=3).result.path == ""
+    failure_of(a_drill("transient"), attempt=1000)
+
+
+def test_a_memory_drill_takes_its_memory_and_gives_it_back() -> None:
+    heard: list[float] = []
+    DrillEngine().drill("drill-memory", {"mib": 40}, attempt=1, progress=lambda fraction, stage: heard.append(fraction))
+    assert heard == [0.0, 0.4, 0.8]
+
+
+@pytest.mark.parametrize(
+    ("what", "config"), [("sleep", {"seconds": "1"}), ("memory", {"mib": -1}), ("noop", {"failures": True})]
+)
+def test_a_wrong_drill_is_bad_input_naming_the_key(what: str, config: dict[str, Any]) -> None:
+    failure = failure_of(a_drill(what, **config))
+    assert (failure.error_class, failure.code) == (ErrorClass.BAD_INPUT, "config_invalid")
+    assert f"config.{next(iter(config))}" in failure.message
+
+
+DRILL = """
+import sys
+from worker.engines.testing import DrillEngine
+print("ready", flush=True)
+DrillEngine().drill(sys.argv[1], {}, attempt=1, progress=lambda fraction, stage: print("progress", flush=True))
+"""
+
+
+def test_a_crash_drill_kills_its_process() -> None:
+    done = subprocess.run([sys.executable, "-c", DRILL, "drill-crash"], capture_output=True, check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_a_hanging_drill_stays_and_says_nothing() -> None:
+    with subprocess.Popen([sys.executable, "-c", DRILL, "drill-hang"], stdout=subprocess.PIPE, text=True) as hanging:
+        assert hanging.stdout is not None
+        assert hanging.stdout.readline() == "ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            hanging.wait(timeout=0.5)
+        hanging.kill()
+        assert hanging.stdout.read() == ""
+
+
+def test_drills_are_offered_only_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LCQ_DRILLS", raising=False)
+    assert set(offered_models()) == {"cv2-telea", "cv2-ns"}
+    monkeypatch.setenv("LCQ_DRILLS", "1")
+    assert {"cv2-telea", "drill-noop", "drill-memory"} < set(offered_models())
+
+
+@pytest.mark.parametrize("drills", ["0", "1"])
+def test_engines_offer_what_the_registry_says_without_importing_them(
+    monkeypatch: pytest.MonkeyPatch, drills: str
+) -> None:
+    monkeypatch.setenv("LCQ_DRILLS", drills)
+    made: dict[str, tuple[DeviceKind, ...]] = {}
+    for engine in available_engines():
+        made.update(engine.models())
+    assert made == offered_models()
+
+
+def test_asking_what_is_offered_imports_no_engine() -> None:
+    code = (
+        "import json, sys; from worker.engines.registry import offered_models; offered_models(); "
+        "print(json.dumps([m for m in ('cv2', 'torch', 'PIL') if m in sys.modules]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert json.loads(done.stdout) == []

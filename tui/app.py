@@ -1,0 +1,375 @@
+"""The console's application: opens the screens, keeps them fresh, asks before acts and sends them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import signal
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on, work
+from textual.app import App, SystemCommand
+from textual.binding import BindingType
+from textual.screen import Screen
+
+from lcq.client import login_name
+from lcq.config import DistributedConfig
+from lcq.errors import InvalidInput, LcqError
+from lcq.log import setup_logging
+from lcq.models import NodeStatus, TaskStatus
+from tui import acts
+from tui.acts import Act, told
+from tui.cluster import Cluster
+from tui.commands import Scope, commands_of
+from tui.desk import Desk
+from tui.screens.base import ActWished, ConsoleScreen, Said
+from tui.screens.detail import DescriptionScreen, TaskScreen
+from tui.screens.dialogs import Choice, Chooser, Help, Question
+from tui.screens.listing import ListScreen
+from tui.screens.nodes import NodesScreen
+from tui.screens.queues import QueuesScreen
+from tui.screens.submit import SubmitForm
+from tui.screens.tasks import TasksScreen
+from tui.source import trouble_of
+from tui.text import counted
+from tui.themes import FALLBACK, THEMES
+from tui.widgets.table import LineTable
+
+FLUSH_S = 0.125
+"""How often news reach the screen at most."""
+_IDLE_FLUSHES = 4  # without news only every so many: clocks and ages go on
+_WAITING_WRITES = 3  # more than this in the writer's queue: the terminal is slower than we are
+
+
+class ConsoleApp(App[int]):
+    """The console over one desk. Exits with 0, or with 1 after a failure of its own."""
+
+    CSS_PATH = "console.tcss"
+    TITLE = "LCQ"
+    BINDINGS: ClassVar[list[BindingType]] = []
+    ENABLE_COMMAND_PALETTE = True
+
+    def __init__(
+        self,
+        desk: Desk,
+        *,
+        user: str = "anonymous",
+        farewell: str = "The cluster goes on working without the console.",
+        crash_log: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.desk = desk
+        self._user = user
+        self._farewell = farewell
+        self._crash_log = crash_log
+        self._flushes = 0
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        colours = self.current_theme.to_color_system().generate()
+        return {name: colours[standing_in] for name, standing_in in FALLBACK.items()}
+
+    def on_mount(self) -> None:
+        for theme in THEMES:
+            self.register_theme(theme)
+        self.theme = THEMES[0].name
+        self.add_mode("tasks", lambda: TasksScreen(self.desk))
+        self.add_mode("queues", lambda: QueuesScreen(self.desk))
+        self.add_mode("nodes", lambda: NodesScreen(self.desk))
+        self.switch_mode("tasks")
+        self.run_worker(self.desk.feed.run(), name="feed", group="feed")
+        self.set_interval(FLUSH_S, self._bring_news)
+
+    # ------------------------------------------------------------ keeping the screens fresh
+
+    def _bring_news(self) -> None:
+        """Bring news to the screens; a terminal that cannot keep up is given them less often."""
+        if self._waiting_writes() > _WAITING_WRITES:
+            return
+        self._flushes += 1
+        if self.desk.flush() or self._flushes % _IDLE_FLUSHES == 0:
+            self.show_news()
+
+    def show_news(self) -> None:
+        """Let the screens in sight show how things are now."""
+        for screen in self.screen_stack:
+            in_sight = screen is self.screen or self.screen.is_modal
+            if in_sight and isinstance(screen, ConsoleScreen) and screen.is_mounted:
+                screen.refreshed()
+
+    def _waiting_writes(self) -> int:
+        writer = getattr(self._driver, "_writer_thread", None)  # Textual tells this nowhere else
+        return writer._queue.qsize() if writer is not None else 0
+
+    def say(self, text: str, *, good: bool = True) -> None:
+        self.desk.say(text, good=good)
+        self.show_news()
+
+    @on(Said)
+    def _said(self, said: Said) -> None:
+        self.say(said.text, good=said.good)
+
+    # ------------------------------------------------------------ going about
+
+    @on(ConsoleScreen.ModeWished)
+    def _show_mode(self, wish: ConsoleScreen.ModeWished) -> None:
+        if self.current_mode == wish.mode:
+            while len(self.screen_stack) > 1:
+                self.pop_screen()
+        else:
+            self.switch_mode(wish.mode)
+        if wish.filter_text is not None:
+            self.call_later(self._filter_root, wish.filter_text)
+        self.show_news()
+
+    def _filter_root(self, text: str) -> None:
+        root = self.screen_stack[0]
+        if isinstance(root, ListScreen):
+            root.set_filter_text(text)
+
+    @on(ConsoleScreen.LeaveWished)
+    async def _leave(self) -> None:
+        if len(self.screen_stack) > 1:
+            self.pop_screen()
+        else:
+            self._ask_to_quit()
+
+    @work(group="quit", exclusive=True)
+    async def _ask_to_quit(self) -> None:
+        question = Question("Leave the console?", (self._farewell,), "Yes, leave")
+        if await self.push_screen_wait(question) is not None:
+            self.exit(0)
+
+    @on(ConsoleScreen.HelpWished)
+    def _help(self) -> None:
+        if isinstance(self.screen, ConsoleScreen):
+            self.push_screen(Help(self.screen.SCOPES))
+
+    @on(ConsoleScreen.FreezeWished)
+    def _freeze(self) -> None:
+        views = (self.desk.tasks, self.desk.queues, self.desk.nodes)
+        if self.desk.tasks.frozen:
+            for view in views:
+                view.thaw()
+        else:
+            for view in views:
+                view.freeze()
+        self.show_news()
+
+    @on(ConsoleScreen.RefetchWished)
+    def _refetch(self) -> None:
+        self.desk.feed.refetch()
+        self.say("reading everything again")
+
+    @on(TasksScreen.DetailsWished)
+    def _show_task(self, wish: TasksScreen.DetailsWished) -> None:
+        self.push_screen(TaskScreen(self.desk, wish.task_id))
+
+    @on(QueuesScreen.DescriptionWished)
+    def _describe_queue(self, wish: QueuesScreen.DescriptionWished) -> None:
+        self.push_screen(DescriptionScreen(self.desk, "queues", wish.row.id))
+
+    @on(NodesScreen.DescriptionWished)
+    def _describe_node(self, wish: NodesScreen.DescriptionWished) -> None:
+        self.push_screen(DescriptionScreen(self.desk, "nodes", wish.row.id))
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        if isinstance(screen, ConsoleScreen):
+            for scope in screen.SCOPES:
+                if scope is Scope.READING:
+                    continue
+                for command in commands_of(scope):
+                    run = functools.partial(self._run_command, screen, command.id, scope)
+                    yield SystemCommand(command.title, f"{scope.value}: {command.shown_key}", run)
+        yield SystemCommand("Theme", "Choose other colours", self.action_change_theme)
+
+    async def _run_command(self, screen: ConsoleScreen, command_id: str, scope: Scope) -> None:
+        where = screen.query_one(LineTable) if scope is Scope.TABLE else screen
+        await where.run_action(command_id)
+
+    # ------------------------------------------------------------ acts
+
+    @on(ActWished)
+    def _act_wished(self, wish: ActWished) -> None:
+        self._perform(wish.act)
+
+    @work(group="acts")
+    async def _perform(self, act: Act) -> None:
+        """Ask if the act must be asked about, then do it. It goes to the ids it was made for, whatever moves."""
+        if act.asks and await self.push_screen_wait(Question(f"{act.title}?", act.lines, act.go)) is None:
+            self.say(f"{act.title}: left as it is")
+            return
+        await self._do(act)
+
+    async def _do(self, act: Act) -> None:
+        self.say(f"{act.title} …")
+        try:
+            answer = await act.run(self.desk.commander)
+        except (LcqError, OSError, TimeoutError) as error:
+            self.say(f"{act.title}: not done: {trouble_of(error)}", good=False)
+            return
+        self.desk.tasks.marks -= set(answer.done)  # what was refused stays marked
+        text, good = told(act, answer)
+        self.say(text, good=good)
+
+    @on(TasksScreen.MoveWished)
+    def _move_wished(self, wish: TasksScreen.MoveWished) -> None:
+        self._ask_where(wish)
+
+    @work(group="acts")
+    async def _ask_where(self, wish: TasksScreen.MoveWished) -> None:
+        title = f"Move {counted(len(wish.rows), 'task')} where? ({wish.rows[0].id}{' …' if wish.rows[1:] else ''})"
+        place = await self.push_screen_wait(Chooser(title, self._places()))
+        if place is None:
+            return
+        kind, name = place
+        act = acts.move(wish.rows, **{kind: name})
+        if not act.ids:
+            self.say(f"nothing to do: {act.skipped}", good=False)
+        else:
+            self._perform(act.made_to_ask() if wish.asks else act)
+
+    def _places(self) -> list[Choice]:
+        choices = []
+        for queue in sorted(self.desk.store.queues.rows.values(), key=lambda row: row.place):
+            note = f"{queue.count(TaskStatus.QUEUED):,} queued, {counted(len(queue.nodes), 'node')}"
+            choices.append(
+                Choice(("queue", queue.id), f"queue {queue.id}", note + (", PAUSED" if queue.paused else ""))
+            )
+        for node in sorted(self.desk.store.nodes.rows.values(), key=lambda row: row.id):
+            if node.status is not NodeStatus.OFFLINE:
+                note = f"{node.status}, {node.running} of {node.slots} slots busy"
+                choices.append(Choice(("node", node.id), f"node {node.id}", note))
+        return choices
+
+    @on(QueuesScreen.PauseWished)
+    def _pause_wished(self, wish: QueuesScreen.PauseWished) -> None:
+        self._ask_why_pause(wish.row.id)
+
+    @work(group="acts")
+    async def _ask_why_pause(self, queue: str) -> None:
+        lines = ("It gives out no more tasks; those that run finish.",)
+        reason = await self.push_screen_wait(
+            Question(f"Pause {queue}?", lines, "Yes, pause", reason="why (others will read it)", light=True)
+        )
+        if reason is not None:
+            await self._do(acts.pause(queue, reason))
+
+    @on(NodesScreen.DrainWished)
+    def _drain_wished(self, wish: NodesScreen.DrainWished) -> None:
+        self._ask_why_drain(wish)
+
+    @work(group="acts")
+    async def _ask_why_drain(self, wish: NodesScreen.DrainWished) -> None:
+        act = acts.drain(wish.row, "")
+        reason = await self.push_screen_wait(
+            Question(f"{act.title}?", act.lines, act.go, reason="why (others will read it)")
+        )
+        if reason is None:
+            self.say(f"{act.title}: left as it is")
+        else:
+            await self._do(acts.drain(wish.row, reason))
+
+    @on(TasksScreen.SubmitWished)
+    def _submit_wished(self) -> None:
+        self._ask_for_task()
+
+    @work(group="acts", exclusive=False)
+    async def _ask_for_task(self) -> None:
+        models = sorted({model for row in self.desk.store.nodes.rows.values() for model in row.models})
+        queues = sorted(self.desk.store.queues.rows.values(), key=lambda row: row.place)
+        wish = await self.push_screen_wait(
+            SubmitForm(user=self._user, queues=[row.id for row in queues], models=models)
+        )
+        if wish is None:
+            return
+        self.say(f"submitting {wish.task.id} …")
+        try:
+            accepted = await self.desk.commander.submit(wish.task, queue=wish.queue)
+        except (LcqError, OSError, TimeoutError) as error:
+            self.say(f"{wish.task.image_path}: not submitted: {trouble_of(error)}", good=False)
+            return
+        waits = f": {accepted.why}" if accepted.why else ""
+        self.say(f"submitted {accepted.id} to {accepted.queue}, {accepted.status}{waits}")
+
+    # ------------------------------------------------------------ failing
+
+    def _handle_exception(self, error: Exception) -> None:
+        """A fault of the console itself: into a file with it, and one line to the operator."""
+        if self._crash_log is None:
+            super()._handle_exception(error)
+            return
+        text = "".join(traceback.format_exception(error))
+        self._crash_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._crash_log.open("a", encoding="utf-8", errors="backslashreplace") as log:
+            log.write(text)
+        self.exit(
+            1, return_code=1,
+            message=f"error: the console failed: {type(error).__name__}; the details are in {self._crash_log}",
+        )  # fmt: skip
+
+
+def cluster_name(config: DistributedConfig) -> str:
+    """The cluster as the title names it: its namespace at its scheduler's host."""
+    return f"{config.redis.namespace.strip('{}')}@{config.scheduler_host}"
+
+
+async def run_console_async(
+    config: DistributedConfig,
+    *,
+    user: str | None = None,
+    farewell: str = "The cluster goes on working without the console.",
+    stop: asyncio.Event | None = None,
+) -> int:
+    """Run the console on this event loop until the operator leaves it, or ``stop`` is set; its exit code.
+
+    The terminal is its own while it runs: nothing else in the process may write to stdout or stderr, so
+    send the log to a file first (``lcq.log.setup_logging``).
+
+    Raises:
+        InvalidInput: there is no terminal to run in.
+    """
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise InvalidInput(
+            "the console needs a terminal for its input and its screen",
+            hint="run it in one, or use 'lcq tasks', 'lcq nodes' and 'lcq events' with --json",
+        )
+    async with Cluster(config) as cluster:
+        desk = Desk(cluster, cluster, cluster=cluster_name(config))
+        app = ConsoleApp(
+            desk, user=user or login_name(), farewell=farewell, crash_log=config.data_path / "console-crash.log"
+        )
+        async with asyncio.TaskGroup() as tasks:
+            watch = tasks.create_task(_exit_when(stop, app), name="console stop") if stop is not None else None
+            await app.run_async()
+            if watch is not None:
+                watch.cancel()
+    return app.return_code or 0
+
+
+async def _exit_when(stop: asyncio.Event, app: ConsoleApp) -> None:
+    await stop.wait()
+    app.exit(0)
+
+
+def run_console(
+    config: DistributedConfig, *, farewell: str = "The cluster goes on working without the console."
+) -> int:
+    """The program ``lcq console``: runs until the operator leaves; its exit code.
+
+    Raises:
+        InvalidInput: there is no terminal to run in.
+    """
+    setup_logging(config.log_level, file=config.data_path / "console.log")
+
+    async def main() -> int:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, stop.set)  # so that the terminal is left as it was found
+        return await run_console_async(config, farewell=farewell, stop=stop)
+
+    return asyncio.run(main())

@@ -1,0 +1,469 @@
+"""The pool: one runner process a slot, watched, ended and started again; what each attempt came to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import TracebackType
+from typing import Self, cast
+
+from lcq.config import LimitsConfig
+from lcq.errors import ProtocolError
+from lcq.models import ErrorClass, Failure, TaskResult
+from lcq.wire import Grant, Running, Want
+from worker.devices import SlotPlan
+from worker.processes import MARK, Kill, ProcessGroup, RunnerRecord, RunnerRecords
+from worker.protocol import Done, Failed, Progress, Ready, Run, Stop, Word, Words, pack_word
+
+_log = logging.getLogger(__name__)
+
+RUNNER = (sys.executable, "-P", "-m", "worker.runner")
+"""The runner's command; ``--fd N --parent PID`` are added."""
+
+_START_S = 120.0  # a cold disk and a big engine library
+_LAST_WORDS_S = 0.5  # what a runner said just before it died may still be on the way
+_KILL_S = 5.0  # a killed process that is not gone by then is stuck in the kernel
+_STOP_S = 1.0
+_AGAIN_S = (0.2, 30.0)  # first and longest pause between starts that fail
+_BROKEN_AFTER = 3  # failed starts in a row
+_SETTLED_S = 10.0  # a runner that lived so long did start well
+
+Key = tuple[str, int]  # (task id, attempt)
+
+
+class SlotState(StrEnum):
+    STARTING = "starting"
+    FREE = "free"
+    BUSY = "busy"
+    BROKEN = "broken"  # its runner does not start; tried again from time to time
+    UNKILLABLE = "unkillable"  # its runner was killed and is still there
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an attempt ended: with a result, with a failure, or (neither) because it was told to stop.
+
+    ``staged`` is the result's file before it is renamed; "" where there is none.
+    """
+
+    grant: Grant
+    result: TaskResult | None = None
+    staged: str = ""
+    failure: Failure | None = None
+
+    @property
+    def key(self) -> Key:
+        return key_of(self.grant)
+
+
+def key_of(grant: Grant) -> Key:
+    """The token of an attempt."""
+    return grant.task.id, grant.attempt
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """What all slots have in common."""
+
+    boot_id: str
+    no_progress_s: float
+    limits: LimitsConfig
+    records: RunnerRecords
+    command: Sequence[str] = RUNNER
+    kill: Kill = os.killpg
+
+
+class _Sign(StrEnum):
+    """What a slot hears that is not a runner's word."""
+
+    EXITED = "exited"  # the process is gone
+    CLOSED = "closed"  # nothing more will come from it
+    GIVEN = "given"  # there is a grant to begin
+    STOP = "stop"  # the agent wants the attempt to end
+
+
+class _Line(asyncio.Protocol):
+    """The agent's end of a runner's socket: turns its bytes into words in the slot's inbox."""
+
+    def __init__(self, inbox: asyncio.Queue[Word | _Sign]) -> None:
+        self._inbox = inbox
+        self._words = Words()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for word in self._words.feed(data):
+                self._inbox.put_nowait(word)
+        except ProtocolError as error:
+            _log.error("a runner speaks nonsense: %s", error)
+            self.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._inbox.put_nowait(_Sign.CLOSED)
+
+    def say(self, word: Word) -> None:
+        if self._transport is not None:
+            self._transport.write(pack_word(word))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+@dataclass(frozen=True)
+class _Runner:
+    """A living runner: its process, its line, and what it has said."""
+
+    process: ProcessGroup
+    line: _Line
+    inbox: asyncio.Queue[Word | _Sign]
+
+
+class RunnerDied(Exception):
+    """A runner ended, or closed its line, without having been told to; says how."""
+
+
+class Slot:
+    """Room for one attempt: keeps a runner there, and hands it one grant after the other."""
+
+    def __init__(
+        self,
+        plan: SlotPlan,
+        settings: PoolSettings,
+        *,
+        on_ended: Callable[[Ended], Awaitable[None]],
+        on_change: Callable[[], None],
+    ) -> None:
+        self.plan = plan
+        self.state = SlotState.STARTING
+        self.grant: Grant | None = None
+        self.progress = 0.0
+        self.stage = ""
+        self.warm: tuple[str, ...] = ()
+        self.pid: int | None = None  # of the living runner
+        self._settings = settings
+        self._on_ended = on_ended
+        self._on_change = on_change
+        self._inbox: asyncio.Queue[Word | _Sign] = asyncio.Queue()
+        self._failed_starts = 0
+
+    # ------------------------------------------------------------ what the pool asks of it
+
+    def start(self, grant: Grant) -> None:
+        """Begin ``grant``; only where the state is FREE."""
+        self.grant = grant
+        self.progress, self.stage = 0.0, ""
+        self._to(SlotState.BUSY)
+        self._inbox.put_nowait(_Sign.GIVEN)
+
+    def stop(self) -> None:
+        """End the attempt that is here."""
+        self._inbox.put_nowait(_Sign.STOP)
+
+    def _to(self, state: SlotState) -> None:
+        if state is not self.state:
+            self.state = state
+            self._on_change()
+
+    # ------------------------------------------------------------ its life
+
+    async def live(self, group: asyncio.TaskGroup) -> None:
+        """Keep a runner and let it work, until cancelled; then the runner is gone too."""
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            try:
+                await self._one_runner(group)
+            except (OSError, RunnerDied) as end:
+                if loop.time() - began >= _SETTLED_S:
+                    self._failed_starts = 0
+                await self._back_off(end)
+
+    async def _one_runner(self, group: asyncio.TaskGroup) -> None:
+        """One runner from its start to its end. Returns when another one is to take its place.
+
+        Raises:
+            OSError, RunnerDied: it did not start, or did not stay.
+        """
+        self._inbox = asyncio.Queue()
+        runner = await self._spawn()
+        self.pid = runner.process.pid
+        watch = group.create_task(self._watch(runner), name=f"watch of runner {self.plan.name}")
+        usable = True
+        try:
+            await self._until_ready(runner)
+            while usable:
+                self._to(SlotState.FREE)
+                await self._until_given(runner)
+                usable = await self._attempt(runner)
+                self._failed_starts = 0
+        finally:
+            self.pid, self.warm = None, ()
+            if usable:  # else it has been ended already
+                await self._end(runner, politely=self.grant is None)
+            watch.cancel()
+            runner.line.close()
+
+    async def _spawn(self) -> _Runner:
+        ours, its = socket.socketpair()
+        with its:
+            ours.setblocking(False)
+            try:
+                process = ProcessGroup.start(
+                    [*self._settings.command, "--fd", str(its.fileno()), "--parent", str(os.getpid())],
+                    environment={**self.plan.environment, MARK: self._settings.boot_id},
+                    line=its,
+                    kill=self._settings.kill,
+                )
+            except OSError:
+                ours.close()
+                raise
+        self._settings.records.add(RunnerRecord(process.pid, process.started, self._settings.boot_id))
+        inbox = self._inbox
+        _, line = await asyncio.get_running_loop().create_connection(lambda: _Line(inbox), sock=ours)
+        return _Runner(process, line, inbox)
+
+    async def _watch(self, runner: _Runner) -> None:
+        code = await runner.process.exited()
+        _log.debug("runner %s (%d) %s", self.plan.name, runner.process.pid, _told(code))
+        runner.inbox.put_nowait(_Sign.EXITED)
+
+    async def _until_ready(self, runner: _Runner) -> None:
+        try:
+            async with asyncio.timeout(_START_S):
+                word = await runner.inbox.get()
+        except TimeoutError:
+            raise RunnerDied(f"not ready after {_START_S:g} s") from None
+        if not isinstance(word, Ready):
+            raise await self._death(runner)
+        self.warm = word.warm
+
+    async def _until_given(self, runner: _Runner) -> None:
+        while True:
+            match await runner.inbox.get():
+                case _Sign.GIVEN:
+                    return
+                case Ready(warm=warm):
+                    self.warm = warm
+                case _Sign.EXITED | _Sign.CLOSED:
+                    if self.grant is not None:  # it died in the moment of the grant: the attempt will tell
+                        runner.inbox.put_nowait(_Sign.EXITED)
+                        return
+                    raise await self._death(runner)
+                case _:
+                    continue  # a stop for an attempt that has just ended
+
+    async def _death(self, runner: _Runner) -> RunnerDied:
+        """How a runner ended that is dead, or about to be."""
+        try:
+            async with asyncio.timeout(_LAST_WORDS_S):
+                return RunnerDied(_told(await runner.process.exited()))
+        except TimeoutError:
+            return RunnerDied("closed its line")
+
+    async def _back_off(self, end: Exception) -> None:
+        self._failed_starts += 1
+        longest = _AGAIN_S[1]
+        pause_s = min(longest, _AGAIN_S[0] * 2 ** min(self._failed_starts, 20)) * random.uniform(0.75, 1.25)
+        if self._failed_starts < _BROKEN_AFTER:
+            _log.warning("runner %s %s; starting another in %.1f s", self.plan.name, end, pause_s)
+            self._to(SlotState.STARTING)
+        else:
+            if self._failed_starts == _BROKEN_AFTER:
+                _log.error(
+                    "slot %s is broken: its runner does not stay up, it %s (what it wrote stands above; it is tried "
+                    "again, at least every %g s)",
+                    self.plan.name,
+                    end,
+                    longest,
+                )
+            self._to(SlotState.BROKEN)
+        await asyncio.sleep(pause_s)
+
+    # ------------------------------------------------------------ one attempt
+
+    async def _attempt(self, runner: _Runner) -> bool:
+        """Let the runner do the grant that is here. Answers whether the runner can do another."""
+        grant = self.grant
+        assert grant is not None  # noqa: S101 - by _until_given
+        runner.line.say(Run(task=grant.task, attempt=grant.attempt, device=grant.device, limits=self._settings.limits))
+        ended = await self._until_ended(runner, grant)
+        usable = ended.result is not None or (
+            ended.failure is not None and ended.failure.error_class not in (ErrorClass.CRASH, ErrorClass.RESOURCE)
+        )
+        gone = usable or await self._end(runner)
+        await self._on_ended(ended)
+        self.grant = None
+        if not gone:
+            await self._outlive(runner)
+        if not usable:
+            self._to(SlotState.STARTING)
+        return usable
+
+    async def _until_ended(self, runner: _Runner, grant: Grant) -> Ended:
+        loop = asyncio.get_running_loop()
+        timeout_s, quiet_s = grant.task.timeout_s, self._settings.no_progress_s
+        wall = loop.time() + timeout_s
+        quiet = loop.time() + quiet_s
+        last_words = float("inf")
+        while True:
+            try:
+                async with asyncio.timeout_at(min(wall, quiet, last_words)):
+                    word = await runner.inbox.get()
+            except TimeoutError:
+                now = loop.time()
+                if now >= last_words:
+                    return _crashed(grant, "runner_died", f"its runner {await self._death(runner)}")
+                if now >= wall:
+                    return _crashed(
+                        grant, "timed_out", f"took longer than {timeout_s:g} s (timeout_s; a smaller image takes less)"
+                    )
+                return _crashed(grant, "no_progress", f"its runner reported no progress for {quiet_s:g} s")
+            match word:
+                case Progress(fraction=fraction, stage=stage):
+                    self.progress, self.stage = fraction, stage
+                    quiet = loop.time() + quiet_s
+                case Done(result=result, staged=staged, warm=self.warm):
+                    return Ended(grant, result=result, staged=staged)
+                case Failed(failure=failure, warm=self.warm):
+                    return Ended(grant, failure=failure)
+                case _Sign.STOP:
+                    return Ended(grant)
+                case _Sign.CLOSED:  # nothing can come any more
+                    return _crashed(grant, "runner_died", f"its runner {await self._death(runner)}")
+                case _Sign.EXITED:  # its last words may still be on the way
+                    last_words = min(last_words, loop.time() + _LAST_WORDS_S)
+
+    # ------------------------------------------------------------ its end
+
+    async def _end(self, runner: _Runner, *, politely: bool = False) -> bool:
+        """End the runner and all it started. Answers whether they are gone; they are not if the kill did not kill."""
+        if politely:
+            runner.line.say(Stop())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_S):
+                    await runner.process.exited()
+        runner.process.kill()
+        try:
+            async with asyncio.timeout(_KILL_S):
+                await runner.process.gone()
+        except TimeoutError:
+            return False
+        self._settings.records.remove(runner.process.pid)
+        return True
+
+    async def _outlive(self, runner: _Runner) -> None:
+        """Leave the slot unused until its killed runner is really gone."""
+        _log.error(
+            "slot %s is unkillable: runner %d was killed and is still there (a stuck device or disk?); the other slots "
+            "go on, this one comes back by itself once the process is gone",
+            self.plan.name,
+            runner.process.pid,
+        )
+        self._to(SlotState.UNKILLABLE)
+        while not await self._end(runner):
+            continue
+        _log.warning("slot %s: runner %d is gone at last", self.plan.name, runner.process.pid)
+
+
+def _crashed(grant: Grant, code: str, message: str) -> Ended:
+    return Ended(grant, failure=Failure(error_class=ErrorClass.CRASH, code=code, message=message))
+
+
+def _told(code: int) -> str:
+    """An exit code, in words that follow "its runner"."""
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        name = f"signal {-code}"
+    more = " (out of memory? the kernel's log knows)" if name == "SIGKILL" else ""
+    return f"was killed by {name}{more}"
+
+
+class RunnerPool:
+    """The slots of an agent. ``async with``: when the block is left, no runner lives.
+
+    ``on_ended`` is awaited for each attempt before its slot is free again; ``on_change`` is called when a
+    slot changes its state.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[SlotPlan],
+        settings: PoolSettings,
+        *,
+        on_ended: Callable[[Ended], Awaitable[None]],
+        on_change: Callable[[], None],
+    ) -> None:
+        self.slots = tuple(Slot(plan, settings, on_ended=on_ended, on_change=on_change) for plan in plans)
+        self._lives: list[asyncio.Task[None]] = []
+        self._group = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        self._lives = [
+            self._group.create_task(slot.live(self._group), name=f"slot {slot.plan.name}") for slot in self.slots
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for life in self._lives:
+            life.cancel()
+        await self._group.__aexit__(kind, error, trace)
+
+    def start(self, grant: Grant) -> bool:
+        """Begin ``grant`` on a free slot of its device, one where its model is warm if there is one.
+
+        Answers False where no slot is free.
+        """
+        free = [slot for slot in self.slots if slot.state is SlotState.FREE and slot.plan.device == grant.device]
+        if not free:
+            return False
+        min(free, key=lambda slot: grant.task.model not in slot.warm).start(grant)
+        return True
+
+    def stop(self, key: Key) -> bool:
+        """End the attempt ``key``. Answers False where it does not run here."""
+        for slot in self.slots:
+            if slot.grant is not None and key_of(slot.grant) == key:
+                slot.stop()
+                return True
+        return False
+
+    def wants(self) -> tuple[Want, ...]:
+        """The free slots of each device that has any."""
+        free: dict[str, list[Slot]] = {}
+        for slot in self.slots:
+            if slot.state is SlotState.FREE:
+                free.setdefault(slot.plan.device, []).append(slot)
+        return tuple(
+            Want(device=device, slots=len(slots), warm=tuple(dict.fromkeys(m for slot in slots for m in slot.warm)))
+            for device, slots in free.items()
+        )
+
+    def running(self) -> tuple[Running, ...]:
+        """The attempts that are here, and how far they are."""
+        return tuple(
+            Running(task_id=slot.grant.task.id, attempt=slot.grant.attempt, progress=slot.progress, stage=slot.stage)
+            for slot in self.slots
+            if slot.grant is not None
+        )
+
+    def count(self, state: SlotState) -> int:
+        return sum(slot.state is state for slot in self.slots)

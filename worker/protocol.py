@@ -1,0 +1,135 @@
+"""What an agent and its runner say to each other: frames of typed words over the socket between them.
+
+A frame is its length (4 bytes, big-endian) and a msgpack map ``{word, …}``. A runner does one thing at a
+time, so no word needs to say which attempt it is about.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import msgpack
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lcq.config import LimitsConfig
+from lcq.errors import ProtocolError
+from lcq.models import Failure, Task, TaskResult, explain_invalid
+
+_HEAD = struct.Struct(">I")
+_LONGEST_FRAME = 16 * 2**20
+
+
+class Word(BaseModel):
+    """The common ground: frozen, and known by its ``WORD``."""
+
+    model_config = ConfigDict(frozen=True)
+    WORD: ClassVar[str]
+
+
+# ---------------------------------------------------------------- agent → runner
+
+
+class Run(Word):
+    """Do this attempt; it ends with ``Done`` or ``Failed``."""
+
+    WORD = "run"
+    task: Task
+    attempt: int
+    device: str = "cpu"
+    limits: LimitsConfig = LimitsConfig()
+
+
+class Release(Word):
+    """Free what loaded models hold; answered with ``Ready``."""
+
+    WORD = "release"
+
+
+class Stop(Word):
+    """End, after what is being done now."""
+
+    WORD = "stop"
+
+
+# ---------------------------------------------------------------- runner → agent
+
+
+class Ready(Word):
+    """The runner can take an attempt. ``warm``: the models it has loaded, here and below."""
+
+    WORD = "ready"
+    warm: tuple[str, ...] = ()
+
+
+class Progress(Word):
+    WORD = "progress"
+    fraction: float = Field(ge=0, le=1)
+    stage: str = ""
+
+
+class Done(Word):
+    """The result waits under the name ``staged`` ("": it left no file), to be renamed to ``result.path``."""
+
+    WORD = "done"
+    result: TaskResult
+    staged: str = ""
+    warm: tuple[str, ...] = ()
+
+
+class Failed(Word):
+    WORD = "failed"
+    failure: Failure
+    warm: tuple[str, ...] = ()
+
+
+_WORDS: dict[str, type[Word]] = {kind.WORD: kind for kind in (Run, Release, Stop, Ready, Progress, Done, Failed)}
+
+
+def pack_word(word: Word) -> bytes:
+    """``word`` as one whole frame."""
+    body: bytes = msgpack.packb(word.model_dump(mode="json") | {"word": word.WORD})
+    return _HEAD.pack(len(body)) + body
+
+
+def _unpack_body(body: bytes) -> Word:
+    try:
+        values: Any = msgpack.unpackb(body)
+        return _WORDS[values.pop("word")].model_validate(values)
+    except ValidationError as error:
+        raise ProtocolError(f"a runner's frame that is not one we know: {explain_invalid(error)}") from error
+    except (ValueError, KeyError, TypeError, AttributeError, msgpack.UnpackException) as error:
+        raise ProtocolError(f"a runner's frame of {len(body)} bytes holds no word: {error!r}") from error
+
+
+class Words:
+    """Takes bytes as they come and gives back the words that are whole."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def feed(self, data: bytes) -> list[Word]:
+        """Raises:
+        ProtocolError: what came is no frame of ours; the stream cannot be read any further.
+        """
+        self._bytes += data
+        words = []
+        while len(self._bytes) >= _HEAD.size:
+            (length,) = _HEAD.unpack_from(self._bytes)
+            if length > _LONGEST_FRAME:
+                raise ProtocolError(f"a frame of {length} bytes, over the limit of {_LONGEST_FRAME}")
+            end = _HEAD.size + length
+            if len(self._bytes) < end:
+                break
+            words.append(_unpack_body(bytes(self._bytes[_HEAD.size : end])))
+            del self._bytes[:end]
+        return words
+
+
+def words_from(line: socket.socket) -> Iterator[Word]:
+    """Every word that comes in by ``line``, one after the other, until its other end is closed."""
+    words = Words()
+    while data := line.recv(65536):
+        yield from words.feed(data)

@@ -1,0 +1,140 @@
+"""The runner: the child process in which engines live. Does one attempt at a time for its agent.
+
+It must never outlive the agent: the kernel kills it when the agent's process dies, and the closed socket
+tells it the same on systems without that. It is ended by SIGKILL only; a signal that is meant for a whole
+group of processes (ctrl-c, a service manager's SIGTERM) is the agent's to answer, by draining.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import queue
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lcq.errors import ProtocolError
+from lcq.models import ErrorClass, Failure
+from worker.protocol import Done, Failed, Progress, Ready, Release, Run, Stop, Word, pack_word, words_from
+
+if TYPE_CHECKING:
+    from worker.engines.base import Engine
+
+_log = logging.getLogger(__name__)
+_PR_SET_PDEATHSIG = 1
+_PROGRESS_S = 0.2  # an engine may tell a thousand steps a second: nobody can watch more than a few
+_LONGEST_MESSAGE = 2000
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when process ``parent``, its parent, dies. On Linux only."""
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0) != 0:
+            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != parent:
+        os._exit(1)  # it died before we were on its leash
+
+
+class Runner:
+    """Answers the words that come in by ``line`` with the work of its engines."""
+
+    def __init__(self, line: socket.socket) -> None:
+        self._line = line
+        self._words: queue.SimpleQueue[Word] = queue.SimpleQueue()
+        self._warm: dict[str, None] = {}  # in the order of their last use
+        threading.Thread(target=self._listen, name="agent's words", daemon=True).start()
+
+    def _listen(self) -> None:
+        """Hear the agent also while an engine works: a closed line ends the process at once."""
+        try:
+            for word in words_from(self._line):
+                self._words.put(word)
+        except (OSError, ProtocolError) as error:
+            _log.error("the agent's line broke: %s", error)
+        os._exit(1)  # the agent is gone; an engine deep in foreign code hears no gentler word
+
+    def _send(self, word: Word) -> None:
+        self._line.sendall(pack_word(word))
+
+    def serve(self) -> None:
+        """Work until told to stop."""
+        from worker.engines.registry import available_engines  # cv2 and torch: only once we are on the leash
+
+        engines = available_engines()
+        self._send(Ready())
+        while True:
+            match self._words.get():
+                case Run() as run:
+                    self._send(self._run(run, engines))
+                case Release():
+                    for engine in engines:
+                        engine.unload()
+                    self._warm.clear()
+                    self._send(Ready())
+                case Stop():
+                    return
+                case other:
+                    raise ProtocolError(f"an agent does not say {other.WORD!r} to its runner")
+
+    def _run(self, run: Run, engines: Sequence[Engine]) -> Done | Failed:
+        from worker.engines.work import AttemptFailed, run_task
+
+        told_at = 0.0
+
+        def progress(fraction: float, stage: str) -> None:
+            nonlocal told_at
+            now = time.monotonic()
+            if now - told_at >= _PROGRESS_S:
+                told_at = now
+                self._send(Progress(fraction=min(1.0, max(0.0, fraction)), stage=stage))
+
+        try:
+            finished = run_task(
+                run.task,
+                attempt=run.attempt,
+                engines=engines,
+                limits=run.limits,
+                progress=progress,
+                device=run.device,
+            )
+        except AttemptFailed as end:
+            return Failed(failure=end.failure, warm=tuple(self._warm))
+        except Exception as error:  # noqa: BLE001 - the edge: an engine's bug is this attempt's end, not ours
+            _log.exception("task %s, attempt %d: the engine broke", run.task.id, run.attempt)
+            message = f"the engine for {run.task.model} broke: {type(error).__name__}: {error}"
+            failure = Failure(error_class=ErrorClass.CRASH, code="engine_error", message=_one_line(message))
+            return Failed(failure=failure, warm=tuple(self._warm))
+        self._warm.pop(run.task.model, None)
+        self._warm[run.task.model] = None
+        return Done(result=finished.result, staged=finished.staged, warm=tuple(self._warm))
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return "".join(char for char in line if char.isprintable())[:_LONGEST_MESSAGE]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Serve the agent at the other end of socket ``--fd`` until it says stop or is gone."""
+    parser = argparse.ArgumentParser(prog="worker.runner", description="Started by lcq-agent, not by hand.")
+    parser.add_argument("--fd", type=int, required=True)
+    parser.add_argument("--parent", type=int, required=True)
+    options = parser.parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    die_with(options.parent)
+    logging.basicConfig(format="%(asctime)s %(levelname)-7s runner %(process)d: %(message)s")
+    os.set_inheritable(options.fd, False)  # a child of an engine must not hold our line open
+    Runner(socket.socket(fileno=options.fd)).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The spool: outcomes that no scheduler has settled yet, one file each, so that they outlive this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lcq.models import explain_invalid
+from lcq.wire import Outcome
+
+_log = logging.getLogger(__name__)
+_SUFFIX = ".json"
+
+
+class Unsettled(BaseModel):
+    """An outcome of boot ``boot_id`` without a verdict.
+
+    ``staged``: where the result's file waits to be renamed once it is settled; "" if there is none, or if it
+    has its final name already.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    boot_id: str
+    outcome: Outcome
+    staged: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.outcome.task_id, self.outcome.attempt
+
+
+def sync_folder(folder: Path) -> None:
+    """See the names in ``folder`` onto the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Spool:
+    """A folder of unsettled outcomes. Its methods block for a disk's time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, entry: Unsettled) -> None:
+        """Write ``entry`` so that it survives a power cut; once it returns, ``load()`` will find it.
+
+        Raises:
+            OSError: the disk is full or failing; nothing half-written is left.
+        """
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._path(entry)
+        fresh = path.with_suffix(".tmp")
+        try:
+            with fresh.open("wb") as file:
+                file.write(entry.model_dump_json().encode())
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(path)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+        sync_folder(self._folder)
+
+    def drop(self, entry: Unsettled) -> None:
+        """Forget ``entry``, if it was kept."""
+        self._path(entry).unlink(missing_ok=True)
+
+    def load(self) -> tuple[Unsettled, ...]:
+        """All that was kept, oldest task first. A file that cannot be understood is set aside as ``*.bad``."""
+        return tuple(self._load())
+
+    def _load(self) -> Iterator[Unsettled]:
+        if not self._folder.is_dir():
+            return
+        for left_over in self._folder.glob("*.tmp"):
+            left_over.unlink(missing_ok=True)
+        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
+            try:
+                yield Unsettled.model_validate_json(path.read_bytes())
+            except ValidationError as error:
+                path.replace(path.with_suffix(".bad"))
+                _log.error("%s is no outcome of ours and was set aside: %s", path, explain_invalid(error))
+
+    def _path(self, entry: Unsettled) -> Path:
+        return self._folder / f"{entry.outcome.task_id}-{entry.outcome.attempt}{_SUFFIX}"
