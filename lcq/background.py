@@ -116,9 +116,7 @@ class Held(Generic[T]):
             self._life.result()  # raises why it could not be entered
         self.value = entered.result()
 
-    async def _stay(
-        self, component: AbstractAsyncContextManager[T], entered: concurrent.futures.Future[T]
-    ) -> None:
+    async def _stay(self, component: AbstractAsyncContextManager[T], entered: concurrent.futures.Future[T]) -> None:
         async with component as value:
             entered.set_result(value)
             await self._leave.wait()

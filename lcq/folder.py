@@ -13,11 +13,14 @@ from pathlib import Path, PurePath
 from lcq.errors import InvalidInput
 
 IMAGE_SUFFIXES = frozenset((
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".jp2",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".tga",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif",
 ))  # fmt: skip
+"""What LCQ can read (lcq.images, which is not imported here: most commands need no image library)."""
+
+DEFAULT_OUT = "cleaned"
+"""The folder beside an image in which its result lies when nothing else was said."""
+
 _MASK_MARK = "_mask"
-_SUFFIX_OF_FORMAT = {"jpeg": ".jpg", "tiff": ".tif"}
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ def pair_images(inputs: Sequence[Path], mask: Path | None = None, *, out: Path |
 
     ``mask`` is one file for all, or a folder in which masks have the names of their images (in the same
     subfolders, or flat). Without it an image's mask lies beside it as ``NAME_mask.EXT``. What is in a folder
-    but cannot be paired is skipped, with the reason; what is named by itself must be right. ``out`` and a
-    folder of masks are left out where they lie in a folder of images.
+    but cannot be paired is skipped, with the reason; what is named by itself must be right. Folders of masks
+    and of results (``out``, and any called ``cleaned``) are left out where they lie in a folder of images.
 
     Raises:
         InvalidInput: a path that was named is not there, cannot be an image, or has no mask.
@@ -78,39 +81,56 @@ def pair_images(inputs: Sequence[Path], mask: Path | None = None, *, out: Path |
     return Pairing(tuple(pairs.values()), tuple(skipped))
 
 
-def result_paths(pairs: Iterable[Pair], out: Path, image_format: str | None = None) -> list[Path]:
-    """Where each pair's result goes below ``out``: its relative name, with the suffix of
-    ``image_format`` if that is given.
+def format_named(typed: str) -> str:
+    """The name of the format that ``typed`` means: a name or a suffix, in any case.
 
-    No two are the same, also not where case does not count: ``a.jpg`` and ``a.png`` that both become PNG
-    are called ``a.jpg.png`` and ``a.png.png``.
+    Raises:
+        InvalidInput: no such format can be written.
+    """
+    from lcq.images import FORMATS
+
+    wanted = typed.lower().removeprefix(".")
+    for name, suffixes in FORMATS.items():
+        if wanted == name or f".{wanted}" in suffixes:
+            return name
+    raise InvalidInput(f"no format {typed!r} can be written", hint=f"use one of {', '.join(FORMATS)}")
+
+
+def result_paths(pairs: Iterable[Pair], out: Path | None = None, image_format: str | None = None) -> list[Path]:
+    """Where each pair's result goes: below ``out`` by its relative name, else in ``cleaned`` beside the image.
+
+    The suffix stays if it means ``image_format`` (or, without one, if it can be written at all); else it
+    becomes that format's, or PNG's. No two are the same, also not where case does not count: of ``a.jpg`` and
+    ``a.png`` that both become PNG, the first is called ``a.jpg.png``.
 
     Raises:
         InvalidInput: a result would overwrite an image or a mask that was submitted.
     """
+    from lcq.images import FORMATS
+
+    formats = FORMATS.values() if image_format is None else [FORMATS[image_format]]
+    fitting = {suffix for suffixes in formats for suffix in suffixes}
+    other = ".png" if image_format is None else FORMATS[image_format][0]
     wanted = tuple(pairs)
-    names = [pair.relative for pair in wanted]
-    if image_format is not None:
-        suffix = _SUFFIX_OF_FORMAT.get(image_format, f".{image_format}")
-        plain = [name.with_suffix(suffix) for name in names]
-        uses = Counter(_folded(name) for name in plain)
-        names = [
-            short if uses[_folded(short)] == 1 else name.with_name(name.name + suffix)
-            for name, short in zip(names, plain, strict=True)
-        ]
-    folder = _absolute(out)
+    names = []
+    for pair in wanted:
+        folder = _absolute(out) if out is not None else pair.image.parent / DEFAULT_OUT
+        names.append(folder / (pair.relative if out is not None else pair.image.name))
+    suffixes = [name.suffix if name.suffix.lower() in fitting else other for name in names]
+    plain = [name.with_suffix(suffix) for name, suffix in zip(names, suffixes, strict=True)]
+    uses = Counter(_folded(name) for name in plain)
     sources = {_real(path) for pair in wanted for path in (pair.image, pair.mask)}
     taken: set[str] = set()
     results = []
-    for name in names:
-        free, number = name, 2
+    for name, short, suffix in zip(names, plain, suffixes, strict=True):
+        free = short if short == name or uses[_folded(short)] == 1 else name.with_name(name.name + suffix)
+        number = 2
         while _folded(free) in taken:
-            free, number = name.with_name(f"{name.stem}-{number}{name.suffix}"), number + 1
+            free, number = short.with_name(f"{short.stem}-{number}{suffix}"), number + 1
         taken.add(_folded(free))
-        result = folder / free
-        if _real(result) in sources:
-            raise InvalidInput(f"the result would overwrite {result}", hint="name another folder with --out")
-        results.append(result)
+        if _real(free) in sources:
+            raise InvalidInput(f"the result would overwrite {free}", hint="name another folder with --out")
+        results.append(free)
     return results
 
 
@@ -119,7 +139,9 @@ def _found_in(folder: Path, masks: _Masks, left_out: set[Path], prefix: PurePath
     for place, subfolders, files in os.walk(folder, onerror=unreadable.append):
         here = Path(place)
         subfolders[:] = sorted(
-            name for name in subfolders if not name.startswith(".") and _real(here / name) not in left_out
+            name
+            for name in subfolders
+            if not name.startswith(".") and name != DEFAULT_OUT and _real(here / name) not in left_out
         )
         for name in subfolders:
             if (here / name).is_symlink():

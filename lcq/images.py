@@ -98,6 +98,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 
 _LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 _LOSSLESS_TIFF = frozenset({"raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma"})
+_LONGEST_NAME = 255  # bytes, on every file system in use
 _JPEG_EXIF_BYTES = 65_533  # one APP1 segment, less its length field
 
 # Recognised only to be refused by name; the bytes before the magic ones are skipped.
@@ -554,7 +555,7 @@ class Output:
     def staged(self, task_id: str, attempt: int) -> Path:
         """The name beside the final one under which this attempt writes."""
         tail = f".{task_id}-{attempt}{STAGED_SUFFIX}"
-        room = 255 - len(os.fsencode(tail)) - 1  # a file name has at most 255 bytes
+        room = _LONGEST_NAME - len(os.fsencode(tail)) - 1
         head = os.fsencode(self.path.name)[:room].decode("utf-8", "ignore")
         return self.path.with_name(f".{head}{tail}")
 
@@ -648,6 +649,12 @@ def plan_output(task: Task, image: LoadedImage) -> Output:
                 f"{shown(path)}: is the {kind} itself, which is never overwritten",
                 hint="give another output_path, or none for the folder 'cleaned'",
             )
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise BadImage(
+            ImageProblem.OUTPUT_UNWRITABLE,
+            f"{shown(path)}: the name is longer than {_LONGEST_NAME} bytes",
+            hint="give a shorter output_path",
+        )
     if path.is_dir():
         raise BadImage(
             ImageProblem.OUTPUT_UNWRITABLE,

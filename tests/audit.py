@@ -10,6 +10,7 @@ from typing import Any
 import redis
 
 from lcq.models import TaskStatus
+from lcq.moves import LEGAL_MOVES, NO_TASK
 
 Hash = dict[str, str]
 _WAITS_OR_RUNS = (TaskStatus.PENDING, TaskStatus.QUEUED, TaskStatus.PROCESSING)
@@ -222,20 +223,21 @@ def _audit_nodes(ledger: Ledger) -> None:
 
 
 def _audit_events(ledger: Ledger) -> None:
-    """Each change of a task has one event, numbered by its revision; the newest tells the truth."""
+    """Each change of a task is legal and has one event, numbered by its revision; the newest tells the truth."""
     newest: dict[str, Hash] = {}
     for _, fields in ledger.events:
-        if "rev" in fields:
-            before = newest.get(fields["id"])
+        if "id" not in fields:
+            continue
+        before = newest.pop(fields["id"], None)
+        start = TaskStatus(before["status"]) if before else NO_TASK
+        end = TaskStatus(fields["status"]) if "status" in fields else NO_TASK
+        assert end in LEGAL_MOVES[fields["move"]].get(start, ()), f"{start} -> {fields}"
+        if end is not NO_TASK:
             assert int(fields["rev"]) == (int(before["rev"]) + 1 if before else 1), fields
             newest[fields["id"]] = fields
-        elif fields["move"] == "forget_tasks":
-            del newest[fields["id"]]
     assert set(newest) == set(ledger.tasks)
     for i, fields in newest.items():
         for name in ("status", "rev", "queue", "attempt", "priority"):
             assert fields[name] == ledger.tasks[i][name], f"{i}: the event says {fields}, the task {ledger.tasks[i]}"
         for name in ("node", "why"):
             assert fields[name] == ledger.tasks[i].get(name, ""), f"{i}: {fields} against {ledger.tasks[i]}"
-
-

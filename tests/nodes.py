@@ -32,7 +32,7 @@ def the_cpu(models: Iterable[str] = (TELEA, NS), *, slots: int = 4) -> NodeCapab
     """One CPU with these models."""
     return NodeCapability(
         devices=(Device(id="cpu", kind=DeviceKind.CPU, slots=slots),),
-        models={model: (DeviceKind.CPU,) for model in models},
+        models=dict.fromkeys(models, (DeviceKind.CPU,)),
     )
 
 

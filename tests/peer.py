@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import zmq
 import zmq.asyncio
@@ -30,7 +30,7 @@ class Peer:
 
     def __init__(self, **handlers: Handler) -> None:
         self.handlers = handlers
-        self.heard: list[Request[Any]] = []
+        self.heard: list[Any] = []  # Requests, of every kind
         self.senders: list[bytes] = []
         self.endpoint = ""
         self._socket: zmq.asyncio.Socket | None = None
@@ -40,7 +40,7 @@ class Peer:
         context = zmq.asyncio.Context()
         self._socket = socket = make_socket(context, zmq.ROUTER)
         socket.bind(self.endpoint or "tcp://127.0.0.1:*")
-        self.endpoint = socket.last_endpoint.decode()
+        self.endpoint = cast(bytes, socket.last_endpoint).decode()
         try:
             async with asyncio.TaskGroup() as group:
                 serving = group.create_task(self._serve(socket))

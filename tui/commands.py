@@ -69,7 +69,7 @@ def show_key(key: str) -> str:
 _LOOK, _UNDO, _COSTLY = Tier.LOOK, Tier.UNDOABLE, Tier.COSTLY
 
 COMMANDS: tuple[Command, ...] = (
-    Command("help", "All keys of this screen", ("question_mark",), _LOOK, Scope.EVERYWHERE, "all keys", 99),
+    Command("help", "All keys of this screen", ("question_mark",), _LOOK, Scope.EVERYWHERE, "keys", 99),
     Command("back", "Clear marks, then the filter, then go back", ("escape",), _LOOK, Scope.EVERYWHERE),
     Command("leave", "Back; at the root quit (asks)", ("q",), _LOOK, Scope.EVERYWHERE),
     Command("show_tasks", "The tasks", ("2",), _LOOK, Scope.EVERYWHERE),

@@ -50,15 +50,17 @@ class SlotState(StrEnum):
 
 @dataclass(frozen=True)
 class Ended:
-    """How an attempt ended: with a result, with a failure, or (neither) because it was told to stop.
+    """How an attempt ended: with a result, with a failure, or neither, because it was told to stop.
 
-    ``staged`` is the result's file before it is renamed; "" where there is none.
+    ``staged`` is the result's file before it is renamed; "" where there is none. ``handed_back``: the attempt
+    is to be given back, at no cost for the task.
     """
 
     grant: Grant
     result: TaskResult | None = None
     staged: str = ""
     failure: Failure | None = None
+    handed_back: bool = False
 
     @property
     def key(self) -> Key:
@@ -88,7 +90,8 @@ class _Sign(StrEnum):
     EXITED = "exited"  # the process is gone
     CLOSED = "closed"  # nothing more will come from it
     GIVEN = "given"  # there is a grant to begin
-    STOP = "stop"  # the agent wants the attempt to end
+    STOP = "stop"  # the attempt is to end: it is no longer ours
+    HAND_BACK = "hand back"  # the attempt is to end, and to run elsewhere
 
 
 class _Line(asyncio.Protocol):
@@ -168,9 +171,9 @@ class Slot:
         self._to(SlotState.BUSY)
         self._inbox.put_nowait(_Sign.GIVEN)
 
-    def stop(self) -> None:
+    def stop(self, *, hand_back: bool) -> None:
         """End the attempt that is here."""
-        self._inbox.put_nowait(_Sign.STOP)
+        self._inbox.put_nowait(_Sign.HAND_BACK if hand_back else _Sign.STOP)
 
     def _to(self, state: SlotState) -> None:
         if state is not self.state:
@@ -201,18 +204,21 @@ class Slot:
         runner = await self._spawn()
         self.pid = runner.process.pid
         watch = group.create_task(self._watch(runner), name=f"watch of runner {self.plan.name}")
-        usable = True
         try:
             await self._until_ready(runner)
+            usable = True
             while usable:
                 self._to(SlotState.FREE)
                 await self._until_given(runner)
                 usable = await self._attempt(runner)
                 self._failed_starts = 0
+        except RunnerDied:
+            if not await self._end(runner):
+                await self._outlive(runner)
+            raise
         finally:
             self.pid, self.warm = None, ()
-            if usable:  # else it has been ended already
-                await self._end(runner, politely=self.grant is None)
+            await self._end(runner, politely=self.grant is None)  # at once where it has ended already
             watch.cancel()
             runner.line.close()
 
@@ -258,9 +264,9 @@ class Slot:
                 case Ready(warm=warm):
                     self.warm = warm
                 case _Sign.EXITED | _Sign.CLOSED:
-                    if self.grant is not None:  # it died in the moment of the grant: the attempt will tell
-                        runner.inbox.put_nowait(_Sign.EXITED)
-                        return
+                    if self.grant is not None:  # it died before it could begin: not the task's fault
+                        await self._on_ended(Ended(self.grant, handed_back=True))
+                        self.grant = None
                     raise await self._death(runner)
                 case _:
                     continue  # a stop for an attempt that has just ended
@@ -339,8 +345,8 @@ class Slot:
                     return Ended(grant, result=result, staged=staged)
                 case Failed(failure=failure, warm=self.warm):
                     return Ended(grant, failure=failure)
-                case _Sign.STOP:
-                    return Ended(grant)
+                case _Sign.STOP | _Sign.HAND_BACK as why:
+                    return Ended(grant, handed_back=why is _Sign.HAND_BACK)
                 case _Sign.CLOSED:  # nothing can come any more
                     return _crashed(grant, "runner_died", f"its runner {await self._death(runner)}")
                 case _Sign.EXITED:  # its last words may still be on the way
@@ -438,11 +444,11 @@ class RunnerPool:
         min(free, key=lambda slot: grant.task.model not in slot.warm).start(grant)
         return True
 
-    def stop(self, key: Key) -> bool:
+    def stop(self, key: Key, *, hand_back: bool = False) -> bool:
         """End the attempt ``key``. Answers False where it does not run here."""
         for slot in self.slots:
             if slot.grant is not None and key_of(slot.grant) == key:
-                slot.stop()
+                slot.stop(hand_back=hand_back)
                 return True
         return False
 

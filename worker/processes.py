@@ -76,14 +76,14 @@ class ProcessGroup:
     async def gone(self) -> None:
         """Wait until nothing of the group runs any more."""
         await self.exited()
-        while _is_group_alive(self.pid):
+        while _is_group_alive(self.pid):  # noqa: ASYNC110 - nothing tells of the end of a grandchild
             await asyncio.sleep(_POLL_S)
 
     async def _until_zombie(self) -> None:
         if self._child.returncode is not None:
             return
         if not hasattr(os, "pidfd_open"):
-            while started_at(self.pid) is not None:
+            while started_at(self.pid) is not None:  # noqa: ASYNC110 - no pidfd here
                 await asyncio.sleep(_POLL_S)
             return
         descriptor = os.pidfd_open(self.pid)

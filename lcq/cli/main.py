@@ -98,8 +98,11 @@ def begin(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")] = False,
     log_level: Annotated[LogLevel | None, typer.Option("--log-level", help="How much to log.")] = None,
+    patience_s: Annotated[
+        float, typer.Option("--patience", metavar="SECONDS", min=0.01, help="How long to wait for an answer.")
+    ] = 10.0,
 ) -> None:
-    context.obj = Session(config_file=config, scheduler=scheduler, as_json=as_json, log_level=log_level)
+    context.obj = Session(config, scheduler, as_json, log_level, patience_s)
 
 
 def main() -> None:

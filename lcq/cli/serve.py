@@ -13,7 +13,6 @@ import typer
 from lcq import __version__
 from lcq.cli.examples import examples
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
-from lcq.client import AsyncClient
 from lcq.config import DistributedConfig
 from lcq.errors import LcqError, SchedulerUnreachable
 from lcq.wire import PROTOCOL_VERSION, InfoAnswer
@@ -74,7 +73,7 @@ def version(context: typer.Context, as_json: JsonFlag = False) -> int:
 
 async def _version(session: Session) -> int:
     output = session.output
-    client = AsyncClient(session.config, scheduler=session.scheduler, timeout_s=_BRIEFLY_S)
+    client = session.client(min(_BRIEFLY_S, session.patience_s))
     there: InfoAnswer | None = None
     try:
         async with client:

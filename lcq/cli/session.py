@@ -37,6 +37,7 @@ class Session:
     scheduler: str | None = None
     as_json: bool = False
     log_level: LogLevel | None = None
+    patience_s: float = 10.0
 
     @cached_property
     def config(self) -> DistributedConfig:
@@ -50,10 +51,10 @@ class Session:
     def output(self) -> Output:
         return Output(as_json=self.as_json)
 
-    def client(self) -> AsyncClient:
+    def client(self, patience_s: float | None = None) -> AsyncClient:
         """A client that the command opens. What it logs goes to stderr: warnings, unless asked for more."""
         setup_logging(self.log_level or "warning")
-        return AsyncClient(self.config, scheduler=self.scheduler)
+        return AsyncClient(self.config, scheduler=self.scheduler, timeout_s=patience_s or self.patience_s)
 
 
 def session_of(context: typer.Context, as_json: bool = False) -> Session:

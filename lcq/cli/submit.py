@@ -18,14 +18,13 @@ from lcq.cli.progress import Watch, follow
 from lcq.cli.session import INTERRUPTED, OK, REFUSED, JsonFlag, Session, run, session_of
 from lcq.client import AsyncClient, login_name
 from lcq.errors import InvalidInput, LcqError
-from lcq.folder import Pairing, pair_images, result_paths
+from lcq.folder import Pairing, format_named, pair_images, result_paths
 from lcq.models import Task, TaskPriority, TaskType, build
 from lcq.wire import MAX_BATCH, Accepted, Refusal
 
 app = typer.Typer()
 
 _SHOWN = 10  # lines about skipped files before the rest is only counted
-_FORMATS = {"jpg": "jpeg", "tif": "tiff"}
 
 
 @dataclass
@@ -80,7 +79,11 @@ def submit(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where results go, by their relative names."),
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Where results go, by their relative names. Default: cleaned, beside each image.",
+        ),
     ] = None,
     user: Annotated[str | None, typer.Option("--user", metavar="NAME", help="For whom; default: you.")] = None,
     max_retries: Annotated[int, typer.Option("--max-retries", min=0, max=100, help="Tries after the first.")] = 3,
@@ -97,7 +100,7 @@ def submit(
 ) -> int:
     """Submit images to be cleaned; a folder's images are paired with their masks by name."""
     session = session_of(context, as_json)
-    image_format = _named_format(image_format)
+    image_format = format_named(image_format) if image_format is not None else None
     pairing = pair_images(inputs, mask, out=out)
     _tell_skipped(pairing, session.output)
     if not pairing.pairs:
@@ -119,9 +122,6 @@ def submit(
         "user_id": user or login_name(),
         "job": name,
     }
-    results: list[Path | None] = [None] * len(pairing.pairs)
-    if out is not None:
-        results = [*result_paths(pairing.pairs, out, image_format)]
     tasks = [
         build(
             Task,
@@ -129,10 +129,10 @@ def submit(
             | {
                 "image_path": str(pair.image),
                 "mask_path": str(pair.mask),
-                "output_path": str(result) if result is not None else None,
+                "output_path": str(result),
             },
         )
-        for pair, result in zip(pairing.pairs, results, strict=True)
+        for pair, result in zip(pairing.pairs, result_paths(pairing.pairs, out, image_format), strict=True)
     ]
     submission = Submission(tasks, pairing, name)
     try:
@@ -173,15 +173,6 @@ async def _send(submission: Submission, client: AsyncClient, output: Output, que
             raise
         submission.accepted += answer.accepted
         submission.refused += answer.refused
-
-
-def _named_format(typed: str | None) -> str | None:
-    if typed is None:
-        return None
-    name = typed.lower().lstrip(".")
-    if not re.fullmatch(r"[a-z0-9]{2,8}", name):
-        raise InvalidInput(f"{typed!r} is not an image format", hint="for example png, jpeg, webp or tiff")
-    return _FORMATS.get(name, name)
 
 
 def _default_job(inputs: Sequence[Path], pairing: Pairing) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from types import TracebackType
@@ -15,6 +16,9 @@ from lcq.models import Event
 from lcq.state.reader import StateReader
 
 _log = logging.getLogger(__name__)
+_WAIT_MS = 5000
+_READ_AT_ONCE = 1000
+_BUSY_S = 0.002
 _BACKLOG = 10_000  # events that one slow listener may leave unread before it is told of a gap
 
 
@@ -68,25 +72,36 @@ class Feed:
         await self._stack.aclose()
 
     async def _follow(self) -> None:
-        away = False
+        away = behind = False
+        last_batch = 0.0
         while True:
             try:
-                answer = await self._reader.events(self.last_id, wait_ms=5000)
+                if away or behind:  # only then can the stream have been cut off before us
+                    answer = await self._reader.events(self.last_id, wait_ms=_WAIT_MS, limit=_READ_AT_ONCE)
+                    events, gap = answer.events, answer.gap or away
+                    self.last_id = answer.last_id
+                else:
+                    events, gap = await self._reader.news(self.last_id, _WAIT_MS, _READ_AT_ONCE), False
+                    if events:
+                        self.last_id = events[-1].id
             except StateUnavailable as error:
                 if not away:
                     _log.warning("events stopped: %s", error)
                 away = True
                 await asyncio.sleep(random.uniform(0.1, 0.5))  # jittered: all schedulers meet the same return
                 continue
-            if away or answer.gap:
+            if gap:
                 _log.warning("events go on after %s", self.last_id)
+            away, behind = False, len(events) == _READ_AT_ONCE
+            if not events and not gap:
+                continue
             for listener in self._listeners:
-                listener.put(answer.events, gap=answer.gap or away)
-            away = False
-            self.last_id = answer.last_id
-            if answer.events:
-                async with self._arrived:
-                    self._arrived.notify_all()
+                listener.put(events, gap=gap)
+            async with self._arrived:
+                self._arrived.notify_all()
+            if time.monotonic() - last_batch < _BUSY_S and not behind:
+                await asyncio.sleep(_BUSY_S)  # read a busy stream in batches: a read a task would cost too much
+            last_batch = time.monotonic()
 
     def listen(self) -> Listener:
         """A listener that hears everything from now on. Give it back with ``leave()``."""

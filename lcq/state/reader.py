@@ -291,14 +291,18 @@ class StateReader:
         with our_errors(self.url):
             # An id that was seen and is not there any more was trimmed, or was lost with the server's last second.
             gap = after != "0-0" and not await self._redis.xrange(self.keys.events, after, after, count=1)
-            wait = None if gap else wait_ms or None
-            answer = await self._follow.xread({self.keys.events: after}, count=limit, block=wait)
-        found = tuple(records.event(*entry) for _, entries in _streams(answer) for entry in entries)
+        found = await self.news(after, 0 if gap else wait_ms, limit)
         if found:
             after = found[-1].id
         elif gap:
             after = await self.last_event_id()
         return EventsAnswer(events=found, last_id=after, gap=gap)
+
+    async def news(self, after: str, wait_ms: int, limit: int) -> tuple[Event, ...]:
+        """Events after the id ``after``, without a look whether any were lost: for who reads all the time."""
+        with our_errors(self.url):
+            answer = await self._follow.xread({self.keys.events: after}, count=limit, block=wait_ms or None)
+        return tuple(records.event(*entry) for _, entries in _streams(answer) for entry in entries)
 
     async def snapshot(self, limit: int = 200_000) -> Snapshot:
         """Everything a view needs to begin, at most the newest ``limit`` tasks."""

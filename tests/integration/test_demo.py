@@ -131,6 +131,8 @@ def test_on_a_terminal_it_shows_before_and_after_and_opens_the_console(tmp_path:
     assert all(photo.name in demo.written for photo in photos())
     demo.read_until("completed")
     demo.press("q")
+    demo.read_until("This cluster stops with it")
+    demo.press("y")
     assert demo.wait() == 0
     assert_nothing_is_left_of(tmp_path)
 

@@ -55,29 +55,10 @@ from tests.peer import Peer, Story, a_record, info
 
 PROGRAM = typer.main.get_command(app)
 COMMANDS: Mapping[str, Any] = PROGRAM.commands  # type: ignore[attr-defined]
-EXPECTED = [
-    "submit",
-    "tasks",
-    "task",
-    "nodes",
-    "queues",
-    "jobs",
-    "events",
-    "wait",
-    "cancel",
-    "retry",
-    "reroute",
-    "prioritise",
-    "pause",
-    "resume",
-    "drain",
-    "activate",
-    "version",
-    "up",
-    "scheduler",
-    "console",
-    "demo",
-]
+EXPECTED = (
+    "submit", "tasks", "task", "nodes", "queues", "jobs", "events", "wait", "cancel", "retry", "reroute", "prioritise",
+    "pause", "resume", "drain", "activate", "version", "up", "scheduler", "console", "demo",
+)  # fmt: skip
 
 
 class Answer:
@@ -147,7 +128,7 @@ def test_no_arguments_show_the_help() -> None:
         (["frobnicate"], "no such command 'frobnicate'", "lcq --help"),
         (["tasks", "--bogus"], "no such option: --bogus", "lcq tasks --help"),
         (["tasks", "--status", "sleeping"], "sleeping", "lcq tasks --help"),
-        (["tasks", "--limit", "many"], "many", "lcq tasks --help"),
+        (["tasks", "--limit", "many"], "--limit.*valid integer", "lcq tasks --help"),
         (["submit"], "missing argument", "lcq submit --help"),
         (["--scheduler", "no port:x", "tasks"], "not the address of a scheduler", "HOST:PORT"),
         (["--config", "absent.yaml", "tasks"], "cannot read the configuration absent.yaml", "--config"),
@@ -172,14 +153,11 @@ def test_a_bad_setting_names_file_and_key(tmp_path: Path) -> None:
     assert "lcq.yaml: zeromq.base_prot: unknown key, did you mean 'base_port'?" in answer.talk
 
 
-def test_nobody_at_the_other_end_is_code_3(monkeypatch: pytest.MonkeyPatch, peer: Peer) -> None:
+def test_nobody_at_the_other_end_is_code_3(peer: Peer) -> None:
     peer.handlers["nodes"] = lambda ask: StateUnavailable("redis://r", "connection refused")
     lcq(peer, "nodes").refuses(3, "Redis at redis://r does not answer", "start it")
-    monkeypatch.setattr("lcq.client.AsyncClient.__init__.__kwdefaults__", {**_KEYWORDS, "timeout_s": 0.1})
-    Answer("--scheduler", "127.0.0.1:1", "nodes").refuses(3, "no scheduler answers at tcp://127.0.0.1:1", "lcq up")
-
-
-_KEYWORDS = {"scheduler": None, "actor": None, "timeout_s": 10.0}
+    alone = Answer("--scheduler", "127.0.0.1:1", "--patience", "0.1", "nodes")
+    alone.refuses(3, "no scheduler answers at tcp://127.0.0.1:1", "lcq up")
 
 
 def test_only_debug_shows_a_traceback(peer: Peer) -> None:
@@ -220,7 +198,7 @@ def test_moments_ages_and_paths_are_short() -> None:
     ]
 
 
-EVIL = "[red]x[/red]\x1b]0;owned\x07\n.png"
+EVIL = "[red]x[bold]\x1b]0;owned\x07\n.png"
 
 
 def evil_record() -> Any:
@@ -234,7 +212,7 @@ def test_markup_and_escape_codes_in_data_are_shown_not_obeyed(peer: Peer) -> Non
     record = evil_record()
     peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(tasks=(record,), total=1)
     answer = lcq(peer, "tasks")
-    assert "…/photos/[red]x[/red]\\x1b]0;owned\\x07\\n.png" in answer.out
+    assert "/photos/[red]x[bold]\\x1b]0;owned\\x07\\n.png" in answer.out
     assert "\x1b" not in answer.out
     assert len(answer.out.splitlines()) == 3
 
@@ -350,7 +328,7 @@ def test_the_version_is_told_with_and_without_a_scheduler(peer: Peer) -> None:
     there = lcq(peer, "version")
     assert re.search(r"scheduler +LCQ 9, protocol 1, at tcp://127\.0\.0\.1:", there.out)
     assert lcq(peer, "version", "--json").document["scheduler"]["version"] == "9"
-    alone = Answer("--scheduler", "127.0.0.1:1", "version")
+    alone = Answer("--scheduler", "127.0.0.1:1", "--patience", "0.1", "version")
     assert alone.code == 0
     assert "none answers at tcp://127.0.0.1:1" in alone.out
 
@@ -431,7 +409,7 @@ def test_what_the_scheduler_refuses_is_told_and_is_code_2(photos: Path, peer: Pe
         (["photos", "--mask", "absent"], "absent is not there", "folder of masks"),
         (["photos", "--out", "photos"], "would overwrite", "--out"),
         (["photos", "--model", "bad name"], "config.model must be a model's name", ""),
-        (["photos", "--format", "../x"], "not an image format", "png"),
+        (["photos", "--format", "../x"], "no format .* can be written", "png"),
         (["empty"], "nothing to submit", "NAME_mask"),
     ],
 )
@@ -526,7 +504,7 @@ def test_acts_resolve_prefixes_and_tell_what_was_done_and_what_refused(peer: Pee
     answer = lcq(peer, "cancel", "1a", "1b", "--reason", "mistake")
     assert answer.code == 2
     assert answer.out == f"cancelled: {known['1a']}\n"
-    assert f"error: cannot cancel task {known['1b']}: it is completed" in answer.talk
+    assert f"error: cannot cancel {known['1b']}: it is completed" in answer.talk
     (sent,) = peer.heard_of("cancel")
     assert (sent.ids, sent.reason, sent.actor) == (tuple(known.values()), "mistake", login_name())
 

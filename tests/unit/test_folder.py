@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from lcq.errors import InvalidInput
-from lcq.folder import Pairing, pair_images, result_paths
+from lcq.folder import IMAGE_SUFFIXES, Pairing, format_named, pair_images, result_paths
+from lcq.images import FORMATS
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -71,18 +74,30 @@ def test_everything_skipped_says_why(photos: Path, tmp_path: Path) -> None:
     }
 
 
-@pytest.fixture
-def unreadable(photos: Path) -> Iterator[Path]:
-    locked = touch(photos, "a.jpg", "a_mask.png", "locked/b.jpg", "locked/b_mask.png") / "locked"
-    locked.chmod(0)
-    if os.access(locked, os.R_OK):
-        pytest.skip("this user reads everything")
-    yield locked
-    locked.chmod(0o700)
+@contextlib.contextmanager
+def without_privileges() -> Iterator[None]:
+    """Root reads everything: be nobody for a moment."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
-def test_an_unreadable_folder_is_skipped_and_the_rest_is_done(photos: Path, unreadable: Path) -> None:
-    pairing = pair_images([photos])
+def test_an_unreadable_folder_is_skipped_and_the_rest_is_done() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others than their owner
+        photos = touch(Path(folder), "a.jpg", "a_mask.png", "locked/b.jpg", "locked/b_mask.png")
+        photos.chmod(0o755)
+        (photos / "locked").chmod(0)
+        with without_privileges():
+            pairing = pair_images([photos])
+            with pytest.raises(InvalidInput, match=r"locked/b\.jpg is not readable: Permission denied"):
+                pair_images([photos / "locked" / "b.jpg"])
+            with pytest.raises(InvalidInput, match=r"cannot look for masks in .*locked: Permission denied"):
+                pair_images([photos], photos / "locked")
+        (photos / "locked").chmod(0o700)
     assert named(pairing) == {"a.jpg": "a_mask.png"}
     assert reasons(pairing) == {"locked": "the folder cannot be read: Permission denied"}
 
@@ -164,7 +179,7 @@ def test_no_two_results_share_a_name_whatever_the_format_and_the_case(tmp_path: 
     pairs = pair_images([tmp_path / "in"], mask).pairs
     assert [path.name for path in result_paths(pairs, out)] == ["B.JPG", "a.jpg", "a.png", "b-2.jpg"]
     as_png = [path.name for path in result_paths(pairs, out, "png")]
-    assert as_png == ["B.JPG.png", "a.jpg.png", "a.png.png", "b.jpg-2.png"]
+    assert as_png == ["B.JPG.png", "a.jpg.png", "a.png", "b-2.png"]
     other = touch(tmp_path / "other", "a.jpg") / "a.jpg"
     same_name = pair_images([tmp_path / "in" / "a.jpg", other], mask).pairs
     assert [path.name for path in result_paths(same_name, out)] == ["a.jpg", "a-2.jpg"]
@@ -175,6 +190,31 @@ def test_a_format_decides_the_suffix(tmp_path: Path) -> None:
     pairs = pair_images([tmp_path / "in"], touch(tmp_path, "mask.png") / "mask.png").pairs
     for image_format, suffix in (("jpeg", ".jpg"), ("tiff", ".tif"), ("webp", ".webp")):
         assert result_paths(pairs, tmp_path, image_format) == [tmp_path / f"a{suffix}"]
+    with pytest.raises(InvalidInput, match="use one of jpeg"):
+        format_named("bmp")
+    assert [format_named(typed) for typed in ("JPG", ".tif", "webp")] == ["jpeg", "tiff", "webp"]
+
+
+def test_what_cannot_be_written_becomes_png_and_what_fits_keeps_its_suffix(tmp_path: Path) -> None:
+    mask = touch(tmp_path, "mask.png") / "mask.png"
+    pairs = pair_images([touch(tmp_path / "in", "a.bmp", "a.png", "b.gif", "c.jpeg", "d")], mask).pairs
+    assert [path.name for path in result_paths(pairs, tmp_path)] == ["a.bmp.png", "a.png", "b.png", "c.jpeg"]
+    bare = pair_images([tmp_path / "in" / "d"], mask).pairs  # named, so it is an image, whatever its name
+    assert [path.name for path in result_paths(bare, tmp_path)] == ["d.png"]
+    assert result_paths(pairs[-1:], tmp_path, "jpeg") == [tmp_path / "c.jpeg"]
+
+
+def test_without_a_folder_for_results_they_lie_beside_the_images_and_are_left_out_next_time(tmp_path: Path) -> None:
+    mask = touch(tmp_path, "mask.png") / "mask.png"
+    photos = touch(tmp_path / "in", "a.jpg", "sub/a.jpg", "cleaned/a.jpg", "sub/cleaned/a.jpg")
+    pairing = pair_images([photos], mask)
+    assert result_paths(pairing.pairs) == [photos / "cleaned/a.jpg", photos / "sub/cleaned/a.jpg"]
+    assert pairing.skipped == ()
+
+
+def test_the_suffixes_looked_for_are_those_that_can_be_read() -> None:
+    written = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
+    assert written | {".bmp", ".gif"} == IMAGE_SUFFIXES
 
 
 def test_a_result_never_overwrites_what_was_submitted(tmp_path: Path) -> None:

@@ -479,3 +479,26 @@ def test_asking_what_is_offered_imports_no_engine() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert json.loads(done.stdout) == []
+
+
+# ---------------------------------------------------------------- the sample photos
+
+SAMPLES = Path(__file__).parents[2] / "sample-config"
+
+
+@pytest.mark.parametrize("sample", sorted((SAMPLES / "photos").iterdir()), ids=lambda path: path.name)
+def test_each_sample_photo_is_cleaned_by_its_mask_and_described(tmp_path: Path, sample: Path) -> None:
+    task = a_task(sample, SAMPLES / "masks" / f"{sample.stem}.png", output_path=str(tmp_path / sample.name))
+    finished = run(task)
+    assert 0.001 < finished.result.mask_fraction < 0.2
+    assert finished.result.notes == ()
+    before = load_image(str(sample), LIMITS)
+    after = load_image(finished.staged, LIMITS)
+    assert after.size == before.size
+    assert after.format == before.format
+    assert after.icc == before.icc
+    assert f"`{sample.name}`" in (SAMPLES / "PHOTOS.md").read_text(encoding="utf-8")
+
+
+def test_the_samples_stay_small() -> None:
+    assert sum(path.stat().st_size for path in SAMPLES.rglob("*") if path.is_file()) < 1_500_000

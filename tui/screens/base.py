@@ -117,12 +117,14 @@ class ConsoleScreen(Screen[None]):
         parts = [Part(" LCQ ", "bold $text-primary"), Part(f"{self.desk.cluster}  " if not narrow else " ")]
         for mode, key, title in MODES:
             here = mode == self.MODE
+            if self.crumb and not here and self.size.width < 100:
+                continue  # the way here matters more than the ways elsewhere
             parts += [
                 Part(f" {key} {title} ", "bold reverse" if here else "$foreground", f"show_{mode}"),
                 Part(" " if not narrow else ""),
             ]
         if self.crumb:
-            parts.append(Part(f"> {self.crumb}", "bold"))
+            parts.append(Part(f"> {self.crumb} ", "bold"))
         self.query_one("#title", OneLine).show(parts, self._freshness(link.silence_s))
 
     def _freshness(self, silence_s: float) -> list[Part]:

@@ -67,8 +67,9 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
 
     def _show_lines(self) -> None:
         self.query_one("#counts", OneLine).show(self.counts())
-        self.query_one("#found", OneLine).show(self._found())
-        self.query_one("#status", OneLine).show((), self._notes())
+        notes = self._notes()
+        self.query_one("#found", OneLine).show(self._found(), notes)
+        self.query_one("#status", OneLine).show((), notes)
         row = self.view.cursor
         self.query_one("#cursor", OneLine).show(self.about(row) if row is not None else ())
 
@@ -93,8 +94,6 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
 
     def _found(self) -> list[Part]:
         found = self.view.filter
-        if self.has_class("-filtering"):
-            return [Part(" / ", "bold $text-primary")]
         parts = [Part(" / ", "bold $text-primary", "focus_filter")]
         parts.append(Part(found.text or "filter", "bold" if found.text else "$text-muted", "focus_filter"))
         if found.problem:

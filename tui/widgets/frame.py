@@ -46,40 +46,52 @@ class OneLine(Widget):
 
     def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id, classes=classes)
-        self._parts: tuple[Part, ...] = ()
+        self._left: tuple[Part, ...] = ()
+        self._right: tuple[Part, ...] = ()
 
     @property
     def text(self) -> str:
-        """What the line says."""
-        return "".join(part.text for part in self._parts)
+        """What the line says in the room it has."""
+        return "".join(part.text for part in self._fitted())
 
-    def show(self, parts: Sequence[Part], right: Sequence[Part] = ()) -> None:
-        """Show ``parts``, and ``right`` at the right edge where there is room for both."""
-        out = [Part(clean(part.text), part.style, part.action) for part in parts]
-        if right:
-            gap = self.size.width - width_of(out) - width_of(right)
-            out.append(Part(" " * max(1, gap)))
-            out += [Part(clean(part.text), part.style, part.action) for part in right]
-        if tuple(out) != self._parts:
-            self._parts = tuple(out)
+    def show(self, parts: Iterable[Part], right: Iterable[Part] = ()) -> None:
+        """Show ``parts``, and ``right`` at the right edge; where both do not fit, ``parts`` are cut."""
+        left, right = _cleaned(parts), _cleaned(right)
+        if (left, right) != (self._left, self._right):
+            self._left, self._right = left, right
             self.refresh()
 
+    def _fitted(self) -> list[Part]:
+        room = self.size.width
+        right = _cut(self._right, room)
+        left = _cut(self._left, room - width_of(right))
+        gap = room - width_of(left) - width_of(right)
+        return [*left, Part(" " * gap), *right] if right else left
+
     def render(self) -> Content:
-        room, kept = self.size.width, []
-        for part in self._parts:
-            text = cut(part.text, room)
-            kept.append((text, part.style))
-            room -= cells(text)
-        return Content.assemble(*kept)
+        return Content.assemble(*((part.text, part.style) for part in self._fitted()))
 
     async def on_click(self, event: events.Click) -> None:
         left = 0
-        for part in self._parts:
+        for part in self._fitted():
             width = cells(part.text)
             if part.action and left <= event.x < left + width:
                 await self.screen.run_action(part.action)
                 return
             left += width
+
+
+def _cleaned(parts: Iterable[Part]) -> tuple[Part, ...]:
+    return tuple(Part(clean(part.text), part.style, part.action) for part in parts)
+
+
+def _cut(parts: Iterable[Part], room: int) -> list[Part]:
+    kept = []
+    for part in parts:
+        text = cut(part.text, room)
+        kept.append(Part(text, part.style, part.action))
+        room -= cells(text)
+    return kept
 
 
 class KeyLine(OneLine):

@@ -1,0 +1,75 @@
+"""The bells: the PULL socket by which queues wake an idle agent. A busy one is not in the ring."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Self
+
+import zmq
+import zmq.asyncio
+
+from lcq.sockets import Mailbox, make_socket
+
+_FULL_S = 0.05  # an agent that is full for less stays in the ring: leaving and coming back costs more
+_TICKETS = 4  # a ticket is a bell: a second one in the same moment says nothing new
+
+
+class Bells:
+    """Calls ``on_ring`` whenever a queue that is listened to has a task. ``async with``, and run ``listen()``."""
+
+    def __init__(self, context: zmq.asyncio.Context, *, on_ring: Callable[[], None]) -> None:
+        self._context = context
+        self._on_ring = on_ring
+        self._rings: Mapping[str, str] = {}
+        self._queues: frozenset[str] = frozenset()
+        self._connected: set[str] = set()
+        self._leaving: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> Self:
+        self._socket = make_socket(self._context, zmq.PULL, high_water=_TICKETS)
+        self._mailbox = Mailbox(self._socket)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
+        self._mailbox.close()
+
+    def found_at(self, rings: Mapping[str, str]) -> None:
+        """From now on the queues ring at these endpoints: queue -> endpoint."""
+        self._rings = dict(rings)
+        self._leave()
+        self.attend(self._queues)
+
+    def attend(self, queues: Iterable[str]) -> None:
+        """Be in the ring of just these queues; one is joined at once, and left after a moment."""
+        self._queues = frozenset(queues)
+        wanted = self._wanted()
+        for endpoint in wanted - self._connected:
+            self._socket.connect(endpoint)
+            self._connected.add(endpoint)
+        if self._connected <= wanted:
+            if self._leaving is not None:
+                self._leaving.cancel()
+                self._leaving = None
+        elif self._leaving is None:
+            self._leaving = asyncio.get_running_loop().call_later(_FULL_S, self._leave)
+
+    def _wanted(self) -> set[str]:
+        return {self._rings[queue] for queue in self._queues if queue in self._rings}
+
+    def _leave(self) -> None:
+        self._leaving = None
+        for endpoint in self._connected - self._wanted():
+            self._socket.disconnect(endpoint)
+            self._connected.discard(endpoint)
+
+    async def listen(self) -> None:
+        """Hear the bells until closed. What a ticket says is not looked at: the next step is told what there is."""
+        async for _ in self._mailbox.batches():
+            if self._queues:
+                self._on_ring()

@@ -1,0 +1,82 @@
+"""The lifeline: a plain TCP connection whose only message is its end. The kernel closes it when we die."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+
+_log = logging.getLogger(__name__)
+_FIRST_S = (0.05, 0.2)  # a scheduler waits about a second for one that was cut: be back before that
+_LONGEST_S = 2.0
+_STAYED_S = 1.0
+_CONNECT_S = 5.0
+
+
+class Lifeline:
+    """Keeps one connection to where ``attach()`` last said. ``hold()`` runs as long as the agent lives."""
+
+    def __init__(self, node_id: str, boot_id: str) -> None:
+        self._words = f"{node_id} {boot_id}\n".encode()
+        self._address = ""
+        self._moved = asyncio.Event()
+        self._writer: asyncio.StreamWriter | None = None
+
+    def attach(self, address: str) -> None:
+        """Hold the line to ``address`` ("host:port"), and to no other; "" to none."""
+        if address != self._address:
+            self._address = address
+            self._moved.set()
+            self._end_in_order()
+
+    async def hold(self) -> None:
+        """Connect, and again whenever the line is cut, until cancelled."""
+        loop = asyncio.get_running_loop()
+        pause_s = random.uniform(*_FIRST_S)
+        while True:
+            self._moved.clear()
+            if not self._address:
+                await self._moved.wait()
+                continue
+            began = loop.time()
+            await self._hold_one(self._address)
+            if self._moved.is_set() or loop.time() - began > _STAYED_S:
+                pause_s = random.uniform(*_FIRST_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._moved.wait()
+            pause_s = min(_LONGEST_S, 2 * pause_s)
+
+    async def _hold_one(self, address: str) -> None:
+        """One connection, until it is cut or the line is to go elsewhere."""
+        host, _, port = address.rpartition(":")
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        except (OSError, TimeoutError) as error:
+            _log.debug("no lifeline to %s: %s", address, error)
+            return
+        self._writer = writer
+        try:
+            writer.write(self._words)
+            await reader.read(1)  # nothing ever comes but the end
+        except OSError as error:
+            _log.debug("the lifeline to %s was cut: %s", address, error)
+        finally:
+            self._writer = None
+            writer.close()
+
+    def _end_in_order(self) -> None:
+        if self._writer is not None:
+            self._writer.write(b"bye\n")  # else the scheduler at its other end takes us for dead
+            self._writer.close()  # once that has gone out
+
+    async def bye(self) -> None:
+        """End the line, and say that this end is in order."""
+        writer = self._writer
+        self.attach("")
+        if writer is not None:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(1):
+                    await writer.wait_closed()

@@ -1,0 +1,132 @@
+"""The control line: the agent's DEALER to one scheduler at a time. Asks until it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self, cast
+
+import zmq
+import zmq.asyncio
+
+from lcq.errors import InvalidConfig, ProtocolError, SchedulerUnreachable
+from lcq.sockets import Mailbox, make_socket
+from lcq.wire import AnswerT, Order, Reply, Request, pack_request, unpack_reply
+
+_log = logging.getLogger(__name__)
+_NOBODY_S = (0.05, 1.0)  # first and longest pause between tries while there is no connection
+_SILENT_S = (1.0, 4.0)  # first and longest pause before a request that got no answer is sent again
+
+
+class ControlLine:
+    """Requests and answers, and the orders in between. ``async with``; ``listen()`` runs as long as it is open.
+
+    ``on_order`` is told each order, ``on_late`` each answer to a request that nobody waits for any more.
+    """
+
+    def __init__(
+        self,
+        context: zmq.asyncio.Context,
+        identity: bytes,
+        *,
+        on_order: Callable[[Order], None],
+        on_late: Callable[[Reply], None],
+    ) -> None:
+        self._context = context
+        self._identity = identity
+        self._on_order = on_order
+        self._on_late = on_late
+        self._waiting: dict[str, tuple[asyncio.Future[Reply], bytes]] = {}
+        self.endpoint = ""
+
+    async def __aenter__(self) -> Self:
+        self._socket = make_socket(self._context, zmq.DEALER, identity=self._identity)
+        self._mailbox = Mailbox(self._socket)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._mailbox.close()
+
+    def connect(self, endpoint: str) -> None:
+        """Speak to the scheduler at ``endpoint`` from now on, and to no other. What waits is asked there.
+
+        Raises:
+            InvalidConfig: that is no endpoint.
+        """
+        if endpoint == self.endpoint:
+            return
+        if self.endpoint:
+            self._socket.disconnect(self.endpoint)
+            self.endpoint = ""
+        self._socket.ipv6 = "[" in endpoint
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            raise InvalidConfig(
+                f"cannot connect to {endpoint}: {error.strerror}", hint="check --scheduler and scheduler_host"
+            ) from error
+        self.endpoint = endpoint
+
+    async def ask(self, request: Request[AnswerT], *, patience_s: float | None = None) -> AnswerT:
+        """The answer to ``request``, which is sent again, under its id, until there is one.
+
+        Raises:
+            SchedulerUnreachable: there was none within ``patience_s`` (None: wait for ever).
+            LcqError: the scheduler's refusal, as the class its code names.
+        """
+        answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._waiting[request.id] = (answered, pack_request(request))
+        try:
+            async with asyncio.timeout(patience_s):
+                await self._send_until_answered(request.id)
+        except TimeoutError:
+            raise SchedulerUnreachable(self.endpoint, patience_s or 0.0) from None
+        finally:
+            del self._waiting[request.id]
+        return answered.result().answer(cast("type[AnswerT]", request.ANSWER))
+
+    async def _send_until_answered(self, request_id: str) -> None:
+        answered, frame = self._waiting[request_id]
+        nobody_s, silent_s = _NOBODY_S[0], _SILENT_S[0]
+        while not answered.done():
+            missed = self._mailbox.dropped
+            self._mailbox.send(frame)
+            if self._mailbox.dropped > missed:
+                pause_s, nobody_s = nobody_s, min(2 * nobody_s, _NOBODY_S[1])
+            else:
+                pause_s, silent_s = silent_s, min(1.5 * silent_s, _SILENT_S[1])
+            await asyncio.wait({answered}, timeout=pause_s * random.uniform(0.75, 1.25))
+
+    def ask_again(self) -> None:
+        """Send at once whatever still waits for its answer: somebody listens again."""
+        for _, frame in self._waiting.values():
+            self._mailbox.send(frame)
+
+    async def listen(self) -> None:
+        """Take in what the scheduler says, until the line is closed."""
+        nonsense = ""
+        async for batch in self._mailbox.batches():
+            for frames in batch:
+                try:
+                    reply = unpack_reply(frames[-1])
+                except ProtocolError as error:
+                    if str(error) != nonsense:
+                        nonsense = str(error)
+                        _log.error("the scheduler at %s cannot be understood: %s", self.endpoint, error)
+                    continue
+                self._hear(reply)
+
+    def _hear(self, reply: Reply) -> None:
+        if reply.order is not None:
+            self._on_order(reply.order)
+            return
+        waiting: tuple[asyncio.Future[Reply], Any] | None = self._waiting.get(reply.id)
+        if waiting is None or waiting[0].done():
+            self._on_late(reply)
+        else:
+            waiting[0].set_result(reply)

@@ -1,0 +1,184 @@
+"""Outcomes on their way: results get their final name, and nothing is forgotten before its verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from lcq.models import ErrorClass, Failure, Task
+from lcq.wire import MAX_BATCH, Outcome, Verdict
+from worker.spool import Spool, Unsettled, sync_folder
+
+_log = logging.getLogger(__name__)
+
+_KEEP_AFTER_S = 0.3  # an outcome that is settled sooner never touches the disk
+_STAGED_SUFFIX = ".lcq-tmp"  # as in lcq.images, which is not imported here: it would load Pillow
+_NO_PLACE = frozenset(
+    {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG}
+)
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+Key = tuple[str, int]
+
+
+class Outcomes:
+    """What has been done and not been settled. Results are published here, when the right to it is sure."""
+
+    def __init__(self, spool: Spool, boot_id: str) -> None:
+        self._spool = spool
+        self._boot_id = boot_id
+        self._entries: dict[Key, Unsettled] = {}
+        self._since: dict[Key, float] = {}
+        self._kept: set[Key] = set()
+        self._tried: set[Key] = set()  # what the disk would not take has been said once
+
+    def recall(self) -> int:
+        """Take up what earlier boots of this node left unsettled; answers how many that are."""
+        recalled = self._spool.load()
+        for entry in recalled:
+            self._entries[entry.key] = entry
+            self._kept.add(entry.key)
+        return len(recalled)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def to_report(self) -> tuple[Outcome, ...]:
+        """The next outcomes to report, oldest first."""
+        return tuple(entry.outcome for entry in list(self._entries.values())[:MAX_BATCH])
+
+    def held(self) -> tuple[Key, ...]:
+        """The attempts of this boot whose outcome has no verdict yet: their leases are still ours."""
+        return tuple(key for key, entry in self._entries.items() if entry.boot_id == self._boot_id)
+
+    # ------------------------------------------------------------ in
+
+    async def add(self, outcome: Outcome, staged: str = "", *, lease_is_sure: Callable[[], bool] = bool) -> None:
+        """Take in how an attempt ended. Its file gets its final name at once if the lease is surely held.
+
+        Where that is in doubt, another node may have the task by now: then the verdict decides.
+        """
+        if staged and outcome.result is not None and lease_is_sure():
+            try:
+                await asyncio.to_thread(_publish, staged, outcome.result.path)
+            except OSError as error:
+                failure = _unpublished(error, outcome.result.path)
+                outcome = outcome.model_copy(update={"result": None, "failure": failure})
+                await asyncio.to_thread(_unlink, staged)
+            staged = ""
+        entry = Unsettled(boot_id=self._boot_id, outcome=outcome, staged=staged)
+        self._entries[entry.key] = entry
+        self._since[entry.key] = asyncio.get_running_loop().time()
+        if staged:
+            # First of all to the disk: who settles it takes the file for published, whatever becomes of us.
+            await self._keep(entry)
+
+    async def keep_old_ones(self) -> None:
+        """For ever: see to the disk what has waited for its verdict for a moment."""
+        while True:
+            await asyncio.sleep(_KEEP_AFTER_S)
+            await self.keep(older_than_s=_KEEP_AFTER_S)
+
+    async def keep(self, *, older_than_s: float = 0.0) -> None:
+        """See unsettled outcomes to the disk, where they outlive this process."""
+        now = asyncio.get_running_loop().time()
+        for key, entry in tuple(self._entries.items()):
+            if key not in self._kept and now - self._since[key] >= older_than_s and not entry.outcome.handed_back:
+                await self._keep(entry)
+
+    async def _keep(self, entry: Unsettled) -> None:
+        try:
+            await asyncio.to_thread(self._spool.keep, entry)
+        except OSError as error:
+            if entry.key not in self._tried:
+                self._tried.add(entry.key)
+                _log.warning(
+                    "the outcome of task %s is kept in memory only: the spool cannot be written: %s",
+                    entry.outcome.task_id,
+                    error.strerror,
+                )
+            return
+        self._kept.add(entry.key)
+        if self._entries.get(entry.key) is not entry:  # its verdict came in the meantime
+            self._forget(entry)
+
+    # ------------------------------------------------------------ out
+
+    async def settle(self, verdicts: Iterable[Verdict]) -> None:
+        """Do what each verdict means: publish what waited for it, or throw it away; and forget it."""
+        for verdict in verdicts:
+            entry = self._entries.get((verdict.task_id, verdict.attempt))
+            if entry is None:
+                continue  # a copy of an answer
+            if verdict.verdict == "refused":
+                if not entry.outcome.handed_back:
+                    _log.warning("task %s, attempt %d: %s", verdict.task_id, verdict.attempt, verdict.detail)
+                await asyncio.to_thread(_unlink, entry.staged)
+            elif entry.staged and not await self._publish_late(entry):
+                continue
+            self._forget(entry)
+
+    async def _publish_late(self, entry: Unsettled) -> bool:
+        """Answers False where it is to be tried again, with the next verdict on it."""
+        result = entry.outcome.result
+        if result is None:
+            return True
+        try:
+            await asyncio.to_thread(_publish, entry.staged, result.path)
+        except FileNotFoundError:
+            # Published before a crash that left the record; or taken away by somebody.
+            if not await asyncio.to_thread(os.path.exists, result.path):
+                _log.error(
+                    "task %s is settled, but its result %s is gone: retry the task", entry.outcome.task_id, result.path
+                )
+        except OSError as error:
+            _log.error("the settled result %s cannot be renamed from %s: %s", result.path, entry.staged, error.strerror)
+            return False
+        return True
+
+    def _forget(self, entry: Unsettled) -> None:
+        self._entries.pop(entry.key, None)
+        self._since.pop(entry.key, None)
+        self._tried.discard(entry.key)
+        if entry.key in self._kept:
+            self._kept.discard(entry.key)
+            self._spool.drop(entry)
+
+
+async def discard_staged(task: Task, attempt: int) -> None:
+    """Remove what a killed attempt may have been writing beside its final name."""
+    await asyncio.to_thread(_discard_staged, task, attempt)
+
+
+def _discard_staged(task: Task, attempt: int) -> None:
+    # Where results go is lcq.images.output_path_of's to say; this is the folder of what it says.
+    folder = Path(task.output_path).parent if task.output_path else Path(task.image_path).parent / "cleaned"
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        for file in found:
+            if file.name.endswith(f".{task.id}-{attempt}{_STAGED_SUFFIX}"):
+                _unlink(file.path)
+
+
+def _publish(staged: str, final: str) -> None:
+    os.replace(staged, final)  # noqa: PTH105 - both are names that came as text
+    sync_folder(Path(final).parent)
+
+
+def _unlink(path: str) -> None:
+    if path:
+        with contextlib.suppress(OSError):
+            Path(path).unlink()
+
+
+def _unpublished(error: OSError, path: str) -> Failure:
+    message = f"{path}: the finished result cannot be put there: {error.strerror or error}"
+    if error.errno in _NO_PLACE:
+        return Failure(error_class=ErrorClass.BAD_INPUT, code="output_unwritable", message=message[:2000])
+    if error.errno in _DISK_FULL:
+        return Failure(error_class=ErrorClass.RESOURCE, code="disk_full", message=message[:2000])
+    return Failure(error_class=ErrorClass.TRANSIENT, code="io_error", message=message[:2000])
