@@ -18,7 +18,7 @@ from lcq.config import LimitsConfig
 from lcq.embedded import PrivateServer
 from lcq.models import Task, TaskStatus, TaskType
 from tests.cluster import running_cluster
-from worker.engines.registry import make_engines
+from worker.engines.registry import available_engines
 from worker.engines.work import run_task
 
 SAMPLES = Path(__file__).parents[1] / "sample-config"
@@ -40,7 +40,7 @@ def tasks(count: int, out: Path) -> list[Task]:
 
 
 def bare_rate(count: int, out: Path) -> float:
-    engines, limits = make_engines(), LimitsConfig()
+    engines, limits = available_engines(), LimitsConfig()
     work = tasks(count, out)
     begun = time.perf_counter()
     for task in work:

@@ -131,6 +131,7 @@ class Feed:
         self._reader, self._store, self._link = reader, store, link
         self._on_screen = on_screen
         self._again = asyncio.Event()
+        self.read_up_to = ""  # the newest event that the store has taken in
 
     def refetch(self) -> None:
         """Read everything again at the next chance."""
@@ -151,7 +152,8 @@ class Feed:
         self._store.load(snapshot)
         self._link.loaded = True
         self._link.answer()
-        after, caught_up, polled = snapshot.last_event_id, False, time.monotonic()
+        self.read_up_to = after = snapshot.last_event_id
+        caught_up, polled = False, time.monotonic()
         while not self._again.is_set():
             answer = await self._ask(self._reader.events(after, WAIT_MS, 2000))
             if answer.gap:
@@ -159,7 +161,8 @@ class Feed:
             if answer.events and caught_up:
                 self._link.note_skew(answer.events[0].at_ms)
             self._store.apply(answer.events)
-            after, caught_up = answer.last_id, not answer.events
+            self.read_up_to = after = answer.last_id
+            caught_up = not answer.events
             due = time.monotonic() - polled > POLL_S
             if due or (self._store.polling_due and time.monotonic() - polled > POLL_S / 4):
                 polled = time.monotonic()

@@ -7,7 +7,9 @@ granted it does, or hands back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import os
 import random
 import time
@@ -22,9 +24,9 @@ import zmq.asyncio
 
 from lcq.client import find_scheduler
 from lcq.config import DistributedConfig
-from lcq.errors import InvalidConfig, LcqError, SchedulerUnreachable, StaleBoot, VersionMismatch
+from lcq.errors import LcqError, SchedulerUnreachable, StaleBoot, VersionMismatch
 from lcq.ids import new_id
-from lcq.models import NodeStatus
+from lcq.models import ErrorClass, NodeStatus
 from lcq.wire import (
     Beat,
     BeatAnswer,
@@ -53,6 +55,7 @@ _log = logging.getLogger(__name__)
 _FLOOR_S = (2.0, 5.0)  # the poll under the bells, jittered
 _HELLO_S = 3.0  # how long one scheduler may take to answer hello before another is tried
 _AGAIN_S = (0.5, 5.0)  # first and longest pause after a refusal, such as Redis being away
+_REFUSED_S = 2.0
 _OTHER_VERSION_S = 10.0
 _LAST_WORDS_S = 5.0  # how long a leaving agent waits for the verdicts on what it reported
 _BYE_S = 2.0
@@ -99,6 +102,8 @@ class Agent:
         self._steps: deque[str] = deque(maxlen=256)  # ids of the steps that were asked
         self._stepping = False
         self._unfilled = False
+        self._late: asyncio.Queue[StepAnswer] = asyncio.Queue()
+        self._beat_due = asyncio.Event()
 
     # ------------------------------------------------------------ its life
 
@@ -158,6 +163,7 @@ class Agent:
                     ("lifeline", self._lifeline.hold()),
                     ("joined", self._stay_joined()),
                     ("steps", self._take_steps()),
+                    ("late answers", self._take_in_late()),
                     ("spool", self._outcomes.keep_old_ones()),
                 )
             ]
@@ -167,8 +173,11 @@ class Agent:
                     await self._leave()
             finally:
                 await self._outcomes.keep()
+                unfinished = self._pool.grants()
                 for life in lives:
                     life.cancel()
+        for grant in unfinished:  # its runner is gone now, with nobody to clean up after it
+            await discard_staged(grant.task, grant.attempt)
         if self._fatal is not None:
             raise self._fatal
 
@@ -210,12 +219,14 @@ class Agent:
         if self._joined.is_set():
             self._step_due.set()
             told = await self._until(
-                lambda: not self._outcomes and not self._stepping or not self._joined.is_set(), patience_s=_LAST_WORDS_S
+                lambda: not (self._outcomes or self._stepping) or not self._joined.is_set(), patience_s=_LAST_WORDS_S
             )
             if told and self._joined.is_set():
                 await self._say_bye()
         if self._outcomes:
-            _log.warning("agent %s: %d outcomes wait in the spool for its next start", self.node_id, len(self._outcomes))
+            _log.warning(
+                "agent %s: %d outcomes wait in the spool for its next start", self.node_id, len(self._outcomes)
+            )
 
     async def _say_bye(self) -> None:
         try:
@@ -230,61 +241,335 @@ class Agent:
 
     async def _stay_joined(self) -> None:
         """Be registered with a scheduler that answers: the one we have, else the next."""
+        silent = ""
         while True:
             try:
-                greeting = await self._join()
+                greeting = await self._join(silent)
             except StaleBoot as replaced:
-                self._give_up(replaced)
+                self._fatal = replaced
+                self._stop.set()
                 return
-            self._greeting = greeting
             self._welcome(greeting)
             try:
                 await self._beat(greeting)
+                silent = ""
+            except SchedulerUnreachable as silence:
+                silent = silence.endpoint
             finally:
                 self._joined.clear()
                 self._stir()
 
-    def _give_up(self, error: LcqError) -> None:
-        self._fatal = error
-        self._stop.set()
-
-    def _endpoints(self) -> Iterator[str]:
-        """Where to say hello: where we were, at every scheduler we have been told of, and where we began."""
-        seen = set()
+    def _endpoints(self, silent: str) -> Iterator[str]:
+        """Where to say hello: where we were, at every scheduler we were told of, where we began; ``silent`` last."""
         configured = find_scheduler(self._config, self._scheduler)
-        for endpoint in (self._line.endpoint or configured, *self._schedulers, configured):
-            if endpoint not in seen:
-                seen.add(endpoint)
-                yield endpoint
+        known = dict.fromkeys((self._line.endpoint or configured, *self._schedulers, configured))
+        yield from sorted(known, key=lambda endpoint: endpoint == silent)
 
-    async def _join(self) -> HelloAnswer:
-        """Say hello until somebody answers.
+    async def _join(self, silent: str) -> HelloAnswer:
+        """Say hello until somebody answers; ``silent`` is the endpoint that has just ceased to.
 
         Raises:
             StaleBoot: a newer agent has this node's name.
         """
-        warned = ""
+        told: set[str] = set()
         while True:
-            for endpoint in self._endpoints():
-                self._line.connect(endpoint)
+            for endpoint in self._endpoints(silent):
                 pause_s = 0.0
                 try:
-                    await self._report_earlier()
+                    self._line.connect(endpoint)
+                    await self._report_earlier_boots()
                     hello = Hello(node_id=self.node_id, boot_id=self.boot_id, capability=self._capability)
                     greeting = await self._line.ask(hello, patience_s=_HELLO_S * random.uniform(0.75, 1.25))
                 except StaleBoot:
                     raise
-                except SchedulerUnreachable as silence:
-                    error: LcqError = SchedulerUnreachable(endpoint, _HELLO_S)
-                    del silence
+                except SchedulerUnreachable:
+                    said = (
+                        f"no scheduler answers at {endpoint} (start one with 'lcq up' or 'lcq scheduler', or name it "
+                        "with --scheduler HOST:PORT)"
+                    )
                 except LcqError as refusal:
-                    error = refusal
-                    pause_s = _OTHER_VERSION_S if isinstance(refusal, VersionMismatch) else _AGAIN_S[1]
+                    said = str(refusal)
+                    pause_s = _OTHER_VERSION_S if isinstance(refusal, VersionMismatch) else _REFUSED_S
                 else:
-                    if warned:
+                    if told:
                         _log.info("agent %s: scheduler answers again", self.node_id)
                     return greeting
-                if str(error) != warned:
-                    warned = str(error)
-                    _log.warning("agent %s: %s; goes on and joins by itself", self.node_id, error)
+                if said not in told:
+                    told.add(said)
+                    _log.warning("agent %s: %s; it goes on and joins as soon as one answers", self.node_id, said)
                 await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
+
+    async def _report_earlier_boots(self) -> None:
+        """Deliver what this node did before it was restarted.
+
+        Before the hello, because that gives up all that the earlier boot held: a result that comes after it
+        is a late one, and somebody may have begun the work anew.
+        """
+        ours = set(self._outcomes.held())
+        earlier = [one for one in self._outcomes.to_report() if (one.task_id, one.attempt) not in ours]
+        if earlier and self._greeting is None:
+            step = Step(node_id=self.node_id, boot_id=self.boot_id, outcomes=tuple(earlier))
+            answer = await self._line.ask(step, patience_s=_HELLO_S)
+            await self._outcomes.settle(answer.verdicts)
+
+    def _welcome(self, greeting: HelloAnswer) -> None:
+        if self._greeting is None or self._greeting.scheduler_id != greeting.scheduler_id:
+            serves = {device.id: greeting.serves.get(device.id, ()) for device in self._capability.devices}
+            _log.info(
+                "agent %s: joined scheduler %s at %s, serves %s; models %s",
+                self.node_id,
+                greeting.scheduler_id,
+                self._line.endpoint,
+                "; ".join(
+                    f"{', '.join(serves[device.id]) or 'no queue'} with {device.slots} slot(s) on {device.id}"
+                    for device in self._capability.devices
+                ),
+                ", ".join(sorted(self._capability.models)) or "none",
+            )
+        self._greeting = greeting
+        self._schedulers = greeting.schedulers
+        self._lifeline.attach(greeting.lifeline)
+        self._bells.found_at(greeting.rings)
+        self._follow(greeting.status, "")
+        self._joined.set()
+        self._line.ask_again()
+        self._step_due.set()
+
+    async def _beat(self, greeting: HelloAnswer) -> None:
+        """Beat, until the scheduler does not know us any more.
+
+        Raises:
+            SchedulerUnreachable: it has been silent for more than two beats.
+        """
+        beat_s, lease_s = greeting.beat_ms / 1000, greeting.lease_ms / 1000
+        heard = time.monotonic()
+        refused = ""
+        while time.monotonic() - heard <= 2 * beat_s:
+            began = time.monotonic()
+            self._beat_due.clear()
+            held = self._held()
+            beat = Beat(
+                node_id=self.node_id, boot_id=self.boot_id, running=tuple(held.values()), telemetry=self._telemetry()
+            )
+            try:
+                answer = await self._line.ask(beat, patience_s=beat_s)
+            except StaleBoot:
+                _log.warning("agent %s: the scheduler does not know us any more, saying hello again", self.node_id)
+                return
+            except SchedulerUnreachable:
+                continue  # a later beat says more than a copy of this one
+            except LcqError as refusal:  # it lives, but cannot renew: Redis is away
+                if str(refusal) != refused:
+                    refused = str(refusal)
+                    _log.warning("agent %s: leases are not renewed: %s", self.node_id, refusal)
+            else:
+                refused = ""
+                self._hear_beat(answer, held, until=began + lease_s)
+            heard = time.monotonic()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, beat_s * random.uniform(0.9, 1.0) - (heard - began))):
+                    await self._beat_due.wait()
+        raise SchedulerUnreachable(self._line.endpoint, 2 * beat_s)
+
+    def _held(self) -> dict[Key, Running]:
+        """All attempts that are ours: running, or done and not settled."""
+        held = {
+            (task_id, attempt): Running(task_id=task_id, attempt=attempt, progress=1.0, stage="report")
+            for task_id, attempt in self._outcomes.held()
+        }
+        return held | {(one.task_id, one.attempt): one for one in self._pool.running()}
+
+    def _hear_beat(self, answer: BeatAnswer, held: Iterable[Key], *, until: float) -> None:
+        lost = {(one.task_id, one.attempt) for one in answer.lost}
+        for key in held:
+            if key in lost:
+                self._leases.pop(key, None)
+                self._end_lost(key, "the cluster took it back")
+            elif key in self._leases:
+                self._leases[key] = until
+        if answer.schedulers:
+            self._schedulers = answer.schedulers
+        self._follow(answer.status, "")
+
+    def _telemetry(self) -> dict[str, float | str]:
+        memory = psutil.virtual_memory()
+        return {
+            "cpu_percent": psutil.cpu_percent(),
+            "memory_available_mib": float(memory.available // 2**20),
+            "load_1m": round(os.getloadavg()[0], 2),
+            "slots_busy": float(self._pool.count(SlotState.BUSY)),
+            "slots_broken": float(self._pool.count(SlotState.BROKEN)),
+            "slots_unkillable": float(self._pool.count(SlotState.UNKILLABLE)),
+            "outcomes_unsettled": float(len(self._outcomes)),
+        }
+
+    # ------------------------------------------------------------ orders
+
+    def _obey(self, order: Order) -> None:
+        match order.cmd:
+            case "cancel":
+                key = (order.task_id, order.attempt)
+                self._remember(key)  # its grant may still be on the way
+                self._end_lost(key, order.reason or "cancelled")
+            case "drain":
+                self._follow(NodeStatus.DRAINING, order.reason)
+            case "resume":
+                self._follow(NodeStatus.ONLINE, order.reason)
+            case "wake":
+                self._step_due.set()
+
+    def _end_lost(self, key: Key, why: str) -> None:
+        if self._pool.stop(key):
+            _log.info("agent %s: ending task %s, attempt %d: %s", self.node_id, *key, why)
+
+    def _follow(self, status: str, why: str) -> None:
+        """Take work or not, as the cluster wants it."""
+        try:
+            wished = NodeStatus(status)
+        except ValueError:  # a newer scheduler's word
+            return
+        if wished is not self._status:
+            reason = f" ({why})" if why else ""
+            _log.info("agent %s: the cluster wants it %s%s", self.node_id, wished.value, reason)
+            self._status = wished
+            self._step_due.set()
+        self._tune_bells()
+
+    # ------------------------------------------------------------ steps
+
+    @property
+    def _takes_work(self) -> bool:
+        return not self._stop.is_set() and self._status not in _TAKES_NOTHING
+
+    async def _take_steps(self) -> None:
+        """Report and ask whenever there is something to report or to ask for, one step at a time."""
+        pause_s = _AGAIN_S[0]
+        refused = ""
+        while True:
+            await self._until_step_due()
+            await self._joined.wait()
+            self._step_due.clear()
+            want = self._pool.wants() if self._takes_work else ()
+            step = Step(node_id=self.node_id, boot_id=self.boot_id, outcomes=self._outcomes.to_report(), want=want)
+            if not step.outcomes and not step.want:
+                continue
+            began = time.monotonic()
+            self._steps.append(step.id)
+            self._stepping = True
+            try:
+                answer = await self._line.ask(step)
+                await self._take_in(answer, began)
+            except LcqError as refusal:
+                if isinstance(refusal, StaleBoot):
+                    self._beat_due.set()  # the beat is told the same, and says hello
+                elif str(refusal) != refused:
+                    refused = str(refusal)
+                    _log.warning("agent %s: cannot report or ask for work: %s", self.node_id, refusal)
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                pause_s = min(_AGAIN_S[1], 2 * pause_s)
+                self._step_due.set()
+            else:
+                refused, pause_s = "", _AGAIN_S[0]
+                self._unfilled = len(answer.grants) < sum(one.slots for one in want)
+                self._tune_bells()
+            finally:
+                self._stepping = False
+                self._stir()
+
+    async def _until_step_due(self) -> None:
+        """Wait for a reason, or for the floor under all bells where one may have been missed."""
+        waiting = bool(self._outcomes) or (self._takes_work and bool(self._pool.wants()))
+        try:
+            async with asyncio.timeout(random.uniform(*_FLOOR_S) if waiting else None):
+                await self._step_due.wait()
+        except TimeoutError:
+            return
+
+    async def _take_in(self, answer: StepAnswer, asked_at: float) -> None:
+        await self._outcomes.settle(answer.verdicts)
+        for grant in answer.grants:
+            await self._accept(grant, asked_at)
+
+    async def _accept(self, grant: Grant, asked_at: float) -> None:
+        """Begin what was granted, or hand it back; never neither."""
+        key = key_of(grant)
+        if key in self._granted:
+            return  # a copy of an answer, or cancelled before it came
+        self._remember(key)
+        self._leases[key] = asked_at + grant.lease_ms / 1000
+        if self._stop.is_set() or not self._pool.start(grant):
+            _log.info("agent %s: handing back task %s, attempt %d: no slot is free", self.node_id, *key)
+            await self._report(grant, handed_back=True)
+
+    def _remember(self, key: Key) -> None:
+        self._granted[key] = None
+        if len(self._granted) > _REMEMBERED:
+            self._granted.popitem(last=False)
+
+    async def _take_in_late(self) -> None:
+        while True:
+            await self._take_in(await self._late.get(), asked_at=-math.inf)  # ours, but nobody knows for how long
+
+    def _hear_late(self, reply: Reply) -> None:
+        """A second answer to a step, or one that nobody waits for any more: its grants are ours all the same."""
+        if reply.ok is None or reply.id not in self._steps:
+            return
+        try:
+            answer = reply.answer(StepAnswer)
+        except LcqError as error:
+            _log.warning("agent %s: %s", self.node_id, error)
+            return
+        fresh = tuple(grant for grant in answer.grants if key_of(grant) not in self._granted)
+        if fresh:
+            self._late.put_nowait(StepAnswer(grants=fresh))
+
+    # ------------------------------------------------------------ how attempts end
+
+    async def _conclude(self, ended: Ended) -> None:
+        """Take in how an attempt ended; its slot is free after that."""
+        grant = ended.grant
+        if ended.result is not None:
+            await self._report(grant, ended)
+            if grant.attempt > 1:
+                await discard_staged(grant.task, *range(1, grant.attempt))  # of those that died with their node
+        else:
+            if ended.failure is None or ended.failure.error_class is ErrorClass.CRASH:
+                await discard_staged(grant.task, grant.attempt)
+            if ended.failure is not None:
+                _log.warning("task %s, attempt %d: %s: %s", *ended.key, ended.failure.code, ended.failure.message)
+            if ended.failure is not None or ended.handed_back:
+                await self._report(grant, ended)
+        self._leases.pop(ended.key, None)
+
+    async def _report(self, grant: Grant, ended: Ended | None = None, *, handed_back: bool = False) -> None:
+        key = key_of(grant)
+        outcome = Outcome(
+            task_id=grant.task.id,
+            attempt=grant.attempt,
+            device=grant.device,
+            result=ended.result if ended else None,
+            failure=ended.failure if ended else None,
+            handed_back=handed_back or (ended is not None and ended.handed_back),
+        )
+        await self._outcomes.add(
+            outcome,
+            ended.staged if ended else "",
+            lease_is_sure=lambda: time.monotonic() < self._leases.get(key, 0.0),
+        )
+        self._step_due.set()
+        self._stir()
+
+    def _slot_changed(self, state: SlotState) -> None:
+        if state is SlotState.FREE:
+            self._step_due.set()
+        self._tune_bells()
+        self._stir()
+
+    def _tune_bells(self) -> None:
+        """Be in the rings of the queues that a free slot serves, once a step has found them empty."""
+        greeting = self._greeting
+        want = self._pool.wants() if greeting is not None and self._takes_work else ()
+        if not want:
+            self._unfilled = False
+        queues = {queue for one in want for queue in greeting.serves.get(one.device, ())} if greeting else set()
+        self._bells.attend(queues if self._unfilled else ())

@@ -68,6 +68,7 @@ class Outcomes:
                 await asyncio.to_thread(_publish, staged, outcome.result.path)
             except OSError as error:
                 failure = _unpublished(error, outcome.result.path)
+                _log.warning("task %s, attempt %d: %s", outcome.task_id, outcome.attempt, failure.message)
                 outcome = outcome.model_copy(update={"result": None, "failure": failure})
                 await asyncio.to_thread(_unlink, staged)
             staged = ""
@@ -150,17 +151,18 @@ class Outcomes:
             self._spool.drop(entry)
 
 
-async def discard_staged(task: Task, attempt: int) -> None:
-    """Remove what a killed attempt may have been writing beside its final name."""
-    await asyncio.to_thread(_discard_staged, task, attempt)
+async def discard_staged(task: Task, *attempts: int) -> None:
+    """Remove what killed attempts may have left beside the final name of the result."""
+    await asyncio.to_thread(_discard_staged, task, attempts)
 
 
-def _discard_staged(task: Task, attempt: int) -> None:
+def _discard_staged(task: Task, attempts: tuple[int, ...]) -> None:
     # Where results go is lcq.images.output_path_of's to say; this is the folder of what it says.
     folder = Path(task.output_path).parent if task.output_path else Path(task.image_path).parent / "cleaned"
+    endings = tuple(f".{task.id}-{attempt}{_STAGED_SUFFIX}" for attempt in attempts)
     with contextlib.suppress(OSError), os.scandir(folder) as found:
         for file in found:
-            if file.name.endswith(f".{task.id}-{attempt}{_STAGED_SUFFIX}"):
+            if file.name.endswith(endings):
                 _unlink(file.path)
 
 

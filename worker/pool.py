@@ -147,7 +147,7 @@ class Slot:
         settings: PoolSettings,
         *,
         on_ended: Callable[[Ended], Awaitable[None]],
-        on_change: Callable[[], None],
+        on_change: Callable[[SlotState], None],
     ) -> None:
         self.plan = plan
         self.state = SlotState.STARTING
@@ -178,7 +178,7 @@ class Slot:
     def _to(self, state: SlotState) -> None:
         if state is not self.state:
             self.state = state
-            self._on_change()
+            self._on_change(state)
 
     # ------------------------------------------------------------ its life
 
@@ -403,8 +403,8 @@ def _told(code: int) -> str:
 class RunnerPool:
     """The slots of an agent. ``async with``: when the block is left, no runner lives.
 
-    ``on_ended`` is awaited for each attempt before its slot is free again; ``on_change`` is called when a
-    slot changes its state.
+    ``on_ended`` is awaited for each attempt before its slot is free again; ``on_change`` is called with
+    the new state of a slot.
     """
 
     def __init__(
@@ -413,7 +413,7 @@ class RunnerPool:
         settings: PoolSettings,
         *,
         on_ended: Callable[[Ended], Awaitable[None]],
-        on_change: Callable[[], None],
+        on_change: Callable[[SlotState], None],
     ) -> None:
         self.slots = tuple(Slot(plan, settings, on_ended=on_ended, on_change=on_change) for plan in plans)
         self._lives: list[asyncio.Task[None]] = []
@@ -462,6 +462,10 @@ class RunnerPool:
             Want(device=device, slots=len(slots), warm=tuple(dict.fromkeys(m for slot in slots for m in slot.warm)))
             for device, slots in free.items()
         )
+
+    def grants(self) -> tuple[Grant, ...]:
+        """What the slots are at."""
+        return tuple(slot.grant for slot in self.slots if slot.grant is not None)
 
     def running(self) -> tuple[Running, ...]:
         """The attempts that are here, and how far they are."""

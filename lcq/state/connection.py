@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Any, TypeAlias
 
 from redis import asyncio as redis
@@ -15,35 +15,46 @@ from redis.backoff import NoBackoff
 from lcq.errors import StateOverloaded, StateUnavailable, UnsafeState, without_password
 
 MINIMUM_VERSION = (6, 2)
+ANSWER_S = 10.0  # how long an answer may take before the server is taken for gone
 
 
 Client: TypeAlias = Any  # redis-py's types cannot say that decode_responses makes every answer text
 
 
-def connect(url: str, *, read_timeout_s: float | None = 10.0) -> Client:
+def connect(url: str) -> Client:
     """A client for ``url`` (redis://, rediss://, unix://). Connects when first used; never retries by itself,
 
-    because a script sent twice is a move made twice: who asked decides.
+    because a script sent twice is a move made twice: who asked decides. Every use stands in ``our_errors``.
     """
     return redis.Redis.from_url(
         url,
         decode_responses=True,
         socket_connect_timeout=3.0,
-        socket_timeout=read_timeout_s,
+        # The time-out is in our_errors: redis-py's own sends under asyncio.wait_for, which on Python 3.11 swallows a
+        # cancellation now and then, and an asyncio.Task that does not hear of its end is waited for without end.
+        socket_timeout=None,
         retry=Retry(NoBackoff(), 0),
         **({} if url.startswith("unix") else {"socket_keepalive": True}),
     )
 
 
-@contextlib.contextmanager
-def our_errors(url: str) -> Iterator[None]:
-    """Turn redis-py's errors into ours where they enter."""
+@contextlib.asynccontextmanager
+async def our_errors(url: str, *, within_s: float = ANSWER_S) -> AsyncIterator[None]:
+    """Turn redis-py's errors into ours where they enter, and silence of ``within_s`` into one of them."""
     try:
-        yield
-    except redis_errors.ResponseError as error:
-        raise _of_reply(url, error) from error
+        async with asyncio.timeout(within_s):
+            yield
+    except TimeoutError as error:
+        raise StateUnavailable(url, f"not a word within {within_s:g} s") from error
     except (redis_errors.RedisError, OSError, asyncio.IncompleteReadError) as error:
-        raise StateUnavailable(url, str(error) or type(error).__name__) from error
+        raise ours(url, error) from error
+
+
+def ours(url: str, error: Exception) -> Exception:
+    """The error of LCQ that ``error``, from redis-py, stands for; itself where it is a bug of ours."""
+    if isinstance(error, redis_errors.ResponseError):
+        return _of_reply(url, error)
+    return StateUnavailable(url, str(error) or type(error).__name__)
 
 
 # redis-py takes the code off the text of those replies that it has a class for, and leaves it on all others.
@@ -72,7 +83,7 @@ async def check_server(client: Client, url: str, *, unsafe: bool) -> str:
         StateUnavailable: it does not answer.
     """
     shown = without_password(url)
-    with our_errors(url):
+    async with our_errors(url):
         info = await client.info("server")
         version = str(info.get("valkey_version") or info["redis_version"])
         found = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])

@@ -27,7 +27,7 @@ from lcq.models import (
     TaskStatus,
 )
 from lcq.moves import starts_of
-from lcq.state.connection import check_server, connect, our_errors
+from lcq.state.connection import check_server, connect, our_errors, ours
 from lcq.state.feed import Feed
 from lcq.state.reader import StateReader
 from lcq.state.scripts import Scripts
@@ -111,7 +111,7 @@ class StateManager:
     # ------------------------------------------------------------ how moves travel
 
     async def _load_scripts(self) -> None:
-        with our_errors(self.url):
+        async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
             for text in self._scripts.texts.values():
                 pipe.script_load(text)
@@ -146,7 +146,7 @@ class StateManager:
 
     async def _run(self, batch: Sequence[tuple[str, Sequence[str], Any]]) -> list[Any]:
         try:
-            with our_errors(self.url):
+            async with our_errors(self.url):
                 answers = await self._pipeline(batch)
                 forgotten = [
                     place for place, answer in enumerate(answers) if isinstance(answer, redis_errors.NoScriptError)
@@ -158,20 +158,13 @@ class StateManager:
                         answers[place] = answer
         except Exception as error:  # noqa: BLE001 - handed to every caller who waits for this pipeline
             return [error] * len(batch)
-        return [self._translated(answer) if isinstance(answer, Exception) else answer for answer in answers]
+        return [ours(self.url, answer) if isinstance(answer, Exception) else answer for answer in answers]
 
     async def _pipeline(self, batch: Sequence[tuple[str, Sequence[str], Any]]) -> list[Any]:
         pipe = self._redis.pipeline(transaction=False)
         for name, arguments, _ in batch:
             pipe.evalsha(self._scripts.digests[name], 1, *arguments)
         return list(await pipe.execute(raise_on_error=False))
-
-    def _translated(self, error: Exception) -> Exception:
-        try:
-            with our_errors(self.url):
-                raise error
-        except Exception as ours:  # noqa: BLE001 - the translation is the answer
-            return ours
 
     def _refuse(self, move: str, task_id: str, answer: list[Any]) -> None:
         """Raise what a script's refusal means; a caller who forgets to look must not go on."""
@@ -480,7 +473,7 @@ class StateManager:
 
     async def now_ms(self) -> int:
         """Redis's clock, by which every deadline is judged."""
-        with our_errors(self.url):
+        async with our_errors(self.url):
             seconds, micros = await self._redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
@@ -497,14 +490,14 @@ class StateManager:
 
     async def withdraw_scheduler(self, scheduler_id: str) -> None:
         """Take a stopping scheduler off the list; its duties pass on when their short hold ends."""
-        with our_errors(self.url):
+        async with our_errors(self.url):
             await self._redis.hdel(self.keys.schedulers, scheduler_id)
 
     # ------------------------------------------------------------ acts
 
     async def recall_answer(self, command_id: str) -> bytes | None:
         """The answer that an earlier copy of this command got."""
-        with our_errors(self.url):
+        async with our_errors(self.url):
             text = await self._redis.get(self.keys.answer(command_id))
         return None if text is None else text.encode("latin-1")
 

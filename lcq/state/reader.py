@@ -21,7 +21,7 @@ from lcq.models import (
     TaskStatus,
 )
 from lcq.state import records
-from lcq.state.connection import connect, our_errors
+from lcq.state.connection import ANSWER_S, connect, our_errors
 from lcq.state.keys import Keys
 from lcq.wire import EventsAnswer, ListTasks, ListTasksAnswer
 
@@ -50,7 +50,7 @@ class StateReader:
         self.keys = Keys(namespace)
         self.queue_configs = tuple(queues)
         self._redis = connect(url)
-        self._follow = connect(url, read_timeout_s=None)  # blocks for news, on its own connection
+        self._follow = connect(url)  # blocks for news, on its own connection
 
     async def __aenter__(self) -> Self:
         return self
@@ -69,7 +69,7 @@ class StateReader:
         found: dict[str, TaskRecord] = {}
         for start in range(0, len(wanted), _PAGE):
             page = wanted[start : start + _PAGE]
-            with our_errors(self.url):
+            async with our_errors(self.url):
                 pipe = self._redis.pipeline(transaction=False)
                 for task_id in page:
                     pipe.hgetall(self.keys.task(task_id))
@@ -98,7 +98,7 @@ class StateReader:
         prefix = normalise_prefix(typed)
         if not prefix or not set(prefix) <= set(ALPHABET):
             raise TaskNotFound(typed)
-        with our_errors(self.url):
+        async with our_errors(self.url):
             matches = await self._redis.zrangebylex(self.keys.ids, f"[{prefix}", f"[{prefix}\xff", 0, 4)
         if not matches:
             raise TaskNotFound(typed)
@@ -119,7 +119,7 @@ class StateReader:
             )
             if key
         ] or [self.keys.ids]
-        with our_errors(self.url):
+        async with our_errors(self.url):
             if len(indexes) == 1:
                 upper = f"({query.cursor}" if query.cursor else "+"
                 total = await self._redis.zcard(indexes[0])
@@ -139,7 +139,7 @@ class StateReader:
 
     async def attempts(self, task_id: str) -> tuple[Attempt, ...]:
         """Every attempt of the task, oldest first."""
-        with our_errors(self.url):
+        async with our_errors(self.url):
             texts = await self._redis.lrange(self.keys.attempts(task_id), 0, -1)
         return tuple(records.attempt(text) for text in texts)
 
@@ -147,7 +147,7 @@ class StateReader:
         """The newest events of one task that the stream still holds, oldest first."""
         found: list[Event] = []
         newest = "+"
-        with our_errors(self.url):
+        async with our_errors(self.url):
             while len(found) < limit:
                 page = await self._redis.xrevrange(self.keys.events, newest, str(record.submitted_ms), count=2000)
                 found += [records.event(*entry) for entry in page if entry[1].get("id") == record.id]
@@ -160,7 +160,7 @@ class StateReader:
 
     async def nodes(self) -> tuple[NodeRecord, ...]:
         """Every node that is not forgotten, by name."""
-        with our_errors(self.url):
+        async with our_errors(self.url):
             names = sorted(await self._redis.zrange(self.keys.nodes, 0, -1))
             pipe = self._redis.pipeline(transaction=False)
             for name in names:
@@ -177,7 +177,7 @@ class StateReader:
             if node.status in ("online", "suspect"):
                 for queue in {queue for queues in node.serves.values() for queue in queues}:
                     live.setdefault(queue, []).append(node.id)
-        with our_errors(self.url):
+        async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
             pipe.hgetall(self.keys.counts)
             for config in self.queue_configs:
@@ -197,7 +197,7 @@ class StateReader:
         Raises:
             JobNotFound: there is none of that name.
         """
-        with our_errors(self.url):
+        async with our_errors(self.url):
             if name:
                 score = await self._redis.zscore(self.keys.jobs, name)
                 if score is None:
@@ -215,18 +215,18 @@ class StateReader:
 
     async def counts(self) -> dict[TaskStatus, int]:
         """How many tasks are in each status."""
-        with our_errors(self.url):
+        async with our_errors(self.url):
             values = await self._redis.hmget(self.keys.counts, list(TaskStatus))
         return {status: int(value or 0) for status, value in zip(TaskStatus, values, strict=True)}
 
     async def totals(self) -> dict[str, int]:
         """What has been counted since the state began: submitted, claimed, completed, fenced …"""
-        with our_errors(self.url):
+        async with our_errors(self.url):
             return {name: int(value) for name, value in (await self._redis.hgetall(self.keys.totals)).items()}
 
     async def waiting(self) -> dict[str, int]:
         """How many queued tasks each queue has, pinned ones included."""
-        with our_errors(self.url):
+        async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
             for config in self.queue_configs:
                 pipe.zcard(self.keys.waiting(config.name))
@@ -235,7 +235,7 @@ class StateReader:
 
     async def ready(self) -> dict[str, int]:
         """How many queued tasks each queue could start now: none where it is paused."""
-        with our_errors(self.url):
+        async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
             for config in self.queue_configs:
                 pipe.hexists(self.keys.queue(config.name), "paused")
@@ -245,7 +245,7 @@ class StateReader:
 
     async def stranded_lanes(self) -> tuple[tuple[str, str], ...]:
         """The (queue, model) lanes in which tasks wait although no live node serves them."""
-        with our_errors(self.url):
+        async with our_errors(self.url):
             lanes = [tuple(lane.split(":", 1)) for lane in await self._redis.smembers(self.keys.lanes)]
             pipe = self._redis.pipeline(transaction=False)
             for queue, model in lanes:
@@ -257,12 +257,12 @@ class StateReader:
 
     async def lane_ids(self, queue: str, model: str, *, limit: int) -> tuple[str, ...]:
         """The first tasks of one lane, in the order in which they would be claimed."""
-        with our_errors(self.url):
+        async with our_errors(self.url):
             return tuple(await self._redis.zrange(self.keys.lane(queue, model), 0, limit - 1))
 
     async def schedulers(self) -> dict[str, str]:
         """Control endpoints of the schedulers that said they live, by scheduler id."""
-        with our_errors(self.url):
+        async with our_errors(self.url):
             seconds, micros = await self._redis.time()
             fields = await self._redis.hgetall(self.keys.schedulers)
         now_ms = seconds * 1000 + micros // 1000
@@ -277,7 +277,7 @@ class StateReader:
 
     async def last_event_id(self) -> str:
         """The newest event's id, ``0-0`` if nothing has happened yet."""
-        with our_errors(self.url):
+        async with our_errors(self.url):
             newest = await self._redis.xrevrange(self.keys.events, count=1)
         return str(newest[0][0]) if newest else "0-0"
 
@@ -288,7 +288,7 @@ class StateReader:
         """
         if after == "$":
             after = await self.last_event_id()
-        with our_errors(self.url):
+        async with our_errors(self.url):
             # An id that was seen and is not there any more was trimmed, or was lost with the server's last second.
             gap = after != "0-0" and not await self._redis.xrange(self.keys.events, after, after, count=1)
         found = await self.news(after, 0 if gap else wait_ms, limit)
@@ -300,14 +300,14 @@ class StateReader:
 
     async def news(self, after: str, wait_ms: int, limit: int) -> tuple[Event, ...]:
         """Events after the id ``after``, without a look whether any were lost: for who reads all the time."""
-        with our_errors(self.url):
+        async with our_errors(self.url, within_s=ANSWER_S + wait_ms / 1000):
             answer = await self._follow.xread({self.keys.events: after}, count=limit, block=wait_ms or None)
         return tuple(records.event(*entry) for _, entries in _streams(answer) for entry in entries)
 
     async def snapshot(self, limit: int = 200_000) -> Snapshot:
         """Everything a view needs to begin, at most the newest ``limit`` tasks."""
         last = await self.last_event_id()  # read first: what happens meanwhile comes again as an event
-        with our_errors(self.url):
+        async with our_errors(self.url):
             total = await self._redis.zcard(self.keys.ids)
             ids = await self._redis.zrevrange(self.keys.ids, 0, limit - 1)
         found = await self.tasks(ids)

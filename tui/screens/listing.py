@@ -68,7 +68,8 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
     def _show_lines(self) -> None:
         self.query_one("#counts", OneLine).show(self.counts())
         notes = self._notes()
-        self.query_one("#found", OneLine).show(self._found(), notes)
+        typing = self.has_class("-filtering")  # then the Input stands between the two lines
+        self.query_one("#found", OneLine).show(self._found(), () if typing else notes)
         self.query_one("#status", OneLine).show((), notes)
         row = self.view.cursor
         self.query_one("#cursor", OneLine).show(self.about(row) if row is not None else ())

@@ -1,0 +1,69 @@
+"""A console over a cluster in memory, headless."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import pytest
+from textual.pilot import Pilot
+
+from tests.conftest import wait_until
+from tests.tui.fakes import FakeCluster
+from tui.app import ConsoleApp
+from tui.desk import Desk
+from tui.screens.listing import ListScreen
+from tui.store import Row
+from tui.widgets.table import LineTable
+
+
+class Console:
+    """An open console: its app, its pilot, and what a test asks of its screen."""
+
+    def __init__(self, app: ConsoleApp, pilot: Pilot[int], cluster: FakeCluster) -> None:
+        self.app, self.pilot, self.cluster = app, pilot, cluster
+        self.desk = app.desk
+
+    async def press(self, *keys: str) -> None:
+        await self.pilot.press(*keys)
+
+    async def settle(self) -> None:
+        """Let the store hear of everything the cluster has told, and the screen show it."""
+        last = self.cluster.log[-1].id if self.cluster.log else "0-0"
+        await wait_until(lambda: self.desk.feed.read_up_to == last, what=f"the feed to read up to {last}")
+        self.desk.flush()
+        self.app.show_news()
+        await self.pilot.pause()
+
+    @property
+    def table(self) -> LineTable[Row]:
+        screen = self.app.screen_stack[0]
+        assert isinstance(screen, ListScreen)
+        return screen.table
+
+    def lines(self) -> list[str]:
+        """The screen as text."""
+        return ["".join(segment.text for segment in strip) for strip in self.app.screen._compositor.render_strips()]
+
+    def text(self) -> str:
+        return "\n".join(self.lines())
+
+
+OpenConsole = Callable[..., AbstractAsyncContextManager[Console]]
+
+
+@pytest.fixture
+def open_console() -> OpenConsole:
+    """Open a console over ``cluster``; it shows its first snapshot when the block begins."""
+
+    @asynccontextmanager
+    async def opened(cluster: FakeCluster, *, size: tuple[int, int] = (120, 40)) -> AsyncIterator[Console]:
+        app = ConsoleApp(Desk(cluster, cluster, cluster="test"), user="maria")
+        async with app.run_test(size=size) as pilot:
+            console = Console(app, pilot, cluster)
+            if cluster.trouble is None and not cluster.silent:
+                await wait_until(lambda: app.desk.link.loaded)
+                await console.settle()
+            yield console
+
+    return opened

@@ -1,0 +1,116 @@
+"""The table of commands: no key twice where both are heard, none that is not ours, each one does something."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from textual.app import App
+from textual.screen import Screen
+
+from tests.conftest import wait_until
+from tests.tui.fakes import FakeCluster, a_node, a_task
+from tui.commands import COMMANDS, FORBIDDEN_KEYS, Scope, Tier, commands_of, footer_of, show_key
+from tui.screens.base import ConsoleScreen
+from tui.screens.detail import DescriptionScreen, TaskScreen
+from tui.screens.dialogs import Chooser, Help, Question
+from tui.screens.nodes import NodesScreen
+from tui.screens.queues import QueuesScreen
+from tui.screens.submit import SubmitForm
+from tui.screens.tasks import TasksScreen
+from tui.widgets.table import LineTable
+
+SCREENS = [TasksScreen, QueuesScreen, NodesScreen, TaskScreen, DescriptionScreen, Question, Chooser, Help, SubmitForm]
+EDITING = {"ctrl+a", "ctrl+e", "ctrl+u", "ctrl+k", "ctrl+w", "ctrl+d", "ctrl+x", "ctrl+c", "ctrl+v", "ctrl+f"}
+
+
+@pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: screen.__name__)
+def test_no_key_of_a_screen_means_two_things(screen):
+    keys = Counter(key for command in commands_of(*screen.SCOPES) for key in command.keys)
+    assert [key for key, times in keys.items() if times > 1] == []
+
+
+def test_no_command_uses_a_key_that_others_own_or_that_does_not_arrive():
+    assert {key for command in COMMANDS for key in command.keys} & FORBIDDEN_KEYS == set()
+
+
+def test_danger_is_a_capital_and_never_on_ctrl():
+    for command in COMMANDS:
+        for key in command.keys:
+            if command.tier is Tier.COSTLY:
+                assert len(key) == 1
+                assert key.isupper()
+            if key.startswith("ctrl+"):
+                assert command.tier is Tier.LOOK
+
+
+def test_the_small_letter_beside_a_dangerous_capital_is_harmless():
+    tiers = {(command.scope, key): command.tier for command in COMMANDS for key in command.keys}
+    for (_, key), tier in tiers.items():
+        if tier is Tier.COSTLY:
+            beside = [other for (_, small), other in tiers.items() if small == key.lower()]
+            assert all(other is Tier.LOOK for other in beside)
+
+
+def test_every_id_is_there_once():
+    assert len({command.id for command in COMMANDS}) == len(COMMANDS)
+
+
+@pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: screen.__name__)
+def test_every_command_of_a_screen_has_its_action(screen):
+    for command in commands_of(*screen.SCOPES):
+        owner = LineTable if command.scope is Scope.TABLE else screen
+        assert callable(getattr(owner, f"action_{command.id}", None)), command.id
+
+
+@pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: screen.__name__)
+def test_a_footer_has_at_most_eight_keys_and_the_way_to_all_of_them(screen):
+    if issubclass(screen, ConsoleScreen):
+        shown = footer_of(screen.SCOPES)
+        assert len(shown) <= 8
+        assert shown[-1].id == "help"
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"), [("question_mark", "?"), ("ctrl+d", "ctrl-d"), ("X", "X"), ("escape", "esc")]
+)
+def test_a_key_is_shown_as_it_is_printed(key, shown):
+    assert show_key(key) == shown
+
+
+def check_keys(app: App[int], screen: Screen[object]) -> None:
+    """What is really bound on an open screen, by whoever bound it."""
+    ours = {key: command.id for command in commands_of(*screen.SCOPES) for key in command.keys}  # type: ignore[attr-defined]
+    for key, active in screen.active_bindings.items():
+        assert key not in FORBIDDEN_KEYS or active.binding.action not in ours.values(), key
+        if active.binding.priority:  # a priority binding would steal the key from somebody who types
+            assert len(key) > 1
+            assert key not in EDITING
+    bound = {key: active.binding.action for key, active in screen.active_bindings.items()}
+    for key, command_id in ours.items():
+        if key in bound:  # a focused field keeps what it edits with
+            assert bound[key] == command_id or screen.focused is not None, key
+
+
+async def test_a_walk_through_every_screen_meets_only_the_keys_of_the_table(open_console):
+    cluster = FakeCluster([a_task(), a_task()], [a_node()])
+    seen: set[type[Screen[object]]] = set()
+    async with open_console(cluster) as console:
+        ways = [
+            ((), TasksScreen), (("d",), TaskScreen), (("escape", "3"), QueuesScreen), (("d",), DescriptionScreen),
+            (("escape", "p"), Question), (("escape", "4"), NodesScreen), (("D",), Question),
+            (("escape", "question_mark"), Help), (("escape", "2", "s"), SubmitForm), (("escape", "m"), Chooser),
+            (("escape", "q"), Question),
+        ]  # fmt: skip
+        for keys, kind in ways:
+            await console.press(*keys)
+            await wait_until(lambda kind=kind: isinstance(console.app.screen, kind), what=f"{kind.__name__} to open")
+            check_keys(console.app, console.app.screen)
+            seen.add(type(console.app.screen))
+    assert seen == set(SCREENS)
+
+
+async def test_the_palette_offers_every_command_of_the_screen(open_console):
+    async with open_console(FakeCluster([a_task()])) as console:
+        offered = {command.title for command in console.app.get_system_commands(console.app.screen)}
+    assert {command.title for command in commands_of(*TasksScreen.SCOPES)} <= offered

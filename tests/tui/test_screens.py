@@ -1,0 +1,452 @@
+"""The screens as an operator uses them: keys in, commands out, and nothing that looks live when it is not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from textual import events
+from textual.widgets import Button, Input, OptionList
+
+from lcq.errors import SchedulerUnreachable
+from lcq.models import Attempt, NodeStatus, TaskPriority, TaskStatus
+from tests.conftest import wait_until
+from tests.tui.fakes import REDIS_AWAY, FakeCluster, a_failure, a_node, a_task, many_tasks, now_ms
+from tui.screens.detail import TaskScreen
+from tui.screens.dialogs import Chooser, Help, Question
+from tui.screens.queues import QueuesScreen
+from tui.screens.submit import SubmitForm
+from tui.screens.tasks import TasksScreen
+from tui.widgets.frame import Banner, OneLine
+
+EVIL = "a [/foo] [red]b\x1b]0;owned\x07\x1b[2J\u202e\x9b"
+
+
+def three() -> FakeCluster:
+    """Three tasks, the third the newest."""
+    start = now_ms() - 60_000
+    return FakeCluster(
+        [a_task(f"/photos/{number}.jpg", submitted_ms=start + number * 1000) for number in (1, 2, 3)], [a_node()]
+    )
+
+
+def ids_of(cluster: FakeCluster) -> list[str]:
+    """The ids, newest first, as the table has them."""
+    return sorted(cluster.records, key=lambda task_id: cluster.records[task_id].submitted_ms, reverse=True)
+
+
+# ---------------------------------------------------------------- looking
+
+
+async def test_what_happens_shows_by_itself(open_console):
+    cluster = three()
+    async with open_console(cluster) as console:
+        record = cluster.add(a_task("/photos/brand-new.jpg"))
+        await console.settle()
+        assert "brand-new.jpg" in console.text()
+        cluster.change(record.id, "claim_tasks", status=TaskStatus.PROCESSING, node="gpu-1", attempt=1)
+        await console.settle()
+        assert "> PROCESSING" in console.text()
+        assert "processing 1" in console.text()
+
+
+async def test_progress_of_running_tasks_is_polled(open_console):
+    task = a_task(status=TaskStatus.PROCESSING, node="gpu-1")
+    cluster = FakeCluster([task])
+    async with open_console(cluster) as console:
+        cluster.records[task.id] = task.model_copy(update={"progress": 0.42, "stage": "tile 11 of 26"})
+        await wait_until(lambda: "42%" in console.text() and "tile 11 of 26" in console.text())
+
+
+async def test_the_details_of_a_failed_task_tell_why_and_where(open_console):
+    task = a_task(
+        status=TaskStatus.FAILED, failure=a_failure("tried 9.2 GiB\nsecond line"), node="gpu-1", attempt=1,
+        finished_ms=now_ms(),
+    )  # fmt: skip
+    cluster = FakeCluster([task])
+    cluster.history[task.id] = [
+        Attempt(
+            number=1, node="gpu-1", started_ms=now_ms() - 5000, ended_ms=now_ms(), outcome="failed",
+            failure=task.failure,
+        )
+    ]  # fmt: skip
+    async with open_console(cluster) as console:
+        await console.press("d")
+        await wait_until(lambda: "Attempts (1)" in console.text())
+        text = console.text()
+        assert "Error: resource, out_of_memory" in text
+        assert "second line" in text
+        assert task.id in text
+        await console.press("escape")
+        assert isinstance(console.app.screen, TasksScreen)
+
+
+async def test_braces_walk_through_the_list_from_the_details(open_console):
+    cluster = three()
+    first, second, _ = ids_of(cluster)
+    async with open_console(cluster) as console:
+        await console.press("d", "right_curly_bracket")
+        assert isinstance(console.app.screen, TaskScreen)
+        assert console.app.screen.task_id == second
+        await console.press("left_curly_bracket", "left_curly_bracket")
+        assert console.app.screen.task_id == first
+
+
+async def test_enter_on_a_queue_shows_its_tasks(open_console):
+    cluster = FakeCluster([a_task(queue="gpu-high"), a_task(queue="cpu-light")])
+    async with open_console(cluster) as console:
+        await console.press("3", "enter")
+        await wait_until(lambda: isinstance(console.app.screen, TasksScreen) and len(console.desk.tasks) == 1)
+        assert console.desk.tasks.filter.text == "queue:gpu-high"
+
+
+async def test_a_click_on_a_count_filters_by_it_and_a_click_on_a_tab_goes_there(open_console):
+    cluster = FakeCluster([a_task(), a_task(status=TaskStatus.FAILED)])
+    async with open_console(cluster) as console:
+        line = console.app.screen.query_one("#counts", OneLine)
+        await console.pilot.click(line, offset=(line.text.index("failed"), 0))
+        assert len(console.desk.tasks) == 1
+        title = console.app.screen.query_one("#title", OneLine)
+        await console.pilot.click(title, offset=(title.text.index("Queues"), 0))
+        await wait_until(lambda: isinstance(console.app.screen, QueuesScreen))
+
+
+async def test_help_has_every_key_of_the_screen_and_closes(open_console):
+    async with open_console(three()) as console:
+        await console.press("question_mark")
+        assert isinstance(console.app.screen, Help)
+        assert "Cancel" in console.text()
+        await console.press("escape")
+        assert isinstance(console.app.screen, TasksScreen)
+
+
+async def test_quitting_asks_and_no_is_the_first_answer(open_console):
+    async with open_console(three()) as console:
+        await console.press("q")
+        await wait_until(lambda: isinstance(console.app.screen, Question))
+        assert console.app.focused is not None
+        assert console.app.focused.id == "no"
+        await console.press("enter")
+        assert isinstance(console.app.screen, TasksScreen)
+        await console.press("q")
+        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.press("y")
+        await wait_until(lambda: console.app.return_value == 0)
+
+
+# ---------------------------------------------------------------- filter
+
+
+async def test_typing_a_filter_triggers_no_act(open_console):
+    cluster = three()
+    async with open_console(cluster) as console:
+        await console.press("slash", *"rsmpqXDAzfy234", "plus", "minus", "question_mark", "ctrl+d", "ctrl+k", "ctrl+a")
+        field = console.app.screen.query_one("#filter", Input)
+        assert field.value == "rsmpqXDAzfy234+-?"
+        await console.press("ctrl+e", "ctrl+u")
+        assert field.value == ""
+        assert isinstance(console.app.screen, TasksScreen)
+        assert cluster.calls == []
+
+
+async def test_a_filter_narrows_and_escape_takes_it_back_step_by_step(open_console):
+    cluster = three()
+    async with open_console(cluster) as console:
+        await console.press("slash", *"2.jpg", "enter")
+        assert len(console.desk.tasks) == 1
+        await console.press("space")
+        assert console.desk.tasks.marks
+        await console.press("escape")
+        assert not console.desk.tasks.marks
+        assert len(console.desk.tasks) == 1
+        await console.press("escape")
+        assert len(console.desk.tasks) == 3
+
+
+async def test_pasted_lines_confirm_nothing_and_bring_no_escape_codes(open_console):
+    async with open_console(three()) as console:
+        await console.press("3", "p")
+        await wait_until(lambda: isinstance(console.app.screen, Question))
+        console.app.screen.query_one("#reason", Input).post_message(events.Paste("one\n\x1b[31mtwo\ny\n"))
+        await console.pilot.pause()
+        assert isinstance(console.app.screen, Question)
+        assert console.app.screen.query_one("#reason", Input).value == "one ␛[31mtwo y"
+        assert console.cluster.calls == []
+
+
+# ---------------------------------------------------------------- acts
+
+
+async def test_an_act_goes_to_the_ids_shown_even_after_the_list_has_shifted(open_console):
+    cluster = three()
+    _, second, _ = ids_of(cluster)
+    async with open_console(cluster) as console:
+        await console.press("j", "X")
+        await wait_until(lambda: isinstance(console.app.screen, Question))
+        assert second in console.text()
+        for number in range(5):
+            cluster.add(a_task(f"/photos/later-{number}.jpg"))
+        cluster.forget(ids_of(cluster)[-1])
+        await console.settle()
+        await console.press("y")
+        await wait_until(lambda: cluster.calls)
+        assert cluster.calls == [("cancel", (second,))]
+        await console.settle()
+        assert console.desk.store.tasks.rows[second].status is TaskStatus.CANCELLED
+        assert f"cancelled {second}" in console.text()
+
+
+async def test_cancelling_starts_at_no(open_console):
+    cluster = three()
+    async with open_console(cluster) as console:
+        await console.press("j", "X")
+        await wait_until(lambda: isinstance(console.app.screen, Question))
+        assert isinstance(console.app.focused, Button)
+        await console.press("enter")
+        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        assert cluster.calls == []
+
+
+async def test_a_few_retries_go_at_once_and_what_was_refused_stays_marked(open_console):
+    start = now_ms() - 9000
+    failed = [a_task(f"/p/{n}.jpg", status=TaskStatus.FAILED, submitted_ms=start + n) for n in range(3)]
+    cluster = FakeCluster(failed)
+    async with open_console(cluster) as console:
+        await console.press("g", "space", "space")
+        chosen = [row.id for row in console.desk.tasks.targets()]
+        cluster.records[chosen[1]] = cluster.records[chosen[1]].model_copy(update={"revision": 9})
+        await console.press("r")
+        await wait_until(lambda: cluster.calls)
+        await console.settle()
+        assert cluster.calls == [("retry", tuple(chosen))]
+        assert console.desk.tasks.marks == {chosen[1]}
+        assert "refused" in console.text()
+
+
+async def test_an_act_on_many_asks_first(open_console):
+    failed = [a_task(f"/p/{n}.jpg", status=TaskStatus.FAILED) for n in range(12)]
+    cluster = FakeCluster(failed)
+    async with open_console(cluster) as console:
+        await console.press("g", *["space"] * 12, "r")
+        await wait_until(lambda: isinstance(console.app.screen, Question))
+        assert "12 failed" in console.text()
+        assert cluster.calls == []
+
+
+async def test_while_following_every_act_asks_because_the_cursor_moves_by_itself(open_console):
+    cluster = FakeCluster([a_task(status=TaskStatus.FAILED)])
+    async with open_console(cluster) as console:
+        assert console.desk.tasks.follow
+        await console.press("r")
+        await wait_until(lambda: isinstance(console.app.screen, Question))
+
+
+async def test_an_act_that_cannot_be_is_said_and_not_sent(open_console):
+    cluster = FakeCluster([a_task(status=TaskStatus.COMPLETED)])
+    async with open_console(cluster) as console:
+        await console.press("j", "X")
+        await wait_until(lambda: "cannot be cancelled: 1 completed" in console.text())
+        assert isinstance(console.app.screen, TasksScreen)
+        assert cluster.calls == []
+
+
+async def test_priority_goes_up_and_down_by_one_from_what_was_shown(open_console):
+    cluster = three()
+    first = ids_of(cluster)[0]
+    async with open_console(cluster) as console:
+        await console.press("g", "plus")
+        await wait_until(lambda: cluster.calls)
+        await console.settle()
+        await console.press("minus")
+        await wait_until(lambda: len(cluster.calls) == 2)
+        assert cluster.calls == [
+            ("prioritise", ((first,), TaskPriority.HIGH)), ("prioritise", ((first,), TaskPriority.NORMAL)),
+        ]  # fmt: skip
+
+
+async def test_a_task_is_moved_to_the_place_chosen(open_console):
+    cluster = three()
+    second = ids_of(cluster)[1]
+    async with open_console(cluster) as console:
+        await console.press("j", "m")
+        await wait_until(lambda: isinstance(console.app.screen, Chooser))
+        names = [console.app.screen._choices[index].value for index in range(7)]
+        console.app.screen.query_one(OptionList).highlighted = names.index(("node", "gpu-1"))
+        await console.press("enter")
+        await wait_until(lambda: cluster.calls)
+        assert cluster.calls == [("reroute", ((second,), "", "gpu-1"))]
+
+
+async def test_pausing_a_queue_asks_a_reason_and_resuming_does_not(open_console):
+    cluster = three()
+    async with open_console(cluster) as console:
+        await console.press("3", "p")
+        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.press(*"driver", "enter")
+        await wait_until(lambda: cluster.calls == [("pause", ("gpu-high", "driver"))])
+        await wait_until(lambda: console.desk.store.queues.rows["gpu-high"].paused)
+        await console.press("p")
+        await wait_until(lambda: cluster.calls[1:] == [("resume", "gpu-high")])
+
+
+async def test_draining_a_node_asks_and_enter_in_the_reason_only_leads_to_no(open_console):
+    cluster = FakeCluster([], [a_node("gpu-1", running=2)])
+    async with open_console(cluster) as console:
+        await console.press("4", "D")
+        await wait_until(lambda: isinstance(console.app.screen, Question))
+        assert "2 running tasks" in console.text()
+        await console.press(*"fan", "enter")
+        assert cluster.calls == []
+        assert console.app.focused is not None
+        assert console.app.focused.id == "no"
+        await console.press("y")
+        await wait_until(lambda: cluster.calls == [("drain", ("gpu-1", "fan"))])
+        await wait_until(lambda: console.desk.store.nodes.rows["gpu-1"].status is NodeStatus.DRAINING)
+        await console.press("A")
+        await wait_until(lambda: cluster.calls[1:] == [("activate", "gpu-1")])
+
+
+async def test_an_act_that_no_scheduler_answers_says_so(open_console):
+    cluster = three()
+    cluster.act_trouble = SchedulerUnreachable("tcp://localhost:5571", 4.0)
+    async with open_console(cluster, size=(160, 40)) as console:
+        await console.press("j", "plus")
+        await wait_until(lambda: "no scheduler answers at tcp://localhost:5571" in console.text())
+
+
+# ---------------------------------------------------------------- submitting
+
+
+async def test_a_task_is_submitted_from_the_form(open_console, tmp_path):
+    image = tmp_path / "photo.png"
+    image.write_bytes(b"x")
+    cluster = FakeCluster([], [a_node()])
+    async with open_console(cluster) as console:
+        await console.press("s")
+        await wait_until(lambda: isinstance(console.app.screen, SubmitForm))
+        console.app.screen.query_one("#image", Input).value = str(image)
+        await console.press("enter")
+        await wait_until(lambda: cluster.calls)
+        task, queue = cluster.calls[0][1]
+        assert (task.image_path, task.model, task.user_id, queue) == (str(image), "cv2-telea", "maria", "")
+        await wait_until(lambda: "submitted" in console.text())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [("image", "", "name the picture"), ("image", "/nowhere/x.png", "not found on this machine"),
+     ("model", "no such [model]", "config.model must be a model's name")],
+)  # fmt: skip
+async def test_what_is_wrong_is_said_in_the_form_and_nothing_is_lost(open_console, field, value, complaint):
+    cluster = FakeCluster()
+    async with open_console(cluster) as console:
+        await console.press("s")
+        await wait_until(lambda: isinstance(console.app.screen, SubmitForm))
+        console.app.screen.query_one("#image", Input).value = str(Path(__file__))
+        console.app.screen.query_one(f"#{field}", Input).value = value
+        await console.press("enter")
+        await wait_until(lambda: complaint in " ".join(console.text().split()))
+        assert console.app.screen.query_one(f"#{field}", Input).value == value
+        assert cluster.calls == []
+
+
+# ---------------------------------------------------------------- when nothing answers
+
+
+async def test_when_redis_goes_away_a_banner_says_since_when_and_it_comes_back_by_itself(open_console):
+    cluster = three()
+    async with open_console(cluster) as console:
+        cluster.trouble = REDIS_AWAY
+        banner = console.app.screen.query_one(Banner)
+        await wait_until(lambda: "No news since" in banner.text, timeout=4.0)
+        assert "Connection refused" in banner.text
+        assert "STALE" in console.text()
+        assert "LIVE" not in console.text()
+        snapshots = cluster.snapshots
+        cluster.add(a_task("/photos/meanwhile.jpg"))
+        cluster.trouble = None
+        await wait_until(lambda: "meanwhile.jpg" in console.text())
+        assert cluster.snapshots > snapshots
+        await wait_until(lambda: "LIVE" in console.text() and not banner.display)
+
+
+async def test_when_answers_stop_without_a_word_the_screen_says_so_too(open_console):
+    cluster = three()
+    async with open_console(cluster) as console:
+        cluster.silent = True
+        await wait_until(lambda: "STALE" in console.text(), timeout=4.0)
+
+
+async def test_the_console_opens_without_a_cluster_and_waits_for_it(open_console):
+    cluster = three()
+    cluster.trouble = REDIS_AWAY
+    async with open_console(cluster) as console:
+        await wait_until(lambda: "Waiting for the cluster" in console.text())
+        cluster.trouble = None
+        await wait_until(lambda: "3 of 3" in console.text())
+
+
+async def test_a_gap_in_the_events_is_healed_by_a_new_snapshot(open_console):
+    cluster = three()
+    async with open_console(cluster) as console:
+        missed = a_task("/photos/missed.jpg")
+        cluster.records[missed.id] = missed
+        cluster.gap = True
+        await wait_until(lambda: cluster.snapshots == 2)
+        await wait_until(lambda: "missed.jpg" in console.text())
+
+
+async def test_a_frozen_screen_says_so_and_thaws(open_console):
+    cluster = three()
+    async with open_console(cluster) as console:
+        await console.press("z")
+        cluster.add(a_task("/photos/while-frozen.jpg"))
+        await console.settle()
+        assert "FROZEN 1 held" in console.text()
+        assert "while-frozen.jpg" not in console.text()
+        await console.press("z")
+        assert "while-frozen.jpg" in console.text()
+
+
+# ---------------------------------------------------------------- hostile data, odd terminals
+
+
+async def test_markup_and_escape_codes_in_every_field_are_shown_and_never_obeyed(open_console):
+    task = a_task(
+        EVIL, status=TaskStatus.FAILED, failure=a_failure(EVIL), task_user_id=EVIL, task_job=EVIL, task_mask_path=EVIL,
+        task_output_path=EVIL, task_metadata={EVIL: EVIL}, why=EVIL, stage=EVIL, node="n [/x]", device=EVIL,
+        finished_ms=now_ms(),
+    )  # fmt: skip
+    node = a_node("gpu-1", why=EVIL, telemetry={EVIL: EVIL})
+    cluster = FakeCluster([task], [node])
+    cluster.paused["gpu-high"] = EVIL
+    cluster.history[task.id] = [
+        Attempt(number=1, node="n [/x]", device=EVIL, started_ms=1, ended_ms=2, outcome=EVIL, failure=task.failure)
+    ]
+    cluster.emit("finish_task", id=task.id, rev=0, why=EVIL, message=EVIL)
+    async with open_console(cluster) as console:
+        for keys in (
+            ("j",), ("d",), ("tab",), ("escape", "r"), ("X",), ("escape", "m"), ("escape", "s"), ("escape", "3"),
+            ("d",), ("escape", "p"), ("escape", "escape", "4"), ("d",), ("escape", "D"), ("escape", "question_mark"),
+            ("escape", "2", "slash", "left_square_bracket", "slash", "x", "right_square_bracket", "enter"),
+        ):  # fmt: skip
+            await console.press(*keys)
+            await console.pilot.pause()
+            seen = console.text()
+            assert not set(seen) & set("\x1b\x07\x9b\u202e"), keys
+        assert cluster.calls[0] == ("retry", (task.id,))
+        await console.press("escape")
+        console.desk.say(f"refused: {EVIL}", good=False)
+        await console.settle()
+        assert "[red]b␛]0;owned␇␛[2J" in console.text()
+
+
+@pytest.mark.parametrize("keys", [(), ("d",), ("3",), ("4",), ("s",), ("X",), ("question_mark",), ("m",)])
+async def test_every_screen_lives_through_small_and_large_terminals(open_console, keys):
+    cluster = FakeCluster(many_tasks(30), [a_node()])
+    async with open_console(cluster, size=(80, 24)) as console:
+        await console.press("j", *keys)
+        for size in ((40, 10), (20, 4), (200, 60), (60, 15)):
+            await console.pilot.resize_terminal(*size)
+            await console.settle()
+            assert len(console.lines()) == size[1]

@@ -1,0 +1,186 @@
+"""The store: snapshots, events in any order, and nothing that is told twice counts twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from lcq.models import NodeStatus, TaskPriority, TaskStatus
+from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task, now_ms
+from tui.store import Store
+
+
+async def a_store(cluster: FakeCluster) -> Store:
+    store = Store()
+    store.load(await cluster.snapshot())
+    store.tasks.take()
+    return store
+
+
+def counts_hold(store: Store) -> bool:
+    found = Counter(row.status for row in store.tasks.rows.values())
+    return store.counts == {status: found[status] for status in TaskStatus}
+
+
+async def test_an_event_moves_a_task_on_and_the_counts_with_it():
+    task = a_task()
+    cluster = FakeCluster([task])
+    store = await a_store(cluster)
+    cluster.change(task.id, "claim_tasks", status=TaskStatus.PROCESSING, node="gpu-1", attempt=1)
+    store.apply(cluster.log)
+    row = store.tasks.rows[task.id]
+    assert (row.status, row.node, row.attempt, row.revision) == (TaskStatus.PROCESSING, "gpu-1", 1, 2)
+    assert row.started_ms == cluster.log[0].at_ms
+    assert counts_hold(store)
+
+
+async def test_news_told_twice_or_late_changes_nothing():
+    task = a_task()
+    cluster = FakeCluster([task])
+    store = await a_store(cluster)
+    cluster.change(task.id, "claim_tasks", status=TaskStatus.PROCESSING, node="gpu-1", attempt=1)
+    cluster.change(task.id, "finish_task", status=TaskStatus.COMPLETED)
+    claim, finish = cluster.log
+    store.apply([finish])
+    version = store.tasks.rows[task.id].version
+    store.apply([claim, finish, claim])
+    assert store.tasks.rows[task.id].status is TaskStatus.COMPLETED
+    assert store.tasks.rows[task.id].version == version
+    assert counts_hold(store)
+
+
+async def test_a_submitted_task_is_there_before_its_record_is_read():
+    cluster = FakeCluster()
+    store = await a_store(cluster)
+    record = cluster.add(a_task("/photos/new.jpg", task_job="spring"))
+    store.apply(cluster.log)
+    row = store.tasks.rows[record.id]
+    assert (row.image, row.job, row.model, row.partial) == ("/photos/new.jpg", "spring", "cv2-telea", True)
+    store.put_tasks([record])
+    assert store.tasks.rows[record.id].partial is False
+    assert store.tasks.rows[record.id].max_attempts == 4
+
+
+async def test_a_record_older_than_an_event_is_not_taken():
+    task = a_task()
+    cluster = FakeCluster([task])
+    store = await a_store(cluster)
+    cluster.change(task.id, "cancel_task", status=TaskStatus.CANCELLED)
+    store.apply(cluster.log)
+    store.put_tasks([task])
+    assert store.tasks.rows[task.id].status is TaskStatus.CANCELLED
+
+
+async def test_a_forgotten_task_is_gone_and_a_late_record_does_not_bring_it_back():
+    task = a_task()
+    cluster = FakeCluster([task])
+    store = await a_store(cluster)
+    cluster.forget(task.id)
+    store.apply(cluster.log)
+    store.put_tasks([task])
+    assert task.id not in store.tasks.rows
+    assert store.tasks.take().gone == {task.id}
+    assert counts_hold(store)
+
+
+async def test_an_event_of_an_unknown_task_asks_for_its_record():
+    task = a_task()
+    cluster = FakeCluster([task])
+    store = Store()
+    cluster.change(task.id, "claim_tasks", status=TaskStatus.PROCESSING)
+    store.apply(cluster.log)
+    assert store.take_wanted(10) == [task.id]
+    assert store.take_wanted(10) == []
+
+
+async def test_a_failure_is_told_until_an_operator_retries():
+    task = a_task(status=TaskStatus.PROCESSING)
+    cluster = FakeCluster([task])
+    store = await a_store(cluster)
+    cluster.change(
+        task.id, "fail_task", status=TaskStatus.FAILED, extra={"class": "crash", "code": "runner_died", "message": "9"}
+    )
+    store.apply(cluster.log)
+    assert store.tasks.rows[task.id].error == "runner_died: 9"
+    cluster.change(task.id, "retry_task", status=TaskStatus.QUEUED)
+    store.apply(cluster.log)
+    assert store.tasks.rows[task.id].error == ""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"id": "x", "rev": "many", "status": "queued"}, {"rev": "1"}, {"id": "x", "rev": "1", "status": "asleep",
+      "submitted_ms": "1"}, {}],
+)  # fmt: skip
+async def test_an_event_that_makes_no_sense_is_counted_and_left(fields):
+    cluster = FakeCluster([a_task()])
+    store = await a_store(cluster)
+    cluster.emit("submit_task", **fields)
+    store.apply(cluster.log)
+    assert len(store.tasks.rows) == 1
+    assert counts_hold(store)
+
+
+async def test_every_text_is_cleaned_at_the_door():
+    evil = "a\x1b]52;c;eA==\x07\u202e[/red]\x9b2J\u200b"
+    record = a_task(evil, task_user_id=evil, task_job=evil, why=evil, stage=evil, node="n", failure=a_failure(evil))
+    node = a_node(why=evil, telemetry={evil: evil})
+    cluster = FakeCluster([record], [node])
+    cluster.paused["cpu-light"] = evil
+    store = await a_store(cluster)
+    cluster.change(record.id, "fail_task", why=evil, extra={"code": "c", "message": evil})
+    store.apply(cluster.log)
+    seen = "\n".join(
+        str(getattr(row, slot))
+        for shelf in (store.tasks, store.nodes, store.queues)
+        for row in shelf.rows.values()
+        for slot in type(row).__slots__
+        if slot != "_haystack"
+    )
+    assert "[/red]" in seen
+    assert not set(seen) & set("\x1b\x07\x9b\u202e\u200b")
+
+
+async def test_a_poll_that_finds_no_difference_changes_no_version():
+    cluster = FakeCluster([a_task()], [a_node()])
+    store = await a_store(cluster)
+    store.nodes.take()
+    store.put_nodes(cluster.node_records.values())
+    store.put_tasks(cluster.records.values())
+    assert not store.nodes.take()
+    assert not store.tasks.take()
+
+
+async def test_a_node_event_shows_at_once_and_asks_for_a_poll():
+    cluster = FakeCluster([], [a_node("gpu-1")])
+    store = await a_store(cluster)
+    await cluster.drain("gpu-1", reason="driver")
+    store.apply(cluster.log)
+    assert store.nodes.rows["gpu-1"].status is NodeStatus.DRAINING
+    assert store.nodes.rows["gpu-1"].why == "driver"
+    assert store.polling_due
+
+
+async def test_a_node_that_is_no_longer_reported_is_gone():
+    cluster = FakeCluster([], [a_node("gpu-1"), a_node("gpu-2")])
+    store = await a_store(cluster)
+    del cluster.node_records["gpu-1"]
+    store.put_nodes(await cluster.nodes())
+    assert list(store.nodes.rows) == ["gpu-2"]
+
+
+async def test_a_snapshot_that_was_cut_says_how_much_is_missing():
+    cluster = FakeCluster([a_task()], total=312_000)
+    store = await a_store(cluster)
+    assert store.beyond == 311_999
+
+
+async def test_changing_priority_keeps_the_rest():
+    task = a_task(submitted_ms=now_ms() - 5000)
+    cluster = FakeCluster([task])
+    store = await a_store(cluster)
+    cluster.change(task.id, "prioritise_task", priority=TaskPriority.URGENT)
+    store.apply(cluster.log)
+    row = store.tasks.rows[task.id]
+    assert (row.priority, row.submitted_ms, row.image) == (TaskPriority.URGENT, task.submitted_ms, "/photos/cover.jpg")

@@ -1,0 +1,106 @@
+"""The program lcq-agent: its options, its signals, its exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lcq import __version__
+from lcq.config import DistributedConfig, LogLevel, load
+from lcq.errors import InvalidConfig, LcqError
+from lcq.log import setup_logging
+from worker.agent import Agent
+
+_REFUSED = 2
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"lcq-agent {__version__}")  # noqa: T201 - the answer
+        raise typer.Exit
+
+
+@app.command(
+    name="lcq-agent",
+    epilog="Example: [bold]lcq-agent --scheduler studio-1:5571 --slots 4[/bold]. SIGTERM or ctrl-c drains: what runs "
+    "may finish for agent.drain_s seconds, the rest is handed back; a second one hands back at once. "
+    "Exit codes: 0 left in order, 2 refused.",
+)
+def agent(
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="The scheduler; default: the one of this user or host.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="This node's name; default: the host's.")] = None,
+    slots: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=1024, help="Tasks at a time; default: half the cores.")
+    ] = None,
+    models: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="Offer only these models (again, or with commas); default: all."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings; default: lcq.yaml here.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where its files are kept.")] = None,
+    log_level: Annotated[LogLevel | None, typer.Option(help="How much to log.")] = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Clean images on this host for a cluster, until told to stop."""
+    own: dict[str, Any] = {"name": name, "slots": slots}
+    if models:
+        own["models"] = [model for some in models for model in some.replace(",", " ").split()]
+    overrides: dict[str, Any] = {"agent": {key: value for key, value in own.items() if value is not None}}
+    if data_dir is not None:
+        overrides["data_dir"] = data_dir
+    if log_level is not None:
+        overrides["log_level"] = log_level
+    try:
+        settings = load(config, overrides=overrides)
+        setup_logging(settings.log_level)
+        run_agent(settings, scheduler=scheduler)
+    except LcqError as error:
+        print(f"lcq-agent: {error}", file=sys.stderr)  # noqa: T201 - the log may not stand yet
+        raise typer.Exit(_REFUSED) from error
+
+
+def run_agent(config: DistributedConfig, *, scheduler: str | None = None) -> None:
+    """Run an agent until SIGTERM or SIGINT; returns when it has left.
+
+    Raises:
+        LcqError: it cannot start, or another agent has taken its name.
+    """
+    if not config.enabled:
+        raise InvalidConfig(
+            "enabled is false: this host takes no part in a cluster", hint="set enabled: true, or LCQ_ENABLED=1"
+        )
+    asyncio.run(_until_signalled(config, scheduler))
+
+
+async def _until_signalled(config: DistributedConfig, scheduler: str | None) -> None:
+    async with Agent(config, scheduler=scheduler) as agent:
+        told = asyncio.Event()
+
+        def stop() -> None:
+            agent.request_stop(at_once=told.is_set())
+            told.set()
+
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, stop)
+        await agent.run()
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit code."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
