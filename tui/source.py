@@ -7,6 +7,7 @@ screen can never look live when it is not.
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 from lcq.errors import LcqError
 from lcq.models import Attempt, Event, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
 from lcq.wire import Accepted, BulkAnswer, EventsAnswer
-from tui.store import SnapshotLike, Store
+from tui.store import SnapshotLike, Store, TaskRow, task_row
 from tui.text import clean
 
 STALE_AFTER_S = 1.5
@@ -29,6 +30,8 @@ SNAPSHOT_S = 60.0
 WINDOW = 200_000
 _RETRY_S = 0.5
 _POLLED_IDS = 300
+_MANY_ROWS = 20_000
+_SLICE = 1000  # records or events taken in before the screen has its turn
 _SKEW_TOLD_MS = 3_000
 
 
@@ -149,13 +152,19 @@ class Feed:
     async def _load_and_follow(self) -> None:
         snapshot = await asyncio.wait_for(self._reader.snapshot(limit=WINDOW), SNAPSHOT_S)
         self._again.clear()
-        self._store.load(snapshot)
+        rows: list[TaskRow] = []
+        for start in range(0, len(snapshot.tasks), _SLICE):
+            rows += map(task_row, snapshot.tasks[start : start + _SLICE])
+            await asyncio.sleep(0)  # a key pressed meanwhile is answered meanwhile
+        self._store.load(snapshot, rows)
+        if len(rows) >= _MANY_ROWS:
+            gc.freeze()  # a full collection looks through all of them each time: tens of ms, for nothing
         self._link.loaded = True
         self._link.answer()
         self.read_up_to = after = snapshot.last_event_id
         caught_up, polled = False, time.monotonic()
         while not self._again.is_set():
-            answer = await self._ask(self._reader.events(after, WAIT_MS, 2000))
+            answer = await self._ask(self._reader.events(after, WAIT_MS, _SLICE))
             if answer.gap:
                 return  # what was missed cannot be told event by event: start over
             if answer.events and caught_up:

@@ -230,11 +230,11 @@ class Store:
 
     # ------------------------------------------------------------ snapshots and records
 
-    def load(self, snapshot: SnapshotLike) -> None:
-        """Start over from ``snapshot``."""
+    def load(self, snapshot: SnapshotLike, rows: Iterable[TaskRow] | None = None) -> None:
+        """Start over from ``snapshot``; ``rows`` are its tasks, where the caller has made them already."""
         self._forgotten.clear()
         self._wanted.clear()
-        self.tasks.replace(task_row(record) for record in snapshot.tasks)
+        self.tasks.replace(map(task_row, snapshot.tasks) if rows is None else rows)
         self.counts = dict.fromkeys(TaskStatus, 0)
         for row in self.tasks.rows.values():
             self.counts[row.status] += 1

@@ -52,7 +52,7 @@ from worker.processes import Kill
 
 _log = logging.getLogger(__name__)
 
-_FLOOR_S = (2.0, 5.0)  # the poll under the bells, jittered
+_POLL_JITTER = (0.7, 1.5)
 _HELLO_S = 3.0  # how long one scheduler may take to answer hello before another is tried
 _AGAIN_S = (0.5, 5.0)  # first and longest pause after a refusal, such as Redis being away
 _REFUSED_S = 2.0
@@ -480,7 +480,8 @@ class Agent:
         """Wait for a reason, or for the floor under all bells where one may have been missed."""
         waiting = bool(self._outcomes) or (self._takes_work and bool(self._pool.wants()))
         try:
-            async with asyncio.timeout(random.uniform(*_FLOOR_S) if waiting else None):
+            poll_s = self._config.agent.poll_s * random.uniform(*_POLL_JITTER)
+            async with asyncio.timeout(poll_s if waiting else None):
                 await self._step_due.wait()
         except TimeoutError:
             return

@@ -341,10 +341,12 @@ class Slot:
                 case Progress(fraction=fraction, stage=stage):
                     self.progress, self.stage = fraction, stage
                     quiet = loop.time() + quiet_s
-                case Done(result=result, staged=staged, warm=self.warm):
-                    return Ended(grant, result=result, staged=staged)
-                case Failed(failure=failure, warm=self.warm):
-                    return Ended(grant, failure=failure)
+                case Done() as done:
+                    self.warm = done.warm
+                    return Ended(grant, result=done.result, staged=done.staged)
+                case Failed() as failed:
+                    self.warm = failed.warm
+                    return Ended(grant, failure=failed.failure)
                 case _Sign.STOP | _Sign.HAND_BACK as why:
                     return Ended(grant, handed_back=why is _Sign.HAND_BACK)
                 case _Sign.CLOSED:  # nothing can come any more

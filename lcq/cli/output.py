@@ -75,11 +75,12 @@ def tail(path: str) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table. ``whole``: never cut or wrapped, whatever the width."""
+    """A column of a table: ``whole`` is never made narrower, ``wrapped`` goes on below, all others are cut."""
 
     title: str
     right: bool = False
     whole: bool = False
+    wrapped: bool = False
 
 
 class Output:
@@ -117,8 +118,8 @@ class Output:
             table.add_column(column.title, justify="right" if column.right else "left", no_wrap=column.whole)
         for row in rows:
             cells = [_cell(cell) for cell in row]
-            for cell in cells:
-                cell.no_wrap, cell.overflow = True, "ellipsis"
+            for cell, column in zip(cells, columns, strict=True):
+                cell.no_wrap, cell.overflow = not column.wrapped, "fold" if column.wrapped else "ellipsis"
             table.add_row(*cells)
         if table.row_count == 0:
             self.talk(empty)

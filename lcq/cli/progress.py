@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lcq.cli.output import Output, duration, visible
+from lcq.cli.output import Output, duration
 from lcq.cli.session import OK, SOME_FAILED
 from lcq.client import AsyncClient
 from lcq.models import TaskRecord, TaskStatus
@@ -75,7 +75,8 @@ def summary(counts: Counter[TaskStatus]) -> str:
 
 def unsuccessful(record: TaskRecord) -> str:
     """One line on a task that did not complete: the image, what happened, where to read more."""
-    image = visible(record.task.image_path)
+    image = record.task.image_path
     if record.failure is None:
-        return f"{record.status} {image}: {record.why or 'no reason given'} (lcq task {record.id})"
-    return f"{record.status} {image}: {record.failure.message} [{record.failure.code}] (lcq task {record.id})"
+        return f"{record.status} {image}: {record.why or 'no reason given'} [lcq task {record.id}]"
+    what = record.failure.message.removeprefix(f"{image}: ")
+    return f"{record.status} {image}: {what} [{record.failure.code}; lcq task {record.id}]"

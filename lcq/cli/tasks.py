@@ -94,7 +94,7 @@ def _note(record: TaskRecord) -> str:
     if record.status is TaskStatus.PROCESSING:
         return f"{record.progress:.0%} {record.stage}".rstrip()
     if record.failure is not None and record.status in (TaskStatus.FAILED, TaskStatus.PENDING):
-        return record.failure.message
+        return record.failure.message.removeprefix(f"{record.task.image_path}: ")
     return record.why
 
 
@@ -131,7 +131,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
                 Column("STARTED", whole=True),
                 Column("TOOK", right=True, whole=True),
                 Column("OUTCOME", whole=True),
-                Column("FAILURE"),
+                Column("FAILURE", wrapped=True),
             ],
             (
                 (
@@ -149,7 +149,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
     if history.events:
         output.heading("Events")
         output.table(
-            [Column("TIME", whole=True), Column("MOVE", whole=True), Column("STATUS"), Column("DETAILS")],
+            [Column("TIME", whole=True), Column("MOVE", whole=True), Column("STATUS"), Column("DETAILS", wrapped=True)],
             (
                 (clock(event.at_ms), event.move, event.fields.get("status", ""), details(event.fields))
                 for event in history.events

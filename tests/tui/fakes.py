@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from lcq.errors import LcqError, StateUnavailable, TaskNotFound
-from lcq.ids import new_id
 from lcq.models import (
     DEFAULT_QUEUES,
     Attempt,
@@ -186,10 +186,9 @@ class FakeCluster:
     async def queues(self) -> tuple[QueueRecord, ...]:
         await self._answerable()
         out = []
+        tally = Counter((record.queue, record.status) for record in self.records.values())
         for config in DEFAULT_QUEUES:
-            mine = [record for record in self.records.values() if record.queue == config.name]
-            counts = {status: sum(record.status is status for record in mine) for status in TaskStatus}
-            waiting = [record.submitted_ms for record in mine if record.status is TaskStatus.QUEUED]
+            counts = {status: tally[config.name, status] for status in TaskStatus}
             serving = [
                 node.id for node in self.node_records.values()
                 if any(config.name in queues for queues in node.serves.values())
@@ -198,7 +197,7 @@ class FakeCluster:
                 QueueRecord(
                     config=config, paused=config.name in self.paused, paused_by="maria",
                     paused_reason=self.paused.get(config.name, ""), paused_ms=now_ms(), counts=counts,
-                    oldest_queued_ms=min(waiting, default=None), nodes=tuple(serving),
+                    oldest_queued_ms=now_ms() - 90_000 if counts[TaskStatus.QUEUED] else None, nodes=tuple(serving),
                 )
             )  # fmt: skip
         return tuple(out)
@@ -306,14 +305,28 @@ class FakeCluster:
 REDIS_AWAY = StateUnavailable("redis://localhost:6379/0", "Connection refused")
 
 
+RecordT = TypeVar("RecordT", Task, TaskRecord)
+
+
+def _like(model: RecordT, **changes: object) -> RecordT:
+    """A copy with ``changes``, unchecked: what model_copy does, ten times as fast."""
+    twin = object.__new__(type(model))
+    object.__setattr__(twin, "__dict__", model.__dict__ | changes)
+    object.__setattr__(twin, "__pydantic_fields_set__", model.__pydantic_fields_set__)
+    object.__setattr__(twin, "__pydantic_extra__", None)
+    object.__setattr__(twin, "__pydantic_private__", None)
+    return twin
+
+
 def many_tasks(count: int) -> list[TaskRecord]:
-    """Records that differ in what a table shows; quick to make, sharing one checked task."""
-    base, start = a_task(), now_ms() - count
-    statuses = list(TaskStatus)
-    out = []
-    for number in range(count):
-        task = base.task.model_copy(update={"id": new_id(), "image_path": f"/photos/{number:06d}.jpg"})
-        out.append(
-            base.model_copy(update={"task": task, "status": statuses[number % 6], "submitted_ms": start + number})
+    """Records that differ in what a table shows."""
+    base, start, statuses = a_task(), now_ms() - count, list(TaskStatus)
+    return [
+        _like(
+            base,
+            task=_like(base.task, id=f"{number:016d}", image_path=f"/photos/{number:06d}.jpg"),
+            status=statuses[number % 6],
+            submitted_ms=start + number,
         )
-    return out
+        for number in range(count)
+    ]

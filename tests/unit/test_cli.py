@@ -454,7 +454,7 @@ def test_waiting_tells_counts_and_each_failure_and_its_code(peer: Peer) -> None:
     bad = lcq(peer, "wait", *ids)
     assert bad.code == 1
     assert re.fullmatch(r"1 completed, 1 failed, 1 cancelled in \d+\.\d+s\n", bad.out)
-    assert f"failed a.png: no reason given (lcq task {ids[1]})" in bad.talk
+    assert f"failed a.png: no reason given [lcq task {ids[1]}]" in bad.talk
     told = lcq(peer, "wait", *ids, "--json").document
     assert {task["task"]["id"] for task in told["tasks"]} == set(ids)
 
