@@ -6,6 +6,7 @@ import asyncio
 import functools
 import getpass
 import logging
+import os
 import random
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
@@ -13,7 +14,6 @@ from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import zmq
-import zmq.asyncio
 
 from lcq.background import BackgroundLoop, Held
 from lcq.config import DistributedConfig, load
@@ -117,7 +117,7 @@ def login_name() -> str:
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container may run a uid that has no name
-        return "anonymous"
+        return f"uid-{os.getuid()}"
 
 
 def _pieces(items: Sequence[ResultT]) -> Iterator[Sequence[ResultT]]:
@@ -154,12 +154,12 @@ class AsyncClient:
         self.actor = (actor or login_name())[:128]
         self.timeout_s = timeout_s
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
-        self._context: zmq.asyncio.Context | None = None
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._mailbox: Mailbox | None = None
         self._receiver: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._context = zmq.asyncio.Context()
+        self._context = zmq.Context()
         socket = make_socket(self._context, zmq.DEALER)
         socket.ipv6 = "[" in self.endpoint
         try:

@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
 import zmq
-import zmq.asyncio
 
 from lcq import __version__
 from lcq.component import Ground, Manager, run_beside
@@ -66,7 +65,7 @@ class NodeManager(Manager):
         refuse_open_bind(ground.config)
         for kind, handler in ((Hello, self.hello), (Step, self.step), (Beat, self.beat), (Bye, self.bye)):
             ground.site.desk.serve(kind, handler)  # type: ignore[arg-type]
-        context = zmq.asyncio.Context()
+        context = zmq.Context()
         stack.callback(context.term)
         zeromq = ground.config.zeromq
         socket = make_socket(context, zmq.ROUTER)

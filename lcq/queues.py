@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 import zmq
-import zmq.asyncio
 
 from lcq.component import Ground, Manager, run_beside
 from lcq.errors import StateUnavailable
@@ -45,7 +44,7 @@ class QueueManager(Manager):
         self._ground = ground
         zeromq = ground.config.zeromq
         refuse_open_bind(ground.config)
-        context = zmq.asyncio.Context()
+        context = zmq.Context()
         stack.callback(context.term)
         for queue in ground.config.queues:
             socket = make_socket(context, zmq.PUSH, high_water=_MOST_TICKETS)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import random
-from collections import deque
 from collections.abc import AsyncIterator
 from typing import cast
 
 import zmq
-import zmq.asyncio
 
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidConfig
@@ -21,8 +18,8 @@ _BATCH = 256  # messages taken from a socket before anything else gets its turn
 
 
 def make_socket(
-    context: zmq.asyncio.Context, kind: int, *, identity: bytes = b"", high_water: int = 10_000
-) -> zmq.asyncio.Socket:
+    context: zmq.Context[zmq.Socket[bytes]], kind: int, *, identity: bytes = b"", high_water: int = 10_000
+) -> zmq.Socket[bytes]:
     """A socket of ``kind`` with LCQ's options. Bind or connect it yourself."""
     socket = context.socket(kind)
     socket.linger = 0  # nothing in a socket is the only copy of anything
@@ -44,51 +41,69 @@ def make_socket(
 
 
 class Mailbox:
-    """One socket, owned by one coroutine: others put into the outbox, and get what arrives in batches.
+    """One socket, owned by one coroutine: others send through it, and get what arrives in batches.
 
     Sending never blocks and never waits; what cannot go out now (no peer, a full pipe) is dropped and
-    counted in ``dropped``, because every sender asks again.
+    counted in ``dropped``, because every sender asks again. Make it inside the event loop.
+
+    ZeroMQ's file descriptor tells of a change once: whatever touches the socket may swallow that word. So every
+    touch goes through here, and looks afterwards whether something has arrived.
     """
 
-    def __init__(self, socket: zmq.asyncio.Socket) -> None:
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self._socket = socket
-        self._plain: zmq.Socket[bytes] = zmq.Socket.shadow(socket.underlying)
-        self._outbox: deque[list[bytes]] = deque()
+        self._loop = asyncio.get_running_loop()
+        self._arrived = asyncio.Event()
+        self._loop.add_reader(socket.fileno(), self._look)
         self.dropped = 0
 
-    def send(self, *frames: bytes) -> None:
-        """Hand ``frames`` to the socket's owner; they leave before this turn of the loop is over."""
-        self._outbox.append(list(frames))
-        self._flush()
+    def _look(self) -> None:
+        if not self._socket.closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            self._arrived.set()
 
-    def _flush(self) -> None:
-        while self._outbox:
-            # Not by the plain socket: a send may swallow the wake-up of what has just come in, and only the
-            # asyncio socket looks again for its waiting reader.
-            sent = cast("asyncio.Future[object]", self._socket.send_multipart(self._outbox[0], zmq.NOBLOCK))
-            if sent.exception() is not None:  # Again: no peer or a full pipe; EHOSTUNREACH: the peer has gone
-                self.dropped += 1
-            self._outbox.popleft()
+    def send(self, *frames: bytes) -> None:
+        """Hand ``frames`` to ZeroMQ, now."""
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.ZMQError:  # Again: no peer or a full pipe; EHOSTUNREACH: the peer has gone
+            self.dropped += 1
+        self._look()
+
+    def connect(self, endpoint: str) -> None:
+        """Raises:
+        zmq.ZMQError: ``endpoint`` is none.
+        """
+        self._socket.connect(endpoint)
+        self._look()
+
+    def disconnect(self, endpoint: str) -> None:
+        self._socket.disconnect(endpoint)
+        self._look()
 
     async def batches(self) -> AsyncIterator[list[list[bytes]]]:
-        """Everything that waits on the socket, again and again, until the socket is closed."""
-        while True:
+        """Everything that waits on the socket, again and again, until it is closed."""
+        while not self._socket.closed:
+            batch: list[list[bytes]] = []
             try:
-                batch = [await self._socket.recv_multipart()]
-            except (zmq.ZMQError, asyncio.CancelledError) as end:
-                if isinstance(end, asyncio.CancelledError):
-                    raise
-                return
-            with contextlib.suppress(zmq.Again):
                 while len(batch) < _BATCH:
-                    batch.append(self._plain.recv_multipart(zmq.NOBLOCK))
-            yield batch
+                    batch.append(self._socket.recv_multipart(zmq.NOBLOCK))
+            except zmq.Again:
+                self._arrived.clear()
+                self._look()  # the attempts to receive are touches too
+            if batch:
+                yield batch
+                await asyncio.sleep(0)  # a flood must not keep everybody else from their turn
+            else:
+                await self._arrived.wait()
 
     def close(self) -> None:
-        self._socket.close(linger=0)
+        if not self._socket.closed:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close(linger=0)
+            self._arrived.set()
 
 
-def bind_socket(socket: zmq.asyncio.Socket, address: str, port: int, what: str, key: str) -> int:
+def bind_socket(socket: zmq.Socket[bytes], address: str, port: int, what: str, key: str) -> int:
     """Bind to ``address``:``port`` (0: any free one). Answers the port.
 
     Raises:

@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from typing import Any, cast
 
 import zmq
-import zmq.asyncio
 
 from lcq.client import AsyncClient
 from lcq.config import DistributedConfig
 from lcq.errors import LcqError
 from lcq.models import Event, Task, TaskRecord, TaskStatus, TaskType
-from lcq.sockets import make_socket
+from lcq.sockets import Mailbox, make_socket
 from lcq.wire import EventsAnswer, GetTasksAnswer, InfoAnswer, Message, Request, pack_answer, pack_error, unpack_request
 from tests.conftest import wait_until
 
@@ -33,31 +32,32 @@ class Peer:
         self.heard: list[Any] = []  # Requests, of every kind
         self.senders: list[bytes] = []
         self.endpoint = ""
-        self._socket: zmq.asyncio.Socket | None = None
+        self._mailbox: Mailbox | None = None
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Peer]:
-        context = zmq.asyncio.Context()
-        self._socket = socket = make_socket(context, zmq.ROUTER)
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        socket = make_socket(context, zmq.ROUTER)
         socket.bind(self.endpoint or "tcp://127.0.0.1:*")
         self.endpoint = cast(bytes, socket.last_endpoint).decode()
+        self._mailbox = Mailbox(socket)
         try:
             async with asyncio.TaskGroup() as group:
-                serving = group.create_task(self._serve(socket))
+                serving = group.create_task(self._serve(self._mailbox))
                 yield self
                 serving.cancel()
         finally:
-            socket.close()
+            self._mailbox.close()
             context.term()
 
-    async def _serve(self, socket: zmq.asyncio.Socket) -> None:
+    async def _serve(self, mailbox: Mailbox) -> None:
         async with asyncio.TaskGroup() as answering:
-            while True:
-                sender, frame = await socket.recv_multipart()
-                request = unpack_request(frame)
-                self.heard.append(request)
-                self.senders.append(sender)
-                answering.create_task(self._answer(sender, request))
+            async for batch in mailbox.batches():
+                for sender, frame in batch:
+                    request = unpack_request(frame)
+                    self.heard.append(request)
+                    self.senders.append(sender)
+                    answering.create_task(self._answer(sender, request))
 
     async def _answer(self, sender: bytes, request: Request[Any]) -> None:
         answer = self.handlers[request.CMD](request)
@@ -69,8 +69,8 @@ class Peer:
             await self.send(sender, pack_answer(request.id, answer))
 
     async def send(self, sender: bytes, frame: bytes) -> None:
-        assert self._socket is not None
-        await self._socket.send_multipart([sender, frame])
+        assert self._mailbox is not None
+        self._mailbox.send(sender, frame)
 
     def heard_of(self, command: str) -> list[Any]:
         return [request for request in self.heard if command == request.CMD]

@@ -39,6 +39,8 @@ from tui.text import counted
 from tui.themes import FALLBACK, THEMES
 from tui.widgets.table import LineTable
 
+FAREWELL = "The cluster goes on working without the console."
+
 FLUSH_S = 0.125
 """How often news reach the screen at most."""
 _IDLE_FLUSHES = 4  # without news only every so many: clocks and ages go on
@@ -58,7 +60,7 @@ class ConsoleApp(App[int]):
         desk: Desk,
         *,
         user: str = "anonymous",
-        farewell: str = "The cluster goes on working without the console.",
+        farewell: str = FAREWELL,
         crash_log: Path | None = None,
     ) -> None:
         super().__init__()
@@ -321,7 +323,7 @@ async def run_console_async(
     config: DistributedConfig,
     *,
     user: str | None = None,
-    farewell: str = "The cluster goes on working without the console.",
+    farewell: str = FAREWELL,
     stop: asyncio.Event | None = None,
 ) -> int:
     """Run the console on this event loop until the operator leaves it, or ``stop`` is set; its exit code.
@@ -355,10 +357,10 @@ async def _exit_when(stop: asyncio.Event, app: ConsoleApp) -> None:
     app.exit(0)
 
 
-def run_console(
-    config: DistributedConfig, *, farewell: str = "The cluster goes on working without the console."
-) -> int:
+def run_console(config: DistributedConfig, *, farewell: str = FAREWELL) -> int:
     """The program ``lcq console``: runs until the operator leaves; its exit code.
+
+    ``farewell`` is what the operator is told when asked whether to leave.
 
     Raises:
         InvalidInput: there is no terminal to run in.

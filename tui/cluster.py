@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from lcq.client import AsyncClient, find_scheduler
 from lcq.config import DistributedConfig
 from lcq.embedded import read_cluster_file
-from lcq.errors import StateUnavailable
+from lcq.errors import LcqError, StateUnavailable
 from lcq.models import Attempt, Event, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
 from lcq.state.reader import Snapshot, StateReader
 from lcq.wire import Accepted, BulkAnswer, EventsAnswer
@@ -17,17 +18,29 @@ from lcq.wire import Accepted, BulkAnswer, EventsAnswer
 _ACT_S = 4.0  # an operator wants to hear soon that nobody answers
 
 
+class NoClusterHere(StateUnavailable):
+    """Redis is to be private, and nothing runs on this user's data folder."""
+
+    def __init__(self, data_path: Path) -> None:
+        self.url = ""
+        LcqError.__init__(
+            self,
+            f"no cluster is running on {data_path}",
+            hint="start one with 'lcq up', or set redis.url and scheduler_host to look at another",
+        )
+
+
 def redis_url(config: DistributedConfig) -> str:
     """Where Redis is: as configured, or where this user's private one runs now.
 
     Raises:
-        StateUnavailable: it is to be private, and none is running.
+        NoClusterHere: it is to be private, and none is running.
     """
     if not config.redis.is_private:
         return config.redis.address
     cluster = read_cluster_file(config.data_path)
     if cluster is None:
-        raise StateUnavailable(f"{config.data_path} (private)", "no cluster is running there")
+        raise NoClusterHere(config.data_path)
     return cluster.redis_url
 
 
@@ -74,7 +87,7 @@ class Cluster:
     @property
     def _open_reader(self) -> StateReader:
         if self._reader is None:
-            raise StateUnavailable(f"{self._config.data_path}", "nothing has been read from it yet")
+            raise NoClusterHere(self._config.data_path)
         return self._reader
 
     async def _commander(self) -> AsyncClient:

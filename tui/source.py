@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from lcq.wire import Accepted, BulkAnswer, EventsAnswer
 from tui.store import SnapshotLike, Store, TaskRow, task_row
 from tui.text import clean
 
-STALE_AFTER_S = 1.5
+STALE_AFTER_S = 1.2
 """An answer comes at least every WAIT_MS; silence for so long is told to the operator."""
 WAIT_MS = 500
 POLL_S = 1.0
@@ -113,13 +114,16 @@ class Link:
 _TROUBLES = (LcqError, OSError, TimeoutError, ValidationError)
 
 
+_SECRET = re.compile(r"://[^\s/@]*@")  # a Redis URL bears its password, and screens are looked at by many
+
+
 def trouble_of(error: BaseException) -> str:
-    """One line on what went wrong."""
+    """One line on what went wrong, without the password of any URL in it."""
     if isinstance(error, TimeoutError) and not str(error):
         return "the cluster does not answer"
     if isinstance(error, ValidationError):
         return f"the cluster's answer is not one this console knows: {error.title}"
-    return str(error) or type(error).__name__
+    return _SECRET.sub("://***@", str(error)) or type(error).__name__
 
 
 _T = TypeVar("_T")

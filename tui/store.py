@@ -393,6 +393,17 @@ def task_row(record: TaskRecord) -> TaskRow:
     )
 
 
+def _told(name: str, value: float | str) -> tuple[str, str]:
+    """One thing a node tells, in a person's units: the unit is the end of its name."""
+    label = clean(name)
+    if isinstance(value, str):
+        return label.replace("_", " "), clean(value)
+    for ending, shown in (("_percent", f"{value:.0f}%"), ("_mib", f"{value / 1024:.1f} GiB")):
+        if label.endswith(ending):
+            return label.removesuffix(ending).replace("_", " "), shown
+    return label.replace("_", " "), f"{value:.4g}"
+
+
 def node_row(record: NodeRecord) -> NodeRow:
     """A node's record as its row."""
     capability = record.capability
@@ -413,10 +424,7 @@ def node_row(record: NodeRecord) -> NodeRow:
         seen_ms=record.seen_ms,
         registered_ms=record.registered_ms,
         software=clean(capability.version),
-        load=tuple(
-            (clean(name), f"{value:.4g}" if isinstance(value, float) else clean(str(value)))
-            for name, value in sorted(record.telemetry.items())
-        ),
+        load=tuple(_told(name, value) for name, value in sorted(record.telemetry.items())),
         why=clean(record.why),
     )
 

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Self
 
 import psutil
-import zmq.asyncio
+import zmq
 
 from lcq.client import find_scheduler
 from lcq.config import DistributedConfig
@@ -120,7 +120,7 @@ class Agent:
             if recalled:
                 _log.info("agent %s: %d outcomes of an earlier run wait to be reported", self.node_id, recalled)
             self._lifeline = Lifeline(self.node_id, self.boot_id)
-            context = zmq.asyncio.Context()
+            context = zmq.Context()
             stack.callback(context.term)
             identity = f"{self.node_id}/{self.boot_id}".encode()
             self._line = await stack.enter_async_context(

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Self
 
 import zmq
-import zmq.asyncio
 
 from lcq.sockets import Mailbox, make_socket
 
@@ -19,7 +18,7 @@ _TICKETS = 4  # a ticket is a bell: a second one in the same moment says nothing
 class Bells:
     """Calls ``on_ring`` whenever a queue that is listened to has a task. ``async with``, and run ``listen()``."""
 
-    def __init__(self, context: zmq.asyncio.Context, *, on_ring: Callable[[], None]) -> None:
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], *, on_ring: Callable[[], None]) -> None:
         self._context = context
         self._on_ring = on_ring
         self._rings: Mapping[str, str] = {}
@@ -28,8 +27,7 @@ class Bells:
         self._leaving: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Self:
-        self._socket = make_socket(self._context, zmq.PULL, high_water=_TICKETS)
-        self._mailbox = Mailbox(self._socket)
+        self._mailbox = Mailbox(make_socket(self._context, zmq.PULL, high_water=_TICKETS))
         return self
 
     async def __aexit__(
@@ -50,7 +48,7 @@ class Bells:
         self._queues = frozenset(queues)
         wanted = self._wanted()
         for endpoint in wanted - self._connected:
-            self._socket.connect(endpoint)
+            self._mailbox.connect(endpoint)
             self._connected.add(endpoint)
         if self._connected <= wanted:
             if self._leaving is not None:
@@ -65,7 +63,7 @@ class Bells:
     def _leave(self) -> None:
         self._leaving = None
         for endpoint in self._connected - self._wanted():
-            self._socket.disconnect(endpoint)
+            self._mailbox.disconnect(endpoint)
             self._connected.discard(endpoint)
 
     async def listen(self) -> None:

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import Any, Self, cast
 
 import zmq
-import zmq.asyncio
 
 from lcq.errors import InvalidConfig, ProtocolError, SchedulerUnreachable
 from lcq.sockets import Mailbox, make_socket
@@ -29,7 +28,7 @@ class ControlLine:
 
     def __init__(
         self,
-        context: zmq.asyncio.Context,
+        context: zmq.Context[zmq.Socket[bytes]],
         identity: bytes,
         *,
         on_order: Callable[[Order], None],
@@ -61,11 +60,11 @@ class ControlLine:
         if endpoint == self.endpoint:
             return
         if self.endpoint:
-            self._socket.disconnect(self.endpoint)
+            self._mailbox.disconnect(self.endpoint)
             self.endpoint = ""
         self._socket.ipv6 = "[" in endpoint
         try:
-            self._socket.connect(endpoint)
+            self._mailbox.connect(endpoint)
         except zmq.ZMQError as error:
             raise InvalidConfig(
                 f"cannot connect to {endpoint}: {error.strerror}", hint="check --scheduler and scheduler_host"

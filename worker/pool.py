@@ -189,7 +189,9 @@ class Slot:
             began = loop.time()
             try:
                 await self._one_runner(group)
-            except (OSError, RunnerDied) as end:
+            except OSError as error:
+                await self._back_off(RunnerDied(f"cannot be started: {error}"))
+            except RunnerDied as end:
                 if loop.time() - began >= _SETTLED_S:
                     self._failed_starts = 0
                 await self._back_off(end)
@@ -198,13 +200,15 @@ class Slot:
         """One runner from its start to its end. Returns when another one is to take its place.
 
         Raises:
-            OSError, RunnerDied: it did not start, or did not stay.
+            OSError: it cannot be started.
+            RunnerDied: it did not get ready, or did not stay.
         """
         self._inbox = asyncio.Queue()
         runner = await self._spawn()
         self.pid = runner.process.pid
-        watch = group.create_task(self._watch(runner), name=f"watch of runner {self.plan.name}")
+        watch: asyncio.Task[None] | None = None
         try:
+            watch = group.create_task(self._watch(runner), name=f"watch of runner {self.plan.name}")
             await self._until_ready(runner)
             usable = True
             while usable:
@@ -219,13 +223,21 @@ class Slot:
         finally:
             self.pid, self.warm = None, ()
             await self._end(runner, politely=self.grant is None)  # at once where it has ended already
-            watch.cancel()
+            if watch is not None:
+                watch.cancel()
             runner.line.close()
 
     async def _spawn(self) -> _Runner:
+        inbox = self._inbox
         ours, its = socket.socketpair()
         with its:
-            ours.setblocking(False)
+            try:
+                ours.setblocking(False)
+                _, line = await asyncio.get_running_loop().create_connection(lambda: _Line(inbox), sock=ours)
+            except BaseException:
+                ours.close()
+                raise
+            # Nothing is awaited from here on: a process that has begun is always seen to its end.
             try:
                 process = ProcessGroup.start(
                     [*self._settings.command, "--fd", str(its.fileno()), "--parent", str(os.getpid())],
@@ -234,11 +246,9 @@ class Slot:
                     kill=self._settings.kill,
                 )
             except OSError:
-                ours.close()
+                line.close()
                 raise
         self._settings.records.add(RunnerRecord(process.pid, process.started, self._settings.boot_id))
-        inbox = self._inbox
-        _, line = await asyncio.get_running_loop().create_connection(lambda: _Line(inbox), sock=ours)
         return _Runner(process, line, inbox)
 
     async def _watch(self, runner: _Runner) -> None:
@@ -279,7 +289,7 @@ class Slot:
         except TimeoutError:
             return RunnerDied("closed its line")
 
-    async def _back_off(self, end: Exception) -> None:
+    async def _back_off(self, end: RunnerDied) -> None:
         self._failed_starts += 1
         longest = _AGAIN_S[1]
         pause_s = min(longest, _AGAIN_S[0] * 2 ** min(self._failed_starts, 20)) * random.uniform(0.75, 1.25)
@@ -289,8 +299,7 @@ class Slot:
         else:
             if self._failed_starts == _BROKEN_AFTER:
                 _log.error(
-                    "slot %s is broken: its runner does not stay up, it %s (what it wrote stands above; it is tried "
-                    "again, at least every %g s)",
+                    "slot %s is broken: its runner %s (what it wrote stands above; it is tried again, at least every %g s)",
                     self.plan.name,
                     end,
                     longest,
@@ -432,7 +441,10 @@ class RunnerPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for life in self._lives:
-            life.cancel()
+            if not life.cancelling():  # a second one would break into its cleaning up
+                life.cancel()
+        if self._lives:
+            await asyncio.wait(self._lives)
         await self._group.__aexit__(kind, error, trace)
 
     def start(self, grant: Grant) -> bool:

@@ -16,10 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from lcq.cli.main import app
 from lcq.models import TaskStatus
 from tests.cluster import QUICK, Cluster, running_cluster
 from tests.conftest import wait_until_sync
+from tests.logs import logging_kept
 
 LONG_S = 90.0
 
@@ -48,20 +51,23 @@ class Shell:
             process.communicate()
 
     def run(self, *arguments: str, code: int = 0) -> tuple[str, str]:
-        """What it wrote to stdout and stderr; its exit code must be ``code``."""
-        with self.start(*arguments) as process:
-            out, talk = process.communicate(timeout=LONG_S)
-        assert process.returncode == code, (arguments, out, talk, self.cluster.logs())
-        assert "Traceback" not in talk
-        return out, talk
+        """What it wrote to stdout and stderr, run in this process; its exit code must be ``code``."""
+        address = f"127.0.0.1:{self.cluster.control_port}"
+        done = CliRunner().invoke(
+            app, ["--scheduler", address, *arguments], env={"COLUMNS": None}, catch_exceptions=False
+        )
+        assert done.exit_code == code, (arguments, done.output, self.cluster.logs())
+        assert "Traceback" not in done.stderr
+        return done.stdout, done.stderr
 
     def json(self, *arguments: str, code: int = 0) -> Any:
         return json.loads(self.run("--json", *arguments, code=code)[0])
 
 
 @pytest.fixture
-def shell(redis_url: str, tmp_path: Path) -> Iterator[Shell]:
-    with running_cluster(redis_url, tmp_path / "c") as cluster:
+def shell(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    monkeypatch.chdir(tmp_path)
+    with logging_kept(), running_cluster(redis_url, tmp_path / "c") as cluster:
         cluster.start_scheduler()
         yield Shell(cluster, tmp_path)
 

@@ -42,9 +42,7 @@ def submit(client: Client, count: int, **config: object) -> list[str]:
 def some_running(client: Client, *, node: str = "", at_least: int = 1) -> list[TaskRecord]:
     return wait_until_sync(
         lambda: (
-            records
-            if len(records := list(client.tasks(status=TaskStatus.PROCESSING, node=node))) >= at_least
-            else []
+            records if len(records := list(client.tasks(status=TaskStatus.PROCESSING, node=node))) >= at_least else []
         ),
         what=f"{at_least} tasks running",
     )

@@ -12,7 +12,7 @@ from lcq import Client, NodeManager, QueueManager, Task, TaskManager, TaskType
 from lcq.config import DistributedConfig
 from lcq.errors import UnsafeState
 
-EXAMPLE = '''\
+EXAMPLE = """\
 from lcq import (
     Task, TaskType, TaskManager,
     QueueManager, NodeManager,
@@ -32,7 +32,7 @@ node_manager = NodeManager()
 task_manager.start()
 queue_manager.start()
 node_manager.start()
-'''
+"""
 
 
 @pytest.fixture
@@ -93,7 +93,9 @@ def test_a_configured_redis_that_may_lose_data_is_refused_with_the_remedy(
     with redis.Redis.from_url(redis_url) as admin:
         admin.config_set("maxmemory-policy", "allkeys-lru")
         try:
-            with pytest.raises(UnsafeState, match="maxmemory-policy is allkeys-lru.*config set maxmemory-policy noeviction"):
+            with pytest.raises(
+                UnsafeState, match="maxmemory-policy is allkeys-lru.*config set maxmemory-policy noeviction"
+            ):
                 TaskManager().start()
         finally:
             admin.config_set("maxmemory-policy", "noeviction")

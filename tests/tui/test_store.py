@@ -6,9 +6,11 @@ from collections import Counter
 
 import pytest
 
+from lcq.errors import StateUnavailable
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task, now_ms
-from tui.store import Store
+from tui.source import trouble_of
+from tui.store import Store, node_row
 
 
 async def a_store(cluster: FakeCluster) -> Store:
@@ -184,3 +186,16 @@ async def test_changing_priority_keeps_the_rest():
     store.apply(cluster.log)
     row = store.tasks.rows[task.id]
     assert (row.priority, row.submitted_ms, row.image) == (TaskPriority.URGENT, task.submitted_ms, "/photos/cover.jpg")
+
+
+def test_what_a_node_tells_is_shown_in_a_persons_units():
+    row = node_row(
+        a_node(telemetry={"cpu_percent": 71.2, "memory_available_mib": 2048.0, "gpu": "idle", "load_1m": 4.62})
+    )
+    assert dict(row.load) == {"cpu": "71%", "memory available": "2.0 GiB", "gpu": "idle", "load 1m": "4.62"}
+
+
+def test_trouble_is_told_without_passwords():
+    trouble = trouble_of(StateUnavailable("unix://:s3cret@/run/redis.sock?db=0", "gone"))
+    assert "s3cret" not in trouble
+    assert "unix://***@/run/redis.sock" in trouble

@@ -51,6 +51,7 @@ from lcq.wire import (
     Refusal,
     SubmitAnswer,
 )
+from tests.logs import logging_kept
 from tests.peer import Peer, Story, a_record, info
 
 PROGRAM = typer.main.get_command(app)
@@ -83,6 +84,12 @@ class Answer:
         assert re.search(error, lines[0]), lines
         assert re.search(hint, lines[1]), lines
         assert (self.code, self.out) == (code, "")
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    with logging_kept():
+        yield
 
 
 @pytest.fixture

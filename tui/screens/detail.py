@@ -31,7 +31,7 @@ from tui.text import clean, clean_block, fit, long_span, span
 from tui.widgets.frame import TONE_STYLE
 
 _AGAIN_S = 1.0  # the history is read again at most so often
-_LABEL = 12
+_LABEL = 16
 
 Piece = tuple[str, str]  # text and style
 

@@ -1,0 +1,413 @@
+"""Random moves from several nodes against a plain-Python model; after each one every key is accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+import redis
+from hypothesis import HealthCheck, seed, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from lcq.config import DistributedConfig, LeaseConfig, RetryConfig
+from lcq.errors import IdempotencyConflict, NodeNotFound, StaleBoot, TaskNotFound, TransitionRefused
+from lcq.ids import new_id
+from lcq.models import ErrorClass, TaskPriority, TaskStatus
+from lcq.state.manager import StateManager
+from tests.audit import audit, lane_of
+from tests.model import Model, ModelTask, Refused, Stale
+from tests.nodes import HEAVY, LIGHT, NS, TELEA, Node, a_failure, a_task
+
+T = TypeVar("T")
+LONG_AGO = 1
+CONFIG = DistributedConfig(
+    retries=RetryConfig(base_s=3600, max_s=3600),  # no retry is due by itself while the test runs
+    leases=LeaseConfig(beat_s=60, lease_s=3600),
+)
+
+names = st.sampled_from(["node-1", "node-2", "node-3"])
+queues = st.sampled_from([LIGHT, HEAVY])
+models = st.sampled_from([TELEA, NS])
+some_queues = st.lists(queues, min_size=1, max_size=2, unique=True).map(tuple)
+some_models = st.lists(models, min_size=1, max_size=2, unique=True).map(tuple)
+priorities = st.sampled_from(TaskPriority)
+which = st.integers(min_value=0, max_value=23)  # of those there are, counted around
+pinned_to = st.just("") | names
+
+
+class StateMachine(RuleBasedStateMachine):
+    """Two schedulers' worth of connections to one server, three nodes with many boots, a few users."""
+
+    url = ""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = Model()
+        self.nodes = {name: Node(None, name, boot=new_id()) for name in ("node-1", "node-2", "node-3")}  # type: ignore[arg-type]
+        self.earlier: list[Node] = []
+        self.grants: list[tuple[str, int, str]] = []  # every token there ever was
+        self.events = 0
+        self.eye = redis.Redis.from_url(self.url, decode_responses=True)
+        self.eye.flushall()
+        self.loop = asyncio.new_event_loop()
+        self.over = asyncio.Event()
+        ready: asyncio.Future[StateManager] = self.loop.create_future()
+        self.life = self.loop.create_task(self._live(ready))
+        self.state = self.loop.run_until_complete(ready)
+        for node in self.nodes.values():
+            node.state = self.state
+
+    async def _live(self, ready: asyncio.Future[StateManager]) -> None:
+        async with StateManager(CONFIG, url=self.url) as state:
+            ready.set_result(state)
+            await self.over.wait()
+
+    def teardown(self) -> None:
+        self.over.set()
+        self.loop.run_until_complete(self.life)
+        self.loop.close()
+        self.eye.close()
+
+    def ask(self, move: Coroutine[Any, Any, T]) -> T:
+        return self.loop.run_until_complete(move)
+
+    def both(self, move: Coroutine[Any, Any, T], expected: Any) -> T | None:
+        """Make the move in both worlds. ``expected()`` makes it in the model; both refuse, or answer."""
+        try:
+            wanted, refusal = expected(), None
+        except (Refused, Stale) as error:
+            wanted, refusal = None, error
+        try:
+            answer = self.ask(move)
+        except (TransitionRefused, StaleBoot) as error:
+            assert isinstance(refusal, Stale if isinstance(error, StaleBoot) else Refused), f"the state says: {error}"
+            return None
+        assert refusal is None, f"{move.__qualname__} should have been refused, and answered {answer!r}"
+        if wanted is not None:
+            assert answer == wanted
+        return answer
+
+    def pick(self, number: int, *statuses: TaskStatus) -> ModelTask:
+        found = self.model.of(*(statuses or TaskStatus))
+        return found[number % len(found)]
+
+    def token(self, number: int) -> tuple[ModelTask | None, str, int, Node]:
+        task_id, attempt, node = self.grants[-1 - number % len(self.grants)]
+        return self.model.tasks.get(task_id), task_id, attempt, self.nodes[node]
+
+    def into_the_past(self, name: str, *members: str) -> None:
+        self.eye.zadd(f"{{lcq}}:{name}", dict.fromkeys(members, LONG_AGO), xx=True)
+
+    has_tasks = precondition(lambda self: self.model.tasks)
+    has_grants = precondition(lambda self: self.grants)
+    has_nodes = precondition(lambda self: self.model.nodes)
+
+    # ------------------------------------------------------------ tasks
+
+    @initialize(queues=some_queues, models=some_models)
+    def a_first_node(self, queues: tuple[str, ...], models: tuple[str, ...]) -> None:
+        self.hello("node-1", queues, models, reborn=False)
+
+    @rule(
+        model=models, queue=queues, user=st.sampled_from("ab"), priority=priorities, pinned=pinned_to,
+        job=st.sampled_from([None, "wedding", "attic"]), max_retries=st.integers(0, 3),
+        cost=st.sampled_from([0.5, 1.0, 3.0]), later=st.booleans(), count=st.sampled_from([1, 1, 4]),
+    )  # fmt: skip
+    def submit(self, model: str, queue: str, user: str, priority: TaskPriority, pinned: str, job: str | None,
+               max_retries: int, cost: float, later: bool, count: int) -> None:  # fmt: skip
+        for _ in range(count):
+            task = a_task(model, user_id=user, priority=priority, job=job, max_retries=max_retries)
+            key = f"key of {task.id}"
+            due_ms = 2**42 if later else 0
+            told = self.ask(self.state.submit_task(task, queue=queue, node=pinned, cost_s=cost, key=key, due_ms=due_ms))
+            self.model.submit(task, queue, pinned, cost, key, later=later)
+            assert (told.id, told.queue, told.duplicate) == (task.id, queue, False)
+
+    @has_tasks
+    @rule(which=which, queue=queues, renamed=st.booleans(), other=st.booleans())
+    def submit_again(self, which: int, queue: str, renamed: bool, other: bool) -> None:
+        t = self.pick(which)
+        changes: dict[str, object] = {"id": new_id()} if renamed else {}
+        if other:
+            changes["timeout_s"] = 7.0
+        again = self.state.submit_task(t.task.model_copy(update=changes), queue=queue, key=t.key)
+        try:
+            told = self.ask(again)
+        except IdempotencyConflict as conflict:
+            assert (other, conflict.task_id) == (True, t.id)
+        else:
+            assert (other, told.id, told.duplicate, told.status, told.queue) == (False, t.id, True, t.status, t.queue)
+
+    @precondition(lambda self: self.model.of(TaskStatus.PENDING))
+    @rule(chosen=st.sets(which, min_size=1, max_size=3))
+    def release_due(self, chosen: set[int]) -> None:
+        ids = {self.pick(number, TaskStatus.PENDING).id for number in chosen}
+        self.into_the_past("delayed", *ids)
+        self.both(self.state.release_due(), lambda: self.model.due(ids))
+
+    @has_tasks
+    @rule(which=which)
+    def cancel(self, which: int) -> None:
+        t = self.pick(which)
+
+        async def cancel() -> tuple[str, int]:
+            ended = await self.state.cancel_task(t.id, why="by ann", revision=t.rev)
+            return ended.node, ended.attempt
+
+        self.both(cancel(), lambda: self.model.cancel(t))
+
+    @has_tasks
+    @rule(which=which, queue=queues)
+    def retry(self, which: int, queue: str) -> None:
+        t = self.pick(which)
+        self.both(self.state.retry_task(t.id, queue=queue), lambda: self.model.retry(t, queue))
+
+    @has_tasks
+    @rule(which=which, queue=queues, pinned=pinned_to, forced=st.booleans())
+    def reroute(self, which: int, queue: str, pinned: str, forced: bool) -> None:
+        t = self.pick(which)
+
+        async def reroute() -> tuple[str, int]:
+            ended = await self.state.reroute_task(t.id, queue=queue, node=pinned, forced=forced)
+            return ended.node, ended.attempt
+
+        self.both(reroute(), lambda: self.model.reroute(t, queue, pinned))
+
+    @has_tasks
+    @rule(which=which, priority=priorities)
+    def prioritise(self, which: int, priority: TaskPriority) -> None:
+        t = self.pick(which)
+        move = self.state.prioritise_task(t.id, priority=priority)
+        self.both(move, lambda: self.model.prioritise(t, priority))
+
+    @has_tasks
+    @rule(which=which, behind=st.integers(1, 3), move=st.sampled_from(["cancel_task", "retry_task", "prioritise_task"]))
+    def act_on_what_was_seen_too_long_ago(self, which: int, behind: int, move: str) -> None:
+        t = self.pick(which)
+        more: dict[str, dict[str, object]] = {
+            "cancel_task": {}, "retry_task": {"queue": LIGHT}, "prioritise_task": {"priority": TaskPriority.LOW}
+        }  # fmt: skip
+        try:
+            self.ask(getattr(self.state, move)(t.id, revision=t.rev - behind, **more[move]))
+        except TransitionRefused as refusal:
+            assert refusal.state == t.status
+        else:
+            raise AssertionError(f"{move} of an old revision was made")
+
+    @precondition(lambda self: self.model.of(*(status for status in TaskStatus if status.is_terminal)))
+    @rule(chosen=st.sets(which, min_size=1, max_size=2))
+    def forget_tasks(self, chosen: set[int]) -> None:
+        over = [status for status in TaskStatus if status.is_terminal]
+        ids = {self.pick(number, *over).id for number in chosen}
+        self.into_the_past("expiry", *ids)
+        self.both(self.state.forget_tasks(), lambda: self.model.forget(ids))
+
+    # ------------------------------------------------------------ attempts
+
+    @rule(name=names, want=st.integers(1, 5), warm=st.sets(models))
+    def claim(self, name: str, want: int, warm: set[str]) -> None:
+        node = self.nodes[name]
+
+        async def claim() -> list[tuple[str, int]]:
+            grants = await node.claim(want, warm=sorted(warm))
+            return [(grant.task.id, grant.attempt) for grant in grants]
+
+        granted = self.both(claim(), lambda: self.model.claim(name, node.boot, want, warm))
+        self.grants += [(task_id, attempt, name) for task_id, attempt in granted or ()]
+
+    def about_an_attempt(self, move: Coroutine[Any, Any, None], t: ModelTask | None, expected: Any) -> None:
+        if t is not None:
+            self.both(move, expected)
+            return
+        try:
+            self.ask(move)
+        except TaskNotFound:
+            return
+        raise AssertionError("a move of a forgotten task was made")
+
+    @has_grants
+    @rule(which=which, late=st.booleans())
+    def finish(self, which: int, late: bool) -> None:
+        t, task_id, attempt, node = self.token(which * (3 if late else 1))
+        self.about_an_attempt(node.finish(task_id, attempt), t, lambda: self.model.finish(t, attempt, node.id))  # type: ignore[arg-type]
+
+    @has_grants
+    @rule(which=which, error_class=st.sampled_from(ErrorClass), code=st.sampled_from(["one", "two"]))
+    def fail(self, which: int, error_class: ErrorClass, code: str) -> None:
+        t, task_id, attempt, node = self.token(which)
+        self.about_an_attempt(
+            node.fail(task_id, attempt, a_failure(error_class, code)),
+            t,
+            lambda: self.model.fail(t, attempt, node.id, error_class, code),  # type: ignore[arg-type]
+        )
+
+    @has_grants
+    @rule(which=which)
+    def release(self, which: int) -> None:
+        t, task_id, attempt, node = self.token(which)
+        self.about_an_attempt(node.release(task_id, attempt), t, lambda: self.model.release(t, attempt, node.id))  # type: ignore[arg-type]
+
+    @has_grants
+    @rule(which=which, name=names, attempt=st.integers(-1, 9), move=st.sampled_from(["finish", "fail", "release"]))
+    def speak_of_an_attempt_of_another(self, which: int, name: str, attempt: int, move: str) -> None:
+        t, task_id, _, _ = self.token(which)
+        node = self.nodes[name]
+        more = (ErrorClass.TRANSIENT, "storage_timeout") if move == "fail" else ()
+        self.about_an_attempt(
+            getattr(node, move)(task_id, attempt), t, lambda: getattr(self.model, move)(t, attempt, name, *more)
+        )
+
+    @precondition(lambda self: self.model.of(TaskStatus.PROCESSING))
+    @rule(chosen=st.sets(which, min_size=1, max_size=3))
+    def expire_leases(self, chosen: set[int]) -> None:
+        ids = {self.pick(number, TaskStatus.PROCESSING).id for number in chosen}
+        self.into_the_past("leases", *ids)
+
+        async def expire() -> set[tuple[str, str]]:
+            return {(ended.task_id, ended.node) for ended in await self.state.expire_leases()}
+
+        self.both(expire(), lambda: self.model.expire(ids))
+
+    # ------------------------------------------------------------ nodes
+
+    @rule(name=names, queues=some_queues, models=some_models, reborn=st.booleans())
+    def hello(self, name: str, queues: tuple[str, ...], models: tuple[str, ...], reborn: bool) -> None:
+        node = self.nodes[name]
+        if reborn:
+            self.earlier.append(node)
+            node = self.nodes[name] = Node(self.state, name, boot=new_id())
+        node.queues, node.models = queues, models
+        self.both(node.hello(), lambda: self.model.hello(name, node.boot, models, queues))
+
+    @precondition(lambda self: self.earlier)
+    @rule(which=which, word=st.sampled_from(["hello", "claim", "beat", "leave", "lose"]))
+    def a_boot_that_was_replaced_speaks(self, which: int, word: str) -> None:
+        node = self.earlier[-1 - which % len(self.earlier)]
+        known = self.model.nodes.get(node.id)
+        if word == "hello" and (known is None or node.boot not in known.retired):
+            return  # the node was forgotten in between, and this boot with it
+        try:
+            assert (self.ask(getattr(node, word)()), word) == (None, "lose")
+        except StaleBoot:
+            assert word != "lose"
+
+    @rule(name=names, listed=st.sets(which, max_size=4), all_held=st.booleans(), late=st.booleans())
+    def beat(self, name: str, listed: set[int], all_held: bool, late: bool) -> None:
+        node = self.nodes[name]
+        said = {self.token(number)[1:3] for number in listed if self.grants}
+        said |= {(t.id, len(t.attempts)) for t in self.model.held(name) if all_held}
+        if late:
+            self.into_the_past(f"held:{name}", *(t.id for t in self.model.held(name)) or ("nobody",))
+
+        async def beat() -> tuple[str, list[tuple[str, int]]]:
+            status, lost = await node.beat(*sorted(said))
+            return status, [(one.task_id, one.attempt) for one in lost]
+
+        self.both(beat(), lambda: self.model.beat(name, node.boot, sorted(said), late=late))
+
+    @rule(name=names)
+    def leave(self, name: str) -> None:
+        self.both(self.nodes[name].leave(), lambda: self.model.leave(name, self.nodes[name].boot))
+
+    @rule(name=names)
+    def lose(self, name: str) -> None:
+        lost = self.both(self.nodes[name].lose(), lambda: self.model.lose(name, self.nodes[name].boot))
+        known = self.model.nodes.get(name)
+        assert lost is None or (known is not None and known.status == "offline")
+
+    @rule(name=names, wake=st.booleans())
+    def drain_or_activate(self, name: str, wake: bool) -> None:
+        move = (self.state.activate_node if wake else self.state.drain_node)(name, why="by ann")
+        if name in self.model.nodes:
+            self.both(move, lambda: (self.model.activate if wake else self.model.drain)(name))
+            return
+        try:
+            self.ask(move)
+        except NodeNotFound:
+            return
+        raise AssertionError("a node that nobody knows obeyed")
+
+    @has_nodes
+    @rule()
+    def forget_nodes(self) -> None:
+        self.into_the_past("nodes", *self.model.nodes)
+        self.both(self.state.forget_nodes(silence_ms=1000), self.model.forget_nodes)
+
+    # ------------------------------------------------------------ queues
+
+    @rule(queue=queues, on=st.booleans())
+    def pause_or_resume(self, queue: str, on: bool) -> None:
+        def expected() -> None:
+            if (queue in self.model.paused) == on:
+                raise Refused
+            self.model.paused ^= {queue}
+
+        self.both((self.state.pause_queue if on else self.state.resume_queue)(queue, actor="ann"), expected)
+
+    # ------------------------------------------------------------ both worlds are the same
+
+    @invariant()
+    def every_key_is_accounted_for(self) -> None:
+        ledger = audit(self.eye)
+        assert set(ledger.tasks) == set(self.model.tasks)
+        for task_id, fields in ledger.tasks.items():
+            t = self.model.tasks[task_id]
+            told = {
+                "status": t.status, "rev": str(t.rev), "queue": t.queue, "pinned": t.pinned, "model": t.task.model,
+                "priority": t.priority, "attempt": str(len(t.attempts)), "retries": str(t.retries),
+                "deaths": str(t.deaths), "fence": str(t.fence), "node": t.node, "avoid": t.avoid,
+                "class": t.error_class, "code": t.code, "user": t.task.user_id, "job": t.task.job or "",
+            }  # fmt: skip
+            assert {name: fields.get(name, "0" if name == "fence" else "") for name in told} == told
+            assert (fields.get("score"), fields.get("tag")) == (
+                (None, None) if t.tag is None else (f"{t.score:.14g}", f"{t.tag:.14g}")
+            )
+            outcomes = [(record["node"], record["outcome"]) for record in ledger.attempts.get(task_id, ())]
+            assert outcomes == [(attempt.node, attempt.outcome) for attempt in t.attempts]
+        self._lanes_are_in_order(ledger.values)
+        told_of = {name: (n.boot, n.status, str(n.completed), str(n.failed)) for name, n in self.model.nodes.items()}
+        assert told_of == {
+            name: (n["boot"], n["status"], n.get("completed", "0"), n.get("failed", "0"))
+            for name, n in ledger.nodes.items()
+        }
+        assert {name.removeprefix("queue:") for name in ledger.values if name.startswith("queue:")} == self.model.paused
+        totals = Counter({name: int(text) for name, text in ledger.values.get("totals", {}).items()})
+        assert totals == self.model.totals
+
+    def _lanes_are_in_order(self, values: dict[str, Any]) -> None:
+        """Each lane as Redis would hand it out, against the model's order."""
+        wanted: dict[str, list[ModelTask]] = {}
+        for t in self.model.of(TaskStatus.QUEUED):
+            wanted.setdefault(f"lane:{':'.join(t.lane)}", []).append(t)
+        lanes = {name: list(members) for name, members in values.items() if name.startswith("lane:")}
+        assert lanes == {
+            name: [t.id for t in sorted(tasks, key=lambda t: (t.score, t.id))] for name, tasks in wanted.items()
+        }
+        assert lane_of  # every task's own lane was compared by the audit
+
+
+def test_random_moves_keep_every_index_counter_and_lane_true(redis_url: str) -> None:
+    class Machine(StateMachine):
+        url = redis_url
+
+    run_state_machine_as_test(
+        seed(int(os.environ["LCQ_TEST_SEED"]))(Machine),
+        settings=settings(
+            max_examples=int(os.environ.get("LCQ_TEST_EXAMPLES", "60")),
+            stateful_step_count=50,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

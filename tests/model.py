@@ -1,0 +1,381 @@
+"""What the state should be, in plain Python: the rules of docs/states.md once more, without Redis."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from lcq.models import ErrorClass, Task, TaskPriority, TaskStatus
+from lcq.state.manager import RULES
+from lcq.state.scripts import BAND_SPANS, POISON_DEATHS, WARM_SPAN_S
+
+PENDING, QUEUED, PROCESSING = TaskStatus.PENDING, TaskStatus.QUEUED, TaskStatus.PROCESSING
+COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
+LOOKED_AT = 16  # how deep a claim looks into a lane, besides what it wants
+
+
+class Refused(Exception):
+    """The model's word for a move that is not legal."""
+
+
+class Stale(Exception):
+    """The model's word for a boot that is not the node's."""
+
+
+@dataclass
+class ModelAttempt:
+    node: str
+    outcome: str = "running"
+    code: str = ""
+
+
+@dataclass
+class ModelTask:
+    task: Task
+    queue: str
+    pinned: str
+    cost: float
+    key: str
+    priority: TaskPriority
+    status: TaskStatus = QUEUED
+    rev: int = 1
+    attempts: list[ModelAttempt] = field(default_factory=list)
+    retries: int = 0
+    deaths: int = 0
+    fence: int = 0
+    node: str = ""
+    avoid: str = ""
+    error_class: str = ""
+    code: str = ""
+    tag: float | None = None
+
+    @property
+    def id(self) -> str:
+        return self.task.id
+
+    @property
+    def score(self) -> float | None:
+        return None if self.tag is None else self.tag + BAND_SPANS[self.priority]
+
+    @property
+    def lane(self) -> tuple[str, str]:
+        return (f"@{self.pinned}" if self.pinned else self.queue, self.task.model)
+
+    def attempt(self, number: int, node: str) -> ModelAttempt | None:
+        """That attempt, if there was one and it was this node's."""
+        if not 1 <= number <= len(self.attempts) or self.attempts[number - 1].node != node:
+            return None
+        return self.attempts[number - 1]
+
+    def runs(self, number: int, node: str) -> bool:
+        return self.status == PROCESSING and number == len(self.attempts) and self.node == node
+
+
+@dataclass
+class ModelNode:
+    boot: str
+    models: tuple[str, ...]
+    queues: tuple[str, ...]
+    status: str = "online"
+    drained: bool = False
+    retired: list[str] = field(default_factory=list)
+    completed: int = 0
+    failed: int = 0
+
+    def serves(self, lane: tuple[str, str]) -> bool:
+        return self.status == "online" and lane[0] in self.queues and lane[1] in self.models
+
+
+class Model:
+    """All tasks, nodes, queues and counts of one cluster."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, ModelTask] = {}
+        self.nodes: dict[str, ModelNode] = {}
+        self.paused: set[str] = set()
+        self.totals: Counter[str] = Counter()
+        self.virtual_time: dict[str, float] = {}
+        self.finishes: dict[tuple[str, TaskPriority, str], float] = {}
+
+    def of(self, *statuses: TaskStatus) -> list[ModelTask]:
+        """The tasks in these states, oldest first."""
+        return [self.tasks[task_id] for task_id in sorted(self.tasks) if self.tasks[task_id].status in statuses]
+
+    def held(self, node: str) -> list[ModelTask]:
+        return [t for t in self.of(PROCESSING) if t.node == node]
+
+    # ------------------------------------------------------------ the ground of all moves
+
+    def _to(self, t: ModelTask, status: TaskStatus, queue: str = "", pinned: str | None = None) -> None:
+        queue, left = queue or t.queue, t.queue
+        was_queued, t.status = t.status == QUEUED, status
+        if was_queued and not any(other.queue == left for other in self.of(QUEUED) if other is not t):
+            self.virtual_time.pop(left, None)
+            for book in [book for book in self.finishes if book[0] == left]:
+                del self.finishes[book]
+        t.queue, t.pinned = queue, t.pinned if pinned is None else pinned
+        t.rev += 1
+        if status == QUEUED:
+            self._rank(t)
+
+    def _rank(self, t: ModelTask) -> None:
+        now = self.virtual_time.get(t.queue, 0.0)
+        if t.tag is None:
+            book = (t.queue, t.priority, t.task.user_id)
+            t.tag = max(now, self.finishes.get(book, 0.0))
+            self.finishes[book] = t.tag + t.cost
+        else:
+            t.tag = min(t.tag, now)
+
+    def _fail(
+        self, t: ModelTask, error_class: str, code: str, *, retry: bool, death: bool, avoid: bool, wait: bool
+    ) -> None:
+        t.attempts[-1].outcome, t.attempts[-1].code = "failed", code
+        node, t.error_class, t.code = t.node, error_class, code
+        t.deaths += death
+        t.node = ""
+        if death and t.deaths >= POISON_DEATHS:
+            t.code = "poison"
+        elif retry and t.retries < t.task.max_retries:
+            t.retries += 1
+            t.avoid = node if avoid else ""
+            self.totals["retried"] += 1
+            self._to(t, PENDING if wait else QUEUED)
+            return
+        t.node = node
+        self.totals["failed"] += 1
+        if error_class != ErrorClass.BAD_INPUT and node in self.nodes:
+            self.nodes[node].failed += 1
+        self._to(t, FAILED)
+
+    def _lapse(self, t: ModelTask, code: str) -> None:
+        self.totals["expired"] += 1
+        self._fail(t, ErrorClass.CRASH, code, retry=True, death=False, avoid=True, wait=False)
+
+    def _hand_back(self, t: ModelTask) -> None:
+        t.attempts[-1].outcome = "handed_back"
+        t.node = ""
+        self._to(t, QUEUED)
+
+    def _fenced(self) -> Refused:
+        self.totals["fenced"] += 1
+        return Refused()
+
+    # ------------------------------------------------------------ tasks
+
+    def submit(self, task: Task, queue: str, pinned: str, cost: float, key: str, *, later: bool) -> None:
+        t = ModelTask(task, queue, pinned, cost, key, task.priority, PENDING if later else QUEUED)
+        self.tasks[task.id] = t
+        self.totals["submitted"] += 1
+        if not later:
+            self._rank(t)
+
+    def due(self, ids: Iterable[str]) -> int:
+        moved = sorted(ids)
+        for task_id in moved:
+            self._to(self.tasks[task_id], QUEUED)
+        return len(moved)
+
+    def cancel(self, t: ModelTask) -> tuple[str, int]:
+        if t.status.is_terminal:
+            raise Refused
+        node = t.node
+        if t.status == PROCESSING:
+            t.attempts[-1].outcome = "cancelled"
+        t.node = ""
+        self.totals["cancelled"] += 1
+        self._to(t, CANCELLED)
+        return node, len(t.attempts)
+
+    def retry(self, t: ModelTask, queue: str) -> None:
+        if not t.status.is_terminal:
+            raise Refused
+        self._anew(t)
+        t.node = t.avoid = ""
+        t.tag = None
+        self._to(t, QUEUED, queue)
+
+    def reroute(self, t: ModelTask, queue: str, pinned: str) -> tuple[str, int]:
+        if t.status == COMPLETED:
+            raise Refused
+        node = ""
+        if t.status == PROCESSING:
+            node, t.fence = t.node, len(t.attempts)
+            t.attempts[-1].outcome = "rerouted"
+        elif t.status.is_terminal:
+            self._anew(t)
+        t.node = t.avoid = ""
+        t.tag = None
+        self._to(t, QUEUED, queue, pinned)
+        return node, len(t.attempts)
+
+    def _anew(self, t: ModelTask) -> None:
+        t.fence, t.retries, t.deaths, t.error_class, t.code = len(t.attempts), 0, 0, "", ""
+
+    def prioritise(self, t: ModelTask, priority: TaskPriority) -> None:
+        if t.status.is_terminal:
+            raise Refused
+        if t.priority == priority:
+            return
+        t.priority, t.tag = priority, None
+        self._to(t, t.status)
+
+    def forget(self, ids: Iterable[str]) -> int:
+        gone = list(ids)
+        for task_id in gone:
+            del self.tasks[task_id]
+        return len(gone)
+
+    # ------------------------------------------------------------ attempts
+
+    def claim(self, node: str, boot: str, want: int, warm: Iterable[str]) -> list[tuple[str, int]]:
+        known = self.nodes.get(node)
+        if known is None or known.boot != boot:
+            raise Stale
+        if known.status != "online":
+            return []
+        granted: list[tuple[str, int]] = []
+        for owner in (f"@{node}", *known.queues):
+            found = self._candidates(node, known, owner, want)
+            while found and len(granted) < want:
+                t = found.pop(self._best(found, set(warm)))
+                t.attempts.append(ModelAttempt(node))
+                t.node, t.avoid = node, ""
+                self._to(t, PROCESSING)
+                if any(other.queue == t.queue for other in self.of(QUEUED)):
+                    self.virtual_time[t.queue] = max(self.virtual_time.get(t.queue, 0.0), t.tag or 0.0)
+                granted.append((t.id, len(t.attempts)))
+        self.totals["claimed"] += len(granted)
+        return granted
+
+    def _candidates(self, node: str, known: ModelNode, owner: str, want: int) -> list[ModelTask]:
+        found: list[ModelTask] = []
+        for model in known.models:
+            lane = [t for t in self.of(QUEUED) if t.lane == (owner, model)]
+            lane.sort(key=lambda t: (t.score, t.id))
+            elsewhere = any(other.serves((owner, model)) for name, other in self.nodes.items() if name != node)
+            found += [
+                t
+                for t in lane[: LOOKED_AT + want]
+                if t.queue not in self.paused and not (t.avoid == node and elsewhere)
+            ]
+        return sorted(found, key=lambda t: (t.score, t.id))
+
+    def _best(self, found: list[ModelTask], warm: set[str]) -> int:
+        head = found[0]
+        for place, t in enumerate(found):
+            near = (t.score or 0) - (head.score or 0) <= WARM_SPAN_S
+            if near and t.priority == head.priority and t.task.model in warm:
+                return place
+        return 0
+
+    def finish(self, t: ModelTask, number: int, node: str) -> None:
+        record = t.attempt(number, node)
+        if record and record.outcome == "completed":
+            return
+        if t.status.is_terminal or not record or number <= t.fence:
+            raise self._fenced()
+        if not t.runs(number, node):
+            self.totals["late"] += 1
+            if t.status == PROCESSING:
+                t.attempts[-1].outcome = "superseded"
+        record.outcome = "completed"
+        record.code = ""
+        t.node, t.error_class, t.code = node, "", ""
+        if node in self.nodes:
+            self.nodes[node].completed += 1
+        self.totals["completed"] += 1
+        self._to(t, COMPLETED)
+
+    def fail(self, t: ModelTask, number: int, node: str, error_class: ErrorClass, code: str) -> None:
+        if not t.runs(number, node):
+            record = t.attempt(number, node)
+            if record and record.outcome == "failed" and record.code == code:
+                return
+            raise self._fenced()
+        rule = RULES[error_class]
+        self._fail(
+            t, error_class, code, retry=rule.retry, death=rule.death, avoid=rule.avoid, wait=not rule.at_once
+        )  # fmt: skip
+
+    def release(self, t: ModelTask, number: int, node: str) -> None:
+        if not t.runs(number, node):
+            record = t.attempt(number, node)
+            if record and record.outcome == "handed_back":
+                return
+            raise self._fenced()
+        self._hand_back(t)
+
+    def expire(self, ids: Iterable[str]) -> set[tuple[str, str]]:
+        ended = {(task_id, self.tasks[task_id].node) for task_id in ids}
+        for task_id, _ in ended:
+            self._lapse(self.tasks[task_id], "lease_expired")
+        return ended
+
+    # ------------------------------------------------------------ nodes
+
+    def hello(self, node: str, boot: str, models: tuple[str, ...], queues: tuple[str, ...]) -> str:
+        known = self.nodes.get(node)
+        if known is None:
+            self.nodes[node] = ModelNode(boot, models, queues)
+            return "online"
+        if boot in known.retired:
+            raise Stale
+        if known.boot != boot:
+            for t in self.held(node):
+                self._lapse(t, "node_restarted")
+            known.retired = [known.boot, *known.retired][:8]
+        known.boot, known.models, known.queues = boot, models, queues
+        known.status = "draining" if known.drained else "online"
+        return known.status
+
+    def beat(
+        self, node: str, boot: str, listed: list[tuple[str, int]], *, late: bool
+    ) -> tuple[str, list[tuple[str, int]]]:
+        known = self._speaks(node, boot)
+        if known.status == "offline":
+            known.status = "draining" if known.drained else "online"
+        mine = [(i, n) for i, n in listed if i in self.tasks and self.tasks[i].runs(n, node)]
+        for t in self.held(node):
+            if late and t.id not in {i for i, _ in mine}:
+                self._hand_back(t)
+        return known.status, [one for one in listed if one not in mine]
+
+    def _speaks(self, node: str, boot: str) -> ModelNode:
+        known = self.nodes.get(node)
+        if known is None or known.boot != boot:
+            raise Stale
+        return known
+
+    def leave(self, node: str, boot: str) -> None:
+        known = self._speaks(node, boot)
+        for t in self.held(node):
+            self._hand_back(t)
+        known.status = "offline"
+
+    def lose(self, node: str, boot: str) -> int | None:
+        known = self.nodes.get(node)
+        if known is None or known.boot != boot or known.status == "offline":
+            return None
+        known.status = "offline"
+        held = self.held(node)
+        for t in held:
+            self._lapse(t, "node_lost")
+        return len(held)
+
+    def drain(self, node: str) -> None:
+        if self.nodes[node].status != "online":
+            raise Refused
+        self.nodes[node].status, self.nodes[node].drained = "draining", True
+
+    def activate(self, node: str) -> None:
+        if self.nodes[node].status != "draining":
+            raise Refused
+        self.nodes[node].status, self.nodes[node].drained = "online", False
+
+    def forget_nodes(self) -> int:
+        gone = [name for name, known in self.nodes.items() if known.status == "offline"]
+        for name in gone:
+            del self.nodes[name]
+        return len(gone)

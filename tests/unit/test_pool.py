@@ -1,0 +1,355 @@
+"""The runner pool, with real child processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+import worker.pool as pool_module
+from lcq.config import LimitsConfig
+from lcq.embedded_watch import started_at
+from lcq.models import ErrorClass, Task, TaskType
+from lcq.wire import Grant
+from tests.conftest import wait_until
+from worker.devices import SlotPlan
+from worker.pool import RUNNER, Ended, PoolSettings, RunnerPool, SlotState, key_of
+from worker.processes import Kill, RunnerRecords
+
+SCRIPTED = (sys.executable, "-m", "tests.scripted_runner")
+
+
+def alive(pid: int) -> bool:
+    return started_at(pid) is not None
+
+
+class Pool:
+    """A pool under test, and what it told."""
+
+    def __init__(self) -> None:
+        self.ended: list[Ended] = []
+        self.states: list[SlotState] = []
+
+    async def on_ended(self, ended: Ended) -> None:
+        self.ended.append(ended)
+
+    def grant(self, do: str, *, timeout_s: float = 600.0, **config: object) -> Grant:
+        model = str(config.pop("model", "cv2-telea"))
+        task = Task(
+            task_type=TaskType.INPAINT,
+            image_path="x.png",
+            config={"model": model, "do": do, **config},
+            timeout_s=timeout_s,
+        )
+        return Grant(task=task, attempt=1, device="cpu", lease_ms=15_000)
+
+    async def free(self) -> None:
+        await wait_until(lambda: self.pool.count(SlotState.FREE) == len(self.pool.slots), what="all slots free")
+
+    async def run(self, grant: Grant) -> Ended:
+        """Start ``grant`` once all is free, and give back how it ended."""
+        await self.free()
+        before = len(self.ended)
+        assert self.pool.start(grant)
+        await wait_until(lambda: len(self.ended) > before, what="the attempt's end")
+        return self.ended[-1]
+
+
+@asynccontextmanager
+async def a_pool(
+    tmp_path: Path,
+    *,
+    slots: int = 1,
+    command: Sequence[str] = SCRIPTED,
+    no_progress_s: float = 300.0,
+    kill: Kill = os.killpg,
+    environment: dict[str, str] | None = None,
+) -> AsyncIterator[Pool]:
+    told = Pool()
+    tmp_path.mkdir(exist_ok=True)
+    plans = [SlotPlan(f"cpu/{n}", "cpu", {**os.environ, **(environment or {})}) for n in range(slots)]
+    settings = PoolSettings(
+        boot_id="boot",
+        no_progress_s=no_progress_s,
+        limits=LimitsConfig(),
+        records=RunnerRecords(tmp_path / "runners.json"),
+        command=command,
+        kill=kill,
+    )
+    told.pool = RunnerPool(plans, settings, on_ended=told.on_ended, on_change=told.states.append)
+    async with told.pool:
+        yield told
+
+
+async def test_an_attempt_ends_with_its_result_and_its_slot_is_free_and_warm(tmp_path: Path):
+    async with a_pool(tmp_path) as told:
+        grant = told.grant("done")
+        ended = await told.run(grant)
+        assert ended.result is not None
+        assert ended.key == key_of(grant)
+        await told.free()
+        (want,) = told.pool.wants()
+        assert (want.device, want.slots, want.warm) == ("cpu", 1, ("cv2-telea",))
+        assert told.pool.running() == ()
+
+
+async def test_a_busy_slot_takes_no_second_grant(tmp_path: Path):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        assert told.pool.start(told.grant("hang"))
+        assert not told.pool.start(told.grant("done"))
+        assert told.pool.wants() == ()
+
+
+async def test_a_grant_for_a_device_that_is_not_here_is_not_started(tmp_path: Path):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        assert not told.pool.start(told.grant("done").model_copy(update={"device": "GPU-1"}))
+
+
+async def test_a_grant_goes_to_the_slot_where_its_model_is_warm(tmp_path: Path):
+    async with a_pool(tmp_path, slots=3) as told:
+        await told.free()
+        warm = told.pool.slots[1]
+        warm.warm = ("cv2-ns",)
+        assert told.pool.start(told.grant("hang", model="cv2-ns"))
+        assert warm.grant is not None
+
+
+async def test_a_failure_the_runner_tells_is_the_attempts_failure_and_the_runner_stays(tmp_path: Path):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        pid = told.pool.slots[0].pid
+        ended = await told.run(told.grant("fail", **{"class": "bad_input"}))
+        assert ended.failure is not None
+        assert ended.failure.code == "told_to"
+        await told.free()
+        assert told.pool.slots[0].pid == pid
+
+
+@pytest.mark.parametrize("error_class", [ErrorClass.RESOURCE, ErrorClass.CRASH])
+async def test_f31_a_runner_whose_engine_ran_out_of_memory_or_broke_is_replaced(
+    tmp_path: Path, error_class: ErrorClass
+):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        pid = told.pool.slots[0].pid
+        await told.run(told.grant("fail", **{"class": error_class.value}))
+        await told.free()
+        assert told.pool.slots[0].pid != pid
+        assert not alive(pid)
+
+
+@pytest.mark.parametrize(("do", "words"), [("exit", "exited with code 7"), ("kill", "SIGKILL")])
+async def test_a_runner_that_dies_ends_its_attempt_as_a_crash_that_says_how(tmp_path: Path, do: str, words: str):
+    async with a_pool(tmp_path) as told:
+        ended = await told.run(told.grant(do))
+        assert ended.failure is not None
+        assert (ended.failure.error_class, ended.failure.code) == (ErrorClass.CRASH, "runner_died")
+        assert words in ended.failure.message
+        assert (await told.run(told.grant("done"))).result is not None  # the slot works on
+
+
+@pytest.mark.parametrize("do", ["close", "nonsense"])
+async def test_a_runner_that_cannot_be_heard_any_more_is_ended(tmp_path: Path, do: str):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        pid = told.pool.slots[0].pid
+        ended = await told.run(told.grant(do))
+        assert ended.failure is not None
+        assert ended.failure.code == "runner_died"
+        assert not alive(pid)
+        assert (await told.run(told.grant("done"))).result is not None
+
+
+async def test_the_result_of_a_runner_that_died_right_after_it_counts(tmp_path: Path):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        pid = told.pool.slots[0].pid
+        ended = await told.run(told.grant("done and die"))
+        assert ended.result is not None
+        await wait_until(lambda: told.pool.slots[0].pid not in (pid, None))
+        assert (await told.run(told.grant("done"))).result is not None
+
+
+async def test_an_attempt_over_its_time_is_killed_whatever_progress_it_tells(tmp_path: Path):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        pid = told.pool.slots[0].pid
+        ended = await told.run(told.grant("progress", timeout_s=0.3))
+        assert ended.failure is not None
+        assert (ended.failure.error_class, ended.failure.code) == (ErrorClass.CRASH, "timed_out")
+        assert not alive(pid), "the slot may not be free while the process is there"
+
+
+async def test_f35_an_attempt_without_progress_is_killed_long_before_its_time_is_over(tmp_path: Path):
+    async with a_pool(tmp_path, no_progress_s=0.3) as told:
+        ended = await told.run(told.grant("hang"))
+        assert ended.failure is not None
+        assert ended.failure.code == "no_progress"
+
+
+async def test_progress_is_shown_and_keeps_an_attempt_alive(tmp_path: Path):
+    async with a_pool(tmp_path, no_progress_s=1.0) as told:
+        await told.free()
+        told.pool.start(told.grant("progress", timeout_s=2.0))
+        await wait_until(lambda: any(one.stage == "going on" and one.progress == 0.5 for one in told.pool.running()))
+        await wait_until(lambda: told.ended)
+        assert told.ended[0].failure is not None
+        assert told.ended[0].failure.code == "timed_out"
+
+
+@pytest.mark.parametrize("hand_back", [True, False])
+async def test_a_stopped_attempt_has_no_outcome_of_its_own_and_its_process_is_gone(tmp_path: Path, hand_back: bool):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        pid = told.pool.slots[0].pid
+        grant = told.grant("hang")
+        told.pool.start(grant)
+        assert told.pool.stop(key_of(grant), hand_back=hand_back)
+        await wait_until(lambda: told.ended)
+        assert told.ended == [Ended(grant, handed_back=hand_back)]
+        assert not alive(pid)
+        await told.free()
+
+
+async def test_stopping_what_does_not_run_here_does_nothing(tmp_path: Path):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        grant = told.grant("hang")
+        told.pool.start(grant)
+        assert not told.pool.stop((grant.task.id, 2))
+        assert not told.pool.stop(("0" * 16, 1))
+        assert told.pool.running()
+
+
+async def test_f27_what_a_dead_runner_left_in_its_group_is_ended_too(tmp_path: Path):
+    pid_file = tmp_path / "pid"
+    async with a_pool(tmp_path) as told:
+        ended = await told.run(told.grant("child", pid_file=str(pid_file)))
+        assert ended.failure is not None
+        assert not alive(int(pid_file.read_text()))
+
+
+async def test_a_runner_that_does_not_start_makes_its_slot_broken_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(pool_module, "_AGAIN_S", (0.01, 0.05))
+    async with a_pool(tmp_path, command=(*SCRIPTED, "--never-ready")) as told:
+        await wait_until(lambda: told.pool.count(SlotState.BROKEN) == 1)
+        assert told.pool.wants() == ()
+        assert "broken" in caplog.text
+        assert "exited with code 3" in caplog.text
+
+
+async def test_a_command_that_is_not_there_makes_its_slot_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool_module, "_AGAIN_S", (0.01, 0.05))
+    async with a_pool(tmp_path, command=(str(tmp_path / "no-such-program"),)) as told:
+        await wait_until(lambda: told.pool.count(SlotState.BROKEN) == 1)
+
+
+async def test_a_runner_that_keeps_dying_idle_makes_its_slot_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool_module, "_AGAIN_S", (0.01, 0.05))
+    async with a_pool(tmp_path, command=(*SCRIPTED, "--die-idle")) as told:
+        await wait_until(lambda: told.pool.count(SlotState.BROKEN) == 1)
+
+
+async def test_a_grant_that_meets_a_dying_runner_is_handed_back_not_failed(tmp_path: Path):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        pid = told.pool.slots[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        grant = told.grant("done")
+        told.pool.start(grant)
+        await wait_until(lambda: told.ended)
+        ended = told.ended[0]
+        # Which of the two it was is the kernel's to say; it is never a plain loss.
+        assert ended.handed_back or (ended.failure is not None and ended.failure.code == "runner_died")
+        assert (await told.run(told.grant("done"))).result is not None
+
+
+async def test_f36_a_runner_that_survives_its_kill_blocks_only_its_own_slot_until_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(pool_module, "_KILL_S", 0.2)
+    immortal: set[int] = set()
+
+    def kill(group: int, number: int) -> None:
+        if group not in immortal:
+            os.killpg(group, number)
+
+    async with a_pool(tmp_path, slots=2, kill=kill) as told:
+        await told.free()
+        stuck, other = told.pool.slots
+        immortal.add(stuck.pid or 0)
+        stuck_pid = stuck.pid
+        stuck.start(told.grant("hang", timeout_s=0.2))
+        await wait_until(lambda: stuck.state is SlotState.UNKILLABLE)
+        assert [ended.failure and ended.failure.code for ended in told.ended] == ["timed_out"]
+        assert other.state is SlotState.FREE
+        assert told.pool.start(told.grant("done"))
+        await wait_until(lambda: len(told.ended) == 2)
+        assert stuck.pid == stuck_pid
+        assert stuck.state is SlotState.UNKILLABLE
+        immortal.clear()
+        await told.free()
+        assert stuck.pid != stuck_pid
+        assert "unkillable" in caplog.text
+
+
+async def test_when_the_pool_is_left_no_runner_lives_and_none_is_on_record(tmp_path: Path):
+    async with a_pool(tmp_path, slots=2) as told:
+        await told.free()
+        pids = [slot.pid for slot in told.pool.slots]
+        assert all(pid is not None and alive(pid) for pid in pids)
+        told.pool.start(told.grant("hang"))
+    assert not any(pid is not None and alive(pid) for pid in pids)
+    assert (tmp_path / "runners.json").read_text() == "[]"
+
+
+async def test_the_real_runner_does_drills_and_reports_progress(tmp_path: Path):
+    async with a_pool(tmp_path, command=RUNNER, environment={"LCQ_DRILLS": "1"}) as told:
+        await told.free()
+        told.pool.start(told.grant("", model="drill-sleep", seconds=0.5))
+        await wait_until(lambda: any(one.stage == "sleep" for one in told.pool.running()))
+        await wait_until(lambda: told.ended)
+        assert told.ended[0].result is not None
+        crashed = await told.run(told.grant("", model="drill-crash"))
+        assert crashed.failure is not None
+        assert "SIGKILL" in crashed.failure.message
+        transient = await told.run(told.grant("", model="drill-transient"))
+        assert transient.failure is not None
+        assert transient.failure.error_class is ErrorClass.TRANSIENT
+
+
+async def test_the_real_runner_ignores_signals_meant_for_the_agent(tmp_path: Path):
+    async with a_pool(tmp_path, command=RUNNER, environment={"LCQ_DRILLS": "1"}) as told:
+        await told.free()
+        pid = told.pool.slots[0].pid
+        assert pid is not None
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(pid, number)
+        assert (await told.run(told.grant("", model="drill-noop"))).result is not None
+        assert told.pool.slots[0].pid == pid
+
+
+async def test_the_real_runner_ends_when_its_line_is_closed_even_in_the_middle_of_work(tmp_path: Path):
+    import socket
+
+    ours, its = socket.socketpair()
+    with ours, its:
+        process = await asyncio.create_subprocess_exec(
+            *RUNNER, "--fd", str(its.fileno()), "--parent", str(os.getpid()), pass_fds=(its.fileno(),)
+        )  # fmt: skip
+        its.close()
+        assert await asyncio.to_thread(ours.recv, 1)  # it is ready
+        ours.close()
+        async with asyncio.timeout(20):
+            assert await process.wait() == 1

@@ -1,0 +1,266 @@
+"""The spool of unsettled outcomes, and what becomes of results on their way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lcq.images import STAGED_SUFFIX, Output
+from lcq.models import ErrorClass, Failure, Task, TaskResult, TaskType
+from lcq.wire import Outcome, Verdict
+from worker.outcomes import Outcomes, discard_staged
+from worker.spool import Spool, Unsettled
+
+ID = "1m84y6e0n84fcztc"
+SHA = "0" * 64
+
+
+def a_result(path: str) -> TaskResult:
+    return TaskResult(path=path, bytes=1, sha256=SHA, width=1, height=1, seconds=1.0)
+
+
+def an_entry(task_id: str = ID, attempt: int = 1, *, boot: str = "boot-1", staged: str = "") -> Unsettled:
+    return Unsettled(
+        boot_id=boot,
+        outcome=Outcome(task_id=task_id, attempt=attempt, device="cpu", result=a_result("/out/x.png")),
+        staged=staged,
+    )
+
+
+def a_failure(attempt: int = 1) -> Outcome:
+    failure = Failure(error_class=ErrorClass.CRASH, code="runner_died", message="it did")
+    return Outcome(task_id=ID, attempt=attempt, device="cpu", failure=failure)
+
+
+def settled(attempt: int = 1) -> Verdict:
+    return Verdict(task_id=ID, attempt=attempt, verdict="settled")
+
+
+def refused(attempt: int = 1) -> Verdict:
+    return Verdict(task_id=ID, attempt=attempt, verdict="refused", detail="cannot finish task: it is cancelled")
+
+
+# ---------------------------------------------------------------- the folder
+
+
+def test_what_was_kept_is_found_by_the_next_process(tmp_path: Path):
+    entry = an_entry(staged="/out/.x.png.lcq-tmp")
+    Spool(tmp_path / "spool").keep(entry)
+    assert Spool(tmp_path / "spool").load() == (entry,)
+
+
+@given(message=st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=200), boot=st.text(max_size=20))
+def test_any_outcome_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, message: str, boot: str):
+    spool = Spool(tmp_path_factory.mktemp("spool"))
+    failure = Failure(error_class=ErrorClass.BAD_INPUT, code="image_missing", message=message)
+    entry = Unsettled(boot_id=boot, outcome=Outcome(task_id=ID, attempt=3, failure=failure))
+    spool.keep(entry)
+    assert spool.load() == (entry,)
+
+
+def test_what_was_dropped_is_gone_and_dropping_twice_is_no_harm(tmp_path: Path):
+    spool = Spool(tmp_path)
+    spool.keep(an_entry())
+    spool.drop(an_entry())
+    spool.drop(an_entry())
+    assert spool.load() == ()
+
+
+def test_attempts_of_one_task_are_kept_apart_and_come_oldest_first(tmp_path: Path):
+    spool = Spool(tmp_path)
+    for attempt in (2, 1):
+        spool.keep(an_entry(attempt=attempt))
+    assert [entry.outcome.attempt for entry in spool.load()] == [1, 2]
+
+
+def test_an_empty_or_missing_folder_holds_nothing(tmp_path: Path):
+    assert Spool(tmp_path).load() == ()
+    assert Spool(tmp_path / "none").load() == ()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"boot_id": 1}', b"\xff\xfe", b"[]"])
+def test_f46_a_damaged_file_is_reported_and_set_aside_and_the_others_are_read(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+):
+    spool = Spool(tmp_path)
+    spool.keep(an_entry())
+    (tmp_path / "0000000000000000-1.json").write_bytes(content)
+    assert spool.load() == (an_entry(),)
+    assert "0000000000000000-1.json" in caplog.text
+    assert (tmp_path / "0000000000000000-1.bad").read_bytes() == content
+    assert Spool(tmp_path).load() == (an_entry(),)
+
+
+def test_f45_what_was_half_written_when_the_process_died_is_no_outcome(tmp_path: Path):
+    spool = Spool(tmp_path)
+    spool.keep(an_entry())
+    (tmp_path / f"{ID}-2.tmp").write_bytes(b'{"boot_id": "boot-1", "outc')
+    assert spool.load() == (an_entry(),)
+    assert [file.name for file in tmp_path.iterdir()] == [f"{ID}-1.json"]
+
+
+def test_f45_a_spool_that_cannot_be_written_says_so_and_leaves_nothing_half(tmp_path: Path):
+    in_the_way = tmp_path / "spool"
+    in_the_way.mkdir()
+    (in_the_way / f"{ID}-1.tmp").mkdir()
+    with pytest.raises(OSError):
+        Spool(in_the_way).keep(an_entry())
+    assert not (in_the_way / f"{ID}-1.json").exists()
+
+
+# ---------------------------------------------------------------- outcomes on their way
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path / "spool")
+
+
+@pytest.fixture
+def outcomes(spool: Spool) -> Outcomes:
+    return Outcomes(spool, "boot-2")
+
+
+def a_staged_result(folder: Path) -> tuple[Outcome, Path, Path]:
+    final = folder / "out.png"
+    staged = folder / f".out.png.{ID}-1.lcq-tmp"
+    staged.write_bytes(b"new")
+    return Outcome(task_id=ID, attempt=1, device="cpu", result=a_result(str(final))), staged, final
+
+
+async def test_a_result_gets_its_final_name_at_once_where_the_lease_is_sure(tmp_path: Path, outcomes: Outcomes):
+    outcome, staged, final = a_staged_result(tmp_path)
+    final.write_bytes(b"old")
+    await outcomes.add(outcome, str(staged), lease_is_sure=lambda: True)
+    assert final.read_bytes() == b"new"
+    assert not staged.exists()
+    assert outcomes.to_report() == (outcome,)
+    await outcomes.settle([settled()])
+    assert not outcomes
+    assert final.read_bytes() == b"new"
+
+
+async def test_f04_where_the_lease_is_in_doubt_the_file_waits_for_its_verdict(
+    tmp_path: Path, outcomes: Outcomes, spool: Spool
+):
+    outcome, staged, final = a_staged_result(tmp_path)
+    await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
+    assert staged.exists()
+    assert not final.exists()
+    assert spool.load(), "who settles it takes the file for published, whatever becomes of this process"
+    await outcomes.settle([settled()])
+    assert final.read_bytes() == b"new"
+    assert not staged.exists()
+    assert spool.load() == ()
+
+
+async def test_f04_a_refused_result_changes_nothing_and_leaves_nothing(
+    tmp_path: Path, outcomes: Outcomes, spool: Spool
+):
+    outcome, staged, final = a_staged_result(tmp_path)
+    final.write_bytes(b"the new owner's")
+    await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
+    await outcomes.settle([refused()])
+    assert final.read_bytes() == b"the new owner's"
+    assert not staged.exists()
+    assert not outcomes
+    assert spool.load() == ()
+
+
+async def test_a_result_that_cannot_be_renamed_is_a_failure_that_says_why(tmp_path: Path, outcomes: Outcomes):
+    outcome, staged, final = a_staged_result(tmp_path)
+    final.mkdir()
+    await outcomes.add(outcome, str(staged), lease_is_sure=lambda: True)
+    (reported,) = outcomes.to_report()
+    assert reported.result is None
+    assert reported.failure is not None
+    assert reported.failure.code == "output_unwritable"
+    assert str(final) in reported.failure.message
+    assert not staged.exists()
+
+
+async def test_a_settled_result_that_cannot_be_renamed_now_is_kept_and_tried_again(
+    tmp_path: Path, outcomes: Outcomes, caplog: pytest.LogCaptureFixture
+):
+    outcome, staged, final = a_staged_result(tmp_path)
+    final.mkdir()
+    await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
+    await outcomes.settle([settled()])
+    assert outcomes.to_report() == (outcome,)
+    assert "cannot be renamed" in caplog.text
+    final.rmdir()
+    await outcomes.settle([settled()])
+    assert final.read_bytes() == b"new"
+    assert not outcomes
+
+
+async def test_an_outcome_that_is_settled_at_once_never_touches_the_disk(outcomes: Outcomes, spool: Spool):
+    await outcomes.add(a_failure())
+    await outcomes.keep(older_than_s=60)
+    assert spool.load() == ()
+    await outcomes.settle([settled()])
+    await outcomes.keep()
+    assert spool.load() == ()
+
+
+async def test_f18_what_waits_for_its_verdict_outlives_the_process_until_it_has_one(outcomes: Outcomes, spool: Spool):
+    await outcomes.add(a_failure())
+    await outcomes.keep()
+    successor = Outcomes(spool, "boot-3")
+    assert successor.recall() == 1
+    assert successor.to_report() == outcomes.to_report()
+    assert successor.held() == (), "the attempts of an earlier boot are no longer ours to renew"
+    await successor.settle([settled()])
+    assert spool.load() == ()
+
+
+async def test_what_is_handed_back_is_not_worth_the_disk(outcomes: Outcomes, spool: Spool):
+    await outcomes.add(Outcome(task_id=ID, attempt=1, handed_back=True))
+    await outcomes.keep()
+    assert spool.load() == ()
+    assert outcomes.held() == ((ID, 1),)
+
+
+async def test_a_spool_that_cannot_be_written_keeps_the_outcome_in_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    (tmp_path / "spool").write_text("in the way")
+    outcomes = Outcomes(Spool(tmp_path / "spool"), "boot-2")
+    await outcomes.add(a_failure())
+    await outcomes.keep()
+    await outcomes.keep()
+    assert outcomes.to_report() == (a_failure(),)
+    assert caplog.text.count("spool cannot be written") == 1
+    await outcomes.settle([settled()])
+    assert not outcomes
+
+
+async def test_a_verdict_on_something_unknown_is_passed_over(outcomes: Outcomes):
+    await outcomes.add(a_failure(attempt=2))
+    await outcomes.settle([settled(attempt=1), refused(attempt=3)])
+    assert len(outcomes) == 1
+
+
+# ---------------------------------------------------------------- what killed attempts leave
+
+
+@pytest.mark.parametrize("output_path", [None, "elsewhere/result.png"])
+async def test_what_a_killed_attempt_was_writing_is_removed_and_nothing_else(tmp_path: Path, output_path: str | None):
+    output = str(tmp_path / output_path) if output_path else None
+    task = Task(task_type=TaskType.INPAINT, image_path=str(tmp_path / "photo.png"), output_path=output)
+    final = Path(output) if output else tmp_path / "cleaned" / "photo.png"
+    final.parent.mkdir()
+    named = Output(path=final, format="png", quality=None)  # by its own rule, not by ours
+    staged = [named.staged(task.id, attempt) for attempt in (1, 2, 3)]
+    bystander = final.with_name(f".photo.png.{ID}-1{STAGED_SUFFIX}")
+    for file in (*staged, bystander, final):
+        file.write_bytes(b"")
+    await discard_staged(task, 1, 2)
+    assert {file.name for file in final.parent.iterdir()} == {staged[2].name, bystander.name, final.name}
+
+
+async def test_where_there_is_no_folder_there_is_nothing_to_remove(tmp_path: Path):
+    await discard_staged(Task(task_type=TaskType.INPAINT, image_path=str(tmp_path / "none" / "x.png")), 1)
