@@ -64,23 +64,28 @@ def main() -> None:
     arguments.add_argument("--probes", type=int, default=200)
     chosen = arguments.parse_args()
     figures: dict[str, object] = {"python": platform.python_version(), "tasks": chosen.tasks}
-    with tempfile.TemporaryDirectory() as folder, PrivateServer(Path(folder)) as server:
-        with running_cluster(server.tcp_url, Path(folder) / "c", LCQ_LEASES__BEAT_S="3", LCQ_LEASES__LEASE_S="15") as cluster:
-            cluster.start_scheduler()
-            cluster.start_agent("node-1")
-            with cluster.client() as client:
-                drain_rate(client, 200)  # warm-up
-                for agents in (1, 2):
-                    if agents == 2:
-                        cluster.start_agent("node-2")
-                    submits, rate = drain_rate(client, chosen.tasks)
-                    starts, ends = idle_latencies(client, chosen.probes)
-                    figures[f"{agents} agent{'s' if agents > 1 else ''}"] = {
-                        "submits_per_s": round(submits),
-                        "noop_tasks_per_s": round(rate),
-                        "idle_submit_to_start_ms": percentiles(starts),
-                        "idle_submit_to_result_ms": percentiles(ends),
-                    }
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        PrivateServer(Path(folder)) as server,
+        running_cluster(
+            server.tcp_url, Path(folder) / "c", LCQ_LEASES__BEAT_S="3", LCQ_LEASES__LEASE_S="15"
+        ) as cluster,
+    ):
+        cluster.start_scheduler()
+        cluster.start_agent("node-1")
+        with cluster.client() as client:
+            drain_rate(client, 200)  # warm-up
+            for agents in (1, 2):
+                if agents == 2:
+                    cluster.start_agent("node-2")
+                submits, rate = drain_rate(client, chosen.tasks)
+                starts, ends = idle_latencies(client, chosen.probes)
+                figures[f"{agents} agent{'s' if agents > 1 else ''}"] = {
+                    "submits_per_s": round(submits),
+                    "noop_tasks_per_s": round(rate),
+                    "idle_submit_to_start_ms": percentiles(starts),
+                    "idle_submit_to_result_ms": percentiles(ends),
+                }
     print(json.dumps(figures, indent=2))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ from lcq.server import first_of, one_machine, open_console, stopped_by_signal
 
 _AGENT_READY_S = 60.0
 _INTERRUPTED = 130
-_PICTURE_LINES = 14
+_LOOK_S = 6.0
+_LEAST_LINES, _MOST_LINES, _TABLE_LINES = 10, 22, 16  # of a picture, and what stands above and below it
 
 
 def run_demo(folder: Path = Path("demo-out"), *, with_console: bool = True) -> int:
@@ -74,6 +76,7 @@ class _Demo:
             redis=RedisConfig(enabled=False),
         )
         self._records: list[TaskRecord] = []
+        self._talk = Console(stderr=True)
 
     async def run(self, *, with_console: bool) -> int:
         stop = stopped_by_signal()
@@ -84,13 +87,15 @@ class _Demo:
                 return _INTERRUPTED
             self._show()
             if with_console:
+                await self._let_them_look(stop)
+            if with_console and not stop.is_set():
                 await open_console(self._config, stop)
         return 0 if all(record.status is TaskStatus.COMPLETED for record in self._records) else 1
 
     async def _clean(self, address: str) -> None:
         """Submit every photo, and follow them to their ends."""
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as progress:
+        with Progress(*columns, TimeElapsedColumn(), console=self._talk) as progress:
             bar = progress.add_task("waiting for the agent", total=len(self._pairs))
             async with AsyncClient(self._config, scheduler=address) as client:
                 node = await self._first_node(client)
@@ -102,6 +107,7 @@ class _Demo:
                         mask_path=str(pair.mask),
                         output_path=str(result),
                         config={"model": DEFAULT_MODEL},
+                        user_id=client.actor,
                         job="demo",
                     )
                     for pair, result in zip(self._pairs, self._results, strict=True)
@@ -143,10 +149,24 @@ class _Demo:
                 else Text(f"{record.status}: {failure.message if failure else record.why}", style="red"),
             )
         answer.print(table)
-        for record in self._records[:1] if answer.is_terminal else ():
-            if record.result is not None:
-                image, cleaned = Path(record.task.image_path), Path(record.result.path)
-                answer.print(_before_after(image, cleaned, answer.width))
+        done = [record.result for record in self._records if record.result is not None]
+        if answer.is_terminal and done:
+            most = max(done, key=lambda result: result.mask_fraction)
+            before = next(pair.image for pair in self._pairs if pair.image.name == Path(most.path).name)
+            answer.print(_before_after(before, Path(most.path), answer))
+
+    async def _let_them_look(self, stop: asyncio.Event) -> None:
+        """Keep the table and the pictures on the screen for a while: the console covers them."""
+        pressed = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._talk.print(f"the console opens in {_LOOK_S:g} s; Enter opens it now, ctrl-c ends the demo", style="dim")
+        loop.add_reader(sys.stdin.fileno(), pressed.set)
+        try:
+            await first_of(pressed.wait(), stop.wait(), asyncio.sleep(_LOOK_S))
+        finally:
+            loop.remove_reader(sys.stdin.fileno())
+        if pressed.is_set():
+            os.read(sys.stdin.fileno(), 1024)  # the console is not to see that key
 
 
 def _shown(path: Path) -> str:
@@ -155,12 +175,10 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def _before_after(image: Path, result: Path, width: int) -> Table:
-    half = (width - 4) // 2
+def _before_after(image: Path, result: Path, console: Console) -> Table:
+    width = (console.width - 4) // 2
+    height = max(_LEAST_LINES, min(_MOST_LINES, console.height - _TABLE_LINES))
     grid = Table.grid(padding=(0, 2))
-    grid.add_row(
-        Picture(image, width=half, height=_PICTURE_LINES),
-        Picture(result, width=half, height=_PICTURE_LINES),
-    )
+    grid.add_row(Picture(image, width=width, height=height), Picture(result, width=width, height=height))
     grid.add_row(Text("before", style="dim"), Text("after", style="dim"))
     return grid

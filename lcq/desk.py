@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import logging
 import os
 import socket
@@ -121,11 +120,3 @@ class Site:
         self.rings: dict[str, str] = {}  # queue -> endpoint of its PUSH socket
         self.control_endpoint = ""
         self.lifeline = ""  # "host:port"
-
-
-def local_actor() -> str:
-    """Who acts from this machine: the login's name, as the audit shows it."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return f"uid-{os.getuid()}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
 
 import zmq
@@ -34,11 +33,6 @@ class QueueManager(Manager):
         self._rings: dict[str, Mailbox] = {}
         self._waiting = asyncio.Event()
         self.tickets_sent = 0
-
-    @property
-    def endpoints(self) -> Mapping[str, str]:
-        """Where each queue's PUSH socket is reached."""
-        return self._ground.site.rings
 
     async def _open(self, ground: Ground, stack: AsyncExitStack) -> None:
         self._ground = ground

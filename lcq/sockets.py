@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 import random
 from collections.abc import AsyncIterator
-from typing import cast
 
 import zmq
 

@@ -51,7 +51,6 @@ class Request(Message, Generic[AnswerT]):
 
     CMD: ClassVar[str]
     ANSWER: ClassVar[type[Message]]
-    CHANGES: ClassVar[bool] = False  # an operator's act: answered once per id, written to the audit
 
     id: str = Field(default_factory=new_id)
 
@@ -205,7 +204,6 @@ class Refusal(Message):
 class Act(Request[AnswerT], Generic[AnswerT]):
     """An operator's act: has an actor and a reason, is written to the audit, is safe to send twice."""
 
-    CHANGES = True
     actor: str = Field(default="anonymous", max_length=128)
     reason: str = Field(default="", max_length=500)
 

@@ -23,6 +23,7 @@ CLASSES = {
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
     "acts": "stream", "answer:*": "string", "duty:*": "string", "schedulers": "hash",
 }  # fmt: skip
+SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 EXPIRING = ("minute:", "answer:", "duty:")
 
 
@@ -56,17 +57,16 @@ def read(client: redis.Redis, root: str = "{lcq}") -> Ledger:
     for name in names:
         kind = CLASSES.get(class_of(name.removeprefix(f"{root}:")) or "")
         assert kind, f"{name} belongs to no known class of keys"
-        pipe.type(name)
-        pipe.ttl(name)
-        _ask(pipe, kind, name)
-    answers = pipe.execute()
+        _ask(pipe, kind, name)  # fails where the key is of another type
+    pipe.info("keyspace")
+    *answers, keyspace = pipe.execute()
     ledger = Ledger()
-    for name, kind, ttl, value in zip(names, answers[::3], answers[1::3], answers[2::3], strict=True):
+    for name, value in zip(names, answers, strict=True):
         short = name.removeprefix(f"{root}:")
-        assert kind == CLASSES[class_of(short) or ""], f"{name} is a {kind}"
-        assert (ttl > 0) == short.startswith(EXPIRING), f"{name} has a time to live of {ttl}"
-        ledger.values[short] = dict(value) if kind == "zset" else value
+        ledger.values[short] = dict(value) if isinstance(value, list) and short.startswith(SORTED) else value
         _file(ledger, short, ledger.values[short])
+    mortal = [name for name in ledger.values if name.startswith(EXPIRING)]
+    assert keyspace.get("db0", {}).get("expires", 0) == len(mortal), f"others than {mortal} have a time to live"
     return ledger
 
 

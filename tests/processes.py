@@ -26,14 +26,15 @@ def kill_and_wait(pid: int) -> None:
 
 
 def processes_about(folder: Path) -> dict[int, str]:
-    """The command lines of all living processes that have ``folder`` in their arguments or environment."""
+    """The command lines of all living processes with ``folder`` in their arguments, environment or as their place."""
     found = {}
     for process in psutil.process_iter():
         try:
-            arguments, environment = process.cmdline(), process.environ()
+            arguments = process.cmdline()
+            hints = [*arguments, process.cwd(), *process.environ().values()]  # a Redis overwrites all but its place
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-        if process.pid != os.getpid() and any(str(folder) in one for one in [*arguments, *environment.values()]):
+        if process.pid != os.getpid() and any(str(folder) in hint for hint in hints):
             found[process.pid] = " ".join(arguments)
     return found
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -114,16 +113,13 @@ class Link:
 _TROUBLES = (LcqError, OSError, TimeoutError, ValidationError)
 
 
-_SECRET = re.compile(r"://[^\s/@]*@")  # a Redis URL bears its password, and screens are looked at by many
-
-
 def trouble_of(error: BaseException) -> str:
-    """One line on what went wrong, without the password of any URL in it."""
+    """One line on what went wrong."""
     if isinstance(error, TimeoutError) and not str(error):
         return "the cluster does not answer"
     if isinstance(error, ValidationError):
         return f"the cluster's answer is not one this console knows: {error.title}"
-    return _SECRET.sub("://***@", str(error)) or type(error).__name__
+    return str(error) or type(error).__name__
 
 
 _T = TypeVar("_T")

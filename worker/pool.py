@@ -299,7 +299,7 @@ class Slot:
         else:
             if self._failed_starts == _BROKEN_AFTER:
                 _log.error(
-                    "slot %s is broken: its runner %s (what it wrote stands above; it is tried again, at least every %g s)",
+                    "slot %s is broken: its runner %s (what it wrote stands above; tried again, at least every %g s)",
                     self.plan.name,
                     end,
                     longest,

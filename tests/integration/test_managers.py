@@ -94,7 +94,7 @@ def test_a_configured_redis_that_may_lose_data_is_refused_with_the_remedy(
         admin.config_set("maxmemory-policy", "allkeys-lru")
         try:
             with pytest.raises(
-                UnsafeState, match="maxmemory-policy is allkeys-lru.*config set maxmemory-policy noeviction"
+                UnsafeState, match=r"maxmemory-policy is allkeys-lru.*config set maxmemory-policy noeviction"
             ):
                 TaskManager().start()
         finally:

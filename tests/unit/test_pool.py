@@ -72,7 +72,6 @@ async def a_pool(
     environment: dict[str, str] | None = None,
 ) -> AsyncIterator[Pool]:
     told = Pool()
-    tmp_path.mkdir(exist_ok=True)
     plans = [SlotPlan(f"cpu/{n}", "cpu", {**os.environ, **(environment or {})}) for n in range(slots)]
     settings = PoolSettings(
         boot_id="boot",

@@ -33,7 +33,7 @@ def gpu(vram_mib: int) -> Device:
 
 def node(name: str, *devices: Device, models: str = "cv2-telea", status: NodeStatus = NodeStatus.ONLINE) -> NodeRecord:
     kinds = tuple({device.kind for device in devices})
-    capability = NodeCapability(devices=devices, models={model: kinds for model in models.split()})
+    capability = NodeCapability(devices=devices, models=dict.fromkeys(models.split(), kinds))
     return NodeRecord(
         id=name, boot_id="b", status=status, capability=capability, serves=capability.serves(DEFAULT_QUEUES)
     )

@@ -106,7 +106,7 @@ def test_f45_a_spool_that_cannot_be_written_says_so_and_leaves_nothing_half(tmp_
     in_the_way = tmp_path / "spool"
     in_the_way.mkdir()
     (in_the_way / f"{ID}-1.tmp").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="irectory"):
         Spool(in_the_way).keep(an_entry())
     assert not (in_the_way / f"{ID}-1.json").exists()
 
