@@ -126,8 +126,6 @@ COMMANDS: tuple[Command, ...] = (
     Command("shut", "Close", ("escape",), _LOOK, Scope.PANEL),
 )  # fmt: skip
 
-COMMAND: dict[str, Command] = {command.id: command for command in COMMANDS}
-
 PALETTE_KEY = "ctrl+p"
 
 # Keys that a terminal, a multiplexer, a browser or an Input owns, or that are another key's byte.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -41,8 +41,7 @@ class Submission:
     @property
     def how_to_wait(self) -> str:
         if self.job is not None:
-            name = self.job if re.fullmatch(r"[A-Za-z0-9._@+-]+", self.job) else f"'{self.job}'"
-            return f"lcq wait --job {name}"
+            return f"lcq wait --job {shlex.quote(self.job)}"
         return "lcq wait " + " ".join(accepted.id for accepted in self.accepted)
 
 
@@ -215,7 +214,8 @@ def _tell_accepted(submission: Submission, output: Output) -> None:
 def _tell_interrupted(submission: Submission, output: Output) -> None:
     output.talk("")
     if not submission.accepted:
-        output.talk("interrupted: perhaps not everything was submitted; 'lcq tasks' tells")
+        of_job = "" if submission.job is None else f" --job {shlex.quote(submission.job)}"
+        output.talk(f"interrupted while submitting: what has arrived goes on, see it by lcq tasks{of_job}")
         return
     ended = len(submission.watch.ended) if submission.watch is not None else 0
     left = len(submission.accepted) - ended

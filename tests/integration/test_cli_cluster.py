@@ -125,7 +125,9 @@ def test_an_interrupted_wait_says_that_the_tasks_go_on_and_how_to_wait_again(she
     (photos / "torn.png").unlink()
     (photos / "torn_mask.png").unlink()
     with shell.start("submit", "photos", "--wait") as process:
-        wait_until_sync(lambda: statuses(shell) == ["queued"] * 3, timeout=LONG_S, what="three tasks submitted")
+        assert process.stderr is not None
+        assert process.stderr.readline() == "waiting: no node is online; start one with lcq-agent\n"
+        assert statuses(shell) == ["queued"] * 3
         process.send_signal(signal.SIGINT)
         out, talk = process.communicate(timeout=LONG_S)
     assert (process.returncode, out) == (130, "")

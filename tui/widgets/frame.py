@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 from textual import events
 from textual.content import Content
@@ -135,7 +134,6 @@ class Banner(Widget):
 
     DEFAULT_CSS = "Banner { height: auto; display: none; }"
     ALLOW_SELECT = False
-    _WORDS: ClassVar[str] = ""
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)

@@ -1,0 +1,278 @@
+"""The order in which tasks start: bands, fair shares, age, places kept, lanes merged, warm models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+import redis
+
+from lcq.models import ErrorClass, TaskPriority
+from lcq.state.manager import StateManager
+from lcq.state.scripts import BAND_SPANS, WARM_SPAN_S
+from tests.audit import audit
+from tests.nodes import HEAVY, LIGHT, NS, TELEA, Node, a_failure, a_task
+
+URGENT, HIGH, NORMAL, LOW = TaskPriority
+
+
+async def submitted(
+    state: StateManager,
+    *,
+    user: str = "ann",
+    priority: TaskPriority = NORMAL,
+    model: str = TELEA,
+    queue: str = LIGHT,
+    node: str = "",
+    cost_s: float = 1.0,
+    max_retries: int = 3,
+) -> str:
+    task = a_task(model, user_id=user, priority=priority, max_retries=max_retries)
+    return (await state.submit_task(task, queue=queue, node=node, cost_s=cost_s)).id
+
+
+async def many(state: StateManager, count: int, *, user: str = "ann", priority: TaskPriority = NORMAL) -> list[str]:
+    return [await submitted(state, user=user, priority=priority) for _ in range(count)]
+
+
+async def started(node: Node, count: int, *, warm: Iterable[str] = ()) -> list[str]:
+    """The ids of the next ``count`` tasks, claimed one by one."""
+    ids = [await node.claim_ids(1, warm=tuple(warm)) for _ in range(count)]
+    return [task_id for claimed in ids for task_id in claimed]
+
+
+async def test_bands_go_before_each_other_and_age_decides_within_one(state: StateManager, node: Node) -> None:
+    ids = {priority: await many(state, 3, priority=priority) for priority in (LOW, NORMAL, URGENT, HIGH)}
+    assert await started(node, 12) == ids[URGENT] + ids[HIGH] + ids[NORMAL] + ids[LOW]
+
+
+async def test_one_claim_of_many_slots_takes_the_same_order_as_many_claims_of_one(
+    state: StateManager, node: Node
+) -> None:
+    ids = {priority: await many(state, 2, priority=priority) for priority in (LOW, URGENT, NORMAL)}
+    assert await node.claim_ids(6) == ids[URGENT] + ids[NORMAL] + ids[LOW]
+
+
+async def test_a_user_with_one_image_is_not_behind_anothers_five_hundred(state: StateManager, node: Node) -> None:
+    await many(state, 500, user="ann")
+    await started(node, 3)
+    one = await submitted(state, user="bob")
+    assert one in await started(node, 2)
+
+
+async def test_users_who_wait_together_share_evenly(state: StateManager, node: Node) -> None:
+    ids = {user: await many(state, 20, user=user) for user in ("ann", "bob", "eve")}
+    taken = set(await started(node, 30))
+    assert [len(taken & set(mine)) for mine in ids.values()] == [10, 10, 10]
+
+
+async def test_shares_are_of_predicted_seconds_and_not_of_tasks(state: StateManager, node: Node) -> None:
+    long = [await submitted(state, user="ann", cost_s=4.0) for _ in range(20)]
+    short = [await submitted(state, user="bob", cost_s=1.0) for _ in range(40)]
+    taken = set(await started(node, 25))
+    assert (len(taken & set(long)), len(taken & set(short))) == (5, 20)
+
+
+async def test_within_a_user_the_oldest_starts_first(state: StateManager, node: Node) -> None:
+    ids = await many(state, 30)
+    assert await started(node, 30) == ids
+
+
+async def test_an_urgent_task_overtakes_the_same_users_normal_ones(state: StateManager, node: Node) -> None:
+    normal = await many(state, 50)
+    urgent = await submitted(state, priority=URGENT)
+    assert await started(node, 2) == [urgent, normal[0]]
+
+
+async def test_a_task_made_urgent_later_overtakes_too_and_the_rest_keeps_its_order(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    ids = await many(state, 10)
+    await state.prioritise_task(ids[7], priority=URGENT)
+    await state.prioritise_task(ids[0], priority=LOW)
+    audit(eye)
+    assert await started(node, 10) == [ids[7], *ids[1:7], *ids[8:], ids[0]]
+
+
+@pytest.mark.parametrize("users", [1, 5])
+async def test_a_low_task_does_not_starve_under_an_endless_stream_of_high_ones(
+    state: StateManager, node: Node, users: int
+) -> None:
+    long_s = 100.0
+    for n in range(users):
+        await submitted(state, user=f"user {n}", priority=HIGH, cost_s=long_s)
+    low = await submitted(state, user="bob", priority=LOW)
+    patience = (BAND_SPANS[LOW] - BAND_SPANS[HIGH]) / long_s  # tasks of each high user that it lets pass
+    for passed in range(int(users * (patience + 2))):
+        (task_id,) = await started(node, 1)
+        if task_id == low:
+            assert passed >= users * patience
+            return
+        await submitted(state, user=f"user {passed % users}", priority=HIGH, cost_s=long_s)
+    pytest.fail(f"it waited for more than {users} times {patience:g} tasks")
+
+
+async def test_an_empty_queue_remembers_no_debts(state: StateManager, node: Node, eye: redis.Redis) -> None:
+    await many(state, 20, user="ann")
+    assert len(await started(node, 20)) == 20
+    bob = await submitted(state, user="bob")
+    ann = await submitted(state, user="ann")
+    assert await started(node, 2) == [bob, ann]
+    assert "fair:cpu-light" not in audit(eye).values
+
+
+async def test_a_queue_emptied_by_cancelling_closes_its_books_too(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    for task_id in await many(state, 5):
+        await state.cancel_task(task_id)
+    assert "fair:cpu-light" not in audit(eye).values
+
+
+async def test_queues_keep_books_of_their_own(state: StateManager) -> None:
+    node = Node(state, queues=[HEAVY, LIGHT])
+    await node.hello()
+    for _ in range(10):
+        await submitted(state, user="ann", queue=HEAVY)
+    ann = await submitted(state, user="ann", queue=LIGHT)
+    bob = await submitted(state, user="bob", queue=LIGHT)
+    assert (await node.claim_ids(12))[-2:] == [ann, bob]
+
+
+# ---------------------------------------------------------------- places kept
+
+
+@pytest.mark.parametrize("how", ["hand-back", "lost node", "crash"])
+async def test_a_task_that_comes_back_has_its_old_place(state: StateManager, node: Node, how: str) -> None:
+    ids = await many(state, 10)
+    assert await started(node, 3) == ids[:3]
+    match how:
+        case "hand-back":
+            await node.release(ids[1])
+        case "crash":
+            await node.fail(ids[1], 1, a_failure(ErrorClass.CRASH, "runner_died"))
+        case "lost node":
+            await node.lose()
+            await node.beat()
+    back = ids[:3] if how == "lost node" else ids[1:2]
+    assert await started(node, len(back) + 1) == [*back, ids[3]]
+
+
+async def test_a_retry_after_its_back_off_has_its_old_place(state: StateManager, node: Node, eye: redis.Redis) -> None:
+    ids = await many(state, 5)
+    await started(node, 2)
+    await node.fail(ids[0], 1)
+    assert await started(node, 1) == [ids[2]]
+    eye.zadd("{lcq}:delayed", {ids[0]: 1})
+    await state.release_due()
+    assert await started(node, 2) == [ids[0], ids[3]]
+
+
+async def test_a_task_that_comes_back_to_a_queue_that_was_empty_meanwhile_is_not_behind_new_ones(
+    state: StateManager, node: Node
+) -> None:
+    ids = await many(state, 30)
+    await started(node, 30)
+    new = await many(state, 3, user="bob")
+    await node.release(ids[29])
+    assert (await started(node, 1))[0] in (ids[29], new[0])
+    assert ids[29] in [*await started(node, 1), ids[29]]
+
+
+async def test_an_operators_retry_stands_in_line_anew(state: StateManager, node: Node) -> None:
+    ids = await many(state, 3)
+    await state.cancel_task(ids[0])
+    await state.retry_task(ids[0], queue=LIGHT)
+    assert await started(node, 3) == [ids[1], ids[2], ids[0]]
+
+
+# ---------------------------------------------------------------- lanes, pins, avoidance, warmth
+
+
+async def test_the_lanes_of_several_models_are_merged_in_order(state: StateManager, node: Node) -> None:
+    ids = [await submitted(state, model=model) for model in (NS, TELEA, TELEA, NS, TELEA, NS)]
+    assert await node.claim_ids(6) == ids
+
+
+async def test_a_nodes_own_class_goes_first(state: StateManager) -> None:
+    node = Node(state, queues=[HEAVY, LIGHT])
+    await node.hello()
+    light = await submitted(state, queue=LIGHT, priority=URGENT)
+    heavy = await submitted(state, queue=HEAVY, priority=LOW)
+    assert await node.claim_ids(2) == [heavy, light]
+
+
+async def test_what_is_pinned_to_a_node_goes_first_there_and_nowhere_else(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    other = Node(state, "node-2")
+    await other.hello()
+    anyones = await submitted(state, priority=URGENT)
+    pinned = await submitted(state, priority=LOW, node="node-1")
+    audit(eye)
+    assert await other.claim_ids(2) == [anyones]
+    anyones = await submitted(state, priority=URGENT)
+    assert await node.claim_ids(2) == [pinned, anyones]
+
+
+async def test_a_node_that_failed_a_task_gets_it_only_where_there_is_no_other(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    first, second = await many(state, 2)
+    await started(node, 1)
+    await node.fail(first, 1, a_failure(ErrorClass.BAD_OUTPUT, "size"))
+    assert (await state.reader.task(first)).status == "queued"
+    other = Node(state, "node-2")
+    await other.hello()
+    assert await started(node, 2) == [second], "node-2 could run the first, so node-1 leaves it"
+    await state.drain_node("node-2")
+    assert await started(node, 1) == [first], "now nobody else could"
+    await node.fail(first, 2, a_failure(ErrorClass.BAD_OUTPUT, "size"))
+    await state.activate_node("node-2")
+    assert await started(other, 1) == [first]
+    audit(eye)
+
+
+async def test_a_node_with_another_model_is_no_elsewhere(state: StateManager, node: Node) -> None:
+    other = Node(state, "node-2", models=[NS])
+    await other.hello()
+    first = await submitted(state, model=TELEA)
+    await started(node, 1)
+    await node.fail(first, 1, a_failure(ErrorClass.BAD_OUTPUT, "size"))
+    assert await started(node, 1) == [first]
+
+
+async def test_a_warm_model_goes_first_but_not_for_long(state: StateManager, node: Node) -> None:
+    cold = await submitted(state, user="bob", model=NS)
+    warm = [await submitted(state, user="ann", model=TELEA, cost_s=0.5) for _ in range(20)]
+    order = await started(node, 21, warm=[TELEA])
+    passed = order.index(cold)
+    assert 1 <= passed <= WARM_SPAN_S / 0.5 + 1
+    assert [task_id for task_id in order if task_id != cold] == warm
+
+
+async def test_a_warm_model_is_preferred_within_its_band_only(state: StateManager, node: Node) -> None:
+    warm = await submitted(state, model=TELEA, priority=NORMAL)
+    cold = await submitted(state, model=NS, priority=HIGH)
+    assert await started(node, 2, warm=[TELEA]) == [cold, warm]
+
+
+async def test_without_warmth_the_head_goes_first(state: StateManager, node: Node) -> None:
+    ids = [await submitted(state, model=model) for model in (NS, TELEA)]
+    assert await started(node, 2) == ids
+
+
+async def test_a_paused_queue_gives_nothing_pinned_tasks_included_and_others_go_on(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    node = Node(state, queues=[LIGHT, HEAVY])
+    await node.hello()
+    light, pinned = await submitted(state), await submitted(state, node="node-1")
+    heavy = await submitted(state, queue=HEAVY)
+    await state.pause_queue(LIGHT, actor="ann")
+    assert await node.claim_ids(9) == [heavy]
+    assert (await state.reader.ready())[LIGHT] == 0
+    assert (await state.reader.waiting())[LIGHT] == 2
+    await state.resume_queue(LIGHT, actor="ann")
+    assert await node.claim_ids(9) == [pinned, light]
+    audit(eye)
