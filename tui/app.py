@@ -99,8 +99,8 @@ class ConsoleApp(App[int]):
         """Let the screens in sight show how things are now."""
         for screen in self.screen_stack:
             in_sight = screen is self.screen or self.screen.is_modal
-            if in_sight and isinstance(screen, ConsoleScreen) and screen.is_mounted:
-                screen.refreshed()
+            if in_sight and isinstance(screen, ConsoleScreen):
+                screen.show_news()
 
     def _waiting_writes(self) -> int:
         writer = getattr(self._driver, "_writer_thread", None)  # Textual tells this nowhere else

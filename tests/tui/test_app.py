@@ -87,4 +87,4 @@ async def test_on_a_real_terminal_it_opens_leaves_on_sigterm_and_puts_the_screen
             process.kill()
             await process.wait()
         os.close(ours)
-    assert "console.log" in os.listdir(tmp_path)
+    assert "console.log" in {path.name for path in tmp_path.iterdir()}

@@ -43,7 +43,7 @@ class Said(Message):
 class ConsoleScreen(Screen[None]):
     """A screen with title, banner, body, the last act and the keys.
 
-    The app calls ``refreshed`` some times a second, after the views have taken in what is new.
+    The app calls ``show_news`` some times a second, after the views have taken in what is new.
     """
 
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE,)
@@ -91,19 +91,29 @@ class ConsoleScreen(Screen[None]):
         return ""
 
     def on_mount(self) -> None:
-        self.refreshed()
+        self.show_news()
 
     def on_screen_resume(self) -> None:
-        self.refreshed()
+        self.show_news()
 
     def on_resize(self) -> None:
         self.set_class(self.size.width < SMALLEST[0] or self.size.height < SMALLEST[1], "-tiny")
-        self.call_after_refresh(self.refreshed)
+        self.call_after_refresh(self.show_news)
 
     # ------------------------------------------------------------ what is shown
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its widgets are there: not yet at the very start, and no longer while it is closed."""
+        return bool(self.query("#keys")) and bool(self.query("#title"))
+
+    def show_news(self) -> None:
+        """Show how things are now, if there is a screen to show it on."""
+        if self.is_whole:
+            self.refreshed()
+
     def refreshed(self) -> None:
-        """Show how things are now."""
+        """Put into the widgets how things are now."""
         self._show_title()
         self.query_one(Banner).show(self._trouble())
         said = self.desk.said

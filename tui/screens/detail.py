@@ -164,7 +164,7 @@ class TaskScreen(ReadingScreen):
         self.task_id = task_id
         self._history, self._trouble_text, self._read_revision = None, "", None
         self._scroll.scroll_home(animate=False)
-        self.refreshed()
+        self.show_news()
 
     # ------------------------------------------------------------ reading
 
@@ -193,7 +193,7 @@ class TaskScreen(ReadingScreen):
         else:
             self._history = History(record, tuple(attempts), tuple(events))
             self._trouble_text = ""
-        if task_id == self.task_id:
+        if task_id == self.task_id and self.is_whole:
             self._show_sections()
 
     # ------------------------------------------------------------ sections
@@ -460,7 +460,7 @@ class DescriptionScreen(ReadingScreen):
         else:
             view.move_to(here + steps)
             self.row_id = there.id
-            self.refreshed()
+            self.show_news()
 
     def action_copy_shown_id(self) -> None:
         self.app.copy_to_clipboard(self.row_id)

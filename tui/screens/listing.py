@@ -117,7 +117,8 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
 
     @on(LineTable.Looked)
     def _looked(self) -> None:
-        self._show_lines()
+        if self.is_whole:
+            self._show_lines()
 
     @on(LineTable.Copied)
     def _copied(self, wish: LineTable.Copied) -> None:
@@ -141,7 +142,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
 
     def _filter_by(self, text: str) -> None:
         self.view.set_filter(Filter.parse(clean(text), self.view.fields))
-        self.refreshed()
+        self.show_news()
 
     @on(Input.Changed, "#filter")
     def _filter_typed(self, typed: Input.Changed) -> None:
@@ -170,7 +171,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
             self._leave_filter()
         elif self.view.marks:
             self.view.marks.clear()
-            self.refreshed()
+            self.show_news()
         elif self.view.filter.text:
             self.set_filter_text("")
         else:

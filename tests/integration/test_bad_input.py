@@ -1,0 +1,106 @@
+"""Bad input through a real cluster: each bad task fails once, in one clear line; no node is blamed; the rest is done."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lcq.errors import UnknownModel, UnknownQueue
+from lcq.models import ErrorClass, Task, TaskStatus, TaskType
+from tests.cluster import running_cluster
+
+
+def claims_to_be(path: Path, width: int, height: int) -> None:
+    """A PNG of some hundred bytes whose header promises gigapixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    pixels = zlib.compress(b"\0" * 100)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b""))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.new("RGB", (40, 30), "teal").save(folder / "good.png")
+    Image.effect_noise((400, 300), 60).save(folder / "good.jpg", quality=95)
+    Image.new("L", (40, 30), 0).save(folder / "mask.png")
+    Image.new("L", (41, 30), 255).save(folder / "other-size.png")
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("not a picture at all")
+    (folder / "truncated.jpg").write_bytes((folder / "good.jpg").read_bytes()[:3000])
+    (folder / "directory.jpg").mkdir()
+    claims_to_be(folder / "bomb.png", 65535, 65535)
+    (folder / "line\nbreak\x1b[31m.jpg").write_bytes(b"")
+    return folder
+
+
+BAD = {
+    "empty.jpg": "image_empty",
+    "text.jpg": "image_unreadable",
+    "truncated.jpg": "image_truncated",
+    "directory.jpg": "image_is_directory",
+    "bomb.png": "image_too_large",
+    "missing.jpg": "image_missing",
+    "line\nbreak\x1b[31m.jpg": "image_empty",
+}
+
+
+def test_every_kind_of_bad_input_fails_once_in_one_line_without_blame_and_the_rest_is_done(
+    redis_url: str, tmp_path: Path, folder: Path
+):
+    def task(name: str, mask: str = "mask.png") -> Task:
+        return Task(
+            task_type=TaskType.INPAINT,
+            image_path=str(folder / name),
+            mask_path=str(folder / mask),
+            output_path=str(tmp_path / "out" / f"{len(name)}-{Path(name).suffix}{mask}.png"),
+        )
+
+    bad = {name: task(name) for name in BAD} | {"good.png with a wrong mask": task("good.png", "other-size.png")}
+    codes = BAD | {"good.png with a wrong mask": "mask_size_mismatch"}
+    good = [task("good.png") for _ in range(3)]
+    with running_cluster(redis_url, tmp_path / "c") as cluster:
+        cluster.start_scheduler()
+        cluster.start_agent("node-1")
+        with cluster.client() as client:
+            answer = client.submit_many([*bad.values(), *good])
+            assert not answer.refused
+            records = {record.id: record for record in client.wait([one.id for one in answer.accepted], timeout_s=60)}
+            (node,) = client.nodes()
+            attempts = {task.id: client.history(task.id).attempts for task in bad.values()}
+
+    for name, asked in bad.items():
+        record = records[asked.id]
+        assert record.status == TaskStatus.FAILED, name
+        assert record.failure is not None
+        assert (record.failure.error_class, record.failure.code) == (ErrorClass.BAD_INPUT, codes[name])
+        assert (record.attempt, record.retries, len(attempts[asked.id])) == (1, 0, 1), name
+        message = record.failure.message
+        assert message.isprintable(), f"{name}: one line, no escape codes: {message!r}"
+        assert Path(asked.image_path).name.split("\n")[0] in message
+    assert {records[asked.id].status for asked in good} == {TaskStatus.COMPLETED}
+    assert node.failed == 0
+    assert node.completed == 3
+
+
+def test_an_unknown_model_or_queue_is_refused_at_once_naming_the_file_and_the_fix(redis_url: str, tmp_path: Path):
+    with running_cluster(redis_url, tmp_path / "c") as cluster:
+        cluster.start_scheduler()
+        with cluster.client() as client:
+            wrong = Task(task_type=TaskType.INPAINT, image_path="/p/a.jpg", config={"model": "cv2-tela"})
+            with pytest.raises(UnknownModel) as model:
+                client.submit(wrong)
+            assert str(model.value) == "/p/a.jpg: no such model: 'cv2-tela' (did you mean 'cv2-telea'?)"
+            right = Task(task_type=TaskType.INPAINT, image_path="/p/a.jpg")
+            with pytest.raises(UnknownQueue) as queue:
+                client.submit(right, queue="cpu-lihgt")
+            assert str(queue.value) == "/p/a.jpg: no such queue: 'cpu-lihgt' (did you mean 'cpu-light'?)"
+            assert list(client.tasks()) == []
