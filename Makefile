@@ -27,7 +27,7 @@ check: $(VENV)/.dev  ## style, types, layers, dead code
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(VENV)/bin/lint-imports --no-cache
+	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@$(PY) -m vulture
 
 chaos: $(VENV)/.dev  ## the long tests that kill, freeze and cut

@@ -274,10 +274,12 @@ class Task(Value):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Raises:
-        ValidationError: naming each field that is wrong.
+        """The task that ``to_json`` wrote; fields that a newer version added are ignored.
+
+        Raises:
+            ValidationError: naming each field that is wrong.
         """
-        return cls.model_validate_json(text)
+        return cls.model_validate_json(text, extra="ignore")
 
 
 class TaskResult(Value):

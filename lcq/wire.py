@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import msgpack
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lcq.errors import LcqError, ProtocolError, UnknownCommand, VersionMismatch, error_from_wire
+from lcq.errors import InvalidInput, LcqError, ProtocolError, UnknownCommand, VersionMismatch, error_from_wire
 from lcq.ids import new_id
 from lcq.models import (
     Attempt,
@@ -432,7 +432,10 @@ class Ticket(Message):
 
 
 def _packed(values: dict[str, Any]) -> bytes:
-    return bytes(msgpack.packb(values))
+    try:
+        return bytes(msgpack.packb(values))
+    except (UnicodeEncodeError, OverflowError) as error:
+        raise InvalidInput(f"{values.get('cmd', 'a message')} cannot be sent: {error}") from error
 
 
 def _unpacked(frame: bytes) -> dict[str, Any]:
@@ -470,7 +473,7 @@ def unpack_request(frame: bytes) -> Request[Any]:
                 hint="is the peer newer than this scheduler? 'lcq version' tells both",
             )
         try:
-            return kind.model_validate(values)
+            return kind.model_validate(values, extra="ignore")
         except ValidationError as error:
             raise ProtocolError(f"{command}: {explain_invalid(error)}") from error
     except ProtocolError as error:
@@ -510,7 +513,7 @@ class Reply(Message):
                 str(self.error.get("hint", "")),
             )
         try:
-            return kind.model_validate(self.ok or {})
+            return kind.model_validate(self.ok or {}, extra="ignore")
         except ValidationError as error:
             raise ProtocolError(f"the answer is not one we know: {explain_invalid(error)}") from error
 

@@ -7,14 +7,12 @@ granted it does, or hands back.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import os
 import random
-import time
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
@@ -24,7 +22,7 @@ import zmq
 
 from lcq.client import find_scheduler
 from lcq.config import DistributedConfig
-from lcq.errors import LcqError, SchedulerUnreachable, StaleBoot, VersionMismatch
+from lcq.errors import LcqError, StaleBoot
 from lcq.ids import new_id
 from lcq.models import ErrorClass, NodeStatus
 from lcq.wire import (
@@ -44,8 +42,10 @@ from lcq.wire import (
 from worker.bells import Bells
 from worker.devices import offered_capability, plan_slots
 from worker.home import agent_home
+from worker.leases import Leases, steady_now
 from worker.lifeline import Lifeline
 from worker.line import ControlLine
+from worker.membership import Membership
 from worker.outcomes import Outcomes, discard_staged
 from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, SlotState, key_of
 from worker.processes import Kill
@@ -53,13 +53,10 @@ from worker.processes import Kill
 _log = logging.getLogger(__name__)
 
 _POLL_JITTER = (0.7, 1.5)
-_HELLO_S = 3.0  # how long one scheduler may take to answer hello before another is tried
+_EARLIER_S = 3.0  # how long the outcomes of an earlier run may take before the hello is said all the same
 _AGAIN_S = (0.5, 5.0)  # first and longest pause after a refusal, such as Redis being away
-_REFUSED_S = 2.0
-_OTHER_VERSION_S = 10.0
 _LAST_WORDS_S = 5.0  # how long a leaving agent waits for the verdicts on what it reported
 _BYE_S = 2.0
-_REMEMBERED = 10_000  # grants, so that a second copy of an answer starts nothing
 _TAKES_NOTHING = frozenset({NodeStatus.DRAINING, NodeStatus.QUARANTINED})
 
 
@@ -90,20 +87,16 @@ class Agent:
         self._stack = AsyncExitStack()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._joined = asyncio.Event()
         self._step_due = asyncio.Event()
         self._stirred = asyncio.Event()  # something has changed that a leaving agent may wait for
         self._fatal: LcqError | None = None
         self._status = NodeStatus.ONLINE
         self._greeting: HelloAnswer | None = None
-        self._schedulers: tuple[str, ...] = ()
-        self._leases: dict[Key, float] = {}  # attempt -> until when it is surely ours, by our monotonic clock
-        self._granted: OrderedDict[Key, None] = OrderedDict()
+        self._leases = Leases()
         self._steps: deque[str] = deque(maxlen=256)  # ids of the steps that were asked
         self._stepping = False
         self._unfilled = False
         self._late: asyncio.Queue[StepAnswer] = asyncio.Queue()
-        self._beat_due = asyncio.Event()
 
     # ------------------------------------------------------------ its life
 
@@ -125,6 +118,17 @@ class Agent:
             identity = f"{self.node_id}/{self.boot_id}".encode()
             self._line = await stack.enter_async_context(
                 ControlLine(context, identity, on_order=self._obey, on_late=self._hear_late)
+            )
+            self._membership = Membership(
+                self.node_id,
+                self._line,
+                configured=lambda: find_scheduler(self._config, self._scheduler),
+                before_hello=self._report_earlier_boots,
+                hello=lambda: Hello(node_id=self.node_id, boot_id=self.boot_id, capability=self._capability),
+                beat=self._beat,
+                on_welcome=self._welcome,
+                on_beat=self._hear_beat,
+                on_parted=self._stir,
             )
             self._bells = await stack.enter_async_context(Bells(context, on_ring=self._step_due.set))
             self._pool = RunnerPool(
@@ -216,12 +220,13 @@ class Agent:
             for attempt in left:
                 self._pool.stop((attempt.task_id, attempt.attempt), hand_back=True)
             await self._until(lambda: not self._pool.running(), patience_s=_LAST_WORDS_S + 1)
-        if self._joined.is_set():
+        if self._membership.joined.is_set():
             self._step_due.set()
             told = await self._until(
-                lambda: not (self._outcomes or self._stepping) or not self._joined.is_set(), patience_s=_LAST_WORDS_S
+                lambda: not (self._outcomes or self._stepping) or not self._membership.joined.is_set(),
+                patience_s=_LAST_WORDS_S,
             )
-            if told and self._joined.is_set():
+            if told and self._membership.joined.is_set():
                 await self._say_bye()
         if self._outcomes:
             _log.warning(
@@ -240,64 +245,11 @@ class Agent:
     # ------------------------------------------------------------ joining, beating
 
     async def _stay_joined(self) -> None:
-        """Be registered with a scheduler that answers: the one we have, else the next."""
-        silent = ""
-        while True:
-            try:
-                greeting = await self._join(silent)
-            except StaleBoot as replaced:
-                self._fatal = replaced
-                self._stop.set()
-                return
-            self._welcome(greeting)
-            try:
-                await self._beat(greeting)
-                silent = ""
-            except SchedulerUnreachable as silence:
-                silent = silence.endpoint
-            finally:
-                self._joined.clear()
-                self._stir()
-
-    def _endpoints(self, silent: str) -> Iterator[str]:
-        """Where to say hello: where we were, at every scheduler we were told of, where we began; ``silent`` last."""
-        configured = find_scheduler(self._config, self._scheduler)
-        known = dict.fromkeys((self._line.endpoint or configured, *self._schedulers, configured))
-        yield from sorted(known, key=lambda endpoint: endpoint == silent)
-
-    async def _join(self, silent: str) -> HelloAnswer:
-        """Say hello until somebody answers; ``silent`` is the endpoint that has just ceased to.
-
-        Raises:
-            StaleBoot: a newer agent has this node's name.
-        """
-        told: set[str] = set()
-        while True:
-            for endpoint in self._endpoints(silent):
-                pause_s = 0.0
-                try:
-                    self._line.connect(endpoint)
-                    await self._report_earlier_boots()
-                    hello = Hello(node_id=self.node_id, boot_id=self.boot_id, capability=self._capability)
-                    greeting = await self._line.ask(hello, patience_s=_HELLO_S * random.uniform(0.75, 1.25))
-                except StaleBoot:
-                    raise
-                except SchedulerUnreachable:
-                    said = (
-                        f"no scheduler answers at {endpoint} (start one with 'lcq up' or 'lcq scheduler', or name it "
-                        "with --scheduler HOST:PORT)"
-                    )
-                except LcqError as refusal:
-                    said = str(refusal)
-                    pause_s = _OTHER_VERSION_S if isinstance(refusal, VersionMismatch) else _REFUSED_S
-                else:
-                    if told:
-                        _log.info("agent %s: scheduler answers again", self.node_id)
-                    return greeting
-                if said not in told:
-                    told.add(said)
-                    _log.warning("agent %s: %s; it goes on and joins as soon as one answers", self.node_id, said)
-                await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
+        try:
+            await self._membership.keep()
+        except StaleBoot as replaced:
+            self._fatal = replaced
+            self._stop.set()
 
     async def _report_earlier_boots(self) -> None:
         """Deliver what this node did before it was restarted.
@@ -305,11 +257,16 @@ class Agent:
         Before the hello, because that gives up all that the earlier boot held: a result that comes after it
         is a late one, and somebody may have begun the work anew.
         """
+        if self._greeting is not None:
+            return
         ours = set(self._outcomes.held())
         earlier = [one for one in self._outcomes.to_report() if (one.task_id, one.attempt) not in ours]
-        if earlier and self._greeting is None:
+        if earlier:
             step = Step(node_id=self.node_id, boot_id=self.boot_id, outcomes=tuple(earlier))
-            answer = await self._line.ask(step, patience_s=_HELLO_S)
+            try:
+                answer = await self._line.ask(step, patience_s=_EARLIER_S)
+            except StaleBoot:
+                return  # this scheduler wants the hello first: so be it
             await self._outcomes.settle(answer.verdicts)
 
     def _welcome(self, greeting: HelloAnswer) -> None:
@@ -327,49 +284,18 @@ class Agent:
                 ", ".join(sorted(self._capability.models)) or "none",
             )
         self._greeting = greeting
-        self._schedulers = greeting.schedulers
         self._lifeline.attach(greeting.lifeline)
         self._bells.found_at(greeting.rings)
         self._follow(greeting.status, "")
-        self._joined.set()
-        self._line.ask_again()
         self._step_due.set()
 
-    async def _beat(self, greeting: HelloAnswer) -> None:
-        """Beat, until the scheduler does not know us any more.
-
-        Raises:
-            SchedulerUnreachable: it has been silent for more than two beats.
-        """
-        beat_s, lease_s = greeting.beat_ms / 1000, greeting.lease_ms / 1000
-        heard = time.monotonic()
-        refused = ""
-        while time.monotonic() - heard <= 2 * beat_s:
-            began = time.monotonic()
-            self._beat_due.clear()
-            held = self._held()
-            beat = Beat(
-                node_id=self.node_id, boot_id=self.boot_id, running=tuple(held.values()), telemetry=self._telemetry()
-            )
-            try:
-                answer = await self._line.ask(beat, patience_s=beat_s)
-            except StaleBoot:
-                _log.warning("agent %s: the scheduler does not know us any more, saying hello again", self.node_id)
-                return
-            except SchedulerUnreachable:
-                continue  # a later beat says more than a copy of this one
-            except LcqError as refusal:  # it lives, but cannot renew: Redis is away
-                if str(refusal) != refused:
-                    refused = str(refusal)
-                    _log.warning("agent %s: leases are not renewed: %s", self.node_id, refusal)
-            else:
-                refused = ""
-                self._hear_beat(answer, held, until=began + lease_s)
-            heard = time.monotonic()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, beat_s * random.uniform(0.9, 1.0) - (heard - began))):
-                    await self._beat_due.wait()
-        raise SchedulerUnreachable(self._line.endpoint, 2 * beat_s)
+    def _beat(self) -> Beat:
+        return Beat(
+            node_id=self.node_id,
+            boot_id=self.boot_id,
+            running=tuple(self._held().values()),
+            telemetry=self._telemetry(),
+        )
 
     def _held(self) -> dict[Key, Running]:
         """All attempts that are ours: running, or done and not settled."""
@@ -379,16 +305,13 @@ class Agent:
         }
         return held | {(one.task_id, one.attempt): one for one in self._pool.running()}
 
-    def _hear_beat(self, answer: BeatAnswer, held: Iterable[Key], *, until: float) -> None:
+    def _hear_beat(self, beat: Beat, answer: BeatAnswer, until: float) -> None:
         lost = {(one.task_id, one.attempt) for one in answer.lost}
-        for key in held:
-            if key in lost:
-                self._leases.pop(key, None)
-                self._end_lost(key, "the cluster took it back")
-            elif key in self._leases:
-                self._leases[key] = until
-        if answer.schedulers:
-            self._schedulers = answer.schedulers
+        held = {(one.task_id, one.attempt) for one in beat.running}
+        self._leases.renew(held - lost, until)
+        for key in lost:
+            self._leases.end(key)
+            self._end_lost(key, "the cluster took it back")
         self._follow(answer.status, "")
 
     def _telemetry(self) -> dict[str, float | str]:
@@ -409,7 +332,7 @@ class Agent:
         match order.cmd:
             case "cancel":
                 key = (order.task_id, order.attempt)
-                self._remember(key)  # its grant may still be on the way
+                self._leases.remember(key)  # its grant may still be on the way
                 self._end_lost(key, order.reason or "cancelled")
             case "drain":
                 self._follow(NodeStatus.DRAINING, order.reason)
@@ -447,13 +370,13 @@ class Agent:
         refused = ""
         while True:
             await self._until_step_due()
-            await self._joined.wait()
+            await self._membership.joined.wait()
             self._step_due.clear()
             want = self._pool.wants() if self._takes_work else ()
             step = Step(node_id=self.node_id, boot_id=self.boot_id, outcomes=self._outcomes.to_report(), want=want)
             if not step.outcomes and not step.want:
                 continue
-            began = time.monotonic()
+            began = steady_now()
             self._steps.append(step.id)
             self._stepping = True
             try:
@@ -461,7 +384,7 @@ class Agent:
                 await self._take_in(answer, began)
             except LcqError as refusal:
                 if isinstance(refusal, StaleBoot):
-                    self._beat_due.set()  # the beat is told the same, and says hello
+                    self._membership.beat_now()  # it is told the same, and says hello
                 elif str(refusal) != refused:
                     refused = str(refusal)
                     _log.warning("agent %s: cannot report or ask for work: %s", self.node_id, refusal)
@@ -494,18 +417,13 @@ class Agent:
     async def _accept(self, grant: Grant, asked_at: float) -> None:
         """Begin what was granted, or hand it back; never neither."""
         key = key_of(grant)
-        if key in self._granted:
+        if self._leases.is_known(key):
             return  # a copy of an answer, or cancelled before it came
-        self._remember(key)
-        self._leases[key] = asked_at + grant.lease_ms / 1000
+        self._leases.remember(key)
+        self._leases.begin(grant, asked_at)
         if self._stop.is_set() or not self._pool.start(grant):
             _log.info("agent %s: handing back task %s, attempt %d: no slot is free", self.node_id, *key)
-            await self._report(grant, handed_back=True)
-
-    def _remember(self, key: Key) -> None:
-        self._granted[key] = None
-        if len(self._granted) > _REMEMBERED:
-            self._granted.popitem(last=False)
+            await self._conclude(Ended(grant, handed_back=True))
 
     async def _take_in_late(self) -> None:
         while True:
@@ -520,44 +438,32 @@ class Agent:
         except LcqError as error:
             _log.warning("agent %s: %s", self.node_id, error)
             return
-        fresh = tuple(grant for grant in answer.grants if key_of(grant) not in self._granted)
-        if fresh:
-            self._late.put_nowait(StepAnswer(grants=fresh))
+        if not all(self._leases.is_known(key_of(grant)) for grant in answer.grants):
+            self._late.put_nowait(answer)
 
     # ------------------------------------------------------------ how attempts end
 
     async def _conclude(self, ended: Ended) -> None:
         """Take in how an attempt ended; its slot is free after that."""
-        grant = ended.grant
-        if ended.result is not None:
-            await self._report(grant, ended)
-            if grant.attempt > 1:
-                await discard_staged(grant.task, *range(1, grant.attempt))  # of those that died with their node
-        else:
-            if ended.failure is None or ended.failure.error_class is ErrorClass.CRASH:
-                await discard_staged(grant.task, grant.attempt)
-            if ended.failure is not None:
-                _log.warning("task %s, attempt %d: %s: %s", *ended.key, ended.failure.code, ended.failure.message)
-            if ended.failure is not None or ended.handed_back:
-                await self._report(grant, ended)
-        self._leases.pop(ended.key, None)
-
-    async def _report(self, grant: Grant, ended: Ended | None = None, *, handed_back: bool = False) -> None:
-        key = key_of(grant)
-        outcome = Outcome(
-            task_id=grant.task.id,
-            attempt=grant.attempt,
-            device=grant.device,
-            result=ended.result if ended else None,
-            failure=ended.failure if ended else None,
-            handed_back=handed_back or (ended is not None and ended.handed_back),
-        )
-        await self._outcomes.add(
-            outcome,
-            ended.staged if ended else "",
-            lease_is_sure=lambda: time.monotonic() < self._leases.get(key, 0.0),
-        )
-        self._step_due.set()
+        grant, failure = ended.grant, ended.failure
+        if failure is not None:
+            _log.warning("task %s, attempt %d: %s: %s", *ended.key, failure.code, failure.message)
+        if ended.result is None and (failure is None or failure.error_class is ErrorClass.CRASH):
+            await discard_staged(grant.task, grant.attempt)  # nobody was left to do it
+        if ended.result is not None or failure is not None or ended.handed_back:
+            outcome = Outcome(
+                task_id=grant.task.id,
+                attempt=grant.attempt,
+                device=grant.device,
+                result=ended.result,
+                failure=failure,
+                handed_back=ended.handed_back,
+            )
+            await self._outcomes.add(outcome, ended.staged, lease_is_sure=lambda: self._leases.is_sure(ended.key))
+            self._step_due.set()
+        if ended.result is not None and grant.attempt > 1:
+            await discard_staged(grant.task, *range(1, grant.attempt))  # of those that died with their node
+        self._leases.end(ended.key)
         self._stir()
 
     def _slot_changed(self, state: SlotState) -> None:

@@ -83,7 +83,7 @@ class Spool:
             left_over.unlink(missing_ok=True)
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             try:
-                yield Unsettled.model_validate_json(path.read_bytes())
+                yield Unsettled.model_validate_json(path.read_bytes(), extra="ignore")
             except ValidationError as error:
                 path.replace(path.with_suffix(".bad"))
                 _log.error("%s is no outcome of ours and was set aside: %s", path, explain_invalid(error))

@@ -58,13 +58,13 @@ def task_record(fields: Hash) -> TaskRecord:
         finished_ms=_integer(fields, "finished_ms"),
         lease_deadline_ms=_integer(fields, "deadline_ms"),
         failure=failure,
-        result=TaskResult.model_validate_json(fields["result"]) if fields.get("result") else None,
+        result=TaskResult.model_validate_json(fields["result"], extra="ignore") if fields.get("result") else None,
         why=fields.get("why", ""),
     )
 
 
 def attempt(text: str) -> Attempt:
-    return Attempt.model_validate_json(text)
+    return Attempt.model_validate_json(text, extra="ignore")
 
 
 def event(stream_id: str, fields: Hash) -> Event:
@@ -77,7 +77,7 @@ def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
         id=node_id,
         boot_id=fields["boot"],
         status=NodeStatus(fields["status"]),
-        capability=NodeCapability.model_validate_json(fields["capability"]),
+        capability=NodeCapability.model_validate_json(fields["capability"], extra="ignore"),
         serves=json.loads(fields["serves"]),
         registered_ms=_integer(fields, "registered_ms") or 0,
         seen_ms=_integer(fields, "seen_ms") or 0,

@@ -16,7 +16,15 @@ from tests.conftest import wait_until_sync
 
 @pytest.fixture
 def cluster(redis_url: str, tmp_path: Path):
-    with running_cluster(redis_url, tmp_path / "c") as cluster:
+    # Leases longer than any of these tests: what is noticed here is noticed by lifelines, not by silence.
+    with running_cluster(redis_url, tmp_path / "c", LCQ_LEASES__LEASE_S="60") as cluster:
+        cluster.start_scheduler()
+        yield cluster
+
+
+@pytest.fixture
+def short_leases(redis_url: str, tmp_path: Path):
+    with running_cluster(redis_url, tmp_path / "c", LCQ_LEASES__LEASE_S="3") as cluster:
         cluster.start_scheduler()
         yield cluster
 
@@ -138,7 +146,8 @@ def test_a_second_sigterm_hands_back_at_once(cluster: Cluster):
         assert all(record.retries == 0 for record in records)
 
 
-def test_a_stopped_agent_that_wakes_up_late_changes_nothing(cluster: Cluster):
+def test_a_stopped_agent_that_wakes_up_late_changes_nothing(short_leases: Cluster):
+    cluster = short_leases
     cluster.start_agent("node-1", slots=1)
     with cluster.client() as client:
         ids = submit(client, 1, seconds=1.0)

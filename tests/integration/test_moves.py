@@ -680,6 +680,8 @@ async def test_a_beat_hears_which_attempts_are_not_its_own_any_more(state: State
     _, lost = await stage.node.beat((stage.id, 1), (stage.id, 2), (nobodys, 1))
     assert {(one.task_id, one.attempt) for one in lost} == {(stage.id, 1), (stage.id, 2), (nobodys, 1)}
     assert (await stage.record()).node == "node-2"
+    _, lost = await stage.other.beat((stage.id, 1), (stage.id, 2))
+    assert [(one.task_id, one.attempt) for one in lost] == [(stage.id, 1)], "its own, but not its running one"
     audit(eye)
 
 

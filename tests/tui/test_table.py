@@ -9,8 +9,10 @@ from rich.cells import cell_len
 from rich.segment import Segment
 
 from lcq.models import TaskStatus
+from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_task, many_tasks, now_ms
 from tui.columns import NODE_COLUMNS, QUEUE_COLUMNS, TASK_COLUMNS, lay_out
+from tui.screens.detail import TaskScreen
 
 NAMES = [
     "写真-東京タワー.png", "e\u0301a\u0308 combining.jpg", "👨\u200d👩\u200d👧 family.heic", "🇩🇪🇫🇷.png",
@@ -119,7 +121,8 @@ async def test_sorting_by_keys_and_by_a_click_on_the_header_keeps_the_cursors_ta
         layout = [column.id for column, _ in console.table.shown_columns]
         left = 2 + sum(room + 1 for _, room in console.table.shown_columns[: layout.index("state")])
         await console.pilot.click(console.table, offset=(left + 1, 0))
-        assert (view.sort, view.cursor_id) == ("state", chosen)
+        await wait_until(lambda: view.sort == "state")
+        assert view.cursor_id == chosen
 
 
 async def test_a_click_moves_the_cursor_and_a_double_click_opens(open_console):
@@ -127,9 +130,9 @@ async def test_a_click_moves_the_cursor_and_a_double_click_opens(open_console):
     async with open_console(cluster) as console:
         wanted = console.desk.tasks.id_at(4)
         await console.pilot.click(console.table, offset=(10, 5))
-        assert console.desk.tasks.cursor_id == wanted
+        await wait_until(lambda: console.desk.tasks.cursor_id == wanted)
         await console.pilot.click(console.table, offset=(10, 5), times=2)
-        assert wanted in console.app.screen.query_one("#title").text
+        await wait_until(lambda: isinstance(console.app.screen, TaskScreen) and console.app.screen.task_id == wanted)
 
 
 async def test_the_wheel_scrolls_and_leaves_the_cursor_on_its_task(open_console):

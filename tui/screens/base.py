@@ -72,14 +72,17 @@ class ConsoleScreen(Screen[None]):
     def __init__(self, desk: Desk) -> None:
         super().__init__()
         self.desk = desk
+        # Held here and not looked up: news may come before all of them are mounted, and while they are closed.
+        self._title_line, self._banner = OneLine(id="title"), Banner(id="banner")
+        self._act_line, self._key_line = OneLine(id="act"), KeyLine(footer_of(self.SCOPES), id="keys")
 
     def compose(self) -> ComposeResult:
-        yield OneLine(id="title")
-        yield Banner(id="banner")
+        yield self._title_line
+        yield self._banner
         with Vertical(id="body"):
             yield from self.compose_body()
-        yield OneLine(id="act")
-        yield KeyLine(footer_of(self.SCOPES), id="keys")
+        yield self._act_line
+        yield self._key_line
 
     def compose_body(self) -> Iterable[Widget]:
         """The widgets between the banner and the last act."""
@@ -102,25 +105,14 @@ class ConsoleScreen(Screen[None]):
 
     # ------------------------------------------------------------ what is shown
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether its widgets are there: not yet at the very start, and no longer while it is closed."""
-        return bool(self.query("#keys")) and bool(self.query("#title"))
-
     def show_news(self) -> None:
-        """Show how things are now, if there is a screen to show it on."""
-        if self.is_whole:
-            self.refreshed()
-
-    def refreshed(self) -> None:
-        """Put into the widgets how things are now."""
+        """Show how things are now."""
         self._show_title()
-        self.query_one(Banner).show(self._trouble())
+        self._banner.show(self._trouble())
         said = self.desk.said
-        line = self.query_one("#act", OneLine)
-        line.display = said is not None
+        self._act_line.display = said is not None
         if said is not None:
-            line.show([Part(f" {said.text}", "$foreground" if said.good else "bold $text-error")])
+            self._act_line.show([Part(f" {said.text}", "$foreground" if said.good else "bold $text-error")])
 
     def _show_title(self) -> None:
         link, narrow = self.desk.link, self.size.width < 60
@@ -135,7 +127,7 @@ class ConsoleScreen(Screen[None]):
             ]
         if self.crumb:
             parts.append(Part(f"> {self.crumb} ", "bold"))
-        self.query_one("#title", OneLine).show(parts, self._freshness(link.silence_s))
+        self._title_line.show(parts, self._freshness(link.silence_s))
 
     def _freshness(self, silence_s: float) -> list[Part]:
         link = self.desk.link
@@ -143,6 +135,8 @@ class ConsoleScreen(Screen[None]):
         if self.desk.tasks.frozen:
             held = self.desk.tasks.held
             return [Part(f" FROZEN {held:,} held ", "bold reverse $text-warning"), clock]
+        if link.is_stale and link.since is None:
+            return [Part(" NO CLUSTER ", "bold reverse $text-error"), clock]
         if link.is_stale:
             return [Part(f" STALE {long_span(silence_s * 1000)} ", "bold reverse $text-error"), clock]
         if not link.loaded:

@@ -67,24 +67,21 @@ class ReadingScreen(ConsoleScreen):
     SECTIONS: ClassVar[tuple[str, ...]] = ()
     AUTO_FOCUS = None
 
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
+        self._sections = {name: Static(id=f"section-{name}", classes="section", markup=False) for name in self.SECTIONS}
+        self._scroll = VerticalScroll(*self._sections.values(), id="sections", can_focus=False)
+
     def compose_body(self) -> Iterable[Widget]:
-        yield VerticalScroll(
-            *(Static(id=f"section-{name}", classes="section", markup=False) for name in self.SECTIONS),
-            id="sections",
-            can_focus=False,
-        )
+        yield self._scroll
 
     def show_section(self, name: str, pieces: Sequence[Piece]) -> None:
         """Put ``pieces`` into a section; an empty one takes no room."""
-        section = self.query_one(f"#section-{name}", Static)
+        section = self._sections[name]
         content = Content.assemble(*pieces).rstrip("\n")
         section.display = bool(pieces)
         if section.content != content:
             section.update(content)
-
-    @property
-    def _scroll(self) -> VerticalScroll:
-        return self.query_one("#sections", VerticalScroll)
 
     def action_line_down(self) -> None:
         self._scroll.scroll_relative(y=1, animate=False)
@@ -168,8 +165,8 @@ class TaskScreen(ReadingScreen):
 
     # ------------------------------------------------------------ reading
 
-    def refreshed(self) -> None:
-        super().refreshed()
+    def show_news(self) -> None:
+        super().show_news()
         self.desk.open_task = self.task_id
         row = self.desk.store.tasks.rows.get(self.task_id)
         revision = row.revision if row is not None else -1
@@ -193,7 +190,7 @@ class TaskScreen(ReadingScreen):
         else:
             self._history = History(record, tuple(attempts), tuple(events))
             self._trouble_text = ""
-        if task_id == self.task_id and self.is_whole:
+        if task_id == self.task_id:
             self._show_sections()
 
     # ------------------------------------------------------------ sections
@@ -395,8 +392,8 @@ class DescriptionScreen(ReadingScreen):
     def crumb(self) -> str:
         return self.row_id
 
-    def refreshed(self) -> None:
-        super().refreshed()
+    def show_news(self) -> None:
+        super().show_news()
         node = self.desk.store.nodes.rows.get(self.row_id) if self.MODE == "nodes" else None
         queue = self.desk.store.queues.rows.get(self.row_id) if self.MODE == "queues" else None
         if node is not None:

@@ -37,42 +37,38 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
     def __init__(self, desk: Desk, view: View[RowT], columns: Sequence[Column[RowT]]) -> None:
         super().__init__(desk)
         self.view = view
-        self._columns = columns
+        self._counts_line, self._cursor_line = OneLine(id="counts"), OneLine(id="cursor")
+        self._found_line, self._status_line = OneLine(id="found"), OneLine(id="status")
+        self._filter_field = FilterInput(id="filter", compact=True, select_on_focus=False, placeholder=self._hint)
+        self.table: LineTable[RowT] = LineTable(
+            view, columns, lambda: self.desk.link.now_ms, empty=self._why_empty, id="table"
+        )
 
     def compose_body(self) -> Iterable[Widget]:
-        yield OneLine(id="counts")
-        yield Horizontal(
-            OneLine(id="found"),
-            FilterInput(id="filter", compact=True, select_on_focus=False, placeholder=self._hint),
-            OneLine(id="status"),
-            id="filterline",
-        )
-        yield LineTable(self.view, self._columns, lambda: self.desk.link.now_ms, empty=self._why_empty, id="table")
-        yield OneLine(id="cursor")
+        yield self._counts_line
+        yield Horizontal(self._found_line, self._filter_field, self._status_line, id="filterline")
+        yield self.table
+        yield self._cursor_line
 
     @property
     def _hint(self) -> str:
         return f"words, -word, or name:word with {' '.join(self.view.fields)}"
 
-    @property
-    def table(self) -> LineTable[RowT]:
-        return self.query_one("#table", LineTable)
-
     # ------------------------------------------------------------ what is shown
 
-    def refreshed(self) -> None:
-        super().refreshed()
+    def show_news(self) -> None:
+        super().show_news()
         self.table.sync()
         self._show_lines()
 
     def _show_lines(self) -> None:
-        self.query_one("#counts", OneLine).show(self.counts())
+        self._counts_line.show(self.counts())
         notes = self._notes()
         typing = self.has_class("-filtering")  # then the Input stands between the two lines
-        self.query_one("#found", OneLine).show(self._found(), () if typing else notes)
-        self.query_one("#status", OneLine).show((), notes)
+        self._found_line.show(self._found(), () if typing else notes)
+        self._status_line.show((), notes)
         row = self.view.cursor
-        self.query_one("#cursor", OneLine).show(self.about(row) if row is not None else ())
+        self._cursor_line.show(self.about(row) if row is not None else ())
 
     def counts(self) -> Sequence[Part]:
         """The line of counts above the table."""
@@ -117,8 +113,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
 
     @on(LineTable.Looked)
     def _looked(self) -> None:
-        if self.is_whole:
-            self._show_lines()
+        self._show_lines()
 
     @on(LineTable.Copied)
     def _copied(self, wish: LineTable.Copied) -> None:
@@ -130,14 +125,13 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
     @on(LineTable.FilterWished)
     def action_focus_filter(self) -> None:
         self.add_class("-filtering")
-        self.query_one(FilterInput).focus()
+        self._filter_field.focus()
 
     def set_filter_text(self, text: str) -> None:
         """Filter by ``text``, as if it had been typed."""
-        field = self.query_one(FilterInput)
         with self.prevent(Input.Changed):
-            field.value = text
-            field.cursor_position = len(text)
+            self._filter_field.value = text
+            self._filter_field.cursor_position = len(text)
         self._filter_by(text)
 
     def _filter_by(self, text: str) -> None:
@@ -151,7 +145,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
         self.set_timer(_TYPING_PAUSE_S, lambda: self._filter_if_still(value))
 
     def _filter_if_still(self, value: str) -> None:
-        if self.query_one(FilterInput).value == value and value != self.view.filter.text:
+        if self._filter_field.value == value and value != self.view.filter.text:
             self._filter_by(value)
 
     @on(Input.Submitted, "#filter")

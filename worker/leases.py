@@ -1,0 +1,58 @@
+"""Leases as the node sees them: what it was granted, and until when each attempt is surely its own."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from lcq.wire import Grant
+from worker.pool import Key, key_of
+
+_REMEMBERED = 10_000  # tokens, so that a second copy of an answer starts nothing
+
+
+def steady_now() -> float:
+    """Seconds on a clock that nobody sets, and that goes on while the machine sleeps where there is such a one."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+class Leases:
+    """Told of every grant and of every renewal; knows what to trust.
+
+    Times are ``steady_now()`` from before the request that brought the lease was first sent: by Redis's clock
+    it began later, so what is sure here is sure there.
+    """
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Key, None] = OrderedDict()
+        self._until: dict[Key, float] = {}
+
+    def is_known(self, key: Key) -> bool:
+        """Whether this attempt was granted, or taken back, before."""
+        return key in self._known
+
+    def remember(self, key: Key) -> None:
+        """Let no later grant of ``key`` be news: it has come, or it was taken back before it came."""
+        self._known[key] = None
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+
+    def begin(self, grant: Grant, asked_at: float) -> None:
+        """The attempt is ours from now on; ``asked_at``: when the step that brought it was first sent."""
+        self._until[key_of(grant)] = asked_at + grant.lease_ms / 1000
+
+    def renew(self, keys: Iterable[Key], until: float) -> None:
+        """A beat that listed ``keys`` was answered. What has ended since stays ended."""
+        for key in keys:
+            if key in self._until:
+                self._until[key] = until
+
+    def end(self, key: Key) -> None:
+        self._until.pop(key, None)
+
+    def is_sure(self, key: Key) -> bool:
+        """Whether nobody else can have been granted this task by now."""
+        return steady_now() < self._until.get(key, float("-inf"))
