@@ -1,4 +1,4 @@
-"""Bad input through a real cluster: each bad task fails once, in one clear line; no node is blamed; the rest is done."""
+"""Bad input through a real cluster: each bad task fails once, in one clear line; nobody is blamed; the rest is done."""
 
 from __future__ import annotations
 

@@ -430,7 +430,7 @@ def test_random_moves_keep_every_index_counter_and_lane_true(redis_url: str) -> 
     run_state_machine_as_test(
         seed(int(os.environ["LCQ_TEST_SEED"]))(Machine),
         settings=settings(
-            max_examples=int(os.environ.get("LCQ_TEST_EXAMPLES", "50")),  # more of them, and hours, for who wants it
+            max_examples=int(os.environ.get("LCQ_TEST_EXAMPLES", "70")),  # more of them, and hours, for who wants it
             stateful_step_count=50,
             deadline=None,
             database=None,
