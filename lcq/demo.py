@@ -49,8 +49,12 @@ def run_demo(folder: Path = Path("demo-out"), *, with_console: bool = True) -> i
     running = read_cluster_file(data)
     if running is not None:
         raise LcqError(f"a demo already runs in {folder} (process {running.pid})", hint="leave that one first")
-    if data.exists():
-        shutil.rmtree(data)
+    try:
+        if data.exists():
+            shutil.rmtree(data)
+        data.mkdir(mode=0o700, parents=True)
+    except OSError as error:
+        raise LcqError(f"cannot write {folder}: {error.strerror}", hint="name a folder that you may write") from error
     setup_logging("info", file=data / "log" / "demo.log")
     demo = _Demo(pair_images([samples / "photos"], samples / "masks").pairs, folder, data)
     code = asyncio.run(demo.run(with_console=with_console and sys.stdin.isatty() and sys.stdout.isatty()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -41,6 +42,7 @@ def run_scheduler(config: DistributedConfig) -> int:
         LcqError: it cannot start: Redis, the ports, the settings.
     """
     setup_logging(config.log_level)
+    make_data_folder(config.data_path)
     return asyncio.run(_scheduler_alone(config))
 
 
@@ -62,6 +64,7 @@ def run_up(config: DistributedConfig, *, headless: bool = False) -> int:
         LcqError: it cannot start, or (without a console) a cluster already runs there.
     """
     with_console = not headless and sys.stdin.isatty() and sys.stdout.isatty()
+    make_data_folder(config.data_path)
     log_folder = config.data_path / "log"
     setup_logging(config.log_level, file=log_folder / "up.log" if with_console else None)
     return asyncio.run(_up(config, log_folder, with_console=with_console))
@@ -88,6 +91,23 @@ async def _up(config: DistributedConfig, log_folder: Path, *, with_console: bool
 
 
 # ---------------------------------------------------------------- parts of a cluster, as blocks
+
+
+def make_data_folder(data_path: Path) -> None:
+    """Have a data folder that only this user can read, and that can be written.
+
+    Raises:
+        InvalidConfig: it cannot be made or written.
+    """
+    try:
+        data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(data_path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise InvalidConfig(
+            f"the data folder {data_path} cannot be used: {error.strerror}",
+            hint="set data_dir (LCQ_DATA_DIR) to a folder that you may write",
+        ) from error
 
 
 def stopped_by_signal() -> asyncio.Event:
@@ -144,7 +164,6 @@ def _alone_on(data_path: Path) -> Iterator[None]:
     """Keep others from running a cluster of their own on this folder: two agents of one name, one spool."""
     import fcntl
 
-    data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
     lock = os.open(data_path / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -77,6 +77,15 @@ def test_the_settings_of_a_cluster_elsewhere_do_not_lead_it_astray(tmp_path: Pat
         assert demo.returncode == 0, talk
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with lcq("demo", "file/results", cwd=tmp_path) as demo:
+        _, talk = demo.communicate(timeout=60)
+    assert demo.returncode == 2
+    assert "cannot write file/results" in talk
+    assert "Traceback" not in talk
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_in_its_middle_ends_it_and_all_its_processes(tmp_path: Path, number: signal.Signals) -> None:
     with lcq("demo", cwd=tmp_path) as demo:

@@ -148,6 +148,19 @@ def test_a_taken_port_is_named_with_its_setting(folder: Path, tmp_path: Path, mo
         assert_nothing_is_left_of(folder)
 
 
+@pytest.mark.parametrize("command", [("up", "--headless"), ("scheduler",)])
+def test_a_data_folder_that_cannot_be_used_is_named_with_its_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("LCQ_DATA_DIR", str(tmp_path / "file" / "data"))
+    with lcq(*command, cwd=tmp_path) as process:
+        _, talk = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "set data_dir" in talk
+    assert "Traceback" not in talk
+
+
 def test_a_host_that_is_not_to_take_part_says_so(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LCQ_ENABLED", "false")
     with lcq("scheduler", cwd=tmp_path) as scheduler:
