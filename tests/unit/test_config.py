@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from lcq.config import DistributedConfig, load
+from lcq.config import ConfigManager, DistributedConfig, load
 from lcq.errors import InvalidConfig
 
 SAMPLES = Path(__file__).parents[2] / "sample-config"
@@ -156,3 +156,15 @@ def test_an_empty_file_means_the_defaults() -> None:
 def test_settings_cannot_be_changed_in_place() -> None:
     with pytest.raises(ValueError, match="frozen"):
         DistributedConfig().scheduler_port = 1  # type: ignore[misc]
+
+
+def test_the_config_manager_reads_anew_and_keeps_what_holds_when_the_file_is_bad(tmp_path: Path) -> None:
+    path = tmp_path / "lcq.yaml"
+    path.write_text("retries: {base_s: 2}")
+    manager = ConfigManager(path)
+    path.write_text("retries: {base_s: 3}")
+    assert manager.reload().retries.base_s == 3
+    path.write_text("retries: {bsae_s: 4}")
+    with pytest.raises(InvalidConfig, match="unknown key, did you mean 'base_s'"):
+        manager.reload()
+    assert manager.config.retries.base_s == 3
