@@ -18,6 +18,7 @@ from lcq.models import Event, NodeRecord
 from lcq.sockets import Mailbox, advertised_host, bind_socket, make_socket, refuse_open_bind
 from lcq.state.feed import batches
 from lcq.wire import (
+    MOST_IN_HAND,
     Beat,
     BeatAnswer,
     Bye,
@@ -158,13 +159,13 @@ class NodeManager(Manager):
             StaleBoot: the node must say hello first.
         """
         self._addresses[step.node_id] = sender
-        verdicts = await asyncio.gather(*(self._settle(step.node_id, outcome) for outcome in step.outcomes))
-        grants: list[Grant] = []
-        if step.want:
-            node = await self._node(step.node_id, step.boot_id)
-            for granted in await asyncio.gather(*(self._claim(node, want) for want in step.want)):
-                grants += granted
-        return StepAnswer(verdicts=tuple(verdicts), grants=tuple(grants))
+        node = await self._node(step.node_id, step.boot_id) if step.want else None
+        # Asked for together, they travel to Redis in one pipeline, in this order: the slots are free by then.
+        verdicts, grants = await asyncio.gather(
+            asyncio.gather(*(self._settle(step.node_id, outcome) for outcome in step.outcomes)),
+            asyncio.gather(*(self._claim(node, want) for want in step.want if node is not None)),
+        )
+        return StepAnswer(verdicts=tuple(verdicts), grants=tuple(grant for granted in grants for grant in granted))
 
     async def _settle(self, node: str, outcome: Outcome) -> Verdict:
         task_id, attempt = outcome.task_id, outcome.attempt
@@ -198,7 +199,7 @@ class NodeManager(Manager):
             node=node.id,
             boot=node.boot_id,
             device=device.id,
-            slots=min(want.slots, device.slots),
+            slots=min(want.slots, (1 + MOST_IN_HAND) * device.slots),
             models=node.capability.models_on(device.kind),
             queues=node.serves.get(device.id, ()),
             warm=want.warm,

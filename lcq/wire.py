@@ -34,6 +34,7 @@ from lcq.models import (
 
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 16 * 2**20
+MOST_IN_HAND = 16  # grants a slot that an agent may hold ahead, where the work is that short
 MAX_BATCH = 500  # tasks or ids in one command; clients send longer lists in pieces
 
 

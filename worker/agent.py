@@ -41,6 +41,7 @@ from lcq.wire import (
 )
 from worker.bells import Bells
 from worker.devices import offered_capability, plan_slots
+from worker.hand import Hand
 from worker.home import agent_home
 from worker.leases import Leases, steady_now
 from worker.lifeline import Lifeline
@@ -131,6 +132,7 @@ class Agent:
                 on_parted=self._stir,
             )
             self._bells = await stack.enter_async_context(Bells(context, on_ring=self._step_due.set))
+            self._hand = Hand({device.id: device.slots for device in self._capability.devices})
             self._pool = RunnerPool(
                 plan_slots(self._capability),
                 PoolSettings(
@@ -168,6 +170,7 @@ class Agent:
                     ("joined", self._stay_joined()),
                     ("steps", self._take_steps()),
                     ("late answers", self._take_in_late()),
+                    ("hand", self._give_back_in_time()),
                     ("spool", self._outcomes.keep_old_ones()),
                 )
             ]
@@ -209,6 +212,7 @@ class Agent:
     async def _leave(self) -> None:
         """Take nothing new, finish until the deadline, give the rest back, say goodbye."""
         self._tune_bells()
+        await self._give_back_hand()
         running = len(self._pool.running())
         drain_s = self._config.agent.drain_s
         if running and not self._hurry.is_set():
@@ -303,7 +307,7 @@ class Agent:
             (task_id, attempt): Running(task_id=task_id, attempt=attempt, progress=1.0, stage="report")
             for task_id, attempt in self._outcomes.held()
         }
-        return held | {(one.task_id, one.attempt): one for one in self._pool.running()}
+        return held | {(one.task_id, one.attempt): one for one in (*self._hand.running(), *self._pool.running())}
 
     def _hear_beat(self, beat: Beat, answer: BeatAnswer, until: float) -> None:
         lost = {(one.task_id, one.attempt) for one in answer.lost}
@@ -342,7 +346,7 @@ class Agent:
                 self._step_due.set()
 
     def _end_lost(self, key: Key, why: str) -> None:
-        if self._pool.stop(key):
+        if self._hand.drop(key) or self._pool.stop(key):
             _log.info("agent %s: ending task %s, attempt %d: %s", self.node_id, *key, why)
 
     def _follow(self, status: str, why: str) -> None:
@@ -372,7 +376,7 @@ class Agent:
             await self._until_step_due()
             await self._membership.joined.wait()
             self._step_due.clear()
-            want = self._pool.wants() if self._takes_work else ()
+            want = self._hand.wants(self._pool.wants()) if self._takes_work else ()
             step = Step(node_id=self.node_id, boot_id=self.boot_id, outcomes=self._outcomes.to_report(), want=want)
             if not step.outcomes and not step.want:
                 continue
@@ -421,8 +425,17 @@ class Agent:
             return  # a copy of an answer, or cancelled before it came
         self._leases.remember(key)
         self._leases.begin(grant, asked_at)
-        if self._stop.is_set() or not self._pool.start(grant):
+        if self._stop.is_set() or not (self._pool.start(grant) or self._hand.take(grant)):
             _log.info("agent %s: handing back task %s, attempt %d: no slot is free", self.node_id, *key)
+            await self._conclude(Ended(grant, handed_back=True))
+
+    async def _give_back_in_time(self) -> None:
+        while True:
+            for grant in await self._hand.overdue():
+                await self._conclude(Ended(grant, handed_back=True))
+
+    async def _give_back_hand(self) -> None:
+        for grant in self._hand.empty():
             await self._conclude(Ended(grant, handed_back=True))
 
     async def _take_in_late(self) -> None:
@@ -446,6 +459,8 @@ class Agent:
     async def _conclude(self, ended: Ended) -> None:
         """Take in how an attempt ended; its slot is free after that."""
         grant, failure = ended.grant, ended.failure
+        if ended.result is not None:
+            self._hand.learn(grant.device, ended.result.seconds)
         if failure is not None:
             _log.warning("task %s, attempt %d: %s: %s", *ended.key, failure.code, failure.message)
         if ended.result is None and (failure is None or failure.error_class is ErrorClass.CRASH):
@@ -468,6 +483,10 @@ class Agent:
 
     def _slot_changed(self, state: SlotState) -> None:
         if state is SlotState.FREE:
+            for device in {want.device for want in self._pool.wants()}:
+                grant = self._hand.next_for(device)
+                if grant is not None:
+                    self._pool.start(grant)
             self._step_due.set()
         self._tune_bells()
         self._stir()

@@ -173,3 +173,20 @@ def test_redis_killed_in_the_middle_loses_nothing_that_was_accepted(cluster: Clu
         os.kill(redis_server.pid, signal.SIGKILL)
         redis_server.ensure_running()
         finished_exactly_once(client, ids)
+
+
+def test_short_tasks_in_hand_of_a_drained_or_killed_agent_are_done_by_another(cluster: Cluster):
+    cluster.start_agent("node-1", slots=1)
+    with cluster.client() as client:
+        client.wait(submit(client, 20, seconds=0), timeout_s=60)  # now it knows that its work is short
+        ids = submit(client, 400, seconds=0.005)
+        wait_until_sync(
+            lambda: any(record.stage == "in hand" for record in client.tasks(status=TaskStatus.PROCESSING)),
+            what="a beat that lists a task in hand",
+        )
+        cluster.kill("node-1", signal.SIGTERM)
+        cluster.start_agent("node-2", slots=1)
+        cluster.kill("node-2")  # wherever it is just now
+        cluster.start_agent("node-3")
+        records = finished_exactly_once(client, ids)
+        assert max(record.retries for record in records) <= 1
