@@ -81,7 +81,7 @@ class NodeStatus(StrEnum):
     """Whether a node takes work, and if not, why."""
 
     ONLINE = "online"
-    SUSPECT = "suspect"  # its beats are late; it keeps what it has and gets nothing new
+    SUSPECT = "suspect"  # its beats are late; it counts as there until its lease has run out
     DRAINING = "draining"  # finishes what it has, takes nothing new, by an operator's wish
     QUARANTINED = "quarantined"  # takes nothing because it failed where others succeeded
     OFFLINE = "offline"

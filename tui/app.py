@@ -324,6 +324,7 @@ async def run_console_async(
     *,
     user: str | None = None,
     farewell: str = FAREWELL,
+    scheduler: str | None = None,
     stop: asyncio.Event | None = None,
 ) -> int:
     """Run the console on this event loop until the operator leaves it, or ``stop`` is set; its exit code.
@@ -339,7 +340,7 @@ async def run_console_async(
             "the console needs a terminal for its input and its screen",
             hint="run it in one, or use 'lcq tasks', 'lcq nodes' and 'lcq events' with --json",
         )
-    async with Cluster(config) as cluster:
+    async with Cluster(config, scheduler=scheduler) as cluster:
         desk = Desk(cluster, cluster, cluster=cluster_name(config))
         app = ConsoleApp(
             desk, user=user or login_name(), farewell=farewell, crash_log=config.data_path / "console-crash.log"
@@ -357,10 +358,11 @@ async def _exit_when(stop: asyncio.Event, app: ConsoleApp) -> None:
     app.exit(0)
 
 
-def run_console(config: DistributedConfig, *, farewell: str = FAREWELL) -> int:
+def run_console(config: DistributedConfig, *, farewell: str = FAREWELL, scheduler: str | None = None) -> int:
     """The program ``lcq console``: runs until the operator leaves; its exit code.
 
-    ``farewell`` is what the operator is told when asked whether to leave.
+    ``farewell`` is what the operator is told when asked whether to leave. ``scheduler`` ("HOST:PORT") is
+    commanded; default: the one that the configuration names.
 
     Raises:
         InvalidInput: there is no terminal to run in.
@@ -372,6 +374,6 @@ def run_console(config: DistributedConfig, *, farewell: str = FAREWELL) -> int:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)  # so that the terminal is left as it was found
-        return await run_console_async(config, farewell=farewell, stop=stop)
+        return await run_console_async(config, farewell=farewell, scheduler=scheduler, stop=stop)
 
     return asyncio.run(main())

@@ -51,8 +51,10 @@ class Cluster:
     snapshot or command. Every call raises LcqError when nobody answers.
     """
 
-    def __init__(self, config: DistributedConfig) -> None:
+    def __init__(self, config: DistributedConfig, *, scheduler: str | None = None) -> None:
+        """``scheduler`` ("HOST:PORT") is commanded; default: the one that the configuration names."""
         self._config = config
+        self._scheduler = scheduler
         self._reader: StateReader | None = None
         self._client: AsyncClient | None = None
 
@@ -91,9 +93,9 @@ class Cluster:
         return self._reader
 
     async def _commander(self) -> AsyncClient:
-        if self._client is None or self._client.endpoint != find_scheduler(self._config):
+        if self._client is None or self._client.endpoint != find_scheduler(self._config, self._scheduler):
             await self._close_client()
-            client = AsyncClient(self._config, timeout_s=_ACT_S)
+            client = AsyncClient(self._config, scheduler=self._scheduler, timeout_s=_ACT_S)
             self._client = await client.__aenter__()
         return self._client
 

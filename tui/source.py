@@ -150,7 +150,8 @@ class Feed:
                 await asyncio.sleep(_RETRY_S)
 
     async def _load_and_follow(self) -> None:
-        snapshot = await asyncio.wait_for(self._reader.snapshot(limit=WINDOW), SNAPSHOT_S)
+        async with asyncio.timeout(SNAPSHOT_S):
+            snapshot = await self._reader.snapshot(limit=WINDOW)
         self._again.clear()
         rows: list[TaskRow] = []
         for start in range(0, len(snapshot.tasks), _SLICE):
@@ -178,7 +179,8 @@ class Feed:
                 await self._poll()
 
     async def _ask(self, call: Awaitable[_T]) -> _T:
-        answer = await asyncio.wait_for(call, ANSWER_S)
+        async with asyncio.timeout(ANSWER_S):
+            answer = await call
         self._link.answer()
         return answer
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
-from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
 from lcq import __version__
 from lcq.cli.examples import examples
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
-from lcq.config import DistributedConfig
+from lcq.console import find_console
 from lcq.errors import LcqError, SchedulerUnreachable
 from lcq.wire import PROTOCOL_VERSION, InfoAnswer
 
@@ -44,11 +42,8 @@ def scheduler(context: typer.Context) -> int:
 @app.command(epilog=examples("lcq console", "lcq --scheduler studio-1:5571 console"))
 def console(context: typer.Context) -> int:
     """Watch and steer the cluster in this terminal."""
-    found = tuple(entry_points(group="lcq.commands", name="console"))
-    if not found:
-        raise LcqError("the console is not installed", hint="install LCQ anew: pip install --force-reinstall lcq")
-    run_console = cast("Callable[[DistributedConfig], int]", found[0].load())
-    return run_console(session_of(context).config)
+    session = session_of(context)
+    return find_console()(session.config, scheduler=session.scheduler)
 
 
 @app.command(epilog=examples("lcq demo", "lcq demo my-results --no-console"))

@@ -402,7 +402,7 @@ class StateManager:
     ) -> tuple[NodeStatus, tuple[Running, ...]]:
         """Renew a node's leases. Answers what the cluster wants of it, and the attempts that it has lost.
 
-        A lease older than a beat that the node does not list never reached it, and is released.
+        A lease older than two beats that the node does not list never reached it, and is released.
 
         Raises:
             StaleBoot: the node is not registered with this boot id.
@@ -410,7 +410,7 @@ class StateManager:
         flat: list[str | int | float] = []
         for one in running:
             flat += [one.task_id, one.attempt, one.progress, one.stage]
-        grace_ms = int(self.config.leases.beat_s * 1000)
+        grace_ms = int(2 * self.config.leases.beat_s * 1000)  # a beat may be told again for as long as one takes
         answer = await self._move("beat_node", node, boot, json.dumps(dict(telemetry or {})), grace_ms, *flat)
         if answer[0] == "stale":
             raise StaleBoot(node)

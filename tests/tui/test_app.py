@@ -6,6 +6,7 @@ import asyncio
 import os
 import pty
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -88,3 +89,9 @@ async def test_on_a_real_terminal_it_opens_leaves_on_sigterm_and_puts_the_screen
             await process.wait()
         os.close(ours)
     assert "console.log" in {path.name for path in tmp_path.iterdir()}
+
+
+async def test_the_scheduler_named_on_the_command_line_is_the_one_that_is_commanded(tmp_path: Path) -> None:
+    config = DistributedConfig(data_dir=tmp_path)
+    async with Cluster(config, scheduler="127.0.0.1:6001") as cluster:
+        assert (await cluster._commander()).endpoint == "tcp://127.0.0.1:6001"
