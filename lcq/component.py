@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class _SharedGround:
 _shared_grounds: WeakKeyDictionary[asyncio.AbstractEventLoop, _SharedGround] = WeakKeyDictionary()
 
 
-class Manager:
+class Manager(ABC):
     """The life that all managers share. Made with a ground it belongs to a scheduler; without, it finds one.
 
     ``async with`` in async code; ``start()`` and ``stop()`` in a plain script.
@@ -105,9 +106,9 @@ class Manager:
     ) -> None:
         await self._stack.aclose()
 
+    @abstractmethod
     async def _open(self, ground: Ground, stack: AsyncExitStack) -> None:
         """Open what this manager owns, and push onto ``stack`` how it is closed."""
-        raise NotImplementedError
 
     def start(self) -> None:
         """Run on this process's background loop until ``stop()``, or until the process ends.
