@@ -132,9 +132,11 @@ class View(Generic[RowT]):
         return line if 0 <= line < self.height else None
 
     def window(self) -> Iterator[RowT]:
-        """The rows on the screen."""
+        """The rows on the screen, without those that have gone since the last ``take``."""
         for index in range(self.top, min(self.top + self.height, len(self._keys))):
-            yield self._rows[self.id_at(index)]
+            row = self.row_at(index)
+            if row is not None:
+                yield row
 
     def targets(self) -> list[RowT]:
         """What an act means: the marked rows, or the one under the cursor."""

@@ -113,6 +113,14 @@ def test_when_its_row_is_gone_the_cursor_goes_to_the_next_on_the_same_line():
     assert (view.cursor_id, view.cursor_line) == (below, line)
 
 
+def test_a_row_that_went_since_the_last_look_is_left_out_of_the_window_until_then():
+    shelf, view = a_view(5)
+    shelf.drop("task000002")
+    assert [row.id for row in view.window()] == ["task000004", "task000003", "task000001", "task000000"]
+    view.take(shelf.take())
+    order_holds(view, shelf)
+
+
 def test_when_the_last_row_is_gone_there_is_no_cursor():
     shelf, view = a_view(1)
     shelf.drop("task000000")
