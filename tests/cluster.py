@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -30,10 +31,16 @@ _START_S = 40.0
 
 
 def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that is free, and that stays so while a killed scheduler is started again.
+
+    From below the range from which the kernel gives ports to everybody who asks for any. Not by ``random``: tests that
+    run side by side start from the same seed.
+    """
+    while True:
+        port = 15_000 + secrets.randbelow(16_000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def drill(name: str = "drill-noop", **config: object) -> Task:
