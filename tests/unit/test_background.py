@@ -138,25 +138,27 @@ def test_a_forked_child_gets_a_loop_of_its_own() -> None:
 
 def test_an_interrupt_of_the_caller_cancels_the_work_and_the_end_of_the_process_cleans_up() -> None:
     script = (
-        "import asyncio, contextlib\n"
+        "import asyncio, contextlib, os\n"
         "from lcq.background import BackgroundLoop\n"
+        "def say(word):  # whole, though two threads speak\n"
+        "    os.write(1, (word + '\\n').encode())\n"
         "@contextlib.asynccontextmanager\n"
         "async def component():\n"
         "    try:\n"
         "        yield\n"
         "    finally:\n"
-        "        print('left', flush=True)\n"
+        "        say('left')\n"
         "async def work():\n"
         "    try:\n"
-        "        print('working', flush=True)\n"
+        "        say('working')\n"
         "        await asyncio.Event().wait()\n"
         "    finally:\n"
-        "        print('cancelled', flush=True)\n"
+        "        say('cancelled')\n"
         "BackgroundLoop.shared().hold(component())\n"
         "try:\n"
         "    BackgroundLoop.shared().run(work())\n"
         "except KeyboardInterrupt:\n"
-        "    print('interrupted', flush=True)\n"
+        "    say('interrupted')\n"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
