@@ -451,3 +451,14 @@ async def test_every_screen_lives_through_small_and_large_terminals(open_console
             await console.pilot.resize_terminal(*size)
             await wait_until(lambda size=size: len(console.lines()) == size[1])
             await console.settle()
+
+
+async def test_what_is_typed_right_after_tab_goes_to_the_next_field(open_console):
+    async with open_console(three()) as console:
+        await console.press("s")
+        await wait_until(lambda: isinstance(console.app.screen, SubmitForm))
+        image, mask = (console.app.screen.query_one(f"#{name}", Input) for name in ("image", "mask"))
+        for key in ("a", "tab", "b", "c"):  # all at once, as a paste or a quick hand sends them
+            console.app.post_message(events.Key(key, key if len(key) == 1 else None))
+        await wait_until(lambda: len(image.value + mask.value) == 3)
+        assert (image.value, mask.value) == ("a", "bc")

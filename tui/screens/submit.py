@@ -10,7 +10,7 @@ from typing import ClassVar
 from pydantic import ValidationError
 from textual import on
 from textual.app import ComposeResult
-from textual.binding import BindingType
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
@@ -34,9 +34,7 @@ class Wish:
 
 
 def here(path: str) -> str:
-    """A path as the nodes will read it: made absolute from where the console runs; URLs stay as they are."""
-    if "://" in path:
-        return path
+    """A path as the nodes will read it: made absolute from where the console runs."""
     return str(Path(path).expanduser().absolute())
 
 
@@ -44,7 +42,12 @@ class SubmitForm(ModalScreen[Wish | None]):
     """Answers the task that was asked for, or None."""
 
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.PANEL,)
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.PANEL)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        *bindings_of(Scope.PANEL),
+        # First of all: without priority the focus moves after the keys that follow have gone to the old field.
+        Binding("tab", "app.focus_next", show=False, priority=True),
+        Binding("shift+tab", "app.focus_previous", show=False, priority=True),
+    ]
     AUTO_FOCUS = "#image"
 
     def __init__(self, *, user: str, queues: Sequence[str], models: Sequence[str]) -> None:
@@ -57,7 +60,7 @@ class SubmitForm(ModalScreen[Wish | None]):
         with Vertical(classes="dialog wide"):
             yield Static(Content("Submit a task"), classes="dialog-title")
             with VerticalScroll(id="form", can_focus=False):
-                yield from self._row("Image", CleanInput(id="image", compact=True, placeholder="path or URL"))
+                yield from self._row("Image", CleanInput(id="image", compact=True, placeholder="path"))
                 yield from self._row(
                     "Mask", CleanInput(id="mask", compact=True, placeholder="path; bright is replaced")
                 )
@@ -132,7 +135,7 @@ class SubmitForm(ModalScreen[Wish | None]):
 
     @staticmethod
     def _is_there(path: str) -> bool:
-        return "://" in path or Path(path).is_file()
+        return Path(path).is_file()
 
     def _complain(self, text: str) -> None:
         self.query_one("#form-error", Static).update(Content(clean(text)))
