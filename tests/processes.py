@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -58,4 +58,5 @@ def lcq(*arguments: str, cwd: Path, **settings: str) -> Iterator[subprocess.Pope
         process.kill()
         process.communicate()
         for pid in processes_about(cwd):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it may end by itself meanwhile
+                os.kill(pid, signal.SIGKILL)
