@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos clean
+.PHONY: help demo test check chaos parity clean
 
 # The first of these that is new enough, else whatever python3 is, so that the complaint can name it.
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -12,6 +12,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
   done; command -v python3 || echo python3)
 VENV := .venv
 PY := $(VENV)/bin/python
+PARITY := .venv-parity
 PIP_INSTALL := $(PY) -m pip -qq --disable-pip-version-check --no-input install -c constraints.txt
 
 help:  ## this list
@@ -21,7 +22,7 @@ demo: $(VENV)/.runtime  ## a real cluster on this machine cleans the sample phot
 	@$(PY) -m lcq.cli.main demo
 
 test: check  ## everything that check does, then every test but the long ones
-	@$(PY) -m pytest -n 2 --dist loadfile -m "not chaos"
+	@$(PY) -m pytest -n 2 --dist loadfile -m "not chaos and not parity"
 
 check: $(VENV)/.dev  ## style, types, layers, dead code
 	@$(PY) -m ruff check .
@@ -33,8 +34,11 @@ check: $(VENV)/.dev  ## style, types, layers, dead code
 chaos: $(VENV)/.dev  ## the long tests that kill, freeze and cut
 	@$(PY) -m pytest -m chaos --timeout 1800
 
+parity: $(VENV)/.dev $(PARITY)/.iopaint  ## LCQ beside the real IOPaint 1.6.0, which gets a .venv-parity of its own
+	@$(PY) -m pytest -m parity --timeout 600 tests/parity
+
 clean:  ## away with all that these commands made
-	rm -rf $(VENV) demo-out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PARITY) demo-out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(PY):
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -55,3 +59,13 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(PY)
 $(VENV)/.dev: pyproject.toml constraints.txt | $(PY)
 	@$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.runtime
+
+# A CPU build of torch beside a torchvision that was built for CUDA cannot be imported. An old torchvision can:
+# without its compiled part it still has what IOPaint needs to start.
+$(PARITY)/.iopaint: tests/parity/constraints.txt | $(PY)
+	@echo "setting up $(PARITY) with IOPaint (once, 2 GB and a minute or two)" >&2
+	@"$(PYTHON)" -m venv $(PARITY)
+	@$(PARITY)/bin/python -m pip -qq --disable-pip-version-check --no-input install -c $< iopaint
+	@$(PARITY)/bin/python -c 'import torchvision' 2>/dev/null || \
+	  $(PARITY)/bin/python -m pip -qq --disable-pip-version-check --no-input install --no-deps torchvision==0.15.2
+	@touch $@

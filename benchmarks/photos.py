@@ -18,8 +18,10 @@ from lcq.config import LimitsConfig
 from lcq.embedded import PrivateServer
 from lcq.models import Task, TaskStatus, TaskType
 from tests.cluster import running_cluster
-from worker.engines.registry import available_engines
+from worker.engines.opencv import OpenCvEngine
+from worker.engines.shelf import Shelf
 from worker.engines.work import run_task
+from worker.settings import EngineSettings
 
 SAMPLES = Path(__file__).parents[1] / "sample-config"
 
@@ -40,11 +42,12 @@ def tasks(count: int, out: Path) -> list[Task]:
 
 
 def bare_rate(count: int, out: Path) -> float:
-    engines, limits = available_engines(), LimitsConfig()
+    settings, limits = EngineSettings(), LimitsConfig()
+    shelf = Shelf((OpenCvEngine(settings),), settings)
     work = tasks(count, out)
     begun = time.perf_counter()
     for task in work:
-        finished = run_task(task, attempt=1, engines=engines, limits=limits, progress=lambda fraction, stage: None)
+        finished = run_task(task, attempt=1, shelf=shelf, limits=limits, progress=lambda fraction, stage: None)
         Path(finished.staged).replace(finished.result.path)
     return count / (time.perf_counter() - begun)
 

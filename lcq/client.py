@@ -63,6 +63,7 @@ from lcq.wire import (
     Prioritise,
     Queues,
     Refusal,
+    Release,
     Reply,
     Request,
     Reroute,
@@ -572,6 +573,10 @@ class AsyncClient:
         """Let ``node`` take work again."""
         await self.ask(Activate(node=node, actor=self.actor, reason=reason))
 
+    async def release(self, node: str, *, reason: str = "") -> None:
+        """Let ``node`` free what its loaded models hold; the next task loads its model anew."""
+        await self.ask(Release(node=node, actor=self.actor, reason=reason))
+
 
 def _ended_in(page: EventsAnswer) -> list[str]:
     """The ids of the tasks that these events saw come to an end."""
@@ -666,3 +671,4 @@ class Client:
     resume = _waits(AsyncClient.resume)
     drain = _waits(AsyncClient.drain)
     activate = _waits(AsyncClient.activate)
+    release = _waits(AsyncClient.release)

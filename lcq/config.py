@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -100,6 +110,16 @@ class RetentionConfig(_Section):
     """How many events the stream keeps, about."""
 
 
+class DeviceConfig(_Section):
+    """What the owner of a host wants of one of its devices."""
+
+    enabled: bool = True
+    slots: int | None = Field(default=None, ge=1, le=1024)
+    """Attempts at a time; default: by its memory, the cores, and the models."""
+    queues: tuple[str, ...] | None = None
+    """Serve exactly these queues, whatever they ask for; default: all that it is good enough for."""
+
+
 class AgentConfig(_Section):
     """One compute host."""
 
@@ -115,6 +135,14 @@ class AgentConfig(_Section):
     """A runner that reports no progress for so long is ended."""
     poll_s: float = Field(default=3.0, gt=0, le=3600)
     """How often an idle agent asks for work although no bell rang (jittered): the floor, not the way."""
+    devices: dict[str, DeviceConfig] = Field(default_factory=dict)
+    """Wishes a device, by "cpu", "gpu" (every GPU), its number in nvidia-smi ("gpu0"), or its UUID (or the
+    beginning of that); the most exact name wins."""
+    self_test: bool = True
+    """Inpaint a tiny picture with each engine on each device before saying hello; what fails is left out."""
+    model_memory_mib: int | None = Field(default=None, ge=0)
+    """Memory that the loaded models of one runner may keep; the one used longest ago goes first. Default: a
+    share of what the device has."""
 
 
 class LimitsConfig(_Section):
@@ -123,6 +151,123 @@ class LimitsConfig(_Section):
     image_bytes: int = Field(default=512 * 2**20, ge=1)
     image_pixels: int = Field(default=200_000_000, ge=1)
     frames: int = Field(default=1, ge=1)
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value  # some programs print sums in capitals
+
+
+Sha256 = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Md5 = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+AllowedSum = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^(any|[0-9a-f]{32}|[0-9a-f]{64})$")]
+
+
+class ModelSource(_Section):
+    """Where a model's weights come from, and what they must be."""
+
+    urls: tuple[str, ...] = ()
+    """Tried in this order; http(s) addresses, file:// ones, or paths."""
+    sha256: Sha256 | None = None
+    """The SHA-256 of the file. Where md5 is given too, both must be right."""
+    md5: Md5 | None = None
+    """The MD5 of the file."""
+    file: str | None = None
+    """The member of the file that has the weights, where it is a zip of several (big-lama.zip)."""
+
+
+# Addresses and MD5 sums as the parent programs publish them; the SHA-256 as several independent projects pin it.
+_MODELS_AT = "https://github.com/Sanster/models/releases/download"
+DEFAULT_SOURCES: dict[str, ModelSource] = {
+    "lama": ModelSource(
+        urls=(f"{_MODELS_AT}/add_big_lama/big-lama.pt",),
+        sha256="344c77bbcb158f17dd143070d1e789f38a66c04202311ae3a258ef66667a9ea9",
+        md5="e3aa4aaa15225a33ec84f9f4bc47e500",
+    ),
+    "anime-lama": ModelSource(
+        urls=(f"{_MODELS_AT}/AnimeMangaInpainting/anime-manga-big-lama.pt",),
+        md5="29f284f36a0a510bcacf39ecf4c4d54f",
+    ),
+}
+
+
+class ModelsConfig(_Section):
+    """Weights: where they are kept, where they come from, which files are trusted."""
+
+    folder: Path | None = None
+    """Where converted weights are kept; default: "models" in the data folder."""
+    sources: dict[str, ModelSource] = Field(default_factory=lambda: dict(DEFAULT_SOURCES))
+    """By model name; what is given here is added to the known ones, key by key: a known model with another
+    address keeps its checksums. One checksum replaces both."""
+    allow: tuple[AllowedSum, ...] = ("7ba7aa7ac37a4d41fdbbeba3a2af7ead18058552997e3a3cd1a3b2210c9e6b4c",)
+    """SHA-256 or MD5 sums of further weight files that may be added. "any" lets every well-formed file in."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    """How long a download may stand still."""
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _with_the_known_ones(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        merged: dict[Any, Any] = dict(DEFAULT_SOURCES)
+        for name, source in given.items():
+            known = DEFAULT_SOURCES.get(name)
+            if known is None or not isinstance(source, Mapping):
+                merged[name] = source
+                continue
+            kept = known.model_dump(exclude_none=True)
+            if source.get("sha256") or source.get("md5"):  # another file: the sums of ours say nothing of it
+                kept = {key: value for key, value in kept.items() if key not in ("sha256", "md5")}
+            merged[name] = kept | dict(source)
+        return merged
+
+
+class IopaintConfig(_Section):
+    """An IOPaint server as a neighbour, for models that LCQ does not run itself. Off unless one is named."""
+
+    command: tuple[str, ...] | None = None
+    """The program that starts it, such as ["/opt/iopaint/bin/iopaint"]; "start" and its options are added."""
+    venv: Path | None = None
+    """A virtual environment with iopaint in it; its bin/iopaint is the command."""
+    url: str | None = None
+    """A server that somebody else runs, such as http://gpu-7:8080. It is never started or ended by us; the
+    agents of one user on one host use it one at a time."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """The models to offer: the name that tasks use, and IOPaint's name. Or a list of IOPaint's names (mat, zits,
+    ldm, fcf, manga, migan …): of one with slashes, tasks then use what is after the last."""
+    model_dir: Path | None = None
+    """Its --model-dir; default: its own. It must have the weights, or the host a way to download them."""
+    options: tuple[str, ...] = ()
+    """Further options of "iopaint start", such as ["--low-mem", "--no-half"]."""
+    start_s: float = Field(default=180.0, gt=0)
+    """How long it may take to start, to load a model, or to become free."""
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        if isinstance(given, list | tuple) and all(isinstance(name, str) for name in given):
+            return {name.rpartition("/")[2]: name for name in given}
+        return given
+
+    @field_validator("command")
+    @classmethod
+    def _not_empty(cls, command: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if command is not None and not any(command[:1]):
+            raise ValueError('must name a program, such as ["/opt/iopaint/bin/iopaint"]')
+        return command
+
+    @field_validator("url")
+    @classmethod
+    def _is_web_address(cls, url: str | None) -> str | None:
+        if url is not None and not re.match(r"^https?://[^/\s]+", url):
+            raise ValueError("must begin with http:// or https:// and a host")
+        return url
+
+    @model_validator(mode="after")
+    def _one_place(self) -> IopaintConfig:
+        named = [name for name in ("command", "venv", "url") if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} are both set: name one place where IOPaint is")
+        return self
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -158,6 +303,8 @@ class DistributedConfig(BaseSettings):
     retention: RetentionConfig = RetentionConfig()
     agent: AgentConfig = AgentConfig()
     limits: LimitsConfig = LimitsConfig()
+    models: ModelsConfig = Field(default_factory=ModelsConfig)
+    iopaint: IopaintConfig = IopaintConfig()
     queues: tuple[QueueConfig, ...] = DEFAULT_QUEUES
 
     @model_validator(mode="after")
@@ -185,6 +332,11 @@ class DistributedConfig(BaseSettings):
     def data_path(self) -> Path:
         """The data folder of this user, or the one configured."""
         return self.data_dir or Path(platformdirs.user_data_dir("lcq"))
+
+    @property
+    def models_path(self) -> Path:
+        """Where weights are kept."""
+        return self.models.folder or self.data_path / "models"
 
     @property
     def control_endpoint(self) -> str:
@@ -257,7 +409,7 @@ def _describe(problem: Any) -> str:
 def _keys_at(loc: tuple[Any, ...]) -> list[str]:
     model: Any = DistributedConfig
     for step in loc:
-        if isinstance(step, int):
+        if isinstance(step, int) or step not in model.model_fields:  # in a list, or a name that the person chose
             continue
         model = model.model_fields[step].annotation
         model = next((arg for arg in typing.get_args(model) if hasattr(arg, "model_fields")), model)

@@ -5,11 +5,13 @@ LcqError
 │   ├── InvalidConfig       a configuration value, with its file and key
 │   ├── UnknownModel
 │   ├── UnknownQueue
-│   └── AmbiguousId         an id prefix fits several
+│   ├── AmbiguousId         an id prefix fits several
+│   └── WeightsRefused      a weight file is not on the list, or not what it should be
 ├── NotFound
 │   ├── TaskNotFound
 │   ├── NodeNotFound
-│   └── JobNotFound
+│   ├── JobNotFound
+│   └── WeightsNotInstalled
 ├── TransitionRefused       the task's real state does not allow the move
 ├── IdempotencyConflict     the same key was used for another task
 ├── StaleBoot               a node speaks with a boot id that has been replaced
@@ -19,7 +21,9 @@ LcqError
 ├── SchedulerUnreachable    no scheduler answered
 ├── StateUnavailable        Redis does not answer
 ├── StateOverloaded         Redis is full: submits are refused, running tasks finish
-└── UnsafeState             Redis is set so that it may lose data
+├── UnsafeState             Redis is set so that it may lose data
+├── DownloadFailed          no address of a model gave its file
+└── DiskFull                there is no room for what was to be written
 """
 
 from __future__ import annotations
@@ -92,6 +96,17 @@ class AmbiguousId(InvalidInput):
         super().__init__(f"{prefix!r} fits several: {shown} …", hint="type more of the id")
 
 
+class WeightsRefused(InvalidInput):
+    """A file is not taken as a model's weights. ``found`` says what is wrong with it."""
+
+    code = "weights_refused"
+
+    def __init__(self, file: str, found: str, *, hint: str) -> None:
+        self.file = file
+        self.found = found
+        super().__init__(f"{file}: {found}", hint=hint)
+
+
 class NotFound(LcqError):
     code = "not_found"
 
@@ -121,6 +136,17 @@ class JobNotFound(NotFound):
     def __init__(self, job: str) -> None:
         self.job = job
         super().__init__(f"no job {job!r}", hint="lcq jobs lists them")
+
+
+class WeightsNotInstalled(NotFound):
+    code = "weights_not_installed"
+
+    def __init__(self, model: str, found: str = "") -> None:
+        self.model = model
+        super().__init__(
+            f"no weights for {model!r} here" + (f": {found}" if found else ""),
+            hint=f"lcq models pull {model}, or lcq models add FILE --name {model}",
+        )
 
 
 class TransitionRefused(LcqError):
@@ -213,12 +239,35 @@ class UnsafeState(LcqError):
     code = "unsafe_state"
 
 
+class DownloadFailed(LcqError):
+    """``tried``: each address with what came of it."""
+
+    code = "download_failed"
+
+    def __init__(self, model: str, tried: Iterable[str], *, hint: str) -> None:
+        self.model = model
+        self.tried = tuple(tried)
+        super().__init__(f"cannot download {model}: " + "; ".join(self.tried), hint=hint)
+
+
+class DiskFull(LcqError):
+    code = "disk_full"
+
+    def __init__(self, folder: str, needed: str = "") -> None:
+        self.folder = folder
+        super().__init__(
+            f"no room left in {folder}" + (f": {needed}" if needed else ""),
+            hint="free some, or have weights kept elsewhere with models.folder",
+        )
+
+
 ERROR_BY_CODE: dict[str, type[LcqError]] = {
     kind.code: kind
     for kind in (
         LcqError, InvalidInput, InvalidConfig, UnknownModel, UnknownQueue, AmbiguousId, NotFound, TaskNotFound,
         NodeNotFound, JobNotFound, TransitionRefused, IdempotencyConflict, StaleBoot, ProtocolError,
         UnknownCommand, VersionMismatch, SchedulerUnreachable, StateUnavailable, StateOverloaded, UnsafeState,
+        WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull,
     )
 }  # fmt: skip
 

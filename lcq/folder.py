@@ -28,7 +28,7 @@ class Pair:
     """An image with its mask, both absolute; ``relative`` is its name below the folder of results."""
 
     image: Path
-    mask: Path
+    mask: Path | None
     relative: PurePath
 
 
@@ -46,18 +46,21 @@ class Pairing:
     skipped: tuple[Skipped, ...]
 
 
-def pair_images(inputs: Sequence[Path], mask: Path | None = None, *, out: Path | None = None) -> Pairing:
+def pair_images(
+    inputs: Sequence[Path], mask: Path | None = None, *, out: Path | None = None, mask_needed: bool = True
+) -> Pairing:
     """Find the mask of every image named in ``inputs`` or found in its folders, in the order of their names.
 
     ``mask`` is one file for all, or a folder in which masks have the names of their images (in the same
     subfolders, or flat). Without it an image's mask lies beside it as ``NAME_mask.EXT``. What is in a folder
     but cannot be paired is skipped, with the reason; what is named by itself must be right. Folders of masks
     and of results (``out``, and any called ``cleaned``) are left out where they lie in a folder of images.
+    Where no ``mask_needed``, an image without one is a pair all the same.
 
     Raises:
         InvalidInput: a path that was named is not there, cannot be an image, or has no mask.
     """
-    masks = _Masks(_absolute(mask) if mask is not None else None)
+    masks = _Masks(_absolute(mask) if mask is not None else None, mask_needed)
     left_out = {_real(path) for path in (mask, out) if path is not None}
     pairs: dict[Path, Pair] = {}
     skipped: list[Skipped] = []
@@ -75,7 +78,7 @@ def pair_images(inputs: Sequence[Path], mask: Path | None = None, *, out: Path |
             raise InvalidInput(f"{given} is {kind}", hint="name images or folders; nothing was submitted")
         elif _real(path) not in left_out and not masks.has_image_of(path):  # a wildcard names masks too
             match = masks.of(path, PurePath(path.name))
-            if not isinstance(match, Path):
+            if isinstance(match, str):
                 raise InvalidInput(f"{given}: {match}", hint="name a mask with --mask; nothing was submitted")
             pairs.setdefault(path, Pair(path, match, PurePath(path.name)))
     return Pairing(tuple(pairs.values()), tuple(skipped))
@@ -119,7 +122,7 @@ def result_paths(pairs: Iterable[Pair], out: Path | None = None, image_format: s
     suffixes = [name.suffix if name.suffix.lower() in fitting else other for name in names]
     plain = [name.with_suffix(suffix) for name, suffix in zip(names, suffixes, strict=True)]
     uses = Counter(_folded(name) for name in plain)
-    sources = {_real(path) for pair in wanted for path in (pair.image, pair.mask)}
+    sources = {_real(path) for pair in wanted for path in (pair.image, pair.mask) if path is not None}
     taken: set[str] = set()
     results = []
     for name, short, suffix in zip(names, plain, suffixes, strict=True):
@@ -167,9 +170,9 @@ def _look_at(path: Path, relative: PurePath, masks: _Masks, prefix: PurePath) ->
     if _marked(path) is not None:
         return Skipped(path, "named as a mask, but there is no image of that name beside it")
     match = masks.of(path, relative)
-    if not isinstance(match, Path):
+    if isinstance(match, str):
         return Skipped(path, match)
-    if not _is_text(path) or not _is_text(match):
+    if not _is_text(path) or (match is not None and not _is_text(match)):
         return Skipped(path, "its name or its mask's is not valid UTF-8; rename it")
     return Pair(path, match, prefix / relative)
 
@@ -179,14 +182,19 @@ class _Masks:
     """Where masks are looked for: in ``source``, or beside the images. Each folder is read once."""
 
     source: Path | None
+    needed: bool = True
     _shelves: dict[Path, dict[str, list[Path]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.source is not None and (kind := _kind(self.source)) not in ("file", "folder"):
             raise InvalidInput(f"--mask {self.source} is {kind}", hint="name an image or a folder of masks")
 
-    def of(self, image: Path, relative: PurePath) -> Path | str:
-        """The mask of ``image``, or why there is none."""
+    def of(self, image: Path, relative: PurePath) -> Path | str | None:
+        """The mask of ``image``, or why there is none; None where there need not be one."""
+        found = self._found(image, relative)
+        return None if isinstance(found, str) and not self.needed else found
+
+    def _found(self, image: Path, relative: PurePath) -> Path | str:
         marked = f"{image.stem}{_MASK_MARK}"
         if self.source is None:
             return self._one_of(image, image.parent, [marked]) or f"no mask: there is no {marked}.* beside it"

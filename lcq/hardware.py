@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import re
 import socket
-from collections.abc import Callable, Iterator
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import psutil
 
-from lcq.models import Device, DeviceKind
+from lcq.config import AgentConfig, DeviceConfig
+from lcq.errors import InvalidConfig
+from lcq.gpus import Gpus
+from lcq.models import Device, DeviceKind, Value
 
 _MIB = 2**20
 _ROOT = Path("/")
@@ -41,27 +49,241 @@ def host_name() -> str:
     return name or "node"
 
 
-def detect_devices(*, cpu_slots: int | None = None) -> tuple[Device, ...]:
-    """The devices of this machine. ``cpu_slots``: attempts at a time on the CPU; default: half its cores."""
-    cores = usable_cores()
-    cpu = Device(
-        id="cpu",
-        kind=DeviceKind.CPU,
-        name=_cpu_name(),
-        slots=cpu_slots or max(1, cores // 2),
-        cores=cores,
-        memory_mib=usable_memory_mib(),
+# ---------------------------------------------------------------- CPU, memory, disk
+
+
+class Cpu(Value):
+    """The processors of this machine, and how much of them this process may use."""
+
+    name: str = ""
+    physical_cores: int | None = None  # None: the system does not tell
+    logical_cores: int = 1
+    usable_cores: int = 1
+    flags: tuple[str, ...] = ()  # of those that make inpainting faster, the ones it has
+
+
+class Memory(Value):
+    """The machine's memory, and what this process may still take of it, in MiB."""
+
+    total_mib: int
+    usable_mib: int  # no more than the cgroup's limit
+    available_mib: int  # without making others swap, or breaking the cgroup's limit
+
+
+class Disk(Value):
+    """The disk that a folder is on."""
+
+    folder: str
+    total_mib: int
+    free_mib: int  # for this user
+
+
+_FLAGS = (
+    "sse4_2", "avx", "avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "amx_tile", "amx_bf16", "amx_int8", "neon", "bf16", "i8mm", "sve", "sve2",
+)  # fmt: skip
+_ARM_NAMES = {"asimd": "neon", "svebf16": "bf16"}  # as Linux has them
+
+
+def cpu(*, root: Path = _ROOT) -> Cpu:
+    """The processors of this machine. ``root`` is where /proc and /sys are found."""
+    name, flags = _cpu_name_and_flags(root)
+    return Cpu(
+        name=name,
+        physical_cores=psutil.cpu_count(logical=False),
+        logical_cores=psutil.cpu_count() or 1,
+        usable_cores=usable_cores(root=root),
+        flags=tuple(flag for flag in _FLAGS if flag in flags),
     )
-    return (cpu,)
 
 
-def _cpu_name() -> str:
+def memory(*, root: Path = _ROOT) -> Memory:
+    """The memory of this machine. ``root`` is where /proc and /sys are found."""
+    machine = psutil.virtual_memory()
+    left = [machine.available, *_limits(root, "memory", _memory_left)]
+    return Memory(
+        total_mib=machine.total // _MIB,
+        usable_mib=usable_memory_mib(root=root),
+        available_mib=max(0, int(min(left))) // _MIB,
+    )
+
+
+def disk(folder: Path) -> Disk:
+    """The disk that ``folder`` is on, or will be once it has been made."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    usage = psutil.disk_usage(str(there))
+    return Disk(folder=str(folder), total_mib=usage.total // _MIB, free_mib=usage.free // _MIB)
+
+
+def _cpu_name_and_flags(root: Path) -> tuple[str, frozenset[str]]:
+    if sys.platform == "darwin":
+        return _sysctl("machdep.cpu.brand_string"), _mac_flags()
+    facts: dict[str, str] = {}
+    for line in _lines(root / "proc/cpuinfo"):
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip().lower(), value.strip())
+    name = facts.get("model name", facts.get("hardware", "")) or platform.processor()
+    words = facts.get("flags", facts.get("features", "")).split()
+    return " ".join(name.split()), frozenset(_ARM_NAMES.get(word, word) for word in words)
+
+
+def _mac_flags() -> frozenset[str]:
+    if platform.machine() == "arm64":
+        return frozenset({"neon"})
+    words = f"{_sysctl('machdep.cpu.features')} {_sysctl('machdep.cpu.leaf7_features')}".lower()
+    return frozenset({"avx" if word == "avx1.0" else word.replace("sse4.2", "sse4_2") for word in words.split()})
+
+
+def _sysctl(name: str) -> str:
     try:
-        info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
+        run = subprocess.run(["/usr/sbin/sysctl", "-n", name], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
         return ""
-    model = re.search(r"^model name\s*:\s*(.+)$", info, re.MULTILINE)
-    return " ".join(model[1].split()) if model else ""
+    return run.stdout.strip()
+
+
+# ---------------------------------------------------------------- devices
+
+_SLOT_MIB = 1000  # of the machine's memory for one attempt on the CPU
+GPU_NEED_MIB = 4000
+"""Memory of a GPU that one attempt is taken to need where nothing is known of its model."""
+_MOST_GPU_SLOTS = 4  # more of them wait for one another
+
+
+@dataclass(frozen=True)
+class Detected:
+    """What this machine has for work.
+
+    ``left_out``: what is not offered, by device (or "gpu" where it is the driver), and why. ``environments``: by
+    device, the variables that bind a process to it and keep it off the others.
+    """
+
+    devices: tuple[Device, ...]
+    left_out: Mapping[str, str]
+    environments: Mapping[str, Mapping[str, str]]
+
+
+def cpu_slots(cores: int, memory_mib: int) -> int:
+    """Attempts at a time on a CPU: half its cores, and no more than its memory carries."""
+    return max(1, min(cores // 2, memory_mib // _SLOT_MIB))
+
+
+def gpu_slots(vram_mib: int, need_mib: int, cores_share: int) -> int:
+    """Attempts at a time on a GPU of ``vram_mib``, of which a model takes ``need_mib``.
+
+    ``cores_share``: the cores that are there to feed it.
+    """
+    return max(1, min(_MOST_GPU_SLOTS, vram_mib // max(1, need_mib), cores_share))
+
+
+def detect_devices(config: AgentConfig, gpus: Gpus, *, need_mib: int = GPU_NEED_MIB) -> Detected:
+    """The devices of this machine, as far as their owner's settings (``agent.devices``) offer them.
+
+    ``need_mib``: memory that one attempt on a GPU needs; a GPU has as many slots as that leaves room for.
+
+    Raises:
+        InvalidConfig: ``agent.devices`` names one that is not here, or several by one name.
+    """
+    found = gpus.found()
+    wishes, missing = _wishes(config, gpus)
+    cores, memory_mib = usable_cores(), usable_memory_mib()
+    devices: list[Device] = []
+    left_out = dict(missing)
+    if gpus.problem and not gpus.is_absent:
+        left_out["gpu"] = gpus.problem
+    left_out |= gpus.unreadable
+    environments: dict[str, Mapping[str, str]] = {"cpu": {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": "-1"}}
+
+    usable = [gpu for gpu in found if not gpu.unusable and wishes[gpu.uuid].enabled]
+    cores_share = max(1, cores // max(1, len(usable)))
+    for gpu in found:
+        wish = wishes[gpu.uuid]
+        if gpu.unusable or not wish.enabled:
+            left_out[gpu.uuid] = gpu.unusable or _SWITCHED_OFF
+            continue
+        slots = 1 if gpu.exclusive else wish.slots or gpu_slots(gpu.vram_mib, need_mib, cores_share)
+        devices.append(
+            Device(
+                id=gpu.uuid,
+                kind=DeviceKind.GPU,
+                name=gpu.name,
+                slots=slots,
+                cores=cores_share,
+                memory_mib=memory_mib,
+                vram_mib=gpu.vram_mib,
+                queues=wish.queues,
+            )
+        )
+        environments[gpu.uuid] = gpu.environment
+    wish = wishes["cpu"]
+    if wish.enabled:
+        slots = wish.slots or config.slots or cpu_slots(cores, memory_mib)
+        name, _ = _cpu_name_and_flags(_ROOT)
+        cpu = Device(
+            id="cpu",
+            kind=DeviceKind.CPU,
+            name=name,
+            slots=slots,
+            cores=cores,
+            memory_mib=memory_mib,
+            queues=wish.queues,
+        )
+        devices.insert(0, cpu)
+    else:
+        left_out["cpu"] = _SWITCHED_OFF
+    return Detected(tuple(devices), left_out, environments)
+
+
+_SWITCHED_OFF = "switched off by agent.devices (enabled: false)"
+
+
+def _wishes(config: AgentConfig, gpus: Gpus) -> tuple[dict[str, DeviceConfig], dict[str, str]]:
+    """What is wanted of each device, and the names of those that should be here and, broken, are not.
+
+    Raises:
+        InvalidConfig: a name fits no device, or several.
+    """
+    found = gpus.found()
+    layers: dict[str, list[str]] = {"cpu": ["cpu"]}  # device -> the names that fit it, the most exact last
+    layers |= {gpu.uuid: ["gpu", f"gpu{gpu.number}"] for gpu in found}
+    missing: dict[str, str] = {}
+    for name in sorted(config.devices, key=len):
+        if name in ("cpu", "gpu") or any(name in names for names in layers.values()):
+            continue
+        fitting = {gpu.uuid for gpu in found if gpu.uuid.startswith(name)}
+        if not fitting:  # of a GPU with MIG its instances are meant
+            fitting = {gpu.uuid for gpu in found if gpu.parent.startswith(name)}
+            several = len({gpu.parent for gpu in found if gpu.uuid in fitting}) > 1
+        else:
+            several = len(fitting) > 1
+        if not name or several:
+            raise InvalidConfig(
+                f"agent.devices: {name!r} fits {len(fitting)} devices: {', '.join(sorted(fitting))}",
+                hint="write more of the UUID",
+            )
+        trouble = gpus.problem or "; ".join(f"{one}: {why}" for one, why in gpus.unreadable.items())
+        if not fitting and trouble and not gpus.is_absent and re.match(r"gpu\d+$|GPU-|MIG-", name):
+            missing[name] = f"agent.devices names it, and it is not found: {trouble}"
+        elif not fitting:
+            known = ["cpu", *(f"gpu{gpu.number} ({gpu.uuid})" if gpu.number >= 0 else gpu.uuid for gpu in found)]
+            raise InvalidConfig(
+                f"agent.devices: there is no device {name!r} here; there is {', '.join(known)}"
+                + (f" ({gpus.problem})" if gpus.problem else ""),
+                hint="lcq-agent probe lists what this host has",
+            )
+        for uuid in fitting:
+            layers[uuid].append(name)
+    return {device: _laid_over(config, names) for device, names in layers.items()}, missing
+
+
+def _laid_over(config: AgentConfig, names: Sequence[str]) -> DeviceConfig:
+    """What is said under ``names``, the later ones over the earlier, key by key."""
+    said: dict[str, Any] = {}
+    for name in names:
+        wish = config.devices.get(name)
+        if wish is not None:
+            said |= wish.model_dump(exclude_unset=True)
+    return DeviceConfig(**said)
 
 
 # ---------------------------------------------------------------- cgroups
@@ -119,6 +341,20 @@ def _cpu_quota(folder: Path) -> float | None:
 def _memory_limit(folder: Path) -> float | None:
     words = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
     return float(words[0]) if words and words[0].isdigit() else None
+
+
+def _memory_left(folder: Path) -> float | None:
+    """What may still be taken below the limit, if there is one. Cached files that nobody uses give way."""
+    limit = _memory_limit(folder)
+    used = _words(folder / "memory.current") or _words(folder / "memory.usage_in_bytes")
+    if limit is None or not used or not used[0].isdigit():
+        return limit
+    idle = 0
+    for line in _lines(folder / "memory.stat"):
+        key, _, value = line.partition(" ")
+        if key in ("inactive_file", "total_inactive_file") and value.strip().isdigit():
+            idle = max(idle, int(value))
+    return limit - int(used[0]) + idle
 
 
 def _words(file: Path) -> list[str]:

@@ -15,11 +15,12 @@ import os
 import re
 import stat
 import struct
+import sys
 import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -31,7 +32,7 @@ from PIL import ExifTags, Image, ImageFile, JpegImagePlugin
 
 from lcq.config import LimitsConfig
 from lcq.errors import InvalidInput
-from lcq.models import Task
+from lcq.models import Task, TaskType
 
 HOLE_ABOVE = 127
 """Mask pixels brighter than this are holes."""
@@ -565,10 +566,13 @@ def _format_named(name: str) -> str | None:
     return next((f for f, suffixes in FORMATS.items() if lowered == f or f".{lowered}" in suffixes), None)
 
 
+_LOSSY = ("jpeg", "webp")  # WebP can be lossless, but nothing in a task asks for that
+
+
 def output_format_of(task: Task, input_format: str) -> str:
     """The format of a task's result: ``config.format``, else ``output_path``'s suffix, else the input's.
 
-    BMP and GIF are not written: their results are PNG, which loses nothing.
+    BMP and GIF are not written: their results are PNG, which loses nothing. So are masks (``segment``).
 
     Raises:
         BadImage: an unknown format is asked for.
@@ -580,12 +584,18 @@ def output_format_of(task: Task, input_format: str) -> str:
     elif suffix:
         named, asked = _format_named(suffix), f"the suffix {shown(suffix)!r} of output_path"
     else:
-        return input_format if input_format in FORMATS else "png"
+        return input_format if input_format in FORMATS and task.task_type is not TaskType.SEGMENT else "png"
     if named is None:
         raise BadImage(
             ImageProblem.FORMAT_UNSUPPORTED,
             f"{shown(task.image_path)}: {shown(asked)} names no format that can be written",
             hint=f"use one of {', '.join(FORMATS)}",
+        )
+    if task.task_type is TaskType.SEGMENT and named in _LOSSY:
+        raise BadImage(
+            ImageProblem.FORMAT_UNSUPPORTED,
+            f"{shown(task.image_path)}: {shown(asked)} would blur the edges of a mask",
+            hint="use png or tiff",
         )
     return named
 
@@ -593,13 +603,16 @@ def output_format_of(task: Task, input_format: str) -> str:
 def output_path_of(task: Task, format: str) -> str:  # noqa: A002 - the word people use for it
     """Where the result of ``task`` goes: its ``output_path``, else ``cleaned/`` beside the picture.
 
-    The name there is the picture's; its suffix stays where it already means ``format``. No file is touched.
+    The name there is the picture's, with ``_mask`` after it for a mask (``segment``); its suffix stays where it
+    already means ``format``. No file is touched.
     """
     if task.output_path:
         return task.output_path
     picture = Path(task.image_path)
     suffix = picture.suffix if picture.suffix.lower() in FORMATS[format] else FORMATS[format][0]
     stem = picture.stem if picture.suffix else picture.name
+    if task.task_type is TaskType.SEGMENT:
+        stem += "_mask"
     return str(picture.parent / "cleaned" / f"{stem}{suffix}")
 
 
@@ -669,6 +682,55 @@ def _is_same_file(one: Path, other: Path) -> bool:
         return one.resolve() == other.resolve() or one.samefile(other)
     except (OSError, RuntimeError):  # one of them does not exist (yet), or is a loop of links
         return False
+
+
+def as_result(task: Task, image: LoadedImage, pixels: NDArray[Any]) -> LoadedImage:
+    """What ``task``, which is not inpainting, made of ``image``: ``pixels``, with what of the rest still holds.
+
+    upscale: the alpha grows along. segment: a mask of 0 and 255 (or the greys given), and nothing else. plugin: a
+    fourth channel is the alpha; where there is none, the picture's own stays if the size did.
+    """
+    if task.task_type is TaskType.SEGMENT:
+        grey = np.where(pixels, np.uint8(255), np.uint8(0)) if pixels.dtype == np.bool_ else pixels
+        return replace(image, pixels=grey, alpha=None, format="png", icc=None, exif=None, encoding={})
+    size = (int(pixels.shape[1]), int(pixels.shape[0]))
+    alpha, notes = image.alpha, image.notes
+    own_alpha = pixels.ndim == 3 and pixels.shape[2] == 4
+    if own_alpha:
+        pixels, alpha = np.ascontiguousarray(pixels[..., :3]), np.ascontiguousarray(pixels[..., 3])
+    elif alpha is not None and size != image.size:
+        if task.task_type is TaskType.UPSCALE:
+            alpha = np.asarray(Image.fromarray(alpha).resize(size, Image.Resampling.BICUBIC))
+        else:
+            alpha, notes = None, (*notes, "the picture's transparency was left out: the result has another size")
+    return replace(
+        image,
+        pixels=pixels,
+        alpha=alpha,
+        format="png" if own_alpha and image.format == "jpeg" else image.format,
+        icc=image.icc if pixels.ndim == image.pixels.ndim else None,
+        exif=_exif_of_size(image.exif, size) if image.exif is not None and size != image.size else image.exif,
+        notes=notes,
+    )
+
+
+def _exif_of_size(exif: bytes, size: tuple[int, int]) -> bytes:
+    kept = Image.Exif()
+    kept.load(exif)
+    directory = kept.get_ifd(ExifTags.IFD.Exif)
+    for tag, side in zip((ExifTags.Base.ExifImageWidth, ExifTags.Base.ExifImageHeight), size, strict=True):
+        if tag in directory:
+            directory[tag] = side
+    return kept.tobytes()
+
+
+def encoded_size(data: bytes) -> tuple[int, int] | None:
+    """Width and height that the header of an encoded picture tells; None where it is no picture."""
+    try:
+        with _pillow_limited(sys.maxsize):
+            return Image.open(io.BytesIO(data), formats=_READABLE).size
+    except _DAMAGE:
+        return None
 
 
 def encode(image: LoadedImage, pixels: NDArray[Any], output: Output) -> tuple[bytes, tuple[str, ...]]:

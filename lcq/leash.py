@@ -33,6 +33,7 @@ def main(arguments: Sequence[str]) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
         if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a parent that ignores it hands that on, and the leash is cut
     if os.getppid() != int(parent):
         sys.exit(1)  # it died before we were on its leash
     os.execvp(command[0], command)  # noqa: S606  no shell on purpose

@@ -23,6 +23,7 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from lcq.errors import InvalidInput
@@ -183,6 +184,11 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
+def finite_only(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` without those that are NaN or infinite."""
+    return {name: value for name, value in values.items() if not isinstance(value, float) or math.isfinite(value)}
+
+
 _ValueT = TypeVar("_ValueT", bound=Value)
 
 
@@ -209,6 +215,17 @@ def build(model: type[_ValueT], values: Mapping[str, Any]) -> _ValueT:
 
 
 # ---------------------------------------------------------------- tasks
+
+
+def lane_name(model: str, task_type: TaskType) -> str:
+    """The lane, within each queue, of tasks of this type for ``model``. A node reads the lanes of what it can do."""
+    return model if task_type is TaskType.INPAINT else f"{model}~{task_type}"  # no model's name has a ~
+
+
+def model_of(lane: str) -> str:
+    """The model whose tasks wait in ``lane``."""
+    return lane.partition("~")[0]
+
 
 DEVICE_WISH = re.compile(r"^(auto|cpu|gpu|cuda(:\d+)?|mps)$")
 DEFAULT_MODEL = "cv2-telea"
@@ -259,6 +276,11 @@ class Task(Value):
         return str(self.config.get("model", DEFAULT_MODEL))
 
     @property
+    def lane(self) -> str:
+        """The lane it waits in, within its queue."""
+        return lane_name(self.model, self.task_type)
+
+    @property
     def device(self) -> str:
         """The device wish: auto, cpu, gpu, cuda, cuda:N or mps."""
         return str(self.config.get("device", "auto"))
@@ -296,6 +318,15 @@ class TaskResult(Value):
     notes: tuple[str, ...] = ()
 
 
+class Ease(StrEnum):
+    """The steps by which a task that ran out of memory is made easier, in the order they are tried."""
+
+    SMALLER_TILE = "smaller_tile"  # work on smaller windows, with less context
+    LOWER_PRECISION = "lower_precision"
+    BIGGER_GPU = "bigger_gpu"
+    CPU = "cpu"
+
+
 class Failure(Value):
     """Why an attempt ended without a result."""
 
@@ -314,6 +345,7 @@ class Attempt(Value):
     ended_ms: int | None = None
     outcome: str = "running"  # running, completed, failed, handed_back, cancelled, rerouted, superseded
     failure: Failure | None = None
+    eased: tuple[Ease, ...] = ()  # what was made easier for it, because earlier ones ran out of a resource
 
 
 class TaskRecord(Value):
@@ -340,6 +372,8 @@ class TaskRecord(Value):
     lease_deadline_ms: int | None = None
     failure: Failure | None = None
     result: TaskResult | None = None
+    eased: tuple[Ease, ...] = ()  # the steps taken so far
+    vram_mib: int = 0  # what it is predicted to need of a GPU's memory; 0: not known
     why: str = ""  # why it waits, or who changed it last and for what reason
 
     @property
@@ -417,9 +451,12 @@ class Device(Value):
     cores: int = Field(default=0, ge=0)
     memory_mib: int = Field(default=0, ge=0)
     vram_mib: int = Field(default=0, ge=0)
+    queues: tuple[str, ...] | None = None  # serves exactly these, whatever they ask for: its owner's wish
 
     def satisfies(self, queue: QueueConfig) -> bool:
-        """Whether this device is good enough for ``queue``."""
+        """Whether this device is good enough for ``queue``, or was told to serve it."""
+        if self.queues is not None:
+            return queue.name in self.queues and self.kind == queue.kind
         return (
             self.kind == queue.kind
             and self.vram_mib >= queue.min_vram_mib
@@ -428,13 +465,65 @@ class Device(Value):
         )
 
 
-class NodeCapability(Value):
-    """What a node can do: its devices, and the models its engines offer on them."""
+class DeviceReading(Value):
+    """How a device is now: what a beat tells of each. None: not known on this hardware.
 
-    devices: tuple[Device, ...] = Field(min_length=1)
-    models: dict[str, tuple[DeviceKind, ...]] = Field(default_factory=dict)
+    A number that is none (NaN, infinite, busy beyond all) is a sensor's hiccup: it counts as not known, so that
+    it never costs a node the beat that renews its leases.
+    """
+
+    total_mib: int | None = None  # memory of the device
+    free_mib: int | None = None
+    foreign_mib: int | None = None  # taken by programs that are not this agent's
+    busy: float | None = Field(default=None, ge=0, le=1)  # utilisation
+    temperature_c: float | None = None
+    power_w: float | None = None
+    warm: tuple[str, ...] = ()  # models loaded in its runners
+    fault: str = ""  # why it takes no work: fell off the bus, failed its self-test
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_what_is_no_number(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        told = finite_only(values)
+        busy = told.get("busy")
+        if isinstance(busy, int | float) and not 0 <= busy <= 1:
+            del told["busy"]
+        return told
+
+
+class ModelOffer(Value):
+    """A model that an engine offers: what it is good for, where it runs, what it needs."""
+
+    kinds: tuple[DeviceKind, ...] = Field(min_length=1)  # best first
+    task_types: tuple[TaskType, ...] = (TaskType.INPAINT,)
+    engine: str = ""
+    vram_mib: int = Field(default=0, ge=0)  # for one picture of ordinary size; 0: not known
+    memory_mib: int = Field(default=0, ge=0)
+    seconds: dict[DeviceKind, float] = Field(default_factory=dict)  # first guess for one picture
+    eases: tuple[Ease, ...] = ()  # what its engine can do with less memory
+
+
+class NodeCapability(Value):
+    """What a node can do: its devices, and the models its engines offer on them.
+
+    ``left_out``: devices, engines and models that are not offered, each with the reason.
+    """
+
+    devices: tuple[Device, ...] = ()
+    models: dict[str, ModelOffer] = Field(default_factory=dict)
+    left_out: dict[str, str] = Field(default_factory=dict)
     host: str = ""
     version: str = ""
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _as_0_1_wrote_them(cls, value: Any) -> Any:
+        """Version 0.1's first form, still in its Redis and on its agents' lips: only the kinds of device."""
+        if not isinstance(value, Mapping):
+            return value
+        return {name: {"kinds": offer} if isinstance(offer, list | tuple) else offer for name, offer in value.items()}
 
     def serves(self, queues: Iterable[QueueConfig]) -> dict[str, tuple[str, ...]]:
         """The queues of each device, its own class (the most demanding it satisfies) first."""
@@ -443,8 +532,24 @@ class NodeCapability(Value):
             device.id: tuple(queue.name for queue in by_demand if device.satisfies(queue)) for device in self.devices
         }
 
-    def models_on(self, kind: DeviceKind) -> frozenset[str]:
-        return frozenset(model for model, kinds in self.models.items() if kind in kinds)
+    def can_run(self, device: Device, model: str, task_type: TaskType) -> bool:
+        """Whether ``model`` does that on ``device``, going by what its engine said of itself."""
+        offer = self.models.get(model)
+        return (
+            offer is not None
+            and device.kind in offer.kinds
+            and task_type in offer.task_types
+            and (device.kind != DeviceKind.GPU or not device.vram_mib or offer.vram_mib <= device.vram_mib)
+        )
+
+    def lanes_of(self, device: Device) -> frozenset[str]:
+        """The lanes that ``device`` reads of each queue it serves."""
+        return frozenset(
+            lane_name(model, task_type)
+            for model, offer in self.models.items()
+            for task_type in offer.task_types
+            if self.can_run(device, model, task_type)
+        )
 
 
 class NodeRecord(Value):
@@ -459,8 +564,9 @@ class NodeRecord(Value):
     seen_ms: int = 0
     running: int = 0
     completed: int = 0
-    failed: int = 0
+    failed: int = 0  # attempts that failed here by no fault of their input
     telemetry: dict[str, float | str] = Field(default_factory=dict)
+    readings: dict[str, DeviceReading] = Field(default_factory=dict)  # device id -> how it is
     why: str = ""  # who drained or quarantined it, and the reason
 
     @property

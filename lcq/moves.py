@@ -43,6 +43,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "forget_tasks": {state: frozenset({NO_TASK}) for state in TaskStatus if state in TERMINAL_STATES},
         "drain_node": {},
         "activate_node": {},
+        "release_models": {},
         "forget_nodes": {},
         "pause_queue": {},
         "resume_queue": {},

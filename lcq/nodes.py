@@ -14,7 +14,17 @@ import zmq
 from lcq import __version__
 from lcq.component import Ground, Manager, run_beside
 from lcq.errors import StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
-from lcq.models import Event, NodeRecord
+from lcq.models import (
+    DeviceKind,
+    ErrorClass,
+    Event,
+    Failure,
+    NodeCapability,
+    NodeRecord,
+    TaskStatus,
+    model_of,
+)
+from lcq.routing import OUT_OF_MEMORY, next_ease, told_steps
 from lcq.sockets import Mailbox, advertised_host, bind_socket, make_socket, refuse_open_bind
 from lcq.state.feed import batches
 from lcq.wire import (
@@ -123,6 +133,8 @@ class NodeManager(Manager):
             self.order(fields["node"], Order(cmd="drain", reason=fields["why"]))
         elif event.move == "activate_node":
             self.order(fields["node"], Order(cmd="resume", reason=fields["why"]))
+        elif event.move == "release_models":
+            self.order(fields["node"], Order(cmd="release", reason=fields["reason"]))
 
     # ------------------------------------------------------------ what agents say
 
@@ -173,12 +185,28 @@ class NodeManager(Manager):
             if outcome.result is not None:
                 await self._state.finish_task(task_id, attempt=attempt, node=node, result=outcome.result)
             elif outcome.failure is not None:
-                await self._state.fail_task(task_id, attempt=attempt, node=node, failure=outcome.failure)
+                await self._fail(node, task_id, attempt, outcome.failure)
             else:
                 await self._state.release_task(task_id, attempt=attempt, node=node)
         except (TaskNotFound, TransitionRefused) as refusal:
             return Verdict(task_id=task_id, attempt=attempt, verdict="refused", detail=str(refusal))
         return Verdict(task_id=task_id, attempt=attempt, verdict="settled")
+
+    async def _fail(self, node: str, task_id: str, attempt: int, failure: Failure) -> None:
+        """End an attempt; one that ran out of memory is made easier for as long as there is a step to take.
+
+        Raises:
+            TaskNotFound, TransitionRefused: the attempt is no longer the task's.
+        """
+        easier = None
+        if failure.error_class is ErrorClass.RESOURCE and failure.code == OUT_OF_MEMORY:
+            record = await self._state.reader.task(task_id)
+            if record.status is TaskStatus.PROCESSING and (record.attempt, record.node) == (attempt, node):
+                easier = next_ease(record, await self._state.reader.fleet())
+                if easier is None and record.eased:
+                    tried = f" (tried: {told_steps(record.eased)})"
+                    failure = failure.model_copy(update={"message": failure.message[: 2000 - len(tried)] + tried})
+        await self._state.fail_task(task_id, attempt=attempt, node=node, failure=failure, easier=easier)
 
     async def _node(self, node_id: str, boot_id: str) -> NodeRecord:
         known = self._known.get(node_id)
@@ -195,14 +223,19 @@ class NodeManager(Manager):
         device = next((one for one in node.capability.devices if one.id == want.device), None)
         if device is None:
             return ()
+        lanes = node.capability.lanes_of(device)
+        is_gpu = device.kind is DeviceKind.GPU  # of a CPU's memory no task says beforehand what it needs
         return await self._state.claim_tasks(
             node=node.id,
             boot=node.boot_id,
             device=device.id,
+            kind=device.kind,
             slots=min(want.slots, (1 + MOST_IN_HAND) * device.slots),
-            models=node.capability.models_on(device.kind),
+            lanes=lanes,
             queues=node.serves.get(device.id, ()),
             warm=want.warm,
+            fits_mib=want.fits_mib if is_gpu else None,
+            needs_mib=_told_needs(node.capability, lanes) if is_gpu and want.fits_mib is not None else None,
         )
 
     async def beat(self, beat: Beat, sender: bytes) -> BeatAnswer:
@@ -211,7 +244,7 @@ class NodeManager(Manager):
         """
         self._addresses[beat.node_id] = sender
         status, lost = await self._state.beat_node(
-            beat.node_id, boot=beat.boot_id, running=beat.running, telemetry=beat.telemetry
+            beat.node_id, boot=beat.boot_id, running=beat.running, telemetry=beat.telemetry, readings=beat.devices
         )
         schedulers = tuple((await self._state.reader.schedulers()).values())
         return BeatAnswer(lost=lost, status=status, schedulers=schedulers)
@@ -320,9 +353,15 @@ class NodeManager(Manager):
                     _log.warning("%s; %d of its attempts run elsewhere", message, given_up)
 
 
+def _told_needs(capability: NodeCapability, lanes: Iterable[str]) -> dict[str, int]:
+    """What the node's own engines say that a task needs of a GPU, by lane."""
+    needs = ((lane, capability.models[model_of(lane)].vram_mib) for lane in lanes)
+    return {lane: vram_mib for lane, vram_mib in needs if vram_mib}
+
+
 def _told(hello: Hello) -> str:
     devices = ", ".join(f"{device.id} ({device.slots} slots)" for device in hello.capability.devices)
-    return f"{devices}; models {', '.join(sorted(hello.capability.models)) or 'none'}"
+    return f"{devices or 'no device'}; models {', '.join(sorted(hello.capability.models)) or 'none'}"
 
 
 async def _until_closed(reader: asyncio.StreamReader) -> bool:

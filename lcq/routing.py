@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from lcq.errors import NodeNotFound, UnknownModel, UnknownQueue
-from lcq.models import DeviceKind, NodeRecord, NodeStatus, QueueConfig, Task, TaskRecord, TaskStatus
+from lcq.models import (
+    Device,
+    DeviceKind,
+    Ease,
+    ModelOffer,
+    NodeRecord,
+    NodeStatus,
+    QueueConfig,
+    Task,
+    TaskRecord,
+    TaskStatus,
+    TaskType,
+)
 
 LIVE = frozenset({NodeStatus.ONLINE, NodeStatus.SUSPECT})
+OUT_OF_MEMORY = "out_of_memory"  # the failure that is answered by an easier attempt
+
+WARM_NEEDS = 0.5
+"""The share of a predicted need that is still to be had where the model is warm. What it has loaded is taken already;
+of what a model needs in all, its weights are taken to be half, as nothing more exact is known beforehand."""
+
+_ABILITY = {
+    TaskType.INPAINT: "inpaint",
+    TaskType.UPSCALE: "upscale",
+    TaskType.SEGMENT: "segment",
+    TaskType.PLUGIN: "run plugin tasks",
+}
+_STEP = {
+    Ease.SMALLER_TILE: "a smaller tile",
+    Ease.LOWER_PRECISION: "lower precision",
+    Ease.BIGGER_GPU: "a bigger GPU",
+    Ease.CPU: "the CPU",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +69,26 @@ KNOWN_MODELS: Mapping[str, ModelFacts] = {
 
 
 @dataclass(frozen=True)
+class Requirements:
+    """What a task needs of a device."""
+
+    model: str
+    task_type: TaskType
+    kinds: tuple[DeviceKind, ...]  # allowed, best first
+    vram_mib: int  # predicted; 0: not known
+    seconds: Mapping[DeviceKind, float]
+
+    def fits(self, queue: QueueConfig) -> bool:
+        """Whether every device that is good enough for ``queue`` can run this."""
+        if queue.kind not in self.kinds:
+            return False
+        return queue.kind != DeviceKind.GPU or queue.min_vram_mib >= self.vram_mib
+
+    def seconds_on(self, kind: DeviceKind) -> float:
+        return self.seconds.get(kind, 1.0)
+
+
+@dataclass(frozen=True)
 class Fleet:
     """A picture of the cluster, as routing sees it."""
 
@@ -54,40 +104,61 @@ class Fleet:
         return next((node for node in self.nodes if node.id == name), None)
 
     @property
+    def live(self) -> list[NodeRecord]:
+        """The nodes that take work."""
+        return [node for node in self.nodes if node.status in LIVE]
+
+    @property
     def models(self) -> frozenset[str]:
         """Every model that is known by name or offered by a node."""
         offered = {model for node in self.nodes for model in node.capability.models}
         return frozenset(offered | set(KNOWN_MODELS))
 
-    def live_slots(self, queue: str, model: str) -> int:
-        """How many slots of live nodes serve ``queue`` with ``model``."""
-        slots = 0
-        for node in self.nodes:
-            if node.status not in LIVE:
-                continue
+    def serving(self, queue: str, need: Requirements) -> Iterator[tuple[NodeRecord, Device]]:
+        """The devices that take tasks like this from ``queue``: live, without a fault, with the model, large enough."""
+        for node in self.live:
             for device in node.capability.devices:
-                if queue in node.serves.get(device.id, ()) and model in node.capability.models_on(device.kind):
-                    slots += device.slots
-        return slots
+                if (
+                    queue in node.serves.get(device.id, ())
+                    and node.capability.can_run(device, need.model, need.task_type)
+                    and not fault_of(node, device)
+                    and memory_need(node.capability.models[need.model], need.vram_mib) <= room_of(device)
+                ):
+                    yield node, device
+
+    def live_slots(self, queue: str, need: Requirements) -> int:
+        """How many slots there are on the devices that take tasks like this from ``queue``."""
+        return sum(device.slots for _, device in self.serving(queue, need))
+
+    def is_served(self, queue: str, lane: str) -> bool:
+        """Whether any device takes tasks from this lane of ``queue``."""
+        return any(
+            queue in node.serves.get(device.id, ())
+            and not fault_of(node, device)
+            and lane in node.capability.lanes_of(device)
+            for node in self.live
+            for device in node.capability.devices
+        )
 
 
-@dataclass(frozen=True)
-class Requirements:
-    """What a task needs of a device."""
+def fault_of(node: NodeRecord, device: Device) -> str:
+    """Why ``device`` takes no work now, as its node's last beat told; empty if it does."""
+    reading = node.readings.get(device.id)
+    return reading.fault if reading else ""
 
-    model: str
-    kinds: tuple[DeviceKind, ...]  # allowed, best first
-    vram_mib: int
-    seconds: Mapping[DeviceKind, float]
 
-    def fits(self, queue: QueueConfig) -> bool:
-        """Whether every device that may serve ``queue`` can run this."""
-        if queue.kind not in self.kinds:
-            return False
-        return queue.kind != DeviceKind.GPU or queue.min_vram_mib >= self.vram_mib
+def room_of(device: Device) -> float:
+    """The memory a GPU has in all, in MiB; where it is not known, or the device is none, there is no end to it."""
+    return device.vram_mib if device.kind is DeviceKind.GPU and device.vram_mib else float("inf")
 
-    def seconds_on(self, kind: DeviceKind) -> float:
-        return self.seconds.get(kind, 1.0)
+
+def memory_need(offer: ModelOffer, predicted_mib: int, *, warm: bool = False) -> int:
+    """What a task needs of a GPU's memory on a node that makes this offer, in MiB; 0: not known.
+
+    The engine there knows better than the prediction that came with the task. ``claim_tasks`` does the same.
+    """
+    need = offer.vram_mib or predicted_mib
+    return int(need * WARM_NEEDS) if warm else need
 
 
 @dataclass(frozen=True)
@@ -97,20 +168,20 @@ class Route:
     queue: str
     seconds: float  # predicted run time there
     why: str = ""
+    vram_mib: int = 0  # what it is predicted to need where that is a GPU
 
 
 def requirements(task: Task, fleet: Fleet) -> Requirements:
-    """What ``task`` needs, from its model and its device wish.
+    """What ``task`` needs, from its model, its type and its device wish; what is not known of a model, nodes tell.
 
     Raises:
         UnknownModel: neither known by name nor offered by any node; says the nearest name.
     """
-    facts = KNOWN_MODELS.get(task.model)
-    if facts is None:
-        offers = [node.capability.models[task.model] for node in fleet.nodes if task.model in node.capability.models]
-        if not offers:
-            raise UnknownModel(task.model, fleet.models, image=printable(task.image_path))
-        facts = ModelFacts(tuple(dict.fromkeys(kind for offer in offers for kind in offer)))
+    known = KNOWN_MODELS.get(task.model)
+    offers = [node.capability.models[task.model] for node in fleet.nodes if task.model in node.capability.models]
+    if known is None and not offers:
+        raise UnknownModel(task.model, fleet.models, image=printable(task.image_path))
+    facts = _facts(known, offers)
     wish = task.device
     if wish == "cpu":
         wanted: Collection[DeviceKind] = (DeviceKind.CPU,)
@@ -119,7 +190,19 @@ def requirements(task: Task, fleet: Fleet) -> Requirements:
     else:
         wanted = (DeviceKind.GPU,)
     kinds = tuple(kind for kind in facts.kinds if kind in wanted)
-    return Requirements(task.model, kinds, facts.vram_mib, facts.seconds)
+    return Requirements(task.model, task.task_type, kinds, facts.vram_mib, facts.seconds)
+
+
+def _facts(known: ModelFacts | None, offers: Iterable[ModelOffer]) -> ModelFacts:
+    """What is known by name, and what offers tell beyond it: where they differ, the most cautious of them."""
+    offers = list(offers)
+    seconds: dict[DeviceKind, float] = {}
+    for offer in offers:
+        for kind, one in offer.seconds.items():
+            seconds[kind] = max(one, seconds.get(kind, 0.0))
+    kinds = known.kinds if known else tuple(dict.fromkeys(kind for offer in offers for kind in offer.kinds))
+    vram_mib = (known.vram_mib if known else 0) or max((offer.vram_mib for offer in offers), default=0)
+    return ModelFacts(kinds, vram_mib, seconds | dict(known.seconds if known else {}))
 
 
 def printable(text: str) -> str:
@@ -142,65 +225,230 @@ def route(task: Task, fleet: Fleet, *, queue: str = "", node: str = "") -> Route
         chosen = fleet.queue(queue)
         if chosen is None:
             raise UnknownQueue(queue, [known.name for known in fleet.queues], image=printable(task.image_path))
-        why = "" if fleet.live_slots(queue, need.model) else _why_nothing_runs(need, fleet, (chosen,))
-        return Route(queue, need.seconds_on(chosen.kind), why)
+        why = "" if fleet.live_slots(queue, need) else _why_nothing_runs(need, fleet, (chosen,))
+        return Route(queue, need.seconds_on(chosen.kind), why, need.vram_mib)
+    return _route_freely(task, need, fleet)
+
+
+def route_again(record: TaskRecord, fleet: Fleet) -> Route:
+    """The queue for a waiting task that nothing serves where it is. The steps it has taken stay taken.
+
+    Raises:
+        UnknownModel: no node offers it any more.
+    """
+    need = requirements(record.task, fleet)
+    here = fleet.queue(record.queue)
+    if Ease.CPU in record.eased:
+        need = replace(need, kinds=(DeviceKind.CPU,))
+    elif Ease.BIGGER_GPU in record.eased and here is not None:
+        need = replace(need, vram_mib=max(need.vram_mib, here.min_vram_mib))
+    return _route_freely(record.task, need, fleet)
+
+
+def _route_freely(task: Task, need: Requirements, fleet: Fleet) -> Route:
     fitting = sorted((known for known in fleet.queues if need.fits(known)), key=_capability)
-    live = [known for known in fitting if fleet.live_slots(known.name, need.model)]
+    live = [known for known in fitting if fleet.live_slots(known.name, need)]
     if live:
-        best = min(live, key=lambda known: (_finish(known, need, fleet), _capability(known)))
-        return Route(best.name, need.seconds_on(best.kind))
+        best = _soonest(live, need, fleet)
+        return Route(best.name, need.seconds_on(best.kind), vram_mib=need.vram_mib)
     if not fitting:
-        # The model cannot run on what the submitter wished for: it waits in the first queue, with its reason.
-        return Route(fleet.queues[0].name, 1.0, f"model {need.model} does not run on {task.device}; retry it elsewhere")
-    return Route(fitting[0].name, need.seconds_on(fitting[0].kind), _why_nothing_runs(need, fleet, tuple(fitting)))
+        # It cannot run on what was wished for: it waits in the first queue, with its reason.
+        why = f"model {need.model} does not run on {task.device}; retry it elsewhere"
+        if need.kinds:
+            why = f"model {need.model} needs {need.vram_mib} MiB of a GPU, and no queue asks for as much"
+        return Route(fleet.queues[0].name, 1.0, why, need.vram_mib)
+    why = _why_nothing_runs(need, fleet, tuple(fitting))
+    return Route(fitting[0].name, need.seconds_on(fitting[0].kind), why, need.vram_mib)
 
 
 def _route_to_node(task: Task, need: Requirements, fleet: Fleet, name: str, queue: str) -> Route:
     node = fleet.node(name)
     if node is None:
         raise NodeNotFound(name)
-    served = [known for queues in node.serves.values() for known in queues]
+    capability = node.capability
+    served = {
+        known
+        for device in capability.devices
+        if capability.can_run(device, need.model, need.task_type)
+        for known in node.serves.get(device.id, ())
+    }
     usable = [known for known in fleet.queues if known.name in served and known.kind in need.kinds]
-    home = queue or (usable[0].name if usable else served[0] if served else fleet.queues[0].name)
-    if fleet.queue(home) is None:
+    # A queue whose devices are large enough before one that may not be: the node was chosen, and is obeyed anyway.
+    usable.sort(key=lambda known: (not need.fits(known), need.kinds.index(known.kind), _capability(known)))
+    allowed = [known for known in fleet.queues if known.kind in need.kinds] or list(fleet.queues)
+    home = queue or (usable or allowed)[0].name
+    chosen = fleet.queue(home)
+    if chosen is None:
         raise UnknownQueue(home, [known.name for known in fleet.queues], image=printable(task.image_path))
     why = ""
-    if need.model not in node.capability.models:
-        why = f"node {name} has no model {need.model}; it has {', '.join(sorted(node.capability.models))}"
+    offer = capability.models.get(need.model)
+    if offer is None:
+        had = ", ".join(sorted(capability.models)) or "none"
+        why = f"node {name} has no model {need.model}; it has {had}{_left_out(need.model, (node,))}"
     elif node.status not in LIVE:
         why = f"node {name} is {node.status}" + (f": {node.why}" if node.why else "")
-    return Route(home, 1.0, why)
+    elif need.task_type not in offer.task_types:
+        why = f"node {name} cannot {_ABILITY[need.task_type]} with model {need.model} (it can: {_abilities((offer,))})"
+    elif not usable:
+        wished = " or ".join(need.kinds) or task.device
+        why = f"node {name} has no {wished} that runs model {need.model}"
+    return Route(home, need.seconds_on(chosen.kind), why, need.vram_mib)
 
 
 def _capability(queue: QueueConfig) -> tuple[bool, int, int, int]:
     return (queue.kind != DeviceKind.CPU, queue.min_vram_mib, queue.min_cores, queue.min_memory_mib)
 
 
+def _soonest(queues: Iterable[QueueConfig], need: Requirements, fleet: Fleet) -> QueueConfig:
+    return min(queues, key=lambda known: (_finish(known, need, fleet), _capability(known)))
+
+
 def _finish(queue: QueueConfig, need: Requirements, fleet: Fleet) -> float:
     """Predicted seconds until a task put into ``queue`` now is done."""
     run = need.seconds_on(queue.kind)
-    slots = fleet.live_slots(queue.name, need.model)
-    wait = fleet.waiting.get(queue.name, 0) * run / slots
+    wait = fleet.waiting.get(queue.name, 0) * run / fleet.live_slots(queue.name, need)
     return wait + run
 
 
+# ---------------------------------------------------------------- the ladder
+
+
+@dataclass(frozen=True)
+class EaseStep:
+    """What is made easier for a task's next attempt, and where that waits."""
+
+    ease: Ease
+    queue: str
+    avoid: bool = False  # where another node serves that lane, the one that failed leaves it alone
+
+
+def next_ease(record: TaskRecord, fleet: Fleet) -> EaseStep | None:
+    """The next step of the ladder for a running task that has run out of memory; None where none is left.
+
+    First what its engine can do where it runs: a smaller tile, then lower precision. Then a GPU class above,
+    a class at a time, then the CPU if the task leaves the device to us; neither for a task that an operator has
+    put where it is, and neither to where nobody would take it.
+    """
+    try:
+        need = requirements(record.task, fleet)
+    except UnknownModel:
+        return None
+    node = fleet.node(record.node)
+    offer = node.capability.models.get(need.model) if node else None
+    for ease in (Ease.SMALLER_TILE, Ease.LOWER_PRECISION):
+        if offer is not None and ease in offer.eases and ease not in record.eased:
+            return EaseStep(ease, record.queue)
+    here = fleet.queue(record.queue)
+    if record.forced or record.pinned_node or here is None or here.kind is not DeviceKind.GPU:
+        return None
+    failed = next((one for one in node.capability.devices if one.id == record.device), None) if node else None
+    bigger = _bigger_gpu(here, failed, need, fleet)
+    if bigger is not None:
+        again = node is not None and failed is not None and bigger.name in node.serves.get(failed.id, ())
+        return EaseStep(Ease.BIGGER_GPU, bigger.name, avoid=again)
+    live = [
+        known
+        for known in fleet.queues
+        if known.kind is DeviceKind.CPU and known.name not in fleet.paused and fleet.live_slots(known.name, need)
+    ]
+    if record.task.device == "auto" and DeviceKind.CPU in need.kinds and live:
+        return EaseStep(Ease.CPU, _soonest(live, need, fleet).name)
+    return None
+
+
+def _bigger_gpu(here: QueueConfig, failed: Device | None, need: Requirements, fleet: Fleet) -> QueueConfig | None:
+    """The queue of the lowest class above where every GPU is bigger than ``failed``, else of the highest with one."""
+    vram_mib = failed.vram_mib if failed else 0
+    above = [
+        known
+        for known in fleet.queues
+        if known.kind is DeviceKind.GPU
+        and known.min_vram_mib > here.min_vram_mib
+        and known.name not in fleet.paused
+        and any(device.vram_mib > vram_mib for _, device in fleet.serving(known.name, need))
+    ]
+    above.sort(key=_capability)
+    sure = [known for known in above if known.min_vram_mib > vram_mib]
+    return sure[0] if sure else above[-1] if above else None
+
+
+def told_steps(eased: Iterable[Ease]) -> str:
+    """The steps of the ladder in words: ``a smaller tile, the CPU``."""
+    return ", ".join(_STEP[ease] for ease in eased)
+
+
+# ---------------------------------------------------------------- reasons
+
+
 def _why_nothing_runs(need: Requirements, fleet: Fleet, queues: tuple[QueueConfig, ...]) -> str:
-    live = [node for node in fleet.nodes if node.status in LIVE]
+    live = fleet.live
     if not live:
         known = len(fleet.nodes)
         return "no node is online" + (f" ({known} known: lcq nodes)" if known else "; start one with lcq-agent")
     having = [node for node in live if need.model in node.capability.models]
     if not having:
-        return f"no node has model {need.model}"
+        return f"no node has model {need.model}{_left_out(need.model, live)}"
+    able = [node for node in having if need.task_type in node.capability.models[need.model].task_types]
+    if not able:
+        return _why_not_this_type(need, live, [node.capability.models[need.model] for node in having])
     names = ", ".join(queue.name for queue in queues)
-    nodes = f"{len(having)} node{'s have' if len(having) > 1 else ' has'} model {need.model}"
+    nodes = f"{len(able)} node{'s have' if len(able) > 1 else ' has'} model {need.model}"
+    faults = [
+        f"{device.kind} {device.id} of node {node.id} takes no work: {fault_of(node, device)}"
+        for node in able
+        for device in node.capability.devices
+        if fault_of(node, device) and any(queue.name in node.serves.get(device.id, ()) for queue in queues)
+    ]
+    if faults:
+        return "; ".join(faults)
     if all(queue.kind == DeviceKind.GPU for queue in queues):
-        largest = max((device.vram_mib for node in having for device in node.capability.devices), default=0)
+        gpus = [
+            (node, device)
+            for node in able
+            for device in node.capability.devices
+            if device.kind is DeviceKind.GPU or device.vram_mib
+        ]
+        largest = max((device.vram_mib for _, device in gpus), default=0)
         if not largest:
             return f"{nodes}, but none has a GPU, which {names} needs"
-        needed = max(need.vram_mib, min(queue.min_vram_mib for queue in queues))
-        return f"{nodes}, the largest GPU has {largest} MiB, it needs {needed} MiB"
+        if not any(DeviceKind.GPU in node.capability.models[need.model].kinds for node, _ in gpus):
+            return f"{nodes}, but none on its GPU, which {names} needs"
+        asked = [memory_need(node.capability.models[need.model], need.vram_mib) for node, _ in gpus]
+        needed = max(min(asked), min(queue.min_vram_mib for queue in queues))
+        if needed > largest:
+            return f"{nodes}, the largest GPU has {largest} MiB, it needs {needed} MiB"
     return f"{nodes}, but none serves {names}"
+
+
+def _why_not_this_type(need: Requirements, live: Iterable[NodeRecord], offers: Iterable[ModelOffer]) -> str:
+    ability = _ABILITY[need.task_type]
+    others = sorted(
+        {
+            model
+            for node in live
+            for model, offer in node.capability.models.items()
+            if need.task_type in offer.task_types
+        }
+    )
+    can = f"models that can: {', '.join(others)}" if others else "no model of any node can"
+    return f"no node can {ability} with model {need.model} (it can: {_abilities(offers)}); {can}"
+
+
+def _abilities(offers: Iterable[ModelOffer]) -> str:
+    types = {task_type for offer in offers for task_type in offer.task_types}
+    return ", ".join(_ABILITY[task_type] for task_type in TaskType if task_type in types) or "nothing"
+
+
+def _left_out(model: str, nodes: Iterable[NodeRecord]) -> str:
+    """Why a node that could have ``model`` has not, if one has told."""
+    return next(
+        (
+            f" (node {node.id}: {node.capability.left_out[model]})"
+            for node in nodes
+            if model in node.capability.left_out
+        ),
+        "",
+    )
 
 
 def explain(record: TaskRecord, fleet: Fleet) -> str:
@@ -213,7 +461,8 @@ def explain(record: TaskRecord, fleet: Fleet) -> str:
         case TaskStatus.QUEUED:
             return _explain_queued(record, fleet)
         case TaskStatus.PROCESSING:
-            return f"runs on {record.node} ({record.device}), attempt {record.attempt}, {record.progress:.0%}"
+            easier = f", with {told_steps(record.eased)}" if record.eased else ""
+            return f"runs on {record.node} ({record.device}), attempt {record.attempt}, {record.progress:.0%}{easier}"
         case TaskStatus.COMPLETED:
             took = f" in {record.result.seconds:.2f} s" if record.result else ""
             return f"completed by {record.node}{took}"
@@ -228,6 +477,7 @@ def _explain_queued(record: TaskRecord, fleet: Fleet) -> str:
     if record.queue in fleet.paused:
         return f"queue {record.queue} is paused {fleet.paused[record.queue]}".rstrip()
     try:
+        need = requirements(record.task, fleet)
         needs = route(record.task, fleet, queue=record.queue, node=record.pinned_node)
     except NodeNotFound:
         return f"is kept for node {record.pinned_node}, which is gone; lcq reroute it"
@@ -236,4 +486,27 @@ def _explain_queued(record: TaskRecord, fleet: Fleet) -> str:
     if needs.why:
         return needs.why
     behind = fleet.waiting.get(record.queue, 0)
-    return f"waits for its turn in {record.queue} ({behind} queued there)"
+    return _short_of_memory(record, need, fleet) or f"waits for its turn in {record.queue} ({behind} queued there)"
+
+
+def _short_of_memory(record: TaskRecord, need: Requirements, fleet: Fleet) -> str:
+    """What every device that could run this is short of, where that is memory; else nothing."""
+    short: list[tuple[int, str]] = []
+    for node, device in fleet.serving(record.queue, need):
+        if record.pinned_node not in ("", node.id):
+            continue
+        reading = node.readings.get(device.id)
+        if device.kind is not DeviceKind.GPU or reading is None or reading.free_mib is None:
+            return ""
+        needed = memory_need(node.capability.models[need.model], record.vram_mib, warm=need.model in reading.warm)
+        if reading.free_mib >= needed:
+            return ""
+        total = device.vram_mib if reading.total_mib is None else reading.total_mib
+        others = f" (other programs hold {reading.foreign_mib:,})" if reading.foreign_mib else ""
+        missing = needed - reading.free_mib
+        said = f"gpu {device.id} of node {node.id} has {reading.free_mib:,} of {total:,} MiB free{others}"
+        short.append((missing, f"{said}, it needs {needed:,}"))
+    if not short:
+        return ""
+    more = f"; so with {len(short) - 1} more" if len(short) > 1 else ""
+    return f"waits for memory: {min(short)[1]}{more}"

@@ -13,8 +13,8 @@ from typing import Any
 from lcq import __version__
 from lcq.component import Ground, Manager, run_beside
 from lcq.errors import LcqError, NodeNotFound, StateUnavailable, UnknownQueue
-from lcq.models import Task, TaskStatus
-from lcq.routing import Fleet, Route, explain, requirements, route
+from lcq.models import Task
+from lcq.routing import Fleet, Route, explain, route, route_again
 from lcq.state.feed import batches
 from lcq.wire import (
     PROTOCOL_VERSION,
@@ -46,6 +46,7 @@ from lcq.wire import (
     Queues,
     QueuesAnswer,
     Refusal,
+    Release,
     Reroute,
     Resume,
     Retry,
@@ -60,8 +61,11 @@ _DUTY_HOLD_MS = 3000
 _STRANDED_EVERY_S = 1.0
 _MOVED_AT_ONCE = 200
 _FLEET_MOVES = frozenset(
-    {"register_node", "leave_node", "lose_node", "drain_node", "activate_node", "pause_queue", "resume_queue"}
-)
+    {
+        "register_node", "beat_node", "leave_node", "lose_node", "drain_node", "activate_node", "pause_queue",
+        "resume_queue",
+    }
+)  # fmt: skip
 
 
 class TaskManager(Manager):
@@ -80,9 +84,9 @@ class TaskManager(Manager):
         for kind, handler in (
             (Submit, self.submit), (Cancel, self.cancel), (Retry, self.retry), (Reroute, self.reroute),
             (Prioritise, self.prioritise), (Pause, self.pause), (Resume, self.resume), (Drain, self.drain),
-            (Activate, self.activate), (Info, self.info), (Find, self.find), (GetTasks, self.get_tasks),
-            (ListTasks, self.list_tasks), (History, self.history), (Nodes, self.nodes), (Queues, self.queues),
-            (Jobs, self.jobs), (Events, self.events),
+            (Activate, self.activate), (Release, self.release), (Info, self.info), (Find, self.find),
+            (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (History, self.history), (Nodes, self.nodes),
+            (Queues, self.queues), (Jobs, self.jobs), (Events, self.events),
         ):  # fmt: skip
             serve(kind, handler)
         await run_beside(stack, ("fleet watch", self._watch_fleet()), ("task duties", self._do_duties()))
@@ -92,17 +96,7 @@ class TaskManager(Manager):
     async def fleet(self) -> Fleet:
         """The fleet as it was at most half a second ago."""
         if time.monotonic() - self._fleet_read > _FLEET_AGE_S:
-            queues = await self._reader.queues()
-            self._fleet = Fleet(
-                queues=self._ground.config.queues,
-                nodes=await self._reader.nodes(),
-                waiting={queue.name: queue.counts.get(TaskStatus.QUEUED, 0) for queue in queues},
-                paused={
-                    queue.name: f"by {queue.paused_by}" + (f": {queue.paused_reason}" if queue.paused_reason else "")
-                    for queue in queues
-                    if queue.paused
-                },
-            )
+            self._fleet = await self._reader.fleet()
             self._fleet_read = time.monotonic()
         return self._fleet
 
@@ -142,6 +136,7 @@ class TaskManager(Manager):
                 cost_s=chosen.seconds,
                 why=chosen.why,
                 forced=bool(queue),
+                vram_mib=chosen.vram_mib,
             )
         except StateUnavailable:
             raise  # nothing is known about any of them: the client asks again with the same keys
@@ -244,6 +239,10 @@ class TaskManager(Manager):
         await self._state.activate_node(act.node, why="activated " + _by(act))
         return Done()
 
+    async def release(self, act: Release, sender: bytes = b"") -> Done:
+        await self._state.release_models(act.node, why="released " + _by(act))
+        return Done()
+
     # ------------------------------------------------------------ questions
 
     async def info(self, ask: Info, sender: bytes = b"") -> InfoAnswer:
@@ -316,22 +315,23 @@ class TaskManager(Manager):
                 continue  # StateManager's feed has said so; the next tick tries again
 
     async def _move_stranded(self) -> None:
-        """Tasks in lanes that no live node serves go where one does."""
+        """Tasks in lanes that no live device serves go where one does."""
         fleet = await self.fleet()
-        for queue, model in await self._reader.stranded_lanes():
-            records = await self._reader.tasks(await self._reader.lane_ids(queue, model, limit=_MOVED_AT_ONCE))
+        for queue, lane in await self._reader.lanes():
+            if fleet.is_served(queue, lane):
+                continue
+            records = await self._reader.tasks(await self._reader.lane_ids(queue, lane, limit=_MOVED_AT_ONCE))
             for record in records.values():
                 if record.forced:
                     continue
                 try:
-                    requirements(record.task, fleet)
-                    better = route(record.task, fleet)
+                    better = route_again(record, fleet)
                     if better.queue == queue or better.why:
                         continue
                     await self._state.reroute_task(
                         record.id,
                         queue=better.queue,
-                        why=f"no node serves {queue} with {model}; moved",
+                        why=f"nothing serves {queue} with {record.task.model} now; moved",
                         revision=record.revision,
                         forced=False,
                     )

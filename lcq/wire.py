@@ -8,15 +8,18 @@ No image byte ever travels here, and no pickle.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import msgpack
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lcq.errors import InvalidInput, LcqError, ProtocolError, UnknownCommand, VersionMismatch, error_from_wire
 from lcq.ids import new_id
 from lcq.models import (
     Attempt,
+    DeviceReading,
+    Ease,
     Event,
     Failure,
     JobSummary,
@@ -30,6 +33,7 @@ from lcq.models import (
     TaskResult,
     TaskStatus,
     explain_invalid,
+    finite_only,
 )
 
 PROTOCOL_VERSION = 1
@@ -102,6 +106,7 @@ class Want(Message):
     device: str
     slots: int = Field(ge=1)
     warm: tuple[str, ...] = ()  # models loaded there now
+    fits_mib: int | None = None  # memory of the device that its free slots may use together; None: not known
 
 
 class Grant(Message):
@@ -111,6 +116,7 @@ class Grant(Message):
     attempt: int
     device: str
     lease_ms: int
+    eased: tuple[Ease, ...] = ()  # how to make it easier than asked for: earlier attempts ran out of memory
 
 
 class Verdict(Message):
@@ -160,6 +166,13 @@ class Beat(Request[BeatAnswer]):
     boot_id: str
     running: tuple[Running, ...] = ()
     telemetry: dict[str, float | str] = Field(default_factory=dict)
+    devices: dict[str, DeviceReading] = Field(default_factory=dict)  # device id -> how it is
+
+    @field_validator("telemetry", mode="before")
+    @classmethod
+    def _drop_what_is_no_number(cls, told: Any) -> Any:
+        """A sensor that says NaN must not cost the node its leases."""
+        return finite_only(told) if isinstance(told, Mapping) else told
 
 
 class Bye(Request[Done]):
@@ -177,7 +190,7 @@ class Bye(Request[Done]):
 class Order(Message):
     """A word that hurries what the next beat would tell anyway. Agents do not answer it."""
 
-    cmd: Literal["cancel", "drain", "resume", "wake"]
+    cmd: Literal["cancel", "drain", "resume", "release", "wake"]
     task_id: str = ""
     attempt: int = 0
     reason: str = ""
@@ -291,6 +304,14 @@ class Activate(Act[Done]):
     """The node takes work again."""
 
     CMD = "activate"
+    ANSWER = Done
+    node: str
+
+
+class Release(Act[Done]):
+    """The node frees what its loaded models hold; the next task loads its model anew."""
+
+    CMD = "release"
     ANSWER = Done
     node: str
 
@@ -417,7 +438,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
     kind.CMD: kind
     for kind in (
         Hello, Step, Beat, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
-        Info, Find, GetTasks, ListTasks, History, Nodes, Queues, Jobs, Events,
+        Release, Info, Find, GetTasks, ListTasks, History, Nodes, Queues, Jobs, Events,
     )
 }  # fmt: skip
 

@@ -139,9 +139,12 @@ def _audit_indexes(ledger: Ledger) -> None:
 
 def lane_of(t: Hash) -> str:
     """The lane in which this task waits, without the namespace."""
-    model = json.loads(t["json"])["config"].get("model", "cv2-telea")
+    asked = json.loads(t["json"])
+    model, task_type = asked["config"].get("model", "cv2-telea"), asked["task_type"]
     assert t["model"] == model
-    return f"lane:@{t['pinned']}:{model}" if t.get("pinned") else f"lane:{t['queue']}:{model}"
+    lane = model if task_type == "inpaint" else f"{model}~{task_type}"
+    assert t.get("lane", model) == lane
+    return f"lane:@{t['pinned']}:{lane}" if t.get("pinned") else f"lane:{t['queue']}:{lane}"
 
 
 def _audit_lanes(ledger: Ledger) -> None:

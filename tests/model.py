@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from lcq.models import ErrorClass, Task, TaskPriority, TaskStatus
+from lcq.routing import EaseStep
 from lcq.state.manager import RULES
 from lcq.state.scripts import BAND_SPANS, POISON_DEATHS, WARM_SPAN_S
 
@@ -28,6 +29,7 @@ class ModelAttempt:
     node: str
     outcome: str = "running"
     code: str = ""
+    eased: tuple[str, ...] = ()
 
 
 @dataclass
@@ -48,6 +50,7 @@ class ModelTask:
     avoid: str = ""
     error_class: str = ""
     code: str = ""
+    eased: tuple[str, ...] = ()
     tag: float | None = None
 
     @property
@@ -60,7 +63,7 @@ class ModelTask:
 
     @property
     def lane(self) -> tuple[str, str]:
-        return (f"@{self.pinned}" if self.pinned else self.queue, self.task.model)
+        return (f"@{self.pinned}" if self.pinned else self.queue, self.task.lane)
 
     def attempt(self, number: int, node: str) -> ModelAttempt | None:
         """That attempt, if there was one and it was this node's."""
@@ -75,7 +78,7 @@ class ModelTask:
 @dataclass
 class ModelNode:
     boot: str
-    models: tuple[str, ...]
+    lanes: tuple[str, ...]
     queues: tuple[str, ...]
     status: str = "online"
     drained: bool = False
@@ -84,7 +87,7 @@ class ModelNode:
     failed: int = 0
 
     def serves(self, lane: tuple[str, str]) -> bool:
-        return self.status == "online" and lane[0] in self.queues and lane[1] in self.models
+        return self.status == "online" and lane[0] in self.queues and lane[1] in self.lanes
 
 
 class Model:
@@ -133,6 +136,7 @@ class Model:
     ) -> None:
         t.attempts[-1].outcome, t.attempts[-1].code = "failed", code
         node, t.error_class, t.code = t.node, error_class, code
+        self._blame(node, error_class)
         t.deaths += death
         t.node = ""
         if death and t.deaths >= POISON_DEATHS:
@@ -145,9 +149,21 @@ class Model:
             return
         t.node = node
         self.totals["failed"] += 1
+        self._to(t, FAILED)
+
+    def _blame(self, node: str, error_class: str) -> None:
         if error_class != ErrorClass.BAD_INPUT and node in self.nodes:
             self.nodes[node].failed += 1
-        self._to(t, FAILED)
+
+    def _ease(self, t: ModelTask, error_class: str, code: str, easier: EaseStep, *, death: bool) -> None:
+        t.attempts[-1].outcome, t.attempts[-1].code = "failed", code
+        t.error_class, t.code = error_class, code
+        self._blame(t.node, error_class)
+        t.deaths += death
+        t.node, t.avoid = "", t.node if easier.avoid else ""
+        t.eased = (*t.eased, easier.ease)
+        self.totals["eased"] += 1
+        self._to(t, QUEUED, easier.queue)
 
     def _lapse(self, t: ModelTask, code: str) -> None:
         self.totals["expired"] += 1
@@ -212,6 +228,7 @@ class Model:
 
     def _anew(self, t: ModelTask) -> None:
         t.fence, t.retries, t.deaths, t.error_class, t.code = len(t.attempts), 0, 0, "", ""
+        t.eased = ()
 
     def prioritise(self, t: ModelTask, priority: TaskPriority) -> None:
         if t.status.is_terminal:
@@ -240,7 +257,7 @@ class Model:
             found = self._candidates(node, known, owner, want)
             while found and len(granted) < want:
                 t = found.pop(self._best(found, set(warm)))
-                t.attempts.append(ModelAttempt(node))
+                t.attempts.append(ModelAttempt(node, eased=t.eased))
                 t.node, t.avoid = node, ""
                 self._to(t, PROCESSING)
                 if any(other.queue == t.queue for other in self.of(QUEUED)):
@@ -251,10 +268,10 @@ class Model:
 
     def _candidates(self, node: str, known: ModelNode, owner: str, want: int) -> list[ModelTask]:
         found: list[ModelTask] = []
-        for model in known.models:
-            lane = [t for t in self.of(QUEUED) if t.lane == (owner, model)]
+        for name in known.lanes:
+            lane = [t for t in self.of(QUEUED) if t.lane == (owner, name)]
             lane.sort(key=lambda t: (t.score, t.id))
-            elsewhere = any(other.serves((owner, model)) for name, other in self.nodes.items() if name != node)
+            elsewhere = any(other.serves((owner, name)) for peer, other in self.nodes.items() if peer != node)
             found += [
                 t
                 for t in lane[: LOOKED_AT + want]
@@ -288,13 +305,18 @@ class Model:
         self.totals["completed"] += 1
         self._to(t, COMPLETED)
 
-    def fail(self, t: ModelTask, number: int, node: str, error_class: ErrorClass, code: str) -> None:
+    def fail(
+        self, t: ModelTask, number: int, node: str, error_class: ErrorClass, code: str, easier: EaseStep | None = None
+    ) -> None:
         if not t.runs(number, node):
             record = t.attempt(number, node)
             if record and record.outcome == "failed" and record.code == code:
                 return
             raise self._fenced()
         rule = RULES[error_class]
+        if easier is not None:
+            self._ease(t, error_class, code, easier, death=rule.death)
+            return
         self._fail(
             t, error_class, code, retry=rule.retry, death=rule.death, avoid=rule.avoid, wait=not rule.at_once
         )  # fmt: skip
@@ -315,10 +337,10 @@ class Model:
 
     # ------------------------------------------------------------ nodes
 
-    def hello(self, node: str, boot: str, models: tuple[str, ...], queues: tuple[str, ...]) -> str:
+    def hello(self, node: str, boot: str, lanes: tuple[str, ...], queues: tuple[str, ...]) -> str:
         known = self.nodes.get(node)
         if known is None:
-            self.nodes[node] = ModelNode(boot, models, queues)
+            self.nodes[node] = ModelNode(boot, lanes, queues)
             return "online"
         if boot in known.retired:
             raise Stale
@@ -326,7 +348,7 @@ class Model:
             for t in self.held(node):
                 self._lapse(t, "node_restarted")
             known.retired = [known.boot, *known.retired][:8]
-        known.boot, known.models, known.queues = boot, models, queues
+        known.boot, known.lanes, known.queues = boot, lanes, queues
         known.status = "draining" if known.drained else "online"
         return known.status
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from lcq.models import Device, DeviceKind, ErrorClass, Failure, NodeCapability, NodeStatus, Task, TaskResult, TaskType
+from lcq.models import (
+    Device,
+    DeviceKind,
+    DeviceReading,
+    ErrorClass,
+    Failure,
+    ModelOffer,
+    NodeCapability,
+    NodeStatus,
+    Task,
+    TaskResult,
+    TaskType,
+)
 from lcq.state.manager import StateManager
 from lcq.wire import Grant, Running
 
@@ -32,7 +44,7 @@ def the_cpu(models: Iterable[str] = (TELEA, NS), *, slots: int = 4) -> NodeCapab
     """One CPU with these models."""
     return NodeCapability(
         devices=(Device(id="cpu", kind=DeviceKind.CPU, slots=slots),),
-        models=dict.fromkeys(models, (DeviceKind.CPU,)),
+        models=dict.fromkeys(models, ModelOffer(kinds=(DeviceKind.CPU,))),
     )
 
 
@@ -53,8 +65,8 @@ class Node:
 
     async def claim(self, slots: int = 1, *, warm: Sequence[str] = (), lease_ms: int = 60_000) -> tuple[Grant, ...]:
         return await self.state.claim_tasks(
-            node=self.id, boot=self.boot, device="cpu", slots=slots, models=self.models, queues=self.queues, warm=warm,
-            lease_ms=lease_ms,
+            node=self.id, boot=self.boot, device="cpu", kind=DeviceKind.CPU, slots=slots, lanes=self.models,
+            queues=self.queues, warm=warm, lease_ms=lease_ms,
         )  # fmt: skip
 
     async def claim_ids(self, slots: int = 1, *, warm: Sequence[str] = ()) -> list[str]:
@@ -69,9 +81,11 @@ class Node:
     async def release(self, task_id: str, attempt: int = 1) -> None:
         await self.state.release_task(task_id, attempt=attempt, node=self.id)
 
-    async def beat(self, *running: tuple[str, int]) -> tuple[NodeStatus, tuple[Running, ...]]:
+    async def beat(
+        self, *running: tuple[str, int], readings: Mapping[str, DeviceReading] | None = None
+    ) -> tuple[NodeStatus, tuple[Running, ...]]:
         said = (Running(task_id=task_id, attempt=attempt, progress=0.5, stage="fill") for task_id, attempt in running)
-        return await self.state.beat_node(self.id, boot=self.boot, running=said)
+        return await self.state.beat_node(self.id, boot=self.boot, running=said, readings=readings)
 
     async def leave(self) -> None:
         await self.state.leave_node(self.id, boot=self.boot)

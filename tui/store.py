@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from lcq.models import Event, NodeRecord, NodeStatus, QueueRecord, TaskPriority, TaskRecord, TaskStatus
+from lcq.models import DeviceReading, Event, NodeRecord, NodeStatus, QueueRecord, TaskPriority, TaskRecord, TaskStatus
 from tui.text import clean
 
 _FORGOTTEN_KEPT = 10_000
@@ -404,6 +404,25 @@ def _told(name: str, value: float | str) -> tuple[str, str]:
     return label.replace("_", " "), f"{value:.4g}"
 
 
+def _reading(reading: DeviceReading) -> str:
+    """How a device is, in a few words."""
+    words = []
+    if reading.fault:
+        words.append(f"takes no work: {clean(reading.fault)}")
+    if reading.free_mib is not None:
+        total = "" if reading.total_mib is None else f" of {reading.total_mib / 1024:.1f}"
+        words.append(f"{reading.free_mib / 1024:.1f}{total} GiB free")
+    if reading.foreign_mib:
+        words.append(f"others hold {reading.foreign_mib / 1024:.1f}")
+    if reading.busy is not None:
+        words.append(f"{reading.busy:.0%} busy")
+    if reading.temperature_c is not None:
+        words.append(f"{reading.temperature_c:.0f} °C")
+    if reading.warm:
+        words.append(f"warm: {clean(', '.join(reading.warm))}")
+    return ", ".join(words)
+
+
 def node_row(record: NodeRecord) -> NodeRow:
     """A node's record as its row."""
     capability = record.capability
@@ -424,7 +443,10 @@ def node_row(record: NodeRecord) -> NodeRow:
         seen_ms=record.seen_ms,
         registered_ms=record.registered_ms,
         software=clean(capability.version),
-        load=tuple(_told(name, value) for name, value in sorted(record.telemetry.items())),
+        load=(
+            *(_told(name, value) for name, value in sorted(record.telemetry.items())),
+            *((clean(device[:12]), _reading(reading)) for device, reading in sorted(record.readings.items())),
+        ),
         why=clean(record.why),
     )
 

@@ -17,14 +17,15 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-import psutil
 import zmq
 
 from lcq.client import find_scheduler
 from lcq.config import DistributedConfig
-from lcq.errors import LcqError, StaleBoot
+from lcq.errors import LcqError, StaleBoot, UnknownModel
+from lcq.gpus import Gpus
+from lcq.hardware import detect_devices, usable_cores
 from lcq.ids import new_id
-from lcq.models import ErrorClass, NodeStatus
+from lcq.models import ErrorClass, NodeCapability, NodeStatus
 from lcq.wire import (
     Beat,
     BeatAnswer,
@@ -38,18 +39,22 @@ from lcq.wire import (
     Running,
     Step,
     StepAnswer,
+    Want,
 )
 from worker.bells import Bells
-from worker.devices import offered_capability, plan_slots
+from worker.devices import gpu_need_mib, plan_slots
+from worker.disks import Disks
 from worker.hand import Hand
 from worker.home import agent_home
 from worker.leases import Leases, steady_now
 from worker.lifeline import Lifeline
 from worker.line import ControlLine
 from worker.membership import Membership
-from worker.outcomes import Outcomes, discard_staged
+from worker.outcomes import Outcomes, discard_staged, result_folder
 from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, SlotState, key_of
 from worker.processes import Kill
+from worker.readings import finite, host_telemetry
+from worker.service import Service
 
 _log = logging.getLogger(__name__)
 
@@ -58,6 +63,7 @@ _EARLIER_S = 3.0  # how long the outcomes of an earlier run may take before the 
 _AGAIN_S = (0.5, 5.0)  # first and longest pause after a refusal, such as Redis being away
 _LAST_WORDS_S = 5.0  # how long a leaving agent waits for the verdicts on what it reported
 _BYE_S = 2.0
+_SHOW_S = 60.0  # how long a hello waits for a device that nothing is known of; it can join later
 _TAKES_NOTHING = frozenset({NodeStatus.DRAINING, NodeStatus.QUARANTINED})
 
 
@@ -65,7 +71,7 @@ class Agent:
     """One node. ``async with Agent(config) as agent: await agent.run()``; ``request_stop()`` ends it.
 
     Raises on entering:
-        LcqError: the name is taken, a model is unknown, the data folder cannot be used.
+        LcqError: the name is taken, a device is wished for that is not here, the data folder cannot be used.
     """
 
     def __init__(
@@ -93,6 +99,7 @@ class Agent:
         self._fatal: LcqError | None = None
         self._status = NodeStatus.ONLINE
         self._greeting: HelloAnswer | None = None
+        self._said: tuple[str, NodeCapability | None] = ("", None)  # who was told of what we offer, for the log
         self._leases = Leases()
         self._steps: deque[str] = deque(maxlen=256)  # ids of the steps that were asked
         self._stepping = False
@@ -105,10 +112,11 @@ class Agent:
         async with AsyncExitStack() as stack:
             home = stack.enter_context(agent_home(self._config.data_path, self._config.agent.name))
             self.node_id = home.node_id
-            self._capability = offered_capability(self._config.agent)
             find_scheduler(self._config, self._scheduler)  # a wrong address is told at once
             records = home.records
             records.sweep()
+            gpus = await asyncio.to_thread(stack.enter_context, Gpus())  # wakes them: that may take seconds
+            found = detect_devices(self._config.agent, gpus, need_mib=gpu_need_mib(self._config))
             self._outcomes = Outcomes(home.spool, self.boot_id)
             recalled = self._outcomes.recall()
             if recalled:
@@ -125,26 +133,40 @@ class Agent:
                 self._line,
                 configured=lambda: find_scheduler(self._config, self._scheduler),
                 before_hello=self._report_earlier_boots,
-                hello=lambda: Hello(node_id=self.node_id, boot_id=self.boot_id, capability=self._capability),
+                ready=self._until_shown,
+                hello=self._hello,
                 beat=self._beat,
                 on_welcome=self._welcome,
                 on_beat=self._hear_beat,
                 on_parted=self._stir,
             )
             self._bells = await stack.enter_async_context(Bells(context, on_ring=self._step_due.set))
-            self._hand = Hand({device.id: device.slots for device in self._capability.devices})
+            self._disks = Disks(home.folder, on_change=self._room_changed)
+            self._hand = Hand({device.id: device.slots for device in found.devices})
             self._pool = RunnerPool(
-                plan_slots(self._capability),
+                plan_slots(found, self._config, cores=usable_cores()),
                 PoolSettings(
                     boot_id=self.boot_id,
                     no_progress_s=self._config.agent.no_progress_s,
                     limits=self._config.limits,
                     records=records,
+                    self_test=self._config.agent.self_test,
                     command=self._runner,
                     kill=self._kill,
                 ),
                 on_ended=self._conclude,
                 on_change=self._slot_changed,
+                on_shown=lambda shown: self._service.hear(shown),
+            )
+            self._service = Service(
+                found,
+                self._pool,
+                models=self._config.agent.models,
+                is_tested=self._config.agent.self_test,
+                read_gpus=gpus.readings,
+                on_shown=self._stir,
+                on_offer=self._offer_changed,
+                on_taking=self._room_changed,
             )
             self._stack = stack.pop_all()
         return self
@@ -159,7 +181,9 @@ class Agent:
 
         Raises:
             StaleBoot: another agent has taken this node's name.
+            UnknownModel: ``agent.models`` names one that no engine here knows.
         """
+        self._show_until = steady_now() + _SHOW_S
         async with asyncio.TaskGroup() as group, self._pool:
             lives = [
                 group.create_task(life, name=name)
@@ -172,6 +196,8 @@ class Agent:
                     ("late answers", self._take_in_late()),
                     ("hand", self._give_back_in_time()),
                     ("spool", self._outcomes.keep_old_ones()),
+                    ("devices", self._service.watch()),
+                    ("disks", self._disks.watch()),
                 )
             ]
             try:
@@ -223,7 +249,7 @@ class Agent:
             _log.info("agent %s: handing back %d attempts", self.node_id, len(left))
             for attempt in left:
                 self._pool.stop((attempt.task_id, attempt.attempt), hand_back=True)
-            await self._until(lambda: not self._pool.running(), patience_s=_LAST_WORDS_S + 1)
+            await self._until(lambda: not self._pool.running(), patience_s=_LAST_WORDS_S + 2)
         if self._membership.joined.is_set():
             self._step_due.set()
             told = await self._until(
@@ -251,9 +277,34 @@ class Agent:
     async def _stay_joined(self) -> None:
         try:
             await self._membership.keep()
-        except StaleBoot as replaced:
-            self._fatal = replaced
+        except (StaleBoot, UnknownModel) as end:
+            self._fatal = end
             self._stop.set()
+
+    async def _until_shown(self) -> None:
+        """Wait until each device's first runner has shown what it can do, or that it cannot.
+
+        Raises:
+            UnknownModel: none of them knows one that is wanted.
+        """
+        if self._service.capability is None:
+            patience_s = max(0.0, self._show_until - steady_now())
+            await self._until(lambda: not self._service.is_undecided, patience_s=patience_s)
+            self._service.check_models()
+        self._service.take_up()
+
+    def _hello(self) -> Hello:
+        return Hello(node_id=self.node_id, boot_id=self.boot_id, capability=self._offered)
+
+    @property
+    def _offered(self) -> NodeCapability:
+        assert self._service.capability is not None  # noqa: S101 - by _until_shown
+        return self._service.capability
+
+    def _offer_changed(self) -> None:
+        """Tell the scheduler that what we can do is no longer what it was told."""
+        if not self._stop.is_set():
+            self._membership.hello_again()
 
     async def _report_earlier_boots(self) -> None:
         """Deliver what this node did before it was restarted.
@@ -274,24 +325,29 @@ class Agent:
             await self._outcomes.settle(answer.verdicts)
 
     def _welcome(self, greeting: HelloAnswer) -> None:
-        if self._greeting is None or self._greeting.scheduler_id != greeting.scheduler_id:
-            serves = {device.id: greeting.serves.get(device.id, ()) for device in self._capability.devices}
-            _log.info(
-                "agent %s: joined scheduler %s at %s, serves %s; models %s",
-                self.node_id,
-                greeting.scheduler_id,
-                self._line.endpoint,
-                "; ".join(
-                    f"{', '.join(serves[device.id]) or 'no queue'} with {device.slots} slot(s) on {device.id}"
-                    for device in self._capability.devices
-                ),
-                ", ".join(sorted(self._capability.models)) or "none",
-            )
+        said = (greeting.scheduler_id, self._offered)
+        if said != self._said:
+            self._said = said
+            self._log_joined(greeting)
         self._greeting = greeting
         self._lifeline.attach(greeting.lifeline)
         self._bells.found_at(greeting.rings)
         self._follow(greeting.status, "")
         self._step_due.set()
+
+    def _log_joined(self, greeting: HelloAnswer) -> None:
+        serves = [
+            f"{', '.join(greeting.serves.get(device.id, ())) or 'no queue'} with {device.slots} slot(s) on {device.id}"
+            for device in self._offered.devices
+        ]
+        _log.info(
+            "agent %s: joined scheduler %s at %s, serves %s; models %s",
+            self.node_id,
+            greeting.scheduler_id,
+            self._line.endpoint,
+            "; ".join(serves) or "nothing",
+            ", ".join(sorted(self._offered.models)) or "none",
+        )
 
     def _beat(self) -> Beat:
         return Beat(
@@ -299,6 +355,7 @@ class Agent:
             boot_id=self.boot_id,
             running=tuple(self._held().values()),
             telemetry=self._telemetry(),
+            devices=self._service.readings(),
         )
 
     def _held(self) -> dict[Key, Running]:
@@ -319,16 +376,16 @@ class Agent:
         self._follow(answer.status, "")
 
     def _telemetry(self) -> dict[str, float | str]:
-        memory = psutil.virtual_memory()
-        return {
-            "cpu_percent": psutil.cpu_percent(),
-            "memory_available_mib": float(memory.available // 2**20),
-            "load_1m": round(os.getloadavg()[0], 2),
+        said = {
+            **host_telemetry(),
             "slots_busy": float(self._pool.count(SlotState.BUSY)),
             "slots_broken": float(self._pool.count(SlotState.BROKEN)),
             "slots_unkillable": float(self._pool.count(SlotState.UNKILLABLE)),
             "outcomes_unsettled": float(len(self._outcomes)),
         }
+        if self._disks.full:
+            said["not_claiming"] = self._disks.full
+        return finite(said)
 
     # ------------------------------------------------------------ orders
 
@@ -342,6 +399,9 @@ class Agent:
                 self._follow(NodeStatus.DRAINING, order.reason)
             case "resume":
                 self._follow(NodeStatus.ONLINE, order.reason)
+            case "release":
+                _log.info("agent %s: frees what models hold%s", self.node_id, f" ({order.reason})" * bool(order.reason))
+                self._pool.release()
             case "wake":
                 self._step_due.set()
 
@@ -366,7 +426,25 @@ class Agent:
 
     @property
     def _takes_work(self) -> bool:
-        return not self._stop.is_set() and self._status not in _TAKES_NOTHING
+        return not self._stop.is_set() and self._status not in _TAKES_NOTHING and not self._disks.full
+
+    def _free(self) -> tuple[Want, ...]:
+        """The free slots of the devices that take work."""
+        return tuple(want for want in self._pool.wants() if self._service.takes(want.device))
+
+    def _wish(self) -> tuple[Want, ...]:
+        """What to ask for: the free slots and the room in hand, and what fits there."""
+        wishes = self._hand.wants(self._free()) if self._takes_work else ()
+        return tuple(
+            want.model_copy(update={"fits_mib": self._service.room_mib(want.device)})
+            for want in wishes
+            if self._service.takes(want.device)
+        )
+
+    def _room_changed(self) -> None:
+        """There are other places for work than before: on devices, or on disks."""
+        self._step_due.set()
+        self._tune_bells()
 
     async def _take_steps(self) -> None:
         """Report and ask whenever there is something to report or to ask for, one step at a time."""
@@ -376,7 +454,7 @@ class Agent:
             await self._until_step_due()
             await self._membership.joined.wait()
             self._step_due.clear()
-            want = self._hand.wants(self._pool.wants()) if self._takes_work else ()
+            want = self._wish()
             step = Step(node_id=self.node_id, boot_id=self.boot_id, outcomes=self._outcomes.to_report(), want=want)
             if not step.outcomes and not step.want:
                 continue
@@ -405,7 +483,7 @@ class Agent:
 
     async def _until_step_due(self) -> None:
         """Wait for a reason, or for the floor under all bells where one may have been missed."""
-        waiting = bool(self._outcomes) or (self._takes_work and bool(self._pool.wants()))
+        waiting = bool(self._outcomes) or (self._takes_work and bool(self._free()))
         try:
             poll_s = self._config.agent.poll_s * random.uniform(*_POLL_JITTER)
             async with asyncio.timeout(poll_s if waiting else None):
@@ -425,9 +503,13 @@ class Agent:
             return  # a copy of an answer, or cancelled before it came
         self._leases.remember(key)
         self._leases.begin(grant, asked_at)
-        if self._stop.is_set() or not (self._pool.start(grant) or self._hand.take(grant)):
+        if self._stop.is_set() or not self._begin(grant):
             _log.info("agent %s: handing back task %s, attempt %d: no slot is free", self.node_id, *key)
             await self._conclude(Ended(grant, handed_back=True))
+
+    def _begin(self, grant: Grant) -> bool:
+        """Give ``grant`` to a slot, or keep it for the next free one. Answers False where there is none for it."""
+        return self._service.offers(grant.device) and (self._pool.start(grant) or self._hand.take(grant))
 
     async def _give_back_in_time(self) -> None:
         while True:
@@ -474,19 +556,30 @@ class Agent:
                 failure=failure,
                 handed_back=ended.handed_back,
             )
-            await self._outcomes.add(outcome, ended.staged, lease_is_sure=lambda: self._leases.is_sure(ended.key))
+            reported = await self._outcomes.add(
+                outcome, ended.staged, lease_is_sure=lambda: self._leases.is_sure(ended.key)
+            )
+            self._note_room(grant, reported)
             self._step_due.set()
         if ended.result is not None and grant.attempt > 1:
             await discard_staged(grant.task, *range(1, grant.attempt))  # of those that died with their node
         self._leases.end(ended.key)
         self._stir()
 
+    def _note_room(self, grant: Grant, outcome: Outcome) -> None:
+        """A full disk fails the next attempt too: nothing is begun until there is room."""
+        if outcome.failure is not None and outcome.failure.code == "disk_full":
+            self._disks.found_full(result_folder(grant.task))
+        elif outcome.result is not None and outcome.result.path:
+            self._disks.used(result_folder(grant.task))
+
     def _slot_changed(self, state: SlotState) -> None:
-        if state is SlotState.FREE:
-            for device in {want.device for want in self._pool.wants()}:
+        if state is SlotState.FREE and not self._disks.full:
+            for device in {want.device for want in self._free()}:
                 grant = self._hand.next_for(device)
                 if grant is not None:
                     self._pool.start(grant)
+        if state is SlotState.FREE:
             self._step_due.set()
         self._tune_bells()
         self._stir()
@@ -494,7 +587,7 @@ class Agent:
     def _tune_bells(self) -> None:
         """Be in the rings of the queues that a free slot serves, once a step has found them empty."""
         greeting = self._greeting
-        want = self._pool.wants() if greeting is not None and self._takes_work else ()
+        want = self._free() if greeting is not None and self._takes_work else ()
         if not want:
             self._unfilled = False
         queues = {queue for one in want for queue in greeting.serves.get(one.device, ())} if greeting else set()

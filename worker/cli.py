@@ -6,19 +6,21 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from lcq import __version__
+from lcq.cli.output import Output
 from lcq.config import DistributedConfig, LogLevel, load
 from lcq.errors import InvalidConfig, LcqError
 from lcq.log import setup_logging
 from worker.agent import Agent
+from worker.probe import probe, show
 
 _REFUSED = 2
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+app = typer.Typer(name="lcq-agent", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 
 
 def _show_version(wanted: bool) -> None:
@@ -27,13 +29,14 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.command(
-    name="lcq-agent",
+@app.callback(
+    invoke_without_command=True,
     epilog="Example: [bold]lcq-agent --scheduler studio-1:5571 --slots 4[/bold]. SIGTERM or ctrl-c drains: what runs "
     "may finish for agent.drain_s seconds, the rest is handed back; a second one hands back at once. "
     "Exit codes: 0 left in order, 2 refused.",
 )
 def agent(
+    context: typer.Context,
     scheduler: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="The scheduler; default: the one of this user or host.")
     ] = None,
@@ -64,10 +67,33 @@ def agent(
     try:
         settings = load(config, overrides=overrides)
         setup_logging(settings.log_level)
+        if context.invoked_subcommand is not None:
+            context.obj = settings
+            return
         run_agent(settings, scheduler=scheduler)
     except LcqError as error:
-        print(f"lcq-agent: {error}", file=sys.stderr)  # noqa: T201 - the log may not stand yet
-        raise typer.Exit(_REFUSED) from error
+        _refuse(error)
+
+
+def _refuse(error: LcqError) -> NoReturn:
+    print(f"lcq-agent: {error}", file=sys.stderr)  # noqa: T201 - the log may not stand yet
+    raise typer.Exit(_REFUSED) from error
+
+
+@app.command(
+    name="probe",
+    epilog="Example: [bold]lcq-agent --config gpu-box.yaml probe --json[/bold]. Options of lcq-agent go before probe.",
+)
+def show_hardware(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")] = False,
+) -> None:
+    """Show what this host has, what of it an agent would offer to which queues, and what not and why."""
+    try:
+        report = probe(context.obj)
+    except LcqError as error:
+        _refuse(error)
+    show(report, Output(as_json=as_json))
 
 
 def run_agent(config: DistributedConfig, *, scheduler: str | None = None) -> None:

@@ -1,66 +1,103 @@
-"""What this node offers: its devices, their slots, the models it has, and the ground each runner stands on."""
+"""The slots of this node's devices, and the ground that each runner stands on."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from lcq import __version__
-from lcq.config import AgentConfig
-from lcq.errors import UnknownModel
-from lcq.hardware import detect_devices, host_name
-from lcq.models import Device, DeviceKind, NodeCapability
-from worker.engines.registry import DRILLS_VARIABLE, offered_models
+from lcq.config import DistributedConfig
+from lcq.hardware import GPU_NEED_MIB, Detected
+from lcq.models import Device, DeviceKind
+from lcq.routing import KNOWN_MODELS
+from worker.settings import DRILLS_VARIABLE, EngineSettings
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+
+# The part of a device's memory that loaded models may keep; pictures, and what is computed on them, have the rest.
+_MODELS_PART = {DeviceKind.GPU: 0.5, DeviceKind.CPU: 0.25}
 
 
 @dataclass(frozen=True)
 class SlotPlan:
-    """Room for one attempt on a device: its name, and the environment that pins a runner to its share."""
+    """Room for one attempt on a device: the environment that pins a runner to it, and what the runner is told."""
 
     name: str  # "cpu/0"
     device: str
     environment: Mapping[str, str]
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    is_first: bool = True  # of its device: the one whose runner tests it
 
 
-def offered_capability(config: AgentConfig) -> NodeCapability:
-    """What the agent of this host can do, as far as its settings allow it.
-
-    Raises:
-        UnknownModel: ``config.models`` names one that no engine here has.
-    """
-    models = offered_models()
-    if config.models is not None:
-        for wanted in config.models:
-            if wanted not in models:
-                raise UnknownModel(wanted, models)
-        models = {model: kinds for model, kinds in models.items() if model in config.models}
-    return NodeCapability(
-        devices=detect_devices(cpu_slots=config.slots), models=models, host=host_name(), version=__version__
+def gpu_need_mib(config: DistributedConfig) -> int:
+    """Memory of a GPU that the neediest model which this host may offer takes, by what is known of it by name."""
+    names = config.agent.models
+    if names is None:
+        with contextlib.suppress(OSError):
+            names = tuple(entry.name for entry in config.models_path.iterdir() if entry.is_dir())
+        names = (*(names or ()), *config.iopaint.models)
+    facts = [KNOWN_MODELS.get(name) for name in names]
+    return max(
+        (fact.vram_mib if fact else GPU_NEED_MIB for fact in facts if fact is None or DeviceKind.GPU in fact.kinds),
+        default=GPU_NEED_MIB,
     )
 
 
-def plan_slots(capability: NodeCapability) -> tuple[SlotPlan, ...]:
-    """The slots of all devices of ``capability``."""
+def plan_slots(found: Detected, config: DistributedConfig, *, cores: int) -> tuple[SlotPlan, ...]:
+    """The slots of the devices ``found``, which share ``cores``."""
+    threads = _threads(found.devices, cores)
     return tuple(
-        SlotPlan(name=f"{device.id}/{number}", device=device.id, environment=_environment(device))
-        for device in capability.devices
+        SlotPlan(
+            name=f"{device.id}/{number}",
+            device=device.id,
+            environment=_environment(found.environments[device.id], threads[device.id, number]),
+            settings=EngineSettings(
+                device=device,
+                threads=threads[device.id, number],
+                memory_mib=_model_memory(device, config),
+                models_path=config.models_path.absolute(),
+                models=config.models,
+                iopaint=config.iopaint,
+            ),
+            is_first=number == 0,
+        )
+        for device in found.devices
         for number in range(device.slots)
     )
 
 
-def _environment(device: Device) -> dict[str, str]:
+def _threads(devices: Sequence[Device], cores: int) -> dict[tuple[str, int], int]:
+    """Threads of each slot, so that all at work use each core once: more than that makes every one slower.
+
+    Where there is a CPU to serve, a GPU's slot is left one core to feed it, and the CPU's slots share the others.
+    """
+    slots = [(device, number) for device in devices for number in range(device.slots)]
+    on_cpu = [(device.id, number) for device, number in slots if device.kind is DeviceKind.CPU]
+    shared = on_cpu or [(device.id, number) for device, number in slots]
+    free = max(0, cores - (len(slots) - len(shared)))
+    threads = {(device.id, number): 1 for device, number in slots}
+    for place, slot in enumerate(shared):
+        threads[slot] = max(1, free // len(shared) + (place < free % len(shared)))
+    return threads
+
+
+def _model_memory(device: Device, config: DistributedConfig) -> int:
+    if config.agent.model_memory_mib is not None:
+        return config.agent.model_memory_mib
+    has = device.vram_mib if device.kind is DeviceKind.GPU else device.memory_mib
+    return int(has * _MODELS_PART.get(device.kind, 0.0)) // device.slots
+
+
+def _environment(binding: Mapping[str, str], threads: int) -> dict[str, str]:
     """A runner's environment: ours, without our settings (it is told what it needs), bound to its device."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("LCQ_") or name == DRILLS_VARIABLE
     }
     # The same modules as ours, and nothing from the folder that the agent happened to be started in.
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
-    environment["CUDA_VISIBLE_DEVICES"] = device.id if device.kind is DeviceKind.GPU else ""
-    if device.cores:
-        share = str(max(1, device.cores // device.slots))
-        environment.update(dict.fromkeys(_THREAD_VARIABLES, share))
+    environment.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))
+    environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as nvidia-smi counts them, should anybody count
+    environment.update(binding)
     return environment

@@ -8,7 +8,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator
 
-from lcq.errors import LcqError, SchedulerUnreachable, StaleBoot, VersionMismatch
+from lcq.errors import LcqError, SchedulerUnreachable, StaleBoot, UnknownModel, VersionMismatch
 from lcq.wire import Beat, BeatAnswer, Hello, HelloAnswer
 from worker.leases import steady_now
 from worker.line import ControlLine
@@ -23,8 +23,9 @@ _OTHER_VERSION_S = 10.0
 class Membership:
     """Keeps a node registered. The callbacks say what to tell, and are told what came back.
 
-    ``configured``: the endpoint to begin with, asked anew each time; ``before_hello`` is awaited in front of
-    each hello; ``on_beat`` gets the beat, its answer, and until when (``steady_now()``) that renewed its leases.
+    ``configured``: the endpoint to begin with, asked anew each time; ``before_hello`` and ``ready`` are awaited
+    in front of each hello; ``on_beat`` gets the beat, its answer, and until when (``steady_now()``) that renewed
+    its leases.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Membership:
         *,
         configured: Callable[[], str],
         before_hello: Callable[[], Awaitable[None]],
+        ready: Callable[[], Awaitable[None]],
         hello: Callable[[], Hello],
         beat: Callable[[], Beat],
         on_welcome: Callable[[HelloAnswer], None],
@@ -45,6 +47,7 @@ class Membership:
         self._line = line
         self._configured = configured
         self._before_hello = before_hello
+        self._ready = ready
         self._hello = hello
         self._beat = beat
         self._on_welcome = on_welcome
@@ -52,6 +55,12 @@ class Membership:
         self._on_parted = on_parted
         self._schedulers: tuple[str, ...] = ()
         self._beat_due = asyncio.Event()
+        self._hello_due = False
+
+    def hello_again(self) -> None:
+        """What the hello says has changed: say it again, as soon as the beat under way has been answered."""
+        self._hello_due = True
+        self._beat_due.set()
 
     def beat_now(self) -> None:
         """Do not wait for the time of the next beat."""
@@ -62,6 +71,7 @@ class Membership:
 
         Raises:
             StaleBoot: a newer agent has this node's name.
+            UnknownModel: by ``ready``.
         """
         silent = ""
         while True:
@@ -90,6 +100,7 @@ class Membership:
 
         Raises:
             StaleBoot: a newer agent has this node's name.
+            UnknownModel: by ``ready``.
         """
         told: set[str] = set()
         while True:
@@ -98,8 +109,10 @@ class Membership:
                 try:
                     self._line.connect(endpoint)
                     await self._before_hello()
+                    await self._ready()
+                    self._hello_due = False
                     greeting = await self._line.ask(self._hello(), patience_s=_HELLO_S * random.uniform(0.75, 1.25))
-                except StaleBoot:
+                except (StaleBoot, UnknownModel):
                     raise
                 except SchedulerUnreachable:
                     said = (
@@ -119,14 +132,14 @@ class Membership:
                 await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
 
     async def _keep_beating(self, greeting: HelloAnswer) -> None:
-        """Beat, until the scheduler does not know us any more.
+        """Beat, until the scheduler is to be told hello again.
 
         Raises:
             SchedulerUnreachable: it has been silent for two beats.
         """
         beat_s, lease_s = greeting.beat_ms / 1000, greeting.lease_ms / 1000
         refused = ""
-        while True:
+        while not self._hello_due:
             self._beat_due.clear()
             began = steady_now()
             beat = self._beat()

@@ -58,10 +58,11 @@ class Outcomes:
 
     # ------------------------------------------------------------ in
 
-    async def add(self, outcome: Outcome, staged: str = "", *, lease_is_sure: Callable[[], bool] = bool) -> None:
+    async def add(self, outcome: Outcome, staged: str = "", *, lease_is_sure: Callable[[], bool] = bool) -> Outcome:
         """Take in how an attempt ended. Its file gets its final name at once if the lease is surely held.
 
-        Where that is in doubt, another node may have the task by now: then the verdict decides.
+        Where that is in doubt, another node may have the task by now: then the verdict decides. Answers what
+        will be reported: a failure, where the result could not be put in its place.
         """
         if staged and outcome.result is not None and lease_is_sure():
             try:
@@ -78,6 +79,7 @@ class Outcomes:
         if staged:
             # First of all to the disk: who settles it takes the file for published, whatever becomes of us.
             await self._keep(entry)
+        return outcome
 
     async def keep_old_ones(self) -> None:
         """For ever: see to the disk what has waited for its verdict for a moment."""
@@ -151,14 +153,18 @@ class Outcomes:
             self._spool.drop(entry)
 
 
+def result_folder(task: Task) -> Path:
+    """Where the result of ``task`` goes: the folder of what lcq.images.output_path_of says."""
+    return Path(task.output_path).parent if task.output_path else Path(task.image_path).parent / "cleaned"
+
+
 async def discard_staged(task: Task, *attempts: int) -> None:
     """Remove what killed attempts may have left beside the final name of the result."""
     await asyncio.to_thread(_discard_staged, task, attempts)
 
 
 def _discard_staged(task: Task, attempts: tuple[int, ...]) -> None:
-    # Where results go is lcq.images.output_path_of's to say; this is the folder of what it says.
-    folder = Path(task.output_path).parent if task.output_path else Path(task.image_path).parent / "cleaned"
+    folder = result_folder(task)
     endings = tuple(f".{task.id}-{attempt}{_STAGED_SUFFIX}" for attempt in attempts)
     with contextlib.suppress(OSError), os.scandir(folder) as found:
         for file in found:

@@ -10,7 +10,7 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import TracebackType
@@ -18,22 +18,39 @@ from typing import Self, cast
 
 from lcq.config import LimitsConfig
 from lcq.errors import ProtocolError
-from lcq.models import ErrorClass, Failure, TaskResult
+from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult
 from lcq.wire import Grant, Running, Want
 from worker.devices import SlotPlan
 from worker.processes import MARK, Kill, ProcessGroup, RunnerRecord, RunnerRecords
-from worker.protocol import Done, Failed, Progress, Ready, Run, Stop, Word, Words, pack_word
+from worker.protocol import (
+    Cancel,
+    Cancelled,
+    Done,
+    Failed,
+    Progress,
+    Ready,
+    Release,
+    Run,
+    Setup,
+    Stop,
+    Word,
+    Words,
+    pack_word,
+)
 
 _log = logging.getLogger(__name__)
 
 RUNNER = (sys.executable, "-P", "-m", "worker.runner")
 """The runner's command; ``--fd N --parent PID`` are added."""
 
-_START_S = 120.0  # a cold disk and a big engine library
+_START_S = 300.0  # a cold disk, a big engine library, and its test with every model
 _LAST_WORDS_S = 0.5  # what a runner said just before it died may still be on the way
 _KILL_S = 5.0  # a killed process that is not gone by then is stuck in the kernel
 _STOP_S = 1.0
+_FAULT_S = 10.0  # what a runner may still do on a device that seems to have failed: end well, or crash
+_CANCEL_S = 1.0  # a runner that gives its attempt up by then keeps its warm models
 _AGAIN_S = (0.2, 30.0)  # first and longest pause between starts that fail
+_USELESS_S = (30.0, 600.0)  # the same for a runner that finds nothing it could do
 _BROKEN_AFTER = 3  # failed starts in a row
 _SETTLED_S = 10.0  # a runner that lived so long did start well
 
@@ -46,6 +63,7 @@ class SlotState(StrEnum):
     BUSY = "busy"
     BROKEN = "broken"  # its runner does not start; tried again from time to time
     UNKILLABLE = "unkillable"  # its runner was killed and is still there
+    OUT = "out"  # nothing works on its device; looked at again from time to time, or when the device is back
 
 
 @dataclass(frozen=True)
@@ -73,13 +91,28 @@ def key_of(grant: Grant) -> Key:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """What the runner of a slot says that it can do; ``tested``: after its self-test.
+
+    ``ready`` is None where the slot has no runner, nor is about to have one: ``why``.
+    """
+
+    slot: str
+    device: str
+    ready: Ready | None
+    tested: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class PoolSettings:
-    """What all slots have in common."""
+    """What all slots have in common. ``self_test``: the first runner of a device tests it."""
 
     boot_id: str
     no_progress_s: float
     limits: LimitsConfig
     records: RunnerRecords
+    self_test: bool = False
     command: Sequence[str] = RUNNER
     kill: Kill = os.killpg
 
@@ -92,6 +125,7 @@ class _Sign(StrEnum):
     GIVEN = "given"  # there is a grant to begin
     STOP = "stop"  # the attempt is to end: it is no longer ours
     HAND_BACK = "hand back"  # the attempt is to end, and to run elsewhere
+    HELD = "held"  # the device has failed
 
 
 class _Line(asyncio.Protocol):
@@ -138,6 +172,14 @@ class RunnerDied(Exception):
     """A runner ended, or closed its line, without having been told to; says how."""
 
 
+class _DeviceFailed(Exception):
+    """The runner's device is no good at the moment."""
+
+
+class _Useless(Exception):
+    """The runner has nothing that it could do on its device."""
+
+
 class Slot:
     """Room for one attempt: keeps a runner there, and hands it one grant after the other."""
 
@@ -148,6 +190,7 @@ class Slot:
         *,
         on_ended: Callable[[Ended], Awaitable[None]],
         on_change: Callable[[SlotState], None],
+        on_shown: Callable[[Shown], None],
     ) -> None:
         self.plan = plan
         self.state = SlotState.STARTING
@@ -155,12 +198,19 @@ class Slot:
         self.progress = 0.0
         self.stage = ""
         self.warm: tuple[str, ...] = ()
+        self.held_mib = 0  # of the device's memory, by loaded models
         self.pid: int | None = None  # of the living runner
         self._settings = settings
         self._on_ended = on_ended
         self._on_change = on_change
+        self._on_shown = on_shown
         self._inbox: asyncio.Queue[Word | _Sign] = asyncio.Queue()
+        self._line: _Line | None = None
         self._failed_starts = 0
+        self._useless = 0  # runners in a row that had nothing to do
+        self._tests = settings.self_test and plan.is_first  # whether the next runner tests the device
+        self._fault = ""
+        self._again = asyncio.Event()
 
     # ------------------------------------------------------------ what the pool asks of it
 
@@ -175,6 +225,25 @@ class Slot:
         """End the attempt that is here."""
         self._inbox.put_nowait(_Sign.HAND_BACK if hand_back else _Sign.STOP)
 
+    def release(self) -> None:
+        """Have the runner free what its models hold: now, or after what it does now."""
+        if self._line is not None and self.state in (SlotState.FREE, SlotState.BUSY):
+            self._line.say(Release())
+
+    def hold(self, why: str) -> None:
+        """The device has failed: start no attempt and no runner until ``resume()``.
+
+        An attempt that does not come to its end soon is ended as a crash.
+        """
+        self._fault = why
+        self._test_again()
+        self._inbox.put_nowait(_Sign.HELD)
+
+    def resume(self) -> None:
+        """The device is good again."""
+        self._fault = ""
+        self._again.set()
+
     def _to(self, state: SlotState) -> None:
         if state is not self.state:
             self.state = state
@@ -186,14 +255,23 @@ class Slot:
         """Keep a runner and let it work, until cancelled; then the runner is gone too."""
         loop = asyncio.get_running_loop()
         while True:
+            if self._fault:
+                self._to(SlotState.OUT)
+                await self._pause(None)
+                continue
             began = loop.time()
             try:
                 await self._one_runner(group)
+            except _DeviceFailed:
+                continue
+            except _Useless:
+                await self._wait_for_better()
             except OSError as error:
                 await self._back_off(RunnerDied(f"cannot be started: {error}"))
             except RunnerDied as end:
                 if loop.time() - began >= _SETTLED_S:
                     self._failed_starts = 0
+                self._test_again()
                 await self._back_off(end)
 
     async def _one_runner(self, group: asyncio.TaskGroup) -> None:
@@ -202,10 +280,12 @@ class Slot:
         Raises:
             OSError: it cannot be started.
             RunnerDied: it did not get ready, or did not stay.
+            _DeviceFailed: it was ended, because of its device.
+            _Useless: it found nothing to do.
         """
         self._inbox = asyncio.Queue()
         runner = await self._spawn()
-        self.pid = runner.process.pid
+        self.pid, self._line = runner.process.pid, runner.line
         watch: asyncio.Task[None] | None = None
         try:
             watch = group.create_task(self._watch(runner), name=f"watch of runner {self.plan.name}")
@@ -216,12 +296,12 @@ class Slot:
                 await self._until_given(runner)
                 usable = await self._attempt(runner)
                 self._failed_starts = 0
-        except RunnerDied:
+        except (RunnerDied, _DeviceFailed):
             if not await self._end(runner):
                 await self._outlive(runner)
             raise
         finally:
-            self.pid, self.warm = None, ()
+            self.pid, self._line, self.warm, self.held_mib = None, None, (), 0
             await self._end(runner, politely=self.grant is None)  # at once where it has ended already
             if watch is not None:
                 watch.cancel()
@@ -257,29 +337,58 @@ class Slot:
         runner.inbox.put_nowait(_Sign.EXITED)
 
     async def _until_ready(self, runner: _Runner) -> None:
+        tests = self._tests
+        runner.line.say(Setup(settings=self.plan.settings, self_test=tests))
         try:
             async with asyncio.timeout(_START_S):
                 word = await runner.inbox.get()
         except TimeoutError:
-            raise RunnerDied(f"not ready after {_START_S:g} s") from None
-        if not isinstance(word, Ready):
-            raise await self._death(runner)
-        self.warm = word.warm
+            self._failed_starts = max(self._failed_starts, _BROKEN_AFTER - 1)  # it has had time enough for three
+            raise RunnerDied(f"is not ready after {_START_S:g} s") from None
+        match word:
+            case Ready():
+                self._take_in(word, tested=tests)
+            case _Sign.HELD:
+                raise _DeviceFailed
+            case _:
+                raise await self._death(runner)
+        if not word.offers:
+            raise _Useless
+        self._tests = False
+        self._useless = 0
+
+    def _take_in(self, word: Ready | Done | Failed | Cancelled, *, tested: bool = False) -> None:
+        self.warm, self.held_mib = word.warm, word.held_mib
+        if isinstance(word, Ready):
+            self._on_shown(Shown(self.plan.name, self.plan.device, word, tested=tested))
 
     async def _until_given(self, runner: _Runner) -> None:
         while True:
             match await runner.inbox.get():
                 case _Sign.GIVEN:
                     return
-                case Ready(warm=warm):
-                    self.warm = warm
+                case Ready() as ready:
+                    self._take_in(ready)
                 case _Sign.EXITED | _Sign.CLOSED:
-                    if self.grant is not None:  # it died before it could begin: not the task's fault
-                        await self._on_ended(Ended(self.grant, handed_back=True))
-                        self.grant = None
+                    await self._begin_no_more()
                     raise await self._death(runner)
+                case _Sign.HELD:
+                    await self._begin_no_more()
+                    raise _DeviceFailed
                 case _:
                     continue  # a stop for an attempt that has just ended
+
+    async def _begin_no_more(self) -> None:
+        """Take no grant; hand back one whose runner was gone before it could begin: not the task's fault."""
+        self._to(SlotState.STARTING)
+        if self.grant is not None:
+            await self._on_ended(Ended(self.grant, handed_back=True))
+            self.grant = None
+
+    def _test_again(self) -> None:
+        """Believe a GPU only after a test: what brought its runner down may be its own fault."""
+        if self._settings.self_test and self.plan.settings.device.kind is DeviceKind.GPU:
+            self._tests = True
 
     async def _death(self, runner: _Runner) -> RunnerDied:
         """How a runner ended that is dead, or about to be."""
@@ -305,7 +414,23 @@ class Slot:
                     longest,
                 )
             self._to(SlotState.BROKEN)
-        await asyncio.sleep(pause_s)
+            self._on_shown(Shown(self.plan.name, self.plan.device, None, why=f"its runner {end}"))
+        await self._pause(pause_s)
+
+    async def _wait_for_better(self) -> None:
+        """Start no other runner for a while: this one has just said that nothing here can be used."""
+        self._to(SlotState.OUT)
+        first, longest = _USELESS_S
+        pause_s = min(longest, first * 2 ** min(self._useless, 20)) * random.uniform(0.75, 1.25)
+        self._useless += 1
+        await self._pause(pause_s)
+
+    async def _pause(self, pause_s: float | None) -> None:
+        """Wait; less, where the device is said to be good again meanwhile."""
+        self._again.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._again.wait()
 
     # ------------------------------------------------------------ one attempt
 
@@ -313,11 +438,10 @@ class Slot:
         """Let the runner do the grant that is here. Answers whether the runner can do another."""
         grant = self.grant
         assert grant is not None  # noqa: S101 - by _until_given
-        runner.line.say(Run(task=grant.task, attempt=grant.attempt, device=grant.device, limits=self._settings.limits))
-        ended = await self._until_ended(runner, grant)
-        usable = ended.result is not None or (
-            ended.failure is not None and ended.failure.error_class not in (ErrorClass.CRASH, ErrorClass.RESOURCE)
-        )
+        runner.line.say(Run(task=grant.task, attempt=grant.attempt, limits=self._settings.limits, eased=grant.eased))
+        ended, usable = await self._until_ended(runner, grant)
+        if ended.failure is not None and ended.failure.error_class is ErrorClass.CRASH:
+            self._test_again()
         gone = usable or await self._end(runner)
         await self._on_ended(ended)
         self.grant = None
@@ -327,39 +451,65 @@ class Slot:
             self._to(SlotState.STARTING)
         return usable
 
-    async def _until_ended(self, runner: _Runner, grant: Grant) -> Ended:
+    async def _until_ended(self, runner: _Runner, grant: Grant) -> tuple[Ended, bool]:
+        """How the attempt ended, and whether the runner is any good after it."""
         loop = asyncio.get_running_loop()
         timeout_s, quiet_s = grant.task.timeout_s, self._settings.no_progress_s
         wall = loop.time() + timeout_s
         quiet = loop.time() + quiet_s
-        last_words = float("inf")
+        last_words = fault = float("inf")
+        stopped: Ended | None = None  # how it is to end, once it was told to stop
+        is_sound = True  # as far as its device is
         while True:
             try:
-                async with asyncio.timeout_at(min(wall, quiet, last_words)):
+                async with asyncio.timeout_at(min(wall, quiet, last_words, fault)):
                     word = await runner.inbox.get()
             except TimeoutError:
                 now = loop.time()
+                if stopped is not None:
+                    return stopped, False
+                if now >= fault and not self._fault:  # the device came back in time
+                    fault = float("inf")
+                    continue
+                if now >= fault:
+                    return _crashed(grant, "device_failed", f"{grant.device}: {self._fault}"), False
                 if now >= last_words:
-                    return _crashed(grant, "runner_died", f"its runner {await self._death(runner)}")
+                    return _crashed(grant, "runner_died", f"its runner {await self._death(runner)}"), False
                 if now >= wall:
-                    return _crashed(
-                        grant, "timed_out", f"took longer than {timeout_s:g} s (timeout_s; a smaller image takes less)"
-                    )
-                return _crashed(grant, "no_progress", f"its runner reported no progress for {quiet_s:g} s")
+                    took = f"took longer than {timeout_s:g} s (timeout_s; a smaller image takes less)"
+                    return _crashed(grant, "timed_out", took), False
+                return _crashed(grant, "no_progress", f"its runner reported no progress for {quiet_s:g} s"), False
             match word:
                 case Progress(fraction=fraction, stage=stage):
                     self.progress, self.stage = fraction, stage
-                    quiet = loop.time() + quiet_s
-                case Done() as done:
-                    self.warm = done.warm
-                    return Ended(grant, result=done.result, staged=done.staged)
+                    if stopped is None:
+                        quiet = loop.time() + quiet_s
+                case Done() as done:  # also in time for a hand-back; a cancelled one is nobody's any more
+                    self._take_in(done)
+                    ended = Ended(grant, result=done.result, staged=done.staged)
+                    return (ended if stopped is None or stopped.handed_back else stopped), is_sound
                 case Failed() as failed:
-                    self.warm = failed.warm
-                    return Ended(grant, failure=failed.failure)
+                    self._take_in(failed)
+                    ended = Ended(grant, failure=failed.failure)
+                    usable = is_sound and failed.failure.error_class not in (ErrorClass.CRASH, ErrorClass.RESOURCE)
+                    return (ended if stopped is None or stopped.handed_back else stopped), usable
+                case Cancelled() as cancelled:
+                    self._take_in(cancelled)
+                    gave_up = _crashed(grant, "engine_error", "its runner gave it up without having been told to")
+                    return stopped or gave_up, is_sound and stopped is not None
+                case Ready() as ready:  # it was to free its memory, just before this attempt
+                    self._take_in(ready)
                 case _Sign.STOP | _Sign.HAND_BACK as why:
-                    return Ended(grant, handed_back=why is _Sign.HAND_BACK)
+                    if stopped is None:
+                        runner.line.say(Cancel())
+                        quiet = loop.time() + _CANCEL_S
+                    stopped = Ended(grant, handed_back=why is _Sign.HAND_BACK)
+                case _Sign.HELD:
+                    is_sound = False
+                    fault = loop.time() + _FAULT_S
                 case _Sign.CLOSED:  # nothing can come any more
-                    return _crashed(grant, "runner_died", f"its runner {await self._death(runner)}")
+                    died = f"its runner {await self._death(runner)}"
+                    return stopped or _crashed(grant, "runner_died", died), False
                 case _Sign.EXITED:  # its last words may still be on the way
                     last_words = min(last_words, loop.time() + _LAST_WORDS_S)
 
@@ -415,7 +565,7 @@ class RunnerPool:
     """The slots of an agent. ``async with``: when the block is left, no runner lives.
 
     ``on_ended`` is awaited for each attempt before its slot is free again; ``on_change`` is called with
-    the new state of a slot.
+    the new state of a slot, ``on_shown`` with what its runner can do.
     """
 
     def __init__(
@@ -425,8 +575,11 @@ class RunnerPool:
         *,
         on_ended: Callable[[Ended], Awaitable[None]],
         on_change: Callable[[SlotState], None],
+        on_shown: Callable[[Shown], None],
     ) -> None:
-        self.slots = tuple(Slot(plan, settings, on_ended=on_ended, on_change=on_change) for plan in plans)
+        self.slots = tuple(
+            Slot(plan, settings, on_ended=on_ended, on_change=on_change, on_shown=on_shown) for plan in plans
+        )
         self._lives: list[asyncio.Task[None]] = []
         self._group = asyncio.TaskGroup()
 
@@ -465,6 +618,33 @@ class RunnerPool:
                 slot.stop(hand_back=hand_back)
                 return True
         return False
+
+    def release(self) -> None:
+        """Have every runner free what its models hold, a busy one after its attempt."""
+        for slot in self.slots:
+            slot.release()
+
+    def hold(self, device: str, why: str) -> None:
+        """``device`` has failed: its idle runners end, its attempts soon, and none is started."""
+        for slot in self.on(device):
+            slot.hold(why)
+
+    def resume(self, device: str) -> None:
+        """``device`` is good again."""
+        for slot in self.on(device):
+            slot.resume()
+
+    def on(self, device: str) -> tuple[Slot, ...]:
+        """The slots of ``device``."""
+        return tuple(slot for slot in self.slots if slot.plan.device == device)
+
+    def warm(self, device: str) -> tuple[str, ...]:
+        """The models that are loaded on ``device``."""
+        return tuple(dict.fromkeys(model for slot in self.on(device) for model in slot.warm))
+
+    def groups(self) -> Collection[int]:
+        """The process groups of the living runners."""
+        return frozenset(slot.pid for slot in self.slots if slot.pid is not None)
 
     def wants(self) -> tuple[Want, ...]:
         """The free slots of each device that has any."""

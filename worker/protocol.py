@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lcq.config import LimitsConfig
 from lcq.errors import ProtocolError
-from lcq.models import Failure, Task, TaskResult, explain_invalid
+from lcq.models import Ease, Failure, ModelOffer, Task, TaskResult, explain_invalid
+from worker.settings import EngineSettings
 
 _HEAD = struct.Struct(">I")
 _LONGEST_FRAME = 16 * 2**20
@@ -32,14 +33,28 @@ class Word(BaseModel):
 # ---------------------------------------------------------------- agent → runner
 
 
+class Setup(Word):
+    """The first word to a runner: where it stands. Answered with ``Ready``."""
+
+    WORD = "setup"
+    settings: EngineSettings
+    self_test: bool = False  # inpaint a tiny picture with each engine first
+
+
 class Run(Word):
-    """Do this attempt; it ends with ``Done`` or ``Failed``."""
+    """Do this attempt; it ends with ``Done``, ``Failed`` or, after ``Cancel``, ``Cancelled``."""
 
     WORD = "run"
     task: Task
     attempt: int
-    device: str = "cpu"
     limits: LimitsConfig = LimitsConfig()
+    eased: tuple[Ease, ...] = ()
+
+
+class Cancel(Word):
+    """Nobody wants what is being done: stop at the next crop, and stay warm. Who does not answer is killed."""
+
+    WORD = "cancel"
 
 
 class Release(Word):
@@ -58,10 +73,19 @@ class Stop(Word):
 
 
 class Ready(Word):
-    """The runner can take an attempt. ``warm``: the models it has loaded, here and below."""
+    """The runner can take an attempt.
+
+    ``warm``: the models it has loaded, and ``held_mib`` the device's memory that they and their caches hold,
+    here and below. ``offers``: its models; ``left_out``: engines and models that it has not, and why;
+    ``failed``: those that it has, but that failed its self-test, and how.
+    """
 
     WORD = "ready"
+    offers: dict[str, ModelOffer] = Field(default_factory=dict)
+    left_out: dict[str, str] = Field(default_factory=dict)
+    failed: dict[str, str] = Field(default_factory=dict)
     warm: tuple[str, ...] = ()
+    held_mib: int = 0
 
 
 class Progress(Word):
@@ -77,15 +101,27 @@ class Done(Word):
     result: TaskResult
     staged: str = ""
     warm: tuple[str, ...] = ()
+    held_mib: int = 0
 
 
 class Failed(Word):
     WORD = "failed"
     failure: Failure
     warm: tuple[str, ...] = ()
+    held_mib: int = 0
 
 
-_WORDS: dict[str, type[Word]] = {kind.WORD: kind for kind in (Run, Release, Stop, Ready, Progress, Done, Failed)}
+class Cancelled(Word):
+    """The attempt was given up, as told; nothing of it is left."""
+
+    WORD = "cancelled"
+    warm: tuple[str, ...] = ()
+    held_mib: int = 0
+
+
+_WORDS: dict[str, type[Word]] = {
+    kind.WORD: kind for kind in (Setup, Run, Cancel, Release, Stop, Ready, Progress, Done, Failed, Cancelled)
+}
 
 
 def pack_word(word: Word) -> bytes:

@@ -22,10 +22,24 @@ from typing import TYPE_CHECKING
 
 from lcq.errors import ProtocolError
 from lcq.models import ErrorClass, Failure
-from worker.protocol import Done, Failed, Progress, Ready, Release, Run, Stop, Word, pack_word, words_from
+from worker.protocol import (
+    Cancel,
+    Cancelled,
+    Done,
+    Failed,
+    Progress,
+    Ready,
+    Release,
+    Run,
+    Setup,
+    Stop,
+    Word,
+    pack_word,
+    words_from,
+)
 
 if TYPE_CHECKING:
-    from worker.engines.base import Engine
+    from worker.engines.shelf import Shelf
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -49,13 +63,22 @@ class Runner:
     def __init__(self, line: socket.socket) -> None:
         self._line = line
         self._words: queue.SimpleQueue[Word] = queue.SimpleQueue()
-        self._warm: dict[str, None] = {}  # in the order of their last use
+        # Attempts are counted as they are heard and as they are begun, so that a cancel that comes after the
+        # end of one can never be taken for the next one's.
+        self._heard = 0
+        self._begun = 0
+        self._cancelled = 0  # this one, and all before it
         threading.Thread(target=self._listen, name="agent's words", daemon=True).start()
 
     def _listen(self) -> None:
         """Hear the agent also while an engine works: a closed line ends the process at once."""
         try:
             for word in words_from(self._line):
+                if isinstance(word, Cancel):
+                    self._cancelled = self._heard
+                    continue
+                if isinstance(word, Run):
+                    self._heard += 1
                 self._words.put(word)
         except (OSError, ProtocolError) as error:
             _log.error("the agent's line broke: %s", error)
@@ -65,32 +88,41 @@ class Runner:
         self._line.sendall(pack_word(word))
 
     def serve(self) -> None:
-        """Work until told to stop."""
-        from worker.engines.registry import available_engines  # cv2 and torch: only once we are on the leash
+        """Set up as told, and work until told to stop."""
+        setup = self._words.get()
+        if not isinstance(setup, Setup):
+            raise ProtocolError(f"an agent's first word to its runner is 'setup', not {setup.WORD!r}")
+        from worker.engines.registry import make_engines  # cv2 and torch: only once we are on the leash
+        from worker.engines.selftest import self_test
+        from worker.engines.shelf import Shelf
 
-        engines = available_engines()
-        self._send(Ready())
+        engines, left_out = make_engines(setup.settings)
+        shelf = Shelf(engines, setup.settings)
+        failed = self_test(shelf, setup.settings) if setup.self_test else {}
         while True:
-            match self._words.get():
-                case Run() as run:
-                    self._send(self._run(run, engines))
+            self._send(_ready(shelf, left_out, failed))
+            while isinstance(word := self._words.get(), Run):
+                self._send(self._run(word, shelf))
+            match word:
                 case Release():
-                    for engine in engines:
-                        engine.unload()
-                    self._warm.clear()
-                    self._send(Ready())
+                    shelf.release()
                 case Stop():
                     return
                 case other:
                     raise ProtocolError(f"an agent does not say {other.WORD!r} to its runner")
 
-    def _run(self, run: Run, engines: Sequence[Engine]) -> Done | Failed:
+    def _run(self, run: Run, shelf: Shelf) -> Done | Failed | Cancelled:
+        from worker.engines import base
         from worker.engines.work import AttemptFailed, run_task
 
+        self._begun += 1
+        number = self._begun
         told_at = 0.0
 
         def progress(fraction: float, stage: str) -> None:
             nonlocal told_at
+            if self._cancelled >= number:
+                raise base.Cancelled
             now = time.monotonic()
             if now - told_at >= _PROGRESS_S:
                 told_at = now
@@ -98,23 +130,32 @@ class Runner:
 
         try:
             finished = run_task(
-                run.task,
-                attempt=run.attempt,
-                engines=engines,
-                limits=run.limits,
-                progress=progress,
-                device=run.device,
+                run.task, attempt=run.attempt, shelf=shelf, limits=run.limits, progress=progress, eased=run.eased
             )
         except AttemptFailed as end:
-            return Failed(failure=end.failure, warm=tuple(self._warm))
+            return Failed(failure=end.failure, warm=tuple(shelf.warm), held_mib=shelf.held_mib())
         except Exception as error:  # noqa: BLE001 - the edge: an engine's bug is this attempt's end, not ours
+            if isinstance(error, base.Cancelled) and self._cancelled >= number:
+                return Cancelled(warm=tuple(shelf.warm), held_mib=shelf.held_mib())
             _log.exception("task %s, attempt %d: the engine broke", run.task.id, run.attempt)
             message = f"the engine for {run.task.model} broke: {type(error).__name__}: {error}"
             failure = Failure(error_class=ErrorClass.CRASH, code="engine_error", message=_one_line(message))
-            return Failed(failure=failure, warm=tuple(self._warm))
-        self._warm.pop(run.task.model, None)
-        self._warm[run.task.model] = None
-        return Done(result=finished.result, staged=finished.staged, warm=tuple(self._warm))
+            return Failed(failure=failure, warm=tuple(shelf.warm), held_mib=shelf.held_mib())
+        return Done(result=finished.result, staged=finished.staged, warm=tuple(shelf.warm), held_mib=shelf.held_mib())
+
+
+def _ready(shelf: Shelf, left_out: dict[str, str], failed: dict[str, str]) -> Ready:
+    """What ``shelf`` offers, without the models and engines that have ``failed`` their test."""
+    offers = {
+        model: offer for model, offer in shelf.offers.items() if model not in failed and offer.engine not in failed
+    }
+    return Ready(
+        offers=offers,
+        left_out={**left_out, **shelf.left_out},
+        failed=failed,
+        warm=tuple(shelf.warm),
+        held_mib=shelf.held_mib(),
+    )
 
 
 def _one_line(text: str) -> str:

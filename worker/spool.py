@@ -87,6 +87,8 @@ class Spool:
             except ValidationError as error:
                 path.replace(path.with_suffix(".bad"))
                 _log.error("%s is no outcome of ours and was set aside: %s", path, explain_invalid(error))
+            except OSError as error:  # it stays: what a disk will not give now it may give at the next start
+                _log.error("%s cannot be read and was passed over: %s", path, error.strerror)
 
     def _path(self, entry: Unsettled) -> Path:
         return self._folder / f"{entry.outcome.task_id}-{entry.outcome.attempt}{_SUFFIX}"

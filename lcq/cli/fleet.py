@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Annotated, Any
 
 import typer
 
 from lcq.cli.examples import examples
-from lcq.cli.output import Column, age, status_text
+from lcq.cli.output import Column, Output, age, status_text
 from lcq.cli.session import OK, REFUSED, JsonFlag, Reason, Session, run, session_of
 from lcq.client import AsyncClient
 from lcq.errors import LcqError, SchedulerUnreachable
-from lcq.models import TaskStatus
+from lcq.models import Device, DeviceKind, DeviceReading, NodeRecord, TaskStatus
 from lcq.wire import Refusal
 
 app = typer.Typer()
+
+_SHOWN_ID = 12  # of a GPU's UUID: enough to tell the GPUs of a host apart, and to name one in a configuration
 
 NodeNames = Annotated[list[str], typer.Argument(metavar="NODE", help="Names, as 'lcq nodes' shows them.")]
 QueueNames = Annotated[list[str], typer.Argument(metavar="QUEUE", help="Names, as 'lcq queues' shows them.")]
@@ -23,7 +25,7 @@ QueueNames = Annotated[list[str], typer.Argument(metavar="QUEUE", help="Names, a
 
 @app.command(epilog=examples("lcq nodes", "lcq nodes --json"))
 def nodes(context: typer.Context, as_json: JsonFlag = False) -> int:
-    """List the nodes: what they have, what they do, when they were last heard."""
+    """List the nodes and their devices: what they have, what they do, what is left out and why."""
     return run(_nodes(session_of(context, as_json)))
 
 
@@ -64,7 +66,62 @@ async def _nodes(session: Session) -> int:
         ),
         empty="no nodes: start one with 'lcq-agent', or use 'lcq up'",
     )
+    _show_devices(found, output)
+    _show_left_out(found, output)
     return OK
+
+
+def _show_devices(found: Iterable[NodeRecord], output: Output) -> None:
+    rows = [_device_row(node, device) for node in found for device in node.capability.devices]
+    if not rows:
+        return
+    output.heading("Devices")
+    output.table(
+        [
+            Column("NODE", whole=True),
+            Column("DEVICE", whole=True),
+            Column("NAME"),
+            Column("SLOTS", right=True, whole=True),
+            Column("FREE", right=True, whole=True),
+            Column("OF MIB", right=True, whole=True),
+            Column("OTHERS", right=True, whole=True),
+            Column("LOAD", right=True, whole=True),
+            Column("TEMP", right=True, whole=True),
+            Column("WARM"),
+            Column("QUEUES"),
+        ],
+        rows,
+    )
+
+
+def _device_row(node: NodeRecord, device: Device) -> tuple[str, ...]:
+    reading = node.readings.get(device.id, DeviceReading())
+    size_mib = device.vram_mib if device.kind is DeviceKind.GPU else device.memory_mib
+    total_mib = size_mib if reading.total_mib is None else reading.total_mib
+    return (
+        node.id,
+        device.id[:_SHOWN_ID],
+        device.name,
+        str(device.slots),
+        "" if reading.free_mib is None else f"{reading.free_mib:,}",
+        f"{total_mib:,}" if total_mib else "",
+        "" if reading.foreign_mib is None else f"{reading.foreign_mib:,}",
+        "" if reading.busy is None else f"{reading.busy:.0%}",
+        "" if reading.temperature_c is None else f"{reading.temperature_c:.0f} °C",
+        ", ".join(reading.warm),
+        "takes no work" if reading.fault else ", ".join(node.serves.get(device.id, ())),
+    )
+
+
+def _show_left_out(found: Iterable[NodeRecord], output: Output) -> None:
+    rows = []
+    for node in found:
+        faults = {device: reading.fault for device, reading in node.readings.items() if reading.fault}
+        rows += [(node.id, what, why) for what, why in sorted((node.capability.left_out | faults).items())]
+    if not rows:
+        return
+    output.heading("Left out")
+    output.table([Column("NODE", whole=True), Column("WHAT", whole=True), Column("WHY", wrapped=True)], rows)
 
 
 @app.command(epilog=examples("lcq queues", "lcq queues --json"))
@@ -122,6 +179,13 @@ def activate(context: typer.Context, names: NodeNames, reason: Reason = "", as_j
     """Let nodes that were drained take work again."""
     session = session_of(context, as_json)
     return run(_each(session, names, "active", lambda client, name: client.activate(name, reason=reason)))
+
+
+@app.command(epilog=examples("lcq release studio-2", "lcq release studio-2 --reason 'the GPU is wanted for a film'"))
+def release(context: typer.Context, names: NodeNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
+    """Let nodes free the memory that loaded models hold; the next task loads its model anew."""
+    session = session_of(context, as_json)
+    return run(_each(session, names, "released", lambda client, name: client.release(name, reason=reason)))
 
 
 @app.command(epilog=examples("lcq pause gpu-high --reason 'driver update'"))

@@ -12,6 +12,8 @@ import typer
 from typer.core import TyperGroup
 
 from lcq.cli import events, fleet, jobs, serve, submit, tasks, wait
+from lcq.cli.examples import examples
+from lcq.cli.found import found_commands
 from lcq.cli.output import Output
 from lcq.cli.session import INTERRUPTED, NOT_IN_TIME, REFUSED, UNREACHABLE, Session
 from lcq.config import LogLevel
@@ -85,6 +87,12 @@ app = typer.Typer(
 )
 for commands in (serve, submit, wait, tasks, jobs, fleet, events):
     app.add_typer(commands.app)
+app.add_typer(
+    found_commands("models"),
+    name="models",
+    help="The weights of this host: list, pull, add, verify, rm.",
+    epilog=examples("lcq models list", "lcq models pull lama"),
+)
 
 
 @app.callback()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from lcq.cli.examples import examples
 from lcq.cli.output import Output
@@ -50,6 +51,7 @@ class Submission:
         "lcq submit photo.jpg --mask photo_mask.png --out cleaned --wait",
         "lcq submit photos --mask masks --out cleaned --wait",
         "lcq submit photos --model cv2-ns --radius 5 --priority high --job holiday",
+        "lcq submit photos --model lama --set precision=bf16 --set hd_strategy=crop",
     )
 )
 def submit(
@@ -94,13 +96,22 @@ def submit(
     ] = None,
     quality: Annotated[int | None, typer.Option("--quality", min=1, max=100, help="Of JPEG and WebP results.")] = None,
     radius: Annotated[float | None, typer.Option("--radius", min=0, help="How far cv2 models look, in pixels.")] = None,
+    more: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Anything else that the model knows (again for more)."),
+    ] = None,
+    task_type: Annotated[
+        TaskType, typer.Option("--type", help="What is to be done; all but inpaint do without a mask.")
+    ] = TaskType.INPAINT,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results, with a progress bar.")] = False,
     as_json: JsonFlag = False,
 ) -> int:
     """Submit images to be cleaned; a folder's images are paired with their masks by name."""
     session = session_of(context, as_json)
     image_format = format_named(image_format) if image_format is not None else None
-    pairing = pair_images(inputs, mask, out=out)
+    pairing = pair_images(inputs, mask, out=out, mask_needed=task_type is TaskType.INPAINT)
+    if task_type is TaskType.SEGMENT and image_format is None:
+        image_format = "png"  # a mask's edges must not be blurred
     _tell_skipped(pairing, session.output)
     if not pairing.pairs:
         raise InvalidInput("nothing to submit: no image with a mask was found", hint=_where_masks_go(mask))
@@ -111,9 +122,9 @@ def submit(
         "format": image_format,
         "quality": quality,
         "radius": radius,
-    }
+    } | dict(map(_setting, more or ()))
     common: dict[str, Any] = {
-        "task_type": TaskType.INPAINT,
+        "task_type": task_type,
         "config": {key: value for key, value in wishes.items() if value is not None},
         "priority": priority,
         "max_retries": max_retries,
@@ -127,7 +138,7 @@ def submit(
             common
             | {
                 "image_path": str(pair.image),
-                "mask_path": str(pair.mask),
+                "mask_path": str(pair.mask) if pair.mask is not None else None,
                 "output_path": str(result),
             },
         )
@@ -139,6 +150,19 @@ def submit(
     except KeyboardInterrupt:
         _tell_interrupted(submission, session.output)
         return INTERRUPTED
+
+
+def _setting(typed: str) -> tuple[str, Any]:
+    """``KEY=VALUE`` as it stands in a task's config: numbers, yes and no, and lists as YAML knows them."""
+    key, equals, text = typed.partition("=")
+    if not key.strip() or not equals:
+        raise InvalidInput(f"--set wants KEY=VALUE, found {typed!r}", hint="such as --set precision=bf16")
+    try:
+        return key.strip(), yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InvalidInput(
+            f"--set {key}: {text!r} is no value: {' '.join(str(error).split())}", hint="put text in quotes: key='\"…\"'"
+        ) from error
 
 
 async def _submit(submission: Submission, session: Session, queue: str, node: str, wait: bool) -> int:

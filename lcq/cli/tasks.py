@@ -122,6 +122,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
     record = history.record
     output.facts(_facts(record, history.explanation))
     if history.attempts:
+        eased = any(attempt.eased for attempt in history.attempts)
         output.heading("Attempts")
         output.table(
             [
@@ -131,6 +132,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
                 Column("STARTED", whole=True),
                 Column("TOOK", right=True, whole=True),
                 Column("OUTCOME", whole=True),
+                *([Column("EASED", wrapped=True)] if eased else []),
                 Column("FAILURE", wrapped=True),
             ],
             (
@@ -141,6 +143,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
                     clock(attempt.started_ms),
                     duration((attempt.ended_ms - attempt.started_ms) / 1000) if attempt.ended_ms else "",
                     attempt.outcome,
+                    *([", ".join(attempt.eased)] if eased else []),
                     f"{attempt.failure.code}: {attempt.failure.message}" if attempt.failure else "",
                 )
                 for attempt in history.attempts
@@ -182,6 +185,7 @@ def _facts(record: TaskRecord, explanation: str) -> Iterable[tuple[str, str | Te
     yield "user", asked.user_id
     yield "job", asked.job or ""
     yield "attempts", f"{record.attempt}, retries {record.retries} of {asked.max_retries}"
+    yield "eased", ", ".join(record.eased)
     if record.status is TaskStatus.PROCESSING:
         yield "progress", f"{record.progress:.0%} {record.stage}"
     yield "submitted", _moment(record.submitted_ms)

@@ -37,11 +37,8 @@ class Keys:
     def by_cause(self, code: str) -> str:
         return self._key("ix", "cause", code)
 
-    def lane(self, owner: str, model: str) -> str:
-        return self._key("lane", owner, model)
-
-    def subscribers(self, queue: str, model: str) -> str:
-        return self._key("subs", queue, model)
+    def lane(self, owner: str, lane: str) -> str:
+        return self._key("lane", owner, lane)
 
     def waiting(self, queue: str) -> str:
         return self._key("waiting", queue)

@@ -17,6 +17,8 @@ from redis import exceptions as redis_errors
 from lcq.config import DistributedConfig
 from lcq.errors import IdempotencyConflict, NodeNotFound, StaleBoot, TaskNotFound, TransitionRefused
 from lcq.models import (
+    DeviceKind,
+    DeviceReading,
     ErrorClass,
     Failure,
     NodeCapability,
@@ -27,6 +29,8 @@ from lcq.models import (
     TaskStatus,
 )
 from lcq.moves import starts_of
+from lcq.routing import EaseStep
+from lcq.state import records
 from lcq.state.connection import check_server, connect, our_errors, ours
 from lcq.state.feed import Feed
 from lcq.state.reader import StateReader
@@ -192,11 +196,13 @@ class StateManager:
         due_ms: int = 0,
         why: str = "",
         forced: bool = False,
+        vram_mib: int = 0,
     ) -> Accepted:
         """Take a task in; when this returns, it is Redis's.
 
         ``key`` is the idempotency key (default: the task's id): a second submit with it finds the first task.
-        ``forced``: the submitter chose the queue, so that routing leaves the task there.
+        ``forced``: the submitter chose the queue, so that routing leaves the task there. ``vram_mib``: what it is
+        predicted to need of a GPU's memory (0: not known).
 
         Raises:
             IdempotencyConflict: the key belongs to a task that asks for something else.
@@ -209,6 +215,7 @@ class StateManager:
         answer = await self._move(
             "submit_task", task.id, text, digest, key or task.id, queue, node, task.model, task.priority,
             task.user_id, task.job or "", task.max_retries, cost_s, due_ms, task.image_path, why, int(forced),
+            task.lane, vram_mib,
         )  # fmt: skip
         if answer[0] == "conflict":
             raise IdempotencyConflict(key or task.id, answer[1])
@@ -274,13 +281,20 @@ class StateManager:
         node: str,
         boot: str,
         device: str,
+        kind: DeviceKind,
         slots: int,
-        models: Iterable[str],
+        lanes: Iterable[str],
         queues: Iterable[str],
         warm: Iterable[str] = (),
+        fits_mib: int | None = None,
+        needs_mib: Mapping[str, int] | None = None,
         lease_ms: int | None = None,
     ) -> tuple[Grant, ...]:
         """Lease up to ``slots`` tasks to one device; none if there are none, or if the node takes no work.
+
+        ``lanes``: what the device can do. ``warm``: models loaded there; they need less. Together the grants need
+        at most ``fits_mib`` of its memory (None: no limit), by the prediction that came with each task or, where
+        it has the lane, by ``needs_mib``: what the node's own engine says. A task that does not fit keeps its place.
 
         Raises:
             StaleBoot: the node is not registered with this boot id.
@@ -288,7 +302,8 @@ class StateManager:
         lease = int(self.config.leases.lease_s * 1000) if lease_ms is None else lease_ms
         answer = await self._move(
             "claim_tasks", node, boot, device, slots, lease,
-            json.dumps(sorted(models)), json.dumps(sorted(warm)), json.dumps(list(queues)),
+            json.dumps(sorted(lanes)), json.dumps(sorted(warm)), json.dumps(list(queues)),
+            kind, "" if fits_mib is None else fits_mib, json.dumps(dict(needs_mib or {})),
         )  # fmt: skip
         if answer[0] == "stale":
             raise StaleBoot(node)
@@ -296,8 +311,14 @@ class StateManager:
             return ()
         rest = answer[1:]
         return tuple(
-            Grant(task=Task.from_json(text), attempt=int(number), device=device, lease_ms=lease)
-            for _, number, text in zip(rest[::3], rest[1::3], rest[2::3], strict=True)
+            Grant(
+                task=Task.from_json(text),
+                attempt=int(number),
+                device=device,
+                lease_ms=lease,
+                eased=records.steps(steps),
+            )
+            for number, steps, text in zip(rest[1::4], rest[2::4], rest[3::4], strict=True)
         )
 
     async def finish_task(self, task_id: str, *, attempt: int, node: str, result: TaskResult) -> None:
@@ -309,15 +330,19 @@ class StateManager:
         answer = await self._move("finish_task", task_id, attempt, node, result.model_dump_json())
         self._settle("finish_task", task_id, attempt, answer)
 
-    async def fail_task(self, task_id: str, *, attempt: int, node: str, failure: Failure) -> None:
+    async def fail_task(
+        self, task_id: str, *, attempt: int, node: str, failure: Failure, easier: EaseStep | None = None
+    ) -> None:
         """End an attempt without a result; the class of the failure decides what becomes of the task.
+
+        With ``easier``, that step decides it: the task is queued at once where the step says, and loses no retry.
 
         Raises:
             TaskNotFound, TransitionRefused: the attempt is no longer the task's; nothing was changed.
         """
         rule = RULES[failure.error_class]
         retries = self.config.retries
-        terms = {
+        terms: dict[str, object] = {
             "retry": rule.retry,
             "death": rule.death,
             "avoid": rule.avoid,
@@ -325,6 +350,8 @@ class StateManager:
             "cap_ms": int(retries.max_s * 1000),
             "random": random.random(),
         }
+        if easier is not None:
+            terms |= {"ease": easier.ease, "queue": easier.queue, "avoid": easier.avoid}
         answer = await self._move("fail_task", task_id, attempt, node, failure.model_dump_json(), json.dumps(terms))
         self._settle("fail_task", task_id, attempt, answer)
 
@@ -378,10 +405,10 @@ class StateManager:
         """
         lanes = sorted(
             {
-                f"{queue}:{model}"
+                f"{queue}:{lane}"
                 for device in capability.devices
                 for queue in serves.get(device.id, ())
-                for model in capability.models_on(device.kind)
+                for lane in capability.lanes_of(device)
             }
         )
         answer = await self._move(
@@ -399,9 +426,11 @@ class StateManager:
         boot: str,
         running: Iterable[Running] = (),
         telemetry: Mapping[str, float | str] | None = None,
+        readings: Mapping[str, DeviceReading] | None = None,
     ) -> tuple[NodeStatus, tuple[Running, ...]]:
         """Renew a node's leases. Answers what the cluster wants of it, and the attempts that it has lost.
 
+        A device's fault that appears or goes is an event; other readings only stand in the node's record.
         A lease older than two beats that the node does not list never reached it, and is released.
 
         Raises:
@@ -411,7 +440,10 @@ class StateManager:
         for one in running:
             flat += [one.task_id, one.attempt, one.progress, one.stage]
         grace_ms = int(2 * self.config.leases.beat_s * 1000)  # a beat may be told again for as long as one takes
-        answer = await self._move("beat_node", node, boot, json.dumps(dict(telemetry or {})), grace_ms, *flat)
+        told = {device: reading.model_dump(exclude_defaults=True) for device, reading in (readings or {}).items()}
+        answer = await self._move(
+            "beat_node", node, boot, json.dumps(dict(telemetry or {})), json.dumps(told), grace_ms, *flat
+        )
         if answer[0] == "stale":
             raise StaleBoot(node)
         lost = zip(answer[2::2], answer[3::2], strict=True)
@@ -445,6 +477,14 @@ class StateManager:
         NodeNotFound, TransitionRefused: it is neither draining nor quarantined.
         """
         self._refuse_node("activate_node", node, await self._move("activate_node", node, why))
+
+    async def release_models(self, node: str, *, why: str = "") -> None:
+        """Have a node told to free what its loaded models hold.
+
+        Raises:
+            NodeNotFound, TransitionRefused: it is offline.
+        """
+        self._refuse_node("release_models", node, await self._move("release_models", node, why))
 
     def _refuse_node(self, move: str, node: str, answer: list[Any]) -> None:
         if answer[0] == "missing":

@@ -20,6 +20,7 @@ from lcq.models import (
     TaskRecord,
     TaskStatus,
 )
+from lcq.routing import Fleet
 from lcq.state import records
 from lcq.state.connection import ANSWER_S, connect, our_errors
 from lcq.state.keys import Keys
@@ -172,8 +173,11 @@ class StateReader:
 
     async def queues(self) -> tuple[QueueRecord, ...]:
         """Every configured queue with its counts, in the configuration's order."""
+        return await self._queues(await self.nodes())
+
+    async def _queues(self, nodes: Iterable[NodeRecord]) -> tuple[QueueRecord, ...]:
         live: dict[str, list[str]] = {}
-        for node in await self.nodes():
+        for node in nodes:
             if node.status in ("online", "suspect"):
                 for queue in {queue for queues in node.serves.values() for queue in queues}:
                     live.setdefault(queue, []).append(node.id)
@@ -190,6 +194,21 @@ class StateReader:
             since = int(oldest[0][1]) if oldest else None
             out.append(records.queue_record(config, fields, tally, since, tuple(live.get(config.name, ()))))
         return tuple(out)
+
+    async def fleet(self) -> Fleet:
+        """A picture of the cluster as routing sees it."""
+        nodes = await self.nodes()
+        queues = await self._queues(nodes)
+        return Fleet(
+            queues=self.queue_configs,
+            nodes=nodes,
+            waiting={queue.name: queue.counts.get(TaskStatus.QUEUED, 0) for queue in queues},
+            paused={
+                queue.name: f"by {queue.paused_by}" + (f": {queue.paused_reason}" if queue.paused_reason else "")
+                for queue in queues
+                if queue.paused
+            },
+        )
 
     async def jobs(self, *, name: str = "", limit: int = 100) -> tuple[JobSummary, ...]:
         """Jobs with their counts, newest first; with ``name``, that one.
@@ -243,22 +262,17 @@ class StateReader:
         depths = (await self.waiting()).items()
         return {queue: 0 if stopped else depth for (queue, depth), stopped in zip(depths, paused, strict=True)}
 
-    async def stranded_lanes(self) -> tuple[tuple[str, str], ...]:
-        """The (queue, model) lanes in which tasks wait although no live node serves them."""
+    async def lanes(self) -> tuple[tuple[str, str], ...]:
+        """The (queue, lane) pairs in which tasks wait, but for those that are kept for one node."""
         async with our_errors(self.url):
-            lanes = [tuple(lane.split(":", 1)) for lane in await self._redis.smembers(self.keys.lanes)]
-            pipe = self._redis.pipeline(transaction=False)
-            for queue, model in lanes:
-                pipe.zcard(self.keys.lane(queue, model))
-                pipe.scard(self.keys.subscribers(queue, model))
-            answers = await pipe.execute()
-        depth_and_nodes = zip(lanes, answers[::2], answers[1::2], strict=True)
-        return tuple((queue, model) for (queue, model), depth, nodes in depth_and_nodes if depth and not nodes)
+            found = sorted(await self._redis.smembers(self.keys.lanes))
+        pairs = (lane.split(":", 1) for lane in found)
+        return tuple((queue, lane) for queue, lane in pairs)
 
-    async def lane_ids(self, queue: str, model: str, *, limit: int) -> tuple[str, ...]:
+    async def lane_ids(self, queue: str, lane: str, *, limit: int) -> tuple[str, ...]:
         """The first tasks of one lane, in the order in which they would be claimed."""
         async with our_errors(self.url):
-            return tuple(await self._redis.zrange(self.keys.lane(queue, model), 0, limit - 1))
+            return tuple(await self._redis.zrange(self.keys.lane(queue, lane), 0, limit - 1))
 
     async def schedulers(self) -> dict[str, str]:
         """Control endpoints of the schedulers that said they live, by scheduler id."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from lcq.models import (
     Attempt,
+    DeviceReading,
+    Ease,
     ErrorClass,
     Event,
     Failure,
@@ -24,6 +26,7 @@ from lcq.models import (
 )
 
 Hash = Mapping[str, str]
+_LONGEST_MESSAGE = 2000  # what a Failure may say; a move may have put words in front of what a node said
 
 
 def _integer(fields: Hash, name: str) -> int | None:
@@ -35,7 +38,9 @@ def task_record(fields: Hash) -> TaskRecord:
     failure = None
     if fields.get("code"):
         failure = Failure(
-            error_class=ErrorClass(fields["class"]), code=fields["code"], message=fields.get("message", "")
+            error_class=ErrorClass(fields["class"]),
+            code=fields["code"],
+            message=fields.get("message", "")[:_LONGEST_MESSAGE],
         )
     return TaskRecord(
         task=Task.from_json(fields["json"]),
@@ -59,8 +64,15 @@ def task_record(fields: Hash) -> TaskRecord:
         lease_deadline_ms=_integer(fields, "deadline_ms"),
         failure=failure,
         result=TaskResult.model_validate_json(fields["result"], extra="ignore") if fields.get("result") else None,
+        eased=steps(fields.get("eased", "")),
+        vram_mib=_integer(fields, "vram") or 0,
         why=fields.get("why", ""),
     )
+
+
+def steps(text: str) -> tuple[Ease, ...]:
+    """The steps by which a task was made easier."""
+    return tuple(Ease(step) for step in text.split(",") if step)
 
 
 def attempt(text: str) -> Attempt:
@@ -85,6 +97,10 @@ def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
         completed=_integer(fields, "completed") or 0,
         failed=_integer(fields, "failed") or 0,
         telemetry=json.loads(fields.get("telemetry") or "{}"),
+        readings={
+            device: DeviceReading.model_validate(told, extra="ignore")
+            for device, told in json.loads(fields.get("readings") or "{}").items()
+        },
         why=fields.get("why", ""),
     )
 

@@ -10,6 +10,7 @@ from importlib import resources
 
 from lcq.config import DistributedConfig
 from lcq.models import TaskPriority, TaskStatus
+from lcq.routing import WARM_NEEDS
 
 # How many predicted seconds of others' work a lower band lets pass before it is served all the same.
 BAND_SPANS = {
@@ -62,6 +63,8 @@ class Scripts:
             f"local EVENTS_KEPT = {kept.events}",
             f"local MINUTES_KEPT_S = {int(MINUTES_KEPT.total_seconds())}",
             f"local WARM_SPAN = {WARM_SPAN_S}",
+            f"local WARM_NEEDS = {WARM_NEEDS}",
+            f"local QUEUE_KINDS = {_table({queue.name: repr(queue.kind.value) for queue in self.config.queues})}",
             f"local POISON_DEATHS = {POISON_DEATHS}",
         ]
         return "\n".join(lines) + "\n"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import math
 import os
 import signal
 import subprocess
@@ -17,6 +19,8 @@ import psutil
 import pytest
 import zmq
 
+import worker.agent as agent_module
+import worker.disks as disks_module
 import worker.pool as pool_module
 from lcq.config import DistributedConfig
 from lcq.embedded_watch import started_at
@@ -405,7 +409,151 @@ async def test_f36_an_unkillable_runner_blocks_its_slot_only_and_is_told_in_the_
         await wait_until(lambda: agent._pool.count(SlotState.FREE) == 2)
 
 
+# ---------------------------------------------------------------- what runners show is what is offered
+
+
+def a_script(tmp_path: Path, **values: object) -> tuple[str, ...]:
+    """The scripted runner's command, with ``values`` for every device. Call it again to change them."""
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"*": values}))
+    return (*SCRIPTED, "--script", str(script))
+
+
+async def test_no_hello_is_said_before_the_first_runner_has_shown_what_it_can_do(tmp_path, scheduler):
+    gate = tmp_path / "gate"
+    runner = a_script(tmp_path, gate=str(gate), models=["cv2-ns"], left_out={"lama": "no weights"})
+    async with an_agent(tmp_path, scheduler, runner=runner, ready=False) as agent:
+        await wait_until(lambda: agent._pool.slots[0].pid)
+        assert not scheduler.heard
+        gate.touch()
+        await wait_until(lambda: scheduler.of(Hello))
+        (hello,) = scheduler.of(Hello)
+        assert set(hello.capability.models) == {"cv2-ns"}
+        assert hello.capability.left_out == {"lama": "no weights"}
+
+
+async def test_when_a_runner_has_less_to_offer_a_second_hello_of_the_same_boot_says_so(tmp_path, scheduler):
+    runner = a_script(tmp_path)
+    going_on, dying = a_task("until cancelled"), a_task("exit")
+    async with an_agent(tmp_path, scheduler, slots=2, runner=runner) as agent:
+        scheduler.give(going_on)
+        await wait_until(lambda: agent._pool.running())
+        a_script(tmp_path, models=["cv2-ns"])
+        scheduler.give(dying)
+        await wait_until(lambda: len(scheduler.of(Hello)) == 2)
+        first, second = scheduler.of(Hello)
+        assert first.boot_id == second.boot_id
+        assert set(first.capability.models) == {"cv2-ns", "cv2-telea"}
+        assert set(second.capability.models) == {"cv2-ns"}
+        seen = len(scheduler.heard)
+        await wait_until(lambda: any(isinstance(r, Beat) and r.running for r in scheduler.heard[seen:]))
+        assert (going_on.id, 1) not in scheduler.outcomes
+
+
+async def test_a_node_on_which_nothing_works_says_why_and_offers_itself_once_something_does(
+    tmp_path, scheduler, monkeypatch
+):
+    monkeypatch.setattr(pool_module, "_AGAIN_S", (0.01, 0.05))
+    async with an_agent(tmp_path, scheduler, runner=a_script(tmp_path, dies=True), ready=False):
+        await wait_until(lambda: scheduler.of(Beat))
+        (hello,) = scheduler.of(Hello)
+        assert hello.capability.devices == ()
+        assert hello.capability.left_out == {"cpu": "its runner exited with code 5"}
+        assert scheduler.of(Beat)[-1].devices["cpu"].fault == "its runner exited with code 5"
+        assert not scheduler.of(Step)
+        a_script(tmp_path)
+        await wait_until(lambda: any(step.want for step in scheduler.of(Step)))
+        assert scheduler.of(Hello)[-1].capability.left_out == {}
+
+
+async def test_a_device_that_shows_nothing_for_too_long_does_not_hold_the_hello_up(tmp_path, scheduler, monkeypatch):
+    monkeypatch.setattr(agent_module, "_SHOW_S", 0.2)
+    gate = tmp_path / "gate"
+    async with an_agent(tmp_path, scheduler, runner=a_script(tmp_path, gate=str(gate)), ready=False):
+        await wait_until(lambda: scheduler.of(Hello))
+        assert scheduler.of(Hello)[0].capability.left_out == {"cpu": "its runner is not ready yet"}
+        gate.touch()
+        await wait_until(lambda: any(step.want for step in scheduler.of(Step)))
+
+
+async def test_beats_tell_how_each_device_is_and_what_is_warm_there(tmp_path, scheduler):
+    task = a_task("done")
+    async with an_agent(tmp_path, scheduler):
+        scheduler.give(task)
+        await wait_until(lambda: scheduler.of(Beat) and scheduler.of(Beat)[-1].devices["cpu"].warm == ("cv2-telea",))
+        reading = scheduler.of(Beat)[-1].devices["cpu"]
+        assert reading.free_mib
+        assert reading.fault == ""
+
+
+async def test_numbers_that_are_none_never_break_a_beat(tmp_path, scheduler, monkeypatch):
+    monkeypatch.setattr(agent_module, "host_telemetry", lambda: {"cpu_percent": math.nan, "load_1m": 0.5})
+    async with an_agent(tmp_path, scheduler):
+        await wait_until(lambda: len(scheduler.of(Beat)) > 2)
+        assert "cpu_percent" not in scheduler.of(Beat)[-1].telemetry
+        assert scheduler.of(Beat)[-1].telemetry["load_1m"] == 0.5
+
+
+# ---------------------------------------------------------------- disks
+
+
+async def test_f45_a_node_whose_disk_is_full_takes_nothing_says_why_and_recovers_alone(
+    tmp_path, scheduler, monkeypatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(disks_module, "_LOOK_S", 0.02)
+    out = tmp_path / "out"
+    out.mkdir()
+    failing = a_task("fail", **{"class": "resource", "code": "disk_full"})
+    failing = failing.model_copy(update={"output_path": str(out / "x.png")})
+    after = a_task("done")
+
+    def fallocate(descriptor: int, offset: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    async with an_agent(tmp_path, scheduler, poll_s=0.05) as agent:
+        with monkeypatch.context() as full:
+            full.setattr(os, "posix_fallocate", fallocate)
+            scheduler.give(failing)
+            assert (await scheduler.outcome(failing)).failure.code == "disk_full"
+            await wait_until(lambda: agent._pool.count(SlotState.FREE) == 1)
+            seen = len(scheduler.heard)
+            scheduler.give(after)
+            await wait_until(lambda: "not_claiming" in scheduler.of(Beat)[-1].telemetry)
+            assert scheduler.of(Beat)[-1].telemetry["not_claiming"] == f"the disk of {out} is full"
+            beats = len(scheduler.of(Beat))
+            await wait_until(lambda: len(scheduler.of(Beat)) > beats + 2)
+            assert not any(isinstance(r, Step) and r.want for r in scheduler.heard[seen:])
+        assert (await scheduler.outcome(after)).result is not None
+        await wait_until(lambda: "not_claiming" not in scheduler.of(Beat)[-1].telemetry)
+    assert f"the disk of {out} is full" in caplog.text
+
+
 # ---------------------------------------------------------------- orders
+
+
+async def test_released_memory_is_no_longer_asked_for_as_warm(tmp_path, scheduler):
+    task = a_task("done")
+    async with an_agent(tmp_path, scheduler, poll_s=0.05) as agent:
+        scheduler.give(task)
+        await wait_until(lambda: agent._pool.warm("cpu") == ("cv2-telea",))
+        pid = agent._pool.slots[0].pid
+        scheduler.order("release", reason="another program needs it")
+        await wait_until(lambda: scheduler.of(Step)[-1].want and not scheduler.of(Step)[-1].want[0].warm)
+        assert agent._pool.slots[0].pid == pid
+
+
+async def test_a_cancelled_attempt_whose_runner_hears_it_costs_no_warm_model(tmp_path, scheduler):
+    task, after = a_task("until cancelled"), a_task("done")
+    async with an_agent(tmp_path, scheduler) as agent:
+        scheduler.give(task)
+        await wait_until(lambda: any(one.stage == "going on" for one in agent._pool.running()))
+        pid = agent._pool.slots[0].pid
+        scheduler.order("cancel", task_id=task.id, attempt=1)
+        await wait_until(lambda: not agent._pool.running())
+        scheduler.give(after)
+        assert (await scheduler.outcome(after)).result is not None
+        assert agent._pool.slots[0].pid == pid
+    assert (task.id, 1) not in scheduler.outcomes
 
 
 @pytest.mark.parametrize("how", ["order", "beat"])
@@ -689,9 +837,10 @@ async def test_agents_without_a_name_are_numbered(tmp_path):
 
 
 async def test_a_model_that_no_engine_has_is_refused_by_name(tmp_path):
-    with pytest.raises(UnknownModel, match="cv2-telea"):
-        async with Agent(a_config(tmp_path, models=["cv2-tela"])):
-            pass
+    async with Agent(a_config(tmp_path, models=["cv2-tela"]), runner=SCRIPTED) as agent:
+        with pytest.raises(UnknownModel, match="cv2-telea"):
+            await agent.run()
+        assert not any(slot.pid and alive(slot.pid) for slot in agent._pool.slots)
 
 
 async def test_only_the_models_that_were_chosen_are_offered(tmp_path, scheduler):

@@ -6,12 +6,18 @@ import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from lcq.config import ModelsConfig
 from lcq.errors import UnknownModel, UnknownQueue
 from lcq.models import ErrorClass, Task, TaskStatus, TaskType
 from tests.cluster import running_cluster
+from tests.weight_files import safetensors
+from worker.weights import WeightStore
+
+SMALL_LAMA = Path(__file__).parents[1] / "data" / "lama" / "small_weights.npz"
 
 
 def claims_to_be(path: Path, width: int, height: int) -> None:
@@ -89,6 +95,78 @@ def test_every_kind_of_bad_input_fails_once_in_one_line_without_blame_and_the_re
     assert {records[asked.id].status for asked in good} == {TaskStatus.COMPLETED}
     assert node.failed == 0
     assert node.completed == 3
+
+
+# name -> size of the picture, holes (left, top, right, bottom; None: all), config, code of the failure ("": none)
+ODD: dict[str, tuple[tuple[int, int], tuple[int, int, int, int] | None, dict[str, object], str]] = {
+    "a pixel without a hole": ((1, 1), (0, 0, 0, 0), {}, ""),
+    "a pixel that is a hole": ((1, 1), None, {}, "mask_full"),
+    "a row": ((10_000, 1), (500, 0, 700, 1), {}, ""),
+    "a column": ((1, 10_000), (0, 500, 1, 700), {"model": "lama"}, ""),
+    "as many pixels as are allowed": ((30_000, 500), (100, 100, 140, 140), {}, ""),
+    "a row too many": ((30_000, 501), (100, 100, 140, 140), {}, "image_too_large"),
+    "all of it a hole": ((90, 70), None, {}, "mask_full"),
+    "all of it a hole for lama": ((90, 70), None, {"model": "lama"}, "mask_full"),
+    "a hole for lama": ((90, 70), (20, 20, 50, 40), {"model": "lama", "precision": "bf16"}, ""),
+    "an unknown precision": ((90, 70), (20, 20, 50, 40), {"model": "lama", "precision": "fp12"}, "config_invalid"),
+    "an unknown strategy": ((90, 70), (20, 20, 50, 40), {"model": "lama", "hd_strategy": "tiles"}, "config_invalid"),
+    "a radius in words": ((90, 70), (20, 20, 50, 40), {"radius": "wide"}, "config_invalid"),
+    "the last one": ((90, 70), (20, 20, 50, 40), {}, ""),
+}
+
+
+def test_odd_sizes_masks_and_wishes_end_in_a_result_or_one_clear_line_and_the_runner_lives(
+    redis_url: str, tmp_path: Path
+):
+    pytest.importorskip("torch")
+    with np.load(SMALL_LAMA) as arrays:
+        weights = safetensors(tmp_path / "small.safetensors", dict(arrays))
+    WeightStore(tmp_path / "c" / "models", ModelsConfig(allow=("any",))).add(weights, "lama")
+    noise = np.random.default_rng(1)
+    tasks: dict[str, Task] = {}
+    for name, (size, hole, config, _) in ODD.items():
+        image, mask = tmp_path / f"{name}.png", tmp_path / f"{name}_mask.png"
+        if size[0] * size[1] < 1_000_000:
+            Image.fromarray(noise.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)).save(image)
+        else:
+            Image.new("1", size, 1).save(image)
+        holes = Image.new("1", size, hole is None)
+        if hole is not None:
+            holes.paste(1, hole)
+        holes.save(mask)
+        tasks[name] = Task(
+            task_type=TaskType.INPAINT, image_path=str(image), mask_path=str(mask), config=config, max_retries=0
+        )
+    with running_cluster(redis_url, tmp_path / "c", LCQ_LIMITS__IMAGE_PIXELS="15000000") as cluster:
+        cluster.start_scheduler()
+        cluster.start_agent("node-1", slots=1)
+        (runner,) = cluster.runners("node-1")
+        with cluster.client() as client:
+            answer = client.submit_many(list(tasks.values()))
+            assert not answer.refused
+            records = {record.id: record for record in client.wait([one.id for one in answer.accepted], timeout_s=60)}
+            (node,) = client.nodes()
+        assert cluster.runners("node-1") == [runner], cluster.logs()
+
+    for name, (size, _, config, code) in ODD.items():
+        record = records[tasks[name].id]
+        if not code:
+            assert record.status == TaskStatus.COMPLETED, f"{name}: {record.failure}"
+            assert record.result is not None
+            assert (record.result.width, record.result.height) == size
+            continue
+        assert record.failure is not None, name
+        assert (record.failure.error_class, record.failure.code) == (ErrorClass.BAD_INPUT, code), name
+        assert f"{name}.png" in record.failure.message
+        if code == "config_invalid":
+            wrong = next(key for key in config if key != "model")
+            assert f"config.{wrong} must be" in record.failure.message
+            assert repr(config[wrong]) in record.failure.message
+    unchanged = records[tasks["a pixel without a hole"].id].result
+    assert unchanged is not None
+    assert unchanged.notes == ("the mask is empty: the result is the input",)
+    assert Path(unchanged.path).read_bytes() == Path(tasks["a pixel without a hole"].image_path).read_bytes()
+    assert (node.failed, node.completed) == (0, sum(not code for *_, code in ODD.values()))
 
 
 def test_an_unknown_model_or_queue_is_refused_at_once_naming_the_file_and_the_fix(redis_url: str, tmp_path: Path):

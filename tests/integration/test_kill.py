@@ -85,13 +85,16 @@ def test_an_agent_killed_and_started_again_under_its_name_does_the_same_tasks(cl
 def test_a_killed_runner_costs_its_task_one_attempt_and_the_slot_works_on(cluster: Cluster):
     cluster.start_agent("node-1", slots=1)
     with cluster.client() as client:
-        ids = submit(client, 3, seconds=0.5)
-        running = some_running(client)
+        (hit,) = submit(client, 1, seconds=1.5)
+        after = submit(client, 2, seconds=0.1)
+        wait_until_sync(lambda: client.get(hit).progress > 0, what="the runner at work")
         cluster.runners("node-1")[0].kill()
-        records = finished_exactly_once(client, ids)
-        hit = next(record for record in records if record.id == running[0].id)
-        assert hit.attempt >= 2
-        assert client.history(hit.id).attempts[0].failure.code == "runner_died"
+        finished_exactly_once(client, [hit, *after])
+        history = client.history(hit)
+        assert history.record.attempt == 2
+        failure = history.attempts[0].failure
+        assert failure is not None
+        assert failure.code == "runner_died"
 
 
 def test_a_killed_scheduler_is_not_missed_by_running_tasks_and_its_successor_takes_over(cluster: Cluster):

@@ -22,7 +22,16 @@ from lcq.errors import (
     TransitionRefused,
 )
 from lcq.ids import new_id
-from lcq.models import ErrorClass, NodeStatus, TaskPriority, TaskRecord, TaskStatus
+from lcq.models import (
+    DeviceReading,
+    ErrorClass,
+    Failure,
+    NodeCapability,
+    NodeStatus,
+    TaskPriority,
+    TaskRecord,
+    TaskStatus,
+)
 from lcq.moves import LEGAL_MOVES, starts_of
 from lcq.state.manager import RULES, StateManager
 from lcq.state.scripts import POISON_DEATHS, move_names
@@ -447,7 +456,7 @@ async def test_a_failure_does_what_its_class_says(
     assert fields.get("avoid", "") == ("node-2" if rule.avoid else "")
     assert fields["deaths"] == ("1" if rule.death else "0")
     blamed = {node.id: node.failed for node in await state.reader.nodes()}
-    assert blamed == {"node-1": 0, "node-2": 0}  # nobody is blamed for what was retried, or was the input's fault
+    assert blamed == {"node-1": 1, "node-2": error_class != ErrorClass.BAD_INPUT}  # the lost attempt was node-1's
     assert (await state.reader.attempts(stage.id))[1].failure == failure
     stored = stage.hash()
     await stage.other.fail(stage.id, 2, failure)  # told twice
@@ -474,7 +483,7 @@ async def test_back_off_doubles_with_each_retry_up_to_its_cap(redis_url: str, ey
         await node.fail(task.id, 5)
         record = await state.reader.task(task.id)
         assert (record.status, record.retries, record.attempt) == (TaskStatus.FAILED, 4, 5)
-        assert [node.failed for node in await state.reader.nodes()] == [1]
+        assert [node.failed for node in await state.reader.nodes()] == [5]
     audit(eye)
 
 
@@ -753,8 +762,78 @@ async def test_a_drained_node_keeps_what_it_has_takes_nothing_new_and_stays_so_o
     audit(eye)
 
 
+async def test_a_beat_tells_how_devices_are_and_a_fault_that_comes_or_goes_is_an_event(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    async def told(**readings: DeviceReading) -> list[tuple[str, str]]:
+        last = eye.xlen("{lcq}:events")
+        await node.beat(readings=readings)
+        (record,) = await state.reader.nodes()
+        assert record.readings == readings
+        news = [fields for _, fields in eye.xrange("{lcq}:events")][last:]
+        assert all(fields["move"] == "beat_node" and fields["status"] == "online" for fields in news)
+        return [(fields["device"], fields["fault"]) for fields in news]
+
+    assert await told() == []
+    assert await told(cpu=DeviceReading(free_mib=900, total_mib=1000, warm=("lama",), busy=0.25)) == []
+    assert await told(cpu=DeviceReading(free_mib=10)) == []
+    assert await told(cpu=DeviceReading(fault="too hot")) == [("cpu", "too hot")]
+    assert await told(cpu=DeviceReading(fault="too hot", free_mib=3)) == []
+    assert await told(cpu=DeviceReading(fault="gone")) == [("cpu", "gone")]
+    assert await told(cpu=DeviceReading()) == [("cpu", "")]
+    assert await told(cpu=DeviceReading(), gpu=DeviceReading(fault="fell off the bus")) == [("gpu", "fell off the bus")]
+    assert await told(cpu=DeviceReading()) == [("gpu", "")]
+    audit(eye)
+
+
+async def test_an_operators_word_to_free_memory_is_an_event_that_changes_nothing_else(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    before = eye.hgetall("{lcq}:node:node-1")
+    await state.release_models("node-1", why="released by ann: a film")
+    assert eye.hgetall("{lcq}:node:node-1") == before
+    fields = eye.xrevrange("{lcq}:events", count=1)[0][1]
+    assert fields == {
+        "move": "release_models", "node": "node-1", "status": "online", "why": "", "reason": "released by ann: a film"
+    }  # fmt: skip
+    await node.leave()
+    with pytest.raises(TransitionRefused, match="cannot release node node-1: it is offline"):
+        await state.release_models("node-1")
+    audit(eye)
+
+
+async def test_a_second_hello_of_one_boot_may_bring_other_devices_or_none(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    task = await state.submit_task(a_task(), queue=LIGHT)
+    assert await node.claim_ids() == [task.id]
+    none = NodeCapability(left_out={"cpu": "its self-test failed"})
+    await state.register_node("node-1", boot="boot-1", capability=none, serves={})
+    (record,) = await state.reader.nodes()
+    assert (record.slots, record.capability.left_out) == (0, {"cpu": "its self-test failed"})
+    assert not (await state.reader.fleet()).is_served(LIGHT, "cv2-telea")
+    audit(eye)
+    assert await node.hello() == NodeStatus.ONLINE
+    assert (await state.reader.fleet()).is_served(LIGHT, "cv2-telea")
+    await node.finish(task.id)
+    audit(eye)
+
+
+async def test_a_poison_that_said_all_it_could_is_still_a_record_that_can_be_read(
+    state: StateManager, node: Node
+) -> None:
+    task = await state.submit_task(a_task(), queue=LIGHT)
+    wordy = Failure(error_class=ErrorClass.CRASH, code="runner_died", message="é" * 2000)
+    for attempt in (1, 2):
+        await node.claim()
+        await node.fail(task.id, attempt, wordy)
+    failure = (await state.reader.task(task.id)).failure
+    assert failure is not None
+    assert (failure.code, len(failure.message)) == ("poison", 2000)
+
+
 async def test_acts_on_a_node_that_is_not_there_say_so(state: StateManager) -> None:
-    for act in (state.drain_node, state.activate_node):
+    for act in (state.drain_node, state.activate_node, state.release_models):
         with pytest.raises(NodeNotFound):
             await act("nobody")
     for word in (Node(state).claim, Node(state).beat, Node(state).leave):

@@ -25,7 +25,8 @@ from hypothesis.stateful import (
 from lcq.config import DistributedConfig, LeaseConfig, RetryConfig
 from lcq.errors import IdempotencyConflict, LcqError, NodeNotFound, StaleBoot, TaskNotFound, TransitionRefused
 from lcq.ids import new_id
-from lcq.models import ErrorClass, TaskPriority, TaskStatus
+from lcq.models import Ease, ErrorClass, TaskPriority, TaskStatus
+from lcq.routing import EaseStep
 from lcq.state.manager import Ended, StateManager
 from lcq.wire import Accepted
 from tests.audit import audit
@@ -294,6 +295,18 @@ class StateMachine(RuleBasedStateMachine):
         self.fail(which % 3, error_class, "one")
 
     @has_grants
+    @rule(which=which, ease=st.sampled_from(Ease), queue=queues, avoid=st.booleans())
+    def run_out_of_memory(self, which: int, ease: Ease, queue: str, avoid: bool) -> None:
+        t, task_id, attempt, node = self.token(which)
+        easier = EaseStep(ease, queue, avoid)
+        failure = a_failure(ErrorClass.RESOURCE, "out_of_memory")
+        self.about_an_attempt(
+            self.state.fail_task(task_id, attempt=attempt, node=node.id, failure=failure, easier=easier),
+            t,
+            lambda: self.model.fail(t, attempt, node.id, failure.error_class, failure.code, easier),  # type: ignore[arg-type]
+        )
+
+    @has_grants
     @rule(which=which)
     def release(self, which: int) -> None:
         t, task_id, attempt, node = self.token(which)
@@ -403,14 +416,18 @@ class StateMachine(RuleBasedStateMachine):
                 "status": t.status, "rev": str(t.rev), "queue": t.queue, "pinned": t.pinned, "model": t.task.model,
                 "priority": t.priority, "attempt": str(len(t.attempts)), "retries": str(t.retries),
                 "deaths": str(t.deaths), "fence": str(t.fence), "node": t.node, "avoid": t.avoid,
-                "class": t.error_class, "code": t.code, "user": t.task.user_id, "job": t.task.job or "",
+                "eased": ",".join(t.eased), "class": t.error_class, "code": t.code,
+                "user": t.task.user_id, "job": t.task.job or "",
             }  # fmt: skip
             assert {name: fields.get(name, "0" if name == "fence" else "") for name in told} == told
             assert (fields.get("score"), fields.get("tag")) == (
                 (None, None) if t.tag is None else (f"{t.score:.14g}", f"{t.tag:.14g}")
             )
-            outcomes = [(record["node"], record["outcome"]) for record in ledger.attempts.get(task_id, ())]
-            assert outcomes == [(attempt.node, attempt.outcome) for attempt in t.attempts]
+            outcomes = [
+                (record["node"], record["outcome"], tuple(record.get("eased", ())))
+                for record in ledger.attempts.get(task_id, ())
+            ]
+            assert outcomes == [(attempt.node, attempt.outcome, attempt.eased) for attempt in t.attempts]
         self._lanes_are_in_order(ledger.values)
         told_of = {name: (n.boot, n.status, str(n.completed), str(n.failed)) for name, n in self.model.nodes.items()}
         assert told_of == {

@@ -18,6 +18,7 @@ from lcq.models import (
     ErrorClass,
     Event,
     Failure,
+    ModelOffer,
     NodeCapability,
     NodeRecord,
     NodeStatus,
@@ -55,7 +56,7 @@ def a_failure(message: str = "CUDA out of memory", code: str = "out_of_memory") 
 def a_node(name: str = "gpu-1", *, status: NodeStatus = NodeStatus.ONLINE, **more: Any) -> NodeRecord:
     capability = NodeCapability(
         devices=(Device(id="cpu", kind=DeviceKind.CPU, name="EPYC 7402", slots=4, cores=8, memory_mib=16_000),),
-        models={"cv2-telea": (DeviceKind.CPU,), "cv2-ns": (DeviceKind.CPU,)},
+        models=dict.fromkeys(("cv2-telea", "cv2-ns"), ModelOffer(kinds=(DeviceKind.CPU,))),
         host=f"{name}.studio",
         version="0.1.0",
     )

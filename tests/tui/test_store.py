@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from lcq.errors import StateUnavailable
-from lcq.models import NodeStatus, TaskPriority, TaskStatus
+from lcq.models import DeviceReading, NodeStatus, TaskPriority, TaskStatus
 from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task, now_ms
 from tui.source import trouble_of
 from tui.store import Store, node_row
@@ -193,6 +193,21 @@ def test_what_a_node_tells_is_shown_in_a_persons_units():
         a_node(telemetry={"cpu_percent": 71.2, "memory_available_mib": 2048.0, "gpu": "idle", "load_1m": 4.62})
     )
     assert dict(row.load) == {"cpu": "71%", "memory available": "2.0 GiB", "gpu": "idle", "load 1m": "4.62"}
+
+
+def test_how_a_nodes_devices_are_is_told_in_a_few_words():
+    evil = "warm" + chr(27) + "[31m"
+    readings = {
+        "GPU-8f3a1c22-55aa": DeviceReading(
+            total_mib=12288, free_mib=3072, foreign_mib=8192, busy=0.5, temperature_c=61.4, warm=("lama", evil)
+        ),
+        "cpu": DeviceReading(fault="its self-test failed"),
+    }
+    told = dict(node_row(a_node(readings=readings)).load)
+    assert told.keys() == {"GPU-8f3a1c22", "cpu"}
+    assert told["cpu"] == "takes no work: its self-test failed"
+    assert told["GPU-8f3a1c22"].startswith("3.0 of 12.0 GiB free, others hold 8.0, 50% busy, 61 °C, warm: lama, ")
+    assert chr(27) not in told["GPU-8f3a1c22"]
 
 
 def test_trouble_is_told_without_passwords():

@@ -24,10 +24,13 @@ from lcq.models import (
     Attempt,
     Device,
     DeviceKind,
+    DeviceReading,
+    Ease,
     ErrorClass,
     Event,
     Failure,
     JobSummary,
+    ModelOffer,
     NodeCapability,
     NodeRecord,
     NodeStatus,
@@ -58,7 +61,8 @@ PROGRAM = typer.main.get_command(app)
 COMMANDS: Mapping[str, Any] = PROGRAM.commands  # type: ignore[attr-defined]
 EXPECTED = (
     "submit", "tasks", "task", "nodes", "queues", "jobs", "events", "wait", "cancel", "retry", "reroute", "prioritise",
-    "pause", "resume", "drain", "activate", "version", "up", "scheduler", "console", "demo",
+    "pause", "resume", "drain", "activate", "release", "version", "up", "scheduler", "console", "demo",
+    "models",
 )  # fmt: skip
 
 
@@ -288,7 +292,8 @@ def test_a_result_tells_its_path_and_size(peer: Peer) -> None:
 
 def test_nodes_queues_and_jobs_are_listed(peer: Peer) -> None:
     capability = NodeCapability(
-        devices=(Device(id="cpu", kind=DeviceKind.CPU, slots=4),), models={"cv2-ns": (DeviceKind.CPU,)}
+        devices=(Device(id="cpu", kind=DeviceKind.CPU, slots=4),),
+        models={"cv2-ns": ModelOffer(kinds=(DeviceKind.CPU,))},
     )
     node = NodeRecord(
         id="studio-1", boot_id="b", status=NodeStatus.DRAINING, capability=capability, running=2, why="by ann"
@@ -309,6 +314,53 @@ def test_nodes_queues_and_jobs_are_listed(peer: Peer) -> None:
     assert lcq(peer, "nodes", "--json").document == {"nodes": [node.model_dump(mode="json")]}
     assert lcq(peer, "queues", "--json").document == {"queues": [queue.model_dump(mode="json")]}
     assert lcq(peer, "jobs", "--json").document == {"jobs": [job.model_dump(mode="json")]}
+
+
+def test_nodes_show_their_devices_and_what_is_left_out_and_why(peer: Peer) -> None:
+    gpu = Device(id="GPU-8f3a1c22-55aa-4b1c", kind=DeviceKind.GPU, name="RTX 4070", slots=1, vram_mib=12_282)
+    capability = NodeCapability(
+        devices=(gpu, Device(id="cpu", kind=DeviceKind.CPU, slots=4, memory_mib=32_000)),
+        models={"lama": ModelOffer(kinds=(DeviceKind.GPU,))},
+        left_out={"mat": "no weights; lcq models pull mat"},
+    )
+    readings = {
+        gpu.id: DeviceReading(
+            total_mib=12_282, free_mib=3100, foreign_mib=8200, busy=0.5, temperature_c=61.4, warm=("lama",)
+        ),
+        "cpu": DeviceReading(fault="its self-test failed"),
+    }
+    node = NodeRecord(
+        id="studio-1", boot_id="b", status=NodeStatus.ONLINE, capability=capability, readings=readings,
+        serves={gpu.id: ("gpu-high", "gpu-medium"), "cpu": ()},
+    )  # fmt: skip
+    peer.handlers["nodes"] = lambda ask: NodesAnswer(nodes=(node,))
+    told = lcq(peer, "nodes").out
+    assert re.search(
+        r"studio-1 +GPU-8f3a1c22 +RTX 4070 +1 +3,100 +12,282 +8,200 +50% +61 °C +lama +gpu-high, gpu-medium", told
+    )
+    assert re.search(r"studio-1 +cpu +4 +32,000 +takes no work", told)
+    assert re.search(
+        r"Left out\n.*\n.*\n *studio-1 +cpu +its self-test failed *\n *studio-1 +mat +no weights; lcq models pull mat",
+        told,
+    )
+    assert lcq(peer, "nodes", "--json").document == {"nodes": [node.model_dump(mode="json")]}
+
+
+def test_a_task_shows_what_was_made_easier_for_each_attempt(peer: Peer) -> None:
+    record = a_record(new_id(), TaskStatus.PROCESSING).model_copy(update={"eased": (Ease.SMALLER_TILE,)})
+    attempts = (
+        Attempt(number=1, node="n", started_ms=1, ended_ms=2, outcome="failed"),
+        Attempt(number=2, node="n", started_ms=3, eased=(Ease.SMALLER_TILE, Ease.CPU)),
+    )
+    answer = HistoryAnswer(record=record, attempts=attempts, events=(), explanation="runs")
+    peer.handlers |= {"history": lambda ask: answer}
+    told = lcq(peer, "task", record.id).out
+    assert re.search(r"eased +smaller_tile", told)
+    assert re.search(r"OUTCOME +EASED +FAILURE", told)
+    assert re.search(r" 2 .*running +smaller_tile, cpu", told)
+    plain = HistoryAnswer(record=record, attempts=attempts[:1], events=(), explanation="runs")
+    peer.handlers |= {"history": lambda ask: plain}
+    assert "EASED" not in lcq(peer, "task", record.id).out
 
 
 def test_nothing_to_list_is_said_on_stderr(peer: Peer) -> None:
@@ -378,6 +430,41 @@ def test_a_folder_becomes_a_job_of_tasks_with_absolute_paths(photos: Path, peer:
     assert f"skipped {photos}/note.txt: not an image suffix (.txt)" in answer.talk
     assert answer.talk.count("waiting: no node is online") == 1
     assert f"lcq wait --job {job}" in answer.talk
+
+
+def test_what_a_model_knows_is_set_by_name_and_read_as_yaml(photos: Path, peer: Peer) -> None:
+    peer.handlers["submit"] = accept
+    lcq(peer, "submit", "photos/a.jpg", "--model", "lama", "--set", "precision=bf16", "--set", "ldm_steps=25", "--set",
+        "zits_wireframe=false", "--set", "prompt=a = b")  # fmt: skip
+    (sent,) = peer.heard_of("submit")
+    known = {"model": "lama", "precision": "bf16", "ldm_steps": 25, "zits_wireframe": False, "prompt": "a = b"}
+    assert sent.tasks[0].config == known
+
+
+@pytest.mark.parametrize("typed", ["precision", "=bf16", "steps=[1"])
+def test_a_setting_that_is_none_is_refused_with_an_example(photos: Path, peer: Peer, typed: str) -> None:
+    answer = lcq(peer, "submit", "photos/a.jpg", "--set", typed)
+    assert answer.code == 2
+    assert "--set" in answer.talk
+    assert not peer.heard_of("submit")
+
+
+def test_other_work_than_inpainting_needs_no_mask(photos: Path, peer: Peer) -> None:
+    peer.handlers["submit"] = accept
+    (photos / "a_mask.png").unlink()
+    lcq(peer, "submit", "photos", "--type", "upscale", "--model", "lanczos")
+    (sent,) = peer.heard_of("submit")
+    assert [(task.task_type, task.image_path, task.mask_path) for task in sent.tasks] == [
+        ("upscale", f"{photos}/a.jpg", None),
+        ("upscale", f"{photos}/sub/a.png", f"{photos}/sub/a_mask.png"),
+    ]
+
+
+def test_masks_that_are_made_are_png(photos: Path, peer: Peer) -> None:
+    peer.handlers["submit"] = accept
+    lcq(peer, "submit", "photos/a.jpg", "--type", "segment", "--model", "sam")
+    (sent,) = peer.heard_of("submit")
+    assert sent.tasks[0].output_path == f"{photos}/cleaned/a.png"
 
 
 def test_one_image_has_no_job_and_tells_its_id(photos: Path, peer: Peer) -> None:
@@ -547,8 +634,9 @@ def test_an_act_on_nothing_is_not_an_error_and_sends_nothing(peer: Peer) -> None
 
 
 @pytest.mark.parametrize(
-    ("command", "word"), [("drain", "draining"), ("activate", "active"), ("pause", "paused"), ("resume", "resumed")]
-)
+    ("command", "word"), [("drain", "draining"), ("activate", "active"), ("pause", "paused"), ("resume", "resumed"),
+     ("release", "released")],
+)  # fmt: skip
 def test_acts_on_the_fleet_do_what_they_can_and_tell_the_rest(peer: Peer, command: str, word: str) -> None:
     def know_only_a(ask: Any) -> Done | NodeNotFound:
         return Done() if "a" in (getattr(ask, "node", ""), getattr(ask, "queue", "")) else NodeNotFound("b")

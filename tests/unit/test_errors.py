@@ -10,6 +10,8 @@ from lcq import errors
 from lcq.errors import (
     ERROR_BY_CODE,
     AmbiguousId,
+    DiskFull,
+    DownloadFailed,
     IdempotencyConflict,
     JobNotFound,
     LcqError,
@@ -22,6 +24,8 @@ from lcq.errors import (
     TransitionRefused,
     UnknownModel,
     UnknownQueue,
+    WeightsNotInstalled,
+    WeightsRefused,
     error_from_wire,
 )
 
@@ -40,6 +44,10 @@ MADE = [
     SchedulerUnreachable("tcp://localhost:5571", 5.0),
     StateUnavailable(SECRET, "Connection refused"),
     StateOverloaded(SECRET),
+    WeightsRefused("best.ckpt", "it is empty", hint="get the file anew"),
+    WeightsNotInstalled("lama", "its weights have 3 bytes"),
+    DownloadFailed("lama", ["http://a answered 404", "/b is no file"], hint="lcq models add FILE"),
+    DiskFull("/models", "195.1 MiB needed"),
 ]
 
 

@@ -21,8 +21,10 @@ from lcq.models import (
     TERMINAL_STATES,
     Device,
     DeviceKind,
+    DeviceReading,
     Event,
     JobSummary,
+    ModelOffer,
     NodeCapability,
     QueueConfig,
     Task,
@@ -32,6 +34,7 @@ from lcq.models import (
     TaskType,
     Value,
     build,
+    model_of,
 )
 from tests.values import QUICK, THOROUGH, json_objects, tasks, values_of
 
@@ -286,12 +289,49 @@ def test_a_cpu_serves_cpu_queues_only() -> None:
 def test_models_are_offered_on_the_kinds_of_device_that_run_them() -> None:
     capability = NodeCapability(
         devices=(Device(id="cpu", kind=DeviceKind.CPU),),
-        models={"lama": (DeviceKind.GPU, DeviceKind.CPU), "mat": (DeviceKind.GPU,)},
+        models={
+            "lama": ModelOffer(kinds=(DeviceKind.GPU, DeviceKind.CPU)),
+            "mat": ModelOffer(kinds=(DeviceKind.GPU,)),
+        },
     )
-    assert capability.models_on(DeviceKind.CPU) == {"lama"}
-    assert capability.models_on(DeviceKind.GPU) == {"lama", "mat"}
-    with pytest.raises(ValidationError, match="devices"):
-        NodeCapability(devices=())
+    cpu, gpu = Device(id="cpu", kind=DeviceKind.CPU), Device(id="GPU-1", kind=DeviceKind.GPU)
+    assert capability.lanes_of(cpu) == {"lama"}
+    assert capability.lanes_of(gpu) == {"lama", "mat"}
+
+
+def test_each_type_of_task_but_inpaint_has_lanes_of_its_own() -> None:
+    types = (TaskType.INPAINT, TaskType.UPSCALE)
+    capability = NodeCapability(models={"one": ModelOffer(kinds=(DeviceKind.CPU,), task_types=types)})
+    assert capability.lanes_of(Device(id="cpu", kind=DeviceKind.CPU)) == {"one", "one~upscale"}
+    assert a_task(task_type="upscale", config={"model": "one"}).lane == "one~upscale"
+    assert a_task(config={"model": "one"}).lane == "one"
+    assert [model_of(lane) for lane in ("one", "one~upscale")] == ["one", "one"]
+
+
+@pytest.mark.parametrize(("vram_mib", "runs"), [(3999, False), (4000, True), (0, True)])
+def test_a_gpu_runs_no_model_that_needs_more_than_it_has(vram_mib: int, runs: bool) -> None:
+    capability = NodeCapability(models={"mat": ModelOffer(kinds=(DeviceKind.GPU,), vram_mib=4000)})
+    device = Device(id="GPU-1", kind=DeviceKind.GPU, vram_mib=vram_mib)
+    assert capability.can_run(device, "mat", TaskType.INPAINT) is runs
+
+
+def test_a_node_whose_every_device_failed_still_says_what_is_left_out() -> None:
+    capability = NodeCapability(devices=(), left_out={"cpu": "its self-test failed"})
+    assert capability.serves(DEFAULT_QUEUES) == {}
+    assert NodeCapability.model_validate_json(capability.model_dump_json()) == capability
+
+
+def test_a_device_with_an_owners_wish_serves_just_that() -> None:
+    small = Device(id="GPU-1", kind=DeviceKind.GPU, vram_mib=2048, queues=("gpu-high", "cpu-light"))
+    assert NodeCapability(devices=(small,)).serves(DEFAULT_QUEUES) == {"GPU-1": ("gpu-high",)}
+    resting = Device(id="GPU-1", kind=DeviceKind.GPU, vram_mib=24_000, queues=())
+    assert NodeCapability(devices=(resting,)).serves(DEFAULT_QUEUES) == {"GPU-1": ()}
+
+
+@pytest.mark.parametrize("busy", [math.nan, math.inf, -0.1, 1.2])
+def test_what_a_sensor_says_that_is_no_number_counts_as_not_known(busy: float) -> None:
+    reading = DeviceReading(free_mib=10, busy=busy, temperature_c=math.nan, power_w=-math.inf, fault="")
+    assert reading == DeviceReading(free_mib=10)
 
 
 def test_a_job_counts_what_is_left() -> None:
@@ -309,3 +349,11 @@ def test_an_event_knows_its_time() -> None:
 
 def test_a_task_type_is_said_by_its_value() -> None:
     assert a_task(task_type="inpaint").task_type is TaskType.INPAINT
+
+
+def test_what_a_node_of_the_first_form_offers_is_read_as_it_was_written() -> None:
+    written = (
+        '{"devices": [{"id": "cpu", "kind": "cpu"}], "models": {"cv2-ns": ["cpu"]}, "host": "h", "version": "0.1.0"}'
+    )
+    read = NodeCapability.model_validate_json(written)
+    assert read.models == {"cv2-ns": ModelOffer(kinds=(DeviceKind.CPU,))}

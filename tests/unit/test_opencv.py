@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lcq.models import DeviceKind
-from worker.engines.base import Engine, EngineError, Picture
-from worker.engines.opencv import OpenCvEngine, boxes_of_holes
+from lcq.models import DeviceKind, ErrorClass, TaskType
+from worker.engines.base import Engine, EngineError, Picture, Work
+from worker.engines.holes import boxes_of_holes
+from worker.engines.opencv import OpenCvEngine
+from worker.settings import EngineSettings
 
-ENGINE = OpenCvEngine()
+ENGINE = OpenCvEngine(EngineSettings())
 FLAGS = {"cv2-telea": cv2.INPAINT_TELEA, "cv2-ns": cv2.INPAINT_NS}
 MODELS = sorted(FLAGS)
 
@@ -26,7 +28,7 @@ def silent(fraction: float, stage: str) -> None:
 
 
 def run(pixels: NDArray[Any], mask: NDArray[np.bool_], model: str, **config: Any) -> NDArray[Any]:
-    return ENGINE.run(Picture(pixels, mask), model, config, silent)
+    return ENGINE.run(Work(TaskType.INPAINT, model, Picture(pixels, mask), config, silent))
 
 
 def scene(seed: int, height: int, width: int, kind: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -125,7 +127,7 @@ def test_a_full_mask_is_refused_because_nothing_is_left_to_fill_from(model: str)
     with pytest.raises(EngineError, match="covers the whole picture") as caught:
         run(pixels, np.ones((20, 30), bool), model)
     assert caught.value.code == "mask_full"
-    assert caught.value.bad_input
+    assert caught.value.error_class == ErrorClass.BAD_INPUT
 
 
 @pytest.mark.parametrize("radius", [0, -1, 101, "5", None, True, float("nan"), [5]])
@@ -165,16 +167,14 @@ def test_every_hole_lies_in_exactly_one_rectangle(seed: int, apart: int) -> None
     assert (seen == mask).all()
 
 
-def test_it_offers_its_models_on_the_cpu_only_and_refuses_the_rest() -> None:
+def test_it_offers_its_models_on_the_cpu_only_and_holds_no_memory() -> None:
     engine: Engine = ENGINE
-    assert dict(engine.models()) == {"cv2-telea": (DeviceKind.CPU,), "cv2-ns": (DeviceKind.CPU,)}
-    engine.load("cv2-ns", "cpu")
-    for model, device, code in (("lama", "cpu", "model_not_here"), ("cv2-ns", "GPU-1", "device_unsupported")):
-        with pytest.raises(EngineError) as caught:
-            engine.load(model, device)
-        assert caught.value.code == code
-        assert not caught.value.bad_input
-    engine.unload()
+    assert {model: offer.kinds for model, offer in engine.capabilities().items()} == {
+        "cv2-telea": (DeviceKind.CPU,),
+        "cv2-ns": (DeviceKind.CPU,),
+    }
+    assert engine.load("cv2-ns", {}) == engine.held_mib() == 0
+    engine.unload("cv2-ns")
 
 
 def test_what_opencv_itself_refuses_is_the_engines_fault_in_one_line() -> None:
@@ -183,10 +183,11 @@ def test_what_opencv_itself_refuses_is_the_engines_fault_in_one_line() -> None:
     with pytest.raises(EngineError) as caught:
         run(pixels, mask, "cv2-telea")
     assert caught.value.code == "engine_error"
-    assert not caught.value.bad_input
+    assert caught.value.error_class == ErrorClass.CRASH
     assert "\n" not in str(caught.value)
 
 
 def test_it_uses_one_thread() -> None:
-    OpenCvEngine()
+    cv2.setNumThreads(2)
+    OpenCvEngine(EngineSettings())
     assert cv2.getNumThreads() == 1

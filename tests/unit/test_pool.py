@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -15,14 +16,18 @@ import pytest
 import worker.pool as pool_module
 from lcq.config import LimitsConfig
 from lcq.embedded_watch import started_at
-from lcq.models import ErrorClass, Task, TaskType
+from lcq.models import Device, DeviceKind, Ease, ErrorClass, Task, TaskType
 from lcq.wire import Grant
 from tests.conftest import wait_until
 from worker.devices import SlotPlan
-from worker.pool import RUNNER, Ended, PoolSettings, RunnerPool, SlotState, key_of
+from worker.pool import RUNNER, Ended, PoolSettings, RunnerPool, Shown, SlotState, key_of
 from worker.processes import Kill, RunnerRecords
+from worker.protocol import Cancel, Setup, pack_word
+from worker.settings import EngineSettings
 
 SCRIPTED = (sys.executable, "-m", "tests.scripted_runner")
+CPU = Device(id="cpu", kind=DeviceKind.CPU)
+A_GPU = Device(id="GPU-1", kind=DeviceKind.GPU, vram_mib=8000)
 
 
 def alive(pid: int) -> bool:
@@ -32,9 +37,11 @@ def alive(pid: int) -> bool:
 class Pool:
     """A pool under test, and what it told."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: Device) -> None:
+        self.device = device
         self.ended: list[Ended] = []
         self.states: list[SlotState] = []
+        self.shown: list[Shown] = []
 
     async def on_ended(self, ended: Ended) -> None:
         self.ended.append(ended)
@@ -47,7 +54,7 @@ class Pool:
             config={"model": model, "do": do, **config},
             timeout_s=timeout_s,
         )
-        return Grant(task=task, attempt=1, device="cpu", lease_ms=15_000)
+        return Grant(task=task, attempt=1, device=self.device.id, lease_ms=15_000)
 
     async def free(self) -> None:
         await wait_until(lambda: self.pool.count(SlotState.FREE) == len(self.pool.slots), what="all slots free")
@@ -70,18 +77,28 @@ async def a_pool(
     no_progress_s: float = 300.0,
     kill: Kill = os.killpg,
     environment: dict[str, str] | None = None,
+    device: Device = CPU,
+    self_test: bool = False,
 ) -> AsyncIterator[Pool]:
-    told = Pool()
-    plans = [SlotPlan(f"cpu/{n}", "cpu", {**os.environ, **(environment or {})}) for n in range(slots)]
+    told = Pool(device)
+    variables = {**os.environ, **(environment or {})}
+    settings_of = EngineSettings(device=device)
+    plans = [
+        SlotPlan(f"{device.id}/{number}", device.id, variables, settings_of, is_first=number == 0)
+        for number in range(slots)
+    ]
     settings = PoolSettings(
         boot_id="boot",
         no_progress_s=no_progress_s,
         limits=LimitsConfig(),
         records=RunnerRecords(tmp_path / "runners.json"),
+        self_test=self_test,
         command=command,
         kill=kill,
     )
-    told.pool = RunnerPool(plans, settings, on_ended=told.on_ended, on_change=told.states.append)
+    told.pool = RunnerPool(
+        plans, settings, on_ended=told.on_ended, on_change=told.states.append, on_shown=told.shown.append
+    )
     async with told.pool:
         yield told
 
@@ -218,6 +235,82 @@ async def test_a_stopped_attempt_has_no_outcome_of_its_own_and_its_process_is_go
         await told.free()
 
 
+@pytest.mark.parametrize("hand_back", [True, False])
+async def test_a_runner_that_gives_its_attempt_up_when_told_to_stays_warm(tmp_path: Path, hand_back: bool):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        pid = told.pool.slots[0].pid
+        grant = told.grant("until cancelled")
+        told.pool.start(grant)
+        await wait_until(lambda: told.pool.slots[0].stage == "going on")
+        assert told.pool.stop(key_of(grant), hand_back=hand_back)
+        await told.free()
+        assert told.ended == [Ended(grant, handed_back=hand_back)]
+        assert told.pool.slots[0].pid == pid
+        assert told.pool.wants()[0].warm == ("cv2-telea",)
+        assert (await told.run(told.grant("done"))).result is not None
+        assert told.pool.slots[0].pid == pid
+
+
+@pytest.mark.parametrize("hand_back", [True, False])
+async def test_a_result_that_crosses_a_stop_counts_only_where_it_was_to_be_handed_back(tmp_path: Path, hand_back: bool):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        grant = told.grant("until cancelled", then="done")
+        told.pool.start(grant)
+        await wait_until(lambda: told.pool.slots[0].stage == "going on")
+        told.pool.stop(key_of(grant), hand_back=hand_back)
+        await wait_until(lambda: told.ended)
+        assert (told.ended[0].result is not None) == hand_back
+        assert not told.ended[0].handed_back
+
+
+async def test_a_runner_that_dies_of_a_stop_is_replaced_and_nobody_is_blamed(tmp_path: Path):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        pid = told.pool.slots[0].pid
+        grant = told.grant("until cancelled", then="exit")
+        told.pool.start(grant)
+        await wait_until(lambda: told.pool.slots[0].stage == "going on")
+        told.pool.stop(key_of(grant))
+        await wait_until(lambda: told.ended)
+        assert told.ended == [Ended(grant)]
+        await told.free()
+        assert told.pool.slots[0].pid != pid
+
+
+async def test_a_runner_that_gives_up_by_itself_has_crashed(tmp_path: Path):
+    async with a_pool(tmp_path) as told:
+        failure = (await told.run(told.grant("give up"))).failure
+        assert failure is not None
+        assert (failure.error_class, failure.code) == (ErrorClass.CRASH, "engine_error")
+
+
+async def test_what_is_to_be_made_easier_is_told_to_the_runner(tmp_path: Path):
+    async with a_pool(tmp_path) as told:
+        steps = (Ease.SMALLER_TILE, Ease.LOWER_PRECISION)
+        ended = await told.run(told.grant("eased").model_copy(update={"eased": steps}))
+        assert ended.result is not None
+        assert ended.result.notes == ("smaller_tile", "lower_precision")
+
+
+async def test_memory_is_released_at_once_where_nothing_runs_and_else_after_the_attempt(tmp_path: Path):
+    async with a_pool(tmp_path, slots=2) as told:
+        await told.free()
+        busy, idle = told.pool.slots
+        gate = tmp_path / "gate"
+        idle.start(told.grant("done", held_mib=300))
+        await wait_until(lambda: idle.state is SlotState.FREE and idle.warm)
+        assert idle.held_mib == 300
+        busy.start(told.grant("write", final=str(tmp_path / "out.png"), gate=str(gate)))
+        told.pool.release()
+        await wait_until(lambda: not idle.warm)
+        assert idle.held_mib == 0
+        gate.touch()
+        await wait_until(lambda: len(told.shown) == 4 and busy.state is SlotState.FREE, what="all four Ready words")
+        assert not busy.warm
+
+
 async def test_stopping_what_does_not_run_here_does_nothing(tmp_path: Path):
     async with a_pool(tmp_path) as told:
         await told.free()
@@ -313,6 +406,152 @@ async def test_when_the_pool_is_left_no_runner_lives_and_none_is_on_record(tmp_p
     assert (tmp_path / "runners.json").read_text() == "[]"
 
 
+# ---------------------------------------------------------------- what runners show
+
+
+def a_script(tmp_path: Path, **values: object) -> tuple[str, ...]:
+    """The scripted runner's command, with ``values`` for every device. Call it again to change them."""
+    script = tmp_path / "script.json"
+    script.write_text(json.dumps({"*": {"log": str(tmp_path / "setups"), **values}}))
+    return (*SCRIPTED, "--script", str(script))
+
+
+def setups(tmp_path: Path) -> list[str]:
+    return [line.split()[1] for line in (tmp_path / "setups").read_text().splitlines()]
+
+
+async def test_only_the_first_runner_of_a_device_tests_it(tmp_path: Path):
+    async with a_pool(tmp_path, slots=3, command=a_script(tmp_path), self_test=True) as told:
+        await told.free()
+        assert sorted(setups(tmp_path)) == ["tested", "untested", "untested"]
+        assert {shown.slot for shown in told.shown if shown.tested} == {"cpu/0"}
+        await told.run(told.grant("exit"))
+        await told.free()
+        assert sorted(setups(tmp_path)) == ["tested", "untested", "untested", "untested"]
+
+
+async def test_without_a_self_test_nobody_tests(tmp_path: Path):
+    async with a_pool(tmp_path, command=a_script(tmp_path), device=A_GPU) as told:
+        await told.run(told.grant("exit"))
+        await told.free()
+        assert setups(tmp_path) == ["untested", "untested"]
+
+
+@pytest.mark.parametrize("do", ["exit", "fail"])
+async def test_a_gpu_is_tested_again_after_a_crash_there(tmp_path: Path, do: str):
+    async with a_pool(tmp_path, slots=2, command=a_script(tmp_path), device=A_GPU, self_test=True) as told:
+        await told.free()
+        told.pool.slots[1].start(told.grant(do, **{"class": "crash"}))
+        await wait_until(lambda: setups(tmp_path).count("tested") == 2)
+        await told.free()
+        assert told.shown[-1].slot == "GPU-1/1"
+
+
+async def test_a_gpu_that_ran_out_of_memory_is_not_tested_for_it(tmp_path: Path):
+    async with a_pool(tmp_path, command=a_script(tmp_path), device=A_GPU, self_test=True) as told:
+        await told.run(told.grant("fail", **{"class": "resource"}))
+        await told.free()
+        assert setups(tmp_path) == ["tested", "untested"]
+
+
+async def test_a_runner_that_does_not_come_says_why_once_its_slot_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pool_module, "_AGAIN_S", (0.01, 0.05))
+    async with a_pool(tmp_path, command=a_script(tmp_path, dies=True)) as told:
+        await wait_until(lambda: told.shown)
+        assert told.shown[0].ready is None
+        assert told.shown[0].why == "its runner exited with code 5"
+        a_script(tmp_path)
+        await told.free()
+        assert told.shown[-1].ready is not None
+
+
+async def test_a_runner_that_is_not_ready_in_time_breaks_its_slot_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pool_module, "_START_S", 0.5)
+    async with a_pool(tmp_path, command=a_script(tmp_path, gate=str(tmp_path / "gate"))) as told:
+        await wait_until(lambda: told.pool.count(SlotState.BROKEN))
+        assert told.shown[-1].why == "its runner is not ready after 0.5 s"
+
+
+async def test_a_runner_with_nothing_to_do_is_ended_and_another_one_asked_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pool_module, "_USELESS_S", (0.3, 0.3))
+    command = a_script(tmp_path, fails={"cv2-ns": "all black", "cv2-telea": "all black"})
+    async with a_pool(tmp_path, command=command, self_test=True) as told:
+        await wait_until(lambda: told.pool.count(SlotState.OUT) == 1)
+        assert told.pool.wants() == ()
+        assert told.shown[0].ready is not None
+        assert set(told.shown[0].ready.failed) == {"cv2-ns", "cv2-telea"}
+        a_script(tmp_path)
+        await told.free()
+        assert set(setups(tmp_path)) == {"tested"}, "only a test can bring it back"
+
+
+async def test_on_a_failed_device_idle_runners_end_and_none_starts_until_it_is_back(tmp_path: Path):
+    async with a_pool(tmp_path, slots=2, command=a_script(tmp_path), device=A_GPU, self_test=True) as told:
+        await told.free()
+        pids = {slot.pid for slot in told.pool.slots}
+        told.pool.hold("GPU-1", "fell off the bus")
+        await wait_until(lambda: told.pool.count(SlotState.OUT) == 2)
+        assert not any(pid is not None and alive(pid) for pid in pids)
+        assert told.pool.wants() == ()
+        assert not told.pool.start(told.grant("done"))
+        told.pool.resume("GPU-1")
+        await told.free()
+        assert setups(tmp_path)[2:] == ["tested", "tested"]
+
+
+async def test_an_attempt_on_a_failed_device_may_end_well_and_its_runner_is_replaced(tmp_path: Path):
+    async with a_pool(tmp_path, device=A_GPU) as told:
+        await told.free()
+        pid = told.pool.slots[0].pid
+        gate = tmp_path / "gate"
+        told.pool.start(told.grant("write", final=str(tmp_path / "out.png"), gate=str(gate)))
+        told.pool.hold("GPU-1", "fell off the bus")
+        gate.touch()
+        await wait_until(lambda: told.ended)
+        assert told.ended[0].result is not None
+        await wait_until(lambda: told.pool.count(SlotState.OUT) == 1)
+        told.pool.resume("GPU-1")
+        await told.free()
+        assert told.pool.slots[0].pid != pid
+
+
+async def test_an_attempt_that_does_not_end_on_a_failed_device_is_a_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pool_module, "_FAULT_S", 0.1)
+    async with a_pool(tmp_path, device=A_GPU) as told:
+        await told.free()
+        told.pool.start(told.grant("progress"))
+        told.pool.hold("GPU-1", "fell off the bus")
+        await wait_until(lambda: told.ended)
+        failure = told.ended[0].failure
+        assert failure is not None
+        assert (failure.error_class, failure.code) == (ErrorClass.CRASH, "device_failed")
+        assert failure.message == "GPU-1: fell off the bus"
+
+
+async def test_an_attempt_goes_on_where_the_device_is_back_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool_module, "_FAULT_S", 0.1)
+    async with a_pool(tmp_path, device=A_GPU) as told:
+        await told.free()
+        told.pool.start(told.grant("progress", timeout_s=0.6))
+        told.pool.hold("GPU-1", "the driver does not answer")
+        told.pool.resume("GPU-1")
+        await wait_until(lambda: told.ended)
+        failure = told.ended[0].failure
+        assert failure is not None
+        assert failure.code == "timed_out", "it had all the time that it was given"
+
+
+# ---------------------------------------------------------------- the real runner
+
+
 async def test_the_real_runner_does_drills_and_reports_progress(tmp_path: Path):
     async with a_pool(tmp_path, command=RUNNER, environment={"LCQ_DRILLS": "1"}) as told:
         await told.free()
@@ -326,6 +565,32 @@ async def test_the_real_runner_does_drills_and_reports_progress(tmp_path: Path):
         transient = await told.run(told.grant("", model="drill-transient"))
         assert transient.failure is not None
         assert transient.failure.error_class is ErrorClass.TRANSIENT
+
+
+async def test_the_real_runner_gives_an_attempt_up_when_told_to_and_does_the_next_one(tmp_path: Path):
+    async with a_pool(tmp_path, command=RUNNER, environment={"LCQ_DRILLS": "1"}) as told:
+        await told.free()
+        pid = told.pool.slots[0].pid
+        stopped = told.grant("", model="drill-sleep", seconds=1000)
+        told.pool.start(stopped)
+        await wait_until(lambda: any(one.stage == "sleep" for one in told.pool.running()))
+        told.pool.stop(key_of(stopped))
+        await told.free()
+        assert told.ended == [Ended(stopped)]
+        assert (await told.run(told.grant("", model="drill-sleep", seconds=0.1))).result is not None
+        assert told.pool.slots[0].pid == pid
+
+
+async def test_a_cancel_that_comes_after_the_end_of_an_attempt_does_not_hit_the_next_one(tmp_path: Path):
+    async with a_pool(tmp_path, command=RUNNER, environment={"LCQ_DRILLS": "1"}) as told:
+        await told.run(told.grant("", model="drill-noop"))
+        await told.free()
+        slot = told.pool.slots[0]
+        assert slot._line is not None
+        for _ in range(3):  # heard while nothing runs, and right in front of the next attempt
+            slot._line.say(Cancel())
+            ended = await told.run(told.grant("", model="drill-sleep", seconds=0.1))
+            assert ended.result is not None
 
 
 async def test_the_real_runner_ignores_signals_meant_for_the_agent(tmp_path: Path):
@@ -348,6 +613,7 @@ async def test_the_real_runner_ends_when_its_line_is_closed_even_in_the_middle_o
             *RUNNER, "--fd", str(its.fileno()), "--parent", str(os.getpid()), pass_fds=(its.fileno(),)
         )  # fmt: skip
         its.close()
+        ours.sendall(pack_word(Setup(settings=EngineSettings())))
         assert await asyncio.to_thread(ours.recv, 1)  # it is ready
         ours.close()
         async with asyncio.timeout(20):

@@ -94,6 +94,14 @@ def test_f46_a_damaged_file_is_reported_and_set_aside_and_the_others_are_read(
     assert Spool(tmp_path).load() == (an_entry(),)
 
 
+def test_f46_what_cannot_be_read_is_reported_and_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    spool = Spool(tmp_path)
+    spool.keep(an_entry())
+    (tmp_path / "0000000000000000-1.json").mkdir()
+    assert spool.load() == (an_entry(),)
+    assert "0000000000000000-1.json cannot be read and was passed over: Is a directory" in caplog.text
+
+
 def test_f45_what_was_half_written_when_the_process_died_is_no_outcome(tmp_path: Path):
     spool = Spool(tmp_path)
     spool.keep(an_entry())

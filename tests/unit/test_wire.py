@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgpack
@@ -19,11 +20,12 @@ from lcq.errors import (
     UnknownCommand,
     VersionMismatch,
 )
-from lcq.models import Task, TaskType
+from lcq.models import DeviceReading, Task, TaskType
 from lcq.wire import (
     PROTOCOL_VERSION,
     REQUESTS,
     Act,
+    Beat,
     Cancel,
     Done,
     Events,
@@ -114,8 +116,24 @@ def test_every_command_is_listed_once_and_only_acts_change_what_operators_see() 
     assert set(REQUESTS.values()) == defined
     assert {kind.CMD for kind in KINDS} == set(REQUESTS)
     assert {kind.CMD for kind in KINDS if issubclass(kind, Act)} == {
-        "submit", "cancel", "retry", "reroute", "prioritise", "pause", "resume", "drain", "activate"
+        "submit", "cancel", "retry", "reroute", "prioritise", "pause", "resume", "drain", "activate", "release"
     }  # fmt: skip
+
+
+def test_a_sensor_that_says_no_number_does_not_cost_a_node_its_beat() -> None:
+    frame = msgpack.packb(
+        {
+            "v": PROTOCOL_VERSION, "id": "1", "cmd": "beat", "node_id": "a", "boot_id": "b",
+            "telemetry": {"load": math.nan, "heat": math.inf, "memory": 5.0, "gpu": "idle"},
+            "devices": {"GPU-1": {"temperature_c": math.nan, "power_w": -math.inf, "busy": 1.5, "free_mib": 7}},
+        }
+    )  # fmt: skip
+    beat = unpack_request(frame)
+    assert isinstance(beat, Beat)
+    assert beat.telemetry == {"memory": 5.0, "gpu": "idle"}
+    assert beat.devices == {"GPU-1": DeviceReading(free_mib=7)}
+    said = Beat(node_id="a", boot_id="b", telemetry={"load": math.nan}, devices={"cpu": {"power_w": math.nan}})
+    assert unpack_request(pack_request(said)) == said
 
 
 # ---------------------------------------------------------------- newer and older peers
@@ -222,7 +240,7 @@ def test_a_message_that_is_not_a_map_is_refused(frame: bytes) -> None:
         ({"cmd": "submit", "tasks": [{"task_type": "inpaint"}]}, "tasks.0.image_path"),
         ({"cmd": "events", "after": "yesterday"}, "after"),
         ({"cmd": "events", "after": "1-99999999999999999999"}, "after"),
-        ({"cmd": "beat", "node_id": "a", "boot_id": "b", "telemetry": {"load": float("nan")}}, "telemetry.load"),
+        ({"cmd": "beat", "node_id": "a", "boot_id": "b", "telemetry": {"load": []}}, "telemetry.load"),
         ({"cmd": "beat", "node_id": "a", "boot_id": "b", "running": [{"task_id": "x", "attempt": 1, "progress": 2}]},
          "running.0.progress"),
     ],

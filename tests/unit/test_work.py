@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,29 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 
 from lcq.config import LimitsConfig
 from lcq.images import load_image
-from lcq.models import DeviceKind, ErrorClass, Failure, Task, TaskType
-from worker.engines.base import EngineError, Picture, Progress
+from lcq.models import Device, DeviceKind, Ease, ErrorClass, Failure, ModelOffer, Task, TaskType
+from worker.engines.base import Cancelled, Engine, EngineError, Estimate, Progress, Work
 from worker.engines.opencv import OpenCvEngine
-from worker.engines.registry import available_engines, offered_models
+from worker.engines.shelf import Shelf
 from worker.engines.testing import DrillEngine
 from worker.engines.work import AttemptFailed, Finished, run_task
+from worker.settings import EngineSettings
 
 LIMITS = LimitsConfig()
-ENGINES = (OpenCvEngine(), DrillEngine())
-CPU = (DeviceKind.CPU,)
+SETTINGS = EngineSettings()
+
+
+@pytest.fixture(autouse=True)
+def _drills(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LCQ_DRILLS", "1")
+
+
+def a_shelf(*engines: Engine, settings: EngineSettings = SETTINGS) -> Shelf:
+    return Shelf(engines or (OpenCvEngine(settings), DrillEngine(settings)), settings)
 
 
 def silent(fraction: float, stage: str) -> None:
@@ -46,8 +54,16 @@ def a_task(image: str | Path, mask: str | Path | None = None, **rest: Any) -> Ta
     )
 
 
-def run(task: Task, *, attempt: int = 1, engines: Any = ENGINES, limits: LimitsConfig = LIMITS) -> Finished:
-    return run_task(task, attempt=attempt, engines=engines, limits=limits, progress=silent)
+def run(
+    task: Task,
+    *,
+    attempt: int = 1,
+    engines: Sequence[Engine] = (),
+    limits: LimitsConfig = LIMITS,
+    progress: Progress = silent,
+    eased: tuple[Ease, ...] = (),
+) -> Finished:
+    return run_task(task, attempt=attempt, shelf=a_shelf(*engines), limits=limits, progress=progress, eased=eased)
 
 
 def failure_of(task: Task, **rest: Any) -> Failure:
@@ -103,13 +119,7 @@ def test_a_finished_attempt_leaves_one_staged_file_beside_the_final_name(photo: 
 
 def test_progress_goes_forward_through_the_stages(photo: Path, mask: Path) -> None:
     heard: list[tuple[float, str]] = []
-    run_task(
-        a_task(photo, mask),
-        attempt=1,
-        engines=ENGINES,
-        limits=LIMITS,
-        progress=lambda fraction, stage: heard.append((fraction, stage)),
-    )
+    run(a_task(photo, mask), progress=lambda fraction, stage: heard.append((fraction, stage)))
     fractions = [fraction for fraction, _ in heard]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
@@ -123,6 +133,25 @@ def test_an_empty_mask_gives_the_input_and_a_note(photo: Path, mask: Path) -> No
     assert any("mask is empty" in note for note in finished.result.notes)
     staged = load_image(finished.staged, LIMITS).pixels
     assert (staged == load_image(str(photo), LIMITS).pixels).all()
+
+
+def test_an_empty_mask_loads_no_model_and_loses_nothing_to_a_second_encoding(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=50)
+    Image.new("L", (60, 40), 127).save(tmp_path / "m.png")
+    shelf = a_shelf()
+
+    def bytes_of(**config: Any) -> bytes:
+        task = a_task(tmp_path / "a.jpg", tmp_path / "m.png", config=config)
+        finished = run_task(task, attempt=1, shelf=shelf, limits=LIMITS, progress=silent)
+        assert finished.result.notes == ("the mask is empty: the result is the input",)
+        assert finished.result.sha256 == hashlib.sha256(Path(finished.staged).read_bytes()).hexdigest()
+        return Path(finished.staged).read_bytes()
+
+    assert bytes_of() == (tmp_path / "a.jpg").read_bytes()
+    assert bytes_of(quality=20) != (tmp_path / "a.jpg").read_bytes()
+    assert bytes_of(format="png").startswith(b"\x89PNG")
+    assert shelf.warm == ()
 
 
 def test_names_with_newlines_and_escape_codes_work(photo: Path, mask: Path) -> None:
@@ -178,6 +207,7 @@ def test_a_model_that_no_engine_here_has_may_run_elsewhere(photo: Path, mask: Pa
 def test_other_task_types_and_a_missing_mask_path_say_what_to_do(photo: Path) -> None:
     failure = failure_of(Task(task_type=TaskType.UPSCALE, image_path=str(photo)))
     assert (failure.error_class, failure.code) == (ErrorClass.BAD_INPUT, "task_type_unsupported")
+    assert failure.message == f"{photo}: cv2-telea cannot do upscale, only inpaint (use a model that can)"
     failure = failure_of(a_task(photo))
     assert (failure.error_class, failure.code) == (ErrorClass.BAD_INPUT, "mask_missing")
     assert "mask_path" in failure.message
@@ -224,25 +254,130 @@ def test_limits_are_those_of_the_configuration(photo: Path, mask: Path) -> None:
     assert (failure.error_class, failure.code) == (ErrorClass.BAD_INPUT, "image_too_large")
 
 
+# ---------------------------------------------------------------- other task types
+
+
+class ManyEngine(Engine):
+    """Upscales by repeating pixels, finds what is bright, and does what its config says."""
+
+    name = "many"
+
+    def capabilities(self) -> Mapping[str, ModelOffer]:
+        return {
+            "many": ModelOffer(
+                kinds=(DeviceKind.CPU,), task_types=(TaskType.UPSCALE, TaskType.SEGMENT, TaskType.PLUGIN)
+            )
+        }
+
+    def run(self, work: Work) -> NDArray[Any]:
+        pixels = work.picture.pixels
+        match work.task_type:
+            case TaskType.UPSCALE:
+                times = int(work.config.get("scale", 2))
+                return pixels.repeat(times, 0).repeat(times, 1)
+            case TaskType.SEGMENT:
+                return pixels.max(axis=2) > 127 if pixels.ndim == 3 else pixels > 127
+            case _:
+                assert not work.picture.mask.any()
+                alpha = np.full(pixels.shape[:2], 9, np.uint8)
+                return {
+                    "crop": pixels[5:20, 5:25],
+                    "cut out": np.dstack((pixels, alpha)),
+                    "grey": pixels[..., 0],
+                    "empty": pixels[:0],
+                    "float": pixels.astype(float),
+                    "same": pixels,
+                }[str(work.config["do"])]
+
+
+def do(kind: TaskType, picture: Path, **rest: Any) -> Task:
+    config = {"model": "many", **rest.pop("config", {})}
+    return Task(task_type=kind, image_path=str(picture), config=config, **rest)
+
+
+def many(task: Task) -> Finished:
+    return run(task, engines=(ManyEngine(SETTINGS),))
+
+
+def test_an_upscaled_picture_has_more_pixels_and_its_alpha_grows_along(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (10, 20, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[ExifTags.IFD.Exif] = {ExifTags.Base.ExifImageWidth: 20, ExifTags.Base.ExifImageHeight: 10}
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif, dpi=(300, 300))
+    finished = many(do(TaskType.UPSCALE, tmp_path / "a.png", config={"scale": 3}))
+    assert (finished.result.width, finished.result.height) == (60, 30)
+    assert finished.result.path == str(tmp_path / "cleaned" / "a.png")
+    with Image.open(finished.staged) as after:
+        assert (after.size, after.mode) == ((60, 30), "RGBA")
+        assert after.getexif().get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] == 60
+        assert (np.asarray(after)[1::3, 1::3, :3] == pixels[..., :3]).all()
+        assert np.abs(np.asarray(after)[1::3, 1::3, 3].astype(int) - pixels[..., 3]).max() < 90  # it was smoothed
+
+
+def test_a_segmented_picture_gives_a_mask_that_pairs_with_it(tmp_path: Path) -> None:
+    pixels = np.zeros((10, 20, 3), np.uint8)
+    pixels[2:5, 3:9] = 200
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=100, subsampling=0)
+    finished = many(do(TaskType.SEGMENT, tmp_path / "a.jpg"))
+    assert finished.result.path == str(tmp_path / "cleaned" / "a_mask.png")
+    with Image.open(finished.staged) as mask:
+        assert (mask.mode, mask.format) == ("L", "PNG")
+        assert (np.asarray(mask) == np.where(pixels[..., 0], 255, 0)).all()
+    failure = failure_of(
+        do(TaskType.SEGMENT, tmp_path / "a.jpg", config={"format": "jpeg"}), engines=(ManyEngine(SETTINGS),)
+    )
+    assert (failure.error_class, failure.code) == (ErrorClass.BAD_INPUT, "format_unsupported")
+    assert "would blur the edges of a mask (use png or tiff)" in failure.message
+
+
+def test_a_plug_ins_picture_may_have_any_size_and_an_alpha_of_its_own(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), "teal").save(tmp_path / "a.jpg")
+    Image.new("RGBA", (40, 30), "teal").save(tmp_path / "b.png")
+    cropped = many(do(TaskType.PLUGIN, tmp_path / "b.png", config={"do": "crop"}))
+    assert (cropped.result.width, cropped.result.height) == (20, 15)
+    assert "transparency was left out" in cropped.result.notes[0]
+    cut = many(do(TaskType.PLUGIN, tmp_path / "a.jpg", config={"do": "cut out"}))
+    assert cut.result.path == str(tmp_path / "cleaned" / "a.png")
+    with Image.open(cut.staged) as after:
+        assert after.getpixel((3, 3))[3] == 9
+    failure = failure_of(
+        do(TaskType.PLUGIN, tmp_path / "a.jpg", config={"do": "cut out", "format": "jpeg"}),
+        engines=(ManyEngine(SETTINGS),),
+    )
+    assert failure.code == "format_unsupported"
+    assert many(do(TaskType.PLUGIN, tmp_path / "b.png", config={"do": "same"})).result.notes == ()
+    grey = many(do(TaskType.PLUGIN, tmp_path / "a.jpg", config={"do": "grey"}))
+    with Image.open(grey.staged) as after:
+        assert after.mode == "L"
+    for wrong in ("empty", "float"):
+        failure = failure_of(
+            do(TaskType.PLUGIN, tmp_path / "a.jpg", config={"do": wrong}), engines=(ManyEngine(SETTINGS),)
+        )
+        assert (failure.error_class, failure.code) == (ErrorClass.BAD_OUTPUT, "output_shape")
+
+
 # ---------------------------------------------------------------- engines that fail
 
 
-class OddEngine:
+class OddEngine(Engine):
     """An engine of somebody else's, with one fault."""
 
     name = "odd"
 
-    def __init__(self, fault: str) -> None:
+    def __init__(self, fault: str, settings: EngineSettings = SETTINGS) -> None:
+        super().__init__(settings)
         self.fault = fault
 
-    def models(self) -> Mapping[str, tuple[DeviceKind, ...]]:
-        return {"odd": CPU}
+    def capabilities(self) -> Mapping[str, ModelOffer]:
+        return {"odd": ModelOffer(kinds=(DeviceKind.CPU,))}
 
-    def load(self, model: str, device: str) -> None:
-        assert (model, device) == ("odd", "cpu")
+    def load(self, model: str, config: Mapping[str, Any]) -> int:
+        if self.fault == "weights":
+            raise EngineError("weights_missing", "there are none", error_class=ErrorClass.TRANSIENT)
+        return 0
 
-    def run(self, picture: Picture, model: str, config: Mapping[str, Any], progress: Progress) -> NDArray[Any]:
-        pixels = picture.pixels.copy()
+    def run(self, work: Work) -> NDArray[Any]:
+        pixels: NDArray[Any] = work.picture.pixels.copy()
         match self.fault:
             case "outside":
                 pixels[0, 0] ^= 1
@@ -250,16 +385,25 @@ class OddEngine:
                 return pixels[:-1]
             case "type":
                 return pixels.astype(np.float32)
+            case "nan":
+                return np.where(work.picture.mask[..., None], np.nan, pixels)
+            case "list":
+                return pixels.tolist()
+            case "black":
+                pixels[work.picture.mask] = 0
             case "memory":
                 np.empty(2**62, np.uint8)
+            case "device memory":
+                raise EngineError("out_of_memory", "the GPU is full", error_class=ErrorClass.RESOURCE)
             case "broken":
-                raise EngineError("engine_error", "it broke\nbadly", bad_input=False)
+                raise EngineError("engine_error", "it broke\nbadly", error_class=ErrorClass.CRASH)
+            case "odd code":
+                raise EngineError("It Broke!", "\n", error_class=ErrorClass.CRASH)
             case "writes":
-                picture.pixels[0, 0] = 0
+                work.picture.pixels[0, 0] = 0
+            case "notes":
+                work.notes += [f"eased by {', '.join(work.eased)}", "two\nlines\x1b", 3]
         return pixels
-
-    def unload(self) -> None:
-        """Nothing is kept."""
 
 
 @pytest.mark.parametrize(
@@ -268,8 +412,14 @@ class OddEngine:
         ("outside", ErrorClass.BAD_OUTPUT, "output_outside_mask"),
         ("shape", ErrorClass.BAD_OUTPUT, "output_shape"),
         ("type", ErrorClass.BAD_OUTPUT, "output_shape"),
+        ("list", ErrorClass.BAD_OUTPUT, "output_shape"),
+        ("nan", ErrorClass.BAD_OUTPUT, "output_not_a_number"),
+        ("black", ErrorClass.BAD_OUTPUT, "output_constant"),
         ("memory", ErrorClass.RESOURCE, "out_of_memory"),
+        ("device memory", ErrorClass.RESOURCE, "out_of_memory"),
+        ("weights", ErrorClass.TRANSIENT, "weights_missing"),
         ("broken", ErrorClass.CRASH, "engine_error"),
+        ("odd code", ErrorClass.CRASH, "engine_error"),
     ],
 )
 def test_an_engines_fault_has_its_class(
@@ -287,24 +437,91 @@ def test_an_engine_cannot_scribble_on_its_input(photo: Path, mask: Path) -> None
         run(a_task(photo, mask, config={"model": "odd"}), engines=(OddEngine("writes"),))
 
 
+def test_what_an_engine_notes_and_how_it_was_eased_is_in_the_result(photo: Path, mask: Path) -> None:
+    task = a_task(photo, mask, config={"model": "odd"})
+    finished = run(task, engines=(OddEngine("notes"),), eased=(Ease.SMALLER_TILE, Ease.LOWER_PRECISION))
+    assert finished.result.notes == ("eased by smaller_tile, lower_precision", "two lines", "3")
+
+
+def test_a_file_that_does_not_read_back_as_the_result_is_bad_output(
+    photo: Path, mask: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = everything_in(photo.parent)
+    for encoded in (photo.read_bytes(), b"", b"\x89PNG\r\n"):
+        monkeypatch.setattr("worker.engines.work.encode", lambda *_, encoded=encoded: (encoded, ()))
+        task = do(TaskType.UPSCALE, photo)
+        failure = failure_of(task, engines=(ManyEngine(SETTINGS),))
+        assert (failure.error_class, failure.code) == (ErrorClass.BAD_OUTPUT, "output_shape")
+        assert "does not read back as 120 x 80" in failure.message
+    assert everything_in(photo.parent) == before
+
+
+def test_a_cancelled_attempt_ends_as_such_and_leaves_nothing(photo: Path, mask: Path) -> None:
+    before = everything_in(photo.parent)
+    for last in ("decode", "load", "inpaint", "encode", "written"):
+
+        def gone(fraction: float, stage: str, last: str = last) -> None:
+            if stage == last:
+                raise Cancelled
+
+        with pytest.raises(Cancelled):
+            run(a_task(photo, mask), progress=gone)
+        assert everything_in(photo.parent) == before
+
+
+class HungryEngine(OddEngine):
+    def estimate(self, work: Work) -> Estimate:
+        return Estimate(memory_mib=1500 if Ease.SMALLER_TILE not in work.eased else 500)
+
+    def held_mib(self) -> int:
+        return 600
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        Device(id="cpu", kind=DeviceKind.CPU, memory_mib=2000, vram_mib=9),
+        Device(id="GPU-1", kind=DeviceKind.GPU, memory_mib=9, vram_mib=2000),
+    ],
+)
+def test_what_a_device_could_never_hold_is_not_begun(photo: Path, mask: Path, device: Device) -> None:
+    class Hungry(HungryEngine):
+        def capabilities(self) -> Mapping[str, ModelOffer]:
+            return {"odd": ModelOffer(kinds=(DeviceKind.GPU, DeviceKind.CPU))}
+
+    settings = EngineSettings(device=device)
+    shelf = Shelf((Hungry("crash if run", settings),), settings)
+    task = a_task(photo, mask, config={"model": "odd"})
+    with pytest.raises(AttemptFailed) as caught:
+        run_task(task, attempt=1, shelf=shelf, limits=LIMITS, progress=silent)
+    assert caught.value.failure.error_class == ErrorClass.RESOURCE
+    assert caught.value.failure.message == (
+        f"{photo}: odd would need about 1,500 MiB for it, and {device.id} has 2,000 MiB, "
+        "of which loaded models hold 600"
+    )
+    run_task(task, attempt=1, shelf=shelf, limits=LIMITS, progress=silent, eased=(Ease.SMALLER_TILE,))
+
+
 # ---------------------------------------------------------------- storage that fails
 
 ATTEMPT = """
 import json, resource, sys
 from lcq.config import LimitsConfig
 from lcq.models import Task
-from worker.engines.registry import available_engines
+from worker.engines.opencv import OpenCvEngine
+from worker.engines.shelf import Shelf
 from worker.engines.work import AttemptFailed, run_task
+from worker.settings import EngineSettings
 task, limit = Task.from_json(sys.argv[1]), int(sys.argv[2])
 if limit:
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-engines = available_engines()
+shelf = Shelf((OpenCvEngine(EngineSettings()),), EngineSettings())
 if len(sys.argv) > 3:
     import os
     os.setgid(65534)
     os.setuid(65534)
 try:
-    run_task(task, attempt=1, engines=engines, limits=LimitsConfig(), progress=lambda fraction, stage: None)
+    run_task(task, attempt=1, shelf=shelf, limits=LimitsConfig(), progress=lambda fraction, stage: None)
 except AttemptFailed as failed:
     print(failed.failure.model_dump_json())
 """
@@ -379,7 +596,7 @@ def test_if_nobody_can_be_told_of_the_result_its_file_goes(photo: Path, mask: Pa
 
     before = everything_in(photo.parent)
     with pytest.raises(BrokenPipeError):
-        run_task(a_task(photo, mask), attempt=1, engines=ENGINES, limits=LIMITS, progress=broken_pipe)
+        run(a_task(photo, mask), progress=broken_pipe)
     assert everything_in(photo.parent) == before
 
 
@@ -398,13 +615,7 @@ def test_a_drill_needs_no_picture_and_leaves_no_file() -> None:
 
 def test_a_sleeping_drill_reports_progress_all_along() -> None:
     heard: list[float] = []
-    run_task(
-        a_drill("sleep", seconds=0.25),
-        attempt=1,
-        engines=ENGINES,
-        limits=LIMITS,
-        progress=lambda fraction, stage: heard.append(fraction),
-    )
+    run(a_drill("sleep", seconds=0.25), progress=lambda fraction, stage: heard.append(fraction))
     assert len(heard) >= 3
     assert heard == sorted(heard)
     assert heard[-1] == 1.0
@@ -420,7 +631,8 @@ def test_a_transient_drill_fails_as_often_as_it_is_told() -> None:
 
 def test_a_memory_drill_takes_its_memory_and_gives_it_back() -> None:
     heard: list[float] = []
-    DrillEngine().drill("drill-memory", {"mib": 40}, attempt=1, progress=lambda fraction, stage: heard.append(fraction))
+    engine = DrillEngine(SETTINGS)
+    engine.drill("drill-memory", {"mib": 40}, attempt=1, progress=lambda fraction, stage: heard.append(fraction))
     assert heard == [0.0, 0.4, 0.8]
 
 
@@ -436,8 +648,10 @@ def test_a_wrong_drill_is_bad_input_naming_the_key(what: str, config: dict[str, 
 DRILL = """
 import sys
 from worker.engines.testing import DrillEngine
+from worker.settings import EngineSettings
 print("ready", flush=True)
-DrillEngine().drill(sys.argv[1], {}, attempt=1, progress=lambda fraction, stage: print("progress", flush=True))
+engine = DrillEngine(EngineSettings())
+engine.drill(sys.argv[1], {}, attempt=1, progress=lambda fraction, stage: print("progress", flush=True))
 """
 
 
@@ -456,31 +670,16 @@ def test_a_hanging_drill_stays_and_says_nothing() -> None:
         assert hanging.stdout.read() == ""
 
 
+def test_an_oom_drill_is_a_resource_failure_until_it_is_told_otherwise() -> None:
+    failure = failure_of(a_drill("oom", failures=1), attempt=1)
+    assert (failure.error_class, failure.code) == (ErrorClass.RESOURCE, "out_of_memory")
+    assert run(a_drill("oom", failures=1), attempt=2).result.path == ""
+
+
 def test_drills_are_offered_only_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("LCQ_DRILLS", raising=False)
-    assert set(offered_models()) == {"cv2-telea", "cv2-ns"}
-    monkeypatch.setenv("LCQ_DRILLS", "1")
-    assert {"cv2-telea", "drill-noop", "drill-memory"} < set(offered_models())
-
-
-@pytest.mark.parametrize("drills", ["0", "1"])
-def test_engines_offer_what_the_registry_says_without_importing_them(
-    monkeypatch: pytest.MonkeyPatch, drills: str
-) -> None:
-    monkeypatch.setenv("LCQ_DRILLS", drills)
-    made: dict[str, tuple[DeviceKind, ...]] = {}
-    for engine in available_engines():
-        made.update(engine.models())
-    assert made == offered_models()
-
-
-def test_asking_what_is_offered_imports_no_engine() -> None:
-    code = (
-        "import json, sys; from worker.engines.registry import offered_models; offered_models(); "
-        "print(json.dumps([m for m in ('cv2', 'torch', 'PIL') if m in sys.modules]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert json.loads(done.stdout) == []
+    assert {"cv2-telea", "drill-noop", "drill-memory"} < set(a_shelf().offers)
+    monkeypatch.setenv("LCQ_DRILLS", "0")
+    assert set(a_shelf().offers) == {"cv2-telea", "cv2-ns"}
 
 
 # ---------------------------------------------------------------- the sample photos

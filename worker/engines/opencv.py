@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lcq.models import DeviceKind
-from worker.engines.base import EngineError, Picture, Progress
-from worker.engines.registry import OPENCV_MODELS
+from worker.engines.base import DeviceKind, Engine, EngineError, EngineSettings, ErrorClass, ModelOffer, Work
+from worker.engines.holes import boxes_of_holes
 
 _FLAGS = {"cv2-telea": cv2.INPAINT_TELEA, "cv2-ns": cv2.INPAINT_NS}
 _RADIUS = {"cv2-telea": 5.0, "cv2-ns": 4.0}
 _WIDEST_RADIUS = 100  # OpenCV takes every greater one for this
 
 
-class OpenCvEngine:
+_OFFERS = MappingProxyType(
+    {model: ModelOffer(kinds=(DeviceKind.CPU,), seconds={DeviceKind.CPU: 0.1}) for model in _FLAGS}
+)
+
+
+class OpenCvEngine(Engine):
     """``cv2-telea`` and ``cv2-ns``. The configuration knows ``radius``: how far a pixel looks, in pixels.
 
     Only the holes and their surroundings are worked on, each group of holes by itself; the result is the
@@ -27,32 +32,22 @@ class OpenCvEngine:
 
     name = "opencv"
 
-    def __init__(self) -> None:
-        cv2.setNumThreads(1)  # a slot is one core: threads of its own would take those of other slots
+    def __init__(self, settings: EngineSettings) -> None:
+        super().__init__(settings)
+        cv2.setNumThreads(1)  # inpainting has one thread in OpenCV: others would only take cores of other slots
 
-    def models(self) -> Mapping[str, tuple[DeviceKind, ...]]:
-        return OPENCV_MODELS
+    def capabilities(self) -> Mapping[str, ModelOffer]:
+        return _OFFERS
 
-    def load(self, model: str, device: str) -> None:
-        """Nothing to load.
-
-        Raises:
-            EngineError: not a model of this engine, or not the CPU.
-        """
-        if model not in _FLAGS:
-            raise EngineError("model_not_here", f"{model!r} is none of {', '.join(_FLAGS)}", bad_input=False)
-        if device != "cpu":
-            raise EngineError("device_unsupported", f"{model} runs on the CPU, not on {device}", bad_input=False)
-
-    def run(self, picture: Picture, model: str, config: Mapping[str, Any], progress: Progress) -> NDArray[Any]:
+    def run(self, work: Work) -> NDArray[Any]:
         """The picture with its holes filled. Without a hole it is the input.
 
         Raises:
             EngineError: ``radius`` is wrong; or the mask covers all, so that there is nothing to fill from.
             MemoryError: OpenCV found none.
         """
-        self.load(model, "cpu")
-        radius = _radius(config, model)
+        picture = work.picture
+        radius = _radius(work.config, work.model)
         if picture.mask.all():
             raise EngineError(
                 "mask_full", "the mask covers the whole picture: nothing is left to fill it from (paint less)"
@@ -60,14 +55,11 @@ class OpenCvEngine:
         filled = picture.pixels.copy()
         boxes = list(boxes_of_holes(picture.mask, apart=_reach(radius)))
         for done, box in enumerate(boxes):
-            progress(done / len(boxes), "inpaint")
+            work.progress(done / len(boxes), "inpaint")
             holes = picture.mask[box]
-            filled[box][holes] = _inpainted(picture.pixels[box], holes, radius, _FLAGS[model])[holes]
-        progress(1.0, "inpaint")
+            filled[box][holes] = _inpainted(picture.pixels[box], holes, radius, _FLAGS[work.model])[holes]
+        work.progress(1.0, "inpaint")
         return filled
-
-    def unload(self) -> None:
-        """Nothing is kept."""
 
 
 def _radius(config: Mapping[str, Any], model: str) -> float:
@@ -84,31 +76,6 @@ def _radius(config: Mapping[str, Any], model: str) -> float:
 def _reach(radius: float) -> int:
     """How far from a hole a pixel can still have a say: the radius as OpenCV rounds it, and its gradients."""
     return max(1, round(radius)) + 4
-
-
-def boxes_of_holes(mask: NDArray[np.bool_], *, apart: int) -> Iterator[tuple[slice, slice]]:
-    """Rectangles that hold every hole with ``apart`` pixels around it (less at the picture's edges).
-
-    Holes further than ``2 * apart`` from all others, by rows or by columns, get a rectangle of their own, so
-    that a date in one corner and a scratch in another do not make the whole picture's work. No hole reaches
-    into another's rectangle.
-    """
-    height, width = mask.shape
-    for top, bottom in _runs(np.any(mask, axis=1), gap=2 * apart):
-        rows = slice(max(0, top - apart), min(height, bottom + apart))
-        for left, right in _runs(np.any(mask[top:bottom], axis=0), gap=2 * apart):
-            yield rows, slice(max(0, left - apart), min(width, right + apart))
-
-
-def _runs(used: NDArray[Any], *, gap: int) -> Iterator[tuple[int, int]]:
-    """First and past-the-last index of each run of True; gaps up to ``gap`` do not end a run."""
-    places = np.flatnonzero(used)
-    if not places.size:
-        return
-    breaks = np.flatnonzero(np.diff(places) > gap)
-    starts = places[np.concatenate(([0], breaks + 1))]
-    ends = places[np.concatenate((breaks, [places.size - 1]))] + 1
-    yield from zip(starts.tolist(), ends.tolist(), strict=True)
 
 
 _LEAST_SIDE = 3  # of a picture one pixel high, OpenCV reads past the row
@@ -129,4 +96,5 @@ def _inpainted(pixels: NDArray[Any], holes: NDArray[np.bool_], radius: float, fl
     except cv2.error as error:
         if error.code == cv2.Error.STS_NO_MEM:
             raise MemoryError(str(error)) from error
-        raise EngineError("engine_error", f"OpenCV failed: {' '.join(str(error).split())}", bad_input=False) from error
+        found = " ".join(str(error).split())
+        raise EngineError("engine_error", f"OpenCV failed: {found}", error_class=ErrorClass.CRASH) from error

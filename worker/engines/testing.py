@@ -9,6 +9,7 @@ misbehave (default: all), so that a retry can be seen to succeed.
     drill-hang        stays for ever and reports nothing
     drill-transient   fails as the network would
     drill-memory      takes ``config.mib`` MiB of memory (default 256), touches all of it, and frees it
+    drill-oom         finds no memory
 """
 
 from __future__ import annotations
@@ -19,37 +20,42 @@ import signal
 import threading
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lcq.models import DeviceKind, ErrorClass
-from worker.engines.base import EngineError, Picture, Progress
-from worker.engines.registry import DRILL_MODELS
+from worker.engines.base import DeviceKind, Ease, Engine, EngineError, ErrorClass, ModelOffer, Progress, Work
 from worker.engines.work import failed
+from worker.settings import DRILLS_VARIABLE
 
 _TICK_S = 0.1
 _BLOCK_MIB = 16
 
+_OFFERS = MappingProxyType(
+    {
+        f"drill-{what}": ModelOffer(
+            kinds=(DeviceKind.CPU, DeviceKind.GPU), eases=(Ease.SMALLER_TILE, Ease.LOWER_PRECISION)
+        )
+        for what in ("noop", "sleep", "crash", "hang", "transient", "memory", "oom")
+    }
+)
 
-class DrillEngine:
+
+class DrillEngine(Engine):
     """See the module's text for its models. ``drill`` is what runs; ``run`` gives a picture back as it is."""
 
     name = "drill"
+    self_test = False
 
-    def models(self) -> Mapping[str, tuple[DeviceKind, ...]]:
-        return DRILL_MODELS
+    def capabilities(self) -> Mapping[str, ModelOffer]:
+        return _OFFERS if os.environ.get(DRILLS_VARIABLE) == "1" else {}
 
-    def load(self, model: str, device: str) -> None:
-        """Nothing to load."""
-
-    def run(self, picture: Picture, model: str, config: Mapping[str, Any], progress: Progress) -> NDArray[Any]:
-        self.drill(model, config, attempt=1, progress=progress)
-        return picture.pixels
-
-    def unload(self) -> None:
-        """Nothing is kept."""
+    def run(self, work: Work) -> NDArray[Any]:
+        self.drill(work.model, work.config, attempt=1, progress=work.progress)
+        pixels: NDArray[Any] = work.picture.pixels
+        return pixels
 
     def drill(self, model: str, config: Mapping[str, Any], *, attempt: int, progress: Progress) -> None:
         """Do what ``model`` is for.
@@ -57,7 +63,7 @@ class DrillEngine:
         Raises:
             AttemptFailed: drill-transient, by its nature.
             EngineError: a key of the configuration is wrong.
-            MemoryError: drill-memory found less than it was told to take.
+            MemoryError: drill-memory found less than it was told to take; drill-oom by its nature.
         """
         misbehaves = attempt <= _number(config, "failures", math.inf, most=math.inf)
         match model:
@@ -71,6 +77,8 @@ class DrillEngine:
                 raise failed(
                     ErrorClass.TRANSIENT, "drill_transient", f"drill: attempt {attempt} fails as it was told to"
                 )
+            case "drill-oom" if misbehaves:
+                raise MemoryError
             case "drill-memory" if misbehaves:
                 _take_memory(_number(config, "mib", 256.0, most=1_000_000), progress)
 

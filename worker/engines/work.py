@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -24,17 +25,22 @@ from lcq.images import (
     ImageProblem,
     LoadedImage,
     Output,
+    as_result,
     encode,
+    encoded_size,
     load_image,
     load_mask,
     plan_output,
     shown,
     write_staged,
 )
-from lcq.models import ErrorClass, Failure, Task, TaskResult, TaskType
-from worker.engines.base import Engine, EngineError, Picture, Progress
+from lcq.models import DeviceKind, ErrorClass, Failure, Task, TaskResult, TaskType
+from worker.engines.base import Ease, Engine, EngineError, Picture, Progress, Work
+from worker.engines.check import BadOutput, check_output
+from worker.engines.shelf import Shelf
 
 _LONGEST_MESSAGE = 2000  # of a Failure
+_LONGEST_NOTE = 500  # of an engine
 _NOTHING_SHA256 = hashlib.sha256(b"").hexdigest()
 
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -73,81 +79,77 @@ class AttemptFailed(Exception):
 
 def failed(error_class: ErrorClass, code: str, message: str) -> AttemptFailed:
     """An ``AttemptFailed`` with its message on one line and within the length a ``Failure`` may have."""
-    line = " ".join(message.split())
-    line = "".join(char for char in line if char.isprintable()) or code
+    code = code if re.fullmatch(r"[a-z0-9_]{1,64}", code) else "engine_error"  # a plug-in may name anything
+    line = _one_line(message) or code
     return AttemptFailed(Failure(error_class=error_class, code=code, message=line[:_LONGEST_MESSAGE]))
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return "".join(char for char in line if char.isprintable())
 
 
 def run_task(
     task: Task,
     *,
     attempt: int,
-    engines: Sequence[Engine],
+    shelf: Shelf,
     limits: LimitsConfig,
     progress: Progress,
-    device: str = "cpu",
+    eased: tuple[Ease, ...] = (),
 ) -> Finished:
-    """Do ``task`` with the one of ``engines`` that has its model, on ``device`` (``cpu`` or a GPU's UUID).
+    """Do ``task`` with the engine on ``shelf`` that has its model.
 
     Raises:
         AttemptFailed: nothing is left behind, and its ``failure`` says what kind of end it was.
+        Cancelled: ``progress`` raised it; nothing is left behind.
     """
     started = time.monotonic()
-    engine = next((engine for engine in engines if task.model in engine.models()), None)
+    engine = shelf.engine_of(task.model)
     if engine is None:
-        here = ", ".join(sorted(model for engine in engines for model in engine.models())) or "none"
-        raise failed(ErrorClass.TRANSIENT, "model_not_here", f"this runner has no model {task.model!r}; it has: {here}")
+        here = ", ".join(sorted(shelf.offers)) or "none"
+        why = f" ({shelf.left_out[task.model]})" if task.model in shelf.left_out else ""
+        raise failed(
+            ErrorClass.TRANSIENT, "model_not_here", f"this runner has no model {task.model!r}{why}; it has: {here}"
+        )
     if isinstance(engine, Drill):
-        return _drilled(engine, task, attempt, device, progress, started)
-    if task.task_type is not TaskType.INPAINT:
-        raise failed(
-            ErrorClass.BAD_INPUT,
-            "task_type_unsupported",
-            f"{shown(task.image_path)}: {task.task_type.value} is not supported (use task_type inpaint)",
-        )
-    if task.mask_path is None:
-        raise failed(
-            ErrorClass.BAD_INPUT,
-            "mask_missing",
-            f"{shown(task.image_path)}: has no mask (set mask_path to a picture of the same size whose bright "
-            "pixels are to be removed)",
-        )
+        shelf.load(task.model, task.config)  # holds nothing, but is warm from now on, as any other
+        return _drilled(engine, task, attempt, shelf.settings.device.id, progress, started)
+    _check_type_and_mask(task, shelf.offers[task.model].task_types)
 
     timings: dict[str, float] = {}
-    with _failures_named(task, engine):
+    with _failures_named(task):
         with _timed(timings, "decode"):
             progress(0.0, "decode")
-            image, mask, output = _inputs(task, task.mask_path, limits)
-        with _timed(timings, "inpaint"):
-            progress(0.1, "load")
-            engine.load(task.model, device)
-            pixels = engine.run(
-                Picture(image.pixels, mask),
-                task.model,
-                task.config,
-                lambda fraction, stage: progress(0.1 + 0.8 * min(1.0, max(0.0, fraction)), stage),
-            )
-            check_output(image.pixels, mask, pixels, task)
-        with _timed(timings, "encode"):
-            progress(0.9, "encode")
-            data, notes = encode(image, pixels, output)
+            image, mask, output = _inputs(task, limits)
+        if task.task_type is TaskType.INPAINT and not mask.any():
+            result, data, notes = image, *_unchanged(task, image, output)
+        else:
+            with _timed(timings, "inpaint"):
+                progress(0.1, "load")
+                result, work = _worked(task, image, mask, shelf, progress, eased)
+            with _timed(timings, "encode"):
+                progress(0.9, "encode")
+                output = plan_output(task, result)
+                data, encoder_notes = encode(result, result.pixels, output)
+                _check_encoded(task, data, result)
+            notes = (*(_one_line(str(note))[:_LONGEST_NOTE] for note in work.notes), *encoder_notes)
     staged = output.staged(task.id, attempt)
     with _timed(timings, "encode"), _storage_failures_named(output.path):
         write_staged(staged, data)
     try:
         progress(1.0, "written")
-        empty = () if mask.any() else ("the mask is empty: the result is the input",)
         return Finished(
             result=TaskResult(
                 path=str(output.path),
                 bytes=len(data),
                 sha256=hashlib.sha256(data).hexdigest(),
                 input_sha256=image.input_sha256,
-                width=image.size[0],
-                height=image.size[1],
+                width=result.size[0],
+                height=result.size[1],
                 mask_fraction=float(np.count_nonzero(mask)) / mask.size,
                 seconds=time.monotonic() - started,
-                notes=(*empty, *image.notes, *output.notes, *notes),
+                notes=(*result.notes, *output.notes, *notes),
             ),
             staged=str(staged),
             timings=timings,
@@ -157,18 +159,102 @@ def run_task(
         raise
 
 
-def _inputs(task: Task, mask_path: str, limits: LimitsConfig) -> tuple[LoadedImage, NDArray[np.bool_], Output]:
+def _check_type_and_mask(task: Task, known: tuple[TaskType, ...]) -> None:
+    name = shown(task.image_path)
+    if task.task_type not in known:
+        can = ", ".join(known)
+        raise failed(
+            ErrorClass.BAD_INPUT,
+            "task_type_unsupported",
+            f"{name}: {task.model} cannot do {task.task_type.value}, only {can} (use a model that can)",
+        )
+    if task.task_type is TaskType.INPAINT and task.mask_path is None:
+        raise failed(
+            ErrorClass.BAD_INPUT,
+            "mask_missing",
+            f"{name}: has no mask (set mask_path to a picture of the same size whose bright pixels are to be removed)",
+        )
+
+
+def _worked(
+    task: Task,
+    image: LoadedImage,
+    mask: NDArray[np.bool_],
+    shelf: Shelf,
+    progress: Progress,
+    eased: tuple[Ease, ...],
+) -> tuple[LoadedImage, Work]:
+    """``image`` as the engine has changed it, checked; and the work, for the notes on it."""
+    picture = Picture(image.pixels, mask)
+    work = Work(
+        task_type=task.task_type,
+        model=task.model,
+        picture=picture,
+        config=task.config,
+        progress=lambda fraction, stage: progress(0.1 + 0.8 * min(1.0, max(0.0, fraction)), stage),
+        eased=eased,
+    )
+    engine = shelf.load(task.model, task.config)
+    _check_room(task, engine, work, shelf)
+    try:
+        pixels = engine.run(work)
+        check_output(task.task_type, picture, pixels)
+    except BadOutput as bad:
+        raise failed(ErrorClass.BAD_OUTPUT, bad.code, f"{shown(task.image_path)}: {task.model} {bad}") from bad
+    if task.task_type is TaskType.INPAINT:
+        return replace(image, pixels=pixels), work
+    return as_result(task, image, pixels), work
+
+
+def _check_room(task: Task, engine: Engine, work: Work, shelf: Shelf) -> None:
+    """Fail before the work what the device could never hold: on a CPU it would take the whole host along."""
+    device = shelf.settings.device
+    room = device.vram_mib if device.kind is DeviceKind.GPU else device.memory_mib
+    held, needed = shelf.held_mib(), engine.estimate(work).memory_mib
+    if room and held + needed > room:
+        raise failed(
+            ErrorClass.RESOURCE,
+            "out_of_memory",
+            f"{shown(task.image_path)}: {task.model} would need about {needed:,.0f} MiB for it, and {device.id} has "
+            f"{room:,} MiB, of which loaded models hold {held:,}",
+        )
+
+
+def _unchanged(task: Task, image: LoadedImage, output: Output) -> tuple[bytes, tuple[str, ...]]:
+    """The result of an empty mask: the input's own bytes where they have the form that is asked for."""
+    said = "the mask is empty: the result is the input"
+    if output.format == image.format and output.quality is None:
+        with contextlib.suppress(OSError):  # gone since it was read
+            data = Path(task.image_path).read_bytes()
+            if hashlib.sha256(data).hexdigest() == image.input_sha256:
+                return data, (said,)
+    data, notes = encode(image, image.pixels, output)
+    return data, (said, *notes)
+
+
+def _check_encoded(task: Task, data: bytes, result: LoadedImage) -> None:
+    if encoded_size(data) != result.size:
+        raise failed(
+            ErrorClass.BAD_OUTPUT,
+            "output_shape",
+            f"{shown(task.image_path)}: what was encoded does not read back as {result.size[0]} x {result.size[1]}",
+        )
+
+
+def _inputs(task: Task, limits: LimitsConfig) -> tuple[LoadedImage, NDArray[np.bool_], Output]:
     try:
         image = load_image(task.image_path, limits)
         output = plan_output(task, image)
-        mask = load_mask(mask_path, image, limits)
+        if task.mask_path is None:
+            return image, np.zeros(image.pixels.shape[:2], bool), output
+        mask = load_mask(task.mask_path, image, limits)
     except OSError as error:
         raise _storage_failure(error, f"reading {shown(task.image_path)} and its mask") from error
     return image, mask, output
 
 
 def _drilled(engine: Drill, task: Task, attempt: int, device: str, progress: Progress, started: float) -> Finished:
-    with _failures_named(task, engine):
+    with _failures_named(task):
         engine.drill(task.model, task.config, attempt=attempt, progress=progress)
     progress(1.0, "drilled")
     seconds = time.monotonic() - started
@@ -187,31 +273,6 @@ def _drilled(engine: Drill, task: Task, attempt: int, device: str, progress: Pro
     )
 
 
-def check_output(before: NDArray[Any], mask: NDArray[np.bool_], after: NDArray[Any], task: Task) -> None:
-    """See that an engine kept its word: same shape and type, and no pixel changed outside the mask.
-
-    Raises:
-        AttemptFailed: as bad_output, naming what differs.
-    """
-    name = shown(task.image_path)
-    if after.shape != before.shape or after.dtype != before.dtype:
-        raise failed(
-            ErrorClass.BAD_OUTPUT,
-            "output_shape",
-            f"{name}: {task.model} gave {after.shape} {after.dtype} for {before.shape} {before.dtype}",
-        )
-    differs = after != before
-    if differs.ndim == 3:
-        differs = differs.any(axis=2)
-    astray = int(np.count_nonzero(differs & ~mask))
-    if astray:
-        raise failed(
-            ErrorClass.BAD_OUTPUT,
-            "output_outside_mask",
-            f"{name}: {task.model} changed {astray:,} pixels outside the mask",
-        )
-
-
 @contextlib.contextmanager
 def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
     began = time.monotonic()
@@ -222,7 +283,7 @@ def _timed(timings: dict[str, float], stage: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _failures_named(task: Task, engine: object) -> Iterator[None]:
+def _failures_named(task: Task) -> Iterator[None]:
     """Turn what reading, inpainting and encoding raise into ``AttemptFailed``."""
     name = shown(task.image_path)
     try:
@@ -230,8 +291,7 @@ def _failures_named(task: Task, engine: object) -> Iterator[None]:
     except BadImage as problem:
         raise failed(ErrorClass.BAD_INPUT, problem.problem.value, str(problem)) from problem
     except EngineError as error:
-        error_class = ErrorClass.BAD_INPUT if error.bad_input else ErrorClass.CRASH
-        raise failed(error_class, error.code, f"{name}: {error}") from error
+        raise failed(error.error_class, error.code, f"{name}: {error}") from error
     except MemoryError as error:
         raise failed(
             ErrorClass.RESOURCE, "out_of_memory", f"{name}: this node has not enough memory for it with {task.model}"

@@ -55,10 +55,15 @@ end
 
 ---------------------------------------------------------------- order in a queue
 
--- The lane a task waits in: its node's own if it is pinned to one, else its queue's, for its model.
+-- The lane a task waits in: its node's own if it is pinned to one, else its queue's; for its model, and its type
+-- where that is not to inpaint (then the task has a field `lane`).
+local function lane_name(t)
+  return t.lane or t.model
+end
+
 local function lane_of(t)
   local owner = (t.pinned or "") ~= "" and ("@" .. t.pinned) or t.queue
-  return key("lane", owner, t.model)
+  return key("lane", owner, lane_name(t))
 end
 
 -- Start-time fair queueing. A user's next task is tagged with the later of the queue's virtual time and the
@@ -92,15 +97,15 @@ end
 local function enter_lane(id, t)
   redis.call("ZADD", lane_of(t), t.score, id)
   redis.call("ZADD", key("waiting", t.queue), t.queued_ms, id)
-  if (t.pinned or "") == "" then redis.call("SADD", key("lanes"), t.queue .. ":" .. t.model) end
+  if (t.pinned or "") == "" then redis.call("SADD", key("lanes"), t.queue .. ":" .. lane_name(t)) end
 end
 
 -- An empty queue owes nobody anything: its book is closed.
 local function leave_lane(id, t)
   redis.call("ZREM", lane_of(t), id)
   redis.call("ZREM", key("waiting", t.queue), id)
-  if redis.call("EXISTS", key("lane", t.queue, t.model)) == 0 then
-    redis.call("SREM", key("lanes"), t.queue .. ":" .. t.model)
+  if redis.call("EXISTS", key("lane", t.queue, lane_name(t))) == 0 then
+    redis.call("SREM", key("lanes"), t.queue .. ":" .. lane_name(t))
   end
   if redis.call("EXISTS", key("waiting", t.queue)) == 0 then redis.call("DEL", key("fair", t.queue)) end
 end
@@ -191,6 +196,14 @@ local function attempt_record(id, n)
   return cjson.decode(text)
 end
 
+-- The steps by which a task has been made easier, as a list; nil if there are none.
+local function steps_of(t)
+  if (t.eased or "") == "" then return nil end
+  local steps = {}
+  for step in t.eased:gmatch("[^,]+") do steps[#steps + 1] = step end
+  return steps
+end
+
 local function close_attempt(id, n, outcome, failure)
   local record = attempt_record(id, n)
   if not record then return end
@@ -216,14 +229,26 @@ local function ended(changes)
 end
 
 -- The running attempt ended without a result. `rule` says what its class does: retry (bool), death (bool),
--- avoid (bool), base_ms, cap_ms, random in 0..1. Answers the new status.
+-- avoid (bool), base_ms, cap_ms, random in 0..1; and, where its next attempt is made easier, ease (the step) and
+-- queue (where that waits): then it costs no retry. Answers the new status.
 local function fail_attempt(move, id, t, failure, rule)
   local n, node = number(t.attempt), t.node
   close_attempt(id, n, "failed", failure)
+  if failure.error_class ~= "bad_input" then credit(node, "failed") end  -- also where another node makes it good
   local deaths = number(t.deaths) + (rule.death and 1 or 0)
   local retries = number(t.retries)
   local changes = ended({deaths = deaths, class = failure.error_class, code = failure.code, message = failure.message})
   local more = {"class", failure.error_class, "code", failure.code, "message", failure.message, "from", node}
+  if rule.ease then
+    changes.eased = ((t.eased or "") == "") and rule.ease or (t.eased .. "," .. rule.ease)
+    changes.why = failure.code .. " on " .. node .. ": goes on with " .. rule.ease
+    changes.queue, changes.queued_ms, changes.avoid = rule.queue, NOW, rule.avoid and node or false
+    more[#more + 1] = "ease"
+    more[#more + 1] = rule.ease
+    tally("eased", 1)
+    transition(move, id, t, STATE.QUEUED, changes, more)
+    return t.status
+  end
   if rule.death and deaths >= POISON_DEATHS then
     changes.code = "poison"
     changes.message = "brought down " .. deaths .. " runners, last: " .. failure.message
@@ -244,7 +269,6 @@ local function fail_attempt(move, id, t, failure, rule)
   end
   changes.finished_ms, changes.node, changes.device = NOW, node, t.device
   tally("failed", 1)
-  if failure.error_class ~= "bad_input" then credit(node, "failed") end
   transition(move, id, t, STATE.FAILED, changes, more)
   return t.status
 end

@@ -1,15 +1,20 @@
 -- claim_tasks: QUEUED -> PROCESSING. Leases up to `want` tasks to one device of a node.
 -- KEYS  namespace
--- ARGV  node, boot, device, want, lease_ms, models (JSON list), warm (JSON list), queues (JSON list, own class first)
--- RETURNS {"ok", id, attempt, json, id, attempt, json, …} | {"stale"} | {"refused", node status}
--- Looks at the heads of the node's lanes; within a band a warm model goes first for WARM_SPAN virtual seconds.
+-- ARGV  node, boot, device, want, lease_ms, lanes (JSON list), warm models (JSON list), queues (JSON list, own class
+--       first), kind of device, fits_mib ("": no limit), needs_mib (JSON, lane -> MiB, where the node itself knows)
+-- RETURNS {"ok", id, attempt, eased, json, …} | {"stale"} | {"refused", node status}
+-- Looks at the heads of the node's lanes; within a band a warm model goes first for WARM_SPAN virtual seconds. What
+-- needs more memory than is left keeps its place, and others may pass.
 local node, boot, device, want, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local models, warm_list, queues = cjson.decode(ARGV[6]), cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
+local lanes, warm_list, queues = cjson.decode(ARGV[6]), cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
+local kind, left = ARGV[9], tonumber(ARGV[10])
+local needs = left and cjson.decode(ARGV[11])
 local record = redis.call("HMGET", key("node", node), "boot", "status")
 if record[1] ~= boot then return {"stale"} end
 if record[2] ~= "online" and record[2] ~= "suspect" then return {"refused", record[2]} end
-local warm = {}
+local warm, mine = {}, {}
 for _, model in ipairs(warm_list) do warm[model] = true end
+for _, queue in ipairs(queues) do mine[queue] = true end
 
 local HEADS = 16  -- how deep a lane is looked into for a task this node may take
 local answer = {"ok"}
@@ -19,19 +24,49 @@ local function is_paused(queue)
   return paused[queue]
 end
 
+-- Whether another node serves this lane: only then may the one that failed leave a task to others.
+local function others_serve(owner, lane)
+  return owner:sub(1, 1) ~= "@" and redis.call("SCARD", key("subs", owner, lane)) > 1
+end
+
+-- A task that is kept for this node is for those of its devices that serve its queue; where none does, for those of
+-- the queue's kind.
+local served
+local function is_for_this_device(queue)
+  if mine[queue] then return true end
+  if QUEUE_KINDS[queue] and QUEUE_KINDS[queue] ~= kind then return false end
+  if not served then
+    served = {}
+    for _, names in pairs(cjson.decode(redis.call("HGET", key("node", node), "serves"))) do
+      for _, name in ipairs(names) do served[name] = true end
+    end
+  end
+  return not served[queue]
+end
+
 local function candidates_of(owner)
   local found = {}
-  for _, model in ipairs(models) do
-    local lane = key("lane", owner, model)
-    local heads = redis.call("ZRANGE", lane, 0, HEADS + want - 1, "WITHSCORES")
-    local others = owner:sub(1, 1) ~= "@" and redis.call("SCARD", key("subs", owner, model)) > 1
+  local pinned = owner:sub(1, 1) == "@"
+  for _, lane in ipairs(lanes) do
+    local heads = redis.call("ZRANGE", key("lane", owner, lane), 0, HEADS + want - 1, "WITHSCORES")
+    local is_warm = #heads > 0 and warm[lane:match("^[^~]+")] == true
+    local told = left and needs[lane] or 0
+    local asked = left and not needs[lane]
     for i = 1, #heads, 2 do
       local id = heads[i]
-      local t = redis.call("HMGET", key("task", id), "avoid", "queue", "priority")
-      local shunned = others and t[1] == node
-      if not shunned and not is_paused(t[2]) then
+      local name = key("task", id)
+      local t = asked and redis.call("HMGET", name, "avoid", "priority", "vram")
+        or redis.call("HMGET", name, "avoid", "priority")  -- the fewer the better: this is read of every head
+      local takes = not (t[1] == node and others_serve(owner, lane))
+      if takes and pinned then
+        local queue = redis.call("HGET", name, "queue")
+        takes = not is_paused(queue) and is_for_this_device(queue)
+      end
+      if takes then
+        local need = asked and number(t[3]) or told
         found[#found + 1] = {
-          id = id, band = BANDS[t[3]], warm = warm[model] == true, score = tonumber(heads[i + 1]),
+          id = id, band = BANDS[t[2]], warm = is_warm, score = tonumber(heads[i + 1]),
+          need = is_warm and math.floor(need * WARM_NEEDS) or need,
         }
       end
     end
@@ -54,6 +89,15 @@ local function pick(found)
   return 1
 end
 
+-- Those of the list that fit what is left.
+local function fitting(found)
+  local fit = {}
+  for _, one in ipairs(found) do
+    if one.need <= left then fit[#fit + 1] = one end
+  end
+  return fit
+end
+
 local owners = {"@" .. node}
 for _, queue in ipairs(queues) do owners[#owners + 1] = queue end
 local granted = 0
@@ -61,12 +105,14 @@ for _, owner in ipairs(owners) do
   if granted >= want then break end
   if owner:sub(1, 1) == "@" or not is_paused(owner) then
     local found = candidates_of(owner)
+    if left then found = fitting(found) end
     while granted < want and #found > 0 do
-      local id = table.remove(found, pick(found)).id
+      local chosen = table.remove(found, pick(found))
+      local id = chosen.id
       local t = load_task(id)
       local n = number(t.attempt) + 1
       redis.call("RPUSH", key("attempts", id), cjson.encode({
-        number = n, node = node, device = device, started_ms = NOW, outcome = "running",
+        number = n, node = node, device = device, started_ms = NOW, outcome = "running", eased = steps_of(t),
       }))
       transition("claim_tasks", id, t, STATE.PROCESSING, {
         attempt = n, node = node, boot = boot, device = device, started_ms = NOW, lease_ms = lease_ms,
@@ -75,8 +121,13 @@ for _, owner in ipairs(owners) do
       advance_virtual_time(t)
       answer[#answer + 1] = id
       answer[#answer + 1] = n
+      answer[#answer + 1] = t.eased or ""
       answer[#answer + 1] = t.json
       granted = granted + 1
+      if left and chosen.need > 0 then
+        left = left - chosen.need
+        found = fitting(found)
+      end
     end
   end
 end

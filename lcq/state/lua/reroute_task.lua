@@ -19,6 +19,7 @@ if t.status == STATE.PROCESSING then
   close_attempt(id, n, "rerouted")
 elseif TERMINAL[t.status] then
   changes.fence, changes.retries, changes.deaths, changes.class, changes.code, changes.message = n, 0, 0, false, false, false
+  changes.eased = false
 end
 -- The old lane is left by the old queue and pin, so these change inside the transition.
 changes.queue, changes.pinned, changes.forced = queue, pinned, forced

@@ -11,6 +11,6 @@ transition("retry_task", id, t, STATE.QUEUED, {
   queue = queue, fence = t.attempt, retries = 0, deaths = 0, queued_ms = NOW, why = why,
   node = "", device = "", progress = "0",
   class = false, code = false, message = false, result = false, committed = false, finished_ms = false,
-  avoid = false, score = false, tag = false, due_ms = false,
+  avoid = false, eased = false, score = false, tag = false, due_ms = false,
 })
 return {"ok"}

@@ -1,10 +1,11 @@
 -- submit_task: nothing -> QUEUED, or PENDING if it is due later. The same idempotency key finds the same task.
 -- KEYS  namespace
 -- ARGV  id, json, digest, idempotency_key, queue, pinned_node, model, priority, user, job, max_retries,
---       cost_s, due_ms (0: now), image, why, forced ("1": an operator chose the queue)
+--       cost_s, due_ms (0: now), image, why, forced ("1": an operator chose the queue), lane (of its model and type),
+--       vram_mib (what it is predicted to need on a GPU)
 -- RETURNS {"ok", id, status, queue} | {"duplicate", id, status, queue} | {"conflict", id}
-local id, json, digest, idem, queue, pinned, model, priority, user, job, max_retries, cost, due, image, why, forced =
-  unpack(ARGV)
+local id, json, digest, idem, queue, pinned, model, priority, user, job, max_retries, cost, due, image, why, forced,
+  lane, vram = unpack(ARGV)
 local known = redis.call("GET", key("idem", idem))
 if not known and redis.call("EXISTS", key("task", id)) == 1 then known = id end
 if known then
@@ -21,6 +22,8 @@ local t = {
   rev = "1", attempt = "0", retries = "0", deaths = "0", node = "", device = "",
   submitted_ms = tostring(NOW), updated_ms = tostring(NOW), queued_ms = tostring(NOW),
 }
+if lane ~= model then t.lane = lane end
+if number(vram) > 0 then t.vram = vram end
 if t.status == STATE.QUEUED then rank(t) else t.due_ms = due end
 local flat = {}
 for field, value in pairs(t) do flat[#flat + 1] = field; flat[#flat + 1] = value end

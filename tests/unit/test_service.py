@@ -1,0 +1,116 @@
+"""Devices go out of service when their readings are bad, and come back when they have shown that they work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+import worker.readings as readings_module
+from lcq.config import LimitsConfig
+from lcq.hardware import Detected
+from lcq.models import Device, DeviceKind, DeviceReading, ModelOffer
+from tests.conftest import wait_until
+from worker.pool import PoolSettings, RunnerPool, Shown
+from worker.processes import RunnerRecords
+from worker.protocol import Ready
+from worker.service import Service
+
+A, B = (Device(id=f"GPU-{name}", kind=DeviceKind.GPU, vram_mib=8000) for name in "ab")
+GOOD = DeviceReading(total_mib=8000, free_mib=8000, foreign_mib=0)
+BAD = DeviceReading(total_mib=8000, fault="fell off the bus")
+READY = Ready(offers={"lama": ModelOffer(kinds=(DeviceKind.GPU,))})
+
+
+class Host:
+    """Two GPUs, read as a test wants them, and what was told of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.next: list[DeviceReading] = []  # the coming readings of the first; the last one stays
+        self.told: Counter[str] = Counter()
+        self.looks = 0
+        pool = RunnerPool(
+            (),
+            PoolSettings("boot", 300, LimitsConfig(), RunnerRecords(folder / "runners.json")),
+            on_ended=lambda ended: pytest.fail("nothing runs here"),
+            on_change=lambda state: None,
+            on_shown=lambda shown: None,
+        )
+        self.service = Service(
+            Detected((A, B), {}, {}),
+            pool,
+            models=None,
+            is_tested=True,
+            read_gpus=self.read,
+            on_shown=lambda: self.told.update(["shown"]),
+            on_offer=lambda: self.told.update(["offer"]),
+            on_taking=lambda: self.told.update(["taking"]),
+        )
+
+    def read(self, own: Collection[int]) -> Mapping[str, DeviceReading]:
+        self.looks += 1
+        reading = self.next[0] if self.next else GOOD
+        if len(self.next) > 1:
+            self.next.pop(0)
+        return {A.id: reading, B.id: GOOD}
+
+    def show(self, device: Device) -> None:
+        self.service.hear(Shown(f"{device.id}/0", device.id, READY, tested=True))
+
+
+@pytest.fixture
+async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
+    monkeypatch.setattr(readings_module, "PERIOD_S", 0.01)
+    host = Host(tmp_path)
+    host.show(A)
+    host.show(B)
+    host.service.take_up()
+    watch = asyncio.create_task(host.service.watch())
+    await wait_until(lambda: host.told["taking"] == 1, what="both in service")
+    yield host
+    watch.cancel()
+    with suppress(asyncio.CancelledError):
+        await watch
+
+
+async def test_one_bad_reading_pauses_a_gpu_and_changes_nothing_in_the_offer(host: Host):
+    host.next = [BAD, GOOD]
+    await wait_until(lambda: host.told["taking"] == 3, what="out, and in again")
+    assert host.service.takes(A.id)
+    assert host.told["offer"] == 0
+
+
+async def test_a_gpu_that_stays_bad_is_withdrawn_and_back_only_after_a_test(host: Host):
+    host.next = [BAD]
+    await wait_until(lambda: host.told["offer"] == 1)
+    assert not host.service.offers(A.id)
+    assert host.service.offers(B.id)
+    assert host.service.capability is not None
+    assert host.service.capability.left_out == {A.id: "fell off the bus"}
+    assert host.service.readings()[A.id].fault == "fell off the bus"
+    host.next = [GOOD]
+    await wait_until(lambda: host.service.readings()[A.id].fault == "its runner is not ready yet")
+    assert not host.service.offers(A.id)
+    host.show(A)
+    assert host.service.offers(A.id)
+    assert host.service.takes(A.id)
+
+
+async def test_a_fault_that_is_there_from_the_start_is_no_reason_to_wait(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(readings_module, "PERIOD_S", 0.01)
+    host = Host(tmp_path)
+    host.next = [BAD]
+    host.show(B)
+    assert host.service.is_undecided
+    watch = asyncio.create_task(host.service.watch())
+    await wait_until(lambda: not host.service.is_undecided)
+    watch.cancel()
+    with suppress(asyncio.CancelledError):
+        await watch
+    host.service.take_up()
+    assert host.service.offers(B.id)
+    assert not host.service.offers(A.id)

@@ -1,0 +1,110 @@
+"""The disks that this node writes to: whether there is room, and if not, when there is again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import tempfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+from worker.aside import Aside
+
+_log = logging.getLogger(__name__)
+
+RESERVE_MIB = 64
+"""A disk with less than this is full: no result and no spool may be cut short by its end."""
+
+_LOOK_S = 3.0
+_PATIENCE_S = 2.0  # for a network disk that does not answer; it says nothing about its room
+_FOLDERS = 16  # places of results that are looked at, the last ones used
+_FEWEST_FILES = 16
+
+
+class Disks:
+    """Watches the folder ``own`` and those that results go to. ``on_change`` is called when ``full`` has changed."""
+
+    def __init__(self, own: Path, *, on_change: Callable[[], None]) -> None:
+        self.full = ""  # which is full, and what it takes; "" while there is room
+        self._own = own
+        self._results: OrderedDict[Path, None] = OrderedDict()
+        self._failed: set[Path] = set()  # a write failed here, whatever the disk says of its room
+        self._on_change = on_change
+        self._due = asyncio.Event()
+        self._look = Aside("room on disks", self._found_full)
+
+    def used(self, folder: Path) -> None:
+        """A result was written in ``folder``."""
+        self._results[folder] = None
+        self._results.move_to_end(folder)
+        if len(self._results) > _FOLDERS:
+            self._results.popitem(last=False)
+
+    def found_full(self, folder: Path) -> None:
+        """A write in ``folder`` failed for want of room: nothing is to be begun until one succeeds there."""
+        self._failed.add(folder)
+        self._tell(f"the disk of {folder} is full")
+        self._due.set()
+
+    async def watch(self) -> None:
+        """Look every few seconds, for ever."""
+        while True:
+            self._due.clear()
+            try:
+                self._tell(await self._look.ask(patience_s=_PATIENCE_S))
+            except TimeoutError:
+                _log.debug("the disks have not said what room they have for %.1f s", self._look.silent_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await self._due.wait()
+
+    def _tell(self, full: str) -> None:
+        if bool(full) != bool(self.full):
+            if full:
+                _log.error("%s: nothing new is begun until there is room", full)
+            else:
+                _log.info("there is room on the disk again: work is taken as before")
+        if full != self.full:
+            self.full = full
+            self._on_change()
+
+    def _found_full(self) -> str:
+        for folder in tuple(self._failed):
+            if not _takes_a_file(folder):
+                return f"the disk of {folder} is full"
+            self._failed.discard(folder)
+        for folder in (self._own, *tuple(self._results)):
+            lack = _lack_of_room(folder)
+            if lack:
+                return f"the disk of {folder} is full: {lack}"
+        return ""
+
+
+def _lack_of_room(folder: Path) -> str:
+    """What is missing there; "" if nothing is, or if it cannot be told."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return ""
+    free_mib = disk.f_bavail * disk.f_frsize >> 20
+    if free_mib < RESERVE_MIB:
+        return f"{free_mib} MiB free, of {RESERVE_MIB} that are kept in reserve"
+    if disk.f_files and disk.f_favail < _FEWEST_FILES:
+        return f"room for {disk.f_favail} more files only"
+    return ""
+
+
+def _takes_a_file(folder: Path) -> bool:
+    """Whether a file of the reserve's size can be written there. It is gone afterwards."""
+    if not hasattr(os, "posix_fallocate"):
+        return not _lack_of_room(folder)
+    try:
+        with tempfile.TemporaryFile(dir=folder, prefix=".lcq-room-") as file:
+            os.posix_fallocate(file.fileno(), 0, RESERVE_MIB << 20)
+    except OSError as error:
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    return True

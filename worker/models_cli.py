@@ -1,0 +1,188 @@
+"""lcq models: list, pull, add, verify and rm of weights, at a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import Progress as Bars
+from rich.text import Text
+
+from lcq.cli.examples import examples
+from lcq.cli.output import Column, Output
+from lcq.cli.session import OK, SOME_FAILED, JsonFlag, session_of
+from worker.weights import Manifest, ModelState, Progress, WeightStore
+
+app = typer.Typer()
+
+ModelName = Annotated[str, typer.Argument(metavar="NAME", help="A model, as 'lcq models list' names it.")]
+_WORDS = {
+    "installed": Text("installed", style="green"),
+    "damaged": Text("damaged", style="red"),
+    "partial": Text("begun", style="yellow"),
+    "absent": Text("not installed", style="bright_black"),
+}
+
+
+@app.command("list", epilog=examples("lcq models list", "lcq models list --json"))
+def list_models(context: typer.Context, as_json: JsonFlag = False) -> int:
+    """List the models whose weights are here, and those whose weights could be brought."""
+    store, output = _store(context, as_json)
+    _show(store.states(), output, empty="no models are known: set models.sources, or see 'lcq models add --help'")
+    return OK
+
+
+@app.command(epilog=examples("lcq models pull lama"))
+def pull(context: typer.Context, name: ModelName, as_json: JsonFlag = False) -> int:
+    """Download the weights of a model, check them, and install them. Begun downloads are gone on with."""
+    store, output = _store(context, as_json)
+    try:
+        with _bars(output) as progress:
+            manifest = store.pull(name, progress=progress)
+    except KeyboardInterrupt:
+        output.talk(f"what has come is kept: 'lcq models pull {name}' goes on from there")
+        raise
+    _tell_installed(manifest, output)
+    return OK
+
+
+@app.command(epilog=examples("lcq models add big-lama.zip --name lama", "lcq models add ~/Downloads/big-lama.pt"))
+def add(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .ckpt, .pt, .pth, .safetensors or .zip.")],
+    name: Annotated[
+        str | None, typer.Option("--name", metavar="NAME", help="Which model it is; default: by its checksum.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Install a weight file that is here already. Nothing in it is run; it must be one that the settings allow."""
+    store, output = _store(context, as_json)
+    with _bars(output) as progress:
+        manifest = store.add(file, name, progress=progress)
+    _tell_installed(manifest, output)
+    return OK
+
+
+@app.command(epilog=examples("lcq models verify", "lcq models verify lama"))
+def verify(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only this one; default: all.")] = None,
+    as_json: JsonFlag = False,
+) -> int:
+    """Read installed weights and hold them against their checksums. Exit code 1: some are damaged."""
+    store, output = _store(context, as_json)
+    found = store.verify(name)
+    _show(found, output, empty="no weights are installed")
+    damaged = [state.name for state in found if state.state != "installed"]
+    for each in damaged:
+        output.talk(f"to replace {each}: lcq models rm {each}, then lcq models pull {each}")
+    return SOME_FAILED if damaged else OK
+
+
+@app.command(epilog=examples("lcq models rm lama"))
+def rm(context: typer.Context, name: ModelName, as_json: JsonFlag = False) -> int:
+    """Delete the weights of a model, and what a begun download has brought. Runners that have them keep them."""
+    store, output = _store(context, as_json)
+    with _bars(output) as progress:
+        store.remove(name, progress=progress)
+    if output.as_json:
+        output.document({"removed": name})
+    else:
+        output.say(f"removed: {name}")
+    return OK
+
+
+def _store(context: typer.Context, as_json: bool) -> tuple[WeightStore, Output]:
+    session = session_of(context, as_json)
+    return WeightStore(session.config.models_path, session.config.models), session.output
+
+
+def _show(states: list[ModelState], output: Output, *, empty: str) -> None:
+    if output.as_json:
+        output.document({"models": [_facts(state) for state in states]})
+        return
+    output.table(
+        [
+            Column("MODEL", whole=True),
+            Column("STATE", whole=True),
+            Column("SIZE", right=True, whole=True),
+            Column("ADDED", whole=True),
+            Column("FROM"),
+            Column("CHECKSUM"),
+            Column("NOTE", wrapped=True),
+        ],
+        (
+            (
+                state.name,
+                _WORDS[state.state],
+                f"{state.manifest.weights_bytes / 2**20:.1f} MiB" if state.manifest else "",
+                f"{state.manifest.added_at.astimezone():%Y-%m-%d %H:%M}" if state.manifest else "",
+                _origin(state),
+                _sum(state),
+                state.found,
+            )
+            for state in states
+        ),
+        empty=empty,
+    )
+
+
+def _origin(state: ModelState) -> str:
+    if state.manifest is not None:
+        return state.manifest.origin
+    return state.source.urls[0] if state.source is not None and state.source.urls else ""
+
+
+def _sum(state: ModelState) -> str:
+    if state.manifest is not None:
+        return f"sha256:{state.manifest.sha256}"
+    if state.source is None:
+        return ""
+    return f"sha256:{state.source.sha256}" if state.source.sha256 else f"md5:{state.source.md5}"
+
+
+def _facts(state: ModelState) -> dict[str, Any]:
+    return {
+        "name": state.name,
+        "state": state.state,
+        "installed": state.manifest,
+        "source": state.source,
+        "found": state.found,
+    }
+
+
+def _tell_installed(manifest: Manifest, output: Output) -> None:
+    if output.as_json:
+        output.document(manifest)
+        return
+    size = f"{manifest.weights_bytes / 2**20:.1f} MiB"
+    network = f"LaMa, {manifest.channels} channels, {manifest.blocks} blocks"
+    output.say(f"installed: {manifest.name} ({network}, {size}), from {manifest.origin}")
+
+
+@contextlib.contextmanager
+def _bars(output: Output) -> Iterator[Progress]:
+    """A bar a stage on stderr, where that is a terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    console = output.talk_console
+    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+        of_stage: dict[str, Any] = {}
+
+        def progress(stage: str, done: int, total: int | None) -> None:
+            if stage not in of_stage:
+                of_stage[stage] = bars.add_task(stage, total=total)
+                if total is None and not console.is_terminal:
+                    output.talk(stage)
+            bars.update(of_stage[stage], completed=done, total=total)
+
+        yield progress

@@ -1,0 +1,218 @@
+"""What this node offers: the devices and models that its runners have shown to work, and why others are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lcq import __version__
+from lcq.errors import UnknownModel
+from lcq.hardware import host_name
+from lcq.models import Device, DeviceKind, Ease, ModelOffer, NodeCapability
+from worker.protocol import Ready
+
+
+@dataclass
+class _Part:
+    """What is known of one device."""
+
+    device: Device
+    shown: dict[str, Ready] = field(default_factory=dict)  # slot -> what its last runner said
+    failed: Mapping[str, str] | None = None  # in the last self-test there; None: nobody has shown enough yet
+    trouble: str = ""  # why no runner there shows anything
+    fault: str = ""  # of the device itself
+
+    @property
+    def offers(self) -> dict[str, ModelOffer]:
+        """The models that every working slot of this device can run: a grant may go to any of them."""
+        working = [ready for ready in self.shown.values() if ready.offers]
+        if self.failed is None or self.fault or not working:
+            return {}
+        first, *others = working
+        return {
+            model: offer
+            for model, offer in first.offers.items()
+            if all(model in other.offers for other in others)
+            and model not in self.failed
+            and offer.engine not in self.failed
+        }
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Engines and models that its runners have not, and why."""
+        return {name: why for ready in self.shown.values() for name, why in ready.left_out.items()}
+
+    @property
+    def why_nothing(self) -> str:
+        """Why it takes no work; "" where it does."""
+        if self.fault:
+            return self.fault
+        if self.offers:
+            return ""
+        if self.failed:
+            return _all_of(self.failed)
+        if self.shown:
+            return "no engine here has a model for it" + (f" ({_all_of(self.left_out)})" if self.left_out else "")
+        return self.trouble or "its runner is not ready yet"
+
+
+class Offer:
+    """Told what runners show, knows what to say in the hello.
+
+    ``models``: the only ones to be offered; None: all. ``left_out``: what the search for devices had to leave out.
+    ``is_tested``: runners test their device at the start, and nothing is believed before one has.
+    """
+
+    def __init__(
+        self,
+        devices: Sequence[Device],
+        *,
+        models: Sequence[str] | None = None,
+        left_out: Mapping[str, str] | None = None,
+        is_tested: bool = True,
+    ) -> None:
+        self._parts = {device.id: _Part(device) for device in devices}
+        self._models = models
+        self._left_out = dict(left_out or {})
+        self._is_tested = is_tested
+
+    # ------------------------------------------------------------ what is told
+
+    def show(self, device: str, slot: str, ready: Ready, *, tested: bool) -> None:
+        """The runner of ``slot`` is ready; ``tested``: after its self-test."""
+        part = self._parts[device]
+        part.shown[slot] = ready
+        part.trouble = ""
+        if tested or (part.failed is None and not self._is_tested):
+            part.failed = ready.failed
+
+    def withdraw(self, device: str, slot: str, why: str) -> None:
+        """``slot`` has no runner, and is not about to have one."""
+        part = self._parts[device]
+        part.shown.pop(slot, None)
+        part.trouble = why
+
+    def fault(self, device: str, why: str) -> None:
+        """The device itself is out of order; "" where it is in order again, which its next runners have to show."""
+        part = self._parts[device]
+        part.fault = why
+        part.shown.clear()
+        part.failed, part.trouble = None, ""
+
+    # ------------------------------------------------------------ what is known
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """Devices of which nobody can tell yet whether they work."""
+        return tuple(
+            name for name, part in self._parts.items() if part.failed is None and not part.trouble and not part.fault
+        )
+
+    def why_nothing(self, device: str) -> str:
+        """Why ``device`` takes no work; "" where it does."""
+        part = self._parts.get(device)
+        if part is None:
+            return "there is no such device here"
+        return part.why_nothing or self._worse_than_its_like().get(device, "")
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that take work."""
+        return tuple(name for name in self._parts if not self.why_nothing(name))
+
+    def capability(self) -> NodeCapability:
+        """What to say in the hello."""
+        devices = self.devices
+        models = self._common_models(devices)
+        chosen = {model: offer for model, offer in models.items() if self._models is None or model in self._models}
+        return NodeCapability(
+            devices=tuple(self._parts[name].device for name in devices),
+            models=chosen,
+            left_out=self._reasons(devices, models),
+            host=host_name(),
+            version=__version__,
+        )
+
+    def check_models(self) -> None:
+        """See that every model that was asked for is known here, offered or not.
+
+        Raises:
+            UnknownModel: it is known to no engine, and every device has shown what it has.
+        """
+        if all(part.shown for part in self._parts.values()):
+            known = self._known_models()
+            for model in self._models or ():
+                if model not in known:
+                    raise UnknownModel(model, known)
+
+    def _known_models(self) -> set[str]:
+        known: set[str] = set()
+        for part in self._parts.values():
+            known.update(part.left_out, part.failed or ())
+            for ready in part.shown.values():
+                known.update(ready.offers)
+        return known
+
+    def _worse_than_its_like(self) -> dict[str, str]:
+        """Devices that failed a test that another of their kind has passed: it is they who are broken."""
+        passed = {
+            (part.device.kind, what)
+            for part in self._parts.values()
+            for model, offer in part.offers.items()
+            for what in (model, offer.engine)
+        }
+        return {
+            name: why
+            for name, part in self._parts.items()
+            for what, why in (part.failed or {}).items()
+            if (part.device.kind, what) in passed
+        }
+
+    def _common_models(self, devices: Iterable[str]) -> dict[str, ModelOffer]:
+        """The models of ``devices``, each on the kinds of device all of which have it."""
+        by_kind: dict[DeviceKind, list[dict[str, ModelOffer]]] = {}
+        for name in devices:
+            part = self._parts[name]
+            by_kind.setdefault(part.device.kind, []).append(part.offers)
+        found: dict[str, list[tuple[DeviceKind, ModelOffer]]] = {}
+        for kind, offers in by_kind.items():
+            for model, offer in offers[0].items():
+                if kind in offer.kinds and all(model in other for other in offers):
+                    found.setdefault(model, []).append((kind, offer))
+        return {model: _merged(kinds) for model, kinds in sorted(found.items())}
+
+    def _reasons(self, devices: Sequence[str], models: Mapping[str, ModelOffer]) -> dict[str, str]:
+        reasons = dict(self._left_out)
+        for name, part in self._parts.items():
+            if name not in devices:
+                reasons[name] = self.why_nothing(name)
+                continue
+            for what, why in {**part.left_out, **(part.failed or {})}.items():
+                reasons[f"{what} on {name}" if what in models else what] = why
+            for model in part.offers:
+                if model not in models:
+                    reasons.setdefault(model, f"not every {part.device.kind.value} of this host has it")
+        for model in self._models or ():
+            if model not in models:
+                reasons.setdefault(model, "no device here has it")
+        return reasons
+
+
+def _merged(offers: Sequence[tuple[DeviceKind, ModelOffer]]) -> ModelOffer:
+    """One offer out of those of several kinds of device."""
+    kinds = [kind for kind, _ in offers]
+    best_first = [kind for _, offer in offers for kind in offer.kinds]
+    every = [offer for _, offer in offers]
+    return every[0].model_copy(
+        update={
+            "kinds": tuple(sorted(kinds, key=best_first.index)),
+            "vram_mib": max(offer.vram_mib for offer in every),
+            "memory_mib": max(offer.memory_mib for offer in every),
+            "seconds": {kind: s for _, offer in offers for kind, s in offer.seconds.items()},
+            "eases": tuple(ease for ease in Ease if any(ease in offer.eases for offer in every)),
+        }
+    )
+
+
+def _all_of(reasons: Mapping[str, str]) -> str:
+    return "; ".join(dict.fromkeys(reasons.values()))

@@ -1,0 +1,140 @@
+"""Devices in service: whose runners have shown that they work, and against which nothing speaks at the moment."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from lcq.hardware import Detected
+from lcq.models import DeviceKind, DeviceReading, NodeCapability
+from worker.offer import Offer
+from worker.pool import RunnerPool, Shown
+from worker.readings import ReadGpus, Readings, room_mib
+
+_log = logging.getLogger(__name__)
+_BAD_LOOKS = 2  # readings in a row that must find a device out of order: one may have been a hiccup of its driver
+
+
+class Service:
+    """Takes devices into service and out of it. Run ``watch()``.
+
+    ``capability`` is what we offer, None before ``take_up()``. ``models`` and ``is_tested`` are as in ``Offer``,
+    ``read_gpus`` as in ``Readings``.
+    """
+
+    def __init__(
+        self,
+        found: Detected,
+        pool: RunnerPool,
+        *,
+        models: Sequence[str] | None,
+        is_tested: bool,
+        read_gpus: ReadGpus,
+        on_shown: Callable[[], None],
+        on_offer: Callable[[], None],
+        on_taking: Callable[[], None],
+    ) -> None:
+        """``on_shown`` is called whenever more is known of a device, ``on_offer`` when the capability has changed
+        since ``take_up()``, ``on_taking`` when other devices than before may be given work.
+        """
+        self.capability: NodeCapability | None = None
+        self._found = found
+        self._pool = pool
+        self._offer = Offer(found.devices, models=models, left_out=found.left_out, is_tested=is_tested)
+        self._readings = Readings(found.devices, read_gpus=read_gpus, own_groups=pool.groups, on_read=self._look)
+        self._on_shown = on_shown
+        self._on_offer = on_offer
+        self._on_taking = on_taking
+        self._devices: frozenset[str] = frozenset()  # of the capability
+        self._taking: frozenset[str] = frozenset()  # those of them that are given work
+        self._bad_looks: dict[str, int] = {}  # device -> readings in a row that found it out of order
+
+    async def watch(self) -> None:
+        """Look after the devices, until cancelled; returns where there is nothing to look after."""
+        await self._readings.watch()
+
+    # ------------------------------------------------------------ what is offered
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether there is a device of which nobody can tell yet if it works."""
+        return bool(self._offer.undecided)
+
+    def check_models(self) -> None:
+        """Raises:
+        UnknownModel: one that is wanted is known to no engine here.
+        """
+        self._offer.check_models()
+
+    def take_up(self) -> None:
+        """Offer what has been shown to work from now on, and log what has newly been left out."""
+        before = self.capability.left_out if self.capability is not None else {}
+        devices = {device.id for device in self._found.devices} | set(self._found.left_out)
+        self.capability = self._offer.capability()
+        self._devices = frozenset(device.id for device in self.capability.devices)
+        for what, why in self.capability.left_out.items():
+            if before.get(what) != why:  # a model that was never installed is no trouble
+                _log.log(logging.WARNING if what in devices else logging.INFO, "leaving out %s: %s", what, why)
+
+    def hear(self, shown: Shown) -> None:
+        """Take in what a runner has shown."""
+        if shown.ready is None:
+            self._offer.withdraw(shown.device, shown.slot, shown.why)
+        else:
+            self._offer.show(shown.device, shown.slot, shown.ready, tested=shown.tested)
+        self._compare()
+
+    def _compare(self) -> None:
+        self._on_shown()
+        if self.capability is not None and self._offer.capability() != self.capability:
+            self.take_up()
+            self._on_offer()
+        taking = frozenset(device for device in self._devices if self.takes(device))
+        if taking != self._taking:
+            self._taking = taking
+            self._on_taking()
+
+    def _look(self) -> None:
+        """Take a GPU that is out of order out of service, and one that is good again back into it."""
+        faults = self._readings.faults
+        for device in (device.id for device in self._found.devices):
+            before = self._bad_looks.get(device, 0)
+            self._bad_looks[device] = before + 1 if device in faults else 0
+            if self._bad_looks[device] == _BAD_LOOKS:
+                _log.error("%s is out of order, its attempts are ended: %s", device, faults[device])
+                self._pool.hold(device, faults[device])
+                self._offer.fault(device, faults[device])
+            elif before >= _BAD_LOOKS and device not in faults:
+                _log.warning("%s answers again, and has to show what it can do", device)
+                self._offer.fault(device, "")
+                self._pool.resume(device)
+        self._compare()
+
+    # ------------------------------------------------------------ how devices are now
+
+    def offers(self, device: str) -> bool:
+        """Whether ``device`` is one that we offer."""
+        return device in self._devices
+
+    def takes(self, device: str) -> bool:
+        """Whether it is, and nothing speaks against giving it work now."""
+        return device in self._devices and not self._readings.fault(device)
+
+    def readings(self) -> dict[str, DeviceReading]:
+        """How each device is, also one that is left out: its fault says why it is."""
+        return {device.id: self._reading(device.id) for device in self._found.devices}
+
+    def _reading(self, device: str) -> DeviceReading:
+        reading = self._readings.of(device)
+        fault = reading.fault or self._offer.why_nothing(device)
+        return reading.model_copy(update={"warm": self._pool.warm(device), "fault": fault})
+
+    def room_mib(self, device: str) -> int | None:
+        """Memory that the free slots of a GPU may use together; None where that is not known, or of no account."""
+        slots = self._pool.on(device)
+        if self.capability is None or not slots or slots[0].plan.settings.device.kind is not DeviceKind.GPU:
+            return None
+        needs = {model: offer.vram_mib for model, offer in self.capability.models.items()}
+        busy = [max(slot.held_mib, needs.get(slot.grant.task.model, 0)) for slot in slots if slot.grant is not None]
+        idle = sum(slot.held_mib for slot in slots if slot.grant is None)
+        return room_mib(self._readings.of(device), busy_mib=busy, idle_mib=idle)

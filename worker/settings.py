@@ -1,0 +1,26 @@
+"""The ground that a runner's engines stand on, as the agent of their host lays it out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from lcq.config import IopaintConfig, ModelsConfig
+from lcq.models import Device, DeviceKind
+
+DRILLS_VARIABLE = "LCQ_DRILLS"
+"""The one LCQ_ variable that a runner inherits: 1 offers the drill models (worker/engines/testing.py)."""
+
+
+class EngineSettings(BaseModel):
+    """What an engine may know of its host: its device, its share of it, where weights are."""
+
+    model_config = ConfigDict(frozen=True)
+
+    device: Device = Device(id="cpu", kind=DeviceKind.CPU)
+    threads: int = 1  # this slot's share of the free cores
+    memory_mib: int = 0  # that loaded models may keep in all; 0: no limit
+    models_path: Path = Path("models")  # where weights are kept
+    models: ModelsConfig = ModelsConfig()
+    iopaint: IopaintConfig = IopaintConfig()
