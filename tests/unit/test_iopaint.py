@@ -305,6 +305,18 @@ def test_a_server_that_was_killed_between_two_tasks_is_started_again(tmp_path: P
         assert len(pids_of(log)) == 2
 
 
+def test_a_server_that_is_gone_while_its_process_still_seems_to_live_is_started_again(tmp_path: Path) -> None:
+    """As in the moment after a kill, when the kernel has closed its sockets and not yet told its parent."""
+    log, script = tmp_path / "heard", tmp_path / "iopaint"
+    script.write_text(f'#!/bin/sh\n{" ".join(standin("--heard", log))} "$@"\nexec sleep 1000\n')
+    script.chmod(0o755)
+    with an_engine(command=[str(script)]) as engine:
+        done(engine, work_on(a_picture()))
+        kill_and_wait(pids_of(log)[0])
+        done(engine, work_on(a_picture()))
+        assert len(pids_of(log)) == 2
+
+
 def test_a_script_that_starts_the_server_is_ended_with_the_server(tmp_path: Path) -> None:
     log, script = tmp_path / "heard", tmp_path / "iopaint"
     script.write_text(f'#!/bin/sh\n{" ".join(standin("--heard", log))} "$@"\nexit 0\n')

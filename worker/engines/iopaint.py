@@ -235,12 +235,29 @@ class _OwnServer:
     def inpaint(self, model: str, body: bytes, progress: Progress) -> Answer:
         server = self._ready(model, progress)
         try:
-            return _Call(lambda: server.api.inpaint(body)).awaited(_ticking(progress, f"inpaint with {model}"))
-        except NoAnswer as error:
-            server.has_ended(within_s=_DYING_S)
-            message = f"the IOPaint server broke off while it worked ({error}): {server.last_words()}"
+            return self._answer(server, body, progress)
+        except NoAnswer as error:  # it had ended, though its process was not gone yet; no picture has reached it
+            _log.warning("IOPaint %d does not answer any more (%s); another is started", server.pid, error)
             self._end(grace_s=0)
-            raise _died(message) from error
+        server = self._started(model, progress)
+        try:
+            return self._answer(server, body, progress)
+        except NoAnswer as error:
+            raise self._broke_off(server, error) from error
+
+    def _answer(self, server: IopaintServer, body: bytes, progress: Progress) -> Answer:
+        """What ``server`` makes of ``body``. After any error but a refusal of the picture there is no server left.
+
+        Raises:
+            NoAnswer: it could not be reached at all; it is left to the caller.
+        """
+        try:
+            stage = f"inpaint with {server.model}"
+            return _Call(lambda: server.api.inpaint(body)).awaited(_ticking(progress, stage))
+        except NoAnswer as error:
+            if error.is_refused:
+                raise
+            raise self._broke_off(server, error) from error
         except EngineError as error:
             if error.error_class is not ErrorClass.BAD_INPUT:
                 self._end()  # what is broken in there is not known: the next task gets a fresh one
@@ -248,6 +265,12 @@ class _OwnServer:
         except BaseException:  # nobody waits any more, and it must not get a second picture while it has this one
             self._end(grace_s=0)
             raise
+
+    def _broke_off(self, server: IopaintServer, error: NoAnswer) -> EngineError:
+        server.has_ended(within_s=_DYING_S)
+        message = f"the IOPaint server broke off while it worked ({error}): {server.last_words()}"
+        self._end(grace_s=0)
+        return _died(message)
 
     def _ready(self, model: str, progress: Progress) -> IopaintServer:
         """Our server, with ``model``: the one that runs, switched if need be, or a new one."""
