@@ -27,7 +27,7 @@ QUICK = {
     "LCQ_RETRIES__BASE_S": "0.05",
     "LCQ_DRILLS": "1",
 }
-_START_S = 40.0
+_START_S = 120.0
 
 
 def free_port() -> int:
