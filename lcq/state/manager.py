@@ -14,8 +14,16 @@ from typing import Any, Self
 
 from redis import exceptions as redis_errors
 
+from lcq import failpoints
 from lcq.config import DistributedConfig
-from lcq.errors import IdempotencyConflict, NodeNotFound, StaleBoot, TaskNotFound, TransitionRefused
+from lcq.errors import (
+    IdempotencyConflict,
+    NodeNotFound,
+    StaleBoot,
+    StateUnavailable,
+    TaskNotFound,
+    TransitionRefused,
+)
 from lcq.models import (
     DeviceKind,
     DeviceReading,
@@ -123,10 +131,16 @@ class StateManager:
 
     async def _move(self, name: str, *arguments: str | int | float) -> list[Any]:
         """Run one script; answers its list. Calls of one turn of the loop travel together."""
+        await failpoints.reach(f"state.{name}", error=self._unavailable)
         done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._asked.append((name, [self.keys.root, *map(str, arguments)], done))
         self._something_asked.set()
-        return await done
+        answer = await done
+        await failpoints.passed(f"state.{name}", error=self._unavailable)
+        return answer
+
+    def _unavailable(self, point: str) -> StateUnavailable:
+        return StateUnavailable(self.url, f"failpoint {point}")
 
     async def _pump(self) -> None:
         while True:
