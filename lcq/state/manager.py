@@ -241,21 +241,27 @@ class StateManager:
             why=why,
         )
 
-    async def cancel_task(self, task_id: str, *, why: str = "", revision: int | None = None) -> Ended:
-        """Raises:
+    async def cancel_task(
+        self, task_id: str, *, why: str = "", revision: int | None = None, command: str = ""
+    ) -> Ended:
+        """``command``: the id of the command that asks for it; a second time with that id is told as the first.
+
+        Raises:
         TaskNotFound, TransitionRefused: it is finished, or has changed since ``revision``.
         """
-        answer = await self._move("cancel_task", task_id, why, "" if revision is None else revision)
+        answer = await self._move("cancel_task", task_id, why, "" if revision is None else revision, command)
         self._refuse("cancel_task", task_id, answer)
         return Ended(task_id, answer[1], int(answer[2]))
 
-    async def retry_task(self, task_id: str, *, queue: str, why: str = "", revision: int | None = None) -> None:
-        """Put a finished task into ``queue`` anew.
+    async def retry_task(
+        self, task_id: str, *, queue: str, why: str = "", revision: int | None = None, command: str = ""
+    ) -> None:
+        """Put a finished task into ``queue`` anew. ``command``: as for ``cancel_task``.
 
         Raises:
             TaskNotFound, TransitionRefused: it is not finished, or has changed since ``revision``.
         """
-        answer = await self._move("retry_task", task_id, why, "" if revision is None else revision, queue)
+        answer = await self._move("retry_task", task_id, why, "" if revision is None else revision, queue, command)
         self._refuse("retry_task", task_id, answer)
 
     async def reroute_task(
@@ -267,24 +273,30 @@ class StateManager:
         why: str = "",
         revision: int | None = None,
         forced: bool = True,
+        command: str = "",
     ) -> Ended:
         """Put a task into ``queue``, for ``node`` alone if one is named; a running attempt is ended.
+
+        ``command``: as for ``cancel_task``.
 
         Raises:
             TaskNotFound, TransitionRefused: it is completed, or has changed since ``revision``.
         """
         seen = "" if revision is None else revision
-        answer = await self._move("reroute_task", task_id, why, seen, queue, node, int(forced))
+        answer = await self._move("reroute_task", task_id, why, seen, queue, node, int(forced), command)
         self._refuse("reroute_task", task_id, answer)
         return Ended(task_id, answer[1], int(answer[2]))
 
     async def prioritise_task(
-        self, task_id: str, *, priority: TaskPriority, why: str = "", revision: int | None = None
+        self, task_id: str, *, priority: TaskPriority, why: str = "", revision: int | None = None, command: str = ""
     ) -> None:
-        """Raises:
+        """``command``: as for ``cancel_task``.
+
+        Raises:
         TaskNotFound, TransitionRefused: it is finished, or has changed since ``revision``.
         """
-        answer = await self._move("prioritise_task", task_id, why, "" if revision is None else revision, priority)
+        seen = "" if revision is None else revision
+        answer = await self._move("prioritise_task", task_id, why, seen, priority, command)
         self._refuse("prioritise_task", task_id, answer)
 
     # ------------------------------------------------------------ attempts: what nodes do
@@ -391,19 +403,19 @@ class StateManager:
 
     # ------------------------------------------------------------ queues
 
-    async def pause_queue(self, queue: str, *, actor: str, reason: str = "") -> None:
+    async def pause_queue(self, queue: str, *, actor: str, reason: str = "", command: str = "") -> None:
         """Raises:
         TransitionRefused: it is paused already.
         """
-        answer = await self._move("pause_queue", queue, actor, reason)
+        answer = await self._move("pause_queue", queue, actor, reason, command)
         if answer[0] == "refused":
             raise TransitionRefused("pause_queue", f"queue {queue}", "paused already")
 
-    async def resume_queue(self, queue: str, *, actor: str, reason: str = "") -> None:
+    async def resume_queue(self, queue: str, *, actor: str, reason: str = "", command: str = "") -> None:
         """Raises:
         TransitionRefused: it is not paused.
         """
-        answer = await self._move("resume_queue", queue, actor, reason)
+        answer = await self._move("resume_queue", queue, actor, reason, command)
         if answer[0] == "refused":
             raise TransitionRefused("resume_queue", f"queue {queue}", "not paused")
 
@@ -480,25 +492,25 @@ class StateManager:
         answer = await self._move("lose_node", node, boot, seen_before_ms, code, message)
         return int(answer[1]) if answer[0] == "ok" else None
 
-    async def drain_node(self, node: str, *, why: str = "") -> None:
+    async def drain_node(self, node: str, *, why: str = "", command: str = "") -> None:
         """Raises:
         NodeNotFound, TransitionRefused: it is draining or offline already.
         """
-        self._refuse_node("drain_node", node, await self._move("drain_node", node, why))
+        self._refuse_node("drain_node", node, await self._move("drain_node", node, why, command))
 
-    async def activate_node(self, node: str, *, why: str = "") -> None:
+    async def activate_node(self, node: str, *, why: str = "", command: str = "") -> None:
         """Raises:
         NodeNotFound, TransitionRefused: it is neither draining nor quarantined.
         """
-        self._refuse_node("activate_node", node, await self._move("activate_node", node, why))
+        self._refuse_node("activate_node", node, await self._move("activate_node", node, why, command))
 
-    async def release_models(self, node: str, *, why: str = "") -> None:
+    async def release_models(self, node: str, *, why: str = "", command: str = "") -> None:
         """Have a node told to free what its loaded models hold.
 
         Raises:
             NodeNotFound, TransitionRefused: it is offline.
         """
-        self._refuse_node("release_models", node, await self._move("release_models", node, why))
+        self._refuse_node("release_models", node, await self._move("release_models", node, why, command))
 
     def _refuse_node(self, move: str, node: str, answer: list[Any]) -> None:
         if answer[0] == "missing":
