@@ -216,7 +216,7 @@ def _audit_nodes(ledger: Ledger) -> None:
     pairs = [
         (f"subs:{lane}", node)
         for node, fields in ledger.nodes.items()
-        if fields["status"] == "online"
+        if fields["status"] in ("online", "suspect")
         for lane in json.loads(fields["lanes"])
     ]
     assert ledger.sets("subs:") == _grouped(pairs)

@@ -139,6 +139,7 @@ class Agent:
                 beat=self._beat,
                 on_welcome=self._welcome,
                 on_beat=self._hear_beat,
+                shortest_lease_s=lambda: self._leases.shortest_s,
                 on_parted=self._stir,
             )
             self._bells = await stack.enter_async_context(Bells(context, on_ring=self._step_due.set))
@@ -369,10 +370,10 @@ class Agent:
         }
         return held | {(one.task_id, one.attempt): one for one in (*self._hand.running(), *self._pool.running())}
 
-    def _hear_beat(self, beat: Beat, answer: BeatAnswer, until: float) -> None:
+    def _hear_beat(self, beat: Beat, answer: BeatAnswer, asked_at: float) -> None:
         lost = {(one.task_id, one.attempt) for one in answer.lost}
         held = {(one.task_id, one.attempt) for one in beat.running}
-        self._leases.renew(held - lost, until)
+        self._leases.renew(held - lost, asked_at)
         for key in lost:
             self._leases.end(key)
             self._end_lost(key, "the cluster took it back")

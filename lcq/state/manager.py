@@ -440,6 +440,7 @@ class StateManager:
         answer = await self._move(
             "register_node", node, boot, capability.model_dump_json(),
             json.dumps({device: list(queues) for device, queues in serves.items()}), json.dumps(lanes),
+            int(self.config.leases.beat_s * 1000), int(self.config.leases.lease_s * 1000),
         )  # fmt: skip
         if answer[0] == "stale":
             raise StaleBoot(node)
@@ -491,6 +492,10 @@ class StateManager:
         """
         answer = await self._move("lose_node", node, boot, seen_before_ms, code, message)
         return int(answer[1]) if answer[0] == "ok" else None
+
+    async def suspect_node(self, node: str, *, boot: str, seen_before_ms: int, why: str) -> bool:
+        """Show that a beat of an online node is overdue, unless it was seen after ``seen_before_ms``; answers whether."""
+        return bool((await self._move("suspect_node", node, boot, seen_before_ms, why))[0] == "ok")
 
     async def drain_node(self, node: str, *, why: str = "", command: str = "") -> None:
         """Raises:
