@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from lcq.errors import LcqError, ProtocolError, UnknownCommand
+from lcq.errors import LcqError, ProtocolError, StateUnavailable, UnknownCommand
 from lcq.ids import new_id
 from lcq.state.manager import StateManager
 from lcq.wire import Act, Message, Request, pack_answer, pack_error, unpack_request
@@ -36,7 +36,10 @@ class Desk:
         self._handlers[kind.CMD] = handler
 
     async def answer(self, frame: bytes, sender: bytes) -> bytes:
-        """The answer to one request, the same one if the request has been here before. Never raises ours."""
+        """The answer to one request, the same one if the request has been here before. Never raises ours.
+
+        That Redis is away is no answer to keep: the copy that comes later is done, or told what has been done.
+        """
         try:
             request = unpack_request(frame)
         except ProtocolError as error:
@@ -49,9 +52,10 @@ class Desk:
             return await asyncio.shield(earlier)
         promise = self._under_way[request.id] = asyncio.get_running_loop().create_future()
         try:
-            answer = await self._answer(request, sender)
+            answer, is_final = await self._answer(request, sender)
             promise.set_result(answer)
-            self._answers[request.id] = answer
+            if is_final:
+                self._answers[request.id] = answer
             if len(self._answers) > _REMEMBERED:
                 self._answers.popitem(last=False)
             return answer
@@ -59,7 +63,8 @@ class Desk:
             promise.cancel()  # only if something of ours broke: then a copy tries anew
             del self._under_way[request.id]
 
-    async def _answer(self, request: Request[Any], sender: bytes) -> bytes:
+    async def _answer(self, request: Request[Any], sender: bytes) -> tuple[bytes, bool]:
+        """The answer, and whether it is the one to every copy of the request."""
         handler = self._handlers.get(request.CMD)
         try:
             if handler is None:
@@ -68,24 +73,21 @@ class Desk:
                     hint="this process runs only a part of a scheduler; ask 'lcq scheduler'",
                 )
             if not isinstance(request, Act):
-                return pack_answer(request.id, await handler(request, sender))
+                return pack_answer(request.id, await handler(request, sender)), True
             remembered = await self._state.recall_answer(request.id)
             if remembered is not None:  # another scheduler, or this one before a restart, has done it
-                return remembered
+                return remembered, True
             answer = pack_answer(request.id, await handler(request, sender))
             await self._state.note_act(request.id, answer, _audit(request))
-            return answer
+            return answer, True
         except LcqError as error:
-            return pack_error(request.id, error)
+            return pack_error(request.id, error), not isinstance(error, StateUnavailable)
         except Exception as error:  # noqa: BLE001 - a bug in one command must not end the scheduler of all
             _log.exception("command %s failed", request.CMD)
-            return pack_error(
-                request.id,
-                LcqError(
-                    f"{request.CMD} failed inside the scheduler: {error!r}",
-                    hint="its log has the whole story",
-                ),
+            broken = LcqError(
+                f"{request.CMD} failed inside the scheduler: {error!r}", hint="its log has the whole story"
             )
+            return pack_error(request.id, broken), True
 
 
 def _audit(request: Act[Any]) -> dict[str, str]:

@@ -562,6 +562,8 @@ class NodeRecord(Value):
     serves: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # device id -> queues
     registered_ms: int = 0
     seen_ms: int = 0
+    beat_ms: int = 0  # how often it was told to beat, and how long it may be silent; 0: by an older scheduler
+    lease_ms: int = 0
     running: int = 0
     completed: int = 0
     failed: int = 0  # attempts that failed here by no fault of their input

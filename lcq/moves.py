@@ -41,6 +41,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "leave_node": _from(PROCESSING, to=(QUEUED,)),
         "lose_node": _from(PROCESSING, to=(QUEUED, FAILED)),
         "forget_tasks": {state: frozenset({NO_TASK}) for state in TaskStatus if state in TERMINAL_STATES},
+        "suspect_node": {},
         "drain_node": {},
         "activate_node": {},
         "release_models": {},

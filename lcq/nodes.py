@@ -21,6 +21,7 @@ from lcq.models import (
     Failure,
     NodeCapability,
     NodeRecord,
+    NodeStatus,
     TaskStatus,
     model_of,
 )
@@ -49,6 +50,7 @@ _log = logging.getLogger(__name__)
 _TICK_S = 0.25
 _DUTY_HOLD_MS = 3000
 _FORGET_NODE_MS = 24 * 3600 * 1000
+_SUSPECT_BEATS = 1.5  # a beat comes 0.9 to 1 beats after the last: half a beat more is more than any jitter of ours
 
 
 class NodeManager(Manager):
@@ -125,6 +127,12 @@ class NodeManager(Manager):
         fields = event.fields
         if event.move in ("cancel_task", "reroute_task") and fields.get("from"):
             attempt = int(fields["attempt"])
+            self.order(
+                fields["from"],
+                Order(cmd="cancel", task_id=fields["id"], attempt=attempt, reason=fields["why"]),
+            )
+        elif event.move == "finish_task" and fields.get("from"):
+            attempt = int(fields["superseded"])
             self.order(
                 fields["from"],
                 Order(cmd="cancel", task_id=fields["id"], attempt=attempt, reason=fields["why"]),
@@ -316,7 +324,6 @@ class NodeManager(Manager):
 
     async def _watch_nodes(self) -> None:
         scheduler_id = self._ground.site.scheduler_id
-        lease_ms = int(self._ground.config.leases.lease_s * 1000)
         last = time.monotonic()
         while True:
             await asyncio.sleep(_TICK_S)
@@ -332,25 +339,33 @@ class NodeManager(Manager):
                     continue
                 for ended in await self._state.expire_leases():
                     _log.warning("the lease of task %s on %s has run out", ended.task_id, ended.node)
-                await self._lose_silent_nodes(lease_ms)
+                await self._judge_silent_nodes()
                 await self._state.forget_nodes(silence_ms=_FORGET_NODE_MS)
             except StateUnavailable:
                 self._listen_first()
 
-    async def _lose_silent_nodes(self, lease_ms: int) -> None:
-        silent_since = await self._state.now_ms() - lease_ms
+    async def _judge_silent_nodes(self) -> None:
+        """Suspect nodes whose beat is overdue, lose those silent for a lease: each by what it was told at its hello."""
+        leases = self._ground.config.leases
+        now_ms = await self._state.now_ms()
         for node in await self._state.reader.nodes():
-            if node.seen_ms <= silent_since and node.status != "offline":
-                message = f"node {node.id} has been silent for {lease_ms / 1000:g} s"
-                given_up = await self._state.lose_node(
-                    node.id,
-                    boot=node.boot_id,
-                    seen_before_ms=silent_since,
-                    code="node_silent",
-                    message=message,
-                )
-                if given_up is not None:
-                    _log.warning("%s; %d of its attempts run elsewhere", message, given_up)
+            silent_ms = now_ms - node.seen_ms
+            lease_ms = node.lease_ms or int(leases.lease_s * 1000)
+            if silent_ms >= lease_ms and node.status is not NodeStatus.OFFLINE:
+                await self._lose_silent_node(node, now_ms - lease_ms, lease_ms)
+                continue
+            overdue_ms = int(_SUSPECT_BEATS * (node.beat_ms or leases.beat_s * 1000))
+            if silent_ms >= overdue_ms and node.status is NodeStatus.ONLINE:
+                why = f"no beat for {silent_ms / 1000:.1f} s"
+                await self._state.suspect_node(node.id, boot=node.boot_id, seen_before_ms=now_ms - overdue_ms, why=why)
+
+    async def _lose_silent_node(self, node: NodeRecord, silent_since_ms: int, lease_ms: int) -> None:
+        message = f"node {node.id} has been silent for {lease_ms / 1000:g} s"
+        given_up = await self._state.lose_node(
+            node.id, boot=node.boot_id, seen_before_ms=silent_since_ms, code="node_silent", message=message
+        )
+        if given_up is not None:
+            _log.warning("%s; %d of its attempts run elsewhere", message, given_up)
 
 
 def _told_needs(capability: NodeCapability, lanes: Iterable[str]) -> dict[str, int]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from lcq import __version__
+from lcq import __version__, failpoints
 from lcq.component import run_beside
 from lcq.config import DistributedConfig
 from lcq.embedded import PrivateServer, read_cluster_file, write_cluster_file
@@ -42,6 +42,7 @@ def run_scheduler(config: DistributedConfig) -> int:
         LcqError: it cannot start: Redis, the ports, the settings.
     """
     setup_logging(config.log_level)
+    failpoints.arm_from_environment()
     make_data_folder(config.data_path)
     return asyncio.run(_scheduler_alone(config))
 
@@ -67,6 +68,7 @@ def run_up(config: DistributedConfig, *, headless: bool = False) -> int:
     make_data_folder(config.data_path)
     log_folder = config.data_path / "log"
     setup_logging(config.log_level, file=log_folder / "up.log" if with_console else None)
+    failpoints.arm_from_environment()
     return asyncio.run(_up(config, log_folder, with_console=with_console))
 
 

@@ -21,10 +21,10 @@ CLASSES = {
     "lanes": "set", "waiting:*": "zset", "fair:*": "hash", "leases": "zset", "held:*": "zset", "delayed": "zset",
     "expiry": "zset", "counts": "hash", "job:*": "hash", "jobs": "zset", "causes": "set", "node:*": "hash",
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
-    "acts": "stream", "answer:*": "string", "duty:*": "string", "schedulers": "hash",
+    "acts": "stream", "answer:*": "string", "did:*": "hash", "duty:*": "string", "schedulers": "hash",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
-EXPIRING = ("minute:", "answer:", "duty:")
+EXPIRING = ("minute:", "answer:", "did:", "duty:")
 
 
 @dataclass
@@ -216,7 +216,7 @@ def _audit_nodes(ledger: Ledger) -> None:
     pairs = [
         (f"subs:{lane}", node)
         for node, fields in ledger.nodes.items()
-        if fields["status"] == "online"
+        if fields["status"] in ("online", "suspect")
         for lane in json.loads(fields["lanes"])
     ]
     assert ledger.sets("subs:") == _grouped(pairs)

@@ -19,6 +19,7 @@ from typing import Self
 
 import zmq
 
+from lcq import failpoints
 from lcq.client import find_scheduler
 from lcq.config import DistributedConfig
 from lcq.errors import LcqError, StaleBoot, UnknownModel
@@ -138,6 +139,7 @@ class Agent:
                 beat=self._beat,
                 on_welcome=self._welcome,
                 on_beat=self._hear_beat,
+                shortest_lease_s=lambda: self._leases.shortest_s,
                 on_parted=self._stir,
             )
             self._bells = await stack.enter_async_context(Bells(context, on_ring=self._step_due.set))
@@ -318,10 +320,12 @@ class Agent:
         earlier = [one for one in self._outcomes.to_report() if (one.task_id, one.attempt) not in ours]
         if earlier:
             step = Step(node_id=self.node_id, boot_id=self.boot_id, outcomes=tuple(earlier))
+            await failpoints.reach("agent.deliver")
             try:
                 answer = await self._line.ask(step, patience_s=_EARLIER_S)
             except StaleBoot:
                 return  # this scheduler wants the hello first: so be it
+            await failpoints.passed("agent.deliver")
             await self._outcomes.settle(answer.verdicts)
 
     def _welcome(self, greeting: HelloAnswer) -> None:
@@ -366,10 +370,10 @@ class Agent:
         }
         return held | {(one.task_id, one.attempt): one for one in (*self._hand.running(), *self._pool.running())}
 
-    def _hear_beat(self, beat: Beat, answer: BeatAnswer, until: float) -> None:
+    def _hear_beat(self, beat: Beat, answer: BeatAnswer, asked_at: float) -> None:
         lost = {(one.task_id, one.attempt) for one in answer.lost}
         held = {(one.task_id, one.attempt) for one in beat.running}
-        self._leases.renew(held - lost, until)
+        self._leases.renew(held - lost, asked_at)
         for key in lost:
             self._leases.end(key)
             self._end_lost(key, "the cluster took it back")
@@ -462,7 +466,9 @@ class Agent:
             self._steps.append(step.id)
             self._stepping = True
             try:
+                await failpoints.reach("agent.ask", error=LcqError)
                 answer = await self._line.ask(step)
+                await failpoints.passed("agent.ask", error=LcqError)
                 await self._take_in(answer, began)
             except LcqError as refusal:
                 if isinstance(refusal, StaleBoot):
@@ -501,11 +507,15 @@ class Agent:
         key = key_of(grant)
         if self._leases.is_known(key):
             return  # a copy of an answer, or cancelled before it came
+        await failpoints.reach("agent.lease")
         self._leases.remember(key)
         self._leases.begin(grant, asked_at)
+        await failpoints.passed("agent.lease")
+        await failpoints.reach("agent.begin")
         if self._stop.is_set() or not self._begin(grant):
             _log.info("agent %s: handing back task %s, attempt %d: no slot is free", self.node_id, *key)
             await self._conclude(Ended(grant, handed_back=True))
+        await failpoints.passed("agent.begin")
 
     def _begin(self, grant: Grant) -> bool:
         """Give ``grant`` to a slot, or keep it for the next free one. Answers False where there is none for it."""
@@ -541,6 +551,7 @@ class Agent:
     async def _conclude(self, ended: Ended) -> None:
         """Take in how an attempt ended; its slot is free after that."""
         grant, failure = ended.grant, ended.failure
+        await failpoints.reach("agent.conclude")
         if ended.result is not None:
             self._hand.learn(grant.device, ended.result.seconds)
         if failure is not None:
@@ -565,6 +576,7 @@ class Agent:
             await discard_staged(grant.task, *range(1, grant.attempt))  # of those that died with their node
         self._leases.end(ended.key)
         self._stir()
+        await failpoints.passed("agent.conclude")
 
     def _note_room(self, grant: Grant, outcome: Outcome) -> None:
         """A full disk fails the next attempt too: nothing is begun until there is room."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from lcq import __version__
+from lcq import __version__, failpoints
 from lcq.cli.output import Output
 from lcq.config import DistributedConfig, LogLevel, load
 from lcq.errors import InvalidConfig, LcqError
@@ -106,6 +106,7 @@ def run_agent(config: DistributedConfig, *, scheduler: str | None = None) -> Non
         raise InvalidConfig(
             "enabled is false: this host takes no part in a cluster", hint="set enabled: true, or LCQ_ENABLED=1"
         )
+    failpoints.arm_from_environment()
     asyncio.run(_until_signalled(config, scheduler))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -29,6 +30,7 @@ class Leases:
     def __init__(self) -> None:
         self._known: OrderedDict[Key, None] = OrderedDict()
         self._until: dict[Key, float] = {}
+        self._lengths: dict[Key, float] = {}
 
     def is_known(self, key: Key) -> bool:
         """Whether this attempt was granted, or taken back, before."""
@@ -42,16 +44,26 @@ class Leases:
 
     def begin(self, grant: Grant, asked_at: float) -> None:
         """The attempt is ours from now on; ``asked_at``: when the step that brought it was first sent."""
+        self._lengths[key_of(grant)] = grant.lease_ms / 1000
         self._until[key_of(grant)] = asked_at + grant.lease_ms / 1000
 
-    def renew(self, keys: Iterable[Key], until: float) -> None:
-        """A beat that listed ``keys`` was answered. What has ended since stays ended."""
+    def renew(self, keys: Iterable[Key], asked_at: float) -> None:
+        """A beat that listed ``keys``, first sent at ``asked_at``, was answered. What has ended since stays ended.
+
+        Each is renewed by its own length: it may have been granted by a scheduler with other settings.
+        """
         for key in keys:
             if key in self._until:
-                self._until[key] = until
+                self._until[key] = asked_at + self._lengths[key]
 
     def end(self, key: Key) -> None:
         self._until.pop(key, None)
+        self._lengths.pop(key, None)
+
+    @property
+    def shortest_s(self) -> float:
+        """The length of the shortest lease that is held; infinite where there is none."""
+        return min(self._lengths.values(), default=math.inf)
 
     def is_sure(self, key: Key) -> bool:
         """Whether nobody else can have been granted this task by now."""

@@ -16,6 +16,7 @@ from worker.line import ControlLine
 _log = logging.getLogger(__name__)
 _HELLO_S = 3.0  # how long one scheduler may take to answer hello before another is tried
 _SILENT_BEATS = 2
+_BEATS_A_LEASE = 3  # at least, of a lease that was granted by a scheduler with other settings
 _REFUSED_S = 2.0  # such as Redis being away
 _OTHER_VERSION_S = 10.0
 
@@ -24,8 +25,8 @@ class Membership:
     """Keeps a node registered. The callbacks say what to tell, and are told what came back.
 
     ``configured``: the endpoint to begin with, asked anew each time; ``before_hello`` and ``ready`` are awaited
-    in front of each hello; ``on_beat`` gets the beat, its answer, and until when (``steady_now()``) that renewed
-    its leases.
+    in front of each hello; ``on_beat`` gets the beat, its answer, and when (``steady_now()``) it was first sent;
+    ``shortest_lease_s`` says by what lease the beats must hurry, where one is shorter than this scheduler's own.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Membership:
         beat: Callable[[], Beat],
         on_welcome: Callable[[HelloAnswer], None],
         on_beat: Callable[[Beat, BeatAnswer, float], None],
+        shortest_lease_s: Callable[[], float],
         on_parted: Callable[[], None],
     ) -> None:
         self.joined = asyncio.Event()
@@ -52,6 +54,7 @@ class Membership:
         self._beat = beat
         self._on_welcome = on_welcome
         self._on_beat = on_beat
+        self._shortest_lease_s = shortest_lease_s
         self._on_parted = on_parted
         self._schedulers: tuple[str, ...] = ()
         self._beat_due = asyncio.Event()
@@ -137,7 +140,7 @@ class Membership:
         Raises:
             SchedulerUnreachable: it has been silent for two beats.
         """
-        beat_s, lease_s = greeting.beat_ms / 1000, greeting.lease_ms / 1000
+        beat_s = greeting.beat_ms / 1000
         refused = ""
         while not self._hello_due:
             self._beat_due.clear()
@@ -157,8 +160,9 @@ class Membership:
             else:
                 refused = ""
                 self._schedulers = answer.schedulers or self._schedulers
-                self._on_beat(beat, answer, began + lease_s)
+                self._on_beat(beat, answer, began)
             spent_s = steady_now() - began
+            pause_s = min(beat_s, self._shortest_lease_s() / _BEATS_A_LEASE)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, beat_s * random.uniform(0.9, 1.0) - spent_s)):
+                async with asyncio.timeout(max(0.0, pause_s * random.uniform(0.9, 1.0) - spent_s)):
                     await self._beat_due.wait()

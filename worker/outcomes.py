@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from lcq import failpoints
 from lcq.models import ErrorClass, Failure, Task
 from lcq.wire import MAX_BATCH, Outcome, Verdict
 from worker.spool import Spool, Unsettled, sync_folder
@@ -66,7 +67,9 @@ class Outcomes:
         """
         if staged and outcome.result is not None and lease_is_sure():
             try:
+                await failpoints.reach("agent.rename")
                 await asyncio.to_thread(_publish, staged, outcome.result.path)
+                await failpoints.passed("agent.rename")
             except OSError as error:
                 failure = _unpublished(error, outcome.result.path)
                 _log.warning("task %s, attempt %d: %s", outcome.task_id, outcome.attempt, failure.message)
@@ -96,7 +99,9 @@ class Outcomes:
 
     async def _keep(self, entry: Unsettled) -> None:
         try:
+            await failpoints.reach("agent.spool")
             await asyncio.to_thread(self._spool.keep, entry)
+            await failpoints.passed("agent.spool")
         except OSError as error:
             if entry.key not in self._tried:
                 self._tried.add(entry.key)
@@ -118,6 +123,7 @@ class Outcomes:
             entry = self._entries.get((verdict.task_id, verdict.attempt))
             if entry is None:
                 continue  # a copy of an answer
+            await failpoints.reach("agent.settle")
             if verdict.verdict == "refused":
                 if not entry.outcome.handed_back:
                     _log.warning("task %s, attempt %d: %s", verdict.task_id, verdict.attempt, verdict.detail)
@@ -125,6 +131,7 @@ class Outcomes:
             elif entry.staged and not await self._publish_late(entry):
                 continue
             self._forget(entry)
+            await failpoints.passed("agent.settle")
 
     async def _publish_late(self, entry: Unsettled) -> bool:
         """Answers False where it is to be tried again, with the next verdict on it."""
@@ -132,7 +139,9 @@ class Outcomes:
         if result is None:
             return True
         try:
+            await failpoints.reach("agent.rename")
             await asyncio.to_thread(_publish, entry.staged, result.path)
+            await failpoints.passed("agent.rename")
         except FileNotFoundError:
             # Published before a crash that left the record; or taken away by somebody.
             if not await asyncio.to_thread(os.path.exists, result.path):

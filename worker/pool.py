@@ -16,6 +16,7 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self, cast
 
+from lcq import failpoints
 from lcq.config import LimitsConfig
 from lcq.errors import ProtocolError
 from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult
@@ -438,7 +439,9 @@ class Slot:
         """Let the runner do the grant that is here. Answers whether the runner can do another."""
         grant = self.grant
         assert grant is not None  # noqa: S101 - by _until_given
+        await failpoints.reach("agent.tell")
         runner.line.say(Run(task=grant.task, attempt=grant.attempt, limits=self._settings.limits, eased=grant.eased))
+        await failpoints.passed("agent.tell")
         ended, usable = await self._until_ended(runner, grant)
         if ended.failure is not None and ended.failure.error_class is ErrorClass.CRASH:
             self._test_again()

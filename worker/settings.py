@@ -9,9 +9,6 @@ from pydantic import BaseModel, ConfigDict
 from lcq.config import IopaintConfig, ModelsConfig
 from lcq.models import Device, DeviceKind
 
-DRILLS_VARIABLE = "LCQ_DRILLS"
-"""The one LCQ_ variable that a runner inherits: 1 offers the drill models (worker/engines/testing.py)."""
-
 
 class EngineSettings(BaseModel):
     """What an engine may know of its host: its device, its share of it, where weights are."""

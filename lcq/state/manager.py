@@ -14,8 +14,16 @@ from typing import Any, Self
 
 from redis import exceptions as redis_errors
 
+from lcq import failpoints
 from lcq.config import DistributedConfig
-from lcq.errors import IdempotencyConflict, NodeNotFound, StaleBoot, TaskNotFound, TransitionRefused
+from lcq.errors import (
+    IdempotencyConflict,
+    NodeNotFound,
+    StaleBoot,
+    StateUnavailable,
+    TaskNotFound,
+    TransitionRefused,
+)
 from lcq.models import (
     DeviceKind,
     DeviceReading,
@@ -123,10 +131,16 @@ class StateManager:
 
     async def _move(self, name: str, *arguments: str | int | float) -> list[Any]:
         """Run one script; answers its list. Calls of one turn of the loop travel together."""
+        await failpoints.reach(f"state.{name}", error=self._unavailable)
         done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._asked.append((name, [self.keys.root, *map(str, arguments)], done))
         self._something_asked.set()
-        return await done
+        answer = await done
+        await failpoints.passed(f"state.{name}", error=self._unavailable)
+        return answer
+
+    def _unavailable(self, point: str) -> StateUnavailable:
+        return StateUnavailable(self.url, f"failpoint {point}")
 
     async def _pump(self) -> None:
         while True:
@@ -227,21 +241,27 @@ class StateManager:
             why=why,
         )
 
-    async def cancel_task(self, task_id: str, *, why: str = "", revision: int | None = None) -> Ended:
-        """Raises:
+    async def cancel_task(
+        self, task_id: str, *, why: str = "", revision: int | None = None, command: str = ""
+    ) -> Ended:
+        """``command``: the id of the command that asks for it; a second time with that id is told as the first.
+
+        Raises:
         TaskNotFound, TransitionRefused: it is finished, or has changed since ``revision``.
         """
-        answer = await self._move("cancel_task", task_id, why, "" if revision is None else revision)
+        answer = await self._move("cancel_task", task_id, why, "" if revision is None else revision, command)
         self._refuse("cancel_task", task_id, answer)
         return Ended(task_id, answer[1], int(answer[2]))
 
-    async def retry_task(self, task_id: str, *, queue: str, why: str = "", revision: int | None = None) -> None:
-        """Put a finished task into ``queue`` anew.
+    async def retry_task(
+        self, task_id: str, *, queue: str, why: str = "", revision: int | None = None, command: str = ""
+    ) -> None:
+        """Put a finished task into ``queue`` anew. ``command``: as for ``cancel_task``.
 
         Raises:
             TaskNotFound, TransitionRefused: it is not finished, or has changed since ``revision``.
         """
-        answer = await self._move("retry_task", task_id, why, "" if revision is None else revision, queue)
+        answer = await self._move("retry_task", task_id, why, "" if revision is None else revision, queue, command)
         self._refuse("retry_task", task_id, answer)
 
     async def reroute_task(
@@ -253,24 +273,30 @@ class StateManager:
         why: str = "",
         revision: int | None = None,
         forced: bool = True,
+        command: str = "",
     ) -> Ended:
         """Put a task into ``queue``, for ``node`` alone if one is named; a running attempt is ended.
+
+        ``command``: as for ``cancel_task``.
 
         Raises:
             TaskNotFound, TransitionRefused: it is completed, or has changed since ``revision``.
         """
         seen = "" if revision is None else revision
-        answer = await self._move("reroute_task", task_id, why, seen, queue, node, int(forced))
+        answer = await self._move("reroute_task", task_id, why, seen, queue, node, int(forced), command)
         self._refuse("reroute_task", task_id, answer)
         return Ended(task_id, answer[1], int(answer[2]))
 
     async def prioritise_task(
-        self, task_id: str, *, priority: TaskPriority, why: str = "", revision: int | None = None
+        self, task_id: str, *, priority: TaskPriority, why: str = "", revision: int | None = None, command: str = ""
     ) -> None:
-        """Raises:
+        """``command``: as for ``cancel_task``.
+
+        Raises:
         TaskNotFound, TransitionRefused: it is finished, or has changed since ``revision``.
         """
-        answer = await self._move("prioritise_task", task_id, why, "" if revision is None else revision, priority)
+        seen = "" if revision is None else revision
+        answer = await self._move("prioritise_task", task_id, why, seen, priority, command)
         self._refuse("prioritise_task", task_id, answer)
 
     # ------------------------------------------------------------ attempts: what nodes do
@@ -377,19 +403,19 @@ class StateManager:
 
     # ------------------------------------------------------------ queues
 
-    async def pause_queue(self, queue: str, *, actor: str, reason: str = "") -> None:
+    async def pause_queue(self, queue: str, *, actor: str, reason: str = "", command: str = "") -> None:
         """Raises:
         TransitionRefused: it is paused already.
         """
-        answer = await self._move("pause_queue", queue, actor, reason)
+        answer = await self._move("pause_queue", queue, actor, reason, command)
         if answer[0] == "refused":
             raise TransitionRefused("pause_queue", f"queue {queue}", "paused already")
 
-    async def resume_queue(self, queue: str, *, actor: str, reason: str = "") -> None:
+    async def resume_queue(self, queue: str, *, actor: str, reason: str = "", command: str = "") -> None:
         """Raises:
         TransitionRefused: it is not paused.
         """
-        answer = await self._move("resume_queue", queue, actor, reason)
+        answer = await self._move("resume_queue", queue, actor, reason, command)
         if answer[0] == "refused":
             raise TransitionRefused("resume_queue", f"queue {queue}", "not paused")
 
@@ -414,6 +440,7 @@ class StateManager:
         answer = await self._move(
             "register_node", node, boot, capability.model_dump_json(),
             json.dumps({device: list(queues) for device, queues in serves.items()}), json.dumps(lanes),
+            int(self.config.leases.beat_s * 1000), int(self.config.leases.lease_s * 1000),
         )  # fmt: skip
         if answer[0] == "stale":
             raise StaleBoot(node)
@@ -466,25 +493,29 @@ class StateManager:
         answer = await self._move("lose_node", node, boot, seen_before_ms, code, message)
         return int(answer[1]) if answer[0] == "ok" else None
 
-    async def drain_node(self, node: str, *, why: str = "") -> None:
+    async def suspect_node(self, node: str, *, boot: str, seen_before_ms: int, why: str) -> bool:
+        """Show that a beat of an online node is overdue, unless it was seen after ``seen_before_ms``; answers whether."""
+        return bool((await self._move("suspect_node", node, boot, seen_before_ms, why))[0] == "ok")
+
+    async def drain_node(self, node: str, *, why: str = "", command: str = "") -> None:
         """Raises:
         NodeNotFound, TransitionRefused: it is draining or offline already.
         """
-        self._refuse_node("drain_node", node, await self._move("drain_node", node, why))
+        self._refuse_node("drain_node", node, await self._move("drain_node", node, why, command))
 
-    async def activate_node(self, node: str, *, why: str = "") -> None:
+    async def activate_node(self, node: str, *, why: str = "", command: str = "") -> None:
         """Raises:
         NodeNotFound, TransitionRefused: it is neither draining nor quarantined.
         """
-        self._refuse_node("activate_node", node, await self._move("activate_node", node, why))
+        self._refuse_node("activate_node", node, await self._move("activate_node", node, why, command))
 
-    async def release_models(self, node: str, *, why: str = "") -> None:
+    async def release_models(self, node: str, *, why: str = "", command: str = "") -> None:
         """Have a node told to free what its loaded models hold.
 
         Raises:
             NodeNotFound, TransitionRefused: it is offline.
         """
-        self._refuse_node("release_models", node, await self._move("release_models", node, why))
+        self._refuse_node("release_models", node, await self._move("release_models", node, why, command))
 
     def _refuse_node(self, move: str, node: str, answer: list[Any]) -> None:
         if answer[0] == "missing":

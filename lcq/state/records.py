@@ -93,6 +93,8 @@ def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
         serves=json.loads(fields["serves"]),
         registered_ms=_integer(fields, "registered_ms") or 0,
         seen_ms=_integer(fields, "seen_ms") or 0,
+        beat_ms=_integer(fields, "beat_ms") or 0,
+        lease_ms=_integer(fields, "lease_ms") or 0,
         running=running,
         completed=_integer(fields, "completed") or 0,
         failed=_integer(fields, "failed") or 0,

@@ -22,6 +22,14 @@ BAND_SPANS = {
 WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much older, within its band
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
 MINUTES_KEPT = timedelta(hours=25)
+ANSWERS_KEPT = timedelta(minutes=10)  # of commands, for copies that come late
+ACTS = frozenset(
+    {
+        "cancel_task", "retry_task", "reroute_task", "prioritise_task", "pause_queue", "resume_queue", "drain_node",
+        "activate_node", "release_models",
+    }
+)  # fmt: skip
+"""The moves that an operator's command asks for: each is done once a command, see ``once`` in the prelude."""
 _MOVES = resources.files("lcq.state") / "lua"
 
 
@@ -61,6 +69,7 @@ class Scripts:
                 }
             ),
             f"local EVENTS_KEPT = {kept.events}",
+            f"local ANSWERS_KEPT_MS = {_milliseconds(ANSWERS_KEPT.total_seconds())}",
             f"local MINUTES_KEPT_S = {int(MINUTES_KEPT.total_seconds())}",
             f"local WARM_SPAN = {WARM_SPAN_S}",
             f"local WARM_NEEDS = {WARM_NEEDS}",
@@ -72,13 +81,12 @@ class Scripts:
     @cached_property
     def texts(self) -> dict[str, str]:
         prelude = (_MOVES / "_prelude.lua").read_text(encoding="utf-8")
-        return {
-            name: f'local MOVE = "{name}"\n'
-            + self.header
-            + prelude
-            + (_MOVES / f"{name}.lua").read_text(encoding="utf-8")
-            for name in move_names()
-        }
+        return {name: f'local MOVE = "{name}"\n' + self.header + prelude + self._body(name) for name in move_names()}
+
+    @staticmethod
+    def _body(name: str) -> str:
+        text = (_MOVES / f"{name}.lua").read_text(encoding="utf-8")
+        return f"return once(function()\n{text}\nend)\n" if name in ACTS else text
 
     @cached_property
     def digests(self) -> dict[str, str]:

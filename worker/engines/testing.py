@@ -26,9 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lcq.failpoints import DRILLS_VARIABLE
 from worker.engines.base import DeviceKind, Ease, Engine, EngineError, ErrorClass, ModelOffer, Progress, Work
 from worker.engines.work import failed
-from worker.settings import DRILLS_VARIABLE
 
 _TICK_S = 0.1
 _BLOCK_MIB = 16

@@ -1,5 +1,5 @@
 -- The ground every move stands on: keys, clock, indexes, events. Loaded in front of each script, behind a
--- header that Python generates (MOVE, STATE, TERMINAL, BANDS, RETENTION_MS, EVENTS_KEPT, MINUTES_KEPT_S).
+-- header that Python generates (MOVE, STATE, TERMINAL, BANDS, RETENTION_MS, EVENTS_KEPT, MINUTES_KEPT_S, …).
 -- KEYS[1] is the namespace, a hash tag: every key a script touches begins with it, so all of them live in one
 -- slot of a Redis Cluster although only this one is declared.
 
@@ -51,6 +51,23 @@ local function emit_task(move, id, t, more)
     "attempt", t.attempt, "priority", t.priority, "why", t.why or ""}
   for _, value in ipairs(more or {}) do fields[#fields + 1] = value end
   emit(move, fields)
+end
+
+-- An operator's act is done once to each thing it is about, however often its command comes: where the answer got
+-- lost on its way, the copy is told the same. ARGV[1] is the thing, the last of ARGV the command's id ("": none). Kept
+-- until note_act keeps the answer to the whole command.
+local function once(act)
+  local command = ARGV[#ARGV]
+  if command == "" then return act() end
+  local memo = key("did", command)
+  local told = redis.call("HGET", memo, ARGV[1])
+  if told then return cjson.decode(told) end
+  local answer = act()
+  if answer[1] == "ok" then
+    redis.call("HSET", memo, ARGV[1], cjson.encode(answer))
+    redis.call("PEXPIRE", memo, ANSWERS_KEPT_MS)
+  end
+  return answer
 end
 
 ---------------------------------------------------------------- order in a queue

@@ -14,9 +14,14 @@ if TERMINAL[t.status] or not record or n <= number(t.fence) then
   return {"fenced", t.status}
 end
 local live = t.status == STATE.PROCESSING and n == number(t.attempt)
+local more = {"late", live and "0" or "1"}
 if not live then
   tally("late", 1)
-  if t.status == STATE.PROCESSING then close_attempt(id, number(t.attempt), "superseded") end
+  if t.status == STATE.PROCESSING then
+    close_attempt(id, number(t.attempt), "superseded")
+    -- Told at once: until it is, the node may put a result of its own into the place of this one.
+    for _, word in ipairs({"from", t.node, "superseded", t.attempt}) do more[#more + 1] = word end
+  end
 end
 close_attempt(id, n, "completed")
 credit(node, "completed")
@@ -24,5 +29,5 @@ tally("completed", 1)
 transition("finish_task", id, t, STATE.COMPLETED, ended({
   committed = n, result = result, finished_ms = NOW, node = node, device = record.device or "", progress = "1",
   class = false, code = false, message = false, due_ms = false, why = live and "" or "late result of attempt " .. n,
-}), {"late", live and "0" or "1"})
+}), more)
 return {"ok", t.status}

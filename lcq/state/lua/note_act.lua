@@ -5,4 +5,5 @@
 local command_id, answer, keep_ms, kept = unpack(ARGV)
 redis.call("XADD", key("acts"), "MAXLEN", "~", kept, "*", unpack(ARGV, 5))
 redis.call("SET", key("answer", command_id), answer, "PX", keep_ms)
+redis.call("DEL", key("did", command_id))
 return {"ok"}
