@@ -7,7 +7,7 @@ local id, n, node, result = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local t = load_task(id)
 if not t then return {"missing"} end
 local record = attempt_record(id, n)
-if record and record.node ~= node then record = nil end
+if record and record.outcome ~= "damaged" and record.node ~= node then record = nil end
 if record and record.outcome == "completed" then return {"again"} end  -- also where a retry has begun since
 if TERMINAL[t.status] or not record or n <= number(t.fence) then
   tally("fenced", 1)
@@ -20,7 +20,9 @@ if not live then
 end
 close_attempt(id, n, "completed")
 credit(node, "completed")
+praise(node)
 tally("completed", 1)
+redis.call("HINCRBY", key("minute", math.floor(NOW / 60000)), "completed/" .. t.queue, 1)  -- see budget_wait
 transition("finish_task", id, t, STATE.COMPLETED, ended({
   committed = n, result = result, finished_ms = NOW, node = node, device = record.device or "", progress = "1",
   class = false, code = false, message = false, due_ms = false, why = live and "" or "late result of attempt " .. n,
