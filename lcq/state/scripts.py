@@ -22,8 +22,6 @@ BAND_SPANS = {
 WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much older, within its band
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
 STATE_FORMAT = 2  # of what the scripts write: raised where an older LCQ would misread it (docs/decisions/0006)
-SUSPECTED = 2.0  # so much to blame, and a node's word alone costs a task nothing
-BLAME_AFTER_SUCCESS = 0.9
 MINUTES_KEPT = timedelta(hours=25)
 _GROUND = ("_prelude", "_damage")  # in front of every move
 _MOVES = resources.files("lcq.state") / "lua"
@@ -70,9 +68,6 @@ class Scripts:
             f"local WARM_NEEDS = {WARM_NEEDS}",
             f"local QUEUE_KINDS = {_table({queue.name: repr(queue.kind.value) for queue in self.config.queues})}",
             f"local POISON_DEATHS = {POISON_DEATHS}",
-            f"local SUSPECTED = {SUSPECTED}",
-            f"local BLAME_AFTER_SUCCESS = {BLAME_AFTER_SUCCESS}",
-            f"local BLAME_HALF_LIFE_MS = {_milliseconds(self.config.quarantine.half_life_s)}",
             f"local FORMAT = {STATE_FORMAT}",
         ]
         return "\n".join(lines) + "\n"

@@ -7,6 +7,7 @@ for _, status in pairs(STATE) do KNOWN[status] = true end
 local TEXTS = {"json", "digest", "idem", "model", "user", "queue"}
 local NUMBERS = {"rev", "attempt", "retries", "deaths", "max_retries", "submitted_ms", "updated_ms", "queued_ms"}
 local MAY_BE = {"cost", "tag", "score", "fence", "lease_ms", "due_ms", "deadline_ms", "started_ms", "finished_ms", "vram"}
+local MOST_JOBS = 5000  -- that are asked whether a task is theirs, where its own record does not say
 local MOST_LOST = 100  -- attempts whose records are made up to keep the count; more of them are no count at all
 
 local function is_number(text)
@@ -58,15 +59,24 @@ local function queue_names(t)
   return names
 end
 
--- Takes an id off every index, whatever its hash says; counters follow the indexes. Answers the status and the queue
--- under which it was listed, nil where it was not.
+-- The job that lists a task; nil if none does.
+local function job_of(id, t)
+  if is_in(key("ix", "job", t.job or ""), id) then return t.job end
+  for _, job in ipairs(redis.call("ZREVRANGE", key("jobs"), 0, MOST_JOBS - 1)) do
+    if is_in(key("ix", "job", job), id) then return job end
+  end
+  return nil
+end
+
+-- Takes an id off every index but its job's, whatever its hash says; counters follow the indexes. Answers the status,
+-- the queue and the job under which it was listed, nil where it was not.
 local function unlist(id, t)
   local statuses, was_in = {}, nil
   for _, status in pairs(STATE) do
     if redis.call("ZREM", key("ix", "status", status), id) == 1 then statuses[#statuses + 1] = status end
   end
   table.sort(statuses)
-  local jobs = redis.call("ZSCORE", key("ix", "job", t.job or ""), id) and {t.job} or {}
+  local job = job_of(id, t)
   for _, queue in ipairs(queue_names(t)) do
     local is_listed = redis.call("ZREM", key("ix", "queue", queue), id) == 1
     if is_listed then was_in = queue end
@@ -76,7 +86,7 @@ local function unlist(id, t)
   end
   for _, status in ipairs(statuses) do
     redis.call("HINCRBY", key("counts"), status, -1)
-    for _, job in ipairs(jobs) do redis.call("HINCRBY", key("job", job), status, -1) end
+    if job then redis.call("HINCRBY", key("job", job), status, -1) end
   end
   for _, name in ipairs({"delayed", "leases", "expiry"}) do redis.call("ZREM", key(name), id) end
   for _, lane in ipairs(redis.call("SMEMBERS", key("lanes"))) do
@@ -90,7 +100,7 @@ local function unlist(id, t)
     redis.call("ZREM", key("ix", "cause", cause), id)
     if redis.call("EXISTS", key("ix", "cause", cause)) == 0 then redis.call("SREM", key("causes"), cause) end
   end
-  return statuses[1], was_in
+  return statuses[1], was_in, job
 end
 
 -- Makes the list of attempts one that can be counted, and the count that of the list.
@@ -104,7 +114,7 @@ local function recount_attempts(id, t)
   local told = math.floor(number(t.attempt))
   while length < told and told - length <= MOST_LOST do
     length = length + 1
-    redis.call("RPUSH", name, cjson.encode({number = length, node = "", started_ms = 0, outcome = "damaged"}))
+    redis.call("RPUSH", name, cjson.encode({number = length, node = "", started_ms = 0, ended_ms = 0, outcome = "damaged"}))
   end
   return length
 end
@@ -112,20 +122,20 @@ end
 -- Fails a task because of its record, and keeps it: with what is left of it, and what its own JSON tells again. What
 -- had come to its end stays as it was.
 local function isolate(id, t, found)
-  local status, queue = unlist(id, t)
+  local status, queue, job = unlist(id, t)
   local asked = decoded(t.json, {})
   local config = type(asked.config) == "table" and asked.config or {}
   local function text(field, otherwise)
     if (t[field] or "") ~= "" then return t[field] end
     return type(otherwise) == "string" and otherwise ~= "" and otherwise or "?"
   end
-  local rev = is_number(t.rev) and number(t.rev) or 0
+  local rev = is_number(t.rev) and number(t.rev) or NOW  -- later than any that was seen
   local was_over = status and TERMINAL[status]
   local node = t.node or ""
   t.json, t.digest, t.idem = text("json", "{}"), text("digest"), text("idem", id)
   t.model, t.user = text("model", config.model), text("user", asked.user_id)
   t.queue = queue or text("queue", queue_names(t)[1])
-  if not is_in(key("ix", "job", t.job or ""), id) then t.job = type(asked.job) == "string" and asked.job or "" end
+  t.job = job or (type(asked.job) == "string" and asked.job) or ""
   if not BANDS[t.priority or ""] then t.priority = BANDS[asked.priority or ""] and asked.priority or "normal" end
   if not is_number(t.max_retries) then t.max_retries = tostring(math.floor(number(tostring(asked.max_retries)))) end
   for _, field in ipairs(NUMBERS) do
@@ -174,7 +184,8 @@ end
 load_listed = function(id)
   local t, was_damaged = load_task(id)
   if not t then
-    unlist(id, {})
+    local _, _, job = unlist(id, {})
+    if job then redis.call("ZREM", key("ix", "job", job), id) end
     redis.call("DEL", key("attempts", id))
     redis.call("ZREM", key("ids"), id)
     tally("isolated", 1)
