@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -15,8 +16,10 @@ from lcq.background import BackgroundLoop, Held
 from lcq.config import DistributedConfig, load
 from lcq.desk import Site
 from lcq.embedded import PrivateServer
-from lcq.errors import LcqError
+from lcq.errors import LcqError, StateUnavailable
 from lcq.state.manager import StateManager
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -131,3 +134,30 @@ async def run_beside(stack: AsyncExitStack, *lives: tuple[str, Coroutine[Any, An
     group = await stack.enter_async_context(asyncio.TaskGroup())
     for name, life in lives:
         stack.callback(group.create_task(life, name=name).cancel)
+
+
+class Complaints:
+    """What one of our lives could not do, said once for as long as it stays the same."""
+
+    def __init__(self, subject: str) -> None:
+        self._subject = subject
+        self._said = ""
+
+    def say(self, refusal: LcqError) -> None:
+        if str(refusal) != self._said:
+            self._said = str(refusal)
+            _log.error("%s: %s", self._subject, refusal)
+
+
+async def complained(duty: Coroutine[Any, Any, Any], complaints: Complaints) -> None:
+    """Do one of several duties: what is refused is said, and keeps no other duty from being done.
+
+    Raises:
+        StateUnavailable: then the others have no chance either.
+    """
+    try:
+        await duty
+    except StateUnavailable:
+        raise
+    except LcqError as refusal:
+        complaints.say(refusal)

@@ -23,6 +23,8 @@ LcqError
 ├── StateOverloaded         Redis is full: submits are refused, running tasks finish
 ├── UnsafeState             Redis is set so that it may lose data
 ├── DownloadFailed          no address of a model gave its file
+├── StateDamaged            Redis holds what no move of ours has written
+├── StateFormatMismatch     Redis holds the state of another version of LCQ
 └── DiskFull                there is no room for what was to be written
 """
 
@@ -239,6 +241,30 @@ class UnsafeState(LcqError):
     code = "unsafe_state"
 
 
+class StateDamaged(LcqError):
+    code = "state_damaged"
+
+    def __init__(self, url: str, found: str) -> None:
+        super().__init__(
+            f"Redis at {without_password(url)} cannot do what was asked with what it holds: {found}",
+            hint="a key of ours was changed by somebody else, or this is a bug of LCQ; the log has the whole story",
+        )
+
+
+class StateFormatMismatch(LcqError):
+    """Another version of LCQ writes this state, in a form that this one does not know."""
+
+    code = "state_format_mismatch"
+
+    def __init__(self, url: str, found: str, ours: int) -> None:
+        self.found = found
+        self.ours = ours
+        super().__init__(
+            f"Redis at {without_password(url)} holds state of format {found}, this LCQ writes format {ours}",
+            hint="run the LCQ version that wrote it, or a newer one; 'lcq version' tells what runs",
+        )
+
+
 class DownloadFailed(LcqError):
     """``tried``: each address with what came of it."""
 
@@ -267,7 +293,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         LcqError, InvalidInput, InvalidConfig, UnknownModel, UnknownQueue, AmbiguousId, NotFound, TaskNotFound,
         NodeNotFound, JobNotFound, TransitionRefused, IdempotencyConflict, StaleBoot, ProtocolError,
         UnknownCommand, VersionMismatch, SchedulerUnreachable, StateUnavailable, StateOverloaded, UnsafeState,
-        WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull,
+        WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
     )
 }  # fmt: skip
 

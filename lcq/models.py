@@ -343,7 +343,7 @@ class Attempt(Value):
     device: str = ""
     started_ms: int
     ended_ms: int | None = None
-    outcome: str = "running"  # running, completed, failed, handed_back, cancelled, rerouted, superseded
+    outcome: str = "running"  # running, completed, failed, handed_back, cancelled, rerouted, superseded; damaged
     failure: Failure | None = None
     eased: tuple[Ease, ...] = ()  # what was made easier for it, because earlier ones ran out of a resource
 
@@ -375,6 +375,7 @@ class TaskRecord(Value):
     eased: tuple[Ease, ...] = ()  # the steps taken so far
     vram_mib: int = 0  # what it is predicted to need of a GPU's memory; 0: not known
     why: str = ""  # why it waits, or who changed it last and for what reason
+    damaged: str = ""  # what of its record could not be read; then no field of it is sure
 
     @property
     def id(self) -> str:
@@ -570,6 +571,7 @@ class NodeRecord(Value):
     telemetry: dict[str, float | str] = Field(default_factory=dict)
     readings: dict[str, DeviceReading] = Field(default_factory=dict)  # device id -> how it is
     why: str = ""  # who drained or quarantined it, and the reason
+    damaged: str = ""  # what of its record could not be read; then only its name is sure
 
     @property
     def slots(self) -> int:

@@ -42,15 +42,20 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "lose_node": _from(PROCESSING, to=(QUEUED, FAILED)),
         "forget_tasks": {state: frozenset({NO_TASK}) for state in TaskStatus if state in TERMINAL_STATES},
         "suspect_node": {},
+        "isolate_task": {
+            state: frozenset({state if state in TERMINAL_STATES else TaskStatus.FAILED}) for state in TaskStatus
+        },
         "drain_node": {},
         "activate_node": {},
         "release_models": {},
         "forget_nodes": {},
+        "isolate_node": {},
         "pause_queue": {},
         "resume_queue": {},
         "take_duty": {},
         "announce_scheduler": {},
         "note_act": {},
+        "adopt_state": {},
     }
 )
 

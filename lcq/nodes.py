@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack
 import zmq
 
 from lcq import __version__
-from lcq.component import Ground, Manager, run_beside
-from lcq.errors import StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
+from lcq.component import Complaints, Ground, Manager, complained, run_beside
+from lcq.errors import LcqError, StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
 from lcq.models import (
     DeviceKind,
     ErrorClass,
@@ -121,7 +121,10 @@ class NodeManager(Manager):
         """Tell nodes at once what an operator's move, made through any scheduler, means for them."""
         async for events in batches(self._state.feed):
             for event in events or ():
-                self._order_for(event)
+                try:
+                    self._order_for(event)
+                except (KeyError, ValueError) as damage:
+                    _log.error("event %s (%s) cannot be read and is passed over: %r", event.id, event.move, damage)
 
     def _order_for(self, event: Event) -> None:
         fields = event.fields
@@ -210,7 +213,7 @@ class NodeManager(Manager):
         if failure.error_class is ErrorClass.RESOURCE and failure.code == OUT_OF_MEMORY:
             record = await self._state.reader.task(task_id)
             if record.status is TaskStatus.PROCESSING and (record.attempt, record.node) == (attempt, node):
-                easier = next_ease(record, await self._state.reader.fleet())
+                easier = None if record.damaged else next_ease(record, await self._state.reader.fleet())
                 if easier is None and record.eased:
                     tried = f" (tried: {told_steps(record.eased)})"
                     failure = failure.model_copy(update={"message": failure.message[: 2000 - len(tried)] + tried})
@@ -325,6 +328,7 @@ class NodeManager(Manager):
     async def _watch_nodes(self) -> None:
         scheduler_id = self._ground.site.scheduler_id
         last = time.monotonic()
+        complaints = Complaints("node duties")
         while True:
             await asyncio.sleep(_TICK_S)
             now = time.monotonic()
@@ -337,18 +341,28 @@ class NodeManager(Manager):
                     "nodes", scheduler_id, hold_ms=_DUTY_HOLD_MS
                 ):
                     continue
-                for ended in await self._state.expire_leases():
-                    _log.warning("the lease of task %s on %s has run out", ended.task_id, ended.node)
-                await self._judge_silent_nodes()
-                await self._state.forget_nodes(silence_ms=_FORGET_NODE_MS)
+                for duty in (self._expire, self._judge_silent_nodes, self._forget):
+                    await complained(duty(), complaints)
             except StateUnavailable:
                 self._listen_first()
+            except LcqError as refusal:
+                complaints.say(refusal)
+
+    async def _expire(self) -> None:
+        for ended in await self._state.expire_leases():
+            _log.warning("the lease of task %s on %s has run out", ended.task_id, ended.node)
+
+    async def _forget(self) -> None:
+        await self._state.forget_nodes(silence_ms=_FORGET_NODE_MS)
 
     async def _judge_silent_nodes(self) -> None:
         """Suspect nodes whose beat is overdue, lose those silent for a lease: each by what it was told at its hello."""
         leases = self._ground.config.leases
         now_ms = await self._state.now_ms()
         for node in await self._state.reader.nodes():
+            if node.damaged:
+                await self._state.isolate_node(node.id, found=node.damaged)
+                continue
             silent_ms = now_ms - node.seen_ms
             lease_ms = node.lease_ms or int(leases.lease_s * 1000)
             if silent_ms >= lease_ms and node.status is not NodeStatus.OFFLINE:

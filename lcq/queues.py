@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 import zmq
 
 from lcq.component import Ground, Manager, run_beside
-from lcq.errors import StateUnavailable
+from lcq.errors import LcqError
 from lcq.models import TaskStatus
 from lcq.sockets import Mailbox, advertised_host, bind_socket, make_socket, refuse_open_bind
 from lcq.state.feed import batches
@@ -90,7 +90,7 @@ class QueueManager(Manager):
             self._waiting.clear()
             try:
                 ready = await self._ground.state.reader.ready()
-            except StateUnavailable:
+            except LcqError:  # StateManager's feed or another duty has said so
                 pause = _LAST_AGAIN_S
                 continue
             for queue, depth in ready.items():

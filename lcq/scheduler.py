@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from lcq.component import Ground, run_beside
+from lcq.component import Complaints, Ground, run_beside
 from lcq.config import DistributedConfig
 from lcq.desk import Site
-from lcq.errors import StateUnavailable
+from lcq.errors import LcqError, StateFormatMismatch, StateUnavailable
 from lcq.nodes import NodeManager
 from lcq.queues import QueueManager
 from lcq.state.manager import StateManager
@@ -26,6 +26,7 @@ class Scheduler:
 
     Raises on entering:
         StateUnavailable, UnsafeState: Redis is away, or may lose data.
+        StateFormatMismatch: a newer LCQ has written what is there.
         InvalidConfig: a port is taken, or an address may not be bound.
     """
 
@@ -34,6 +35,7 @@ class Scheduler:
         self.redis_url = redis_url
         self._stack = AsyncExitStack()
         self._stop = asyncio.Event()
+        self._superseded: StateFormatMismatch | None = None
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -65,20 +67,33 @@ class Scheduler:
         self._stop.set()
 
     async def run(self) -> None:
-        """Serve until ``request_stop()``."""
+        """Serve until ``request_stop()``.
+
+        Raises:
+            StateFormatMismatch: a newer scheduler has taken the state over; this one may not write it any more.
+        """
         await self._stop.wait()
+        if self._superseded is not None:
+            raise self._superseded
 
     async def _announce(self) -> None:
         hold_ms = int(_ANNOUNCE_S * 3 * 1000)
         await self.state.announce_scheduler(self.site.scheduler_id, self.control_endpoint, hold_ms=hold_ms)
 
     async def _keep_announced(self) -> None:
+        complaints = Complaints("announcing this scheduler")
         while True:
             await asyncio.sleep(_ANNOUNCE_S)
             try:
                 await self._announce()
+            except StateFormatMismatch as newer:
+                self._superseded = newer
+                self._stop.set()
+                return
             except StateUnavailable:
                 continue  # the feed has said so
+            except LcqError as refusal:
+                complaints.say(refusal)
 
     async def _withdraw(self) -> None:
         try:

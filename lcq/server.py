@@ -49,8 +49,8 @@ def run_scheduler(config: DistributedConfig) -> int:
 
 async def _scheduler_alone(config: DistributedConfig) -> int:
     stop = stopped_by_signal()
-    async with serving(config):
-        await stop.wait()
+    async with serving(config) as scheduler:
+        await first_of(stop.wait(), scheduler.run())
         _log.info("stopping")
     return 0
 
@@ -87,7 +87,7 @@ async def _up(config: DistributedConfig, log_folder: Path, *, with_console: bool
         _log.info("cluster is up, control socket %s", scheduler.control_endpoint)
         if with_console:
             return await open_console(config, stop)
-        await stop.wait()
+        await first_of(stop.wait(), scheduler.run())
         _log.info("stopping")
     return 0
 

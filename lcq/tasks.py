@@ -11,9 +11,9 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from lcq import __version__
-from lcq.component import Ground, Manager, run_beside
-from lcq.errors import LcqError, NodeNotFound, StateUnavailable, UnknownQueue
-from lcq.models import Task
+from lcq.component import Complaints, Ground, Manager, complained, run_beside
+from lcq.errors import LcqError, NodeNotFound, StateUnavailable, TransitionRefused, UnknownQueue
+from lcq.models import Task, TaskRecord
 from lcq.routing import Fleet, Route, explain, route, route_again
 from lcq.state.feed import batches
 from lcq.wire import (
@@ -165,11 +165,22 @@ class TaskManager(Manager):
         return await self._each(act, act.ids, lambda task_id, seen: self._retry_one(act, task_id, seen, fleet))
 
     async def _retry_one(self, act: Retry, task_id: str, seen: int | None, fleet: Fleet) -> None:
-        record = await self._reader.task(task_id)
+        record = await self._sound(task_id, "retry_task")
         queue = record.queue
         if not record.forced and not record.pinned_node:
             queue = route(record.task, fleet).queue
         await self._state.retry_task(task_id, queue=queue, why=_by(act), revision=seen, command=act.id)
+
+    async def _sound(self, task_id: str, move: str) -> TaskRecord:
+        """Raises:
+        TaskNotFound, TransitionRefused: its record cannot be read, so nobody knows what would run.
+        """
+        record = await self._reader.task(task_id)
+        if record.damaged:
+            raise TransitionRefused(
+                move, f"task {task_id}", f"damaged: {record.damaged}", hint="submit it anew; this record expires"
+            )
+        return record
 
     async def reroute(self, act: Reroute, sender: bytes = b"") -> BulkAnswer:
         fleet = await self.fleet()
@@ -182,7 +193,7 @@ class TaskManager(Manager):
         return await self._each(act, act.ids, lambda task_id, seen: self._reroute_one(act, task_id, seen, fleet))
 
     async def _reroute_one(self, act: Reroute, task_id: str, seen: int | None, fleet: Fleet) -> None:
-        record = await self._reader.task(task_id)
+        record = await self._sound(task_id, "reroute_task")
         chosen: Route = route(record.task, fleet, queue=act.queue, node=act.node)
         await self._state.reroute_task(
             task_id, queue=chosen.queue, node=act.node, why=chosen.why or _by(act), revision=seen, command=act.id
@@ -302,19 +313,22 @@ class TaskManager(Manager):
     async def _do_duties(self) -> None:
         scheduler_id = self._ground.site.scheduler_id
         next_look = 0.0
+        complaints = Complaints("task duties")
         while True:
             await asyncio.sleep(_TICK_S)
             try:
                 if not await self._state.take_duty("tasks", scheduler_id, hold_ms=_DUTY_HOLD_MS):
                     continue
-                await self._state.release_due()
-                await self._state.forget_tasks()
+                await complained(self._state.release_due(), complaints)
+                await complained(self._state.forget_tasks(), complaints)
                 if self._fleet_changed.is_set() or time.monotonic() >= next_look:
                     self._fleet_changed.clear()
                     next_look = time.monotonic() + _STRANDED_EVERY_S
-                    await self._move_stranded()
+                    await complained(self._move_stranded(), complaints)
             except StateUnavailable:
                 continue  # StateManager's feed has said so; the next tick tries again
+            except LcqError as refusal:
+                complaints.say(refusal)
 
     async def _move_stranded(self) -> None:
         """Tasks in lanes that no live device serves go where one does."""
@@ -324,7 +338,7 @@ class TaskManager(Manager):
                 continue
             records = await self._reader.tasks(await self._reader.lane_ids(queue, lane, limit=_MOVED_AT_ONCE))
             for record in records.values():
-                if record.forced:
+                if record.forced or record.damaged:
                     continue
                 try:
                     better = route_again(record, fleet)

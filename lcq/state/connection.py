@@ -12,7 +12,7 @@ from redis import exceptions as redis_errors
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from lcq.errors import StateOverloaded, StateUnavailable, UnsafeState, without_password
+from lcq.errors import StateDamaged, StateOverloaded, StateUnavailable, UnsafeState, without_password
 
 MINIMUM_VERSION = (6, 2)
 ANSWER_S = 10.0  # how long an answer may take before the server is taken for gone
@@ -72,7 +72,7 @@ def _of_reply(url: str, error: redis_errors.ResponseError) -> Exception:
         return StateOverloaded(url)  # the second form comes from inside a script, on Redis 6
     if isinstance(error, _NOT_NOW) or text.startswith(("BUSY", "MISCONF", "NOREPLICAS")):
         return StateUnavailable(url, text)
-    return error
+    return StateDamaged(url, text)
 
 
 async def check_server(client: Client, url: str, *, unsafe: bool) -> str:

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
-from lcq.errors import StateUnavailable
+from lcq.errors import StateDamaged, StateUnavailable
 from lcq.models import Event
 from lcq.state.reader import StateReader
 
@@ -84,7 +84,7 @@ class Feed:
                     events, gap = await self._reader.news(self.last_id, _WAIT_MS, _READ_AT_ONCE), False
                     if events:
                         self.last_id = events[-1].id
-            except StateUnavailable as error:
+            except (StateUnavailable, StateDamaged) as error:
                 if not away:
                     _log.warning("events stopped: %s", error)
                 away = True

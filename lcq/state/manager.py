@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from hashlib import sha256
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,9 +20,11 @@ from lcq.errors import (
     IdempotencyConflict,
     NodeNotFound,
     StaleBoot,
+    StateFormatMismatch,
     StateUnavailable,
     TaskNotFound,
     TransitionRefused,
+    without_password,
 )
 from lcq.models import (
     DeviceKind,
@@ -42,9 +44,10 @@ from lcq.state import records
 from lcq.state.connection import check_server, connect, our_errors, ours
 from lcq.state.feed import Feed
 from lcq.state.reader import StateReader
-from lcq.state.scripts import Scripts
+from lcq.state.scripts import STATE_FORMAT, Scripts
 from lcq.wire import Accepted, Grant, Running
 
+_log = logging.getLogger(__name__)
 _BATCH = 128  # scripts in one pipeline: enough to share a round trip, few enough to let readers in between
 _ACTS_KEPT = 100_000
 _LIMIT = 200  # tasks that one timed duty moves in one script: it must never hold the server for long
@@ -102,6 +105,7 @@ class StateManager:
         """Raises:
         StateUnavailable: the server does not answer.
         UnsafeState: the server may lose data, and the configuration does not accept that.
+        StateFormatMismatch: a newer LCQ has written what is there.
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._redis.aclose)
@@ -111,6 +115,7 @@ class StateManager:
             group = await stack.enter_async_context(asyncio.TaskGroup())
             pump = group.create_task(self._pump(), name="state pump")
             stack.callback(pump.cancel)
+            await self._adopt()
             await stack.enter_async_context(self.feed)
             self._stack = stack.pop_all()
         return self
@@ -119,6 +124,11 @@ class StateManager:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
+
+    async def _adopt(self) -> None:
+        had = (await self._move("adopt_state"))[1]
+        if had != str(STATE_FORMAT):
+            _log.info("the state at %s is of format %d now, was %s", without_password(self.url), STATE_FORMAT, had or "new")
 
     # ------------------------------------------------------------ how moves travel
 
@@ -136,6 +146,8 @@ class StateManager:
         self._asked.append((name, [self.keys.root, *map(str, arguments)], done))
         self._something_asked.set()
         answer = await done
+        if answer[0] == "other_format":
+            raise StateFormatMismatch(self.url, answer[1], STATE_FORMAT)
         await failpoints.passed(f"state.{name}", error=self._unavailable)
         return answer
 
@@ -223,9 +235,7 @@ class StateManager:
             StateOverloaded: Redis is full.
         """
         text = task.to_json()
-        told = json.loads(text)
-        told.pop("id")  # a client that lost its answer may come with the same key and a new id
-        digest = sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+        digest = records.digest_of(text)
         answer = await self._move(
             "submit_task", task.id, text, digest, key or task.id, queue, node, task.model, task.priority,
             task.user_id, task.job or "", task.max_retries, cost_s, due_ms, task.image_path, why, int(forced),
@@ -336,16 +346,15 @@ class StateManager:
         if answer[0] == "refused":
             return ()
         rest = answer[1:]
-        return tuple(
-            Grant(
-                task=Task.from_json(text),
-                attempt=int(number),
-                device=device,
-                lease_ms=lease,
-                eased=records.steps(steps),
-            )
-            for number, steps, text in zip(rest[1::4], rest[2::4], rest[3::4], strict=True)
-        )
+        grants = []
+        for task_id, number, steps, digest, text in zip(*(rest[part::5] for part in range(5)), strict=True):
+            try:
+                task, eased = records.granted_task(task_id, text, digest), records.steps(steps)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                await self.isolate_task(task_id, found=records.told_damage(error))
+                continue
+            grants.append(Grant(task=task, attempt=int(number), device=device, lease_ms=lease, eased=eased))
+        return tuple(grants)
 
     async def finish_task(self, task_id: str, *, attempt: int, node: str, result: TaskResult) -> None:
         """Commit a result. Telling it twice is harmless; a late one counts if no newer attempt has committed.
@@ -547,6 +556,16 @@ class StateManager:
         async with our_errors(self.url):
             seconds, micros = await self._redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
+
+    async def isolate_task(self, task_id: str, *, found: str) -> None:
+        """Fail a task whose record is not what was written, and keep it; one that has ended stays as it was."""
+        _log.error("the record of task %s is damaged, the task is isolated: %s", task_id, found)
+        await self._move("isolate_task", task_id, found)
+
+    async def isolate_node(self, node: str, *, found: str) -> None:
+        """Have a node whose record is not what was written say hello again; what it holds it keeps."""
+        _log.error("the record of node %s is damaged, it has to say hello again: %s", node, found)
+        await self._move("isolate_node", node, found)
 
     async def take_duty(self, duty: str, scheduler_id: str, *, hold_ms: int) -> bool:
         """Whether ``scheduler_id`` does ``duty`` now; it keeps it by asking again within ``hold_ms``.

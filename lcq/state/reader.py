@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from redis.exceptions import ResponseError
+
 from lcq.errors import AmbiguousId, JobNotFound, TaskNotFound
-from lcq.ids import ALPHABET, ID_LENGTH, normalise_prefix
+from lcq.ids import ALPHABET, ID_LENGTH, is_id, normalise_prefix
 from lcq.models import (
     DEFAULT_QUEUES,
     Attempt,
@@ -74,9 +76,11 @@ class StateReader:
                 pipe = self._redis.pipeline(transaction=False)
                 for task_id in page:
                     pipe.hgetall(self.keys.task(task_id))
-                hashes = await pipe.execute()
+                hashes = await pipe.execute(raise_on_error=False)
             found |= {
-                task_id: records.task_record(fields) for task_id, fields in zip(page, hashes, strict=True) if fields
+                task_id: _task_record(task_id, fields)
+                for task_id, fields in zip(page, hashes, strict=True)
+                if fields and is_id(task_id)
             }
         return found
 
@@ -142,7 +146,7 @@ class StateReader:
         """Every attempt of the task, oldest first."""
         async with our_errors(self.url):
             texts = await self._redis.lrange(self.keys.attempts(task_id), 0, -1)
-        return tuple(records.attempt(text) for text in texts)
+        return tuple(records.attempt(text, place + 1) for place, text in enumerate(texts))
 
     async def task_events(self, record: TaskRecord, *, limit: int = 200) -> tuple[Event, ...]:
         """The newest events of one task that the stream still holds, oldest first."""
@@ -167,9 +171,9 @@ class StateReader:
             for name in names:
                 pipe.hgetall(self.keys.node(name))
                 pipe.zcard(self.keys.held(name))
-            answers = await pipe.execute()
+            answers = await pipe.execute(raise_on_error=False)
         pairs = zip(names, answers[::2], answers[1::2], strict=True)
-        return tuple(records.node_record(name, fields, running) for name, fields, running in pairs if fields)
+        return tuple(_node_record(name, fields, running) for name, fields, running in pairs if fields)
 
     async def queues(self) -> tuple[QueueRecord, ...]:
         """Every configured queue with its counts, in the configuration's order."""
@@ -190,7 +194,7 @@ class StateReader:
             counts, *answers = await pipe.execute()
         out = []
         for config, fields, oldest in zip(self.queue_configs, answers[::2], answers[1::2], strict=True):
-            tally = {status: int(counts.get(f"{config.name}/{status}") or 0) for status in TaskStatus}
+            tally = {status: records.whole(counts.get(f"{config.name}/{status}")) for status in TaskStatus}
             since = int(oldest[0][1]) if oldest else None
             out.append(records.queue_record(config, fields, tally, since, tuple(live.get(config.name, ()))))
         return tuple(out)
@@ -236,12 +240,12 @@ class StateReader:
         """How many tasks are in each status."""
         async with our_errors(self.url):
             values = await self._redis.hmget(self.keys.counts, list(TaskStatus))
-        return {status: int(value or 0) for status, value in zip(TaskStatus, values, strict=True)}
+        return {status: records.whole(value) for status, value in zip(TaskStatus, values, strict=True)}
 
     async def totals(self) -> dict[str, int]:
         """What has been counted since the state began: submitted, claimed, completed, fenced …"""
         async with our_errors(self.url):
-            return {name: int(value) for name, value in (await self._redis.hgetall(self.keys.totals)).items()}
+            return {name: records.whole(value) for name, value in (await self._redis.hgetall(self.keys.totals)).items()}
 
     async def waiting(self) -> dict[str, int]:
         """How many queued tasks each queue has, pinned ones included."""
@@ -266,7 +270,7 @@ class StateReader:
         """The (queue, lane) pairs in which tasks wait, but for those that are kept for one node."""
         async with our_errors(self.url):
             found = sorted(await self._redis.smembers(self.keys.lanes))
-        pairs = (lane.split(":", 1) for lane in found)
+        pairs = (lane.split(":", 1) for lane in found if ":" in lane)
         return tuple((queue, lane) for queue, lane in pairs)
 
     async def lane_ids(self, queue: str, lane: str, *, limit: int) -> tuple[str, ...]:
@@ -283,7 +287,7 @@ class StateReader:
         alive = {}
         for scheduler_id, text in fields.items():
             until_ms, _, endpoint = text.partition(" ")
-            if int(until_ms) > now_ms:
+            if records.whole(until_ms) > now_ms:
                 alive[scheduler_id] = endpoint
         return alive
 
@@ -332,6 +336,31 @@ class StateReader:
             last_event_id=last,
             total_tasks=total,
         )
+
+
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)  # what our models and json say of a damaged record
+
+
+def _task_record(task_id: str, fields: Any) -> TaskRecord:
+    """The record, or what can be shown of it: one damaged record must not hide all others."""
+    if isinstance(fields, ResponseError):
+        return records.damaged_task(task_id, {}, str(fields))
+    try:
+        record = records.task_record(fields)
+    except _UNREADABLE as error:
+        return records.damaged_task(task_id, fields, records.told_damage(error))
+    if record.id != task_id:
+        return records.damaged_task(task_id, fields, f"its JSON is that of task {record.id}")
+    return record
+
+
+def _node_record(name: str, fields: Any, running: Any) -> NodeRecord:
+    if isinstance(fields, ResponseError):
+        return records.damaged_node(name, str(fields))
+    try:
+        return records.node_record(name, fields, running)
+    except _UNREADABLE as error:
+        return records.damaged_node(name, records.told_damage(error))
 
 
 def _streams(answer: Any) -> Iterable[tuple[str, list[tuple[str, dict[str, str]]]]]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
+
+from pydantic import ValidationError
 
 from lcq.models import (
     Attempt,
@@ -23,10 +26,78 @@ from lcq.models import (
     TaskRecord,
     TaskResult,
     TaskStatus,
+    TaskType,
+    explain_invalid,
 )
 
 Hash = Mapping[str, str]
+RECORD_DAMAGED = "record_damaged"  # the code of a task that was failed because of its record, as in _damage.lua
 _LONGEST_MESSAGE = 2000  # what a Failure may say; a move may have put words in front of what a node said
+
+
+def digest_of(task_json: str) -> str:
+    """What two submits of the same task have in common: its JSON but for the id.
+
+    A client that lost its answer may come with the same key and a new id.
+    """
+    told = json.loads(task_json)
+    told.pop("id")
+    return sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def granted_task(task_id: str, text: str, digest: str) -> Task:
+    """The task that was submitted as ``task_id``.
+
+    Raises:
+        ValueError: it is not what was submitted.
+    """
+    task = Task.from_json(text)
+    if task.id != task_id:
+        raise ValueError(f"its JSON is that of task {task.id}")
+    if digest_of(text) != digest:
+        raise ValueError("its JSON is not what was submitted: the digest differs")
+    return task
+
+
+def told_damage(error: Exception) -> str:
+    """What is wrong with a record, in one line."""
+    if isinstance(error, ValidationError):
+        return explain_invalid(error)[:500]
+    if isinstance(error, KeyError):
+        return f"has no {error}"
+    return " ".join(str(error).split())[:500] or type(error).__name__
+
+
+def damaged_task(task_id: str, fields: Hash, found: str) -> TaskRecord:
+    """What can be shown of a task whose record cannot be read."""
+    try:
+        status = TaskStatus(fields.get("status", ""))
+    except ValueError:
+        status = TaskStatus.FAILED
+    return TaskRecord(
+        task=Task(id=task_id, task_type=TaskType.INPAINT, image_path=fields.get("image") or "?"),
+        status=status,
+        revision=whole(fields.get("rev")),
+        queue=fields.get("queue", ""),
+        priority=TaskPriority.NORMAL,
+        failure=Failure(
+            error_class=ErrorClass.BAD_INPUT, code=RECORD_DAMAGED, message=f"its record cannot be read: {found}"
+        ),
+        why=f"its record cannot be read: {found}",
+        damaged=found or "?",
+    )
+
+
+def damaged_node(node_id: str, found: str) -> NodeRecord:
+    """What can be shown of a node whose record cannot be read."""
+    return NodeRecord(
+        id=node_id,
+        boot_id="",
+        status=NodeStatus.OFFLINE,
+        capability=NodeCapability(),
+        why=f"its record cannot be read: {found}",
+        damaged=found or "?",
+    )
 
 
 def _integer(fields: Hash, name: str) -> int | None:
@@ -70,13 +141,26 @@ def task_record(fields: Hash) -> TaskRecord:
     )
 
 
+def whole(text: str | None) -> int:
+    """A counter's value; one that is no number counts nothing."""
+    try:
+        return int(text or 0)
+    except ValueError:
+        return 0
+
+
 def steps(text: str) -> tuple[Ease, ...]:
     """The steps by which a task was made easier."""
     return tuple(Ease(step) for step in text.split(",") if step)
 
 
-def attempt(text: str) -> Attempt:
-    return Attempt.model_validate_json(text, extra="ignore")
+def attempt(text: str, number: int) -> Attempt:
+    """The task's attempt of this number; one that says only that it is damaged where it cannot be read."""
+    try:
+        found = Attempt.model_validate_json(text, extra="ignore")
+    except ValidationError:
+        return Attempt(number=number, node="", started_ms=0, outcome="damaged")
+    return found if found.number == number else Attempt(number=number, node="", started_ms=0, outcome="damaged")
 
 
 def event(stream_id: str, fields: Hash) -> Event:
@@ -127,5 +211,5 @@ def queue_record(
 
 
 def job_summary(name: str, submitted_ms: float, fields: Hash) -> JobSummary:
-    counts = {status: int(fields[status]) for status in TaskStatus if fields.get(status) not in (None, "0")}
+    counts = {status: count for status in TaskStatus if (count := whole(fields.get(status)))}
     return JobSummary(name=name, submitted_ms=int(submitted_ms), counts=counts)

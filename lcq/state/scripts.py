@@ -21,6 +21,7 @@ BAND_SPANS = {
 }
 WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much older, within its band
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
+STATE_FORMAT = 2  # of what the scripts write: raised where an older LCQ would misread it (docs/decisions/0006)
 MINUTES_KEPT = timedelta(hours=25)
 ANSWERS_KEPT = timedelta(minutes=10)  # of commands, for copies that come late
 ACTS = frozenset(
@@ -30,6 +31,7 @@ ACTS = frozenset(
     }
 )  # fmt: skip
 """The moves that an operator's command asks for: each is done once a command, see ``once`` in the prelude."""
+_GROUND = ("_prelude", "_damage")  # in front of every move
 _MOVES = resources.files("lcq.state") / "lua"
 
 
@@ -75,13 +77,14 @@ class Scripts:
             f"local WARM_NEEDS = {WARM_NEEDS}",
             f"local QUEUE_KINDS = {_table({queue.name: repr(queue.kind.value) for queue in self.config.queues})}",
             f"local POISON_DEATHS = {POISON_DEATHS}",
+            f"local FORMAT = {STATE_FORMAT}",
         ]
         return "\n".join(lines) + "\n"
 
     @cached_property
     def texts(self) -> dict[str, str]:
-        prelude = (_MOVES / "_prelude.lua").read_text(encoding="utf-8")
-        return {name: f'local MOVE = "{name}"\n' + self.header + prelude + self._body(name) for name in move_names()}
+        ground = "".join((_MOVES / f"{part}.lua").read_text(encoding="utf-8") for part in _GROUND)
+        return {name: f'local MOVE = "{name}"\n' + self.header + ground + self._body(name) for name in move_names()}
 
     @staticmethod
     def _body(name: str) -> str:

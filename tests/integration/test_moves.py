@@ -139,6 +139,7 @@ MOVES: dict[str, Act] = {
     "leave_node": lambda s: s.other.leave(),
     "lose_node": lambda s: s.other.lose(),
     "forget_tasks": _forget,
+    "isolate_task": lambda s: s.state.isolate_task(s.id, found="a test says so"),
 }
 REFUSE = {"finish_task", "fail_task", "release_task", "cancel_task", "retry_task", "reroute_task", "prioritise_task"}
 EVENTS_OF = {"beat_node": "release_task", "leave_node": "release_task"}  # what they do is to hand back

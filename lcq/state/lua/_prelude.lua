@@ -9,6 +9,12 @@ local function key(...)
   return ROOT .. ":" .. table.concat({...}, ":")
 end
 
+-- What a newer LCQ has written is not touched: who finds it stops.
+do
+  local format = redis.call("GET", key("format"))
+  if format and tonumber(format) ~= FORMAT and MOVE ~= "adopt_state" then return {"other_format", format} end
+end
+
 -- A full Redis refuses a script whose first write may take memory; once one write has passed, the rest does too.
 -- So only new tasks are refused: what has been accepted still runs, ends and is forgotten.
 if MOVE ~= "submit_task" then redis.call("DEL", key("full")) end  -- no such key ever is
@@ -23,16 +29,34 @@ local function number(text)
   return tonumber(text or "0") or 0
 end
 
+-- Nil where there is none. A key of another type is a hash in which nothing can be read.
 local function load_hash(name)
-  local flat = redis.call("HGETALL", name)
+  local flat = redis.pcall("HGETALL", name)
+  if flat.err then return {} end
   if #flat == 0 then return nil end
   local hash = {}
   for i = 1, #flat, 2 do hash[flat[i]] = flat[i + 1] end
   return hash
 end
 
+local function read_fields(name, ...)
+  local fields = redis.pcall("HMGET", name, ...)
+  return fields.err and {} or fields
+end
+
+local function decoded(text, otherwise)
+  local is_json, value = pcall(cjson.decode, text)
+  return is_json and type(value) == "table" and value or otherwise
+end
+
+-- Records are believed only where they are sound (_damage.lua). A damaged one is isolated as soon as a move meets it:
+-- what is answered then is the record of a failed task, with true as a second value.
+local isolate_damaged_task, load_listed
+
 local function load_task(id)
-  return load_hash(key("task", id))
+  local t = load_hash(key("task", id))
+  if not t then return nil, false end
+  return t, isolate_damaged_task(id, t)
 end
 
 local function tally(field, by)
@@ -209,8 +233,12 @@ end
 
 local function attempt_record(id, n)
   if not (n >= 1 and n <= redis.call("LLEN", key("attempts", id))) then return nil end
-  local text = redis.call("LINDEX", key("attempts", id), n - 1)
-  return cjson.decode(text)
+  local record = decoded(redis.call("LINDEX", key("attempts", id), n - 1), nil)
+  -- Nobody can tell any more whose it was; its token is still good.
+  if not (record and record.number == n) then
+    return {number = n, node = "", started_ms = NOW, outcome = "damaged"}
+  end
+  return record
 end
 
 -- The steps by which a task has been made easier, as a list; nil if there are none.
@@ -301,18 +329,18 @@ end
 
 -- Which (queue, model) a node serves is kept as sets a lane, so that "who else could?" is one question.
 local function subscribe(node, record)
-  for _, lane in ipairs(cjson.decode(record.lanes or "[]")) do redis.call("SADD", key("subs", lane), node) end
+  for _, lane in ipairs(decoded(record.lanes, {})) do redis.call("SADD", key("subs", lane), node) end
 end
 
 local function unsubscribe(node, record)
-  for _, lane in ipairs(cjson.decode(record.lanes or "[]")) do redis.call("SREM", key("subs", lane), node) end
+  for _, lane in ipairs(decoded(record.lanes, {})) do redis.call("SREM", key("subs", lane), node) end
 end
 
 -- Everything the node holds runs elsewhere. Answers how many attempts that were.
 local function lapse_all(move, node, code, message)
   local held = redis.call("ZRANGE", key("held", node), 0, -1)
   for _, id in ipairs(held) do
-    local t = load_task(id)
+    local t = load_listed(id)
     if t and t.status == STATE.PROCESSING and t.node == node then
       tally("expired", 1)
       lapse(move, id, t, code, message)

@@ -4,7 +4,7 @@
 -- RETURNS {"ok"}
 local scheduler, endpoint, hold_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 for name, text in pairs(load_hash(key("schedulers")) or {}) do
-  if tonumber(text:match("^%d+")) < NOW then redis.call("HDEL", key("schedulers"), name) end
+  if (tonumber(text:match("^%d+")) or 0) < NOW then redis.call("HDEL", key("schedulers"), name) end
 end
 redis.call("HSET", key("schedulers"), scheduler, string.format("%.0f %s", NOW + hold_ms, endpoint))
 return {"ok"}

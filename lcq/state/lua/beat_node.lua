@@ -8,11 +8,12 @@
 -- A device's fault that appears or goes is told in an event.
 local node, boot, telemetry, readings, grace = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local name = key("node", node)
-local record = redis.call("HMGET", name, "boot", "status", "readings")
+local record = read_fields(name, "boot", "status", "readings")
 if record[1] ~= boot then return {"stale"} end
 local status = record[2]
 if status == "offline" or status == "suspect" then
-  local whole = load_hash(name)
+  local whole = load_node(node)
+  if whole.boot ~= boot then return {"stale"} end
   status = whole.wish or "online"
   redis.call("HSET", name, "status", status)
   if status == "online" then
@@ -22,7 +23,7 @@ if status == "offline" or status == "suspect" then
   emit("register_node", {"node", node, "status", status, "why", "back"})
 end
 if readings ~= record[3] then
-  local before, now = cjson.decode(record[3] or "{}"), cjson.decode(readings)
+  local before, now = decoded(record[3], {}), cjson.decode(readings)
   local function tell(device, fault)
     emit("beat_node", {"node", node, "status", status, "why", redis.call("HGET", name, "why") or "",
       "device", device, "fault", fault})
@@ -41,7 +42,7 @@ local answer = {"ok", status}
 local listed = {}
 for i = 6, #ARGV, 4 do
   local id, n = ARGV[i], ARGV[i + 1]
-  local t = redis.call("HMGET", key("task", id), "status", "node", "attempt", "lease_ms")
+  local t = read_fields(key("task", id), "status", "node", "attempt", "lease_ms")
   if t[1] == STATE.PROCESSING and t[2] == node and t[3] == n then
     local deadline = NOW + number(t[4])
     redis.call("ZADD", key("leases"), deadline, id)
@@ -54,9 +55,13 @@ for i = 6, #ARGV, 4 do
 end
 for _, id in ipairs(redis.call("ZRANGEBYSCORE", key("held", node), "-inf", NOW - grace)) do
   if not listed[id] then
-    local t = load_task(id)
-    close_attempt(id, number(t.attempt), "handed_back")
-    transition("release_task", id, t, STATE.QUEUED, ended({queued_ms = NOW, why = "the grant never reached " .. node}))
+    local t = load_listed(id)
+    if t and t.status == STATE.PROCESSING and t.node == node then
+      close_attempt(id, number(t.attempt), "handed_back")
+      transition("release_task", id, t, STATE.QUEUED, ended({queued_ms = NOW, why = "the grant never reached " .. node}))
+    else
+      redis.call("ZREM", key("held", node), id)
+    end
   end
 end
 return answer

@@ -2,16 +2,17 @@
 -- KEYS  namespace
 -- ARGV  node, boot, device, want, lease_ms, lanes (JSON list), warm models (JSON list), queues (JSON list, own class
 --       first), kind of device, fits_mib ("": no limit), needs_mib (JSON, lane -> MiB, where the node itself knows)
--- RETURNS {"ok", id, attempt, eased, json, …} | {"stale"} | {"refused", node status}
+-- RETURNS {"ok", id, attempt, eased, digest, json, …} | {"stale"} | {"refused", node status}
 -- Looks at the heads of the node's lanes; within a band a warm model goes first for WARM_SPAN virtual seconds. What
 -- needs more memory than is left keeps its place, and others may pass.
 local node, boot, device, want, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local lanes, warm_list, queues = cjson.decode(ARGV[6]), cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
 local kind, left = ARGV[9], tonumber(ARGV[10])
 local needs = left and cjson.decode(ARGV[11])
-local record = redis.call("HMGET", key("node", node), "boot", "status")
+local record = read_fields(key("node", node), "boot", "status")
 if record[1] ~= boot then return {"stale"} end
 if record[2] ~= "online" and record[2] ~= "suspect" then return {"refused", record[2]} end
+if record[3] then want = math.min(want, 1 - redis.call("ZCARD", key("held", node))) end  -- on probation: one at a time
 local warm, mine = {}, {}
 for _, model in ipairs(warm_list) do warm[model] = true end
 for _, queue in ipairs(queues) do mine[queue] = true end
@@ -37,7 +38,7 @@ local function is_for_this_device(queue)
   if QUEUE_KINDS[queue] and QUEUE_KINDS[queue] ~= kind then return false end
   if not served then
     served = {}
-    for _, names in pairs(cjson.decode(redis.call("HGET", key("node", node), "serves"))) do
+    for _, names in pairs(decoded(redis.call("HGET", key("node", node), "serves"), {})) do
       for _, name in ipairs(names) do served[name] = true end
     end
   end
@@ -55,17 +56,17 @@ local function candidates_of(owner)
     for i = 1, #heads, 2 do
       local id = heads[i]
       local name = key("task", id)
-      local t = asked and redis.call("HMGET", name, "avoid", "priority", "vram")
-        or redis.call("HMGET", name, "avoid", "priority")  -- the fewer the better: this is read of every head
+      local t = asked and read_fields(name, "avoid", "priority", "vram")
+        or read_fields(name, "avoid", "priority")  -- the fewer the better: this is read of every head
       local takes = not (t[1] == node and others_serve(owner, lane))
       if takes and pinned then
-        local queue = redis.call("HGET", name, "queue")
-        takes = not is_paused(queue) and is_for_this_device(queue)
+        local queue = read_fields(name, "queue")[1]  -- none: it is damaged, and isolated where it is chosen
+        takes = not queue or (not is_paused(queue) and is_for_this_device(queue))
       end
       if takes then
         local need = asked and number(t[3]) or told
         found[#found + 1] = {
-          id = id, band = BANDS[t[2]], warm = is_warm, score = tonumber(heads[i + 1]),
+          id = id, lane = lane, band = BANDS[t[2] or ""], warm = is_warm, score = tonumber(heads[i + 1]),
           need = is_warm and math.floor(need * WARM_NEEDS) or need,
         }
       end
@@ -109,24 +110,29 @@ for _, owner in ipairs(owners) do
     while granted < want and #found > 0 do
       local chosen = table.remove(found, pick(found))
       local id = chosen.id
-      local t = load_task(id)
-      local n = number(t.attempt) + 1
-      redis.call("RPUSH", key("attempts", id), cjson.encode({
-        number = n, node = node, device = device, started_ms = NOW, outcome = "running", eased = steps_of(t),
-      }))
-      transition("claim_tasks", id, t, STATE.PROCESSING, {
-        attempt = n, node = node, boot = boot, device = device, started_ms = NOW, lease_ms = lease_ms,
-        deadline_ms = NOW + lease_ms, progress = "0", stage = "", why = "", avoid = false,
-      })
-      advance_virtual_time(t)
-      answer[#answer + 1] = id
-      answer[#answer + 1] = n
-      answer[#answer + 1] = t.eased or ""
-      answer[#answer + 1] = t.json
-      granted = granted + 1
-      if left and chosen.need > 0 then
-        left = left - chosen.need
-        found = fitting(found)
+      local t = load_listed(id)
+      if t and t.status == STATE.QUEUED then
+        local n = number(t.attempt) + 1
+        redis.call("RPUSH", key("attempts", id), cjson.encode({
+          number = n, node = node, device = device, started_ms = NOW, outcome = "running", eased = steps_of(t),
+        }))
+        transition("claim_tasks", id, t, STATE.PROCESSING, {
+          attempt = n, node = node, boot = boot, device = device, started_ms = NOW, lease_ms = lease_ms,
+          deadline_ms = NOW + lease_ms, progress = "0", stage = "", why = "", avoid = false,
+        })
+        advance_virtual_time(t)
+        answer[#answer + 1] = id
+        answer[#answer + 1] = n
+        answer[#answer + 1] = t.eased or ""
+        answer[#answer + 1] = t.digest
+        answer[#answer + 1] = t.json
+        granted = granted + 1
+        if left and chosen.need > 0 then
+          left = left - chosen.need
+          found = fitting(found)
+        end
+      else
+        redis.call("ZREM", key("lane", owner, chosen.lane), id)
       end
     end
   end

@@ -4,7 +4,7 @@
 -- RETURNS {"ok"} | {"missing"} | {"refused", status}
 local node, why = unpack(ARGV)
 local name = key("node", node)
-local record = load_hash(name)
+local record = load_node(node)
 if not record then return {"missing"} end
 if record.status == "draining" or record.status == "offline" then return {"refused", record.status} end
 redis.call("HSET", name, "status", "draining", "wish", "draining", "why", why)

@@ -5,11 +5,15 @@
 local due = redis.call("ZRANGEBYSCORE", key("leases"), "-inf", NOW, "LIMIT", 0, tonumber(ARGV[1]))
 local answer = {"ok"}
 for _, id in ipairs(due) do
-  local t = load_task(id)
-  local node = t.node
-  tally("expired", 1)
-  lapse("expire_leases", id, t, "lease_expired", "node " .. node .. " fell silent")
-  answer[#answer + 1] = id
-  answer[#answer + 1] = node
+  local t = load_listed(id)
+  if t and t.status == STATE.PROCESSING then
+    local node = t.node
+    tally("expired", 1)
+    lapse("expire_leases", id, t, "lease_expired", "node " .. node .. " fell silent")
+    answer[#answer + 1] = id
+    answer[#answer + 1] = node
+  else
+    redis.call("ZREM", key("leases"), id)
+  end
 end
 return answer

@@ -8,7 +8,7 @@ local t = load_task(id)
 if not t then return {"missing"} end
 if t.status ~= STATE.PROCESSING or n ~= number(t.attempt) or t.node ~= node then
   local record = attempt_record(id, n)
-  if record and record.node == node and record.outcome == "failed" and record.failure.code == failure.code then
+  if record and record.node == node and record.outcome == "failed" and (record.failure or {}).code == failure.code then
     return {"again"}
   end
   tally("fenced", 1)

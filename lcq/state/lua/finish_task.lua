@@ -7,7 +7,7 @@ local id, n, node, result = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local t = load_task(id)
 if not t then return {"missing"} end
 local record = attempt_record(id, n)
-if record and record.node ~= node then record = nil end
+if record and record.outcome ~= "damaged" and record.node ~= node then record = nil end
 if record and record.outcome == "completed" then return {"again"} end  -- also where a retry has begun since
 if TERMINAL[t.status] or not record or n <= number(t.fence) then
   tally("fenced", 1)

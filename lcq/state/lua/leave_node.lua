@@ -4,14 +4,18 @@
 -- RETURNS {"ok", attempts given back} | {"stale"}
 local node, boot = unpack(ARGV)
 local name = key("node", node)
-local record = load_hash(name)
+local record = load_node(node)
 if not record or record.boot ~= boot then return {"stale"} end
 if record.status == "offline" then return {"ok", 0} end
 local held = redis.call("ZRANGE", key("held", node), 0, -1)
 for _, id in ipairs(held) do
-  local t = load_task(id)
-  close_attempt(id, number(t.attempt), "handed_back")
-  transition("release_task", id, t, STATE.QUEUED, ended({queued_ms = NOW, why = "handed back by " .. node}))
+  local t = load_listed(id)
+  if t and t.status == STATE.PROCESSING and t.node == node then
+    close_attempt(id, number(t.attempt), "handed_back")
+    transition("release_task", id, t, STATE.QUEUED, ended({queued_ms = NOW, why = "handed back by " .. node}))
+  else
+    redis.call("ZREM", key("held", node), id)
+  end
 end
 unsubscribe(node, record)
 redis.call("HSET", name, "status", "offline", "why", "left in order")

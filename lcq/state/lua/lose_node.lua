@@ -4,7 +4,7 @@
 -- RETURNS {"ok", attempts given up} | {"stale"} | {"alive"} | {"again"}
 local node, boot, since, code, message = unpack(ARGV)
 local name = key("node", node)
-local record = load_hash(name)
+local record = load_node(node)
 if not record or (boot ~= "" and record.boot ~= boot) then return {"stale"} end
 if number(record.seen_ms) > tonumber(since) then return {"alive"} end
 if record.status == "offline" then return {"again"} end

@@ -5,15 +5,15 @@
 -- RETURNS {"ok", status, attempts given up} | {"stale"} (this boot was replaced by a newer one)
 local node, boot, capability, serves, lanes, beat_ms, lease_ms = unpack(ARGV)
 local name = key("node", node)
-local record = load_hash(name)
+local record = load_node(node)
 local status, given_up = "online", 0
-local retired = record and cjson.decode(record.retired or "[]") or {}
+local retired = record and decoded(record.retired, {}) or {}
 if record then
   for _, old in ipairs(retired) do
     if old == boot then return {"stale"} end
   end
   unsubscribe(node, record)
-  if record.boot ~= boot then
+  if record.boot ~= "" and record.boot ~= boot then  -- "": damaged, and whose leases these are the beats will tell
     given_up = lapse_all("register_node", node, "node_restarted", "node " .. node .. " was restarted")
     table.insert(retired, 1, record.boot)
     retired[9] = nil  -- eight generations are memory enough

@@ -9,10 +9,10 @@ local id, json, digest, idem, queue, pinned, model, priority, user, job, max_ret
 local known = redis.call("GET", key("idem", idem))
 if not known and redis.call("EXISTS", key("task", id)) == 1 then known = id end
 if known then
-  local earlier = redis.call("HMGET", key("task", known), "digest", "status", "queue")
-  if earlier[2] then
-    if earlier[1] ~= digest then return {"conflict", known} end
-    return {"duplicate", known, earlier[2], earlier[3]}
+  local earlier = load_task(known)
+  if earlier then
+    if earlier.digest ~= digest then return {"conflict", known} end
+    return {"duplicate", known, earlier.status, earlier.queue}
   end
 end
 local t = {
