@@ -58,16 +58,24 @@ def read(client: redis.Redis, root: str = "{lcq}") -> Ledger:
     for name in names:
         kind = CLASSES.get(class_of(name.removeprefix(f"{root}:")) or "")
         assert kind, f"{name} belongs to no known class of keys"
-        _ask(pipe, kind, name)  # fails where the key is of another type
     pipe.info("keyspace")
-    *answers, keyspace = pipe.execute()
+    ledger = load(client, names, root)
+    (keyspace,) = pipe.execute()
+    mortal = [name for name in ledger.values if name.startswith(EXPIRING)]
+    assert keyspace.get("db0", {}).get("expires", 0) == len(mortal), f"others than {mortal} have a time to live"
+    return ledger
+
+
+def load(client: redis.Redis, names: list[str], root: str = "{lcq}") -> Ledger:
+    """What these keys, all of known classes, hold. Fails where one is of another type than its class."""
+    pipe = client.pipeline(transaction=False)
+    for name in names:
+        _ask(pipe, CLASSES[class_of(name.removeprefix(f"{root}:")) or ""], name)
     ledger = Ledger()
-    for name, value in zip(names, answers, strict=True):
+    for name, value in zip(names, pipe.execute(), strict=True):
         short = name.removeprefix(f"{root}:")
         ledger.values[short] = dict(value) if isinstance(value, list) and short.startswith(SORTED) else value
         _file(ledger, short, ledger.values[short])
-    mortal = [name for name in ledger.values if name.startswith(EXPIRING)]
-    assert keyspace.get("db0", {}).get("expires", 0) == len(mortal), f"others than {mortal} have a time to live"
     return ledger
 
 
@@ -106,14 +114,19 @@ def audit(client: redis.Redis, root: str = "{lcq}", *, events: bool = True) -> L
     ``events``: and with the story that the events tell, where nobody but the moves has written.
     """
     ledger = read(client, root)
+    compare(ledger)
+    if events:
+        _audit_events(ledger)
+    return ledger
+
+
+def compare(ledger: Ledger) -> None:
+    """Compare every index, counter and lane with the tasks and nodes themselves; the events are left out."""
     _audit_indexes(ledger)
     _audit_lanes(ledger)
     _audit_counters(ledger)
     _audit_attempts(ledger)
     _audit_nodes(ledger)
-    if events:
-        _audit_events(ledger)
-    return ledger
 
 
 def _grouped(pairs: list[tuple[str, str]]) -> dict[str, set[str]]:

@@ -66,23 +66,32 @@ class Cluster:
         """A client of the first scheduler; use it by ``with``."""
         return Client(self.config, scheduler=f"127.0.0.1:{self.control_port}", timeout_s=30)
 
-    def start_scheduler(self, name: str = "scheduler", *, port: int | None = None) -> subprocess.Popen[bytes]:
+    def start_scheduler(
+        self, name: str = "scheduler", *, port: int | None = None, wait: bool = True
+    ) -> subprocess.Popen[bytes]:
         """Start a scheduler; returns when it answers at ``port`` (default: the cluster's control port)."""
         control = port or self.control_port
         more = {"LCQ_ZEROMQ__BASE_PORT": "0", "LCQ_ZEROMQ__CONTROL_PORT": str(control)}
         process = self._start(name, [sys.executable, "-m", "lcq.cli.main", "scheduler"], more)
         deadline = time.monotonic() + _START_S
-        while True:
+        while wait:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", control), timeout=1):
                 return process
             self._check(name, deadline, "listen")
             time.sleep(0.02)
+        return process
 
     def start_agent(
-        self, name: str = "node-1", *, slots: int = 2, port: int | None = None, wait: bool = True
+        self,
+        name: str = "node-1",
+        *,
+        slots: int = 2,
+        host: str = "127.0.0.1",
+        port: int | None = None,
+        wait: bool = True,
     ) -> subprocess.Popen[bytes]:
         """Start an agent; returns when its node is online."""
-        address = f"127.0.0.1:{port or self.control_port}"
+        address = f"{host}:{port or self.control_port}"
         command = [sys.executable, "-m", "worker.cli", "--scheduler", address, "--name", name, "--slots", str(slots)]
         process = self._start(name, command, {"LCQ_AGENT__DRAIN_S": "20"})
         deadline = time.monotonic() + _START_S

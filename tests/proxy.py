@@ -40,7 +40,8 @@ class Proxy:
     - ``refuse()``: new connections are reset at once too; ``accept()`` ends that.
     """
 
-    def __init__(self, target_port: int, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(self, target_port: int, *, host: str = "127.0.0.1", port: int = 0, listen: str = "") -> None:
+        """``listen``: another address of this host to be reached at, such as 127.0.0.2."""
         self._target = (host, target_port)
         self.delay_s = 0.0
         self.connects = 0
@@ -49,7 +50,7 @@ class Proxy:
         self._refusing = False
         self._lock = threading.Lock()
         self._ways: dict[socket.socket, _Way] = {}
-        self._listener = socket.create_server((host, port), backlog=1024)
+        self._listener = socket.create_server((listen or host, port), backlog=1024)
         self._listener.setblocking(False)
         self.port = int(self._listener.getsockname()[1])
         self._selector = selectors.DefaultSelector()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -613,6 +614,19 @@ def test_a_drill_needs_no_picture_and_leaves_no_file() -> None:
     assert finished.result.bytes == 0
 
 
+def test_the_result_of_a_drill_carries_the_digest_of_what_it_was_told() -> None:
+    task = a_drill("noop", mark=7)
+    told = json.dumps({"config": {"mark": 7, "model": "drill-noop"}, "image_path": "none"}, sort_keys=True)
+    assert run(task).result.input_sha256 == hashlib.sha256(told.encode()).hexdigest()
+    assert run(a_drill("noop", mark=8)).result.input_sha256 != run(task).result.input_sha256
+
+
+def test_a_wrong_drill_is_bad_output_until_it_is_told_otherwise() -> None:
+    failure = failure_of(a_drill("wrong", failures=1), attempt=1)
+    assert (failure.error_class, failure.code) == (ErrorClass.BAD_OUTPUT, "output_outside_mask")
+    assert run(a_drill("wrong", failures=1), attempt=2).result.path == ""
+
+
 def test_a_sleeping_drill_reports_progress_all_along() -> None:
     heard: list[float] = []
     run(a_drill("sleep", seconds=0.25), progress=lambda fraction, stage: heard.append(fraction))
@@ -639,7 +653,7 @@ def test_a_memory_drill_takes_its_memory_and_gives_it_back() -> None:
 @pytest.mark.parametrize(
     ("what", "config"), [("sleep", {"seconds": "1"}), ("memory", {"mib": -1}), ("noop", {"failures": True})]
 )
-def test_a_wrong_drill_is_bad_input_naming_the_key(what: str, config: dict[str, Any]) -> None:
+def test_a_drill_with_a_wrong_key_is_bad_input_naming_it(what: str, config: dict[str, Any]) -> None:
     failure = failure_of(a_drill(what, **config))
     assert (failure.error_class, failure.code) == (ErrorClass.BAD_INPUT, "config_invalid")
     assert f"config.{next(iter(config))}" in failure.message

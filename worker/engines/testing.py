@@ -10,6 +10,7 @@ misbehave (default: all), so that a retry can be seen to succeed.
     drill-transient   fails as the network would
     drill-memory      takes ``config.mib`` MiB of memory (default 256), touches all of it, and frees it
     drill-oom         finds no memory
+    drill-wrong       paints beside its mask, and is caught at it by the check that every result passes
 """
 
 from __future__ import annotations
@@ -27,7 +28,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcq.failpoints import DRILLS_VARIABLE
-from worker.engines.base import DeviceKind, Ease, Engine, EngineError, ErrorClass, ModelOffer, Progress, Work
+from worker.engines.base import (
+    DeviceKind,
+    Ease,
+    Engine,
+    EngineError,
+    ErrorClass,
+    ModelOffer,
+    Picture,
+    Progress,
+    TaskType,
+    Work,
+)
+from worker.engines.check import BadOutput, check_output
 from worker.engines.work import failed
 
 _TICK_S = 0.1
@@ -38,7 +51,7 @@ _OFFERS = MappingProxyType(
         f"drill-{what}": ModelOffer(
             kinds=(DeviceKind.CPU, DeviceKind.GPU), eases=(Ease.SMALLER_TILE, Ease.LOWER_PRECISION)
         )
-        for what in ("noop", "sleep", "crash", "hang", "transient", "memory", "oom")
+        for what in ("noop", "sleep", "crash", "hang", "transient", "memory", "oom", "wrong")
     }
 )
 
@@ -61,7 +74,7 @@ class DrillEngine(Engine):
         """Do what ``model`` is for.
 
         Raises:
-            AttemptFailed: drill-transient, by its nature.
+            AttemptFailed: drill-transient and drill-wrong, by their nature.
             EngineError: a key of the configuration is wrong.
             MemoryError: drill-memory found less than it was told to take; drill-oom by its nature.
         """
@@ -79,6 +92,8 @@ class DrillEngine(Engine):
                 )
             case "drill-oom" if misbehaves:
                 raise MemoryError
+            case "drill-wrong" if misbehaves:
+                _paint_beside_the_mask()
             case "drill-memory" if misbehaves:
                 _take_memory(_number(config, "mib", 256.0, most=1_000_000), progress)
 
@@ -95,6 +110,14 @@ def _sleep(seconds: float, progress: Progress) -> None:
     while (passed := time.monotonic() - began) < seconds:
         progress(passed / seconds, "sleep")
         time.sleep(min(_TICK_S, seconds - passed))
+
+
+def _paint_beside_the_mask() -> None:
+    picture = Picture(np.zeros((8, 8, 3), np.uint8), np.zeros((8, 8), np.bool_))
+    try:
+        check_output(TaskType.INPAINT, picture, np.ones_like(picture.pixels))
+    except BadOutput as bad:
+        raise failed(ErrorClass.BAD_OUTPUT, bad.code, f"drill: {bad}") from bad
 
 
 def _take_memory(mib: float, progress: Progress) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -263,6 +264,7 @@ def _drilled(engine: Drill, task: Task, attempt: int, device: str, progress: Pro
             path="",
             bytes=0,
             sha256=_NOTHING_SHA256,
+            input_sha256=_told_sha256(task),
             width=0,
             height=0,
             seconds=seconds,
@@ -271,6 +273,12 @@ def _drilled(engine: Drill, task: Task, attempt: int, device: str, progress: Pro
         staged="",
         timings={"drill": seconds},
     )
+
+
+def _told_sha256(task: Task) -> str:
+    """A drill's only input is what it is told: the digest of that, so that a mix-up can be seen here too."""
+    told = task.model_dump(mode="json", include={"image_path", "config"})
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

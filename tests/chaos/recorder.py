@@ -1,0 +1,106 @@
+"""Records a real cluster for the history checker: its events as they come, its keys at the end, its clients' notes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Self
+
+import redis
+
+from lcq.models import Event
+from lcq.state import records
+from tests.audit import Ledger, class_of, load
+
+_POLL_S = 0.05
+_AT_ONCE = 2000
+_FIRST = "0-0"
+
+
+class EventRecorder:
+    """Follows the event stream by id from its beginning, through every loss of Redis, so that its cap loses nothing.
+
+    ``connect`` gives a client of whichever server is the primary now. Where a new primary does not know what was read
+    from the old one, that is put aside in ``undone``, back to the last event that both know. ``with EventRecorder(…)``.
+    """
+
+    def __init__(self, connect: Callable[[], redis.Redis], *, root: str = "{lcq}") -> None:
+        self.events: list[Event] = []
+        self.undone: list[Event] = []
+        self.trimmed = ""  # set where the stream's cap was faster than we
+        self._connect = connect
+        self._stream = f"{root}:events"
+        self._stop = threading.Event()
+        self._turn = threading.Lock()
+        self._thread = threading.Thread(target=self._follow, name="event recorder", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(10)
+
+    @property
+    def last_id(self) -> str:
+        return self.events[-1].id if self.events else _FIRST
+
+    def catch_up(self) -> None:
+        """Read all that has happened until now; Redis must be there."""
+        with contextlib.closing(self._connect()) as client:
+            while self._read(client):
+                pass
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            with contextlib.suppress(redis.RedisError, OSError), contextlib.closing(self._connect()) as client:
+                while not self._stop.wait(_POLL_S):
+                    while self._read(client):
+                        pass
+            self._stop.wait(_POLL_S)
+
+    def _read(self, client: redis.Redis) -> bool:
+        """Take in the next events; answers whether there may be more."""
+        with self._turn:
+            self._drop_what_was_undone(client)
+            found = client.xrange(self._stream, f"({self.last_id}" if self.events else "-", "+", count=_AT_ONCE)
+            self.events += [records.event(*entry) for entry in found]
+            return len(found) == _AT_ONCE
+
+    def _drop_what_was_undone(self, client: redis.Redis) -> None:
+        gone = []
+        while self.events and not self._is_there(client, self.events[-1]):
+            gone.append(self.events.pop())
+        if gone and not self.events:  # not one of ours is left: that was no failover, we were too slow
+            self.trimmed = f"the stream was cut off after {gone[0].id}"
+        self.undone += reversed(gone)
+
+    def _is_there(self, client: redis.Redis, event: Event) -> bool:
+        return [records.event(*entry) for entry in client.xrange(self._stream, event.id, event.id)] == [event]
+
+
+def snapshot(client: redis.Redis, *, root: str = "{lcq}") -> tuple[Ledger, Mapping[str, bool]]:
+    """Everything the server holds, and of each key whether it expires. Keys of no known class are only named."""
+    names = sorted(client.scan_iter(count=1000))
+    pipe = client.pipeline(transaction=False)
+    for name in names:
+        pipe.pttl(name)
+    mortal = {name: ttl >= 0 for name, ttl in zip(names, pipe.execute(), strict=True) if ttl != -2}
+    ours = [name for name in mortal if name.startswith(f"{root}:") and class_of(name.removeprefix(f"{root}:"))]
+    return load(client, ours, root), mortal
+
+
+@contextlib.contextmanager
+def recorded(url: str) -> Iterator[EventRecorder]:
+    """The events of the one server at ``url``."""
+
+    def connect() -> redis.Redis:
+        return redis.Redis.from_url(url, decode_responses=True, socket_timeout=5)
+
+    with EventRecorder(connect) as recorder:
+        yield recorder

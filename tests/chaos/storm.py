@@ -1,0 +1,670 @@
+"""The storm: a whole cluster at work, and everything that can happen to it, at random. Then it heals, and is judged."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import resource
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+import redis
+
+from lcq.config import DistributedConfig
+from lcq.embedded import PrivateServer
+from lcq.models import TERMINAL_STATES, TaskStatus
+from lcq.state.keys import Keys
+from tests.audit import EXPIRING
+from tests.chaos.crowd import Customer, Notes, Operator, Person, Workshop
+from tests.chaos.history import Recording, Stretch, Verdict, check
+from tests.chaos.recorder import EventRecorder, snapshot
+from tests.cluster import Cluster, free_port
+from tests.proxy import Proxy
+
+SCHEDULERS = ("scheduler-1", "scheduler-2")
+AGENTS = ("node-1", "node-2", "node-3", "node-4")
+LEASE_S = 3.0
+FACE = "127.0.0.2"
+"""Where agents find the schedulers: proxies stand there, at the ports of each scheduler's own sockets."""
+
+# "127.1" is 127.0.0.1, spelled so that it counts as no loopback address: then peers are told scheduler_host.
+ENVIRONMENT = {
+    "LCQ_ZEROMQ__BIND": "127.1",
+    "LCQ_ZEROMQ__TRUSTED_NETWORK": "1",
+    "LCQ_SCHEDULER_HOST": FACE,
+    "LCQ_QUEUES": '[{"name": "cpu-intensive", "kind": "cpu"}, {"name": "cpu-light", "kind": "cpu", "port_offset": 1}]',
+    "LCQ_AGENT__NO_PROGRESS_S": "2",
+    "LCQ_AGENT__POLL_S": "1",
+    "LCQ_RETRIES__MAX_S": "0.5",
+    "LCQ_LEASES__LEASE_S": str(LEASE_S),
+}
+KEYS = Keys("{lcq}")
+_TICK_S = 0.05
+
+Undo = Callable[[], bool]
+"""Ends a fault; answers False where it has to be asked again later."""
+
+
+class Store(Protocol):
+    """The Redis of a storm, and what can happen to it."""
+
+    @property
+    def url(self) -> str: ...
+
+    def connect(self) -> redis.Redis:
+        """A client of whoever is the primary now."""
+
+    def faults(self, rng: random.Random) -> Mapping[str, tuple[int, Callable[[], Undo]]]:
+        """By name: how often it is chosen, and what does it and answers how it is undone."""
+
+    def ensure_running(self) -> None: ...
+
+
+@dataclass
+class LoneStore:
+    """One private server, under its watch."""
+
+    server: PrivateServer
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    def connect(self) -> redis.Redis:
+        return redis.Redis.from_url(self.server.url, decode_responses=True, socket_timeout=5)
+
+    def faults(self, rng: random.Random) -> Mapping[str, tuple[int, Callable[[], Undo]]]:
+        return {"redis kill -9": (2, self._kill), "redis frozen": (1, lambda: self._freeze(rng.uniform(0.2, 2.0)))}
+
+    def _kill(self) -> Undo:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.server.pid, signal.SIGKILL)
+        return lambda: True  # its watch starts it again
+
+    def _freeze(self, seconds: float) -> Undo:
+        return frozen(self.server.pid, seconds)
+
+    def ensure_running(self) -> None:
+        self.server.ensure_running()
+
+
+def after(seconds: float, undo: Callable[[], object]) -> Undo:
+    """``undo``, not before so many seconds have passed."""
+    due = time.monotonic() + seconds
+
+    def end() -> bool:
+        if time.monotonic() < due:
+            return False
+        undo()
+        return True
+
+    return end
+
+
+def send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def frozen(pid: int, seconds: float) -> Undo:
+    send(pid, signal.SIGSTOP)
+    return after(seconds, lambda: send(pid, signal.SIGCONT))
+
+
+class Link:
+    """Everything between the agents and one scheduler: a proxy before each socket that it listens at."""
+
+    def __init__(self, control_port: int) -> None:
+        self._control_port = control_port
+        self._proxies: dict[int, Proxy] = {}
+        self._of: int | None = None  # the process whose sockets these are
+        self._delay_s = 0.0
+        self._is_cut = False
+        self._reach(control_port)
+
+    def follow(self, scheduler: subprocess.Popen[bytes]) -> None:
+        """Stand before the sockets of this process, once it has them all."""
+        if scheduler.pid == self._of:
+            return
+        try:
+            listening = {
+                one.laddr.port
+                for one in psutil.Process(scheduler.pid).net_connections("tcp")
+                if one.status == psutil.CONN_LISTEN
+            }
+        except psutil.Error:
+            return
+        if len(listening) < 4:  # control, two rings, lifeline
+            return
+        for port in set(self._proxies) - listening - {self._control_port}:
+            self._proxies.pop(port).__exit__()
+        for port in listening - set(self._proxies):
+            self._reach(port)
+        self._of = scheduler.pid
+
+    def _reach(self, port: int) -> None:
+        with contextlib.suppress(OSError):  # somebody has that port at our address: then that socket is cut off
+            proxy = Proxy(port, port=port, listen=FACE)
+            proxy.__enter__()
+            proxy.delay_s = self._delay_s
+            if self._is_cut:
+                proxy.freeze()
+            self._proxies[port] = proxy
+
+    def cut(self) -> None:
+        """Let nothing pass, and tell nobody."""
+        self._is_cut = True
+        for proxy in self._proxies.values():
+            proxy.freeze()
+
+    def mend(self) -> None:
+        self._is_cut = False
+        for proxy in self._proxies.values():
+            proxy.thaw()
+
+    def reset(self) -> None:
+        for proxy in self._proxies.values():
+            proxy.drop()
+
+    def slow(self, seconds: float) -> None:
+        self._delay_s = seconds
+        for proxy in self._proxies.values():
+            proxy.delay_s = seconds
+
+    def close(self) -> None:
+        for proxy in self._proxies.values():
+            proxy.__exit__()
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much one process takes."""
+
+    rss_mib: float
+    files: int
+
+    @classmethod
+    def of(cls, pid: int) -> Size:
+        process = psutil.Process(pid)
+        return cls(process.memory_info().rss / 2**20, process.num_fds())
+
+
+@dataclass
+class Report:
+    """What became of a storm."""
+
+    seed: int
+    seconds: float
+    faults: Counter[str]
+    acts: Counter[str]
+    submitted: int
+    unsure: int
+    repeated: int
+    refused: Counter[str]
+    restarts: Counter[str]  # of processes that ended without being told to
+    verdict: Verdict
+    grown: list[str]  # what did not come back to where it was
+    sizes: Mapping[str, tuple[Size, Size]]  # before and after
+    keys: tuple[int, int]  # before any task, and when all are forgotten
+    healed_s: float
+
+    def __str__(self) -> str:
+        def told(counts: Mapping[str, int]) -> str:
+            return ", ".join(f"{name} {number}" for name, number in sorted(counts.items())) or "none"
+
+        sizes = "; ".join(
+            f"{name} {was.rss_mib:.0f} → {now.rss_mib:.0f} MiB, {was.files} → {now.files} files"
+            for name, (was, now) in self.sizes.items()
+        )
+        return "\n".join(
+            [
+                f"storm of {self.seconds:.0f} s, LCQ_STORM_SEED={self.seed}",
+                f"  faults ({self.faults.total()}): {told(self.faults)}",
+                f"  operator: {told(self.acts)}",
+                f"  clients: {self.submitted} tasks, {self.repeated} submitted again, {self.unsure} times unsure",
+                f"  refused: {told(self.refused)}",
+                f"  ends: {told(self.verdict.ends)}",
+                f"  recoveries: {told(self.verdict.recoveries)}; late results {self.verdict.late}",
+                f"  failovers took back {self.verdict.undone} events, of {self.verdict.excused} tasks that were seen",
+                f"  ended by themselves: {told(self.restarts)}",
+                f"  healed in {self.healed_s:.1f} s; keys {self.keys[0]} → {self.keys[1]}; {sizes}",
+                f"  not back to where it was: {'; '.join(self.grown) or 'nothing'}",
+                f"  verdict: {self.verdict}",
+            ]
+        )
+
+
+class Storm:
+    """``with Storm(…) as storm: storm.rage(seconds); report = storm.judge()``."""
+
+    def __init__(self, store: Store, folder: Path, seed: int, *, customers: int = 2, crowd: int = 30) -> None:
+        self.seed = seed
+        self.notes = Notes()
+        self._rng = random.Random(seed)
+        self._store = store
+        self._folder = folder
+        self._cluster = Cluster(store.url, folder / "cluster", ENVIRONMENT)
+        self._ports = {name: free_port() for name in SCHEDULERS}
+        self._links: dict[str, Link] = {}
+        self._workshop = Workshop(folder / "work", random.Random(self._rng.random()))
+        self._recorder = EventRecorder(store.connect)
+        self._people: list[Person] = []
+        self._customers, self._crowd = customers, crowd
+        self._undo: list[tuple[str, Undo]] = []
+        self._busy: set[str] = set()
+        self._down: set[str] = set()
+        self._faults: Counter[str] = Counter()
+        self._restarts: Counter[str] = Counter()
+        self._quiet: list[Stretch] = []
+        self._seconds = 0.0
+        self._stack = contextlib.ExitStack()
+
+    # ------------------------------------------------------------ its life
+
+    def __enter__(self) -> Storm:
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._recorder)
+            for name, port in self._ports.items():
+                self._links[name] = Link(port)
+                stack.callback(self._links[name].close)
+            stack.callback(self._cluster.stop)
+            stack.callback(self._end_all)
+            for name in (*SCHEDULERS, *AGENTS):
+                self._start(name)
+            self._wait(self._is_whole, "the cluster is whole", 60)
+            self._keys_before = self._lasting_keys()
+            self._sizes_before = {name: Size.of(self._pid(name)) for name in (*SCHEDULERS, *AGENTS)}
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _start(self, name: str) -> None:
+        if name in SCHEDULERS:
+            self._cluster.start_scheduler(name, port=self._ports[name], wait=False)
+        else:
+            # Each begins at another scheduler, as agents that were set up at different times do.
+            first = SCHEDULERS[AGENTS.index(name) % len(SCHEDULERS)]
+            self._cluster.start_agent(name, slots=1, host=FACE, port=self._ports[first], wait=False)
+
+    def _pid(self, name: str) -> int:
+        return self._cluster.processes[name].pid
+
+    def _is_whole(self) -> bool:
+        """Whether all processes are there, and all nodes take work."""
+        self._keep_up()
+        try:
+            with contextlib.closing(self._store.connect()) as eye:
+                online = [eye.hget(KEYS.node(name), "status") == "online" for name in AGENTS]
+                told = eye.hlen(KEYS.schedulers)
+        except (redis.RedisError, OSError):
+            return False
+        return all(online) and told >= len(SCHEDULERS)
+
+    def _keep_up(self) -> None:
+        """What an init system does: whatever has ended is started again. What ended by itself is counted."""
+        for name, process in list(self._cluster.processes.items()):
+            code = process.poll()
+            if code is not None and name not in self._down:
+                self._restarts[f"{name.partition('-')[0]} with code {code}"] += 1
+                self._start(name)
+        for name, link in self._links.items():
+            link.follow(self._cluster.processes[name])
+        for trouble in self.notes.troubles:
+            raise trouble
+
+    def _wait(self, condition: Callable[[], bool], what: str, seconds: float) -> float:
+        began = time.monotonic()
+        while not condition():
+            if time.monotonic() - began > seconds:
+                raise AssertionError(
+                    f"waited {seconds:g} s (LCQ_STORM_SEED={self.seed}): {what}\n{self.tail_of_logs()}"
+                )
+            time.sleep(_TICK_S)
+        return time.monotonic() - began
+
+    def tail_of_logs(self) -> str:
+        """The end of what each process wrote."""
+        paths = sorted((self._folder / "cluster").glob("*.log"))
+        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in paths)
+
+    # ------------------------------------------------------------ the people
+
+    def _gather(self, *, pause_s: float) -> None:
+        ports = list(self._ports.values())
+        for number in range(self._customers):
+            rng = random.Random(self._rng.random())
+            customer = Customer(f"customer-{number}", ports, self.notes, rng, self._workshop, crowd=self._crowd)
+            self._people.append(customer)
+        self._people.append(
+            Operator("operator", ports, self.notes, random.Random(self._rng.random()), AGENTS, pause_s=pause_s)
+        )
+        for person in self._people:
+            person.start()
+
+    def _send_home(self) -> None:
+        for person in self._people:
+            person.leave()
+        for person in self._people:
+            person.join(60)
+            assert not person.is_alive(), f"{person.name} still waits for an answer"
+        self._people.clear()
+
+    # ------------------------------------------------------------ the weather
+
+    def rage(self, seconds: float, *, calm_s: float = 0.0, every_s: tuple[float, float] = (0.1, 1.0)) -> None:
+        """Do something terrible every now and then, for so long, while people work; then heal.
+
+        ``calm_s``: how long people go on working after that, in peace: then nobody may be taken for lost.
+        """
+        self._gather(pause_s=1.0)
+        until = time.monotonic() + seconds
+        self._seconds += seconds
+        next_fault = time.monotonic() + self._rng.uniform(*every_s)
+        while time.monotonic() < until:
+            self._end_what_is_due()
+            self._keep_up()
+            if time.monotonic() >= next_fault:
+                self._strike()
+                next_fault = time.monotonic() + self._rng.uniform(*every_s)
+            time.sleep(_TICK_S)
+        if calm_s:
+            self.heal()
+            self.calm(calm_s)
+        self._send_home()
+        self.heal()
+
+    def heal(self) -> None:
+        """Undo every fault, and return when the cluster is whole again."""
+        while self._undo:
+            self._end_what_is_due()
+            self._keep_up()
+            time.sleep(_TICK_S)
+        self._store.ensure_running()
+        self._wait(self._is_made_whole, "the cluster heals", 120)
+
+    def _is_made_whole(self) -> bool:
+        """Take back what the operator left behind, then look."""
+        self._keep_up()
+        if not self._people:
+            with contextlib.suppress(redis.RedisError, OSError), contextlib.closing(self._store.connect()) as eye:
+                drained = [name for name in AGENTS if eye.hget(KEYS.node(name), "status") == "draining"]
+                paused = [name for name in ("cpu-intensive", "cpu-light") if eye.hexists(KEYS.queue(name), "paused")]
+            self._undo_by_hand(drained, paused)
+        return self._is_whole()
+
+    def _undo_by_hand(self, drained: Sequence[str], paused: Sequence[str]) -> None:
+        from lcq.client import Client
+        from lcq.errors import LcqError
+
+        if not drained and not paused:
+            return
+        port = self._ports[SCHEDULERS[0]]
+        with Client(DistributedConfig(), scheduler=f"127.0.0.1:{port}", timeout_s=10) as client:
+            for name in drained:
+                with contextlib.suppress(LcqError):
+                    client.activate(name)
+            for name in paused:
+                with contextlib.suppress(LcqError):
+                    client.resume(name)
+
+    def calm(self, seconds: float) -> None:
+        """Let time pass without a fault, and remember that it was so."""
+        self._recorder.catch_up()
+        before = self._recorder.last_id
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._keep_up()
+            time.sleep(_TICK_S)
+        self._recorder.catch_up()
+        self._quiet.append(Stretch(before, self._recorder.last_id))
+
+    def _end_what_is_due(self) -> None:
+        self._undo = [(subject, undo) for subject, undo in self._undo if not self._has_ended(subject, undo)]
+
+    def _has_ended(self, subject: str, undo: Undo) -> bool:
+        if not undo():
+            return False
+        self._busy.discard(subject)
+        return True
+
+    def _strike(self) -> None:
+        weights = {name: weight for name, (weight, _, _) in self._known_faults().items()}
+        (name,) = self._rng.choices(tuple(weights), weights=list(weights.values()))
+        _, subjects, strike = self._known_faults()[name]
+        free = [subject for subject in subjects if subject not in self._busy]
+        if not free:
+            return
+        subject = self._rng.choice(free)
+        undo = strike(subject)
+        if undo is not None:
+            self._faults[name] += 1
+            self._busy.add(subject)
+            self._undo.append((subject, undo))
+
+    def _known_faults(self) -> dict[str, tuple[int, Sequence[str], Callable[[str], Undo | None]]]:
+        """By name: how often, to whom, and what."""
+        between = self._rng.uniform
+        own = {
+            "runner kill -9": (4, AGENTS, self._kill_runner),
+            "runner frozen": (2, AGENTS, self._freeze_runner),
+            "agent kill -9": (4, AGENTS, lambda name: self._end(name, signal.SIGKILL)),
+            "agent frozen": (3, AGENTS, lambda name: frozen(self._pid(name), between(0.3, 2 * LEASE_S))),
+            "agent ended in order": (2, AGENTS, lambda name: self._end(name, signal.SIGTERM)),
+            "agent's disk full": (2, AGENTS, self._fill_disk),
+            "scheduler kill -9": (3, SCHEDULERS, lambda name: self._end(name, signal.SIGKILL)),
+            "scheduler frozen": (2, SCHEDULERS, lambda name: frozen(self._pid(name), between(0.3, 1.5 * LEASE_S))),
+            "scheduler ended in order": (1, SCHEDULERS, lambda name: self._end(name, signal.SIGTERM)),
+            "link cut silently": (3, ["link-1", "link-2"], self._cut),
+            "link reset": (2, ["link-1", "link-2"], self._reset),
+            "link slow": (2, ["link-1", "link-2"], self._slow),
+        }
+        of_store = {
+            name: (weight, ["redis"], lambda _, strike=strike: strike())
+            for name, (weight, strike) in self._store.faults(self._rng).items()
+        }
+        return {**own, **of_store}
+
+    def _runners(self, agent: str) -> list[psutil.Process]:
+        try:
+            return self._cluster.runners(agent)
+        except psutil.Error:
+            return []
+
+    def _kill_runner(self, agent: str) -> Undo | None:
+        for runner in self._runners(agent)[:1]:
+            with contextlib.suppress(psutil.Error):
+                runner.kill()
+                return after(0, lambda: None)
+        return None
+
+    def _freeze_runner(self, agent: str) -> Undo | None:
+        for runner in self._runners(agent)[:1]:
+            return frozen(runner.pid, self._rng.uniform(0.2, 4.0))
+        return None
+
+    def _end(self, name: str, how: signal.Signals) -> Undo:
+        """End a process; some time after its end it is started again."""
+        process = self._cluster.processes[name]
+        self._down.add(name)
+        send(process.pid, how)
+        pause_s = self._rng.choice([0.0, 0.0, self._rng.uniform(0, 2)])
+        due = time.monotonic() + pause_s
+
+        def start_again() -> bool:
+            if process.poll() is None or time.monotonic() < due:
+                return False
+            self._down.discard(name)
+            self._start(name)
+            return True
+
+        return start_again
+
+    def _fill_disk(self, agent: str) -> Undo | None:
+        """Let no file that this agent and its runner write grow: the kernel refuses every write, as on a full disk."""
+        try:
+            whole = [psutil.Process(self._pid(agent)), *psutil.Process(self._pid(agent)).children(recursive=True)]
+        except psutil.Error:
+            return None
+
+        def limit(process: psutil.Process, size: int) -> None:
+            with contextlib.suppress(psutil.Error, OSError):
+                process.rlimit(psutil.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+        for process in whole:
+            limit(process, 0)
+
+        def give_room() -> None:
+            with contextlib.suppress(psutil.Error):
+                children = whole[0].children(recursive=True)  # those started meanwhile have inherited the limit
+                for process in {*whole, *children}:
+                    limit(process, resource.RLIM_INFINITY)
+
+        return after(self._rng.uniform(0.3, 2.0), give_room)
+
+    def _link(self, name: str) -> Link:
+        return self._links[SCHEDULERS[int(name[-1]) - 1]]
+
+    def _cut(self, name: str) -> Undo:
+        link = self._link(name)
+        link.cut()
+        return after(self._rng.uniform(0.3, 1.5 * LEASE_S), link.mend)
+
+    def _reset(self, name: str) -> Undo:
+        self._link(name).reset()
+        return after(0, lambda: None)
+
+    def _slow(self, name: str) -> Undo:
+        link = self._link(name)
+        link.slow(self._rng.uniform(0.02, 0.3))
+        return after(self._rng.uniform(1, 5), lambda: link.slow(0.0))
+
+    # ------------------------------------------------------------ the judgement
+
+    def judge(self, *, patience_s: float = 180) -> Report:
+        """Wait until every task has come to its end, hold the history against the promises, and see what is left."""
+        try:
+            healed_s = self._wait(self._is_done, "every task comes to its end", patience_s)
+        except AssertionError as late:
+            verdict = check(self._recording())
+            raise AssertionError(f"{late}\n{verdict}") from None
+        verdict = check(self._recording())
+        self._wait(self._is_settled, f"nothing is left on disks: {self._left_files()}", 60)
+        keys = (len(self._keys_before), len(self._forget_everything()))
+        sizes_after = {name: Size.of(self._pid(name)) for name in (*SCHEDULERS, *AGENTS)}
+        sizes = {name: (self._sizes_before[name], sizes_after[name]) for name in sizes_after}
+        report = Report(
+            seed=self.seed,
+            seconds=self._seconds,
+            faults=self._faults,
+            acts=self.notes.acts,
+            submitted=len(self.notes.submissions),
+            unsure=self.notes.unsure,
+            repeated=self.notes.repeated,
+            refused=self.notes.refused,
+            restarts=self._restarts,
+            verdict=verdict,
+            grown=[*self._grown(sizes), *self._new_keys()],
+            sizes=sizes,
+            keys=keys,
+            healed_s=healed_s,
+        )
+        self._end_all()
+        self._cluster.stop()
+        report.grown += [f"process {pid} still runs: {words}" for pid, words in self._left_processes().items()]
+        return report
+
+    def _is_done(self) -> bool:
+        self._keep_up()
+        with contextlib.suppress(redis.RedisError, OSError), contextlib.closing(self._store.connect()) as eye:
+            counts = eye.hgetall(KEYS.counts)
+            return not any(int(counts.get(status, 0)) for status in TaskStatus if status not in TERMINAL_STATES)
+        return False
+
+    def _recording(self) -> Recording:
+        self._recorder.catch_up()
+        with contextlib.closing(self._store.connect()) as eye:
+            ledger, mortal = snapshot(eye)
+        assert not self._recorder.trimmed, self._recorder.trimmed
+        from lcq.state.records import task_record
+
+        completed = [
+            task_record(fields) for fields in ledger.tasks.values() if fields["status"] == TaskStatus.COMPLETED
+        ]
+        artifacts = [artifact for record in completed if (artifact := self._workshop.look_at(record)) is not None]
+        return Recording(
+            events=tuple(self._recorder.events),
+            undone=tuple(self._recorder.undone),
+            submissions=tuple(self.notes.submissions.values()),
+            seen=self.notes.all_seen(),
+            artifacts=tuple(artifacts),
+            ledger=ledger,
+            mortal=mortal,
+            quiet=tuple(self._quiet),
+        )
+
+    def _left_files(self) -> list[str]:
+        """Outcomes in spools, and results under other than their final names."""
+        homes = self._folder / "cluster" / "agents"
+        places = [*homes.glob("*/spool/*"), *homes.glob("*/*.tmp"), *(self._folder / "work").rglob("*lcq-*")]
+        return [str(path.relative_to(self._folder)) for path in places]
+
+    def _is_settled(self) -> bool:
+        self._keep_up()
+        return not self._left_files()
+
+    def _lasting_keys(self) -> set[str]:
+        with contextlib.closing(self._store.connect()) as eye:
+            names = {name.removeprefix("{lcq}:") for name in eye.scan_iter(count=1000)}
+        return {name for name in names if not name.startswith(EXPIRING)}
+
+    def _forget_everything(self) -> set[str]:
+        """Let the time pass after which finished tasks are forgotten; answers the keys that are left."""
+        with contextlib.closing(self._store.connect()) as eye:
+            for task in eye.zrange(KEYS.root + ":expiry", 0, -1):
+                eye.zadd(KEYS.root + ":expiry", {task: 1}, xx=True)
+            self._wait(lambda: not eye.exists(KEYS.ids), "all finished tasks are forgotten", 60)
+        return self._lasting_keys()
+
+    def _new_keys(self) -> Iterator[str]:
+        always = {"acts", "totals", "counts", "events", "schedulers"}
+        for name in sorted(self._lasting_keys() - self._keys_before - always):
+            yield f"the key {name} is left"
+
+    def _grown(self, sizes: Mapping[str, tuple[Size, Size]]) -> Iterator[str]:
+        for name, (was, now) in sizes.items():
+            if now.files > was.files + 8:
+                yield f"{name} has {now.files} files open, {was.files} before"
+            if now.rss_mib > 1.5 * was.rss_mib + 32:
+                yield f"{name} takes {now.rss_mib:.0f} MiB, {was.rss_mib:.0f} before"
+
+    def _left_processes(self) -> dict[int, str]:
+        left = {}
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get("LCQ_DATA_DIR") == str(self._folder / "cluster"):
+                    left[process.pid] = " ".join(process.cmdline())
+        return left
+
+    def _end_all(self) -> None:
+        """Whatever is frozen or cut goes on, so that everything can be ended."""
+        for person in self._people:
+            person.leave()
+        self._store.ensure_running()
+        for process in self._cluster.processes.values():
+            send(process.pid, signal.SIGCONT)
+            self._down.update(self._cluster.processes)
+            with contextlib.suppress(psutil.Error):
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    send(child.pid, signal.SIGCONT)
+        for link in self._links.values():
+            link.mend()
