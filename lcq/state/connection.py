@@ -69,6 +69,10 @@ class _BackOff:
 _NOT_PRIMARY = re.compile(r"^(READONLY|MASTERDOWN|UNBLOCKED) |-READONLY |against a read only replica")
 
 
+class _NotPrimaryError(redis_errors.ConnectionError):
+    """The server is there, but is not the one that may be written."""
+
+
 class _Ours(AbstractConnection):
     """What all our connections do: back off together, and leave a server that is not the primary."""
 
@@ -100,7 +104,7 @@ class _Ours(AbstractConnection):
             if not (isinstance(error, redis_errors.ReadOnlyError) or _NOT_PRIMARY.search(str(error))):
                 raise
             await self.disconnect(nowait=True)  # the next attempt asks anew who the primary is, and where
-            raise redis_errors.ConnectionError(f"this server is not the primary any more: {error}") from error
+            raise _NotPrimaryError(f"it is not the primary any more: {error}") from error
 
 
 class _Tcp(_Ours, Connection):  # type: ignore[misc]  # redis-py says the types of host and port nowhere
@@ -127,7 +131,7 @@ async def _greet_primary(connection: Any) -> None:
     except redis_errors.NoPermissionError:
         return  # a reader's account need not have it; it goes by the Sentinels' word
     if role not in ("master", b"master"):
-        raise redis_errors.ConnectionError(f"{connection.host}:{connection.port} is not the primary yet")
+        raise _NotPrimaryError(f"{connection.host}:{connection.port} is not the primary, although a Sentinel names it")
 
 
 def connect(url: str) -> Client:
@@ -201,7 +205,7 @@ def ours(url: str, error: Exception) -> Exception:
     """The error of LCQ that ``error``, from redis-py, stands for; itself where it is a bug of ours."""
     if isinstance(error, redis_errors.ResponseError):
         return _of_reply(url, error)
-    refused = isinstance(error, redis_errors.AuthenticationError | redis_errors.BusyLoadingError)
+    refused = isinstance(error, redis_errors.AuthenticationError | redis_errors.BusyLoadingError | _NotPrimaryError)
     return StateUnavailable(url, str(error) or type(error).__name__, refused=refused, hint=_hint(error))
 
 
@@ -237,6 +241,8 @@ def _hint(error: Exception) -> str:
     text = str(error)
     if isinstance(error, redis_errors.NoPermissionError) or text.startswith("NOPERM"):
         return "allow it in this user's ACL; docs/redis.md has what LCQ needs"
+    if isinstance(error, _NotPrimaryError):
+        return "redis.url must lead to the primary; by way of Sentinels it is found again by itself"
     if isinstance(error, redis_errors.AuthenticationError):
         return "set user and password in redis.url as the server's ACL has them: redis://user:password@host:6379/0"
     if "CERTIFICATE_VERIFY_FAILED" in text:

@@ -99,23 +99,22 @@ def server(tmp_path: Path):
         yield server
 
 
-@pytest.mark.parametrize("reply", REPLIES[:2], ids=lambda reply: reply.split()[0])
-def test_an_error_for_a_moment_ends_no_process_and_loses_no_task(server: Server, tmp_path: Path, reply: str):
-    with (
-        RespProxy(server.port) as proxy,
-        running_cluster(f"redis://127.0.0.1:{proxy.port}/0", tmp_path / "c") as cluster,
-    ):
+def run(server: Server, folder: Path, replies: tuple[str, ...], seconds: float) -> None:
+    with RespProxy(server.port) as proxy, running_cluster(f"redis://127.0.0.1:{proxy.port}/0", folder) as cluster:
         cluster.start_scheduler()
         cluster.start_agent(slots=2)
-        refuse_and_recover(server, cluster, proxy, (reply,), 1.0)
+        refuse_and_recover(server, cluster, proxy, replies, seconds)
+
+
+def test_an_error_reply_for_a_moment_ends_no_process_and_loses_no_task(server: Server, tmp_path: Path):
+    run(server, tmp_path / "c", REPLIES[:2], 0.7)
 
 
 @pytest.mark.chaos
-def test_every_error_reply_for_ten_seconds_ends_no_process_and_loses_no_task(server: Server, tmp_path: Path):
-    with (
-        RespProxy(server.port) as proxy,
-        running_cluster(f"redis://127.0.0.1:{proxy.port}/0", tmp_path / "c") as cluster,
-    ):
-        cluster.start_scheduler()
-        cluster.start_agent(slots=2)
-        refuse_and_recover(server, cluster, proxy, REPLIES, 10.0)
+def test_the_usual_error_replies_for_ten_seconds_each_end_no_process_and_lose_no_task(server: Server, tmp_path: Path):
+    run(server, tmp_path / "c", REPLIES[:7], 10.0)
+
+
+@pytest.mark.chaos
+def test_rarer_error_replies_end_no_process_and_lose_no_task_either(server: Server, tmp_path: Path):
+    run(server, tmp_path / "c", REPLIES[7:], 1.5)
