@@ -56,6 +56,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "announce_scheduler": {},
         "note_act": {},
         "adopt_state": {},
+        "note_failover": {},
     }
 )
 

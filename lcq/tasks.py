@@ -12,7 +12,14 @@ from typing import Any
 
 from lcq import __version__
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
-from lcq.errors import LcqError, NodeNotFound, StateUnavailable, TransitionRefused, UnknownQueue
+from lcq.errors import (
+    LcqError,
+    NodeNotFound,
+    StateOverloaded,
+    StateUnavailable,
+    TransitionRefused,
+    UnknownQueue,
+)
 from lcq.models import Task, TaskRecord
 from lcq.routing import Fleet, Route, explain, route, route_again
 from lcq.state.feed import batches
@@ -138,9 +145,9 @@ class TaskManager(Manager):
                 forced=bool(queue),
                 vram_mib=chosen.vram_mib,
             )
-        except StateUnavailable:
-            raise  # nothing is known about any of them: the client asks again with the same keys
         except LcqError as error:
+            if isinstance(error, StateUnavailable) and not isinstance(error, StateOverloaded):
+                raise  # nothing is known about any of them: the client asks again with the same keys
             return Refusal.of(task.id, error)
 
     async def submit_task(self, task: Task) -> Accepted:

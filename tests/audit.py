@@ -22,7 +22,7 @@ CLASSES = {
     "expiry": "zset", "counts": "hash", "job:*": "hash", "jobs": "zset", "causes": "set", "node:*": "hash",
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
     "acts": "stream", "answer:*": "string", "did:*": "hash", "duty:*": "string", "schedulers": "hash",
-    "format": "string",
+    "format": "string", "failover": "hash",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 EXPIRING = ("minute:", "answer:", "did:", "duty:")
