@@ -35,3 +35,16 @@ def test_a_short_storm_loses_nothing_doubles_nothing_and_leaves_nothing(
     print(f"\n{report}")
     assert not report.verdict.violations, str(report)
     assert not report.grown, str(report)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1500)
+def test_ten_minutes_of_storm_lose_nothing_double_nothing_and_leave_nothing(
+    redis_server, redis_url: str, tmp_path: Path, seed: int
+) -> None:
+    with Storm(LoneStore(redis_server), tmp_path, seed, crowd=60) as storm:
+        storm.rage(length_s(540), calm_s=30, every_s=(0.3, 3.0))
+        report = storm.judge()
+    print(f"\n{report}")
+    assert not report.verdict.violations, str(report)
+    assert not report.grown, str(report)
