@@ -9,7 +9,10 @@ import logging
 import os
 import random
 import re
+import time
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
@@ -84,8 +87,21 @@ _NOBODY_S = (0.01, 0.2)  # first and longest pause between tries while there is 
 _SILENT_S = (0.5, 4.0)  # first and longest pause before a request that got no answer is sent again
 _LONG_POLL_MS = 2000  # how long a question for events is held; and how late a restarted scheduler is noticed
 _FLOOR_S = 20.0  # while waiting for tasks: look at them at least so often, whatever the events say
+_SUBMITTED_KEPT = 20_000  # tasks that a client can submit again, the newest
+_SUBMITTED_S = 3600.0  # and for how long: what a failover of Redis loses was submitted seconds before it
 _ADDRESS = re.compile(r"^(?:tcp://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?$")
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    """A task as it was given to the cluster, to be given again if a failover of Redis lost it."""
+
+    task: Task
+    key: str
+    queue: str
+    node: str
+    at: float
 
 
 def find_scheduler(config: DistributedConfig, scheduler: str | None = None) -> str:
@@ -155,6 +171,7 @@ class AsyncClient:
         self.actor = (actor or login_name())[:128]
         self.timeout_s = timeout_s
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
+        self._submitted: OrderedDict[str, _Submitted] = OrderedDict()  # by id, until its end has been seen
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._mailbox: Mailbox | None = None
         self._receiver: asyncio.Task[None] | None = None
@@ -297,7 +314,42 @@ class AsyncClient:
             )
             accepted += answer.accepted
             refused += answer.refused
+            self._remember(answer, wanted[piece], keys[piece], queue, node)
         return SubmitAnswer(accepted=tuple(accepted), refused=tuple(refused))
+
+    def _remember(
+        self, answer: SubmitAnswer, tasks: Sequence[Task], keys: Sequence[str], queue: str, node: str
+    ) -> None:
+        now = time.monotonic()
+        refused = {refusal.id for refusal in answer.refused}
+        named = [(task, key) for task, key in zip(tasks, keys or [task.id for task in tasks], strict=True)]
+        taken = [(task, key) for task, key in named if task.id not in refused]
+        for accepted, (task, key) in zip(answer.accepted, taken, strict=False):
+            # Where the key was known already, the task goes by the id it had then.
+            again = task if task.id == accepted.id else task.model_copy(update={"id": accepted.id})
+            self._submitted[accepted.id] = _Submitted(again, key, queue, node, now)
+            self._submitted.move_to_end(accepted.id)
+        while self._submitted and (
+            len(self._submitted) > _SUBMITTED_KEPT or now - next(iter(self._submitted.values())).at > _SUBMITTED_S
+        ):
+            self._submitted.popitem(last=False)
+
+    async def _submit_lost(self, ids: Iterable[str]) -> None:
+        """Give those of ``ids`` that the cluster does not know any more to it again, as they were, under their keys.
+
+        Raises:
+            TaskNotFound: one is not there that this client has not submitted, or not lately.
+            LcqError: one is refused now.
+        """
+        for piece in _pieces(tuple(ids)):
+            for task_id in (await self.ask(GetTasks(ids=tuple(piece)))).missing:
+                given = self._submitted.get(task_id)
+                if given is None or time.monotonic() - given.at > _SUBMITTED_S:
+                    raise TaskNotFound(task_id)
+                log.warning("task %s is unknown to the cluster, Redis has lost it: submitting it again", task_id)
+                await self.submit(
+                    given.task, queue=given.queue, node=given.node, key=given.key, reason="lost by a failover of Redis"
+                )
 
     # ------------------------------------------------------------ looking
 
@@ -443,18 +495,36 @@ class AsyncClient:
     async def _persist(self, attempt: Callable[[], Awaitable[ResultT]]) -> ResultT:
         """The result of ``attempt``, made again while the scheduler or its Redis is away."""
         pause_s = _SILENT_S[0]
+        told = False
         while True:
             try:
                 return await attempt()
             except (SchedulerUnreachable, StateUnavailable) as away:
-                log.warning("%s: waiting for it to come back", away.message)
+                if not told:
+                    log.warning("%s: waiting for it to come back", away.message)
+                told = True
                 await asyncio.sleep(pause_s * random.uniform(0.75, 1.25))
                 pause_s = min(2 * pause_s, _SILENT_S[1])
+
+    async def _looked_at(self, ids: Sequence[str]) -> list[TaskRecord]:
+        """The tasks of ``ids``; those of them that a failover of Redis lost are submitted again first.
+
+        Raises:
+            TaskNotFound: one is not there that this client has not submitted.
+        """
+        while True:
+            try:
+                return await self.get_many(ids)
+            except TaskNotFound as unknown:
+                if unknown.task_id not in self._submitted:
+                    raise
+            await self._submit_lost(ids)
 
     async def as_completed(self, ids: Iterable[str], timeout_s: float | None = None) -> AsyncIterator[TaskRecord]:
         """Each of these tasks as it comes to its end, the sooner the earlier. Needs whole ids.
 
-        Restarts of the scheduler are sat out; only at the start it has to be there.
+        Restarts of the scheduler are sat out; only at the start it has to be there. A task of this client's own that
+        a failover of Redis has lost is submitted again, under its key.
 
         Raises:
             TaskNotFound: one of them is not there.
@@ -469,12 +539,13 @@ class AsyncClient:
         try:
             async with asyncio.timeout_at(deadline):
                 after = (await self.info()).last_event_id  # before the snapshot, so that nothing is missed
-                records = await self.get_many(waiting)
+                records = await self._looked_at(list(waiting))
             looked_at = loop.time()
             while True:
                 for record in records:
                     if record.status.is_terminal and record.id in waiting:
                         del waiting[record.id]
+                        self._submitted.pop(record.id, None)
                         yield record
                 if not waiting:
                     return
@@ -482,11 +553,11 @@ class AsyncClient:
                     page = await self._next_events(after)
                     after = page.last_id
                     overdue = loop.time() - looked_at > _FLOOR_S
-                    if page.gap or overdue:
+                    if page.gap or overdue or any(event.move == "note_failover" for event in page.events):
                         changed, looked_at = list(waiting), loop.time()
                     else:
                         changed = [task_id for task_id in _ended_in(page) if task_id in waiting]
-                    records = await self._persist(functools.partial(self.get_many, changed))
+                    records = await self._persist(functools.partial(self._looked_at, changed))
         except TimeoutError as late:
             raise TimeoutError(f"after {timeout_s:g} s {len(waiting)} tasks had not ended") from late
 

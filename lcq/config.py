@@ -9,6 +9,7 @@ import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
 
 import platformdirs
 import yaml
@@ -61,11 +62,21 @@ class RedisConfig(_Section):
     host: str | None = None
     port: int = Field(default=6379, ge=1, le=65535)
     url: str | None = None
-    """redis://, rediss:// or unix:// URL; wins over host and port."""
+    """redis://, rediss:// (TLS) or unix:// URL, with user:password@ where the server asks for it; or
+    redis+sentinel://host-1:26379,host-2:26379/mymaster/0. Wins over host and port."""
+    ca_file: Path | None = None
+    """For rediss://: the authority that signed the server's certificate; default: those the system trusts."""
+    cert_file: Path | None = None
+    """For a server that asks for one: our certificate, …"""
+    key_file: Path | None = None
+    """… and its key."""
     namespace: str = Field(default="{lcq}", pattern=r"^\{[A-Za-z0-9_.-]+\}$")
     """The hash tag that every key begins with, so that clusters can share a server."""
     unsafe: bool = False
     """Accept a server that may lose data (no AOF, or an eviction policy)."""
+    durability: Literal["everysec", "fsync"] = "everysec"
+    """When a submit or a result counts as accepted. "everysec": when Redis has it: what no death of a process can
+    take, and a loss of power only for about the last second. "fsync": when its log is on the disk."""
 
     @property
     def is_private(self) -> bool:
@@ -73,8 +84,11 @@ class RedisConfig(_Section):
 
     @property
     def address(self) -> str:
-        """The URL of the configured server. Only for a server that is not private."""
-        return self.url or f"redis://{self.host}:{self.port}/0"
+        """The URL of the configured server, with its files for TLS. Only for a server that is not private."""
+        url = self.url or f"redis://{self.host}:{self.port}/0"
+        files = {"ssl_ca_certs": self.ca_file, "ssl_certfile": self.cert_file, "ssl_keyfile": self.key_file}
+        named = urlencode({option: str(file.absolute()) for option, file in files.items() if file is not None})
+        return url + ("&" if "?" in url else "?") * bool(named) + named
 
 
 class LeaseConfig(_Section):

@@ -19,8 +19,8 @@ LcqError
 │   ├── UnknownCommand
 │   └── VersionMismatch
 ├── SchedulerUnreachable    no scheduler answered
-├── StateUnavailable        Redis does not answer
-├── StateOverloaded         Redis is full: submits are refused, running tasks finish
+├── StateUnavailable        Redis does not answer, or refuses what was asked of it
+│   └── StateOverloaded     Redis is full: submits are refused, running tasks finish
 ├── UnsafeState             Redis is set so that it may lose data
 ├── DownloadFailed          no address of a model gave its file
 └── DiskFull                there is no room for what was to be written
@@ -209,28 +209,37 @@ class SchedulerUnreachable(LcqError):
         )
 
 
+_ACCOUNT = re.compile(r"//[^/@]*@")
+_REDIS_ACCOUNT = re.compile(r"^(rediss?(?:\+sentinel)?:)//.*@")  # one not encoded may hold any character
+_SECRET_OPTION = re.compile(r"([?&][^=&]*password=)[^&]*", re.IGNORECASE)
+
+
 def without_password(url: str) -> str:
     """``url`` as it may be shown and logged."""
-    return re.sub(r"//[^/@]*@", "//", url)
+    return _SECRET_OPTION.sub(r"\1...", _ACCOUNT.sub("//", _REDIS_ACCOUNT.sub(r"\1//", url)))
 
 
 class StateUnavailable(LcqError):
+    """``refused``: it did answer, and ``found`` is what it said."""
+
     code = "state_unavailable"
 
-    def __init__(self, url: str, found: str) -> None:
+    def __init__(self, url: str, found: str, *, refused: bool = False, hint: str = "") -> None:
         self.url = without_password(url)
         super().__init__(
-            f"Redis at {self.url} does not answer: {found}",
-            hint="start it (redis-server, or let 'lcq up' run a private one), or set redis.url",
+            f"Redis at {self.url} {'refuses' if refused else 'does not answer'}: {found}",
+            hint=hint or "start it (redis-server, or let 'lcq up' run a private one), or set redis.url",
         )
 
 
-class StateOverloaded(LcqError):
+class StateOverloaded(StateUnavailable):
     code = "state_overloaded"
 
     def __init__(self, url: str) -> None:
-        super().__init__(
-            f"Redis at {without_password(url)} is full and refuses new tasks; running ones still finish",
+        self.url = without_password(url)
+        LcqError.__init__(
+            self,
+            f"Redis at {self.url} is full and refuses new tasks; running ones still finish",
             hint="raise its maxmemory, or wait until finished tasks expire",
         )
 

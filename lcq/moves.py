@@ -50,6 +50,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "take_duty": {},
         "announce_scheduler": {},
         "note_act": {},
+        "note_failover": {},
     }
 )
 

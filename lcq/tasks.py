@@ -12,7 +12,7 @@ from typing import Any
 
 from lcq import __version__
 from lcq.component import Ground, Manager, run_beside
-from lcq.errors import LcqError, NodeNotFound, StateUnavailable, UnknownQueue
+from lcq.errors import LcqError, NodeNotFound, StateOverloaded, StateUnavailable, UnknownQueue
 from lcq.models import Task
 from lcq.routing import Fleet, Route, explain, route, route_again
 from lcq.state.feed import batches
@@ -138,9 +138,9 @@ class TaskManager(Manager):
                 forced=bool(queue),
                 vram_mib=chosen.vram_mib,
             )
-        except StateUnavailable:
-            raise  # nothing is known about any of them: the client asks again with the same keys
         except LcqError as error:
+            if isinstance(error, StateUnavailable) and not isinstance(error, StateOverloaded):
+                raise  # nothing is known about any of them: the client asks again with the same keys
             return Refusal.of(task.id, error)
 
     async def submit_task(self, task: Task) -> Accepted:

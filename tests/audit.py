@@ -22,6 +22,7 @@ CLASSES = {
     "expiry": "zset", "counts": "hash", "job:*": "hash", "jobs": "zset", "causes": "set", "node:*": "hash",
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
     "acts": "stream", "answer:*": "string", "duty:*": "string", "schedulers": "hash",
+    "failover": "hash",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 EXPIRING = ("minute:", "answer:", "duty:")

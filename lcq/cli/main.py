@@ -17,7 +17,7 @@ from lcq.cli.found import found_commands
 from lcq.cli.output import Output
 from lcq.cli.session import INTERRUPTED, NOT_IN_TIME, REFUSED, UNREACHABLE, Session
 from lcq.config import LogLevel
-from lcq.errors import LcqError, SchedulerUnreachable, StateUnavailable
+from lcq.errors import LcqError, SchedulerUnreachable, StateOverloaded, StateUnavailable
 
 _EPILOG = (
     "Begin with [bold]lcq up[/bold] in one terminal and [bold]lcq submit FOLDER --wait[/bold] in another."
@@ -66,6 +66,8 @@ def _tell(error: LcqError | TimeoutError, output: Output) -> int:
         output.complain(str(error), "they go on; wait again, or see 'lcq tasks'")
         return NOT_IN_TIME
     output.error(error)
+    if isinstance(error, StateOverloaded):
+        return REFUSED
     return UNREACHABLE if isinstance(error, SchedulerUnreachable | StateUnavailable) else REFUSED
 
 

@@ -15,7 +15,15 @@ from typing import Any, Self
 from redis import exceptions as redis_errors
 
 from lcq.config import DistributedConfig
-from lcq.errors import IdempotencyConflict, NodeNotFound, StaleBoot, TaskNotFound, TransitionRefused
+from lcq.errors import (
+    IdempotencyConflict,
+    NodeNotFound,
+    StaleBoot,
+    StateOverloaded,
+    StateUnavailable,
+    TaskNotFound,
+    TransitionRefused,
+)
 from lcq.models import (
     DeviceKind,
     DeviceReading,
@@ -35,6 +43,7 @@ from lcq.state.connection import check_server, connect, our_errors, ours
 from lcq.state.feed import Feed
 from lcq.state.reader import StateReader
 from lcq.state.scripts import Scripts
+from lcq.state.watch import Failover, ServerWatch
 from lcq.wire import Accepted, Grant, Running
 
 _BATCH = 128  # scripts in one pipeline: enough to share a round trip, few enough to let readers in between
@@ -86,6 +95,9 @@ class StateManager:
         self.server_version = ""
         self._scripts = Scripts(self.config)
         self._redis = connect(self.url)
+        self.watch = ServerWatch(
+            self.url, self._redis, self.reader.clients, unsafe=self.config.redis.unsafe, noted=self._note_failover
+        )
         self._asked: list[tuple[str, Sequence[str], asyncio.Future[list[Any]]]] = []
         self._something_asked = asyncio.Event()
         self._stack = AsyncExitStack()
@@ -103,6 +115,7 @@ class StateManager:
             group = await stack.enter_async_context(asyncio.TaskGroup())
             pump = group.create_task(self._pump(), name="state pump")
             stack.callback(pump.cancel)
+            stack.callback(group.create_task(self.watch.run(), name="server watch").cancel)
             await stack.enter_async_context(self.feed)
             self._stack = stack.pop_all()
         return self
@@ -161,8 +174,19 @@ class StateManager:
                     for place, answer in zip(forgotten, again, strict=True):
                         answers[place] = answer
         except Exception as error:  # noqa: BLE001 - handed to every caller who waits for this pipeline
+            if isinstance(error, StateUnavailable):
+                self.watch.failed(error)
             return [error] * len(batch)
-        return [ours(self.url, answer) if isinstance(answer, Exception) else answer for answer in answers]
+        told = [ours(self.url, answer) if isinstance(answer, Exception) else answer for answer in answers]
+        self._tell_watch(told)
+        return told
+
+    def _tell_watch(self, answers: Sequence[object]) -> None:
+        refused = next((one for one in answers if isinstance(one, StateUnavailable)), None)
+        if refused is None or not all(isinstance(one, StateUnavailable) for one in answers):
+            self.watch.answered()
+        elif not isinstance(refused, StateOverloaded):
+            self.watch.failed(refused)
 
     async def _pipeline(self, batch: Sequence[tuple[str, Sequence[str], Any]]) -> list[Any]:
         pipe = self._redis.pipeline(transaction=False)
@@ -207,16 +231,24 @@ class StateManager:
         Raises:
             IdempotencyConflict: the key belongs to a task that asks for something else.
             StateOverloaded: Redis is full.
+            UnsafeState: it has been set so that it may lose data.
         """
+        if self.watch.risk is not None:
+            raise self.watch.risk
         text = task.to_json()
         told = json.loads(text)
         told.pop("id")  # a client that lost its answer may come with the same key and a new id
         digest = sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-        answer = await self._move(
-            "submit_task", task.id, text, digest, key or task.id, queue, node, task.model, task.priority,
-            task.user_id, task.job or "", task.max_retries, cost_s, due_ms, task.image_path, why, int(forced),
-            task.lane, vram_mib,
-        )  # fmt: skip
+        try:
+            answer = await self._move(
+                "submit_task", task.id, text, digest, key or task.id, queue, node, task.model, task.priority,
+                task.user_id, task.job or "", task.max_retries, cost_s, due_ms, task.image_path, why, int(forced),
+                task.lane, vram_mib,
+            )  # fmt: skip
+        except StateOverloaded as full:
+            self.watch.refused_task(full)
+            raise
+        self.watch.took_task()
         if answer[0] == "conflict":
             raise IdempotencyConflict(key or task.id, answer[1])
         return Accepted(
@@ -532,6 +564,10 @@ class StateManager:
         """Take a stopping scheduler off the list; its duties pass on when their short hold ends."""
         async with our_errors(self.url):
             await self._redis.hdel(self.keys.schedulers, scheduler_id)
+
+    async def _note_failover(self, failover: Failover) -> None:
+        """Have it in the events, where consoles see it; whichever scheduler notices first tells all."""
+        await self._move("note_failover", failover.run_id, failover.lost_ms, failover.lost_bytes, str(failover))
 
     # ------------------------------------------------------------ acts
 

@@ -22,7 +22,7 @@ from lcq.models import (
 )
 from lcq.routing import Fleet
 from lcq.state import records
-from lcq.state.connection import ANSWER_S, connect, our_errors
+from lcq.state.connection import ANSWER_S, Client, connect, our_errors
 from lcq.state.keys import Keys
 from lcq.wire import EventsAnswer, ListTasks, ListTasksAnswer
 
@@ -55,6 +55,11 @@ class StateReader:
 
     async def __aenter__(self) -> Self:
         return self
+
+    @property
+    def clients(self) -> tuple[Client, ...]:
+        """Its connections, for who looks after them."""
+        return self._redis, self._follow
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
