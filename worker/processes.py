@@ -148,6 +148,8 @@ class RunnerRecords:
             fresh.write_text(json.dumps([asdict(record) for record in self._records.values()]), encoding="utf-8")
             fresh.replace(self._file)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                fresh.unlink(missing_ok=True)
             # A full disk must not stop the work: the kernel ends runners with their agent anyway.
             _log.warning("cannot note the runners in %s: %s", self._file, error.strerror)
 

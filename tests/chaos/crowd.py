@@ -8,6 +8,7 @@ import itertools
 import json
 import random
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -160,12 +161,18 @@ class Notes:
     refused: Counter[str] = field(default_factory=Counter)
     acts: Counter[str] = field(default_factory=Counter)
     troubles: list[BaseException] = field(default_factory=list)
+    times: list[tuple[float, str]] = field(default_factory=list)  # when a task was shown or accepted
     turn: threading.Lock = field(default_factory=threading.Lock)
 
     def all_seen(self) -> tuple[Seen, ...]:
         return tuple(one for ones in self.seen.values() for one in ones)
 
+    def seen_within(self, windows: Sequence[tuple[float, float]]) -> frozenset[str]:
+        """The tasks of which a client was told something in one of these times."""
+        return frozenset(task for at, task in self.times if any(begin <= at <= end for begin, end in windows))
+
     def see(self, record: TaskRecord) -> None:
+        self.times.append((time.monotonic(), record.id))
         digests = (record.result.sha256, record.result.input_sha256) if record.result else ("", "")
         one = Seen(record.id, record.revision, record.status, *digests)
         with self.turn:
@@ -230,8 +237,24 @@ class Customer(Person):
         self._workshop = workshop
         self._crowd = crowd
         self._open: dict[str, Order] = {}  # by the id it was told
+        self._unseen: set[str] | None = None
+
+    def look_at_all(self) -> None:
+        """From now on only look, at whatever anybody was ever told to be accepted."""
+        self._open = {
+            one.answers[-1]: self._notes.orders[key] for key, one in self._notes.submissions.items() if one.answers
+        }
+        self._unseen = set(self._open)
+
+    @property
+    def has_seen_all(self) -> bool:
+        return self._unseen is not None and not self._unseen
 
     def act(self) -> None:
+        if self._unseen is not None:
+            self._look(tuple(self._unseen)[:200])
+            self._gone.wait(0.02)
+            return
         if len(self._open) < self._crowd:
             orders = [self._workshop.order() for _ in range(self._rng.randint(1, 8))]
             for order in orders:
@@ -260,12 +283,14 @@ class Customer(Person):
                 self._notes.submissions[order.key] = replace(before, answers=(*before.answers, told))
                 self._open[told] = order
 
-    def _look(self) -> None:
+    def _look(self, wanted: tuple[str, ...] = ()) -> None:
         """See how some of the orders are; what a cluster no longer knows is submitted again, under its old key."""
-        wanted = tuple(self._rng.sample(list(self._open), min(40, len(self._open))))
+        wanted = wanted or tuple(self._rng.sample(list(self._open), min(40, len(self._open))))
         answer = self.ask(lambda client: client.ask(GetTasks(ids=wanted))) if wanted else None
         if answer is None:
             return
+        if self._unseen is not None:
+            self._unseen.difference_update(wanted)
         for record in answer.tasks:
             self._notes.see(record)
             if record.status.is_terminal and self._rng.random() < 0.8:  # else it looks again, later

@@ -23,12 +23,12 @@ class EventRecorder:
     """Follows the event stream by id from its beginning, through every loss of Redis, so that its cap loses nothing.
 
     ``connect`` gives a client of whichever server is the primary now. Where a new primary does not know what was read
-    from the old one, that is put aside in ``undone``, back to the last event that both know. ``with EventRecorder(…)``.
+    from the old one, that is put aside for ``undone``, back to the last event that both know.
     """
 
     def __init__(self, connect: Callable[[], redis.Redis], *, root: str = "{lcq}") -> None:
         self.events: list[Event] = []
-        self.undone: list[Event] = []
+        self._put_aside: list[Event] = []
         self.trimmed = ""  # set where the stream's cap was faster than we
         self._connect = connect
         self._stream = f"{root}:events"
@@ -45,6 +45,12 @@ class EventRecorder:
     ) -> None:
         self._stop.set()
         self._thread.join(10)
+
+    @property
+    def undone(self) -> list[Event]:
+        """What was read and is not so any more: of servers that were primary once."""
+        known = {event.id: event for event in self.events}
+        return [event for event in self._put_aside if known.get(event.id) != event]
 
     @property
     def last_id(self) -> str:
@@ -78,7 +84,7 @@ class EventRecorder:
             gone.append(self.events.pop())
         if gone and not self.events:  # not one of ours is left: that was no failover, we were too slow
             self.trimmed = f"the stream was cut off after {gone[0].id}"
-        self.undone += reversed(gone)
+        self._put_aside += reversed(gone)
 
     def _is_there(self, client: redis.Redis, event: Event) -> bool:
         return [records.event(*entry) for entry in client.xrange(self._stream, event.id, event.id)] == [event]

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +28,7 @@ from tests.chaos.history import Recording, Stretch, Verdict, check
 from tests.chaos.recorder import EventRecorder, snapshot
 from tests.cluster import Cluster, free_port
 from tests.proxy import Proxy
+from tests.redis_rig import MASTER, Rig, Server
 
 SCHEDULERS = ("scheduler-1", "scheduler-2")
 AGENTS = ("node-1", "node-2", "node-3", "node-4")
@@ -67,6 +68,10 @@ class Store(Protocol):
 
     def ensure_running(self) -> None: ...
 
+    @property
+    def lossy(self) -> Sequence[tuple[float, float]]:
+        """When, by the monotonic clock, what clients were told may have been of writes that were lost."""
+
 
 @dataclass
 class LoneStore:
@@ -94,6 +99,91 @@ class LoneStore:
 
     def ensure_running(self) -> None:
         self.server.ensure_running()
+
+    @property
+    def lossy(self) -> Sequence[tuple[float, float]]:
+        return ()
+
+
+@dataclass
+class RigStore:
+    """A primary with a replica and three Sentinels."""
+
+    rig: Rig
+    lossy: list[tuple[float, float]] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return self.rig.url
+
+    def connect(self) -> redis.Redis:
+        try:
+            return self.rig.primary.client()
+        except StopIteration:
+            raise redis.ConnectionError("no Sentinel names a primary") from None
+
+    def faults(self, rng: random.Random) -> Mapping[str, tuple[int, Callable[[], Undo]]]:
+        return {
+            "redis primary kill -9": (2, lambda: self._kill_primary(rng.uniform(0, 3))),
+            "redis primary kill -9, replica behind": (2, lambda: self._lose_writes(rng.uniform(0.2, 1.0))),
+            "redis primary frozen": (2, lambda: self._freeze_primary(rng.uniform(0.2, 3))),
+            "redis failover": (1, self._fail_over),
+            "redis replica kill -9": (1, lambda: self._kill(self.rig.replica, rng.uniform(0, 2))),
+            "sentinel kill -9": (1, lambda: self._kill(rng.choice(self.rig.sentinels), rng.uniform(0, 2))),
+        }
+
+    def _kill(self, server: Server, pause_s: float) -> Undo:
+        server.kill()
+        return after(pause_s, lambda: server.start(wait=False))
+
+    def _kill_primary(self, pause_s: float) -> Undo:
+        """Its place is taken before it comes back, as that of a host that has to boot."""
+        dead, began = self.rig.primary, time.monotonic()
+        dead.kill()
+
+        def start_again() -> bool:
+            if self.rig.primary_port == dead.port or time.monotonic() < began + pause_s:
+                return False
+            dead.start(wait=False)
+            self._note_loss(began)
+            return True
+
+        return start_again
+
+    def _lose_writes(self, seconds: float) -> Undo:
+        began = time.monotonic()
+        with self.rig.replica_cut_off():
+            time.sleep(seconds)
+            return self._until_noted(self._kill_primary(0), began)
+
+    def _freeze_primary(self, seconds: float) -> Undo:
+        """Longer than the Sentinels' patience: it wakes up as one of two primaries."""
+        assert self.rig.primary.process is not None
+        return self._until_noted(frozen(self.rig.primary.process.pid, seconds), time.monotonic())
+
+    def _fail_over(self) -> Undo:
+        began = time.monotonic()
+        with contextlib.suppress(redis.RedisError, OSError):
+            self.rig.sentinels[0].ask("SENTINEL", "FAILOVER", MASTER)
+        return self._until_noted(after(3, lambda: None), began)
+
+    def _until_noted(self, undo: Undo, began: float) -> Undo:
+        def end() -> bool:
+            is_over = undo()
+            if is_over:
+                self._note_loss(began)
+            return is_over
+
+        return end
+
+    def _note_loss(self, began: float) -> None:
+        self.lossy.append((began - 1, time.monotonic() + 3))
+
+    def ensure_running(self) -> None:
+        for server in (*self.rig.servers, *self.rig.sentinels):
+            if server.process is None or server.process.poll() is not None:
+                server.start()
+        self.rig.wait_in_sync(timeout=60)
 
 
 def after(seconds: float, undo: Callable[[], object]) -> Undo:
@@ -382,6 +472,18 @@ class Storm:
             self.calm(calm_s)
         self._send_home()
         self.heal()
+        if self._store.lossy:
+            self._reconcile()
+
+    def _reconcile(self) -> None:
+        """After failovers, clients look once more at all they ever submitted, and submit again what is unknown."""
+        rng = random.Random(self._rng.random())
+        customer = Customer("the last look", list(self._ports.values()), self.notes, rng, self._workshop, crowd=0)
+        customer.look_at_all()
+        self._people.append(customer)
+        customer.start()
+        self._wait(lambda: customer.has_seen_all, "clients look at all they submitted", 60)
+        self._send_home()
 
     def heal(self) -> None:
         """Undo every fault, and return when the cluster is whole again."""
@@ -445,7 +547,10 @@ class Storm:
         if not free:
             return
         subject = self._rng.choice(free)
-        undo = strike(subject)
+        try:
+            undo = strike(subject)
+        except (StopIteration, redis.RedisError, OSError):  # Redis is just between two primaries
+            return
         if undo is not None:
             self._faults[name] += 1
             self._busy.add(subject)
@@ -605,6 +710,7 @@ class Storm:
             events=tuple(self._recorder.events),
             undone=tuple(self._recorder.undone),
             submissions=tuple(self.notes.submissions.values()),
+            in_doubt=self.notes.seen_within(self._store.lossy),
             seen=self.notes.all_seen(),
             artifacts=tuple(artifacts),
             ledger=ledger,
@@ -636,7 +742,7 @@ class Storm:
         return self._lasting_keys()
 
     def _new_keys(self) -> Iterator[str]:
-        always = {"acts", "totals", "counts", "events", "schedulers"}
+        always = {"acts", "totals", "counts", "events", "schedulers", "failover"}
         for name in sorted(self._lasting_keys() - self._keys_before - always):
             yield f"the key {name} is left"
 

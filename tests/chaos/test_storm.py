@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.storm import LoneStore, Storm
+from tests.chaos.storm import LoneStore, RigStore, Storm
+from tests.redis_rig import running_rig
 
 # Read here, before the environment is cleaned for each test.
 SEED = os.environ.get("LCQ_STORM_SEED")
@@ -31,6 +32,17 @@ def test_a_short_storm_loses_nothing_doubles_nothing_and_leaves_nothing(
 ) -> None:
     with Storm(LoneStore(redis_server), tmp_path, seed) as storm:
         storm.rage(length_s(20))
+        report = storm.judge()
+    print(f"\n{report}")
+    assert not report.verdict.violations, str(report)
+    assert not report.grown, str(report)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(1500)
+def test_ten_minutes_of_storm_lose_nothing_double_nothing_and_leave_nothing(tmp_path: Path, seed: int) -> None:
+    with running_rig(tmp_path / "redis") as rig, Storm(RigStore(rig), tmp_path, seed, crowd=60) as storm:
+        storm.rage(length_s(540), calm_s=30, every_s=(0.3, 3.0))
         report = storm.judge()
     print(f"\n{report}")
     assert not report.verdict.violations, str(report)
