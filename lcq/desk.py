@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from lcq.errors import LcqError, ProtocolError, UnknownCommand
+from lcq.errors import LcqError, ProtocolError, StateUnavailable, UnknownCommand
 from lcq.ids import new_id
 from lcq.state.manager import StateManager
 from lcq.wire import Act, Message, Request, pack_answer, pack_error, unpack_request
@@ -30,6 +30,7 @@ class Desk:
         self._handlers: dict[str, Handler] = {}
         self._answers: OrderedDict[str, bytes] = OrderedDict()
         self._under_way: dict[str, asyncio.Future[bytes]] = {}
+        self.schedulers: tuple[str, ...] = ()  # control endpoints of all that live; told with each answer
 
     def serve(self, kind: type[RequestT], handler: Callable[[RequestT, bytes], Awaitable[Message]]) -> None:
         """From now on ``handler(request, sender)`` answers ``kind``; what it raises of ours is the answer too."""
@@ -68,13 +69,11 @@ class Desk:
                     hint="this process runs only a part of a scheduler; ask 'lcq scheduler'",
                 )
             if not isinstance(request, Act):
-                return pack_answer(request.id, await handler(request, sender))
+                return pack_answer(request.id, await handler(request, sender), self._others)
             remembered = await self._state.recall_answer(request.id)
             if remembered is not None:  # another scheduler, or this one before a restart, has done it
                 return remembered
-            answer = pack_answer(request.id, await handler(request, sender))
-            await self._state.note_act(request.id, answer, _audit(request))
-            return answer
+            return await self._act(request, handler, sender)
         except LcqError as error:
             return pack_error(request.id, error)
         except Exception as error:  # noqa: BLE001 - a bug in one command must not end the scheduler of all
@@ -86,6 +85,23 @@ class Desk:
                     hint="its log has the whole story",
                 ),
             )
+
+    async def _act(self, act: Act[Any], handler: Handler, sender: bytes) -> bytes:
+        """Do an act. Its answer, also a refusal, is kept where every scheduler finds it: a copy gets the same."""
+        try:
+            answer = pack_answer(act.id, await handler(act, sender), self._others)
+        except StateUnavailable:
+            raise  # nothing is known of it: a copy tries anew
+        except LcqError as refusal:
+            answer = pack_error(act.id, refusal)
+            await self._state.note_act(act.id, answer, {})
+            return answer
+        await self._state.note_act(act.id, answer, _audit(act))
+        return answer
+
+    @property
+    def _others(self) -> tuple[str, ...]:
+        return self.schedulers if len(self.schedulers) > 1 else ()
 
 
 def _audit(request: Act[Any]) -> dict[str, str]:

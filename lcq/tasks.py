@@ -158,7 +158,7 @@ class TaskManager(Manager):
         return await self._each(act, act.ids, lambda task_id, seen: self._cancel_one(act, task_id, seen))
 
     async def _cancel_one(self, act: Cancel, task_id: str, seen: int | None) -> None:
-        await self._state.cancel_task(task_id, why=_by(act), revision=seen)
+        await self._state.cancel_task(task_id, why=_by(act), revision=seen, command=act.id)
 
     async def retry(self, act: Retry, sender: bytes = b"") -> BulkAnswer:
         fleet = await self.fleet()
@@ -169,7 +169,7 @@ class TaskManager(Manager):
         queue = record.queue
         if not record.forced and not record.pinned_node:
             queue = route(record.task, fleet).queue
-        await self._state.retry_task(task_id, queue=queue, why=_by(act), revision=seen)
+        await self._state.retry_task(task_id, queue=queue, why=_by(act), revision=seen, command=act.id)
 
     async def reroute(self, act: Reroute, sender: bytes = b"") -> BulkAnswer:
         fleet = await self.fleet()
@@ -185,14 +185,19 @@ class TaskManager(Manager):
         record = await self._reader.task(task_id)
         chosen: Route = route(record.task, fleet, queue=act.queue, node=act.node)
         await self._state.reroute_task(
-            task_id, queue=chosen.queue, node=act.node, why=chosen.why or _by(act), revision=seen
+            task_id,
+            queue=chosen.queue,
+            node=act.node,
+            why=chosen.why or _by(act),
+            revision=seen,
+            command=act.id,
         )
 
     async def prioritise(self, act: Prioritise, sender: bytes = b"") -> BulkAnswer:
         return await self._each(act, act.ids, lambda task_id, seen: self._prioritise_one(act, task_id, seen))
 
     async def _prioritise_one(self, act: Prioritise, task_id: str, seen: int | None) -> None:
-        await self._state.prioritise_task(task_id, priority=act.priority, why=_by(act), revision=seen)
+        await self._state.prioritise_task(task_id, priority=act.priority, why=_by(act), revision=seen, command=act.id)
 
     async def _each(
         self, act: Act[Any], ids: Sequence[str], do: Callable[[str, int | None], Awaitable[None]]
@@ -218,11 +223,13 @@ class TaskManager(Manager):
     # ------------------------------------------------------------ acts on queues and nodes
 
     async def pause(self, act: Pause, sender: bytes = b"") -> Done:
-        await self._state.pause_queue(self._known_queue(act.queue), actor=act.actor, reason=act.reason)
+        queue = self._known_queue(act.queue)
+        await self._state.pause_queue(queue, actor=act.actor, reason=act.reason, command=act.id)
         return Done()
 
     async def resume(self, act: Resume, sender: bytes = b"") -> Done:
-        await self._state.resume_queue(self._known_queue(act.queue), actor=act.actor, reason=act.reason)
+        queue = self._known_queue(act.queue)
+        await self._state.resume_queue(queue, actor=act.actor, reason=act.reason, command=act.id)
         return Done()
 
     def _known_queue(self, name: str) -> str:
@@ -232,15 +239,15 @@ class TaskManager(Manager):
         return name
 
     async def drain(self, act: Drain, sender: bytes = b"") -> Done:
-        await self._state.drain_node(act.node, why="drained " + _by(act))
+        await self._state.drain_node(act.node, why="drained " + _by(act), command=act.id)
         return Done()
 
     async def activate(self, act: Activate, sender: bytes = b"") -> Done:
-        await self._state.activate_node(act.node, why="activated " + _by(act))
+        await self._state.activate_node(act.node, why="activated " + _by(act), command=act.id)
         return Done()
 
     async def release(self, act: Release, sender: bytes = b"") -> Done:
-        await self._state.release_models(act.node, why="released " + _by(act))
+        await self._state.release_models(act.node, why="released " + _by(act), command=act.id)
         return Done()
 
     # ------------------------------------------------------------ questions

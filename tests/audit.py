@@ -21,10 +21,10 @@ CLASSES = {
     "lanes": "set", "waiting:*": "zset", "fair:*": "hash", "leases": "zset", "held:*": "zset", "delayed": "zset",
     "expiry": "zset", "counts": "hash", "job:*": "hash", "jobs": "zset", "causes": "set", "node:*": "hash",
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
-    "acts": "stream", "answer:*": "string", "duty:*": "string", "schedulers": "hash",
+    "acts": "stream", "answer:*": "string", "done:*": "hash", "duty:*": "string", "schedulers": "hash",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
-EXPIRING = ("minute:", "answer:", "duty:")
+EXPIRING = ("minute:", "answer:", "done:", "duty:")
 
 
 @dataclass

@@ -22,6 +22,7 @@ BAND_SPANS = {
 WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much older, within its band
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
 MINUTES_KEPT = timedelta(hours=25)
+ANSWERS_KEPT = timedelta(minutes=10)  # for copies of an operator's command
 _MOVES = resources.files("lcq.state") / "lua"
 
 
@@ -62,6 +63,7 @@ class Scripts:
             ),
             f"local EVENTS_KEPT = {kept.events}",
             f"local MINUTES_KEPT_S = {int(MINUTES_KEPT.total_seconds())}",
+            f"local ANSWERS_KEPT_MS = {ANSWERS_KEPT // timedelta(milliseconds=1)}",
             f"local WARM_SPAN = {WARM_SPAN_S}",
             f"local WARM_NEEDS = {WARM_NEEDS}",
             f"local QUEUE_KINDS = {_table({queue.name: repr(queue.kind.value) for queue in self.config.queues})}",
@@ -76,7 +78,9 @@ class Scripts:
             name: f'local MOVE = "{name}"\n'
             + self.header
             + prelude
+            + "\nlocal function move()\n"
             + (_MOVES / f"{name}.lua").read_text(encoding="utf-8")
+            + "\nend\nreturn once(move)\n"
             for name in move_names()
         }
 
