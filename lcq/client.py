@@ -107,29 +107,40 @@ class _Submitted:
     at: float
 
 
-def find_scheduler(config: DistributedConfig, scheduler: str | None = None) -> str:
-    """The control endpoint (``tcp://host:port``) of the scheduler to talk to.
+def find_schedulers(config: DistributedConfig, scheduler: str | None = None) -> tuple[str, ...]:
+    """The control endpoints (``tcp://host:port``) of the schedulers to talk to, each once, at least one.
 
-    That is ``scheduler`` ("HOST:PORT" or "HOST"); else the cluster that runs on this user's data folder,
-    unless the configuration names another host; else the configured address.
+    Those are the ones of ``scheduler`` ("HOST:PORT" or "HOST", several with commas between them); else the cluster
+    that runs on this user's data folder, unless the configuration names another host; else the configured address;
+    and with these two the further ones that ``schedulers`` of the configuration names.
 
     Raises:
-        InvalidInput: ``scheduler`` is not an address.
+        InvalidInput: one of them is not an address.
     """
     if scheduler is not None:
-        parts = _ADDRESS.match(scheduler.strip())
-        port = int(parts["port"] or config.zeromq.control_port) if parts else 0
-        if not parts or not 0 < port < 65536:
-            raise InvalidInput(
-                f"{scheduler!r} is not the address of a scheduler",
-                hint=f"give HOST:PORT, for example gpu-1:{config.zeromq.control_port or 5571}",
-            )
-        return f"tcp://{parts['host']}:{port}"
+        return tuple(dict.fromkeys(_endpoint_of(one, config) for one in scheduler.split(",")))
+    first = config.control_endpoint
     if config.scheduler_host in _LOOPBACK:
         cluster = read_cluster_file(config.data_path)
         if cluster is not None:
-            return cluster.control_endpoint
-    return config.control_endpoint
+            first = cluster.control_endpoint
+    return tuple(dict.fromkeys((first, *(_endpoint_of(one, config) for one in config.schedulers))))
+
+
+def _endpoint_of(address: str, config: DistributedConfig) -> str:
+    parts = _ADDRESS.match(address.strip())
+    port = int(parts["port"] or config.zeromq.control_port) if parts else 0
+    if not parts or not 0 < port < 65536:
+        raise InvalidInput(
+            f"{address!r} is not the address of a scheduler",
+            hint=f"give HOST:PORT, for example gpu-1:{config.zeromq.control_port or 5571}",
+        )
+    return f"tcp://{parts['host']}:{port}"
+
+
+def _host_and_port(endpoint: str) -> tuple[str, str]:
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return ("127.0.0.1" if host in _LOOPBACK else host), port
 
 
 def login_name() -> str:
@@ -155,6 +166,9 @@ class AsyncClient:
     Every request is sent again, under the same id, until it is answered: a lost message or a scheduler that
     is restarted costs time, and nothing is done twice. After ``timeout_s`` without an answer
     ``SchedulerUnreachable`` is raised. What a scheduler refuses is raised as the ``LcqError`` it names.
+
+    It is connected to every scheduler that it was given or that an answer has named, and asks those that are
+    there in turn: while one of them lives, a request is answered.
     """
 
     def __init__(
@@ -167,10 +181,12 @@ class AsyncClient:
     ) -> None:
         """``config`` default: the layers of ``lcq.config.load()``; ``actor``: the login name.
 
+        ``scheduler``: "HOST:PORT", or several with commas; default: as the configuration says.
+
         Raises:
             InvalidConfig, InvalidInput: the settings or ``scheduler`` cannot be used.
         """
-        self.endpoint = find_scheduler(config or load(), scheduler)
+        self.endpoints = find_schedulers(config or load(), scheduler)
         self.actor = (actor or login_name())[:128]
         self.timeout_s = timeout_s
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
@@ -178,21 +194,28 @@ class AsyncClient:
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._mailbox: Mailbox | None = None
         self._receiver: asyncio.Task[None] | None = None
+        self._connected: dict[str, None] = {}  # endpoints, in the order in which they were learnt
+        self._told: tuple[str, ...] = ()
+
+    @property
+    def endpoint(self) -> str:
+        """The first of the schedulers that this client was given."""
+        return self.endpoints[0]
 
     async def __aenter__(self) -> Self:
         self._context = zmq.Context()
-        socket = make_socket(self._context, zmq.DEALER)
-        socket.ipv6 = "[" in self.endpoint
-        try:
-            socket.connect(self.endpoint)
-        except zmq.ZMQError as error:
-            socket.close()
-            self._context.term()
-            raise InvalidInput(
-                f"cannot connect to {self.endpoint}: {error.strerror}",
-                hint="check --scheduler and scheduler_host",
-            ) from error
-        self._mailbox = Mailbox(socket)
+        self._socket = make_socket(self._context, zmq.DEALER)
+        self._mailbox = Mailbox(self._socket)
+        self._told, self._connected = (), {}
+        for endpoint in self.endpoints:
+            try:
+                self._connect(endpoint)
+            except zmq.ZMQError as error:
+                self._mailbox.close()
+                self._context.term()
+                raise InvalidInput(
+                    f"cannot connect to {endpoint}: {error.strerror}", hint="check --scheduler and scheduler_host"
+                ) from error
         self._receiver = asyncio.create_task(self._receive(self._mailbox), name="lcq client receiver")
         return self
 
@@ -207,6 +230,35 @@ class AsyncClient:
         if self._context is not None:
             self._context.term()
         self._receiver = self._mailbox = self._context = None
+
+    # ------------------------------------------------------------ whom to ask
+
+    def _connect(self, endpoint: str) -> None:
+        self._socket.ipv6 = "[" in endpoint
+        self._socket.connect(endpoint)
+        self._connected[endpoint] = None
+
+    def _learn(self, told: tuple[str, ...]) -> None:
+        """Ask the schedulers that an answer names too, and no more those that it names no longer."""
+        self._told = told
+        given = {_host_and_port(endpoint) for endpoint in self.endpoints}
+        found = {endpoint: _host_and_port(endpoint) for endpoint in told}
+        # A scheduler that we know by another address may be on another host: its 127.0.0.1 is not ours.
+        are_here = any(place in given for place in found.values())
+        more = [
+            endpoint
+            for endpoint, (host, port) in found.items()
+            if (host, port) not in given and (are_here or host != "127.0.0.1")
+        ]
+        for endpoint in more:
+            if endpoint not in self._connected:
+                try:
+                    self._connect(endpoint)
+                except zmq.ZMQError as error:
+                    log.debug("cannot connect to %s: %s", endpoint, error.strerror)
+        for endpoint in [known for known in self._connected if known not in (*self.endpoints, *more)]:
+            self._socket.disconnect(endpoint)
+            del self._connected[endpoint]
 
     # ------------------------------------------------------------ one request, one answer
 
@@ -232,7 +284,7 @@ class AsyncClient:
             async with asyncio.timeout(self.timeout_s + hold_s):
                 await self._send_until_answered(mailbox, frame, answered, hold_s)
         except TimeoutError as late:
-            raise SchedulerUnreachable(self.endpoint, self.timeout_s + hold_s) from late
+            raise SchedulerUnreachable(", ".join(self._connected), self.timeout_s + hold_s) from late
         finally:
             del self._waiting[request.id]
         return answered.result().answer(cast("type[AnswerT]", request.ANSWER))
@@ -261,6 +313,8 @@ class AsyncClient:
                         if not waiting.done():
                             waiting.set_exception(error)
                     continue
+                if reply.schedulers and reply.schedulers != self._told:
+                    self._learn(reply.schedulers)
                 answered = self._waiting.get(reply.id)
                 if answered is not None and not answered.done():
                     answered.set_result(reply)
@@ -729,6 +783,10 @@ class Client:
     @property
     def endpoint(self) -> str:
         return self._client.endpoint
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return self._client.endpoints
 
     @property
     def actor(self) -> str:

@@ -26,6 +26,7 @@ from pydantic import (
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
@@ -171,6 +172,10 @@ def _lower(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value  # some programs print sums in capitals
 
 
+def _listed(value: Any) -> Any:
+    return tuple(one.strip() for one in value.split(",") if one.strip()) if isinstance(value, str) else value
+
+
 Sha256 = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Md5 = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 AllowedSum = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^(any|[0-9a-f]{32}|[0-9a-f]{64})$")]
@@ -305,6 +310,9 @@ class DistributedConfig(BaseSettings):
     """Whether this host takes part in a cluster at all."""
     scheduler_host: str = "localhost"
     """Where the scheduler is, for agents, clients and consoles."""
+    schedulers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Further schedulers of the same cluster, each as HOST or HOST:PORT: agents, clients and consoles ask any that
+    answers. Whoever has found one learns of the others by itself; these are for when the first is away at the start."""
     scheduler_port: int = Field(default=8081, ge=0, le=65535)
     """The scheduler's HTTP port."""
     data_dir: Path | None = None

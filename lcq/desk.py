@@ -30,6 +30,7 @@ class Desk:
         self._handlers: dict[str, Handler] = {}
         self._answers: OrderedDict[str, bytes] = OrderedDict()
         self._under_way: dict[str, asyncio.Future[bytes]] = {}
+        self.schedulers: tuple[str, ...] = ()  # control endpoints of all that live; told with each answer
 
     def serve(self, kind: type[RequestT], handler: Callable[[RequestT, bytes], Awaitable[Message]]) -> None:
         """From now on ``handler(request, sender)`` answers ``kind``; what it raises of ours is the answer too."""
@@ -73,13 +74,11 @@ class Desk:
                     hint="this process runs only a part of a scheduler; ask 'lcq scheduler'",
                 )
             if not isinstance(request, Act):
-                return pack_answer(request.id, await handler(request, sender)), True
+                return pack_answer(request.id, await handler(request, sender), self._others), True
             remembered = await self._state.recall_answer(request.id)
             if remembered is not None:  # another scheduler, or this one before a restart, has done it
                 return remembered, True
-            answer = pack_answer(request.id, await handler(request, sender))
-            await self._state.note_act(request.id, answer, _audit(request))
-            return answer, True
+            return await self._act(request, handler, sender), True
         except LcqError as error:
             return pack_error(request.id, error), not isinstance(error, StateUnavailable)
         except Exception as error:  # noqa: BLE001 - a bug in one command must not end the scheduler of all
@@ -88,6 +87,23 @@ class Desk:
                 f"{request.CMD} failed inside the scheduler: {error!r}", hint="its log has the whole story"
             )
             return pack_error(request.id, broken), True
+
+    async def _act(self, act: Act[Any], handler: Handler, sender: bytes) -> bytes:
+        """Do an act. Its answer, also a refusal, is kept where every scheduler finds it: a copy gets the same."""
+        try:
+            answer = pack_answer(act.id, await handler(act, sender), self._others)
+        except StateUnavailable:
+            raise  # nothing is known of it: a copy tries anew
+        except LcqError as refusal:
+            answer = pack_error(act.id, refusal)
+            await self._state.note_act(act.id, answer, {})
+            return answer
+        await self._state.note_act(act.id, answer, _audit(act))
+        return answer
+
+    @property
+    def _others(self) -> tuple[str, ...]:
+        return self.schedulers if len(self.schedulers) > 1 else ()
 
 
 def _audit(request: Act[Any]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import socket
 import time
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -26,7 +27,16 @@ from lcq.models import (
     model_of,
 )
 from lcq.routing import OUT_OF_MEMORY, next_ease, told_steps
-from lcq.sockets import Mailbox, advertised_host, bind_socket, make_socket, refuse_open_bind
+from lcq.sockets import (
+    BACKLOG,
+    LAST_WORDS_MS,
+    MOST_RECONNECT_S,
+    Mailbox,
+    advertised_host,
+    bind_socket,
+    make_socket,
+    refuse_open_bind,
+)
 from lcq.state.feed import batches
 from lcq.wire import (
     MOST_IN_HAND,
@@ -81,15 +91,16 @@ class NodeManager(Manager):
         context = zmq.Context()
         stack.callback(context.term)
         zeromq = ground.config.zeromq
-        socket = make_socket(context, zmq.ROUTER)
-        self._mailbox = Mailbox(socket)
-        stack.callback(self._mailbox.close)
-        port = bind_socket(socket, zeromq.bind, zeromq.control_port, "the control socket", "zeromq.control_port")
+        router = make_socket(context, zmq.ROUTER)
+        self._mailbox = Mailbox(router)
+        # The last answers may hold grants: one that is lost makes its task wait for the next scheduler to find out.
+        stack.callback(self._mailbox.close, linger_ms=LAST_WORDS_MS)
+        port = bind_socket(router, zeromq.bind, zeromq.control_port, "the control socket", "zeromq.control_port")
         host = advertised_host(ground.config)
         ground.site.control_endpoint = f"tcp://{host}:{port}"
         self._group = await stack.enter_async_context(asyncio.TaskGroup())
         bind = "127.0.0.1" if zeromq.bind == "localhost" else zeromq.bind
-        lifelines = await asyncio.start_server(self._hold_lifeline, bind, 0)
+        lifelines = await asyncio.start_server(self._hold_lifeline, bind, 0, backlog=BACKLOG)
         stack.push_async_callback(self._close_lifelines, lifelines)
         ground.site.lifeline = f"{host}:{lifelines.sockets[0].getsockname()[1]}"
         self._listen_first()
@@ -156,7 +167,7 @@ class NodeManager(Manager):
         config, site = self._ground.config, self._ground.site
         serves = hello.capability.serves(config.queues)
         status = await self._state.register_node(
-            hello.node_id, boot=hello.boot_id, capability=hello.capability, serves=serves
+            hello.node_id, boot=hello.boot_id, capability=hello.capability, serves=serves, via=site.scheduler_id
         )
         self._addresses[hello.node_id] = sender
         self._known[hello.node_id] = NodeRecord(
@@ -247,6 +258,7 @@ class NodeManager(Manager):
             warm=want.warm,
             fits_mib=want.fits_mib if is_gpu else None,
             needs_mib=_told_needs(node.capability, lanes) if is_gpu and want.fits_mib is not None else None,
+            via=self._ground.site.scheduler_id,
         )
 
     async def beat(self, beat: Beat, sender: bytes) -> BeatAnswer:
@@ -255,7 +267,12 @@ class NodeManager(Manager):
         """
         self._addresses[beat.node_id] = sender
         status, lost = await self._state.beat_node(
-            beat.node_id, boot=beat.boot_id, running=beat.running, telemetry=beat.telemetry, readings=beat.devices
+            beat.node_id,
+            boot=beat.boot_id,
+            running=beat.running,
+            telemetry=beat.telemetry,
+            readings=beat.devices,
+            via=self._ground.site.scheduler_id,
         )
         schedulers = tuple((await self._state.reader.schedulers()).values())
         return BeatAnswer(lost=lost, status=status, schedulers=schedulers)
@@ -286,6 +303,7 @@ class NodeManager(Manager):
                 return
             line = (words[0], words[1])
             self._lifelines[line] = self._lifelines.get(line, 0) + 1
+            _notice_a_dead_link(writer.get_extra_info("socket"))
             try:
                 in_order = await _until_closed(reader)
             finally:
@@ -322,8 +340,11 @@ class NodeManager(Manager):
             _log.warning("node %s died; %d of its attempts run elsewhere", node, given_up)
 
     def _listen_first(self) -> None:
-        """After a pause of our own, hear everybody's next beat before anybody is declared lost."""
-        self._listen_until = time.monotonic() + self._beat_s * 1.5
+        """After a pause of our own, hear everybody's next beat before anybody is declared lost.
+
+        Who was cut off meanwhile connects anew first, which takes as long as its pause between two tries.
+        """
+        self._listen_until = time.monotonic() + self._beat_s * 1.5 + MOST_RECONNECT_S
 
     async def _watch_nodes(self) -> None:
         scheduler_id = self._ground.site.scheduler_id
@@ -337,28 +358,31 @@ class NodeManager(Manager):
                 self._listen_first()
             last = now
             try:
-                if now < self._listen_until or not await self._state.take_duty(
-                    "nodes", scheduler_id, hold_ms=_DUTY_HOLD_MS
-                ):
+                if now < self._listen_until:
+                    continue
+                judged_ms = await self._state.take_duty("nodes", scheduler_id, hold_ms=_DUTY_HOLD_MS)
+                if time.monotonic() - now > self._beat_s / 2:
+                    self._listen_first()  # we stood still in here, or Redis did: beats may be waiting to be heard
+                    continue
+                if judged_ms is None:
                     continue
                 for duty in (self._expire, self._judge_silent_nodes, self._forget):
-                    await complained(duty(), complaints)
+                    await complained(duty(judged_ms), complaints)
             except StateUnavailable:
                 self._listen_first()
             except LcqError as refusal:
                 complaints.say(refusal)
 
-    async def _expire(self) -> None:
-        for ended in await self._state.expire_leases():
+    async def _expire(self, judged_ms: int) -> None:
+        for ended in await self._state.expire_leases(judged_ms=judged_ms):
             _log.warning("the lease of task %s on %s has run out", ended.task_id, ended.node)
 
-    async def _forget(self) -> None:
+    async def _forget(self, _judged_ms: int) -> None:
         await self._state.forget_nodes(silence_ms=_FORGET_NODE_MS)
 
-    async def _judge_silent_nodes(self) -> None:
+    async def _judge_silent_nodes(self, now_ms: int) -> None:
         """Suspect nodes whose beat is overdue, lose those silent for a lease: each by what it was told at its hello."""
         leases = self._ground.config.leases
-        now_ms = await self._state.now_ms()
         for node in await self._state.reader.nodes():
             if node.damaged:
                 await self._state.isolate_node(node.id, found=node.damaged)
@@ -393,12 +417,22 @@ def _told(hello: Hello) -> str:
     return f"{devices or 'no device'}; models {', '.join(sorted(hello.capability.models)) or 'none'}"
 
 
+def _notice_a_dead_link(line: socket.socket) -> None:
+    """Have the kernel close a lifeline whose other end has vanished without a word: else it would be kept for ever."""
+    line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, seconds in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 6)):
+        if hasattr(socket, option):  # macOS names the first one otherwise
+            line.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
+
+
 async def _until_closed(reader: asyncio.StreamReader) -> bool:
-    """Wait for the end of a lifeline; True if its agent said ``bye`` first."""
+    """Wait for the end of a lifeline; False if it is the end of its agent, who said no ``bye`` before."""
     said = b""
     try:
         while chunk := await reader.read(64):
             said = (said + chunk)[-64:]
-    except OSError:
+    except ConnectionError:
         return False
+    except OSError:
+        return True  # a link that carries nothing: of the agent that says nothing, its lease decides
     return said.endswith(b"bye\n")

@@ -79,6 +79,7 @@ class Scheduler:
     async def _announce(self) -> None:
         hold_ms = int(_ANNOUNCE_S * 3 * 1000)
         await self.state.announce_scheduler(self.site.scheduler_id, self.control_endpoint, hold_ms=hold_ms)
+        self.site.desk.schedulers = tuple((await self.state.reader.schedulers()).values())
 
     async def _keep_announced(self) -> None:
         complaints = Complaints("announcing this scheduler")

@@ -14,6 +14,9 @@ from lcq.errors import InvalidConfig
 from lcq.wire import MAX_MESSAGE_BYTES
 
 _BATCH = 256  # messages taken from a socket before anything else gets its turn
+BACKLOG = 1024  # connections that may come at once: a fleet that finds its scheduler again
+MOST_RECONNECT_S = 2.0  # a peer that was away for long is tried again at least so often (and 0.2 s for the jitter)
+LAST_WORDS_MS = 300
 
 
 def make_socket(
@@ -27,7 +30,8 @@ def make_socket(
     socket.heartbeat_timeout = 6000
     socket.heartbeat_ttl = 6000
     socket.reconnect_ivl = random.randint(50, 150)  # jittered: a restarted scheduler meets no herd
-    socket.reconnect_ivl_max = 2000
+    socket.reconnect_ivl_max = int(MOST_RECONNECT_S * 1000)
+    socket.backlog = BACKLOG
     socket.maxmsgsize = MAX_MESSAGE_BYTES
     socket.sndhwm = high_water
     socket.rcvhwm = high_water
@@ -95,10 +99,11 @@ class Mailbox:
             else:
                 await self._arrived.wait()
 
-    def close(self) -> None:
+    def close(self, *, linger_ms: int = 0) -> None:
+        """``linger_ms``: how long what was sent last may still take to go out."""
         if not self._socket.closed:
             self._loop.remove_reader(self._socket.fileno())
-            self._socket.close(linger=0)
+            self._socket.close(linger=linger_ms)
             self._arrived.set()
 
 

@@ -3,6 +3,7 @@
 A request is a msgpack map ``{v, id, cmd, …}``; its answer ``{v, id, ok: {…}}`` or
 ``{v, id, error: {code, message, hint}}``. Unknown fields are ignored; an unknown command or version is
 refused by name. A command's id makes it safe to send twice: the second time gets the first one's answer.
+Where several schedulers live, an answer also has their addresses: ``schedulers: […]``.
 No image byte ever travels here, and no pickle.
 """
 
@@ -503,8 +504,10 @@ def unpack_request(frame: bytes) -> Request[Any]:
         raise
 
 
-def pack_answer(request_id: str, answer: Message) -> bytes:
-    return _packed({"v": PROTOCOL_VERSION, "id": request_id, "ok": answer.model_dump(mode="json")})
+def pack_answer(request_id: str, answer: Message, schedulers: tuple[str, ...] = ()) -> bytes:
+    """``schedulers``: where else one may ask; told where there is an else."""
+    told = {"schedulers": schedulers} if schedulers else {}
+    return _packed({"v": PROTOCOL_VERSION, "id": request_id, "ok": answer.model_dump(mode="json"), **told})
 
 
 def pack_error(request_id: str, error: LcqError) -> bytes:
@@ -523,6 +526,7 @@ class Reply(Message):
     ok: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
     order: Order | None = None
+    schedulers: tuple[str, ...] = ()  # control endpoints of all live schedulers, where there are several
 
     def answer(self, kind: type[AnswerT]) -> AnswerT:
         """Raises:

@@ -21,11 +21,11 @@ CLASSES = {
     "lanes": "set", "waiting:*": "zset", "fair:*": "hash", "leases": "zset", "held:*": "zset", "delayed": "zset",
     "expiry": "zset", "counts": "hash", "job:*": "hash", "jobs": "zset", "causes": "set", "node:*": "hash",
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
-    "acts": "stream", "answer:*": "string", "did:*": "hash", "duty:*": "string", "schedulers": "hash",
+    "acts": "stream", "answer:*": "string", "done:*": "hash", "duty:*": "string", "schedulers": "hash",
     "format": "string", "failover": "hash", "synced": "string",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
-EXPIRING = ("minute:", "answer:", "did:", "duty:", "synced")
+EXPIRING = ("minute:", "answer:", "done:", "duty:", "synced")
 
 
 @dataclass

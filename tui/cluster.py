@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lcq.client import AsyncClient, find_scheduler
+from lcq.client import AsyncClient, find_schedulers
 from lcq.config import DistributedConfig
 from lcq.embedded import read_cluster_file
 from lcq.errors import LcqError, StateUnavailable
@@ -52,7 +52,7 @@ class Cluster:
     """
 
     def __init__(self, config: DistributedConfig, *, scheduler: str | None = None) -> None:
-        """``scheduler`` ("HOST:PORT") is commanded; default: the one that the configuration names."""
+        """``scheduler`` ("HOST:PORT", several with commas) is commanded; default: as the configuration says."""
         self._config = config
         self._scheduler = scheduler
         self._reader: StateReader | None = None
@@ -93,7 +93,7 @@ class Cluster:
         return self._reader
 
     async def _commander(self) -> AsyncClient:
-        if self._client is None or self._client.endpoint != find_scheduler(self._config, self._scheduler):
+        if self._client is None or self._client.endpoints != find_schedulers(self._config, self._scheduler):
             await self._close_client()
             client = AsyncClient(self._config, scheduler=self._scheduler, timeout_s=_ACT_S)
             self._client = await client.__aenter__()

@@ -7,6 +7,7 @@ granted it does, or hands back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import os
@@ -20,7 +21,7 @@ from typing import Self
 import zmq
 
 from lcq import failpoints
-from lcq.client import find_scheduler
+from lcq.client import find_schedulers
 from lcq.config import DistributedConfig
 from lcq.errors import LcqError, StaleBoot, UnknownModel
 from lcq.gpus import Gpus
@@ -46,6 +47,7 @@ from worker.bells import Bells
 from worker.devices import gpu_need_mib, plan_slots
 from worker.disks import Disks
 from worker.hand import Hand
+from worker.health import HealthFile
 from worker.home import agent_home
 from worker.leases import Leases, steady_now
 from worker.lifeline import Lifeline
@@ -83,7 +85,7 @@ class Agent:
         runner: Sequence[str] = RUNNER,
         kill: Kill = os.killpg,
     ) -> None:
-        """``scheduler``: "HOST:PORT"; default: the cluster of this user, or the configured address.
+        """``scheduler``: "HOST:PORT", several with commas; default: the cluster of this user, or as configured.
 
         ``runner`` is the command of a runner; ``kill`` is what ends its process group.
         """
@@ -105,6 +107,9 @@ class Agent:
         self._steps: deque[str] = deque(maxlen=256)  # ids of the steps that were asked
         self._stepping = False
         self._unfilled = False
+        self._trouble = "it has not joined a scheduler yet"
+        self._refused = ""  # why its last step was refused
+        self._eased = asyncio.Event()  # what was refused may be granted now
         self._late: asyncio.Queue[StepAnswer] = asyncio.Queue()
 
     # ------------------------------------------------------------ its life
@@ -113,7 +118,7 @@ class Agent:
         async with AsyncExitStack() as stack:
             home = stack.enter_context(agent_home(self._config.data_path, self._config.agent.name))
             self.node_id = home.node_id
-            find_scheduler(self._config, self._scheduler)  # a wrong address is told at once
+            find_schedulers(self._config, self._scheduler)  # a wrong address is told at once
             records = home.records
             records.sweep()
             gpus = await asyncio.to_thread(stack.enter_context, Gpus())  # wakes them: that may take seconds
@@ -122,7 +127,8 @@ class Agent:
             recalled = self._outcomes.recall()
             if recalled:
                 _log.info("agent %s: %d outcomes of an earlier run wait to be reported", self.node_id, recalled)
-            self._lifeline = Lifeline(self.node_id, self.boot_id)
+            self._health = HealthFile(home.folder)
+            self._lifeline = Lifeline(self.node_id, self.boot_id, on_lost=lambda: self._membership.scheduler_died())
             context = zmq.Context()
             stack.callback(context.term)
             identity = f"{self.node_id}/{self.boot_id}".encode()
@@ -132,7 +138,7 @@ class Agent:
             self._membership = Membership(
                 self.node_id,
                 self._line,
-                configured=lambda: find_scheduler(self._config, self._scheduler),
+                configured=lambda: find_schedulers(self._config, self._scheduler),
                 before_hello=self._report_earlier_boots,
                 ready=self._until_shown,
                 hello=self._hello,
@@ -141,6 +147,7 @@ class Agent:
                 on_beat=self._hear_beat,
                 shortest_lease_s=lambda: self._leases.shortest_s,
                 on_parted=self._stir,
+                on_trouble=self._note_trouble,
             )
             self._bells = await stack.enter_async_context(Bells(context, on_ring=self._step_due.set))
             self._disks = Disks(home.folder, on_change=self._room_changed)
@@ -380,6 +387,7 @@ class Agent:
         self._follow(answer.status, "")
 
     def _telemetry(self) -> dict[str, float | str]:
+        self._tell_health()
         said = {
             **host_telemetry(),
             "slots_busy": float(self._pool.count(SlotState.BUSY)),
@@ -387,9 +395,24 @@ class Agent:
             "slots_unkillable": float(self._pool.count(SlotState.UNKILLABLE)),
             "outcomes_unsettled": float(len(self._outcomes)),
         }
-        if self._disks.full:
-            said["not_claiming"] = self._disks.full
+        if self._refused or self._disks.full:  # other reasons are over when a beat arrives, or are the cluster's own
+            said["not_claiming"] = self._refused or self._disks.full
         return finite(said)
+
+    @property
+    def not_claiming(self) -> str:
+        """Why this agent claims no task now; "" if it does, as far as it has free slots."""
+        wished = f"the cluster wants it {self._status.value}" if self._status in _TAKES_NOTHING else ""
+        return self._trouble or self._refused or self._disks.full or wished
+
+    def _note_trouble(self, why: str) -> None:
+        self._trouble = why
+        if not why:
+            self._eased.set()
+        self._tell_health()
+
+    def _tell_health(self) -> None:
+        self._health.tell(self.not_claiming)
 
     # ------------------------------------------------------------ orders
 
@@ -424,6 +447,7 @@ class Agent:
             _log.info("agent %s: the cluster wants it %s%s", self.node_id, wished.value, reason)
             self._status = wished
             self._step_due.set()
+            self._tell_health()
         self._tune_bells()
 
     # ------------------------------------------------------------ steps
@@ -453,7 +477,6 @@ class Agent:
     async def _take_steps(self) -> None:
         """Report and ask whenever there is something to report or to ask for, one step at a time."""
         pause_s = _AGAIN_S[0]
-        refused = ""
         while True:
             await self._until_step_due()
             await self._membership.joined.wait()
@@ -473,14 +496,19 @@ class Agent:
             except LcqError as refusal:
                 if isinstance(refusal, StaleBoot):
                     self._membership.beat_now()  # it is told the same, and says hello
-                elif str(refusal) != refused:
-                    refused = str(refusal)
+                elif str(refusal) != self._refused:
+                    self._refused = str(refusal)
                     _log.warning("agent %s: cannot report or ask for work: %s", self.node_id, refusal)
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+                self._tell_health()
+                self._eased.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause_s * random.uniform(0.5, 1.0)):
+                        await self._eased.wait()
                 pause_s = min(_AGAIN_S[1], 2 * pause_s)
                 self._step_due.set()
             else:
-                refused, pause_s = "", _AGAIN_S[0]
+                self._refused, pause_s = "", _AGAIN_S[0]
+                self._tell_health()
                 self._unfilled = len(answer.grants) < sum(one.slots for one in want)
                 self._tune_bells()
             finally:
@@ -498,9 +526,9 @@ class Agent:
             return
 
     async def _take_in(self, answer: StepAnswer, asked_at: float) -> None:
-        await self._outcomes.settle(answer.verdicts)
-        for grant in answer.grants:
+        for grant in answer.grants:  # first: a beat that does not list one gives it back
             await self._accept(grant, asked_at)
+        await self._outcomes.settle(answer.verdicts)
 
     async def _accept(self, grant: Grant, asked_at: float) -> None:
         """Begin what was granted, or hand it back; never neither."""

@@ -14,8 +14,10 @@ from lcq import __version__, failpoints
 from lcq.cli.output import Output
 from lcq.config import DistributedConfig, LogLevel, load
 from lcq.errors import InvalidConfig, LcqError
+from lcq.hardware import host_name
 from lcq.log import setup_logging
 from worker.agent import Agent
+from worker.health import read_health
 from worker.probe import probe, show
 
 _REFUSED = 2
@@ -38,7 +40,10 @@ def _show_version(wanted: bool) -> None:
 def agent(
     context: typer.Context,
     scheduler: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="The scheduler; default: the one of this user or host.")
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="The scheduler, or several with commas; default: the one of this user or host."
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="This node's name; default: the host's.")] = None,
     slots: Annotated[
@@ -94,6 +99,24 @@ def show_hardware(
     except LcqError as error:
         _refuse(error)
     show(report, Output(as_json=as_json))
+
+
+@app.command(epilog="Example: [bold]lcq-agent --name gpu-1 health || alert[/bold]. Exit codes: 0 claims, 1 does not.")
+def health(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")] = False,
+) -> None:
+    """Tell whether the agent on this host claims tasks, and if not, why; for a watchdog or a container's probe."""
+    config: DistributedConfig = context.obj
+    name = config.agent.name or host_name()
+    told = read_health(config.data_path / "agents" / name)
+    why = told.not_claiming if told is not None and told.is_alive else f"no agent named {name} runs on this host"
+    output = Output(as_json=as_json)
+    if as_json:
+        output.document({"node": name, "claims": not why, "not_claiming": why, "since": told.since if told else None})
+    else:
+        output.say(f"{name} claims no task: {why}" if why else f"{name} claims tasks")
+    raise typer.Exit(1 if why else 0)
 
 
 def run_agent(config: DistributedConfig, *, scheduler: str | None = None) -> None:

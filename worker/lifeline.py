@@ -6,18 +6,24 @@ import asyncio
 import contextlib
 import logging
 import random
+from collections.abc import Callable
 
 _log = logging.getLogger(__name__)
 _FIRST_S = (0.05, 0.2)  # a scheduler waits about a second for one that was cut: be back before that
 _LONGEST_S = 2.0
 _STAYED_S = 1.0
-_CONNECT_S = 5.0
+_CONNECT_S = 2.0
 
 
 class Lifeline:
-    """Keeps one connection to where ``attach()`` last said. ``hold()`` runs as long as the agent lives."""
+    """Keeps one connection to where ``attach()`` last said. ``hold()`` runs as long as the agent lives.
 
-    def __init__(self, node_id: str, boot_id: str) -> None:
+    It is a lifeline for both ends: ``on_lost`` is called when one that was held is cut and cannot be had again at
+    once, because then that scheduler has died.
+    """
+
+    def __init__(self, node_id: str, boot_id: str, *, on_lost: Callable[[], None]) -> None:
+        self._on_lost = on_lost
         self._words = f"{node_id} {boot_id}\n".encode()
         self._address = ""
         self._moved = asyncio.Event()
@@ -34,6 +40,7 @@ class Lifeline:
         """Connect, and again whenever the line is cut, until cancelled."""
         loop = asyncio.get_running_loop()
         pause_s = random.uniform(*_FIRST_S)
+        was_held = False
         while True:
             self._moved.clear()
             if not self._address:
@@ -41,7 +48,12 @@ class Lifeline:
                 continue
             began = loop.time()
             await self._hold_one(self._address)
-            if self._moved.is_set() or loop.time() - began > _STAYED_S:
+            is_moved, has_stayed = self._moved.is_set(), loop.time() - began > _STAYED_S
+            if was_held and not is_moved and not has_stayed:
+                _log.info("the lifeline to %s was cut: its scheduler has gone", self._address)
+                self._on_lost()
+            was_held = has_stayed and not is_moved
+            if is_moved or has_stayed:
                 pause_s = random.uniform(*_FIRST_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):

@@ -71,33 +71,41 @@ class ControlLine:
             ) from error
         self.endpoint = endpoint
 
-    async def ask(self, request: Request[AnswerT], *, patience_s: float | None = None) -> AnswerT:
+    async def ask(
+        self, request: Request[AnswerT], *, patience_s: float | None = None, nobody_s: float | None = None
+    ) -> AnswerT:
         """The answer to ``request``, which is sent again, under its id, until there is one.
 
         Raises:
-            SchedulerUnreachable: there was none within ``patience_s`` (None: wait for ever).
+            SchedulerUnreachable: there was none within ``patience_s`` (None: wait for ever), or within ``nobody_s``
+                there was not even a connection by which to ask.
             LcqError: the scheduler's refusal, as the class its code names.
         """
         answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         self._waiting[request.id] = (answered, pack_request(request))
         try:
             async with asyncio.timeout(patience_s):
-                await self._send_until_answered(request.id)
+                await self._send_until_answered(request.id, nobody_s)
         except TimeoutError:
             raise SchedulerUnreachable(self.endpoint, patience_s or 0.0) from None
         finally:
             del self._waiting[request.id]
         return answered.result().answer(cast("type[AnswerT]", request.ANSWER))
 
-    async def _send_until_answered(self, request_id: str) -> None:
+    async def _send_until_answered(self, request_id: str, patience_s: float | None) -> None:
         answered, frame = self._waiting[request_id]
         nobody_s, silent_s = _NOBODY_S[0], _SILENT_S[0]
+        waited_s = 0.0
         while not answered.done():
             missed = self._mailbox.dropped
             self._mailbox.send(frame)
             if self._mailbox.dropped > missed:
+                if patience_s is not None and waited_s >= patience_s:
+                    raise TimeoutError
                 pause_s, nobody_s = nobody_s, min(2 * nobody_s, _NOBODY_S[1])
+                waited_s += pause_s
             else:
+                patience_s = None
                 pause_s, silent_s = silent_s, min(1.5 * silent_s, _SILENT_S[1])
             await asyncio.wait({answered}, timeout=pause_s * random.uniform(0.75, 1.25))
 

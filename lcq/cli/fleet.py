@@ -60,7 +60,7 @@ async def _nodes(session: Session) -> int:
                 str(node.completed),
                 str(node.failed),
                 f"{age(node.seen_ms)} ago" if node.seen_ms else "",
-                node.why,
+                node.why or str(node.telemetry.get("not_claiming", "")),
             )
             for node in found
         ),

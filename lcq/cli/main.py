@@ -104,7 +104,8 @@ def begin(
         Path | None, typer.Option("--config", metavar="FILE", help="Settings; default: lcq.yaml here.")
     ] = None,
     scheduler: Annotated[
-        str | None, typer.Option("--scheduler", metavar="HOST:PORT", help="The scheduler to talk to.")
+        str | None,
+        typer.Option("--scheduler", metavar="HOST:PORT", help="The scheduler to talk to, or several with commas."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")] = False,
     log_level: Annotated[LogLevel | None, typer.Option("--log-level", help="How much to log.")] = None,

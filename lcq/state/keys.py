@@ -58,6 +58,9 @@ class Keys:
     def answer(self, command_id: str) -> str:
         return self._key("answer", command_id)
 
+    def done(self, command_id: str) -> str:
+        return self._key("done", command_id)
+
     @property
     def ids(self) -> str:
         return self._key("ids")

@@ -9,6 +9,7 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Self
 
@@ -46,7 +47,7 @@ from lcq.state.connection import check_server, connect, our_errors, ours
 from lcq.state.disk_log import DiskLog
 from lcq.state.feed import Feed
 from lcq.state.reader import StateReader
-from lcq.state.scripts import STATE_FORMAT, Scripts
+from lcq.state.scripts import ANSWERS_KEPT, STATE_FORMAT, Scripts
 from lcq.state.watch import Failover, ServerWatch
 from lcq.wire import Accepted, Grant, Running
 
@@ -106,7 +107,7 @@ class StateManager:
         self.watch = ServerWatch(
             self.url, self._redis, self.reader.clients, unsafe=self.config.redis.unsafe, noted=self._note_failover
         )
-        self._asked: list[tuple[str, Sequence[str], asyncio.Future[list[Any]]]] = []
+        self._asked: list[tuple[str, Sequence[Any], asyncio.Future[list[Any]]]] = []
         self._something_asked = asyncio.Event()
         self._stack = AsyncExitStack()
 
@@ -155,11 +156,15 @@ class StateManager:
                 pipe.script_load(text)
             await pipe.execute()
 
-    async def _move(self, name: str, *arguments: str | int | float) -> list[Any]:
-        """Run one script; answers its list. Calls of one turn of the loop travel together."""
+    async def _move(self, name: str, *arguments: str | int | float, command: str = "") -> list[Any]:
+        """Run one script; answers its list. Calls of one turn of the loop travel together.
+
+        ``command``: the id of the operator's command that this is a part of; it is done once however often told.
+        """
         await failpoints.reach(f"state.{name}", error=self._unavailable)
         done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        self._asked.append((name, [self.keys.root, *map(str, arguments)], done))
+        keys = (self.keys.root, self.keys.done(command)) if command else (self.keys.root,)
+        self._asked.append((name, [len(keys), *keys, *map(str, arguments)], done))
         self._something_asked.set()
         answer = await done
         if answer[0] == "other_format":
@@ -190,7 +195,7 @@ class StateManager:
                 else:
                     done.set_result(answer)
 
-    async def _run(self, batch: Sequence[tuple[str, Sequence[str], Any]]) -> list[Any]:
+    async def _run(self, batch: Sequence[tuple[str, Sequence[Any], Any]]) -> list[Any]:
         try:
             async with our_errors(self.url):
                 answers = await self._pipeline(batch)
@@ -217,10 +222,10 @@ class StateManager:
         elif not isinstance(refused, StateOverloaded):
             self.watch.failed(refused)
 
-    async def _pipeline(self, batch: Sequence[tuple[str, Sequence[str], Any]]) -> list[Any]:
+    async def _pipeline(self, batch: Sequence[tuple[str, Sequence[Any], Any]]) -> list[Any]:
         pipe = self._redis.pipeline(transaction=False)
         for name, arguments, _ in batch:
-            pipe.evalsha(self._scripts.digests[name], 1, *arguments)
+            pipe.evalsha(self._scripts.digests[name], *arguments)
         return list(await pipe.execute(raise_on_error=False))
 
     async def _reaches_disk(self) -> None:
@@ -300,7 +305,7 @@ class StateManager:
         Raises:
         TaskNotFound, TransitionRefused: it is finished, or has changed since ``revision``.
         """
-        answer = await self._move("cancel_task", task_id, why, "" if revision is None else revision, command)
+        answer = await self._move("cancel_task", task_id, why, "" if revision is None else revision, command=command)
         self._refuse("cancel_task", task_id, answer)
         return Ended(task_id, answer[1], int(answer[2]))
 
@@ -312,7 +317,8 @@ class StateManager:
         Raises:
             TaskNotFound, TransitionRefused: it is not finished, or has changed since ``revision``.
         """
-        answer = await self._move("retry_task", task_id, why, "" if revision is None else revision, queue, command)
+        seen = "" if revision is None else revision
+        answer = await self._move("retry_task", task_id, why, seen, queue, command=command)
         self._refuse("retry_task", task_id, answer)
 
     async def reroute_task(
@@ -334,7 +340,7 @@ class StateManager:
             TaskNotFound, TransitionRefused: it is completed, or has changed since ``revision``.
         """
         seen = "" if revision is None else revision
-        answer = await self._move("reroute_task", task_id, why, seen, queue, node, int(forced), command)
+        answer = await self._move("reroute_task", task_id, why, seen, queue, node, int(forced), command=command)
         self._refuse("reroute_task", task_id, answer)
         return Ended(task_id, answer[1], int(answer[2]))
 
@@ -347,7 +353,7 @@ class StateManager:
         TaskNotFound, TransitionRefused: it is finished, or has changed since ``revision``.
         """
         seen = "" if revision is None else revision
-        answer = await self._move("prioritise_task", task_id, why, seen, priority, command)
+        answer = await self._move("prioritise_task", task_id, why, seen, priority, command=command)
         self._refuse("prioritise_task", task_id, answer)
 
     # ------------------------------------------------------------ attempts: what nodes do
@@ -366,21 +372,24 @@ class StateManager:
         fits_mib: int | None = None,
         needs_mib: Mapping[str, int] | None = None,
         lease_ms: int | None = None,
+        via: str = "",
     ) -> tuple[Grant, ...]:
         """Lease up to ``slots`` tasks to one device; none if there are none, or if the node takes no work.
 
         ``lanes``: what the device can do. ``warm``: models loaded there; they need less. Together the grants need
         at most ``fits_mib`` of its memory (None: no limit), by the prediction that came with each task or, where
         it has the lane, by ``needs_mib``: what the node's own engine says. A task that does not fit keeps its place.
+        ``via``: the scheduler that asks for the node.
 
         Raises:
-            StaleBoot: the node is not registered with this boot id.
+            StaleBoot: the node is not registered with this boot id, or has gone to another scheduler since.
         """
         lease = int(self.config.leases.lease_s * 1000) if lease_ms is None else lease_ms
         answer = await self._move(
             "claim_tasks", node, boot, device, slots, lease,
             json.dumps(sorted(lanes)), json.dumps(sorted(warm)), json.dumps(list(queues)),
             kind, "" if fits_mib is None else fits_mib, json.dumps(dict(needs_mib or {})),
+            via,
         )  # fmt: skip
         if answer[0] == "stale":
             raise StaleBoot(node)
@@ -458,7 +467,7 @@ class StateManager:
         """Raises:
         TransitionRefused: it is paused already.
         """
-        answer = await self._move("pause_queue", queue, actor, reason, command)
+        answer = await self._move("pause_queue", queue, actor, reason, command=command)
         if answer[0] == "refused":
             raise TransitionRefused("pause_queue", f"queue {queue}", "paused already")
 
@@ -466,16 +475,18 @@ class StateManager:
         """Raises:
         TransitionRefused: it is not paused.
         """
-        answer = await self._move("resume_queue", queue, actor, reason, command)
+        answer = await self._move("resume_queue", queue, actor, reason, command=command)
         if answer[0] == "refused":
             raise TransitionRefused("resume_queue", f"queue {queue}", "not paused")
 
     # ------------------------------------------------------------ nodes
 
     async def register_node(
-        self, node: str, *, boot: str, capability: NodeCapability, serves: Mapping[str, Sequence[str]]
+        self, node: str, *, boot: str, capability: NodeCapability, serves: Mapping[str, Sequence[str]], via: str = ""
     ) -> NodeStatus:
         """A node says hello; attempts of its earlier boot run elsewhere. Answers what the cluster wants of it.
+
+        ``via``: the scheduler it says it to. From now on only that one speaks for it.
 
         Raises:
             StaleBoot: a newer boot has replaced this one.
@@ -491,7 +502,7 @@ class StateManager:
         answer = await self._move(
             "register_node", node, boot, capability.model_dump_json(),
             json.dumps({device: list(queues) for device, queues in serves.items()}), json.dumps(lanes),
-            int(self.config.leases.beat_s * 1000), int(self.config.leases.lease_s * 1000),
+            int(self.config.leases.beat_s * 1000), int(self.config.leases.lease_s * 1000), via,
         )  # fmt: skip
         if answer[0] == "stale":
             raise StaleBoot(node)
@@ -505,14 +516,16 @@ class StateManager:
         running: Iterable[Running] = (),
         telemetry: Mapping[str, float | str] | None = None,
         readings: Mapping[str, DeviceReading] | None = None,
+        via: str = "",
     ) -> tuple[NodeStatus, tuple[Running, ...]]:
         """Renew a node's leases. Answers what the cluster wants of it, and the attempts that it has lost.
 
         A device's fault that appears or goes is an event; other readings only stand in the node's record.
-        A lease older than two beats that the node does not list never reached it, and is released.
+        A lease that the node does not list never reached it, and is released: if it is older than two beats, or
+        than the node's hello to ``via``, the scheduler that it beats to.
 
         Raises:
-            StaleBoot: the node is not registered with this boot id.
+            StaleBoot: the node is not registered with this boot id, or has gone to another scheduler since.
         """
         flat: list[str | int | float] = []
         for one in running:
@@ -520,7 +533,7 @@ class StateManager:
         grace_ms = int(2 * self.config.leases.beat_s * 1000)  # a beat may be told again for as long as one takes
         told = {device: reading.model_dump(exclude_defaults=True) for device, reading in (readings or {}).items()}
         answer = await self._move(
-            "beat_node", node, boot, json.dumps(dict(telemetry or {})), json.dumps(told), grace_ms, *flat
+            "beat_node", node, boot, json.dumps(dict(telemetry or {})), json.dumps(told), grace_ms, via, *flat
         )
         if answer[0] == "stale":
             raise StaleBoot(node)
@@ -545,20 +558,20 @@ class StateManager:
         return int(answer[1]) if answer[0] == "ok" else None
 
     async def suspect_node(self, node: str, *, boot: str, seen_before_ms: int, why: str) -> bool:
-        """Show that a beat of an online node is overdue, unless it was seen after ``seen_before_ms``; answers whether."""
+        """Show that a beat of an online node is overdue, if none came after ``seen_before_ms``; answers whether."""
         return bool((await self._move("suspect_node", node, boot, seen_before_ms, why))[0] == "ok")
 
     async def drain_node(self, node: str, *, why: str = "", command: str = "") -> None:
         """Raises:
         NodeNotFound, TransitionRefused: it is draining or offline already.
         """
-        self._refuse_node("drain_node", node, await self._move("drain_node", node, why, command))
+        self._refuse_node("drain_node", node, await self._move("drain_node", node, why, command=command))
 
     async def activate_node(self, node: str, *, why: str = "", command: str = "") -> None:
         """Raises:
         NodeNotFound, TransitionRefused: it is neither draining nor quarantined.
         """
-        self._refuse_node("activate_node", node, await self._move("activate_node", node, why, command))
+        self._refuse_node("activate_node", node, await self._move("activate_node", node, why, command=command))
 
     async def release_models(self, node: str, *, why: str = "", command: str = "") -> None:
         """Have a node told to free what its loaded models hold.
@@ -566,7 +579,7 @@ class StateManager:
         Raises:
             NodeNotFound, TransitionRefused: it is offline.
         """
-        self._refuse_node("release_models", node, await self._move("release_models", node, why, command))
+        self._refuse_node("release_models", node, await self._move("release_models", node, why, command=command))
 
     def _refuse_node(self, move: str, node: str, answer: list[Any]) -> None:
         if answer[0] == "missing":
@@ -576,9 +589,13 @@ class StateManager:
 
     # ------------------------------------------------------------ timed duties
 
-    async def expire_leases(self) -> tuple[Ended, ...]:
-        """Attempts whose lease has run out go back to their queues. Answers whose they were."""
-        answer = await self._move("expire_leases", _LIMIT)
+    async def expire_leases(self, *, judged_ms: int | None = None) -> tuple[Ended, ...]:
+        """Attempts whose lease has run out go back to their queues. Answers whose they were.
+
+        ``judged_ms`` (default: now): by Redis's clock, when the one who judges was awake. If he stands still before
+        this gets to Redis, a lease that ran out meanwhile, unheard by him, is not his to judge.
+        """
+        answer = await self._move("expire_leases", _LIMIT, "" if judged_ms is None else judged_ms)
         return tuple(Ended(task, node, 0) for task, node in zip(answer[1::2], answer[2::2], strict=True))
 
     async def release_due(self) -> int:
@@ -609,12 +626,13 @@ class StateManager:
         _log.error("the record of node %s is damaged, it has to say hello again: %s", node, found)
         await self._move("isolate_node", node, found)
 
-    async def take_duty(self, duty: str, scheduler_id: str, *, hold_ms: int) -> bool:
-        """Whether ``scheduler_id`` does ``duty`` now; it keeps it by asking again within ``hold_ms``.
+    async def take_duty(self, duty: str, scheduler_id: str, *, hold_ms: int) -> int | None:
+        """Redis's time if ``scheduler_id`` does ``duty`` now, else None; it keeps it by asking again in ``hold_ms``.
 
         Two schedulers that both believe it for a moment do no harm: every duty is a move that may be made twice.
         """
-        return bool((await self._move("take_duty", duty, scheduler_id, hold_ms))[0] == "ok")
+        answer = await self._move("take_duty", duty, scheduler_id, hold_ms)
+        return int(answer[1]) if answer[0] == "ok" else None
 
     async def announce_scheduler(self, scheduler_id: str, endpoint: str, *, hold_ms: int) -> None:
         """Publish a scheduler's control endpoint for ``hold_ms``; forgets those that fell silent."""
@@ -637,7 +655,11 @@ class StateManager:
             text = await self._redis.get(self.keys.answer(command_id))
         return None if text is None else text.encode("latin-1")
 
-    async def note_act(self, command_id: str, answer: bytes, act: Mapping[str, str], *, keep_ms: int = 600_000) -> None:
-        """Write an operator's act to the audit stream, and keep its answer for a copy that comes later."""
+    async def note_act(self, command_id: str, answer: bytes, act: Mapping[str, str]) -> None:
+        """Write an operator's act to the audit stream, and keep its answer for a copy that comes later.
+
+        ``act`` is empty where it was refused: then only the answer is kept.
+        """
+        keep_ms = ANSWERS_KEPT // timedelta(milliseconds=1)
         fields = [text for pair in act.items() for text in pair]
         await self._move("note_act", command_id, answer.decode("latin-1"), keep_ms, _ACTS_KEPT, *fields)

@@ -23,14 +23,7 @@ WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much 
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
 STATE_FORMAT = 2  # of what the scripts write: raised where an older LCQ would misread it (docs/decisions/0006)
 MINUTES_KEPT = timedelta(hours=25)
-ANSWERS_KEPT = timedelta(minutes=10)  # of commands, for copies that come late
-ACTS = frozenset(
-    {
-        "cancel_task", "retry_task", "reroute_task", "prioritise_task", "pause_queue", "resume_queue", "drain_node",
-        "activate_node", "release_models",
-    }
-)  # fmt: skip
-"""The moves that an operator's command asks for: each is done once a command, see ``once`` in the prelude."""
+ANSWERS_KEPT = timedelta(minutes=10)  # for copies of an operator's command
 _GROUND = ("_prelude", "_damage")  # in front of every move
 _MOVES = resources.files("lcq.state") / "lua"
 
@@ -89,7 +82,7 @@ class Scripts:
     @staticmethod
     def _body(name: str) -> str:
         text = (_MOVES / f"{name}.lua").read_text(encoding="utf-8")
-        return f"return once(function()\n{text}\nend)\n" if name in ACTS else text
+        return f"\nlocal function move()\n{text}\nend\nreturn once(move)\n"
 
     @cached_property
     def digests(self) -> dict[str, str]:

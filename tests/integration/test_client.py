@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from lcq.client import AsyncClient, Client, find_scheduler
+from lcq.client import AsyncClient, Client, find_schedulers
 from lcq.config import DistributedConfig
 from lcq.embedded import write_cluster_file
 from lcq.errors import (
@@ -363,17 +363,17 @@ def test_an_address_that_is_given_wins(data_path: Path) -> None:
             ("tcp://10.0.0.1:1", "tcp://10.0.0.1:1"),
             ("[::1]:80", "tcp://[::1]:80"),
         ):
-            assert find_scheduler(config, given) == found
+            assert find_schedulers(config, given) == (found,)
 
 
 def test_the_cluster_that_runs_here_comes_before_the_configured_address(data_path: Path) -> None:
     config = DistributedConfig(data_dir=data_path)
-    assert find_scheduler(config) == "tcp://localhost:5571"
+    assert find_schedulers(config) == ("tcp://localhost:5571",)
     with write_cluster_file(data_path, control_endpoint="tcp://127.0.0.1:7", redis_url="unix:///r", version="1"):
-        assert find_scheduler(config) == "tcp://127.0.0.1:7"
+        assert find_schedulers(config) == ("tcp://127.0.0.1:7",)
         elsewhere = DistributedConfig(data_dir=data_path, scheduler_host="studio-1")
-        assert find_scheduler(elsewhere) == "tcp://studio-1:5571"
-    assert find_scheduler(config) == "tcp://localhost:5571"
+        assert find_schedulers(elsewhere) == ("tcp://studio-1:5571",)
+    assert find_schedulers(config) == ("tcp://localhost:5571",)
 
 
 def test_a_run_file_left_by_a_dead_process_counts_for_nothing(data_path: Path) -> None:
@@ -382,13 +382,13 @@ def test_a_run_file_left_by_a_dead_process_counts_for_nothing(data_path: Path) -
         f'{{"pid": {os.getpid()}, "started": "long ago", "control_endpoint": "tcp://x:1",'
         ' "redis_url": "", "version": ""}'
     )
-    assert find_scheduler(DistributedConfig(data_dir=data_path)) == "tcp://localhost:5571"
+    assert find_schedulers(DistributedConfig(data_dir=data_path)) == ("tcp://localhost:5571",)
 
 
 @pytest.mark.parametrize("bad", ["", "a b:1", "host:port", "host:99999", "host:0", "http://host:1", "::1:80"])
 def test_what_is_no_address_is_refused_with_an_example(bad: str) -> None:
     with pytest.raises(InvalidInput, match="HOST:PORT"):
-        find_scheduler(DistributedConfig(), bad)
+        find_schedulers(DistributedConfig(), bad)
 
 
 # ---------------------------------------------------------------- the client for plain code

@@ -31,7 +31,8 @@ class Memory:
 
     async def note_act(self, command_id: str, answer: bytes, act: dict[str, str]) -> None:
         self.answers[command_id] = answer
-        self.acts.append(act)
+        if act:
+            self.acts.append(act)
 
 
 @pytest.fixture

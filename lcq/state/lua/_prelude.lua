@@ -1,7 +1,7 @@
 -- The ground every move stands on: keys, clock, indexes, events. Loaded in front of each script, behind a
 -- header that Python generates (MOVE, STATE, TERMINAL, BANDS, RETENTION_MS, EVENTS_KEPT, MINUTES_KEPT_S, …).
 -- KEYS[1] is the namespace, a hash tag: every key a script touches begins with it, so all of them live in one
--- slot of a Redis Cluster although only this one is declared.
+-- slot of a Redis Cluster although only this one is declared. Each move stands in a function that is given to once().
 
 local ROOT = KEYS[1]
 
@@ -75,23 +75,6 @@ local function emit_task(move, id, t, more)
     "attempt", t.attempt, "priority", t.priority, "why", t.why or ""}
   for _, value in ipairs(more or {}) do fields[#fields + 1] = value end
   emit(move, fields)
-end
-
--- An operator's act is done once to each thing it is about, however often its command comes: where the answer got
--- lost on its way, the copy is told the same. ARGV[1] is the thing, the last of ARGV the command's id ("": none). Kept
--- until note_act keeps the answer to the whole command.
-local function once(act)
-  local command = ARGV[#ARGV]
-  if command == "" then return act() end
-  local memo = key("did", command)
-  local told = redis.call("HGET", memo, ARGV[1])
-  if told then return cjson.decode(told) end
-  local answer = act()
-  if answer[1] == "ok" then
-    redis.call("HSET", memo, ARGV[1], cjson.encode(answer))
-    redis.call("PEXPIRE", memo, ANSWERS_KEPT_MS)
-  end
-  return answer
 end
 
 ---------------------------------------------------------------- order in a queue
@@ -349,4 +332,27 @@ local function lapse_all(move, node, code, message)
     end
   end
   return #held
+end
+
+-- Whether a node has said hello to another scheduler since it spoke through `via`.
+local function is_elsewhere(at, via)
+  return (at or "") ~= "" and (via or "") ~= "" and at ~= via
+end
+
+---------------------------------------------------------------- commands
+
+-- An operator's command may be told twice, also to two schedulers: what it has done once it does not do again, and
+-- the answer is the same. KEYS[2], where there is one, keeps that, by move and subject.
+local function once(move)
+  local done = KEYS[2]
+  if not done then return move() end
+  local field = MOVE .. " " .. ARGV[1]
+  local before = redis.call("HGET", done, field)
+  if before then return cjson.decode(before) end
+  local answer = move()
+  if answer[1] == "ok" then
+    redis.call("HSET", done, field, cjson.encode(answer))
+    redis.call("PEXPIRE", done, ANSWERS_KEPT_MS)
+  end
+  return answer
 end

@@ -1,6 +1,6 @@
 -- activate_node: a drained or quarantined node takes work again.
 -- KEYS  namespace
--- ARGV  node, why, command
+-- ARGV  node, why
 -- RETURNS {"ok"} | {"missing"} | {"refused", status}
 local node, why = unpack(ARGV)
 local name = key("node", node)

@@ -1,15 +1,16 @@
 -- beat_node: PROCESSING -> the same, or QUEUED where the grant was lost. A node lives: renews its leases, notes
 -- progress, and tells it which attempts are no longer its own.
 -- KEYS  namespace
--- ARGV  node, boot, telemetry (JSON), readings (JSON, device -> how it is), grace_ms, then for each running attempt:
---       id, attempt, progress, stage
+-- ARGV  node, boot, telemetry (JSON), readings (JSON, device -> how it is), grace_ms, via (the scheduler), then for
+--       each running attempt: id, attempt, progress, stage
 -- RETURNS {"ok", status, lost id, lost attempt, …} | {"stale"}
--- A lease that the node does not list, and that is older than the grace, never reached it: it is released.
+-- A lease that the node does not list, and that is older than the grace or than its hello to this scheduler, never
+-- reached it: it is released. A beat by another scheduler than the node's is an old one: it says nothing of today.
 -- A device's fault that appears or goes is told in an event.
-local node, boot, telemetry, readings, grace = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local node, boot, telemetry, readings, grace, via = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local name = key("node", node)
-local record = read_fields(name, "boot", "status", "readings")
-if record[1] ~= boot then return {"stale"} end
+local record = read_fields(name, "boot", "status", "readings", "at", "joined_ms")
+if record[1] ~= boot or is_elsewhere(record[4], via) then return {"stale"} end
 local status = record[2]
 if status == "offline" or status == "suspect" then
   local whole = load_node(node)
@@ -40,7 +41,7 @@ redis.call("HSET", name, "seen_ms", NOW, "telemetry", telemetry, "readings", rea
 redis.call("ZADD", key("nodes"), NOW, node)
 local answer = {"ok", status}
 local listed = {}
-for i = 6, #ARGV, 4 do
+for i = 7, #ARGV, 4 do
   local id, n = ARGV[i], ARGV[i + 1]
   local t = read_fields(key("task", id), "status", "node", "attempt", "lease_ms")
   if t[1] == STATE.PROCESSING and t[2] == node and t[3] == n then
@@ -53,7 +54,8 @@ for i = 6, #ARGV, 4 do
     answer[#answer + 1] = n
   end
 end
-for _, id in ipairs(redis.call("ZRANGEBYSCORE", key("held", node), "-inf", NOW - grace)) do
+local reached = math.max(NOW - grace, number(record[5]) - 1)
+for _, id in ipairs(redis.call("ZRANGEBYSCORE", key("held", node), "-inf", reached)) do
   if not listed[id] then
     local t = load_listed(id)
     if t and t.status == STATE.PROCESSING and t.node == node then

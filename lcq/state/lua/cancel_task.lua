@@ -1,6 +1,6 @@
 -- cancel_task: PENDING, QUEUED or PROCESSING -> CANCELLED, by an operator.
 -- KEYS  namespace
--- ARGV  id, why, revision the operator saw ("" for any), command
+-- ARGV  id, why, revision the operator saw ("" for any)
 -- RETURNS {"ok", node, attempt} (node: where its runner must be ended, or "") | {"missing"} | {"refused", status}
 local id, why, seen = unpack(ARGV)
 local t = load_task(id)

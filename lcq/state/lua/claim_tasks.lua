@@ -1,7 +1,8 @@
 -- claim_tasks: QUEUED -> PROCESSING. Leases up to `want` tasks to one device of a node.
 -- KEYS  namespace
 -- ARGV  node, boot, device, want, lease_ms, lanes (JSON list), warm models (JSON list), queues (JSON list, own class
---       first), kind of device, fits_mib ("": no limit), needs_mib (JSON, lane -> MiB, where the node itself knows)
+--       first), kind of device, fits_mib ("": no limit), needs_mib (JSON, lane -> MiB, where the node itself knows),
+--       via (the scheduler)
 -- RETURNS {"ok", id, attempt, eased, digest, json, …} | {"stale"} | {"refused", node status}
 -- Looks at the heads of the node's lanes; within a band a warm model goes first for WARM_SPAN virtual seconds. What
 -- needs more memory than is left keeps its place, and others may pass.
@@ -9,8 +10,8 @@ local node, boot, device, want, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(A
 local lanes, warm_list, queues = cjson.decode(ARGV[6]), cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
 local kind, left = ARGV[9], tonumber(ARGV[10])
 local needs = left and cjson.decode(ARGV[11])
-local record = read_fields(key("node", node), "boot", "status")
-if record[1] ~= boot then return {"stale"} end
+local record = read_fields(key("node", node), "boot", "status", "at")
+if record[1] ~= boot or is_elsewhere(record[3], ARGV[12]) then return {"stale"} end  -- nobody would get the grants
 if record[2] ~= "online" and record[2] ~= "suspect" then return {"refused", record[2]} end
 if record[3] then want = math.min(want, 1 - redis.call("ZCARD", key("held", node))) end  -- on probation: one at a time
 local warm, mine = {}, {}

@@ -1,6 +1,6 @@
 -- drain_node: the node finishes what it has and takes nothing new, by an operator's wish.
 -- KEYS  namespace
--- ARGV  node, why, command
+-- ARGV  node, why
 -- RETURNS {"ok"} | {"missing"} | {"refused", status}
 local node, why = unpack(ARGV)
 local name = key("node", node)

@@ -1,6 +1,6 @@
 -- pause_queue: nothing of this queue starts until it is resumed; what runs goes on.
 -- KEYS  namespace
--- ARGV  queue, actor, reason, command
+-- ARGV  queue, actor, reason
 -- RETURNS {"ok"} | {"refused", "paused"}
 local queue, actor, reason = unpack(ARGV)
 if redis.call("HGET", key("queue", queue), "paused") == "1" then return {"refused", "paused"} end

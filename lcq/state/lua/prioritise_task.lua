@@ -1,6 +1,6 @@
 -- prioritise_task: PENDING, QUEUED or PROCESSING -> the same, in another band; a running one keeps it for a retry.
 -- KEYS  namespace
--- ARGV  id, why, revision the operator saw ("" for any), priority, command
+-- ARGV  id, why, revision the operator saw ("" for any), priority
 -- RETURNS {"ok"} | {"missing"} | {"refused", status} | {"moved_on", status}
 local id, why, seen, priority = unpack(ARGV)
 local t = load_task(id)

@@ -1,9 +1,9 @@
 -- register_node: PROCESSING -> QUEUED or FAILED, for attempts of an earlier boot. A node says hello.
 -- KEYS  namespace
 -- ARGV  node, boot, capability (JSON), serves (JSON), lanes (JSON list of "queue:model"), beat_ms and lease_ms (what it
---       is told: by these, and by no other scheduler's settings, its silence is judged)
+--       is told: by these, and by no other scheduler's settings, its silence is judged), via (the scheduler)
 -- RETURNS {"ok", status, attempts given up} | {"stale"} (this boot was replaced by a newer one)
-local node, boot, capability, serves, lanes, beat_ms, lease_ms = unpack(ARGV)
+local node, boot, capability, serves, lanes, beat_ms, lease_ms, via = unpack(ARGV)
 local name = key("node", node)
 local record = load_node(node)
 local status, given_up = "online", 0
@@ -25,6 +25,9 @@ redis.call("HSET", name, "boot", boot, "status", status, "capability", capabilit
 if status == "online" then
   redis.call("HDEL", name, "why")
   subscribe(node, {lanes = lanes})
+end
+if not record or record.boot ~= boot or record.at ~= via then
+  redis.call("HSET", name, "at", via, "joined_ms", NOW)  -- no answer that another scheduler has sent arrives after this
 end
 redis.call("ZADD", key("nodes"), NOW, node)
 emit("register_node", {"node", node, "status", status, "why", redis.call("HGET", name, "why") or ""})

@@ -1,6 +1,6 @@
 -- release_models: a node is told, by an event, to free what its loaded models hold. By an operator's wish.
 -- KEYS  namespace
--- ARGV  node, reason, command
+-- ARGV  node, reason
 -- RETURNS {"ok"} | {"missing"} | {"refused", status}
 local node, reason = unpack(ARGV)
 local record = redis.call("HMGET", key("node", node), "status", "why")

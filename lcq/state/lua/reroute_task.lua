@@ -1,7 +1,7 @@
 -- reroute_task: PENDING, QUEUED, PROCESSING, FAILED or CANCELLED -> QUEUED elsewhere; what runs is cancelled first.
 -- KEYS  namespace
 -- ARGV  id, why, revision the operator saw ("" for any), queue, pinned node ("" for any node of the queue),
---       forced ("1": an operator chose the queue), command
+--       forced ("1": an operator chose the queue)
 -- RETURNS {"ok", node, attempt} (node: where its runner must be ended, or "") | {"missing"} | {"refused", status}
 --         | {"moved_on", status}
 local id, why, seen, queue, pinned, forced = unpack(ARGV)

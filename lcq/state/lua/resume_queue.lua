@@ -1,6 +1,6 @@
 -- resume_queue: the tasks of a paused queue may start again.
 -- KEYS  namespace
--- ARGV  queue, actor, reason, command
+-- ARGV  queue, actor, reason
 -- RETURNS {"ok"} | {"refused", "not paused"}
 local queue, actor, reason = unpack(ARGV)
 if redis.call("HDEL", key("queue", queue), "paused", "paused_by", "paused_reason", "paused_ms") == 0 then

@@ -1,6 +1,6 @@
 -- retry_task: COMPLETED, FAILED or CANCELLED -> QUEUED, by an operator. Counts start anew, history stays.
 -- KEYS  namespace
--- ARGV  id, why, revision the operator saw ("" for any), queue, command
+-- ARGV  id, why, revision the operator saw ("" for any), queue
 -- RETURNS {"ok"} | {"missing"} | {"refused", status} | {"moved_on", status}
 local id, why, seen, queue = unpack(ARGV)
 local t = load_task(id)

@@ -1,0 +1,58 @@
+"""Whether an agent claims tasks: a small file beside its spool, for whoever looks after its process."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lcq.embedded_watch import started_at
+
+_log = logging.getLogger(__name__)
+_FILE = "health.json"
+
+
+@dataclass(frozen=True)
+class Health:
+    """What an agent last said of itself. ``not_claiming``: why it takes no task; "" if it does, or would."""
+
+    pid: int
+    started: str | None
+    not_claiming: str
+    since: float  # Unix time of the last change
+
+    @property
+    def is_alive(self) -> bool:
+        return self.started is not None and started_at(self.pid) == self.started
+
+
+class HealthFile:
+    """Tells ``Health`` in the folder of a node: on every change, and for ever out of date once we are dead."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / _FILE
+        self._told: str | None = None
+
+    def tell(self, not_claiming: str) -> None:
+        """Say why no task is claimed; "" that they are."""
+        if not_claiming == self._told:
+            return
+        self._told = not_claiming
+        health = Health(os.getpid(), started_at(os.getpid()), not_claiming, time.time())
+        staged = self._path.with_suffix(".tmp")
+        try:
+            staged.write_text(json.dumps(asdict(health)), encoding="utf-8")
+            staged.replace(self._path)
+        except OSError as error:  # a full disk, about which more important ones complain
+            _log.debug("%s cannot be written: %s", self._path, error.strerror)
+
+
+def read_health(folder: Path) -> Health | None:
+    """What the agent of this folder last said; None if nothing that can be read."""
+    try:
+        return Health(**json.loads((folder / _FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
