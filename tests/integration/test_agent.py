@@ -1031,5 +1031,7 @@ def test_the_version_is_an_answer_on_stdout():
 
 def test_runner_records_are_plain_json(tmp_path: Path):
     records = RunnerRecords(tmp_path / "runners.json")
-    records.add(RunnerRecord(4711, "123", "boot-1"))
-    assert json.loads((tmp_path / "runners.json").read_text()) == [{"pid": 4711, "started": "123", "boot_id": "boot-1"}]
+    records.add(RunnerRecord(4711, "123", "boot-1", "mark-1"))
+    assert json.loads((tmp_path / "runners.json").read_text()) == [
+        {"pid": 4711, "started": "123", "boot_id": "boot-1", "mark": "mark-1"}
+    ]
