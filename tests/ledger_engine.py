@@ -1,8 +1,8 @@
 """An engine whose memory is a folder: what a process takes is held for as long as it lives, as on a GPU.
 
 Installed by ``tests.vram_ledger.installed`` into the runners of a test; it knows nothing else of the tests.
-``config``: ``children`` (which processes it starts, each of which holds as much as it does), ``ending`` (how the attempt
-goes on), ``mib`` (of real memory that is held until the end), ``leak_mib`` (that stays for good).
+``config``: ``children`` (which processes it starts, each of which takes something), ``ending`` (how the attempt goes
+on), ``mib`` (of real memory that is held until the end), ``leak_mib`` (that stays for good).
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ time.sleep(1000)
 _leaked: list[bytearray] = []
 
 
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if path.suffix != ".new"}
+
+
 class LedgerEngine(Engine):
     name = "ledger"
     self_test = False
@@ -45,10 +49,10 @@ class LedgerEngine(Engine):
 
     def drill(self, model: str, config: Mapping[str, Any], *, attempt: int, progress: Progress) -> None:
         folder = Path(os.environ["LEDGER"])
-        names = set(os.listdir(folder))
+        before = _names(folder)
         progress(0.1, "begun")
         if "begun" in config:
-            Path(config["begun"]).write_text(" ".join(sorted(names)), encoding="ascii")
+            Path(config["begun"]).write_text(" ".join(sorted(before)), encoding="ascii")
         for kind in config.get("children", ()):
             environment = {"PATH": os.environ["PATH"]} if config.get("bare") else None
             subprocess.Popen([sys.executable, "-c", CHILD, kind, str(folder)], env=environment)
@@ -57,7 +61,7 @@ class LedgerEngine(Engine):
         leak = bytearray(int(config.get("leak_mib", 0)) << 20)
         leak[::4096] = b"x" * len(leak[::4096])
         _leaked.append(leak)
-        while len(set(os.listdir(folder)) - names) < len(config.get("children", ())):
+        while len(_names(folder) - before) < len(config.get("children", ())):
             time.sleep(0.01)
         match config.get("ending") if attempt <= int(config.get("failures", 1)) else "done":
             case "kill":

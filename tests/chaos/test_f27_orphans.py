@@ -47,34 +47,26 @@ def all_freed(ledger: VramLedger, runner: psutil.Process, since: float, what: st
     print(f"\nF-27: {what} killed: all of its memory is back after {time.monotonic() - since:.3f} s")
 
 
-@pytest.mark.parametrize("victim", ["agent", "runner", "warden", "group"])
-def test_when_any_process_of_a_family_is_killed_nobody_of_it_holds_memory(
-    cluster: Cluster, ledger: VramLedger, victim: str
-):
-    runner = runner_and_its_family(cluster, ledger)
-    warden = warden_of(runner)
-    began = time.monotonic()
-    match victim:
-        case "agent":
-            cluster.kill("node-1")
-        case "runner":
-            runner.kill()
-        case "warden":
-            warden.kill()
-        case "group":
-            os.killpg(warden.pid, signal.SIGKILL)
-    all_freed(ledger, runner, began, victim)
-    if victim != "agent":
-        with cluster.client() as client:  # and the slot is as good as new
-            (record,) = client.wait([client.submit_many([drill()]).accepted[0].id], timeout_s=60)
-            assert record.status == TaskStatus.COMPLETED
-
-
-def test_a_family_that_has_forgotten_its_environment_is_ended_by_its_descent(cluster: Cluster, ledger: VramLedger):
-    runner = runner_and_its_family(cluster, ledger, bare=True)
-    began = time.monotonic()
-    cluster.kill("node-1")
-    all_freed(ledger, runner, began, "agent (a family without the mark)")
+def test_when_any_process_of_a_family_is_killed_nobody_of_it_holds_memory(cluster: Cluster, ledger: VramLedger):
+    for victim in ("runner", "warden", "group", "agent"):
+        # All but a killed warden's know their own by descent, also those who have forgotten their environment.
+        runner = runner_and_its_family(cluster, ledger, bare=victim in ("runner", "agent"))
+        warden = warden_of(runner)
+        began = time.monotonic()
+        match victim:
+            case "agent":
+                cluster.kill("node-1")
+            case "runner":
+                runner.kill()
+            case "warden":
+                warden.kill()
+            case "group":
+                os.killpg(warden.pid, signal.SIGKILL)
+        all_freed(ledger, runner, began, victim)
+        if victim != "agent":
+            with cluster.client() as client:  # and the slot is as good as new
+                (record,) = client.wait([client.submit_many([drill()]).accepted[0].id], timeout_s=60)
+                assert record.status == TaskStatus.COMPLETED
 
 
 def test_what_outlived_agent_and_warden_is_ended_by_the_next_start_and_a_bystander_is_not(
