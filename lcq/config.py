@@ -135,6 +135,15 @@ class DeviceConfig(_Section):
     """Serve exactly these queues, whatever they ask for; default: all that it is good enough for."""
 
 
+class RecycleConfig(_Section):
+    """When a runner is replaced between two attempts, so that what leaks in it does no harm."""
+
+    tasks: int | None = Field(default=None, ge=1)
+    """After so many attempts; default: never for that."""
+    grown_mib: int | None = Field(default=2048, ge=1)
+    """When it holds so much more memory than it once did with the same models loaded; null: never for that."""
+
+
 class AgentConfig(_Section):
     """One compute host."""
 
@@ -148,6 +157,7 @@ class AgentConfig(_Section):
     """How long SIGTERM waits for running attempts before it hands them back."""
     no_progress_s: float = Field(default=300.0, gt=0)
     """A runner that reports no progress for so long is ended."""
+    recycle: RecycleConfig = RecycleConfig()
     poll_s: float = Field(default=3.0, gt=0, le=3600)
     """How often an idle agent asks for work although no bell rang (jittered): the floor, not the way."""
     devices: dict[str, DeviceConfig] = Field(default_factory=dict)

@@ -346,6 +346,7 @@ class Attempt(Value):
     outcome: str = "running"  # running, completed, failed, handed_back, cancelled, rerouted, superseded; damaged
     failure: Failure | None = None
     eased: tuple[Ease, ...] = ()  # what was made easier for it, because earlier ones ran out of a resource
+    peak_mib: int = 0  # the most of its host's memory that it held at a time, also where it was killed; 0: not known
 
 
 class TaskRecord(Value):

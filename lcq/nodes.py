@@ -205,22 +205,24 @@ class NodeManager(Manager):
         task_id, attempt = outcome.task_id, outcome.attempt
         try:
             if outcome.result is not None:
-                await self._state.finish_task(task_id, attempt=attempt, node=node, result=outcome.result)
+                await self._state.finish_task(
+                    task_id, attempt=attempt, node=node, result=outcome.result, peak_mib=outcome.peak_mib
+                )
             elif outcome.failure is not None:
-                await self._fail(node, task_id, attempt, outcome.failure)
+                await self._fail(node, outcome, outcome.failure)
             else:
                 await self._state.release_task(task_id, attempt=attempt, node=node)
         except (TaskNotFound, TransitionRefused) as refusal:
             return Verdict(task_id=task_id, attempt=attempt, verdict="refused", detail=str(refusal))
         return Verdict(task_id=task_id, attempt=attempt, verdict="settled")
 
-    async def _fail(self, node: str, task_id: str, attempt: int, failure: Failure) -> None:
+    async def _fail(self, node: str, outcome: Outcome, failure: Failure) -> None:
         """End an attempt; one that ran out of memory is made easier for as long as there is a step to take.
 
         Raises:
             TaskNotFound, TransitionRefused: the attempt is no longer the task's.
         """
-        easier = None
+        task_id, attempt, easier = outcome.task_id, outcome.attempt, None
         if failure.error_class is ErrorClass.RESOURCE and failure.code == OUT_OF_MEMORY:
             record = await self._state.reader.task(task_id)
             if record.status is TaskStatus.PROCESSING and (record.attempt, record.node) == (attempt, node):
@@ -228,7 +230,9 @@ class NodeManager(Manager):
                 if easier is None and record.eased:
                     tried = f" (tried: {told_steps(record.eased)})"
                     failure = failure.model_copy(update={"message": failure.message[: 2000 - len(tried)] + tried})
-        await self._state.fail_task(task_id, attempt=attempt, node=node, failure=failure, easier=easier)
+        await self._state.fail_task(
+            task_id, attempt=attempt, node=node, failure=failure, easier=easier, peak_mib=outcome.peak_mib
+        )
 
     async def _node(self, node_id: str, boot_id: str) -> NodeRecord:
         known = self._known.get(node_id)

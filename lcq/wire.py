@@ -99,6 +99,7 @@ class Outcome(Message):
     result: TaskResult | None = None
     failure: Failure | None = None
     handed_back: bool = False  # given back unfinished (drain); costs the task no retry
+    peak_mib: int = 0  # the most of the host's memory that the attempt held at a time; 0: not known
 
 
 class Want(Message):

@@ -128,7 +128,13 @@ class Cluster:
     def runners(self, agent: str) -> list[psutil.Process]:
         """The runner processes of an agent."""
         children = psutil.Process(self.processes[agent].pid).children(recursive=True)
-        return [child for child in children if "worker.runner" in " ".join(child.cmdline())]
+        found = []
+        for child in children:
+            with contextlib.suppress(psutil.Error):  # it has just ended, or waits to be taken leave of
+                line = " ".join(child.cmdline())
+                if "worker.runner" in line and "warden.py" not in line:
+                    found.append(child)
+        return found
 
     def logs(self) -> str:
         """Everything the processes wrote, for a failing test's message."""

@@ -160,6 +160,7 @@ class Agent:
                     limits=self._config.limits,
                     records=records,
                     self_test=self._config.agent.self_test,
+                    recycle=self._config.agent.recycle,
                     command=self._runner,
                     kill=self._kill,
                 ),
@@ -594,6 +595,7 @@ class Agent:
                 result=ended.result,
                 failure=failure,
                 handed_back=ended.handed_back,
+                peak_mib=ended.peak_mib,
             )
             reported = await self._outcomes.add(
                 outcome, ended.staged, lease_is_sure=lambda: self._leases.is_sure(ended.key)

@@ -13,12 +13,11 @@ from pathlib import Path
 from lcq import failpoints
 from lcq.models import ErrorClass, Failure, Task
 from lcq.wire import MAX_BATCH, Outcome, Verdict
-from worker.spool import Spool, Unsettled, sync_folder
+from worker.spool import STAGED_SUFFIX, Spool, Unsettled, sync_folder
 
 _log = logging.getLogger(__name__)
 
 _KEEP_AFTER_S = 0.3  # an outcome that is settled sooner never touches the disk
-_STAGED_SUFFIX = ".lcq-tmp"  # as in lcq.images, which is not imported here: it would load Pillow
 _NO_PLACE = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG}
 )
@@ -174,7 +173,7 @@ async def discard_staged(task: Task, *attempts: int) -> None:
 
 def _discard_staged(task: Task, attempts: tuple[int, ...]) -> None:
     folder = result_folder(task)
-    endings = tuple(f".{task.id}-{attempt}{_STAGED_SUFFIX}" for attempt in attempts)
+    endings = tuple(f".{task.id}-{attempt}{STAGED_SUFFIX}" for attempt in attempts)
     with contextlib.suppress(OSError), os.scandir(folder) as found:
         for file in found:
             if file.name.endswith(endings):

@@ -11,18 +11,19 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Self, cast
 
 from lcq import failpoints
-from lcq.config import LimitsConfig
+from lcq.config import LimitsConfig, RecycleConfig
 from lcq.errors import ProtocolError
+from lcq.ids import new_id
 from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult
 from lcq.wire import Grant, Running, Want
 from worker.devices import SlotPlan
-from worker.processes import MARK, Kill, ProcessGroup, RunnerRecord, RunnerRecords
+from worker.processes import Kill, ProcessGroup, RunnerRecord, RunnerRecords, moment
 from worker.protocol import (
     Cancel,
     Cancelled,
@@ -38,11 +39,12 @@ from worker.protocol import (
     Words,
     pack_word,
 )
+from worker.wear import Wear
 
 _log = logging.getLogger(__name__)
 
 RUNNER = (sys.executable, "-P", "-m", "worker.runner")
-"""The runner's command; ``--fd N --parent PID`` are added."""
+"""The runner's command; its warden adds ``--fd N --parent PID``."""
 
 _START_S = 300.0  # a cold disk, a big engine library, and its test with every model
 _LAST_WORDS_S = 0.5  # what a runner said just before it died may still be on the way
@@ -53,6 +55,7 @@ _CANCEL_S = 1.0  # a runner that gives its attempt up by then keeps its warm mod
 _AGAIN_S = (0.2, 30.0)  # first and longest pause between starts that fail
 _USELESS_S = (30.0, 600.0)  # the same for a runner that finds nothing it could do
 _BROKEN_AFTER = 3  # failed starts in a row
+_LOOK_S = 0.25  # how often it is looked at how much memory attempts hold
 _SETTLED_S = 10.0  # a runner that lived so long did start well
 
 Key = tuple[str, int]  # (task id, attempt)
@@ -72,7 +75,7 @@ class Ended:
     """How an attempt ended: with a result, with a failure, or neither, because it was told to stop.
 
     ``staged`` is the result's file before it is renamed; "" where there is none. ``handed_back``: the attempt
-    is to be given back, at no cost for the task.
+    is to be given back, at no cost for the task. ``peak_mib``: the most memory it held at a time; 0: not known.
     """
 
     grant: Grant
@@ -80,6 +83,7 @@ class Ended:
     staged: str = ""
     failure: Failure | None = None
     handed_back: bool = False
+    peak_mib: int = 0
 
     @property
     def key(self) -> Key:
@@ -114,6 +118,7 @@ class PoolSettings:
     limits: LimitsConfig
     records: RunnerRecords
     self_test: bool = False
+    recycle: RecycleConfig = field(default_factory=RecycleConfig)
     command: Sequence[str] = RUNNER
     kill: Kill = os.killpg
 
@@ -200,13 +205,17 @@ class Slot:
         self.stage = ""
         self.warm: tuple[str, ...] = ()
         self.held_mib = 0  # of the device's memory, by loaded models
-        self.pid: int | None = None  # of the living runner
+        self.pid: int | None = None  # of the living runner's process group
         self._settings = settings
         self._on_ended = on_ended
         self._on_change = on_change
         self._on_shown = on_shown
         self._inbox: asyncio.Queue[Word | _Sign] = asyncio.Queue()
         self._line: _Line | None = None
+        self._process: ProcessGroup | None = None
+        self._wear = Wear(settings.recycle)
+        self._worn = ""  # why the runner is not to do another attempt
+        self._peak_mib = 0  # of the attempt that is here, as far as it was looked at
         self._failed_starts = 0
         self._useless = 0  # runners in a row that had nothing to do
         self._tests = settings.self_test and plan.is_first  # whether the next runner tests the device
@@ -219,6 +228,7 @@ class Slot:
         """Begin ``grant``; only where the state is FREE."""
         self.grant = grant
         self.progress, self.stage = 0.0, ""
+        self._peak_mib = 0
         self._to(SlotState.BUSY)
         self._inbox.put_nowait(_Sign.GIVEN)
 
@@ -230,6 +240,11 @@ class Slot:
         """Have the runner free what its models hold: now, or after what it does now."""
         if self._line is not None and self.state in (SlotState.FREE, SlotState.BUSY):
             self._line.say(Release())
+
+    def look(self) -> None:
+        """See how much memory the attempt holds: what is killed cannot be asked any more."""
+        if self.grant is not None and self._process is not None:
+            self._peak_mib = max(self._peak_mib, self._process.rss_mib())
 
     def hold(self, why: str) -> None:
         """The device has failed: start no attempt and no runner until ``resume()``.
@@ -286,7 +301,8 @@ class Slot:
         """
         self._inbox = asyncio.Queue()
         runner = await self._spawn()
-        self.pid, self._line = runner.process.pid, runner.line
+        self.pid, self._line, self._process = runner.process.pid, runner.line, runner.process
+        self._wear, self._worn = Wear(self._settings.recycle), ""
         watch: asyncio.Task[None] | None = None
         try:
             watch = group.create_task(self._watch(runner), name=f"watch of runner {self.plan.name}")
@@ -302,7 +318,7 @@ class Slot:
                 await self._outlive(runner)
             raise
         finally:
-            self.pid, self._line, self.warm, self.held_mib = None, None, (), 0
+            self.pid, self._line, self._process, self.warm, self.held_mib = None, None, None, (), 0
             await self._end(runner, politely=self.grant is None)  # at once where it has ended already
             if watch is not None:
                 watch.cancel()
@@ -319,17 +335,19 @@ class Slot:
                 ours.close()
                 raise
             # Nothing is awaited from here on: a process that has begun is always seen to its end.
+            mark = new_id()
             try:
                 process = ProcessGroup.start(
-                    [*self._settings.command, "--fd", str(its.fileno()), "--parent", str(os.getpid())],
-                    environment={**self.plan.environment, MARK: self._settings.boot_id},
+                    self._settings.command,
+                    environment=self.plan.environment,
+                    mark=mark,
                     line=its,
                     kill=self._settings.kill,
                 )
             except OSError:
                 line.close()
                 raise
-        self._settings.records.add(RunnerRecord(process.pid, process.started, self._settings.boot_id))
+        self._settings.records.add(RunnerRecord(process.pid, process.started, self._settings.boot_id, mark))
         return _Runner(process, line, inbox)
 
     async def _watch(self, runner: _Runner) -> None:
@@ -360,7 +378,10 @@ class Slot:
 
     def _take_in(self, word: Ready | Done | Failed | Cancelled, *, tested: bool = False) -> None:
         self.warm, self.held_mib = word.warm, word.held_mib
-        if isinstance(word, Ready):
+        if not isinstance(word, Ready):
+            on_device = self.held_mib if self.plan.settings.device.kind is DeviceKind.GPU else 0
+            self._worn = self._wear.note(word.warm, word.rss_mib + on_device)
+        else:
             self._on_shown(Shown(self.plan.name, self.plan.device, word, tested=tested))
 
     async def _until_given(self, runner: _Runner) -> None:
@@ -446,10 +467,16 @@ class Slot:
         if ended.failure is not None and ended.failure.error_class is ErrorClass.CRASH:
             self._test_again()
         gone = usable or await self._end(runner)
+        if ended.result is not None or ended.failure is not None:
+            killed_mib = 0 if usable else runner.process.peak_mib
+            ended = replace(ended, peak_mib=max(ended.peak_mib, self._peak_mib, killed_mib))
         await self._on_ended(ended)
         self.grant = None
         if not gone:
             await self._outlive(runner)
+        if usable and self._worn:
+            _log.info("runner %s %s: another one takes its place", self.plan.name, self._worn)
+            usable = False
         if not usable:
             self._to(SlotState.STARTING)
         return usable
@@ -460,6 +487,7 @@ class Slot:
         timeout_s, quiet_s = grant.task.timeout_s, self._settings.no_progress_s
         wall = loop.time() + timeout_s
         quiet = loop.time() + quiet_s
+        began = moment()
         last_words = fault = float("inf")
         stopped: Ended | None = None  # how it is to end, once it was told to stop
         is_sound = True  # as far as its device is
@@ -489,17 +517,19 @@ class Slot:
                         quiet = loop.time() + quiet_s
                 case Done() as done:  # also in time for a hand-back; a cancelled one is nobody's any more
                     self._take_in(done)
-                    ended = Ended(grant, result=done.result, staged=done.staged)
+                    ended = Ended(grant, result=done.result, staged=done.staged, peak_mib=done.peak_mib)
                     return (ended if stopped is None or stopped.handed_back else stopped), is_sound
                 case Failed() as failed:
                     self._take_in(failed)
-                    ended = Ended(grant, failure=failed.failure)
+                    ended = Ended(grant, failure=failed.failure, peak_mib=failed.peak_mib)
                     usable = is_sound and failed.failure.error_class not in (ErrorClass.CRASH, ErrorClass.RESOURCE)
                     return (ended if stopped is None or stopped.handed_back else stopped), usable
                 case Cancelled() as cancelled:
                     self._take_in(cancelled)
                     gave_up = _crashed(grant, "engine_error", "its runner gave it up without having been told to")
-                    return stopped or gave_up, is_sound and stopped is not None
+                    # What it started, and left running, ends with the attempt: so the runner has to end too.
+                    is_clean = is_sound and stopped is not None and not runner.process.has_begun_since(began)
+                    return stopped or gave_up, is_clean
                 case Ready() as ready:  # it was to free its memory, just before this attempt
                     self._take_in(ready)
                 case _Sign.STOP | _Sign.HAND_BACK as why:
@@ -525,7 +555,6 @@ class Slot:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_STOP_S):
                     await runner.process.exited()
-        runner.process.kill()
         try:
             async with asyncio.timeout(_KILL_S):
                 await runner.process.gone()
@@ -591,6 +620,7 @@ class RunnerPool:
         self._lives = [
             self._group.create_task(slot.live(self._group), name=f"slot {slot.plan.name}") for slot in self.slots
         ]
+        self._lives.append(self._group.create_task(self._look(), name="memory"))
         return self
 
     async def __aexit__(
@@ -602,6 +632,12 @@ class RunnerPool:
         if self._lives:
             await asyncio.wait(self._lives)
         await self._group.__aexit__(kind, error, trace)
+
+    async def _look(self) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            for slot in self.slots:
+                slot.look()
 
     def start(self, grant: Grant) -> bool:
         """Begin ``grant`` on a free slot of its device, one where its model is warm if there is one.

@@ -95,13 +95,19 @@ class Progress(Word):
 
 
 class Done(Word):
-    """The result waits under the name ``staged`` ("": it left no file), to be renamed to ``result.path``."""
+    """The result waits under the name ``staged`` ("": it left no file), to be renamed to ``result.path``.
+
+    ``peak_mib``, here and below: the most of the host's memory that the runner's process held during the attempt;
+    ``rss_mib``: what it holds after it.
+    """
 
     WORD = "done"
     result: TaskResult
     staged: str = ""
     warm: tuple[str, ...] = ()
     held_mib: int = 0
+    peak_mib: int = 0
+    rss_mib: int = 0
 
 
 class Failed(Word):
@@ -109,6 +115,8 @@ class Failed(Word):
     failure: Failure
     warm: tuple[str, ...] = ()
     held_mib: int = 0
+    peak_mib: int = 0
+    rss_mib: int = 0
 
 
 class Cancelled(Word):
@@ -117,6 +125,8 @@ class Cancelled(Word):
     WORD = "cancelled"
     warm: tuple[str, ...] = ()
     held_mib: int = 0
+    peak_mib: int = 0
+    rss_mib: int = 0
 
 
 _WORDS: dict[str, type[Word]] = {

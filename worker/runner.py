@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from lcq.errors import ProtocolError
 from lcq.models import ErrorClass, Failure
+from worker.memory import forget_peak, peak_mib, rss_mib
 from worker.protocol import (
     Cancel,
     Cancelled,
@@ -112,6 +113,19 @@ class Runner:
                     raise ProtocolError(f"an agent does not say {other.WORD!r} to its runner")
 
     def _run(self, run: Run, shelf: Shelf) -> Done | Failed | Cancelled:
+        """One attempt, and what it leaves this process holding."""
+        forget_peak()
+        ended = self._attempt(run, shelf)
+        return ended.model_copy(
+            update={
+                "warm": tuple(shelf.warm),
+                "held_mib": shelf.held_mib(),
+                "peak_mib": peak_mib(),
+                "rss_mib": rss_mib(),
+            }
+        )
+
+    def _attempt(self, run: Run, shelf: Shelf) -> Done | Failed | Cancelled:
         from worker.engines import base
         from worker.engines.work import AttemptFailed, run_task
 
@@ -133,15 +147,15 @@ class Runner:
                 run.task, attempt=run.attempt, shelf=shelf, limits=run.limits, progress=progress, eased=run.eased
             )
         except AttemptFailed as end:
-            return Failed(failure=end.failure, warm=tuple(shelf.warm), held_mib=shelf.held_mib())
+            return Failed(failure=end.failure)
         except Exception as error:  # noqa: BLE001 - the edge: an engine's bug is this attempt's end, not ours
             if isinstance(error, base.Cancelled) and self._cancelled >= number:
-                return Cancelled(warm=tuple(shelf.warm), held_mib=shelf.held_mib())
+                return Cancelled()
             _log.exception("task %s, attempt %d: the engine broke", run.task.id, run.attempt)
             message = f"the engine for {run.task.model} broke: {type(error).__name__}: {error}"
             failure = Failure(error_class=ErrorClass.CRASH, code="engine_error", message=_one_line(message))
-            return Failed(failure=failure, warm=tuple(shelf.warm), held_mib=shelf.held_mib())
-        return Done(result=finished.result, staged=finished.staged, warm=tuple(shelf.warm), held_mib=shelf.held_mib())
+            return Failed(failure=failure)
+        return Done(result=finished.result, staged=finished.staged)
 
 
 def _ready(shelf: Shelf, left_out: dict[str, str], failed: dict[str, str]) -> Ready:

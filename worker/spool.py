@@ -14,6 +14,9 @@ from lcq.wire import Outcome
 
 _log = logging.getLogger(__name__)
 _SUFFIX = ".json"
+_BAD = ".bad"
+_MOST_BAD = 20  # files set aside that are kept for somebody to look at
+STAGED_SUFFIX = ".lcq-tmp"  # as in lcq.images, which is not imported here: it would load Pillow
 
 
 class Unsettled(BaseModel):
@@ -31,6 +34,21 @@ class Unsettled(BaseModel):
     @property
     def key(self) -> tuple[str, int]:
         return self.outcome.task_id, self.outcome.attempt
+
+    def trouble(self) -> str:
+        """Why this can be no record of ours, or "". What it says is renamed and removed: so it is not simply believed.
+
+        A staged file has the ending that only this attempt's has, and lies beside its result.
+        """
+        if not self.staged:
+            return ""
+        if self.outcome.result is None:
+            return f"it names {self.staged} as staged, but has no result"
+        staged, final = Path(self.staged), Path(self.outcome.result.path)
+        ending = f".{self.outcome.task_id}-{self.outcome.attempt}{STAGED_SUFFIX}"
+        if staged.parent != final.parent or not staged.name.endswith(ending):
+            return f"it names {self.staged} as staged, which is no file *{ending} beside {final}"
+        return ""
 
 
 def sync_folder(folder: Path) -> None:
@@ -73,7 +91,7 @@ class Spool:
         self._path(entry).unlink(missing_ok=True)
 
     def load(self) -> tuple[Unsettled, ...]:
-        """All that was kept, oldest task first. A file that cannot be understood is set aside as ``*.bad``."""
+        """All that was kept, oldest task first. A file that cannot be ours is set aside as ``*.bad``."""
         return tuple(self._load())
 
     def _load(self) -> Iterator[Unsettled]:
@@ -83,12 +101,27 @@ class Spool:
             left_over.unlink(missing_ok=True)
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             try:
-                yield Unsettled.model_validate_json(path.read_bytes(), extra="ignore")
+                entry = Unsettled.model_validate_json(path.read_bytes(), extra="ignore")
+                trouble = entry.trouble()
+                if not trouble and path != self._path(entry):
+                    trouble = f"it should be named {self._path(entry).name}"
+                if not trouble:
+                    yield entry
+                    continue
             except ValidationError as error:
-                path.replace(path.with_suffix(".bad"))
-                _log.error("%s is no outcome of ours and was set aside: %s", path, explain_invalid(error))
+                trouble = explain_invalid(error)
             except OSError as error:  # it stays: what a disk will not give now it may give at the next start
                 _log.error("%s cannot be read and was passed over: %s", path, error.strerror)
+                continue
+            path.replace(path.with_suffix(_BAD))
+            _log.error("%s is no outcome of ours and was set aside: %s", path, trouble)
+        self._forget_bad()
+
+    def _forget_bad(self) -> None:
+        bad = sorted(self._folder.glob(f"*{_BAD}"), key=lambda path: (path.stat().st_mtime, path.name))
+        for path in bad[:-_MOST_BAD]:
+            path.unlink(missing_ok=True)
+            _log.warning("%s was removed: of files that were set aside the newest %d are kept", path, _MOST_BAD)
 
     def _path(self, entry: Unsettled) -> Path:
         return self._folder / f"{entry.outcome.task_id}-{entry.outcome.attempt}{_SUFFIX}"

@@ -406,18 +406,27 @@ class StateManager:
             grants.append(Grant(task=task, attempt=int(number), device=device, lease_ms=lease, eased=eased))
         return tuple(grants)
 
-    async def finish_task(self, task_id: str, *, attempt: int, node: str, result: TaskResult) -> None:
+    async def finish_task(
+        self, task_id: str, *, attempt: int, node: str, result: TaskResult, peak_mib: int = 0
+    ) -> None:
         """Commit a result. Telling it twice is harmless; a late one counts if no newer attempt has committed.
 
         Raises:
             TaskNotFound, TransitionRefused: the attempt is no longer the task's; nothing was changed.
         """
-        answer = await self._move("finish_task", task_id, attempt, node, result.model_dump_json())
+        answer = await self._move("finish_task", task_id, attempt, node, result.model_dump_json(), peak_mib)
         self._settle("finish_task", task_id, attempt, answer)
         await self._reaches_disk()
 
     async def fail_task(
-        self, task_id: str, *, attempt: int, node: str, failure: Failure, easier: EaseStep | None = None
+        self,
+        task_id: str,
+        *,
+        attempt: int,
+        node: str,
+        failure: Failure,
+        easier: EaseStep | None = None,
+        peak_mib: int = 0,
     ) -> None:
         """End an attempt without a result; the class of the failure decides what becomes of the task.
 
@@ -435,6 +444,7 @@ class StateManager:
             "base_ms": 0 if rule.at_once else int(retries.base_s * 1000),
             "cap_ms": int(retries.max_s * 1000),
             "random": random.random(),
+            "peak_mib": peak_mib,
         }
         if easier is not None:
             terms |= {"ease": easier.ease, "queue": easier.queue, "avoid": easier.avoid}

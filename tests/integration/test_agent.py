@@ -1031,11 +1031,13 @@ def test_the_version_is_an_answer_on_stdout():
 
 def test_runner_records_are_plain_json(tmp_path: Path):
     records = RunnerRecords(tmp_path / "runners.json")
-    records.add(RunnerRecord(4711, "123", "boot-1"))
-    assert json.loads((tmp_path / "runners.json").read_text()) == [{"pid": 4711, "started": "123", "boot_id": "boot-1"}]
+    records.add(RunnerRecord(4711, "123", "boot-1", "mark-1"))
+    assert json.loads((tmp_path / "runners.json").read_text()) == [
+        {"pid": 4711, "started": "123", "boot_id": "boot-1", "mark": "mark-1"}
+    ]
 
 
 def test_a_record_that_cannot_be_written_leaves_no_half_of_itself(tmp_path: Path):
     (tmp_path / "runners.json").mkdir()  # cannot be replaced by a file
-    RunnerRecords(tmp_path / "runners.json").add(RunnerRecord(4711, "123", "boot-1"))
+    RunnerRecords(tmp_path / "runners.json").add(RunnerRecord(4711, "123", "boot-1", "mark-1"))
     assert [path.name for path in tmp_path.iterdir()] == ["runners.json"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -47,7 +48,7 @@ def refused(attempt: int = 1) -> Verdict:
 
 
 def test_what_was_kept_is_found_by_the_next_process(tmp_path: Path):
-    entry = an_entry(staged="/out/.x.png.lcq-tmp")
+    entry = an_entry(staged=f"/out/.x.png.{ID}-1.lcq-tmp")
     Spool(tmp_path / "spool").keep(entry)
     assert Spool(tmp_path / "spool").load() == (entry,)
 
@@ -92,6 +93,51 @@ def test_f46_a_damaged_file_is_reported_and_set_aside_and_the_others_are_read(
     assert "0000000000000000-1.json" in caplog.text
     assert (tmp_path / "0000000000000000-1.bad").read_bytes() == content
     assert Spool(tmp_path).load() == (an_entry(),)
+
+
+@pytest.mark.parametrize(
+    "staged",
+    [
+        "/etc/passwd",
+        "/out/x.png",
+        f"/elsewhere/.x.png.{ID}-1.lcq-tmp",
+        f"/out/sub/../.x.png.{ID}-1.lcq-tmp",
+        f"/out/.x.png.{ID}-2.lcq-tmp",
+        "/out/.x.png.0000000000000000-1.lcq-tmp",
+        f".x.png.{ID}-1.lcq-tmp",
+    ],
+)
+def test_f46_a_record_that_names_anything_but_its_own_staged_file_is_set_aside(tmp_path: Path, staged: str, caplog):
+    (tmp_path / f"{ID}-1.json").write_text(an_entry(staged=staged).model_dump_json())
+    assert Spool(tmp_path).load() == ()
+    assert [path.name for path in tmp_path.iterdir()] == [f"{ID}-1.bad"]
+    assert staged in caplog.text
+
+
+def test_f46_a_staged_file_without_a_result_is_believed_no_more(tmp_path: Path, caplog):
+    entry = Unsettled(boot_id="boot-1", outcome=a_failure(), staged=f"/out/.x.png.{ID}-1.lcq-tmp")
+    (tmp_path / f"{ID}-1.json").write_text(entry.model_dump_json())
+    assert Spool(tmp_path).load() == ()
+    assert "has no result" in caplog.text
+
+
+def test_f46_a_record_under_another_ones_name_is_set_aside_for_it_could_never_be_dropped(tmp_path: Path, caplog):
+    (tmp_path / f"{ID}-7.json").write_text(an_entry().model_dump_json())
+    assert Spool(tmp_path).load() == ()
+    assert f"it should be named {ID}-1.json" in caplog.text
+
+
+def test_f46_of_files_set_aside_the_newest_twenty_are_kept_and_the_log_says_which_went(tmp_path: Path, caplog):
+    for number in range(25):
+        bad = tmp_path / f"{number:016d}-1.bad"
+        bad.write_bytes(b"{")
+        os.utime(bad, (number, number))
+    (tmp_path / f"{99:016d}-1.json").write_bytes(b"{")
+    assert Spool(tmp_path).load() == ()
+    assert sorted(path.name[14:16] for path in tmp_path.iterdir()) == sorted(
+        [*(f"{n:02d}" for n in range(6, 25)), "99"]
+    )
+    assert caplog.text.count("was removed") == 6
 
 
 def test_f46_what_cannot_be_read_is_reported_and_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture):

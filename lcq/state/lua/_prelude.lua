@@ -232,12 +232,13 @@ local function steps_of(t)
   return steps
 end
 
-local function close_attempt(id, n, outcome, failure)
+local function close_attempt(id, n, outcome, failure, peak_mib)
   local record = attempt_record(id, n)
   if not record then return end
   record.outcome = outcome
   record.ended_ms = NOW
   record.failure = failure
+  if number(peak_mib) > 0 then record.peak_mib = number(peak_mib) end
   redis.call("LSET", key("attempts", id), n - 1, cjson.encode(record))
 end
 
@@ -258,10 +259,10 @@ end
 
 -- The running attempt ended without a result. `rule` says what its class does: retry (bool), death (bool),
 -- avoid (bool), base_ms, cap_ms, random in 0..1; and, where its next attempt is made easier, ease (the step) and
--- queue (where that waits): then it costs no retry. Answers the new status.
+-- queue (where that waits): then it costs no retry; peak_mib, if known. Answers the new status.
 local function fail_attempt(move, id, t, failure, rule)
   local n, node = number(t.attempt), t.node
-  close_attempt(id, n, "failed", failure)
+  close_attempt(id, n, "failed", failure, rule.peak_mib)
   if failure.error_class ~= "bad_input" then credit(node, "failed") end  -- also where another node makes it good
   local deaths = number(t.deaths) + (rule.death and 1 or 0)
   local retries = number(t.retries)

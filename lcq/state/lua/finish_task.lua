@@ -1,7 +1,7 @@
 -- finish_task: PROCESSING, QUEUED or PENDING -> COMPLETED. From other than PROCESSING, or with another attempt
 -- running, it is the late result of an older attempt, and counts if no operator has asked for a new run since.
 -- KEYS  namespace
--- ARGV  id, attempt, node, result (JSON)
+-- ARGV  id, attempt, node, result (JSON), peak_mib (0: not known)
 -- RETURNS {"ok", status} | {"again"} | {"missing"} | {"fenced", status}
 local id, n, node, result = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local t = load_task(id)
@@ -23,7 +23,7 @@ if not live then
     for _, word in ipairs({"from", t.node, "superseded", t.attempt}) do more[#more + 1] = word end
   end
 end
-close_attempt(id, n, "completed")
+close_attempt(id, n, "completed", nil, ARGV[5])
 credit(node, "completed")
 tally("completed", 1)
 transition("finish_task", id, t, STATE.COMPLETED, ended({
