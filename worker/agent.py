@@ -35,6 +35,7 @@ from lcq.wire import (
     HelloAnswer,
     Order,
     Outcome,
+    Probed,
     Reply,
     Running,
     Step,
@@ -51,9 +52,10 @@ from worker.lifeline import Lifeline
 from worker.line import ControlLine
 from worker.membership import Membership
 from worker.outcomes import Outcomes, discard_staged, result_folder
-from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, SlotState, key_of
+from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, Shown, SlotState, key_of
 from worker.processes import Kill
 from worker.readings import finite, host_telemetry
+from worker.retest import Retest
 from worker.service import Service
 
 _log = logging.getLogger(__name__)
@@ -105,6 +107,7 @@ class Agent:
         self._stepping = False
         self._unfilled = False
         self._late: asyncio.Queue[StepAnswer] = asyncio.Queue()
+        self._probes: asyncio.Queue[Probed] = asyncio.Queue()
 
     # ------------------------------------------------------------ its life
 
@@ -156,8 +159,9 @@ class Agent:
                 ),
                 on_ended=self._conclude,
                 on_change=self._slot_changed,
-                on_shown=lambda shown: self._service.hear(shown),
+                on_shown=self._hear_shown,
             )
+            self._retest = Retest(self._pool, on_done=self._probed)
             self._service = Service(
                 found,
                 self._pool,
@@ -195,6 +199,7 @@ class Agent:
                     ("steps", self._take_steps()),
                     ("late answers", self._take_in_late()),
                     ("hand", self._give_back_in_time()),
+                    ("probes", self._report_probes()),
                     ("spool", self._outcomes.keep_old_ones()),
                     ("devices", self._service.watch()),
                     ("disks", self._disks.watch()),
@@ -374,6 +379,24 @@ class Agent:
             self._leases.end(key)
             self._end_lost(key, "the cluster took it back")
         self._follow(answer.status, "")
+        if answer.probe and not self._stop.is_set():
+            self._retest.begin()
+
+    def _hear_shown(self, shown: Shown) -> None:
+        self._service.hear(shown)
+        self._retest.hear(shown)
+
+    def _probed(self, passed: bool, detail: str) -> None:
+        _log.warning("agent %s: the probe %s%s", self.node_id, "passed" if passed else "failed: ", detail)
+        self._probes.put_nowait(Probed(node_id=self.node_id, boot_id=self.boot_id, passed=passed, detail=detail))
+
+    async def _report_probes(self) -> None:
+        while True:
+            probed = await self._probes.get()
+            try:
+                await self._line.ask(probed)
+            except LcqError as refusal:  # a beat will ask for a probe again
+                _log.warning("agent %s: cannot report the probe: %s", self.node_id, refusal)
 
     def _telemetry(self) -> dict[str, float | str]:
         said = {
@@ -545,6 +568,9 @@ class Agent:
             self._hand.learn(grant.device, ended.result.seconds)
         if failure is not None:
             _log.warning("task %s, attempt %d: %s: %s", *ended.key, failure.code, failure.message)
+            if failure.error_class is not ErrorClass.BAD_INPUT:  # whatever it was, it may be the next one's end too
+                self._hand.unlearn(grant.device)
+                await self._give_back_hand()
         if ended.result is None and (failure is None or failure.error_class is ErrorClass.CRASH):
             await discard_staged(grant.task, grant.attempt)  # nobody was left to do it
         if ended.result is not None or failure is not None or ended.handed_back:
@@ -555,6 +581,7 @@ class Agent:
                 result=ended.result,
                 failure=failure,
                 handed_back=ended.handed_back,
+                log=ended.log,
             )
             reported = await self._outcomes.add(
                 outcome, ended.staged, lease_is_sure=lambda: self._leases.is_sure(ended.key)

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Self, cast
@@ -21,6 +21,7 @@ from lcq.errors import ProtocolError
 from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult
 from lcq.wire import Grant, Running, Want
 from worker.devices import SlotPlan
+from worker.last_words import LastWords
 from worker.processes import MARK, Kill, ProcessGroup, RunnerRecord, RunnerRecords
 from worker.protocol import (
     Cancel,
@@ -71,7 +72,7 @@ class Ended:
     """How an attempt ended: with a result, with a failure, or neither, because it was told to stop.
 
     ``staged`` is the result's file before it is renamed; "" where there is none. ``handed_back``: the attempt
-    is to be given back, at no cost for the task.
+    is to be given back, at no cost for the task. ``log``: what its runner wrote last, where it failed.
     """
 
     grant: Grant
@@ -79,6 +80,7 @@ class Ended:
     staged: str = ""
     failure: Failure | None = None
     handed_back: bool = False
+    log: str = ""
 
     @property
     def key(self) -> Key:
@@ -126,6 +128,7 @@ class _Sign(StrEnum):
     STOP = "stop"  # the attempt is to end: it is no longer ours
     HAND_BACK = "hand back"  # the attempt is to end, and to run elsewhere
     HELD = "held"  # the device has failed
+    RENEW = "renew"  # another runner is to take this one's place
 
 
 class _Line(asyncio.Protocol):
@@ -166,6 +169,7 @@ class _Runner:
     process: ProcessGroup
     line: _Line
     inbox: asyncio.Queue[Word | _Sign]
+    words: LastWords
 
 
 class RunnerDied(Exception):
@@ -174,6 +178,10 @@ class RunnerDied(Exception):
 
 class _DeviceFailed(Exception):
     """The runner's device is no good at the moment."""
+
+
+class _Renewed(Exception):
+    """Another runner is to take this one's place."""
 
 
 class _Useless(Exception):
@@ -244,6 +252,16 @@ class Slot:
         self._fault = ""
         self._again.set()
 
+    def renew(self) -> bool:
+        """Replace the runner, after its attempt; the next one tests the device. Answers False where that has failed."""
+        if self._fault:
+            return False
+        self._tests = self.plan.is_first
+        self._failed_starts = 0
+        self._inbox.put_nowait(_Sign.RENEW)
+        self._again.set()  # where there is none at the moment, one is started now
+        return True
+
     def _to(self, state: SlotState) -> None:
         if state is not self.state:
             self.state = state
@@ -262,7 +280,7 @@ class Slot:
             began = loop.time()
             try:
                 await self._one_runner(group)
-            except _DeviceFailed:
+            except (_DeviceFailed, _Renewed):
                 continue
             except _Useless:
                 await self._wait_for_better()
@@ -281,6 +299,7 @@ class Slot:
             OSError: it cannot be started.
             RunnerDied: it did not get ready, or did not stay.
             _DeviceFailed: it was ended, because of its device.
+            _Renewed: another one is wanted.
             _Useless: it found nothing to do.
         """
         self._inbox = asyncio.Queue()
@@ -306,6 +325,7 @@ class Slot:
             if watch is not None:
                 watch.cancel()
             runner.line.close()
+            runner.words.close()
 
     async def _spawn(self) -> _Runner:
         inbox = self._inbox
@@ -318,18 +338,22 @@ class Slot:
                 ours.close()
                 raise
             # Nothing is awaited from here on: a process that has begun is always seen to its end.
+            words = LastWords()
             try:
                 process = ProcessGroup.start(
                     [*self._settings.command, "--fd", str(its.fileno()), "--parent", str(os.getpid())],
                     environment={**self.plan.environment, MARK: self._settings.boot_id},
                     line=its,
+                    output=words.writer,
                     kill=self._settings.kill,
                 )
             except OSError:
                 line.close()
+                words.close()
                 raise
+            words.started()
         self._settings.records.add(RunnerRecord(process.pid, process.started, self._settings.boot_id))
-        return _Runner(process, line, inbox)
+        return _Runner(process, line, inbox, words)
 
     async def _watch(self, runner: _Runner) -> None:
         code = await runner.process.exited()
@@ -350,6 +374,8 @@ class Slot:
                 self._take_in(word, tested=tests)
             case _Sign.HELD:
                 raise _DeviceFailed
+            case _Sign.RENEW:
+                raise _Renewed
             case _:
                 raise await self._death(runner)
         if not word.offers:
@@ -375,6 +401,9 @@ class Slot:
                 case _Sign.HELD:
                     await self._begin_no_more()
                     raise _DeviceFailed
+                case _Sign.RENEW:
+                    await self._begin_no_more()
+                    raise _Renewed
                 case _:
                     continue  # a stop for an attempt that has just ended
 
@@ -438,11 +467,14 @@ class Slot:
         """Let the runner do the grant that is here. Answers whether the runner can do another."""
         grant = self.grant
         assert grant is not None  # noqa: S101 - by _until_given
+        runner.words.begin()
         runner.line.say(Run(task=grant.task, attempt=grant.attempt, limits=self._settings.limits, eased=grant.eased))
         ended, usable = await self._until_ended(runner, grant)
         if ended.failure is not None and ended.failure.error_class is ErrorClass.CRASH:
             self._test_again()
         gone = usable or await self._end(runner)
+        if ended.failure is not None and ended.failure.error_class is not ErrorClass.BAD_INPUT:
+            ended = replace(ended, log=runner.words.tail())
         await self._on_ended(ended)
         self.grant = None
         if not gone:
@@ -504,6 +536,8 @@ class Slot:
                         runner.line.say(Cancel())
                         quiet = loop.time() + _CANCEL_S
                     stopped = Ended(grant, handed_back=why is _Sign.HAND_BACK)
+                case _Sign.RENEW:
+                    is_sound = False
                 case _Sign.HELD:
                     is_sound = False
                     fault = loop.time() + _FAULT_S
@@ -633,6 +667,10 @@ class RunnerPool:
         """``device`` is good again."""
         for slot in self.on(device):
             slot.resume()
+
+    def renew(self) -> frozenset[str]:
+        """Replace every runner, a busy one after its attempt, and test each device. Answers those that are tested."""
+        return frozenset(slot.plan.device for slot in self.slots if slot.renew())
 
     def on(self, device: str) -> tuple[Slot, ...]:
         """The slots of ``device``."""

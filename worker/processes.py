@@ -44,9 +44,12 @@ class ProcessGroup:
         *,
         environment: Mapping[str, str],
         line: socket.socket,
+        output: int | None = None,
         kill: Kill = os.killpg,
     ) -> Self:
         """Start ``command`` with ``line`` open in it. Blocks for the milliseconds that this takes.
+
+        ``output``: what it writes goes there; default: where ours goes.
 
         Raises:
             OSError: it cannot be started.
@@ -55,6 +58,8 @@ class ProcessGroup:
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
             pass_fds=(line.fileno(),),
             start_new_session=True,
         )

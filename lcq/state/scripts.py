@@ -9,6 +9,7 @@ from hashlib import sha1
 from importlib import resources
 
 from lcq.config import DistributedConfig
+from lcq.health import SUSPECTED
 from lcq.models import TaskPriority, TaskStatus
 from lcq.routing import WARM_NEEDS
 
@@ -21,6 +22,7 @@ BAND_SPANS = {
 }
 WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much older, within its band
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
+BLAME_AFTER_SUCCESS = 0.9
 MINUTES_KEPT = timedelta(hours=25)
 _MOVES = resources.files("lcq.state") / "lua"
 
@@ -66,6 +68,9 @@ class Scripts:
             f"local WARM_NEEDS = {WARM_NEEDS}",
             f"local QUEUE_KINDS = {_table({queue.name: repr(queue.kind.value) for queue in self.config.queues})}",
             f"local POISON_DEATHS = {POISON_DEATHS}",
+            f"local SUSPECTED = {SUSPECTED}",
+            f"local BLAME_AFTER_SUCCESS = {BLAME_AFTER_SUCCESS}",
+            f"local BLAME_HALF_LIFE_MS = {_milliseconds(self.config.quarantine.half_life_s)}",
         ]
         return "\n".join(lines) + "\n"
 

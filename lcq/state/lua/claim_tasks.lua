@@ -9,9 +9,10 @@ local node, boot, device, want, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(A
 local lanes, warm_list, queues = cjson.decode(ARGV[6]), cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
 local kind, left = ARGV[9], tonumber(ARGV[10])
 local needs = left and cjson.decode(ARGV[11])
-local record = redis.call("HMGET", key("node", node), "boot", "status")
+local record = redis.call("HMGET", key("node", node), "boot", "status", "probation")
 if record[1] ~= boot then return {"stale"} end
 if record[2] ~= "online" and record[2] ~= "suspect" then return {"refused", record[2]} end
+if record[3] then want = math.min(want, 1 - redis.call("ZCARD", key("held", node))) end  -- on probation: one at a time
 local warm, mine = {}, {}
 for _, model in ipairs(warm_list) do warm[model] = true end
 for _, queue in ipairs(queues) do mine[queue] = true end

@@ -20,7 +20,9 @@ if not live then
 end
 close_attempt(id, n, "completed")
 credit(node, "completed")
+praise(node)
 tally("completed", 1)
+redis.call("HINCRBY", key("minute", math.floor(NOW / 60000)), "completed/" .. t.queue, 1)  -- see budget_wait
 transition("finish_task", id, t, STATE.COMPLETED, ended({
   committed = n, result = result, finished_ms = NOW, node = node, device = record.device or "", progress = "1",
   class = false, code = false, message = false, due_ms = false, why = live and "" or "late result of attempt " .. n,

@@ -17,7 +17,7 @@ if record then
     table.insert(retired, 1, record.boot)
     retired[9] = nil  -- eight generations are memory enough
   end
-  if record.wish then status = record.wish end  -- an operator's drain outlives a restart of the agent
+  if record.wish then status = record.wish end  -- a drain or a quarantine outlives a restart of the agent
 end
 redis.call("HSET", name, "boot", boot, "status", status, "capability", capability, "serves", serves,
   "lanes", lanes, "registered_ms", NOW, "seen_ms", NOW, "retired", #retired > 0 and cjson.encode(retired) or "[]")
@@ -25,6 +25,7 @@ if status == "online" then
   redis.call("HDEL", name, "why")
   subscribe(node, {lanes = lanes})
 end
+if status == "quarantined" then redis.call("HSET", name, "why", record.quarantined_for or "") end
 redis.call("ZADD", key("nodes"), NOW, node)
 emit("register_node", {"node", node, "status", status, "why", redis.call("HGET", name, "why") or ""})
 return {"ok", status, given_up}
