@@ -88,8 +88,8 @@ class TaskManager(Manager):
             (Submit, self.submit), (Cancel, self.cancel), (Retry, self.retry), (Reroute, self.reroute),
             (Prioritise, self.prioritise), (Pause, self.pause), (Resume, self.resume), (Drain, self.drain),
             (Activate, self.activate), (Quarantine, self.quarantine), (Release, self.release), (Info, self.info),
-            (Find, self.find),
-            (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead), (History, self.history), (Nodes, self.nodes),
+            (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
+            (History, self.history), (Nodes, self.nodes),
             (Queues, self.queues), (Jobs, self.jobs), (Events, self.events),
         ):  # fmt: skip
             serve(kind, handler)

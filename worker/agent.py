@@ -24,6 +24,7 @@ from lcq.config import DistributedConfig
 from lcq.errors import LcqError, StaleBoot, UnknownModel
 from lcq.gpus import Gpus
 from lcq.hardware import detect_devices, usable_cores
+from lcq.health import DEPENDENCY_DOWN
 from lcq.ids import new_id
 from lcq.models import ErrorClass, NodeCapability, NodeStatus
 from lcq.wire import (
@@ -43,6 +44,7 @@ from lcq.wire import (
     Want,
 )
 from worker.bells import Bells
+from worker.breaker import Breakers, answers
 from worker.devices import gpu_need_mib, plan_slots
 from worker.disks import Disks
 from worker.hand import Hand
@@ -172,6 +174,9 @@ class Agent:
                 on_offer=self._offer_changed,
                 on_taking=self._room_changed,
             )
+            self._breakers = Breakers(
+                on_change=self._service.suspend, answers=lambda engine: answers(engine, self._config.iopaint)
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -200,6 +205,7 @@ class Agent:
                     ("late answers", self._take_in_late()),
                     ("hand", self._give_back_in_time()),
                     ("probes", self._report_probes()),
+                    ("breakers", self._breakers.watch()),
                     ("spool", self._outcomes.keep_old_ones()),
                     ("devices", self._service.watch()),
                     ("disks", self._disks.watch()),
@@ -564,8 +570,12 @@ class Agent:
     async def _conclude(self, ended: Ended) -> None:
         """Take in how an attempt ended; its slot is free after that."""
         grant, failure = ended.grant, ended.failure
+        engine = self._service.engine_of(grant.task.model)
         if ended.result is not None:
             self._hand.learn(grant.device, ended.result.seconds)
+            self._breakers.worked(engine)
+        if failure is not None and failure.code in DEPENDENCY_DOWN:
+            self._breakers.failed(engine, failure.message)
         if failure is not None:
             _log.warning("task %s, attempt %d: %s: %s", *ended.key, failure.code, failure.message)
             if failure.error_class is not ErrorClass.BAD_INPUT:  # whatever it was, it may be the next one's end too

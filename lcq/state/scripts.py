@@ -20,6 +20,8 @@ BAND_SPANS = {
     TaskPriority.NORMAL: 1800,
     TaskPriority.LOW: 5400,
 }
+ELDERS_TURN = 10  # starts of a queue, one of which is for the task that has waited longest
+ELDERS_WAIT_S = 600  # and longer than this, or than its band's span
 WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much older, within its band
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
 BLAME_AFTER_SUCCESS = 0.9
@@ -64,6 +66,8 @@ class Scripts:
             ),
             f"local EVENTS_KEPT = {kept.events}",
             f"local MINUTES_KEPT_S = {int(MINUTES_KEPT.total_seconds())}",
+            f"local ELDERS_TURN = {ELDERS_TURN - 1}",
+            f"local ELDERS_WAIT = {ELDERS_WAIT_S}",
             f"local WARM_SPAN = {WARM_SPAN_S}",
             f"local WARM_NEEDS = {WARM_NEEDS}",
             f"local QUEUE_KINDS = {_table({queue.name: repr(queue.kind.value) for queue in self.config.queues})}",

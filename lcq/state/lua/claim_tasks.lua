@@ -18,6 +18,7 @@ for _, model in ipairs(warm_list) do warm[model] = true end
 for _, queue in ipairs(queues) do mine[queue] = true end
 
 local HEADS = 16  -- how deep a lane is looked into for a task this node may take
+local ELDERS = 64  -- how many of those that have waited longest are looked at
 local answer = {"ok"}
 local paused = {}
 local function is_paused(queue)
@@ -45,8 +46,32 @@ local function is_for_this_device(queue)
   return not served[queue]
 end
 
+-- The order above is by service, and users who never came before begin at its virtual time: an endless stream of them
+-- would keep it from moving. So one start of a queue in ELDERS_TURN is for the task that has waited longest there, once
+-- that is longer by the clock than its band's span. Answers it, if this device may take it.
+local function elder_of(owner)
+  if number(redis.call("HGET", key("fair", owner), "turn")) < ELDERS_TURN then return nil end
+  local reads = {}
+  for _, lane in ipairs(lanes) do reads[lane] = true end
+  local oldest = redis.call("ZRANGE", key("waiting", owner), 0, ELDERS - 1, "WITHSCORES")
+  for i = 1, #oldest, 2 do
+    local t = redis.call("HMGET", key("task", oldest[i]), "avoid", "priority", "vram", "pinned", "model", "lane")
+    local lane, span = t[6] or t[5], math.max(BANDS[t[2]], ELDERS_WAIT) * 1000
+    if reads[lane] and t[4] == "" and NOW - tonumber(oldest[i + 1]) >= span
+      and not (t[1] == node and others_serve(owner, lane)) then
+      local is_warm = warm[lane:match("^[^~]+")] == true
+      local need = left and (needs[lane] or number(t[3])) or 0
+      return {
+        id = oldest[i], band = BANDS[t[2]], warm = is_warm, score = -math.huge, is_elder = true,
+        need = is_warm and math.floor(need * WARM_NEEDS) or need,
+      }
+    end
+  end
+end
+
 local function candidates_of(owner)
-  local found = {}
+  local elder = owner:sub(1, 1) ~= "@" and elder_of(owner) or nil
+  local found = {elder}
   local pinned = owner:sub(1, 1) == "@"
   for _, lane in ipairs(lanes) do
     local heads = redis.call("ZRANGE", key("lane", owner, lane), 0, HEADS + want - 1, "WITHSCORES")
@@ -58,7 +83,7 @@ local function candidates_of(owner)
       local name = key("task", id)
       local t = asked and redis.call("HMGET", name, "avoid", "priority", "vram")
         or redis.call("HMGET", name, "avoid", "priority")  -- the fewer the better: this is read of every head
-      local takes = not (t[1] == node and others_serve(owner, lane))
+      local takes = not (t[1] == node and others_serve(owner, lane)) and not (elder and elder.id == id)
       if takes and pinned then
         local queue = redis.call("HGET", name, "queue")
         takes = not is_paused(queue) and is_for_this_device(queue)
@@ -99,6 +124,12 @@ local function fitting(found)
   return fit
 end
 
+local function note_start(owner, is_elder)
+  local book = key("fair", owner)
+  if redis.call("EXISTS", book) == 0 then return end
+  if is_elder then redis.call("HSET", book, "turn", 0) else redis.call("HINCRBY", book, "turn", 1) end
+end
+
 local owners = {"@" .. node}
 for _, queue in ipairs(queues) do owners[#owners + 1] = queue end
 local granted = 0
@@ -120,6 +151,7 @@ for _, owner in ipairs(owners) do
         deadline_ms = NOW + lease_ms, progress = "0", stage = "", why = "", avoid = false,
       })
       advance_virtual_time(t)
+      if owner:sub(1, 1) ~= "@" then note_start(owner, chosen.is_elder) end
       answer[#answer + 1] = id
       answer[#answer + 1] = n
       answer[#answer + 1] = t.eased or ""
