@@ -51,6 +51,8 @@ from lcq.wire import (
     AnswerT,
     BulkAnswer,
     Cancel,
+    Dead,
+    DeadAnswer,
     Drain,
     Events,
     EventsAnswer,
@@ -66,6 +68,7 @@ from lcq.wire import (
     Nodes,
     Pause,
     Prioritise,
+    Quarantine,
     Queues,
     Refusal,
     Release,
@@ -508,6 +511,10 @@ class AsyncClient:
             if not cursor:
                 return
 
+    async def dead(self, *, cause: str = "", job: str = "") -> DeadAnswer:
+        """The failed tasks by what they died of; only those of the code ``cause``, or of ``job``."""
+        return await self.ask(Dead(cause=cause, job=job))
+
     async def history(self, id_or_prefix: str) -> HistoryAnswer:
         """A task with its attempts, its events, and one line on why it waits or what became of it."""
         return await self.ask(History(task_id=await self.find(id_or_prefix)))
@@ -715,6 +722,10 @@ class AsyncClient:
         """Let ``node`` take work again."""
         await self.ask(Activate(node=node, actor=self.actor, reason=reason))
 
+    async def quarantine(self, node: str, *, reason: str = "") -> None:
+        """Let ``node`` take nothing new until it is activated; what it runs it may finish."""
+        await self.ask(Quarantine(node=node, actor=self.actor, reason=reason))
+
     async def release(self, node: str, *, reason: str = "") -> None:
         """Let ``node`` free what its loaded models hold; the next task loads its model anew."""
         await self.ask(Release(node=node, actor=self.actor, reason=reason))
@@ -800,6 +811,7 @@ class Client:
     get_many = _waits(AsyncClient.get_many)
     page = _waits(AsyncClient.page)
     tasks = _iterates(AsyncClient.tasks)
+    dead = _waits(AsyncClient.dead)
     history = _waits(AsyncClient.history)
     nodes = _waits(AsyncClient.nodes)
     queues = _waits(AsyncClient.queues)
@@ -817,4 +829,5 @@ class Client:
     resume = _waits(AsyncClient.resume)
     drain = _waits(AsyncClient.drain)
     activate = _waits(AsyncClient.activate)
+    quarantine = _waits(AsyncClient.quarantine)
     release = _waits(AsyncClient.release)

@@ -110,10 +110,36 @@ class LeaseConfig(_Section):
 
 
 class RetryConfig(_Section):
-    """Back-off: full jitter over base_s * 2^retries, at most max_s."""
+    """Back-off: full jitter over base_s * 2^retries, at most max_s. And the budget of all retries together: what is
+    over it waits longer, and loses no retry by that."""
 
     base_s: float = Field(default=1.0, ge=0, le=3600)
     max_s: float = Field(default=60.0, ge=0, le=24 * 3600)
+    per_minute: float = Field(default=600.0, ge=1)
+    """Retries in the whole cluster that are always within the budget."""
+    per_cause_per_minute: float = Field(default=120.0, ge=1)
+    """The same for those of one queue that failed with one code."""
+    share: float = Field(default=0.2, ge=0, le=10)
+    """More retries for each task that was completed in the last minute (in that queue)."""
+    longest_wait_s: float = Field(default=600.0, gt=0, le=24 * 3600)
+    """What a retry over the budget waits at most."""
+
+
+class QuarantineConfig(_Section):
+    """A node that fails where others succeed takes nothing until a probe has shown that it works again."""
+
+    enabled: bool = True
+    tasks: int = Field(default=5, ge=2, le=100)
+    """So many tasks a node may have failed of late, more than its successes make up for."""
+    share: float = Field(default=0.34, gt=0, le=1)
+    """The share of the nodes that may be in quarantine at once; one always may."""
+    pause_s: float = Field(default=60.0, gt=0, le=24 * 3600)
+    """How long after the first quarantine it is probed. Each further one before its probation is over doubles it."""
+    longest_pause_s: float = Field(default=3600.0, gt=0, le=7 * 24 * 3600)
+    probation: int = Field(default=5, ge=1, le=1000)
+    """Tasks that a forgiven node has to complete, one at a time. Two that fail meanwhile put it back."""
+    half_life_s: float = Field(default=300.0, gt=0, le=24 * 3600)
+    """After so long a failure counts half."""
 
 
 class RetentionConfig(_Section):
@@ -332,6 +358,7 @@ class DistributedConfig(BaseSettings):
     redis: RedisConfig = RedisConfig()
     leases: LeaseConfig = LeaseConfig()
     retries: RetryConfig = RetryConfig()
+    quarantine: QuarantineConfig = QuarantineConfig()
     retention: RetentionConfig = RetentionConfig()
     agent: AgentConfig = AgentConfig()
     limits: LimitsConfig = LimitsConfig()

@@ -347,6 +347,19 @@ class Attempt(Value):
     failure: Failure | None = None
     eased: tuple[Ease, ...] = ()  # what was made easier for it, because earlier ones ran out of a resource
     peak_mib: int = 0  # the most of its host's memory that it held at a time, also where it was killed; 0: not known
+    log: str = ""  # what its runner wrote last, where it failed
+
+
+class Cause(Value):
+    """Failed tasks that died of the same: a code, and what their messages have in common."""
+
+    error_class: ErrorClass
+    code: str
+    text: str
+    count: int
+    newest: str  # the id of one of them
+    newest_ms: int
+    nodes: tuple[str, ...] = ()  # where they failed last
 
 
 class TaskRecord(Value):
@@ -573,6 +586,10 @@ class NodeRecord(Value):
     readings: dict[str, DeviceReading] = Field(default_factory=dict)  # device id -> how it is
     why: str = ""  # who drained or quarantined it, and the reason
     damaged: str = ""  # what of its record could not be read; then only its name is sure
+    blame: float = 0.0  # what it failed and others may not have, as of ``blame_ms``; fades (lcq/health.py)
+    blame_ms: int = 0
+    probation: int = 0  # tasks that it has still to complete after a quarantine
+    probe_ms: int | None = None  # when a quarantined node is probed; None: not by itself
 
     @property
     def slots(self) -> int:

@@ -14,7 +14,9 @@ import zmq
 
 from lcq import __version__
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
-from lcq.errors import LcqError, StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
+from lcq.errors import LcqError, NodeNotFound, StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
+from lcq.health import verdict
+from lcq.ids import new_id
 from lcq.models import (
     DeviceKind,
     ErrorClass,
@@ -49,6 +51,7 @@ from lcq.wire import (
     HelloAnswer,
     Order,
     Outcome,
+    Probed,
     Step,
     StepAnswer,
     Verdict,
@@ -86,7 +89,9 @@ class NodeManager(Manager):
         leases = ground.config.leases
         self._beat_s = leases.beat_s
         refuse_open_bind(ground.config)
-        for kind, handler in ((Hello, self.hello), (Step, self.step), (Beat, self.beat), (Bye, self.bye)):
+        for kind, handler in (
+            (Hello, self.hello), (Step, self.step), (Beat, self.beat), (Probed, self.probed), (Bye, self.bye)
+        ):  # fmt: skip
             ground.site.desk.serve(kind, handler)  # type: ignore[arg-type]
         context = zmq.Context()
         stack.callback(context.term)
@@ -194,10 +199,12 @@ class NodeManager(Manager):
         """
         self._addresses[step.node_id] = sender
         node = await self._node(step.node_id, step.boot_id) if step.want else None
+        settled = asyncio.gather(*(self._settle(step.node_id, outcome) for outcome in step.outcomes))
+        if any(outcome.failure is not None for outcome in step.outcomes):
+            await settled  # it may be its last failure before a quarantine: nothing is granted before that is known
         # Asked for together, they travel to Redis in one pipeline, in this order: the slots are free by then.
         verdicts, grants = await asyncio.gather(
-            asyncio.gather(*(self._settle(step.node_id, outcome) for outcome in step.outcomes)),
-            asyncio.gather(*(self._claim(node, want) for want in step.want if node is not None)),
+            settled, asyncio.gather(*(self._claim(node, want) for want in step.want if node is not None))
         )
         return StepAnswer(verdicts=tuple(verdicts), grants=tuple(grant for granted in grants for grant in granted))
 
@@ -230,9 +237,34 @@ class NodeManager(Manager):
                 if easier is None and record.eased:
                     tried = f" (tried: {told_steps(record.eased)})"
                     failure = failure.model_copy(update={"message": failure.message[: 2000 - len(tried)] + tried})
-        await self._state.fail_task(
-            task_id, attempt=attempt, node=node, failure=failure, easier=easier, peak_mib=outcome.peak_mib
+        is_too_much = await self._state.fail_task(
+            task_id,
+            attempt=attempt,
+            node=node,
+            failure=failure,
+            easier=easier,
+            log=outcome.log,
+            peak_mib=outcome.peak_mib,
         )
+        if is_too_much:
+            await self._judge(node, task_id)
+
+    async def _judge(self, node: str, task_id: str) -> None:
+        """Quarantine a node that has failed too much, unless others fail as much or are too few."""
+        reader, terms = self._state.reader, self._ground.config.quarantine
+        record = await reader.task(task_id)
+        waiting, nodes = await reader.lanes(), await reader.nodes()
+        why = verdict(node, queue=record.queue, lane=record.task.lane, waiting=waiting, nodes=nodes, terms=terms)
+        if not why:
+            _log.warning("node %s fails much, and stays: nobody well could do its work instead", node)
+            return
+        try:
+            given_back = await self._state.quarantine_node(node, why=why)
+        except (NodeNotFound, TransitionRefused):
+            return  # somebody was first
+        _log.error("node %s is quarantined: it %s; %d tasks got a retry back", node, why, given_back)
+        act = {"act": "quarantine", "actor": "cluster", "reason": why, "command": new_id(), "on": f"node={node}"}
+        await self._state.note_act(act["command"], b"", act)
 
     async def _node(self, node_id: str, boot_id: str) -> NodeRecord:
         known = self._known.get(node_id)
@@ -279,7 +311,22 @@ class NodeManager(Manager):
             via=self._ground.site.scheduler_id,
         )
         schedulers = tuple((await self._state.reader.schedulers()).values())
-        return BeatAnswer(lost=lost, status=status, schedulers=schedulers)
+        probe = status is NodeStatus.QUARANTINED and await self._state.probe_node(beat.node_id, boot=beat.boot_id)
+        return BeatAnswer(lost=lost, status=status, schedulers=schedulers, probe=probe)
+
+    async def probed(self, probed: Probed, sender: bytes) -> Done:
+        """Raises:
+        StaleBoot: the node must say hello first.
+        """
+        status = await self._state.settle_probe(
+            probed.node_id, boot=probed.boot_id, passed=probed.passed, detail=probed.detail
+        )
+        if status is NodeStatus.ONLINE:
+            _log.warning("node %s passed its probe, and works again, on probation", probed.node_id)
+            self.order(probed.node_id, Order(cmd="resume", reason="passed its probe"))
+        elif status is not None:
+            _log.error("node %s stays in quarantine, its probe failed: %s", probed.node_id, probed.detail)
+        return Done()
 
     async def bye(self, bye: Bye, sender: bytes) -> Done:
         """Raises:

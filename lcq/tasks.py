@@ -30,6 +30,8 @@ from lcq.wire import (
     Activate,
     BulkAnswer,
     Cancel,
+    Dead,
+    DeadAnswer,
     Done,
     Drain,
     Events,
@@ -50,6 +52,7 @@ from lcq.wire import (
     NodesAnswer,
     Pause,
     Prioritise,
+    Quarantine,
     Queues,
     QueuesAnswer,
     Refusal,
@@ -70,7 +73,7 @@ _MOVED_AT_ONCE = 200
 _FLEET_MOVES = frozenset(
     {
         "register_node", "beat_node", "leave_node", "lose_node", "drain_node", "activate_node", "pause_queue",
-        "resume_queue",
+        "resume_queue", "quarantine_node", "settle_probe",
     }
 )  # fmt: skip
 
@@ -91,8 +94,9 @@ class TaskManager(Manager):
         for kind, handler in (
             (Submit, self.submit), (Cancel, self.cancel), (Retry, self.retry), (Reroute, self.reroute),
             (Prioritise, self.prioritise), (Pause, self.pause), (Resume, self.resume), (Drain, self.drain),
-            (Activate, self.activate), (Release, self.release), (Info, self.info), (Find, self.find),
-            (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (History, self.history), (Nodes, self.nodes),
+            (Activate, self.activate), (Quarantine, self.quarantine), (Release, self.release), (Info, self.info),
+            (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
+            (History, self.history), (Nodes, self.nodes),
             (Queues, self.queues), (Jobs, self.jobs), (Events, self.events),
         ):  # fmt: skip
             serve(kind, handler)
@@ -259,6 +263,10 @@ class TaskManager(Manager):
         await self._state.activate_node(act.node, why="activated " + _by(act), command=act.id)
         return Done()
 
+    async def quarantine(self, act: Quarantine, sender: bytes = b"") -> Done:
+        await self._state.quarantine_node(act.node, why="quarantined " + _by(act), probed=False, command=act.id)
+        return Done()
+
     async def release(self, act: Release, sender: bytes = b"") -> Done:
         await self._state.release_models(act.node, why="released " + _by(act), command=act.id)
         return Done()
@@ -286,6 +294,9 @@ class TaskManager(Manager):
 
     async def list_tasks(self, ask: ListTasks, sender: bytes = b"") -> ListTasksAnswer:
         return await self._reader.list_tasks(ask)
+
+    async def dead(self, ask: Dead, sender: bytes = b"") -> DeadAnswer:
+        return await self._reader.dead(cause=ask.cause, job=ask.job)
 
     async def history(self, ask: History, sender: bytes = b"") -> HistoryAnswer:
         record = await self._reader.task(ask.task_id)

@@ -19,6 +19,7 @@ from lcq.errors import InvalidInput, LcqError, ProtocolError, UnknownCommand, Ve
 from lcq.ids import new_id
 from lcq.models import (
     Attempt,
+    Cause,
     DeviceReading,
     Ease,
     Event,
@@ -40,6 +41,7 @@ from lcq.models import (
 PROTOCOL_VERSION = 1
 MAX_MESSAGE_BYTES = 16 * 2**20
 MOST_IN_HAND = 16  # grants a slot that an agent may hold ahead, where the work is that short
+MAX_LOG = 4096  # characters of what a runner wrote that a failure carries
 MAX_BATCH = 500  # tasks or ids in one command; clients send longer lists in pieces
 
 
@@ -100,6 +102,7 @@ class Outcome(Message):
     failure: Failure | None = None
     handed_back: bool = False  # given back unfinished (drain); costs the task no retry
     peak_mib: int = 0  # the most of the host's memory that the attempt held at a time; 0: not known
+    log: str = Field(default="", max_length=MAX_LOG)  # what its runner wrote last, with a failure
 
 
 class Want(Message):
@@ -157,6 +160,7 @@ class BeatAnswer(Message):
     lost: tuple[Running, ...] = ()  # attempts that are no longer this node's: end their runners
     status: str = "online"  # online, draining, quarantined: what the cluster wants of the node
     schedulers: tuple[str, ...] = ()
+    probe: bool = False  # show with fresh runners that you work, and say so by ``probed``
 
 
 class Beat(Request[BeatAnswer]):
@@ -175,6 +179,17 @@ class Beat(Request[BeatAnswer]):
     def _drop_what_is_no_number(cls, told: Any) -> Any:
         """A sensor that says NaN must not cost the node its leases."""
         return finite_only(told) if isinstance(told, Mapping) else told
+
+
+class Probed(Request[Done]):
+    """A quarantined node has tried each of its devices with fresh runners and a golden picture."""
+
+    CMD = "probed"
+    ANSWER = Done
+    node_id: str
+    boot_id: str
+    passed: bool
+    detail: str = Field(default="", max_length=2000)  # what failed, and how
 
 
 class Bye(Request[Done]):
@@ -310,6 +325,14 @@ class Activate(Act[Done]):
     node: str
 
 
+class Quarantine(Act[Done]):
+    """The node takes nothing new, and is not probed: only ``activate`` ends it."""
+
+    CMD = "quarantine"
+    ANSWER = Done
+    node: str
+
+
 class Release(Act[Done]):
     """The node frees what its loaded models hold; the next task loads its model anew."""
 
@@ -376,6 +399,21 @@ class ListTasks(Request[ListTasksAnswer]):
     cursor: str = ""
 
 
+class DeadAnswer(Message):
+    causes: tuple[Cause, ...] = ()  # the most frequent first
+    total: int = 0  # failed tasks that match
+    looked_at: int = 0  # of them: the newest, where there are very many
+
+
+class Dead(Request[DeadAnswer]):
+    """The failed tasks, by what they died of. ``ListTasks`` gives them one by one, ``Retry`` puts them back."""
+
+    CMD = "dead"
+    ANSWER = DeadAnswer
+    cause: str = ""  # only this code
+    job: str = ""
+
+
 class HistoryAnswer(Message):
     record: TaskRecord
     attempts: tuple[Attempt, ...]
@@ -439,8 +477,8 @@ class Events(Request[EventsAnswer]):
 REQUESTS: dict[str, type[Request[Any]]] = {
     kind.CMD: kind
     for kind in (
-        Hello, Step, Beat, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
-        Release, Info, Find, GetTasks, ListTasks, History, Nodes, Queues, Jobs, Events,
+        Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
+        Quarantine, Release, Info, Find, GetTasks, ListTasks, Dead, History, Nodes, Queues, Jobs, Events,
     )
 }  # fmt: skip
 

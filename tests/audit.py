@@ -22,10 +22,10 @@ CLASSES = {
     "expiry": "zset", "counts": "hash", "job:*": "hash", "jobs": "zset", "causes": "set", "node:*": "hash",
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
     "acts": "stream", "answer:*": "string", "done:*": "hash", "duty:*": "string", "schedulers": "hash",
-    "format": "string", "failover": "hash", "synced": "string",
+    "format": "string", "failover": "hash", "synced": "string", "blame:*": "zset", "budget": "hash",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
-EXPIRING = ("minute:", "answer:", "done:", "duty:", "synced")
+EXPIRING = ("minute:", "answer:", "done:", "duty:", "synced", "blame:", "budget")
 
 
 @dataclass

@@ -26,6 +26,7 @@ from lcq.config import DistributedConfig
 from lcq.errors import LcqError, StaleBoot, UnknownModel
 from lcq.gpus import Gpus
 from lcq.hardware import detect_devices, usable_cores
+from lcq.health import DEPENDENCY_DOWN
 from lcq.ids import new_id
 from lcq.models import ErrorClass, NodeCapability, NodeStatus
 from lcq.wire import (
@@ -37,6 +38,7 @@ from lcq.wire import (
     HelloAnswer,
     Order,
     Outcome,
+    Probed,
     Reply,
     Running,
     Step,
@@ -44,6 +46,7 @@ from lcq.wire import (
     Want,
 )
 from worker.bells import Bells
+from worker.breaker import Breakers, answers
 from worker.devices import gpu_need_mib, plan_slots
 from worker.disks import Disks
 from worker.hand import Hand
@@ -54,9 +57,10 @@ from worker.lifeline import Lifeline
 from worker.line import ControlLine
 from worker.membership import Membership
 from worker.outcomes import Outcomes, discard_staged, result_folder
-from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, SlotState, key_of
+from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, Shown, SlotState, key_of
 from worker.processes import Kill
 from worker.readings import finite, host_telemetry
+from worker.retest import Retest
 from worker.service import Service
 
 _log = logging.getLogger(__name__)
@@ -111,6 +115,7 @@ class Agent:
         self._refused = ""  # why its last step was refused
         self._eased = asyncio.Event()  # what was refused may be granted now
         self._late: asyncio.Queue[StepAnswer] = asyncio.Queue()
+        self._probes: asyncio.Queue[Probed] = asyncio.Queue()
 
     # ------------------------------------------------------------ its life
 
@@ -166,8 +171,9 @@ class Agent:
                 ),
                 on_ended=self._conclude,
                 on_change=self._slot_changed,
-                on_shown=lambda shown: self._service.hear(shown),
+                on_shown=self._hear_shown,
             )
+            self._retest = Retest(self._pool, on_done=self._probed)
             self._service = Service(
                 found,
                 self._pool,
@@ -177,6 +183,9 @@ class Agent:
                 on_shown=self._stir,
                 on_offer=self._offer_changed,
                 on_taking=self._room_changed,
+            )
+            self._breakers = Breakers(
+                on_change=self._service.suspend, answers=lambda engine: answers(engine, self._config.iopaint)
             )
             self._stack = stack.pop_all()
         return self
@@ -205,6 +214,8 @@ class Agent:
                     ("steps", self._take_steps()),
                     ("late answers", self._take_in_late()),
                     ("hand", self._give_back_in_time()),
+                    ("probes", self._report_probes()),
+                    ("breakers", self._breakers.watch()),
                     ("spool", self._outcomes.keep_old_ones()),
                     ("devices", self._service.watch()),
                     ("disks", self._disks.watch()),
@@ -386,6 +397,24 @@ class Agent:
             self._leases.end(key)
             self._end_lost(key, "the cluster took it back")
         self._follow(answer.status, "")
+        if answer.probe and not self._stop.is_set():
+            self._retest.begin()
+
+    def _hear_shown(self, shown: Shown) -> None:
+        self._service.hear(shown)
+        self._retest.hear(shown)
+
+    def _probed(self, passed: bool, detail: str) -> None:
+        _log.warning("agent %s: the probe %s%s", self.node_id, "passed" if passed else "failed: ", detail)
+        self._probes.put_nowait(Probed(node_id=self.node_id, boot_id=self.boot_id, passed=passed, detail=detail))
+
+    async def _report_probes(self) -> None:
+        while True:
+            probed = await self._probes.get()
+            try:
+                await self._line.ask(probed)
+            except LcqError as refusal:  # a beat will ask for a probe again
+                _log.warning("agent %s: cannot report the probe: %s", self.node_id, refusal)
 
     def _telemetry(self) -> dict[str, float | str]:
         self._tell_health()
@@ -581,10 +610,17 @@ class Agent:
         """Take in how an attempt ended; its slot is free after that."""
         grant, failure = ended.grant, ended.failure
         await failpoints.reach("agent.conclude")
+        engine = self._service.engine_of(grant.task.model)
         if ended.result is not None:
             self._hand.learn(grant.device, ended.result.seconds)
+            self._breakers.worked(engine)
+        if failure is not None and failure.code in DEPENDENCY_DOWN:
+            self._breakers.failed(engine, failure.message)
         if failure is not None:
             _log.warning("task %s, attempt %d: %s: %s", *ended.key, failure.code, failure.message)
+            if failure.error_class is not ErrorClass.BAD_INPUT:  # whatever it was, it may be the next one's end too
+                self._hand.unlearn(grant.device)
+                await self._give_back_hand()
         if ended.result is None and (failure is None or failure.error_class is ErrorClass.CRASH):
             await discard_staged(grant.task, grant.attempt)  # nobody was left to do it
         if ended.result is not None or failure is not None or ended.handed_back:
@@ -596,6 +632,7 @@ class Agent:
                 failure=failure,
                 handed_back=ended.handed_back,
                 peak_mib=ended.peak_mib,
+                log=ended.log,
             )
             reported = await self._outcomes.add(
                 outcome, ended.staged, lease_is_sure=lambda: self._leases.is_sure(ended.key)

@@ -32,6 +32,11 @@ class Hand:
         if device in self._recent:
             self._recent[device].append(seconds)
 
+    def unlearn(self, device: str) -> None:
+        """Something went wrong on ``device``: hold nothing ahead before it has shown again how long its work takes."""
+        if device in self._recent:
+            self._recent[device].clear()
+
     def room(self, device: str) -> int:
         """How many more grants may be asked for ahead."""
         recent = self._recent.get(device)

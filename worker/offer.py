@@ -75,6 +75,7 @@ class Offer:
         self._models = models
         self._left_out = dict(left_out or {})
         self._is_tested = is_tested
+        self._suspended: dict[str, str] = {}  # engine -> why
 
     # ------------------------------------------------------------ what is told
 
@@ -99,6 +100,13 @@ class Offer:
         part.shown.clear()
         part.failed, part.trouble = None, ""
 
+    def suspend(self, engine: str, why: str) -> None:
+        """What ``engine`` needs elsewhere is away: offer none of its models; "" where it is back."""
+        if why:
+            self._suspended[engine] = why
+        else:
+            self._suspended.pop(engine, None)
+
     # ------------------------------------------------------------ what is known
 
     @property
@@ -120,11 +128,23 @@ class Offer:
         """The devices that take work."""
         return tuple(name for name in self._parts if not self.why_nothing(name))
 
+    def engine_of(self, model: str) -> str:
+        """The engine that runs ``model``, also while it is suspended; "" where none does."""
+        for part in self._parts.values():
+            for ready in part.shown.values():
+                if model in ready.offers:
+                    return ready.offers[model].engine
+        return ""
+
     def capability(self) -> NodeCapability:
         """What to say in the hello."""
         devices = self.devices
         models = self._common_models(devices)
-        chosen = {model: offer for model, offer in models.items() if self._models is None or model in self._models}
+        chosen = {
+            model: offer
+            for model, offer in models.items()
+            if (self._models is None or model in self._models) and offer.engine not in self._suspended
+        }
         return NodeCapability(
             devices=tuple(self._parts[name].device for name in devices),
             models=chosen,
@@ -192,6 +212,9 @@ class Offer:
             for model in part.offers:
                 if model not in models:
                     reasons.setdefault(model, f"not every {part.device.kind.value} of this host has it")
+        for model, offer in models.items():
+            if offer.engine in self._suspended:
+                reasons[model] = self._suspended[offer.engine]
         for model in self._models or ():
             if model not in models:
                 reasons.setdefault(model, "no device here has it")

@@ -23,6 +23,7 @@ from lcq.ids import new_id
 from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult
 from lcq.wire import Grant, Running, Want
 from worker.devices import SlotPlan
+from worker.last_words import LastWords
 from worker.processes import Kill, ProcessGroup, RunnerRecord, RunnerRecords, moment
 from worker.protocol import (
     Cancel,
@@ -76,6 +77,7 @@ class Ended:
 
     ``staged`` is the result's file before it is renamed; "" where there is none. ``handed_back``: the attempt
     is to be given back, at no cost for the task. ``peak_mib``: the most memory it held at a time; 0: not known.
+    ``log``: what its runner wrote last, where it failed.
     """
 
     grant: Grant
@@ -84,6 +86,7 @@ class Ended:
     failure: Failure | None = None
     handed_back: bool = False
     peak_mib: int = 0
+    log: str = ""
 
     @property
     def key(self) -> Key:
@@ -132,6 +135,7 @@ class _Sign(StrEnum):
     STOP = "stop"  # the attempt is to end: it is no longer ours
     HAND_BACK = "hand back"  # the attempt is to end, and to run elsewhere
     HELD = "held"  # the device has failed
+    RENEW = "renew"  # another runner is to take this one's place
 
 
 class _Line(asyncio.Protocol):
@@ -172,6 +176,7 @@ class _Runner:
     process: ProcessGroup
     line: _Line
     inbox: asyncio.Queue[Word | _Sign]
+    words: LastWords
 
 
 class RunnerDied(Exception):
@@ -180,6 +185,10 @@ class RunnerDied(Exception):
 
 class _DeviceFailed(Exception):
     """The runner's device is no good at the moment."""
+
+
+class _Renewed(Exception):
+    """Another runner is to take this one's place."""
 
 
 class _Useless(Exception):
@@ -260,6 +269,16 @@ class Slot:
         self._fault = ""
         self._again.set()
 
+    def renew(self) -> bool:
+        """Replace the runner, after its attempt; the next one tests the device. Answers False where that has failed."""
+        if self._fault:
+            return False
+        self._tests = self.plan.is_first
+        self._failed_starts = 0
+        self._inbox.put_nowait(_Sign.RENEW)
+        self._again.set()  # where there is none at the moment, one is started now
+        return True
+
     def _to(self, state: SlotState) -> None:
         if state is not self.state:
             self.state = state
@@ -278,7 +297,7 @@ class Slot:
             began = loop.time()
             try:
                 await self._one_runner(group)
-            except _DeviceFailed:
+            except (_DeviceFailed, _Renewed):
                 continue
             except _Useless:
                 await self._wait_for_better()
@@ -297,6 +316,7 @@ class Slot:
             OSError: it cannot be started.
             RunnerDied: it did not get ready, or did not stay.
             _DeviceFailed: it was ended, because of its device.
+            _Renewed: another one is wanted.
             _Useless: it found nothing to do.
         """
         self._inbox = asyncio.Queue()
@@ -323,6 +343,7 @@ class Slot:
             if watch is not None:
                 watch.cancel()
             runner.line.close()
+            runner.words.close()
 
     async def _spawn(self) -> _Runner:
         inbox = self._inbox
@@ -336,19 +357,23 @@ class Slot:
                 raise
             # Nothing is awaited from here on: a process that has begun is always seen to its end.
             mark = new_id()
+            words = LastWords()
             try:
                 process = ProcessGroup.start(
                     self._settings.command,
                     environment=self.plan.environment,
                     mark=mark,
                     line=its,
+                    output=words.writer,
                     kill=self._settings.kill,
                 )
             except OSError:
                 line.close()
+                words.close()
                 raise
+            words.started()
         self._settings.records.add(RunnerRecord(process.pid, process.started, self._settings.boot_id, mark))
-        return _Runner(process, line, inbox)
+        return _Runner(process, line, inbox, words)
 
     async def _watch(self, runner: _Runner) -> None:
         code = await runner.process.exited()
@@ -369,6 +394,8 @@ class Slot:
                 self._take_in(word, tested=tests)
             case _Sign.HELD:
                 raise _DeviceFailed
+            case _Sign.RENEW:
+                raise _Renewed
             case _:
                 raise await self._death(runner)
         if not word.offers:
@@ -397,6 +424,9 @@ class Slot:
                 case _Sign.HELD:
                     await self._begin_no_more()
                     raise _DeviceFailed
+                case _Sign.RENEW:
+                    await self._begin_no_more()
+                    raise _Renewed
                 case _:
                     continue  # a stop for an attempt that has just ended
 
@@ -461,6 +491,7 @@ class Slot:
         grant = self.grant
         assert grant is not None  # noqa: S101 - by _until_given
         await failpoints.reach("agent.tell")
+        runner.words.begin()
         runner.line.say(Run(task=grant.task, attempt=grant.attempt, limits=self._settings.limits, eased=grant.eased))
         await failpoints.passed("agent.tell")
         ended, usable = await self._until_ended(runner, grant)
@@ -470,6 +501,8 @@ class Slot:
         if ended.result is not None or ended.failure is not None:
             killed_mib = 0 if usable else runner.process.peak_mib
             ended = replace(ended, peak_mib=max(ended.peak_mib, self._peak_mib, killed_mib))
+        if ended.failure is not None and ended.failure.error_class is not ErrorClass.BAD_INPUT:
+            ended = replace(ended, log=runner.words.tail())
         await self._on_ended(ended)
         self.grant = None
         if not gone:
@@ -537,6 +570,8 @@ class Slot:
                         runner.line.say(Cancel())
                         quiet = loop.time() + _CANCEL_S
                     stopped = Ended(grant, handed_back=why is _Sign.HAND_BACK)
+                case _Sign.RENEW:
+                    is_sound = False
                 case _Sign.HELD:
                     is_sound = False
                     fault = loop.time() + _FAULT_S
@@ -672,6 +707,10 @@ class RunnerPool:
         """``device`` is good again."""
         for slot in self.on(device):
             slot.resume()
+
+    def renew(self) -> frozenset[str]:
+        """Replace every runner, a busy one after its attempt, and test each device. Answers those that are tested."""
+        return frozenset(slot.plan.device for slot in self.slots if slot.renew())
 
     def on(self, device: str) -> tuple[Slot, ...]:
         """The slots of ``device``."""

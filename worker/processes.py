@@ -57,11 +57,14 @@ class ProcessGroup:
         environment: Mapping[str, str],
         mark: str,
         line: socket.socket,
+        output: int | None = None,
         kill: Kill = os.killpg,
     ) -> Self:
         """Start ``command`` with ``line`` open in it; ``--fd N --parent PID`` are added. Blocks for milliseconds.
 
         ``mark`` is to be this one's only; ``kill`` sends a signal to a process group.
+
+        ``output``: what it writes goes there; default: where ours goes.
 
         Raises:
             OSError: it cannot be started.
@@ -71,6 +74,8 @@ class ProcessGroup:
             [sys.executable, "-I", "-S", warden.__file__, str(os.getpid()), str(fd), *command],
             env={**environment, MARK: mark},
             stdin=subprocess.PIPE,  # never written to: it ends when we do
+            stdout=output,
+            stderr=output,
             pass_fds=(fd,),
             start_new_session=True,
         )

@@ -84,6 +84,15 @@ class Service:
             self._offer.show(shown.device, shown.slot, shown.ready, tested=shown.tested)
         self._compare()
 
+    def suspend(self, engine: str, why: str) -> None:
+        """Offer no model of ``engine``, because of ``why``; "": offer them again."""
+        self._offer.suspend(engine, why)
+        self._compare()
+
+    def engine_of(self, model: str) -> str:
+        """The engine that runs ``model`` here; "" where none does."""
+        return self._offer.engine_of(model)
+
     def _compare(self) -> None:
         self._on_shown()
         if self.capability is not None and self._offer.capability() != self.capability:

@@ -176,9 +176,16 @@ def drain(context: typer.Context, names: NodeNames, reason: Reason = "", as_json
 
 @app.command(epilog=examples("lcq activate studio-2"))
 def activate(context: typer.Context, names: NodeNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
-    """Let nodes that were drained take work again."""
+    """Let nodes that were drained or quarantined take work again."""
     session = session_of(context, as_json)
     return run(_each(session, names, "active", lambda client, name: client.activate(name, reason=reason)))
+
+
+@app.command(epilog=examples("lcq quarantine studio-2 --reason 'draws stripes'"))
+def quarantine(context: typer.Context, names: NodeNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
+    """Let nodes take nothing more, and give back the retries they have cost; 'lcq activate' ends it."""
+    session = session_of(context, as_json)
+    return run(_each(session, names, "quarantined", lambda client, name: client.quarantine(name, reason=reason)))
 
 
 @app.command(epilog=examples("lcq release studio-2", "lcq release studio-2 --reason 'the GPU is wanted for a film'"))

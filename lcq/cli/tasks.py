@@ -226,24 +226,32 @@ def cancel(
     return run(act())
 
 
-@app.command(epilog=examples("lcq retry 06ft3k", "lcq retry --failed --job holiday"))
+@app.command(
+    epilog=examples("lcq retry 06ft3k", "lcq retry --failed --job holiday", "lcq retry --failed --cause out_of_memory")
+)
 def retry(
     context: typer.Context,
     ids: SomeIds = None,
-    failed: Annotated[bool, typer.Option("--failed", help="All that failed (of --job).")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="All that failed (of --job, of --cause).")] = False,
     job: JobOption = "",
+    cause: Annotated[str, typer.Option("--cause", metavar="CODE", help="Only failures of this code.")] = "",
     reason: Reason = "",
     as_json: JsonFlag = False,
 ) -> int:
     """Put tasks that have ended back into their queue, their counts anew. --job means those that failed."""
     session = session_of(context, as_json)
     if ids and failed:
-        raise InvalidInput("say either ids or --failed", hint="--failed may be narrowed by --job NAME")
+        raise InvalidInput("say either ids or --failed", hint="--failed may be narrowed by --job NAME and --cause CODE")
+    if cause and not (failed or job):
+        raise InvalidInput("--cause narrows --failed", hint="lcq retry --failed --cause CODE")
 
     async def act() -> int:
         async with session.client() as client:
-            if failed and not job:
-                meant = [record.id async for record in client.tasks(status=TaskStatus.FAILED)]
+            if failed and job:
+                await client.jobs(job)  # raises where there is none of that name
+            if failed or cause:
+                matching = client.tasks(status=TaskStatus.FAILED, job=job, cause=cause)
+                meant = [record.id async for record in matching]
             else:
                 meant = await chosen(client, ids or [], job=job, statuses=[TaskStatus.FAILED])
             return _tell("put back", await client.retry(meant, reason=reason), session.output)

@@ -66,6 +66,10 @@ class Keys:
         return self._key("ids")
 
     @property
+    def causes(self) -> str:
+        return self._key("causes")
+
+    @property
     def lanes(self) -> str:
         return self._key("lanes")
 

@@ -28,6 +28,7 @@ from lcq.errors import (
     TransitionRefused,
     without_password,
 )
+from lcq.health import DEPENDENCY_DOWN, is_too_much, may_blame
 from lcq.models import (
     DeviceKind,
     DeviceReading,
@@ -426,11 +427,13 @@ class StateManager:
         node: str,
         failure: Failure,
         easier: EaseStep | None = None,
+        log: str = "",
         peak_mib: int = 0,
-    ) -> None:
+    ) -> bool:
         """End an attempt without a result; the class of the failure decides what becomes of the task.
 
         With ``easier``, that step decides it: the task is queued at once where the step says, and loses no retry.
+        ``log``: what the runner wrote last. Answers whether the node has failed so much that it is to be judged.
 
         Raises:
             TaskNotFound, TransitionRefused: the attempt is no longer the task's; nothing was changed.
@@ -445,11 +448,25 @@ class StateManager:
             "cap_ms": int(retries.max_s * 1000),
             "random": random.random(),
             "peak_mib": peak_mib,
+            "blame": self.config.quarantine.enabled and may_blame(failure),
+            "free": failure.code in DEPENDENCY_DOWN,
+            "budget": {
+                "per_minute": retries.per_minute,
+                "per_cause_per_minute": retries.per_cause_per_minute,
+                "share": retries.share,
+                "longest_ms": int(retries.longest_wait_s * 1000),
+                "random": random.random(),
+            },
         }
         if easier is not None:
             terms |= {"ease": easier.ease, "queue": easier.queue, "avoid": easier.avoid}
-        answer = await self._move("fail_task", task_id, attempt, node, failure.model_dump_json(), json.dumps(terms))
+        answer = await self._move(
+            "fail_task", task_id, attempt, node, failure.model_dump_json(), json.dumps(terms), log
+        )
         self._settle("fail_task", task_id, attempt, answer)
+        return answer[0] == "ok" and is_too_much(
+            float(answer[2]), self.config.quarantine, on_probation=answer[3] == "1"
+        )
 
     async def release_task(self, task_id: str, *, attempt: int, node: str) -> None:
         """A node gives an attempt back unfinished; that costs the task no retry.
@@ -582,6 +599,37 @@ class StateManager:
         NodeNotFound, TransitionRefused: it is neither draining nor quarantined.
         """
         self._refuse_node("activate_node", node, await self._move("activate_node", node, why, command=command))
+
+    async def quarantine_node(self, node: str, *, why: str = "", probed: bool = True, command: str = "") -> int:
+        """Let a node take nothing new; what it runs it may finish. What it has cost tasks that go on is given back.
+
+        ``probed``: until it has passed a probe; else until ``activate_node``. Answers how many tasks got a retry back.
+
+        Raises:
+            NodeNotFound, TransitionRefused: it takes no work already.
+        """
+        first = int(self.config.quarantine.pause_s * 1000) if probed else ""
+        longest = int(self.config.quarantine.longest_pause_s * 1000)
+        answer = await self._move("quarantine_node", node, why, first, longest, command=command)
+        self._refuse_node("quarantine_node", node, answer)
+        return int(answer[1])
+
+    async def probe_node(self, node: str, *, boot: str) -> bool:
+        """Whether a quarantined node is to show now that it works again."""
+        return bool((await self._move("probe_node", node, boot))[0] == "ok")
+
+    async def settle_probe(self, node: str, *, boot: str, passed: bool, detail: str = "") -> NodeStatus | None:
+        """A probed node is forgiven, or stays in quarantine. Answers what it is now; None if it was not being probed.
+
+        Raises:
+            StaleBoot: the node is not registered with this boot id.
+        """
+        terms = self.config.quarantine
+        first, longest = int(terms.pause_s * 1000), int(terms.longest_pause_s * 1000)
+        answer = await self._move("settle_probe", node, boot, int(passed), detail, first, longest, terms.probation)
+        if answer[0] == "stale":
+            raise StaleBoot(node)
+        return NodeStatus(answer[1]) if answer[0] == "ok" else None
 
     async def release_models(self, node: str, *, why: str = "", command: str = "") -> None:
         """Have a node told to free what its loaded models hold.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -9,11 +10,14 @@ from typing import Any, Self
 
 from redis.exceptions import ResponseError
 
+from lcq.causes import in_common
 from lcq.errors import AmbiguousId, JobNotFound, TaskNotFound
 from lcq.ids import ALPHABET, ID_LENGTH, is_id, normalise_prefix
 from lcq.models import (
     DEFAULT_QUEUES,
     Attempt,
+    Cause,
+    ErrorClass,
     Event,
     JobSummary,
     NodeRecord,
@@ -26,9 +30,11 @@ from lcq.routing import Fleet
 from lcq.state import records
 from lcq.state.connection import ANSWER_S, Client, connect, our_errors
 from lcq.state.keys import Keys
-from lcq.wire import EventsAnswer, ListTasks, ListTasksAnswer
+from lcq.wire import DeadAnswer, EventsAnswer, ListTasks, ListTasksAnswer
 
 _PAGE = 500  # task hashes asked for in one pipeline
+_LOOKED_AT = 20_000  # failed tasks of one code that are read to count their causes
+_NODES_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,38 @@ class StateReader:
         async with our_errors(self.url):
             texts = await self._redis.lrange(self.keys.attempts(task_id), 0, -1)
         return tuple(records.attempt(text, place + 1) for place, text in enumerate(texts))
+
+    async def dead(self, *, cause: str = "", job: str = "") -> DeadAnswer:
+        """The failed tasks, all or those of the code ``cause`` or of ``job``, by what they died of."""
+        async with our_errors(self.url):
+            codes = [cause] if cause else sorted(await self._redis.smembers(self.keys.causes))
+        found: dict[tuple[str, str, str], list[tuple[str, str, int]]] = {}
+        total = looked_at = 0
+        for code in codes:
+            async with our_errors(self.url):
+                there = await self._redis.zcard(self.keys.by_cause(code))
+                ids = await self._redis.zrevrange(self.keys.by_cause(code), 0, _LOOKED_AT - 1)
+            matching = 0
+            for start in range(0, len(ids), _PAGE):
+                page = ids[start : start + _PAGE]
+                async with our_errors(self.url):
+                    pipe = self._redis.pipeline(transaction=False)
+                    for task_id in page:
+                        pipe.hmget(
+                            self.keys.task(task_id), "job", "class", "message", "image", "node", "finished_ms", "code"
+                        )
+                    answers = await pipe.execute()
+                for task_id, (of_job, error_class, message, image, node, at_ms, now) in zip(page, answers, strict=True):
+                    if now != code or (job and of_job != job):  # it was put back meanwhile
+                        continue
+                    matching += 1
+                    kind = (error_class, code, in_common(message or "", paths=(image or "",)))
+                    found.setdefault(kind, []).append((task_id, node or "", int(at_ms or 0)))
+            looked_at += matching
+            total += matching if job else max(there, matching)
+        causes = [_cause(*kind, members) for kind, members in found.items()]
+        causes.sort(key=lambda one: (-one.count, -one.newest_ms))
+        return DeadAnswer(causes=tuple(causes), total=total, looked_at=looked_at)
 
     async def task_events(self, record: TaskRecord, *, limit: int = 200) -> tuple[Event, ...]:
         """The newest events of one task that the stream still holds, oldest first."""
@@ -366,6 +404,20 @@ def _node_record(name: str, fields: Any, running: Any) -> NodeRecord:
         return records.node_record(name, fields, running)
     except _UNREADABLE as error:
         return records.damaged_node(name, records.told_damage(error))
+
+
+def _cause(error_class: str, code: str, text: str, members: list[tuple[str, str, int]]) -> Cause:
+    newest, _, newest_ms = max(members, key=lambda member: member[2])
+    nodes = Counter(node for _, node, _ in members if node)
+    return Cause(
+        error_class=ErrorClass(error_class),
+        code=code,
+        text=text,
+        count=len(members),
+        newest=newest,
+        newest_ms=newest_ms,
+        nodes=tuple(node for node, _ in nodes.most_common(_NODES_NAMED)),
+    )
 
 
 def _streams(answer: Any) -> Iterable[tuple[str, list[tuple[str, dict[str, str]]]]]:

@@ -188,6 +188,10 @@ def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
             for device, told in json.loads(fields.get("readings") or "{}").items()
         },
         why=fields.get("why", ""),
+        blame=float(fields.get("blame") or 0),
+        blame_ms=_integer(fields, "blame_ms") or 0,
+        probation=_integer(fields, "probation") or 0,
+        probe_ms=_integer(fields, "probe_ms"),
     )
 
 

@@ -9,6 +9,7 @@ from hashlib import sha1
 from importlib import resources
 
 from lcq.config import DistributedConfig
+from lcq.health import SUSPECTED
 from lcq.models import TaskPriority, TaskStatus
 from lcq.routing import WARM_NEEDS
 
@@ -19,9 +20,12 @@ BAND_SPANS = {
     TaskPriority.NORMAL: 1800,
     TaskPriority.LOW: 5400,
 }
+ELDERS_TURN = 10  # starts of a queue, one of which is for the task that has waited longest
+ELDERS_WAIT_S = 600  # and longer than this, or than its band's span
 WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much older, within its band
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
 STATE_FORMAT = 2  # of what the scripts write: raised where an older LCQ would misread it (docs/decisions/0006)
+BLAME_AFTER_SUCCESS = 0.9
 MINUTES_KEPT = timedelta(hours=25)
 ANSWERS_KEPT = timedelta(minutes=10)  # for copies of an operator's command
 _GROUND = ("_prelude", "_damage")  # in front of every move
@@ -66,11 +70,16 @@ class Scripts:
             f"local EVENTS_KEPT = {kept.events}",
             f"local ANSWERS_KEPT_MS = {_milliseconds(ANSWERS_KEPT.total_seconds())}",
             f"local MINUTES_KEPT_S = {int(MINUTES_KEPT.total_seconds())}",
+            f"local ELDERS_TURN = {ELDERS_TURN - 1}",
+            f"local ELDERS_WAIT = {ELDERS_WAIT_S}",
             f"local WARM_SPAN = {WARM_SPAN_S}",
             f"local WARM_NEEDS = {WARM_NEEDS}",
             f"local QUEUE_KINDS = {_table({queue.name: repr(queue.kind.value) for queue in self.config.queues})}",
             f"local POISON_DEATHS = {POISON_DEATHS}",
             f"local FORMAT = {STATE_FORMAT}",
+            f"local SUSPECTED = {SUSPECTED}",
+            f"local BLAME_AFTER_SUCCESS = {BLAME_AFTER_SUCCESS}",
+            f"local BLAME_HALF_LIFE_MS = {_milliseconds(self.config.quarantine.half_life_s)}",
         ]
         return "\n".join(lines) + "\n"
 

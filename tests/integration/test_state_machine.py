@@ -22,7 +22,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from lcq.config import DistributedConfig, LeaseConfig, RetryConfig
+from lcq.config import DistributedConfig, LeaseConfig, QuarantineConfig, RetryConfig
 from lcq.errors import IdempotencyConflict, LcqError, NodeNotFound, StaleBoot, TaskNotFound, TransitionRefused
 from lcq.ids import new_id
 from lcq.models import Ease, ErrorClass, TaskPriority, TaskStatus
@@ -38,7 +38,9 @@ LONG_AGO = 1
 EXAMPLES = int(os.environ.get("LCQ_TEST_EXAMPLES", "70"))  # more of them, and hours, for who wants it
 
 CONFIG = DistributedConfig(
-    retries=RetryConfig(base_s=3600, max_s=3600),  # no retry is due by itself while the test runs
+    # No retry is due by itself while the test runs; budgets and blame have tests of their own.
+    retries=RetryConfig(base_s=3600, max_s=3600, per_minute=1e9, per_cause_per_minute=1e9),
+    quarantine=QuarantineConfig(enabled=False),
     leases=LeaseConfig(beat_s=60, lease_s=3600),
 )
 

@@ -61,8 +61,8 @@ PROGRAM = typer.main.get_command(app)
 COMMANDS: Mapping[str, Any] = PROGRAM.commands  # type: ignore[attr-defined]
 EXPECTED = (
     "submit", "tasks", "task", "nodes", "queues", "jobs", "events", "wait", "cancel", "retry", "reroute", "prioritise",
-    "pause", "resume", "drain", "activate", "release", "version", "up", "scheduler", "console", "demo",
-    "models",
+    "pause", "resume", "drain", "activate", "quarantine", "release", "dead", "version", "up", "scheduler", "console",
+    "demo", "models",
 )  # fmt: skip
 
 

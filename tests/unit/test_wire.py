@@ -116,7 +116,8 @@ def test_every_command_is_listed_once_and_only_acts_change_what_operators_see() 
     assert set(REQUESTS.values()) == defined
     assert {kind.CMD for kind in KINDS} == set(REQUESTS)
     assert {kind.CMD for kind in KINDS if issubclass(kind, Act)} == {
-        "submit", "cancel", "retry", "reroute", "prioritise", "pause", "resume", "drain", "activate", "release"
+        "submit", "cancel", "retry", "reroute", "prioritise", "pause", "resume", "drain", "activate", "quarantine",
+        "release",
     }  # fmt: skip
 
 

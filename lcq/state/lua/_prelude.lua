@@ -232,20 +232,122 @@ local function steps_of(t)
   return steps
 end
 
-local function close_attempt(id, n, outcome, failure, peak_mib)
+local function peak(mib)
+  return number(mib) > 0 and number(mib) or nil
+end
+
+-- `more`: further fields of the record.
+local function close_attempt(id, n, outcome, failure, more)
   local record = attempt_record(id, n)
   if not record then return end
   record.outcome = outcome
   record.ended_ms = NOW
   record.failure = failure
-  if number(peak_mib) > 0 then record.peak_mib = number(peak_mib) end
+  for field, value in pairs(more or {}) do record[field] = value end
   redis.call("LSET", key("attempts", id), n - 1, cjson.encode(record))
+end
+
+-- What a runner said last is kept with the last two attempts only: a task may have a hundred of them.
+local function forget_old_log(id, n)
+  local record = attempt_record(id, n - 2)
+  if record and record.log then
+    record.log = nil
+    redis.call("LSET", key("attempts", id), n - 3, cjson.encode(record))
+  end
 end
 
 -- What a node has done is told by its record; a node that was forgotten meanwhile gets no new one for it.
 local function credit(node, field)
   if redis.call("EXISTS", key("node", node)) == 1 then redis.call("HINCRBY", key("node", node), field, 1) end
 end
+
+---------------------------------------------------------------- who is to blame
+
+-- How much a node is to blame, as a number that fades: a task that failed there adds one, a completed one takes a part
+-- away. lcq/health.py judges by it.
+local function read_blame(node)
+  local known = redis.call("HMGET", key("node", node), "blame", "blame_ms")
+  return number(known[1]) * 0.5 ^ (math.max(0, NOW - number(known[2])) / BLAME_HALF_LIFE_MS)
+end
+
+local function write_blame(node, blame)
+  redis.call("HSET", key("node", node), "blame", string.format("%.4f", blame), "blame_ms", NOW)
+end
+
+-- A task has failed in a way that may be the node's fault. It is the task's own where another node that is not in
+-- quarantine has failed it too: then that one is cleared of it. And nobody can tell where no other node serves the lane.
+-- Answers how much the node is to blame with this; 0 where this is not counted.
+local function find_blame(id, t, node)
+  local name, subscribers = key("node", node), key("subs", t.queue, lane_name(t))
+  local others = redis.call("SCARD", subscribers) - redis.call("SISMEMBER", subscribers, node)
+  if (t.pinned or "") ~= "" or others == 0 or redis.call("EXISTS", name) == 0 then return 0 end
+  local failed_elsewhere = false
+  for _, text in ipairs(redis.call("LRANGE", key("attempts", id), number(t.fence), -1)) do
+    local record = cjson.decode(text)
+    if record.blamed and record.node ~= node
+      and redis.call("HGET", key("node", record.node), "status") ~= "quarantined" then
+      failed_elsewhere = true
+      if redis.call("ZREM", key("blame", record.node), id) == 1 then
+        write_blame(record.node, math.max(0, read_blame(record.node) - 1))
+      end
+    end
+  end
+  if failed_elsewhere then return 0 end
+  local marks = key("blame", node)
+  redis.call("ZREMRANGEBYSCORE", marks, "-inf", NOW - 8 * BLAME_HALF_LIFE_MS)
+  if redis.call("ZADD", marks, NOW, id) == 1 then write_blame(node, read_blame(node) + 1) end
+  redis.call("PEXPIRE", marks, 8 * BLAME_HALF_LIFE_MS)
+  return read_blame(node)
+end
+
+-- A node has completed a task. On probation, that brings it nearer to its end.
+local function praise(node)
+  local known = redis.call("HMGET", key("node", node), "blame", "probation")
+  if known[1] and number(known[1]) > 0 then
+    local blame = read_blame(node) * BLAME_AFTER_SUCCESS
+    write_blame(node, blame < 0.05 and 0 or blame)
+  end
+  if known[2] and redis.call("HINCRBY", key("node", node), "probation", -1) <= 0 then
+    redis.call("HDEL", key("node", node), "probation", "quarantines", "why")
+  end
+end
+
+-- Nothing is held against a node any more.
+local function clear_name(node)
+  redis.call("DEL", key("blame", node))
+  redis.call("HDEL", key("node", node), "blame", "blame_ms", "probe_ms", "probing", "probation", "quarantines",
+    "quarantined_for")
+end
+
+---------------------------------------------------------------- the budget of retries
+
+-- How long a retry has to wait so that all of them together stay within their budgets: the cluster's, and that of
+-- their cause in their queue. A budget lets so many a minute through, and on top a share of what was completed in the
+-- last minute; a minute's worth of them may come at once. Answers ms, and whose budget is spent.
+local function budget_wait(queue, code, terms)
+  local minute = math.floor(NOW / 60000)
+  local fields = {"completed", "completed/" .. queue}
+  local now = redis.call("HMGET", key("minute", minute), unpack(fields))
+  local before = redis.call("HMGET", key("minute", minute - 1), unpack(fields))
+  local rest = 1 - (NOW % 60000) / 60000
+  local book, longest, spent = key("budget"), 0, ""
+  local per_minute = {terms.per_minute, terms.per_cause_per_minute}
+  for i, scope in ipairs({"all", queue .. "/" .. code}) do
+    local rate = per_minute[i] + terms.share * (number(now[i]) + rest * number(before[i]))
+    local full = math.max(NOW, number(redis.call("HGET", book, scope))) + 60000 / rate
+    redis.call("HSET", book, scope, math.floor(math.min(full, NOW + 60000 + terms.longest_ms)))
+    local wait = full - NOW - 60000
+    if wait > longest then
+      longest = wait
+      spent = (scope == "all" and "all retries" or "retries of " .. scope) .. ", " .. math.floor(rate) .. " a minute"
+    end
+  end
+  redis.call("PEXPIRE", book, terms.longest_ms + 120000)
+  if longest > terms.longest_ms then longest = terms.longest_ms * (0.5 + 0.5 * terms.random) end
+  return math.floor(longest), spent
+end
+
+---------------------------------------------------------------- how attempts end
 
 -- What every end of an attempt takes off the task.
 local NO_ATTEMPT = {node = "", device = "", deadline_ms = false, progress = "0", stage = ""}
@@ -258,17 +360,28 @@ local function ended(changes)
 end
 
 -- The running attempt ended without a result. `rule` says what its class does: retry (bool), death (bool),
--- avoid (bool), base_ms, cap_ms, random in 0..1; and, where its next attempt is made easier, ease (the step) and
--- queue (where that waits): then it costs no retry; peak_mib, if known. Answers the new status.
-local function fail_attempt(move, id, t, failure, rule)
+-- avoid (bool), base_ms, cap_ms, random in 0..1; blame (bool: it may be the node's fault), free (bool: its retry costs
+-- nothing), budget (see budget_wait); and, where its next attempt is made easier, ease (the step) and queue (where that
+-- waits): then it costs no retry either; peak_mib, if known. `log`: what the runner said last. Answers how much the node
+-- is to blame.
+local function fail_attempt(move, id, t, failure, rule, log)
   local n, node = number(t.attempt), t.node
-  close_attempt(id, n, "failed", failure, rule.peak_mib)
+  local blame = rule.blame and find_blame(id, t, node) or 0
+  local suspected = blame >= SUSPECTED  -- not the first here, of late: its word alone is not to cost the task anything
+  local record = {blamed = rule.blame or nil, log = log ~= "" and log or nil, peak_mib = peak(rule.peak_mib)}
   if failure.error_class ~= "bad_input" then credit(node, "failed") end  -- also where another node makes it good
-  local deaths = number(t.deaths) + (rule.death and 1 or 0)
-  local retries = number(t.retries)
+  local is_death = rule.death and not suspected
+  local deaths = number(t.deaths) + (is_death and 1 or 0)
+  local retries, most = number(t.retries), number(t.max_retries)
+  local is_free = rule.free or (suspected and most > 0)
   local changes = ended({deaths = deaths, class = failure.error_class, code = failure.code, message = failure.message})
   local more = {"class", failure.error_class, "code", failure.code, "message", failure.message, "from", node}
+  local function close()
+    close_attempt(id, n, "failed", failure, record)
+    if log then forget_old_log(id, n) end
+  end
   if rule.ease then
+    close()
     changes.eased = ((t.eased or "") == "") and rule.ease or (t.eased .. "," .. rule.ease)
     changes.why = failure.code .. " on " .. node .. ": goes on with " .. rule.ease
     changes.queue, changes.queued_ms, changes.avoid = rule.queue, NOW, rule.avoid and node or false
@@ -276,17 +389,28 @@ local function fail_attempt(move, id, t, failure, rule)
     more[#more + 1] = rule.ease
     tally("eased", 1)
     transition(move, id, t, STATE.QUEUED, changes, more)
-    return t.status
+    return blame
   end
-  if rule.death and deaths >= POISON_DEATHS then
+  if is_death and deaths >= POISON_DEATHS then
     changes.code = "poison"
     changes.message = "brought down " .. deaths .. " runners, last: " .. failure.message
     more[4], more[6] = changes.code, changes.message
-  elseif rule.retry and retries < number(t.max_retries) then
-    changes.retries = retries + 1
-    changes.avoid = rule.avoid and node or false
-    local delay = math.floor(rule.random * math.min(rule.cap_ms, rule.base_ms * 2 ^ math.min(retries, 30)))
+  elseif rule.retry and (retries < most or is_free) then
+    local wait, spent = 0, ""
+    if rule.budget then wait, spent = budget_wait(t.queue, failure.code, rule.budget) end
+    local costs = not is_free and wait <= 0
+    record.counted = costs or nil
+    record.death = is_death or nil
+    changes.retries = retries + (costs and 1 or 0)
+    changes.avoid = (rule.avoid or suspected) and node or false
+    local again = is_free and n - 1 or retries  -- where retries cost nothing they do not grow, but the pause must
+    local delay = math.floor(rule.random * math.min(rule.cap_ms, rule.base_ms * 2 ^ math.min(again, 30)))
+    if wait > delay then
+      delay = wait
+      changes.why = "over the retry budget (" .. spent .. "): waits " .. math.ceil(wait / 1000) .. " s, at no cost"
+    end
     tally("retried", 1)
+    close()
     if delay > 0 then
       changes.due_ms = NOW + delay
       transition(move, id, t, STATE.PENDING, changes, more)
@@ -294,12 +418,13 @@ local function fail_attempt(move, id, t, failure, rule)
       changes.queued_ms = NOW
       transition(move, id, t, STATE.QUEUED, changes, more)
     end
-    return t.status
+    return blame
   end
+  close()
   changes.finished_ms, changes.node, changes.device = NOW, node, t.device
   tally("failed", 1)
   transition(move, id, t, STATE.FAILED, changes, more)
-  return t.status
+  return blame
 end
 
 -- The node of a running attempt is gone: at once back into its place in the queue.

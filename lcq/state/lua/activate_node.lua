@@ -1,4 +1,4 @@
--- activate_node: a drained or quarantined node takes work again.
+-- activate_node: a drained or quarantined node takes work again, and nothing is held against it.
 -- KEYS  namespace
 -- ARGV  node, why
 -- RETURNS {"ok"} | {"missing"} | {"refused", status}
@@ -9,6 +9,7 @@ if not record then return {"missing"} end
 if record.status ~= "draining" and record.status ~= "quarantined" then return {"refused", record.status} end
 redis.call("HSET", name, "status", "online", "why", why)
 redis.call("HDEL", name, "wish")
+clear_name(node)
 subscribe(node, record)
 emit("activate_node", {"node", node, "status", "online", "why", why})
 return {"ok"}

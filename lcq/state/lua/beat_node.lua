@@ -21,6 +21,7 @@ if status == "offline" or status == "suspect" then
     redis.call("HDEL", name, "why")
     subscribe(node, whole)
   end
+  if status == "quarantined" then redis.call("HSET", name, "why", whole.quarantined_for or "") end
   emit("register_node", {"node", node, "status", status, "why", "back"})
 end
 if readings ~= record[3] then

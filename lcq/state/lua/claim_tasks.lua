@@ -10,15 +10,16 @@ local node, boot, device, want, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(A
 local lanes, warm_list, queues = cjson.decode(ARGV[6]), cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
 local kind, left = ARGV[9], tonumber(ARGV[10])
 local needs = left and cjson.decode(ARGV[11])
-local record = read_fields(key("node", node), "boot", "status", "at")
+local record = read_fields(key("node", node), "boot", "status", "at", "probation")
 if record[1] ~= boot or is_elsewhere(record[3], ARGV[12]) then return {"stale"} end  -- nobody would get the grants
 if record[2] ~= "online" and record[2] ~= "suspect" then return {"refused", record[2]} end
-if record[3] then want = math.min(want, 1 - redis.call("ZCARD", key("held", node))) end  -- on probation: one at a time
+if record[4] then want = math.min(want, 1 - redis.call("ZCARD", key("held", node))) end  -- on probation: one at a time
 local warm, mine = {}, {}
 for _, model in ipairs(warm_list) do warm[model] = true end
 for _, queue in ipairs(queues) do mine[queue] = true end
 
 local HEADS = 16  -- how deep a lane is looked into for a task this node may take
+local ELDERS = 64  -- how many of those that have waited longest are looked at
 local answer = {"ok"}
 local paused = {}
 local function is_paused(queue)
@@ -46,8 +47,32 @@ local function is_for_this_device(queue)
   return not served[queue]
 end
 
+-- The order above is by service, and users who never came before begin at its virtual time: an endless stream of them
+-- would keep it from moving. So one start of a queue in ELDERS_TURN is for the task that has waited longest there, once
+-- that is longer by the clock than its band's span. Answers it, if this device may take it.
+local function elder_of(owner)
+  if number(redis.call("HGET", key("fair", owner), "turn")) < ELDERS_TURN then return nil end
+  local reads = {}
+  for _, lane in ipairs(lanes) do reads[lane] = true end
+  local oldest = redis.call("ZRANGE", key("waiting", owner), 0, ELDERS - 1, "WITHSCORES")
+  for i = 1, #oldest, 2 do
+    local t = redis.call("HMGET", key("task", oldest[i]), "avoid", "priority", "vram", "pinned", "model", "lane")
+    local lane, span = t[6] or t[5], math.max(BANDS[t[2]], ELDERS_WAIT) * 1000
+    if reads[lane] and t[4] == "" and NOW - tonumber(oldest[i + 1]) >= span
+      and not (t[1] == node and others_serve(owner, lane)) then
+      local is_warm = warm[lane:match("^[^~]+")] == true
+      local need = left and (needs[lane] or number(t[3])) or 0
+      return {
+        id = oldest[i], band = BANDS[t[2]], warm = is_warm, score = -math.huge, is_elder = true,
+        need = is_warm and math.floor(need * WARM_NEEDS) or need,
+      }
+    end
+  end
+end
+
 local function candidates_of(owner)
-  local found = {}
+  local elder = owner:sub(1, 1) ~= "@" and elder_of(owner) or nil
+  local found = {elder}
   local pinned = owner:sub(1, 1) == "@"
   for _, lane in ipairs(lanes) do
     local heads = redis.call("ZRANGE", key("lane", owner, lane), 0, HEADS + want - 1, "WITHSCORES")
@@ -59,7 +84,7 @@ local function candidates_of(owner)
       local name = key("task", id)
       local t = asked and read_fields(name, "avoid", "priority", "vram")
         or read_fields(name, "avoid", "priority")  -- the fewer the better: this is read of every head
-      local takes = not (t[1] == node and others_serve(owner, lane))
+      local takes = not (t[1] == node and others_serve(owner, lane)) and not (elder and elder.id == id)
       if takes and pinned then
         local queue = read_fields(name, "queue")[1]  -- none: it is damaged, and isolated where it is chosen
         takes = not queue or (not is_paused(queue) and is_for_this_device(queue))
@@ -100,6 +125,12 @@ local function fitting(found)
   return fit
 end
 
+local function note_start(owner, is_elder)
+  local book = key("fair", owner)
+  if redis.call("EXISTS", book) == 0 then return end
+  if is_elder then redis.call("HSET", book, "turn", 0) else redis.call("HINCRBY", book, "turn", 1) end
+end
+
 local owners = {"@" .. node}
 for _, queue in ipairs(queues) do owners[#owners + 1] = queue end
 local granted = 0
@@ -122,6 +153,7 @@ for _, owner in ipairs(owners) do
           deadline_ms = NOW + lease_ms, progress = "0", stage = "", why = "", avoid = false,
         })
         advance_virtual_time(t)
+        if owner:sub(1, 1) ~= "@" then note_start(owner, chosen.is_elder) end
         answer[#answer + 1] = id
         answer[#answer + 1] = n
         answer[#answer + 1] = t.eased or ""

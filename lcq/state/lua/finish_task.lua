@@ -23,9 +23,11 @@ if not live then
     for _, word in ipairs({"from", t.node, "superseded", t.attempt}) do more[#more + 1] = word end
   end
 end
-close_attempt(id, n, "completed", nil, ARGV[5])
+close_attempt(id, n, "completed", nil, {peak_mib = peak(ARGV[5])})
 credit(node, "completed")
+praise(node)
 tally("completed", 1)
+redis.call("HINCRBY", key("minute", math.floor(NOW / 60000)), "completed/" .. t.queue, 1)  -- see budget_wait
 transition("finish_task", id, t, STATE.COMPLETED, ended({
   committed = n, result = result, finished_ms = NOW, node = node, device = record.device or "", progress = "1",
   class = false, code = false, message = false, due_ms = false, why = live and "" or "late result of attempt " .. n,

@@ -18,7 +18,7 @@ if record then
     table.insert(retired, 1, record.boot)
     retired[9] = nil  -- eight generations are memory enough
   end
-  if record.wish then status = record.wish end  -- an operator's drain outlives a restart of the agent
+  if record.wish then status = record.wish end  -- a drain or a quarantine outlives a restart of the agent
 end
 redis.call("HSET", name, "boot", boot, "status", status, "capability", capability, "serves", serves,
   "lanes", lanes, "beat_ms", beat_ms, "lease_ms", lease_ms, "registered_ms", NOW, "seen_ms", NOW, "retired", #retired > 0 and cjson.encode(retired) or "[]")
@@ -29,6 +29,7 @@ end
 if not record or record.boot ~= boot or record.at ~= via then
   redis.call("HSET", name, "at", via, "joined_ms", NOW)  -- no answer that another scheduler has sent arrives after this
 end
+if status == "quarantined" then redis.call("HSET", name, "why", record.quarantined_for or "") end
 redis.call("ZADD", key("nodes"), NOW, node)
 emit("register_node", {"node", node, "status", status, "why", redis.call("HGET", name, "why") or ""})
 return {"ok", status, given_up}
