@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from lcq.client import AsyncClient
 from lcq.config import AgentConfig, DistributedConfig, LeaseConfig, RetryConfig, ZeroMqConfig
-from lcq.models import Attempt, Task, TaskStatus, TaskType
+from lcq.models import Attempt, NodeRecord, NodeStatus, Task, TaskStatus, TaskType
 from lcq.scheduler import Scheduler
 from tests.conftest import wait_until
 from worker.agent import Agent
@@ -23,7 +24,7 @@ SCRIPTED = (sys.executable, "-m", "tests.scripted_runner")
 ENDED = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 
 
-def scripted(do: str = "done", *, max_retries: int = 3, **config: object) -> Task:
+def scripted(do: str = "done", *, max_retries: int = 3, timeout_s: float = 600.0, **config: object) -> Task:
     """A task for a scripted runner; ``final`` is where its result goes."""
     return Task(
         task_type=TaskType.INPAINT,
@@ -31,7 +32,31 @@ def scripted(do: str = "done", *, max_retries: int = 3, **config: object) -> Tas
         output_path=str(config["final"]) if "final" in config else None,
         config={"model": "cv2-telea", "do": do, **config},
         max_retries=max_retries,
+        timeout_s=timeout_s,
     )
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A task that writes "attempt N" beside its final name, and ends once its gate is open to that attempt."""
+
+    folder: Path
+
+    def task(self, *, max_retries: int = 3, timeout_s: float = 600.0) -> Task:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        gate = str(self.folder / "gate-{attempt}")
+        return scripted("write", final=str(self.final), gate=gate, max_retries=max_retries, timeout_s=timeout_s)
+
+    @property
+    def final(self) -> Path:
+        return self.folder / "photo.png"
+
+    def open_to(self, attempt: int) -> None:
+        (self.folder / f"gate-{attempt}").touch()
+
+    def staged(self) -> list[str]:
+        """The files that attempts have left beside the final name."""
+        return sorted(path.name for path in self.folder.iterdir() if path.suffix == ".lcq-tmp")
 
 
 @dataclass
@@ -75,6 +100,37 @@ class Rig:
     async def attempts(self, task_id: str) -> tuple[Attempt, ...]:
         return (await self.client.history(task_id)).attempts
 
+    async def node(self, name: str) -> NodeRecord:
+        return next(node for node in await self.client.nodes() if node.id == name)
+
+    async def until_node(self, name: str, wanted: NodeStatus, *, timeout: float = 60.0) -> None:
+        async def reached() -> bool:
+            return any(node.id == name and node.status == wanted for node in await self.client.nodes())
+
+        await wait_until(reached, timeout=timeout, what=f"{name} to be {wanted}")
+
+    async def until_attempt(self, task_id: str, number: int, *, node: str = "", timeout: float = 60.0) -> None:
+        """Wait until attempt ``number`` runs, on ``node`` if one is named, and its runner has begun to write."""
+
+        async def reached() -> bool:
+            record = await self.client.get(task_id)
+            return (record.status, record.attempt) == (TaskStatus.PROCESSING, number) and record.node == (node or record.node)
+
+        await wait_until(reached, timeout=timeout, what=f"attempt {number} of {task_id} to run {node}")
+
+    async def total(self, name: str) -> int:
+        return (await self.scheduler.state.reader.totals()).get(name, 0)
+
+    async def is_the_committed_one(self, task_id: str, photo: Photo, attempt: int) -> None:
+        """Check that just ``attempt`` has committed, and that the file is its own and nobody else's."""
+        record = await self.client.get(task_id)
+        outcomes = {one.number: one.outcome for one in await self.attempts(task_id)}
+        assert record.status is TaskStatus.COMPLETED, record
+        assert [number for number, outcome in outcomes.items() if outcome == "completed"] == [attempt], outcomes
+        assert photo.final.read_bytes() == f"attempt {attempt}".encode()
+        assert record.result is not None
+        assert record.result.sha256 == hashlib.sha256(photo.final.read_bytes()).hexdigest()
+
     async def commits(self, task_id: str) -> int:
         """How many attempts of this task have committed a result: never more than one."""
         return sum(attempt.outcome == "completed" for attempt in await self.attempts(task_id))
@@ -103,11 +159,17 @@ def scripted_agent(rig: Rig, name: str, *options: str, failpoints: str = "") -> 
 
 @contextlib.asynccontextmanager
 async def a_rig(
-    redis_url: str, folder: Path, *, beat_s: float = 0.4, lease_s: float = 6.0, retry_s: float = 0.05
+    redis_url: str,
+    folder: Path,
+    *,
+    beat_s: float = 0.4,
+    lease_s: float = 6.0,
+    lost_after_s: float = 0.5,
+    retry_s: float = 0.05,
 ) -> AsyncIterator[Rig]:
     config = DistributedConfig(
         zeromq=ZeroMqConfig(base_port=0, control_port=0),
-        leases=LeaseConfig(beat_s=beat_s, lease_s=lease_s, lost_after_s=0.5),
+        leases=LeaseConfig(beat_s=beat_s, lease_s=lease_s, lost_after_s=lost_after_s),
         retries=RetryConfig(base_s=retry_s, max_s=retry_s),
     )
     async with Scheduler(config, redis_url=redis_url) as scheduler:
