@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import redis
 
 from lcq.models import NodeStatus, TaskStatus
@@ -48,6 +49,7 @@ async def test_while_a_kill_does_not_kill_the_slot_is_not_used_and_the_task_runs
         audit(eye)
 
 
+@pytest.mark.chaos
 async def test_an_attempt_that_ran_out_of_time_and_cannot_be_killed_is_not_begun_again_before_the_bound(
     redis_url: str, tmp_path: Path
 ):

@@ -48,7 +48,7 @@ async def test_a_node_cut_off_for_less_than_its_lease_is_suspect_and_its_task_go
     check_the_books(redis_url)
 
 
-@pytest.mark.parametrize("winner", [1, 2])
+@pytest.mark.parametrize("winner", [1, pytest.param(2, marks=pytest.mark.chaos)])
 async def test_of_a_node_cut_off_for_longer_and_its_successor_exactly_one_commits(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, winner: int
 ):

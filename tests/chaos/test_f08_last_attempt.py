@@ -18,7 +18,7 @@ DEAD_S, SILENT_S = 2.0, 15.0  # the promise: a dead process is noticed within, a
     ("how", "codes", "promised_s"),
     [
         pytest.param(signal.SIGKILL, {"node_lost"}, DEAD_S, id="killed"),
-        pytest.param(signal.SIGSTOP, {"lease_expired", "node_silent"}, SILENT_S, id="silent"),
+        pytest.param(signal.SIGSTOP, {"lease_expired", "node_silent"}, SILENT_S, id="silent", marks=pytest.mark.chaos),
     ],
 )
 async def test_a_task_whose_node_is_gone_in_its_final_attempt_fails(

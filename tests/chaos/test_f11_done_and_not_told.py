@@ -90,14 +90,6 @@ async def live_it_with(armed: str, redis_url: str, folder: Path, eye: redis.Redi
         audit(eye)
 
 
-@pytest.mark.parametrize("move", TOLD)
-@pytest.mark.chaos
-async def test_a_move_that_was_made_and_not_told_is_made_once(
-    move: str, redis_url: str, tmp_path: Path, eye: redis.Redis
-):
-    await live_it_with(f"state.{move}=error-after@1", redis_url, tmp_path, eye)
-
-
 async def test_every_move_made_and_not_told_at_its_first_time_is_made_once(
     redis_url: str, tmp_path: Path, eye: redis.Redis
 ):

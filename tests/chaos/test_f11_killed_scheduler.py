@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -87,15 +88,19 @@ class Day:
         await self.client.reroute([task_id], node="node-1")  # done or too late, both are truths
         await self.until(task_id, TaskStatus.COMPLETED)
 
+    async def restarted(self) -> None:
+        self.cluster.kill("node-1")
+        await asyncio.to_thread(self.cluster.start_agent)
+
     async def nothing(self) -> None:
-        """Beats and hellos come by themselves."""
+        """Beats come by themselves."""
 
     def acts(self) -> dict[str, Callable[[], Awaitable[None]]]:
         return {
             "fail_task": self.failed_once,
             "release_task": self.handed_back,
             "beat_node": self.nothing,
-            "register_node": self.nothing,
+            "register_node": self.restarted,
             "cancel_task": self.cancelled,
             "note_act": self.cancelled,
             "retry_task": self.retried,
@@ -134,8 +139,6 @@ async def test_a_scheduler_killed_before_or_after_any_move_loses_and_doubles_not
 
 def _scheduler(cluster: Cluster) -> tuple[list[str], dict[str, str]]:
     """As ``start_scheduler`` has it, but without the wait: this one may die before it answers."""
-    import sys
-
     return (
         [sys.executable, "-m", "lcq.cli.main", "scheduler"],
         {"LCQ_ZEROMQ__BASE_PORT": "0", "LCQ_ZEROMQ__CONTROL_PORT": str(cluster.control_port)},

@@ -34,7 +34,7 @@ async def test_short_tasks_behind_a_long_one_start_on_the_idle_node(redis_url: s
         await rig.client.cancel([long])
 
 
-@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("nodes", [pytest.param(1, marks=pytest.mark.chaos), 2])
 async def test_a_node_that_has_learned_to_hold_ahead_holds_nothing_behind_a_long_task(
     redis_url: str, tmp_path: Path, nodes: int
 ):

@@ -10,10 +10,12 @@ misbehave (default: all), so that a retry can be seen to succeed.
     drill-transient   fails as the network would
     drill-memory      takes ``config.mib`` MiB of memory (default 256), touches all of it, and frees it
     drill-oom         finds no memory
+    drill-gil         holds Python's lock for ``config.seconds`` (default 1): no other thread of its runner can do a thing
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import signal
@@ -38,7 +40,7 @@ _OFFERS = MappingProxyType(
         f"drill-{what}": ModelOffer(
             kinds=(DeviceKind.CPU, DeviceKind.GPU), eases=(Ease.SMALLER_TILE, Ease.LOWER_PRECISION)
         )
-        for what in ("noop", "sleep", "crash", "hang", "transient", "memory", "oom")
+        for what in ("noop", "sleep", "crash", "hang", "transient", "memory", "oom", "gil")
     }
 )
 
@@ -79,6 +81,8 @@ class DrillEngine(Engine):
                 )
             case "drill-oom" if misbehaves:
                 raise MemoryError
+            case "drill-gil":
+                ctypes.PyDLL(None).usleep(int(_number(config, "seconds", 1.0, most=1000) * 1e6))  # PyDLL keeps the lock
             case "drill-memory" if misbehaves:
                 _take_memory(_number(config, "mib", 256.0, most=1_000_000), progress)
 
