@@ -47,6 +47,7 @@ from lcq.wire import (
     MAX_BATCH,
     MAX_MESSAGE_BYTES,
     Accepted,
+    Act,
     Activate,
     AnswerT,
     BulkAnswer,
@@ -90,6 +91,7 @@ P = ParamSpec("P")
 
 _NOBODY_S = (0.01, 0.2)  # first and longest pause between tries while there is no connection
 _SILENT_S = (0.5, 4.0)  # first and longest pause before a request that got no answer is sent again
+_AWAY_S = 0.2  # between two tries while the scheduler's Redis is away
 _LONG_POLL_MS = 2000  # how long a question for events is held; and how late a restarted scheduler is noticed
 _FLOOR_S = 20.0  # while waiting for tasks: look at them at least so often, whatever the events say
 _AWAY = (SchedulerUnreachable, StateUnavailable)
@@ -268,8 +270,11 @@ class AsyncClient:
     async def ask(self, request: Request[AnswerT], *, hold_s: float = 0.0) -> AnswerT:
         """The answer to any request of ``lcq.wire``. ``hold_s``: how long the scheduler may think about it.
 
+        An act that meets a scheduler whose Redis is away is asked for again under its id, which is safe, in that time.
+
         Raises:
             SchedulerUnreachable: nobody answered in time; the request may have been done all the same.
+            StateUnavailable: Redis was away all the time; the same holds.
             LcqError: the scheduler's refusal, as the class its code names.
         """
         mailbox = self._mailbox
@@ -281,16 +286,21 @@ class AsyncClient:
                 f"a {request.CMD} of {len(frame)} bytes is over the limit of {MAX_MESSAGE_BYTES}",
                 hint="make the tasks' config and metadata smaller, or send fewer at a time",
             )
-        answered: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting[request.id] = answered
+        reply: Reply | None = None
         try:
             async with asyncio.timeout(self.timeout_s + hold_s):
-                await self._send_until_answered(mailbox, frame, answered, hold_s)
+                while reply is None or (isinstance(request, Act) and _is_away(reply)):
+                    if reply is not None:
+                        await asyncio.sleep(_AWAY_S * random.uniform(0.5, 1.5))
+                    answered = self._waiting[request.id] = asyncio.get_running_loop().create_future()
+                    await self._send_until_answered(mailbox, frame, answered, hold_s)
+                    reply = answered.result()
         except TimeoutError as late:
-            raise SchedulerUnreachable(", ".join(self._connected), self.timeout_s + hold_s) from late
+            if reply is None:
+                raise SchedulerUnreachable(", ".join(self._connected), self.timeout_s + hold_s) from late
         finally:
-            del self._waiting[request.id]
-        return answered.result().answer(cast("type[AnswerT]", request.ANSWER))
+            self._waiting.pop(request.id, None)
+        return reply.answer(cast("type[AnswerT]", request.ANSWER))
 
     @staticmethod
     async def _send_until_answered(
@@ -729,6 +739,10 @@ class AsyncClient:
     async def release(self, node: str, *, reason: str = "") -> None:
         """Let ``node`` free what its loaded models hold; the next task loads its model anew."""
         await self.ask(Release(node=node, actor=self.actor, reason=reason))
+
+
+def _is_away(reply: Reply) -> bool:
+    return reply.error is not None and reply.error.get("code") == StateUnavailable.code
 
 
 def _ended_in(page: EventsAnswer) -> list[str]:

@@ -103,6 +103,15 @@ def armed(text: str) -> Iterator[None]:
         _drill.armed = before
 
 
+def unmet() -> frozenset[tuple[str, bool]]:
+    """What is armed and has not done its part: (point, whether after). A drill with some of these proves little."""
+    return frozenset(
+        place
+        for place, entries in _drill.armed.items()
+        if _drill.reached[place] < max(one.nth or 1 for one in entries)
+    )
+
+
 def _parsed(text: str) -> dict[tuple[str, bool], list[_Armed]]:
     found: dict[tuple[str, bool], list[_Armed]] = {}
     for entry in filter(None, map(str.strip, text.split(";"))):

@@ -75,7 +75,7 @@ class NodeManager(Manager):
         self._known: dict[str, NodeRecord] = {}  # what claims need to know of a node, read once a hello
         self._lifelines: dict[tuple[str, str], int] = {}  # (node, boot) -> open lifelines
         self._lines: set[asyncio.StreamWriter] = set()
-        self._closing = False
+        self._closing = asyncio.Event()
         self._listen_until = 0.0
 
     @property
@@ -362,11 +362,11 @@ class NodeManager(Manager):
                 if not self._lifelines[line]:
                     del self._lifelines[line]
                 self._lines.discard(writer)
-        if not in_order and not self._closing:
+        if not in_order and not self._closing.is_set():
             self._group.create_task(self._lifeline_closed(*line), name=f"lifeline of {line[0]}")
 
     async def _close_lifelines(self, server: asyncio.Server) -> None:
-        self._closing = True  # these lines end because we do: nobody is lost
+        self._closing.set()  # these lines end because we do: nobody is lost
         server.close()
         for writer in tuple(self._lines):
             writer.close()
@@ -375,8 +375,10 @@ class NodeManager(Manager):
     async def _lifeline_closed(self, node: str, boot: str) -> None:
         try:
             closed_ms = await self._state.now_ms()
-            await asyncio.sleep(self._ground.config.leases.lost_after_s)
-            if (node, boot) in self._lifelines:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._ground.config.leases.lost_after_s):
+                    await self._closing.wait()
+            if (node, boot) in self._lifelines or self._closing.is_set():
                 return
             given_up = await self._state.lose_node(
                 node,

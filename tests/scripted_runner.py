@@ -128,7 +128,8 @@ class Scripted:
                 staged.parent.mkdir(parents=True, exist_ok=True)
                 content = f"attempt {run.attempt}".encode()
                 staged.write_bytes(content)
-                while not Path(str(task.config.get("gate", "/"))).exists():
+                gate = str(task.config.get("gate", "/")).replace("{attempt}", str(run.attempt))
+                while not Path(gate).exists():
                     time.sleep(0.01)
                 done = Done(result=result_of(task, content), staged=str(staged))
             case "fail":

@@ -1,7 +1,8 @@
 """The hand: the next attempts of a device whose work is so short that asking for each would cost more than doing it.
 
 It holds no more than what is predicted to be begun within 50 ms. A grant that has lain here for much longer than that
-is given back, at no cost for its task, so that nothing waits for a busy node.
+is given back, at no cost for its task, so that nothing waits for a busy node; and nothing more is held until the device
+has shown again that its work is short.
 """
 
 from __future__ import annotations
@@ -95,9 +96,11 @@ class Hand:
             await asyncio.sleep(_PATIENCE_S / 2)
             too_old = asyncio.get_running_loop().time() - _PATIENCE_S
             late = []
-            for waiting in self._waiting.values():
+            for device, waiting in self._waiting.items():
                 while waiting and waiting[0][0] < too_old:
                     late.append(waiting.popleft()[1])
+                    # The work is not as short as predicted. Without this the step that gives back would take again.
+                    self._recent[device].clear()
             if late:
                 return tuple(late)
 

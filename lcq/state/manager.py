@@ -585,7 +585,7 @@ class StateManager:
         return int(answer[1]) if answer[0] == "ok" else None
 
     async def suspect_node(self, node: str, *, boot: str, seen_before_ms: int, why: str) -> bool:
-        """Show that a beat of an online node is overdue, if none came after ``seen_before_ms``; answers whether."""
+        """Show that an online node's beat is overdue, unless it was seen after ``seen_before_ms``; answers whether."""
         return bool((await self._move("suspect_node", node, boot, seen_before_ms, why))[0] == "ok")
 
     async def drain_node(self, node: str, *, why: str = "", command: str = "") -> None:

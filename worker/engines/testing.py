@@ -11,10 +11,12 @@ misbehave (default: all), so that a retry can be seen to succeed.
     drill-memory      takes ``config.mib`` MiB of memory (default 256), touches all of it, and frees it
     drill-oom         finds no memory
     drill-wrong       paints beside its mask, and is caught at it by the check that every result passes
+    drill-gil         holds Python's lock for ``config.seconds`` (default 1): no other thread of its runner can do a thing
 """
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
 import signal
@@ -51,7 +53,7 @@ _OFFERS = MappingProxyType(
         f"drill-{what}": ModelOffer(
             kinds=(DeviceKind.CPU, DeviceKind.GPU), eases=(Ease.SMALLER_TILE, Ease.LOWER_PRECISION)
         )
-        for what in ("noop", "sleep", "crash", "hang", "transient", "memory", "oom", "wrong")
+        for what in ("noop", "sleep", "crash", "hang", "transient", "memory", "oom", "wrong", "gil")
     }
 )
 
@@ -94,6 +96,8 @@ class DrillEngine(Engine):
                 raise MemoryError
             case "drill-wrong" if misbehaves:
                 _paint_beside_the_mask()
+            case "drill-gil":
+                ctypes.PyDLL(None).usleep(int(_number(config, "seconds", 1.0, most=1000) * 1e6))  # PyDLL keeps the lock
             case "drill-memory" if misbehaves:
                 _take_memory(_number(config, "mib", 256.0, most=1_000_000), progress)
 
