@@ -47,6 +47,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "forget_nodes": {},
         "pause_queue": {},
         "resume_queue": {},
+        "shift_deadlines": {},
         "take_duty": {},
         "announce_scheduler": {},
         "note_act": {},

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 import zmq
 
 from lcq import __version__
+from lcq.clock import ClockWatch, steady_now
 from lcq.component import Ground, Manager, run_beside
 from lcq.errors import StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
 from lcq.models import (
@@ -62,6 +63,8 @@ class NodeManager(Manager):
         self._lines: set[asyncio.StreamWriter] = set()
         self._closing = False
         self._listen_until = 0.0
+        self._clock = ClockWatch()
+        self._shifts: int | None = None  # how often the deadlines were shifted after Redis's clock, as last read
 
     @property
     def endpoint(self) -> str:
@@ -330,19 +333,43 @@ class NodeManager(Manager):
                 self._listen_first()
             last = now
             try:
-                if now < self._listen_until or not await self._state.take_duty(
-                    "nodes", scheduler_id, hold_ms=_DUTY_HOLD_MS
-                ):
+                set_by_ms = await self._look_at_clock()
+                if now < self._listen_until and not set_by_ms:
                     continue
-                for ended in await self._state.expire_leases():
+                if not await self._state.take_duty("nodes", scheduler_id, hold_ms=_DUTY_HOLD_MS):
+                    continue
+                if set_by_ms:
+                    await self._follow_clock(set_by_ms)
+                    continue
+                for ended in await self._state.expire_leases(until_ms=self._clock.most_ms()):
                     _log.warning("the lease of task %s on %s has run out", ended.task_id, ended.node)
                 await self._lose_silent_nodes(lease_ms)
                 await self._state.forget_nodes(silence_ms=_FORGET_NODE_MS)
             except StateUnavailable:
                 self._listen_first()
 
+    async def _look_at_clock(self) -> int:
+        """By how many ms Redis's clock has been set since the last look, if nobody has seen to that."""
+        asked_at = steady_now()
+        now_ms, shifts = await self._state.clock()
+        set_by_ms = self._clock.note(now_ms, asked_at=asked_at, told_at=steady_now())
+        is_news = set_by_ms != 0 and shifts == self._shifts
+        self._shifts = shifts
+        if set_by_ms:
+            self._listen_first()
+        return set_by_ms if is_news else 0
+
+    async def _follow_clock(self, set_by_ms: int) -> None:
+        leases = await self._state.shift_deadlines(set_by_ms, shifts=self._shifts or 0)
+        if leases is not None:
+            _log.warning(
+                "Redis's clock was set by %+.1f s (or another server took over); %d leases were moved along",
+                set_by_ms / 1000,
+                leases,
+            )
+
     async def _lose_silent_nodes(self, lease_ms: int) -> None:
-        silent_since = await self._state.now_ms() - lease_ms
+        silent_since = min(await self._state.now_ms(), self._clock.most_ms()) - lease_ms
         for node in await self._state.reader.nodes():
             if node.seen_ms <= silent_since and node.status != "offline":
                 message = f"node {node.id} has been silent for {lease_ms / 1000:g} s"

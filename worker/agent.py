@@ -20,6 +20,7 @@ from typing import Self
 import zmq
 
 from lcq.client import find_scheduler
+from lcq.clock import steady_now
 from lcq.config import DistributedConfig
 from lcq.errors import LcqError, StaleBoot, UnknownModel
 from lcq.gpus import Gpus
@@ -46,7 +47,7 @@ from worker.devices import gpu_need_mib, plan_slots
 from worker.disks import Disks
 from worker.hand import Hand
 from worker.home import agent_home
-from worker.leases import Leases, steady_now
+from worker.leases import Leases
 from worker.lifeline import Lifeline
 from worker.line import ControlLine
 from worker.membership import Membership

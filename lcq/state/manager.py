@@ -504,9 +504,12 @@ class StateManager:
 
     # ------------------------------------------------------------ timed duties
 
-    async def expire_leases(self) -> tuple[Ended, ...]:
-        """Attempts whose lease has run out go back to their queues. Answers whose they were."""
-        answer = await self._move("expire_leases", _LIMIT)
+    async def expire_leases(self, *, until_ms: int | None = None) -> tuple[Ended, ...]:
+        """Attempts whose lease has run out go back to their queues. Answers whose they were.
+
+        ``until_ms``: judge by no later time, whatever Redis's clock shows.
+        """
+        answer = await self._move("expire_leases", _LIMIT, "" if until_ms is None else until_ms)
         return tuple(Ended(task, node, 0) for task, node in zip(answer[1::2], answer[2::2], strict=True))
 
     async def release_due(self) -> int:
@@ -526,6 +529,21 @@ class StateManager:
         async with our_errors(self.url):
             seconds, micros = await self._redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
+
+    async def clock(self) -> tuple[int, int]:
+        """What Redis's clock shows, and how many times the deadlines were shifted after it."""
+        async with our_errors(self.url), self._redis.pipeline(transaction=False) as pipe:
+            (seconds, micros), shifts = await pipe.time().hget(self.keys.totals, "clock_set").execute()
+        return int(seconds) * 1000 + int(micros) // 1000, int(shifts or 0)
+
+    async def shift_deadlines(self, by_ms: int, *, shifts: int) -> int | None:
+        """Redis's clock has been set by ``by_ms``: let every deadline be as far away as it was.
+
+        ``shifts`` is what ``clock()`` said before that. Answers how many leases were moved; None where another
+        scheduler has done it.
+        """
+        answer = await self._move("shift_deadlines", by_ms, shifts)
+        return int(answer[1]) if answer[0] == "ok" else None
 
     async def take_duty(self, duty: str, scheduler_id: str, *, hold_ms: int) -> bool:
         """Whether ``scheduler_id`` does ``duty`` now; it keeps it by asking again within ``hold_ms``.

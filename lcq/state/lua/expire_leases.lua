@@ -1,8 +1,8 @@
 -- expire_leases: PROCESSING -> QUEUED or FAILED, for attempts whose lease has run out by Redis's clock.
 -- KEYS  namespace
--- ARGV  limit
+-- ARGV  limit, until_ms ("": now): no lease is judged by a later time, as Redis's clock may just have been set
 -- RETURNS {"ok", id, node, id, node, …}
-local due = redis.call("ZRANGEBYSCORE", key("leases"), "-inf", NOW, "LIMIT", 0, tonumber(ARGV[1]))
+local due = redis.call("ZRANGEBYSCORE", key("leases"), "-inf", math.min(NOW, tonumber(ARGV[2]) or NOW), "LIMIT", 0, tonumber(ARGV[1]))
 local answer = {"ok"}
 for _, id in ipairs(due) do
   local t = load_task(id)
