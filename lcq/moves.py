@@ -55,6 +55,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "isolate_node": {},
         "pause_queue": {},
         "resume_queue": {},
+        "shift_deadlines": {},
         "take_duty": {},
         "announce_scheduler": {},
         "note_act": {},

@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 import zmq
 
 from lcq import __version__
+from lcq.clock import ClockWatch, steady_now
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
 from lcq.errors import LcqError, NodeNotFound, StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
 from lcq.health import verdict
@@ -77,6 +78,8 @@ class NodeManager(Manager):
         self._lines: set[asyncio.StreamWriter] = set()
         self._closing = asyncio.Event()
         self._listen_until = 0.0
+        self._clock = ClockWatch()
+        self._shifts: int | None = None  # how often the deadlines were shifted after Redis's clock, as last read
 
     @property
     def endpoint(self) -> str:
@@ -411,7 +414,8 @@ class NodeManager(Manager):
                 self._listen_first()
             last = now
             try:
-                if now < self._listen_until:
+                set_by_ms = await self._look_at_clock()
+                if now < self._listen_until and not set_by_ms:
                     continue
                 judged_ms = await self._state.take_duty("nodes", scheduler_id, hold_ms=_DUTY_HOLD_MS)
                 if time.monotonic() - now > self._beat_s / 2:
@@ -419,12 +423,36 @@ class NodeManager(Manager):
                     continue
                 if judged_ms is None:
                     continue
+                if set_by_ms:
+                    await self._follow_clock(set_by_ms)
+                    continue
+                judged_ms = min(judged_ms, self._clock.most_ms())
                 for duty in (self._expire, self._judge_silent_nodes, self._forget):
                     await complained(duty(judged_ms), complaints)
             except StateUnavailable:
                 self._listen_first()
             except LcqError as refusal:
                 complaints.say(refusal)
+
+    async def _look_at_clock(self) -> int:
+        """By how many ms Redis's clock has been set since the last look, if nobody has seen to that."""
+        asked_at = steady_now()
+        now_ms, shifts = await self._state.clock()
+        set_by_ms = self._clock.note(now_ms, asked_at=asked_at, told_at=steady_now())
+        is_news = set_by_ms != 0 and shifts == self._shifts
+        self._shifts = shifts
+        if set_by_ms:
+            self._listen_first()
+        return set_by_ms if is_news else 0
+
+    async def _follow_clock(self, set_by_ms: int) -> None:
+        leases = await self._state.shift_deadlines(set_by_ms, shifts=self._shifts or 0)
+        if leases is not None:
+            _log.warning(
+                "Redis's clock was set by %+.1f s (or another server took over); %d leases were moved along",
+                set_by_ms / 1000,
+                leases,
+            )
 
     async def _expire(self, judged_ms: int) -> None:
         for ended in await self._state.expire_leases(judged_ms=judged_ms):

@@ -2,12 +2,14 @@
 
 Installed by ``tests.vram_ledger.installed`` into the runners of a test; it knows nothing else of the tests.
 ``config``: ``children`` (which processes it starts, each of which takes something), ``ending`` (how the attempt goes
-on), ``mib`` (of real memory that is held until the end), ``leak_mib`` (that stays for good).
+on), ``begun`` (a file for who holds something as it begins), ``mib`` (of real memory, held until the end), ``leak_mib``
+(that stays for good).
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -38,6 +40,14 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.suffix != ".new"}
 
 
+def _lives(name: str) -> bool:
+    pid, _, started = name.partition("-")
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19] == started
+    except OSError:
+        return False
+
+
 class LedgerEngine(Engine):
     name = "ledger"
     self_test = False
@@ -52,7 +62,7 @@ class LedgerEngine(Engine):
         before = _names(folder)
         progress(0.1, "begun")
         if "begun" in config:
-            Path(config["begun"]).write_text(" ".join(sorted(before)), encoding="ascii")
+            Path(config["begun"]).write_text(" ".join(filter(_lives, before)), encoding="ascii")
         for kind in config.get("children", ()):
             environment = {"PATH": os.environ["PATH"]} if config.get("bare") else None
             subprocess.Popen([sys.executable, "-c", CHILD, kind, str(folder)], env=environment)
@@ -69,8 +79,9 @@ class LedgerEngine(Engine):
             case "hang":
                 threading.Event().wait()
             case "work":
-                while True:
+                until = time.monotonic() + float(config.get("seconds", 3600))
+                while time.monotonic() < until:
                     progress(0.5, "working")
-                    time.sleep(0.02)
+                    select.select([], [], [], 0.02)  # not time.sleep: with a clock that is set, libfaketime breaks it
             case _:
                 del held

@@ -22,6 +22,7 @@ import zmq
 
 from lcq import failpoints
 from lcq.client import find_schedulers
+from lcq.clock import steady_now
 from lcq.config import DistributedConfig
 from lcq.errors import LcqError, StaleBoot, UnknownModel
 from lcq.gpus import Gpus
@@ -52,7 +53,7 @@ from worker.disks import Disks
 from worker.hand import Hand
 from worker.health import HealthFile
 from worker.home import agent_home
-from worker.leases import Leases, steady_now
+from worker.leases import Leases
 from worker.lifeline import Lifeline
 from worker.line import ControlLine
 from worker.membership import Membership

@@ -8,8 +8,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lcq.clock import steady_now
 from lcq.config import IopaintConfig
-from worker.leases import steady_now
 
 _log = logging.getLogger(__name__)
 _IN_A_ROW = 3  # failures of one engine, after which its models are withdrawn

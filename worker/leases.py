@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import OrderedDict
 from collections.abc import Iterable
 
+from lcq.clock import steady_now
 from lcq.wire import Grant
 from worker.pool import Key, key_of
 
 _REMEMBERED = 10_000  # tokens, so that a second copy of an answer starts nothing
-
-
-def steady_now() -> float:
-    """Seconds on a clock that nobody sets, and that goes on while the machine sleeps where there is such a one."""
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
 
 
 class Leases:

@@ -8,9 +8,9 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
+from lcq.clock import steady_now
 from lcq.errors import LcqError, SchedulerUnreachable, StaleBoot, UnknownModel, VersionMismatch
 from lcq.wire import Beat, BeatAnswer, Hello, HelloAnswer
-from worker.leases import steady_now
 from worker.line import ControlLine
 
 _log = logging.getLogger(__name__)

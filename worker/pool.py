@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Self, cast
 
 from lcq import failpoints
+from lcq.clock import steady_now
 from lcq.config import LimitsConfig, RecycleConfig
 from lcq.errors import ProtocolError
 from lcq.ids import new_id
@@ -24,7 +25,7 @@ from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult
 from lcq.wire import Grant, Running, Want
 from worker.devices import SlotPlan
 from worker.last_words import LastWords
-from worker.processes import Kill, ProcessGroup, RunnerRecord, RunnerRecords, moment
+from worker.processes import Kill, ProcessGroup, RunnerRecord, RunnerRecords
 from worker.protocol import (
     Cancel,
     Cancelled,
@@ -520,7 +521,7 @@ class Slot:
         timeout_s, quiet_s = grant.task.timeout_s, self._settings.no_progress_s
         wall = loop.time() + timeout_s
         quiet = loop.time() + quiet_s
-        began = moment()
+        began = steady_now()
         last_words = fault = float("inf")
         stopped: Ended | None = None  # how it is to end, once it was told to stop
         is_sound = True  # as far as its device is

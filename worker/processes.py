@@ -135,7 +135,7 @@ class ProcessGroup:
         return sum(map(_rss_bytes, self.family())) // _KIB**2
 
     def has_begun_since(self, then: float) -> bool:
-        """Whether any of them, but the runner, was started after ``moment()`` was that."""
+        """Whether any of them, but the runner, was started after ``steady_now()`` was that."""
         return any(_began_at(pid) >= then - 1 / _TICKS for pid in self.family()[1:])
 
     async def _until_zombie(self) -> None:
@@ -179,11 +179,6 @@ def _rss_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError):
         return 0
-
-
-def moment() -> float:
-    """Now, as the kernel notes the starts of processes: in seconds since the host's."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else float("inf")
 
 
 def _began_at(pid: int) -> float:

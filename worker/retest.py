@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from worker.leases import steady_now
+from lcq.clock import steady_now
 from worker.pool import RunnerPool, Shown
 
 _log = logging.getLogger(__name__)

@@ -651,7 +651,8 @@ class StateManager:
         """Attempts whose lease has run out go back to their queues. Answers whose they were.
 
         ``judged_ms`` (default: now): by Redis's clock, when the one who judges was awake. If he stands still before
-        this gets to Redis, a lease that ran out meanwhile, unheard by him, is not his to judge.
+        this gets to Redis, a lease that ran out meanwhile, unheard by him, is not his to judge; nor is one by a time
+        to which Redis's clock has just been set.
         """
         answer = await self._move("expire_leases", _LIMIT, "" if judged_ms is None else judged_ms)
         return tuple(Ended(task, node, 0) for task, node in zip(answer[1::2], answer[2::2], strict=True))
@@ -683,6 +684,21 @@ class StateManager:
         """Have a node whose record is not what was written say hello again; what it holds it keeps."""
         _log.error("the record of node %s is damaged, it has to say hello again: %s", node, found)
         await self._move("isolate_node", node, found)
+
+    async def clock(self) -> tuple[int, int]:
+        """What Redis's clock shows, and how many times the deadlines were shifted after it."""
+        async with our_errors(self.url), self._redis.pipeline(transaction=False) as pipe:
+            (seconds, micros), shifts = await pipe.time().hget(self.keys.totals, "clock_set").execute()
+        return int(seconds) * 1000 + int(micros) // 1000, int(shifts or 0)
+
+    async def shift_deadlines(self, by_ms: int, *, shifts: int) -> int | None:
+        """Redis's clock has been set by ``by_ms``: let every deadline be as far away as it was.
+
+        ``shifts`` is what ``clock()`` said before that. Answers how many leases were moved; None where another
+        scheduler has done it.
+        """
+        answer = await self._move("shift_deadlines", by_ms, shifts)
+        return int(answer[1]) if answer[0] == "ok" else None
 
     async def take_duty(self, duty: str, scheduler_id: str, *, hold_ms: int) -> int | None:
         """Redis's time if ``scheduler_id`` does ``duty`` now, else None; it keeps it by asking again in ``hold_ms``.

@@ -42,25 +42,29 @@ def test_a_cancelled_attempt_and_all_it_started_are_gone_before_its_slot_is_used
     cluster, ledger = node
     # One hears the cancel at its next step, the other hears nothing; children that forget their environment, or not.
     for ending, bare in (("work", True), ("hang", False), ("hang", True)):
-        with cluster.client() as client:
-            task = drill("ledger", children=["group", "session", "daemon"], ending=ending, bare=bare)
-            after = drill("ledger", begun=str(tmp_path / "begun"))
-            client.submit_many([task])
-            wait_until_sync(lambda: len(ledger.holders()) == 3)
-            family = ledger.holders()
-            client.submit_many([after])
-            (runner,) = cluster.runners("node-1")
-            began = time.monotonic()
-            client.cancel([task.id])
-            wait_until_sync(lambda: not ledger.holders() and not runner.is_running(), what="the end of the family")
-            took = time.monotonic() - began
-            print(f"\ncancel: the {ending}ing runner and its three children were gone after {took:.2f} s")
-            assert took < 3 * PROMISE_S
-            (record,) = client.wait([after.id], timeout_s=60)
-            assert record.status == TaskStatus.COMPLETED
-            held = (tmp_path / "begun").read_text().split()
-            assert not family & {int(pid) for pid in held}, "the next attempt met processes of the cancelled one"
-            assert client.get(task.id).status == TaskStatus.CANCELLED
+        took = cancel_a_family(cluster, ledger, tmp_path / f"begun-{ending}-{bare}", ending=ending, bare=bare)
+        print(f"\ncancel: the {ending}ing runner and its three children were gone after {took:.2f} s")
+        assert took < 3 * PROMISE_S
+
+
+def cancel_a_family(cluster: Cluster, ledger: VramLedger, begun: Path, **config: object) -> float:
+    """Cancel an attempt that has started processes, with another waiting for its slot. How long they lived on."""
+    with cluster.client() as client:
+        task = drill("ledger", children=["group", "session", "daemon"], **config)
+        after = drill("ledger", begun=str(begun))
+        client.submit_many([task])
+        wait_until_sync(lambda: len(ledger.holders()) == 3)
+        client.submit_many([after])
+        (runner,) = cluster.runners("node-1")
+        began = time.monotonic()
+        client.cancel([task.id])
+        wait_until_sync(lambda: not ledger.holders() and not runner.is_running(), what="the end of the family")
+        took = time.monotonic() - began
+        (record,) = client.wait([after.id], timeout_s=60)
+        assert record.status == TaskStatus.COMPLETED
+        assert not begun.read_text(), "the next attempt met processes of the cancelled one"
+        assert client.get(task.id).status == TaskStatus.CANCELLED
+        return took
 
 
 def test_a_cancelled_attempt_that_gives_up_in_time_and_leaves_nothing_keeps_its_warm_runner(

@@ -1,6 +1,7 @@
 -- expire_leases: PROCESSING -> QUEUED or FAILED, for attempts whose lease has run out by Redis's clock.
 -- KEYS  namespace
--- ARGV  limit, judged_ms ("": now): when the one who asks was last seen awake; later deadlines are not his to judge
+-- ARGV  limit, judged_ms ("": now): when the one who asks was last seen awake; later deadlines are not his to judge,
+--       also where Redis's clock may just have been set
 -- RETURNS {"ok", id, node, id, node, …}
 local due = redis.call("ZRANGEBYSCORE", key("leases"), "-inf", math.min(NOW, tonumber(ARGV[2]) or NOW), "LIMIT", 0, tonumber(ARGV[1]))
 local answer = {"ok"}

@@ -4,6 +4,7 @@
 -- RETURNS {"ok", now_ms} | {"taken", scheduler}
 local duty, scheduler, hold_ms = key("duty", ARGV[1]), ARGV[2], ARGV[3]
 local holder = redis.call("GET", duty)
-if holder and holder ~= scheduler then return {"taken", holder} end
+local left_ms = redis.call("PTTL", duty)  -- more than a whole hold, where Redis's clock has been set back: not valid
+if holder and holder ~= scheduler and left_ms <= tonumber(hold_ms) then return {"taken", holder} end
 redis.call("SET", duty, scheduler, "PX", hold_ms)
 return {"ok", NOW}

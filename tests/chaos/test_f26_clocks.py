@@ -1,0 +1,207 @@
+"""F-26: clocks are set, forward and back, while work goes on: no lease ends early, none outlives its time."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from lcq.client import Client
+from lcq.clock import ClockWatch
+from lcq.config import DistributedConfig
+from lcq.embedded import find_server
+from lcq.models import TaskStatus
+from lcq.state.manager import StateManager
+from tests.audit import audit
+from tests.cluster import Cluster, drill, free_port, running_cluster
+from tests.conftest import wait_until_sync
+from tests.faketime import SetClock
+from tests.nodes import LIGHT, Node, a_task
+from tests.vram_ledger import VramLedger
+
+ROOT = Path(__file__).parents[2]
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+LEASE_S = 3.0
+JUMPS = ("-1h", "+1d", "+0", "-1d", "+0", "+1h", "+0")  # an hour is also what a changed daylight saving time does
+
+# ---------------------------------------------------------------- no deadline is kept by a wall clock
+
+WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
+ALLOWED = {
+    "lcq/ids.py": "an id begins with the time of its making, so that lists are in order; nothing expires by it",
+    "lcq/cli/output.py": "how long ago something was, for people",
+    "lcq/cli/events.py": "where to begin in the stream of events, for people",
+    "worker/weights.py": "when weights were added, for people",
+    "tui/source.py": "the skew between this host and Redis, for the clock in the corner",
+    "tui/screens/detail.py": "whether something was today, for people",
+}
+
+
+def test_no_deadline_of_the_product_is_kept_by_a_wall_clock():
+    found = {}
+    for path in [*ROOT.glob("lcq/**/*.py"), *ROOT.glob("worker/**/*.py"), *ROOT.glob("tui/**/*.py")]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        asked = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)} & WALL_CLOCKS
+        imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "time"]
+        assert not imported, f"{path}: import time as a whole, so that this test can see which clock is asked"
+        if asked:
+            found[str(path.relative_to(ROOT))] = asked
+    assert set(found) == set(ALLOWED), "a deadline is kept by Redis's TIME or lcq.clock.steady_now()"
+
+
+# ---------------------------------------------------------------- how a clock that was set is noticed
+
+
+@pytest.mark.parametrize("jump_ms", [HOUR_MS, -HOUR_MS, DAY_MS, -DAY_MS, 1000, -1000])
+def test_a_clock_that_was_set_is_noticed_once_and_by_how_much(jump_ms: int):
+    watch = ClockWatch()
+    assert watch.note(1_000_000, asked_at=10.0, told_at=10.01) == 0
+    assert watch.note(1_000_250, asked_at=10.25, told_at=10.26) == 0
+    assert abs(watch.note(1_000_500 + jump_ms, asked_at=10.5, told_at=10.51) - jump_ms) <= 20
+    assert watch.note(1_000_750 + jump_ms, asked_at=10.75, told_at=10.76) == 0
+
+
+@pytest.mark.parametrize("late_s", [0.0, 5.0, 600.0])
+def test_an_answer_that_took_long_or_a_pause_of_ones_own_is_no_clock_that_was_set(late_s: float):
+    watch = ClockWatch()
+    watch.note(1_000_000, asked_at=10.0, told_at=10.01)
+    assert watch.note(1_000_250, asked_at=10.25, told_at=10.25 + late_s) == 0  # answered at once, told late
+    told_at = 10.25 + late_s
+    assert watch.note(1_000_250 + round(late_s * 2000), asked_at=told_at, told_at=told_at + late_s) == 0  # or late
+
+
+async def test_deadlines_move_along_with_the_clock_once_whoever_asks(redis_url: str):
+    async with StateManager(DistributedConfig(), url=redis_url) as state:
+        node = Node(state)
+        await node.hello()
+        ids = [a_task(max_retries=3) for _ in range(3)]
+        for task in ids:
+            await state.submit_task(task, queue=LIGHT)
+        await node.claim(3, lease_ms=60_000)
+        _, shifts = await state.clock()
+        before = await state.reader.tasks(task.id for task in ids)
+        (seen,) = [one.seen_ms for one in await state.reader.nodes()]
+        assert await state.shift_deadlines(-HOUR_MS, shifts=shifts) == 3
+        assert await state.shift_deadlines(-HOUR_MS, shifts=shifts) is None, "two schedulers, one shift"
+        after = await state.reader.tasks(task.id for task in ids)
+        for task_id, record in after.items():
+            assert record.lease_deadline_ms == (before[task_id].lease_deadline_ms or 0) - HOUR_MS
+        assert [one.seen_ms for one in await state.reader.nodes()] == [seen - HOUR_MS]
+        now_ms, _ = await state.clock()
+        assert await state.expire_leases(until_ms=now_ms - 2 * HOUR_MS) == (), "no lease is judged by a later time"
+        assert len(await state.expire_leases()) == 3
+    with redis.Redis.from_url(redis_url, decode_responses=True) as eye:
+        audit(eye)
+
+
+# ---------------------------------------------------------------- real clocks, set for real
+
+
+@contextlib.contextmanager
+def a_server(folder: Path, clock: SetClock | None) -> Iterator[str]:
+    port = free_port()
+    folder.mkdir()
+    process = subprocess.Popen(
+        [find_server(), "--port", str(port), "--dir", str(folder), "--appendonly", "yes", "--save", ""],
+        env=os.environ | dict(clock.environment if clock else {}),
+        stdout=subprocess.DEVNULL,
+    )
+    url = f"redis://127.0.0.1:{port}/0"
+    try:
+        with redis.Redis.from_url(url) as eye:
+            wait_until_sync(lambda: _answers(eye), what="the server")
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(eye: redis.Redis) -> bool:
+    with contextlib.suppress(redis.RedisError):
+        return bool(eye.ping())
+    return False
+
+
+def work_through(client: Client, clock: SetClock, who: str) -> None:
+    """A task that is longer than its lease, all the while the clock is set to and fro."""
+    for jump, offset_s in (("-1d", -86_400), ("+0", 0)):  # does it obey at all?
+        clock.set(jump)
+        ask = [sys.executable, "-c", "import time; print(time.time())"]
+        told = subprocess.run(ask, env=os.environ | dict(clock.environment), capture_output=True, check=True)
+        assert abs(float(told.stdout) - time.time() - offset_s) < 60
+    task = drill("ledger", ending="work", seconds=len(JUMPS) * 1.2)
+    client.submit_many([task])
+    wait_until_sync(lambda: client.get(task.id).status == TaskStatus.PROCESSING)
+    for jump in JUMPS:
+        clock.set(jump)
+        until = time.monotonic() + 1.2
+        while time.monotonic() < until:  # it must stay so: there is no condition to wait for
+            record = client.get(task.id)
+            assert (record.attempt, record.node) == (1, "node-1"), (jump, record)
+            time.sleep(0.05)
+    (record,) = client.wait([task.id], timeout_s=60)
+    assert (record.status, record.attempt) == (TaskStatus.COMPLETED, 1)
+    print(f"\nF-26: {who}'s clock set by {', '.join(JUMPS)} during one attempt of {len(JUMPS) * 1.2:.1f} s: kept")
+
+
+def lease_after(cluster: Cluster, client: Client, clock: SetClock, jump: str) -> float:
+    """How long the lease of a node outlives its silence, where the clock is set right after that began."""
+    task = drill("ledger", ending="work", seconds=1.0, failures=9)
+    client.submit_many([task])
+    wait_until_sync(lambda: client.get(task.id).node == "node-1")
+    cluster.kill("node-1", signal.SIGSTOP)
+    began = time.monotonic()
+    clock.set(jump)
+    wait_until_sync(lambda: client.get(task.id).node != "node-1", timeout=60, what="the end of the lease")
+    took = time.monotonic() - began
+    cluster.kill("node-1", signal.SIGCONT)
+    return took
+
+
+@pytest.mark.chaos
+def test_the_clock_of_redis_is_set_and_no_lease_ends_early_or_late(tmp_path: Path):
+    clock = SetClock(tmp_path)
+    settings = {"LCQ_LEASES__LEASE_S": str(LEASE_S), **VramLedger(tmp_path).environment}
+    with (
+        a_server(tmp_path / "redis", clock) as url,
+        running_cluster(url, tmp_path / "c", **settings) as cluster,
+    ):
+        cluster.start_scheduler()
+        cluster.start_agent("node-1", slots=1)
+        with cluster.client() as client:
+            work_through(client, clock, "Redis")
+            for jump in ("-1h", "+0", "-1d"):
+                took = lease_after(cluster, client, clock, jump)
+                print(
+                    f"\nF-26: Redis's clock set to {jump} as a host fell silent: lease of {LEASE_S} s took {took:.2f} s"
+                )
+                assert LEASE_S / 2 < took < 3 * LEASE_S
+                wait_until_sync(lambda: client.nodes()[0].status == "online", what="the node back")
+        assert "clock was set by" in cluster.log_path("scheduler").read_text()
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("who", ["scheduler", "agent"])
+def test_the_clock_of_a_scheduler_or_an_agent_is_set_and_nothing_comes_of_it(redis_url: str, tmp_path: Path, who: str):
+    clock = SetClock(tmp_path)
+    settings = {"LCQ_LEASES__LEASE_S": str(LEASE_S), **VramLedger(tmp_path).environment}
+    with running_cluster(redis_url, tmp_path / "c", **settings) as cluster:
+        plain, set_to = dict(cluster.environment), {**cluster.environment, **clock.environment}
+        cluster.environment = set_to if who == "scheduler" else plain
+        cluster.start_scheduler()
+        cluster.environment = set_to if who == "agent" else plain
+        cluster.start_agent("node-1", slots=1)
+        with cluster.client() as client:
+            work_through(client, clock, f"the {who}")
+            took = lease_after(cluster, client, clock, "-1h")
+            print(f"\nF-26: the {who}'s clock set by -1h as a host fell silent: lease of {LEASE_S} s took {took:.2f} s")
+            assert LEASE_S / 2 < took < 3 * LEASE_S
