@@ -110,8 +110,8 @@ class Fleet:
 
     @property
     def models(self) -> frozenset[str]:
-        """Every model that is known by name or offered by a node."""
-        offered = {model for node in self.nodes for model in node.capability.models}
+        """Every model that is known by name or offered by a node, or would be."""
+        offered = {model for node in self.nodes for model in (*node.capability.models, *node.capability.withheld)}
         return frozenset(offered | set(KNOWN_MODELS))
 
     def serving(self, queue: str, need: Requirements) -> Iterator[tuple[NodeRecord, Device]]:
@@ -178,7 +178,12 @@ def requirements(task: Task, fleet: Fleet) -> Requirements:
         UnknownModel: neither known by name nor offered by any node; says the nearest name.
     """
     known = KNOWN_MODELS.get(task.model)
-    offers = [node.capability.models[task.model] for node in fleet.nodes if task.model in node.capability.models]
+    offers = [
+        offered[task.model]
+        for node in fleet.nodes
+        for offered in (node.capability.models, node.capability.withheld)
+        if task.model in offered
+    ]
     if known is None and not offers:
         raise UnknownModel(task.model, fleet.models, image=printable(task.image_path))
     facts = _facts(known, offers)
