@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 
 import pytest
@@ -60,6 +61,6 @@ async def test_a_low_task_starts_within_ten_starts_once_it_has_waited_for_its_ba
         places = [begun.index(task_id) + 1 for task_id in low]
         print(f"\nthe low tasks started at places {places}; the bound is {[n * ELDERS_TURN for n in (1, 2, 3)]}")
         assert all(place <= n * ELDERS_TURN for n, place in enumerate(places, start=1))
-        gaps = [after - before for before, after in zip(places, places[1:], strict=False)]
+        gaps = [after - before for before, after in itertools.pairwise(places)]
         assert gaps == [ELDERS_TURN] * 2, "and no more often: the order of bands is for the rest"
         audit(eye)
