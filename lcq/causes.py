@@ -16,7 +16,7 @@ _RULES = tuple(
         (r"\b0x[0-9a-f]+\b", "<hex>"),
         (r"\b(?=[a-z]*\d)[0-9a-hjkmnp-tv-z]{16}\b", "<id>"),  # a task's (lcq/ids.py)
         (r"\b(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{8,}\b", "<hex>"),
-        (r"(?<![\w.])\d+ ?([x×]) ?\d+\b", r"<n>\1<n>"),  # noqa: RUF001 - as messages write a size
+        (r"(?<![\w.])\d[\d,]*( ?[x×] ?)\d[\d,]*\b", r"<n>\1<n>"),  # noqa: RUF001 - as messages write a size
         (r"(?<![\w.])\d[\d,]*(?:\.\d+)?", "<n>"),
     )
 )

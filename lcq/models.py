@@ -523,12 +523,14 @@ class ModelOffer(Value):
 class NodeCapability(Value):
     """What a node can do: its devices, and the models its engines offer on them.
 
-    ``left_out``: devices, engines and models that are not offered, each with the reason.
+    ``left_out``: devices, engines and models that are not offered, each with the reason. ``withheld``: those of the
+    models that only need something to come back that is away: tasks for them may wait.
     """
 
     devices: tuple[Device, ...] = ()
     models: dict[str, ModelOffer] = Field(default_factory=dict)
     left_out: dict[str, str] = Field(default_factory=dict)
+    withheld: dict[str, ModelOffer] = Field(default_factory=dict)
     host: str = ""
     version: str = ""
 

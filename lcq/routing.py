@@ -110,8 +110,8 @@ class Fleet:
 
     @property
     def models(self) -> frozenset[str]:
-        """Every model that is known by name or offered by a node."""
-        offered = {model for node in self.nodes for model in node.capability.models}
+        """Every model that is known by name or offered by a node, or would be."""
+        offered = {model for node in self.nodes for model in (*node.capability.models, *node.capability.withheld)}
         return frozenset(offered | set(KNOWN_MODELS))
 
     def serving(self, queue: str, need: Requirements) -> Iterator[tuple[NodeRecord, Device]]:
@@ -178,7 +178,12 @@ def requirements(task: Task, fleet: Fleet) -> Requirements:
         UnknownModel: neither known by name nor offered by any node; says the nearest name.
     """
     known = KNOWN_MODELS.get(task.model)
-    offers = [node.capability.models[task.model] for node in fleet.nodes if task.model in node.capability.models]
+    offers = [
+        offered[task.model]
+        for node in fleet.nodes
+        for offered in (node.capability.models, node.capability.withheld)
+        if task.model in offered
+    ]
     if known is None and not offers:
         raise UnknownModel(task.model, fleet.models, image=printable(task.image_path))
     facts = _facts(known, offers)
@@ -382,6 +387,13 @@ def told_steps(eased: Iterable[Ease]) -> str:
 
 def _why_nothing_runs(need: Requirements, fleet: Fleet, queues: tuple[QueueConfig, ...]) -> str:
     live = fleet.live
+    held = [node for node in fleet.nodes if node.status is NodeStatus.QUARANTINED]
+    held = [node for node in held if need.model in node.capability.models]
+    if held and not any(need.model in node.capability.models for node in live):
+        one = held[0]
+        return (
+            f"node {one.id}, which has model {need.model}, is quarantined: {one.why} (lcq activate {one.id} ends that)"
+        )
     if not live:
         known = len(fleet.nodes)
         return "no node is online" + (f" ({known} known: lcq nodes)" if known else "; start one with lcq-agent")
@@ -457,6 +469,8 @@ def explain(record: TaskRecord, fleet: Fleet) -> str:
     match record.status:
         case TaskStatus.PENDING:
             cause = f" after {record.failure.code}" if record.failure else ""
+            if record.failure and record.why:
+                return f"waits for its retry{cause}: {record.why}"
             return f"waits for its retry{cause} (retry {record.retries} of {task.max_retries})"
         case TaskStatus.QUEUED:
             return _explain_queued(record, fleet)

@@ -140,15 +140,13 @@ class Offer:
         """What to say in the hello."""
         devices = self.devices
         models = self._common_models(devices)
-        chosen = {
-            model: offer
-            for model, offer in models.items()
-            if (self._models is None or model in self._models) and offer.engine not in self._suspended
-        }
+        wanted = {model: offer for model, offer in models.items() if self._models is None or model in self._models}
+        withheld = {model: offer for model, offer in wanted.items() if offer.engine in self._suspended}
         return NodeCapability(
             devices=tuple(self._parts[name].device for name in devices),
-            models=chosen,
-            left_out=self._reasons(devices, models),
+            models={model: offer for model, offer in wanted.items() if model not in withheld},
+            left_out=self._reasons(devices, models) | {m: self._suspended[o.engine] for m, o in withheld.items()},
+            withheld=withheld,
             host=host_name(),
             version=__version__,
         )
@@ -212,9 +210,6 @@ class Offer:
             for model in part.offers:
                 if model not in models:
                     reasons.setdefault(model, f"not every {part.device.kind.value} of this host has it")
-        for model, offer in models.items():
-            if offer.engine in self._suspended:
-                reasons[model] = self._suspended[offer.engine]
         for model in self._models or ():
             if model not in models:
                 reasons.setdefault(model, "no device here has it")

@@ -18,7 +18,7 @@ app = typer.Typer()
 
 @app.callback(
     invoke_without_command=True,
-    epilog=examples("lcq dead", "lcq dead show 06ft3k", "lcq retry --failed --cause out_of_memory"),
+    epilog=examples("lcq dead", "lcq dead --cause out_of_memory", "lcq dead show 06ft3k"),
 )
 def dead(
     context: typer.Context,
