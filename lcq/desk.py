@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from lcq.errors import LcqError, ProtocolError, UnknownCommand
 from lcq.ids import new_id
 from lcq.state.manager import StateManager
-from lcq.wire import Act, Message, Request, pack_answer, pack_error, unpack_request
+from lcq.wire import PROTOCOL_VERSION, Act, Message, Request, pack_answer, pack_error, unpack_request
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 8192  # answers kept for copies of a message that come late
@@ -29,6 +29,7 @@ class Desk:
         self._state = state
         self._handlers: dict[str, Handler] = {}
         self._answers: OrderedDict[str, bytes] = OrderedDict()
+        self._older: OrderedDict[bytes, int] = OrderedDict()  # who speaks an earlier protocol
         self._under_way: dict[str, asyncio.Future[bytes]] = {}
 
     def serve(self, kind: type[RequestT], handler: Callable[[RequestT, bytes], Awaitable[Message]]) -> None:
@@ -40,7 +41,8 @@ class Desk:
         try:
             request = unpack_request(frame)
         except ProtocolError as error:
-            return pack_error(error.request_id, error)
+            return pack_error(error.request_id, error, error.peer_version)
+        self._note_version(sender, request.version)
         known = self._answers.get(request.id)
         if known is not None:
             return known
@@ -68,15 +70,15 @@ class Desk:
                     hint="this process runs only a part of a scheduler; ask 'lcq scheduler'",
                 )
             if not isinstance(request, Act):
-                return pack_answer(request.id, await handler(request, sender))
+                return pack_answer(request.id, await handler(request, sender), request.version)
             remembered = await self._state.recall_answer(request.id)
             if remembered is not None:  # another scheduler, or this one before a restart, has done it
                 return remembered
-            answer = pack_answer(request.id, await handler(request, sender))
+            answer = pack_answer(request.id, await handler(request, sender), request.version)
             await self._state.note_act(request.id, answer, _audit(request))
             return answer
         except LcqError as error:
-            return pack_error(request.id, error)
+            return pack_error(request.id, error, request.version)
         except Exception as error:  # noqa: BLE001 - a bug in one command must not end the scheduler of all
             _log.exception("command %s failed", request.CMD)
             return pack_error(
@@ -85,7 +87,22 @@ class Desk:
                     f"{request.CMD} failed inside the scheduler: {error!r}",
                     hint="its log has the whole story",
                 ),
+                request.version,
             )
+
+    def _note_version(self, sender: bytes, version: int) -> None:
+        if version == PROTOCOL_VERSION:
+            self._older.pop(sender, None)
+            return
+        if sender not in self._older and b"/" in sender:  # an agent's identity is its name and its boot
+            _log.info("agent %s speaks protocol %d: it is answered in that", sender.decode("ascii", "replace"), version)
+        self._older[sender] = version
+        if len(self._older) > _REMEMBERED:
+            self._older.popitem(last=False)
+
+    def version_of(self, peer: bytes) -> int:
+        """The protocol that ``peer`` spoke when it was last heard."""
+        return self._older.get(peer, PROTOCOL_VERSION)
 
 
 def _audit(request: Act[Any]) -> dict[str, str]:

@@ -110,10 +110,10 @@ class StateManager:
             await stack.enter_async_context(self.reader)
             self.server_version = await check_server(self._redis, self.url, unsafe=self.config.redis.unsafe)
             await self._load_scripts()
+            await self._adopt()
             group = await stack.enter_async_context(asyncio.TaskGroup())
             pump = group.create_task(self._pump(), name="state pump")
             stack.callback(pump.cancel)
-            await self._adopt()
             await stack.enter_async_context(self.feed)
             self._stack = stack.pop_all()
         return self
@@ -124,9 +124,16 @@ class StateManager:
         await self._stack.aclose()
 
     async def _adopt(self) -> None:
-        had = (await self._move("adopt_state"))[1]
+        (answer,) = await self._run([("adopt_state", [self.keys.root], None)])
+        if isinstance(answer, Exception):
+            raise answer
+        had = answer[1]
+        if answer[0] == "other_format":
+            raise StateFormatMismatch(self.url, had, STATE_FORMAT)
         if had != str(STATE_FORMAT):
-            _log.info("the state at %s is of format %d now, was %s", without_password(self.url), STATE_FORMAT, had or "new")
+            _log.info(
+                "the state at %s is of format %d now, was %s", without_password(self.url), STATE_FORMAT, had or "new"
+            )
 
     # ------------------------------------------------------------ how moves travel
 
