@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from lcq.errors import LcqError, ProtocolError, UnknownCommand
 from lcq.ids import new_id
+from lcq.reload import ConfigFollower
 from lcq.state.manager import StateManager
 from lcq.wire import PROTOCOL_VERSION, Act, Message, Request, pack_answer, pack_error, unpack_request
 
@@ -137,3 +138,4 @@ class Site:
         self.rings: dict[str, str] = {}  # queue -> endpoint of its PUSH socket
         self.control_endpoint = ""
         self.lifeline = ""  # "host:port"
+        self.settings: ConfigFollower | None = None  # where a file is followed

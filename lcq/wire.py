@@ -334,6 +334,7 @@ class InfoAnswer(Message):
     queues: tuple[QueueConfig, ...]
     last_event_id: str
     pid: int
+    config_error: str = ""  # why the scheduler's configuration file, as it is now, is not taken over
 
 
 class Info(Request[InfoAnswer]):

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import TracebackType
 from typing import Self, cast
@@ -200,7 +200,7 @@ class Slot:
         self.warm: tuple[str, ...] = ()
         self.held_mib = 0  # of the device's memory, by loaded models
         self.pid: int | None = None  # of the living runner
-        self._settings = settings
+        self.settings = settings
         self._on_ended = on_ended
         self._on_change = on_change
         self._on_shown = on_shown
@@ -320,15 +320,15 @@ class Slot:
             # Nothing is awaited from here on: a process that has begun is always seen to its end.
             try:
                 process = ProcessGroup.start(
-                    [*self._settings.command, "--fd", str(its.fileno()), "--parent", str(os.getpid())],
-                    environment={**self.plan.environment, MARK: self._settings.boot_id},
+                    [*self.settings.command, "--fd", str(its.fileno()), "--parent", str(os.getpid())],
+                    environment={**self.plan.environment, MARK: self.settings.boot_id},
                     line=its,
-                    kill=self._settings.kill,
+                    kill=self.settings.kill,
                 )
             except OSError:
                 line.close()
                 raise
-        self._settings.records.add(RunnerRecord(process.pid, process.started, self._settings.boot_id))
+        self.settings.records.add(RunnerRecord(process.pid, process.started, self.settings.boot_id))
         return _Runner(process, line, inbox)
 
     async def _watch(self, runner: _Runner) -> None:
@@ -387,7 +387,7 @@ class Slot:
 
     def _test_again(self) -> None:
         """Believe a GPU only after a test: what brought its runner down may be its own fault."""
-        if self._settings.self_test and self.plan.settings.device.kind is DeviceKind.GPU:
+        if self.settings.self_test and self.plan.settings.device.kind is DeviceKind.GPU:
             self._tests = True
 
     async def _death(self, runner: _Runner) -> RunnerDied:
@@ -438,7 +438,7 @@ class Slot:
         """Let the runner do the grant that is here. Answers whether the runner can do another."""
         grant = self.grant
         assert grant is not None  # noqa: S101 - by _until_given
-        runner.line.say(Run(task=grant.task, attempt=grant.attempt, limits=self._settings.limits, eased=grant.eased))
+        runner.line.say(Run(task=grant.task, attempt=grant.attempt, limits=self.settings.limits, eased=grant.eased))
         ended, usable = await self._until_ended(runner, grant)
         if ended.failure is not None and ended.failure.error_class is ErrorClass.CRASH:
             self._test_again()
@@ -454,7 +454,7 @@ class Slot:
     async def _until_ended(self, runner: _Runner, grant: Grant) -> tuple[Ended, bool]:
         """How the attempt ended, and whether the runner is any good after it."""
         loop = asyncio.get_running_loop()
-        timeout_s, quiet_s = grant.task.timeout_s, self._settings.no_progress_s
+        timeout_s, quiet_s = grant.task.timeout_s, self.settings.no_progress_s
         wall = loop.time() + timeout_s
         quiet = loop.time() + quiet_s
         last_words = fault = float("inf")
@@ -528,7 +528,7 @@ class Slot:
                 await runner.process.gone()
         except TimeoutError:
             return False
-        self._settings.records.remove(runner.process.pid)
+        self.settings.records.remove(runner.process.pid)
         return True
 
     async def _outlive(self, runner: _Runner) -> None:
@@ -599,6 +599,11 @@ class RunnerPool:
         if self._lives:
             await asyncio.wait(self._lives)
         await self._group.__aexit__(kind, error, trace)
+
+    def follow(self, *, limits: LimitsConfig, no_progress_s: float) -> None:
+        """Hold to these from the next attempt on."""
+        for slot in self.slots:
+            slot.settings = replace(slot.settings, limits=limits, no_progress_s=no_progress_s)
 
     def start(self, grant: Grant) -> bool:
         """Begin ``grant`` on a free slot of its device, one where its model is warm if there is one.
