@@ -409,32 +409,61 @@ def load(path: Path | None = None, *, overrides: Mapping[str, Any] | None = None
     Without ``path`` the file is ``$LCQ_CONFIG``, else ``./lcq.yaml`` where there is one.
 
     Raises:
-        InvalidConfig: naming the file, each key that is wrong, and the nearest known key.
+        InvalidConfig: naming the file, each key that is wrong with its line, and the nearest known key.
     """
-    if path is None:
-        named = os.environ.get("LCQ_CONFIG")
-        path = Path(named) if named else Path("lcq.yaml")
-        if not named and not path.exists():
-            return _validated({}, "environment", overrides)
-    return _validated(_read_yaml(path), str(path), overrides)
+    path, is_named = config_file(path)
+    if not is_named and not path.exists():
+        return _validated({}, "environment", overrides)
+    content = _read_text(path)
+    return _validated(_parsed(content, path), str(path), overrides, content)
 
 
-def _read_yaml(path: Path) -> Mapping[str, Any]:
+def config_file(path: Path | None) -> tuple[Path, bool]:
+    """The file that settings are read from, and whether somebody named it: then it has to be there."""
+    if path is not None:
+        return path, True
+    named = os.environ.get("LCQ_CONFIG")
+    return (Path(named), True) if named else (Path("lcq.yaml"), False)
+
+
+def _read_text(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        return path.read_bytes().decode()
     except OSError as error:
         raise InvalidConfig(
             f"cannot read the configuration {path}: {error.strerror}", hint="check --config and LCQ_CONFIG"
         ) from error
+    except UnicodeDecodeError as error:
+        raise InvalidConfig(f"{path} is not valid YAML: {error}") from error
+
+
+def _parsed(content: str, path: Path) -> Mapping[str, Any]:
     try:
-        values = yaml.safe_load(content.decode())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(content)
+    except yaml.YAMLError as error:
         raise InvalidConfig(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (ValueError, RecursionError) as error:  # such as a date that is none
+        raise InvalidConfig(f"{path} is not valid YAML: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise InvalidConfig(f"{path}: expected keys with values, found {type(values).__name__}")
     return values
+
+
+def _line_of(content: str, loc: tuple[Any, ...]) -> int | None:
+    """The line in which the key at ``loc`` stands, or the nearest one above it; None if it is not in the file."""
+    node, line = yaml.compose(content, Loader=yaml.SafeLoader), None
+    for step in loc:
+        if isinstance(node, yaml.MappingNode):
+            pair = next((pair for pair in node.value if pair[0].value == str(step)), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line + 1, pair[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+    return line
 
 
 def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
@@ -445,15 +474,22 @@ def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
-def _validated(values: Mapping[str, Any], origin: str, overrides: Mapping[str, Any] | None) -> DistributedConfig:
+def _validated(
+    values: Mapping[str, Any], origin: str, overrides: Mapping[str, Any] | None, content: str = ""
+) -> DistributedConfig:
     try:
         environment = EnvSettingsSource(DistributedConfig)()
         layers = _merged(_merged(values, environment), overrides or {})
         return DistributedConfig(**layers)
     except (ValidationError, SettingsError) as error:
         problems = error.errors() if isinstance(error, ValidationError) else []
-        found = "; ".join(_describe(problem) for problem in problems) or str(error)
+        found = "; ".join(_described_at(problem, content) for problem in problems) or str(error)
         raise InvalidConfig(f"{origin}: {found}") from error
+
+
+def _described_at(problem: Any, content: str) -> str:
+    line = _line_of(content, problem["loc"]) if content else None
+    return (f"line {line}: " if line else "") + _describe(problem)
 
 
 def _describe(problem: Any) -> str:
@@ -485,12 +521,40 @@ class ConfigManager:
         self._path = path
         self._overrides = overrides
         self.config = load(path, overrides=overrides)
+        self._was_there = self.stamp() is not None
+
+    def stamp(self) -> tuple[int, int, int] | None:
+        """What changes when the file does; None while there is none."""
+        try:
+            status = config_file(self._path)[0].stat()
+        except OSError:
+            return None
+        return status.st_mtime_ns, status.st_size, status.st_ino
 
     def reload(self) -> DistributedConfig:
-        """Read the layers again. A bad file keeps the settings that hold now.
+        """Read the layers again. A bad file keeps the settings that hold now, and so does one that is not whole.
 
         Raises:
             InvalidConfig: what is wrong with the new ones; the old ones stay.
         """
+        path, _ = config_file(self._path)
+        there = self.stamp() is not None
+        if there:
+            _refuse_half_written(path)
+        elif self._was_there:
+            raise InvalidConfig(f"{path} is gone", hint="put it back, or restart without it")
         self.config = load(self._path, overrides=self._overrides)
+        self._was_there = there
         return self.config
+
+
+def _refuse_half_written(path: Path) -> None:
+    """Raises:
+    InvalidConfig: the file may have been read, or cut off, in the middle.
+    """
+    content = _read_text(path).rstrip(" \t")
+    if not content.strip():
+        raise InvalidConfig(f"{path} is empty", hint="if that is meant, restart; else write it again")
+    if not content.endswith(("\n", "}")):
+        last = content.count("\n") + 1
+        raise InvalidConfig(f"{path}: line {last} does not end: half-written?", hint="end the file with a line break")

@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from lcq.errors import LcqError, ProtocolError, StateUnavailable, UnknownCommand
 from lcq.ids import new_id
+from lcq.reload import ConfigFollower
 from lcq.state.manager import StateManager
-from lcq.wire import Act, Message, Request, pack_answer, pack_error, unpack_request
+from lcq.wire import PROTOCOL_VERSION, Act, Message, Request, pack_answer, pack_error, unpack_request
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 8192  # answers kept for copies of a message that come late
@@ -29,6 +30,7 @@ class Desk:
         self._state = state
         self._handlers: dict[str, Handler] = {}
         self._answers: OrderedDict[str, bytes] = OrderedDict()
+        self._older: OrderedDict[bytes, int] = OrderedDict()  # who speaks an earlier protocol
         self._under_way: dict[str, asyncio.Future[bytes]] = {}
         self.schedulers: tuple[str, ...] = ()  # control endpoints of all that live; told with each answer
 
@@ -44,7 +46,8 @@ class Desk:
         try:
             request = unpack_request(frame)
         except ProtocolError as error:
-            return pack_error(error.request_id, error)
+            return pack_error(error.request_id, error, error.peer_version)
+        self._note_version(sender, request.version)
         known = self._answers.get(request.id)
         if known is not None:
             return known
@@ -74,28 +77,28 @@ class Desk:
                     hint="this process runs only a part of a scheduler; ask 'lcq scheduler'",
                 )
             if not isinstance(request, Act):
-                return pack_answer(request.id, await handler(request, sender), self._others), True
+                return pack_answer(request.id, await handler(request, sender), self._others, request.version), True
             remembered = await self._state.recall_answer(request.id)
             if remembered is not None:  # another scheduler, or this one before a restart, has done it
                 return remembered, True
             return await self._act(request, handler, sender), True
         except LcqError as error:
-            return pack_error(request.id, error), not isinstance(error, StateUnavailable)
+            return pack_error(request.id, error, request.version), not isinstance(error, StateUnavailable)
         except Exception as error:  # noqa: BLE001 - a bug in one command must not end the scheduler of all
             _log.exception("command %s failed", request.CMD)
             broken = LcqError(
                 f"{request.CMD} failed inside the scheduler: {error!r}", hint="its log has the whole story"
             )
-            return pack_error(request.id, broken), True
+            return pack_error(request.id, broken, request.version), True
 
     async def _act(self, act: Act[Any], handler: Handler, sender: bytes) -> bytes:
         """Do an act. Its answer, also a refusal, is kept where every scheduler finds it: a copy gets the same."""
         try:
-            answer = pack_answer(act.id, await handler(act, sender), self._others)
+            answer = pack_answer(act.id, await handler(act, sender), self._others, act.version)
         except StateUnavailable:
             raise  # nothing is known of it: a copy tries anew
         except LcqError as refusal:
-            answer = pack_error(act.id, refusal)
+            answer = pack_error(act.id, refusal, act.version)
             await self._state.note_act(act.id, answer, {})
             return answer
         await self._state.note_act(act.id, answer, _audit(act))
@@ -104,6 +107,20 @@ class Desk:
     @property
     def _others(self) -> tuple[str, ...]:
         return self.schedulers if len(self.schedulers) > 1 else ()
+
+    def _note_version(self, sender: bytes, version: int) -> None:
+        if version == PROTOCOL_VERSION:
+            self._older.pop(sender, None)
+            return
+        if sender not in self._older and b"/" in sender:  # an agent's identity is its name and its boot
+            _log.info("agent %s speaks protocol %d: it is answered in that", sender.decode("ascii", "replace"), version)
+        self._older[sender] = version
+        if len(self._older) > _REMEMBERED:
+            self._older.popitem(last=False)
+
+    def version_of(self, peer: bytes) -> int:
+        """The protocol that ``peer`` spoke when it was last heard."""
+        return self._older.get(peer, PROTOCOL_VERSION)
 
 
 def _audit(request: Act[Any]) -> dict[str, str]:
@@ -138,3 +155,4 @@ class Site:
         self.rings: dict[str, str] = {}  # queue -> endpoint of its PUSH socket
         self.control_endpoint = ""
         self.lifeline = ""  # "host:port"
+        self.settings: ConfigFollower | None = None  # where a file is followed

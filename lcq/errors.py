@@ -190,6 +190,7 @@ class StaleBoot(LcqError):
 class ProtocolError(LcqError):
     code = "protocol_error"
     request_id = ""  # which request to answer, where that could be read
+    peer_version: int | None = None  # the protocol to answer in, where it is one that we speak
 
 
 class UnknownCommand(ProtocolError):

@@ -46,7 +46,11 @@ def setup_logging(level: LogLevel, *, file: Path | None = None) -> None:
         old.close()
     root.addHandler(handler)
     root.setLevel(logging.WARNING)  # of others' code only what matters
-    logging.getLogger("lcq").setLevel(level.upper())
-    logging.getLogger("worker").setLevel(level.upper())
-    logging.getLogger("tui").setLevel(level.upper())
+    set_log_level(level)
     logging.captureWarnings(True)
+
+
+def set_log_level(level: LogLevel) -> None:
+    """How much our own code logs from now on."""
+    for name in ("lcq", "worker", "tui"):
+        logging.getLogger(name).setLevel(level.upper())

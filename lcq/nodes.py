@@ -41,6 +41,7 @@ from lcq.sockets import (
     refuse_open_bind,
 )
 from lcq.state.feed import batches
+from lcq.versions import knows_order
 from lcq.wire import (
     MOST_IN_HAND,
     Beat,
@@ -133,8 +134,11 @@ class NodeManager(Manager):
     def order(self, node: str, order: Order) -> None:
         """Hurry a node that is connected here. What is lost on the way its next beat will tell it."""
         address = self._addresses.get(node)
-        if address is not None:
-            self._mailbox.send(address, pack_order(order))
+        if address is None:
+            return
+        version = self._ground.site.desk.version_of(address)
+        if knows_order(version, order.cmd):
+            self._mailbox.send(address, pack_order(order, version))
 
     async def _order_on_events(self) -> None:
         """Tell nodes at once what an operator's move, made through any scheduler, means for them."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
 from lcq.component import Complaints, Ground, run_beside
-from lcq.config import DistributedConfig
+from lcq.config import ConfigManager, DistributedConfig
 from lcq.desk import Site
 from lcq.errors import LcqError, StateFormatMismatch, StateUnavailable
+from lcq.log import set_log_level
 from lcq.nodes import NodeManager
 from lcq.queues import QueueManager
+from lcq.reload import ConfigFollower
 from lcq.state.manager import StateManager
 from lcq.tasks import TaskManager
 
@@ -61,6 +64,19 @@ class Scheduler:
     def control_endpoint(self) -> str:
         """Where agents, consoles and clients reach this scheduler."""
         return self.site.control_endpoint
+
+    def followed(
+        self, manager: ConfigManager, *, also: Callable[[DistributedConfig], object] = lambda changed: None
+    ) -> ConfigFollower:
+        """A follower of the settings that this scheduler was made with. ``also`` gets what has changed too."""
+
+        def follow(config: DistributedConfig) -> None:
+            self.state.config = config
+            set_log_level(config.log_level)
+            also(config)
+
+        self.site.settings = ConfigFollower(manager, on_change=follow)
+        return self.site.settings
 
     def request_stop(self) -> None:
         """Let ``run()`` return."""

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from lcq import __version__, failpoints
 from lcq.component import run_beside
-from lcq.config import DistributedConfig
+from lcq.config import ConfigManager, DistributedConfig
 from lcq.embedded import PrivateServer, read_cluster_file, write_cluster_file
 from lcq.embedded_watch import write_private
 from lcq.errors import InvalidConfig, LcqError
@@ -35,27 +35,30 @@ _RESTART_S = (0.5, 30.0)  # first and longest pause before a dead agent is start
 _LOG_BYTES = 8 * 2**20
 
 
-def run_scheduler(config: DistributedConfig) -> int:
-    """``lcq scheduler``: serve until SIGTERM or SIGINT. Returns the exit code.
+def run_scheduler(manager: ConfigManager) -> int:
+    """``lcq scheduler``: serve until SIGTERM or SIGINT; SIGHUP reads the settings again. Returns the exit code.
 
     Raises:
         LcqError: it cannot start: Redis, the ports, the settings.
     """
-    setup_logging(config.log_level)
+    setup_logging(manager.config.log_level)
     failpoints.arm_from_environment()
-    make_data_folder(config.data_path)
-    return asyncio.run(_scheduler_alone(config))
+    make_data_folder(manager.config.data_path)
+    return asyncio.run(_scheduler_alone(manager))
 
 
-async def _scheduler_alone(config: DistributedConfig) -> int:
+async def _scheduler_alone(manager: ConfigManager) -> int:
     stop = stopped_by_signal()
-    async with serving(config) as scheduler:
-        await first_of(stop.wait(), scheduler.run())
+    async with serving(manager.config) as scheduler:
+        follower = scheduler.followed(manager)
+        if not sys.stdin.isatty():  # in a terminal, SIGHUP means that it was closed
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.read_now)
+        await first_of(stop.wait(), scheduler.run(), follower.follow())
         _log.info("stopping")
     return 0
 
 
-def run_up(config: DistributedConfig, *, headless: bool = False) -> int:
+def run_up(manager: ConfigManager, *, headless: bool = False) -> int:
     """``lcq up``: Redis, a scheduler, an agent and the console, until the console is left or a signal comes.
 
     Where a cluster already runs on the data folder, only the console is opened. Without a terminal, or
@@ -64,15 +67,17 @@ def run_up(config: DistributedConfig, *, headless: bool = False) -> int:
     Raises:
         LcqError: it cannot start, or (without a console) a cluster already runs there.
     """
+    config = manager.config
     with_console = not headless and sys.stdin.isatty() and sys.stdout.isatty()
     make_data_folder(config.data_path)
     log_folder = config.data_path / "log"
     setup_logging(config.log_level, file=log_folder / "up.log" if with_console else None)
     failpoints.arm_from_environment()
-    return asyncio.run(_up(config, log_folder, with_console=with_console))
+    return asyncio.run(_up(manager, log_folder, with_console=with_console))
 
 
-async def _up(config: DistributedConfig, log_folder: Path, *, with_console: bool) -> int:
+async def _up(manager: ConfigManager, log_folder: Path, *, with_console: bool) -> int:
+    config = manager.config
     stop = stopped_by_signal()
     running = read_cluster_file(config.data_path)
     if running is not None:
@@ -85,9 +90,12 @@ async def _up(config: DistributedConfig, log_folder: Path, *, with_console: bool
         return await open_console(config, stop, own=False)
     async with one_machine(config, agent_log=log_folder / "agent.log" if with_console else None) as scheduler:
         _log.info("cluster is up, control socket %s", scheduler.control_endpoint)
-        if with_console:
-            return await open_console(config, stop)
-        await first_of(stop.wait(), scheduler.run())
+        follower = scheduler.followed(manager, also=lambda changed: _tell_agent(changed, scheduler))
+        async with contextlib.AsyncExitStack() as stack:
+            await run_beside(stack, ("settings", follower.follow()))
+            if with_console:
+                return await open_console(config, stop)
+            await first_of(stop.wait(), scheduler.run())
         _log.info("stopping")
     return 0
 
@@ -150,8 +158,7 @@ async def one_machine(config: DistributedConfig, *, agent_log: Path | None = Non
     """A scheduler in this process and one agent as its child, whose words go to ``agent_log`` or our stderr."""
     with _alone_on(config.data_path):
         async with serving(config) as scheduler:
-            settings = config.data_path / "agent.json"
-            write_private(settings, json.dumps(_agent_settings(config, scheduler)).encode())
+            settings = _tell_agent(config, scheduler)
             patience_s = min(config.agent.drain_s, _DRAIN_S) + 5.0
             child = contextlib.AsyncExitStack()
             await run_beside(child, ("agent", _keep_agent(settings, agent_log, patience_s)))
@@ -180,6 +187,13 @@ def _alone_on(data_path: Path) -> Iterator[None]:
 
 
 # ---------------------------------------------------------------- children
+
+
+def _tell_agent(config: DistributedConfig, scheduler: Scheduler) -> Path:
+    """Write the settings of our agent, which follows that file."""
+    settings = config.data_path / "agent.json"
+    write_private(settings, json.dumps(_agent_settings(config, scheduler)).encode())
+    return settings
 
 
 def _agent_settings(config: DistributedConfig, scheduler: Scheduler) -> dict[str, Any]:

@@ -282,6 +282,7 @@ class TaskManager(Manager):
             queues=self._ground.config.queues,
             last_event_id=await self._reader.last_event_id(),
             pid=os.getpid(),
+            config_error=settings.error if (settings := self._ground.site.settings) is not None else "",
         )
 
     async def find(self, ask: Find, sender: bytes = b"") -> FindAnswer:

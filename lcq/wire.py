@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import msgpack
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
 from lcq.errors import InvalidInput, LcqError, ProtocolError, UnknownCommand, VersionMismatch, error_from_wire
 from lcq.ids import new_id
@@ -37,8 +37,12 @@ from lcq.models import (
     explain_invalid,
     finite_only,
 )
+from lcq.versions import in_words_of_1
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+OLDEST_PROTOCOL = 1
+"""What a scheduler still answers, in that version's words (lcq/versions.py); see docs/decisions/0006-versions.md."""
+
 MAX_MESSAGE_BYTES = 16 * 2**20
 MOST_IN_HAND = 16  # grants a slot that an agent may hold ahead, where the work is that short
 MAX_LOG = 4096  # characters of what a runner wrote that a failure carries
@@ -61,6 +65,12 @@ class Request(Message, Generic[AnswerT]):
     ANSWER: ClassVar[type[Message]]
 
     id: str = Field(default_factory=new_id)
+    _version: int = PrivateAttr(PROTOCOL_VERSION)
+
+    @property
+    def version(self) -> int:
+        """The protocol of who asked; the answer is told in it."""
+        return self._version
 
 
 class Done(Message):
@@ -349,6 +359,7 @@ class InfoAnswer(Message):
     queues: tuple[QueueConfig, ...]
     last_event_id: str
     pid: int
+    config_error: str = ""  # why the scheduler's configuration file, as it is now, is not taken over
 
 
 class Info(Request[InfoAnswer]):
@@ -521,12 +532,14 @@ def unpack_request(frame: bytes) -> Request[Any]:
     """
     values = _unpacked(frame)
     request_id = str(values.get("id", ""))
+    version = values.get("v")
     try:
-        version, command = values.get("v"), values.get("cmd")
-        if version != PROTOCOL_VERSION:
+        command = values.get("cmd")
+        if not (type(version) is int and OLDEST_PROTOCOL <= version <= PROTOCOL_VERSION):
             raise VersionMismatch(
-                f"this scheduler speaks protocol {PROTOCOL_VERSION}, the message has {version!r}",
-                hint="bring both sides to the same LCQ version",
+                f"this scheduler speaks protocol {PROTOCOL_VERSION}, and older ones from {OLDEST_PROTOCOL} on; the message "
+                f"has {version!r}",
+                hint="bring schedulers to the newest LCQ version first, then agents and clients",
             )
         kind = REQUESTS.get(command) if isinstance(command, str) else None
         if kind is None:
@@ -535,27 +548,38 @@ def unpack_request(frame: bytes) -> Request[Any]:
                 hint="is the peer newer than this scheduler? 'lcq version' tells both",
             )
         try:
-            return kind.model_validate(values, extra="ignore")
+            request = kind.model_validate(values, extra="ignore")
         except ValidationError as error:
             raise ProtocolError(f"{command}: {explain_invalid(error)}") from error
     except ProtocolError as error:
         error.request_id = request_id
+        if not isinstance(error, VersionMismatch):
+            error.peer_version = version
         raise
+    request._version = version
+    return request
 
 
-def pack_answer(request_id: str, answer: Message, schedulers: tuple[str, ...] = ()) -> bytes:
-    """``schedulers``: where else one may ask; told where there is an else."""
-    told = {"schedulers": schedulers} if schedulers else {}
-    return _packed({"v": PROTOCOL_VERSION, "id": request_id, "ok": answer.model_dump(mode="json"), **told})
+def pack_answer(
+    request_id: str, answer: Message, schedulers: tuple[str, ...] = (), version: int = PROTOCOL_VERSION
+) -> bytes:
+    """The answer as a peer of that protocol version reads it.
+
+    ``schedulers``: where else one may ask; told where there is an else.
+    """
+    told = answer.model_dump(mode="json")
+    more = {"schedulers": schedulers} if schedulers else {}
+    said = told if version == PROTOCOL_VERSION else in_words_of_1(told)
+    return _packed({"v": version, "id": request_id, "ok": said, **more})
 
 
-def pack_error(request_id: str, error: LcqError) -> bytes:
+def pack_error(request_id: str, error: LcqError, version: int | None = None) -> bytes:
     body = {"code": error.code, "message": error.message, "hint": error.hint}
-    return _packed({"v": PROTOCOL_VERSION, "id": request_id, "error": body})
+    return _packed({"v": version or PROTOCOL_VERSION, "id": request_id, "error": body})
 
 
-def pack_order(order: Order) -> bytes:
-    return _packed(order.model_dump(mode="json") | {"v": PROTOCOL_VERSION, "order": True})
+def pack_order(order: Order, version: int = PROTOCOL_VERSION) -> bytes:
+    return _packed(order.model_dump(mode="json") | {"v": version, "order": True})
 
 
 class Reply(Message):
@@ -586,10 +610,12 @@ class Reply(Message):
 def unpack_reply(frame: bytes) -> Reply:
     values = _unpacked(frame)
     if values.get("v") != PROTOCOL_VERSION:
-        raise VersionMismatch(
+        mismatch = VersionMismatch(
             f"we speak protocol {PROTOCOL_VERSION}, the scheduler {values.get('v')!r}",
-            hint="bring both sides to the same LCQ version",
+            hint="bring the scheduler to this LCQ version, or newer: schedulers come first, then agents and clients",
         )
+        mismatch.request_id = str(values.get("id", ""))
+        raise mismatch
     try:
         if values.get("order"):
             return Reply(order=Order.model_validate(values))

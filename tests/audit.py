@@ -140,7 +140,7 @@ def _audit_indexes(ledger: Ledger) -> None:
     pairs = [("ids", i) for i in ledger.tasks]
     for i, t in ledger.tasks.items():
         pairs += [(f"ix:status:{t['status']}", i), (f"ix:queue:{t['queue']}", i)]
-        pairs += [(f"ix:node:{record['node']}", i) for record in ledger.attempts.get(i, ())]
+        pairs += [(f"ix:node:{record['node']}", i) for record in ledger.attempts.get(i, ()) if record["node"]]
         if t["job"]:
             pairs.append((f"ix:job:{t['job']}", i))
         if t["status"] == TaskStatus.FAILED:

@@ -23,13 +23,15 @@ import zmq
 from lcq import failpoints
 from lcq.client import find_schedulers
 from lcq.clock import steady_now
-from lcq.config import DistributedConfig
+from lcq.config import ConfigManager, DistributedConfig
 from lcq.errors import LcqError, StaleBoot, UnknownModel
 from lcq.gpus import Gpus
 from lcq.hardware import detect_devices, usable_cores
 from lcq.health import DEPENDENCY_DOWN
 from lcq.ids import new_id
+from lcq.log import set_log_level
 from lcq.models import ErrorClass, NodeCapability, NodeStatus
+from lcq.reload import ConfigFollower
 from lcq.wire import (
     Beat,
     BeatAnswer,
@@ -89,15 +91,18 @@ class Agent:
         scheduler: str | None = None,
         runner: Sequence[str] = RUNNER,
         kill: Kill = os.killpg,
+        manager: ConfigManager | None = None,
     ) -> None:
         """``scheduler``: "HOST:PORT", several with commas; default: the cluster of this user, or as configured.
 
-        ``runner`` is the command of a runner; ``kill`` is what ends its process group.
+        ``runner`` is the command of a runner; ``kill`` is what ends its process group. ``manager`` read ``config``:
+        then its file is followed.
         """
         self._config = config
         self._scheduler = scheduler
         self._runner = runner
         self._kill = kill
+        self._follower = ConfigFollower(manager, on_change=self._follow_config) if manager is not None else None
         self.boot_id = new_id()
         self._stack = AsyncExitStack()
         self._stop = asyncio.Event()
@@ -220,6 +225,7 @@ class Agent:
                     ("spool", self._outcomes.keep_old_ones()),
                     ("devices", self._service.watch()),
                     ("disks", self._disks.watch()),
+                    *([("settings", self._follower.follow())] if self._follower is not None else ()),
                 )
             ]
             try:
@@ -242,6 +248,18 @@ class Agent:
         if at_once:
             self._hurry.set()
         self._stir()
+
+    def read_settings(self) -> None:
+        """Read the configuration again, now."""
+        if self._follower is not None:
+            self._follower.read_now()
+
+    def _follow_config(self, config: DistributedConfig) -> None:
+        """Take over what may change while we run (``lcq.reload.LIVE_KEYS``)."""
+        self._config = config
+        set_log_level(config.log_level)
+        self._pool.follow(limits=config.limits, no_progress_s=config.agent.no_progress_s)
+        self._step_due.set()
 
     def _stir(self) -> None:
         self._stirred.set()
@@ -428,6 +446,8 @@ class Agent:
         }
         if self._refused or self._disks.full:  # other reasons are over when a beat arrives, or are the cluster's own
             said["not_claiming"] = self._refused or self._disks.full
+        if self._follower is not None and self._follower.error:
+            said["config_error"] = self._follower.error
         return finite(said)
 
     @property

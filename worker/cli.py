@@ -12,7 +12,7 @@ import typer
 
 from lcq import __version__, failpoints
 from lcq.cli.output import Output
-from lcq.config import DistributedConfig, LogLevel, load
+from lcq.config import ConfigManager, DistributedConfig, LogLevel
 from lcq.errors import InvalidConfig, LcqError
 from lcq.hardware import host_name
 from lcq.log import setup_logging
@@ -70,12 +70,13 @@ def agent(
     if log_level is not None:
         overrides["log_level"] = log_level
     try:
-        settings = load(config, overrides=overrides)
+        manager = ConfigManager(config, overrides=overrides)
+        settings = manager.config
         setup_logging(settings.log_level)
         if context.invoked_subcommand is not None:
             context.obj = settings
             return
-        run_agent(settings, scheduler=scheduler)
+        run_agent(settings, scheduler=scheduler, manager=manager)
     except LcqError as error:
         _refuse(error)
 
@@ -119,8 +120,8 @@ def health(
     raise typer.Exit(1 if why else 0)
 
 
-def run_agent(config: DistributedConfig, *, scheduler: str | None = None) -> None:
-    """Run an agent until SIGTERM or SIGINT; returns when it has left.
+def run_agent(config: DistributedConfig, *, scheduler: str | None = None, manager: ConfigManager | None = None) -> None:
+    """Run an agent until SIGTERM or SIGINT; returns when it has left. ``manager`` read ``config``, if a file did.
 
     Raises:
         LcqError: it cannot start, or another agent has taken its name.
@@ -130,11 +131,13 @@ def run_agent(config: DistributedConfig, *, scheduler: str | None = None) -> Non
             "enabled is false: this host takes no part in a cluster", hint="set enabled: true, or LCQ_ENABLED=1"
         )
     failpoints.arm_from_environment()
-    asyncio.run(_until_signalled(config, scheduler))
+    asyncio.run(_until_signalled(config, scheduler, manager))
 
 
-async def _until_signalled(config: DistributedConfig, scheduler: str | None) -> None:
-    async with Agent(config, scheduler=scheduler) as agent:
+async def _until_signalled(
+    config: DistributedConfig, scheduler: str | None, manager: ConfigManager | None = None
+) -> None:
+    async with Agent(config, scheduler=scheduler, manager=manager) as agent:
         told = asyncio.Event()
 
         def stop() -> None:
@@ -142,8 +145,10 @@ async def _until_signalled(config: DistributedConfig, scheduler: str | None) -> 
             told.set()
 
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+        is_in_terminal = sys.stdin is not None and sys.stdin.isatty()  # then SIGHUP means that it was closed
+        loop.add_signal_handler(signal.SIGHUP, stop if is_in_terminal else agent.read_settings)
         await agent.run()
 
 

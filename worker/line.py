@@ -122,7 +122,10 @@ class ControlLine:
                 try:
                     reply = unpack_reply(frames[-1])
                 except ProtocolError as error:
-                    if str(error) != nonsense:
+                    waiting = self._waiting.get(error.request_id)
+                    if waiting is not None and not waiting[0].done():
+                        waiting[0].set_exception(error)  # such as another version's answer: who asked has to know
+                    elif str(error) != nonsense:
                         nonsense = str(error)
                         _log.error("the scheduler at %s cannot be understood: %s", self.endpoint, error)
                     continue

@@ -216,7 +216,7 @@ class Slot:
         self.warm: tuple[str, ...] = ()
         self.held_mib = 0  # of the device's memory, by loaded models
         self.pid: int | None = None  # of the living runner's process group
-        self._settings = settings
+        self.settings = settings
         self._on_ended = on_ended
         self._on_change = on_change
         self._on_shown = on_shown
@@ -323,7 +323,7 @@ class Slot:
         self._inbox = asyncio.Queue()
         runner = await self._spawn()
         self.pid, self._line, self._process = runner.process.pid, runner.line, runner.process
-        self._wear, self._worn = Wear(self._settings.recycle), ""
+        self._wear, self._worn = Wear(self.settings.recycle), ""
         watch: asyncio.Task[None] | None = None
         try:
             watch = group.create_task(self._watch(runner), name=f"watch of runner {self.plan.name}")
@@ -361,19 +361,19 @@ class Slot:
             words = LastWords()
             try:
                 process = ProcessGroup.start(
-                    self._settings.command,
+                    self.settings.command,
                     environment=self.plan.environment,
                     mark=mark,
                     line=its,
                     output=words.writer,
-                    kill=self._settings.kill,
+                    kill=self.settings.kill,
                 )
             except OSError:
                 line.close()
                 words.close()
                 raise
             words.started()
-        self._settings.records.add(RunnerRecord(process.pid, process.started, self._settings.boot_id, mark))
+        self.settings.records.add(RunnerRecord(process.pid, process.started, self.settings.boot_id, mark))
         return _Runner(process, line, inbox, words)
 
     async def _watch(self, runner: _Runner) -> None:
@@ -440,7 +440,7 @@ class Slot:
 
     def _test_again(self) -> None:
         """Believe a GPU only after a test: what brought its runner down may be its own fault."""
-        if self._settings.self_test and self.plan.settings.device.kind is DeviceKind.GPU:
+        if self.settings.self_test and self.plan.settings.device.kind is DeviceKind.GPU:
             self._tests = True
 
     async def _death(self, runner: _Runner) -> RunnerDied:
@@ -493,7 +493,7 @@ class Slot:
         assert grant is not None  # noqa: S101 - by _until_given
         await failpoints.reach("agent.tell")
         runner.words.begin()
-        runner.line.say(Run(task=grant.task, attempt=grant.attempt, limits=self._settings.limits, eased=grant.eased))
+        runner.line.say(Run(task=grant.task, attempt=grant.attempt, limits=self.settings.limits, eased=grant.eased))
         await failpoints.passed("agent.tell")
         ended, usable = await self._until_ended(runner, grant)
         if ended.failure is not None and ended.failure.error_class is ErrorClass.CRASH:
@@ -518,7 +518,7 @@ class Slot:
     async def _until_ended(self, runner: _Runner, grant: Grant) -> tuple[Ended, bool]:
         """How the attempt ended, and whether the runner is any good after it."""
         loop = asyncio.get_running_loop()
-        timeout_s, quiet_s = grant.task.timeout_s, self._settings.no_progress_s
+        timeout_s, quiet_s = grant.task.timeout_s, self.settings.no_progress_s
         wall = loop.time() + timeout_s
         quiet = loop.time() + quiet_s
         began = steady_now()
@@ -596,7 +596,7 @@ class Slot:
                 await runner.process.gone()
         except TimeoutError:
             return False
-        self._settings.records.remove(runner.process.pid)
+        self.settings.records.remove(runner.process.pid)
         return True
 
     async def _outlive(self, runner: _Runner) -> None:
@@ -674,6 +674,11 @@ class RunnerPool:
             await asyncio.sleep(_LOOK_S)
             for slot in self.slots:
                 slot.look()
+
+    def follow(self, *, limits: LimitsConfig, no_progress_s: float) -> None:
+        """Hold to these from the next attempt on."""
+        for slot in self.slots:
+            slot.settings = replace(slot.settings, limits=limits, no_progress_s=no_progress_s)
 
     def start(self, grant: Grant) -> bool:
         """Begin ``grant`` on a free slot of its device, one where its model is warm if there is one.

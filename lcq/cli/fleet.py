@@ -117,7 +117,9 @@ def _show_left_out(found: Iterable[NodeRecord], output: Output) -> None:
     rows = []
     for node in found:
         faults = {device: reading.fault for device, reading in node.readings.items() if reading.fault}
-        rows += [(node.id, what, why) for what, why in sorted((node.capability.left_out | faults).items())]
+        told = {"new work": "not_claiming", "settings": "config_error"}
+        troubles = {what: str(node.telemetry[name]) for what, name in told.items() if node.telemetry.get(name)}
+        rows += [(node.id, what, why) for what, why in sorted((node.capability.left_out | faults | troubles).items())]
     if not rows:
         return
     output.heading("Left out")

@@ -28,7 +28,7 @@ def up(
     """Run a whole cluster on this machine: private Redis, a scheduler, an agent, and the console."""
     from lcq.server import run_up  # here, so that a client command need not load a scheduler
 
-    return run_up(session_of(context).config, headless=headless)
+    return run_up(session_of(context).settings, headless=headless)
 
 
 @app.command(epilog=examples("lcq scheduler", "lcq --config lcq.yaml scheduler"))
@@ -36,7 +36,7 @@ def scheduler(context: typer.Context) -> int:
     """Run a scheduler until it is told to stop; any number may run at once."""
     from lcq.server import run_scheduler
 
-    return run_scheduler(session_of(context).config)
+    return run_scheduler(session_of(context).settings)
 
 
 @app.command(epilog=examples("lcq console", "lcq --scheduler studio-1:5571 console"))
@@ -97,6 +97,7 @@ async def _version(session: Session) -> int:
             ("Python", platform.python_version()),
             ("scheduler", told),
             ("Redis", there.redis if there is not None else ""),
+            ("settings", f"not taken over: {there.config_error}" if there is not None and there.config_error else ""),
         ]
     )
     return OK

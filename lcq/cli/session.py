@@ -14,7 +14,7 @@ import typer
 
 from lcq.cli.output import Output
 from lcq.client import AsyncClient
-from lcq.config import DistributedConfig, LogLevel, load
+from lcq.config import ConfigManager, DistributedConfig, LogLevel
 from lcq.log import setup_logging
 
 T = TypeVar("T")
@@ -40,12 +40,19 @@ class Session:
     patience_s: float = 10.0
 
     @cached_property
-    def config(self) -> DistributedConfig:
+    def settings(self) -> ConfigManager:
         """Raises:
         InvalidConfig: naming file and key.
         """
         overrides = {"log_level": self.log_level} if self.log_level else {}
-        return load(self.config_file, overrides=overrides)
+        return ConfigManager(self.config_file, overrides=overrides)
+
+    @property
+    def config(self) -> DistributedConfig:
+        """Raises:
+        InvalidConfig: naming file and key.
+        """
+        return self.settings.config
 
     @cached_property
     def output(self) -> Output:

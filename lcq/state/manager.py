@@ -125,10 +125,10 @@ class StateManager:
             if self._disk_log is not None:
                 await self._disk_log.check()
             await self._load_scripts()
+            await self._adopt()
             group = await stack.enter_async_context(asyncio.TaskGroup())
             pump = group.create_task(self._pump(), name="state pump")
             stack.callback(pump.cancel)
-            await self._adopt()
             stack.callback(group.create_task(self.watch.run(), name="server watch").cancel)
             if self._disk_log is not None:
                 stack.callback(group.create_task(self._disk_log.run(), name="disk log").cancel)
@@ -142,7 +142,12 @@ class StateManager:
         await self._stack.aclose()
 
     async def _adopt(self) -> None:
-        had = (await self._move("adopt_state"))[1]
+        (answer,) = await self._run([("adopt_state", [1, self.keys.root], None)])
+        if isinstance(answer, Exception):
+            raise answer
+        had = answer[1]
+        if answer[0] == "other_format":
+            raise StateFormatMismatch(self.url, had, STATE_FORMAT)
         if had != str(STATE_FORMAT):
             _log.info(
                 "the state at %s is of format %d now, was %s", without_password(self.url), STATE_FORMAT, had or "new"

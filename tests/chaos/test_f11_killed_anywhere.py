@@ -23,7 +23,12 @@ from tests.conftest import wait_until
 SLOWLY = "agent.ask=delay:0.8; "
 AT_ONCE = [point for point in AGENT_POINTS if point not in ("agent.spool", "agent.deliver")]
 DRILLS = [f"{point}=kill{after}" for point in AT_ONCE for after in ("", "-after")]
-BOOTS = [f"{SLOWLY}agent.spool=kill", f"{SLOWLY}agent.spool=kill-after", "agent.deliver=kill", "agent.deliver=kill-after"]
+BOOTS = [
+    f"{SLOWLY}agent.spool=kill",
+    f"{SLOWLY}agent.spool=kill-after",
+    "agent.deliver=kill",
+    "agent.deliver=kill-after",
+]
 
 
 @contextlib.contextmanager

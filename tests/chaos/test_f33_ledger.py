@@ -114,7 +114,9 @@ async def test_after_ten_thousand_random_events_the_books_say_what_runs(redis_ur
         held = set().union(*ledger.sets("held:").values())
         assert set(ledger.values.get("leases", {})) == held == running
         assert int(ledger.values["counts"].get("processing", 0)) == len(running)
-        print(f"\nF-33: {sum(storm.told.values())} events, {len(running)} leases live, {dict(storm.told.most_common())}")
+        print(
+            f"\nF-33: {sum(storm.told.values())} events, {len(running)} leases live, {dict(storm.told.most_common())}"
+        )
         for node in storm.nodes:  # and at the end nothing is left of what is gone
             node.boot = new_id()
             await node.hello()

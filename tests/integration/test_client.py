@@ -108,7 +108,7 @@ async def test_a_refusal_is_raised_as_the_error_it_names() -> None:
 @pytest.mark.parametrize(
     ("frame", "error", "says"),
     [
-        (b"\x83\xa1v\x63\xa2id\xa1x\xa2ok\x80", VersionMismatch, "we speak protocol 1, the scheduler 99"),
+        (b"\x83\xa1v\x63\xa2id\xa1x\xa2ok\x80", VersionMismatch, "we speak protocol 2, the scheduler 99"),
         (b"HTTP/1.1 400", ProtocolError, "not msgpack"),
     ],
 )

@@ -170,7 +170,7 @@ def test_a_host_that_is_not_to_take_part_says_so(folder: Path, tmp_path: Path, m
     assert "set enabled: true" in talk
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_scheduler_alone_ends_in_order_on_a_signal(folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     with lcq("scheduler", cwd=tmp_path) as scheduler:
         cluster_on(folder)

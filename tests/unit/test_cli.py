@@ -161,7 +161,7 @@ def test_a_bad_setting_names_file_and_key(tmp_path: Path) -> None:
     answer = Answer("--config", str(settings), "tasks")
     assert answer.code == 2
     assert answer.talk.startswith("error: ")
-    assert "lcq.yaml: zeromq.base_prot: unknown key, did you mean 'base_port'?" in answer.talk
+    assert "lcq.yaml: line 2: zeromq.base_prot: unknown key, did you mean 'base_port'?" in answer.talk
 
 
 def test_nobody_at_the_other_end_is_code_3(peer: Peer) -> None:

@@ -150,18 +150,18 @@ def test_fields_that_a_newer_peer_added_are_ignored(kind: type[Request[Any]], da
 
 
 def test_fields_that_a_newer_scheduler_added_to_its_answer_are_ignored() -> None:
-    frame = msgpack.packb({"v": 1, "id": "r1", "ok": {"id": "1m84", "colour": "red"}, "took_ms": 3})
+    frame = msgpack.packb({"v": PROTOCOL_VERSION, "id": "r1", "ok": {"id": "1m84", "colour": "red"}, "took_ms": 3})
     assert unpack_reply(frame).answer(FindAnswer) == FindAnswer(id="1m84")
 
 
-@pytest.mark.parametrize("version", [0, 2, None, "1", [1]])
+@pytest.mark.parametrize("version", [0, PROTOCOL_VERSION + 1, None, "1", [1]])
 def test_another_version_is_refused_naming_both(version: object) -> None:
     with pytest.raises(VersionMismatch) as refusal:
         unpack_request(request_map(v=version, cmd="info"))
     assert refusal.value.request_id == "r1"
     assert f"protocol {PROTOCOL_VERSION}" in str(refusal.value)
     assert repr(version) in str(refusal.value)
-    with pytest.raises(VersionMismatch, match="same LCQ version"):
+    with pytest.raises(VersionMismatch, match="LCQ version"):
         unpack_reply(msgpack.packb({"v": version, "id": "r1", "ok": {}}))
 
 

@@ -109,6 +109,7 @@ local function recount_attempts(id, t)
   local length = redis.pcall("LLEN", name)
   if type(length) ~= "number" then
     redis.call("DEL", name)
+    for _, node in ipairs(redis.call("ZRANGE", key("nodes"), 0, -1)) do redis.call("ZREM", key("ix", "node", node), id) end
     length = 0
   end
   local told = math.floor(number(t.attempt))
@@ -151,7 +152,9 @@ local function isolate(id, t, found)
   t.why = "its record was damaged: " .. found
   if not was_over then
     local failure = {error_class = "bad_input", code = "record_damaged", message = t.why}
-    if status == STATE.PROCESSING then close_attempt(id, number(t.attempt), "failed", failure) end
+    for n = 1, number(t.attempt) do
+      if attempt_record(id, n).outcome == "running" then close_attempt(id, n, "failed", failure) end
+    end
     t.finished_ms, t.due_ms, t.deadline_ms, t.stage, t.avoid = tostring(NOW), nil, nil, "", nil
     t.class, t.code, t.message = failure.error_class, failure.code, failure.message
     tally("failed", 1)

@@ -1,0 +1,218 @@
+"""F-40: a configuration file that is written badly while processes run changes nothing; the next good one does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import random
+import re
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from lcq import reload
+from lcq.config import ConfigManager, DistributedConfig
+from lcq.errors import InvalidConfig
+from lcq.models import Task, TaskStatus, TaskType
+from lcq.reload import LIVE_KEYS, ConfigFollower, changes, with_live_keys
+from tests.cluster import Cluster, drill, running_cluster
+from tests.conftest import wait_until, wait_until_sync
+
+SAMPLES = Path(__file__).parents[2] / "sample-config"
+GOOD = "log_level: info\nretries:\n  base_s: 2\n  max_s: 30\nagent:\n  poll_s: 1\n"
+BAD = {
+    "cut in a word": (GOOD[:40], r"line 4 does not end"),
+    "cut after a line, before its value": ("retries:\n  base_s\n", r"retries"),
+    "no YAML": ("retries: {base_s: [\n", r"not valid YAML.*line 2"),
+    "a tab": ("retries:\n\tbase_s: 3\n", r"not valid YAML.*line 2"),
+    "empty": ("", "is empty"),
+    "blank": ("\n\n", "is empty"),
+    "an unknown key": ("retries:\n  bsae_s: 3\n", r"line 2: retries\.bsae_s: unknown key, did you mean 'base_s'"),
+    "an unknown section": ("log_level: info\nretrys: {}\n", r"line 2: retrys: unknown key, did you mean 'retries'"),
+    "a bad value": ("\n\nretries:\n  base_s: soon\n", r"line 4: retries\.base_s: .*found 'soon'"),
+    "a list": ("- a\n- b\n", "expected keys with values, found list"),
+    "not text": ("\x00\x01\x02\n", "not valid YAML"),
+    "a date that is none": ("log_level: 2026-99-99\n", "log_level|not valid YAML"),
+}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "lcq.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+@pytest.mark.parametrize(("text", "found"), BAD.values(), ids=BAD)
+def test_a_bad_file_is_refused_with_its_line_and_key_and_what_holds_goes_on_holding(
+    path: Path, text: str, found: str
+) -> None:
+    manager = ConfigManager(path)
+    path.write_text(text)
+    with pytest.raises(InvalidConfig, match=found) as refused:
+        manager.reload()
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert manager.config.retries.base_s == 2
+    path.write_text(GOOD.replace("base_s: 2", "base_s: 3"))
+    assert manager.reload().retries.base_s == 3
+
+
+def test_a_file_cut_off_at_any_byte_is_refused_or_a_file_of_whole_lines(path: Path) -> None:
+    manager = ConfigManager(path)
+    whole = (SAMPLES / "lcq.yaml").read_bytes()
+    for end in range(0, len(whole), 7):
+        path.write_bytes(whole[:end])
+        try:
+            manager.reload()
+        except InvalidConfig:
+            continue
+        assert whole[:end].rstrip(b" \t").endswith((b"\n", b"}")), whole[end - 40 : end]
+
+
+def test_a_file_that_is_gone_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent)
+    manager = ConfigManager()  # ./lcq.yaml, which nobody named: at a start it need not be there
+    path.unlink()
+    with pytest.raises(InvalidConfig, match="is gone"):
+        manager.reload()
+    assert manager.config.retries.base_s == 2
+
+
+def test_what_is_taken_over_at_once_and_what_needs_a_restart_is_told_apart() -> None:
+    now = DistributedConfig()
+    found = DistributedConfig(
+        log_level="debug",
+        limits={"frames": 7},
+        agent={"drain_s": 1, "slots": 3},
+        leases={"lease_s": 60},
+        models={"sources": {"lama": {"urls": ["http://elsewhere/lama.pt"]}}},
+    )  # type: ignore[arg-type]
+    live, waiting = changes(now, found)
+    assert live == ("agent.drain_s", "limits.frames", "log_level")
+    assert waiting == ("agent.slots", "leases.lease_s", "models.sources.lama.urls")
+    after = with_live_keys(now, found)
+    assert (after.log_level, after.limits.frames, after.agent.drain_s) == ("debug", 7, 1)
+    assert (after.agent.slots, after.leases, after.models) == (None, now.leases, now.models)
+    assert changes(after, found)[0] == ()
+
+
+@contextlib.asynccontextmanager
+async def following(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[ConfigFollower, list]]:
+    monkeypatch.setattr(reload, "_LOOK_S", 0.05)
+    told: list[DistributedConfig] = []
+    follower = ConfigFollower(ConfigManager(path), on_change=told.append)
+    async with asyncio.TaskGroup() as group:
+        life = group.create_task(follower.follow())
+        yield follower, told
+        life.cancel()
+
+
+async def test_a_file_that_is_being_written_is_taken_over_when_it_stands_still_never_before(
+    path: Path, monkeypatch: pytest.MonkeyPatch, rng: random.Random
+) -> None:
+    async with following(path, monkeypatch) as (follower, told):
+        for base_s in range(3, 8):
+            text = GOOD.replace("base_s: 2", f"base_s: {base_s}")
+            with path.open("w") as file:
+                for char in text:
+                    file.write(char)
+                    file.flush()
+                    if rng.random() < 0.2:
+                        await asyncio.sleep(0.002)
+            await wait_until(lambda: told and told[-1].retries.base_s == base_s)  # noqa: B023
+        assert all(config.retries.max_s == 30 for config in told)
+        assert not follower.error
+
+
+async def test_what_is_wrong_is_said_once_and_forgotten_when_it_is_right_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with following(path, monkeypatch) as (follower, told):
+        path.write_text("retries:\n  bsae_s: 3\n")
+        await wait_until(lambda: "did you mean 'base_s'" in follower.error)
+        for _ in range(3):
+            os.utime(path)
+            await asyncio.sleep(0.2)
+        assert sum("stay as they were" in record.message for record in caplog.records) == 1
+        assert not told
+        path.write_text(GOOD)
+        await wait_until(lambda: not follower.error)
+        assert not told  # nothing has changed after all
+
+
+async def test_a_change_that_needs_a_restart_is_named_and_not_taken_over(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with following(path, monkeypatch) as (follower, told):
+        path.write_text(GOOD.replace("poll_s: 1", "poll_s: 2\n  slots: 9") + "leases:\n  lease_s: 60\n")
+        await wait_until(lambda: told)
+        assert told[-1].agent.poll_s == 2
+        assert told[-1].agent.slots is None
+        assert follower.config.leases.lease_s == 15
+        assert "only a restart takes it over: agent.slots, leases.lease_s" in caplog.text
+
+
+def test_a_running_cluster_keeps_its_settings_through_a_bad_file_and_takes_over_the_next_good_one(
+    redis_url: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "lcq.yaml"
+    photo = SAMPLES / "photos" / "camera.png"
+    mask = SAMPLES / "masks" / "camera.png"
+    assert photo.exists()
+    assert mask.exists()
+    config.write_text("limits:\n  image_pixels: 1000000\n")
+    with running_cluster(redis_url, tmp_path / "c", LCQ_CONFIG=str(config)) as cluster:
+        cluster.start_scheduler()
+        cluster.start_agent("node-1", slots=1)
+        numbers = itertools.count()
+        with cluster.client() as client:
+
+            def outcome() -> str:
+                out = tmp_path / f"{next(numbers)}.png"
+                task = Task(
+                    task_type=TaskType.INPAINT, image_path=str(photo), mask_path=str(mask), output_path=str(out)
+                )
+                (record,) = client.wait([client.submit(task).id], timeout_s=60)
+                return record.status if record.failure is None else record.failure.code
+
+            assert outcome() == TaskStatus.COMPLETED
+            running = client.submit(drill("drill-sleep", seconds=4)).id
+            config.write_text("limits:\n  image_pixles: 7\n")
+            wait_until_sync(lambda: "did you mean 'image_pixels'" in client.info().config_error)
+            wait_until_sync(lambda: "line 2: limits.image_pixles" in _node_says(client))
+            assert outcome() == TaskStatus.COMPLETED
+            config.write_text("limits:\n  image_pixels: 7\nretention:\n  failed_s: 999\n")
+            wait_until_sync(lambda: not client.info().config_error and not _node_says(client))
+            wait_until_sync(lambda: "limits.image_pixels" in _log(cluster, "node-1"))
+            assert outcome() == "image_too_large"
+            config.write_text("limits:\n  image_pixels: 1000000\n")
+            cluster.processes["node-1"].send_signal(signal.SIGHUP)  # a SIGHUP ends nothing, it reads at once
+            cluster.processes["scheduler"].send_signal(signal.SIGHUP)
+            wait_until_sync(lambda: _log(cluster, "node-1").count("configuration has changed") == 2)
+            assert outcome() == TaskStatus.COMPLETED
+            (record,) = client.wait([running], timeout_s=30)
+            assert (record.status, record.attempt) == (TaskStatus.COMPLETED, 1)
+        for name in ("scheduler", "node-1"):
+            assert cluster.processes[name].poll() is None
+            log = _log(cluster, name)
+            assert log.count("did you mean 'image_pixels'") == 1, log
+            assert "only a restart takes it over: retention.failed_s" in log
+
+
+def _node_says(client) -> str:
+    return str(client.nodes()[0].telemetry.get("config_error", ""))
+
+
+def _log(cluster: Cluster, name: str) -> str:
+    return cluster.log_path(name).read_text()
+
+
+def test_the_keys_that_are_taken_over_are_those_the_sample_file_tells() -> None:
+    text = (SAMPLES / "lcq.yaml").read_text()
+    told = text[text.index("A running process") :].partition(" at once")[0].replace("\n#", "")
+    assert set(re.split(r"[ ,]+", told)) >= set(LIVE_KEYS)
