@@ -332,16 +332,32 @@ class Report:
         )
 
 
+def _bytes_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _size_now(pid: int) -> Size | None:
+    try:
+        return Size.of(pid)
+    except psutil.Error:
+        return None
+
+
 class Storm:
     """``with Storm(…) as storm: storm.rage(seconds); report = storm.judge()``."""
 
-    def __init__(self, store: Store, folder: Path, seed: int, *, customers: int = 2, crowd: int = 30) -> None:
+    def __init__(
+        self, store: Store, folder: Path, seed: int, *, customers: int = 2, crowd: int = 30, **environment: str
+    ) -> None:
         self.seed = seed
         self.notes = Notes()
         self._rng = random.Random(seed)
         self._store = store
         self._folder = folder
-        self._cluster = Cluster(store.url, folder / "cluster", ENVIRONMENT)
+        self._cluster = Cluster(store.url, folder / "cluster", {**ENVIRONMENT, **environment})
         self._ports = {name: free_port() for name in SCHEDULERS}
         self._links: dict[str, Link] = {}
         self._workshop = Workshop(folder / "work", random.Random(self._rng.random()))
@@ -479,7 +495,8 @@ class Storm:
         """After failovers, clients look once more at all they ever submitted, and submit again what is unknown."""
         rng = random.Random(self._rng.random())
         customer = Customer("the last look", list(self._ports.values()), self.notes, rng, self._workshop, crowd=0)
-        customer.look_at_all()
+        forgotten = {event.fields["id"] for event in self._recorder.events if event.move == "forget_tasks"}
+        customer.look_at_all(but=forgotten)
         self._people.append(customer)
         customer.start()
         self._wait(lambda: customer.has_seen_all, "clients look at all they submitted", 60)
@@ -655,6 +672,25 @@ class Storm:
 
     # ------------------------------------------------------------ the judgement
 
+    def sample(self) -> Mapping[str, float]:
+        """How much there is of everything that must not grow for ever; empty while Redis does not answer."""
+        home = self._folder / "cluster"
+        own = [path for path in home.rglob("*") if path.is_file() and path.suffix != ".log"]  # the logs are ours
+        found = {"files": float(len(own)), "file bytes": float(sum(_bytes_of(path) for path in own))}
+        for kind, names in (("scheduler", SCHEDULERS), ("agent", AGENTS)):
+            sizes = [size for name in names if (size := _size_now(self._pid(name))) is not None]
+            found |= {f"{kind} MiB": max((size.rss_mib for size in sizes), default=0.0)}
+            found |= {f"{kind} open files": float(max((size.files for size in sizes), default=0))}
+        try:
+            with contextlib.closing(self._store.connect()) as eye:
+                found["keys"] = float(eye.dbsize())
+                found["redis MiB"] = float(eye.info("memory")["used_memory"]) / 2**20
+                found["redis connections"] = float(eye.info("clients")["connected_clients"])
+                found["events"] = float(eye.xlen(KEYS.events))
+        except (redis.RedisError, OSError):
+            return {}
+        return found
+
     def judge(self, *, patience_s: float = 180) -> Report:
         """Wait until every task has come to its end, hold the history against the promises, and see what is left."""
         try:
@@ -706,6 +742,7 @@ class Storm:
             task_record(fields) for fields in ledger.tasks.values() if fields["status"] == TaskStatus.COMPLETED
         ]
         artifacts = [artifact for record in completed if (artifact := self._workshop.look_at(record)) is not None]
+        artifacts += self.notes.artifacts
         return Recording(
             events=tuple(self._recorder.events),
             undone=tuple(self._recorder.undone),
