@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
@@ -23,6 +24,7 @@ from lcq.config import DistributedConfig, load
 from lcq.embedded import read_cluster_file
 from lcq.errors import (
     InvalidInput,
+    LcqError,
     ProtocolError,
     SchedulerUnreachable,
     StateUnavailable,
@@ -87,6 +89,7 @@ _NOBODY_S = (0.01, 0.2)  # first and longest pause between tries while there is 
 _SILENT_S = (0.5, 4.0)  # first and longest pause before a request that got no answer is sent again
 _LONG_POLL_MS = 2000  # how long a question for events is held; and how late a restarted scheduler is noticed
 _FLOOR_S = 20.0  # while waiting for tasks: look at them at least so often, whatever the events say
+_AWAY = (SchedulerUnreachable, StateUnavailable)
 _SUBMITTED_KEPT = 20_000  # tasks that a client can submit again, the newest
 _SUBMITTED_S = 3600.0  # and for how long: what a failover of Redis loses was submitted seconds before it
 _ADDRESS = re.compile(r"^(?:tcp://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+)(?::(?P<port>\d{1,5}))?$")
@@ -341,15 +344,26 @@ class AsyncClient:
             TaskNotFound: one is not there that this client has not submitted, or not lately.
             LcqError: one is refused now.
         """
+        lost: list[str] = []
         for piece in _pieces(tuple(ids)):
-            for task_id in (await self.ask(GetTasks(ids=tuple(piece)))).missing:
-                given = self._submitted.get(task_id)
-                if given is None or time.monotonic() - given.at > _SUBMITTED_S:
-                    raise TaskNotFound(task_id)
-                log.warning("task %s is unknown to the cluster, Redis has lost it: submitting it again", task_id)
-                await self.submit(
-                    given.task, queue=given.queue, node=given.node, key=given.key, reason="lost by a failover of Redis"
-                )
+            lost += (await self.ask(GetTasks(ids=tuple(piece)))).missing
+        for task_id in lost:
+            given = self._submitted.get(task_id)
+            if given is None or time.monotonic() - given.at > _SUBMITTED_S:
+                raise TaskNotFound(task_id)
+        log.warning("%d tasks are unknown to the cluster, as Redis has lost them: submitting them again", len(lost))
+        to_where = groupby((self._submitted[task_id] for task_id in lost), lambda given: (given.queue, given.node))
+        for (queue, node), group in to_where:
+            again = list(group)
+            answer = await self.submit_many(
+                [given.task for given in again],
+                queue=queue,
+                node=node,
+                keys=[given.key for given in again],
+                reason="lost by a failover of Redis",
+            )
+            for refusal in answer.refused:
+                raise refusal.error()
 
     # ------------------------------------------------------------ looking
 
@@ -492,14 +506,16 @@ class AsyncClient:
         # A new request each time: a scheduler answers one that it has refused before with the same refusal.
         return await self._persist(lambda: self.ask(Events(after=after, wait_ms=wait_ms), hold_s=wait_ms / 1000))
 
-    async def _persist(self, attempt: Callable[[], Awaitable[ResultT]]) -> ResultT:
+    async def _persist(
+        self, attempt: Callable[[], Awaitable[ResultT]], through: tuple[type[LcqError], ...] = _AWAY
+    ) -> ResultT:
         """The result of ``attempt``, made again while the scheduler or its Redis is away."""
         pause_s = _SILENT_S[0]
         told = False
         while True:
             try:
                 return await attempt()
-            except (SchedulerUnreachable, StateUnavailable) as away:
+            except through as away:
                 if not told:
                     log.warning("%s: waiting for it to come back", away.message)
                 told = True
@@ -523,8 +539,8 @@ class AsyncClient:
     async def as_completed(self, ids: Iterable[str], timeout_s: float | None = None) -> AsyncIterator[TaskRecord]:
         """Each of these tasks as it comes to its end, the sooner the earlier. Needs whole ids.
 
-        Restarts of the scheduler are sat out; only at the start it has to be there. A task of this client's own that
-        a failover of Redis has lost is submitted again, under its key.
+        Restarts of the scheduler and of Redis are sat out; only at the start the scheduler has to be there. A task
+        of this client's own that a failover of Redis has lost is submitted again, under its key.
 
         Raises:
             TaskNotFound: one of them is not there.
@@ -538,8 +554,9 @@ class AsyncClient:
             return
         try:
             async with asyncio.timeout_at(deadline):
-                after = (await self.info()).last_event_id  # before the snapshot, so that nothing is missed
-                records = await self._looked_at(list(waiting))
+                # Before the snapshot, so that nothing is missed.
+                after = (await self._persist(self.info, (StateUnavailable,))).last_event_id
+                records = await self._persist(lambda: self._looked_at(list(waiting)), (StateUnavailable,))
             looked_at = loop.time()
             while True:
                 for record in records:

@@ -22,10 +22,10 @@ CLASSES = {
     "expiry": "zset", "counts": "hash", "job:*": "hash", "jobs": "zset", "causes": "set", "node:*": "hash",
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
     "acts": "stream", "answer:*": "string", "duty:*": "string", "schedulers": "hash",
-    "failover": "hash",
+    "failover": "hash", "synced": "string",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
-EXPIRING = ("minute:", "answer:", "duty:")
+EXPIRING = ("minute:", "answer:", "duty:", "synced")
 
 
 @dataclass

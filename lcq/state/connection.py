@@ -206,7 +206,7 @@ def ours(url: str, error: Exception) -> Exception:
     if isinstance(error, redis_errors.ResponseError):
         return _of_reply(url, error)
     refused = isinstance(error, redis_errors.AuthenticationError | redis_errors.BusyLoadingError | _NotPrimaryError)
-    return StateUnavailable(url, str(error) or type(error).__name__, refused=refused, hint=_hint(error))
+    return StateUnavailable(url, str(error) or type(error).__name__, refused=refused, hint=_hint(url, error))
 
 
 # Replies that tell of a bug of ours, or of a record that is not what it should be. All others tell of the server.
@@ -229,14 +229,14 @@ def _of_reply(url: str, error: redis_errors.ResponseError) -> Exception:
     if isinstance(error, redis_errors.OutOfMemoryError) or _FULL.search(text):
         return StateOverloaded(url)
     if isinstance(error, _NAMED) or _IN_SCRIPT.search(text) or not _OUR_FAULT.match(text):
-        return StateUnavailable(url, text, refused=True, hint=_hint(error))
+        return StateUnavailable(url, text, refused=True, hint=_hint(url, error))
     return error
 
 
 _WAIT = "this passes by itself, or its log says what is wrong"
 
 
-def _hint(error: Exception) -> str:
+def _hint(url: str, error: Exception) -> str:
     """What to do about a refusal; "" where nothing better can be said than for any."""
     text = str(error)
     if isinstance(error, redis_errors.NoPermissionError) or text.startswith("NOPERM"):
@@ -247,7 +247,7 @@ def _hint(error: Exception) -> str:
         return "set user and password in redis.url as the server's ACL has them: redis://user:password@host:6379/0"
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return "name the file of the authority that signed its certificate in redis.ca_file"
-    if "SSL" in text or "TLS" in text:
+    if "SSL" in text or (url.startswith("rediss") and isinstance(error, redis_errors.TimeoutError)):
         return "rediss:// is for a port that speaks TLS, redis:// for one that does not"
     return _WAIT if isinstance(error, redis_errors.ResponseError | redis_errors.BusyLoadingError) else ""
 

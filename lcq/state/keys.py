@@ -93,3 +93,7 @@ class Keys:
     @property
     def schedulers(self) -> str:
         return self._key("schedulers")
+
+    @property
+    def synced(self) -> str:
+        return self._key("synced")

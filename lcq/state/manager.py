@@ -40,6 +40,7 @@ from lcq.moves import starts_of
 from lcq.routing import EaseStep
 from lcq.state import records
 from lcq.state.connection import check_server, connect, our_errors, ours
+from lcq.state.disk_log import DiskLog
 from lcq.state.feed import Feed
 from lcq.state.reader import StateReader
 from lcq.state.scripts import Scripts
@@ -95,6 +96,9 @@ class StateManager:
         self.server_version = ""
         self._scripts = Scripts(self.config)
         self._redis = connect(self.url)
+        self._disk_log: DiskLog | None = None
+        if self.config.redis.durability == "fsync":
+            self._disk_log = DiskLog(self.url, self._redis, self.keys.synced)
         self.watch = ServerWatch(
             self.url, self._redis, self.reader.clients, unsafe=self.config.redis.unsafe, noted=self._note_failover
         )
@@ -111,11 +115,15 @@ class StateManager:
             stack.push_async_callback(self._redis.aclose)
             await stack.enter_async_context(self.reader)
             self.server_version = await check_server(self._redis, self.url, unsafe=self.config.redis.unsafe)
+            if self._disk_log is not None:
+                await self._disk_log.check()
             await self._load_scripts()
             group = await stack.enter_async_context(asyncio.TaskGroup())
             pump = group.create_task(self._pump(), name="state pump")
             stack.callback(pump.cancel)
             stack.callback(group.create_task(self.watch.run(), name="server watch").cancel)
+            if self._disk_log is not None:
+                stack.callback(group.create_task(self._disk_log.run(), name="disk log").cancel)
             await stack.enter_async_context(self.feed)
             self._stack = stack.pop_all()
         return self
@@ -194,6 +202,11 @@ class StateManager:
             pipe.evalsha(self._scripts.digests[name], 1, *arguments)
         return list(await pipe.execute(raise_on_error=False))
 
+    async def _reaches_disk(self) -> None:
+        """What was answered is durable, as redis.durability wants it."""
+        if self._disk_log is not None:
+            await self._disk_log.reaches_disk()
+
     def _refuse(self, move: str, task_id: str, answer: list[Any]) -> None:
         """Raise what a script's refusal means; a caller who forgets to look must not go on."""
         verdict = answer[0]
@@ -251,6 +264,7 @@ class StateManager:
         self.watch.took_task()
         if answer[0] == "conflict":
             raise IdempotencyConflict(key or task.id, answer[1])
+        await self._reaches_disk()  # also of one that was known: whoever asks again may ask because it failed here
         return Accepted(
             id=answer[1],
             status=TaskStatus(answer[2]),
@@ -361,6 +375,7 @@ class StateManager:
         """
         answer = await self._move("finish_task", task_id, attempt, node, result.model_dump_json())
         self._settle("finish_task", task_id, attempt, answer)
+        await self._reaches_disk()
 
     async def fail_task(
         self, task_id: str, *, attempt: int, node: str, failure: Failure, easier: EaseStep | None = None

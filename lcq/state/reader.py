@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +27,7 @@ from lcq.state.keys import Keys
 from lcq.wire import EventsAnswer, ListTasks, ListTasksAnswer
 
 _PAGE = 500  # task hashes asked for in one pipeline
+_PIECE = 2000  # ids asked for in one command: it must never hold the server for long
 
 
 @dataclass(frozen=True)
@@ -125,15 +126,14 @@ class StateReader:
             )
             if key
         ] or [self.keys.ids]
-        async with our_errors(self.url):
-            if len(indexes) == 1:
-                upper = f"({query.cursor}" if query.cursor else "+"
+        if len(indexes) == 1:
+            async with our_errors(self.url):
                 total = await self._redis.zcard(indexes[0])
-                page = await self._redis.zrevrangebylex(indexes[0], upper, "-", 0, query.limit + 1)
-            else:
-                both = sorted(await self._redis.zinter(indexes), reverse=True)
-                total = len(both)
-                page = [task_id for task_id in both if not query.cursor or task_id < query.cursor][: query.limit + 1]
+                page = await self._below(indexes[0], query.cursor, query.limit + 1)
+        else:
+            both = [task_id async for task_id in self._in_all(indexes)]
+            total = len(both)
+            page = [task_id for task_id in both if not query.cursor or task_id < query.cursor][: query.limit + 1]
         more = len(page) > query.limit
         page = page[: query.limit]
         found = await self.tasks(page)
@@ -142,6 +142,36 @@ class StateReader:
             total=total,
             cursor=page[-1] if more else "",
         )
+
+    async def _below(self, index: str, cursor: str, limit: int) -> list[str]:
+        """The newest ids of ``index`` that come after ``cursor`` (""; the newest of all)."""
+        return list(await self._redis.zrevrangebylex(index, f"({cursor}" if cursor else "+", "-", 0, limit))
+
+    async def _in_all(self, indexes: Sequence[str]) -> AsyncIterator[str]:
+        """The ids that are in each of ``indexes``, newest first.
+
+        Looked up in pieces: ZINTER over a million would keep everybody else waiting for seconds.
+        """
+        async with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            for index in indexes:
+                pipe.zcard(index)
+            sizes = await pipe.execute()
+        smallest, *others = [index for _, index in sorted(zip(sizes, indexes, strict=True))]
+        cursor = ""
+        while True:
+            async with our_errors(self.url):
+                ids = await self._below(smallest, cursor, _PIECE)
+                if not ids:
+                    return
+                pipe = self._redis.pipeline(transaction=False)
+                for index in others:
+                    pipe.zmscore(index, ids)
+                scores = await pipe.execute()
+            for task_id, *found in zip(ids, *scores, strict=True):
+                if None not in found:
+                    yield task_id
+            cursor = ids[-1]
 
     async def attempts(self, task_id: str) -> tuple[Attempt, ...]:
         """Every attempt of the task, oldest first."""
@@ -328,7 +358,13 @@ class StateReader:
         last = await self.last_event_id()  # read first: what happens meanwhile comes again as an event
         async with our_errors(self.url):
             total = await self._redis.zcard(self.keys.ids)
-            ids = await self._redis.zrevrange(self.keys.ids, 0, limit - 1)
+        ids: list[str] = []
+        while len(ids) < limit:
+            async with our_errors(self.url):
+                piece = await self._below(self.keys.ids, ids[-1] if ids else "", min(_PIECE, limit - len(ids)))
+            if not piece:
+                break
+            ids += piece
         found = await self.tasks(ids)
         return Snapshot(
             tasks=tuple(found.values()),

@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 from redis import asyncio as redis
 from redis import exceptions as redis_errors
 from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from lcq.errors import InvalidConfig, without_password
 
@@ -51,7 +53,7 @@ class SentinelUrl:
             missing = "names no primary" if hosts else "names no Sentinel"
             raise InvalidConfig(f"redis.url: {shown} {missing}", hint=_FORM)
         if database and not database.isdigit():
-            raise InvalidConfig(f"redis.url: {shown} asks for the database {database!r}", hint="databases are numbers")
+            raise InvalidConfig(f"redis.url: {shown} asks for the database {database!r}", hint=_FORM)
         sentinels = tuple(_address(host, shown) for host in hosts.split(","))
         account += "@" if account else ""
         try:
@@ -94,7 +96,14 @@ class SentinelUrl:
 
     async def _ask(self, host: str, port: int) -> Address | str:
         """The primary that one Sentinel names, or why it names none."""
-        client: Any = redis.Redis(host=host, port=port, decode_responses=True, socket_timeout=None, **self.sentinel)
+        client: Any = redis.Redis(
+            host=host,
+            port=port,
+            decode_responses=True,
+            socket_timeout=None,
+            retry=Retry(NoBackoff(), 0),
+            **self.sentinel,
+        )
         try:
             async with asyncio.timeout(_ASK_S):
                 answer = await client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
