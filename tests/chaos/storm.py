@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -48,6 +48,7 @@ ENVIRONMENT = {
     "LCQ_LEASES__LEASE_S": str(LEASE_S),
 }
 KEYS = Keys("{lcq}")
+NO_REDIS = 3  # the exit code of a scheduler that finds none when it starts
 _TICK_S = 0.05
 
 Undo = Callable[[], bool]
@@ -330,6 +331,11 @@ class Report:
                 f"  verdict: {self.verdict}",
             ]
         )
+
+
+def _together(sizes: Iterable[Size]) -> Size:
+    listed = list(sizes)
+    return Size(sum(size.rss_mib for size in listed), sum(size.files for size in listed))
 
 
 def _bytes_of(path: Path) -> int:
@@ -701,8 +707,8 @@ class Storm:
         verdict = check(self._recording())
         self._wait(self._is_settled, f"nothing is left on disks: {self._left_files()}", 60)
         keys = (len(self._keys_before), len(self._forget_everything()))
-        sizes_after = {name: Size.of(self._pid(name)) for name in (*SCHEDULERS, *AGENTS)}
-        sizes = {name: (self._sizes_before[name], sizes_after[name]) for name in sizes_after}
+        self._settle_sizes()
+        sizes = self._sizes()
         report = Report(
             seed=self.seed,
             seconds=self._seconds,
@@ -714,7 +720,7 @@ class Storm:
             refused=self.notes.refused,
             restarts=self._restarts,
             verdict=verdict,
-            grown=[*self._grown(sizes), *self._new_keys()],
+            grown=[*self._grown(), *self._new_keys(), *self._ended_by_themselves()],
             sizes=sizes,
             keys=keys,
             healed_s=healed_s,
@@ -783,12 +789,35 @@ class Storm:
         for name in sorted(self._lasting_keys() - self._keys_before - always):
             yield f"the key {name} is left"
 
-    def _grown(self, sizes: Mapping[str, tuple[Size, Size]]) -> Iterator[str]:
-        for name, (was, now) in sizes.items():
-            if now.files > was.files + 8:
-                yield f"{name} has {now.files} files open, {was.files} before"
-            if now.rss_mib > 1.5 * was.rss_mib + 32:
-                yield f"{name} takes {now.rss_mib:.0f} MiB, {was.rss_mib:.0f} before"
+    def _sizes(self) -> Mapping[str, tuple[Size, Size]]:
+        """By kind of process, how much all of them take together: before and now. Who serves whom is chance."""
+        kinds = {"schedulers": SCHEDULERS, "agents": AGENTS}
+        return {
+            kind: (_together(self._sizes_before[name] for name in names), _together(map(self._size, names)))
+            for kind, names in kinds.items()
+        }
+
+    def _size(self, name: str) -> Size:
+        return Size.of(self._pid(name))
+
+    def _settle_sizes(self) -> None:
+        """Give dead connections the time after which they are noticed to be that."""
+        until = time.monotonic() + 30
+        while list(self._grown()) and time.monotonic() < until:
+            time.sleep(0.5)
+
+    def _grown(self) -> Iterator[str]:
+        for kind, (was, now) in self._sizes().items():
+            if now.files > was.files + 12:
+                yield f"the {kind} have {now.files} files open, {was.files} before"
+            if now.rss_mib > 1.5 * was.rss_mib + 64:
+                yield f"the {kind} take {now.rss_mib:.0f} MiB, {was.rss_mib:.0f} before"
+
+    def _ended_by_themselves(self) -> Iterator[str]:
+        """A scheduler may refuse to start while Redis is away; nothing else has a reason to end."""
+        for what, times in self._restarts.items():
+            if what != f"scheduler with code {NO_REDIS}":
+                yield f"a {what} ended by itself, {times} times"
 
     def _left_processes(self) -> dict[int, str]:
         left = {}
