@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos parity clean
+.PHONY: help demo test check chaos soak parity clean
 
 # The first of these that is new enough, else whatever python3 is, so that the complaint can name it.
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -22,7 +22,7 @@ demo: $(VENV)/.runtime  ## a real cluster on this machine cleans the sample phot
 	@$(PY) -m lcq.cli.main demo
 
 test: check  ## everything that check does, then every test but the long ones
-	@$(PY) -m pytest -n 2 --dist loadfile -m "not chaos and not parity"
+	@$(PY) -m pytest -n 2 --dist loadfile -m "not chaos and not soak and not parity"
 
 check: $(VENV)/.dev  ## style, types, layers, dead code
 	@$(PY) -m ruff check .
@@ -33,6 +33,9 @@ check: $(VENV)/.dev  ## style, types, layers, dead code
 
 chaos: $(VENV)/.dev  ## the long tests that kill, freeze and cut
 	@$(PY) -m pytest -m chaos --timeout 1800
+
+soak: $(VENV)/.dev  ## an hour of storms and calms: nothing is lost, nothing grows, no false alarm
+	@$(PY) -m pytest -m soak -s
 
 parity: $(VENV)/.dev $(PARITY)/.iopaint  ## LCQ beside the real IOPaint 1.6.0, which gets a .venv-parity of its own
 	@$(PY) -m pytest -m parity --timeout 600 tests/parity

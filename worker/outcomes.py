@@ -93,6 +93,8 @@ class Outcomes:
         """See unsettled outcomes to the disk, where they outlive this process."""
         now = asyncio.get_running_loop().time()
         for key, entry in tuple(self._entries.items()):
+            if self._entries.get(key) is not entry:
+                continue  # settled while one before it was written
             if key not in self._kept and now - self._since[key] >= older_than_s and not entry.outcome.handed_back:
                 await self._keep(entry)
 

@@ -291,7 +291,7 @@ def risk_of(url: str, memory: Mapping[str, Any], persistence: Mapping[str, Any])
             f"Redis at {shown} may throw tasks away: maxmemory-policy is {policy}",
             hint="redis-cli config set maxmemory-policy noeviction, or set redis.unsafe: true",
         )
-    if not persistence.get("aof_enabled"):
+    if not persistence.get("aof_enabled") and not persistence.get("loading"):  # while it reads its log, that is closed
         return UnsafeState(
             f"Redis at {shown} forgets accepted tasks when it stops: appendonly is off",
             hint="redis-cli config set appendonly yes, or set redis.unsafe: true",

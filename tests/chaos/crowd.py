@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import io
 import itertools
@@ -10,7 +12,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -22,7 +24,8 @@ from lcq.client import Client
 from lcq.config import DistributedConfig
 from lcq.errors import LcqError, SchedulerUnreachable, StateOverloaded, StateUnavailable
 from lcq.ids import new_id
-from lcq.models import Task, TaskPriority, TaskRecord, TaskType
+from lcq.models import Task, TaskPriority, TaskRecord, TaskStatus, TaskType
+from lcq.state.reader import StateReader
 from lcq.wire import GetTasks
 from tests.chaos.history import Artifact, Seen, Submission
 from tests.cluster import drill
@@ -155,6 +158,7 @@ class Notes:
 
     submissions: dict[str, Submission] = field(default_factory=dict)
     orders: dict[str, Order] = field(default_factory=dict)
+    artifacts: list[Artifact] = field(default_factory=list)
     seen: dict[tuple[str, int], list[Seen]] = field(default_factory=dict)
     unsure: int = 0  # requests that nobody answered in time
     repeated: int = 0  # submits of a key that had been submitted before
@@ -239,11 +243,10 @@ class Customer(Person):
         self._open: dict[str, Order] = {}  # by the id it was told
         self._unseen: set[str] | None = None
 
-    def look_at_all(self) -> None:
+    def look_at_all(self, *, but: Container[str] = ()) -> None:
         """From now on only look, at whatever anybody was ever told to be accepted."""
-        self._open = {
-            one.answers[-1]: self._notes.orders[key] for key, one in self._notes.submissions.items() if one.answers
-        }
+        accepted = {one.answers[-1]: key for key, one in self._notes.submissions.items() if one.answers}
+        self._open = {task: self._notes.orders[key] for task, key in accepted.items() if task not in but}
         self._unseen = set(self._open)
 
     @property
@@ -295,10 +298,53 @@ class Customer(Person):
             self._notes.see(record)
             if record.status.is_terminal and self._rng.random() < 0.8:  # else it looks again, later
                 self._open.pop(record.id, None)
+                self._keep_file(record)
+        # What is unknown was lost by a failover; or it had ended, and was forgotten before it was looked at again.
         missing = [self._open.pop(task_id) for task_id in answer.missing if task_id in self._open]
         if missing:
             self._notes.repeated += len(missing)
             self._submit(missing)
+
+    def _keep_file(self, record: TaskRecord) -> None:
+        """Look at a result while it is there: also tasks that are forgotten by the end were to be done well."""
+        artifact = self._workshop.look_at(record) if record.status == TaskStatus.COMPLETED else None
+        if artifact is not None:
+            self._notes.artifacts.append(artifact)
+
+
+class Visitor(threading.Thread):
+    """Opens what the console reads by, looks, and closes it again; sometimes by dropping everything."""
+
+    def __init__(self, url: str, visits: int, seconds: float) -> None:
+        super().__init__(name="visitor", daemon=True)
+        self._url = url
+        self._planned = visits
+        self._pause_s = seconds / visits
+        self._gone = threading.Event()
+        self.visits = 0
+        self.in_vain = 0
+
+    def leave(self) -> None:
+        self._gone.set()
+        self.join(60)
+
+    def run(self) -> None:
+        began = time.monotonic()
+        while self.visits + self.in_vain < self._planned and not self._gone.is_set():
+            try:
+                asyncio.run(self._visit())
+                self.visits += 1
+            except (LcqError, TimeoutError):
+                self.in_vain += 1
+            due = began + (self.visits + self.in_vain) * self._pause_s
+            self._gone.wait(max(0.0, due - time.monotonic()))
+
+    async def _visit(self) -> None:
+        async with StateReader(self._url) as reader:
+            picture = await reader.snapshot(500)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0.1):  # as one who leaves while an answer is still to come
+                    await reader.events(picture.last_event_id, 2000)
 
 
 class Operator(Person):

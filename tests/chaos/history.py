@@ -252,6 +252,7 @@ class _Life:
     attempt: int = 0
     commit: str = ""  # the event that committed this run
     begun_anew: set[int] = field(default_factory=set)  # revisions at which an operator did that
+    was_forgotten: bool = False  # once; its id and its key may have been used again since
 
 
 class _Lives:
@@ -276,6 +277,7 @@ class _Lives:
             yield kind(task, f"{told} made it {_word(end)}, and it was {_word(start)}")
         if end is NO_TASK:
             life.status, life.revision, life.attempt, life.commit = NO_TASK, 0, 0, ""
+            life.was_forgotten = True
             return
         revision, attempt = int(fields["rev"]), int(fields["attempt"])
         if revision != life.revision + 1:
@@ -310,9 +312,9 @@ def _check_tasks(recording: Recording, lives: _Lives) -> Iterator[Violation]:
             yield DoneForOneKeyTwice(key, f"tasks {' and '.join(sorted(found))}")
     for one in recording.submissions:
         real = [task for task in dict.fromkeys(one.answers) if task in lives.all]  # the rest went with a failover
-        if len(real) > 1:
+        is_forgotten = any(lives.all[task].was_forgotten for task in real)
+        if len(real) > 1 and not is_forgotten:
             yield DoneForOneKeyTwice(one.key, f"clients were told {' and '.join(real)}")
-        is_forgotten = any(lives.all[task].status is NO_TASK for task in real)
         if one.answers and one.key not in of_key and not is_forgotten:
             yield TaskMissing(one.answers[-1], f"accepted under the key {one.key!r}, and no task has it")
     for task, life in lives.all.items():
@@ -353,7 +355,7 @@ def _check_answers(recording: Recording, lives: _Lives, excused: frozenset[str])
     shown: dict[tuple[str, int], Seen] = {}
     for one in recording.seen:
         life, now = lives.all.get(one.task, _Life()), recording.ledger.tasks.get(one.task)
-        if one.task in excused:
+        if one.task in excused or life.was_forgotten:
             continue  # the checker of what is left says whether its key was healed
         before = shown.setdefault((one.task, one.revision), one)
         if before != one:
@@ -388,6 +390,7 @@ def _check_results(recording: Recording) -> Iterator[Violation]:
             if found != wanted[task]:
                 yield WrongInput(task, f"its record says that input {found or 'none'} was read, not {wanted[task]}")
     for one in recording.seen:
+        told.setdefault(one.task, one.sha256)  # of a task that has been forgotten since
         if one.sha256 and one.task in wanted and one.input_sha256 != wanted[one.task]:
             yield WrongInput(
                 one.task, f"a client was shown a result of {one.input_sha256 or 'none'}, not {wanted[one.task]}"

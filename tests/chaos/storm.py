@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -48,6 +48,7 @@ ENVIRONMENT = {
     "LCQ_LEASES__LEASE_S": str(LEASE_S),
 }
 KEYS = Keys("{lcq}")
+NO_REDIS = 3  # the exit code of a scheduler that finds none when it starts
 _TICK_S = 0.05
 
 Undo = Callable[[], bool]
@@ -332,16 +333,37 @@ class Report:
         )
 
 
+def _together(sizes: Iterable[Size]) -> Size:
+    listed = list(sizes)
+    return Size(sum(size.rss_mib for size in listed), sum(size.files for size in listed))
+
+
+def _bytes_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _size_now(pid: int) -> Size | None:
+    try:
+        return Size.of(pid)
+    except psutil.Error:
+        return None
+
+
 class Storm:
     """``with Storm(…) as storm: storm.rage(seconds); report = storm.judge()``."""
 
-    def __init__(self, store: Store, folder: Path, seed: int, *, customers: int = 2, crowd: int = 30) -> None:
+    def __init__(
+        self, store: Store, folder: Path, seed: int, *, customers: int = 2, crowd: int = 30, **environment: str
+    ) -> None:
         self.seed = seed
         self.notes = Notes()
         self._rng = random.Random(seed)
         self._store = store
         self._folder = folder
-        self._cluster = Cluster(store.url, folder / "cluster", ENVIRONMENT)
+        self._cluster = Cluster(store.url, folder / "cluster", {**ENVIRONMENT, **environment})
         self._ports = {name: free_port() for name in SCHEDULERS}
         self._links: dict[str, Link] = {}
         self._workshop = Workshop(folder / "work", random.Random(self._rng.random()))
@@ -479,7 +501,8 @@ class Storm:
         """After failovers, clients look once more at all they ever submitted, and submit again what is unknown."""
         rng = random.Random(self._rng.random())
         customer = Customer("the last look", list(self._ports.values()), self.notes, rng, self._workshop, crowd=0)
-        customer.look_at_all()
+        forgotten = {event.fields["id"] for event in self._recorder.events if event.move == "forget_tasks"}
+        customer.look_at_all(but=forgotten)
         self._people.append(customer)
         customer.start()
         self._wait(lambda: customer.has_seen_all, "clients look at all they submitted", 60)
@@ -655,6 +678,25 @@ class Storm:
 
     # ------------------------------------------------------------ the judgement
 
+    def sample(self) -> Mapping[str, float]:
+        """How much there is of everything that must not grow for ever; empty while Redis does not answer."""
+        home = self._folder / "cluster"
+        own = [path for path in home.rglob("*") if path.is_file() and path.suffix != ".log"]  # the logs are ours
+        found = {"files": float(len(own)), "file bytes": float(sum(_bytes_of(path) for path in own))}
+        for kind, names in (("scheduler", SCHEDULERS), ("agent", AGENTS)):
+            sizes = [size for name in names if (size := _size_now(self._pid(name))) is not None]
+            found |= {f"{kind} MiB": max((size.rss_mib for size in sizes), default=0.0)}
+            found |= {f"{kind} open files": float(max((size.files for size in sizes), default=0))}
+        try:
+            with contextlib.closing(self._store.connect()) as eye:
+                found["keys"] = float(eye.dbsize())
+                found["redis MiB"] = float(eye.info("memory")["used_memory"]) / 2**20
+                found["redis connections"] = float(eye.info("clients")["connected_clients"])
+                found["events"] = float(eye.xlen(KEYS.events))
+        except (redis.RedisError, OSError):
+            return {}
+        return found
+
     def judge(self, *, patience_s: float = 180) -> Report:
         """Wait until every task has come to its end, hold the history against the promises, and see what is left."""
         try:
@@ -665,8 +707,8 @@ class Storm:
         verdict = check(self._recording())
         self._wait(self._is_settled, f"nothing is left on disks: {self._left_files()}", 60)
         keys = (len(self._keys_before), len(self._forget_everything()))
-        sizes_after = {name: Size.of(self._pid(name)) for name in (*SCHEDULERS, *AGENTS)}
-        sizes = {name: (self._sizes_before[name], sizes_after[name]) for name in sizes_after}
+        self._settle_sizes()
+        sizes = self._sizes()
         report = Report(
             seed=self.seed,
             seconds=self._seconds,
@@ -678,7 +720,7 @@ class Storm:
             refused=self.notes.refused,
             restarts=self._restarts,
             verdict=verdict,
-            grown=[*self._grown(sizes), *self._new_keys()],
+            grown=[*self._grown(), *self._new_keys(), *self._ended_by_themselves()],
             sizes=sizes,
             keys=keys,
             healed_s=healed_s,
@@ -706,6 +748,7 @@ class Storm:
             task_record(fields) for fields in ledger.tasks.values() if fields["status"] == TaskStatus.COMPLETED
         ]
         artifacts = [artifact for record in completed if (artifact := self._workshop.look_at(record)) is not None]
+        artifacts += self.notes.artifacts
         return Recording(
             events=tuple(self._recorder.events),
             undone=tuple(self._recorder.undone),
@@ -746,12 +789,35 @@ class Storm:
         for name in sorted(self._lasting_keys() - self._keys_before - always):
             yield f"the key {name} is left"
 
-    def _grown(self, sizes: Mapping[str, tuple[Size, Size]]) -> Iterator[str]:
-        for name, (was, now) in sizes.items():
-            if now.files > was.files + 8:
-                yield f"{name} has {now.files} files open, {was.files} before"
-            if now.rss_mib > 1.5 * was.rss_mib + 32:
-                yield f"{name} takes {now.rss_mib:.0f} MiB, {was.rss_mib:.0f} before"
+    def _sizes(self) -> Mapping[str, tuple[Size, Size]]:
+        """By kind of process, how much all of them take together: before and now. Who serves whom is chance."""
+        kinds = {"schedulers": SCHEDULERS, "agents": AGENTS}
+        return {
+            kind: (_together(self._sizes_before[name] for name in names), _together(map(self._size, names)))
+            for kind, names in kinds.items()
+        }
+
+    def _size(self, name: str) -> Size:
+        return Size.of(self._pid(name))
+
+    def _settle_sizes(self) -> None:
+        """Give dead connections the time after which they are noticed to be that."""
+        until = time.monotonic() + 30
+        while list(self._grown()) and time.monotonic() < until:
+            time.sleep(0.5)
+
+    def _grown(self) -> Iterator[str]:
+        for kind, (was, now) in self._sizes().items():
+            if now.files > was.files + 12:
+                yield f"the {kind} have {now.files} files open, {was.files} before"
+            if now.rss_mib > 1.5 * was.rss_mib + 64:
+                yield f"the {kind} take {now.rss_mib:.0f} MiB, {was.rss_mib:.0f} before"
+
+    def _ended_by_themselves(self) -> Iterator[str]:
+        """A scheduler may refuse to start while Redis is away; nothing else has a reason to end."""
+        for what, times in self._restarts.items():
+            if what != f"scheduler with code {NO_REDIS}":
+                yield f"a {what} ended by itself, {times} times"
 
     def _left_processes(self) -> dict[int, str]:
         left = {}

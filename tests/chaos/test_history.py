@@ -14,7 +14,7 @@ import redis
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcq.config import DistributedConfig, LeaseConfig, RetryConfig
+from lcq.config import DistributedConfig, LeaseConfig, RetentionConfig, RetryConfig
 from lcq.errors import LcqError
 from lcq.ids import new_id
 from lcq.models import ErrorClass, Event, TaskResult
@@ -26,6 +26,7 @@ from tests.nodes import HEAVY, LIGHT, Node, a_failure, a_task
 from tests.values import THOROUGH
 
 CONFIG = DistributedConfig(retries=RetryConfig(base_s=0), leases=LeaseConfig(beat_s=60, lease_s=3600))
+FORGETFUL = CONFIG.model_copy(update={"retention": RetentionConfig(completed_s=0.001, failed_s=0.001)})
 EVERY_END = frozenset({"completed", "cancelled", "storage_timeout", "bad_input", "runner_died", "poison", "node_lost"})
 
 
@@ -131,6 +132,7 @@ class Players:
             "lose": lambda which: self.nodes[which % 2].lose(),
             "expire": lambda which: self.state.expire_leases(),
             "due": lambda which: self.state.release_due(),
+            "forget": lambda which: self.state.forget_tasks(),
         }
 
     async def play(self, moves: list[tuple[str, int]]) -> None:
@@ -142,11 +144,13 @@ class Players:
                 continue
 
 
-async def a_recording(url: str, play: Callable[[Players], Awaitable[None]]) -> Recording:
+async def a_recording(
+    url: str, play: Callable[[Players], Awaitable[None]], config: DistributedConfig = CONFIG
+) -> Recording:
     """What the recorder makes of what is played on an empty server."""
     with redis.Redis.from_url(url, decode_responses=True) as eye:
         eye.flushall()
-        async with StateManager(CONFIG, url=url) as state:
+        async with StateManager(config, url=url) as state:
             players = Players(state)
             await play(players)
         with recorded(url) as recorder:
@@ -163,15 +167,18 @@ async def a_recording(url: str, play: Callable[[Players], Awaitable[None]]) -> R
 
 
 MOVES = ["submit"] * 3 + ["claim"] * 4 + ["finish"] * 3 + ["hello", "look", "look", "fail", "hand back", "cancel"]
-MOVES += ["retry", "reroute", "restart", "lose", "expire", "due"]
+MOVES += ["retry", "reroute", "restart", "lose", "expire", "due", "forget"]
 
 
 def test_legal_histories_give_no_violation(redis_url: str) -> None:
     @THOROUGH
-    @given(st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 11)), max_size=60))
-    def every(moves: list[tuple[str, int]]) -> None:
+    @given(
+        st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 11)), max_size=60),
+        st.sampled_from([CONFIG, FORGETFUL]),
+    )
+    def every(moves: list[tuple[str, int]], config: DistributedConfig) -> None:
         moves = [("hello", 0), ("hello", 1), ("submit", 0), *moves, ("look", 0)]
-        verdict = check(asyncio.run(a_recording(redis_url, lambda players: players.play(moves))))
+        verdict = check(asyncio.run(a_recording(redis_url, lambda players: players.play(moves), config)))
         assert verdict.violations == (), str(verdict)
 
     every()

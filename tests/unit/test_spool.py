@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -269,6 +271,29 @@ async def test_f18_what_waits_for_its_verdict_outlives_the_process_until_it_has_
     assert successor.held() == (), "the attempts of an earlier boot are no longer ours to renew"
     await successor.settle([settled()])
     assert spool.load() == ()
+
+
+async def test_a_verdict_that_comes_while_another_outcome_is_written_ends_nothing_but_its_own(
+    outcomes: Outcomes, spool: Spool, monkeypatch: pytest.MonkeyPatch
+):
+    for attempt in (1, 2, 3):
+        await outcomes.add(a_failure(attempt))
+    keeping, written = asyncio.Event(), threading.Event()
+
+    def keep_slowly(entry: Unsettled) -> None:
+        loop.call_soon_threadsafe(keeping.set)
+        assert written.wait(10)
+        Spool.keep(spool, entry)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(spool, "keep", keep_slowly)
+    writing = asyncio.create_task(outcomes.keep())
+    await keeping.wait()
+    await outcomes.settle([settled(2)])
+    written.set()
+    await writing
+    assert [entry.key for entry in spool.load()] == [(ID, 1), (ID, 3)]
+    assert [outcome.attempt for outcome in outcomes.to_report()] == [1, 3]
 
 
 async def test_what_is_handed_back_is_not_worth_the_disk(outcomes: Outcomes, spool: Spool):
