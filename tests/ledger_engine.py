@@ -53,9 +53,9 @@ class LedgerEngine(Engine):
     self_test = False
 
     def capabilities(self) -> Mapping[str, ModelOffer]:
-        return dict.fromkeys(
-            ("ledger", "ledger-a", "ledger-b", "ledger-c"), ModelOffer(kinds=(DeviceKind.CPU, DeviceKind.GPU))
-        )
+        anywhere = ModelOffer(kinds=(DeviceKind.CPU, DeviceKind.GPU))
+        big = ModelOffer(kinds=(DeviceKind.GPU,), vram_mib=6000)
+        return {**dict.fromkeys(("ledger", "ledger-a", "ledger-b", "ledger-c"), anywhere), "ledger-gpu": big}
 
     def drill(self, model: str, config: Mapping[str, Any], *, attempt: int, progress: Progress) -> None:
         folder = Path(os.environ["LEDGER"])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from lcq.embedded_watch import started_at
+from tests import ledger_engine
 from tests.engines import install_engines
-
-_ENGINE = Path(__file__).with_name("ledger_engine.py")
 
 
 class VramLedger:
@@ -17,8 +17,10 @@ class VramLedger:
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "vram"
         self.folder.mkdir()
-        install_engines(folder / "packages", "ledger_engine", "ledger = ledger_engine:LedgerEngine", code="")
-        (folder / "packages" / "ledger_engine.py").write_text(_ENGINE.read_text(encoding="utf-8"), encoding="utf-8")
+        install_engines(
+            folder / "packages", "ledger", f"ledger = ledger_engine:{ledger_engine.LedgerEngine.__name__}", code=""
+        )
+        shutil.copy(ledger_engine.__file__, folder / "packages")
         self.environment: Mapping[str, str] = {"PYTHONPATH": str(folder / "packages"), "LEDGER": str(self.folder)}
 
     def writers(self) -> set[tuple[int, str]]:
