@@ -392,9 +392,12 @@ class Model:
         self.nodes[node].status, self.nodes[node].drained = "draining", True
 
     def activate(self, node: str) -> None:
-        if self.nodes[node].status != "draining":
+        known = self.nodes[node]
+        if known.status != "draining" and not (known.status == "offline" and known.drained):
             raise Refused
-        self.nodes[node].status, self.nodes[node].drained = "online", False
+        if known.status == "draining":
+            known.status = "online"
+        known.drained = False
 
     def forget_nodes(self) -> int:
         gone = [name for name, known in self.nodes.items() if known.status == "offline"]

@@ -18,12 +18,15 @@ from typing import Protocol
 import psutil
 import redis
 
+from lcq.client import Client
 from lcq.config import DistributedConfig
 from lcq.embedded import PrivateServer
+from lcq.errors import LcqError
 from lcq.models import TERMINAL_STATES, TaskStatus
 from lcq.state.keys import Keys
+from lcq.state.records import task_record
 from tests.audit import EXPIRING
-from tests.chaos.crowd import Customer, Notes, Operator, Person, Workshop
+from tests.chaos.crowd import QUEUES, Customer, Notes, Operator, Person, Workshop
 from tests.chaos.history import Recording, Stretch, Verdict, check
 from tests.chaos.recorder import EventRecorder, snapshot
 from tests.cluster import Cluster, free_port
@@ -463,13 +466,13 @@ class Storm:
         for person in self._people:
             person.start()
 
-    def _send_home(self) -> None:
-        for person in self._people:
+    def _send_home(self, people: Sequence[Person]) -> None:
+        for person in people:
             person.leave()
-        for person in self._people:
+        for person in people:
             person.join(60)
             assert not person.is_alive(), f"{person.name} still waits for an answer"
-        self._people.clear()
+        self._people = [person for person in self._people if person not in people]
 
     # ------------------------------------------------------------ the weather
 
@@ -489,11 +492,11 @@ class Storm:
                 self._strike()
                 next_fault = time.monotonic() + self._rng.uniform(*every_s)
             time.sleep(_TICK_S)
-        if calm_s:
-            self.heal()
-            self.calm(calm_s)
-        self._send_home()
+        self._send_home([person for person in self._people if isinstance(person, Operator)])
         self.heal()
+        if calm_s:
+            self.calm(calm_s)
+        self._send_home(self._people)
         if self._store.lossy:
             self._reconcile()
 
@@ -506,7 +509,7 @@ class Storm:
         self._people.append(customer)
         customer.start()
         self._wait(lambda: customer.has_seen_all, "clients look at all they submitted", 60)
-        self._send_home()
+        self._send_home(self._people)
 
     def heal(self) -> None:
         """Undo every fault, and return when the cluster is whole again."""
@@ -520,17 +523,16 @@ class Storm:
     def _is_made_whole(self) -> bool:
         """Take back what the operator left behind, then look."""
         self._keep_up()
-        if not self._people:
-            with contextlib.suppress(redis.RedisError, OSError), contextlib.closing(self._store.connect()) as eye:
-                drained = [name for name in AGENTS if eye.hget(KEYS.node(name), "status") == "draining"]
-                paused = [name for name in ("cpu-intensive", "cpu-light") if eye.hexists(KEYS.queue(name), "paused")]
-            self._undo_by_hand(drained, paused)
+        try:
+            with contextlib.closing(self._store.connect()) as eye:
+                drained = [name for name in AGENTS if eye.hexists(KEYS.node(name), "wish")]
+                paused = [name for name in QUEUES if eye.hexists(KEYS.queue(name), "paused")]
+        except (redis.RedisError, OSError):
+            return False
+        self._undo_by_hand(drained, paused)
         return self._is_whole()
 
     def _undo_by_hand(self, drained: Sequence[str], paused: Sequence[str]) -> None:
-        from lcq.client import Client
-        from lcq.errors import LcqError
-
         if not drained and not paused:
             return
         port = self._ports[SCHEDULERS[0]]
@@ -742,8 +744,6 @@ class Storm:
         with contextlib.closing(self._store.connect()) as eye:
             ledger, mortal = snapshot(eye)
         assert not self._recorder.trimmed, self._recorder.trimmed
-        from lcq.state.records import task_record
-
         completed = [
             task_record(fields) for fields in ledger.tasks.values() if fields["status"] == TaskStatus.COMPLETED
         ]

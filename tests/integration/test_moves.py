@@ -763,6 +763,19 @@ async def test_a_drained_node_keeps_what_it_has_takes_nothing_new_and_stays_so_o
     audit(eye)
 
 
+async def test_a_drained_node_that_is_away_can_be_activated_and_takes_work_when_it_comes_back(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    await state.drain_node("node-1")
+    await node.lose()
+    await state.activate_node("node-1", why="by ann")
+    with pytest.raises(TransitionRefused, match="offline"):
+        await state.activate_node("node-1")
+    audit(eye)
+    assert (await node.beat())[0] == NodeStatus.ONLINE
+    audit(eye)
+
+
 async def test_a_beat_tells_how_devices_are_and_a_fault_that_comes_or_goes_is_an_event(
     state: StateManager, node: Node, eye: redis.Redis
 ) -> None:
