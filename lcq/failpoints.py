@@ -106,9 +106,7 @@ def armed(text: str) -> Iterator[None]:
 def unmet() -> frozenset[tuple[str, bool]]:
     """What is armed and has not done its part: (point, whether after). A drill with some of these proves little."""
     return frozenset(
-        place
-        for place, entries in _drill.armed.items()
-        if _drill.reached[place] < max(one.nth or 1 for one in entries)
+        place for place, entries in _drill.armed.items() if _drill.reached[place] < max(one.nth or 1 for one in entries)
     )
 
 

@@ -1,4 +1,4 @@
-"""A whole small cluster inside the test's process: a real Redis and real runners, a scheduler and agents in our loop."""
+"""A small cluster in the test's own process: a real Redis and real runners, a scheduler and agents in our loop."""
 
 from __future__ import annotations
 
@@ -114,7 +114,9 @@ class Rig:
 
         async def reached() -> bool:
             record = await self.client.get(task_id)
-            return (record.status, record.attempt) == (TaskStatus.PROCESSING, number) and record.node == (node or record.node)
+            return (record.status, record.attempt) == (TaskStatus.PROCESSING, number) and record.node == (
+                node or record.node
+            )
 
         await wait_until(reached, timeout=timeout, what=f"attempt {number} of {task_id} to run {node}")
 
