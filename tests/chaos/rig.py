@@ -1,4 +1,4 @@
-"""A whole small cluster inside the test's process: a real Redis and real runners, a scheduler and agents in our loop."""
+"""A small cluster in the test's own process: a real Redis and real runners, a scheduler and agents in our loop."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ class Rig:
         await wait_until(reached, timeout=timeout, what=f"{name} to be {wanted}")
 
     async def until_attempt(self, task_id: str, number: int, *, node: str = "", timeout: float = 60.0) -> None:
-        """Wait until attempt ``number`` runs, on ``node`` if one is named, and its runner has begun to write."""
+        """Wait until attempt ``number`` runs, on ``node`` if one is named."""
 
         async def reached() -> bool:
             record = await self.client.get(task_id)

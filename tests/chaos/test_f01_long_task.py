@@ -77,7 +77,7 @@ async def test_f01_f02_a_task_five_times_as_long_as_its_lease_has_one_attempt_be
 
 @pytest.mark.chaos
 async def test_f02_a_node_that_moves_to_a_more_patient_scheduler_keeps_its_short_leases(redis_url: str, tmp_path: Path):
-    """As in a rolling change of settings: the attempt was granted with a lease shorter than the new scheduler's beat."""
+    """As in a rolling change of settings: the attempt's lease is shorter than the new scheduler's beat."""
     photo = Photo(tmp_path / "photo")
     async with contextlib.AsyncExitStack() as outer:
         patient: Rig

@@ -1,4 +1,4 @@
-"""F-4: an agent that was stopped past its lease wakes up with a result, when another has committed: it changes nothing."""
+"""F-4: an agent stopped past its lease wakes up with a result, when another has committed: it changes nothing."""
 
 from __future__ import annotations
 

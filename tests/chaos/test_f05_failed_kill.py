@@ -1,4 +1,4 @@
-"""F-5: a runner that cannot be killed keeps its slot; its task runs elsewhere only after the bound, on files of its own."""
+"""F-5: a runner that cannot be killed keeps its slot; its task runs elsewhere after the bound, on files of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""F-7: an agent killed and started again within a beat: what its old boot held runs again when the new one says hello."""
+"""F-7: an agent killed and started again within a beat: what its old boot held runs again at the new one's hello."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""F-8: a node killed in a task's final attempt: the task ends, with its reason, and does not stay "running" for ever."""
+"""F-8: a node killed in a task's final attempt: the task ends, with its reason, and does not "run" for ever."""
 
 from __future__ import annotations
 

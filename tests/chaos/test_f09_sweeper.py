@@ -1,4 +1,4 @@
-"""F-9: what sweeps expired leases and silent nodes runs beside thousands of completions: no success is ever taken back."""
+"""F-9: expired leases and silent nodes are swept beside thousands of completions: no success is ever taken back."""
 
 from __future__ import annotations
 

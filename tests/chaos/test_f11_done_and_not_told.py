@@ -1,4 +1,4 @@
-"""F-11: Redis makes a move and the scheduler is told that it failed; who asked asks again, and what was done is once."""
+"""F-11: Redis makes a move and the scheduler is told that it failed; who asked asks again, and it is done once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""F-11: kill -9 of the agent at each line between a grant and its verdict; no task is ever nowhere, each is done once."""
+"""F-11: kill -9 of the agent at each line from a grant to its verdict; no task is ever nowhere, each is done once."""
 
 from __future__ import annotations
 
@@ -59,6 +59,10 @@ async def test_an_agent_killed_at_some_lines_leaves_every_task_queued_or_leased_
     await kill_at(rng.sample(DRILLS, 3), BOOTS[1:3], redis_url, tmp_path)
 
 
+def digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
 async def kill_at(drills: list[str], boots: list[str], redis_url: str, tmp_path: Path) -> None:
     """Let agents die of ``drills``, then those of one node of ``boots``; then all tasks are done, each once."""
     folder = tmp_path / "photos"
@@ -84,8 +88,7 @@ async def kill_at(drills: list[str], boots: list[str], redis_url: str, tmp_path:
             attempts = await rig.attempts(task.id)
             assert [one.number for one in attempts] == list(range(1, len(attempts) + 1))
             assert [one.outcome for one in attempts].count("completed") == 1
-            content = Path(str(task.config["final"])).read_bytes()
-            assert hashlib.sha256(content).hexdigest() == record.result.sha256, "a file of another attempt"
+            assert digest(str(task.config["final"])) == record.result.sha256, "a file of another attempt"
         left = sorted(path.name for path in folder.iterdir() if path.suffix == ".lcq-tmp")
         assert not left
     with redis.Redis.from_url(redis_url, decode_responses=True) as eye:

@@ -1,8 +1,9 @@
-"""F-11: kill -9 of the scheduler before and after each move: what was asked is done once, whoever asks it of the next."""
+"""F-11: kill -9 of the scheduler before and after a move: what was asked is done once, whoever asks it of the next."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import sys
@@ -19,12 +20,15 @@ from tests.chaos.rig import ENDED
 from tests.cluster import Cluster, drill, running_cluster
 from tests.conftest import wait_until
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900)]
 
 MOVES = (
     "submit_task", "claim_tasks", "finish_task", "fail_task", "release_task", "beat_node", "register_node",
     "cancel_task", "retry_task", "reroute_task", "note_act",
 )  # fmt: skip
+
+
+DRILLS = int(os.environ.get("LCQ_SCHEDULER_KILLS", "8"))  # of 22; each costs two starts of a scheduler
 
 
 class Day:
@@ -111,8 +115,8 @@ class Day:
 async def test_a_scheduler_killed_before_or_after_any_move_loses_and_doubles_nothing(
     redis_url: str, tmp_path: Path, rng: random.Random
 ):
-    drills = [(move, side) for move in MOVES for side in ("kill", "kill-after")]
-    rng.shuffle(drills)
+    every = [(move, side) for move in MOVES for side in ("kill", "kill-after")]
+    drills = rng.sample(every, DRILLS)
     with running_cluster(redis_url, tmp_path / "c", LCQ_LEASES__LEASE_S="10") as cluster:
         await asyncio.to_thread(cluster.start_scheduler)
         await asyncio.to_thread(cluster.start_agent)

@@ -776,6 +776,49 @@ async def test_a_drained_node_that_is_away_can_be_activated_and_takes_work_when_
     audit(eye)
 
 
+async def test_a_node_whose_beat_is_overdue_is_suspect_with_no_other_consequence_until_its_next(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    running, next_one = a_task(), a_task()
+    await state.submit_task(running, queue=LIGHT)
+    assert await node.claim_ids() == [running.id]
+    now = await state.now_ms()
+    assert not await state.suspect_node("node-1", boot="boot-1", seen_before_ms=now - 60_000, why="late")
+    assert not await state.suspect_node("node-1", boot="another", seen_before_ms=now, why="late")
+    assert await state.suspect_node("node-1", boot="boot-1", seen_before_ms=now, why="no beat for 5 s")
+    (record,) = await state.reader.nodes()
+    assert (record.status, record.why, record.running) == (NodeStatus.SUSPECT, "no beat for 5 s", 1)
+    await state.submit_task(next_one, queue=LIGHT)
+    assert await node.claim_ids() == [next_one.id]
+    audit(eye)
+    assert await node.beat((running.id, 1), (next_one.id, 1)) == (NodeStatus.ONLINE, ())
+    assert (await state.reader.nodes())[0].why == ""
+    await state.drain_node("node-1", why="by ann")
+    assert not await state.suspect_node("node-1", boot="boot-1", seen_before_ms=2**52, why="late")
+    audit(eye)
+
+
+async def test_an_act_is_done_once_a_command_and_told_again_as_the_first_time(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    task = a_task()
+    await state.submit_task(task, queue=LIGHT)
+    await node.claim()
+    first = await state.cancel_task(task.id, command="c1")
+    await state.retry_task(task.id, queue=LIGHT, command="c2")
+    assert await state.cancel_task(task.id, command="c1") == first, "and the new run is not cancelled"
+    assert (await state.reader.task(task.id)).status is TaskStatus.QUEUED
+    await state.retry_task(task.id, queue=LIGHT, command="c2")
+    with pytest.raises(TransitionRefused):
+        await state.retry_task(task.id, queue=LIGHT, command="c3")
+    await state.cancel_task(task.id, command="c4")
+    with pytest.raises(TransitionRefused):  # nothing was done, so nothing is remembered: it may be done now
+        await state.cancel_task(task.id, command="c3")
+    await state.retry_task(task.id, queue=LIGHT, command="c3")
+    audit(eye)
+    assert eye.pttl("{lcq}:done:c1") > 0, "it is not kept for ever"
+
+
 async def test_a_beat_tells_how_devices_are_and_a_fault_that_comes_or_goes_is_an_event(
     state: StateManager, node: Node, eye: redis.Redis
 ) -> None:

@@ -11,7 +11,7 @@ misbehave (default: all), so that a retry can be seen to succeed.
     drill-memory      takes ``config.mib`` MiB of memory (default 256), touches all of it, and frees it
     drill-oom         finds no memory
     drill-wrong       paints beside its mask, and is caught at it by the check that every result passes
-    drill-gil         holds Python's lock for ``config.seconds`` (default 1): no other thread of its runner can do a thing
+    drill-gil         holds Python's lock for ``config.seconds`` (default 1): its runner's other threads stand still
 """
 
 from __future__ import annotations
