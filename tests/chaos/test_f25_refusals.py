@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from lcq.client import Client
 from lcq.errors import LcqError
-from lcq.models import TaskStatus
+from lcq.models import Task, TaskStatus
 from tests.audit import audit
 from tests.cluster import Cluster, drill, free_port, running_cluster
 from tests.conftest import wait_until_sync
@@ -40,13 +41,16 @@ REPLIES = (
 def submit_all_the_while(cluster: Cluster, ids: list[str], stop: threading.Event) -> None:
     with cluster.client() as client:
         while not stop.is_set():
-            task = drill("drill-sleep", seconds=0.05)
-            while True:
-                try:
-                    ids.append(client.submit(task, key=task.id).id)
-                    break
-                except LcqError:  # a program that wants its task in asks again, with the same key
-                    time.sleep(0.1)
+            ids.append(submit_until_taken(client, drill("drill-sleep", seconds=0.05)))
+            time.sleep(0.1)
+
+
+def submit_until_taken(client: Client, task: Task) -> str:
+    """What a program does that wants its task in: ask again, with the same key."""
+    while True:
+        try:
+            return client.submit(task, key=task.id).id
+        except LcqError:
             time.sleep(0.1)
 
 
@@ -167,7 +171,7 @@ def test_a_server_that_is_really_unwell_ends_no_process_and_loses_no_task(tmp_pa
             ids = [accepted.id for accepted in client.submit_many([drill("drill-sleep", seconds=0.2)]).accepted]
             ids += [accepted.id for accepted in client.submit_many([drill() for _ in range(30)]).accepted]
             trouble(server)
-            ids.append(client.submit(drill()).id)
+            ids.append(submit_until_taken(client, drill()))
             assert {record.status for record in client.wait(ids, timeout_s=60)} == {TaskStatus.COMPLETED}
         for name, process in cluster.processes.items():
             assert process.poll() is None, f"{name} ended:\n{cluster.logs()}"
