@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from lcq.embedded import find_server
 from lcq.leash import leashed
@@ -50,9 +52,11 @@ class Server:
     def url(self) -> str:
         return f"redis://{f':{self.password}@' if self.password else ''}127.0.0.1:{self.port}/0"
 
-    def client(self) -> redis.Redis:
-        """A plain client; use it by ``with``. It gives up soon: what it asks may be frozen."""
-        return redis.Redis.from_url(self.url, decode_responses=True, socket_timeout=_ASK_S)
+    def client(self, *, patience_s: float = _ASK_S) -> redis.Redis:
+        """A plain client; use it by ``with``. It gives up soon, and never asks twice: what it asks may be frozen."""
+        return redis.Redis.from_url(
+            self.url, decode_responses=True, socket_timeout=patience_s, retry=Retry(NoBackoff(), 0)
+        )
 
     def ask(self, *command: str | int) -> object:
         """The answer to one command."""

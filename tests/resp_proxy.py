@@ -23,7 +23,6 @@ class RespProxy:
         self._unix = unix
         self.refuse_with = ""
         self.refused: Counter[str] = Counter()
-        self.connects = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="resp proxy", daemon=True)
 
@@ -49,7 +48,6 @@ class RespProxy:
         await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connects += 1
         try:
             far_reader, far_writer = await (
                 asyncio.open_unix_connection(self._unix)

@@ -111,7 +111,7 @@ class _Ours(AbstractConnection):
             if not (isinstance(error, redis_errors.ReadOnlyError) or _NOT_PRIMARY.search(str(error))):
                 raise
             await self.disconnect(nowait=True)  # the next attempt asks anew who the primary is, and where
-            raise _NotPrimaryError(f"it is not the primary any more: {error}") from error
+            raise _NotPrimaryError(f"it is not the primary any more: {_said(error)}") from error
 
 
 class _Tcp(_Ours, Connection):  # type: ignore[misc]  # redis-py says the types of host and port nowhere
@@ -213,7 +213,7 @@ def ours(url: str, error: Exception) -> Exception:
     if isinstance(error, redis_errors.ResponseError):
         return _of_reply(url, error)
     refused = isinstance(error, redis_errors.AuthenticationError | redis_errors.BusyLoadingError | _NotPrimaryError)
-    return StateUnavailable(url, str(error) or type(error).__name__, refused=refused, hint=_hint(url, error))
+    return StateUnavailable(url, _said(error) or type(error).__name__, refused=refused, hint=_hint(url, error))
 
 
 # Replies that tell of a bug of ours, or of a record that is not what it should be. All others tell of the server.
@@ -231,8 +231,24 @@ _NAMED = (
 )
 
 
-def _of_reply(url: str, error: redis_errors.ResponseError) -> Exception:
+# A reply in a pipeline is told with the command that it was for, as the text of a tuple.
+_IN_PIPELINE = re.compile(
+    r"^Command # \d+ \(.*?\) of pipeline caused error: (?:\(['\"])?(?P<said>.*?)(?:['\"],\))?$", re.DOTALL
+)
+
+
+_WHERE = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.?")
+
+
+def _said(error: Exception) -> str:
+    """What the server said, without what redis-py puts around it."""
     text = str(error)
+    piped = _IN_PIPELINE.match(text)
+    return _WHERE.sub("", piped["said"] if piped else text)
+
+
+def _of_reply(url: str, error: redis_errors.ResponseError) -> Exception:
+    text = _said(error)
     if isinstance(error, redis_errors.OutOfMemoryError) or _FULL.search(text):
         return StateOverloaded(url)
     if isinstance(error, _NAMED) or _IN_SCRIPT.search(text) or not _OUR_FAULT.match(text):
@@ -245,7 +261,7 @@ _WAIT = "this passes by itself, or its log says what is wrong"
 
 def _hint(url: str, error: Exception) -> str:
     """What to do about a refusal; "" where nothing better can be said than for any."""
-    text = str(error)
+    text = _said(error)
     if isinstance(error, redis_errors.NoPermissionError) or text.startswith("NOPERM"):
         return "allow it in this user's ACL; docs/redis.md has what LCQ needs"
     if isinstance(error, _NotPrimaryError):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import redis
 
+from lcq.client import Client
 from lcq.errors import LcqError
-from lcq.models import TaskStatus
+from lcq.models import Task, TaskStatus
 from tests.audit import audit
-from tests.cluster import Cluster, drill, running_cluster
+from tests.cluster import Cluster, drill, free_port, running_cluster
 from tests.conftest import wait_until_sync
 from tests.redis_rig import Server, running_server
 from tests.resp_proxy import RespProxy
@@ -37,19 +41,26 @@ REPLIES = (
 def submit_all_the_while(cluster: Cluster, ids: list[str], stop: threading.Event) -> None:
     with cluster.client() as client:
         while not stop.is_set():
-            task = drill("drill-sleep", seconds=0.05)
-            while True:
-                try:
-                    ids.append(client.submit(task, key=task.id).id)
-                    break
-                except LcqError:  # a program that wants its task in asks again, with the same key
-                    time.sleep(0.1)
+            ids.append(submit_until_taken(client, drill("drill-sleep", seconds=0.05)))
+            time.sleep(0.1)
+
+
+def submit_until_taken(client: Client, task: Task) -> str:
+    """What a program does that wants its task in: ask again, with the same key."""
+    while True:
+        try:
+            return client.submit(task, key=task.id).id
+        except LcqError:
             time.sleep(0.1)
 
 
 def alarms(cluster: Cluster, name: str) -> list[str]:
+    """What one process's log says of Redis; a busy machine makes it say other things too."""
     lines = cluster.log_path(name).read_text().splitlines()
-    return [line for line in lines if " WARNING " in line or " ERROR " in line or "Traceback" in line]
+    loud = [line for line in lines if " WARNING " in line or " ERROR " in line]
+    return [line for line in loud if "Redis" in line or "events stopped" in line] + [
+        line for line in lines if "Traceback" in line
+    ]
 
 
 def refuse_and_recover(server: Server, cluster: Cluster, proxy: RespProxy, replies: tuple[str, ...], seconds: float):
@@ -99,6 +110,79 @@ def server(tmp_path: Path):
         yield server
 
 
+def busy(server: Server) -> None:
+    """A script that runs too long: everybody else is answered BUSY."""
+    server.ask("CONFIG", "SET", "busy-reply-threshold", 100)
+    with server.client(patience_s=30) as client:
+        ended = threading.Thread(target=lambda: _ignoring(lambda: client.eval("while true do end", 0)))
+        ended.start()
+        time.sleep(2)
+        server.ask("SCRIPT", "KILL")
+        ended.join(20)
+
+
+def read_only(server: Server) -> None:
+    """Made a replica of nobody who answers: it keeps its data and takes no write."""
+    server.ask("REPLICAOF", "127.0.0.1", free_port())
+    time.sleep(2)
+    server.ask("REPLICAOF", "NO", "ONE")
+
+
+def loading(server: Server) -> None:
+    """Killed, and slow to read its file."""
+    server.kill()
+    server.start(wait=False)
+    wait_until_sync(lambda: "loading" in said_by(server), what="it is loading")
+    wait_until_sync(lambda: said_by(server) == "True", timeout=60, what="it has loaded")
+
+
+def _is_rewritten(eye: redis.Redis) -> bool:
+    told = eye.info("persistence")
+    return not told["aof_rewrite_in_progress"] and not told["aof_rewrite_scheduled"]
+
+
+def said_by(server: Server) -> str:
+    try:
+        return str(server.ask("PING"))
+    except (redis.RedisError, OSError) as error:
+        return str(error)
+
+
+def _ignoring(call: Callable[[], object]) -> None:
+    with contextlib.suppress(redis.RedisError):
+        call()
+
+
+@pytest.mark.parametrize("trouble", [busy, read_only, loading])
+@pytest.mark.chaos
+def test_a_server_that_is_really_unwell_ends_no_process_and_loses_no_task(tmp_path: Path, trouble):
+    slow = {"key_load_delay": "2000", "loading_process_events_interval_bytes": "1024"}
+    with (
+        running_server(tmp_path / "redis", **slow) as server,
+        running_cluster(server.url, tmp_path / "c") as cluster,
+    ):
+        with server.client() as eye:
+            eye.mset({f"others:{n}": "x" * 200 for n in range(1000)})
+            eye.bgrewriteaof()  # a snapshot is read key by key
+            wait_until_sync(lambda: _is_rewritten(eye), what="the log is rewritten")
+        cluster.start_scheduler()
+        cluster.start_agent(slots=2)
+        with cluster.client() as client:
+            ids = [accepted.id for accepted in client.submit_many([drill("drill-sleep", seconds=0.2)]).accepted]
+            ids += [accepted.id for accepted in client.submit_many([drill() for _ in range(30)]).accepted]
+            trouble(server)
+            ids.append(submit_until_taken(client, drill()))
+            assert {record.status for record in client.wait(ids, timeout_s=60)} == {TaskStatus.COMPLETED}
+        for name, process in cluster.processes.items():
+            assert process.poll() is None, f"{name} ended:\n{cluster.logs()}"
+            lines = alarms(cluster, name)
+            print(*lines, sep="\n")
+            assert len(lines) <= 6, lines
+        with server.client() as eye:
+            eye.delete(*eye.keys("others:*"))
+            audit(eye)
+
+
 def run(server: Server, folder: Path, replies: tuple[str, ...], seconds: float) -> None:
     with RespProxy(server.port) as proxy, running_cluster(f"redis://127.0.0.1:{proxy.port}/0", folder) as cluster:
         cluster.start_scheduler()
@@ -107,7 +191,7 @@ def run(server: Server, folder: Path, replies: tuple[str, ...], seconds: float) 
 
 
 def test_an_error_reply_for_a_moment_ends_no_process_and_loses_no_task(server: Server, tmp_path: Path):
-    run(server, tmp_path / "c", REPLIES[:2], 0.7)
+    run(server, tmp_path / "c", (REPLIES[0], REPLIES[2]), 0.7)
 
 
 @pytest.mark.chaos
