@@ -171,7 +171,7 @@ class NodeManager(Manager):
             serves=serves,
             rings=dict(site.rings),
             lifeline=site.lifeline,
-            schedulers=tuple((await self._state.reader.schedulers()).values()),
+            schedulers=site.desk.schedulers,
             status=status,
         )
 
@@ -263,8 +263,7 @@ class NodeManager(Manager):
             readings=beat.devices,
             via=self._ground.site.scheduler_id,
         )
-        schedulers = tuple((await self._state.reader.schedulers()).values())
-        return BeatAnswer(lost=lost, status=status, schedulers=schedulers)
+        return BeatAnswer(lost=lost, status=status, schedulers=self._ground.site.desk.schedulers)
 
     async def bye(self, bye: Bye, sender: bytes) -> Done:
         """Raises:

@@ -16,6 +16,7 @@ from lcq.errors import StateOverloaded, StateUnavailable, UnsafeState, without_p
 
 MINIMUM_VERSION = (6, 2)
 ANSWER_S = 10.0  # how long an answer may take before the server is taken for gone
+_MOST_CONNECTIONS = 32  # of one client: a herd of questions waits for its turn, instead of becoming one of connections
 
 
 Client: TypeAlias = Any  # redis-py's types cannot say that decode_responses makes every answer text
@@ -26,8 +27,10 @@ def connect(url: str) -> Client:
 
     because a script sent twice is a move made twice: who asked decides. Every use stands in ``our_errors``.
     """
-    return redis.Redis.from_url(
+    pool: Any = redis.BlockingConnectionPool.from_url(
         url,
+        max_connections=_MOST_CONNECTIONS,
+        timeout=None,  # the time-out is in our_errors
         decode_responses=True,
         socket_connect_timeout=3.0,
         # The time-out is in our_errors: redis-py's own sends under asyncio.wait_for, which on Python 3.11 swallows a
@@ -36,6 +39,7 @@ def connect(url: str) -> Client:
         retry=Retry(NoBackoff(), 0),
         **({} if url.startswith("unix") else {"socket_keepalive": True}),
     )
+    return redis.Redis.from_pool(pool)
 
 
 @contextlib.asynccontextmanager
