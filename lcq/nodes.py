@@ -194,7 +194,7 @@ class NodeManager(Manager):
             serves=serves,
             rings=dict(site.rings),
             lifeline=site.lifeline,
-            schedulers=tuple((await self._state.reader.schedulers()).values()),
+            schedulers=site.desk.schedulers,
             status=status,
         )
 
@@ -317,9 +317,8 @@ class NodeManager(Manager):
             readings=beat.devices,
             via=self._ground.site.scheduler_id,
         )
-        schedulers = tuple((await self._state.reader.schedulers()).values())
         probe = status is NodeStatus.QUARANTINED and await self._state.probe_node(beat.node_id, boot=beat.boot_id)
-        return BeatAnswer(lost=lost, status=status, schedulers=schedulers, probe=probe)
+        return BeatAnswer(lost=lost, status=status, schedulers=self._ground.site.desk.schedulers, probe=probe)
 
     async def probed(self, probed: Probed, sender: bytes) -> Done:
         """Raises:

@@ -15,7 +15,7 @@ from lcq.wire import MAX_MESSAGE_BYTES
 
 _BATCH = 256  # messages taken from a socket before anything else gets its turn
 BACKLOG = 1024  # connections that may come at once: a fleet that finds its scheduler again
-MOST_RECONNECT_S = 2.0  # a peer that was away for long is tried again at least so often (and 0.2 s for the jitter)
+MOST_RECONNECT_S = 2.0  # a peer that was away for long is tried again at least so often
 LAST_WORDS_MS = 300
 
 
@@ -30,7 +30,8 @@ def make_socket(
     socket.heartbeat_timeout = 6000
     socket.heartbeat_ttl = 6000
     socket.reconnect_ivl = random.randint(50, 150)  # jittered: a restarted scheduler meets no herd
-    socket.reconnect_ivl_max = int(MOST_RECONNECT_S * 1000)
+    # ZeroMQ's own jitter ends where a pause has grown to its maximum, so that is another one for each socket too.
+    socket.reconnect_ivl_max = int(MOST_RECONNECT_S * random.uniform(600, 1000))
     socket.backlog = BACKLOG
     socket.maxmsgsize = MAX_MESSAGE_BYTES
     socket.sndhwm = high_water

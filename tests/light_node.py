@@ -167,7 +167,7 @@ async def light_nodes(
 ) -> AsyncIterator[list[LightNode]]:
     """So many nodes, named light-0 and so on, until the block is left; then all are gone without a word."""
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    context.set(zmq.MAX_SOCKETS, 4 * count + 64)
+    context.set(zmq.MAX_SOCKETS, 8 * count + 64)  # a monitor of each takes two more
     try:
         async with contextlib.AsyncExitStack() as stack:
             nodes = [LightNode(context, f"{name}-{number}", schedulers, **more) for number in range(count)]  # type: ignore[arg-type]

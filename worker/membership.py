@@ -89,7 +89,7 @@ class Membership:
         silent = ""
         while True:
             greeting = await self._join(silent)
-            self._schedulers = greeting.schedulers
+            self._schedulers = greeting.schedulers or self._schedulers
             self.joined.set()
             self._on_welcome(greeting)
             self._line.ask_again()

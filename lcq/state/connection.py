@@ -15,8 +15,8 @@ from redis import asyncio as redis
 from redis import exceptions as redis_errors
 from redis.asyncio.connection import (
     AbstractConnection,
+    BlockingConnectionPool,
     Connection,
-    ConnectionPool,
     SSLConnection,
     UnixDomainSocketConnection,
     parse_url,
@@ -38,6 +38,7 @@ MINIMUM_VERSION = (6, 2)
 ANSWER_S = 10.0  # how long an answer may take before the server is taken for gone
 CONNECT_S = 3.0
 _BACK_OFF_S = (0.05, 1.0)  # between attempts to connect: first and longest pause, of which each is a chance part
+_MOST_CONNECTIONS = 32  # of one client: a herd of questions waits for its turn, instead of becoming one of connections
 
 
 Client: TypeAlias = Any  # redis-py's types cannot say that decode_responses makes every answer text
@@ -170,7 +171,9 @@ def connect(url: str) -> Client:
             raise InvalidConfig(
                 f"redis: there is no file {how[option]}", hint="see redis.ca_file, redis.cert_file and redis.key_file"
             )
-    pool = ConnectionPool(
+    pool = BlockingConnectionPool(
+        max_connections=_MOST_CONNECTIONS,
+        timeout=None,  # the time-out is in our_errors
         connection_class=kind,
         decode_responses=True,
         socket_connect_timeout=CONNECT_S,
