@@ -71,7 +71,7 @@ class Rule:
 RULES: Mapping[ErrorClass, Rule] = {
     ErrorClass.BAD_INPUT: Rule(retry=False),
     ErrorClass.RESOURCE: Rule(retry=True, avoid=True),
-    ErrorClass.TRANSIENT: Rule(retry=True),
+    ErrorClass.TRANSIENT: Rule(retry=True, avoid=True),
     ErrorClass.CRASH: Rule(retry=True, death=True, avoid=True, at_once=True),
     ErrorClass.BAD_OUTPUT: Rule(retry=True, avoid=True, at_once=True),
 }

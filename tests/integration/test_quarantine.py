@@ -118,6 +118,15 @@ async def test_a_suspected_nodes_word_alone_costs_a_task_nothing(
     assert eye.hget(f"{{lcq}}:task:{second}", "avoid") == "node-1"
 
 
+async def test_a_transient_failure_that_may_be_the_nodes_is_tried_elsewhere(
+    state: StateManager, pair: tuple[Node, Node]
+) -> None:
+    (task_id,) = await submitted(state, max_retries=1)
+    await failed_once(pair[0], a_failure(ErrorClass.TRANSIENT, "disk_slow"))
+    assert await pair[0].claim_ids() == []
+    assert await pair[1].claim_ids() == [task_id]
+
+
 # ---------------------------------------------------------------- quarantine
 
 

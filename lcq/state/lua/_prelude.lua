@@ -402,7 +402,7 @@ local function fail_attempt(move, id, t, failure, rule, log)
     record.counted = costs or nil
     record.death = is_death or nil
     changes.retries = retries + (costs and 1 or 0)
-    changes.avoid = (rule.avoid or suspected) and node or false
+    changes.avoid = rule.avoid and node or false  -- also: only another node can tell whose fault it is
     local again = is_free and n - 1 or retries  -- where retries cost nothing they do not grow, but the pause must
     local delay = math.floor(rule.random * math.min(rule.cap_ms, rule.base_ms * 2 ^ math.min(again, 30)))
     if wait > delay then
