@@ -204,6 +204,22 @@ class LimitsConfig(_Section):
     frames: int = Field(default=1, ge=1)
 
 
+class StorageConfig(_Section):
+    """Which files tasks may name."""
+
+    roots: tuple[Path, ...] = ()
+    """Pictures, masks and results must lie inside one of these folders, links resolved. None: wherever the agent's
+    user may read and write. A scheduler refuses what lies outside by its name, an agent whatever leads out."""
+
+    @field_validator("roots")
+    @classmethod
+    def _absolute(cls, roots: tuple[Path, ...]) -> tuple[Path, ...]:
+        for root in roots:
+            if not root.is_absolute():
+                raise ValueError(f"must be absolute paths, found {str(root)!r}")
+        return roots
+
+
 def _lower(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value  # some programs print sums in capitals
 
@@ -362,6 +378,7 @@ class DistributedConfig(BaseSettings):
     retention: RetentionConfig = RetentionConfig()
     agent: AgentConfig = AgentConfig()
     limits: LimitsConfig = LimitsConfig()
+    storage: StorageConfig = StorageConfig()
     models: ModelsConfig = Field(default_factory=ModelsConfig)
     iopaint: IopaintConfig = IopaintConfig()
     queues: tuple[QueueConfig, ...] = DEFAULT_QUEUES

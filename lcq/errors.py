@@ -6,6 +6,7 @@ LcqError
 │   ├── UnknownModel
 │   ├── UnknownQueue
 │   ├── AmbiguousId         an id prefix fits several
+│   ├── OutsideRoots        a path that leads out of storage.roots
 │   └── WeightsRefused      a weight file is not on the list, or not what it should be
 ├── NotFound
 │   ├── TaskNotFound
@@ -96,6 +97,18 @@ class AmbiguousId(InvalidInput):
         self.matches = tuple(matches)
         shown = ", ".join(self.matches[:3])
         super().__init__(f"{prefix!r} fits several: {shown} …", hint="type more of the id")
+
+
+class OutsideRoots(InvalidInput):
+    code = "path_outside_roots"
+
+    def __init__(self, path: str, roots: Iterable[object]) -> None:
+        self.path = path
+        plain = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in path)
+        super().__init__(
+            f"{plain[-300:]!r} is in none of the folders that tasks may use here: {', '.join(map(str, roots))}",
+            hint="put the file into one of them, or add its folder to storage.roots",
+        )
 
 
 class WeightsRefused(InvalidInput):
@@ -304,6 +317,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         NodeNotFound, JobNotFound, TransitionRefused, IdempotencyConflict, StaleBoot, ProtocolError,
         UnknownCommand, VersionMismatch, SchedulerUnreachable, StateUnavailable, StateOverloaded, UnsafeState,
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
+        OutsideRoots,
     )
 }  # fmt: skip
 

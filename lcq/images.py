@@ -33,6 +33,7 @@ from PIL import ExifTags, Image, ImageFile, JpegImagePlugin
 from lcq.config import LimitsConfig
 from lcq.errors import InvalidInput
 from lcq.models import Task, TaskType
+from lcq.roots import ANYWHERE, Roots
 
 HOLE_ABOVE = 127
 """Mask pixels brighter than this are holes."""
@@ -199,7 +200,7 @@ def _pillow_limited(pixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _read_file(path: str, limits: LimitsConfig) -> bytes:
+def _read_file(path: str, limits: LimitsConfig, roots: Roots) -> bytes:
     """The bytes of a regular file within the limit.
 
     Raises:
@@ -209,7 +210,7 @@ def _read_file(path: str, limits: LimitsConfig) -> bytes:
     name = shown(path)
     try:
         # Non-blocking: opening a named pipe must not wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
+        descriptor = roots.open_to_read(path, os.O_RDONLY | os.O_CLOEXEC | getattr(os, "O_NONBLOCK", 0))
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
             raise BadImage(
@@ -367,9 +368,9 @@ def _turn_of(image: ImageFile.ImageFile) -> Image.Transpose | None:
         return None
 
 
-def _decoded(path: str, limits: LimitsConfig, *, as_mask: bool) -> _Decoded:
+def _decoded(path: str, limits: LimitsConfig, roots: Roots, *, as_mask: bool) -> _Decoded:
     name = shown(path)
-    data = _read_file(path, limits)
+    data = _read_file(path, limits, roots)
     try:
         with _pillow_limited(limits.image_pixels):
             image = Image.open(io.BytesIO(data), formats=_READABLE)
@@ -454,7 +455,7 @@ def _own_encoding(image: ImageFile.ImageFile, data: bytes) -> dict[str, Any]:
     return {}
 
 
-def load_image(path: str, limits: LimitsConfig) -> LoadedImage:
+def load_image(path: str, limits: LimitsConfig, roots: Roots = ANYWHERE) -> LoadedImage:
     """Read one picture, upright, with alpha, profile, EXIF and resolution beside its pixels.
 
     1-bit pictures come as grey, palettes as RGB. Of an MPO (two-picture JPEG) the first is read.
@@ -464,7 +465,7 @@ def load_image(path: str, limits: LimitsConfig) -> LoadedImage:
         OSError: the storage failed while reading.
         MemoryError: the picture is within the limits, but this machine has no room for it.
     """
-    image, upright, swaps, data = _decoded(path, limits, as_mask=False)
+    image, upright, swaps, data = _decoded(path, limits, roots, as_mask=False)
     notes: list[str] = []
     encoding = _own_encoding(image, data)
     if image.format == "TIFF":
@@ -503,7 +504,9 @@ def load_image(path: str, limits: LimitsConfig) -> LoadedImage:
 # ---------------------------------------------------------------- masks
 
 
-def load_mask(path: str, image: LoadedImage, limits: LimitsConfig) -> NDArray[np.bool_]:
+def load_mask(
+    path: str, image: LoadedImage, limits: LimitsConfig, roots: Roots = ANYWHERE
+) -> NDArray[np.bool_]:
     """The holes of a mask file for ``image``: (height, width), True where it is brighter than 127 of 255.
 
     Any mode will do. The mask is turned as its own EXIF says; colour is weighed as luma; alpha is ignored,
@@ -514,7 +517,7 @@ def load_mask(path: str, image: LoadedImage, limits: LimitsConfig) -> NDArray[np
         OSError: the storage failed while reading.
     """
     try:
-        upright = _decoded(path, limits, as_mask=True).upright
+        upright = _decoded(path, limits, roots, as_mask=True).upright
     except BadImage as problem:
         kind = (
             ImageProblem.MASK_MISSING if problem.problem is ImageProblem.IMAGE_MISSING else ImageProblem.MASK_UNREADABLE
@@ -796,25 +799,29 @@ def _has_directories(exif: bytes) -> bool:
     return ExifTags.IFD.Exif in kept or ExifTags.IFD.GPSInfo in kept
 
 
-def write_staged(staged: Path, data: bytes) -> None:
+def write_staged(staged: Path, data: bytes, roots: Roots = ANYWHERE) -> None:
     """Write a new file and see it onto the disk. Its folder is made where missing.
 
     A leftover of the same name is replaced, a link never followed. What fails leaves no file behind.
 
     Raises:
+        OutsideRoots: its folder is, or a link on the way there leads out.
         OSError: as the system says it.
     """
-    staged.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISREG(staged.lstat().st_mode) or stat.S_ISLNK(staged.lstat().st_mode):
-            staged.unlink()
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[file.write(rest) :]
-            os.fsync(file.fileno())
-    except BaseException:
-        staged.unlink(missing_ok=True)
-        raise
+    name = staged.name
+    with roots.folder(staged.parent, make=True) as folder:
+        with contextlib.suppress(FileNotFoundError):
+            mode = os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode
+            if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
+                os.unlink(name, dir_fd=folder)
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder)
+        try:
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
+                rest = memoryview(data)
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+            raise

@@ -21,6 +21,7 @@ from lcq.errors import (
     UnknownQueue,
 )
 from lcq.models import Task, TaskRecord
+from lcq.roots import Roots
 from lcq.routing import Fleet, Route, explain, route, route_again
 from lcq.state.feed import batches
 from lcq.wire import (
@@ -90,6 +91,7 @@ class TaskManager(Manager):
         self._ground = ground
         self._state = ground.state
         self._reader = ground.state.reader
+        self._roots = Roots(ground.config.storage.roots)
         serve: Callable[[Any, Any], None] = ground.site.desk.serve
         for kind, handler in (
             (Submit, self.submit), (Cancel, self.cancel), (Retry, self.retry), (Reroute, self.reroute),
@@ -138,6 +140,8 @@ class TaskManager(Manager):
 
     async def _submit_one(self, task: Task, key: str, queue: str, node: str, fleet: Fleet) -> Accepted | Refusal:
         try:
+            for path in filter(None, (task.image_path, task.mask_path, task.output_path)):
+                self._roots.refuse_by_name(path)
             chosen = route(task, fleet, queue=queue, node=node)
             return await self._state.submit_task(
                 task,

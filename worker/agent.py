@@ -32,6 +32,7 @@ from lcq.ids import new_id
 from lcq.log import set_log_level
 from lcq.models import ErrorClass, NodeCapability, NodeStatus
 from lcq.reload import ConfigFollower
+from lcq.roots import Roots
 from lcq.wire import (
     Beat,
     BeatAnswer,
@@ -102,6 +103,7 @@ class Agent:
         self._scheduler = scheduler
         self._runner = runner
         self._kill = kill
+        self._roots = Roots(config.storage.roots)
         self._follower = ConfigFollower(manager, on_change=self._follow_config) if manager is not None else None
         self.boot_id = new_id()
         self._stack = AsyncExitStack()
@@ -134,7 +136,7 @@ class Agent:
             records.sweep()
             gpus = await asyncio.to_thread(stack.enter_context, Gpus())  # wakes them: that may take seconds
             found = detect_devices(self._config.agent, gpus, need_mib=gpu_need_mib(self._config))
-            self._outcomes = Outcomes(home.spool, self.boot_id)
+            self._outcomes = Outcomes(home.spool, self.boot_id, self._roots)
             recalled = self._outcomes.recall()
             if recalled:
                 _log.info("agent %s: %d outcomes of an earlier run wait to be reported", self.node_id, recalled)
@@ -238,7 +240,7 @@ class Agent:
                 for life in lives:
                     life.cancel()
         for grant in unfinished:  # its runner is gone now, with nobody to clean up after it
-            await discard_staged(grant.task, grant.attempt)
+            await discard_staged(grant.task, grant.attempt, roots=self._roots)
         if self._fatal is not None:
             raise self._fatal
 
@@ -643,7 +645,7 @@ class Agent:
                 self._hand.unlearn(grant.device)
                 await self._give_back_hand()
         if ended.result is None and (failure is None or failure.error_class is ErrorClass.CRASH):
-            await discard_staged(grant.task, grant.attempt)  # nobody was left to do it
+            await discard_staged(grant.task, grant.attempt, roots=self._roots)  # nobody was left to do it
         if ended.result is not None or failure is not None or ended.handed_back:
             outcome = Outcome(
                 task_id=grant.task.id,
@@ -661,7 +663,7 @@ class Agent:
             self._note_room(grant, reported)
             self._step_due.set()
         if ended.result is not None and grant.attempt > 1:
-            await discard_staged(grant.task, *range(1, grant.attempt))  # of those that died with their node
+            await discard_staged(grant.task, *range(1, grant.attempt), roots=self._roots)  # of those that died with their node
         self._leases.end(ended.key)
         self._stir()
         await failpoints.passed("agent.conclude")

@@ -59,6 +59,7 @@ def plan_slots(found: Detected, config: DistributedConfig, *, cores: int) -> tup
                 threads=threads[device.id, number],
                 memory_mib=_model_memory(device, config),
                 models_path=config.models_path.absolute(),
+                roots=config.storage.roots,
                 models=config.models,
                 iopaint=config.iopaint,
             ),

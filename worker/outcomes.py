@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lcq import failpoints
+from lcq.errors import OutsideRoots
 from lcq.models import ErrorClass, Failure, Task
+from lcq.roots import ANYWHERE, Roots
 from lcq.wire import MAX_BATCH, Outcome, Verdict
 from worker.spool import STAGED_SUFFIX, Spool, Unsettled, sync_folder
 
@@ -29,7 +31,8 @@ Key = tuple[str, int]
 class Outcomes:
     """What has been done and not been settled. Results are published here, when the right to it is sure."""
 
-    def __init__(self, spool: Spool, boot_id: str) -> None:
+    def __init__(self, spool: Spool, boot_id: str, roots: Roots = ANYWHERE) -> None:
+        self._roots = roots
         self._spool = spool
         self._boot_id = boot_id
         self._entries: dict[Key, Unsettled] = {}
@@ -67,9 +70,9 @@ class Outcomes:
         if staged and outcome.result is not None and lease_is_sure():
             try:
                 await failpoints.reach("agent.rename")
-                await asyncio.to_thread(_publish, staged, outcome.result.path)
+                await asyncio.to_thread(_publish, staged, outcome.result.path, self._roots)
                 await failpoints.passed("agent.rename")
-            except OSError as error:
+            except (OSError, OutsideRoots) as error:
                 failure = _unpublished(error, outcome.result.path)
                 _log.warning("task %s, attempt %d: %s", outcome.task_id, outcome.attempt, failure.message)
                 outcome = outcome.model_copy(update={"result": None, "failure": failure})
@@ -141,7 +144,7 @@ class Outcomes:
             return True
         try:
             await failpoints.reach("agent.rename")
-            await asyncio.to_thread(_publish, entry.staged, result.path)
+            await asyncio.to_thread(_publish, entry.staged, result.path, self._roots)
             await failpoints.passed("agent.rename")
         except FileNotFoundError:
             # Published before a crash that left the record; or taken away by somebody.
@@ -152,6 +155,8 @@ class Outcomes:
         except OSError as error:
             _log.error("the settled result %s cannot be renamed from %s: %s", result.path, entry.staged, error.strerror)
             return False
+        except OutsideRoots as refusal:  # its folder was put elsewhere since: it will never have its place
+            _log.error("task %s is settled, but its result cannot be put there: %s", entry.outcome.task_id, refusal)
         return True
 
     def _forget(self, entry: Unsettled) -> None:
@@ -168,23 +173,26 @@ def result_folder(task: Task) -> Path:
     return Path(task.output_path).parent if task.output_path else Path(task.image_path).parent / "cleaned"
 
 
-async def discard_staged(task: Task, *attempts: int) -> None:
+async def discard_staged(task: Task, *attempts: int, roots: Roots = ANYWHERE) -> None:
     """Remove what killed attempts may have left beside the final name of the result."""
-    await asyncio.to_thread(_discard_staged, task, attempts)
+    await asyncio.to_thread(_discard_staged, task, attempts, roots)
 
 
-def _discard_staged(task: Task, attempts: tuple[int, ...]) -> None:
+def _discard_staged(task: Task, attempts: tuple[int, ...], roots: Roots) -> None:
     folder = result_folder(task)
     endings = tuple(f".{task.id}-{attempt}{STAGED_SUFFIX}" for attempt in attempts)
-    with contextlib.suppress(OSError), os.scandir(folder) as found:
-        for file in found:
-            if file.name.endswith(endings):
-                _unlink(file.path)
+    with contextlib.suppress(OSError, OutsideRoots), roots.folder(folder) as place:
+        for name in os.listdir(place):
+            if name.endswith(endings):
+                with contextlib.suppress(OSError):
+                    os.unlink(name, dir_fd=place)
 
 
-def _publish(staged: str, final: str) -> None:
-    os.replace(staged, final)  # noqa: PTH105 - both are names that came as text
-    sync_folder(Path(final).parent)
+def _publish(staged: str, final: str, roots: Roots) -> None:
+    """Both are in one folder, which stays the one that it was when it was found to be inside."""
+    with roots.folder(Path(final).parent) as folder:
+        os.replace(Path(staged).name, Path(final).name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
 
 
 def _unlink(path: str) -> None:
@@ -193,7 +201,9 @@ def _unlink(path: str) -> None:
             Path(path).unlink()
 
 
-def _unpublished(error: OSError, path: str) -> Failure:
+def _unpublished(error: OSError | OutsideRoots, path: str) -> Failure:
+    if isinstance(error, OutsideRoots):
+        return Failure(error_class=ErrorClass.BAD_INPUT, code=error.code, message=str(error)[:2000])
     message = f"{path}: the finished result cannot be put there: {error.strerror or error}"
     if error.errno in _NO_PLACE:
         return Failure(error_class=ErrorClass.BAD_INPUT, code="output_unwritable", message=message[:2000])

@@ -19,5 +19,6 @@ class EngineSettings(BaseModel):
     threads: int = 1  # this slot's share of the free cores
     memory_mib: int = 0  # that loaded models may keep in all; 0: no limit
     models_path: Path = Path("models")  # where weights are kept
+    roots: tuple[Path, ...] = ()  # that tasks may reach; none: anywhere
     models: ModelsConfig = ModelsConfig()
     iopaint: IopaintConfig = IopaintConfig()

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcq.config import LimitsConfig
+from lcq.errors import OutsideRoots
 from lcq.images import (
     BadImage,
     ImageProblem,
@@ -36,6 +38,7 @@ from lcq.images import (
     write_staged,
 )
 from lcq.models import DeviceKind, ErrorClass, Failure, Task, TaskResult, TaskType
+from lcq.roots import Roots
 from worker.engines.base import Ease, Engine, EngineError, Picture, Progress, Work
 from worker.engines.check import BadOutput, check_output
 from worker.engines.shelf import Shelf
@@ -122,9 +125,10 @@ def run_task(
     with _failures_named(task):
         with _timed(timings, "decode"):
             progress(0.0, "decode")
-            image, mask, output = _inputs(task, limits)
+            roots = Roots(shelf.settings.roots)
+            image, mask, output = _inputs(task, limits, roots)
         if task.task_type is TaskType.INPAINT and not mask.any():
-            result, data, notes = image, *_unchanged(task, image, output)
+            result, data, notes = image, *_unchanged(task, image, output, roots)
         else:
             with _timed(timings, "inpaint"):
                 progress(0.1, "load")
@@ -137,7 +141,7 @@ def run_task(
             notes = (*(_one_line(str(note))[:_LONGEST_NOTE] for note in work.notes), *encoder_notes)
     staged = output.staged(task.id, attempt)
     with _timed(timings, "encode"), _storage_failures_named(output.path):
-        write_staged(staged, data)
+        write_staged(staged, data, roots)
     try:
         progress(1.0, "written")
         return Finished(
@@ -221,12 +225,13 @@ def _check_room(task: Task, engine: Engine, work: Work, shelf: Shelf) -> None:
         )
 
 
-def _unchanged(task: Task, image: LoadedImage, output: Output) -> tuple[bytes, tuple[str, ...]]:
+def _unchanged(task: Task, image: LoadedImage, output: Output, roots: Roots) -> tuple[bytes, tuple[str, ...]]:
     """The result of an empty mask: the input's own bytes where they have the form that is asked for."""
     said = "the mask is empty: the result is the input"
     if output.format == image.format and output.quality is None:
         with contextlib.suppress(OSError):  # gone since it was read
-            data = Path(task.image_path).read_bytes()
+            with os.fdopen(roots.open_to_read(task.image_path, os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
+                data = file.read()
             if hashlib.sha256(data).hexdigest() == image.input_sha256:
                 return data, (said,)
     data, notes = encode(image, image.pixels, output)
@@ -242,13 +247,15 @@ def _check_encoded(task: Task, data: bytes, result: LoadedImage) -> None:
         )
 
 
-def _inputs(task: Task, limits: LimitsConfig) -> tuple[LoadedImage, NDArray[np.bool_], Output]:
+def _inputs(task: Task, limits: LimitsConfig, roots: Roots) -> tuple[LoadedImage, NDArray[np.bool_], Output]:
     try:
-        image = load_image(task.image_path, limits)
+        for path in filter(None, (task.image_path, task.mask_path, task.output_path)):
+            roots.refuse(path)  # before any work, and before anything of it is looked at
+        image = load_image(task.image_path, limits, roots)
         output = plan_output(task, image)
         if task.mask_path is None:
             return image, np.zeros(image.pixels.shape[:2], bool), output
-        mask = load_mask(task.mask_path, image, limits)
+        mask = load_mask(task.mask_path, image, limits, roots)
     except OSError as error:
         raise _storage_failure(error, f"reading {shown(task.image_path)} and its mask") from error
     return image, mask, output
@@ -298,6 +305,8 @@ def _failures_named(task: Task) -> Iterator[None]:
         yield
     except BadImage as problem:
         raise failed(ErrorClass.BAD_INPUT, problem.problem.value, str(problem)) from problem
+    except OutsideRoots as refusal:
+        raise failed(ErrorClass.BAD_INPUT, refusal.code, str(refusal)) from refusal
     except EngineError as error:
         raise failed(error.error_class, error.code, f"{name}: {error}") from error
     except MemoryError as error:
@@ -312,6 +321,8 @@ def _storage_failures_named(final: Path) -> Iterator[None]:
     place = shown(final.parent)
     try:
         yield
+    except OutsideRoots as refusal:
+        raise failed(ErrorClass.BAD_INPUT, refusal.code, str(refusal)) from refusal
     except OSError as error:
         if error.errno in _NOT_ALLOWED:
             raise failed(
