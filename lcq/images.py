@@ -504,9 +504,7 @@ def load_image(path: str, limits: LimitsConfig, roots: Roots = ANYWHERE) -> Load
 # ---------------------------------------------------------------- masks
 
 
-def load_mask(
-    path: str, image: LoadedImage, limits: LimitsConfig, roots: Roots = ANYWHERE
-) -> NDArray[np.bool_]:
+def load_mask(path: str, image: LoadedImage, limits: LimitsConfig, roots: Roots = ANYWHERE) -> NDArray[np.bool_]:
     """The holes of a mask file for ``image``: (height, width), True where it is brighter than 127 of 255.
 
     Any mode will do. The mask is turned as its own EXIF says; colour is weighed as luma; alpha is ignored,

@@ -15,7 +15,7 @@ from lcq.errors import OutsideRoots
 from lcq.models import ErrorClass, Failure, Task
 from lcq.roots import ANYWHERE, Roots
 from lcq.wire import MAX_BATCH, Outcome, Verdict
-from worker.spool import STAGED_SUFFIX, Spool, Unsettled, sync_folder
+from worker.spool import STAGED_SUFFIX, Spool, Unsettled
 
 _log = logging.getLogger(__name__)
 
