@@ -47,6 +47,7 @@ from worker.disks import Disks
 from worker.hand import Hand
 from worker.home import agent_home
 from worker.leases import Leases, steady_now
+from worker.leftovers import Leftovers
 from worker.lifeline import Lifeline
 from worker.line import ControlLine
 from worker.membership import Membership
@@ -141,6 +142,9 @@ class Agent:
                 on_parted=self._stir,
             )
             self._bells = await stack.enter_async_context(Bells(context, on_ring=self._step_due.set))
+            self._leftovers = Leftovers(
+                home.folder / "folders.json", self._line, is_ours=lambda key: key in self._held()
+            )
             self._disks = Disks(home.folder, on_change=self._room_changed)
             self._hand = Hand({device.id: device.slots for device in found.devices})
             self._pool = RunnerPool(
@@ -198,6 +202,7 @@ class Agent:
                     ("spool", self._outcomes.keep_old_ones()),
                     ("devices", self._service.watch()),
                     ("disks", self._disks.watch()),
+                    ("leftovers", self._leftovers.clear_up()),
                 )
             ]
             try:
@@ -503,6 +508,7 @@ class Agent:
             return  # a copy of an answer, or cancelled before it came
         self._leases.remember(key)
         self._leases.begin(grant, asked_at)
+        self._leftovers.expect_in(result_folder(grant.task))
         if self._stop.is_set() or not self._begin(grant):
             _log.info("agent %s: handing back task %s, attempt %d: no slot is free", self.node_id, *key)
             await self._conclude(Ended(grant, handed_back=True))

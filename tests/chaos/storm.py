@@ -707,7 +707,7 @@ class Storm:
             verdict = check(self._recording())
             raise AssertionError(f"{late}\n{verdict}") from None
         verdict = check(self._recording())
-        self._wait(self._is_settled, f"nothing is left on disks: {self._left_files()}", 60)
+        self._wait(self._is_settled, f"nothing is left on disks: {self._left_files()}", 120)
         keys = (len(self._keys_before), len(self._forget_everything()))
         self._settle_sizes()
         sizes = self._sizes()
