@@ -57,6 +57,7 @@ from worker.hand import Hand
 from worker.health import HealthFile
 from worker.home import agent_home
 from worker.leases import Leases
+from worker.leftovers import Leftovers
 from worker.lifeline import Lifeline
 from worker.line import ControlLine
 from worker.membership import Membership
@@ -163,6 +164,9 @@ class Agent:
                 on_trouble=self._note_trouble,
             )
             self._bells = await stack.enter_async_context(Bells(context, on_ring=self._step_due.set))
+            self._leftovers = Leftovers(
+                home.folder / "folders.json", self._line, is_ours=lambda key: key in self._held()
+            )
             self._disks = Disks(home.folder, on_change=self._room_changed)
             self._hand = Hand({device.id: device.slots for device in found.devices})
             self._pool = RunnerPool(
@@ -228,6 +232,7 @@ class Agent:
                     ("devices", self._service.watch()),
                     ("disks", self._disks.watch()),
                     *([("settings", self._follower.follow())] if self._follower is not None else ()),
+                    ("leftovers", self._leftovers.clear_up()),
                 )
             ]
             try:
@@ -593,6 +598,7 @@ class Agent:
         self._leases.begin(grant, asked_at)
         await failpoints.passed("agent.lease")
         await failpoints.reach("agent.begin")
+        self._leftovers.expect_in(result_folder(grant.task))
         if self._stop.is_set() or not self._begin(grant):
             _log.info("agent %s: handing back task %s, attempt %d: no slot is free", self.node_id, *key)
             await self._conclude(Ended(grant, handed_back=True))

@@ -25,7 +25,7 @@ from lcq.errors import LcqError
 from lcq.models import TERMINAL_STATES, TaskStatus
 from lcq.state.keys import Keys
 from lcq.state.records import task_record
-from tests.audit import EXPIRING
+from tests.audit import EXPIRING, Ledger
 from tests.chaos.crowd import QUEUES, Customer, Notes, Operator, Person, Workshop
 from tests.chaos.history import Recording, Stretch, Verdict, check
 from tests.chaos.recorder import EventRecorder, snapshot
@@ -707,7 +707,7 @@ class Storm:
             verdict = check(self._recording())
             raise AssertionError(f"{late}\n{verdict}") from None
         verdict = check(self._recording())
-        self._wait(self._is_settled, f"nothing is left on disks: {self._left_files()}", 60)
+        self._wait(self._is_settled, f"nothing is left on disks: {self._left_files()}", 120)
         keys = (len(self._keys_before), len(self._forget_everything()))
         self._settle_sizes()
         sizes = self._sizes()
@@ -740,9 +740,7 @@ class Storm:
         return False
 
     def _recording(self) -> Recording:
-        self._recorder.catch_up()
-        with contextlib.closing(self._store.connect()) as eye:
-            ledger, mortal = snapshot(eye)
+        ledger, mortal = self._wait_for_snapshot()
         assert not self._recorder.trimmed, self._recorder.trimmed
         completed = [
             task_record(fields) for fields in ledger.tasks.values() if fields["status"] == TaskStatus.COMPLETED
@@ -760,6 +758,19 @@ class Storm:
             mortal=mortal,
             quiet=tuple(self._quiet),
         )
+
+    def _wait_for_snapshot(self) -> tuple[Ledger, Mapping[str, bool]]:
+        """Everything at one moment: what is read while a task is forgotten is of two."""
+        until = time.monotonic() + 60
+        while True:
+            self._recorder.catch_up()
+            before = self._recorder.last_id
+            with contextlib.closing(self._store.connect()) as eye:
+                found = snapshot(eye)
+            self._recorder.catch_up()
+            if self._recorder.last_id == before or time.monotonic() > until:
+                return found
+            time.sleep(_TICK_S)
 
     def _left_files(self) -> list[str]:
         """Outcomes in spools, and results under other than their final names."""

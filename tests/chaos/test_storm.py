@@ -56,7 +56,7 @@ def test_ten_minutes_of_storm_lose_nothing_double_nothing_and_leave_nothing(tmp_
 def test_an_hour_of_storms_and_calms_raises_no_false_alarm_and_nothing_grows(tmp_path: Path, seed: int) -> None:
     """F-23, F-46: readers come and go a thousand times, and all that LCQ owns stays as small as it was."""
     seconds = length_s(3600)
-    rounds = max(1, round(seconds / 300))
+    rounds = max(2, round(seconds / 300))
     kept = {"LCQ_RETENTION__COMPLETED_S": "60", "LCQ_RETENTION__FAILED_S": "60", "LCQ_RETENTION__EVENTS": "5000"}
     samples: list[Mapping[str, float]] = []
     with (
