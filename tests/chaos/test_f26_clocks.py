@@ -118,7 +118,7 @@ def a_server(folder: Path, clock: SetClock | None) -> Iterator[str]:
     url = f"redis://127.0.0.1:{port}/0"
     try:
         with redis.Redis.from_url(url) as eye:
-            wait_until_sync(lambda: _answers(eye), what="the server")
+            wait_until_sync(lambda: _answers(eye), what="the server", timeout=60)
         yield url
     finally:
         process.kill()
@@ -140,7 +140,7 @@ def work_through(client: Client, clock: SetClock, who: str) -> None:
         assert abs(float(told.stdout) - time.time() - offset_s) < 60
     task = drill("ledger", ending="work", seconds=len(JUMPS) * 1.2)
     client.submit_many([task])
-    wait_until_sync(lambda: client.get(task.id).status == TaskStatus.PROCESSING)
+    wait_until_sync(lambda: client.get(task.id).status == TaskStatus.PROCESSING, timeout=60)
     for jump in JUMPS:
         clock.set(jump)
         until = time.monotonic() + 1.2
@@ -157,7 +157,7 @@ def lease_after(cluster: Cluster, client: Client, clock: SetClock, jump: str) ->
     """How long the lease of a node outlives its silence, where the clock is set right after that began."""
     task = drill("ledger", ending="work", seconds=1.0, failures=9)
     client.submit_many([task])
-    wait_until_sync(lambda: client.get(task.id).node == "node-1")
+    wait_until_sync(lambda: client.get(task.id).node == "node-1", timeout=60)
     cluster.kill("node-1", signal.SIGSTOP)
     began = time.monotonic()
     clock.set(jump)
@@ -185,7 +185,7 @@ def test_the_clock_of_redis_is_set_and_no_lease_ends_early_or_late(tmp_path: Pat
                     f"\nF-26: Redis's clock set to {jump} as a host fell silent: lease of {LEASE_S} s took {took:.2f} s"
                 )
                 assert LEASE_S / 2 < took < 3 * LEASE_S
-                wait_until_sync(lambda: client.nodes()[0].status == "online", what="the node back")
+                wait_until_sync(lambda: client.nodes()[0].status == "online", what="the node back", timeout=60)
         assert "clock was set by" in cluster.log_path("scheduler").read_text()
 
 

@@ -36,14 +36,16 @@ def runner_and_its_family(cluster: Cluster, ledger: VramLedger, **config: object
     with cluster.client() as client:
         task = drill("ledger", children=CHILDREN, ending="hang", **config).model_copy(update={"max_retries": 0})
         assert client.submit_many([task]).accepted
-        wait_until_sync(lambda: len(ledger.holders()) == len(CHILDREN), what="a family that holds memory")
+        wait_until_sync(lambda: len(ledger.holders()) == len(CHILDREN), what="a family that holds memory", timeout=60)
     (runner,) = cluster.runners("node-1")
     assert len(children_of(warden_of(runner))) == len(CHILDREN) + 1
     return runner
 
 
 def all_freed(ledger: VramLedger, runner: psutil.Process, since: float, what: str) -> None:
-    wait_until_sync(lambda: not ledger.holders() and not runner.is_running(), what="nobody who holds memory")
+    wait_until_sync(
+        lambda: not ledger.holders() and not runner.is_running(), what="nobody who holds memory", timeout=60
+    )
     print(f"\nF-27: {what} killed: all of its memory is back after {time.monotonic() - since:.3f} s")
 
 
@@ -77,11 +79,13 @@ def test_what_outlived_agent_and_warden_is_ended_by_the_next_start_and_a_bystand
     bystander = psutil.Popen(["sleep", "1000"], env=os.environ | {"LCQ_RUNNER_OF": "somebody-else"})
     try:
         cluster.kill("node-1")
-        wait_until_sync(lambda: not runner.is_running() or runner.status() == "zombie", what="the runner's own end")
+        wait_until_sync(
+            lambda: not runner.is_running() or runner.status() == "zombie", what="the runner's own end", timeout=60
+        )
         assert len(ledger.holders()) == len(CHILDREN)
         began = time.monotonic()
         cluster.start_agent("node-1", slots=1, wait=False)
-        wait_until_sync(lambda: not ledger.holders(), what="the sweep")
+        wait_until_sync(lambda: not ledger.holders(), what="the sweep", timeout=60)
         print(f"\nF-27: swept {time.monotonic() - began:.3f} s after the next start was asked for")
         assert bystander.poll() is None
     finally:

@@ -28,13 +28,13 @@ def test_of_two_families_and_two_bystanders_only_the_hung_attempts_family_is_end
             with cluster.client() as client:
                 lives = drill("ledger", children=["group", "session", "daemon"], ending="work")
                 assert client.submit_many([lives]).accepted
-                wait_until_sync(lambda: len(ledger.holders()) == 3)
+                wait_until_sync(lambda: len(ledger.holders()) == 3, timeout=60)
                 spared = ledger.holders()
                 (busy,) = [one for one in cluster.runners("node-1") if len(children_of(warden_of(one))) > 1]
                 dies = drill("ledger", children=["group", "session", "daemon"], ending="hang")
                 dies = dies.model_copy(update={"timeout_s": 2.0, "max_retries": 0})
                 assert client.submit_many([dies]).accepted
-                wait_until_sync(lambda: len(ledger.holders()) == 6)
+                wait_until_sync(lambda: len(ledger.holders()) == 6, timeout=60)
                 (record,) = client.wait([dies.id], timeout_s=60)
                 assert record.failure is not None
                 assert record.failure.code == "timed_out"

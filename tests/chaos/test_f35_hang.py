@@ -20,7 +20,7 @@ def test_a_call_that_never_returns_is_ended_by_its_deadline_while_the_node_beats
             hung = drill("drill-hang", failures=1)
             beside = drill("drill-sleep", seconds=3 * DEADLINE_S)  # progress keeps it, for longer than the deadline
             client.submit_many([hung, beside])
-            wait_until_sync(lambda: client.get(hung.id).status == TaskStatus.PROCESSING)
+            wait_until_sync(lambda: client.get(hung.id).status == TaskStatus.PROCESSING, timeout=60)
             began = time.monotonic()
             beats = set()
             while client.get(hung.id).attempt == 1 and time.monotonic() < began + 30:

@@ -34,19 +34,18 @@ async def test_a_slot_whose_runner_survives_its_kill_is_set_aside_and_comes_back
         )
         with cluster.client() as client:
 
-            async def status(task_id: str) -> TaskStatus:
-                return (await asyncio.to_thread(client.get, task_id)).status
+            async def has_failed(task_id: str) -> bool:
+                return (await asyncio.to_thread(client.get, task_id)).status == TaskStatus.FAILED
 
             async with Agent(config, scheduler=f"127.0.0.1:{cluster.control_port}", kill=kill) as agent:
                 running = asyncio.create_task(agent.run())
-                await wait_until(lambda: agent._pool.count(SlotState.FREE) == 2)
+                await wait_until(lambda: agent._pool.count(SlotState.FREE) == 2, timeout=60)
                 immortal.update(slot.pid for slot in agent._pool.slots if slot.pid)
                 stuck = drill("drill-hang").model_copy(update={"timeout_s": 0.5, "max_retries": 0})
                 await asyncio.to_thread(client.submit_many, [stuck])
-                await wait_until(lambda: agent._pool.count(SlotState.UNKILLABLE) == 1)
-                assert (
-                    await wait_until(lambda: status(stuck.id)) == TaskStatus.FAILED
-                )  # its attempt is over all the same
+                await wait_until(lambda: agent._pool.count(SlotState.UNKILLABLE) == 1, timeout=60)
+                # Its attempt is over all the same.
+                await wait_until(lambda: has_failed(stuck.id), timeout=60)
                 others = [drill() for _ in range(10)]
                 await asyncio.to_thread(client.submit_many, others)
                 records = await asyncio.to_thread(client.wait, [task.id for task in others], timeout_s=60)
@@ -54,6 +53,8 @@ async def test_a_slot_whose_runner_survives_its_kill_is_set_aside_and_comes_back
                 assert agent._pool.count(SlotState.UNKILLABLE) == 1
                 monkeypatch.undo()
                 immortal.clear()
-                await wait_until(lambda: agent._pool.count(SlotState.FREE) == 2, what="both slots, by themselves")
+                await wait_until(
+                    lambda: agent._pool.count(SlotState.FREE) == 2, what="both slots, by themselves", timeout=60
+                )
                 agent.request_stop(at_once=True)
                 await running
