@@ -44,7 +44,6 @@ class Proxy:
         """``listen``: another address of this host to be reached at, such as 127.0.0.2."""
         self._target = (host, target_port)
         self.delay_s = 0.0
-        self.connects = 0
         self.connect_times: list[float] = []
         self._frozen = False
         self._refusing = False
@@ -127,7 +126,6 @@ class Proxy:
             near, _ = self._listener.accept()
         except OSError:
             return
-        self.connects += 1
         self.connect_times.append(time.monotonic())
         if self._refusing:
             _reset(near)

@@ -1,4 +1,4 @@
-"""F-42: a scheduler that stood still takes nobody for dead because of it, and what it still had in hand does no harm."""
+"""F-42: a scheduler that stood still takes nobody for dead because of it; what it still had in hand does no harm."""
 
 from __future__ import annotations
 

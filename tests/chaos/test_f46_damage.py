@@ -266,8 +266,13 @@ def test_a_real_cluster_goes_on_through_every_kind_of_damage(
             victims = rng.sample([task.id for task in work], len(HARMS))
             for victim, harm in zip(victims, HARMS.values(), strict=True):
                 harm(eye, victim)
-            for move, fields in (("cancel_task", {"from": "node-1"}), ("reroute_task", {"from": "node-1", "attempt": "x"}),
-                                 ("drain_node", {}), ("release_models", {"node": "node-1"}), ("", {"status": "queued"})):  # fmt: skip
+            for move, fields in (
+                ("cancel_task", {"from": "node-1"}),
+                ("reroute_task", {"from": "node-1", "attempt": "x"}),
+                ("drain_node", {}),
+                ("release_models", {"node": "node-1"}),
+                ("", {"status": "queued"}),
+            ):
                 eye.xadd("{lcq}:events", {"move": move, **fields})
             eye.hset("{lcq}:node:node-1", "capability", '{"devices": 3}')
             eye.zadd("{lcq}:nodes", {"ghost": 1})

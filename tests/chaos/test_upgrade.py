@@ -304,12 +304,12 @@ def test_a_scheduler_stops_when_a_newer_one_has_taken_the_state_over(redis_url: 
     ):
         process = cluster.start_scheduler()
         eye.set("{lcq}:format", STATE_FORMAT + 1)
-        writes = {name: eye.dump(name) for name in eye.keys()}
+        writes = {name: eye.dump(name) for name in eye.scan_iter()}
         assert process.wait(30) not in (0, None)
         log = cluster.log_path("scheduler").read_text()
         assert f"holds state of format {STATE_FORMAT + 1}, this LCQ writes format {STATE_FORMAT}" in log
         assert "Traceback" not in log
-        written = {name for name in eye.keys() if eye.dump(name) != writes.get(name)}
+        written = {name for name in eye.scan_iter() if eye.dump(name) != writes.get(name)}
         assert written <= {"{lcq}:schedulers"}  # its own address, which it takes away
 
 
