@@ -9,6 +9,7 @@ from lcq.models import ErrorClass, Failure, NodeRecord, NodeStatus
 from lcq.routing import LIVE
 
 SUSPECTED = 2.0  # so much to blame, and a node's word alone costs a task nothing; on probation it is too much
+FADED = 0.5  # what may have faded of a count of failures since the first of them
 DEPENDENCY_DOWN = frozenset({"iopaint_unreachable"})
 """Codes that say: what the work needs beside the node was away. No retry is lost by that, and nobody is to blame."""
 
@@ -23,7 +24,7 @@ def may_blame(failure: Failure) -> bool:
 
 def is_too_much(blame: float, terms: QuarantineConfig, *, on_probation: bool) -> bool:
     """Whether a node with so much to blame is to be judged."""
-    return blame >= (min(SUSPECTED, terms.tasks) if on_probation else terms.tasks) - 0.5  # what has faded meanwhile
+    return blame >= (min(SUSPECTED, terms.tasks) if on_probation else terms.tasks) - FADED
 
 
 def verdict(

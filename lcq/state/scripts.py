@@ -9,7 +9,7 @@ from hashlib import sha1
 from importlib import resources
 
 from lcq.config import DistributedConfig
-from lcq.health import SUSPECTED
+from lcq.health import FADED, SUSPECTED
 from lcq.models import TaskPriority, TaskStatus
 from lcq.routing import WARM_NEEDS
 
@@ -77,7 +77,7 @@ class Scripts:
             f"local QUEUE_KINDS = {_table({queue.name: repr(queue.kind.value) for queue in self.config.queues})}",
             f"local POISON_DEATHS = {POISON_DEATHS}",
             f"local FORMAT = {STATE_FORMAT}",
-            f"local SUSPECTED = {SUSPECTED}",
+            f"local SUSPECTED = {SUSPECTED - FADED}",
             f"local BLAME_AFTER_SUCCESS = {BLAME_AFTER_SUCCESS}",
             f"local BLAME_HALF_LIFE_MS = {_milliseconds(self.config.quarantine.half_life_s)}",
         ]
