@@ -97,9 +97,7 @@ def show_hardware(
     show(report, Output(as_json=as_json))
 
 
-def run_agent(
-    config: DistributedConfig, *, scheduler: str | None = None, manager: ConfigManager | None = None
-) -> None:
+def run_agent(config: DistributedConfig, *, scheduler: str | None = None, manager: ConfigManager | None = None) -> None:
     """Run an agent until SIGTERM or SIGINT; returns when it has left. ``manager`` read ``config``, if a file did.
 
     Raises:

@@ -64,7 +64,17 @@ def _seen(folder: Path) -> dict[str, object]:
 
 def _names(place: Path, rng: random.Random, count: int) -> Iterator[str]:
     root = str(place / "root")
-    starts = [root, root + "/", str(place), "/", "", root + "/deep/..", f"{root}/../root", f"//{root}", str(place / "rootless")]
+    starts = [
+        root,
+        root + "/",
+        str(place),
+        "/",
+        "",
+        root + "/deep/..",
+        f"{root}/../root",
+        f"//{root}",
+        str(place / "rootless"),
+    ]
     for _ in range(count):
         yield "/".join([rng.choice(starts), *rng.choices(PIECES, k=rng.randint(1, 5))])
 
