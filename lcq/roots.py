@@ -32,7 +32,7 @@ class Roots:
             OutsideRoots: it is relative, or leads out of every root.
         """
         plain = os.path.normpath(path)
-        if self and not (os.path.isabs(path) and any(Path(plain).is_relative_to(root) for root in self._folders)):
+        if self and not (Path(path).is_absolute() and any(Path(plain).is_relative_to(root) for root in self._folders)):
             raise OutsideRoots(path, self._folders)
 
     def refuse(self, path: str) -> None:

@@ -258,14 +258,18 @@ def _appended(log_file: Path | None) -> Iterator[IO[bytes] | int]:
         yield out
 
 
+def _cut_long(log_file: Path) -> None:
+    if log_file.stat().st_size > _LOG_BYTES:
+        shutil.copyfile(log_file, log_file.with_suffix(".log.1"))
+        os.truncate(log_file, 0)
+
+
 async def keep_small(log_file: Path | None) -> None:
     """For ever: keep the end of a log that another process appends to, and one file before it."""
     while log_file is not None:
         await asyncio.sleep(_LOOK_AT_LOG_S)
         try:
-            if log_file.stat().st_size > _LOG_BYTES:
-                shutil.copyfile(log_file, log_file.with_suffix(".log.1"))
-                os.truncate(log_file, 0)
+            await asyncio.to_thread(_cut_long, log_file)
         except OSError as error:
             _log.warning("%s cannot be kept small: %s", log_file, error.strerror)
 

@@ -497,8 +497,8 @@ def unpack_request(frame: bytes) -> Request[Any]:
         command = values.get("cmd")
         if not (type(version) is int and OLDEST_PROTOCOL <= version <= PROTOCOL_VERSION):
             raise VersionMismatch(
-                f"this scheduler speaks protocol {PROTOCOL_VERSION}, and older ones from {OLDEST_PROTOCOL} on; the message "
-                f"has {version!r}",
+                f"this scheduler speaks protocol {PROTOCOL_VERSION}, and older ones from {OLDEST_PROTOCOL} on; "
+                f"the message has {version!r}",
                 hint="bring schedulers to the newest LCQ version first, then agents and clients",
             )
         kind = REQUESTS.get(command) if isinstance(command, str) else None

@@ -3,9 +3,9 @@
     git archive 833c289 | tar x -C /tmp/v1
     PYTHONPATH=/tmp/v1 python tests/make_v1_fixtures.py tests/data/v1
 
-``appendonly.aof``: the log of a private server on which tasks of every state, nodes, attempts, a paused queue and jobs
-were left. ``talk.json``: what an agent and a client of that version say, as frames, with the scheduler's answers and the
-JSON schema by which that version reads each. Of a later version, make a new folder; this one stays as it is.
+``appendonly.aof``: the log of a private server on which tasks of every state, nodes, attempts, a paused queue and
+jobs were left. ``talk.json``: what an agent and a client of that version say, as frames, with the scheduler's answers
+and the JSON schema by which that version reads each. Of a later version, make a new folder; this one stays as it is.
 """
 
 from __future__ import annotations

@@ -26,8 +26,10 @@ PHOTO = Path(__file__).parents[2] / "sample-config" / "photos" / "camera.png"
 MASK = Path(__file__).parents[2] / "sample-config" / "masks" / "camera.png"
 PIECES = [
     "..", ".", "", "a", "b.png", "~", "~root", "in", "out", "deep", "C:", "C:\\Windows", "..\\..\\x", "\\\\host\\share",
-    "b.png", "b.png", "b.png", "x\n", "x\r\n.png", " ", "x.", "x...", "x ", "\x1b[2J", "\ud800", "%2e%2e", "..%2f..", "con", "nul:", "\u202e", "é" * 60,
-    "n" * 255, "n" * 256, "m" * 4000, "x\x00y", "\x00", "-rf", "*", "$(id)", "`id`", ";", "proc", "self", "link", "loop", "gone",
+    "b.png", "b.png", "b.png", "x\n", "x\r\n.png", " ", "x.", "x...", "x ", "\x1b[2J", "\ud800",
+    "%2e%2e", "..%2f..", "con", "nul:", "\u202e", "é" * 60,
+    "n" * 255, "n" * 256, "m" * 4000, "x\x00y", "\x00", "-rf", "*", "$(id)", "`id`", ";",
+    "proc", "self", "link", "loop", "gone",
 ]  # fmt: skip
 
 
@@ -56,7 +58,7 @@ def _seen(folder: Path) -> dict[str, object]:
     found: dict[str, object] = {}
     for where, folders, files in os.walk(folder):
         for name in (*folders, *files):
-            path = os.path.join(where, name)
+            path = f"{where}/{name}"
             status = os.lstat(path)
             found[path] = (status.st_mode, status.st_size) if name in files else status.st_mode
     return found
