@@ -178,15 +178,20 @@ class Watch:
             "logfile": _quoted(self._folder / "server.log"),
             "appendonly": b"yes",
             "appendfsync": APPEND_FSYNC.encode(),
+            "auto-aof-rewrite-percentage": b"100",  # the log of appends never has much more than twice what it says
+            "auto-aof-rewrite-min-size": b"64mb",
             "maxmemory-policy": b"noeviction",
             "daemonize": b"no",
         }
         return b"".join(key.encode() + b" " + value + b"\n" for key, value in settings.items())
 
-    def _start_server(self) -> None:
+    def _keep_log_small(self) -> None:
         log = self._folder / "server.log"
         if log.exists() and log.stat().st_size > _LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
+            log.replace(log.with_suffix(".log.1"))  # the server opens it anew for each line
+
+    def _start_server(self) -> None:
+        self._keep_log_small()
         write_private(self._folder / "server.conf", self._configuration())
         Path(self._socket_path).unlink(missing_ok=True)
         self._ready = False
@@ -289,6 +294,7 @@ class Watch:
                 elif isinstance(key.fileobj, socket.socket) and _has_gone(key.fileobj):
                     self._release(key.fileobj)
             hopeless = self._look_at_server()
+            self._keep_log_small()
         if hopeless:
             tail = log_tail(self._folder / "server.log") or log_tail(self._folder / "watch.log")
             for holder in tuple(self._holders):

@@ -302,7 +302,30 @@ def _refused(name: str, what: str, fix: str) -> BadImage:
     return BadImage(ImageProblem.IMAGE_UNSUPPORTED, f"{name}: {what}", hint=fix)
 
 
-def _check_header(image: ImageFile.ImageFile, name: str, limits: LimitsConfig) -> None:
+def _has_more_gif_frames(data: bytes, limit: int) -> bool:
+    """Whether a GIF has more than ``limit`` frames. Looks no further than the first that is too many: Pillow's own
+    count walks through all of them, a million in half a minute."""
+    try:
+        at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+        frames = 0
+        while (kind := data[at]) in (0x21, 0x2C):  # an extension, a frame
+            if kind == 0x2C:
+                frames += 1
+                if frames > limit:
+                    return True
+                flags = data[at + 9]
+                at += 11 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+            else:
+                at += 2
+            while size := data[at]:
+                at += 1 + size
+            at += 1
+    except IndexError:
+        pass  # cut short: that is found when it is decoded
+    return False
+
+
+def _check_header(image: ImageFile.ImageFile, data: bytes, name: str, limits: LimitsConfig) -> None:
     """Refuse by size and number of frames, both as the header tells them."""
     width, height = image.size
     if width * height > limits.image_pixels:
@@ -316,8 +339,12 @@ def _check_header(image: ImageFile.ImageFile, name: str, limits: LimitsConfig) -
             image.seek(0)
             return
         found = "several" if limits.frames == 1 else f"more than {limits.frames}"
+    elif image.format == "GIF":
+        if not _has_more_gif_frames(data, limits.frames):
+            return
+        found = "several" if limits.frames == 1 else f"more than {limits.frames}"
     else:
-        frames = int(getattr(image, "n_frames", 1))
+        frames = int(getattr(image, "n_frames", 1))  # of PNG and WebP their headers tell it
         if frames <= limits.frames:
             return
         found = str(frames)
@@ -374,7 +401,7 @@ def _decoded(path: str, limits: LimitsConfig, roots: Roots, *, as_mask: bool) ->
     try:
         with _pillow_limited(limits.image_pixels):
             image = Image.open(io.BytesIO(data), formats=_READABLE)
-            _check_header(image, name, limits)
+            _check_header(image, data, name, limits)
             if not as_mask:
                 _check_depth(image, data, name)
             turn = _turn_of(image)

@@ -8,6 +8,7 @@ import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
@@ -33,6 +34,7 @@ _OWN_CONSOLE = (*_CONSOLE, "This cluster stops with it; what is not done goes on
 _DRAIN_S = 5.0  # a terminal is left within seconds: what is not done by then is handed back, and costs no attempt
 _RESTART_S = (0.5, 30.0)  # first and longest pause before a dead agent is started again
 _LOG_BYTES = 8 * 2**20
+_LOOK_AT_LOG_S = 10.0
 
 
 def run_scheduler(manager: ConfigManager) -> int:
@@ -161,7 +163,11 @@ async def one_machine(config: DistributedConfig, *, agent_log: Path | None = Non
             settings = _tell_agent(config, scheduler)
             patience_s = min(config.agent.drain_s, _DRAIN_S) + 5.0
             child = contextlib.AsyncExitStack()
-            await run_beside(child, ("agent", _keep_agent(settings, agent_log, patience_s)))
+            await run_beside(
+                child,
+                ("agent", _keep_agent(settings, agent_log, patience_s)),
+                ("agent's log", keep_small(agent_log)),
+            )
             try:
                 yield scheduler
             finally:
@@ -252,6 +258,22 @@ def _appended(log_file: Path | None) -> Iterator[IO[bytes] | int]:
         log_file.replace(log_file.with_suffix(".log.1"))
     with log_file.open("ab") as out:
         yield out
+
+
+def _cut_long(log_file: Path) -> None:
+    if log_file.stat().st_size > _LOG_BYTES:
+        shutil.copyfile(log_file, log_file.with_suffix(".log.1"))
+        os.truncate(log_file, 0)
+
+
+async def keep_small(log_file: Path | None) -> None:
+    """For ever: keep the end of a log that another process appends to, and one file before it."""
+    while log_file is not None:
+        await asyncio.sleep(_LOOK_AT_LOG_S)
+        try:
+            await asyncio.to_thread(_cut_long, log_file)
+        except OSError as error:
+            _log.warning("%s cannot be kept small: %s", log_file, error.strerror)
 
 
 async def _end(process: asyncio.subprocess.Process, patience_s: float) -> None:

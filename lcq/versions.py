@@ -1,4 +1,4 @@
-"""What earlier versions of the protocol said otherwise: how a scheduler puts its answers to peers of those.
+"""What earlier versions of the protocol said otherwise: how answers are told to agents and clients of those.
 
 The rule is docs/decisions/0006-versions.md. What is new is optional, and ignored by who does not know it, so only what
 has changed its form stands here.

@@ -182,7 +182,7 @@ def _discard_staged(task: Task, attempts: tuple[int, ...], roots: Roots) -> None
     folder = result_folder(task)
     endings = tuple(f".{task.id}-{attempt}{STAGED_SUFFIX}" for attempt in attempts)
     with contextlib.suppress(OSError, OutsideRoots), roots.folder(folder) as place:
-        for name in os.listdir(place):  # noqa: PTH208 - of a descriptor
+        for name in os.listdir(place):  # noqa: PTH208 - a descriptor, not a path
             if name.endswith(endings):
                 with contextlib.suppress(OSError):
                     os.unlink(name, dir_fd=place)

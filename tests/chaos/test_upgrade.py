@@ -170,8 +170,6 @@ async def test_a_client_that_meets_an_older_scheduler_is_told_both_versions_at_o
         }
         await old.send(sender, msgpack.packb({"v": 1, "id": request_id, "error": body}))
 
-    old.refuse = refuse  # type: ignore[attr-defined]
-
     async def serve(mailbox: Any) -> None:
         async for batch in mailbox.batches():
             for sender, frame in batch:
