@@ -32,8 +32,8 @@ def length_s(otherwise: float) -> float:
 def test_a_short_storm_loses_nothing_doubles_nothing_and_leaves_nothing(
     redis_server, redis_url: str, tmp_path: Path, seed: int
 ) -> None:
-    with Storm(LoneStore(redis_server), tmp_path, seed) as storm:
-        storm.rage(length_s(20))
+    with Storm(LoneStore(redis_server), tmp_path, seed, crowd=15) as storm:
+        storm.rage(length_s(15))
         report = storm.judge()
     print(f"\n{report}")
     assert not report.verdict.violations, str(report)
