@@ -1,4 +1,4 @@
-"""F-42: a scheduler that stood still takes nobody for dead because of it; what it still had in hand does no harm."""
+"""F-42: a scheduler that stood still takes nobody for dead for that, and what it still had in hand does no harm."""
 
 from __future__ import annotations
 
@@ -127,6 +127,7 @@ async def test_f42_when_the_one_who_does_the_duties_stands_still_another_takes_t
         second = (await other.info()).scheduler_id
         assert eye.get("{lcq}:duty:nodes") == first
         ids = await holding(node, client, 2)
+        await wait_until(lambda: len(node.membership._schedulers) == 2, what="the node to hear of the second")
         silent = Node(state, id="silent", queues=(HEAVY,))
         await silent.hello()
         await state.submit_task(a_task(), queue=HEAVY)

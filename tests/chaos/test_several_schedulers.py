@@ -51,6 +51,21 @@ async def knows_both(client: AsyncClient) -> None:
     await wait_until(asked, what="the client to hear of the second scheduler")
 
 
+async def beats_again(client: AsyncClient, node: str) -> None:
+    """Two beats from now, the node has been told what its scheduler knows."""
+
+    async def last() -> int:
+        return next(one.seen_ms for one in await client.nodes() if one.id == node)
+
+    for _ in range(2):
+        before = await last()
+
+        async def is_later(before: int = before) -> bool:
+            return await last() > before
+
+        await wait_until(is_later, what=f"a beat of {node}")
+
+
 async def test_a_task_given_to_one_scheduler_wakes_the_idle_agent_of_another_at_once(
     cluster: Cluster, second_port: int
 ):
@@ -75,6 +90,7 @@ async def test_when_a_scheduler_is_killed_its_clients_and_agents_go_on_at_the_ne
     cluster.start_scheduler("second", port=second_port)
     async with a_client(cluster.control_port) as client:
         await knows_both(client)
+        await beats_again(client, "node-1")
         long = await client.submit(drill("drill-sleep", seconds=2))
         await wait_until(lambda: running(client, long.id))
         await asyncio.to_thread(cluster.kill, "scheduler")
