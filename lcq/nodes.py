@@ -380,10 +380,10 @@ class NodeManager(Manager):
 
     async def _lifeline_closed(self, node: str, boot: str) -> None:
         try:
+            half_s = self._ground.config.leases.lost_after_s / 2
+            await self._stay_open_for(half_s)  # a beat that was in the air when it died is no sign of life
             closed_ms = await self._state.now_ms()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._ground.config.leases.lost_after_s):
-                    await self._closing.wait()
+            await self._stay_open_for(half_s)
             if (node, boot) in self._lifelines or self._closing.is_set():
                 return
             given_up = await self._state.lose_node(
@@ -397,6 +397,12 @@ class NodeManager(Manager):
             return  # the silence of the node will tell the same, once Redis is back
         if given_up is not None:
             _log.warning("node %s died; %d of its attempts run elsewhere", node, given_up)
+
+    async def _stay_open_for(self, seconds: float) -> None:
+        """Wait so long; less, where this scheduler ends."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
 
     def _listen_first(self) -> None:
         """After a pause of our own, hear everybody's next beat before anybody is declared lost.

@@ -10,6 +10,7 @@ import pytest
 
 from lcq.models import NodeStatus, TaskStatus
 from tests.chaos.rig import Photo, a_rig, scripted_agent
+from tests.conftest import wait_until
 
 DEAD_S, SILENT_S = 2.0, 15.0  # the promise: a dead process is noticed within, and a dead host or link
 
@@ -30,6 +31,7 @@ async def test_a_task_whose_node_is_gone_in_its_final_attempt_fails(
             await rig.until_node("node-1", NodeStatus.ONLINE)
             task_id = (await rig.client.submit(photo.task(max_retries=0))).id
             await rig.until_attempt(task_id, 1, node="node-1")
+            await wait_until(lambda: rig.scheduler.nodes._lifelines, what="the lifeline to be held")
             agent.send_signal(how)
             gone_at = time.monotonic()
             await rig.until(task_id, TaskStatus.FAILED, timeout=5 * promised_s)

@@ -40,11 +40,10 @@ async def test_a_node_that_has_learned_to_hold_ahead_holds_nothing_behind_a_long
 ):
     """One node has its hands full of short tasks when a long one comes among them; then another node joins."""
     async with a_rig(redis_url, tmp_path) as rig, rig.agent("busy", slots=1) as busy:
-        for _ in range(2):  # now it knows that its work is short
+        while busy._hand.room("cpu") <= 0:  # until it knows that its work is short; on a slow machine, again
             practice = [one.id for one in (await rig.client.submit_many([scripted() for _ in range(8)])).accepted]
             for task_id in practice:
                 await rig.until(task_id, TaskStatus.COMPLETED)
-        assert busy._hand.room("cpu") > 0
         long, *short = [
             one.id
             for one in (
