@@ -91,7 +91,10 @@ class Outcomes:
         """See unsettled outcomes to the disk, where they outlive this process."""
         now = asyncio.get_running_loop().time()
         for key, entry in tuple(self._entries.items()):
-            if key not in self._kept and now - self._since[key] >= older_than_s and not entry.outcome.handed_back:
+            since = self._since.get(key)
+            if since is None or key in self._kept or entry.outcome.handed_back:
+                continue  # without a since: it was settled while the one before was written
+            if now - since >= older_than_s:
                 await self._keep(entry)
 
     async def _keep(self, entry: Unsettled) -> None:

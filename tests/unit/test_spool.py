@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from lcq.images import STAGED_SUFFIX, Output
 from lcq.models import ErrorClass, Failure, Task, TaskResult, TaskType
 from lcq.wire import Outcome, Verdict
+from tests.conftest import wait_until
 from worker.outcomes import Outcomes, discard_staged
 from worker.spool import Spool, Unsettled
 
@@ -223,6 +226,26 @@ async def test_f18_what_waits_for_its_verdict_outlives_the_process_until_it_has_
     assert successor.held() == (), "the attempts of an earlier boot are no longer ours to renew"
     await successor.settle([settled()])
     assert spool.load() == ()
+
+
+async def test_f18_an_outcome_that_is_settled_while_another_is_being_written_is_passed_over(
+    outcomes: Outcomes, spool: Spool, monkeypatch: pytest.MonkeyPatch
+):
+    written, go_on = threading.Event(), threading.Event()
+
+    def keep_slowly(entry: Unsettled) -> None:
+        written.set()
+        assert go_on.wait(20)
+
+    monkeypatch.setattr(spool, "keep", keep_slowly)
+    for attempt in (1, 2):
+        await outcomes.add(a_failure(attempt))
+    keeping = asyncio.create_task(outcomes.keep())
+    await wait_until(written.is_set)
+    await outcomes.settle([settled(2)])
+    go_on.set()
+    await keeping
+    assert len(outcomes) == 1
 
 
 async def test_what_is_handed_back_is_not_worth_the_disk(outcomes: Outcomes, spool: Spool):
