@@ -40,6 +40,12 @@ _AWAY = (SchedulerUnreachable, StateUnavailable, StateOverloaded)
 GOOD = frozenset({"completed", "cancelled", "poison"})
 """How a good task of a storm may end. Poison: two of its runners were killed while they had it."""
 
+HOPELESS = frozenset(
+    {"cancelled", "drill_transient", "poison", "lease_expired", "node_lost", "node_silent", "node_restarted"}
+    | {"no_progress", "runner_died"}
+)
+"""How a task may end that fails whenever it runs, and has one retry: also by whatever happens to its node."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -88,7 +94,7 @@ class Workshop:
         return self._drill(mark, what, failures=1)
 
     def _hopeless(self, mark: str) -> Order:
-        return self._drill(mark, "transient", frozenset({"drill_transient", "cancelled", "poison"}), retries=1)
+        return self._drill(mark, "transient", HOPELESS, retries=1)
 
     def _picture(self, mark: str) -> Order:
         photo = self._rng.choice(self._photos)

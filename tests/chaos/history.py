@@ -390,7 +390,8 @@ def _check_results(recording: Recording) -> Iterator[Violation]:
             if found != wanted[task]:
                 yield WrongInput(task, f"its record says that input {found or 'none'} was read, not {wanted[task]}")
     for one in recording.seen:
-        told.setdefault(one.task, one.sha256)  # of a task that has been forgotten since
+        if one.sha256:
+            told.setdefault(one.task, one.sha256)  # of a task that has been forgotten, or begun anew, since
         if one.sha256 and one.task in wanted and one.input_sha256 != wanted[one.task]:
             yield WrongInput(
                 one.task, f"a client was shown a result of {one.input_sha256 or 'none'}, not {wanted[one.task]}"

@@ -819,7 +819,7 @@ class Storm:
 
     def _grown(self) -> Iterator[str]:
         for kind, (was, now) in self._sizes().items():
-            if now.files > was.files + 12:
+            if now.files > was.files + 32:  # idle connections to Redis are kept, as many as were needed at once
                 yield f"the {kind} have {now.files} files open, {was.files} before"
             if now.rss_mib > 1.5 * was.rss_mib + 64:
                 yield f"the {kind} take {now.rss_mib:.0f} MiB, {was.rss_mib:.0f} before"

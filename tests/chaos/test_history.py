@@ -480,6 +480,15 @@ def test_every_kind_of_violation_is_planted_somewhere() -> None:
     assert {kind for _, kind in PLANTED} == set(Violation.__subclasses__())
 
 
+async def test_a_file_that_was_looked_at_before_a_new_run_has_no_result_yet_is_no_violation(story: Recording) -> None:
+    def begin_anew(ledger: Any) -> None:
+        del ledger.tasks[ids(story)[0]]["result"]
+
+    looked_at = [replace(one, sha256="", input_sha256="") for one in story.seen if one.task == ids(story)[0]]
+    begun = replace(with_ledger(story, begin_anew), seen=tuple(looked_at))
+    assert not [one for one in check(begun).violations if isinstance(one, history.WrongResult)]
+
+
 async def test_a_violation_names_the_task_and_what_shows_it(story: Recording) -> None:
     (one,) = (v for v in check(a_second_finish(story)).violations if isinstance(v, history.CommittedTwice))
     assert one.subject == ids(story)[1]
