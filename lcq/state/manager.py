@@ -56,6 +56,7 @@ _log = logging.getLogger(__name__)
 _BATCH = 128  # scripts in one pipeline: enough to share a round trip, few enough to let readers in between
 _ACTS_KEPT = 100_000
 _LIMIT = 200  # tasks that one timed duty moves in one script: it must never hold the server for long
+_LAPSES = 100  # fewer where each takes more
 
 
 @dataclass(frozen=True)
@@ -659,7 +660,7 @@ class StateManager:
         this gets to Redis, a lease that ran out meanwhile, unheard by him, is not his to judge; nor is one by a time
         to which Redis's clock has just been set.
         """
-        answer = await self._move("expire_leases", _LIMIT, "" if judged_ms is None else judged_ms)
+        answer = await self._move("expire_leases", _LAPSES, "" if judged_ms is None else judged_ms)
         return tuple(Ended(task, node, 0) for task, node in zip(answer[1::2], answer[2::2], strict=True))
 
     async def release_due(self) -> int:

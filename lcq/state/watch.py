@@ -103,6 +103,7 @@ class ServerWatch:
 
     async def run(self) -> None:
         """Look until cancelled."""
+        in_vain = 0
         while True:
             try:
                 async with our_errors(self._url, within_s=_LOOK_ANSWER_S):
@@ -114,8 +115,11 @@ class ServerWatch:
                     server, replication, memory, persistence = await pipe.execute()
                 self._judge_risk(memory, persistence)
                 await self._judge_identity(server, replication)
+                in_vain = 0
             except StateUnavailable as error:
-                self.failed(error)
+                in_vain += 1
+                if in_vain > 1:  # a single silence may be our own: this process may have stood still
+                    self.failed(error)
             await asyncio.sleep(random.uniform(_LOOK_S / 2, _LOOK_S))
 
     def _judge_risk(self, memory: dict[str, Any], persistence: dict[str, Any]) -> None:

@@ -119,6 +119,7 @@ def test_a_failover_that_lost_writes_is_told_and_waiting_clients_submit_again(ri
     assert log.count("refuses") + log.count("does not answer") <= 2, log  # once by the watch, once by the feed
 
 
+@pytest.mark.chaos
 def test_a_planned_failover_loses_nothing_and_nobody_needs_to_be_started_again(rig: Rig, cluster: Cluster):
     cluster.start_agent(slots=1)
     with cluster.client() as client:
@@ -162,6 +163,7 @@ async def test_a_reader_follows_the_primary_and_is_told_of_the_gap(rig: Rig, clu
         assert len(after.tasks) == 1
 
 
+@pytest.mark.chaos
 def test_a_result_for_a_task_that_was_lost_is_refused_and_the_agent_goes_on(rig: Rig, cluster: Cluster):
     cluster.start_agent(slots=1)
     with cluster.client() as client:

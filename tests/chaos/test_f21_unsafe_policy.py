@@ -18,7 +18,7 @@ from tests.redis_rig import running_server
     ("settings", "said"),
     [
         ({"maxmemory_policy": "allkeys-lru"}, "maxmemory-policy is allkeys-lru"),
-        ({"appendonly": "no"}, "appendonly is off"),
+        pytest.param({"appendonly": "no"}, "appendonly is off", marks=pytest.mark.chaos),
     ],
     ids=["evicts", "forgets"],
 )

@@ -7,9 +7,9 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from importlib import resources
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -86,16 +86,43 @@ def load(server: Server, config: DistributedConfig, count: int) -> float:
 
 
 class Steps:
-    """What was done with so many tasks there, and how long each took its asker."""
+    """What was done with so many tasks there: how long each took its asker, and what it cost the server.
 
-    def __init__(self) -> None:
+    The slowlog counts the time for which a busy machine let the server wait, too. So a command counts as slow only
+    where the processor time of the whole step allows that it was, and where more than a tenth of its like were.
+    """
+
+    def __init__(self, server: Server) -> None:
+        assert server.process is not None
+        self._clock = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/schedstat")
+        self._eye = server.client(patience_s=30)
         self.told: list[str] = []
+        self.slow: list[str] = []
+
+    def _cpu_ms(self) -> float:
+        return int(self._clock.read_text().split()[0]) / 1e6
+
+    def _calls(self) -> Counter[str]:
+        stats = self._eye.info("commandstats")
+        return Counter({name.removeprefix("cmdstat_"): int(told["calls"]) for name, told in stats.items()})
 
     async def __call__(self, name: str, what: Callable[[], Awaitable[object]], times: int = 1) -> None:
-        began = time.monotonic()
+        self._eye.slowlog_reset()
+        calls, cpu_ms, began = self._calls(), self._cpu_ms(), time.monotonic()
         for _ in range(times):
             await what()
-        self.told.append(f"{name}: {(time.monotonic() - began) / times * 1000:.1f} ms")
+        took_ms = (time.monotonic() - began) * 1000 / times
+        cpu_ms = (self._cpu_ms() - cpu_ms) / times
+        calls = self._calls() - calls
+        long = [entry for entry in self._eye.slowlog_get(2000) if entry["duration"] > ALLOWED_MS * 1000]
+        over = Counter(entry["command"].split(b" ")[0].decode().lower() for entry in long)
+        if cpu_ms > ALLOWED_MS:
+            often = {kind: n for kind, n in over.items() if n > calls[kind] / 10 and kind not in ("info", "xread")}
+            self.slow += [f"{name}: {kind} {n} of {calls[kind]}" for kind, n in often.items()]
+        self.told.append(f"{name}: {took_ms:.1f} ms, of the server's processor {cpu_ms:.2f} ms")
+
+    def close(self) -> None:
+        self._eye.close()
 
 
 @pytest.mark.chaos
@@ -105,9 +132,16 @@ async def test_a_million_tasks_make_no_command_slow(tmp_path: Path):
         retention=RetentionConfig(completed_s=0.001), leases=LeaseConfig(beat_s=0.01, lease_s=3600)
     )
     with running_server(tmp_path / "redis", slowlog_log_slower_than="5000", slowlog_max_len="2000") as server:
-        rate = await asyncio.to_thread(load, server, config, TASKS)
+        steps = Steps(server)
+        rate = 0.0
+
+        async def load_all() -> None:
+            nonlocal rate
+            rate = await asyncio.to_thread(load, server, config, TASKS)
+
+        await steps("load them", load_all)
         async with StateManager(config, url=server.url) as state:
-            steps, reader = Steps(), state.reader
+            reader = state.reader
             node = Node(state)
             await state.register_node(
                 node.id, boot=node.boot, capability=the_cpu(slots=64), serves={"cpu": [LIGHT, HEAVY]}
@@ -124,27 +158,24 @@ async def test_a_million_tasks_make_no_command_slow(tmp_path: Path):
                 await asyncio.gather(*(node.finish(task_id) for task_id in await claim()))
 
             await steps("claim 64 and finish them", claim_and_finish, 20)
-            for _ in range(6):
+            for _ in range(18):
                 await claim(1)
             await asyncio.sleep(0.01)
-            await steps("expire 200 leases", state.expire_leases, 2)
+            await steps("expire 100 leases", state.expire_leases, 10)
             await steps("forget 200 tasks", state.forget_tasks, 6)
-            await claim()
-            await steps("lose a node with 64 attempts", lambda: node.lose())
+
+            async def claim_and_lose() -> None:
+                await node.hello()
+                await claim()
+                await node.lose()
+
+            await steps("claim 64 and lose the node", claim_and_lose, 5)
             await node.hello()
             some = [record.id for record in (await reader.list_tasks(ListTasks(limit=200))).tasks]
-            for number, task_id in enumerate(some[:60]):
-                match number % 3:
-                    case 0:
-                        await steps("cancel", lambda: state.cancel_task(task_id))  # noqa: B023
-                    case 1:
-                        await steps(
-                            "prioritise",
-                            lambda: state.prioritise_task(task_id, priority=TaskPriority.URGENT),  # noqa: B023
-                        )
-                    case 2:
-                        await steps("reroute", lambda: state.reroute_task(task_id, queue=HEAVY, node=node.id))  # noqa: B023
-            del steps.told[-57:]
+            ids = iter(some)
+            await steps("cancel", lambda: state.cancel_task(next(ids)), 20)
+            await steps("prioritise", lambda: state.prioritise_task(next(ids), priority=TaskPriority.URGENT), 20)
+            await steps("reroute", lambda: state.reroute_task(next(ids), queue=HEAVY, node=node.id), 20)
             queries: list[dict[str, object]] = [
                 {}, {"status": TaskStatus.QUEUED}, {"queue": LIGHT}, {"job": "job-7"}, {"node": node.id},
                 {"job": "job-7", "queue": LIGHT}, {"status": TaskStatus.QUEUED, "queue": HEAVY},
@@ -156,18 +187,12 @@ async def test_a_million_tasks_make_no_command_slow(tmp_path: Path):
             await steps("jobs", reader.jobs, 3)
             await steps("a snapshot of 200,000", reader.snapshot)
             await steps("submit", lambda: state.submit_task(a_task(), queue=LIGHT), 50)
+        steps.close()
         with server.client() as eye:
-            slow = [entry for entry in eye.slowlog_get(2000) if b"INFO" not in entry["command"]]
-            slowest = sorted(slow, key=lambda entry: -entry["duration"])
             memory = eye.info("memory")
             count = eye.zcard("{lcq}:ids")
     print(f"\n{count:,} tasks, loaded at {rate:,.0f} a second, {memory['used_memory'] / 2**30:.2f} GiB; ", end="")
     print(f"{memory['number_of_cached_scripts']} scripts in {memory.get('used_memory_scripts', 0) / 1024:.0f} KiB")
     print(*steps.told, sep="\n")
-    print(f"{len(slow)} commands over 5 ms; the slowest:")
-    for entry in islice(slowest, 5):
-        print(f"  {entry['duration'] / 1000:.1f} ms {entry['command'][:100]!r}")
     assert memory["number_of_cached_scripts"] == len(move_names())
-    # A machine that is busy with other things counts here too: the promise is for one that is not.
-    over = [entry for entry in slow if entry["duration"] > 3 * ALLOWED_MS * 1000]
-    assert not over, over
+    assert not steps.slow

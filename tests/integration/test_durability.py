@@ -64,6 +64,7 @@ async def test_a_server_that_cannot_wait_has_to_sync_always(tmp_path: Path):
             await state.submit_task(a_task(), queue=LIGHT)
 
 
+@pytest.mark.chaos
 async def test_what_durability_costs(tmp_path: Path):
     told = []
     for name, policy in (("everysec", "everysec"), ("fsync", "everysec"), ("fsync", "always")):
