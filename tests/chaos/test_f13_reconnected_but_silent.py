@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +74,13 @@ def not_claiming(cluster: Cluster, agent: str) -> str:
     return told.not_claiming
 
 
+def told_by_health(cluster: Cluster, agent: str) -> tuple[int, str]:
+    """What ``lcq-agent health`` says, and its exit code."""
+    options = ["--data-dir", str(cluster.folder), "--name", agent, "health"]
+    ended = subprocess.run([sys.executable, "-m", "worker.cli", *options], capture_output=True, text=True, check=False)
+    return ended.returncode, ended.stdout
+
+
 def restart(server: TcpServer) -> None:
     server.kill()
     server.start()
@@ -99,6 +108,7 @@ def test_f13_every_agent_claims_again_after_restarts_and_resets_in_quick_success
 def test_f13_an_agent_that_cannot_claim_says_so_and_why(cluster: Cluster, server: TcpServer):
     for agent in AGENTS:
         wait_until_sync(lambda agent=agent: not not_claiming(cluster, agent), what="both agents well")
+    assert told_by_health(cluster, "node-1") == (0, "node-1 claims tasks\n")
     server.kill()
     for agent in AGENTS:
         wait_until_sync(lambda agent=agent: "Redis" in not_claiming(cluster, agent), what=f"{agent} to miss Redis")
@@ -121,9 +131,8 @@ def test_f13_an_agent_that_cannot_claim_says_so_and_why(cluster: Cluster, server
         assert said.count("no scheduler answers") == 1, "once, not at every try"
         assert said.count("leases are not renewed") <= 2
         cluster.kill(agent, signal.SIGKILL)
-        told = read_health(cluster.folder / "agents" / agent)
-        assert told is not None
-        assert not told.is_alive, "the word of a dead agent counts for nothing"
+    code, said = told_by_health(cluster, "node-2")
+    assert (code, said) == (1, "node-2 claims no task: no agent named node-2 runs on this host\n")
 
 
 @pytest.mark.chaos

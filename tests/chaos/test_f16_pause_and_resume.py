@@ -118,6 +118,7 @@ async def test_f16_a_thousand_random_pauses_resumes_and_restarts_keep_every_task
     print(f"\n{moves} moves {dict(story.done)}: {len(story.submitted)} tasks, {len(story.finished)} finished")
 
 
+@pytest.mark.chaos
 async def test_f16_pausing_and_resuming_while_two_schedulers_are_restarted_keeps_every_task(
     redis_url: str, tmp_path: Path, eye: redis.Redis, rng: random.Random
 ):

@@ -35,7 +35,7 @@ def given_to_node_1(client: Client) -> str:
     return task_id
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.chaos)])
 def test_f17_the_task_of_a_worker_that_died_or_froze_runs_elsewhere_though_nothing_else_happens(
     cluster: Cluster, how: signal.Signals
 ):

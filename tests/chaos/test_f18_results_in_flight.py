@@ -14,7 +14,7 @@ from tests.audit import audit
 from tests.cluster import drill, running_cluster
 from tests.conftest import wait_until_sync
 
-RESTARTS = 3
+RESTARTS = 2
 
 
 def test_f18_results_in_flight_when_the_scheduler_is_restarted_arrive_and_nothing_is_computed_again(

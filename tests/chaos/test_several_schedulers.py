@@ -13,7 +13,7 @@ import redis
 
 from lcq.client import AsyncClient
 from lcq.config import DistributedConfig
-from lcq.models import TaskStatus
+from lcq.models import NodeStatus, TaskStatus
 from lcq.state.manager import StateManager
 from lcq.wire import Pause, Retry
 from tests.audit import audit
@@ -108,6 +108,28 @@ async def test_when_a_scheduler_is_killed_its_clients_and_agents_go_on_at_the_ne
 
 async def running(client: AsyncClient, task_id: str) -> bool:
     return (await client.get(task_id)).status == TaskStatus.PROCESSING
+
+
+async def test_after_a_restart_of_its_scheduler_the_death_of_a_node_is_noticed_as_soon_as_before(
+    redis_url: str, tmp_path: Path
+):
+    with running_cluster(redis_url, tmp_path / "c", LCQ_LEASES__LEASE_S="60") as cluster:  # its silence tells nothing
+        cluster.start_scheduler()
+        async with a_client(cluster.control_port) as client:
+            async with a_light_node([endpoint(cluster.control_port)]) as node:
+                await wait_until(lambda: len(node.beats) > 4, what="its lifeline to have stayed")
+                await asyncio.to_thread(cluster.kill, "scheduler")
+                await asyncio.to_thread(cluster.start_scheduler)
+                await wait_until(lambda: len(node.welcomes) == 2, what="the node at the new one")
+                beats = len(node.beats)
+                await wait_until(lambda: len(node.beats) > beats + 2, what="a lifeline to the new one")
+            died = time.monotonic()
+
+            async def is_offline() -> bool:
+                return [one.status for one in await client.nodes()] == [NodeStatus.OFFLINE]
+
+            await wait_until(is_offline, timeout=40, what="its death to be noticed")
+    print(f"\nnode killed after a restart of its scheduler: noticed after {time.monotonic() - died:.2f} s")
 
 
 async def test_a_client_whose_first_scheduler_is_down_at_the_start_asks_the_next(cluster: Cluster, second_port: int):
