@@ -22,7 +22,7 @@ from lcq.client import Client
 from lcq.config import DistributedConfig
 from lcq.embedded import PrivateServer
 from lcq.errors import LcqError
-from lcq.models import TERMINAL_STATES, TaskStatus
+from lcq.models import TERMINAL_STATES, Event, TaskStatus
 from lcq.state.keys import Keys
 from lcq.state.records import task_record
 from tests.audit import EXPIRING, Ledger
@@ -740,7 +740,7 @@ class Storm:
         return False
 
     def _recording(self) -> Recording:
-        ledger, mortal = self._wait_for_snapshot()
+        events, ledger, mortal = self._wait_for_one_moment()
         assert not self._recorder.trimmed, self._recorder.trimmed
         completed = [
             task_record(fields) for fields in ledger.tasks.values() if fields["status"] == TaskStatus.COMPLETED
@@ -748,7 +748,7 @@ class Storm:
         artifacts = [artifact for record in completed if (artifact := self._workshop.look_at(record)) is not None]
         artifacts += self.notes.artifacts
         return Recording(
-            events=tuple(self._recorder.events),
+            events=events,
             undone=tuple(self._recorder.undone),
             submissions=tuple(self.notes.submissions.values()),
             in_doubt=self.notes.seen_within(self._store.lossy),
@@ -759,17 +759,17 @@ class Storm:
             quiet=tuple(self._quiet),
         )
 
-    def _wait_for_snapshot(self) -> tuple[Ledger, Mapping[str, bool]]:
-        """Everything at one moment: what is read while a task is forgotten is of two."""
+    def _wait_for_one_moment(self) -> tuple[tuple[Event, ...], Ledger, Mapping[str, bool]]:
+        """Events and keys that belong together: what is read while a task is forgotten is of two moments."""
         until = time.monotonic() + 60
         while True:
             self._recorder.catch_up()
             before = self._recorder.last_id
             with contextlib.closing(self._store.connect()) as eye:
-                found = snapshot(eye)
+                ledger, mortal = snapshot(eye)
             self._recorder.catch_up()
             if self._recorder.last_id == before or time.monotonic() > until:
-                return found
+                return tuple(self._recorder.events), ledger, mortal
             time.sleep(_TICK_S)
 
     def _left_files(self) -> list[str]:
