@@ -40,6 +40,8 @@ ALLOWED = {
     "lcq/ids.py": "an id begins with the time of its making, so that lists are in order; nothing expires by it",
     "lcq/cli/output.py": "how long ago something was, for people",
     "lcq/cli/events.py": "where to begin in the stream of events, for people",
+    "worker/health.py": "since when an agent claims or does not, for people",
+    "worker/leftovers.py": "the age of a file, which its time of change tells by this clock; a wrong one only delays",
     "worker/weights.py": "when weights were added, for people",
     "tui/source.py": "the skew between this host and Redis, for the clock in the corner",
     "tui/screens/detail.py": "whether something was today, for people",
@@ -97,7 +99,7 @@ async def test_deadlines_move_along_with_the_clock_once_whoever_asks(redis_url: 
             assert record.lease_deadline_ms == (before[task_id].lease_deadline_ms or 0) - HOUR_MS
         assert [one.seen_ms for one in await state.reader.nodes()] == [seen - HOUR_MS]
         now_ms, _ = await state.clock()
-        assert await state.expire_leases(until_ms=now_ms - 2 * HOUR_MS) == (), "no lease is judged by a later time"
+        assert await state.expire_leases(judged_ms=now_ms - 2 * HOUR_MS) == (), "no lease is judged by a later time"
         assert len(await state.expire_leases()) == 3
     with redis.Redis.from_url(redis_url, decode_responses=True) as eye:
         audit(eye)
