@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
@@ -68,6 +69,7 @@ class LightNode:
             beat=self._beat,
             on_welcome=self._welcome,
             on_beat=self._hear_beat,
+            shortest_lease_s=lambda: math.inf,
             on_parted=lambda: None,
             on_trouble=self.troubles.append,
         )
@@ -84,7 +86,7 @@ class LightNode:
         self.bells.attend({LIGHT})
         self._rung.set()
 
-    def _hear_beat(self, beat: Beat, answer: BeatAnswer, until: float) -> None:
+    def _hear_beat(self, beat: Beat, answer: BeatAnswer, asked_at: float) -> None:
         self.beats.append(time.monotonic())
         for one in answer.lost:
             self.grants.pop((one.task_id, one.attempt), None)

@@ -56,14 +56,15 @@ local function elder_of(owner)
   for _, lane in ipairs(lanes) do reads[lane] = true end
   local oldest = redis.call("ZRANGE", key("waiting", owner), 0, ELDERS - 1, "WITHSCORES")
   for i = 1, #oldest, 2 do
-    local t = redis.call("HMGET", key("task", oldest[i]), "avoid", "priority", "vram", "pinned", "model", "lane")
-    local lane, span = t[6] or t[5], math.max(BANDS[t[2]], ELDERS_WAIT) * 1000
-    if reads[lane] and t[4] == "" and NOW - tonumber(oldest[i + 1]) >= span
+    local t = read_fields(key("task", oldest[i]), "avoid", "priority", "vram", "pinned", "model", "lane")
+    local lane, band = t[6] or t[5], BANDS[t[2] or ""]  -- neither: it is damaged, and isolated where its turn comes
+    local span = math.max(band or 0, ELDERS_WAIT) * 1000
+    if band and lane and reads[lane] and t[4] == "" and NOW - tonumber(oldest[i + 1]) >= span
       and not (t[1] == node and others_serve(owner, lane)) then
       local is_warm = warm[lane:match("^[^~]+")] == true
       local need = left and (needs[lane] or number(t[3])) or 0
       return {
-        id = oldest[i], band = BANDS[t[2]], warm = is_warm, score = -math.huge, is_elder = true,
+        id = oldest[i], band = band, warm = is_warm, score = -math.huge, is_elder = true,
         need = is_warm and math.floor(need * WARM_NEEDS) or need,
       }
     end
