@@ -33,14 +33,16 @@ def test_the_append_log_of_a_private_server_is_rewritten_as_it_grows(tmp_path: P
         }  # fmt: skip
         client.config_set("auto-aof-rewrite-min-size", 2**20)
         written = 0
-        for _ in range(30):  # 30 MiB through one key
-            for _ in range(16):
-                client.set("k", b"v" * 65_536)
-                written += 65_536
-            wait_until_sync(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
-        held = sum(path.stat().st_size for path in server.folder.rglob("*") if path.is_file() and "aof" in path.name)
-        print(f"{written >> 20} MiB written, {held >> 10} KiB held")
-        assert held < written / 3
+
+        def held() -> int:
+            return sum(path.stat().st_size for path in server.folder.rglob("*.aof"))
+
+        # One key, written again and again; when it is rewritten is the server's business, that it is must be seen.
+        while held() >= written / 3 or written < 20 * 2**20:
+            client.set("k", b"v" * 65_536)
+            written += 65_536
+            assert written < 500 * 2**20, f"{held() >> 20} MiB held"
+        print(f"{written >> 20} MiB written, {held() >> 10} KiB held")
 
 
 async def test_the_log_of_an_agent_of_lcq_up_is_kept_small_while_it_runs(
