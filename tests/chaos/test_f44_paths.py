@@ -144,7 +144,11 @@ def test_a_folder_that_is_swapped_for_a_link_under_way_leads_nowhere(place: Path
     def swap() -> None:
         while not stop.is_set():
             folder.rename(aside)
-            folder.symlink_to(place / "secret")
+            while not folder.is_symlink():
+                try:
+                    folder.symlink_to(place / "secret")
+                except FileExistsError:  # the writer was quicker and has made the folder anew
+                    shutil.rmtree(folder, ignore_errors=True)
             time.sleep(0.0002)
             folder.unlink()
             while aside.exists():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from pathlib import Path
 
 import pytest
@@ -27,14 +26,6 @@ def test_the_log_of_a_private_server_is_kept_small_while_it_runs(tmp_path: Path)
         assert sorted(path.name for path in server.folder.glob("server.log*")) == ["server.log", "server.log.1"]
 
 
-def _held(folder: Path) -> int:
-    held = 0
-    for path in folder.rglob("*aof*"):
-        with contextlib.suppress(FileNotFoundError):  # it was rewritten meanwhile
-            held += path.stat().st_size if path.is_file() else 0
-    return held
-
-
 def test_the_append_log_of_a_private_server_is_rewritten_as_it_grows(tmp_path: Path) -> None:
     with PrivateServer(tmp_path / "data") as server, redis.Redis.from_url(server.url) as client:
         assert client.config_get("auto-aof-rewrite-*") == {
@@ -42,13 +33,16 @@ def test_the_append_log_of_a_private_server_is_rewritten_as_it_grows(tmp_path: P
         }  # fmt: skip
         client.config_set("auto-aof-rewrite-min-size", 2**20)
         written = 0
-        for _ in range(30):  # 30 MiB through one key
-            for _ in range(16):
-                client.set("k", b"v" * 65_536)
-                written += 65_536
-            wait_until_sync(lambda: not client.info("persistence")["aof_rewrite_in_progress"])
-        wait_until_sync(lambda: _held(server.folder) < written / 3, what="the log is rewritten", timeout=60)
-        print(f"{written >> 20} MiB written, {_held(server.folder) >> 10} KiB held")
+
+        def held() -> int:
+            return int(client.info("persistence")["aof_current_size"])
+
+        # One key, written again and again; when it is rewritten is the server's business, that it is must be seen.
+        while held() >= written / 3 or written < 20 * 2**20:
+            client.set("k", b"v" * 65_536)
+            written += 65_536
+            assert written < 500 * 2**20, f"{held() >> 20} MiB held"
+        print(f"{written >> 20} MiB written, {held() >> 10} KiB held")
 
 
 async def test_the_log_of_an_agent_of_lcq_up_is_kept_small_while_it_runs(
