@@ -31,6 +31,7 @@ async def a_patient_scheduler(rig: Rig):
             yield Rig(config, scheduler, client, rig.folder)
 
 
+@pytest.mark.chaos
 async def test_f01_f02_a_task_five_times_as_long_as_its_lease_has_one_attempt_beside_a_scheduler_with_other_leases(
     redis_url: str, tmp_path: Path
 ):

@@ -16,6 +16,7 @@ TIMEOUT_S = 1.0
 BOUND_S = 0.5  # of tests.scripted_agent, where lcq-agent has 5 s
 
 
+@pytest.mark.chaos
 async def test_while_a_kill_does_not_kill_the_slot_is_not_used_and_the_task_runs_elsewhere_after_the_bound(
     redis_url: str, tmp_path: Path
 ):

@@ -80,6 +80,7 @@ async def beat_late(
         audit(eye)
 
 
+@pytest.mark.chaos
 async def test_a_beat_nine_tenths_of_a_lease_late_loses_nothing(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

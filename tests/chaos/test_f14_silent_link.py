@@ -139,6 +139,7 @@ async def test_f14_a_node_behind_a_dead_link_is_noticed_and_what_was_sent_to_it_
     audit(eye)
 
 
+@pytest.mark.chaos
 async def test_f14_a_node_whose_scheduler_is_behind_a_dead_link_goes_to_another_and_loses_nothing(
     redis_url: str, eye: redis.Redis
 ):

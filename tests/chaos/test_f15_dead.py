@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from lcq.models import ErrorClass, Task, TaskStatus
 from tests.chaos.faulty import MoodyFleet
 from tests.cluster import Cluster, running_cluster
@@ -20,6 +22,7 @@ def lcq(cluster: Cluster, *arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.chaos
 def test_a_task_that_crashed_to_its_end_is_dead_with_all_that_is_known_and_comes_back_to_life(
     redis_url: str, tmp_path: Path
 ) -> None:

@@ -91,6 +91,7 @@ class Story:
                 await node.beat(*held.items())
 
 
+@pytest.mark.chaos
 async def test_f16_a_thousand_random_pauses_resumes_and_restarts_keep_every_task(
     redis_server: PrivateServer, redis_url: str, eye: redis.Redis, rng: random.Random
 ):

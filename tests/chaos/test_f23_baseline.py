@@ -136,6 +136,7 @@ async def returns_to_baseline(tmp_path: Path, rng: random.Random, *, consoles: i
     assert after.data_bytes < before.data_bytes * 1.2 + 4096
 
 
+@pytest.mark.chaos
 async def test_consoles_that_come_and_go_and_crashes_leave_no_key_behind(tmp_path: Path, rng: random.Random):
     await returns_to_baseline(tmp_path, rng, consoles=20, crashes=2)
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.chaos.runners import children_of, warden_of
 from tests.cluster import drill, running_cluster
@@ -17,6 +18,7 @@ from tests.vram_ledger import VramLedger
 SLEEP = [sys.executable, "-c", "import time; time.sleep(1000)"]
 
 
+@pytest.mark.chaos
 def test_of_two_families_and_two_bystanders_only_the_hung_attempts_family_is_ended(redis_url: str, tmp_path: Path):
     ledger = VramLedger(tmp_path)
     with running_cluster(redis_url, tmp_path / "c", **ledger.environment) as cluster:

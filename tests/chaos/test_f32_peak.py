@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from lcq.models import TaskStatus
 from tests.cluster import drill, running_cluster
 from tests.vram_ledger import VramLedger
@@ -11,6 +13,7 @@ from tests.vram_ledger import VramLedger
 MIB = 300
 
 
+@pytest.mark.chaos
 def test_the_peak_on_record_is_at_least_what_the_attempt_took(redis_url: str, tmp_path: Path):
     ledger = VramLedger(tmp_path)
     with running_cluster(redis_url, tmp_path / "c", **ledger.environment) as cluster:

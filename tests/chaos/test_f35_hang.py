@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from lcq.models import TaskStatus
 from tests.cluster import drill, running_cluster
 from tests.conftest import wait_until_sync
@@ -12,6 +14,7 @@ from tests.conftest import wait_until_sync
 DEADLINE_S, BEAT_S = 1.5, 0.5
 
 
+@pytest.mark.chaos
 def test_a_call_that_never_returns_is_ended_by_its_deadline_while_the_node_beats_on(redis_url: str, tmp_path: Path):
     with running_cluster(redis_url, tmp_path / "c", LCQ_AGENT__NO_PROGRESS_S=str(DEADLINE_S)) as cluster:
         cluster.start_scheduler()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
 import redis
 
 from lcq.models import ErrorClass, Task, TaskStatus, TaskType
 from tests.cluster import running_cluster
 
 
+@pytest.mark.chaos
 def test_a_hundred_corrupt_images_fail_once_each_and_nobody_is_blamed(
     redis_url: str, tmp_path: Path, rng: random.Random
 ) -> None:

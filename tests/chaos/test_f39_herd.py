@@ -128,6 +128,7 @@ def lost_nodes(eye: redis.Redis) -> int:
     return sum(fields["move"] == "lose_node" for _, fields in eye.xrange("{lcq}:events"))
 
 
+@pytest.mark.chaos
 async def test_f39_a_hundred_nodes_meet_their_restarted_scheduler_in_turn(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eye: redis.Redis
 ):

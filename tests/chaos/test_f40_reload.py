@@ -161,6 +161,7 @@ async def test_a_change_that_needs_a_restart_is_named_and_not_taken_over(
         assert "only a restart takes it over: agent.slots, leases.lease_s" in caplog.text
 
 
+@pytest.mark.chaos
 def test_a_running_cluster_keeps_its_settings_through_a_bad_file_and_takes_over_the_next_good_one(
     redis_url: str, tmp_path: Path
 ) -> None:

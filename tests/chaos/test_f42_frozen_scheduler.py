@@ -108,6 +108,7 @@ async def test_f42_a_scheduler_that_stood_still_for_a_minute_loses_nobody(redis_
         await freeze_alone(cluster, eye, 60)
 
 
+@pytest.mark.chaos
 async def test_f42_when_the_one_who_does_the_duties_stands_still_another_takes_them_over(
     cluster: Cluster, redis_url: str, eye: redis.Redis
 ):

@@ -192,6 +192,7 @@ async def test_the_leftovers_of_a_killed_attempt_are_looked_for_inside_only(plac
     assert not left_over.exists()
 
 
+@pytest.mark.chaos
 async def test_a_real_cluster_with_roots_does_what_is_inside_and_nothing_else(redis_url: str, place: Path) -> None:
     root = place / "root"
     shutil.copy(MASK, root / "mask.png")

@@ -211,6 +211,7 @@ async def test_a_scheduler_that_dies_between_an_act_and_its_answer_has_done_it_f
         audit(eye)
 
 
+@pytest.mark.chaos
 async def test_a_rolling_restart_under_load_loses_nothing_and_delays_nothing_for_long(
     cluster: Cluster, second_port: int
 ):
