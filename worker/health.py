@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -47,6 +48,8 @@ class HealthFile:
             staged.write_text(json.dumps(asdict(health)), encoding="utf-8")
             staged.replace(self._path)
         except OSError as error:  # a full disk, about which more important ones complain
+            with contextlib.suppress(OSError):
+                staged.unlink(missing_ok=True)
             _log.debug("%s cannot be written: %s", self._path, error.strerror)
 
 

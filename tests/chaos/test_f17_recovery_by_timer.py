@@ -30,7 +30,7 @@ def running_on(client: Client, task_id: str, node: str) -> bool:
 
 
 def given_to_node_1(client: Client) -> str:
-    task_id = client.submit(drill("drill-sleep", seconds=1)).id
+    task_id = client.submit(drill("drill-sleep", seconds=4)).id
     wait_until_sync(lambda: running_on(client, task_id, "node-1"), what="the task on node-1")
     return task_id
 
@@ -40,9 +40,10 @@ def test_f17_the_task_of_a_worker_that_died_or_froze_runs_elsewhere_though_nothi
     cluster: Cluster, how: signal.Signals
 ):
     with cluster.client() as client:
-        task_id = given_to_node_1(client)
         cluster.start_agent("node-2", slots=1)
-        task_id = task_id if running_on(client, task_id, "node-1") else given_to_node_1(client)
+        client.drain("node-2")
+        task_id = given_to_node_1(client)
+        client.activate("node-2")
         cluster.kill("node-1", how)
         died = time.monotonic()
         wait_until_sync(lambda: client.get(task_id).node == "node-2", timeout=60, what="the task on node-2")
