@@ -101,7 +101,8 @@ async def test_when_a_scheduler_is_killed_its_clients_and_agents_go_on_at_the_ne
         done_s = time.monotonic() - killed
         await client.wait([long.id], timeout_s=60)
         attempts = (await client.history(long.id)).attempts
-        assert [attempt.outcome for attempt in attempts] == ["completed"], "what ran when it died was done once"
+        begun = [attempt.outcome for attempt in attempts if attempt.outcome != "handed_back"]  # a grant it took with it
+        assert begun == ["completed"], "what ran when it died was done once"
     print(f"\nscheduler killed: the next submit accepted after {answered_s:.2f} s, done after {done_s:.2f} s")
     assert done_s < 20
 
