@@ -62,6 +62,15 @@ def pytest_configure() -> None:
     os.environ.setdefault(_SEED, str(secrets.randbelow(2**32)))  # before xdist's workers inherit it
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files whose tests may take longest come first: at the end no worker is left alone with one of them."""
+    patience: dict[Path, float] = {}
+    for item in items:
+        marker = item.get_closest_marker("timeout")
+        patience[item.path] = max(patience.get(item.path, 0.0), float(marker.args[0]) if marker else 0.0)
+    items.sort(key=lambda item: -patience[item.path])
+
+
 def pytest_report_header() -> list[str]:
     seed = os.environ[_SEED]
     return [f"lcq: seed {seed} ({_SEED}={seed} repeats it), redis server {find_server()}"]

@@ -102,9 +102,11 @@ def _tell(history: HistoryAnswer, output: Output) -> None:
             ("task", record.id),
             ("status", status_text(record.status)),
             ("reason", history.explanation),
-            ("payload", json.dumps(json.loads(record.task.to_json()), indent=1)),
         )
     )
+    output.heading("Payload")
+    for line in json.dumps(json.loads(record.task.to_json()), indent=2).splitlines():
+        output.say(line)
     for attempt in history.attempts:
         if attempt.failure is None:
             continue

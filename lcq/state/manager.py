@@ -57,6 +57,7 @@ _BATCH = 128  # scripts in one pipeline: enough to share a round trip, few enoug
 _ACTS_KEPT = 100_000
 _LIMIT = 200  # tasks that one timed duty moves in one script: it must never hold the server for long
 _LAPSES = 100  # fewer where each takes more
+_BATCHES = 25  # of these, one after another while there is more to do: other scripts run in between
 
 
 @dataclass(frozen=True)
@@ -660,16 +661,30 @@ class StateManager:
         this gets to Redis, a lease that ran out meanwhile, unheard by him, is not his to judge; nor is one by a time
         to which Redis's clock has just been set.
         """
-        answer = await self._move("expire_leases", _LAPSES, "" if judged_ms is None else judged_ms)
-        return tuple(Ended(task, node, 0) for task, node in zip(answer[1::2], answer[2::2], strict=True))
+        ended: list[Ended] = []
+        for _ in range(_BATCHES):
+            answer = await self._move("expire_leases", _LAPSES, "" if judged_ms is None else judged_ms)
+            ended += [Ended(task, node, 0) for task, node in zip(answer[1::2], answer[2::2], strict=True)]
+            if len(answer) // 2 < _LAPSES:
+                break
+        return tuple(ended)
 
     async def release_due(self) -> int:
         """Pending tasks whose time has come are queued. Answers how many."""
-        return int((await self._move("release_due", _LIMIT))[1])
+        return await self._in_batches("release_due")
 
     async def forget_tasks(self) -> int:
         """Remove records that outlived their retention. Answers how many."""
-        return int((await self._move("forget_tasks", _LIMIT))[1])
+        return await self._in_batches("forget_tasks")
+
+    async def _in_batches(self, move: str) -> int:
+        done = 0
+        for _ in range(_BATCHES):
+            count = int((await self._move(move, _LIMIT))[1])
+            done += count
+            if count < _LIMIT:
+                break
+        return done
 
     async def forget_nodes(self, *, silence_ms: int) -> int:
         """Remove nodes that have been offline for longer than ``silence_ms``. Answers how many."""

@@ -53,6 +53,8 @@ def test_a_task_that_crashed_to_its_end_is_dead_with_all_that_is_known_and_comes
             (shown,) = json.loads(lcq(cluster, "dead", "show", ids[0], "--json"))
             assert Task.model_validate(shown["payload"]) == poisonous
             assert shown["failure"]["code"] == "poison"
+            read = lcq(cluster, "dead", "show", ids[0]).splitlines()
+            assert f'  "image_path": "{poisonous.image_path}",' in read
             assert [one["log"] for one in shown["attempts"]] == ["moody: die at (48, 64, 3) [31mred[0m"] * 2
 
             fleet.mend("node-1")

@@ -308,6 +308,21 @@ async def test_a_key_is_free_again_when_its_task_is_forgotten(state: StateManage
     assert list(audit(eye).tasks) == [again.id]
 
 
+async def test_a_duty_goes_on_for_as_long_as_there_is_much_to_do(state: StateManager, eye: redis.Redis) -> None:
+    due = await state.now_ms() + 3_600_000
+    ids = [
+        told.id
+        for told in await asyncio.gather(*(state.submit_task(a_task(), queue=LIGHT, due_ms=due) for _ in range(450)))
+    ]
+    eye.zadd("{lcq}:delayed", dict.fromkeys(ids, LONG_AGO))
+    assert await state.release_due() == 450
+    for task_id in ids:
+        await state.cancel_task(task_id)
+    eye.zadd("{lcq}:expiry", dict.fromkeys(ids, LONG_AGO))
+    assert await state.forget_tasks() == 450
+    assert audit(eye).tasks == {}
+
+
 async def test_a_task_for_later_waits_for_its_time(state: StateManager, node: Node, eye: redis.Redis) -> None:
     due = await state.now_ms() + 3_600_000
     told = await state.submit_task(a_task(), queue=LIGHT, due_ms=due)
