@@ -32,7 +32,7 @@ check: $(VENV)/.dev  ## style, types, layers, dead code
 	@$(PY) -m vulture
 
 chaos: $(VENV)/.dev  ## the long tests that kill, freeze and cut
-	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m chaos -rs
+	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m chaos --timeout 900 -rsP
 
 soak: $(VENV)/.dev  ## an hour of storms and calms: nothing is lost, nothing grows, no false alarm
 	@$(PY) -m pytest -m soak -s
