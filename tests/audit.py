@@ -25,6 +25,7 @@ CLASSES = {
     "format": "string", "failover": "hash", "synced": "string", "blame:*": "zset", "budget": "hash",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
+NO_TTL, GONE = -1, -2  # what TTL answers
 EXPIRING = ("minute:", "answer:", "done:", "duty:", "synced", "blame:", "budget")
 
 
@@ -58,12 +59,12 @@ def read(client: redis.Redis, root: str = "{lcq}") -> Ledger:
     for name in names:
         kind = CLASSES.get(class_of(name.removeprefix(f"{root}:")) or "")
         assert kind, f"{name} belongs to no known class of keys"
-    pipe.info("keyspace")
-    ledger = load(client, names, root)
-    (keyspace,) = pipe.execute()
-    mortal = [name for name in ledger.values if name.startswith(EXPIRING)]
-    assert keyspace.get("db0", {}).get("expires", 0) == len(mortal), f"others than {mortal} have a time to live"
-    return ledger
+        pipe.ttl(name)
+    for name, ttl_s in zip(names, pipe.execute(), strict=True):
+        if ttl_s != GONE:
+            is_mortal = name.removeprefix(f"{root}:").startswith(EXPIRING)
+            assert is_mortal == (ttl_s != NO_TTL), f"{name} has {'no' if is_mortal else 'a'} time to live"
+    return load(client, names, root)
 
 
 def load(client: redis.Redis, names: list[str], root: str = "{lcq}") -> Ledger:

@@ -64,6 +64,7 @@ class Workshop:
         self._folder = folder
         self._rng = rng
         self._numbers = itertools.count(1)
+        self.is_at_peace = False  # then it makes nothing that fails as on a node that has something wrong with it
         (folder / "out").mkdir(parents=True)
         self._photos = [np.asarray(Image.open(path).convert("RGB")) for path in sorted(PHOTOS.iterdir())]
         self._turn = threading.Lock()
@@ -72,7 +73,8 @@ class Workshop:
 
     def order(self) -> Order:
         with self._turn:
-            kind = self._rng.choices(tuple(self._kinds), weights=[weight for weight, _ in self._kinds.values()])[0]
+            kinds = [kind for kind in self._kinds if not (self.is_at_peace and kind in self._troublesome)]
+            kind = self._rng.choices(kinds, weights=[self._kinds[kind][0] for kind in kinds])[0]
             return self._kinds[kind][1](self, f"{next(self._numbers)}")
 
     def _drill(
@@ -141,6 +143,7 @@ class Workshop:
         "fails once": (12, _once),
         "hopeless": (3, _hopeless),
     }
+    _troublesome: ClassVar = frozenset({"fails once", "hopeless"})
 
     def look_at(self, record: TaskRecord) -> Artifact | None:
         """The file of a completed picture task, judged by its pixels; None where a task leaves no file."""

@@ -139,9 +139,15 @@ class Rig:
 
 
 @contextlib.contextmanager
-def scripted_agent(rig: Rig, name: str, *options: str, failpoints: str = "") -> Iterator[subprocess.Popen[bytes]]:
-    """``tests.scripted_agent`` as a process of ``rig``'s cluster; what is left of it is ended with the block."""
-    address = rig.scheduler.control_endpoint.removeprefix("tcp://")
+def scripted_agent(
+    rig: Rig, name: str, *options: str, failpoints: str = "", beside: Rig | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """``tests.scripted_agent`` as a process of ``rig``'s cluster; what is left of it is ended with the block.
+
+    It is told of the scheduler of ``beside``, too.
+    """
+    schedulers = [one.scheduler.control_endpoint.removeprefix("tcp://") for one in (rig, beside) if one]
+    address = ",".join(schedulers)
     environment = os.environ | {"LCQ_DRILLS": "1", "LCQ_FAILPOINTS": failpoints}
     command = [sys.executable, "-m", "tests.scripted_agent", address, str(rig.folder / name), name, *options]
     with (rig.folder / f"{name}.log").open("ab") as log:

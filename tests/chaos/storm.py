@@ -22,6 +22,7 @@ from lcq.client import Client
 from lcq.config import DistributedConfig
 from lcq.embedded import PrivateServer
 from lcq.errors import LcqError
+from lcq.ids import new_id
 from lcq.models import TERMINAL_STATES, Event, TaskStatus
 from lcq.state.keys import Keys
 from lcq.state.records import task_record
@@ -545,7 +546,9 @@ class Storm:
                     client.resume(name)
 
     def calm(self, seconds: float) -> None:
-        """Let time pass without a fault, and remember that it was so."""
+        """Let time pass without a fault, neither in the cluster nor in the work, and remember that it was so."""
+        self._workshop.is_at_peace = True
+        self._wait(self._have_ended(new_id()), "what was submitted in the storm ends", 180)
         self._recorder.catch_up()
         before = self._recorder.last_id
         until = time.monotonic() + seconds
@@ -554,6 +557,21 @@ class Storm:
             time.sleep(_TICK_S)
         self._recorder.catch_up()
         self._quiet.append(Stretch(before, self._recorder.last_id))
+        self._workshop.is_at_peace = False
+
+    def _have_ended(self, made_before: str) -> Callable[[], bool]:
+        """Whether none of the tasks of before still waits or runs."""
+
+        def condition() -> bool:
+            self._keep_up()
+            try:
+                with contextlib.closing(self._store.connect()) as eye:
+                    going = [KEYS.by_status(one) for one in TaskStatus if one not in TERMINAL_STATES]
+                    return all(task > made_before for name in going for task in eye.zrange(name, 0, -1))
+            except (redis.RedisError, OSError):
+                return False
+
+        return condition
 
     def _end_what_is_due(self) -> None:
         self._undo = [(subject, undo) for subject, undo in self._undo if not self._has_ended(subject, undo)]

@@ -84,7 +84,7 @@ async def test_f02_a_node_that_moves_to_a_more_patient_scheduler_keeps_its_short
         patient: Rig
         async with a_rig(redis_url, tmp_path, lease_s=SHORT_S) as rig:
             patient = await outer.enter_async_context(a_patient_scheduler(rig))
-            outer.enter_context(scripted_agent(rig, "node-1"))
+            outer.enter_context(scripted_agent(rig, "node-1", beside=patient))
             await rig.until_node("node-1", NodeStatus.ONLINE)
             task_id = (await rig.client.submit(photo.task())).id
             await rig.until_attempt(task_id, 1, node="node-1")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import time
@@ -16,9 +15,9 @@ import pytest
 import redis
 
 from lcq.config import DistributedConfig, LeaseConfig, RetentionConfig
-from lcq.ids import new_id
 from lcq.models import DeviceKind, TaskPriority, TaskStatus
 from lcq.state.manager import StateManager
+from lcq.state.records import digest_of
 from lcq.state.scripts import Scripts, move_names
 from lcq.wire import ListTasks
 from tests.nodes import HEAVY, LIGHT, NS, TELEA, Node, a_task, the_cpu
@@ -65,8 +64,6 @@ def load(server: Server, config: DistributedConfig, count: int) -> float:
     """Submit ``count`` tasks by the real script, in pipelines; how many a second were taken."""
     scripts = Scripts(config)
     digest = scripts.digests["submit_task"]
-    task = a_task()
-    told = json.loads(task.to_json())
     began = time.monotonic()
     with redis.Redis.from_url(server.url) as client:
         for text in scripts.texts.values():
@@ -74,11 +71,12 @@ def load(server: Server, config: DistributedConfig, count: int) -> float:
         for start in range(0, count, _BATCH):
             pipe = client.pipeline(transaction=False)
             for n in range(start, min(start + _BATCH, count)):
-                told["id"] = task_id = new_id()
-                model = (TELEA, NS)[n % 2]
+                model, user, job = (TELEA, NS)[n % 2], f"user-{n % 200}", f"job-{n % 5000}" if n % 4 else ""
+                task = a_task(config={"model": model}, user_id=user, job=job or None)
+                told = task.to_json()
                 pipe.evalsha(
-                    digest, 1, "{lcq}", task_id, json.dumps(told), "digest", task_id, (LIGHT, HEAVY)[n % 3 == 0], "",
-                    model, "normal", f"user-{n % 200}", f"job-{n % 5000}" if n % 4 else "", 3, 1.0, 0, task.image_path,
+                    digest, 1, "{lcq}", task.id, told, digest_of(told), task.id, (LIGHT, HEAVY)[n % 3 == 0], "",
+                    model, "normal", user, job, 3, 1.0, 0, task.image_path,
                     "", 0, model, 0,
                 )  # fmt: skip
             pipe.execute()
