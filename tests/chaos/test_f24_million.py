@@ -87,7 +87,8 @@ class Steps:
     """What was done with so many tasks there: how long each took its asker, and what it cost the server.
 
     The slowlog counts the time for which a busy machine let the server wait, too. So a command counts as slow only
-    where the processor time of the whole step allows that it was, and where more than a tenth of its like were.
+    where the processor time of the whole step, had it all gone into commands of its kind, allows that they were, and
+    where more than a tenth of them did.
     """
 
     def __init__(self, server: Server) -> None:
@@ -114,9 +115,10 @@ class Steps:
         calls = self._calls() - calls
         long = [entry for entry in self._eye.slowlog_get(2000) if entry["duration"] > ALLOWED_MS * 1000]
         over = Counter(entry["command"].split(b" ")[0].decode().lower() for entry in long)
-        if cpu_ms > ALLOWED_MS:
-            often = {kind: n for kind, n in over.items() if n > calls[kind] / 10 and kind not in ("info", "xread")}
-            self.slow += [f"{name}: {kind} {n} of {calls[kind]}" for kind, n in often.items()]
+        for kind, n in over.items():
+            is_often = n > calls[kind] / 10 and kind not in ("info", "xread")
+            if is_often and cpu_ms * times / calls[kind] > ALLOWED_MS:
+                self.slow.append(f"{name}: {kind} {n} of {calls[kind]}")
         self.told.append(f"{name}: {took_ms:.1f} ms, of the server's processor {cpu_ms:.2f} ms")
 
     def close(self) -> None:
