@@ -62,6 +62,7 @@ def test_five_hundred_leaking_tasks_of_four_models_reach_a_plateau_and_none_is_l
         assert "another one takes its place" in cluster.logs()
 
 
+@pytest.mark.chaos
 def test_a_runner_is_replaced_after_as_many_attempts_as_it_may_do(redis_url: str, tmp_path: Path):
     with running_cluster(redis_url, tmp_path / "c", LCQ_AGENT__RECYCLE__TASKS="3") as cluster:
         cluster.start_scheduler()

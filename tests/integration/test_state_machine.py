@@ -135,8 +135,9 @@ class StateMachine(RuleBasedStateMachine):
         """What was moved into the past for one move, and outlived it, is not old for the next one."""
         members = self.eye.zrange(f"{{lcq}}:{name}", 0, -1)
         if members:
-            seconds, _ = self.eye.time()
-            self.eye.zadd(f"{{lcq}}:{name}", dict.fromkeys(members, seconds * 1000), xx=True)
+            seconds, microseconds = self.eye.time()
+            now_ms = seconds * 1000 + microseconds // 1000  # not the second's beginning: the node may have joined since
+            self.eye.zadd(f"{{lcq}}:{name}", dict.fromkeys(members, now_ms), xx=True)
 
     has_tasks = precondition(lambda self: self.model.tasks)
     has_grants = precondition(lambda self: self.grants)
