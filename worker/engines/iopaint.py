@@ -46,6 +46,7 @@ _log = logging.getLogger(__name__)
 _TICK_S = 0.1  # how often progress is told, and a cancel heard, while waiting
 _MIB = 2**20
 _DYING_S = 1.0  # how long a server that hung up may take to be gone
+_AT_ONCE_S = 0.25  # who hangs up so soon was not at work on the picture
 _ANY_KIND = ModelFacts((DeviceKind.GPU, DeviceKind.CPU))
 _T = TypeVar("_T")
 
@@ -249,13 +250,15 @@ class _OwnServer:
         """What ``server`` makes of ``body``. After any error but a refusal of the picture there is no server left.
 
         Raises:
-            NoAnswer: it could not be reached at all; it is left to the caller.
+            NoAnswer: it could not be reached at all, or was dying when it was asked; it is left to the caller.
         """
+        asked_at = time.monotonic()
         try:
             stage = f"inpaint with {server.model}"
             return _Call(lambda: server.api.inpaint(body)).awaited(_ticking(progress, stage))
         except NoAnswer as error:
-            if error.is_refused:
+            # The kernel may still take a connection for a process that was killed, and then reset it.
+            if error.is_refused or time.monotonic() - asked_at < _AT_ONCE_S:
                 raise
             raise self._broke_off(server, error) from error
         except EngineError as error:
