@@ -69,6 +69,5 @@ def blame_of(node: NodeRecord, terms: QuarantineConfig) -> float:
 def serves(node: NodeRecord, queue: str, lane: str) -> bool:
     """Whether some device of ``node`` takes tasks from this lane of ``queue``."""
     return any(
-        queue in node.serves.get(device.id, ()) and lane in node.capability.lanes_of(device)
-        for device in node.capability.devices
+        queue in node.serves.get(device.id, ()) and node.reads(device, lane) for device in node.capability.devices
     )

@@ -28,6 +28,7 @@ from pydantic import (
 
 from lcq.errors import InvalidInput
 from lcq.ids import id_time, is_id, new_id
+from lcq.labels import Labels, labelled_lane, satisfies, split_lane
 
 
 class TaskType(StrEnum):
@@ -184,6 +185,10 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
+def _is_empty(value: Mapping[str, Any]) -> bool:
+    return not value
+
+
 def finite_only(values: Mapping[str, Any]) -> dict[str, Any]:
     """``values`` without those that are NaN or infinite."""
     return {name: value for name, value in values.items() if not isinstance(value, float) or math.isfinite(value)}
@@ -224,7 +229,7 @@ def lane_name(model: str, task_type: TaskType) -> str:
 
 def model_of(lane: str) -> str:
     """The model whose tasks wait in ``lane``."""
-    return lane.partition("~")[0]
+    return split_lane(lane)[0].partition("~")[0]
 
 
 DEVICE_WISH = re.compile(r"^(auto|cpu|gpu|cuda(:\d+)?|mps)$")
@@ -236,7 +241,8 @@ class Task(Value):
 
     ``image_path`` and ``mask_path`` are paths that the node can read; the mask's bright pixels (> 127)
     are what is to be replaced. ``config`` goes to the engine: ``model``, ``device`` (auto, cpu, gpu,
-    cuda, cuda:N), and what the model knows (``radius``, ``format``, ``quality`` …).
+    cuda, cuda:N), and what the model knows (``radius``, ``format``, ``quality`` …). ``requires`` are labels that the
+    node must have.
     """
 
     id: str = Field(default_factory=new_id)
@@ -251,6 +257,7 @@ class Task(Value):
     user_id: Text = Field(default="anonymous", min_length=1, max_length=128)
     job: Text | None = Field(default=None, min_length=1, max_length=128)
     metadata: FrozenJson = Field(default_factory=dict)
+    requires: Labels = Field(default_factory=dict, exclude_if=_is_empty)  # left out: its JSON is as it always was
 
     @field_validator("id")
     @classmethod
@@ -278,7 +285,7 @@ class Task(Value):
     @property
     def lane(self) -> str:
         """The lane it waits in, within its queue."""
-        return lane_name(self.model, self.task_type)
+        return labelled_lane(lane_name(self.model, self.task_type), self.requires)
 
     @property
     def device(self) -> str:
@@ -363,7 +370,10 @@ class Cause(Value):
 
 
 class TaskRecord(Value):
-    """A task and all that has become of it, at one revision. Times are ms since 1970 by Redis's clock."""
+    """A task and all that has become of it, at one revision. Times are ms since 1970 by Redis's clock.
+
+    ``task`` is as it was submitted, but for what an operator's reroute has changed of what it requires.
+    """
 
     task: Task
     status: TaskStatus
@@ -524,7 +534,8 @@ class NodeCapability(Value):
     """What a node can do: its devices, and the models its engines offer on them.
 
     ``left_out``: devices, engines and models that are not offered, each with the reason. ``withheld``: those of the
-    models that only need something to come back that is away: tasks for them may wait.
+    models that only need something to come back that is away: tasks for them may wait. ``labels``: what its own
+    configuration says of it; ``NodeRecord.labels`` is what counts.
     """
 
     devices: tuple[Device, ...] = ()
@@ -533,6 +544,7 @@ class NodeCapability(Value):
     withheld: dict[str, ModelOffer] = Field(default_factory=dict)
     host: str = ""
     version: str = ""
+    labels: Labels = Field(default_factory=dict, exclude_if=_is_empty)
 
     @field_validator("models", mode="before")
     @classmethod
@@ -592,10 +604,22 @@ class NodeRecord(Value):
     blame_ms: int = 0
     probation: int = 0  # tasks that it has still to complete after a quarantine
     probe_ms: int | None = None  # when a quarantined node is probed; None: not by itself
+    relabelled: dict[str, str | None] = Field(default_factory=dict)  # an operator's word over its own; None: taken away
 
     @property
     def slots(self) -> int:
         return sum(device.slots for device in self.capability.devices)
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The labels that count: those that the agent told, with what an operator has set or taken away."""
+        both = {**self.capability.labels, **self.relabelled}
+        return {key: value for key, value in sorted(both.items()) if value is not None}
+
+    def reads(self, device: Device, lane: str) -> bool:
+        """Whether ``device``, one of this node's, takes tasks from this lane of the queues that it serves."""
+        base, requires = split_lane(lane)
+        return base in self.capability.lanes_of(device) and satisfies(self.labels, requires)
 
 
 class Event(Value):

@@ -133,9 +133,7 @@ class Fleet:
     def is_served(self, queue: str, lane: str) -> bool:
         """Whether any device takes tasks from this lane of ``queue``."""
         return any(
-            queue in node.serves.get(device.id, ())
-            and not fault_of(node, device)
-            and lane in node.capability.lanes_of(device)
+            queue in node.serves.get(device.id, ()) and not fault_of(node, device) and node.reads(device, lane)
             for node in self.live
             for device in node.capability.devices
         )

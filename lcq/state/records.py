@@ -113,8 +113,11 @@ def task_record(fields: Hash) -> TaskRecord:
             code=fields["code"],
             message=fields.get("message", "")[:_LONGEST_MESSAGE],
         )
+    task = Task.from_json(fields["json"])
+    if "requires" in fields:  # an operator's reroute has changed that
+        task = Task.model_validate(task.model_dump() | {"requires": json.loads(fields["requires"])})
     return TaskRecord(
-        task=Task.from_json(fields["json"]),
+        task=task,
         status=TaskStatus(fields["status"]),
         revision=int(fields["rev"]),
         queue=fields["queue"],
@@ -192,6 +195,7 @@ def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
         blame_ms=_integer(fields, "blame_ms") or 0,
         probation=_integer(fields, "probation") or 0,
         probe_ms=_integer(fields, "probe_ms"),
+        relabelled=json.loads(fields.get("relabelled") or "{}"),
     )
 
 
