@@ -13,6 +13,8 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PARITY := .venv-parity
+# Tests start hundreds of processes: that each of them compiles every module anew would be a quarter of their time.
+unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(PY) -m pip -qq --disable-pip-version-check --no-input install -c constraints.txt
 
 help:  ## this list
@@ -22,7 +24,7 @@ demo: $(VENV)/.runtime  ## a real cluster on this machine cleans the sample phot
 	@$(PY) -m lcq.cli.main demo
 
 test: check  ## everything that check does, then every test but the long ones
-	@$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not chaos and not soak and not parity"
+	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not chaos and not soak and not parity"
 
 check: $(VENV)/.dev  ## style, types, layers, dead code
 	@$(PY) -m ruff check .

@@ -31,10 +31,11 @@ def _described(condition: Callable[[], object], what: str) -> str:
         return repr(condition)
 
 
-async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: float = 20.0, what: str = "") -> T:
+async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: float = 60.0, what: str = "") -> T:
     """Ask ``condition`` (plain or async) until it is true, and give back what it said.
 
-    Fails the test after ``timeout`` seconds, saying ``what`` was waited for and the last answer.
+    Fails the test after ``timeout`` seconds, saying ``what`` was waited for and the last answer. That is how long a
+    machine with far too much to do may take: what comes true costs only the time until it does.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -48,7 +49,7 @@ async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: floa
         await asyncio.sleep(_POLL_S)
 
 
-def wait_until_sync(condition: Callable[[], T], *, timeout: float = 20.0, what: str = "") -> T:
+def wait_until_sync(condition: Callable[[], T], *, timeout: float = 60.0, what: str = "") -> T:
     """``wait_until`` for tests that have no event loop."""
     deadline = time.monotonic() + timeout
     while not (said := condition()):

@@ -28,7 +28,7 @@ class TcpServer:
         options = {"port": self.port, "bind": "127.0.0.1", "dir": self._folder, "appendonly": "yes", "save": ""}
         arguments = [text for name, value in options.items() for text in (f"--{name}", str(value))]
         self._process = subprocess.Popen([find_server(), *arguments], stdout=subprocess.DEVNULL)
-        wait_until_sync(self._answers, timeout=30, what="the server to answer")
+        wait_until_sync(self._answers, timeout=60, what="the server to answer")
 
     def _answers(self) -> bool:
         with contextlib.suppress(redis.RedisError), redis.Redis(port=self.port) as client:

@@ -58,6 +58,13 @@ class Photo:
         """The files that attempts have left beside the final name."""
         return sorted(path.name for path in self.folder.iterdir() if path.suffix == ".lcq-tmp")
 
+    async def until_begun(self, attempt: int) -> None:
+        """Wait until a runner is at ``attempt``: the scheduler knows of it before the node has heard of its grant."""
+        mark = f"-{attempt}.lcq-tmp"
+        await wait_until(
+            lambda: any(name.endswith(mark) for name in self.staged()), what=f"a runner to be at attempt {attempt}"
+        )
+
 
 @dataclass
 class Rig:
@@ -88,7 +95,7 @@ class Rig:
     async def status(self, task_id: str) -> TaskStatus:
         return (await self.client.get(task_id)).status
 
-    async def until(self, task_id: str, *wanted: TaskStatus, timeout: float = 30.0) -> TaskStatus:
+    async def until(self, task_id: str, *wanted: TaskStatus, timeout: float = 60.0) -> TaskStatus:
         async def reached() -> TaskStatus | None:
             status = await self.status(task_id)
             return status if status in wanted else None

@@ -45,6 +45,8 @@ async def test_f01_f02_a_task_five_times_as_long_as_its_lease_has_one_attempt_be
             second = (await rig.client.submit(long.task(), node="slow")).id
             await rig.until_attempt(first, 1, node="quick")
             await rig.until_attempt(second, 1, node="slow")
+            await short.until_begun(1)
+            await long.until_begun(1)
             await wait_until(lambda: _ran_for(rig, first, 5 * SHORT_S), timeout=60, what="five leases to pass")
             assert [(await rig.client.get(one)).attempt for one in (first, second)] == [1, 1]
             assert await rig.total("expired") == 0
@@ -57,6 +59,7 @@ async def test_f01_f02_a_task_five_times_as_long_as_its_lease_has_one_attempt_be
             again = Photo(tmp_path / "again")
             third = (await rig.client.submit(again.task(), node="quick")).id
             await rig.until_attempt(third, 1, node="quick")
+            await again.until_begun(1)
             for process in (quick, slow):
                 process.send_signal(signal.SIGSTOP)
             await rig.until_node("quick", NodeStatus.OFFLINE)
@@ -88,6 +91,7 @@ async def test_f02_a_node_that_moves_to_a_more_patient_scheduler_keeps_its_short
             await rig.until_node("node-1", NodeStatus.ONLINE)
             task_id = (await rig.client.submit(photo.task())).id
             await rig.until_attempt(task_id, 1, node="node-1")
+            await photo.until_begun(1)
             registered_ms = (await rig.node("node-1")).registered_ms
         await wait_until(lambda: _joined_after(patient, registered_ms), timeout=60, what="node-1 to join the other")
         await wait_until(lambda: _ran_for(patient, task_id, 8 * SHORT_S), timeout=60, what="leases to pass")

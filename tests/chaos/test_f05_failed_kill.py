@@ -28,6 +28,7 @@ async def test_while_a_kill_does_not_kill_the_slot_is_not_used_and_the_task_runs
             await rig.until_node("node-2", NodeStatus.ONLINE)
             task_id = (await rig.client.submit(photo.task(timeout_s=TIMEOUT_S), node="stuck")).id
             await rig.until_attempt(task_id, 1, node="stuck")
+            await photo.until_begun(1)
             await rig.client.reroute([task_id], queue="cpu-light")  # ends attempt 1, or tries to
             photo.open_to(2)
             await rig.until(task_id, TaskStatus.COMPLETED, timeout=60)
@@ -61,6 +62,7 @@ async def test_an_attempt_that_ran_out_of_time_and_cannot_be_killed_is_not_begun
             await rig.until_node("stuck", NodeStatus.ONLINE)
             task_id = (await rig.client.submit(photo.task(timeout_s=TIMEOUT_S))).id
             await rig.until_attempt(task_id, 1, node="stuck")
+            await photo.until_begun(1)
             with scripted_agent(rig, "node-2"):
                 photo.open_to(2)
                 await rig.until(task_id, TaskStatus.COMPLETED, timeout=60)

@@ -29,6 +29,7 @@ async def test_a_node_cut_off_for_less_than_its_lease_is_suspect_and_its_task_go
             assert len(cable.proxies) >= 2, "the control socket and the lifeline go through the cable"
             task_id = (await rig.client.submit(photo.task())).id
             await rig.until_attempt(task_id, 1)
+            await photo.until_begun(1)
             cable.cut()
             cut_at = time.monotonic()
             await rig.until_node("node-1", NodeStatus.SUSPECT)
@@ -58,10 +59,12 @@ async def test_of_a_node_cut_off_for_longer_and_its_successor_exactly_one_commit
         async with a_rig(redis_url, tmp_path, beat_s=0.3, lease_s=2) as rig, rig.agent("node-1", slots=1) as agent:
             task_id = (await rig.client.submit(photo.task())).id
             await rig.until_attempt(task_id, 1, node="node-1")
+            await photo.until_begun(1)
             cable.cut()
             with scripted_agent(rig, "node-2"):
                 await rig.until_node("node-1", NodeStatus.OFFLINE)
                 await rig.until_attempt(task_id, 2, node="node-2")
+                await photo.until_begun(2)
                 photo.open_to(1)
                 await wait_until(lambda: len(agent._outcomes) == 1, what="an outcome that nobody has settled")
                 if winner == 2:

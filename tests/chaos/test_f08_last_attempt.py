@@ -12,21 +12,20 @@ from lcq.models import NodeStatus, TaskStatus
 from tests.chaos.rig import Photo, a_rig, scripted_agent
 from tests.conftest import wait_until
 
-DEAD_S, SILENT_S = 2.0, 15.0  # the promise: a dead process is noticed within, and a dead host or link
-
 
 @pytest.mark.parametrize(
-    ("how", "codes", "promised_s"),
+    ("how", "codes", "lease_s"),
     [
-        pytest.param(signal.SIGKILL, {"node_lost"}, DEAD_S, id="killed"),
-        pytest.param(signal.SIGSTOP, {"lease_expired", "node_silent"}, SILENT_S, id="silent", marks=pytest.mark.chaos),
+        pytest.param(signal.SIGKILL, {"node_lost"}, 600, id="killed"),
+        pytest.param(signal.SIGSTOP, {"lease_expired", "node_silent"}, 4, id="silent", marks=pytest.mark.chaos),
     ],
 )
 async def test_a_task_whose_node_is_gone_in_its_final_attempt_fails(
-    redis_url: str, tmp_path: Path, how: signal.Signals, codes: set[str], promised_s: float
+    redis_url: str, tmp_path: Path, how: signal.Signals, codes: set[str], lease_s: float
 ):
+    """A killed one is told by its lifeline alone: its lease would run for ten minutes."""
     photo = Photo(tmp_path / "photo")
-    async with a_rig(redis_url, tmp_path, lease_s=4, lost_after_s=1.0) as rig:
+    async with a_rig(redis_url, tmp_path, lease_s=lease_s, lost_after_s=1.0) as rig:
         with scripted_agent(rig, "node-1") as agent:
             await rig.until_node("node-1", NodeStatus.ONLINE)
             task_id = (await rig.client.submit(photo.task(max_retries=0))).id
@@ -34,7 +33,7 @@ async def test_a_task_whose_node_is_gone_in_its_final_attempt_fails(
             await wait_until(lambda: rig.scheduler.nodes._lifelines, what="the lifeline to be held")
             agent.send_signal(how)
             gone_at = time.monotonic()
-            await rig.until(task_id, TaskStatus.FAILED, timeout=5 * promised_s)
+            await rig.until(task_id, TaskStatus.FAILED, timeout=60)
             print(f"\nfailed {time.monotonic() - gone_at:.2f} s after {how.name}")
             record = await rig.client.get(task_id)
             assert record.failure is not None

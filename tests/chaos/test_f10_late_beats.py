@@ -55,6 +55,7 @@ async def beat_late(
         async with a_rig(redis_url, folder, beat_s=0.3, lease_s=lease_s) as rig, rig.agent("node-1", slots=1):
             task_id = (await rig.client.submit(photo.task(), node="node-1")).id
             await rig.until_attempt(task_id, 1)
+            await photo.until_begun(1)
             with scripted_agent(rig, "node-2"):
                 await rig.until_node("node-2", NodeStatus.ONLINE)
                 async with asyncio.TaskGroup() as group:

@@ -41,7 +41,7 @@ async def live_a_day(rig: Rig) -> dict[str, TaskStatus]:
         await rig.until(failing, TaskStatus.FAILED)
         assert [one.outcome for one in await rig.attempts(failing)] == ["failed"] * 2
         assert not (await client.retry([failing])).refused
-        await wait_until(lambda: _attempts(rig, failing, 4), timeout=30)
+        await wait_until(lambda: _attempts(rig, failing, 4), timeout=60)
         await rig.until(failing, TaskStatus.FAILED)
 
         await client.pause(LIGHT)

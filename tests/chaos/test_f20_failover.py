@@ -96,7 +96,7 @@ def test_a_failover_that_lost_writes_is_told_and_waiting_clients_submit_again(ri
                 gone = missing(new, kept + lost)
                 submit_until_taken(client)
                 accepting_s = time.monotonic() - began
-                wait_until_sync(has_failed_over(cluster), timeout=30, what="the scheduler tells of the failover")
+                wait_until_sync(has_failed_over(cluster), timeout=60, what="the scheduler tells of the failover")
                 client.resume("cpu-light")
         assert {record.status for record in records} == {TaskStatus.COMPLETED}
         assert not set(gone) & set(kept), "what was replicated has survived"
@@ -158,7 +158,7 @@ async def test_a_reader_follows_the_primary_and_is_told_of_the_gap(rig: Rig, clu
                 return False
             return answer.gap
 
-        await wait_until(answers, timeout=30, what="the reader is told that it remembers what is lost")
+        await wait_until(answers, timeout=60, what="the reader is told that it remembers what is lost")
         after = await reader.snapshot()
         assert len(after.tasks) == 1
 
@@ -182,7 +182,7 @@ def test_a_result_for_a_task_that_was_lost_is_refused_and_the_agent_goes_on(rig:
                 said in cluster.log_path("node-1").read_text()
                 or f"ending task {task_id}" in cluster.log_path("node-1").read_text()
             ),
-            timeout=40,
+            timeout=60,
             what="the agent is told what has become of its attempt",
         )
         works(client)
@@ -225,5 +225,5 @@ def test_many_failovers_in_a_row_lose_no_task_that_a_client_waits_for(rig: Rig, 
                     lost += len(missing(rig.kill_primary(), ids))
             assert {record.status for record in records} == {TaskStatus.COMPLETED}
             dead.start()
-            wait_until_sync(has_failed_over(cluster, turn + 1), timeout=30, what="the failover is told")
+            wait_until_sync(has_failed_over(cluster, turn + 1), timeout=60, what="the failover is told")
     print(f"\n4 failovers: {lost} of 160 accepted tasks were lost, submitted again and completed")

@@ -124,7 +124,7 @@ async def returns_to_baseline(tmp_path: Path, rng: random.Random, *, consoles: i
             now = footprint(eye)
             return now.keys == before.keys and now.connections <= before.connections + 1
 
-        await wait_until(is_back, timeout=30, what=f"keys and connections as before: {before}, now {footprint(eye)}")
+        await wait_until(is_back, timeout=60, what=f"keys and connections as before: {before}, now {footprint(eye)}")
         after = footprint(eye)
         classes = {class_of(name) for name in read(eye).values}
     print(

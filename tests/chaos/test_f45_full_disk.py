@@ -154,7 +154,7 @@ def test_an_outcome_that_the_spool_cannot_take_is_delivered_from_memory(
             cluster.start_scheduler()
             done = client.wait([task.id for task in work], timeout_s=60)
             assert {(record.status, record.attempt) for record in done} == {(TaskStatus.COMPLETED, 1)}
-            wait_until_sync(lambda: "full" in str(client.nodes()[0].telemetry.get("not_claiming", "")), timeout=30)
+            wait_until_sync(lambda: "full" in str(client.nodes()[0].telemetry.get("not_claiming", "")), timeout=60)
             waits = client.submit(drill()).id
             for runner in cluster.runners("node-1"):  # new ones cannot be noted down: they have to work all the same
                 runner.kill()

@@ -290,7 +290,7 @@ def test_a_real_cluster_goes_on_through_every_kind_of_damage(
             assert {record.status for record in done} == {TaskStatus.COMPLETED}, cluster.logs()
             shown = {record.id: record for record in client.tasks()}
             assert set(shown) == {task.id for task in work}
-            left = wait_until_sync(lambda: _all_isolated(client, victims), timeout=30)
+            left = wait_until_sync(lambda: _all_isolated(client, victims), timeout=60)
             assert left == set(victims)
             history = client.history(victims[0])
             assert history.record.failure is not None

@@ -129,7 +129,7 @@ async def test_after_a_restart_of_its_scheduler_the_death_of_a_node_is_noticed_a
             async def is_offline() -> bool:
                 return [one.status for one in await client.nodes()] == [NodeStatus.OFFLINE]
 
-            await wait_until(is_offline, timeout=40, what="its death to be noticed")
+            await wait_until(is_offline, timeout=60, what="its death to be noticed")
     print(f"\nnode killed after a restart of its scheduler: noticed after {time.monotonic() - died:.2f} s")
 
 

@@ -891,7 +891,7 @@ def test_f27_a_sweep_ends_what_a_dead_runner_had_started(tmp_path: Path):
     records = RunnerRecords(tmp_path / "runners.json")
     records.add(RunnerRecord(leader.pid, started, "boot-1"))
     assert RunnerRecords(tmp_path / "runners.json").sweep() == (child,)
-    psutil.wait_procs([psutil.Process(child)] if psutil.pid_exists(child) else [], timeout=20)
+    psutil.wait_procs([psutil.Process(child)] if psutil.pid_exists(child) else [], timeout=60)
     assert not alive(child)
 
 

@@ -29,7 +29,7 @@ async def start_agent(cluster: Cluster, client: AsyncClient, name: str) -> None:
     async def online() -> bool:
         return any(node.id == name for node in await client.nodes())
 
-    await wait_until(online, timeout=40, what=f"{name} online")
+    await wait_until(online, timeout=60, what=f"{name} online")
 
 
 async def test_with_every_ticket_thrown_away_all_tasks_still_complete(

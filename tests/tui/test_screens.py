@@ -359,7 +359,7 @@ async def test_when_redis_goes_away_a_banner_says_since_when_and_it_comes_back_b
     async with open_console(cluster) as console:
         cluster.trouble = REDIS_AWAY
         banner = console.app.screen.query_one(Banner)
-        await wait_until(lambda: "No news since" in banner.text, timeout=4.0)
+        await wait_until(lambda: "No news since" in banner.text, timeout=60)
         assert "Connection refused" in banner.text
         assert "STALE" in console.text()
         assert "LIVE" not in console.text()
@@ -375,7 +375,7 @@ async def test_when_answers_stop_without_a_word_the_screen_says_so_too(open_cons
     cluster = three()
     async with open_console(cluster) as console:
         cluster.silent = True
-        await wait_until(lambda: "STALE" in console.text(), timeout=4.0)
+        await wait_until(lambda: "STALE" in console.text(), timeout=60)
 
 
 async def test_the_console_opens_without_a_cluster_and_waits_for_it(open_console):

@@ -308,4 +308,5 @@ def test_winograd_convolves_as_torch_does(height: int, width: int) -> None:
         ],
         dim=1,
     )
-    assert furthest(out, expected[0].permute(1, 2, 0)) < 1e-4
+    # Sums of 54 products in single precision; their order is the processor's own affair. A wrong term errs by a whole one.
+    assert furthest(out, expected[0].permute(1, 2, 0)) < 2e-5 * float(expected.abs().max())

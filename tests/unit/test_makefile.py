@@ -78,13 +78,17 @@ def set_up(clone: Path) -> None:
     (clone / ".venv" / "bin").mkdir(parents=True)
     for name in ("bin/python", ".runtime", ".dev"):
         (clone / ".venv" / name).touch()
+        now_ns = (clone / ".venv" / name).stat().st_mtime_ns
+        for source in ("pyproject.toml", "constraints.txt"):
+            os.utime(clone / source, ns=(now_ns - 1_000_000_000, now_ns - 1_000_000_000))
 
 
 @pytest.mark.parametrize("stamp", [".venv/.runtime", ".venv/.dev"])
 def test_setting_up_a_second_time_does_nothing_and_a_new_constraint_does_it_again(clone: Path, stamp: str) -> None:
     set_up(clone)
     assert make(clone, "--question", stamp).returncode == 0
-    (clone / "constraints.txt").touch()
+    later_ns = (clone / stamp).stat().st_mtime_ns + 1_000_000_000  # a file system's clock may stand still for a while
+    os.utime(clone / "constraints.txt", ns=(later_ns, later_ns))
     assert make(clone, "--question", stamp).returncode == 1
 
 
