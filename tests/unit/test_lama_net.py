@@ -308,5 +308,5 @@ def test_winograd_convolves_as_torch_does(height: int, width: int) -> None:
         ],
         dim=1,
     )
-    # Sums of 54 products in single precision; their order is the processor's own affair. A wrong term errs by a whole one.
+    # Sums of 54 products in single precision, in an order that each processor has of its own; a wrong term errs by one.
     assert furthest(out, expected[0].permute(1, 2, 0)) < 2e-5 * float(expected.abs().max())
