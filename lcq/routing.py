@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
+from lcq.costs import KNOWN_MODELS, SHIPPED, CostBook, ModelFacts
 from lcq.errors import NodeNotFound, UnknownModel, UnknownQueue
 from lcq.models import (
     Device,
@@ -42,33 +43,6 @@ _STEP = {
 
 
 @dataclass(frozen=True)
-class ModelFacts:
-    """What a model needs, before anything has been learned about it."""
-
-    kinds: tuple[DeviceKind, ...]  # best first
-    vram_mib: int = 0
-    seconds: Mapping[DeviceKind, float] = field(default_factory=dict)  # predicted for one image
-
-
-_GPU_OR_CPU = (DeviceKind.GPU, DeviceKind.CPU)
-
-# Memory as the parent programs document it (docs/architecture.md, "Models"); seconds are first guesses.
-KNOWN_MODELS: Mapping[str, ModelFacts] = {
-    "cv2-telea": ModelFacts((DeviceKind.CPU,), seconds={DeviceKind.CPU: 0.1}),
-    "cv2-ns": ModelFacts((DeviceKind.CPU,), seconds={DeviceKind.CPU: 0.1}),
-    "lama": ModelFacts(_GPU_OR_CPU, 2000, {DeviceKind.GPU: 0.5, DeviceKind.CPU: 5.0}),
-    "anime-lama": ModelFacts(_GPU_OR_CPU, 2000, {DeviceKind.GPU: 0.5, DeviceKind.CPU: 5.0}),
-    "manga": ModelFacts(_GPU_OR_CPU, 2000, {DeviceKind.GPU: 0.5, DeviceKind.CPU: 5.0}),
-    "migan": ModelFacts(_GPU_OR_CPU, 2000, {DeviceKind.GPU: 0.3, DeviceKind.CPU: 2.0}),
-    "ldm": ModelFacts(_GPU_OR_CPU, 3000, {DeviceKind.GPU: 5.0, DeviceKind.CPU: 120.0}),
-    "zits": ModelFacts(_GPU_OR_CPU, 4000, {DeviceKind.GPU: 2.0, DeviceKind.CPU: 40.0}),
-    "mat": ModelFacts(_GPU_OR_CPU, 4000, {DeviceKind.GPU: 1.0, DeviceKind.CPU: 20.0}),
-    "fcf": ModelFacts(_GPU_OR_CPU, 4000, {DeviceKind.GPU: 1.0, DeviceKind.CPU: 20.0}),
-    "sd1.5": ModelFacts(_GPU_OR_CPU, 4000, {DeviceKind.GPU: 5.0, DeviceKind.CPU: 200.0}),
-}
-
-
-@dataclass(frozen=True)
 class Requirements:
     """What a task needs of a device."""
 
@@ -96,6 +70,7 @@ class Fleet:
     nodes: tuple[NodeRecord, ...] = ()
     waiting: Mapping[str, int] = field(default_factory=dict)  # queued tasks a queue
     paused: Mapping[str, str] = field(default_factory=dict)  # paused queue -> who and why
+    costs: CostBook = SHIPPED
 
     def queue(self, name: str) -> QueueConfig | None:
         return next((queue for queue in self.queues if queue.name == name), None)

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lcq.config import DistributedConfig
+from lcq.costs import KNOWN_MODELS
 from lcq.failpoints import DRILLS_VARIABLE
 from lcq.hardware import GPU_NEED_MIB, Detected
 from lcq.models import Device, DeviceKind
-from lcq.routing import KNOWN_MODELS
 from worker.settings import EngineSettings
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")

@@ -25,7 +25,7 @@ import platformdirs
 from numpy.typing import NDArray
 
 from lcq.config import IopaintConfig
-from lcq.routing import KNOWN_MODELS, ModelFacts
+from lcq.costs import KNOWN_MODELS, ModelFacts
 from worker.engines.base import (
     DeviceKind,
     Ease,
