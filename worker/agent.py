@@ -664,7 +664,7 @@ class Agent:
                 log=ended.log,
             )
             reported = await self._outcomes.add(
-                outcome, ended.staged, lease_is_sure=lambda: self._leases.is_sure(ended.key)
+                outcome, ended.staged, found=ended.found, lease_is_sure=lambda: self._leases.is_sure(ended.key)
             )
             self._note_room(grant, reported)
             self._step_due.set()

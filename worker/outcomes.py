@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lcq import failpoints
 from lcq.errors import OutsideRoots
+from lcq.file_mark import file_mark
 from lcq.models import ErrorClass, Failure, Task
 from lcq.roots import ANYWHERE, Roots
 from lcq.wire import MAX_BATCH, Outcome, Verdict
@@ -61,13 +62,27 @@ class Outcomes:
 
     # ------------------------------------------------------------ in
 
-    async def add(self, outcome: Outcome, staged: str = "", *, lease_is_sure: Callable[[], bool] = bool) -> Outcome:
+    async def add(
+        self,
+        outcome: Outcome,
+        staged: str = "",
+        *,
+        found: str | None = None,
+        lease_is_sure: Callable[[], bool] = bool,
+    ) -> Outcome:
         """Take in how an attempt ended. Its file gets its final name at once if the lease is surely held.
 
-        Where that is in doubt, another node may have the task by now: then the verdict decides. Answers what
-        will be reported: a failure, where the result could not be put in its place.
+        Where that is in doubt, another node may have the task by now: then the verdict decides. So it does where
+        somebody has put a file there since the attempt began, when ``found`` (lcq.file_mark) was seen: that may
+        be the result of an attempt that an operator has had begun elsewhere, of which this node has not heard. Answers
+        what will be reported: a failure, where the result could not be put in its place.
         """
-        if staged and outcome.result is not None and lease_is_sure():
+        if (
+            staged
+            and outcome.result is not None
+            and lease_is_sure()
+            and (found is None or found == await asyncio.to_thread(file_mark, outcome.result.path))
+        ):
             try:
                 await failpoints.reach("agent.rename")
                 await asyncio.to_thread(_publish, staged, outcome.result.path, self._roots)

@@ -76,14 +76,16 @@ class SlotState(StrEnum):
 class Ended:
     """How an attempt ended: with a result, with a failure, or neither, because it was told to stop.
 
-    ``staged`` is the result's file before it is renamed; "" where there is none. ``handed_back``: the attempt
-    is to be given back, at no cost for the task. ``peak_mib``: the most memory it held at a time; 0: not known.
+    ``staged`` is the result's file before it is renamed; "" where there is none. ``found``: the mark of what had its
+    final name when the attempt began; None: not known. ``handed_back``: the attempt is to be given back, at no cost
+    for the task. ``peak_mib``: the most memory it held at a time; 0: not known.
     ``log``: what its runner wrote last, where it failed.
     """
 
     grant: Grant
     result: TaskResult | None = None
     staged: str = ""
+    found: str | None = None
     failure: Failure | None = None
     handed_back: bool = False
     peak_mib: int = 0
@@ -551,7 +553,9 @@ class Slot:
                         quiet = loop.time() + quiet_s
                 case Done() as done:  # also in time for a hand-back; a cancelled one is nobody's any more
                     self._take_in(done)
-                    ended = Ended(grant, result=done.result, staged=done.staged, peak_mib=done.peak_mib)
+                    ended = Ended(
+                        grant, result=done.result, staged=done.staged, found=done.found, peak_mib=done.peak_mib
+                    )
                     return (ended if stopped is None or stopped.handed_back else stopped), is_sound
                 case Failed() as failed:
                     self._take_in(failed)

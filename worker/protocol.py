@@ -97,6 +97,7 @@ class Progress(Word):
 class Done(Word):
     """The result waits under the name ``staged`` ("": it left no file), to be renamed to ``result.path``.
 
+    ``found``: the mark (lcq.file_mark) of what had that name when the attempt began; None: not known.
     ``peak_mib``, here and below: the most of the host's memory that the runner's process held during the attempt;
     ``rss_mib``: what it holds after it.
     """
@@ -104,6 +105,7 @@ class Done(Word):
     WORD = "done"
     result: TaskResult
     staged: str = ""
+    found: str | None = None
     warm: tuple[str, ...] = ()
     held_mib: int = 0
     peak_mib: int = 0

@@ -155,7 +155,7 @@ class Runner:
             message = f"the engine for {run.task.model} broke: {type(error).__name__}: {error}"
             failure = Failure(error_class=ErrorClass.CRASH, code="engine_error", message=_one_line(message))
             return Failed(failure=failure)
-        return Done(result=finished.result, staged=finished.staged)
+        return Done(result=finished.result, staged=finished.staged, found=finished.found)
 
 
 def _ready(shelf: Shelf, left_out: dict[str, str], failed: dict[str, str]) -> Ready:

@@ -49,9 +49,9 @@ def test_the_pure_modules_load_neither_redis_nor_zmq() -> None:
     assert not loaded & {"redis", "zmq"}
 
 
-def test_the_models_load_nothing_else_of_lcq_but_errors_and_ids() -> None:
+def test_the_models_load_nothing_else_of_lcq_but_errors_ids_and_labels() -> None:
     ours = {name for name in loaded_after("lcq.models") if name.startswith("lcq")}
-    assert ours == {"lcq", "lcq.models", "lcq.errors", "lcq.ids"}
+    assert ours == {"lcq", "lcq.models", "lcq.errors", "lcq.ids", "lcq.labels"}
 
 
 def test_an_agent_loads_neither_redis_nor_state_nor_console_nor_any_engines_library() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lcq.file_mark import file_mark
 from lcq.images import STAGED_SUFFIX, Output
 from lcq.models import ErrorClass, Failure, Task, TaskResult, TaskType
 from lcq.wire import Outcome, Verdict
@@ -224,6 +225,33 @@ async def test_f04_a_refused_result_changes_nothing_and_leaves_nothing(
     assert not staged.exists()
     assert not outcomes
     assert spool.load() == ()
+
+
+@pytest.mark.parametrize(("verdict", "left"), [(refused(), b"another attempt's"), (settled(), b"new")])
+async def test_f04_a_file_that_has_come_since_the_attempt_began_gives_way_to_nothing_but_a_verdict(
+    tmp_path: Path, outcomes: Outcomes, spool: Spool, verdict: Verdict, left: bytes
+):
+    """As after a reroute of which the node has not heard: it still believes its lease, and so do we."""
+    outcome, staged, final = a_staged_result(tmp_path)
+    final.write_bytes(b"an earlier run's")
+    found = file_mark(final)
+    final.write_bytes(b"another attempt's")
+    await outcomes.add(outcome, str(staged), found=found, lease_is_sure=lambda: True)
+    assert final.read_bytes() == b"another attempt's"
+    assert spool.load(), "it waits for its verdict, whatever becomes of this process"
+    await outcomes.settle([verdict])
+    assert final.read_bytes() == left
+    assert not staged.exists()
+    assert spool.load() == ()
+
+
+async def test_an_earlier_result_that_was_there_when_the_attempt_began_is_replaced_at_once(
+    tmp_path: Path, outcomes: Outcomes
+):
+    outcome, staged, final = a_staged_result(tmp_path)
+    final.write_bytes(b"an earlier run's")
+    await outcomes.add(outcome, str(staged), found=file_mark(final), lease_is_sure=lambda: True)
+    assert final.read_bytes() == b"new"
 
 
 async def test_a_result_that_cannot_be_renamed_is_a_failure_that_says_why(tmp_path: Path, outcomes: Outcomes):

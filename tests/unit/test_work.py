@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from lcq.config import LimitsConfig
+from lcq.file_mark import file_mark
 from lcq.images import load_image
 from lcq.models import Device, DeviceKind, Ease, ErrorClass, Failure, ModelOffer, Task, TaskType
 from worker.engines.base import Cancelled, Engine, EngineError, Estimate, Progress, Work
@@ -116,6 +117,20 @@ def test_a_finished_attempt_leaves_one_staged_file_beside_the_final_name(photo: 
     outside = np.asarray(Image.open(mask)) == 0
     assert (before[outside] == after[outside]).all()
     assert not (before[~outside] == after[~outside]).all()
+
+
+def test_an_attempt_tells_what_had_its_final_name_when_it_began(photo: Path, mask: Path) -> None:
+    task = a_task(photo, mask)
+    assert run(task, attempt=1).found == ""
+    final = photo.parent / "cleaned" / "photo.png"
+    final.write_bytes(b"an earlier run's")
+    before = file_mark(final)
+
+    def somebody_elses(fraction: float, stage: str) -> None:
+        if stage == "encode":
+            final.write_bytes(b"another attempt's, of meanwhile")
+
+    assert run(task, attempt=2, progress=somebody_elses).found == before != file_mark(final)
 
 
 def test_progress_goes_forward_through_the_stages(photo: Path, mask: Path) -> None:

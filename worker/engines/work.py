@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from lcq.config import LimitsConfig
 from lcq.errors import OutsideRoots
+from lcq.file_mark import file_mark
 from lcq.images import (
     BadImage,
     ImageProblem,
@@ -64,13 +65,15 @@ class Drill(Protocol):
 class Finished:
     """A result that waits beside its final name.
 
-    ``staged`` is to be renamed to ``result.path``; both are "" after a drill, which leaves no file.
+    ``staged`` is to be renamed to ``result.path``; both are "" after a drill, which leaves no file. ``found`` is the
+    mark of the file that had that name when the attempt began; None: not known.
     ``timings``: seconds for ``decode``, ``inpaint`` and ``encode`` (with writing and fsync).
     """
 
     result: TaskResult
     staged: str
     timings: Mapping[str, float] = field(default_factory=dict)
+    found: str | None = None
 
 
 class AttemptFailed(Exception):
@@ -127,6 +130,7 @@ def run_task(
             progress(0.0, "decode")
             roots = Roots(shelf.settings.roots)
             image, mask, output = _inputs(task, limits, roots)
+            place, found = output.path, file_mark(output.path)
         if task.task_type is TaskType.INPAINT and not mask.any():
             result, data, notes = image, *_unchanged(task, image, output, roots)
         else:
@@ -158,6 +162,7 @@ def run_task(
             ),
             staged=str(staged),
             timings=timings,
+            found=found if output.path == place else None,
         )
     except BaseException:  # nobody will learn of the file: it must not stay
         staged.unlink(missing_ok=True)
