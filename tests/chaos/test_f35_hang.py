@@ -11,7 +11,7 @@ from lcq.models import TaskStatus
 from tests.cluster import drill, running_cluster
 from tests.conftest import wait_until_sync
 
-DEADLINE_S, BEAT_S = 1.5, 0.5
+DEADLINE_S = 1.5
 
 
 @pytest.mark.chaos
