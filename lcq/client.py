@@ -11,7 +11,7 @@ import random
 import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import TracebackType
@@ -678,11 +678,15 @@ class AsyncClient:
         *,
         queue: str = "",
         node: str = "",
+        labels: Mapping[str, str] | None = None,
         revisions: Sequence[int] = (),
         reason: str = "",
     ) -> BulkAnswer:
-        """Move tasks to a queue, or to one node. A running attempt is cancelled first."""
-        return await self._on_tasks(Reroute, ids, revisions, reason, queue=queue, node=node)
+        """Move tasks to a queue, to one node, or to nodes with these labels. A running attempt is cancelled first.
+
+        ``labels``: what the tasks require from now on, whatever they required before; ``{}``: any node will do.
+        """
+        return await self._on_tasks(Reroute, ids, revisions, reason, queue=queue, node=node, labels=labels)
 
     async def prioritise(
         self,

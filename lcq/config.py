@@ -33,6 +33,7 @@ from pydantic_settings import (
 )
 
 from lcq.errors import InvalidConfig
+from lcq.labels import Labels
 from lcq.models import DEFAULT_QUEUES, QueueConfig
 
 
@@ -179,6 +180,8 @@ class AgentConfig(_Section):
     """Attempts at a time on the CPU; default: half the cores, at least one."""
     models: tuple[str, ...] | None = None
     """Offer only these models; default: all that its engines have."""
+    labels: Labels = Field(default_factory=dict)
+    """What tasks may require of this node, such as {"rack": "3"}. ``lcq label`` goes over it."""
     drain_s: float = Field(default=60.0, ge=0)
     """How long SIGTERM waits for running attempts before it hands them back."""
     no_progress_s: float = Field(default=300.0, gt=0)
@@ -194,6 +197,16 @@ class AgentConfig(_Section):
     model_memory_mib: int | None = Field(default=None, ge=0)
     """Memory that the loaded models of one runner may keep; the one used longest ago goes first. Default: a
     share of what the device has."""
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _as_text(cls, given: Any) -> Any:
+        """In a file, 3 and "3" are the same label; a list may say rack=3."""
+        if isinstance(given, list | tuple) and all(isinstance(one, str) and "=" in one for one in given):
+            given = dict(one.split("=", 1) for one in given)
+        if not isinstance(given, Mapping):
+            return given
+        return {key: str(value) if type(value) in (int, float) else value for key, value in given.items()}
 
 
 class LimitsConfig(_Section):

@@ -15,6 +15,7 @@ LcqError
 │   └── WeightsNotInstalled
 ├── TransitionRefused       the task's real state does not allow the move
 ├── IdempotencyConflict     the same key was used for another task
+├── TooManyRequirements     too many different sets of labels are waited for at once
 ├── StaleBoot               a node speaks with a boot id that has been replaced
 ├── ProtocolError           a message that cannot be understood
 │   ├── UnknownCommand
@@ -189,6 +190,16 @@ class IdempotencyConflict(LcqError):
         )
 
 
+class TooManyRequirements(LcqError):
+    code = "too_many_requirements"
+
+    def __init__(self, required: str, most: int) -> None:
+        super().__init__(
+            f"tasks that wait require {most} different sets of labels already: none can wait for {required} too",
+            hint="wait until some have started, or require less exact labels, such as a rack instead of a node",
+        )
+
+
 class StaleBoot(LcqError):
     code = "stale_boot"
 
@@ -317,7 +328,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         NodeNotFound, JobNotFound, TransitionRefused, IdempotencyConflict, StaleBoot, ProtocolError,
         UnknownCommand, VersionMismatch, SchedulerUnreachable, StateUnavailable, StateOverloaded, UnsafeState,
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
-        OutsideRoots,
+        OutsideRoots, TooManyRequirements,
     )
 }  # fmt: skip
 

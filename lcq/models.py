@@ -619,7 +619,7 @@ class NodeRecord(Value):
     def reads(self, device: Device, lane: str) -> bool:
         """Whether ``device``, one of this node's, takes tasks from this lane of the queues that it serves."""
         base, requires = split_lane(lane)
-        return base in self.capability.lanes_of(device) and satisfies(self.labels, requires)
+        return base in self.capability.lanes_of(device) and (not requires or satisfies(self.labels, requires))
 
 
 class Event(Value):

@@ -17,7 +17,7 @@ from lcq.errors import InvalidConfig
 _log = logging.getLogger(__name__)
 _LOOK_S = 1.0
 
-LIVE_KEYS = ("log_level", "retries", "limits", "agent.drain_s", "agent.poll_s", "agent.no_progress_s")
+LIVE_KEYS = ("log_level", "retries", "limits", "agent.drain_s", "agent.poll_s", "agent.no_progress_s", "agent.labels")
 """Keys, and sections with all their keys, that a running process takes over. All others need a restart."""
 
 

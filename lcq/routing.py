@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from lcq.costs import KNOWN_MODELS, SHIPPED, CostBook, ModelFacts
 from lcq.errors import NodeNotFound, UnknownModel, UnknownQueue
+from lcq.labels import satisfies, told_labels, why_unlabelled
 from lcq.models import (
     Device,
     DeviceKind,
@@ -51,12 +52,17 @@ class Requirements:
     kinds: tuple[DeviceKind, ...]  # allowed, best first
     vram_mib: int  # predicted; 0: not known
     seconds: Mapping[DeviceKind, float]
+    labels: Mapping[str, str] = field(default_factory=dict)  # that its node must have
 
     def fits(self, queue: QueueConfig) -> bool:
         """Whether every device that is good enough for ``queue`` can run this."""
         if queue.kind not in self.kinds:
             return False
         return queue.kind != DeviceKind.GPU or queue.min_vram_mib >= self.vram_mib
+
+    def allows(self, node: NodeRecord) -> bool:
+        """Whether ``node`` has the labels that are required."""
+        return not self.labels or satisfies(node.labels, self.labels)
 
     def seconds_on(self, kind: DeviceKind) -> float:
         return self.seconds.get(kind, 1.0)
@@ -90,8 +96,13 @@ class Fleet:
         return frozenset(offered | set(KNOWN_MODELS))
 
     def serving(self, queue: str, need: Requirements) -> Iterator[tuple[NodeRecord, Device]]:
-        """The devices that take tasks like this from ``queue``: live, without a fault, with the model, large enough."""
+        """The devices that take tasks like this from ``queue``.
+
+        They are live and without a fault, have the model and the labels, and are large enough.
+        """
         for node in self.live:
+            if not need.allows(node):
+                continue
             for device in node.capability.devices:
                 if (
                     queue in node.serves.get(device.id, ())
@@ -168,7 +179,7 @@ def requirements(task: Task, fleet: Fleet) -> Requirements:
     else:
         wanted = (DeviceKind.GPU,)
     kinds = tuple(kind for kind in facts.kinds if kind in wanted)
-    return Requirements(task.model, task.task_type, kinds, facts.vram_mib, facts.seconds)
+    return Requirements(task.model, task.task_type, kinds, facts.vram_mib, facts.seconds, task.requires)
 
 
 def _facts(known: ModelFacts | None, offers: Iterable[ModelOffer]) -> ModelFacts:
@@ -267,6 +278,9 @@ def _route_to_node(task: Task, need: Requirements, fleet: Fleet, name: str, queu
         why = f"node {name} is {node.status}" + (f": {node.why}" if node.why else "")
     elif need.task_type not in offer.task_types:
         why = f"node {name} cannot {_ABILITY[need.task_type]} with model {need.model} (it can: {_abilities((offer,))})"
+    elif not need.allows(node):
+        had = told_labels(node.labels) or "none"
+        why = f"node {name} has not all labels that the task requires ({told_labels(need.labels)}); it has {had}"
     elif not usable:
         wished = " or ".join(need.kinds) or task.device
         why = f"node {name} has no {wished} that runs model {need.model}"
@@ -376,6 +390,9 @@ def _why_nothing_runs(need: Requirements, fleet: Fleet, queues: tuple[QueueConfi
     able = [node for node in having if need.task_type in node.capability.models[need.model].task_types]
     if not able:
         return _why_not_this_type(need, live, [node.capability.models[need.model] for node in having])
+    having, able = able, [node for node in able if need.allows(node)]
+    if not able:
+        return _why_not_these_labels(need, fleet, having)
     names = ", ".join(queue.name for queue in queues)
     nodes = f"{len(able)} node{'s have' if len(able) > 1 else ' has'} model {need.model}"
     faults = [
@@ -403,6 +420,19 @@ def _why_nothing_runs(need: Requirements, fleet: Fleet, queues: tuple[QueueConfi
         if needed > largest:
             return f"{nodes}, the largest GPU has {largest} MiB, it needs {needed} MiB"
     return f"{nodes}, but none serves {names}"
+
+
+def _why_not_these_labels(need: Requirements, fleet: Fleet, having: Iterable[NodeRecord]) -> str:
+    why = why_unlabelled(need.labels, {node.id: node.labels for node in fleet.live})
+    absent = [node for node in fleet.nodes if node.status not in LIVE and need.allows(node)]
+    if why and absent:
+        one = absent[0]
+        reason = f": {one.why}" if one.why else ""
+        return f"node {one.id}, which has label {told_labels(need.labels)}, is {one.status}{reason}"
+    if why:
+        return why
+    others = why_unlabelled(need.labels, {node.id: node.labels for node in having})
+    return f"of the nodes with model {need.model}, {others}"
 
 
 def _why_not_this_type(need: Requirements, live: Iterable[NodeRecord], offers: Iterable[ModelOffer]) -> str:

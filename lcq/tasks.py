@@ -203,15 +203,23 @@ class TaskManager(Manager):
             raise UnknownQueue(act.queue, [queue.name for queue in fleet.queues])
         if act.node and fleet.node(act.node) is None:
             raise NodeNotFound(act.node)
-        if not act.queue and not act.node:
-            raise LcqError("reroute to where?", hint="name a queue or a node")
+        if not act.queue and not act.node and act.labels is None:
+            raise LcqError("reroute to where?", hint="name a queue, a node, or labels")
         return await self._each(act, act.ids, lambda task_id, seen: self._reroute_one(act, task_id, seen, fleet))
 
     async def _reroute_one(self, act: Reroute, task_id: str, seen: int | None, fleet: Fleet) -> None:
         record = await self._sound(task_id, "reroute_task")
-        chosen: Route = route(record.task, fleet, queue=act.queue, node=act.node)
+        asked = record.task if act.labels is None else record.task.model_copy(update={"requires": act.labels})
+        chosen: Route = route(asked, fleet, queue=act.queue, node=act.node)
         await self._state.reroute_task(
-            task_id, queue=chosen.queue, node=act.node, why=chosen.why or _by(act), revision=seen, command=act.id
+            task_id,
+            queue=chosen.queue,
+            node=act.node,
+            why=chosen.why or _by(act),
+            revision=seen,
+            forced=bool(act.queue or act.node),
+            asked=None if act.labels is None else asked,
+            command=act.id,
         )
 
     async def prioritise(self, act: Prioritise, sender: bytes = b"") -> BulkAnswer:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 
 from lcq.errors import InvalidInput, LcqError, ProtocolError, UnknownCommand, VersionMismatch, error_from_wire
 from lcq.ids import new_id
+from lcq.labels import Labels
 from lcq.models import (
     Attempt,
     Cause,
@@ -300,6 +301,7 @@ class Reroute(_OnTasks):
     CMD = "reroute"
     queue: str = ""
     node: str = ""
+    labels: Labels | None = None  # that their nodes must have from now on; None: as before
 
 
 class Prioritise(_OnTasks):

@@ -22,7 +22,7 @@ CLASSES = {
     "expiry": "zset", "counts": "hash", "job:*": "hash", "jobs": "zset", "causes": "set", "node:*": "hash",
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
     "acts": "stream", "answer:*": "string", "done:*": "hash", "duty:*": "string", "schedulers": "hash",
-    "format": "string", "failover": "hash", "synced": "string", "blame:*": "zset", "budget": "hash",
+    "format": "string", "failover": "hash", "synced": "string", "labelled": "set", "blame:*": "zset", "budget": "hash",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers
@@ -162,6 +162,8 @@ def lane_of(t: Hash) -> str:
     model, task_type = asked["config"].get("model", "cv2-telea"), asked["task_type"]
     assert t["model"] == model
     lane = model if task_type == "inpaint" else f"{model}~{task_type}"
+    requires = json.loads(t["requires"]) if "requires" in t else asked.get("requires", {})
+    lane += "?" * bool(requires) + "&".join(f"{name}={value}" for name, value in sorted(requires.items()))
     assert t.get("lane", model) == lane
     return f"lane:@{t['pinned']}:{lane}" if t.get("pinned") else f"lane:{t['queue']}:{lane}"
 
@@ -181,6 +183,8 @@ def _audit_lanes(ledger: Ledger) -> None:
     assert {name: value for name, value in ledger.values.items() if name.startswith(kept)} == wanted
     lanes = {name.removeprefix("lane:") for name in wanted if name.startswith("lane:") and "@" not in name}
     assert ledger.values.get("lanes", set()) == lanes
+    labelled = {name.removeprefix("lane:") for name in wanted if name.startswith("lane:") and "?" in name}
+    assert ledger.values.get("labelled", set()) == labelled
     pairs = [(f"held:{t['node']}", i) for i, t in ledger.tasks.items() if t["status"] == TaskStatus.PROCESSING]
     assert ledger.sets("held:") == _grouped(pairs)
     over = {i for i, t in ledger.tasks.items() if t["status"] not in _WAITS_OR_RUNS}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lcq.models import (
     Device,
@@ -40,11 +40,14 @@ def a_failure(error_class: ErrorClass = ErrorClass.TRANSIENT, code: str = "stora
     return Failure(error_class=error_class, code=code, message="it did not answer")
 
 
-def the_cpu(models: Iterable[str] = (TELEA, NS), *, slots: int = 4) -> NodeCapability:
+def the_cpu(
+    models: Iterable[str] = (TELEA, NS), *, slots: int = 4, labels: Mapping[str, str] | None = None
+) -> NodeCapability:
     """One CPU with these models."""
     return NodeCapability(
         devices=(Device(id="cpu", kind=DeviceKind.CPU, slots=slots),),
         models=dict.fromkeys(models, ModelOffer(kinds=(DeviceKind.CPU,))),
+        labels=labels or {},
     )
 
 
@@ -57,10 +60,12 @@ class Node:
     boot: str = "boot-1"
     models: Sequence[str] = (TELEA, NS)
     queues: Sequence[str] = (LIGHT,)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     async def hello(self) -> NodeStatus:
+        capability = the_cpu(self.models, labels=self.labels)
         return await self.state.register_node(
-            self.id, boot=self.boot, capability=the_cpu(self.models), serves={"cpu": tuple(self.queues)}
+            self.id, boot=self.boot, capability=capability, serves={"cpu": tuple(self.queues)}
         )
 
     async def claim(self, slots: int = 1, *, warm: Sequence[str] = (), lease_ms: int = 60_000) -> tuple[Grant, ...]:

@@ -190,6 +190,7 @@ class Agent:
                 found,
                 self._pool,
                 models=self._config.agent.models,
+                labels=self._config.agent.labels,
                 is_tested=self._config.agent.self_test,
                 read_gpus=gpus.readings,
                 on_shown=self._stir,
@@ -265,6 +266,7 @@ class Agent:
         """Take over what may change while we run (``lcq.reload.LIVE_KEYS``)."""
         self._config = config
         set_log_level(config.log_level)
+        self._service.relabel(config.agent.labels)
         self._pool.follow(limits=config.limits, no_progress_s=config.agent.no_progress_s)
         self._step_due.set()
 

@@ -15,6 +15,7 @@ from lcq.cli.output import Output
 from lcq.config import ConfigManager, DistributedConfig, LogLevel
 from lcq.errors import InvalidConfig, LcqError
 from lcq.hardware import host_name
+from lcq.labels import parse_labels
 from lcq.log import setup_logging
 from worker.agent import Agent
 from worker.health import read_health
@@ -53,6 +54,12 @@ def agent(
         list[str] | None,
         typer.Option(metavar="MODEL", help="Offer only these models (again, or with commas); default: all."),
     ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="What tasks may require of this node, such as rack=3 (again for more)."
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings; default: lcq.yaml here.")] = None,
     data_dir: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where its files are kept.")] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="How much to log.")] = None,
@@ -64,6 +71,11 @@ def agent(
     own: dict[str, Any] = {"name": name, "slots": slots}
     if models:
         own["models"] = [model for some in models for model in some.replace(",", " ").split()]
+    if label:
+        try:
+            own["labels"] = parse_labels(label)
+        except LcqError as error:
+            _refuse(error)
     overrides: dict[str, Any] = {"agent": {key: value for key, value in own.items() if value is not None}}
     if data_dir is not None:
         overrides["data_dir"] = data_dir

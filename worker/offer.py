@@ -60,7 +60,8 @@ class Offer:
     """Told what runners show, knows what to say in the hello.
 
     ``models``: the only ones to be offered; None: all. ``left_out``: what the search for devices had to leave out.
-    ``is_tested``: runners test their device at the start, and nothing is believed before one has.
+    ``labels``: what tasks may require of this node. ``is_tested``: runners test their device at the start, and nothing
+    is believed before one has.
     """
 
     def __init__(
@@ -70,7 +71,9 @@ class Offer:
         models: Sequence[str] | None = None,
         left_out: Mapping[str, str] | None = None,
         is_tested: bool = True,
+        labels: Mapping[str, str] | None = None,
     ) -> None:
+        self.labels = dict(labels or {})
         self._parts = {device.id: _Part(device) for device in devices}
         self._models = models
         self._left_out = dict(left_out or {})
@@ -149,6 +152,7 @@ class Offer:
             withheld=withheld,
             host=host_name(),
             version=__version__,
+            labels=self.labels,
         )
 
     def check_models(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from lcq.hardware import Detected
 from lcq.models import DeviceKind, DeviceReading, NodeCapability
@@ -18,8 +18,8 @@ _BAD_LOOKS = 2  # readings in a row that must find a device out of order: one ma
 class Service:
     """Takes devices into service and out of it. Run ``watch()``.
 
-    ``capability`` is what we offer, None before ``take_up()``. ``models`` and ``is_tested`` are as in ``Offer``,
-    ``read_gpus`` as in ``Readings``.
+    ``capability`` is what we offer, None before ``take_up()``. ``models``, ``labels`` and ``is_tested`` are as in
+    ``Offer``, ``read_gpus`` as in ``Readings``.
     """
 
     def __init__(
@@ -28,6 +28,7 @@ class Service:
         pool: RunnerPool,
         *,
         models: Sequence[str] | None,
+        labels: Mapping[str, str],
         is_tested: bool,
         read_gpus: ReadGpus,
         on_shown: Callable[[], None],
@@ -40,7 +41,7 @@ class Service:
         self.capability: NodeCapability | None = None
         self._found = found
         self._pool = pool
-        self._offer = Offer(found.devices, models=models, left_out=found.left_out, is_tested=is_tested)
+        self._offer = Offer(found.devices, models=models, left_out=found.left_out, is_tested=is_tested, labels=labels)
         self._readings = Readings(found.devices, read_gpus=read_gpus, own_groups=pool.groups, on_read=self._look)
         self._on_shown = on_shown
         self._on_offer = on_offer
@@ -87,6 +88,11 @@ class Service:
     def suspend(self, engine: str, why: str) -> None:
         """Offer no model of ``engine``, because of ``why``; "": offer them again."""
         self._offer.suspend(engine, why)
+        self._compare()
+
+    def relabel(self, labels: Mapping[str, str]) -> None:
+        """Offer these labels from now on."""
+        self._offer.labels = dict(labels)
         self._compare()
 
     def engine_of(self, model: str) -> str:

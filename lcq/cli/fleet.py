@@ -12,6 +12,7 @@ from lcq.cli.output import Column, Output, age, status_text
 from lcq.cli.session import OK, REFUSED, JsonFlag, Reason, Session, run, session_of
 from lcq.client import AsyncClient
 from lcq.errors import LcqError, SchedulerUnreachable
+from lcq.labels import told_labels
 from lcq.models import Device, DeviceKind, DeviceReading, NodeRecord, TaskStatus
 from lcq.wire import Refusal
 
@@ -44,6 +45,7 @@ async def _nodes(session: Session) -> int:
             Column("DEVICES"),
             Column("QUEUES"),
             Column("MODELS"),
+            Column("LABELS"),
             Column("DONE", right=True, whole=True),
             Column("FAILED", right=True, whole=True),
             Column("HEARD", right=True, whole=True),
@@ -57,6 +59,7 @@ async def _nodes(session: Session) -> int:
                 ", ".join(device.name or device.id for device in node.capability.devices),
                 ", ".join(dict.fromkeys(name for names in node.serves.values() for name in names)),
                 ", ".join(sorted(node.capability.models)),
+                told_labels(node.labels),
                 str(node.completed),
                 str(node.failed),
                 f"{age(node.seen_ms)} ago" if node.seen_ms else "",

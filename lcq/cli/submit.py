@@ -20,6 +20,7 @@ from lcq.cli.session import INTERRUPTED, OK, REFUSED, JsonFlag, Session, run, se
 from lcq.client import AsyncClient, login_name
 from lcq.errors import InvalidInput, LcqError
 from lcq.folder import Pairing, format_named, pair_images, result_paths
+from lcq.labels import parse_labels
 from lcq.models import Task, TaskPriority, TaskType, build
 from lcq.wire import MAX_BATCH, Accepted, Refusal
 
@@ -52,6 +53,7 @@ class Submission:
         "lcq submit photos --mask masks --out cleaned --wait",
         "lcq submit photos --model cv2-ns --radius 5 --priority high --job holiday",
         "lcq submit photos --model lama --set precision=bf16 --set hd_strategy=crop",
+        "lcq submit photos --require rack=3",
     )
 )
 def submit(
@@ -103,6 +105,12 @@ def submit(
     task_type: Annotated[
         TaskType, typer.Option("--type", help="What is to be done; all but inpaint do without a mask.")
     ] = TaskType.INPAINT,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--require", metavar="NAME=VALUE", help="Only nodes with this label may run them (again for more)."
+        ),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results, with a progress bar.")] = False,
     as_json: JsonFlag = False,
 ) -> int:
@@ -131,6 +139,7 @@ def submit(
         "timeout_s": timeout_s,
         "user_id": user or login_name(),
         "job": name,
+        "requires": parse_labels(require or ()),
     }
     tasks = [
         build(

@@ -14,6 +14,7 @@ from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output, age, clock, duration, status_text, tail
 from lcq.cli.session import OK, REFUSED, Ids, JobOption, JsonFlag, Reason, Session, SomeIds, run, session_of
 from lcq.errors import InvalidInput
+from lcq.labels import parse_labels, told_labels
 from lcq.models import TERMINAL_STATES, TaskPriority, TaskRecord, TaskStatus
 from lcq.wire import BulkAnswer, HistoryAnswer
 
@@ -180,6 +181,7 @@ def _facts(record: TaskRecord, explanation: str) -> Iterable[tuple[str, str | Te
     yield "config", " ".join(f"{key}={value}" for key, value in asked.config.items())
     yield "queue", record.queue
     yield "pinned to", record.pinned_node
+    yield "requires", told_labels(asked.requires)
     yield "node", f"{record.node} {record.device}".strip()
     yield "priority", record.priority
     yield "user", asked.user_id
@@ -259,26 +261,45 @@ def retry(
     return run(act())
 
 
-@app.command(epilog=examples("lcq reroute 06ft3k --queue gpu-high", "lcq reroute 06ft3k --node studio-2"))
+@app.command(
+    epilog=examples(
+        "lcq reroute 06ft3k --queue gpu-high",
+        "lcq reroute 06ft3k --node studio-2",
+        "lcq reroute 06ft3k --label rack=3",
+        "lcq reroute --job holiday --any-label",
+    )
+)
 def reroute(
     context: typer.Context,
     ids: SomeIds = None,
     queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="To this queue.")] = "",
     node: Annotated[str, typer.Option("--node", metavar="NAME", help="To this node alone.")] = "",
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", metavar="NAME=VALUE", help="To nodes with this label, whatever was required before."),
+    ] = None,
+    any_label: Annotated[bool, typer.Option("--any-label", help="To nodes of any labels.")] = False,
     job: JobOption = "",
     reason: Reason = "",
     as_json: JsonFlag = False,
 ) -> int:
-    """Move tasks to another queue or to one node; a running attempt is cancelled first."""
+    """Move tasks to another queue, to one node, or to nodes with a label; a running attempt is cancelled first."""
     session = session_of(context, as_json)
-    if bool(queue) == bool(node):
-        raise InvalidInput("say where to: either --queue NAME or --node NAME", hint="lcq queues, lcq nodes")
+    if label and any_label:
+        raise InvalidInput("--label and --any-label contradict each other", hint="give one of them")
+    labels = parse_labels(label or ()) if label or any_label else None
+    if (queue and node) or not (queue or node or labels is not None):
+        raise InvalidInput(
+            "say where to: --queue NAME or --node NAME, --label NAME=VALUE, or --any-label",
+            hint="lcq queues, lcq nodes",
+        )
 
     async def act() -> int:
         async with session.client() as client:
             meant = await chosen(client, ids or [], job=job, statuses=_UNFINISHED)
-            answer = await client.reroute(meant, queue=queue, node=node, reason=reason)
-            return _tell(f"moved to {queue or node}", answer, session.output)
+            answer = await client.reroute(meant, queue=queue, node=node, labels=labels, reason=reason)
+            where = queue or node or (f"nodes with {told_labels(labels)}" if labels else "nodes of any labels")
+            return _tell(f"moved to {where}", answer, session.output)
 
     return run(act())
 

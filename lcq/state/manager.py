@@ -25,10 +25,12 @@ from lcq.errors import (
     StateOverloaded,
     StateUnavailable,
     TaskNotFound,
+    TooManyRequirements,
     TransitionRefused,
     without_password,
 )
 from lcq.health import DEPENDENCY_DOWN, is_too_much, may_blame
+from lcq.labels import told_labels
 from lcq.models import (
     DeviceKind,
     DeviceReading,
@@ -48,7 +50,7 @@ from lcq.state.connection import check_server, connect, our_errors, ours
 from lcq.state.disk_log import DiskLog
 from lcq.state.feed import Feed
 from lcq.state.reader import StateReader
-from lcq.state.scripts import ANSWERS_KEPT, STATE_FORMAT, Scripts
+from lcq.state.scripts import ANSWERS_KEPT, MOST_LABELLED_LANES, STATE_FORMAT, Scripts
 from lcq.state.watch import Failover, ServerWatch
 from lcq.wire import Accepted, Grant, Running
 
@@ -277,6 +279,7 @@ class StateManager:
 
         Raises:
             IdempotencyConflict: the key belongs to a task that asks for something else.
+            TooManyRequirements: too many different ones wait already.
             StateOverloaded: Redis is full.
             UnsafeState: it has been set so that it may lose data.
         """
@@ -296,6 +299,8 @@ class StateManager:
         self.watch.took_task()
         if answer[0] == "conflict":
             raise IdempotencyConflict(key or task.id, answer[1])
+        if answer[0] == "too_many_labelled":
+            raise TooManyRequirements(told_labels(task.requires), MOST_LABELLED_LANES)
         await self._reaches_disk()  # also of one that was known: whoever asks again may ask because it failed here
         return Accepted(
             id=answer[1],
@@ -338,18 +343,27 @@ class StateManager:
         why: str = "",
         revision: int | None = None,
         forced: bool = True,
+        asked: Task | None = None,
         command: str = "",
     ) -> Ended:
         """Put a task into ``queue``, for ``node`` alone if one is named; a running attempt is ended.
 
+        ``asked``: the task with the labels that it requires from now on; None: those it required before.
         ``command``: as for ``cancel_task``.
 
         Raises:
             TaskNotFound, TransitionRefused: it is completed, or has changed since ``revision``.
+            TooManyRequirements: too many different ones wait already.
         """
         seen = "" if revision is None else revision
-        answer = await self._move("reroute_task", task_id, why, seen, queue, node, int(forced), command=command)
+        requires = "" if asked is None else json.dumps(dict(asked.requires))
+        lane = "" if asked is None else asked.lane
+        answer = await self._move(
+            "reroute_task", task_id, why, seen, queue, node, int(forced), requires, lane, command=command
+        )
         self._refuse("reroute_task", task_id, answer)
+        if answer[0] == "too_many_labelled":
+            raise TooManyRequirements(told_labels(asked.requires) if asked else "labels", MOST_LABELLED_LANES)
         return Ended(task_id, answer[1], int(answer[2]))
 
     async def prioritise_task(
@@ -537,6 +551,7 @@ class StateManager:
             "register_node", node, boot, capability.model_dump_json(),
             json.dumps({device: list(queues) for device, queues in serves.items()}), json.dumps(lanes),
             int(self.config.leases.beat_s * 1000), int(self.config.leases.lease_s * 1000), via,
+            json.dumps(dict(capability.labels)),
         )  # fmt: skip
         if answer[0] == "stale":
             raise StaleBoot(node)

@@ -24,6 +24,7 @@ ELDERS_TURN = 10  # starts of a queue, one of which is for the task that has wai
 ELDERS_WAIT_S = 600  # and longer than this, or than its band's span
 WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much older, within its band
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
+MOST_LABELLED_LANES = 256  # that have tasks at a time: every claim looks through them all
 STATE_FORMAT = 2  # of what the scripts write: raised where an older LCQ would misread it (docs/decisions/0006)
 BLAME_AFTER_SUCCESS = 0.9
 MINUTES_KEPT = timedelta(hours=25)
@@ -76,6 +77,7 @@ class Scripts:
             f"local WARM_NEEDS = {WARM_NEEDS}",
             f"local QUEUE_KINDS = {_table({queue.name: repr(queue.kind.value) for queue in self.config.queues})}",
             f"local POISON_DEATHS = {POISON_DEATHS}",
+            f"local MOST_LABELLED_LANES = {MOST_LABELLED_LANES}",
             f"local FORMAT = {STATE_FORMAT}",
             f"local SUSPECTED = {SUSPECTED - FADED}",
             f"local BLAME_AFTER_SUCCESS = {BLAME_AFTER_SUCCESS}",

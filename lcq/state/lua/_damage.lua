@@ -93,6 +93,10 @@ local function unlist(id, t)
     redis.call("ZREM", key("lane", lane), id)
     if redis.call("EXISTS", key("lane", lane)) == 0 then redis.call("SREM", key("lanes"), lane) end
   end
+  for _, lane in ipairs(redis.call("SMEMBERS", key("labelled"))) do
+    redis.call("ZREM", key("lane", lane), id)
+    if redis.call("EXISTS", key("lane", lane)) == 0 then redis.call("SREM", key("labelled"), lane) end
+  end
   if (t.pinned or "") ~= "" and t.model then redis.call("ZREM", key("lane", "@" .. t.pinned, lane_name(t)), id) end
   for _, node in ipairs(redis.call("ZRANGE", key("nodes"), 0, -1)) do redis.call("ZREM", key("held", node), id) end
   if (t.node or "") ~= "" then redis.call("ZREM", key("held", t.node), id) end

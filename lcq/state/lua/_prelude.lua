@@ -85,9 +85,12 @@ local function lane_name(t)
   return t.lane or t.model
 end
 
+local function owner_of(t)
+  return (t.pinned or "") ~= "" and ("@" .. t.pinned) or t.queue
+end
+
 local function lane_of(t)
-  local owner = (t.pinned or "") ~= "" and ("@" .. t.pinned) or t.queue
-  return key("lane", owner, lane_name(t))
+  return key("lane", owner_of(t), lane_name(t))
 end
 
 -- Start-time fair queueing. A user's next task is tagged with the later of the queue's virtual time and the
@@ -118,8 +121,56 @@ local function advance_virtual_time(t)
   end
 end
 
+-- Tasks that require labels wait in lanes of their own, "<lane>?<name>=<value>&…" (lcq/labels.py). `labelled` has those
+-- that hold tasks, as "<queue or @node>:<lane>": a claim looks through them all, so they may not be too many.
+local function is_labelled(lane)
+  return lane:find("?", 1, true) ~= nil
+end
+
+local function too_many_labelled(owner, lane)
+  return is_labelled(lane) and redis.call("SISMEMBER", key("labelled"), owner .. ":" .. lane) == 0
+    and redis.call("SCARD", key("labelled")) >= MOST_LABELLED_LANES
+end
+
+-- The labels that count of a node: those it told, with what an operator has set or taken away.
+local function labels_of(told, relabelled)
+  local labels = decoded(told or "", {})
+  for name, value in pairs(decoded(relabelled or "", {})) do
+    if value == cjson.null then labels[name] = nil else labels[name] = value end
+  end
+  return labels
+end
+
+local function has_labels_for(labels, lane)
+  for pair in (lane:match("%?(.*)$") or ""):gmatch("[^&]+") do
+    local name, value = pair:match("^([^=]+)=(.*)$")
+    if not name or labels[name] ~= value then return false end
+  end
+  return true
+end
+
+-- Whether another node than `node` serves this lane of the queue.
+local function others_serve(queue, lane, node)
+  if not is_labelled(lane) then
+    local name = key("subs", queue, lane)
+    return redis.call("SCARD", name) - redis.call("SISMEMBER", name, node) > 0
+  end
+  for _, other in ipairs(redis.call("SMEMBERS", key("subs", queue, lane:match("^[^?]+")))) do
+    local told = read_fields(key("node", other), "labels", "relabelled")
+    if other ~= node and has_labels_for(labels_of(told[1], told[2]), lane) then return true end
+  end
+  return false
+end
+
+local function forget_labelled(owner, lane)
+  if is_labelled(lane) and redis.call("EXISTS", key("lane", owner, lane)) == 0 then
+    redis.call("SREM", key("labelled"), owner .. ":" .. lane)
+  end
+end
+
 local function enter_lane(id, t)
   redis.call("ZADD", lane_of(t), t.score, id)
+  if is_labelled(lane_name(t)) then redis.call("SADD", key("labelled"), owner_of(t) .. ":" .. lane_name(t)) end
   redis.call("ZADD", key("waiting", t.queue), t.queued_ms, id)
   if (t.pinned or "") == "" then redis.call("SADD", key("lanes"), t.queue .. ":" .. lane_name(t)) end
 end
@@ -127,6 +178,7 @@ end
 -- An empty queue owes nobody anything: its book is closed.
 local function leave_lane(id, t)
   redis.call("ZREM", lane_of(t), id)
+  forget_labelled(owner_of(t), lane_name(t))
   redis.call("ZREM", key("waiting", t.queue), id)
   if redis.call("EXISTS", key("lane", t.queue, lane_name(t))) == 0 then
     redis.call("SREM", key("lanes"), t.queue .. ":" .. lane_name(t))
@@ -278,9 +330,8 @@ end
 -- quarantine has failed it too: then that one is cleared of it. And nobody can tell where no other node serves the lane.
 -- Answers how much the node is to blame with this; 0 where this is not counted.
 local function find_blame(id, t, node)
-  local name, subscribers = key("node", node), key("subs", t.queue, lane_name(t))
-  local others = redis.call("SCARD", subscribers) - redis.call("SISMEMBER", subscribers, node)
-  if (t.pinned or "") ~= "" or others == 0 or redis.call("EXISTS", name) == 0 then return 0 end
+  if (t.pinned or "") ~= "" or redis.call("EXISTS", key("node", node)) == 0 then return 0 end
+  if not others_serve(t.queue, lane_name(t), node) then return 0 end
   local failed_elsewhere = false
   for _, text in ipairs(redis.call("LRANGE", key("attempts", id), number(t.fence), -1)) do
     local record = cjson.decode(text)

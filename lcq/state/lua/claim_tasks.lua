@@ -27,9 +27,36 @@ local function is_paused(queue)
   return paused[queue]
 end
 
--- Whether another node serves this lane: only then may the one that failed leave a task to others.
-local function others_serve(owner, lane)
-  return owner:sub(1, 1) ~= "@" and redis.call("SCARD", key("subs", owner, lane)) > 1
+-- Only where another node serves this lane may the one that failed leave a task to others.
+local function may_leave(owner, lane)
+  return owner:sub(1, 1) ~= "@" and others_serve(owner, lane, node)
+end
+
+-- The lanes of tasks that require labels which this node has, beside those of what it can do: by owner.
+local labelled = {}
+do
+  local all, labels = redis.call("SMEMBERS", key("labelled")), nil
+  local reads = {}
+  for _, lane in ipairs(#all > 0 and lanes or {}) do reads[lane] = true end
+  for _, member in ipairs(all) do
+    local owner, lane = member:match("^([^:]+):(.*)$")
+    local base = lane and lane:match("^[^?]+")
+    if reads[base] and (mine[owner] or owner == "@" .. node) then
+      labels = labels or labels_of(unpack(read_fields(key("node", node), "labels", "relabelled")))
+      if has_labels_for(labels, lane) then
+        labelled[owner] = labelled[owner] or {}
+        table.insert(labelled[owner], lane)
+        if needs then needs[lane] = needs[base] end
+      end
+    end
+  end
+end
+
+local function lanes_of(owner)
+  if not labelled[owner] then return lanes end
+  local both = {unpack(lanes)}
+  for _, lane in ipairs(labelled[owner]) do both[#both + 1] = lane end
+  return both
 end
 
 -- A task that is kept for this node is for those of its devices that serve its queue; where none does, for those of
@@ -53,15 +80,15 @@ end
 local function elder_of(owner)
   if number(redis.call("HGET", key("fair", owner), "turn")) < ELDERS_TURN then return nil end
   local reads = {}
-  for _, lane in ipairs(lanes) do reads[lane] = true end
+  for _, lane in ipairs(lanes_of(owner)) do reads[lane] = true end
   local oldest = redis.call("ZRANGE", key("waiting", owner), 0, ELDERS - 1, "WITHSCORES")
   for i = 1, #oldest, 2 do
     local t = read_fields(key("task", oldest[i]), "avoid", "priority", "vram", "pinned", "model", "lane")
     local lane, band = t[6] or t[5], BANDS[t[2] or ""]  -- neither: it is damaged, and isolated where its turn comes
     local span = math.max(band or 0, ELDERS_WAIT) * 1000
     if band and lane and reads[lane] and t[4] == "" and NOW - tonumber(oldest[i + 1]) >= span
-      and not (t[1] == node and others_serve(owner, lane)) then
-      local is_warm = warm[lane:match("^[^~]+")] == true
+      and not (t[1] == node and may_leave(owner, lane)) then
+      local is_warm = warm[lane:match("^[^~?]+")] == true
       local need = left and (needs[lane] or number(t[3])) or 0
       return {
         id = oldest[i], band = band, warm = is_warm, score = -math.huge, is_elder = true,
@@ -75,9 +102,9 @@ local function candidates_of(owner)
   local elder = owner:sub(1, 1) ~= "@" and elder_of(owner) or nil
   local found = {elder}
   local pinned = owner:sub(1, 1) == "@"
-  for _, lane in ipairs(lanes) do
+  for _, lane in ipairs(lanes_of(owner)) do
     local heads = redis.call("ZRANGE", key("lane", owner, lane), 0, HEADS + want - 1, "WITHSCORES")
-    local is_warm = #heads > 0 and warm[lane:match("^[^~]+")] == true
+    local is_warm = #heads > 0 and warm[lane:match("^[^~?]+")] == true
     local told = left and needs[lane] or 0
     local asked = left and not needs[lane]
     for i = 1, #heads, 2 do
@@ -85,7 +112,7 @@ local function candidates_of(owner)
       local name = key("task", id)
       local t = asked and read_fields(name, "avoid", "priority", "vram")
         or read_fields(name, "avoid", "priority")  -- the fewer the better: this is read of every head
-      local takes = not (t[1] == node and others_serve(owner, lane)) and not (elder and elder.id == id)
+      local takes = not (t[1] == node and may_leave(owner, lane)) and not (elder and elder.id == id)
       if takes and pinned then
         local queue = read_fields(name, "queue")[1]  -- none: it is damaged, and isolated where it is chosen
         takes = not queue or (not is_paused(queue) and is_for_this_device(queue))

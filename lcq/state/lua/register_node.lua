@@ -1,9 +1,10 @@
 -- register_node: PROCESSING -> QUEUED or FAILED, for attempts of an earlier boot. A node says hello.
 -- KEYS  namespace
 -- ARGV  node, boot, capability (JSON), serves (JSON), lanes (JSON list of "queue:model"), beat_ms and lease_ms (what it
---       is told: by these, and by no other scheduler's settings, its silence is judged), via (the scheduler)
+--       is told: by these, and by no other scheduler's settings, its silence is judged), via (the scheduler),
+--       labels (JSON: those it told)
 -- RETURNS {"ok", status, attempts given up} | {"stale"} (this boot was replaced by a newer one)
-local node, boot, capability, serves, lanes, beat_ms, lease_ms, via = unpack(ARGV)
+local node, boot, capability, serves, lanes, beat_ms, lease_ms, via, labels = unpack(ARGV)
 local name = key("node", node)
 local record = load_node(node)
 local status, given_up = "online", 0
@@ -21,7 +22,7 @@ if record then
   if record.wish then status = record.wish end  -- a drain or a quarantine outlives a restart of the agent
 end
 redis.call("HSET", name, "boot", boot, "status", status, "capability", capability, "serves", serves,
-  "lanes", lanes, "beat_ms", beat_ms, "lease_ms", lease_ms, "registered_ms", NOW, "seen_ms", NOW, "retired", #retired > 0 and cjson.encode(retired) or "[]")
+  "lanes", lanes, "labels", labels, "beat_ms", beat_ms, "lease_ms", lease_ms, "registered_ms", NOW, "seen_ms", NOW, "retired", #retired > 0 and cjson.encode(retired) or "[]")
 if status == "online" then
   redis.call("HDEL", name, "why")
   subscribe(node, {lanes = lanes})

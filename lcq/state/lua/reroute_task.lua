@@ -1,14 +1,17 @@
 -- reroute_task: PENDING, QUEUED, PROCESSING, FAILED or CANCELLED -> QUEUED elsewhere; what runs is cancelled first.
 -- KEYS  namespace
 -- ARGV  id, why, revision the operator saw ("" for any), queue, pinned node ("" for any node of the queue),
---       forced ("1": an operator chose the queue)
+--       forced ("1": an operator chose the queue), requires (JSON of the labels that it requires from now on; "": as
+--       before), lane (of its model, its type and these)
 -- RETURNS {"ok", node, attempt} (node: where its runner must be ended, or "") | {"missing"} | {"refused", status}
---         | {"moved_on", status}
-local id, why, seen, queue, pinned, forced = unpack(ARGV)
+--         | {"moved_on", status} | {"too_many_labelled"}
+local id, why, seen, queue, pinned, forced, requires, lane = unpack(ARGV)
 local t = load_task(id)
 if not t then return {"missing"} end
 if seen ~= "" and seen ~= t.rev then return {"moved_on", t.status} end
 if t.status == STATE.COMPLETED then return {"refused", t.status} end
+if requires == "" then lane = lane_name(t) end
+if too_many_labelled(owner_of({queue = queue, pinned = pinned}), lane) then return {"too_many_labelled"} end
 local node, n = "", number(t.attempt)
 local changes = ended({
   queued_ms = NOW, why = why, score = false, tag = false, due_ms = false, avoid = false, finished_ms = false,
@@ -23,5 +26,9 @@ elseif TERMINAL[t.status] then
 end
 -- The old lane is left by the old queue and pin, so these change inside the transition.
 changes.queue, changes.pinned, changes.forced = queue, pinned, forced
+if requires ~= "" then
+  changes.requires = requires
+  changes.lane = lane ~= t.model and lane
+end
 transition("reroute_task", id, t, STATE.QUEUED, changes, {"from", node})
 return {"ok", node, n}

@@ -4,6 +4,7 @@
 --       cost_s, due_ms (0: now), image, why, forced ("1": an operator chose the queue), lane (of its model and type),
 --       vram_mib (what it is predicted to need on a GPU)
 -- RETURNS {"ok", id, status, queue} | {"duplicate", id, status, queue} | {"conflict", id}
+--         | {"too_many_labelled"}
 local id, json, digest, idem, queue, pinned, model, priority, user, job, max_retries, cost, due, image, why, forced,
   lane, vram = unpack(ARGV)
 local known = redis.call("GET", key("idem", idem))
@@ -23,6 +24,7 @@ local t = {
   submitted_ms = tostring(NOW), updated_ms = tostring(NOW), queued_ms = tostring(NOW),
 }
 if lane ~= model then t.lane = lane end
+if too_many_labelled(owner_of(t), lane) then return {"too_many_labelled"} end
 if number(vram) > 0 then t.vram = vram end
 if t.status == STATE.QUEUED then rank(t) else t.due_ms = due end
 local flat = {}
