@@ -472,6 +472,13 @@ class AsyncClient:
                 records.append(found[task_id])
         return records
 
+    async def known(self, ids: Iterable[str]) -> list[TaskRecord]:
+        """The tasks of those of these (whole) ids that are there."""
+        records: list[TaskRecord] = []
+        for piece in _pieces(tuple(ids)):
+            records += (await self.ask(GetTasks(ids=tuple(piece)))).tasks
+        return records
+
     async def page(
         self,
         *,
@@ -827,6 +834,7 @@ class Client:
     find = _waits(AsyncClient.find)
     get = _waits(AsyncClient.get)
     get_many = _waits(AsyncClient.get_many)
+    known = _waits(AsyncClient.known)
     page = _waits(AsyncClient.page)
     tasks = _iterates(AsyncClient.tasks)
     dead = _waits(AsyncClient.dead)

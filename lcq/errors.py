@@ -7,6 +7,7 @@ LcqError
 │   ├── UnknownQueue
 │   ├── AmbiguousId         an id prefix fits several
 │   ├── OutsideRoots        a path that leads out of storage.roots
+│   ├── ManifestUnusable    the manifest of a folder of results
 │   └── WeightsRefused      a weight file is not on the list, or not what it should be
 ├── NotFound
 │   ├── TaskNotFound
@@ -109,6 +110,20 @@ class OutsideRoots(InvalidInput):
         super().__init__(
             f"{plain[-300:]!r} is in none of the folders that tasks may use here: {', '.join(map(str, roots))}",
             hint="put the file into one of them, or add its folder to storage.roots",
+        )
+
+
+class ManifestUnusable(InvalidInput):
+    """The manifest of a folder of results cannot be read or written. ``found`` says why."""
+
+    code = "manifest_unusable"
+
+    def __init__(self, path: object, found: str) -> None:
+        self.path = str(path)
+        self.found = found
+        super().__init__(
+            f"the manifest {path}: {found}",
+            hint="name another folder with --out, or move that file away: then all of the folder is done anew",
         )
 
 
@@ -328,7 +343,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         NodeNotFound, JobNotFound, TransitionRefused, IdempotencyConflict, StaleBoot, ProtocolError,
         UnknownCommand, VersionMismatch, SchedulerUnreachable, StateUnavailable, StateOverloaded, UnsafeState,
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
-        OutsideRoots, TooManyRequirements,
+        OutsideRoots, TooManyRequirements, ManifestUnusable,
     )
 }  # fmt: skip
 

@@ -6,9 +6,10 @@ import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from types import MappingProxyType
 
 from lcq.errors import InvalidInput
 
@@ -99,12 +100,37 @@ def format_named(typed: str) -> str:
     raise InvalidInput(f"no format {typed!r} can be written", hint=f"use one of {', '.join(FORMATS)}")
 
 
+@dataclass(frozen=True)
+class Named:
+    """Where the result of a pair goes; ``why`` says why it is not called what one would expect."""
+
+    path: Path
+    why: str = ""
+
+
 def result_paths(pairs: Iterable[Pair], out: Path | None = None, image_format: str | None = None) -> list[Path]:
+    """Where each pair's result goes, as ``name_results`` says, in a folder of which nothing is known."""
+    return [named.path for named in name_results(pairs, out, image_format)]
+
+
+def result_folder(pair: Pair, out: Path | None = None) -> Path:
+    """The folder whose manifest tells of the result of ``pair``: ``out``, else ``cleaned`` beside the image."""
+    return _absolute(out) if out is not None else pair.image.parent / DEFAULT_OUT
+
+
+def name_results(
+    pairs: Iterable[Pair],
+    out: Path | None = None,
+    image_format: str | None = None,
+    *,
+    owners: Mapping[Path, Path] = MappingProxyType({}),
+) -> list[Named]:
     """Where each pair's result goes: below ``out`` by its relative name, else in ``cleaned`` beside the image.
 
     The suffix stays if it means ``image_format`` (or, without one, if it can be written at all); else it
     becomes that format's, or PNG's. No two are the same, also not where case does not count: of ``a.jpg`` and
-    ``a.png`` that both become PNG, the first is called ``a.jpg.png``.
+    ``a.png`` that both become PNG, the first is called ``a.jpg.png``. ``owners``: results of earlier submits, each
+    with the image it is of: an image keeps the name it had, and gets none that is another's.
 
     Raises:
         InvalidInput: a result would overwrite an image or a mask that was submitted.
@@ -115,26 +141,42 @@ def result_paths(pairs: Iterable[Pair], out: Path | None = None, image_format: s
     fitting = {suffix for suffixes in formats for suffix in suffixes}
     other = ".png" if image_format is None else FORMATS[image_format][0]
     wanted = tuple(pairs)
-    names = []
-    for pair in wanted:
-        folder = _absolute(out) if out is not None else pair.image.parent / DEFAULT_OUT
-        names.append(folder / (pair.relative if out is not None else pair.image.name))
+    names = [result_folder(pair, out) / (pair.relative if out is not None else pair.image.name) for pair in wanted]
     suffixes = [name.suffix if name.suffix.lower() in fitting else other for name in names]
     plain = [name.with_suffix(suffix) for name, suffix in zip(names, suffixes, strict=True)]
     uses = Counter(_folded(name) for name in plain)
     sources = {_real(path) for pair in wanted for path in (pair.image, pair.mask) if path is not None}
+    owner_of = {_folded(path): image for path, image in owners.items()}
+    had: dict[Path, list[Path]] = {}
+    for path, image in owners.items():
+        had.setdefault(image, []).append(path)
     taken: set[str] = set()
+
+    def is_free(path: Path, image: Path) -> bool:
+        return _folded(path) not in taken and owner_of.get(_folded(path), image) == image
+
     results = []
-    for name, short, suffix in zip(names, plain, suffixes, strict=True):
-        free = short if short == name or uses[_folded(short)] == 1 else name.with_name(name.name + suffix)
-        number = 2
-        while _folded(free) in taken:
+    for pair, name, short, suffix in zip(wanted, names, plain, suffixes, strict=True):
+        usual = short if short == name or uses[_folded(short)] == 1 else name.with_name(name.name + suffix)
+        before = [path for path in had.get(pair.image, ()) if _is_name_for(path, short) and is_free(path, pair.image)]
+        free = usual if not before or usual in before else before[0]
+        why, number = "", 2
+        while not is_free(free, pair.image):
+            if _folded(free) not in taken:
+                why = why or f"{free.name} is the result of {owner_of[_folded(free)]}"
             free, number = short.with_name(f"{short.stem}-{number}{suffix}"), number + 1
         taken.add(_folded(free))
         if _real(free) in sources:
             raise InvalidInput(f"the result would overwrite {free}", hint="name another folder with --out")
-        results.append(free)
+        if not why and free.name != short.name:
+            why = f"several results would be called {short.name}"
+        results.append(Named(free, why))
     return results
+
+
+def _is_name_for(path: Path, short: Path) -> bool:
+    """Whether ``path`` is what a result may be called that by rights is ``short``."""
+    return path.parent == short.parent and path.suffix == short.suffix and path.stem.startswith(short.stem)
 
 
 def _found_in(folder: Path, masks: _Masks, left_out: set[Path], prefix: PurePath) -> Iterator[Pair | Skipped]:

@@ -422,6 +422,32 @@ class JobSummary(Value):
         return sum(count for status, count in self.counts.items() if not status.is_terminal)
 
 
+class Skips(Value):
+    """Inputs of a job that needed no work, or could get none: why, how many, one of them."""
+
+    why: str
+    count: int
+    example: str = ""
+
+
+class JobReport(Value):
+    """What has become of a job, all in all."""
+
+    name: str
+    done: int = 0
+    unfinished: int = 0
+    cancelled: int = 0
+    skipped: tuple[Skips, ...] = ()
+    failed: tuple[Cause, ...] = ()  # the most frequent first
+    seconds: float = 0.0  # of work, of what is done
+    megapixels: float = 0.0
+    took_s: float | None = None  # from the submit to the end, by the clock; None: not known
+
+    @property
+    def failures(self) -> int:
+        return sum(cause.count for cause in self.failed)
+
+
 # ---------------------------------------------------------------- queues
 
 

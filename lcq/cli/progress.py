@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -13,6 +15,9 @@ from lcq.cli.output import Output, duration
 from lcq.cli.session import OK, SOME_FAILED
 from lcq.client import AsyncClient
 from lcq.models import TaskRecord, TaskStatus
+
+_NOTED_EVERY_S = 2.0
+_NOTING_SHARE = 20  # and at most a twentieth of the time goes into noting
 
 
 @dataclass
@@ -31,8 +36,37 @@ class Watch:
         return OK if self.counts[TaskStatus.COMPLETED] == len(self.ids) else SOME_FAILED
 
 
-async def follow(watch: Watch, client: AsyncClient, output: Output, timeout_s: float | None = None) -> None:
+class _Notes:
+    """Hands on what has ended, in pieces: who notes it may write a long file each time."""
+
+    def __init__(self, note: Callable[[Sequence[TaskRecord]], None]) -> None:
+        self._note = note
+        self._untold: list[TaskRecord] = []
+        self._next = time.monotonic() + _NOTED_EVERY_S
+
+    async def add(self, record: TaskRecord) -> None:
+        self._untold.append(record)
+        if time.monotonic() >= self._next:
+            await asyncio.to_thread(self.flush)
+
+    def flush(self) -> None:
+        began = time.monotonic()
+        untold, self._untold = self._untold, []
+        self._note(untold)
+        now = time.monotonic()
+        self._next = now + max(_NOTED_EVERY_S, _NOTING_SHARE * (now - began))
+
+
+async def follow(
+    watch: Watch,
+    client: AsyncClient,
+    output: Output,
+    timeout_s: float | None = None,
+    on_ended: Callable[[Sequence[TaskRecord]], None] = lambda ended: None,
+) -> None:
     """Wait for the tasks of ``watch`` with a bar on stderr; then say what became of them.
+
+    ``on_ended`` is told of tasks that have ended: a few seconds later at most, and of all before this comes back.
 
     Raises:
         TimeoutError: after ``timeout_s`` some had not ended.
@@ -46,10 +80,16 @@ async def follow(watch: Watch, client: AsyncClient, output: Output, timeout_s: f
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=output.talk_console, speed_estimate_period=60) as progress:
+    notes = _Notes(on_ended)
+    with (
+        contextlib.ExitStack() as last,
+        Progress(*columns, console=output.talk_console, speed_estimate_period=60) as progress,
+    ):
+        last.callback(notes.flush)
         bar = progress.add_task("", total=len(watch.ids), failed="", rate="")
         async for record in client.as_completed(watch.ids, timeout_s):
             watch.ended.append(record)
+            await notes.add(record)
             failed = watch.counts[TaskStatus.FAILED]
             spent = max(time.monotonic() - started, 1e-3)
             progress.update(

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
+from lcq import resumable
 from lcq.cli.examples import examples
 from lcq.cli.output import Output
 from lcq.cli.progress import Watch, follow
+from lcq.cli.report import report_of, show_report
 from lcq.cli.session import INTERRUPTED, OK, REFUSED, JsonFlag, Session, run, session_of
 from lcq.client import AsyncClient, login_name
 from lcq.errors import InvalidInput, LcqError
-from lcq.folder import Pairing, format_named, pair_images, result_paths
+from lcq.folder import Named, Pairing, Skipped, format_named, name_results, pair_images
 from lcq.labels import parse_labels
-from lcq.models import Task, TaskPriority, TaskType, build
-from lcq.wire import MAX_BATCH, Accepted, Refusal
+from lcq.models import JobReport, Task, TaskPriority, TaskRecord, TaskType, build
+from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
+from lcq.wire import Accepted, Refusal
 
 app = typer.Typer()
 
@@ -31,19 +35,40 @@ _SHOWN = 10  # lines about skipped files before the rest is only counted
 
 @dataclass
 class Submission:
-    """What one ``lcq submit`` sends, and what has become of it so far."""
+    """What one ``lcq submit`` is about, and what has become of it so far."""
 
-    tasks: Sequence[Task]
-    pairing: Pairing
-    job: str | None
-    accepted: list[Accepted] = field(default_factory=list)
-    refused: list[Refusal] = field(default_factory=list)
+    job: FolderJob
+    skipped: Sequence[Skipped]  # what was found and cannot become a task
     watch: Watch | None = None
 
     @property
+    def name(self) -> str | None:
+        return self.job.name
+
+    @property
+    def accepted(self) -> list[Accepted]:
+        """The tasks that make what is not done, also those of earlier submits that still run."""
+        return [piece.accepted for piece in self.job.pieces if piece.accepted is not None]
+
+    @property
+    def refused(self) -> list[Refusal]:
+        return [piece.refused for piece in self.job.pieces if piece.refused is not None]
+
+    @property
+    def all_skipped(self) -> list[Skipped]:
+        """Everything that needs no work, with the reason."""
+        done = [Skipped(piece.pair.image, piece.why) for piece in self.job.pieces if piece.done]
+        return [*self.skipped, *done]
+
+    @property
+    def ended(self) -> list[TaskRecord]:
+        return self.watch.ended if self.watch is not None else []
+
+    @property
     def how_to_wait(self) -> str:
-        if self.job is not None:
-            return f"lcq wait --job {shlex.quote(self.job)}"
+        taken_up = [piece.entry for piece in self.job.waits.values() if piece.why == resumable.EARLIER]
+        if self.name is not None and all(entry is None or entry.job == self.name for entry in taken_up):
+            return f"lcq wait --job {shlex.quote(self.name)}"
         return "lcq wait " + " ".join(accepted.id for accepted in self.accepted)
 
 
@@ -111,19 +136,23 @@ def submit(
             "--require", metavar="NAME=VALUE", help="Only nodes with this label may run them (again for more)."
         ),
     ] = None,
+    anew: Annotated[bool, typer.Option("--again", help="Also what is done already and has not changed.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results, with a progress bar.")] = False,
     as_json: JsonFlag = False,
 ) -> int:
-    """Submit images to be cleaned; a folder's images are paired with their masks by name."""
+    """Submit images to be cleaned; a folder's images are paired with their masks by name.
+
+    The same again does only what is not yet done or has changed: the results' folder remembers what they are of.
+    """
     session = session_of(context, as_json)
     image_format = format_named(image_format) if image_format is not None else None
     pairing = pair_images(inputs, mask, out=out, mask_needed=task_type is TaskType.INPAINT)
+    output = session.output
     if task_type is TaskType.SEGMENT and image_format is None:
         image_format = "png"  # a mask's edges must not be blurred
     _tell_skipped(pairing, session.output)
     if not pairing.pairs:
         raise InvalidInput("nothing to submit: no image with a mask was found", hint=_where_masks_go(mask))
-    name = job or _default_job(inputs, pairing)
     wishes = {
         "model": model,
         "device": device,
@@ -138,27 +167,40 @@ def submit(
         "max_retries": max_retries,
         "timeout_s": timeout_s,
         "user_id": user or login_name(),
-        "job": name,
         "requires": parse_labels(require or ()),
     }
-    tasks = [
-        build(
-            Task,
-            common
-            | {
-                "image_path": str(pair.image),
-                "mask_path": str(pair.mask) if pair.mask is not None else None,
-                "output_path": str(result),
-            },
-        )
-        for pair, result in zip(pairing.pairs, result_paths(pairing.pairs, out, image_format), strict=True)
-    ]
-    submission = Submission(tasks, pairing, name)
-    try:
-        return run(_submit(submission, session, queue, node, wait))
-    except KeyboardInterrupt:
-        _tell_interrupted(submission, session.output)
-        return INTERRUPTED
+    build(Task, common | {"image_path": "x"})  # before any folder is made: what cannot be a task is refused
+    name_results(pairing.pairs, out, image_format)  # and what would overwrite its own input
+    with contextlib.ExitStack() as held:
+        shelf = held.enter_context(Shelf.held(result_folders(pairing.pairs, out), output.talk))
+        sums = sums_of_pairs(pairing.pairs)
+        named = named_results(pairing.pairs, sums, shelf, out, image_format)
+        name = job or _default_job(inputs, pairing, out, shelf)
+        tasks = [
+            build(
+                Task,
+                common
+                | {
+                    "image_path": str(pair.image),
+                    "mask_path": str(pair.mask) if pair.mask is not None else None,
+                    "output_path": str(result.path),
+                    "job": name,
+                },
+            )
+            for pair, result in zip(pairing.pairs, named, strict=True)
+        ]
+        pieces = [
+            Piece(pair, result.path, task, sums[pair])
+            for pair, result, task in zip(pairing.pairs, named, tasks, strict=True)
+        ]
+        _tell_named(pairing, named, output)
+        submission = Submission(FolderJob(name, pieces, shelf), pairing.skipped)
+        try:
+            submission.job.look(anew=anew)
+            return run(_submit(submission, session, held, queue, node, wait, anew))
+        except KeyboardInterrupt:
+            _tell_interrupted(submission, output)
+            return INTERRUPTED
 
 
 def _setting(typed: str) -> tuple[str, Any]:
@@ -174,48 +216,79 @@ def _setting(typed: str) -> tuple[str, Any]:
         ) from error
 
 
-async def _submit(submission: Submission, session: Session, queue: str, node: str, wait: bool) -> int:
-    output = session.output
+async def _submit(
+    submission: Submission,
+    session: Session,
+    held: contextlib.ExitStack,
+    queue: str,
+    node: str,
+    wait: bool,
+    anew: bool,
+) -> int:
+    output, job = session.output, submission.job
+    began = time.monotonic()
     async with session.client() as client:
-        await _send(submission, client, output, queue, node)
+        await _send(submission, client, output, queue, node, anew)
+        held.close()  # others may submit into these folders now
         for reason in dict.fromkeys(accepted.why for accepted in submission.accepted if accepted.why):
             output.talk(f"waiting: {reason}")
+        _tell_known(submission, output)
         for refusal in submission.refused:
             output.error(refusal.error())
         code = REFUSED if submission.refused else OK
         if wait and submission.accepted:
             submission.watch = Watch([accepted.id for accepted in submission.accepted])
-            await follow(submission.watch, client, output)
+            await follow(submission.watch, client, output, on_ended=job.note_ended)
             code = submission.watch.exit_code or code
+    report = report_of(submission.name or "", submission.all_skipped, submission.ended, time.monotonic() - began)
     if output.as_json:
-        output.document(_as_document(submission))
-    elif submission.accepted and not wait:
+        output.document(_as_document(submission, report))
+    elif submission.watch is not None or not submission.accepted:
+        show_report(report, output)
+    else:
         _tell_accepted(submission, output)
     return code
 
 
-async def _send(submission: Submission, client: AsyncClient, output: Output, queue: str, node: str) -> None:
-    tasks = submission.tasks
-    for start in range(0, len(tasks), MAX_BATCH):
-        try:
-            answer = await client.submit_many(tasks[start : start + MAX_BATCH], queue=queue, node=node)
-        except LcqError:
-            if submission.accepted:
-                output.talk(f"{len(submission.accepted)} of {len(tasks)} tasks were submitted before this:")
-            raise
-        submission.accepted += answer.accepted
-        submission.refused += answer.refused
+async def _send(submission: Submission, client: AsyncClient, output: Output, queue: str, node: str, anew: bool) -> None:
+    if not submission.job.to_do:
+        return
+    try:
+        await submission.job.send(client, queue=queue, node=node, anew=anew)
+    except LcqError:
+        if submission.accepted:
+            output.talk(f"{len(submission.accepted)} of {len(submission.job.pieces)} tasks were submitted before this:")
+        raise
 
 
-def _default_job(inputs: Sequence[Path], pairing: Pairing) -> str | None:
-    """A name for what is more than one image: its folder's, and the time."""
+def _default_job(inputs: Sequence[Path], pairing: Pairing, out: Path | None, shelf: Shelf) -> str | None:
+    """A name for what is more than one image: that which they had before, else one made of their folder and place."""
     folders = [path for path in inputs if path.is_dir()]
     if not folders and len(pairing.pairs) < 2:
         return None
     folder = folders[0] if folders else pairing.pairs[0].image.parent
-    name = Path(folder).absolute().name or "images"
-    legible = "".join(char if char.isprintable() else "_" for char in name)
-    return f"{legible[:100]}-{time.strftime('%m%d-%H%M%S')}"
+    return shelf.job_of(pair.image for pair in pairing.pairs) or folder_job_name(folder.absolute(), out)
+
+
+def _tell_named(pairing: Pairing, named: Sequence[Named], output: Output) -> None:
+    others = [(pair, result) for pair, result in zip(pairing.pairs, named, strict=True) if result.why]
+    for pair, result in others[:_SHOWN]:
+        output.talk(f"{pair.image}: its result is called {result.path.name}, for {result.why}")
+    if len(others) > _SHOWN:
+        output.talk(f"and {len(others) - _SHOWN} more results have other names, for theirs are taken")
+
+
+def _tell_known(submission: Submission, output: Output) -> None:
+    """What earlier submits have to do with this one."""
+    why = Counter(piece.why for piece in submission.job.pieces if piece.why)
+    for reason, count in sorted(why.items()):
+        match reason:
+            case resumable.UNCHANGED:
+                output.talk(f"skipped {count}: {reason}")
+            case resumable.EARLIER:
+                output.talk(f"{count} still run or wait since an earlier submit: taken up, not submitted again")
+            case _:
+                output.talk(f"{count} done anew: {reason}")
 
 
 def _where_masks_go(mask: Path | None) -> str:
@@ -240,28 +313,28 @@ def _tell_accepted(submission: Submission, output: Output) -> None:
         first = submission.accepted[0]
         output.say(f"{first.id} {first.status} in {first.queue}")
     else:
-        output.say(f"{len(submission.accepted)} tasks submitted as job {submission.job} ({where})")
+        output.say(f"{len(submission.accepted)} tasks submitted as job {submission.name} ({where})")
     output.talk(f"wait for the results: {submission.how_to_wait}")
 
 
 def _tell_interrupted(submission: Submission, output: Output) -> None:
     output.talk("")
     if not submission.accepted:
-        of_job = "" if submission.job is None else f" --job {shlex.quote(submission.job)}"
+        of_job = "" if submission.name is None else f" --job {shlex.quote(submission.name)}"
         output.talk(f"interrupted while submitting: what has arrived goes on, see it by lcq tasks{of_job}")
         return
-    ended = len(submission.watch.ended) if submission.watch is not None else 0
-    left = len(submission.accepted) - ended
+    left = len(submission.accepted) - len(submission.ended)
     output.talk(f"interrupted: {left} tasks go on without you; wait again: {submission.how_to_wait}")
-    if submission.job is not None:
+    if submission.name is not None:
         output.talk(f"to stop them: {submission.how_to_wait.replace('wait', 'cancel', 1)}")
 
 
-def _as_document(submission: Submission) -> dict[str, Any]:
+def _as_document(submission: Submission, report: JobReport) -> dict[str, Any]:
     return {
-        "job": submission.job,
+        "job": submission.name,
         "accepted": submission.accepted,
         "refused": submission.refused,
-        "skipped": [{"path": str(skipped.path), "why": skipped.why} for skipped in submission.pairing.skipped],
-        "tasks": submission.watch.ended if submission.watch is not None else [],
+        "skipped": [{"path": str(skipped.path), "why": skipped.why} for skipped in submission.all_skipped],
+        "tasks": submission.ended,
+        "report": report,
     }

@@ -422,7 +422,7 @@ def test_a_folder_becomes_a_job_of_tasks_with_absolute_paths(photos: Path, peer:
         (f"{photos}/sub/a.png", f"{photos}/sub/a_mask.png", f"{photos.parent}/out/sub/a.png"),
     ]
     job = sent.tasks[0].job
-    assert re.fullmatch(r"photos-\d{4}-\d{6}", job)
+    assert re.fullmatch(r"photos-[0-9a-f]{6}", job)
     for task in sent.tasks:
         assert (task.config, task.priority, task.user_id) == ({"format": "png", "radius": 5.0}, "high", login_name())
     assert answer.code == 0
