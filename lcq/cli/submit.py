@@ -243,9 +243,9 @@ async def _submit(
     report = report_of(submission.name or "", submission.all_skipped, submission.ended, time.monotonic() - began)
     if output.as_json:
         output.document(_as_document(submission, report))
-    elif submission.watch is not None or not submission.accepted:
+    elif submission.watch is not None or not (submission.accepted or submission.refused):
         show_report(report, output)
-    else:
+    elif submission.accepted:
         _tell_accepted(submission, output)
     return code
 

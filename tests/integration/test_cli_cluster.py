@@ -102,7 +102,8 @@ def test_a_folder_is_cleaned_and_a_torn_image_is_the_only_failure(shell: Shell, 
     failures = [line for line in talk.splitlines() if line.startswith("failed ")]
     assert len(failures) == 1
     assert "torn.png" in failures[0]
-    results = sorted(str(path.relative_to(shell.folder / "clean")) for path in (shell.folder / "clean").rglob("*.*"))
+    clean = shell.folder / "clean"
+    results = sorted(str(path.relative_to(clean)) for path in clean.rglob("[!.]*.*"))
     assert results == ["a.png", "b.jpg", "sub/a.png"]
     before, after = (np.asarray(Image.open(folder / "a.png")) for folder in (photos, shell.folder / "clean"))
     hole = np.asarray(Image.open(photos / "a_mask.png")) > 127
