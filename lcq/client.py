@@ -25,8 +25,10 @@ from lcq.embedded import read_cluster_file
 from lcq.errors import (
     InvalidInput,
     LcqError,
+    NoMulticast,
     ProtocolError,
     SchedulerUnreachable,
+    SeveralClusters,
     StateUnavailable,
     TaskNotFound,
 )
@@ -91,6 +93,7 @@ P = ParamSpec("P")
 
 _NOBODY_S = (0.01, 0.2)  # first and longest pause between tries while there is no connection
 _SILENT_S = (0.5, 4.0)  # first and longest pause before a request that got no answer is sent again
+_LOOK_AROUND_S = 3.0  # how long the LAN is listened to where nobody has said where the scheduler is
 _AWAY_S = 0.2  # between two tries while the scheduler's Redis is away
 _LONG_POLL_MS = 2000  # how long a question for events is held; and how late a restarted scheduler is noticed
 _FLOOR_S = 20.0  # while waiting for tasks: look at them at least so often, whatever the events say
@@ -130,6 +133,47 @@ def find_schedulers(config: DistributedConfig, scheduler: str | None = None) -> 
         if cluster is not None:
             first = cluster.control_endpoint
     return tuple(dict.fromkeys((first, *(_endpoint_of(one, config) for one in config.schedulers))))
+
+
+def looks_around(config: DistributedConfig, scheduler: str | None = None) -> bool:
+    """Whether a scheduler is to be looked for on the LAN: nobody has said where it is, and this user runs none here."""
+    if scheduler is not None or config.has_address or not config.discovery.enabled:
+        return False
+    return read_cluster_file(config.data_path) is None
+
+
+async def _listens(endpoint: str) -> bool:
+    """Whether somebody has bound this address of this host."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    try:
+        async with asyncio.timeout(1.0):
+            _, writer = await asyncio.open_connection(host, int(port))
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+async def _found_around(config: DistributedConfig, patience_s: float) -> tuple[str, ...]:
+    """The schedulers that the LAN tells of; none if it tells of none.
+
+    Raises:
+        SeveralClusters: of several clusters.
+        InvalidConfig: there is something wrong with ``discovery.key``.
+    """
+    from lcq.discovery import Browser
+
+    try:
+        async with Browser(config.discovery) as browser:
+            choice = await browser.listen(patience_s)
+    except NoMulticast as trouble:
+        log.warning("%s", trouble.message)
+        return ()
+    if len(choice.clusters) > 1:
+        raise SeveralClusters(choice.why)
+    if not choice.endpoints:
+        log.warning("%s", choice.why or f"no scheduler is announced on the LAN either (listened for {patience_s:g} s)")
+    return choice.endpoints
 
 
 def _endpoint_of(address: str, config: DistributedConfig) -> str:
@@ -191,7 +235,9 @@ class AsyncClient:
         Raises:
             InvalidConfig, InvalidInput: the settings or ``scheduler`` cannot be used.
         """
-        self.endpoints = find_schedulers(config or load(), scheduler)
+        config = config or load()
+        self.endpoints = find_schedulers(config, scheduler)
+        self._config = config if looks_around(config, scheduler) else None
         self.actor = (actor or login_name())[:128]
         self.timeout_s = timeout_s
         self._waiting: dict[str, asyncio.Future[Reply]] = {}
@@ -208,6 +254,13 @@ class AsyncClient:
         return self.endpoints[0]
 
     async def __aenter__(self) -> Self:
+        """Raises:
+        InvalidInput: an address is none.
+        SeveralClusters: no address is configured, and the LAN tells of more than one cluster.
+        """
+        if self._config is not None and not await _listens(self.endpoints[0]):
+            found = await _found_around(self._config, min(_LOOK_AROUND_S, self.timeout_s))
+            self.endpoints = found or self.endpoints
         self._context = zmq.Context()
         self._socket = make_socket(self._context, zmq.DEALER)
         self._mailbox = Mailbox(self._socket)

@@ -93,6 +93,30 @@ class RedisConfig(_Section):
         return url + ("&" if "?" in url else "?") * bool(named) + named
 
 
+def _listed(value: Any) -> Any:
+    return tuple(one.strip() for one in value.split(",") if one.strip()) if isinstance(value, str) else value
+
+
+class DiscoveryConfig(_Section):
+    """How schedulers are found on the LAN by mDNS (docs/discovery.md). Only where no address is configured."""
+
+    enabled: bool = True
+    """Look for schedulers, and as a scheduler announce this one, where it is bound to more than loopback."""
+    cluster: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")
+    """A scheduler announces this name (default: lcq); agents and clients take only the cluster of this name or id."""
+    interfaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Names (eth0) or addresses of the interfaces to use; default: all that are up, but loopback."""
+    key: str | None = Field(default=None, repr=False)
+    """A secret of the cluster, at least 16 characters: schedulers sign by it, and whoever has it believes nothing
+    that is not signed so."""
+    key_file: Path | None = None
+    """The file that has it, instead."""
+
+    @property
+    def has_key(self) -> bool:
+        return self.key is not None or self.key_file is not None
+
+
 class LeaseConfig(_Section):
     """How silence is judged."""
 
@@ -235,10 +259,6 @@ class StorageConfig(_Section):
 
 def _lower(value: Any) -> Any:
     return value.strip().lower() if isinstance(value, str) else value  # some programs print sums in capitals
-
-
-def _listed(value: Any) -> Any:
-    return tuple(one.strip() for one in value.split(",") if one.strip()) if isinstance(value, str) else value
 
 
 Sha256 = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -385,6 +405,7 @@ class DistributedConfig(BaseSettings):
     log_level: LogLevel = "info"
     zeromq: ZeroMqConfig = ZeroMqConfig()
     redis: RedisConfig = RedisConfig()
+    discovery: DiscoveryConfig = DiscoveryConfig()
     leases: LeaseConfig = LeaseConfig()
     retries: RetryConfig = RetryConfig()
     quarantine: QuarantineConfig = QuarantineConfig()
@@ -426,6 +447,11 @@ class DistributedConfig(BaseSettings):
     def models_path(self) -> Path:
         """Where weights are kept."""
         return self.models.folder or self.data_path / "models"
+
+    @property
+    def has_address(self) -> bool:
+        """Whether somebody has said where the scheduler is: then it is not looked for."""
+        return "scheduler_host" in self.model_fields_set or bool(self.schedulers)
 
     @property
     def control_endpoint(self) -> str:

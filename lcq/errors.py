@@ -22,6 +22,8 @@ LcqError
 │   ├── UnknownCommand
 │   └── VersionMismatch
 ├── SchedulerUnreachable    no scheduler answered
+├── NoMulticast             the LAN cannot be listened to
+├── SeveralClusters         several are announced on the LAN, and nobody said which is meant
 ├── StateUnavailable        Redis does not answer, or refuses what was asked of it
 │   └── StateOverloaded     Redis is full: submits are refused, running tasks finish
 ├── UnsafeState             Redis is set so that it may lose data
@@ -251,6 +253,25 @@ class SchedulerUnreachable(LcqError):
         )
 
 
+class NoMulticast(LcqError):
+    code = "no_multicast"
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            f"schedulers cannot be looked for on the LAN: {found}",
+            hint="name the scheduler by --scheduler HOST:PORT, or other interfaces by discovery.interfaces",
+        )
+
+
+class SeveralClusters(LcqError):
+    code = "several_clusters"
+
+    def __init__(self, found: str) -> None:
+        super().__init__(
+            found, hint="set discovery.cluster to the name or the id of one, or name a scheduler by --scheduler"
+        )
+
+
 _ACCOUNT = re.compile(r"//[^/@]*@")
 _REDIS_ACCOUNT = re.compile(r"^(rediss?(?:\+sentinel)?:)//.*@")  # one not encoded may hold any character
 _SECRET_OPTION = re.compile(r"([?&][^=&]*password=)[^&]*", re.IGNORECASE)
@@ -343,7 +364,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         NodeNotFound, JobNotFound, TransitionRefused, IdempotencyConflict, StaleBoot, ProtocolError,
         UnknownCommand, VersionMismatch, SchedulerUnreachable, StateUnavailable, StateOverloaded, UnsafeState,
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
-        OutsideRoots, TooManyRequirements, ManifestUnusable,
+        OutsideRoots, TooManyRequirements, ManifestUnusable, NoMulticast, SeveralClusters,
     )
 }  # fmt: skip
 

@@ -37,6 +37,7 @@ from lcq.sockets import (
     Mailbox,
     advertised_host,
     bind_socket,
+    guesses_host,
     make_socket,
     refuse_open_bind,
 )
@@ -196,6 +197,7 @@ class NodeManager(Manager):
             lifeline=site.lifeline,
             schedulers=site.desk.schedulers,
             status=status,
+            same_host=guesses_host(config),
         )
 
     async def step(self, step: Step, sender: bytes) -> StepAnswer:

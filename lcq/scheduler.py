@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self
 
+from lcq import __version__
+from lcq.announcement import Announcement
 from lcq.component import Complaints, Ground, run_beside
 from lcq.config import ConfigManager, DistributedConfig
 from lcq.desk import Site
@@ -17,8 +20,10 @@ from lcq.log import set_log_level
 from lcq.nodes import NodeManager
 from lcq.queues import QueueManager
 from lcq.reload import ConfigFollower
+from lcq.sockets import is_loopback
 from lcq.state.manager import StateManager
 from lcq.tasks import TaskManager
+from lcq.wire import OLDEST_PROTOCOL, PROTOCOL_VERSION
 
 _log = logging.getLogger(__name__)
 _ANNOUNCE_S = 2.0
@@ -39,6 +44,7 @@ class Scheduler:
         self._stack = AsyncExitStack()
         self._stop = asyncio.Event()
         self._superseded: StateFormatMismatch | None = None
+        self._cluster_id = ""  # as Redis has it; put there again after a flush
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
@@ -51,6 +57,7 @@ class Scheduler:
             await self._announce()
             stack.push_async_callback(self._withdraw)
             await run_beside(stack, ("announce", self._keep_announced()))
+            await self._open_announcer(stack)
             self._stack = stack.pop_all()
         _log.info("scheduler %s answers at %s", self.site.scheduler_id, self.control_endpoint)
         return self
@@ -94,8 +101,33 @@ class Scheduler:
 
     async def _announce(self) -> None:
         hold_ms = int(_ANNOUNCE_S * 3 * 1000)
-        await self.state.announce_scheduler(self.site.scheduler_id, self.control_endpoint, hold_ms=hold_ms)
+        self._cluster_id = await self.state.announce_scheduler(
+            self.site.scheduler_id, self.control_endpoint, hold_ms=hold_ms, cluster=self._cluster_id
+        )
         self.site.desk.schedulers = tuple((await self.state.reader.schedulers()).values())
+
+    async def _open_announcer(self, stack: AsyncExitStack) -> None:
+        """Be found by mDNS, wherever this scheduler can be reached from another host."""
+        config = self.config
+        if not config.discovery.enabled or (is_loopback(config.zeromq.bind) and not config.discovery.interfaces):
+            return
+        from lcq.discovery import Announcer
+
+        announcer = Announcer(config.discovery, bind=config.zeromq.bind, told=self._words)
+        await run_beside(stack, ("mDNS", announcer.keep()))
+
+    def _words(self, addresses: tuple[str, ...]) -> Announcement:
+        return Announcement(
+            scheduler=self.site.scheduler_id,
+            cluster=self.config.discovery.cluster or "lcq",
+            cluster_id=self._cluster_id,
+            addresses=addresses,
+            port=int(self.control_endpoint.rpartition(":")[2]),
+            protocol=PROTOCOL_VERSION,
+            oldest=OLDEST_PROTOCOL,
+            version=__version__,
+            at_s=int(time.time()),
+        )
 
     async def _keep_announced(self) -> None:
         complaints = Complaints("announcing this scheduler")

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import random
+import socket
 from collections.abc import AsyncIterator
 
+import psutil
 import zmq
 
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidConfig
 from lcq.wire import MAX_MESSAGE_BYTES
 
+_WILDCARDS = frozenset({"0.0.0.0", "*", "::", "[::]"})  # noqa: S104 - known, not bound
 _BATCH = 256  # messages taken from a socket before anything else gets its turn
 BACKLOG = 1024  # connections that may come at once: a fleet that finds its scheduler again
 MOST_RECONNECT_S = 2.0  # a peer that was away for long is tried again at least so often
@@ -129,16 +133,40 @@ def bind_socket(socket: zmq.Socket[bytes], address: str, port: int, what: str, k
 
 def advertised_host(config: DistributedConfig) -> str:
     """The host that peers are told: the configured one, or the loopback address where that is bound."""
-    if _is_loopback(config.zeromq.bind):
-        return config.zeromq.bind
-    return config.scheduler_host
+    bind = config.zeromq.bind
+    if is_loopback(bind):
+        return bind
+    if not is_loopback(config.scheduler_host):
+        return config.scheduler_host
+    return (_own_address() or config.scheduler_host) if bind in _WILDCARDS else bind
+
+
+def guesses_host(config: DistributedConfig) -> bool:
+    """Whether the host that peers are told is only our guess: then they keep to the one by which they reached us."""
+    return not is_loopback(config.zeromq.bind) and is_loopback(config.scheduler_host)
+
+
+def _own_address() -> str:
+    """The address of this host from which it would speak to the rest of the world; "" if it is on no network."""
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # sends nothing
+        return str(probe.getsockname()[0])
+    return next(
+        (
+            one.address
+            for addresses in psutil.net_if_addrs().values()
+            for one in addresses
+            if one.family is socket.AF_INET and not is_loopback(one.address)
+        ),
+        "",
+    )
 
 
 def refuse_open_bind(config: DistributedConfig) -> None:
     """Raises:
     InvalidConfig: another address than loopback is to be bound, and nobody said that the network is trusted.
     """
-    if _is_loopback(config.zeromq.bind) or config.zeromq.trusted_network:
+    if is_loopback(config.zeromq.bind) or config.zeromq.trusted_network:
         return
     raise InvalidConfig(
         f"zeromq.bind is {config.zeromq.bind}: whoever reaches it could submit and steer, nothing is encrypted",
@@ -146,7 +174,8 @@ def refuse_open_bind(config: DistributedConfig) -> None:
     )
 
 
-def _is_loopback(address: str) -> bool:
+def is_loopback(address: str) -> bool:
+    """Whether ``address``, or the name localhost, is this host's own."""
     try:
         return ipaddress.ip_address(address).is_loopback
     except ValueError:

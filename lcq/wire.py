@@ -91,6 +91,16 @@ class HelloAnswer(Message):
     lifeline: str  # "host:port" of the plain TCP lifeline, "" if there is none
     schedulers: tuple[str, ...] = ()  # control endpoints of all live schedulers
     status: str = "online"
+    same_host: bool = False  # rings and lifeline are at the host at which the control socket was reached
+
+    def reached_at(self, endpoint: str) -> HelloAnswer:
+        """This, as it is to be read by who reached the scheduler at ``endpoint`` ("tcp://host:port")."""
+        if not self.same_host:
+            return self
+        host = endpoint.removeprefix("tcp://").rpartition(":")[0]
+        rings = {queue: f"tcp://{host}:{ring.rpartition(':')[2]}" for queue, ring in self.rings.items()}
+        lifeline = f"{host}:{self.lifeline.rpartition(':')[2]}" if self.lifeline else ""
+        return self.model_copy(update={"rings": rings, "lifeline": lifeline})
 
 
 class Hello(Request[HelloAnswer]):

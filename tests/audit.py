@@ -23,6 +23,7 @@ CLASSES = {
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
     "acts": "stream", "answer:*": "string", "done:*": "hash", "duty:*": "string", "schedulers": "hash",
     "format": "string", "failover": "hash", "synced": "string", "labelled": "set", "blame:*": "zset", "budget": "hash",
+    "cluster": "string",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers

@@ -24,7 +24,7 @@ from lcq import failpoints
 from lcq.client import find_schedulers
 from lcq.clock import steady_now
 from lcq.config import ConfigManager, DistributedConfig
-from lcq.errors import LcqError, StaleBoot, UnknownModel
+from lcq.errors import InvalidConfig, LcqError, StaleBoot, UnknownModel
 from lcq.gpus import Gpus
 from lcq.hardware import detect_devices, usable_cores
 from lcq.health import DEPENDENCY_DOWN
@@ -66,6 +66,7 @@ from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, Shown, Slo
 from worker.processes import Kill
 from worker.readings import finite, host_telemetry
 from worker.retest import Retest
+from worker.seeker import Seeker
 from worker.service import Service
 
 _log = logging.getLogger(__name__)
@@ -152,7 +153,7 @@ class Agent:
             self._membership = Membership(
                 self.node_id,
                 self._line,
-                configured=lambda: find_schedulers(self._config, self._scheduler),
+                configured=self._where_schedulers_are,
                 before_hello=self._report_earlier_boots,
                 ready=self._until_shown,
                 hello=self._hello,
@@ -162,6 +163,9 @@ class Agent:
                 shortest_lease_s=lambda: self._leases.shortest_s,
                 on_parted=self._stir,
                 on_trouble=self._note_trouble,
+            )
+            self._seeker = Seeker(
+                self._config, self._scheduler, joined=self._membership.joined, on_trouble=self._note_trouble
             )
             self._bells = await stack.enter_async_context(Bells(context, on_ring=self._step_due.set))
             self._leftovers = Leftovers(
@@ -224,6 +228,7 @@ class Agent:
                     ("bells", self._bells.listen()),
                     ("lifeline", self._lifeline.hold()),
                     ("joined", self._stay_joined()),
+                    ("seeker", self._seek()),
                     ("steps", self._take_steps()),
                     ("late answers", self._take_in_late()),
                     ("hand", self._give_back_in_time()),
@@ -330,6 +335,16 @@ class Agent:
             self._fatal = end
             self._stop.set()
 
+    async def _seek(self) -> None:
+        try:
+            await self._seeker.seek()
+        except InvalidConfig as end:
+            self._fatal = end
+            self._stop.set()
+
+    def _where_schedulers_are(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*find_schedulers(self._config, self._scheduler), *self._seeker.found)))
+
     async def _until_shown(self) -> None:
         """Wait until each device's first runner has shown what it can do, or that it cannot.
 
@@ -376,6 +391,7 @@ class Agent:
             await self._outcomes.settle(answer.verdicts)
 
     def _welcome(self, greeting: HelloAnswer) -> None:
+        greeting = greeting.reached_at(self._line.endpoint)
         said = (greeting.scheduler_id, self._offered)
         if said != self._said:
             self._said = said
@@ -455,6 +471,8 @@ class Agent:
         }
         if self._refused or self._disks.full:  # other reasons are over when a beat arrives, or are the cluster's own
             said["not_claiming"] = self._refused or self._disks.full
+        if self._seeker.ignored:
+            said["announcements_ignored"] = float(self._seeker.ignored)
         if self._follower is not None and self._follower.error:
             said["config_error"] = self._follower.error
         return finite(said)

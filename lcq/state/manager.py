@@ -30,6 +30,7 @@ from lcq.errors import (
     without_password,
 )
 from lcq.health import DEPENDENCY_DOWN, is_too_much, may_blame
+from lcq.ids import new_id
 from lcq.labels import told_labels
 from lcq.models import (
     DeviceKind,
@@ -744,9 +745,13 @@ class StateManager:
         answer = await self._move("take_duty", duty, scheduler_id, hold_ms)
         return int(answer[1]) if answer[0] == "ok" else None
 
-    async def announce_scheduler(self, scheduler_id: str, endpoint: str, *, hold_ms: int) -> None:
-        """Publish a scheduler's control endpoint for ``hold_ms``; forgets those that fell silent."""
-        await self._move("announce_scheduler", scheduler_id, endpoint, hold_ms)
+    async def announce_scheduler(self, scheduler_id: str, endpoint: str, *, hold_ms: int, cluster: str = "") -> str:
+        """Publish a scheduler's control endpoint for ``hold_ms``; forgets those that fell silent.
+
+        Answers the id of this cluster, which is ``cluster`` (default: a new one) where it had none yet.
+        """
+        answer = await self._move("announce_scheduler", scheduler_id, endpoint, hold_ms, cluster or new_id())
+        return str(answer[1])
 
     async def withdraw_scheduler(self, scheduler_id: str) -> None:
         """Take a stopping scheduler off the list; its duties pass on when their short hold ends."""

@@ -28,7 +28,9 @@ OWNERS = {
     },
     "a node, forgotten after a day of silence": {"node:*", "nodes", "subs:*"},
     "a queue, while it is paused": {"queue:*"},
-    "the cluster: one key, with so many fields at most": {"counts", "totals", "failover", "schedulers", "format"},
+    "the cluster: one key, with so many fields at most": {
+        "counts", "totals", "failover", "schedulers", "format", "cluster",
+    },
     "the cluster: one stream, capped": {"events", "acts"},
     "its time to live": {"minute:*", "answer:*", "done:*", "duty:*", "synced", "blame:*", "budget"},
 }  # fmt: skip

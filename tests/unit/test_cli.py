@@ -62,7 +62,7 @@ COMMANDS: Mapping[str, Any] = PROGRAM.commands  # type: ignore[attr-defined]
 EXPECTED = (
     "submit", "tasks", "task", "nodes", "queues", "jobs", "events", "wait", "cancel", "retry", "reroute", "prioritise",
     "pause", "resume", "drain", "activate", "quarantine", "release", "dead", "version", "up", "scheduler", "console",
-    "demo", "models",
+    "demo", "models", "discover",
 )  # fmt: skip
 
 
