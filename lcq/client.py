@@ -52,8 +52,10 @@ from lcq.wire import (
     Act,
     Activate,
     AnswerT,
+    AsideAnswer,
     BulkAnswer,
     Cancel,
+    CancelJob,
     Dead,
     DeadAnswer,
     Drain,
@@ -65,21 +67,28 @@ from lcq.wire import (
     HistoryAnswer,
     Info,
     InfoAnswer,
+    JobActAnswer,
     Jobs,
     ListTasks,
     ListTasksAnswer,
     Nodes,
     Pause,
+    PauseJob,
     Prioritise,
+    PrioritiseJob,
     Quarantine,
     Queues,
     Refusal,
+    Refusals,
     Release,
     Reply,
     Request,
     Reroute,
+    RerouteJob,
     Resume,
+    ResumeJob,
     Retry,
+    RetryJob,
     Submit,
     SubmitAnswer,
     pack_request,
@@ -95,6 +104,7 @@ _NOBODY_S = (0.01, 0.2)  # first and longest pause between tries while there is 
 _SILENT_S = (0.5, 4.0)  # first and longest pause before a request that got no answer is sent again
 _LOOK_AROUND_S = 3.0  # how long the LAN is listened to where nobody has said where the scheduler is
 _AWAY_S = 0.2  # between two tries while the scheduler's Redis is away
+_JOB_ACT_S = 5.0  # that a scheduler may take for one command on a whole job
 _LONG_POLL_MS = 2000  # how long a question for events is held; and how late a restarted scheduler is noticed
 _FLOOR_S = 20.0  # while waiting for tasks: look at them at least so often, whatever the events say
 _AWAY = (SchedulerUnreachable, StateUnavailable)
@@ -788,6 +798,63 @@ class AsyncClient:
         """Let ``queue`` give out tasks again."""
         await self.ask(Resume(queue=queue, actor=self.actor, reason=reason))
 
+    async def pause_job(self, job: str, *, reason: str = "") -> AsideAnswer:
+        """Let no task of ``job`` start; running ones finish, and what is submitted for it waits."""
+        return await self.ask(PauseJob(job=job, actor=self.actor, reason=reason), hold_s=_JOB_ACT_S)
+
+    async def resume_job(self, job: str, *, reason: str = "") -> AsideAnswer:
+        """Let the tasks of ``job`` wait in their old places again."""
+        return await self.ask(ResumeJob(job=job, actor=self.actor, reason=reason), hold_s=_JOB_ACT_S)
+
+    async def cancel_job(self, job: str, *, reason: str = "") -> JobActAnswer:
+        """Cancel those tasks of ``job`` that have not ended. The answer counts them."""
+        return await self._on_job(lambda after: CancelJob(job=job, after=after, actor=self.actor, reason=reason))
+
+    async def retry_job(self, job: str, *, cause: str = "", reason: str = "") -> JobActAnswer:
+        """Put those tasks of ``job`` that failed (of the code ``cause``) back into their queues."""
+        return await self._on_job(
+            lambda after: RetryJob(job=job, cause=cause, after=after, actor=self.actor, reason=reason)
+        )
+
+    async def reroute_job(
+        self,
+        job: str,
+        *,
+        queue: str = "",
+        node: str = "",
+        labels: Mapping[str, str] | None = None,
+        reason: str = "",
+    ) -> JobActAnswer:
+        """Move those tasks of ``job`` that have not ended, as ``reroute`` does."""
+        wanted = None if labels is None else dict(labels)
+        return await self._on_job(
+            lambda after: RerouteJob(
+                job=job, queue=queue, node=node, labels=wanted, after=after, actor=self.actor, reason=reason
+            )
+        )
+
+    async def prioritise_job(self, job: str, priority: TaskPriority, *, reason: str = "") -> JobActAnswer:
+        """Give those tasks of ``job`` that have not ended another priority."""
+        return await self._on_job(
+            lambda after: PrioritiseJob(job=job, priority=priority, after=after, actor=self.actor, reason=reason)
+        )
+
+    async def _on_job(self, command: Callable[[str], Request[JobActAnswer]]) -> JobActAnswer:
+        """Ask for an act on a whole job, a command after the other, and sum up what they say."""
+        done, after = 0, ""
+        refused: dict[str, Refusals] = {}
+        while True:
+            answer = await self.ask(command(after), hold_s=_JOB_ACT_S)
+            done += answer.done
+            for one in answer.refused:
+                known = refused.get(one.example.code)
+                refused[one.example.code] = Refusals(
+                    count=one.count + (known.count if known else 0), example=known.example if known else one.example
+                )
+            after = answer.after
+            if not after:
+                return JobActAnswer(done=done, refused=tuple(refused.values()))
+
     async def drain(self, node: str, *, reason: str = "") -> None:
         """Let ``node`` finish what it has and take nothing new."""
         await self.ask(Drain(node=node, actor=self.actor, reason=reason))
@@ -906,6 +973,12 @@ class Client:
     prioritise = _waits(AsyncClient.prioritise)
     pause = _waits(AsyncClient.pause)
     resume = _waits(AsyncClient.resume)
+    pause_job = _waits(AsyncClient.pause_job)
+    resume_job = _waits(AsyncClient.resume_job)
+    cancel_job = _waits(AsyncClient.cancel_job)
+    retry_job = _waits(AsyncClient.retry_job)
+    reroute_job = _waits(AsyncClient.reroute_job)
+    prioritise_job = _waits(AsyncClient.prioritise_job)
     drain = _waits(AsyncClient.drain)
     activate = _waits(AsyncClient.activate)
     quarantine = _waits(AsyncClient.quarantine)

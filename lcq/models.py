@@ -412,6 +412,8 @@ class JobSummary(Value):
     name: str
     submitted_ms: int
     counts: dict[TaskStatus, int]
+    paused: str = ""  # by whom and why; empty if it is not
+    paused_ms: int | None = None
 
     @property
     def total(self) -> int:

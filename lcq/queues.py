@@ -19,7 +19,7 @@ _MOST_TICKETS = 64  # at a time and queue: a bell for everybody idle, no flood
 _FIRST_AGAIN_S = 0.02
 _LAST_AGAIN_S = 0.5
 _IDLE_S = 5.0  # the floor under the events
-_WAKING_MOVES = frozenset({"resume_queue", "activate_node", "register_node", "settle_probe"})
+_WAKING_MOVES = frozenset({"resume_queue", "move_aside", "activate_node", "register_node", "settle_probe"})
 
 
 class QueueManager(Manager):

@@ -76,6 +76,7 @@ class Fleet:
     nodes: tuple[NodeRecord, ...] = ()
     waiting: Mapping[str, int] = field(default_factory=dict)  # queued tasks a queue
     paused: Mapping[str, str] = field(default_factory=dict)  # paused queue -> who and why
+    paused_jobs: Mapping[str, str] = field(default_factory=dict)  # paused job -> who and why
     costs: CostBook = SHIPPED
 
     def queue(self, name: str) -> QueueConfig | None:
@@ -491,6 +492,9 @@ def explain(record: TaskRecord, fleet: Fleet) -> str:
 
 
 def _explain_queued(record: TaskRecord, fleet: Fleet) -> str:
+    job = record.task.job or ""
+    if job in fleet.paused_jobs:
+        return f"job {job} is paused {fleet.paused_jobs[job]}; lcq resume --job {job} ends that"
     if record.queue in fleet.paused:
         return f"queue {record.queue} is paused {fleet.paused[record.queue]}".rstrip()
     try:

@@ -20,6 +20,7 @@ from lcq.errors import (
     TransitionRefused,
     UnknownQueue,
 )
+from lcq.jobs import JobActs
 from lcq.models import Task, TaskRecord
 from lcq.roots import Roots
 from lcq.routing import Fleet, Route, explain, route, route_again
@@ -31,6 +32,7 @@ from lcq.wire import (
     Activate,
     BulkAnswer,
     Cancel,
+    CancelJob,
     Dead,
     DeadAnswer,
     Done,
@@ -53,14 +55,17 @@ from lcq.wire import (
     NodesAnswer,
     Pause,
     Prioritise,
+    PrioritiseJob,
     Quarantine,
     Queues,
     QueuesAnswer,
     Refusal,
     Release,
     Reroute,
+    RerouteJob,
     Resume,
     Retry,
+    RetryJob,
     Submit,
     SubmitAnswer,
 )
@@ -74,7 +79,7 @@ _MOVED_AT_ONCE = 200
 _FLEET_MOVES = frozenset(
     {
         "register_node", "beat_node", "leave_node", "lose_node", "drain_node", "activate_node", "pause_queue",
-        "resume_queue", "quarantine_node", "settle_probe",
+        "resume_queue", "quarantine_node", "settle_probe", "pause_job", "resume_job",
     }
 )  # fmt: skip
 
@@ -102,6 +107,16 @@ class TaskManager(Manager):
             (Queues, self.queues), (Jobs, self.jobs), (Events, self.events),
         ):  # fmt: skip
             serve(kind, handler)
+        self._jobs = JobActs(
+            ground.state,
+            self.fleet,
+            cancel=lambda act, task_id: self._cancel_one(act, task_id, None),
+            retry=self._retry_of_job,
+            reroute=self._reroute_of_job,
+            prioritise=lambda act, task_id: self._prioritise_one(act, task_id, None),
+        )
+        for kind_of_job, of_job in self._jobs.handlers:
+            serve(kind_of_job, of_job)
         await run_beside(stack, ("fleet watch", self._watch_fleet()), ("task duties", self._do_duties()))
 
     # ------------------------------------------------------------ the picture routing works on
@@ -143,13 +158,15 @@ class TaskManager(Manager):
             for path in filter(None, (task.image_path, task.mask_path, task.output_path)):
                 self._roots.refuse_by_name(path)
             chosen = route(task, fleet, queue=queue, node=node)
+            pause = fleet.paused_jobs.get(task.job or "")
+            why = chosen.why if pause is None else f"job {task.job} is paused {pause}"
             return await self._state.submit_task(
                 task,
                 queue=chosen.queue,
                 node=node,
                 key=key,
                 cost_s=chosen.seconds,
-                why=chosen.why,
+                why=why,
                 forced=bool(queue),
                 vram_mib=chosen.vram_mib,
             )
@@ -172,14 +189,17 @@ class TaskManager(Manager):
     async def cancel(self, act: Cancel, sender: bytes = b"") -> BulkAnswer:
         return await self._each(act, act.ids, lambda task_id, seen: self._cancel_one(act, task_id, seen))
 
-    async def _cancel_one(self, act: Cancel, task_id: str, seen: int | None) -> None:
+    async def _cancel_one(self, act: Cancel | CancelJob, task_id: str, seen: int | None) -> None:
         await self._state.cancel_task(task_id, why=_by(act), revision=seen, command=act.id)
 
     async def retry(self, act: Retry, sender: bytes = b"") -> BulkAnswer:
         fleet = await self.fleet()
         return await self._each(act, act.ids, lambda task_id, seen: self._retry_one(act, task_id, seen, fleet))
 
-    async def _retry_one(self, act: Retry, task_id: str, seen: int | None, fleet: Fleet) -> None:
+    async def _retry_of_job(self, act: RetryJob, task_id: str) -> None:
+        await self._retry_one(act, task_id, None, await self.fleet())
+
+    async def _retry_one(self, act: Retry | RetryJob, task_id: str, seen: int | None, fleet: Fleet) -> None:
         record = await self._sound(task_id, "retry_task")
         queue = record.queue
         if not record.forced and not record.pinned_node:
@@ -207,7 +227,10 @@ class TaskManager(Manager):
             raise LcqError("reroute to where?", hint="name a queue, a node, or labels")
         return await self._each(act, act.ids, lambda task_id, seen: self._reroute_one(act, task_id, seen, fleet))
 
-    async def _reroute_one(self, act: Reroute, task_id: str, seen: int | None, fleet: Fleet) -> None:
+    async def _reroute_of_job(self, act: RerouteJob, task_id: str) -> None:
+        await self._reroute_one(act, task_id, None, await self.fleet())
+
+    async def _reroute_one(self, act: Reroute | RerouteJob, task_id: str, seen: int | None, fleet: Fleet) -> None:
         record = await self._sound(task_id, "reroute_task")
         asked = record.task if act.labels is None else record.task.model_copy(update={"requires": act.labels})
         chosen: Route = route(asked, fleet, queue=act.queue, node=act.node)
@@ -225,7 +248,7 @@ class TaskManager(Manager):
     async def prioritise(self, act: Prioritise, sender: bytes = b"") -> BulkAnswer:
         return await self._each(act, act.ids, lambda task_id, seen: self._prioritise_one(act, task_id, seen))
 
-    async def _prioritise_one(self, act: Prioritise, task_id: str, seen: int | None) -> None:
+    async def _prioritise_one(self, act: Prioritise | PrioritiseJob, task_id: str, seen: int | None) -> None:
         await self._state.prioritise_task(task_id, priority=act.priority, why=_by(act), revision=seen, command=act.id)
 
     async def _each(
@@ -352,6 +375,7 @@ class TaskManager(Manager):
                     continue
                 await complained(self._state.release_due(), complaints)
                 await complained(self._state.forget_tasks(), complaints)
+                await complained(self._jobs.go_on(), complaints)
                 if self._fleet_changed.is_set() or time.monotonic() >= next_look:
                     self._fleet_changed.clear()
                     next_look = time.monotonic() + _STRANDED_EVERY_S

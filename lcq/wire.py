@@ -331,6 +331,77 @@ class Resume(Act[Done]):
     queue: str
 
 
+class AsideAnswer(Message):
+    moved: int  # waiting tasks that were taken out of their lanes, or brought back, by now
+    is_last: bool = True  # else the scheduler goes on with the rest by itself
+
+
+class PauseJob(Act[AsideAnswer]):
+    """No task of the job starts until it is resumed; what runs goes on, what is submitted for it waits."""
+
+    CMD = "pause_job"
+    ANSWER = AsideAnswer
+    job: str
+
+
+class ResumeJob(Act[AsideAnswer]):
+    """The job's tasks wait in their old places again."""
+
+    CMD = "resume_job"
+    ANSWER = AsideAnswer
+    job: str
+
+
+class Refusals(Message):
+    """Tasks of a job that were refused for the same cause."""
+
+    count: int
+    example: Refusal
+
+
+class JobActAnswer(Message):
+    """How far an act on a job has come, and what became of its tasks."""
+
+    done: int = 0  # tasks changed by this command, also where it had to be told several times
+    refused: tuple[Refusals, ...] = ()
+    after: str = ""  # where the next command has to go on; empty: this was the end of the job
+
+
+class _OnJob(Act[JobActAnswer]):
+    ANSWER = JobActAnswer
+    job: str = Field(min_length=1, max_length=128)
+    after: str = Field(default="", max_length=16)  # the id of the last task that an earlier command has seen to
+
+
+class CancelJob(_OnJob):
+    """Those of the job's tasks that have not ended are cancelled."""
+
+    CMD = "cancel_job"
+
+
+class RetryJob(_OnJob):
+    """Those of the job's tasks that failed go back to their queues, their counts anew."""
+
+    CMD = "retry_job"
+    cause: str = ""  # only failures of this code
+
+
+class RerouteJob(_OnJob):
+    """Those of the job's tasks that have not ended go elsewhere."""
+
+    CMD = "reroute_job"
+    queue: str = ""
+    node: str = ""
+    labels: Labels | None = None
+
+
+class PrioritiseJob(_OnJob):
+    """Those of the job's tasks that have not ended get another priority."""
+
+    CMD = "prioritise_job"
+    priority: TaskPriority
+
+
 class Drain(Act[Done]):
     """The node finishes what it has and takes nothing new."""
 
@@ -501,7 +572,8 @@ REQUESTS: dict[str, type[Request[Any]]] = {
     kind.CMD: kind
     for kind in (
         Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
-        Quarantine, Release, Info, Find, GetTasks, ListTasks, Dead, History, Nodes, Queues, Jobs, Events,
+        Quarantine, Release, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob, PrioritiseJob, Info, Find,
+        GetTasks, ListTasks, Dead, History, Nodes, Queues, Jobs, Events,
     )
 }  # fmt: skip
 

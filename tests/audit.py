@@ -18,6 +18,7 @@ _WAITS_OR_RUNS = (TaskStatus.PENDING, TaskStatus.QUEUED, TaskStatus.PROCESSING)
 # Every class of key there is, with the type it has. A key that fits none is nobody's, and so a leak.
 CLASSES = {
     "task:*": "hash", "attempts:*": "list", "idem:*": "string", "ids": "zset", "ix:*": "zset", "lane:*": "zset",
+    "aside:*": "zset", "paused": "hash", "walks": "hash",
     "lanes": "set", "waiting:*": "zset", "fair:*": "hash", "leases": "zset", "held:*": "zset", "delayed": "zset",
     "expiry": "zset", "counts": "hash", "job:*": "hash", "jobs": "zset", "causes": "set", "node:*": "hash",
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
@@ -173,6 +174,8 @@ def _audit_lanes(ledger: Ledger) -> None:
     wanted: dict[str, dict[str, float]] = defaultdict(dict)
     for i, t in ledger.tasks.items():
         match t["status"]:
+            case TaskStatus.QUEUED if "aside" in t:
+                wanted[f"aside:{t['queue']}"][i] = float(t["queued_ms"])
             case TaskStatus.QUEUED:
                 wanted[lane_of(t)][i] = float(t["score"])
                 wanted[f"waiting:{t['queue']}"][i] = float(t["queued_ms"])
@@ -180,7 +183,7 @@ def _audit_lanes(ledger: Ledger) -> None:
                 wanted["delayed"][i] = float(t["due_ms"])
             case TaskStatus.PROCESSING:
                 wanted["leases"][i] = float(t["deadline_ms"])
-    kept = ("lane:", "waiting:", "delayed", "leases")
+    kept = ("lane:", "waiting:", "aside:", "delayed", "leases")
     assert {name: value for name, value in ledger.values.items() if name.startswith(kept)} == wanted
     lanes = {name.removeprefix("lane:") for name in wanted if name.startswith("lane:") and "@" not in name}
     assert ledger.values.get("lanes", set()) == lanes
@@ -191,9 +194,14 @@ def _audit_lanes(ledger: Ledger) -> None:
     over = {i for i, t in ledger.tasks.items() if t["status"] not in _WAITS_OR_RUNS}
     assert set(ledger.values.get("expiry", {})) == over
     books = {name.removeprefix("fair:") for name in ledger.values if name.startswith("fair:")}
-    waiting = {name.removeprefix("waiting:") for name in ledger.values if name.startswith("waiting:")}
+    waiting = {name.partition(":")[2] for name in ledger.values if name.startswith(("waiting:", "aside:"))}
     assert books <= waiting, "an empty queue keeps no book"
+    paused, walks = ledger.values.get("paused", {}), ledger.values.get("walks", {})
+    assert {*paused, *walks} <= set(ledger.values.get("jobs", {}))
     for i, t in ledger.tasks.items():
+        assert t["status"] == TaskStatus.QUEUED or "aside" not in t, f"{i} is {t['status']} and aside"
+        if t["status"] == TaskStatus.QUEUED and t["job"] not in walks:
+            assert ("aside" in t) == (t["job"] in paused), f"{i} of job {t['job']}: {t}"
         runs, waits = t["status"] == TaskStatus.PROCESSING, t["status"] == TaskStatus.PENDING
         assert ("deadline_ms" in t) == runs, f"{i} is {t['status']} and has a deadline: {t.get('deadline_ms')}"
         assert ("due_ms" in t) == waits, f"{i} is {t['status']} and is due at {t.get('due_ms')}"

@@ -11,17 +11,18 @@ from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output, age, status_text
 from lcq.cli.session import OK, REFUSED, JsonFlag, Reason, Session, run, session_of
 from lcq.client import AsyncClient
-from lcq.errors import LcqError, SchedulerUnreachable
+from lcq.errors import InvalidInput, LcqError, SchedulerUnreachable
 from lcq.labels import told_labels
 from lcq.models import Device, DeviceKind, DeviceReading, NodeRecord, TaskStatus
-from lcq.wire import Refusal
+from lcq.wire import AsideAnswer, Refusal
 
 app = typer.Typer()
 
 _SHOWN_ID = 12  # of a GPU's UUID: enough to tell the GPUs of a host apart, and to name one in a configuration
 
 NodeNames = Annotated[list[str], typer.Argument(metavar="NODE", help="Names, as 'lcq nodes' shows them.")]
-QueueNames = Annotated[list[str], typer.Argument(metavar="QUEUE", help="Names, as 'lcq queues' shows them.")]
+OneJob = Annotated[str, typer.Option("--job", metavar="NAME", help="This job, in whichever queues its tasks are.")]
+QueueNames = Annotated[list[str] | None, typer.Argument(metavar="QUEUE", help="Names, as 'lcq queues' shows them.")]
 
 
 @app.command(epilog=examples("lcq nodes", "lcq nodes --json"))
@@ -200,18 +201,56 @@ def release(context: typer.Context, names: NodeNames, reason: Reason = "", as_js
     return run(_each(session, names, "released", lambda client, name: client.release(name, reason=reason)))
 
 
-@app.command(epilog=examples("lcq pause gpu-high --reason 'driver update'"))
-def pause(context: typer.Context, names: QueueNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
-    """Let queues give out no more tasks; running ones finish."""
+@app.command(epilog=examples("lcq pause gpu-high --reason 'driver update'", "lcq pause --job holiday"))
+def pause(
+    context: typer.Context,
+    names: QueueNames = None,
+    job: OneJob = "",
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Let queues, or a job, give out no more tasks; running ones finish, waiting ones keep their places."""
     session = session_of(context, as_json)
+    names = _queues_or_job(names, job)
+    if job:
+        return run(_on_job(session, job, "paused", lambda client, name: client.pause_job(name, reason=reason)))
     return run(_each(session, names, "paused", lambda client, name: client.pause(name, reason=reason)))
 
 
-@app.command(epilog=examples("lcq resume gpu-high"))
-def resume(context: typer.Context, names: QueueNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
-    """Let paused queues give out tasks again."""
+@app.command(epilog=examples("lcq resume gpu-high", "lcq resume --job holiday"))
+def resume(
+    context: typer.Context,
+    names: QueueNames = None,
+    job: OneJob = "",
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Let paused queues, or a paused job, give out tasks again."""
     session = session_of(context, as_json)
+    names = _queues_or_job(names, job)
+    if job:
+        return run(_on_job(session, job, "resumed", lambda client, name: client.resume_job(name, reason=reason)))
     return run(_each(session, names, "resumed", lambda client, name: client.resume(name, reason=reason)))
+
+
+def _queues_or_job(names: list[str] | None, job: str) -> list[str]:
+    if bool(names) == bool(job):
+        raise InvalidInput("say what: either queues or --job NAME", hint="lcq queues and lcq jobs list them")
+    return names or []
+
+
+async def _on_job(
+    session: Session, job: str, done_word: str, act: Callable[[AsyncClient, str], Coroutine[Any, Any, AsideAnswer]]
+) -> int:
+    output = session.output
+    async with session.client() as client:
+        answer = await act(client, job)
+    if output.as_json:
+        output.document({"done": [job], "refused": [], "moved": answer.moved, "is_last": answer.is_last})
+    else:
+        more = "" if answer.is_last else "; the rest follows"
+        output.say(f"{done_word}: job {job} ({answer.moved} waiting tasks{more})")
+    return OK
 
 
 async def _each(

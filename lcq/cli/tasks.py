@@ -15,12 +15,11 @@ from lcq.cli.output import Column, Output, age, clock, duration, status_text, ta
 from lcq.cli.session import OK, REFUSED, Ids, JobOption, JsonFlag, Reason, Session, SomeIds, run, session_of
 from lcq.errors import InvalidInput
 from lcq.labels import parse_labels, told_labels
-from lcq.models import TERMINAL_STATES, TaskPriority, TaskRecord, TaskStatus
-from lcq.wire import BulkAnswer, HistoryAnswer
+from lcq.models import TaskPriority, TaskRecord, TaskStatus
+from lcq.wire import BulkAnswer, HistoryAnswer, JobActAnswer
 
 app = typer.Typer()
 
-_UNFINISHED = frozenset(TaskStatus) - TERMINAL_STATES
 _COLUMNS = (
     Column("TASK", whole=True),
     Column("STATUS", whole=True),
@@ -222,7 +221,9 @@ def cancel(
 
     async def act() -> int:
         async with session.client() as client:
-            meant = await chosen(client, ids or [], job=job, statuses=_UNFINISHED)
+            if _is_job(ids, job):
+                return _tell_job("cancelled", await client.cancel_job(job, reason=reason), session.output)
+            meant = await chosen(client, ids or [])
             return _tell("cancelled", await client.cancel(meant, reason=reason), session.output)
 
     return run(act())
@@ -249,13 +250,12 @@ def retry(
 
     async def act() -> int:
         async with session.client() as client:
-            if failed and job:
-                await client.jobs(job)  # raises where there is none of that name
-            if failed or cause:
-                matching = client.tasks(status=TaskStatus.FAILED, job=job, cause=cause)
-                meant = [record.id async for record in matching]
+            if _is_job(ids, job):
+                return _tell_job("put back", await client.retry_job(job, cause=cause, reason=reason), session.output)
+            if failed:
+                meant = [record.id async for record in client.tasks(status=TaskStatus.FAILED, cause=cause)]
             else:
-                meant = await chosen(client, ids or [], job=job, statuses=[TaskStatus.FAILED])
+                meant = await chosen(client, ids or [])
             return _tell("put back", await client.retry(meant, reason=reason), session.output)
 
     return run(act())
@@ -296,9 +296,12 @@ def reroute(
 
     async def act() -> int:
         async with session.client() as client:
-            meant = await chosen(client, ids or [], job=job, statuses=_UNFINISHED)
-            answer = await client.reroute(meant, queue=queue, node=node, labels=labels, reason=reason)
             where = queue or node or (f"nodes with {told_labels(labels)}" if labels else "nodes of any labels")
+            if _is_job(ids, job):
+                of_job = await client.reroute_job(job, queue=queue, node=node, labels=labels, reason=reason)
+                return _tell_job(f"moved to {where}", of_job, session.output)
+            meant = await chosen(client, ids or [])
+            answer = await client.reroute(meant, queue=queue, node=node, labels=labels, reason=reason)
             return _tell(f"moved to {where}", answer, session.output)
 
     return run(act())
@@ -318,11 +321,40 @@ def prioritise(
 
     async def act() -> int:
         async with session.client() as client:
-            meant = await chosen(client, ids or [], job=job, statuses=_UNFINISHED)
+            if _is_job(ids, job):
+                of_job = await client.prioritise_job(job, priority, reason=reason)
+                return _tell_job(f"now {priority}", of_job, session.output)
+            meant = await chosen(client, ids or [])
             answer = await client.prioritise(meant, priority, reason=reason)
             return _tell(f"now {priority}", answer, session.output)
 
     return run(act())
+
+
+def _is_job(ids: list[str] | None, job: str) -> bool:
+    """Whether all of a job is meant.
+
+    Raises:
+        InvalidInput: ids are given as well.
+    """
+    if ids and job:
+        raise InvalidInput("say which tasks: either their ids or --job NAME", hint="lcq tasks lists them")
+    return bool(job)
+
+
+def _tell_job(done: str, answer: JobActAnswer, output: Output) -> int:
+    """Say what became of the tasks of a job: how many, and one line for each cause of refusals."""
+    if output.as_json:
+        output.document(answer)
+    elif answer.done:
+        output.say(f"{done}: {answer.done} tasks")
+    elif not answer.refused:
+        output.talk("no such tasks: nothing to do")
+    for refused in answer.refused:
+        output.error(refused.example.error())
+        if refused.count > 1:
+            output.talk(f"so with {refused.count - 1} more")
+    return REFUSED if answer.refused else OK
 
 
 def _tell(done: str, answer: BulkAnswer, output: Output) -> int:

@@ -55,6 +55,17 @@ class Keys:
     def job(self, job: str) -> str:
         return self._key("job", job)
 
+    def aside(self, queue: str) -> str:
+        return self._key("aside", queue)
+
+    @property
+    def paused(self) -> str:
+        return self._key("paused")
+
+    @property
+    def walks(self) -> str:
+        return self._key("walks")
+
     def answer(self, command_id: str) -> str:
         return self._key("answer", command_id)
 

@@ -279,7 +279,8 @@ class StateReader:
         return Fleet(
             queues=self.queue_configs,
             nodes=nodes,
-            waiting={queue.name: queue.counts.get(TaskStatus.QUEUED, 0) for queue in queues},
+            waiting=await self.waiting(),
+            paused_jobs={job: told for job, (told, _) in (await self.paused_jobs()).items()},
             paused={
                 queue.name: f"by {queue.paused_by}" + (f": {queue.paused_reason}" if queue.paused_reason else "")
                 for queue in queues
@@ -305,9 +306,41 @@ class StateReader:
             for job, _ in named:
                 pipe.hgetall(self.keys.job(job))
             hashes = await pipe.execute()
+        paused = await self.paused_jobs()
         return tuple(
-            records.job_summary(job, score, fields) for (job, score), fields in zip(named, hashes, strict=True)
+            records.job_summary(job, score, fields, paused.get(job))
+            for (job, score), fields in zip(named, hashes, strict=True)
         )
+
+    async def paused_jobs(self) -> dict[str, tuple[str, int]]:
+        """The jobs that are paused: by whom and why, in words that follow "paused", and since when."""
+        async with our_errors(self.url):
+            found = await self._redis.hgetall(self.keys.paused)
+        return {job: records.pause_of(text) for job, text in found.items()}
+
+    async def job_walks(self) -> tuple[str, ...]:
+        """The jobs that were paused or resumed, and not all of whose tasks have gone aside or come back yet."""
+        async with our_errors(self.url):
+            return tuple(await self._redis.hkeys(self.keys.walks))
+
+    async def job_page(self, job: str, *, after: str, limit: int) -> tuple[tuple[str, str, str], ...]:
+        """The next tasks of a job, the oldest first: the id of each, its status, and the code of its failure."""
+        async with our_errors(self.url):
+            ids = await self._redis.zrangebylex(self.keys.by_job(job), f"({after}" if after else "-", "+", 0, limit)
+            pipe = self._redis.pipeline(transaction=False)
+            for task_id in ids:
+                pipe.hmget(self.keys.task(task_id), "status", "code")
+            answers = await pipe.execute(raise_on_error=False)
+        pairs = zip(ids, answers, strict=True)
+        return tuple(
+            (task_id, *("", "")) if isinstance(told, Exception) else (task_id, told[0] or "", told[1] or "")
+            for task_id, told in pairs
+        )
+
+    async def done_by(self, command_id: str) -> int:
+        """How many tasks an operator's command has changed, as long as that is remembered."""
+        async with our_errors(self.url):
+            return int(await self._redis.hlen(self.keys.done(command_id)))
 
     async def counts(self) -> dict[TaskStatus, int]:
         """How many tasks are in each status."""

@@ -218,6 +218,17 @@ def queue_record(
     )
 
 
-def job_summary(name: str, submitted_ms: float, fields: Hash) -> JobSummary:
+def pause_of(text: str) -> tuple[str, int]:
+    """Who paused a job and why, in words that follow "paused", and since when."""
+    try:
+        told = json.loads(text)
+        reason = f": {told['reason']}" if told["reason"] else ""
+        return f"by {told['by']}{reason}", int(told["at_ms"])
+    except (ValueError, KeyError, TypeError):
+        return "by nobody knows whom", 0
+
+
+def job_summary(name: str, submitted_ms: float, fields: Hash, pause: tuple[str, int] | None = None) -> JobSummary:
     counts = {status: count for status in TaskStatus if (count := whole(fields.get(status)))}
-    return JobSummary(name=name, submitted_ms=int(submitted_ms), counts=counts)
+    told, since_ms = pause or ("", None)
+    return JobSummary(name=name, submitted_ms=int(submitted_ms), counts=counts, paused=told, paused_ms=since_ms)

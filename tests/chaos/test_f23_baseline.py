@@ -24,7 +24,7 @@ from tui.cluster import Cluster as Console
 OWNERS = {
     "a task, forgotten when its retention is over": {
         "task:*", "attempts:*", "idem:*", "ids", "ix:*", "lane:*", "lanes", "waiting:*", "fair:*", "leases", "held:*",
-        "delayed", "expiry", "job:*", "jobs", "causes", "labelled",
+        "delayed", "expiry", "job:*", "jobs", "causes", "aside:*", "paused", "walks", "labelled",
     },
     "a node, forgotten after a day of silence": {"node:*", "nodes", "subs:*"},
     "a queue, while it is paused": {"queue:*"},

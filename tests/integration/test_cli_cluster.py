@@ -161,9 +161,9 @@ def test_tasks_are_steered_by_what_a_person_types(shell: Shell, photos: Path) ->
     assert shell.json("retry", ids[0])["done"] == [ids[0]]
     assert shell.json("reroute", ids[1], "--queue", "gpu-high")["done"] == [ids[1]]
     assert shell.json("tasks", "--queue", "gpu-high")["total"] == 1
-    assert set(shell.json("prioritise", "--job", "j", "--priority", "urgent")["done"]) == set(ids)
+    assert shell.json("prioritise", "--job", "j", "--priority", "urgent")["done"] == len(ids)
     assert {task["priority"] for task in shell.json("tasks")["tasks"]} == {"urgent"}
-    assert set(shell.json("cancel", "--job", "j")["done"]) == set(ids)
+    assert shell.json("cancel", "--job", "j")["done"] == len(ids)
     assert statuses(shell) == [TaskStatus.CANCELLED] * len(ids)
     shell.run("wait", "--job", "j", code=1)
     _, talk = shell.run("task", ids[0][:1], code=2)

@@ -42,16 +42,19 @@ from lcq.models import (
 from lcq.wire import (
     MAX_BATCH,
     Accepted,
+    AsideAnswer,
     BulkAnswer,
     Done,
     EventsAnswer,
     FindAnswer,
     HistoryAnswer,
+    JobActAnswer,
     JobsAnswer,
     ListTasksAnswer,
     NodesAnswer,
     QueuesAnswer,
     Refusal,
+    Refusals,
     SubmitAnswer,
 )
 from tests.logs import logging_kept
@@ -603,26 +606,48 @@ def test_acts_resolve_prefixes_and_tell_what_was_done_and_what_refused(peer: Pee
     assert (sent.ids, sent.reason, sent.actor) == (tuple(known.values()), "mistake", login_name())
 
 
-def test_acts_on_a_job_mean_those_tasks_of_it_that_can_be_meant(peer: Peer) -> None:
-    records = tuple(a_record(new_id(), status) for status in TaskStatus)
-    by_status = {record.status: record.id for record in records}
-    unfinished = {by_status[TaskStatus.PENDING], by_status[TaskStatus.QUEUED], by_status[TaskStatus.PROCESSING]}
-    peer.handlers["jobs"] = lambda ask: JobsAnswer()
-    peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(
-        tasks=tuple(record for record in records if ask.status in (None, record.status)), total=6
-    )
-    for command in ("cancel", "retry", "reroute", "prioritise"):
-        peer.handlers[command] = lambda ask: BulkAnswer(done=ask.ids)
-    assert lcq(peer, "cancel", "--job", "j").code == 0
-    assert lcq(peer, "reroute", "--job", "j", "--queue", "gpu-low").code == 0
-    assert lcq(peer, "prioritise", "--job", "j", "--priority", "low").code == 0
-    assert lcq(peer, "retry", "--job", "j").code == 0
-    assert lcq(peer, "retry", "--failed").code == 0
-    for command in ("cancel", "reroute", "prioritise"):
-        assert {*peer.heard_of(command)[0].ids} == unfinished
-    assert [ask.ids for ask in peer.heard_of("retry")] == [(by_status[TaskStatus.FAILED],)] * 2
-    assert peer.heard_of("reroute")[0].queue == "gpu-low"
-    assert peer.heard_of("prioritise")[0].priority == "low"
+def test_acts_on_a_job_are_asked_for_as_one_until_its_end_and_counted(peer: Peer) -> None:
+    refusal = Refusal(id=new_id(), code="unknown_model", message="a.png: no such model: 'x'", hint="known: lama")
+    last = new_id()
+
+    def in_two_parts(ask: Any) -> JobActAnswer:
+        if not ask.after:
+            return JobActAnswer(done=3000, refused=(Refusals(count=2, example=refusal),), after=last)
+        return JobActAnswer(done=7, refused=(Refusals(count=1, example=refusal),))
+
+    commands = {
+        "cancel_job": ("cancel", "--job", "j", "--reason", "r"),
+        "retry_job": ("retry", "--failed", "--job", "j", "--cause", "out_of_memory"),
+        "reroute_job": ("reroute", "--job", "j", "--queue", "gpu-low"),
+        "prioritise_job": ("prioritise", "--job", "j", "--priority", "low"),
+    }
+    for command, typed in commands.items():
+        peer.handlers[command] = in_two_parts
+        answer = lcq(peer, *typed)
+        assert (answer.code, answer.out.splitlines()[0].endswith(": 3007 tasks")) == (2, True), command
+        assert "error: a.png: no such model: 'x'" in answer.talk
+        assert "so with 2 more" in answer.talk
+        first, second = peer.heard_of(command)
+        assert (first.job, first.after, second.after, first.id == second.id) == ("j", "", last, False)
+    assert peer.heard_of("cancel_job")[0].reason == "r"
+    assert peer.heard_of("retry_job")[0].cause == "out_of_memory"
+    assert peer.heard_of("reroute_job")[0].queue == "gpu-low"
+    assert peer.heard_of("prioritise_job")[0].priority == "low"
+    assert lcq(peer, "cancel", "--job", "j", "--json").document["done"] == 3007
+
+
+def test_a_job_is_paused_and_resumed_by_its_name(peer: Peer) -> None:
+    peer.handlers |= {
+        "pause_job": lambda ask: AsideAnswer(moved=12, is_last=False),
+        "resume_job": lambda ask: AsideAnswer(moved=12),
+    }
+    paused = lcq(peer, "pause", "--job", "j", "--reason", "lunch")
+    assert (paused.code, paused.out) == (0, "paused: job j (12 waiting tasks; the rest follows)\n")
+    assert lcq(peer, "resume", "--job", "j").out == "resumed: job j (12 waiting tasks)\n"
+    (asked,) = peer.heard_of("pause_job")
+    assert (asked.job, asked.reason, asked.actor) == ("j", "lunch", login_name())
+    for wrong in (["pause"], ["resume", "gpu-low", "--job", "j"]):
+        assert "say what: either queues or --job NAME" in lcq(peer, *wrong).talk
 
 
 def test_an_act_on_nothing_is_not_an_error_and_sends_nothing(peer: Peer) -> None:

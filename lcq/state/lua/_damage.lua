@@ -39,7 +39,8 @@ local function damage_of(id, t)
   if (t.job or "") ~= "" and not is_in(key("ix", "job", t.job), id) then return "job is not the one it is listed under" end
   if redis.pcall("LLEN", key("attempts", id)) ~= tonumber(t.attempt) then return "attempt does not count its attempts" end
   if t.status == STATE.QUEUED then
-    if not t.score or not is_in(lane_of(t), id) then return "waits in another lane" end
+    local waits_in = t.aside and key("aside", t.queue) or lane_of(t)
+    if not t.score or not is_in(waits_in, id) then return "waits in another lane" end
   elseif t.status == STATE.PENDING then
     if not t.due_ms then return "has no due_ms" end
   elseif t.status == STATE.PROCESSING then
@@ -82,7 +83,8 @@ local function unlist(id, t)
     if is_listed then was_in = queue end
     for _, status in ipairs(is_listed and statuses or {}) do redis.call("HINCRBY", key("counts"), queue .. "/" .. status, -1) end
     redis.call("ZREM", key("waiting", queue), id)
-    if redis.call("EXISTS", key("waiting", queue)) == 0 then redis.call("DEL", key("fair", queue)) end
+    redis.call("ZREM", key("aside", queue), id)
+    close_book(queue)
   end
   for _, status in ipairs(statuses) do
     redis.call("HINCRBY", key("counts"), status, -1)
@@ -151,7 +153,7 @@ local function isolate(id, t, found)
   end
   t.cost = t.cost or "1"
   t.attempt = tostring(recount_attempts(id, t))
-  t.rev, t.updated_ms = tostring(rev + 1), tostring(NOW)
+  t.rev, t.updated_ms, t.aside = tostring(rev + 1), tostring(NOW), nil
   t.status = was_over and status or STATE.FAILED
   t.why = "its record was damaged: " .. found
   if not was_over then

@@ -168,22 +168,71 @@ local function forget_labelled(owner, lane)
   end
 end
 
-local function enter_lane(id, t)
+-- The tasks of a paused job wait aside: out of every lane, where claims and elders do not meet them, with their places.
+-- What they would cost is taken off their user's book meanwhile, so that nothing else of that user stands behind them.
+local function is_of_paused_job(t)
+  return (t.job or "") ~= "" and redis.call("HEXISTS", key("paused"), t.job) == 1
+end
+
+local function charge(t, cost)
+  local book, field = key("fair", t.queue), t.priority .. ":" .. t.user
+  local known = redis.call("HGET", book, field)
+  if known then redis.call("HSET", book, field, tostring(number(known) + cost)) end
+end
+
+local function enter_aside(id, t)
+  redis.call("ZADD", key("aside", t.queue), t.queued_ms, id)
+  redis.call("HSET", key("task", id), "aside", "1")
+  t.aside = "1"
+  charge(t, -number(t.cost))
+end
+
+local function leave_aside(id, t)
+  redis.call("ZREM", key("aside", t.queue), id)
+  redis.call("HDEL", key("task", id), "aside")
+  t.aside = nil
+end
+
+-- An empty queue owes nobody anything: its book is closed. What is aside keeps it open, for the sake of its places.
+local function close_book(queue)
+  if redis.call("EXISTS", key("waiting", queue), key("aside", queue)) == 0 then redis.call("DEL", key("fair", queue)) end
+end
+
+local function enter_open_lane(id, t)
   redis.call("ZADD", lane_of(t), t.score, id)
   if is_labelled(lane_name(t)) then redis.call("SADD", key("labelled"), owner_of(t) .. ":" .. lane_name(t)) end
   redis.call("ZADD", key("waiting", t.queue), t.queued_ms, id)
   if (t.pinned or "") == "" then redis.call("SADD", key("lanes"), t.queue .. ":" .. lane_name(t)) end
 end
 
--- An empty queue owes nobody anything: its book is closed.
-local function leave_lane(id, t)
+local function enter_lane(id, t)
+  if is_of_paused_job(t) then enter_aside(id, t) else enter_open_lane(id, t) end
+end
+
+local function leave_open_lane(id, t)
   redis.call("ZREM", lane_of(t), id)
   forget_labelled(owner_of(t), lane_name(t))
   redis.call("ZREM", key("waiting", t.queue), id)
   if redis.call("EXISTS", key("lane", t.queue, lane_name(t))) == 0 then
     redis.call("SREM", key("lanes"), t.queue .. ":" .. lane_name(t))
   end
-  if redis.call("EXISTS", key("waiting", t.queue)) == 0 then redis.call("DEL", key("fair", t.queue)) end
+end
+
+local function leave_lane(id, t)
+  if t.aside then leave_aside(id, t) else leave_open_lane(id, t) end
+  close_book(t.queue)
+end
+
+-- From a lane aside and back, in the same place. In this order the queue is never empty between.
+local function put_aside(id, t)
+  enter_aside(id, t)
+  leave_open_lane(id, t)
+end
+
+local function bring_back(id, t)
+  charge(t, number(t.cost))
+  enter_open_lane(id, t)
+  leave_aside(id, t)
 end
 
 ---------------------------------------------------------------- indexes, one place for all of them

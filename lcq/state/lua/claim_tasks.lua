@@ -171,7 +171,9 @@ for _, owner in ipairs(owners) do
       local chosen = table.remove(found, pick(found))
       local id = chosen.id
       local t = load_listed(id)
-      if t and t.status == STATE.QUEUED then
+      if t and t.status == STATE.QUEUED and is_of_paused_job(t) then
+        put_aside(id, t)
+      elseif t and t.status == STATE.QUEUED then
         local n = number(t.attempt) + 1
         redis.call("RPUSH", key("attempts", id), cjson.encode({
           number = n, node = node, device = device, started_ms = NOW, outcome = "running", eased = steps_of(t),

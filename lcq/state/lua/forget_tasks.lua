@@ -20,6 +20,8 @@ for _, id in ipairs(due) do
       if redis.call("EXISTS", key("ix", "job", t.job)) == 0 then
         redis.call("DEL", key("job", t.job))
         redis.call("ZREM", key("jobs"), t.job)
+        redis.call("HDEL", key("paused"), t.job)
+        redis.call("HDEL", key("walks"), t.job)
       end
     end
     emit("forget_tasks", {"id", id})

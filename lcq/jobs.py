@@ -1,0 +1,146 @@
+"""Acts on whole jobs: in pieces, each move a short script, so that one of a hundred thousand tasks holds up nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeAlias
+
+from lcq.errors import LcqError, NodeNotFound, StateUnavailable, TaskNotFound, TransitionRefused, UnknownQueue
+from lcq.models import TERMINAL_STATES, TaskStatus
+from lcq.routing import Fleet
+from lcq.state.manager import StateManager
+from lcq.wire import (
+    Act,
+    AsideAnswer,
+    CancelJob,
+    JobActAnswer,
+    PauseJob,
+    PrioritiseJob,
+    Refusal,
+    Refusals,
+    RerouteJob,
+    ResumeJob,
+    RetryJob,
+)
+
+_UNFINISHED = frozenset(TaskStatus) - TERMINAL_STATES
+_PIECE = 250  # tasks that are looked at, and acted on, at a time
+_LONGEST_S = 3.0  # for one command; the next one goes on where this has stopped
+_OVERTAKEN = (TaskNotFound, TransitionRefused)  # what it was meant for has ended, or is gone, since it was looked at
+
+OnOne: TypeAlias = Callable[[Any, str], Awaitable[None]]
+
+
+class JobActs:
+    """Carries out what is asked for all tasks of a job."""
+
+    def __init__(
+        self,
+        state: StateManager,
+        fleet: Callable[[], Awaitable[Fleet]],
+        *,
+        cancel: OnOne,
+        retry: OnOne,
+        reroute: OnOne,
+        prioritise: OnOne,
+    ) -> None:
+        """The last four do their act on one task, given the command and the id."""
+        self._state = state
+        self._reader = state.reader
+        self._fleet = fleet
+        self._cancel, self._retry, self._reroute, self._prioritise = cancel, retry, reroute, prioritise
+
+    @property
+    def handlers(self) -> Iterable[tuple[type[Act[Any]], Callable[[Any, bytes], Awaitable[Any]]]]:
+        """Which command is answered by what."""
+        return (
+            (PauseJob, self.pause),
+            (ResumeJob, self.resume),
+            (CancelJob, self.cancel),
+            (RetryJob, self.retry),
+            (RerouteJob, self.reroute),
+            (PrioritiseJob, self.prioritise),
+        )
+
+    # ------------------------------------------------------------ pausing
+
+    async def pause(self, act: PauseJob, sender: bytes = b"") -> AsideAnswer:
+        await self._state.pause_job(act.job, actor=act.actor, reason=act.reason, command=act.id)
+        return await self._walk(act.job)
+
+    async def resume(self, act: ResumeJob, sender: bytes = b"") -> AsideAnswer:
+        await self._state.resume_job(act.job, actor=act.actor, reason=act.reason, command=act.id)
+        return await self._walk(act.job)
+
+    async def _walk(self, job: str) -> AsideAnswer:
+        """Take the job's waiting tasks aside, or back, for a while; ``go_on`` does the rest."""
+        moved, is_last, until = 0, False, time.monotonic() + _LONGEST_S
+        while not is_last and time.monotonic() < until:
+            more, is_last = await self._state.move_aside(job)
+            moved += more
+        return AsideAnswer(moved=moved, is_last=is_last)
+
+    async def go_on(self) -> None:
+        """A timed duty: what a command has begun and not ended, because it was long or its scheduler died."""
+        for job in await self._reader.job_walks():
+            await self._walk(job)
+
+    # ------------------------------------------------------------ acts on each task
+
+    async def cancel(self, act: CancelJob, sender: bytes = b"") -> JobActAnswer:
+        return await self._each(act, self._cancel, lambda status, code: status in _UNFINISHED)
+
+    async def retry(self, act: RetryJob, sender: bytes = b"") -> JobActAnswer:
+        def is_meant(status: str, code: str) -> bool:
+            return status == TaskStatus.FAILED and act.cause in ("", code)
+
+        return await self._each(act, self._retry, is_meant)
+
+    async def reroute(self, act: RerouteJob, sender: bytes = b"") -> JobActAnswer:
+        fleet = await self._fleet()
+        if act.queue and fleet.queue(act.queue) is None:
+            raise UnknownQueue(act.queue, [queue.name for queue in fleet.queues])
+        if act.node and fleet.node(act.node) is None:
+            raise NodeNotFound(act.node)
+        if not act.queue and not act.node and act.labels is None:
+            raise LcqError("reroute to where?", hint="name a queue, a node, or labels")
+        return await self._each(act, self._reroute, lambda status, code: status in _UNFINISHED)
+
+    async def prioritise(self, act: PrioritiseJob, sender: bytes = b"") -> JobActAnswer:
+        return await self._each(act, self._prioritise, lambda status, code: status in _UNFINISHED)
+
+    async def _each(self, act: Any, do: OnOne, is_meant: Callable[[str, str], bool]) -> JobActAnswer:
+        """Do an act on each task of the job that is meant, from the oldest on, until it took long enough.
+
+        What has come to its end since it was looked at is not meant any more, and no refusal.
+        """
+        await self._reader.jobs(name=act.job)  # raises where there is none of that name
+        refused: dict[str, Refusals] = {}
+        after, until = act.after, time.monotonic() + _LONGEST_S
+        while True:
+            page = await self._reader.job_page(act.job, after=after, limit=_PIECE)
+            ids = [task_id for task_id, status, code in page if is_meant(status, code)]
+            for refusal in await asyncio.gather(*(self._one(act, do, task_id) for task_id in ids)):
+                if refusal is not None:
+                    known = refused.get(refusal.code)
+                    count = known.count + 1 if known else 1
+                    refused[refusal.code] = Refusals(count=count, example=known.example if known else refusal)
+            after = page[-1][0] if len(page) == _PIECE else ""
+            if not after or time.monotonic() > until:
+                break
+        done = await self._reader.done_by(act.id)
+        return JobActAnswer(done=done, refused=tuple(refused.values()), after=after)
+
+    @staticmethod
+    async def _one(act: Any, do: OnOne, task_id: str) -> Refusal | None:
+        try:
+            await do(act, task_id)
+        except StateUnavailable:
+            raise  # the whole command is told again
+        except _OVERTAKEN:
+            return None
+        except LcqError as error:
+            return Refusal.of(task_id, error)
+        return None
