@@ -17,6 +17,7 @@ LcqError
 ├── TransitionRefused       the task's real state does not allow the move
 ├── IdempotencyConflict     the same key was used for another task
 ├── TooManyRequirements     too many different sets of labels are waited for at once
+├── NodeNameTaken           another agent, of another data folder, lives under this node's name
 ├── StaleBoot               a node speaks with a boot id that has been replaced
 ├── ProtocolError           a message that cannot be understood
 │   ├── UnknownCommand
@@ -228,6 +229,18 @@ class StaleBoot(LcqError):
         )
 
 
+class NodeNameTaken(LcqError):
+    code = "node_name_taken"
+
+    def __init__(self, node_id: str, host: str = "") -> None:
+        self.node_id = node_id
+        where = f" on host {host}" if host else ""
+        super().__init__(
+            f"another agent{where}, with another data folder, is node {node_id} now",
+            hint="give one of them another --name; or wait until that one has gone",
+        )
+
+
 class ProtocolError(LcqError):
     code = "protocol_error"
     request_id = ""  # which request to answer, where that could be read
@@ -365,6 +378,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         UnknownCommand, VersionMismatch, SchedulerUnreachable, StateUnavailable, StateOverloaded, UnsafeState,
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
         OutsideRoots, TooManyRequirements, ManifestUnusable, NoMulticast, SeveralClusters,
+        NodeNameTaken,
     )
 }  # fmt: skip
 

@@ -176,11 +176,17 @@ class NodeManager(Manager):
     async def hello(self, hello: Hello, sender: bytes) -> HelloAnswer:
         """Raises:
         StaleBoot: a newer process has taken this node's name.
+        NodeNameTaken: an agent with another data folder has it.
         """
         config, site = self._ground.config, self._ground.site
         serves = hello.capability.serves(config.queues)
         status = await self._state.register_node(
-            hello.node_id, boot=hello.boot_id, capability=hello.capability, serves=serves, via=site.scheduler_id
+            hello.node_id,
+            boot=hello.boot_id,
+            capability=hello.capability,
+            serves=serves,
+            via=site.scheduler_id,
+            home=hello.home,
         )
         self._addresses[hello.node_id] = sender
         self._known[hello.node_id] = NodeRecord(

@@ -111,6 +111,7 @@ class Hello(Request[HelloAnswer]):
     node_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     boot_id: str = Field(min_length=1, max_length=64)
     capability: NodeCapability
+    home: str = Field(default="", max_length=64)  # of its data folder: the same over restarts, another for any other
 
 
 class Outcome(Message):

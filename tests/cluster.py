@@ -43,9 +43,14 @@ def free_port() -> int:
             return port
 
 
-def drill(name: str = "drill-noop", **config: object) -> Task:
+def drill(name: str = "drill-noop", *, requires: Mapping[str, str] | None = None, **config: object) -> Task:
     """A task for the drill engine: real runners, no image."""
-    return Task(task_type=TaskType.INPAINT, image_path=f"{name}.png", config={"model": name, **config})
+    return Task(
+        task_type=TaskType.INPAINT,
+        image_path=f"{name}.png",
+        config={"model": name, **config},
+        requires=requires or {},
+    )
 
 
 @dataclass

@@ -24,7 +24,7 @@ from lcq import failpoints
 from lcq.client import find_schedulers
 from lcq.clock import steady_now
 from lcq.config import ConfigManager, DistributedConfig
-from lcq.errors import InvalidConfig, LcqError, StaleBoot, UnknownModel
+from lcq.errors import InvalidConfig, LcqError, NodeNameTaken, StaleBoot, UnknownModel
 from lcq.gpus import Gpus
 from lcq.hardware import detect_devices, usable_cores
 from lcq.health import DEPENDENCY_DOWN
@@ -133,6 +133,7 @@ class Agent:
         async with AsyncExitStack() as stack:
             home = stack.enter_context(agent_home(self._config.data_path, self._config.agent.name))
             self.node_id = home.node_id
+            self._home, self._home_id = home, home.identity
             find_schedulers(self._config, self._scheduler)  # a wrong address is told at once
             records = home.records
             records.sweep()
@@ -163,6 +164,7 @@ class Agent:
                 shortest_lease_s=lambda: self._leases.shortest_s,
                 on_parted=self._stir,
                 on_trouble=self._note_trouble,
+                yields_name=self._config.agent.name is None,
             )
             self._seeker = Seeker(
                 self._config, self._scheduler, joined=self._membership.joined, on_trouble=self._note_trouble
@@ -217,6 +219,7 @@ class Agent:
 
         Raises:
             StaleBoot: another agent has taken this node's name.
+            NodeNameTaken: the same, of another data folder, and nobody has named this one: the next has another name.
             UnknownModel: ``agent.models`` names one that no engine here knows.
         """
         self._show_until = steady_now() + _SHOW_S
@@ -334,6 +337,10 @@ class Agent:
         except (StaleBoot, UnknownModel) as end:
             self._fatal = end
             self._stop.set()
+        except NodeNameTaken as end:
+            self._home.leave_name()
+            self._fatal = end
+            self._stop.set()
 
     async def _seek(self) -> None:
         try:
@@ -358,7 +365,7 @@ class Agent:
         self._service.take_up()
 
     def _hello(self) -> Hello:
-        return Hello(node_id=self.node_id, boot_id=self.boot_id, capability=self._offered)
+        return Hello(node_id=self.node_id, boot_id=self.boot_id, capability=self._offered, home=self._home_id)
 
     @property
     def _offered(self) -> NodeCapability:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 import sys
 from pathlib import Path
@@ -13,14 +14,15 @@ import typer
 from lcq import __version__, failpoints
 from lcq.cli.output import Output
 from lcq.config import ConfigManager, DistributedConfig, LogLevel
-from lcq.errors import InvalidConfig, LcqError
-from lcq.hardware import host_name
+from lcq.errors import InvalidConfig, LcqError, NodeNameTaken
 from lcq.labels import parse_labels
 from lcq.log import setup_logging
 from worker.agent import Agent
 from worker.health import read_health
+from worker.home import default_name
 from worker.probe import probe, show
 
+_log = logging.getLogger(__name__)
 _REFUSED = 2
 
 app = typer.Typer(name="lcq-agent", add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -121,7 +123,7 @@ def health(
 ) -> None:
     """Tell whether the agent on this host claims tasks, and if not, why; for a watchdog or a container's probe."""
     config: DistributedConfig = context.obj
-    name = config.agent.name or host_name()
+    name = config.agent.name or default_name(config.data_path)
     told = read_health(config.data_path / "agents" / name)
     why = told.not_claiming if told is not None and told.is_alive else f"no agent named {name} runs on this host"
     output = Output(as_json=as_json)
@@ -149,8 +151,23 @@ def run_agent(config: DistributedConfig, *, scheduler: str | None = None, manage
 async def _until_signalled(
     config: DistributedConfig, scheduler: str | None, manager: ConfigManager | None = None
 ) -> None:
+    told = asyncio.Event()
+    while not told.is_set():
+        try:
+            await _run_one(config, scheduler, manager, told)
+        except NodeNameTaken as other:
+            _log.warning("%s; taking another name", other.message)
+        else:
+            return
+
+
+async def _run_one(
+    config: DistributedConfig, scheduler: str | None, manager: ConfigManager | None, told: asyncio.Event
+) -> None:
+    """Raises:
+    NodeNameTaken: nobody has named it, and its name is another's: the next one has the next name.
+    """
     async with Agent(config, scheduler=scheduler, manager=manager) as agent:
-        told = asyncio.Event()
 
         def stop() -> None:
             agent.request_stop(at_once=told.is_set())

@@ -11,12 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lcq.embedded_watch import write_private
 from lcq.errors import InvalidConfig, InvalidInput
 from lcq.hardware import host_name
+from lcq.ids import is_id, new_id
 from worker.processes import RunnerRecords
 from worker.spool import Spool
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_TAKEN = "taken"  # the file that says so
 _MOST_AGENTS = 1000  # of one user on one host
 
 
@@ -26,6 +29,23 @@ class Home:
 
     node_id: str
     folder: Path
+
+    @property
+    def identity(self) -> str:
+        """What tells this home from any other one of the same name; it stays as long as the folder does."""
+        file = self.folder / "identity"
+        with contextlib.suppress(OSError, UnicodeDecodeError):
+            known = file.read_text(encoding="ascii").strip()
+            if is_id(known):
+                return known
+        made = new_id()
+        with contextlib.suppress(OSError):  # a full disk: then this start counts as another agent's
+            write_private(file, made.encode())
+        return made
+
+    def leave_name(self) -> None:
+        """This name is another agent's: by default, the agents of this data folder take others from now on."""
+        write_private(self.folder / _TAKEN, b"an agent with another data folder has this name\n")
 
     @property
     def spool(self) -> Spool:
@@ -40,7 +60,7 @@ class Home:
 def agent_home(data_path: Path, name: str | None) -> Iterator[Home]:
     """Take the name ``name`` on this host for as long as the block lasts.
 
-    None: the host's name, with -2, -3 … where agents of this user run already.
+    None: the host's name, with -2, -3 … where agents of this user run already, or where it was left to another.
 
     Raises:
         InvalidInput: that is no name, or an agent of this name runs here.
@@ -53,7 +73,7 @@ def agent_home(data_path: Path, name: str | None) -> Iterator[Home]:
         )
     agents = data_path / "agents"
     with contextlib.ExitStack() as stack:
-        for candidate in (name,) if name is not None else _default_names():
+        for candidate in (name,) if name is not None else _default_names(agents):
             try:
                 folder = agents / candidate
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -72,9 +92,14 @@ def agent_home(data_path: Path, name: str | None) -> Iterator[Home]:
     )
 
 
-def _default_names() -> Iterator[str]:
-    yield host_name()
-    yield from (f"{host_name()}-{number}" for number in itertools.islice(itertools.count(2), _MOST_AGENTS))
+def default_name(data_path: Path) -> str:
+    """The name of the first agent on this data folder to which nobody gave one."""
+    return next(_default_names(data_path / "agents"))
+
+
+def _default_names(agents: Path) -> Iterator[str]:
+    numbered = (f"{host_name()}-{number}" for number in itertools.islice(itertools.count(2), _MOST_AGENTS))
+    yield from (one for one in itertools.chain((host_name(),), numbered) if not (agents / one / _TAKEN).exists())
 
 
 def _locked(lock: int) -> bool:

@@ -9,7 +9,7 @@ import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from lcq.clock import steady_now
-from lcq.errors import LcqError, SchedulerUnreachable, StaleBoot, UnknownModel, VersionMismatch
+from lcq.errors import LcqError, NodeNameTaken, SchedulerUnreachable, StaleBoot, UnknownModel, VersionMismatch
 from lcq.wire import Beat, BeatAnswer, Hello, HelloAnswer
 from worker.line import ControlLine
 
@@ -20,6 +20,7 @@ _SILENT_BEATS = 2
 _BEATS_A_LEASE = 3  # at least, of a lease that was granted by a scheduler with other settings
 _REFUSED_S = 2.0  # such as Redis being away
 _OTHER_VERSION_S = 10.0
+_TAKEN_S = 3.0  # how long a name may be another's before it is given up
 
 
 class Membership:
@@ -28,6 +29,7 @@ class Membership:
     ``configured``: the endpoints to begin with, asked anew each time; ``before_hello`` and ``ready`` are awaited
     in front of each hello; ``on_beat`` gets the beat, its answer, and when (``steady_now()``) it was first sent;
     ``shortest_lease_s`` says by what lease the beats must hurry, where one is shorter than this scheduler's own;
+    ``yields_name``: where another agent lives under this name, give it up instead of waiting until that has gone.
     ``on_trouble`` is told why the node is in no scheduler's hands, and "" when it is again.
     """
 
@@ -46,7 +48,9 @@ class Membership:
         shortest_lease_s: Callable[[], float],
         on_parted: Callable[[], None],
         on_trouble: Callable[[str], None],
+        yields_name: bool = False,
     ) -> None:
+        self._yields_name = yields_name
         self.joined = asyncio.Event()
         self._name = name
         self._line = line
@@ -84,6 +88,7 @@ class Membership:
 
         Raises:
             StaleBoot: a newer agent has this node's name.
+            NodeNameTaken: an agent of another data folder has it, and it is to be yielded.
             UnknownModel: by ``ready``.
         """
         silent = ""
@@ -123,6 +128,7 @@ class Membership:
             UnknownModel: by ``ready``.
         """
         told: set[str] = set()
+        taken_since: float | None = None
         patience_s, nobody_s = _HELLO_S[0], _NOBODY_S
         while True:
             for endpoint in self._endpoints(silent):
@@ -137,6 +143,12 @@ class Membership:
                     )
                 except (StaleBoot, UnknownModel):
                     raise
+                except NodeNameTaken as refusal:
+                    # The one before us may have died just now: its scheduler notices within moments.
+                    taken_since = taken_since if taken_since is not None else steady_now()
+                    if self._yields_name and steady_now() - taken_since > _TAKEN_S:
+                        raise
+                    said, pause_s = str(refusal), _REFUSED_S
                 except SchedulerUnreachable:
                     said = (
                         f"no scheduler answers at {endpoint} (start one with 'lcq up' or 'lcq scheduler', or name it "

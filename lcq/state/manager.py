@@ -20,6 +20,7 @@ from lcq.config import DistributedConfig
 from lcq.errors import (
     IdempotencyConflict,
     JobNotFound,
+    NodeNameTaken,
     NodeNotFound,
     StaleBoot,
     StateFormatMismatch,
@@ -564,14 +565,23 @@ class StateManager:
     # ------------------------------------------------------------ nodes
 
     async def register_node(
-        self, node: str, *, boot: str, capability: NodeCapability, serves: Mapping[str, Sequence[str]], via: str = ""
+        self,
+        node: str,
+        *,
+        boot: str,
+        capability: NodeCapability,
+        serves: Mapping[str, Sequence[str]],
+        via: str = "",
+        home: str = "",
     ) -> NodeStatus:
         """A node says hello; attempts of its earlier boot run elsewhere. Answers what the cluster wants of it.
 
-        ``via``: the scheduler it says it to. From now on only that one speaks for it.
+        ``via``: the scheduler it says it to. From now on only that one speaks for it. ``home``: by which a restart of
+        the same agent is told from another one.
 
         Raises:
             StaleBoot: a newer boot has replaced this one.
+            NodeNameTaken: an agent with another home lives under this name.
         """
         lanes = sorted(
             {
@@ -585,10 +595,12 @@ class StateManager:
             "register_node", node, boot, capability.model_dump_json(),
             json.dumps({device: list(queues) for device, queues in serves.items()}), json.dumps(lanes),
             int(self.config.leases.beat_s * 1000), int(self.config.leases.lease_s * 1000), via,
-            json.dumps(dict(capability.labels)),
+            json.dumps(dict(capability.labels)), home,
         )  # fmt: skip
         if answer[0] == "stale":
             raise StaleBoot(node)
+        if answer[0] == "taken":
+            raise NodeNameTaken(node, answer[1])
         return NodeStatus(answer[1])
 
     async def beat_node(

@@ -24,7 +24,7 @@ import worker.disks as disks_module
 import worker.pool as pool_module
 from lcq.config import DistributedConfig
 from lcq.embedded_watch import started_at
-from lcq.errors import InvalidInput, LcqError, StaleBoot, StateUnavailable, UnknownModel
+from lcq.errors import InvalidInput, LcqError, NodeNameTaken, StaleBoot, StateUnavailable, UnknownModel
 from lcq.models import Task, TaskType
 from lcq.sockets import Mailbox, make_socket
 from lcq.wire import (
@@ -793,6 +793,16 @@ async def test_an_agent_whose_name_was_taken_ends_and_leaves_no_runner(tmp_path,
         with pytest.raises(StaleBoot, match="--name"):
             await agent.run()
         assert not any(slot.pid and alive(slot.pid) for slot in agent._pool.slots)
+
+
+async def test_an_agent_that_was_named_waits_until_the_one_that_has_its_name_is_gone(tmp_path, scheduler):
+    scheduler.hello_error = NodeNameTaken("node-1", "studio")
+    async with an_agent(tmp_path, scheduler, ready=False) as agent:
+        await wait_until(lambda: "on host studio" in agent.not_claiming, timeout=60)
+        scheduler.hello_error = None
+        await wait_until(lambda: not agent.not_claiming, timeout=60)
+        assert len({hello.home for hello in scheduler.of(Hello)}) == 1
+        assert scheduler.of(Hello)[0].home
 
 
 async def test_redis_away_is_said_once_and_survived(tmp_path, scheduler, caplog: pytest.LogCaptureFixture):

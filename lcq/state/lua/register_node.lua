@@ -2,9 +2,10 @@
 -- KEYS  namespace
 -- ARGV  node, boot, capability (JSON), serves (JSON), lanes (JSON list of "queue:model"), beat_ms and lease_ms (what it
 --       is told: by these, and by no other scheduler's settings, its silence is judged), via (the scheduler),
---       labels (JSON: those it told)
+--       labels (JSON: those it told), home (of its data folder; "" by an older agent)
 -- RETURNS {"ok", status, attempts given up} | {"stale"} (this boot was replaced by a newer one)
-local node, boot, capability, serves, lanes, beat_ms, lease_ms, via, labels = unpack(ARGV)
+--         | {"taken", host} (an agent of another data folder lives under this name)
+local node, boot, capability, serves, lanes, beat_ms, lease_ms, via, labels, home = unpack(ARGV)
 local name = key("node", node)
 local record = load_node(node)
 local status, given_up = "online", 0
@@ -12,6 +13,10 @@ local retired = record and decoded(record.retired, {}) or {}
 if record then
   for _, old in ipairs(retired) do
     if old == boot then return {"stale"} end
+  end
+  local is_silent = NOW - number(record.seen_ms) >= math.max(number(record.lease_ms), number(lease_ms))
+  if home ~= "" and (record.home or "") ~= "" and record.home ~= home and record.status ~= "offline" and not is_silent then
+    return {"taken", tostring(decoded(record.capability, {}).host or "")}
   end
   unsubscribe(node, record)
   if record.boot ~= "" and record.boot ~= boot then  -- "": damaged, and whose leases these are the beats will tell
@@ -22,7 +27,7 @@ if record then
   if record.wish then status = record.wish end  -- a drain or a quarantine outlives a restart of the agent
 end
 redis.call("HSET", name, "boot", boot, "status", status, "capability", capability, "serves", serves,
-  "lanes", lanes, "labels", labels, "beat_ms", beat_ms, "lease_ms", lease_ms, "registered_ms", NOW, "seen_ms", NOW, "retired", #retired > 0 and cjson.encode(retired) or "[]")
+  "lanes", lanes, "labels", labels, "home", home, "beat_ms", beat_ms, "lease_ms", lease_ms, "registered_ms", NOW, "seen_ms", NOW, "retired", #retired > 0 and cjson.encode(retired) or "[]")
 if status == "online" then
   redis.call("HDEL", name, "why")
   subscribe(node, {lanes = lanes})
