@@ -167,6 +167,64 @@ class QuarantineConfig(_Section):
     """After so long a failure counts half."""
 
 
+Weight = Annotated[float, Field(gt=0, le=1000)]
+
+
+class SharesConfig(_Section):
+    """How users share a queue, by predicted seconds of work: twice the weight, twice the work done meanwhile.
+
+    A weight counts for what is submitted while it holds."""
+
+    default: Weight = 1.0
+    """The weight of every user that is not named."""
+    users: dict[str, Weight] = Field(default_factory=dict)
+    """The weights of some users, such as {ann: 2.0}."""
+
+    def of(self, user: str) -> float:
+        return self.users.get(user, self.default)
+
+
+class UserQuota(_Section):
+    """What one user may. What is null here is as it is for every user."""
+
+    in_flight: int | None = Field(default=None, ge=1)
+    per_minute: float | None = Field(default=None, gt=0)
+
+
+class QuotasConfig(_Section):
+    """Limits to what is taken in and run. All off by default."""
+
+    queued: int | None = Field(default=None, ge=1)
+    """How many tasks may wait in one queue; then it is full, and refuses more. null: as many as come."""
+    queues: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)
+    """Other numbers for some queues, such as {gpu-high: 500}."""
+    displace: bool = False
+    """Let an urgent task into a full queue: the youngest task of the lowest band that waits there is cancelled."""
+    in_flight: int | None = Field(default=None, ge=1)
+    """How many tasks of one user may run at a time. More of them wait in their places while others pass."""
+    per_minute: float | None = Field(default=None, gt=0)
+    """How many tasks one user may submit a minute. A minute's worth may come at once."""
+    users: dict[str, UserQuota] = Field(default_factory=dict)
+    """Other limits for some users, such as {ann: {in_flight: 8, per_minute: 600}}."""
+
+    def most_queued(self, queue: str) -> int:
+        """0: no limit."""
+        return self.queues.get(queue, self.queued or 0)
+
+    def most_per_minute(self, user: str) -> float:
+        """0: no limit."""
+        own = self.users.get(user)
+        return (own.per_minute if own else None) or self.per_minute or 0.0
+
+    @property
+    def most_in_flight(self) -> dict[str, Any] | None:
+        """As the scripts read it; None: no limit for anybody."""
+        users = {user: own.in_flight for user, own in self.users.items() if own.in_flight is not None}
+        if self.in_flight is None and not users:
+            return None
+        return {"users": users} | ({} if self.in_flight is None else {"default": self.in_flight})
+
+
 class RetentionConfig(_Section):
     """How long records of finished tasks are kept."""
 
@@ -409,6 +467,8 @@ class DistributedConfig(BaseSettings):
     leases: LeaseConfig = LeaseConfig()
     retries: RetryConfig = RetryConfig()
     quarantine: QuarantineConfig = QuarantineConfig()
+    shares: SharesConfig = SharesConfig()
+    quotas: QuotasConfig = QuotasConfig()
     retention: RetentionConfig = RetentionConfig()
     agent: AgentConfig = AgentConfig()
     limits: LimitsConfig = LimitsConfig()

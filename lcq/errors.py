@@ -18,6 +18,8 @@ LcqError
 ├── IdempotencyConflict     the same key was used for another task
 ├── TooManyRequirements     too many different sets of labels are waited for at once
 ├── NodeNameTaken           another agent, of another data folder, lives under this node's name
+├── QueueFull               as many tasks wait in a queue as may
+├── TooSoon                 a user has submitted as many tasks as it may in a minute
 ├── StaleBoot               a node speaks with a boot id that has been replaced
 ├── ProtocolError           a message that cannot be understood
 │   ├── UnknownCommand
@@ -218,6 +220,36 @@ class TooManyRequirements(LcqError):
         )
 
 
+class QueueFull(LcqError):
+    """A queue has as many tasks waiting as ``quotas.queued`` allows: nothing was taken in."""
+
+    code = "queue_full"
+
+    def __init__(self, queue: str, waiting: int, most: int, *, displaces: bool = False) -> None:
+        self.queue = queue
+        self.waiting = waiting
+        super().__init__(
+            f"queue {queue} is full: {waiting} tasks wait, at most {most} may",
+            hint="submit it again later, with the same key if you like"
+            + ("; all that waits there is urgent" if displaces else "")
+            + ", or have quotas.queued raised",
+        )
+
+
+class TooSoon(LcqError):
+    """A user has submitted more than ``quotas.per_minute`` allows. ``again_s``: when to come again."""
+
+    code = "too_soon"
+
+    def __init__(self, user: str, per_minute: float, again_s: float) -> None:
+        self.user = user
+        self.again_s = again_s
+        super().__init__(
+            f"user {user} may submit {per_minute:g} tasks a minute, and has",
+            hint=f"submit this one again in {again_s:.1f} s",
+        )
+
+
 class StaleBoot(LcqError):
     code = "stale_boot"
 
@@ -378,7 +410,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         UnknownCommand, VersionMismatch, SchedulerUnreachable, StateUnavailable, StateOverloaded, UnsafeState,
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
         OutsideRoots, TooManyRequirements, ManifestUnusable, NoMulticast, SeveralClusters,
-        NodeNameTaken,
+        NodeNameTaken, QueueFull, TooSoon,
     )
 }  # fmt: skip
 

@@ -58,6 +58,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "pause_job": {},
         "resume_job": {},
         "move_aside": {},
+        "recall_tasks": {},
         "shift_deadlines": {},
         "take_duty": {},
         "announce_scheduler": {},

@@ -17,7 +17,10 @@ from lcq.errors import InvalidConfig
 _log = logging.getLogger(__name__)
 _LOOK_S = 1.0
 
-LIVE_KEYS = ("log_level", "retries", "limits", "agent.drain_s", "agent.poll_s", "agent.no_progress_s", "agent.labels")
+LIVE_KEYS = (
+    "log_level", "retries", "limits", "shares", "quotas", "agent.drain_s", "agent.poll_s", "agent.no_progress_s",
+    "agent.labels",
+)  # fmt: skip
 """Keys, and sections with all their keys, that a running process takes over. All others need a restart."""
 
 

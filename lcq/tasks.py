@@ -374,6 +374,7 @@ class TaskManager(Manager):
                 if not await self._state.take_duty("tasks", scheduler_id, hold_ms=_DUTY_HOLD_MS):
                     continue
                 await complained(self._state.release_due(), complaints)
+                await complained(self._state.recall_tasks(), complaints)
                 await complained(self._state.forget_tasks(), complaints)
                 await complained(self._jobs.go_on(), complaints)
                 if self._fleet_changed.is_set() or time.monotonic() >= next_look:

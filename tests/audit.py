@@ -25,10 +25,12 @@ CLASSES = {
     "acts": "stream", "answer:*": "string", "done:*": "hash", "duty:*": "string", "schedulers": "hash",
     "format": "string", "failover": "hash", "synced": "string", "labelled": "set", "blame:*": "zset", "budget": "hash",
     "cluster": "string",
+    "turn:*": "zset", "line:*": "zset", "band:*": "zset", "back:*": "zset", "over:*": "set", "overs": "set",
+    "runs": "hash", "running": "hash", "rate:*": "string",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers
-EXPIRING = ("minute:", "answer:", "done:", "duty:", "synced", "blame:", "budget")
+EXPIRING = ("minute:", "answer:", "done:", "duty:", "synced", "blame:", "budget", "rate:")
 
 
 @dataclass
@@ -167,7 +169,14 @@ def lane_of(t: Hash) -> str:
     requires = json.loads(t["requires"]) if "requires" in t else asked.get("requires", {})
     lane += "?" * bool(requires) + "&".join(f"{name}={value}" for name, value in sorted(requires.items()))
     assert t.get("lane", model) == lane
-    return f"lane:@{t['pinned']}:{lane}" if t.get("pinned") else f"lane:{t['queue']}:{lane}"
+    if t.get("back"):
+        return f"back:{owner_of(t)}:{lane}:{t['user']}"
+    return f"lane:{owner_of(t)}:{lane}"
+
+
+def owner_of(t: Hash) -> str:
+    """Whose lane it is: its node's if it is kept for one, else its queue's."""
+    return f"@{t['pinned']}" if t.get("pinned") else t["queue"]
 
 
 def _audit_lanes(ledger: Ledger) -> None:
@@ -179,11 +188,13 @@ def _audit_lanes(ledger: Ledger) -> None:
             case TaskStatus.QUEUED:
                 wanted[lane_of(t)][i] = float(t["score"])
                 wanted[f"waiting:{t['queue']}"][i] = float(t["queued_ms"])
+                wanted[f"band:{t['queue']}:{t['priority']}"][i] = float(t["queued_ms"])
+                wanted[f"line:{owner_of(t)}:{t['priority']}:{t['user']}:{t['job']}"][i] = float(t.get("place", 0))
             case TaskStatus.PENDING:
                 wanted["delayed"][i] = float(t["due_ms"])
             case TaskStatus.PROCESSING:
                 wanted["leases"][i] = float(t["deadline_ms"])
-    kept = ("lane:", "waiting:", "aside:", "delayed", "leases")
+    kept = ("lane:", "back:", "line:", "band:", "waiting:", "aside:", "delayed", "leases")
     assert {name: value for name, value in ledger.values.items() if name.startswith(kept)} == wanted
     lanes = {name.removeprefix("lane:") for name in wanted if name.startswith("lane:") and "@" not in name}
     assert ledger.values.get("lanes", set()) == lanes
@@ -191,6 +202,7 @@ def _audit_lanes(ledger: Ledger) -> None:
     assert ledger.values.get("labelled", set()) == labelled
     pairs = [(f"held:{t['node']}", i) for i, t in ledger.tasks.items() if t["status"] == TaskStatus.PROCESSING]
     assert ledger.sets("held:") == _grouped(pairs)
+    _audit_users(ledger)
     over = {i for i, t in ledger.tasks.items() if t["status"] not in _WAITS_OR_RUNS}
     assert set(ledger.values.get("expiry", {})) == over
     books = {name.removeprefix("fair:") for name in ledger.values if name.startswith("fair:")}
@@ -205,6 +217,21 @@ def _audit_lanes(ledger: Ledger) -> None:
         runs, waits = t["status"] == TaskStatus.PROCESSING, t["status"] == TaskStatus.PENDING
         assert ("deadline_ms" in t) == runs, f"{i} is {t['status']} and has a deadline: {t.get('deadline_ms')}"
         assert ("due_ms" in t) == waits, f"{i} is {t['status']} and is due at {t.get('due_ms')}"
+
+
+def _audit_users(ledger: Ledger) -> None:
+    """Each user's jobs that wait, what it has running, and what was laid aside, are what the tasks say."""
+    waiting = [t for t in ledger.tasks.values() if t["status"] == TaskStatus.QUEUED and "aside" not in t]
+    turns = [(f"turn:{owner_of(t)}:{t['priority']}:{t['user']}", t["job"]) for t in waiting]
+    assert ledger.sets("turn:") == _grouped(turns)
+    running = {i: t["user"] for i, t in ledger.tasks.items() if t["status"] == TaskStatus.PROCESSING}
+    assert ledger.values.get("runs", {}) == running
+    assert _numbers(ledger.values.get("running", {})) == _tally(Counter(running.values()))
+    back = [t for t in ledger.tasks.values() if t.get("back")]
+    assert all(t["status"] == TaskStatus.QUEUED and "aside" not in t for t in back)
+    beside = [(f"over:{t['user']}", lane_of(t).removeprefix("back:").removesuffix(f":{t['user']}")) for t in back]
+    assert ledger.sets("over:") == _grouped(beside)
+    assert ledger.values.get("overs", set()) == {t["user"] for t in back}
 
 
 def _tally(counts: Counter[str]) -> dict[str, int]:

@@ -14,6 +14,8 @@ from lcq.state.scripts import BAND_SPANS, POISON_DEATHS, WARM_SPAN_S
 PENDING, QUEUED, PROCESSING = TaskStatus.PENDING, TaskStatus.QUEUED, TaskStatus.PROCESSING
 COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
 LOOKED_AT = 16  # how deep a claim looks into a lane, besides what it wants
+JOBS = 8  # of a user, and tasks of each, that are looked at for the one whose turn it is
+Turn = tuple[str, TaskPriority, str]  # owner of the lane, band, user
 
 
 class Refused(Exception):
@@ -52,6 +54,8 @@ class ModelTask:
     code: str = ""
     eased: tuple[str, ...] = ()
     tag: float | None = None
+    place: int = 0  # in the line of its job
+    turn: Turn | None = None  # while it waits
 
     @property
     def id(self) -> str:
@@ -73,6 +77,11 @@ class ModelTask:
 
     def runs(self, number: int, node: str) -> bool:
         return self.status == PROCESSING and number == len(self.attempts) and self.node == node
+
+
+def _by_score(t: ModelTask) -> tuple[float, str]:
+    assert t.tag is not None
+    return (t.tag + BAND_SPANS[t.priority], t.id)
 
 
 @dataclass
@@ -100,6 +109,7 @@ class Model:
         self.totals: Counter[str] = Counter()
         self.virtual_time: dict[str, float] = {}
         self.finishes: dict[tuple[str, TaskPriority, str], float] = {}
+        self.turns: dict[Turn, dict[str, float]] = {}  # by job, the seconds it has had
 
     def of(self, *statuses: TaskStatus) -> list[ModelTask]:
         """The tasks in these states, oldest first."""
@@ -113,6 +123,10 @@ class Model:
     def _to(self, t: ModelTask, status: TaskStatus, queue: str = "", pinned: str | None = None) -> None:
         queue, left = queue or t.queue, t.queue
         was_queued, t.status = t.status == QUEUED, status
+        if t.turn is not None:
+            turn, t.turn = t.turn, None
+            if not any(other.turn == turn and other.task.job == t.task.job for other in self.tasks.values()):
+                del self.turns[turn][t.task.job or ""]
         if was_queued and not any(other.queue == left for other in self.of(QUEUED) if other is not t):
             self.virtual_time.pop(left, None)
             for book in [book for book in self.finishes if book[0] == left]:
@@ -121,6 +135,12 @@ class Model:
         t.rev += 1
         if status == QUEUED:
             self._rank(t)
+            self._join(t)
+
+    def _join(self, t: ModelTask) -> None:
+        t.turn = (t.lane[0], t.priority, t.task.user_id)
+        jobs = self.turns.setdefault(t.turn, {})
+        jobs.setdefault(t.task.job or "", min(jobs.values(), default=0.0) + t.cost / 2)
 
     def _rank(self, t: ModelTask) -> None:
         now = self.virtual_time.get(t.queue, 0.0)
@@ -128,6 +148,8 @@ class Model:
             book = (t.queue, t.priority, t.task.user_id)
             t.tag = max(now, self.finishes.get(book, 0.0))
             self.finishes[book] = t.tag + t.cost
+            self.totals["ranked"] += 1
+            t.place = self.totals["ranked"]
         else:
             t.tag = min(t.tag, now)
 
@@ -186,6 +208,7 @@ class Model:
         self.totals["submitted"] += 1
         if not later:
             self._rank(t)
+            self._join(t)
 
     def due(self, ids: Iterable[str]) -> int:
         moved = sorted(ids)
@@ -256,10 +279,17 @@ class Model:
         for owner in (f"@{node}", *known.queues):
             found = self._candidates(node, known, owner, want)
             while found and len(granted) < want:
-                t = found.pop(self._best(found, set(warm)))
+                head = found.pop(self._best(found, set(warm)))
+                t = self._whose_turn(owner, head, node, known, set(warm))
+                if t is not head:
+                    t.tag, head.tag = head.tag, t.tag
+                    found = sorted({one.id: one for one in (*found, head) if one is not t}.values(), key=_by_score)
+                turn = t.turn
                 t.attempts.append(ModelAttempt(node, eased=t.eased))
                 t.node, t.avoid = node, ""
                 self._to(t, PROCESSING)
+                if turn is not None and (t.task.job or "") in self.turns[turn]:
+                    self.turns[turn][t.task.job or ""] += t.cost
                 if any(other.queue == t.queue for other in self.of(QUEUED)):
                     self.virtual_time[t.queue] = max(self.virtual_time.get(t.queue, 0.0), t.tag or 0.0)
                 granted.append((t.id, len(t.attempts)))
@@ -270,14 +300,30 @@ class Model:
         found: list[ModelTask] = []
         for name in known.lanes:
             lane = [t for t in self.of(QUEUED) if t.lane == (owner, name)]
-            lane.sort(key=lambda t: (t.score, t.id))
-            elsewhere = any(other.serves((owner, name)) for peer, other in self.nodes.items() if peer != node)
-            found += [
-                t
-                for t in lane[: LOOKED_AT + want]
-                if t.queue not in self.paused and not (t.avoid == node and elsewhere)
-            ]
-        return sorted(found, key=lambda t: (t.score, t.id))
+            lane.sort(key=_by_score)
+            found += [t for t in lane[: LOOKED_AT + want] if self._takes(node, t)]
+        return sorted(found, key=_by_score)
+
+    def _takes(self, node: str, t: ModelTask) -> bool:
+        elsewhere = any(other.serves(t.lane) for peer, other in self.nodes.items() if peer != node)
+        return t.queue not in self.paused and not (t.avoid == node and elsewhere)
+
+    def _whose_turn(self, owner: str, head: ModelTask, node: str, known: ModelNode, warm: set[str]) -> ModelTask:
+        """Which of the user's tasks gets the place of the head."""
+        assert head.turn is not None
+        first, latest = None, 0.0
+        for job, tag in sorted(self.turns[head.turn].items(), key=lambda pair: (pair[1], pair[0]))[:JOBS]:
+            if first is not None and tag > latest:
+                break
+            line = [t for t in self.of(QUEUED) if t.turn == head.turn and (t.task.job or "") == job]
+            line = sorted(line, key=lambda t: (t.place, t.id))[:JOBS]
+            able = (t for t in line if t is head or (t.lane[1] in known.lanes and self._takes(node, t)))
+            if (one := next(able, None)) is not None:
+                if one.task.model in warm or head.task.model not in warm:
+                    return one
+                if first is None:
+                    first, latest = one, tag + WARM_SPAN_S
+        return first or head
 
     def _best(self, found: list[ModelTask], warm: set[str]) -> int:
         head = found[0]

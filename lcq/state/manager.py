@@ -22,12 +22,14 @@ from lcq.errors import (
     JobNotFound,
     NodeNameTaken,
     NodeNotFound,
+    QueueFull,
     StaleBoot,
     StateFormatMismatch,
     StateOverloaded,
     StateUnavailable,
     TaskNotFound,
     TooManyRequirements,
+    TooSoon,
     TransitionRefused,
     without_password,
 )
@@ -62,6 +64,7 @@ _BATCH = 128  # scripts in one pipeline: enough to share a round trip, few enoug
 _ACTS_KEPT = 100_000
 _LIMIT = 200  # tasks that one timed duty moves in one script: it must never hold the server for long
 _LAPSES = 100  # fewer where each takes more
+_LOOKS = 64  # at a lane's head, for what is no task of a user who has as much running as it may
 _BATCHES = 25  # of these, one after another while there is more to do: other scripts run in between
 
 
@@ -283,6 +286,8 @@ class StateManager:
         Raises:
             IdempotencyConflict: the key belongs to a task that asks for something else.
             TooManyRequirements: too many different ones wait already.
+            QueueFull: as many wait in the queue as may.
+            TooSoon: the user has submitted as many in the last minute as it may.
             StateOverloaded: Redis is full.
             UnsafeState: it has been set so that it may lose data.
         """
@@ -290,11 +295,13 @@ class StateManager:
             raise self.watch.risk
         text = task.to_json()
         digest = records.digest_of(text)
+        quotas = self.config.quotas
+        most, per_minute = quotas.most_queued(queue), quotas.most_per_minute(task.user_id)
         try:
             answer = await self._move(
                 "submit_task", task.id, text, digest, key or task.id, queue, node, task.model, task.priority,
                 task.user_id, task.job or "", task.max_retries, cost_s, due_ms, task.image_path, why, int(forced),
-                task.lane, vram_mib,
+                task.lane, vram_mib, self.config.shares.of(task.user_id), most, int(quotas.displace), per_minute,
             )  # fmt: skip
         except StateOverloaded as full:
             self.watch.refused_task(full)
@@ -304,6 +311,11 @@ class StateManager:
             raise IdempotencyConflict(key or task.id, answer[1])
         if answer[0] == "too_many_labelled":
             raise TooManyRequirements(told_labels(task.requires), MOST_LABELLED_LANES)
+        if answer[0] == "full":
+            urgent = quotas.displace and task.priority is TaskPriority.URGENT
+            raise QueueFull(queue, int(answer[1]), most, displaces=urgent)
+        if answer[0] == "too_soon":
+            raise TooSoon(task.user_id, per_minute, int(answer[1]) / 1000)
         await self._reaches_disk()  # also of one that was known: whoever asks again may ask because it failed here
         return Accepted(
             id=answer[1],
@@ -410,12 +422,19 @@ class StateManager:
             StaleBoot: the node is not registered with this boot id, or has gone to another scheduler since.
         """
         lease = int(self.config.leases.lease_s * 1000) if lease_ms is None else lease_ms
-        answer = await self._move(
-            "claim_tasks", node, boot, device, slots, lease,
+        told = (
+            node, boot, device, slots, lease,
             json.dumps(sorted(lanes)), json.dumps(sorted(warm)), json.dumps(list(queues)),
             kind, "" if fits_mib is None else fits_mib, json.dumps(dict(needs_mib or {})),
-            via,
+            via, self._most_in_flight,
         )  # fmt: skip
+        answer = await self._move("claim_tasks", *told)
+        for _ in range(_LOOKS):
+            if answer[0] != "more":
+                break
+            answer = await self._move("claim_tasks", *told)
+        else:
+            return ()
         if answer[0] == "stale":
             raise StaleBoot(node)
         if answer[0] == "refused":
@@ -430,6 +449,11 @@ class StateManager:
                 continue
             grants.append(Grant(task=task, attempt=int(number), device=device, lease_ms=lease, eased=eased))
         return tuple(grants)
+
+    @property
+    def _most_in_flight(self) -> str:
+        most = self.config.quotas.most_in_flight
+        return "" if most is None else json.dumps(most)
 
     async def finish_task(
         self, task_id: str, *, attempt: int, node: str, result: TaskResult, peak_mib: int = 0
@@ -733,6 +757,10 @@ class StateManager:
     async def release_due(self) -> int:
         """Pending tasks whose time has come are queued. Answers how many."""
         return await self._in_batches("release_due")
+
+    async def recall_tasks(self) -> int:
+        """What was kept back for a quota goes back where there is room. Answers of how many users some still is."""
+        return int((await self._move("recall_tasks", self._most_in_flight, _LIMIT))[1])
 
     async def forget_tasks(self) -> int:
         """Remove records that outlived their retention. Answers how many."""

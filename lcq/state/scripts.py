@@ -22,6 +22,7 @@ BAND_SPANS = {
 }
 ELDERS_TURN = 10  # starts of a queue, one of which is for the task that has waited longest
 ELDERS_WAIT_S = 600  # and longer than this, or than its band's span
+MOST_SHARES = 4096  # users whose shares a queue remembers
 WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much older, within its band
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
 MOST_LABELLED_LANES = 256  # that have tasks at a time: every claim looks through them all
@@ -29,7 +30,7 @@ STATE_FORMAT = 2  # of what the scripts write: raised where an older LCQ would m
 BLAME_AFTER_SUCCESS = 0.9
 MINUTES_KEPT = timedelta(hours=25)
 ANSWERS_KEPT = timedelta(minutes=10)  # for copies of an operator's command
-_GROUND = ("_prelude", "_damage")  # in front of every move
+_GROUND = ("_prelude", "_order", "_damage")  # in front of every move
 _MOVES = resources.files("lcq.state") / "lua"
 
 
@@ -73,6 +74,7 @@ class Scripts:
             f"local MINUTES_KEPT_S = {int(MINUTES_KEPT.total_seconds())}",
             f"local ELDERS_TURN = {ELDERS_TURN - 1}",
             f"local ELDERS_WAIT = {ELDERS_WAIT_S}",
+            f"local MOST_SHARES = {MOST_SHARES}",
             f"local WARM_SPAN = {WARM_SPAN_S}",
             f"local WARM_NEEDS = {WARM_NEEDS}",
             f"local QUEUE_KINDS = {_table({queue.name: repr(queue.kind.value) for queue in self.config.queues})}",

@@ -24,7 +24,8 @@ from tui.cluster import Cluster as Console
 OWNERS = {
     "a task, forgotten when its retention is over": {
         "task:*", "attempts:*", "idem:*", "ids", "ix:*", "lane:*", "lanes", "waiting:*", "fair:*", "leases", "held:*",
-        "delayed", "expiry", "job:*", "jobs", "causes", "aside:*", "paused", "walks", "labelled",
+        "delayed", "expiry", "job:*", "jobs", "causes", "aside:*", "paused", "walks", "labelled", "turn:*", "line:*",
+        "band:*", "back:*", "over:*", "overs", "runs", "running",
     },
     "a node, forgotten after a day of silence": {"node:*", "nodes", "subs:*"},
     "a queue, while it is paused": {"queue:*"},
@@ -32,7 +33,7 @@ OWNERS = {
         "counts", "totals", "failover", "schedulers", "format", "cluster",
     },
     "the cluster: one stream, capped": {"events", "acts"},
-    "its time to live": {"minute:*", "answer:*", "done:*", "duty:*", "synced", "blame:*", "budget"},
+    "its time to live": {"minute:*", "answer:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*"},
 }  # fmt: skip
 
 

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 import pytest
 import redis
 
+from lcq.config import DistributedConfig, SharesConfig
 from lcq.models import ErrorClass, TaskPriority
+from lcq.state import scripts
 from lcq.state.manager import StateManager
 from lcq.state.scripts import BAND_SPANS, WARM_SPAN_S
 from tests.audit import audit
@@ -275,3 +277,128 @@ async def test_a_paused_queue_gives_nothing_pinned_tasks_included_and_others_go_
     await state.resume_queue(LIGHT, actor="ann")
     assert await node.claim_ids(9) == [pinned, light]
     audit(eye)
+
+
+# ---------------------------------------------------------------- users' weights
+
+
+async def test_a_user_of_twice_the_weight_gets_twice_the_work_done(redis_url: str) -> None:
+    config = DistributedConfig(shares=SharesConfig(users={"ann": 2.0}))
+    async with StateManager(config, url=redis_url) as state:
+        node = Node(state)
+        await node.hello()
+        ann = await many(state, 40, user="ann")
+        bob = await many(state, 40, user="bob")
+        taken = set(await started(node, 30))
+    assert (len(taken & set(ann)), len(taken & set(bob))) == (20, 10)
+
+
+async def test_a_weight_counts_for_what_is_submitted_after_it_was_changed(state: StateManager, node: Node) -> None:
+    bob = await many(state, 40, user="bob")
+    state.config = state.config.model_copy(update={"shares": SharesConfig(default=1.0, users={"ann": 4.0})})
+    ann = await many(state, 40, user="ann")
+    taken = set(await started(node, 25))
+    assert (len(taken & set(ann)), len(taken & set(bob))) == (20, 5)
+
+
+# ---------------------------------------------------------------- the jobs of one user
+
+
+async def a_job(state: StateManager, job: str, count: int, *, user: str = "ann", **more: object) -> list[str]:
+    tasks = [a_task(user_id=user, job=job, **more) for _ in range(count)]
+    return [(await state.submit_task(task, queue=LIGHT)).id for task in tasks]
+
+
+async def test_one_image_of_a_users_second_job_does_not_wait_for_the_hundreds_of_the_first(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    folder = await a_job(state, "folder", 300)
+    assert await started(node, 3) == folder[:3]
+    (one,) = await a_job(state, "one", 1)
+    order = await started(node, 4)
+    audit(eye)
+    assert one in order[:3]
+    assert [task_id for task_id in order if task_id != one] == folder[3:6], "and the first keeps its own order"
+
+
+async def test_two_jobs_of_one_user_share_what_the_user_gets_and_each_keeps_its_order(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    first, second = await a_job(state, "first", 40), await a_job(state, "second", 40)
+    other = await a_job(state, "other", 40, user="bob")
+    order = await started(node, 40)
+    audit(eye)
+    assert len(set(order) & set(other)) == 20, "who has two jobs gets no more than who has one"
+    assert abs(len(set(order) & set(first)) - len(set(order) & set(second))) <= 1
+    for job in (first, second, other):
+        assert [task_id for task_id in order if task_id in job] == job[: len(set(order) & set(job))]
+
+
+async def test_jobs_share_also_across_models(state: StateManager, node: Node, eye: redis.Redis) -> None:
+    first = await a_job(state, "first", 30)
+    second = await a_job(state, "second", 30, config={"model": NS})
+    order = await node.claim_ids(8)
+    audit(eye)
+    assert len(set(order) & set(first)) == len(set(order) & set(second)) == 4
+
+
+async def test_an_endless_row_of_new_jobs_does_not_stop_the_users_first_one(state: StateManager, node: Node) -> None:
+    first = await a_job(state, "z", 10)
+    order: list[str] = []
+    for n in range(30):
+        await a_job(state, f"job {n}", 1)
+        order += await started(node, 1)
+    assert len(set(order) & set(first)) >= 3, "as many jobs wait as there are rounds: it has its share of them"
+
+
+async def test_a_task_that_comes_back_has_its_old_place_in_its_job(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    first = await a_job(state, "first", 10)
+    await a_job(state, "second", 10)
+    taken = await started(node, 6)
+    await node.release(first[0])
+    order = await started(node, 2)
+    audit(eye)
+    assert taken[0] == first[0]
+    assert first[0] in order
+
+
+async def test_what_a_lane_has_and_no_line_knows_is_started_all_the_same(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    """So it is with what a scheduler of an earlier version has taken in; what that one has started stays started."""
+    ids = await a_job(state, "first", 3)
+    for key in [*eye.scan_iter("{lcq}:turn:*"), *eye.scan_iter("{lcq}:line:*")]:
+        eye.delete(key)
+    eye.zadd("{lcq}:turn:cpu-light:normal:ann", {"gone": 0})
+    eye.zadd("{lcq}:line:cpu-light:normal:ann:gone", {"task-1-0000": 0})
+    assert await started(node, 3) == ids
+    audit(eye)
+
+
+# ---------------------------------------------------------------- the book of a queue
+
+
+async def test_the_book_forgets_users_whose_debt_is_paid(state: StateManager, node: Node, eye: redis.Redis) -> None:
+    low = await submitted(state, user="low", priority=LOW, cost_s=1.0)
+    for n in range(400):
+        user = f"user {n}"
+        await submitted(state, user=user, cost_s=0.5)
+        await submitted(state, user=user, cost_s=0.5)
+        assert low not in await started(node, 2)
+    assert eye.zcard("{lcq}:waiting:cpu-light") == 1
+    assert eye.hlen("{lcq}:fair:cpu-light") < 200
+
+
+async def test_a_book_has_an_end_also_where_virtual_time_stands_still(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, eye: redis.Redis
+) -> None:
+    monkeypatch.setattr(scripts, "MOST_SHARES", 100)
+    async with StateManager(url=redis_url) as state:
+        debtor = await many(state, 50, user="debtor")
+        for n in range(300):
+            await submitted(state, user=f"user {n}", cost_s=0.5)
+        book = eye.hgetall("{lcq}:fair:cpu-light")
+    assert len(book) <= 102
+    assert float(book["normal:debtor"]) == len(debtor), "who owes most is not the one to be forgotten"

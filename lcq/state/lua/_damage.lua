@@ -6,7 +6,7 @@ for _, status in pairs(STATE) do KNOWN[status] = true end
 
 local TEXTS = {"json", "digest", "idem", "model", "user", "queue"}
 local NUMBERS = {"rev", "attempt", "retries", "deaths", "max_retries", "submitted_ms", "updated_ms", "queued_ms"}
-local MAY_BE = {"cost", "tag", "score", "fence", "lease_ms", "due_ms", "deadline_ms", "started_ms", "finished_ms", "vram"}
+local MAY_BE = {"cost", "tag", "score", "fence", "lease_ms", "due_ms", "deadline_ms", "started_ms", "finished_ms", "vram", "weight", "place"}
 local MOST_JOBS = 5000  -- that are asked whether a task is theirs, where its own record does not say
 local MOST_LOST = 100  -- attempts whose records are made up to keep the count; more of them are no count at all
 
@@ -84,6 +84,7 @@ local function unlist(id, t)
     for _, status in ipairs(is_listed and statuses or {}) do redis.call("HINCRBY", key("counts"), queue .. "/" .. status, -1) end
     redis.call("ZREM", key("waiting", queue), id)
     redis.call("ZREM", key("aside", queue), id)
+    for band in pairs(BANDS) do redis.call("ZREM", key("band", queue, band), id) end
     close_book(queue)
   end
   for _, status in ipairs(statuses) do
@@ -106,6 +107,14 @@ local function unlist(id, t)
     redis.call("ZREM", key("ix", "cause", cause), id)
     if redis.call("EXISTS", key("ix", "cause", cause)) == 0 then redis.call("SREM", key("causes"), cause) end
   end
+  local asked = decoded(t.json, {})
+  local users, jobs, owners = {}, {[""] = true}, {}
+  for _, user in ipairs({t.user or "", asked.user_id or ""}) do users[tostring(user)] = true end
+  for _, name in ipairs({t.job or "", asked.job or "", job or ""}) do jobs[tostring(name)] = true end
+  for _, queue in ipairs(queue_names(t)) do owners[queue] = true end
+  if (t.pinned or "") ~= "" then owners["@" .. t.pinned] = true end
+  unlist_order(id, users, jobs, owners)
+  t.back = nil
   return statuses[1], was_in, job
 end
 

@@ -89,21 +89,32 @@ local function owner_of(t)
   return (t.pinned or "") ~= "" and ("@" .. t.pinned) or t.queue
 end
 
+-- Where it waits: in its lane, or kept back beside it while its user has as much running as it may (_order.lua).
 local function lane_of(t)
+  if t.back then return key("back", owner_of(t), lane_name(t), t.user) end
   return key("lane", owner_of(t), lane_name(t))
 end
 
 -- Start-time fair queueing. A user's next task is tagged with the later of the queue's virtual time and the
--- user's last finish; the finish moves on by the task's cost in predicted seconds. Each band has books of its
--- own, so that an urgent task does not stand behind the same user's normal ones.
+-- user's last finish; the finish moves on by the task's cost in predicted seconds, divided by the user's weight.
+-- Each band has books of its own, so that an urgent task does not stand behind the same user's normal ones.
+-- Which of a user's tasks gets a place that is the user's turn is for _order.lua to say.
+local join_line, leave_line, begin_running, end_running, forget_shares
+
+local function share_of(t)
+  return number(t.cost) / (t.weight and number(t.weight) or 1)
+end
+
 local function rank(t)
   local book = key("fair", t.queue)
   local field = t.priority .. ":" .. t.user
   local known = redis.call("HMGET", book, "v", field)
   local tag = math.max(number(known[1]), number(known[2]))
-  redis.call("HSET", book, field, tostring(tag + number(t.cost)))
+  redis.call("HSET", book, field, tostring(tag + share_of(t)))
+  forget_shares(book, number(known[1]))
   t.tag = tostring(tag)
   t.score = tostring(tag + BANDS[t.priority])
+  t.place = tostring(redis.call("HINCRBY", key("totals"), "ranked", 1))
 end
 
 -- A task that had its place before keeps it: it is never behind the queue's virtual time, also where an empty
@@ -184,7 +195,7 @@ local function enter_aside(id, t)
   redis.call("ZADD", key("aside", t.queue), t.queued_ms, id)
   redis.call("HSET", key("task", id), "aside", "1")
   t.aside = "1"
-  charge(t, -number(t.cost))
+  charge(t, -share_of(t))
 end
 
 local function leave_aside(id, t)
@@ -198,11 +209,26 @@ local function close_book(queue)
   if redis.call("EXISTS", key("waiting", queue), key("aside", queue)) == 0 then redis.call("DEL", key("fair", queue)) end
 end
 
-local function enter_open_lane(id, t)
+local function put_into_lane(id, t)
   redis.call("ZADD", lane_of(t), t.score, id)
+  if t.back then return end
   if is_labelled(lane_name(t)) then redis.call("SADD", key("labelled"), owner_of(t) .. ":" .. lane_name(t)) end
-  redis.call("ZADD", key("waiting", t.queue), t.queued_ms, id)
   if (t.pinned or "") == "" then redis.call("SADD", key("lanes"), t.queue .. ":" .. lane_name(t)) end
+end
+
+local function take_from_lane(id, t)
+  redis.call("ZREM", lane_of(t), id)
+  forget_labelled(owner_of(t), lane_name(t))
+  if redis.call("EXISTS", key("lane", t.queue, lane_name(t))) == 0 then
+    redis.call("SREM", key("lanes"), t.queue .. ":" .. lane_name(t))
+  end
+end
+
+local function enter_open_lane(id, t)
+  put_into_lane(id, t)
+  redis.call("ZADD", key("waiting", t.queue), t.queued_ms, id)
+  redis.call("ZADD", key("band", t.queue, t.priority), t.queued_ms, id)
+  join_line(id, t)
 end
 
 local function enter_lane(id, t)
@@ -210,12 +236,10 @@ local function enter_lane(id, t)
 end
 
 local function leave_open_lane(id, t)
-  redis.call("ZREM", lane_of(t), id)
-  forget_labelled(owner_of(t), lane_name(t))
+  take_from_lane(id, t)
   redis.call("ZREM", key("waiting", t.queue), id)
-  if redis.call("EXISTS", key("lane", t.queue, lane_name(t))) == 0 then
-    redis.call("SREM", key("lanes"), t.queue .. ":" .. lane_name(t))
-  end
+  redis.call("ZREM", key("band", t.queue, t.priority), id)
+  leave_line(id, t)
 end
 
 local function leave_lane(id, t)
@@ -230,7 +254,7 @@ local function put_aside(id, t)
 end
 
 local function bring_back(id, t)
-  charge(t, number(t.cost))
+  charge(t, share_of(t))
   enter_open_lane(id, t)
   leave_aside(id, t)
 end
@@ -254,6 +278,7 @@ local function leave_indexes(id, t)
   elseif t.status == STATE.PROCESSING then
     redis.call("ZREM", key("leases"), id)
     redis.call("ZREM", key("held", t.node), id)
+    end_running(id)
   else
     redis.call("ZREM", key("expiry"), id)
     if t.status == STATE.FAILED then
@@ -275,6 +300,7 @@ local function enter_indexes(id, t)
     redis.call("ZADD", key("leases"), t.deadline_ms, id)
     redis.call("ZADD", key("held", t.node), NOW, id)
     redis.call("ZADD", key("ix", "node", t.node), 0, id)
+    begin_running(id, t)
   else
     redis.call("ZADD", key("expiry"), NOW + RETENTION_MS[t.status], id)
     if t.status == STATE.FAILED then
@@ -296,7 +322,7 @@ local function transition(move, id, t, to, changes, more)
   end
   if to == STATE.QUEUED then
     if t.score then rank_again(t) else rank(t) end
-    changes.tag, changes.score = t.tag, t.score
+    changes.tag, changes.score, changes.place = t.tag, t.score, t.place
   end
   local set, gone = {}, {}
   for field, value in pairs(changes) do

@@ -2,10 +2,12 @@
 -- KEYS  namespace
 -- ARGV  node, boot, device, want, lease_ms, lanes (JSON list), warm models (JSON list), queues (JSON list, own class
 --       first), kind of device, fits_mib ("": no limit), needs_mib (JSON, lane -> MiB, where the node itself knows),
---       via (the scheduler)
+--       via (the scheduler), how many attempts a user may have running (JSON {default, users}; "": as many as it likes)
 -- RETURNS {"ok", id, attempt, eased, digest, json, …} | {"stale"} | {"refused", node status}
+--         | {"more"}: nothing yet, but not all was looked at; ask again
 -- Looks at the heads of the node's lanes; within a band a warm model goes first for WARM_SPAN virtual seconds. What
--- needs more memory than is left keeps its place, and others may pass.
+-- needs more memory than is left keeps its place, and others may pass. Which of the user's tasks gets the place that has
+-- come up its jobs decide (_order.lua). Who has as much running as it may is passed over, see there too.
 local node, boot, device, want, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local lanes, warm_list, queues = cjson.decode(ARGV[6]), cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
 local kind, left = ARGV[9], tonumber(ARGV[10])
@@ -20,7 +22,10 @@ for _, queue in ipairs(queues) do mine[queue] = true end
 
 local HEADS = 16  -- how deep a lane is looked into for a task this node may take
 local ELDERS = 64  -- how many of those that have waited longest are looked at
+local JOBS = 8  -- of a user, and tasks of each, that are looked at for the one whose turn it is
+local KEPT_BACK = 256  -- tasks of users that are at their limit, in one go
 local answer = {"ok"}
+local limits = ARGV[13] ~= "" and cjson.decode(ARGV[13]) or nil
 local paused = {}
 local function is_paused(queue)
   if paused[queue] == nil then paused[queue] = redis.call("HGET", key("queue", queue), "paused") == "1" end
@@ -59,6 +64,15 @@ local function lanes_of(owner)
   return both
 end
 
+local reads = {}
+local function reads_of(owner)
+  if not reads[owner] then
+    reads[owner] = {}
+    for _, lane in ipairs(lanes_of(owner)) do reads[owner][lane] = true end
+  end
+  return reads[owner]
+end
+
 -- A task that is kept for this node is for those of its devices that serve its queue; where none does, for those of
 -- the queue's kind.
 local served
@@ -74,62 +88,94 @@ local function is_for_this_device(queue)
   return not served[queue]
 end
 
+-- Whether a user has as much running as it may.
+local running, may_keep = {}, KEPT_BACK
+local function is_over(user)
+  local most = limits and user and most_running(limits, user)
+  if not most then return false end
+  if not running[user] then running[user] = running_of(user) end
+  return running[user] >= most
+end
+
 -- The order above is by service, and users who never came before begin at its virtual time: an endless stream of them
 -- would keep it from moving. So one start of a queue in ELDERS_TURN is for the task that has waited longest there, once
 -- that is longer by the clock than its band's span. Answers it, if this device may take it.
 local function elder_of(owner)
   if number(redis.call("HGET", key("fair", owner), "turn")) < ELDERS_TURN then return nil end
-  local reads = {}
-  for _, lane in ipairs(lanes_of(owner)) do reads[lane] = true end
+  local reads = reads_of(owner)
   local oldest = redis.call("ZRANGE", key("waiting", owner), 0, ELDERS - 1, "WITHSCORES")
   for i = 1, #oldest, 2 do
-    local t = read_fields(key("task", oldest[i]), "avoid", "priority", "vram", "pinned", "model", "lane")
+    local t = read_fields(key("task", oldest[i]), "avoid", "priority", "vram", "pinned", "model", "lane", "user")
     local lane, band = t[6] or t[5], BANDS[t[2] or ""]  -- neither: it is damaged, and isolated where its turn comes
     local span = math.max(band or 0, ELDERS_WAIT) * 1000
     if band and lane and reads[lane] and t[4] == "" and NOW - tonumber(oldest[i + 1]) >= span
-      and not (t[1] == node and may_leave(owner, lane)) then
+      and not (t[1] == node and may_leave(owner, lane)) and not is_over(t[7]) then
       local is_warm = warm[lane:match("^[^~?]+")] == true
       local need = left and (needs[lane] or number(t[3])) or 0
       return {
-        id = oldest[i], band = band, warm = is_warm, score = -math.huge, is_elder = true,
+        id = oldest[i], band = band, user = t[7], warm = is_warm, score = -math.huge, is_elder = true,
         need = is_warm and math.floor(need * WARM_NEEDS) or need,
       }
     end
   end
 end
 
+-- A waiting task as something to choose, and its user; nil where this device may not take it. `lane`: nil where that has
+-- still to be found out, and whether it waits at all: a third value says that it does not.
+local function look_at(owner, lane, id, score)
+  local pinned = owner:sub(1, 1) == "@"
+  local t
+  if not lane then
+    t = read_fields(key("task", id), "avoid", "priority", "user", "vram", "queue", "score", "status", "model", "lane")
+    if t[7] ~= STATE.QUEUED then return nil, nil, true end
+    lane, score = t[9] or t[8], tonumber(t[6] or "")
+    if not (reads_of(owner)[lane or ""] and score) then return nil end
+  elseif pinned or (left and not needs[lane]) then
+    t = read_fields(key("task", id), "avoid", "priority", "user", "vram", "queue")
+  else
+    t = read_fields(key("task", id), "avoid", "priority", "user")  -- the fewer the better: this is read of every head
+  end
+  local user, queue = t[3], t[5]  -- none: it is damaged, and isolated where it is chosen
+  if t[1] == node and may_leave(owner, lane) then return nil, user end
+  if pinned and queue and (is_paused(queue) or not is_for_this_device(queue)) then return nil, user end
+  local is_warm = warm[lane:match("^[^~?]+")] == true
+  local need = left and (needs[lane] or number(t[4])) or 0
+  return {
+    id = id, lane = lane, band = BANDS[t[2] or ""], priority = t[2], user = user, warm = is_warm, score = score,
+    need = is_warm and math.floor(need * WARM_NEEDS) or need,
+  }, user
+end
+
+local function is_before(a, b)
+  if a.score ~= b.score then return a.score < b.score end
+  return a.id < b.id
+end
+
 local function candidates_of(owner)
   local elder = owner:sub(1, 1) ~= "@" and elder_of(owner) or nil
   local found = {elder}
-  local pinned = owner:sub(1, 1) == "@"
   for _, lane in ipairs(lanes_of(owner)) do
-    local heads = redis.call("ZRANGE", key("lane", owner, lane), 0, HEADS + want - 1, "WITHSCORES")
-    local is_warm = #heads > 0 and warm[lane:match("^[^~?]+")] == true
-    local told = left and needs[lane] or 0
-    local asked = left and not needs[lane]
-    for i = 1, #heads, 2 do
-      local id = heads[i]
-      local name = key("task", id)
-      local t = asked and read_fields(name, "avoid", "priority", "vram")
-        or read_fields(name, "avoid", "priority")  -- the fewer the better: this is read of every head
-      local takes = not (t[1] == node and may_leave(owner, lane)) and not (elder and elder.id == id)
-      if takes and pinned then
-        local queue = read_fields(name, "queue")[1]  -- none: it is damaged, and isolated where it is chosen
-        takes = not queue or (not is_paused(queue) and is_for_this_device(queue))
+    local deep, kept, moved = HEADS + want, 0, 0
+    repeat
+      local heads = redis.call("ZRANGE", key("lane", owner, lane), kept, deep - 1, "WITHSCORES")
+      moved = 0
+      for i = 1, #heads, 2 do
+        local id = heads[i]
+        local one, user = look_at(owner, lane, id, tonumber(heads[i + 1]))
+        if is_over(user) and may_keep > 0 then
+          local t = load_listed(id)
+          if t and t.status == STATE.QUEUED then
+            keep_back(id, t)
+            may_keep, moved = may_keep - 1, moved + 1
+          end
+        else
+          kept = kept + 1
+          if one and not is_over(user) and not (elder and elder.id == id) then found[#found + 1] = one end
+        end
       end
-      if takes then
-        local need = asked and number(t[3]) or told
-        found[#found + 1] = {
-          id = id, lane = lane, band = BANDS[t[2] or ""], warm = is_warm, score = tonumber(heads[i + 1]),
-          need = is_warm and math.floor(need * WARM_NEEDS) or need,
-        }
-      end
-    end
+    until moved == 0 or kept >= deep
   end
-  table.sort(found, function(a, b)
-    if a.score ~= b.score then return a.score < b.score end
-    return a.id < b.id
-  end)
+  table.sort(found, is_before)
   return found
 end
 
@@ -153,6 +199,47 @@ local function fitting(found)
   return fit
 end
 
+-- The task that gets the place of the chosen one: of the same user and band, and of the job whose turn it is. A warm
+-- place is for a warm task, but where that of a cold one has been due for so long that warmth counts no more.
+local function whose_turn(owner, chosen)
+  if chosen.is_elder or not (chosen.band and chosen.user) then return chosen end
+  local turn = key("turn", owner, chosen.priority, chosen.user)
+  local jobs = redis.call("ZRANGE", turn, 0, JOBS - 1, "WITHSCORES")
+  local first, latest
+  for i = 1, #jobs, 2 do
+    local tag = tonumber(jobs[i + 1])
+    if first and tag > latest then break end
+    local line, _ = key("line", owner, chosen.priority, chosen.user, jobs[i])
+    for _, id in ipairs(redis.call("ZRANGE", line, 0, JOBS - 1)) do
+      local one, is_stale = chosen, false
+      if id ~= chosen.id then one, _, is_stale = look_at(owner, nil, id) end
+      if is_stale then leave_line_of(turn, line, jobs[i], id) end  -- an earlier LCQ has taken it
+      if one and one.user == chosen.user and one.priority == chosen.priority and (not left or one.need <= left) then
+        if one.warm or not chosen.warm then return one end
+        first, latest = first or one, latest or tag + WARM_SPAN
+        break
+      end
+    end
+  end
+  return first or chosen
+end
+
+-- The chosen task gives its place to the one whose turn it is, and has that one's from now on.
+local function change_places(chosen, its, one, t, found)
+  for i, other in ipairs(found) do
+    if other.id == one.id then
+      table.remove(found, i)
+      break
+    end
+  end
+  its.tag, t.tag = t.tag, its.tag
+  its.score, t.score = t.score, its.score
+  redis.call("HSET", key("task", one.id), "tag", t.tag, "score", t.score)
+  redis.call("HSET", key("task", chosen.id), "tag", its.tag, "score", its.score)
+  redis.call("ZADD", lane_of(its), its.score, chosen.id)
+  chosen.score = tonumber(its.score)
+end
+
 local function note_start(owner, is_elder)
   local book = key("fair", owner)
   if redis.call("EXISTS", book) == 0 then return end
@@ -162,43 +249,63 @@ end
 local owners = {"@" .. node}
 for _, queue in ipairs(queues) do owners[#owners + 1] = queue end
 local granted = 0
-for _, owner in ipairs(owners) do
-  if granted >= want then break end
-  if owner:sub(1, 1) == "@" or not is_paused(owner) then
-    local found = candidates_of(owner)
-    if left then found = fitting(found) end
-    while granted < want and #found > 0 do
-      local chosen = table.remove(found, pick(found))
-      local id = chosen.id
-      local t = load_listed(id)
-      if t and t.status == STATE.QUEUED and is_of_paused_job(t) then
-        put_aside(id, t)
-      elseif t and t.status == STATE.QUEUED then
-        local n = number(t.attempt) + 1
-        redis.call("RPUSH", key("attempts", id), cjson.encode({
-          number = n, node = node, device = device, started_ms = NOW, outcome = "running", eased = steps_of(t),
-        }))
-        transition("claim_tasks", id, t, STATE.PROCESSING, {
-          attempt = n, node = node, boot = boot, device = device, started_ms = NOW, lease_ms = lease_ms,
-          deadline_ms = NOW + lease_ms, progress = "0", stage = "", why = "", avoid = false,
-        })
-        advance_virtual_time(t)
-        if owner:sub(1, 1) ~= "@" then note_start(owner, chosen.is_elder) end
-        answer[#answer + 1] = id
-        answer[#answer + 1] = n
-        answer[#answer + 1] = t.eased or ""
-        answer[#answer + 1] = t.digest
-        answer[#answer + 1] = t.json
-        granted = granted + 1
-        if left and chosen.need > 0 then
-          left = left - chosen.need
-          found = fitting(found)
-        end
-      else
-        redis.call("ZREM", key("lane", owner, chosen.lane), id)
+-- Grants from one owner's lanes. Answers whether a user has come to its limit meanwhile whose tasks may hide others.
+local function grant_from(owner)
+  local found, was_met = candidates_of(owner), false
+  if left then found = fitting(found) end
+  while granted < want and #found > 0 do
+    local head = table.remove(found, pick(found))
+    local is_allowed = not is_over(head.user)  -- it may have been granted its last just now
+    was_met = was_met or not is_allowed
+    local chosen = is_allowed and whose_turn(owner, head) or head
+    local id = chosen.id
+    local t = is_allowed and load_listed(id)
+    local waits = t and t.status == STATE.QUEUED
+    local is_paused_job = waits and is_of_paused_job(t)
+    if chosen ~= head then
+      local its = load_listed(head.id)
+      if its and its.status == STATE.QUEUED then
+        if waits and not is_paused_job then change_places(head, its, chosen, t, found) end
+        found[#found + 1] = head
+        table.sort(found, is_before)
       end
     end
+    if is_paused_job then
+      put_aside(id, t)
+    elseif waits then
+      local n = number(t.attempt) + 1
+      redis.call("RPUSH", key("attempts", id), cjson.encode({
+        number = n, node = node, device = device, started_ms = NOW, outcome = "running", eased = steps_of(t),
+      }))
+      transition("claim_tasks", id, t, STATE.PROCESSING, {
+        attempt = n, node = node, boot = boot, device = device, started_ms = NOW, lease_ms = lease_ms,
+        deadline_ms = NOW + lease_ms, progress = "0", stage = "", why = "", avoid = false,
+      })
+      advance_virtual_time(t)
+      charge_job(t)
+      if running[t.user] then running[t.user] = running[t.user] + 1 end
+      if owner:sub(1, 1) ~= "@" then note_start(owner, chosen.is_elder) end
+      answer[#answer + 1] = id
+      answer[#answer + 1] = n
+      answer[#answer + 1] = t.eased or ""
+      answer[#answer + 1] = t.digest
+      answer[#answer + 1] = t.json
+      granted = granted + 1
+      if left and chosen.need > 0 then
+        left = left - chosen.need
+        found = fitting(found)
+      end
+    elseif is_allowed and chosen.lane then
+      redis.call("ZREM", key("lane", owner, chosen.lane), id)
+    end
+  end
+  return was_met
+end
+
+for _, owner in ipairs(owners) do
+  while granted < want and (owner:sub(1, 1) == "@" or not is_paused(owner)) do
+    if not grant_from(owner) or may_keep == 0 then break end
   end
 end
-if granted > 0 then tally("claimed", granted) end
+if granted > 0 then tally("claimed", granted) elseif may_keep == 0 then return {"more"} end
 return answer

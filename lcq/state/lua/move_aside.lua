@@ -8,10 +8,11 @@ local after = redis.call("HGET", key("walks"), job)
 if not after then return {"ok", 0, "1"} end
 local ids = redis.call("ZRANGEBYLEX", key("ix", "job", job), after == "" and "-" or "(" .. after, "+", "LIMIT", 0, limit)
 local is_paused = redis.call("HEXISTS", key("paused"), job) == 1
-local NAMES = {"status", "queue", "pinned", "model", "lane", "score", "queued_ms", "priority", "user", "cost", "aside"}
+local NAMES = {"status", "queue", "pinned", "model", "lane", "score", "queued_ms", "priority", "user", "cost", "aside", "weight",
+  "place", "back"}
 local moved = 0
 for _, id in ipairs(ids) do
-  local fields, t = read_fields(key("task", id), unpack(NAMES)), {}
+  local fields, t = read_fields(key("task", id), unpack(NAMES)), {job = job}
   for i, name in ipairs(NAMES) do t[name] = fields[i] or nil end
   if t.status == STATE.QUEUED and t.queue and t.model and t.score and t.queued_ms and t.priority and t.user then
     if is_paused and not t.aside and is_in(lane_of(t), id) then  -- else it is damaged: found out where it is met
