@@ -140,12 +140,15 @@ def read_txt(txt: Mapping[str, str]) -> tuple[Announcement, str]:
 
 @dataclass(frozen=True)
 class Terms:
-    """By what announcements are judged. ``networks``: those that this host is on; ``cluster``: "" for any."""
+    """By what announcements are judged. ``cluster``: "" for any; ``networks``: those that this host is on, by its
+    addresses ``own``.
+    """
 
     key: bytes | None
     cluster: str
     networks: tuple[Network, ...]
     protocol: int
+    own: frozenset[str] = frozenset()
     may_be_loopback: bool = False
 
 
@@ -218,7 +221,9 @@ def _usable(addresses: Iterable[str], terms: Terms) -> tuple[list[Address], list
             near.append(one)
         else:
             far.append(one)
-    return near, far
+    # Two hosts may have the same address on networks of their own (docker0): ours leads to ourselves.
+    others = [one for one in near if str(one) not in terms.own]
+    return others or near, far
 
 
 def _endpoint(address: Address, port: int) -> str:

@@ -152,7 +152,7 @@ def looks_around(config: DistributedConfig, scheduler: str | None = None) -> boo
     return read_cluster_file(config.data_path) is None
 
 
-async def _listens(endpoint: str) -> bool:
+async def listens(endpoint: str) -> bool:
     """Whether somebody has bound this address of this host."""
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
     try:
@@ -246,7 +246,9 @@ class AsyncClient:
             InvalidConfig, InvalidInput: the settings or ``scheduler`` cannot be used.
         """
         config = config or load()
-        self.endpoints = find_schedulers(config, scheduler)
+        self.given = find_schedulers(config, scheduler)
+        """Where to ask by what is configured; ``endpoints`` may come from the LAN instead."""
+        self.endpoints = self.given
         self._config = config if looks_around(config, scheduler) else None
         self.actor = (actor or login_name())[:128]
         self.timeout_s = timeout_s
@@ -268,9 +270,9 @@ class AsyncClient:
         InvalidInput: an address is none.
         SeveralClusters: no address is configured, and the LAN tells of more than one cluster.
         """
-        if self._config is not None and not await _listens(self.endpoints[0]):
+        if self._config is not None and not await listens(self.given[0]):
             found = await _found_around(self._config, min(_LOOK_AROUND_S, self.timeout_s))
-            self.endpoints = found or self.endpoints
+            self.endpoints = found or self.given
         self._context = zmq.Context()
         self._socket = make_socket(self._context, zmq.DEALER)
         self._mailbox = Mailbox(self._socket)

@@ -85,14 +85,16 @@ def places(wanted: tuple[str, ...] = (), bind: str = "") -> tuple[Place, ...]:
                 found.append(Place(name, address, network))
     chosen = [place for place in found if not wanted and not place.is_loopback]
     chosen += [place for place in found if place.interface in wanted or place.address in wanted]
-    covered = {"": None, "0.0.0.0": 4, "::": None, "*": None}  # noqa: S104 - looked for, not bound
+    covered = {"": None, "0.0.0.0": 4, "*": 4, "::": None, "[::]": None}  # noqa: S104 - looked for, not bound
     if bind in covered:
         version = covered[bind]
         chosen = [place for place in chosen if version in (None, place.network.version)]
     else:
         there = "127.0.0.1" if bind == "localhost" else bind
         chosen = [place for place in chosen if place.address == there]
-    return tuple(sorted(set(chosen), key=lambda place: (place.network.version, place.interface, place.address)))
+    if any(place.network.version == 4 for place in chosen):  # of two ways the one that surely works; it reaches as far
+        chosen = [place for place in chosen if place.network.version == 4]
+    return tuple(sorted(set(chosen), key=lambda place: (place.interface, place.address)))
 
 
 def _prefix(netmask: str | None) -> int:
@@ -203,7 +205,7 @@ class Announcer:
             self._trouble = ""
             while await self._look() == there:
                 now = self._words(there)
-                if now is not None and (now.at_s - said.at_s >= _REFRESH_S or now.cluster_id != said.cluster_id):
+                if now is not None and (abs(now.at_s - said.at_s) >= _REFRESH_S or now.cluster_id != said.cluster_id):
                     said = now
                     await lan.async_update_service(self._service(said))
                 await asyncio.sleep(_LOOK_S)
@@ -324,6 +326,7 @@ class Browser:
             key=self._key,
             cluster=self._config.cluster or "",
             networks=tuple(place.network for place in self.places if not place.is_loopback),
+            own=frozenset(place.address for place in self.places),
             protocol=PROTOCOL_VERSION,
             may_be_loopback=any(place.is_loopback for place in self.places),
         )

@@ -93,7 +93,7 @@ class Cluster:
         return self._reader
 
     async def _commander(self) -> AsyncClient:
-        if self._client is None or self._client.endpoints != find_schedulers(self._config, self._scheduler):
+        if self._client is None or self._client.given != find_schedulers(self._config, self._scheduler):
             await self._close_client()
             client = AsyncClient(self._config, scheduler=self._scheduler, timeout_s=_ACT_S)
             self._client = await client.__aenter__()

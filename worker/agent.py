@@ -166,9 +166,7 @@ class Agent:
                 on_trouble=self._note_trouble,
                 yields_name=self._config.agent.name is None,
             )
-            self._seeker = Seeker(
-                self._config, self._scheduler, joined=self._membership.joined, on_trouble=self._note_trouble
-            )
+            self._seeker = Seeker(self._config, self._scheduler, joined=self._membership.joined)
             self._bells = await stack.enter_async_context(Bells(context, on_ring=self._step_due.set))
             self._leftovers = Leftovers(
                 home.folder / "folders.json", self._line, is_ours=lambda key: key in self._held()
@@ -488,7 +486,8 @@ class Agent:
     def not_claiming(self) -> str:
         """Why this agent claims no task now; "" if it does, as far as it has free slots."""
         wished = f"the cluster wants it {self._status.value}" if self._status in _TAKES_NOTHING else ""
-        return self._trouble or self._refused or self._disks.full or wished
+        trouble = "; ".join(filter(None, (self._trouble, self._seeker.why if self._trouble else "")))
+        return trouble or self._refused or self._disks.full or wished
 
     def _note_trouble(self, why: str) -> None:
         self._trouble = why

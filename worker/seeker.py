@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
 
-from lcq.client import looks_around
+from lcq.client import find_schedulers, listens, looks_around
 from lcq.config import DistributedConfig
-from lcq.errors import LcqError
+from lcq.errors import NoMulticast, SeveralClusters
 
 _log = logging.getLogger(__name__)
 _PATIENCE_S = 1.0  # for where we were, or for this host's own scheduler, before anybody else is looked for
+_SAID_KEPT = 32
 _ROUND_S = 10.0  # after so long the interfaces may be others, and whoever is announced is asked for anew
 
 
@@ -22,22 +22,16 @@ class Seeker:
     It sends and hears nothing while the node is joined, or where an address is configured.
     """
 
-    def __init__(
-        self,
-        config: DistributedConfig,
-        scheduler: str | None,
-        *,
-        joined: asyncio.Event,
-        on_trouble: Callable[[str], None],
-    ) -> None:
+    def __init__(self, config: DistributedConfig, scheduler: str | None, *, joined: asyncio.Event) -> None:
         self.found: tuple[str, ...] = ()
         self.ignored = 0
         """Announcements that were not used, since the start."""
+        self.why = ""
+        """Why the LAN was of no help when it was needed last."""
         self._config = config
         self._scheduler = scheduler
         self._joined = joined
-        self._on_trouble = on_trouble
-        self._said = ""
+        self._said: set[str] = set()
 
     async def seek(self) -> None:
         """Look whenever there is need, for ever.
@@ -46,10 +40,11 @@ class Seeker:
             InvalidConfig: there is something wrong with ``discovery.key``.
         """
         while True:
-            if not await self._is_joined_within(_PATIENCE_S) and looks_around(self._config, self._scheduler):
-                await self._look()
-            elif self._joined.is_set():
+            if await self._is_joined_within(_PATIENCE_S):
+                self.why = ""
                 await asyncio.sleep(_PATIENCE_S)
+            elif looks_around(self._config, self._scheduler) and not await listens(find_schedulers(self._config)[0]):
+                await self._look()
 
     async def _is_joined_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
@@ -62,23 +57,27 @@ class Seeker:
 
         try:
             async with Browser(self._config.discovery) as browser:
-                self._say(f"looking for a scheduler on the LAN, at {browser.where}")
+                if not self.found:
+                    self._say(logging.INFO, f"looking for a scheduler on the LAN, at {browser.where}")
                 choice = await browser.listen(_ROUND_S)
                 self.ignored += browser.ignored.total()
-                if choice.why:
-                    self._say(choice.why)
-                    self._on_trouble(choice.why)
-                if choice.endpoints and choice.endpoints != self.found:
-                    how = "signed" if self._config.discovery.has_key else "on its word alone: there is no discovery.key"
-                    _log.warning("the LAN tells of cluster %s, %s", ", ".join(choice.clusters), how)
-                self.found = choice.endpoints or self.found
-        except LcqError as trouble:
-            self._say(str(trouble))
-            await asyncio.sleep(_ROUND_S)
-            return
-        await self._is_joined_within(_ROUND_S)
+        except NoMulticast as trouble:
+            self.why = str(trouble)
+        else:
+            self.why = choice.why
+            if len(choice.clusters) > 1:
+                self.why = str(SeveralClusters(choice.why))
+            if choice.endpoints:
+                has_key = self._config.discovery.has_key
+                how = "signed by our key" if has_key else "on its word alone, for there is no discovery.key"
+                self._say(logging.WARNING, f"the LAN tells of cluster {', '.join(choice.clusters)}: taken {how}")
+                self.found = choice.endpoints
+        if self.why:
+            self._say(logging.WARNING, self.why)
+        if self.found or self.why:  # else somebody may come at any moment
+            await self._is_joined_within(_ROUND_S)
 
-    def _say(self, word: str) -> None:
-        if word != self._said:
-            _log.info("%s", word)
-        self._said = word
+    def _say(self, level: int, word: str) -> None:
+        if word not in self._said:
+            _log.log(level, "%s", word)
+            self._said = {word, *list(self._said)[:_SAID_KEPT]}

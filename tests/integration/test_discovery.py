@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+import redis
+from typer.testing import CliRunner
 
 from lcq.announcement import SPAN_S, Ignored, Signed
+from lcq.cli.main import app
 from lcq.client import AsyncClient
+from lcq.component import run_beside
 from lcq.config import DistributedConfig
 from lcq.discovery import Browser, key_of, places
 from lcq.errors import InvalidConfig, NoMulticast, SeveralClusters
@@ -24,6 +29,8 @@ from lcq.scheduler import Scheduler
 from tests.cluster import Cluster, free_port, running_cluster
 from tests.conftest import wait_until, wait_until_sync
 from tests.lan import LOOPBACK, announced, needs_multicast, on_loopback, speaks_mdns, words
+from tests.logs import logging_kept
+from worker.seeker import Seeker
 
 PATIENCE_S = 60.0
 
@@ -132,6 +139,62 @@ async def test_of_two_clusters_none_is_taken_until_one_is_named(redis_url: str, 
             assert (await client.info()).scheduler_id == second.site.scheduler_id
 
 
+@needs_multicast
+async def test_an_agent_between_two_clusters_takes_none_and_says_which_it_has_found(
+    key: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings(key)
+    zeromq = config.zeromq.model_copy(update={"control_port": free_port()})
+    lost = config.model_copy(update={"zeromq": zeromq, "data_dir": tmp_path})
+    seeker = Seeker(lost, None, joined=asyncio.Event())
+    async with (
+        announced(words(cluster="one"), key=key),
+        announced(words(cluster="two"), key=key),
+        AsyncExitStack() as stack,
+    ):
+        await run_beside(stack, ("seeker", seeker.seek()))
+        await wait_until(lambda: "2 clusters are announced here" in seeker.why, timeout=PATIENCE_S)
+        assert "one (" in seeker.why
+        assert "two (" in seeker.why
+        assert "set discovery.cluster" in seeker.why
+        assert not seeker.found
+        assert seeker.why in caplog.messages
+
+
+@needs_multicast
+async def test_the_command_shows_who_is_used_and_why_the_others_are_not(key: str, tmp_path: Path) -> None:
+    ours, strange = words(cluster="studio"), words()
+    around = {
+        "LCQ_DISCOVERY__ENABLED": "1", "LCQ_DISCOVERY__INTERFACES": LOOPBACK, "LCQ_DISCOVERY__KEY": key,
+        "LCQ_DATA_DIR": str(tmp_path), "COLUMNS": "240",
+    }  # fmt: skip
+
+    async def shown() -> str:
+        done = await asyncio.to_thread(CliRunner().invoke, app, ["discover", "--seconds", "2"], env=around)
+        assert done.exit_code in (0, 3), done.output
+        return str(done.stdout)
+
+    with logging_kept():
+        async with announced(ours, key=key), announced(strange):
+            text = await wait_until(
+                lambda: shown_with(shown, ours.scheduler, strange.scheduler),
+                timeout=PATIENCE_S,
+                what="both to be shown",
+            )
+    row = next(line for line in text.splitlines() if ours.scheduler in line)
+    assert f"studio ({ours.cluster_id})" in row
+    assert f"{LOOPBACK}:9" in row
+    assert "yes" in row
+    row = next(line for line in text.splitlines() if strange.scheduler in line)
+    assert "ignored: it is not signed, and there is a discovery.key here" in row
+
+
+async def shown_with(shown: Callable[[], Awaitable[str]], *words: str) -> str:
+    """What is shown, once it has all these words."""
+    text = await shown()
+    return text if all(word in text for word in words) else ""
+
+
 async def test_a_client_that_was_given_an_address_does_not_look_around(key: str, tmp_path: Path) -> None:
     config = settings(key)
 
@@ -221,23 +284,10 @@ def test_an_agent_without_an_address_finds_its_scheduler_and_finds_it_again_else
 
 
 def _environ(more: dict[str, str]) -> dict[str, str]:
-    import os
-
     return os.environ | more
 
 
-@pytest.mark.timeout(240)
-def test_an_agent_that_was_given_an_address_says_nothing_on_the_lan(cluster: Cluster) -> None:
-    cluster.environment = dict(cluster.environment) | {"LCQ_DISCOVERY__INTERFACES": ""}
-    scheduler = cluster.start_scheduler()
-    agent = cluster.start_agent()
-    assert not speaks_mdns(agent.pid)
-    assert not speaks_mdns(scheduler.pid), "bound to loopback, it has nothing to say to others"
-
-
 async def test_the_id_of_a_cluster_outlives_its_redis(redis_url: str, key: str) -> None:
-    import redis
-
     config = settings(key, enabled="false")
     async with Scheduler(config, redis_url=redis_url) as scheduler:
         before = scheduler._cluster_id
@@ -247,4 +297,3 @@ async def test_the_id_of_a_cluster_outlives_its_redis(redis_url: str, key: str) 
             await wait_until(lambda: eye.get("{lcq}:cluster") == before, timeout=PATIENCE_S)
         async with Scheduler(config, redis_url=redis_url) as other:
             assert other._cluster_id == before
-    await asyncio.sleep(0)

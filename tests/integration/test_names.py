@@ -22,6 +22,7 @@ from lcq.state.manager import StateManager
 from tests.audit import audit
 from tests.cluster import Cluster, drill, running_cluster
 from tests.conftest import wait_until_sync
+from tests.lan import speaks_mdns
 from tests.logs import logging_kept
 from tests.nodes import Node, the_cpu
 from worker.home import agent_home, default_name
@@ -95,7 +96,7 @@ async def test_a_holder_that_has_been_silent_for_a_lease_holds_nothing(redis_url
 @pytest.fixture
 def cluster(redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.chdir(tmp_path)
-    with logging_kept(), running_cluster(redis_url, tmp_path / "c") as running:
+    with logging_kept(), running_cluster(redis_url, tmp_path / "c", LCQ_DISCOVERY__ENABLED="1") as running:
         running.start_scheduler()
         yield running
 
@@ -127,6 +128,8 @@ def test_two_agents_of_one_host_are_two_nodes_with_labels_and_outlive_a_flushed_
         both = {host_name(): {"rack": "3"}, f"{host_name()}-2": {"rack": "4", "zone": "a"}}
         wait_until_sync(lambda: online() == both, timeout=PATIENCE_S, what="a node of the second one's own")
         assert "rack=4, zone=a" in lcq(cluster, "nodes")
+        # The agents have an address, and the scheduler is bound to loopback: neither has anything to do with the LAN.
+        assert not any(speaks_mdns(process.pid) for process in cluster.processes.values())
 
         # Labels decide where a task runs, and a reroute changes them.
         there = client.submit(drill(requires={"rack": "4"}))

@@ -124,6 +124,15 @@ def test_loopback_is_taken_only_by_who_listens_there() -> None:
     assert judged(said, KEYED, key=KEY).ignored is Ignored.NO_ADDRESS
 
 
+def test_an_address_that_this_host_has_too_leads_there_only_where_no_other_is_near() -> None:
+    docker = ipaddress.ip_network("172.17.0.0/16")
+    terms = replace(TERMS, networks=(LAN, docker), own=frozenset({"172.17.0.1", "10.0.0.9"}))
+    said = replace(SAID, addresses=("172.17.0.1", "10.0.0.5"))
+    assert judged(said, terms).endpoints == ("tcp://10.0.0.5:5571",)
+    here = replace(SAID, addresses=("172.17.0.1", "10.0.0.9"))
+    assert judged(here, terms).endpoints == ("tcp://172.17.0.1:5571", "tcp://10.0.0.9:5571")
+
+
 def test_an_ipv6_address_is_an_endpoint_too() -> None:
     terms = replace(TERMS, networks=(LAN, ipaddress.ip_network("fd00::/64")))
     assert judged(replace(SAID, addresses=("fd00::5",)), terms).endpoints == ("tcp://[fd00::5]:5571",)
