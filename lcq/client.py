@@ -33,6 +33,7 @@ from lcq.errors import (
     TaskNotFound,
 )
 from lcq.ids import is_id, normalise_prefix
+from lcq.image_size import Size, read_sizes
 from lcq.models import (
     TERMINAL_STATES,
     Event,
@@ -56,6 +57,8 @@ from lcq.wire import (
     BulkAnswer,
     Cancel,
     CancelJob,
+    Costs,
+    CostStats,
     Dead,
     DeadAnswer,
     Drain,
@@ -441,6 +444,7 @@ class AsyncClient:
                 Submit(
                     tasks=wanted[piece],
                     keys=tuple(keys[piece]),
+                    sizes=await asyncio.to_thread(_sizes, wanted[piece]),
                     queue=queue,
                     node=node,
                     actor=self.actor,
@@ -596,6 +600,10 @@ class AsyncClient:
     async def dead(self, *, cause: str = "", job: str = "") -> DeadAnswer:
         """The failed tasks by what they died of; only those of the code ``cause``, or of ``job``."""
         return await self.ask(Dead(cause=cause, job=job))
+
+    async def costs(self, model: str = "") -> tuple[CostStats, ...]:
+        """What is known of costs, of all models or of one, and how good predictions were."""
+        return (await self.ask(Costs(model=model))).costs
 
     async def history(self, id_or_prefix: str) -> HistoryAnswer:
         """A task with its attempts, its events, and one line on why it waits or what became of it."""
@@ -874,6 +882,11 @@ class AsyncClient:
         await self.ask(Release(node=node, actor=self.actor, reason=reason))
 
 
+def _sizes(tasks: Sequence[Task]) -> tuple[Size | None, ...]:
+    """How large the images are, as far as this host can see them: the cluster predicts by it."""
+    return tuple(read_sizes(task.image_path if task.image_path.startswith("/") else "" for task in tasks))
+
+
 def _is_away(reply: Reply) -> bool:
     return reply.error is not None and reply.error.get("code") == StateUnavailable.code
 
@@ -960,6 +973,7 @@ class Client:
     page = _waits(AsyncClient.page)
     tasks = _iterates(AsyncClient.tasks)
     dead = _waits(AsyncClient.dead)
+    costs = _waits(AsyncClient.costs)
     history = _waits(AsyncClient.history)
     nodes = _waits(AsyncClient.nodes)
     queues = _waits(AsyncClient.queues)

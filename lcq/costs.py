@@ -7,6 +7,7 @@ completed there. The fit is robust, by repeated medians: a stalled disk or a col
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,19 +17,22 @@ from itertools import groupby
 from statistics import median
 from typing import Any
 
-from lcq.models import Device, DeviceKind, ModelOffer, Task
+from lcq.models import Device, DeviceKind, ModelOffer, NodeCapability, Task, model_of
 
 ORDINARY_MEGAPIXELS = 1.0
 """What is taken to be worked on where the size of a picture is not known."""
 KEPT = 96
 """Observations kept a key: of more the oldest go, so that costs follow what changes, and memory is bounded."""
 
+MOST_KEYS = 256
+"""Keys kept; of more, those that were learned from the longest ago go."""
+
 PRECISIONS = ("", "fp32", "bf16", "fp16")
 """By which costs are told apart; "": the engine's own choice. Whatever else a task says counts as "other"."""
 
 _SPREAD = 2.0  # P90 over P50 where nothing has been seen yet
 _LEAST_SPREAD, _MOST_SPREAD = 1.05, 10.0
-_TRUST = 4.0  # observations that weigh as much as what was known before
+_TRUST = 4.0  # observations whose slope and spread weigh as much as what was known before
 _ENOUGH_WARM = 3  # attempts with the model loaded: from then on those that had to load it count only for the load
 _WIDE = 1.5  # the largest picture over the smallest from which on a slope can be told from a fixed part
 _LEAST_S = 1e-4
@@ -129,6 +133,16 @@ def processed_megapixels(task: Task, size: tuple[int, int] | None) -> float:
     return min(shown, whole) / 1e6
 
 
+def megapixels_at_once(task: Task, size: tuple[int, int] | None) -> float:
+    """How much of them the model surely has in memory at a time: what is cut up can be cut smaller, and has an ordinary
+    piece."""
+    config = task.config
+    strategy = str(config.get("hd_strategy") or config.get("strategy") or "auto").lower()
+    if strategy in ("original", "resize"):
+        return max(ORDINARY_MEGAPIXELS, processed_megapixels(task, size))
+    return ORDINARY_MEGAPIXELS
+
+
 def _pixels(config: Mapping[str, Any], name: str, default: int) -> float:
     """What a task says; what an engine would refuse anyway is the default here."""
     value = config.get(name)
@@ -220,8 +234,11 @@ class Curve:
 
 
 def shipped_curve(model: str, kind: DeviceKind, offer: ModelOffer | None = None) -> Curve:
-    """What is known before anything was learned: by the model's name, else by what an engine offers."""
-    facts = KNOWN_MODELS.get(model)
+    """What is known before anything was learned: by the model's name, else by what an engine offers.
+
+    ``model``, here and below: or the lane of another type of work with it, such as ``lama~upscale``.
+    """
+    facts = KNOWN_MODELS.get(model_of(model))
     seconds = facts.seconds.get(kind) if facts else None
     if seconds is None:
         seconds = (offer.seconds.get(kind) if offer else None) or _UNKNOWN_S
@@ -272,12 +289,26 @@ class CostBook:
 
     def typical(self, model: str, kind: DeviceKind, *, precision: str = "", offer: ModelOffer | None = None) -> Curve:
         """What it costs on a device of that kind of which nothing more is known: by what was seen on any of them."""
-        return self._typical.get((model, precision, kind)) or shipped_curve(model, kind, offer)
+        known = self._typical
+        return known.get((model, precision, kind)) or known.get((model, "", kind)) or shipped_curve(model, kind, offer)
 
     def curve(self, model: str, device: Device, *, precision: str = "", offer: ModelOffer | None = None) -> Curve:
         """What it costs on that device. ``offer``: what the engine there says, which also tells its name."""
-        key = CostKey(model, precision, offer.engine if offer else "", device_class(device))
-        return self.curves.get(key) or self.typical(model, device.kind, precision=precision, offer=offer)
+        key = CostKey(model, precision, _engine_of(offer), device_class(device))
+        known = self.curves.get(key)
+        if known is None and (model, precision, device.kind) not in self._typical:
+            known = self.curves.get(replace(key, precision=""))
+        return known or self.typical(model, device.kind, precision=precision, offer=offer)
+
+    def curves_as_json(self, capability: NodeCapability, device: Device) -> str:
+        """All that is known of what ``device`` can do, as ``claim_tasks`` wants it."""
+        told = {}
+        for lane in capability.lanes_of(device):
+            offer = capability.models[model_of(lane)]
+            seen = {key.precision for key in self.curves if key.model == lane and key.kind == device.kind}
+            curves = {one: self.curve(lane, device, precision=one, offer=offer) for one in ("", *sorted(seen))}
+            told[lane] = {"engine": _engine_of(offer), "curves": {name: _told(one) for name, one in curves.items()}}
+        return json.dumps({"class": device_class(device), "lanes": told})
 
     def predict(
         self,
@@ -291,6 +322,22 @@ class CostBook:
     ) -> Prediction:
         """What one attempt takes there. ``megapixels`` as ``processed_megapixels`` has them; ``warm``: it is loaded."""
         return self.curve(model, device, precision=precision, offer=offer).predict(megapixels, warm=warm)
+
+
+def _engine_of(offer: ModelOffer | None) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", offer.engine)[:32] if offer else ""
+
+
+def _told(curve: Curve) -> tuple[float, ...]:
+    return (
+        curve.fixed_s,
+        curve.s_per_megapixel,
+        curve.spread,
+        curve.load_s,
+        curve.fixed_mib,
+        curve.mib_per_megapixel,
+        curve.mib_from,
+    )
 
 
 SHIPPED = CostBook()
@@ -338,7 +385,7 @@ def fitted(seen: Sequence[Observation], prior: Curve) -> Curve:
     used = warm if len(warm) >= _ENOUGH_WARM else sound
     trust = len(used) / (len(used) + _TRUST)
     ratio = median(one.seconds / max(_LEAST_S, prior.seconds(one.megapixels)) for one in used)
-    line = prior.scaled(ratio**trust)
+    line = prior.scaled(ratio ** (1 - 0.5 ** len(used)))  # the first one alone is believed by half
     sizes = [one.megapixels for one in used]
     if max(sizes) >= _WIDE * min(sizes):
         fixed_s, slope = _line([(one.megapixels, one.seconds) for one in used])

@@ -354,6 +354,13 @@ class Attempt(Value):
     failure: Failure | None = None
     eased: tuple[Ease, ...] = ()  # what was made easier for it, because earlier ones ran out of a resource
     peak_mib: int = 0  # the most of its host's memory that it held at a time, also where it was killed; 0: not known
+    seconds: float = 0.0  # of work, where it was completed
+    megapixels: float = 0.0  # that were worked on, by estimate; 0: nothing was predicted for it
+    predicted_s: float = 0.0  # what it was expected to take (P50, P90), and to hold of its device's memory
+    predicted_p90_s: float = 0.0
+    predicted_mib: int = 0
+    warm: bool = False  # its model was loaded there
+    cost: str = ""  # what these were predicted by, as lcq.costs.CostKey writes it
     log: str = ""  # what its runner wrote last, where it failed
 
 
@@ -398,6 +405,9 @@ class TaskRecord(Value):
     result: TaskResult | None = None
     eased: tuple[Ease, ...] = ()  # the steps taken so far
     vram_mib: int = 0  # what it is predicted to need of a GPU's memory; 0: not known
+    size: tuple[int, int] | None = None  # of its image: width and height, where the header told at its submit
+    cost_s: float = 0.0  # predicted seconds of work
+    ends_ms: int | None = None  # when the running attempt is predicted to end
     why: str = ""  # why it waits, or who changed it last and for what reason
     damaged: str = ""  # what of its record could not be read; then no field of it is sure
 

@@ -29,6 +29,7 @@ from lcq.models import (
     TaskStatus,
     model_of,
 )
+from lcq.outlook import Outlook
 from lcq.routing import OUT_OF_MEMORY, next_ease, told_steps
 from lcq.sockets import (
     BACKLOG,
@@ -91,6 +92,7 @@ class NodeManager(Manager):
     async def _open(self, ground: Ground, stack: AsyncExitStack) -> None:
         self._ground = ground
         self._state = ground.state
+        self._outlook = Outlook(ground.state.reader)
         leases = ground.config.leases
         self._beat_s = leases.beat_s
         refuse_open_bind(ground.config)
@@ -297,8 +299,10 @@ class NodeManager(Manager):
         if device is None:
             return ()
         lanes = node.capability.lanes_of(device)
+        costs, patience = await self._outlook.of(node, device, want.warm)
         is_gpu = device.kind is DeviceKind.GPU  # of a CPU's memory no task says beforehand what it needs
-        return await self._state.claim_tasks(
+        held = asyncio.Event()
+        grants = await self._state.claim_tasks(
             node=node.id,
             boot=node.boot_id,
             device=device.id,
@@ -310,7 +314,12 @@ class NodeManager(Manager):
             fits_mib=want.fits_mib if is_gpu else None,
             needs_mib=_told_needs(node.capability, lanes) if is_gpu and want.fits_mib is not None else None,
             via=self._ground.site.scheduler_id,
+            costs=costs,
+            patience=patience,
+            on_held=held.set,
         )
+        self._outlook.note(node, device, patience, held=held.is_set())
+        return grants
 
     async def beat(self, beat: Beat, sender: bytes) -> BeatAnswer:
         """Raises:
@@ -349,6 +358,7 @@ class NodeManager(Manager):
         await self._state.leave_node(bye.node_id, boot=bye.boot_id)
         self._addresses.pop(bye.node_id, None)
         self._known.pop(bye.node_id, None)
+        self._outlook.forget(bye.node_id)
         _log.info("node %s left in order", bye.node_id)
         return Done()
 

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
-from lcq.costs import KNOWN_MODELS, SHIPPED, CostBook, ModelFacts
+from lcq.costs import (
+    KNOWN_MODELS,
+    ORDINARY_MEGAPIXELS,
+    SHIPPED,
+    CostBook,
+    ModelFacts,
+    megapixels_at_once,
+    precision_of,
+    processed_megapixels,
+)
 from lcq.errors import NodeNotFound, UnknownModel, UnknownQueue
 from lcq.labels import satisfies, told_labels, why_unlabelled
 from lcq.models import (
@@ -17,10 +27,13 @@ from lcq.models import (
     NodeStatus,
     QueueConfig,
     Task,
+    TaskPriority,
     TaskRecord,
     TaskStatus,
     TaskType,
+    lane_name,
 )
+from lcq.placement import Backlog, Station, Timetable
 
 LIVE = frozenset({NodeStatus.ONLINE, NodeStatus.SUSPECT})
 OUT_OF_MEMORY = "out_of_memory"  # the failure that is answered by an easier attempt
@@ -51,8 +64,14 @@ class Requirements:
     task_type: TaskType
     kinds: tuple[DeviceKind, ...]  # allowed, best first
     vram_mib: int  # predicted; 0: not known
-    seconds: Mapping[DeviceKind, float]
+    seconds: Mapping[DeviceKind, float]  # typical of devices of that kind
     labels: Mapping[str, str] = field(default_factory=dict)  # that its node must have
+    megapixels: float = ORDINARY_MEGAPIXELS  # that are worked on
+    precision: str = ""
+    priority: TaskPriority = TaskPriority.NORMAL
+    ordinary_mib: int = 0
+    """What an ordinary picture needs of a GPU. Where none has what a large one needs whole, it has to be tried with
+    less: the ladder cuts it up."""
 
     def fits(self, queue: QueueConfig) -> bool:
         """Whether every device that is good enough for ``queue`` can run this."""
@@ -78,6 +97,31 @@ class Fleet:
     paused: Mapping[str, str] = field(default_factory=dict)  # paused queue -> who and why
     paused_jobs: Mapping[str, str] = field(default_factory=dict)  # paused job -> who and why
     costs: CostBook = SHIPPED
+    backlog: Mapping[str, Backlog] = field(default_factory=dict)  # queue -> typical seconds of what waits there
+    busy_s: Mapping[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
+    """By node and device: seconds until each attempt there is predicted to end; of one that is late, by how much it
+    is, for nothing better is known of it."""
+    placed_s: Mapping[str, float] = field(default_factory=dict)  # by queue: routed there since this picture was taken
+
+    @cached_property
+    def timetable(self) -> Timetable:
+        """When work would be done where."""
+        stations = {}
+        for node in self.live:
+            for device in node.capability.devices:
+                queues = node.serves.get(device.id, ())
+                if queues and not fault_of(node, device):
+                    name, reading = (node.id, device.id), node.readings.get(device.id)
+                    stations[name] = Station(
+                        name=name,
+                        device=device,
+                        capability=node.capability,
+                        lanes=node.capability.lanes_of(device),
+                        queues=queues,
+                        free_s=_free_s(device.slots, self.busy_s.get(name, ())),
+                        warm=frozenset(reading.warm if reading else ()),
+                    )
+        return Timetable(stations, self.backlog, self.costs)
 
     def queue(self, name: str) -> QueueConfig | None:
         return next((queue for queue in self.queues if queue.name == name), None)
@@ -126,6 +170,14 @@ class Fleet:
         )
 
 
+def _free_s(slots: int, busy_s: tuple[float, ...]) -> tuple[float, ...]:
+    """Until each slot of a device is free; what it holds ahead of its slots comes after what runs."""
+    free = [0.0] * slots
+    for seconds in sorted(busy_s):
+        free[free.index(min(free))] += seconds
+    return tuple(sorted(free))
+
+
 def fault_of(node: NodeRecord, device: Device) -> str:
     """Why ``device`` takes no work now, as its node's last beat told; empty if it does."""
     reading = node.readings.get(device.id)
@@ -156,8 +208,10 @@ class Route:
     vram_mib: int = 0  # what it is predicted to need where that is a GPU
 
 
-def requirements(task: Task, fleet: Fleet) -> Requirements:
+def requirements(task: Task, fleet: Fleet, *, size: tuple[int, int] | None = None) -> Requirements:
     """What ``task`` needs, from its model, its type and its device wish; what is not known of a model, nodes tell.
+
+    ``size``: width and height of its image, where they are known.
 
     Raises:
         UnknownModel: neither known by name nor offered by any node; says the nearest name.
@@ -180,7 +234,25 @@ def requirements(task: Task, fleet: Fleet) -> Requirements:
     else:
         wanted = (DeviceKind.GPU,)
     kinds = tuple(kind for kind in facts.kinds if kind in wanted)
-    return Requirements(task.model, task.task_type, kinds, facts.vram_mib, facts.seconds, task.requires)
+    megapixels, precision = processed_megapixels(task, size), precision_of(task)
+    lane = lane_name(task.model, task.task_type)
+    cautious = ModelOffer(kinds=facts.kinds, vram_mib=facts.vram_mib, seconds=dict(facts.seconds)) if kinds else None
+    return Requirements(
+        model=task.model,
+        task_type=task.task_type,
+        kinds=kinds,
+        vram_mib=facts.vram_mib
+        + int(facts.vram_mib_per_megapixel * (megapixels_at_once(task, size) - ORDINARY_MEGAPIXELS)),
+        seconds={
+            kind: round(fleet.costs.typical(lane, kind, precision=precision, offer=cautious).seconds(megapixels), 4)
+            for kind in facts.kinds
+        },
+        labels=task.requires,
+        megapixels=megapixels,
+        precision=precision,
+        priority=task.priority,
+        ordinary_mib=facts.vram_mib,
+    )
 
 
 def _facts(known: ModelFacts | None, offers: Iterable[ModelOffer]) -> ModelFacts:
@@ -192,7 +264,12 @@ def _facts(known: ModelFacts | None, offers: Iterable[ModelOffer]) -> ModelFacts
             seconds[kind] = max(one, seconds.get(kind, 0.0))
     kinds = known.kinds if known else tuple(dict.fromkeys(kind for offer in offers for kind in offer.kinds))
     vram_mib = (known.vram_mib if known else 0) or max((offer.vram_mib for offer in offers), default=0)
-    return ModelFacts(kinds, vram_mib, seconds | dict(known.seconds if known else {}))
+    return ModelFacts(
+        kinds,
+        vram_mib,
+        seconds | dict(known.seconds if known else {}),
+        vram_mib_per_megapixel=known.vram_mib_per_megapixel if known else 0,
+    )
 
 
 def printable(text: str) -> str:
@@ -200,15 +277,16 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def route(task: Task, fleet: Fleet, *, queue: str = "", node: str = "") -> Route:
-    """The queue for ``task``: the least capable that can run it, unless a better one finishes it sooner.
+def route(task: Task, fleet: Fleet, *, queue: str = "", node: str = "", size: tuple[int, int] | None = None) -> Route:
+    """The queue in which ``task`` is predicted to be done first; of equals the least capable.
 
-    ``queue`` and ``node`` are an operator's choice, which is obeyed if it exists.
+    ``queue`` and ``node`` are an operator's choice, which is obeyed if it exists. ``size``: width and height of the
+    image, where they are known.
 
     Raises:
         UnknownModel, UnknownQueue, NodeNotFound: what was asked for does not exist.
     """
-    need = requirements(task, fleet)
+    need = requirements(task, fleet, size=size)
     if node:
         return _route_to_node(task, need, fleet, node, queue)
     if queue:
@@ -226,21 +304,26 @@ def route_again(record: TaskRecord, fleet: Fleet) -> Route:
     Raises:
         UnknownModel: no node offers it any more.
     """
-    need = requirements(record.task, fleet)
+    need = requirements(record.task, fleet, size=record.size)
     here = fleet.queue(record.queue)
     if Ease.CPU in record.eased:
         need = replace(need, kinds=(DeviceKind.CPU,))
     elif Ease.BIGGER_GPU in record.eased and here is not None:
-        need = replace(need, vram_mib=max(need.vram_mib, here.min_vram_mib))
+        bigger_mib = max(need.vram_mib, here.min_vram_mib)
+        need = replace(need, vram_mib=bigger_mib, ordinary_mib=bigger_mib)
     return _route_freely(record.task, need, fleet)
 
 
 def _route_freely(task: Task, need: Requirements, fleet: Fleet) -> Route:
-    fitting = sorted((known for known in fleet.queues if need.fits(known)), key=_capability)
-    live = [known for known in fitting if fleet.live_slots(known.name, need)]
-    if live:
-        best = _soonest(live, need, fleet)
-        return Route(best.name, need.seconds_on(best.kind), vram_mib=need.vram_mib)
+    ordinary = need.ordinary_mib
+    for tried in dict.fromkeys((need.vram_mib, ordinary)):
+        wanted = replace(need, vram_mib=tried)
+        live = [known for known in _fitting(wanted, fleet) if fleet.live_slots(known.name, wanted)]
+        if live:
+            best = _soonest(live, wanted, fleet)
+            return Route(best.name, need.seconds_on(best.kind), vram_mib=tried)
+    need = replace(need, vram_mib=ordinary)
+    fitting = _fitting(need, fleet)
     if not fitting:
         # It cannot run on what was wished for: it waits in the first queue, with its reason.
         why = f"model {need.model} does not run on {task.device}; retry it elsewhere"
@@ -249,6 +332,19 @@ def _route_freely(task: Task, need: Requirements, fleet: Fleet) -> Route:
         return Route(fleet.queues[0].name, 1.0, why, need.vram_mib)
     why = _why_nothing_runs(need, fleet, tuple(fitting))
     return Route(fitting[0].name, need.seconds_on(fitting[0].kind), why, need.vram_mib)
+
+
+def _fitting(need: Requirements, fleet: Fleet) -> list[QueueConfig]:
+    """The queues that may have a task like this, the least capable first.
+
+    What needs more of a GPU than any queue promises, because its image is large, may go to the highest class: some
+    devices there may be large enough.
+    """
+    fitting = [known for known in fleet.queues if need.fits(known)]
+    gpus = [known for known in fleet.queues if known.kind is DeviceKind.GPU and known.kind in need.kinds]
+    if gpus and need.vram_mib > need.ordinary_mib and not any(known in fitting for known in gpus):
+        fitting.append(max(gpus, key=_capability))
+    return sorted(fitting, key=_capability)
 
 
 def _route_to_node(task: Task, need: Requirements, fleet: Fleet, name: str, queue: str) -> Route:
@@ -298,9 +394,21 @@ def _soonest(queues: Iterable[QueueConfig], need: Requirements, fleet: Fleet) ->
 
 def _finish(queue: QueueConfig, need: Requirements, fleet: Fleet) -> float:
     """Predicted seconds until a task put into ``queue`` now is done."""
-    run = need.seconds_on(queue.kind)
-    wait = fleet.waiting.get(queue.name, 0) * run / fleet.live_slots(queue.name, need)
-    return wait + run
+    lane, timetable = lane_name(need.model, need.task_type), fleet.timetable
+    more_s = fleet.placed_s.get(queue.name, 0.0)
+    if queue.name not in fleet.backlog:
+        more_s += fleet.waiting.get(queue.name, 0) * need.seconds_on(queue.kind)
+    finish_s = timetable.finish_s(
+        queue.name,
+        lane,
+        lambda: (timetable.stations[node.id, device.id] for node, device in fleet.serving(queue.name, need)),
+        key=(need.vram_mib, tuple(sorted(need.labels.items()))),
+        precision=need.precision,
+        megapixels=need.megapixels,
+        priority=need.priority,
+        more_s=more_s,
+    )
+    return float("inf") if finish_s is None else finish_s
 
 
 # ---------------------------------------------------------------- the ladder
@@ -323,7 +431,7 @@ def next_ease(record: TaskRecord, fleet: Fleet) -> EaseStep | None:
     put where it is, and neither to where nobody would take it.
     """
     try:
-        need = requirements(record.task, fleet)
+        need = requirements(record.task, fleet, size=record.size)
     except UnknownModel:
         return None
     node = fleet.node(record.node)

@@ -8,10 +8,12 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import asdict, replace
 from typing import Any
 
 from lcq import __version__
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
+from lcq.costs import calibration, shipped_curve
 from lcq.errors import (
     LcqError,
     NodeNotFound,
@@ -20,8 +22,9 @@ from lcq.errors import (
     TransitionRefused,
     UnknownQueue,
 )
+from lcq.image_size import MOST_SIDE, Size, read_sizes
 from lcq.jobs import JobActs
-from lcq.models import Task, TaskRecord
+from lcq.models import DeviceKind, Task, TaskRecord
 from lcq.roots import Roots
 from lcq.routing import Fleet, Route, explain, route, route_again
 from lcq.state.feed import batches
@@ -33,6 +36,9 @@ from lcq.wire import (
     BulkAnswer,
     Cancel,
     CancelJob,
+    Costs,
+    CostsAnswer,
+    CostStats,
     Dead,
     DeadAnswer,
     Done,
@@ -90,6 +96,7 @@ class TaskManager(Manager):
     def __init__(self, ground: Ground | None = None) -> None:
         super().__init__(ground)
         self._fleet_read = -1.0
+        self._placed_s: dict[str, float] = {}  # by queue: predicted seconds of what was routed by this picture
         self._fleet_changed = asyncio.Event()
 
     async def _open(self, ground: Ground, stack: AsyncExitStack) -> None:
@@ -103,7 +110,7 @@ class TaskManager(Manager):
             (Prioritise, self.prioritise), (Pause, self.pause), (Resume, self.resume), (Drain, self.drain),
             (Activate, self.activate), (Quarantine, self.quarantine), (Release, self.release), (Info, self.info),
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
-            (History, self.history), (Nodes, self.nodes),
+            (History, self.history), (Costs, self.costs), (Nodes, self.nodes),
             (Queues, self.queues), (Jobs, self.jobs), (Events, self.events),
         ):  # fmt: skip
             serve(kind, handler)
@@ -124,7 +131,8 @@ class TaskManager(Manager):
     async def fleet(self) -> Fleet:
         """The fleet as it was at most half a second ago."""
         if time.monotonic() - self._fleet_read > _FLEET_AGE_S:
-            self._fleet = await self._reader.fleet()
+            self._placed_s = {}
+            self._fleet = replace(await self._reader.fleet(), placed_s=self._placed_s)
             self._fleet_read = time.monotonic()
         return self._fleet
 
@@ -142,10 +150,11 @@ class TaskManager(Manager):
         keys = submit.keys or tuple(task.id for task in submit.tasks)
         if len(keys) != len(submit.tasks):
             raise LcqError(f"{len(submit.tasks)} tasks came with {len(keys)} idempotency keys", hint="give one a task")
+        sizes = await self._sizes(submit)
         told = await asyncio.gather(
             *(
-                self._submit_one(task, key, submit.queue, submit.node, fleet)
-                for task, key in zip(submit.tasks, keys, strict=True)
+                self._submit_one(task, key, submit.queue, submit.node, fleet, size)
+                for task, key, size in zip(submit.tasks, keys, sizes, strict=True)
             )
         )
         return SubmitAnswer(
@@ -153,11 +162,30 @@ class TaskManager(Manager):
             refused=tuple(one for one in told if isinstance(one, Refusal)),
         )
 
-    async def _submit_one(self, task: Task, key: str, queue: str, node: str, fleet: Fleet) -> Accepted | Refusal:
+    async def _sizes(self, submit: Submit) -> tuple[Size | None, ...]:
+        """How large each image is: as the client told, else as its header tells where it lies in storage.roots."""
+        if len(submit.sizes) == len(submit.tasks):
+            told = tuple(
+                size if size and all(0 < side <= MOST_SIDE for side in size) else None for size in submit.sizes
+            )
+        else:
+            told = (None,) * len(submit.tasks)
+        unknown = [place for place, size in enumerate(told) if size is None]
+        if not self._roots or not unknown:
+            return told
+        paths = [submit.tasks[place].image_path for place in unknown]
+        seen = await asyncio.to_thread(lambda: list(read_sizes(paths, roots=self._roots)))
+        found = dict(zip(unknown, seen, strict=True))
+        return tuple(found.get(place, size) for place, size in enumerate(told))
+
+    async def _submit_one(
+        self, task: Task, key: str, queue: str, node: str, fleet: Fleet, size: Size | None
+    ) -> Accepted | Refusal:
         try:
             for path in filter(None, (task.image_path, task.mask_path, task.output_path)):
                 self._roots.refuse_by_name(path)
-            chosen = route(task, fleet, queue=queue, node=node)
+            chosen = route(task, fleet, queue=queue, node=node, size=size)
+            self._placed_s[chosen.queue] = self._placed_s.get(chosen.queue, 0.0) + chosen.seconds
             pause = fleet.paused_jobs.get(task.job or "")
             why = chosen.why if pause is None else f"job {task.job} is paused {pause}"
             return await self._state.submit_task(
@@ -169,6 +197,7 @@ class TaskManager(Manager):
                 why=why,
                 forced=bool(queue),
                 vram_mib=chosen.vram_mib,
+                size=size,
             )
         except LcqError as error:
             if isinstance(error, StateUnavailable) and not isinstance(error, StateOverloaded):
@@ -342,6 +371,18 @@ class TaskManager(Manager):
             events=await self._reader.task_events(record),
             explanation=explain(record, await self.fleet()),
         )
+
+    async def costs(self, ask: Costs, sender: bytes = b"") -> CostsAnswer:
+        """What attempts were predicted to take, and took."""
+        book = await self._reader.learned.book()
+        stats = []
+        for key, seen in sorted((await self._reader.learned.observations()).items()):
+            if ask.model and key.model != ask.model:
+                continue
+            curve = book.curves.get(key) or shipped_curve(key.model, DeviceKind(key.kind))
+            now = {"fixed_s": curve.fixed_s, "s_per_megapixel": curve.s_per_megapixel, "load_s": curve.load_s}
+            stats.append(CostStats(**asdict(key), **asdict(calibration(key, seen)), **now))
+        return CostsAnswer(costs=tuple(stats))
 
     async def nodes(self, ask: Nodes, sender: bytes = b"") -> NodesAnswer:
         return NodesAnswer(nodes=await self._reader.nodes())

@@ -288,6 +288,7 @@ class Submit(Act[SubmitAnswer]):
     ANSWER = SubmitAnswer
     tasks: tuple[Task, ...] = Field(min_length=1, max_length=MAX_BATCH)
     keys: tuple[str, ...] = ()  # idempotency keys, one a task; default: the task's id
+    sizes: tuple[tuple[int, int] | None, ...] = ()  # of the images: width and height, one a task; None: not known
     queue: str = ""  # "": routed
     node: str = ""  # only this node may run it
 
@@ -509,6 +510,39 @@ class Dead(Request[DeadAnswer]):
     job: str = ""
 
 
+class CostStats(Message):
+    """How good predictions were for one model, precision, engine and class of device; see lcq.costs.Calibration."""
+
+    model: str
+    precision: str  # "": the engine's choice
+    engine: str
+    device_class: str
+    attempts: int  # the last ones, by which all else is told
+    predicted_p50_s: float
+    actual_p50_s: float
+    predicted_p90_s: float
+    actual_p90_s: float
+    error_p50: float  # half of the predictions were off by no more than this share
+    error_p90: float
+    under_p90: float  # share of attempts that took no longer than their predicted P90
+    peak_mib: int = 0
+    fixed_s: float  # what is predicted now: this, and as much a megapixel
+    s_per_megapixel: float
+    load_s: float = 0.0
+
+
+class CostsAnswer(Message):
+    costs: tuple[CostStats, ...] = ()
+
+
+class Costs(Request[CostsAnswer]):
+    """What is known of costs, and how good predictions were."""
+
+    CMD = "costs"
+    ANSWER = CostsAnswer
+    model: str = ""  # only of this one
+
+
 class HistoryAnswer(Message):
     record: TaskRecord
     attempts: tuple[Attempt, ...]
@@ -574,7 +608,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
     for kind in (
         Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
         Quarantine, Release, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob, PrioritiseJob, Info, Find,
-        GetTasks, ListTasks, Dead, History, Nodes, Queues, Jobs, Events,
+        GetTasks, ListTasks, Dead, History, Costs, Nodes, Queues, Jobs, Events,
     )
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import redis
 
+from lcq.costs import KEPT, MOST_KEYS
 from lcq.models import TaskStatus
 from lcq.moves import LEGAL_MOVES, NO_TASK
 
@@ -27,6 +28,7 @@ CLASSES = {
     "cluster": "string",
     "turn:*": "zset", "line:*": "zset", "band:*": "zset", "back:*": "zset", "over:*": "set", "overs": "set",
     "runs": "hash", "running": "hash", "rate:*": "string",
+    "backlog:*": "hash", "ends": "zset", "costs": "zset", "cost:*": "list",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers
@@ -130,6 +132,7 @@ def compare(ledger: Ledger) -> None:
     _audit_indexes(ledger)
     _audit_lanes(ledger)
     _audit_counters(ledger)
+    _audit_costs(ledger)
     _audit_attempts(ledger)
     _audit_nodes(ledger)
 
@@ -232,6 +235,28 @@ def _audit_users(ledger: Ledger) -> None:
     beside = [(f"over:{t['user']}", lane_of(t).removeprefix("back:").removesuffix(f":{t['user']}")) for t in back]
     assert ledger.sets("over:") == _grouped(beside)
     assert ledger.values.get("overs", set()) == {t["user"] for t in back}
+
+
+def _audit_costs(ledger: Ledger) -> None:
+    """What is told of work that waits and runs, and what was learned; both empty where an older LCQ wrote the tasks."""
+    waiting: dict[str, Counter[str]] = defaultdict(Counter)
+    running = {}
+    for i, t in ledger.tasks.items():
+        if t["status"] == TaskStatus.QUEUED and "aside" not in t:
+            field = f"{t['priority']}/{t.get('lane', t['model']).partition('?')[0]}"
+            waiting[t["queue"]][field] += int(t.get("waits_ms", 0))
+        if t["status"] == TaskStatus.PROCESSING and "ends_ms" in t:
+            running[f"{t['node']}|{t['device']}|{i}"] = float(t["ends_ms"])
+        assert "ends_ms" not in t or t["status"] == TaskStatus.PROCESSING
+    if not int(ledger.values.get("totals", {}).get("isolated", 0)):  # then nobody can tell what was counted
+        told = {name.removeprefix("backlog:"): v for name, v in ledger.values.items() if name.startswith("backlog:")}
+        numbers = {queue: told_s for queue, fields in told.items() if (told_s := _numbers(fields))}
+        assert numbers == {queue: tally for queue, seconds in waiting.items() if (tally := _tally(seconds))}
+        assert set(ledger.values.get("ends", {})) == set(running)
+    learned = {name.removeprefix("cost:"): value for name, value in ledger.values.items() if name.startswith("cost:")}
+    assert set(ledger.values.get("costs", {})) == set(learned)
+    assert len(learned) <= MOST_KEYS
+    assert all(1 <= len(seen) <= KEPT for seen in learned.values())
 
 
 def _tally(counts: Counter[str]) -> dict[str, int]:

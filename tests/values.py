@@ -83,6 +83,8 @@ def _of(annotation: Any, limits: list[Any]) -> st.SearchStrategy[Any]:
         return st.one_of(*(_of(argument, limits) for argument in arguments))
     if origin is typing.Literal:
         return st.sampled_from(arguments)
+    if origin is tuple and arguments[-1] is not Ellipsis:
+        return st.tuples(*(_of(argument, []) for argument in arguments))
     if origin is tuple:
         smallest = _limit(limits, "min_length", 0)
         return st.lists(_of(arguments[0], []), min_size=smallest, max_size=max(2, smallest)).map(tuple)

@@ -13,8 +13,9 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from lcq.cli.examples import examples
-from lcq.cli.output import Column, Output
-from lcq.cli.session import OK, SOME_FAILED, JsonFlag, session_of
+from lcq.cli.output import Column, Output, duration
+from lcq.cli.session import OK, SOME_FAILED, JsonFlag, run, session_of
+from lcq.wire import CostStats
 from worker.weights import Manifest, ModelState, Progress, WeightStore
 
 app = typer.Typer()
@@ -81,6 +82,62 @@ def verify(
     for each in damaged:
         output.talk(f"to replace {each}: lcq models rm {each}, then lcq models pull {each}")
     return SOME_FAILED if damaged else OK
+
+
+@app.command(epilog=examples("lcq models stats", "lcq models stats lama --json"))
+def stats(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Only this model; default: all.")] = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Show what the cluster predicts that tasks take, by model, precision, engine and class of device, and how well.
+
+    Told by the last attempts that were completed there. ERROR: half of the predictions were off by no more than the
+    first, nine of ten by no more than the second. UNDER P90: how many took no longer than their P90; 90 % is right.
+    """
+    session = session_of(context, as_json)
+
+    async def ask() -> tuple[CostStats, ...]:
+        async with session.client() as client:
+            return await client.costs(name)
+
+    costs = run(ask())
+    if session.output.as_json:
+        session.output.document({"costs": costs})
+        return OK
+    session.output.table(
+        [
+            Column("MODEL", whole=True),
+            Column("PRECISION"),
+            Column("DEVICE"),
+            Column("N", right=True, whole=True),
+            Column("PREDICTED P50/P90", right=True, whole=True),
+            Column("TOOK P50/P90", right=True, whole=True),
+            Column("ERROR P50/P90", right=True, whole=True),
+            Column("UNDER P90", right=True, whole=True),
+            Column("PEAK", right=True, whole=True),
+            Column("NOW"),
+        ],
+        map(_told_cost, costs),
+        empty="nothing has been learned yet: predictions are those that LCQ came with",
+    )
+    return OK
+
+
+def _told_cost(one: CostStats) -> tuple[str, ...]:
+    load = f" + {duration(one.load_s)} to load" if one.load_s else ""
+    return (
+        one.model,
+        one.precision or "default",
+        one.device_class,
+        str(one.attempts),
+        f"{duration(one.predicted_p50_s)} / {duration(one.predicted_p90_s)}",
+        f"{duration(one.actual_p50_s)} / {duration(one.actual_p90_s)}",
+        f"{one.error_p50:.0%} / {one.error_p90:.0%}",
+        f"{one.under_p90:.0%}",
+        f"{one.peak_mib:,} MiB" if one.peak_mib else "",
+        f"{one.fixed_s:.3f} s + {one.s_per_megapixel:.3f} s/MP{load}",
+    )
 
 
 @app.command(epilog=examples("lcq models rm lama"))

@@ -15,7 +15,7 @@ from lcq.cli.output import Column, Output, age, clock, duration, status_text, ta
 from lcq.cli.session import OK, REFUSED, Ids, JobOption, JsonFlag, Reason, Session, SomeIds, run, session_of
 from lcq.errors import InvalidInput
 from lcq.labels import parse_labels, told_labels
-from lcq.models import TaskPriority, TaskRecord, TaskStatus
+from lcq.models import Attempt, TaskPriority, TaskRecord, TaskStatus
 from lcq.wire import BulkAnswer, HistoryAnswer, JobActAnswer
 
 app = typer.Typer()
@@ -123,6 +123,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
     output.facts(_facts(record, history.explanation))
     if history.attempts:
         eased = any(attempt.eased for attempt in history.attempts)
+        predicted = any(attempt.predicted_s for attempt in history.attempts)
         output.heading("Attempts")
         output.table(
             [
@@ -131,6 +132,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
                 Column("DEVICE"),
                 Column("STARTED", whole=True),
                 Column("TOOK", right=True, whole=True),
+                *([Column("WORKED", right=True, whole=True), Column("PREDICTED", whole=True)] if predicted else []),
                 Column("OUTCOME", whole=True),
                 *([Column("EASED", wrapped=True)] if eased else []),
                 Column("FAILURE", wrapped=True),
@@ -142,6 +144,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
                     attempt.device,
                     clock(attempt.started_ms),
                     duration((attempt.ended_ms - attempt.started_ms) / 1000) if attempt.ended_ms else "",
+                    *([duration(attempt.seconds) if attempt.seconds else "", _predicted(attempt)] if predicted else []),
                     attempt.outcome,
                     *([", ".join(attempt.eased)] if eased else []),
                     f"{attempt.failure.code}: {attempt.failure.message}" if attempt.failure else "",
@@ -160,6 +163,16 @@ def _show(history: HistoryAnswer, output: Output) -> None:
         )
 
 
+def _predicted(attempt: Attempt) -> str:
+    """What it was expected to take: ``1.2 s (P90 2.4 s), 300 MiB, 4.2 MP``."""
+    if not attempt.predicted_s:
+        return ""
+    memory = f", {attempt.predicted_mib:,} MiB" if attempt.predicted_mib else ""
+    cold = "" if attempt.warm else ", with loading"
+    times = f"{duration(attempt.predicted_s)} (P90 {duration(attempt.predicted_p90_s)})"
+    return f"{times}{memory}, {attempt.megapixels:.1f} MP{cold}"
+
+
 def details(fields: dict[str, str]) -> str:
     """What an event says beyond its task and its status."""
     return " ".join(
@@ -176,6 +189,7 @@ def _facts(record: TaskRecord, explanation: str) -> Iterable[tuple[str, str | Te
     yield "mask", asked.mask_path or ""
     yield "result", record.result.path if record.result else ""
     yield "output", asked.output_path if asked.output_path and not record.result else ""
+    yield "image size", f"{record.size[0]} x {record.size[1]}" if record.size else ""
     yield "type", asked.task_type
     yield "config", " ".join(f"{key}={value}" for key, value in asked.config.items())
     yield "queue", record.queue

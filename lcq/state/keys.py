@@ -72,6 +72,20 @@ class Keys:
     def done(self, command_id: str) -> str:
         return self._key("done", command_id)
 
+    def cost(self, cost: str) -> str:
+        return self._key("cost", cost)
+
+    @property
+    def costs(self) -> str:
+        return self._key("costs")
+
+    def backlog(self, queue: str) -> str:
+        return self._key("backlog", queue)
+
+    @property
+    def ends(self) -> str:
+        return self._key("ends")
+
     @property
     def ids(self) -> str:
         return self._key("ids")

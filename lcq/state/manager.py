@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +17,7 @@ from redis import exceptions as redis_errors
 
 from lcq import failpoints
 from lcq.config import DistributedConfig
+from lcq.costs import precision_of, processed_megapixels
 from lcq.errors import (
     IdempotencyConflict,
     JobNotFound,
@@ -49,6 +50,7 @@ from lcq.models import (
     TaskStatus,
 )
 from lcq.moves import starts_of
+from lcq.placement import Patience
 from lcq.routing import EaseStep
 from lcq.state import records
 from lcq.state.connection import check_server, connect, our_errors, ours
@@ -276,12 +278,13 @@ class StateManager:
         why: str = "",
         forced: bool = False,
         vram_mib: int = 0,
+        size: tuple[int, int] | None = None,
     ) -> Accepted:
         """Take a task in; when this returns, it is Redis's.
 
         ``key`` is the idempotency key (default: the task's id): a second submit with it finds the first task.
         ``forced``: the submitter chose the queue, so that routing leaves the task there. ``vram_mib``: what it is
-        predicted to need of a GPU's memory (0: not known).
+        predicted to need of a GPU's memory (0: not known). ``size``: width and height of its image, where known.
 
         Raises:
             IdempotencyConflict: the key belongs to a task that asks for something else.
@@ -302,6 +305,8 @@ class StateManager:
                 "submit_task", task.id, text, digest, key or task.id, queue, node, task.model, task.priority,
                 task.user_id, task.job or "", task.max_retries, cost_s, due_ms, task.image_path, why, int(forced),
                 task.lane, vram_mib, self.config.shares.of(task.user_id), most, int(quotas.displace), per_minute,
+                "" if size is None else f"{size[0]}x{size[1]}",
+                "" if size is None else f"{processed_megapixels(task, size):.6f}", precision_of(task),
             )  # fmt: skip
         except StateOverloaded as full:
             self.watch.refused_task(full)
@@ -410,13 +415,18 @@ class StateManager:
         needs_mib: Mapping[str, int] | None = None,
         lease_ms: int | None = None,
         via: str = "",
+        costs: str = "",
+        patience: Patience | None = None,
+        on_held: Callable[[], None] = lambda: None,
     ) -> tuple[Grant, ...]:
         """Lease up to ``slots`` tasks to one device; none if there are none, or if the node takes no work.
 
         ``lanes``: what the device can do. ``warm``: models loaded there; they need less. Together the grants need
         at most ``fits_mib`` of its memory (None: no limit), by the prediction that came with each task or, where
         it has the lane, by ``needs_mib``: what the node's own engine says. A task that does not fit keeps its place.
-        ``via``: the scheduler that asks for the node.
+        ``via``: the scheduler that asks for the node. ``costs``: what work takes there (``lcq.costs.curves_as_json``),
+        so that each attempt's record says what was predicted. By ``patience`` tasks are left for faster devices;
+        ``on_held`` is called where some were.
 
         Raises:
             StaleBoot: the node is not registered with this boot id, or has gone to another scheduler since.
@@ -426,7 +436,7 @@ class StateManager:
             node, boot, device, slots, lease,
             json.dumps(sorted(lanes)), json.dumps(sorted(warm)), json.dumps(list(queues)),
             kind, "" if fits_mib is None else fits_mib, json.dumps(dict(needs_mib or {})),
-            via, self._most_in_flight,
+            via, self._most_in_flight, costs, json.dumps(patience) if patience else "",
         )  # fmt: skip
         answer = await self._move("claim_tasks", *told)
         for _ in range(_LOOKS):
@@ -439,6 +449,8 @@ class StateManager:
             raise StaleBoot(node)
         if answer[0] == "refused":
             return ()
+        if answer[0] == "held":
+            on_held()
         rest = answer[1:]
         grants = []
         for task_id, number, steps, digest, text in zip(*(rest[part::5] for part in range(5)), strict=True):

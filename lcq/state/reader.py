@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,10 +27,12 @@ from lcq.models import (
     TaskRecord,
     TaskStatus,
 )
+from lcq.placement import Backlog
 from lcq.routing import Fleet
 from lcq.state import records
 from lcq.state.connection import ANSWER_S, Client, connect, our_errors
 from lcq.state.keys import Keys
+from lcq.state.learned import LearnedCosts
 from lcq.wire import DeadAnswer, EventsAnswer, ListTasks, ListTasksAnswer
 
 _PAGE = 500  # task hashes asked for in one pipeline
@@ -61,6 +64,9 @@ class StateReader:
         self.queue_configs = tuple(queues)
         self._redis = connect(url)
         self._follow = connect(url)  # blocks for news, on its own connection
+        self.learned = LearnedCosts(url, self._redis, self.keys)
+        self._fleet: Fleet | None = None
+        self._fleet_at = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -272,11 +278,42 @@ class StateReader:
             out.append(records.queue_record(config, fields, tally, since, tuple(live.get(config.name, ()))))
         return tuple(out)
 
+    async def recent_fleet(self, *, within_s: float) -> Fleet:
+        """The fleet as it was at most ``within_s`` ago. Of several who ask, one reads; the others get what there is."""
+        now = time.monotonic()
+        if self._fleet is None or now - self._fleet_at > within_s:
+            self._fleet_at = now
+            self._fleet = await self.fleet()
+        return self._fleet
+
+    async def _backlog(self) -> tuple[dict[str, Backlog], dict[tuple[str, str], tuple[float, ...]]]:
+        """What waits in each queue, and when what runs on each device is predicted to end."""
+        async with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.time()
+            pipe.zrange(self.keys.ends, 0, -1, withscores=True)
+            for config in self.queue_configs:
+                pipe.hgetall(self.keys.backlog(config.name))
+            (seconds, micros), ends, *hashes = await pipe.execute()
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        backlog: dict[str, Backlog] = {
+            config.name: records.backlog(fields) for config, fields in zip(self.queue_configs, hashes, strict=True)
+        }
+        busy: dict[tuple[str, str], list[float]] = {}
+        for member, ends_ms in ends:
+            node, _, rest = member.partition("|")
+            busy.setdefault((node, rest.rpartition("|")[0]), []).append(abs(ends_ms - now_ms) / 1000)
+        return backlog, {name: tuple(left) for name, left in busy.items()}
+
     async def fleet(self) -> Fleet:
         """A picture of the cluster as routing sees it."""
         nodes = await self.nodes()
         queues = await self._queues(nodes)
+        backlog, busy = await self._backlog()
         return Fleet(
+            costs=await self.learned.book(),
+            backlog=backlog,
+            busy_s=busy,
             queues=self.queue_configs,
             nodes=nodes,
             waiting=await self.waiting(),

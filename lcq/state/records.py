@@ -32,6 +32,7 @@ from lcq.models import (
 
 Hash = Mapping[str, str]
 RECORD_DAMAGED = "record_damaged"  # the code of a task that was failed because of its record, as in _damage.lua
+_PRIORITIES = frozenset(TaskPriority)
 _LONGEST_MESSAGE = 2000  # what a Failure may say; a move may have put words in front of what a node said
 
 
@@ -140,8 +141,27 @@ def task_record(fields: Hash) -> TaskRecord:
         result=TaskResult.model_validate_json(fields["result"], extra="ignore") if fields.get("result") else None,
         eased=steps(fields.get("eased", "")),
         vram_mib=_integer(fields, "vram") or 0,
+        size=_size(fields.get("size", "")),
+        cost_s=float(fields.get("cost") or 0),
+        ends_ms=_integer(fields, "ends_ms"),
         why=fields.get("why", ""),
     )
+
+
+def _size(text: str) -> tuple[int, int] | None:
+    """``WxH`` as two numbers; what cannot be read is not known."""
+    width, _, height = text.partition("x")
+    return (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None
+
+
+def backlog(fields: Hash) -> dict[tuple[TaskPriority, str], float]:
+    """What waits in a queue, by band and lane, in seconds; a field that cannot be read counts for nothing."""
+    found = {}
+    for name, text in fields.items():
+        priority, _, lane = name.partition("/")
+        if priority in _PRIORITIES and whole(text) > 0:
+            found[TaskPriority(priority), lane] = whole(text) / 1000
+    return found
 
 
 def whole(text: str | None) -> int:

@@ -9,6 +9,7 @@ from hashlib import sha1
 from importlib import resources
 
 from lcq.config import DistributedConfig
+from lcq.costs import KEPT, MOST_KEYS, ORDINARY_MEGAPIXELS
 from lcq.health import FADED, SUSPECTED
 from lcq.models import TaskPriority, TaskStatus
 from lcq.routing import WARM_NEEDS
@@ -24,6 +25,8 @@ ELDERS_TURN = 10  # starts of a queue, one of which is for the task that has wai
 ELDERS_WAIT_S = 600  # and longer than this, or than its band's span
 MOST_SHARES = 4096  # users whose shares a queue remembers
 WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much older, within its band
+COST_PAUSE_MS = 100  # between two attempts that are learned from, once as many are known as are kept
+WORTH_WAITING_S = 0.5  # what a task has to gain by waiting for a faster device
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
 MOST_LABELLED_LANES = 256  # that have tasks at a time: every claim looks through them all
 STATE_FORMAT = 2  # of what the scripts write: raised where an older LCQ would misread it (docs/decisions/0006)
@@ -76,6 +79,11 @@ class Scripts:
             f"local ELDERS_WAIT = {ELDERS_WAIT_S}",
             f"local MOST_SHARES = {MOST_SHARES}",
             f"local WARM_SPAN = {WARM_SPAN_S}",
+            f"local ORDINARY_MEGAPIXELS = {ORDINARY_MEGAPIXELS}",
+            f"local WORTH_WAITING = {WORTH_WAITING_S}",
+            f"local COSTS_KEPT = {KEPT}",
+            f"local MOST_COSTS = {MOST_KEYS}",
+            f"local COST_PAUSE_MS = {COST_PAUSE_MS}",
             f"local WARM_NEEDS = {WARM_NEEDS}",
             f"local QUEUE_KINDS = {_table({queue.name: repr(queue.kind.value) for queue in self.config.queues})}",
             f"local POISON_DEATHS = {POISON_DEATHS}",

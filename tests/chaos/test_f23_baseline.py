@@ -25,7 +25,7 @@ OWNERS = {
     "a task, forgotten when its retention is over": {
         "task:*", "attempts:*", "idem:*", "ids", "ix:*", "lane:*", "lanes", "waiting:*", "fair:*", "leases", "held:*",
         "delayed", "expiry", "job:*", "jobs", "causes", "aside:*", "paused", "walks", "labelled", "turn:*", "line:*",
-        "band:*", "back:*", "over:*", "overs", "runs", "running",
+        "band:*", "back:*", "over:*", "overs", "runs", "running", "backlog:*", "ends",
     },
     "a node, forgotten after a day of silence": {"node:*", "nodes", "subs:*"},
     "a queue, while it is paused": {"queue:*"},
@@ -33,6 +33,7 @@ OWNERS = {
         "counts", "totals", "failover", "schedulers", "format", "cluster",
     },
     "the cluster: one stream, capped": {"events", "acts"},
+    "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*"},
     "its time to live": {"minute:*", "answer:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*"},
 }  # fmt: skip
 

@@ -186,7 +186,7 @@ def test_a_quarter_of_nonsense_moves_a_prediction_by_less_than_half(bad, fixed, 
 
 def test_one_first_attempt_that_stalled_is_not_believed_alone():
     stalled = fitted([Observation(1.0, 1000.0)], PRIOR).seconds(1.0)
-    assert stalled < 10
+    assert stalled < 50
     assert fitted([Observation(1.0, 1000.0), *[Observation(1.0, 1.0)] * 10], PRIOR).seconds(1.0) == pytest.approx(1.0)
 
 
@@ -224,7 +224,8 @@ def test_a_class_that_was_never_seen_is_taken_for_the_one_in_the_middle_of_its_k
     offer = ModelOffer(kinds=(DeviceKind.GPU,), engine="lama")
     fast = Device(id="f", kind=DeviceKind.GPU, name="fast")
     assert book.predict("lama", fast, offer=offer).seconds_p50 == 1.0
-    assert book.predict("lama", fast, offer=offer, precision="bf16") == SHIPPED.predict("lama", fast)
+    assert book.predict("lama", fast, offer=offer, precision="bf16").seconds_p50 == 1.0  # rather than what is shipped
+    assert book.predict("mat", fast) == SHIPPED.predict("mat", fast)
 
 
 def test_calibration_tells_how_far_off_predictions_were():

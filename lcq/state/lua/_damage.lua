@@ -6,7 +6,8 @@ for _, status in pairs(STATE) do KNOWN[status] = true end
 
 local TEXTS = {"json", "digest", "idem", "model", "user", "queue"}
 local NUMBERS = {"rev", "attempt", "retries", "deaths", "max_retries", "submitted_ms", "updated_ms", "queued_ms"}
-local MAY_BE = {"cost", "tag", "score", "fence", "lease_ms", "due_ms", "deadline_ms", "started_ms", "finished_ms", "vram", "weight", "place"}
+local MAY_BE = {"cost", "tag", "score", "fence", "lease_ms", "due_ms", "deadline_ms", "started_ms", "finished_ms", "vram", "weight", "place",
+  "mp", "waits_ms", "ends_ms"}
 local MOST_JOBS = 5000  -- that are asked whether a task is theirs, where its own record does not say
 local MOST_LOST = 100  -- attempts whose records are made up to keep the count; more of them are no count at all
 
@@ -82,7 +83,8 @@ local function unlist(id, t)
     local is_listed = redis.call("ZREM", key("ix", "queue", queue), id) == 1
     if is_listed then was_in = queue end
     for _, status in ipairs(is_listed and statuses or {}) do redis.call("HINCRBY", key("counts"), queue .. "/" .. status, -1) end
-    redis.call("ZREM", key("waiting", queue), id)
+    local waited = redis.call("ZREM", key("waiting", queue), id) == 1
+    if waited and is_number(t.waits_ms) then count_backlog(queue, t, -1) end
     redis.call("ZREM", key("aside", queue), id)
     for band in pairs(BANDS) do redis.call("ZREM", key("band", queue, band), id) end
     close_book(queue)
@@ -103,6 +105,9 @@ local function unlist(id, t)
   if (t.pinned or "") ~= "" and t.model then redis.call("ZREM", key("lane", "@" .. t.pinned, lane_name(t)), id) end
   for _, node in ipairs(redis.call("ZRANGE", key("nodes"), 0, -1)) do redis.call("ZREM", key("held", node), id) end
   if (t.node or "") ~= "" then redis.call("ZREM", key("held", t.node), id) end
+  for _, member in ipairs(redis.call("ZRANGE", key("ends"), 0, -1)) do
+    if member:sub(-#id - 1) == "|" .. id then redis.call("ZREM", key("ends"), member) end
+  end
   for _, cause in ipairs(redis.call("SMEMBERS", key("causes"))) do
     redis.call("ZREM", key("ix", "cause", cause), id)
     if redis.call("EXISTS", key("ix", "cause", cause)) == 0 then redis.call("SREM", key("causes"), cause) end
@@ -170,7 +175,7 @@ local function isolate(id, t, found)
     for n = 1, number(t.attempt) do
       if attempt_record(id, n).outcome == "running" then close_attempt(id, n, "failed", failure) end
     end
-    t.finished_ms, t.due_ms, t.deadline_ms, t.stage, t.avoid = tostring(NOW), nil, nil, "", nil
+    t.finished_ms, t.due_ms, t.deadline_ms, t.ends_ms, t.stage, t.avoid = tostring(NOW), nil, nil, nil, "", nil
     t.class, t.code, t.message = failure.error_class, failure.code, failure.message
     tally("failed", 1)
   elseif t.status == STATE.FAILED then

@@ -179,6 +179,17 @@ local function forget_labelled(owner, lane)
   end
 end
 
+-- How much a waiting task adds to its queue's backlog, in predicted ms of work. It is kept with the task: exactly that
+-- is taken off again.
+local function waits_ms(t)
+  return tostring(math.floor(number(t.cost) * 1000))
+end
+
+local function count_backlog(queue, t, by)
+  local field = (t.priority or "") .. "/" .. (t.lane or t.model or ""):match("^[^?]*")
+  redis.call("HINCRBY", key("backlog", queue), field, by * math.floor(number(t.waits_ms)))
+end
+
 -- The tasks of a paused job wait aside: out of every lane, where claims and elders do not meet them, with their places.
 -- What they would cost is taken off their user's book meanwhile, so that nothing else of that user stands behind them.
 local function is_of_paused_job(t)
@@ -206,7 +217,9 @@ end
 
 -- An empty queue owes nobody anything: its book is closed. What is aside keeps it open, for the sake of its places.
 local function close_book(queue)
-  if redis.call("EXISTS", key("waiting", queue), key("aside", queue)) == 0 then redis.call("DEL", key("fair", queue)) end
+  if redis.call("EXISTS", key("waiting", queue)) == 1 then return end
+  redis.call("DEL", key("backlog", queue))  -- no work waits in it, whatever was counted
+  if redis.call("EXISTS", key("aside", queue)) == 0 then redis.call("DEL", key("fair", queue)) end
 end
 
 local function put_into_lane(id, t)
@@ -229,6 +242,7 @@ local function enter_open_lane(id, t)
   redis.call("ZADD", key("waiting", t.queue), t.queued_ms, id)
   redis.call("ZADD", key("band", t.queue, t.priority), t.queued_ms, id)
   join_line(id, t)
+  count_backlog(t.queue, t, 1)
 end
 
 local function enter_lane(id, t)
@@ -240,6 +254,7 @@ local function leave_open_lane(id, t)
   redis.call("ZREM", key("waiting", t.queue), id)
   redis.call("ZREM", key("band", t.queue, t.priority), id)
   leave_line(id, t)
+  count_backlog(t.queue, t, -1)
 end
 
 local function leave_lane(id, t)
@@ -267,6 +282,11 @@ local function count(t, by)
   if (t.job or "") ~= "" then redis.call("HINCRBY", key("job", t.job), t.status, by) end
 end
 
+-- Which device is free again when: what runs, by where it does, scored by when it is predicted to end.
+local function end_member(id, t)
+  return (t.node or "") .. "|" .. (t.device or "") .. "|" .. id
+end
+
 local function leave_indexes(id, t)
   count(t, -1)
   redis.call("ZREM", key("ix", "status", t.status), id)
@@ -279,6 +299,7 @@ local function leave_indexes(id, t)
     redis.call("ZREM", key("leases"), id)
     redis.call("ZREM", key("held", t.node), id)
     end_running(id)
+    redis.call("ZREM", key("ends"), end_member(id, t))
   else
     redis.call("ZREM", key("expiry"), id)
     if t.status == STATE.FAILED then
@@ -299,6 +320,7 @@ local function enter_indexes(id, t)
   elseif t.status == STATE.PROCESSING then
     redis.call("ZADD", key("leases"), t.deadline_ms, id)
     redis.call("ZADD", key("held", t.node), NOW, id)
+    redis.call("ZADD", key("ends"), t.ends_ms or NOW, end_member(id, t))
     redis.call("ZADD", key("ix", "node", t.node), 0, id)
     begin_running(id, t)
   else
@@ -323,6 +345,8 @@ local function transition(move, id, t, to, changes, more)
   if to == STATE.QUEUED then
     if t.score then rank_again(t) else rank(t) end
     changes.tag, changes.score, changes.place = t.tag, t.score, t.place
+    t.waits_ms = waits_ms(t)
+    changes.waits_ms = t.waits_ms
   end
   local set, gone = {}, {}
   for field, value in pairs(changes) do
@@ -476,7 +500,7 @@ end
 ---------------------------------------------------------------- how attempts end
 
 -- What every end of an attempt takes off the task.
-local NO_ATTEMPT = {node = "", device = "", deadline_ms = false, progress = "0", stage = ""}
+local NO_ATTEMPT = {node = "", device = "", deadline_ms = false, ends_ms = false, progress = "0", stage = ""}
 
 local function ended(changes)
   for field, value in pairs(NO_ATTEMPT) do

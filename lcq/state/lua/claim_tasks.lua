@@ -2,8 +2,10 @@
 -- KEYS  namespace
 -- ARGV  node, boot, device, want, lease_ms, lanes (JSON list), warm models (JSON list), queues (JSON list, own class
 --       first), kind of device, fits_mib ("": no limit), needs_mib (JSON, lane -> MiB, where the node itself knows),
---       via (the scheduler), how many attempts a user may have running (JSON {default, users}; "": as many as it likes)
--- RETURNS {"ok", id, attempt, eased, digest, json, …} | {"stale"} | {"refused", node status}
+--       via (the scheduler), how many attempts a user may have running (JSON {default, users}; "": as many as it likes),
+--       costs (JSON, see below; "": none), patience (JSON, see below; "": none)
+-- RETURNS {"ok" or "held", id, attempt, eased, digest, json, …} | {"stale"} | {"refused", node status}; "held": some were
+--         left for faster devices
 --         | {"more"}: nothing yet, but not all was looked at; ask again
 -- Looks at the heads of the node's lanes; within a band a warm model goes first for WARM_SPAN virtual seconds. What
 -- needs more memory than is left keeps its place, and others may pass. Which of the user's tasks gets the place that has
@@ -26,6 +28,55 @@ local JOBS = 8  -- of a user, and tasks of each, that are looked at for the one 
 local KEPT_BACK = 256  -- tasks of users that are at their limit, in one go
 local answer = {"ok"}
 local limits = ARGV[13] ~= "" and cjson.decode(ARGV[13]) or nil
+
+-- What work takes on this device, by lane and precision (lcq/costs.py has the rule): {class of the device, lanes: {engine,
+-- curves: precision -> {fixed_s, s_per_megapixel, spread, load_s, fixed_mib, mib_per_megapixel, mib_from}}}.
+local costs = decoded(ARGV[14] or "", {lanes = {}})
+-- By queue and lane, when devices that are faster at it, or have its model loaded, will have done all that waits:
+-- {seconds until that, seconds until the first of them is free, how long it takes there as a share of how long it takes
+-- here} (lcq/placement.py).
+local patience = decoded(ARGV[15] or "", {})
+
+local function curve_of(lane, precision)
+  local known = costs.lanes[lane:match("^[^?]+")]
+  if not known then return nil end
+  return known.curves[precision or ""] or known.curves[""], known.engine
+end
+
+local function seconds_by(curve, mp, is_warm)
+  return curve[1] + curve[2] * (tonumber(mp) or ORDINARY_MEGAPIXELS) + (is_warm and 0 or curve[4])
+end
+
+local function rounded(value)
+  return math.floor(value * 10000 + 0.5) / 10000
+end
+
+-- What an attempt's record says of what was predicted for it; nothing where nothing is known. `cost` is the key under
+-- which finish_task has it learned from.
+local function predicted(t, is_warm)
+  local lane = lane_name(t)
+  local curve, engine = curve_of(lane, t.precision)
+  if not curve then return {} end
+  local mp, seconds = tonumber(t.mp) or ORDINARY_MEGAPIXELS, seconds_by(curve, t.mp, is_warm)
+  return {
+    cost = table.concat({lane:match("^[^?]+"), t.precision or "", engine, costs.class}, "|"),
+    megapixels = mp, warm = is_warm, predicted_s = rounded(seconds), predicted_p90_s = rounded(seconds * curve[3]),
+    predicted_mib = math.ceil(curve[5] + curve[6] * math.max(0, mp - curve[7])),
+  }
+end
+
+local is_held = false
+-- Whether a faster device will have done it sooner than this one could: then it is left for that, unless it is to avoid
+-- a node, which may be the faster one.
+local function leaves_to_faster(owner, lane, t, is_warm)
+  local curve, terms = curve_of(lane, t[11]), patience[owner][lane:match("^[^?]+")]
+  if not curve or not terms or t[1] then return false end
+  local here = seconds_by(curve, t[10], is_warm)
+  local left = here - math.max(terms[1], terms[2] + here * terms[3]) > WORTH_WAITING
+  is_held = is_held or left
+  return left
+end
+
 local paused = {}
 local function is_paused(queue)
   if paused[queue] == nil then paused[queue] = redis.call("HGET", key("queue", queue), "paused") == "1" end
@@ -122,14 +173,17 @@ end
 
 -- A waiting task as something to choose, and its user; nil where this device may not take it. `lane`: nil where that has
 -- still to be found out, and whether it waits at all: a third value says that it does not.
+local ALL = {"avoid", "priority", "user", "vram", "queue", "score", "status", "model", "lane", "mp", "precision"}
 local function look_at(owner, lane, id, score)
   local pinned = owner:sub(1, 1) == "@"
   local t
   if not lane then
-    t = read_fields(key("task", id), "avoid", "priority", "user", "vram", "queue", "score", "status", "model", "lane")
+    t = read_fields(key("task", id), unpack(ALL))
     if t[7] ~= STATE.QUEUED then return nil, nil, true end
     lane, score = t[9] or t[8], tonumber(t[6] or "")
     if not (reads_of(owner)[lane or ""] and score) then return nil end
+  elseif patience[owner] then
+    t = read_fields(key("task", id), unpack(ALL))
   elseif pinned or (left and not needs[lane]) then
     t = read_fields(key("task", id), "avoid", "priority", "user", "vram", "queue")
   else
@@ -139,6 +193,7 @@ local function look_at(owner, lane, id, score)
   if t[1] == node and may_leave(owner, lane) then return nil, user end
   if pinned and queue and (is_paused(queue) or not is_for_this_device(queue)) then return nil, user end
   local is_warm = warm[lane:match("^[^~?]+")] == true
+  if patience[owner] and leaves_to_faster(owner, lane, t, is_warm) then return nil, user end
   local need = left and (needs[lane] or number(t[4])) or 0
   return {
     id = id, lane = lane, band = BANDS[t[2] or ""], priority = t[2], user = user, warm = is_warm, score = score,
@@ -179,12 +234,15 @@ local function candidates_of(owner)
   return found
 end
 
--- The best of the list: its head, unless a warm one of the same band is nearly as old.
+-- The best of the list: its head, unless a warm one of the same band is nearly as old: older by no more than what it
+-- takes to load the model of the head, where that is known.
 local function pick(found)
   local best = found[1]
   if best.warm then return 1 end
+  local curve = best.lane and curve_of(best.lane)
+  local span = curve and curve[4] or WARM_SPAN
   for i = 2, #found do
-    if found[i].score - best.score > WARM_SPAN then break end
+    if found[i].score - best.score > span then break end
     if found[i].warm and found[i].band == best.band then return i end
   end
   return 1
@@ -274,12 +332,14 @@ local function grant_from(owner)
       put_aside(id, t)
     elseif waits then
       local n = number(t.attempt) + 1
-      redis.call("RPUSH", key("attempts", id), cjson.encode({
-        number = n, node = node, device = device, started_ms = NOW, outcome = "running", eased = steps_of(t),
-      }))
+      local record = predicted(t, chosen.warm)
+      record.number, record.node, record.device, record.started_ms = n, node, device, NOW
+      record.outcome, record.eased = "running", steps_of(t)
+      redis.call("RPUSH", key("attempts", id), cjson.encode(record))
       transition("claim_tasks", id, t, STATE.PROCESSING, {
         attempt = n, node = node, boot = boot, device = device, started_ms = NOW, lease_ms = lease_ms,
         deadline_ms = NOW + lease_ms, progress = "0", stage = "", why = "", avoid = false,
+        ends_ms = math.floor(NOW + 1000 * (record.predicted_s or number(t.cost))),
       })
       advance_virtual_time(t)
       charge_job(t)
@@ -308,4 +368,5 @@ for _, owner in ipairs(owners) do
   end
 end
 if granted > 0 then tally("claimed", granted) elseif may_keep == 0 then return {"more"} end
+if is_held then answer[1] = "held" end
 return answer

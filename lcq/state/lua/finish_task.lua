@@ -23,7 +23,27 @@ if not live then
     for _, word in ipairs({"from", t.node, "superseded", t.attempt}) do more[#more + 1] = word end
   end
 end
-close_attempt(id, n, "completed", nil, {peak_mib = peak(ARGV[5])})
+local took = number(tostring(decoded(result, {}).seconds or 0))
+close_attempt(id, n, "completed", nil, {peak_mib = peak(ARGV[5]), seconds = took > 0 and took or nil})
+
+-- What it took is learned, for what comes next (lcq/costs.py): the last COSTS_KEPT of a cost key. Where attempts end
+-- faster than these can say anything new, some are passed over.
+local function learn(cost)
+  local name, last = key("cost", cost), redis.call("ZSCORE", key("costs"), cost)
+  if last and NOW - tonumber(last) < COST_PAUSE_MS and redis.call("LLEN", name) >= COSTS_KEPT then return end
+  redis.call("RPUSH", name, table.concat({
+    record.megapixels or 0, took, peak(ARGV[5]) or 0, record.warm and 1 or 0, record.predicted_s or 0,
+    record.predicted_p90_s or 0,
+  }, " "))
+  redis.call("LTRIM", name, -COSTS_KEPT, -1)
+  redis.call("ZADD", key("costs"), NOW, cost)
+  if last then return end
+  for _, oldest in ipairs(redis.call("ZRANGE", key("costs"), 0, -MOST_COSTS - 1)) do
+    redis.call("ZREM", key("costs"), oldest)
+    redis.call("DEL", key("cost", oldest))
+  end
+end
+if record.cost and not record.eased and took > 0 then learn(record.cost) end  -- made easier, it says nothing of others
 credit(node, "completed")
 praise(node)
 tally("completed", 1)

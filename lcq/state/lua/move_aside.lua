@@ -9,7 +9,7 @@ if not after then return {"ok", 0, "1"} end
 local ids = redis.call("ZRANGEBYLEX", key("ix", "job", job), after == "" and "-" or "(" .. after, "+", "LIMIT", 0, limit)
 local is_paused = redis.call("HEXISTS", key("paused"), job) == 1
 local NAMES = {"status", "queue", "pinned", "model", "lane", "score", "queued_ms", "priority", "user", "cost", "aside", "weight",
-  "place", "back"}
+  "place", "back", "waits_ms"}
 local moved = 0
 for _, id in ipairs(ids) do
   local fields, t = read_fields(key("task", id), unpack(NAMES)), {job = job}

@@ -41,6 +41,9 @@ for _, node in ipairs(redis.call("ZRANGE", key("nodes"), 0, -1)) do
     redis.call("ZADD", key("held", node), moved(tonumber(held[i + 1]), NOW, number(known[2])), held[i])
   end
 end
+-- Only what is predicted, so that nothing hangs on one that was written since.
+local ends = redis.call("ZRANGE", key("ends"), 0, -1, "WITHSCORES")
+for i = 1, #ends, 2 do redis.call("ZADD", key("ends"), tonumber(ends[i + 1]) + by, ends[i]) end
 tally("clock_set", 1)
 emit("shift_deadlines", {"by_ms", string.format("%.0f", by), "leases", count})
 return {"ok", count}

@@ -3,11 +3,12 @@
 -- ARGV  id, json, digest, idempotency_key, queue, pinned_node, model, priority, user, job, max_retries,
 --       cost_s, due_ms (0: now), image, why, forced ("1": an operator chose the queue), lane (of its model and type),
 --       vram_mib (what it is predicted to need on a GPU), weight (the user's), max_queued (of the queue; 0: no limit),
---       displace ("1": an urgent one may take the place of another), per_minute (the user's; 0: no limit)
+--       displace ("1": an urgent one may take the place of another), per_minute (the user's; 0: no limit), size ("WxH";
+--       "": not known), megapixels that are worked on ("": not known), precision ("": the engine's choice)
 -- RETURNS {"ok", id, status, queue} | {"duplicate", id, status, queue} | {"conflict", id}
 --         | {"full", how many wait} | {"too_soon", ms until the next one} | {"too_many_labelled"}
 local id, json, digest, idem, queue, pinned, model, priority, user, job, max_retries, cost, due, image, why, forced,
-  lane, vram, weight, max_queued, displace, per_minute = unpack(ARGV)
+  lane, vram, weight, max_queued, displace, per_minute, size, mp, precision = unpack(ARGV)
 local known = redis.call("GET", key("idem", idem))
 if not known and redis.call("EXISTS", key("task", id)) == 1 then known = id end
 if known then
@@ -73,6 +74,10 @@ local t = {
 if lane ~= model then t.lane = lane end
 if number(vram) > 0 then t.vram = vram end
 if number(weight) > 0 and number(weight) ~= 1 then t.weight = weight end
+if size ~= "" then t.size = size end
+if mp ~= "" then t.mp = mp end
+if precision ~= "" then t.precision = precision end
+if t.status == STATE.QUEUED then t.waits_ms = waits_ms(t) end
 if t.status == STATE.QUEUED then rank(t) else t.due_ms = due end
 local flat = {}
 for field, value in pairs(t) do flat[#flat + 1] = field; flat[#flat + 1] = value end

@@ -1,0 +1,61 @@
+"""What a device should know before it claims: what work takes there, and what it had better leave for faster ones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from lcq.costs import CostBook
+from lcq.errors import StateUnavailable
+from lcq.models import Device, NodeRecord
+from lcq.placement import Patience
+from lcq.state.reader import StateReader
+
+_FLEET_AGE_S = 0.5
+# For so much longer than was promised tasks are left to others; whatever keeps those from coming, then one is taken.
+_PATIENCE_AT_MOST = 1.5
+_PATIENCE_MORE_S = 2.0
+
+Name = tuple[str, str]
+"""Node and device."""
+
+
+class Outlook:
+    """Of the devices that claim through one scheduler."""
+
+    def __init__(self, reader: StateReader) -> None:
+        self._reader = reader
+        self._told: dict[Name, tuple[CostBook, str, str]] = {}  # by what book, for which boot: its costs
+        self._patient_until: dict[Name, float] = {}
+
+    async def of(self, node: NodeRecord, device: Device, warm: Iterable[str]) -> tuple[str, Patience]:
+        """What ``claim_tasks`` is to know: the costs of work there, and the patience. Nothing where Redis is away."""
+        name = (node.id, device.id)
+        try:
+            fleet = await self._reader.recent_fleet(within_s=_FLEET_AGE_S)
+        except StateUnavailable:
+            return "", {}
+        known = self._told.get(name)
+        if known is None or known[0] is not fleet.costs or known[1] != node.boot_id:
+            costs = fleet.costs.curves_as_json(node.capability, device)
+            known = self._told[name] = (fleet.costs, node.boot_id, costs)
+        until = self._patient_until.get(name)
+        if until is not None and time.monotonic() > until:
+            del self._patient_until[name]
+            return known[2], {}
+        return known[2], fleet.timetable.patience(name, warm)
+
+    def note(self, node: NodeRecord, device: Device, patience: Patience, *, held: bool) -> None:
+        """Whether that device has left tasks to others: it will not for much longer than they promised."""
+        if not held:
+            self._patient_until.pop((node.id, device.id), None)
+            return
+        promised = max((terms[0] for lanes in patience.values() for terms in lanes.values()), default=0.0)
+        until = time.monotonic() + _PATIENCE_AT_MOST * promised + _PATIENCE_MORE_S
+        self._patient_until.setdefault((node.id, device.id), until)
+
+    def forget(self, node_id: str) -> None:
+        """A node is gone."""
+        for kept in (self._told, self._patient_until):
+            for name in [name for name in kept if name[0] == node_id]:
+                del kept[name]

@@ -1,0 +1,116 @@
+"""What was learned of costs: what ``finish_task`` keeps in Redis, fitted for whoever predicts."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from lcq.costs import KEPT, SHIPPED, CostBook, CostKey, Curve, Observation, fitted, shipped_curve
+from lcq.models import DeviceKind
+from lcq.state.connection import Client, our_errors
+from lcq.state.keys import Keys
+
+_AGE_S = 2.0  # how old the book may be
+_FULL_AGE_S = 10.0  # how old a curve may be that has seen as much as is kept: it hardly moves any more
+
+
+@dataclass(frozen=True)
+class _Known:
+    curve: Curve
+    learned_ms: float  # when the newest attempt of it was kept
+    fitted_at: float
+
+
+class LearnedCosts:
+    """The costs of one cluster, as its attempts have told them; read again when they are asked for and are old."""
+
+    def __init__(self, url: str, redis: Client, keys: Keys) -> None:
+        self._url = url
+        self._redis = redis
+        self._keys = keys
+        self._book = SHIPPED
+        self._read_at = float("-inf")
+        self._known: dict[str, _Known] = {}
+
+    async def book(self) -> CostBook:
+        """What is known of costs now, at most two seconds old.
+
+        Raises:
+            StateUnavailable: Redis does not answer.
+        """
+        now = time.monotonic()
+        if now - self._read_at > _AGE_S:
+            self._read_at = now  # first of all: who asks meanwhile gets what is here
+            await self._read(now)
+        return self._book
+
+    async def _read(self, now: float) -> None:
+        async with our_errors(self._url):
+            kept = await self._redis.zrange(self._keys.costs, 0, -1, withscores=True)
+        stale = [name for name, learned_ms in kept if self._is_stale(name, learned_ms, now)]
+        gone = self._known.keys() - {name for name, _ in kept}
+        if not stale and not gone:
+            return
+        scores = dict(kept)
+        for name in gone:
+            del self._known[name]
+        for name, seen in (await self._observations(stale)).items():
+            key = _key(name)
+            if key is not None:
+                kind = DeviceKind(key.kind)
+                if kind is not DeviceKind.CPU:  # what was held of the host's memory says nothing of the device's
+                    seen = tuple(replace(one, peak_mib=0) for one in seen)
+                curve = fitted(seen, shipped_curve(key.model, kind))
+                self._known[name] = _Known(curve, scores[name], now)
+        found = {key: known.curve for name, known in self._known.items() if (key := _key(name)) is not None}
+        self._book = CostBook(found)
+
+    def _is_stale(self, name: str, learned_ms: float, now: float) -> bool:
+        known = self._known.get(name)
+        if known is None:
+            return True
+        is_full = known.curve.samples >= KEPT
+        return known.learned_ms != learned_ms and (not is_full or now - known.fitted_at > _FULL_AGE_S)
+
+    async def observations(self) -> dict[CostKey, tuple[Observation, ...]]:
+        """The attempts that are kept of each cost, oldest first.
+
+        Raises:
+            StateUnavailable: Redis does not answer.
+        """
+        async with our_errors(self._url):
+            names = sorted(await self._redis.zrange(self._keys.costs, 0, -1))
+        seen = await self._observations(names)
+        return {key: told for name, told in seen.items() if (key := _key(name)) is not None}
+
+    async def _observations(self, names: list[str]) -> dict[str, tuple[Observation, ...]]:
+        if not names:
+            return {}
+        async with our_errors(self._url):
+            pipe = self._redis.pipeline(transaction=False)
+            for name in names:
+                pipe.lrange(self._keys.cost(name), 0, -1)
+            answers = await pipe.execute()
+        return {
+            name: tuple(one for text in texts if (one := _observation(text)) is not None)
+            for name, texts in zip(names, answers, strict=True)
+        }
+
+
+def _key(name: str) -> CostKey | None:
+    """The key of that name; None where it is none of ours."""
+    try:
+        key = CostKey.parse(name)
+        DeviceKind(key.kind)
+    except ValueError:
+        return None
+    return key
+
+
+def _observation(text: str) -> Observation | None:
+    """As ``finish_task`` wrote it; None where it cannot be read."""
+    try:
+        megapixels, seconds, peak_mib, warm, predicted_s, predicted_p90_s = map(float, text.split())
+    except ValueError:
+        return None
+    return Observation(megapixels, seconds, int(peak_mib), warm == 1, predicted_s, predicted_p90_s)
