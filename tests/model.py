@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from lcq.labels import satisfies, split_lane
 from lcq.models import ErrorClass, Task, TaskPriority, TaskStatus
 from lcq.routing import EaseStep
 from lcq.state.manager import RULES
@@ -54,6 +55,7 @@ class ModelTask:
     code: str = ""
     eased: tuple[str, ...] = ()
     tag: float | None = None
+    requires: dict[str, str] | None = None  # since a reroute that said so
     place: int = 0  # in the line of its job
     turn: Turn | None = None  # while it waits
 
@@ -66,8 +68,13 @@ class ModelTask:
         return None if self.tag is None else self.tag + BAND_SPANS[self.priority]
 
     @property
+    def asked(self) -> Task:
+        """The task with what it requires now."""
+        return self.task if self.requires is None else self.task.model_copy(update={"requires": self.requires})
+
+    @property
     def lane(self) -> tuple[str, str]:
-        return (f"@{self.pinned}" if self.pinned else self.queue, self.task.lane)
+        return (f"@{self.pinned}" if self.pinned else self.queue, self.asked.lane)
 
     def attempt(self, number: int, node: str) -> ModelAttempt | None:
         """That attempt, if there was one and it was this node's."""
@@ -89,14 +96,19 @@ class ModelNode:
     boot: str
     lanes: tuple[str, ...]
     queues: tuple[str, ...]
+    labels: dict[str, str] = field(default_factory=dict)
     status: str = "online"
     drained: bool = False
     retired: list[str] = field(default_factory=list)
     completed: int = 0
     failed: int = 0
 
+    def reads(self, lane: str) -> bool:
+        base, requires = split_lane(lane)
+        return base in self.lanes and satisfies(self.labels, requires)
+
     def serves(self, lane: tuple[str, str]) -> bool:
-        return self.status == "online" and lane[0] in self.queues and lane[1] in self.lanes
+        return self.status == "online" and lane[0] in self.queues and self.reads(lane[1])
 
 
 class Model:
@@ -235,7 +247,7 @@ class Model:
         t.tag = None
         self._to(t, QUEUED, queue)
 
-    def reroute(self, t: ModelTask, queue: str, pinned: str) -> tuple[str, int]:
+    def reroute(self, t: ModelTask, queue: str, pinned: str, requires: dict[str, str] | None = None) -> tuple[str, int]:
         if t.status == COMPLETED:
             raise Refused
         node = ""
@@ -246,6 +258,7 @@ class Model:
             self._anew(t)
         t.node = t.avoid = ""
         t.tag = None
+        t.requires = t.requires if requires is None else requires
         self._to(t, QUEUED, queue, pinned)
         return node, len(t.attempts)
 
@@ -298,7 +311,7 @@ class Model:
 
     def _candidates(self, node: str, known: ModelNode, owner: str, want: int) -> list[ModelTask]:
         found: list[ModelTask] = []
-        for name in known.lanes:
+        for name in {t.lane[1] for t in self.of(QUEUED) if known.reads(t.lane[1])}:
             lane = [t for t in self.of(QUEUED) if t.lane == (owner, name)]
             lane.sort(key=_by_score)
             found += [t for t in lane[: LOOKED_AT + want] if self._takes(node, t)]
@@ -317,7 +330,7 @@ class Model:
                 break
             line = [t for t in self.of(QUEUED) if t.turn == head.turn and (t.task.job or "") == job]
             line = sorted(line, key=lambda t: (t.place, t.id))[:JOBS]
-            able = (t for t in line if t is head or (t.lane[1] in known.lanes and self._takes(node, t)))
+            able = (t for t in line if t is head or (known.reads(t.lane[1]) and self._takes(node, t)))
             if (one := next(able, None)) is not None:
                 if one.task.model in warm or head.task.model not in warm:
                     return one
@@ -383,10 +396,12 @@ class Model:
 
     # ------------------------------------------------------------ nodes
 
-    def hello(self, node: str, boot: str, lanes: tuple[str, ...], queues: tuple[str, ...]) -> str:
+    def hello(
+        self, node: str, boot: str, lanes: tuple[str, ...], queues: tuple[str, ...], labels: dict[str, str]
+    ) -> str:
         known = self.nodes.get(node)
         if known is None:
-            self.nodes[node] = ModelNode(boot, lanes, queues)
+            self.nodes[node] = ModelNode(boot, lanes, queues, labels)
             return "online"
         if boot in known.retired:
             raise Stale
@@ -394,7 +409,7 @@ class Model:
             for t in self.held(node):
                 self._lapse(t, "node_restarted")
             known.retired = [known.boot, *known.retired][:8]
-        known.boot, known.lanes, known.queues = boot, lanes, queues
+        known.boot, known.lanes, known.queues, known.labels = boot, lanes, queues, labels
         known.status = "draining" if known.drained else "online"
         return known.status
 

@@ -53,6 +53,8 @@ priorities = st.sampled_from(TaskPriority)
 which = st.integers(min_value=0, max_value=23)  # of those there are, counted around
 pinned_to = st.sampled_from(["", "", "", "", "node-1", "node-2"])
 seldom = st.sampled_from([False, False, False, False, True])
+RACK, PLACE = {"rack": "3"}, {"rack": "3", "zone": "a"}
+some_labels = st.sampled_from([{}, RACK, PLACE, PLACE, {"rack": "4"}])
 some_tasks = st.fixed_dictionaries(
     {
         "model": models,
@@ -65,6 +67,7 @@ some_tasks = st.fixed_dictionaries(
         "cost": st.sampled_from([0.5, 1.0, 3.0]),
         "later": seldom,
         "count": st.sampled_from([1, 1, 4]),
+        "requires": st.sampled_from([{}, {}, {}, RACK, PLACE]),
     }
 )
 
@@ -150,7 +153,7 @@ class StateMachine(RuleBasedStateMachine):
     )
     def begin(self, first: list[dict[str, Any]], served: list[tuple[str, ...]]) -> None:
         for name, queues in zip(self.nodes, served, strict=True):
-            self.hello(name, queues, (TELEA, NS), reborn=False)
+            self.hello(name, queues, (TELEA, NS), reborn=False, labels={})
         for some in first:
             self.submit(some)
 
@@ -159,9 +162,9 @@ class StateMachine(RuleBasedStateMachine):
         self._submit(**some)
 
     def _submit(self, model: str, queue: str, user: str, priority: TaskPriority, pinned: str, job: str | None,
-                max_retries: int, cost: float, later: bool, count: int) -> None:  # fmt: skip
+                max_retries: int, cost: float, later: bool, count: int, requires: dict[str, str]) -> None:  # fmt: skip
         for _ in range(count):
-            task = a_task(model, user_id=user, priority=priority, job=job, max_retries=max_retries)
+            task = a_task(model, user_id=user, priority=priority, job=job, max_retries=max_retries, requires=requires)
             key = f"key of {task.id}"
             due_ms = 2**42 if later else 0
             told, _ = self.outcome(
@@ -206,11 +209,12 @@ class StateMachine(RuleBasedStateMachine):
         self.both(self.state.retry_task(t.id, queue=queue), lambda: self.model.retry(t, queue))
 
     @has_tasks
-    @rule(which=which, queue=queues, pinned=pinned_to, forced=st.booleans())
-    def reroute(self, which: int, queue: str, pinned: str, forced: bool) -> None:
+    @rule(which=which, queue=queues, pinned=pinned_to, forced=st.booleans(), labels=st.none() | some_labels)
+    def reroute(self, which: int, queue: str, pinned: str, forced: bool, labels: dict[str, str] | None) -> None:
         t = self.pick(which)
-        move = self.state.reroute_task(t.id, queue=queue, node=pinned, forced=forced)
-        self.both(move, lambda: Ended(t.id, *self.model.reroute(t, queue, pinned)))
+        asked = None if labels is None else t.task.model_copy(update={"requires": labels})
+        move = self.state.reroute_task(t.id, queue=queue, node=pinned, forced=forced, asked=asked)
+        self.both(move, lambda: Ended(t.id, *self.model.reroute(t, queue, pinned, labels)))
 
     @has_tasks
     @rule(which=which, priority=priorities)
@@ -338,14 +342,16 @@ class StateMachine(RuleBasedStateMachine):
 
     # ------------------------------------------------------------ nodes
 
-    @rule(name=names, queues=some_queues, models=some_models, reborn=st.booleans())
-    def hello(self, name: str, queues: tuple[str, ...], models: tuple[str, ...], reborn: bool) -> None:
+    @rule(name=names, queues=some_queues, models=some_models, reborn=st.booleans(), labels=some_labels)
+    def hello(
+        self, name: str, queues: tuple[str, ...], models: tuple[str, ...], reborn: bool, labels: dict[str, str]
+    ) -> None:
         node = self.nodes[name]
         if reborn:
             self.earlier.append(node)
             node = self.nodes[name] = Node(self.state, name, boot=new_id())
-        node.queues, node.models = queues, models
-        self.both(node.hello(), lambda: self.model.hello(name, node.boot, models, queues))
+        node.queues, node.models, node.labels = queues, models, labels
+        self.both(node.hello(), lambda: self.model.hello(name, node.boot, models, queues, labels))
 
     @precondition(lambda self: self.earlier)
     @rule(which=which, word=st.sampled_from(["hello", "claim", "beat", "leave", "lose"]))
