@@ -129,10 +129,26 @@ class Fleet:
     def node(self, name: str) -> NodeRecord | None:
         return next((node for node in self.nodes if node.id == name), None)
 
-    @property
+    # What is worked out once for a picture, and not for each of the tasks that are routed by it.
+
+    @cached_property
     def live(self) -> list[NodeRecord]:
         """The nodes that take work."""
         return [node for node in self.nodes if node.status in LIVE]
+
+    @cached_property
+    def offers(self) -> Mapping[str, tuple[ModelOffer, ...]]:
+        """By model, what nodes offer of it, or would: each different offer once."""
+        found: dict[str, dict[str, ModelOffer]] = {}
+        for node in self.nodes:
+            for offered in (node.capability.models, node.capability.withheld):
+                for model, offer in offered.items():
+                    found.setdefault(model, {}).setdefault(repr(offer), offer)
+        return {model: tuple(different.values()) for model, different in found.items()}
+
+    @cached_property
+    def _slots(self) -> dict[tuple[object, ...], int]:
+        return {}
 
     @property
     def models(self) -> frozenset[str]:
@@ -159,7 +175,10 @@ class Fleet:
 
     def live_slots(self, queue: str, need: Requirements) -> int:
         """How many slots there are on the devices that take tasks like this from ``queue``."""
-        return sum(device.slots for _, device in self.serving(queue, need))
+        alike = (queue, need.model, need.task_type, need.vram_mib, *sorted(need.labels.items()))
+        if alike not in self._slots:
+            self._slots[alike] = sum(device.slots for _, device in self.serving(queue, need))
+        return self._slots[alike]
 
     def is_served(self, queue: str, lane: str) -> bool:
         """Whether any device takes tasks from this lane of ``queue``."""
@@ -217,12 +236,7 @@ def requirements(task: Task, fleet: Fleet, *, size: tuple[int, int] | None = Non
         UnknownModel: neither known by name nor offered by any node; says the nearest name.
     """
     known = KNOWN_MODELS.get(task.model)
-    offers = [
-        offered[task.model]
-        for node in fleet.nodes
-        for offered in (node.capability.models, node.capability.withheld)
-        if task.model in offered
-    ]
+    offers = fleet.offers.get(task.model, ())
     if known is None and not offers:
         raise UnknownModel(task.model, fleet.models, image=printable(task.image_path))
     facts = _facts(known, offers)

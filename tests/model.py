@@ -15,6 +15,7 @@ from lcq.state.scripts import BAND_SPANS, POISON_DEATHS, WARM_SPAN_S
 PENDING, QUEUED, PROCESSING = TaskStatus.PENDING, TaskStatus.QUEUED, TaskStatus.PROCESSING
 COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
 LOOKED_AT = 16  # how deep a claim looks into a lane, besides what it wants
+SPARE = 3  # how many tasks of a lane that a node may take it looks for, besides what it wants
 JOBS = 8  # of a user, and tasks of each, that are looked at for the one whose turn it is
 Turn = tuple[str, TaskPriority, str]  # owner of the lane, band, user
 
@@ -314,7 +315,14 @@ class Model:
         for name in {t.lane[1] for t in self.of(QUEUED) if known.reads(t.lane[1])}:
             lane = [t for t in self.of(QUEUED) if t.lane == (owner, name)]
             lane.sort(key=_by_score)
-            found += [t for t in lane[: LOOKED_AT + want] if self._takes(node, t)]
+            looked, able = 0, 0
+            while able < want + SPARE and looked < LOOKED_AT + want:
+                asked = min(want + SPARE, LOOKED_AT + want - looked)
+                some = lane[looked : looked + asked]
+                good = [t for t in some if self._takes(node, t)]
+                found, looked, able = found + good, looked + len(some), able + len(good)
+                if len(some) < asked:
+                    break
         return sorted(found, key=_by_score)
 
     def _takes(self, node: str, t: ModelTask) -> bool:

@@ -109,12 +109,15 @@ begin_running = function(id, t)
   if redis.call("HSETNX", key("runs"), id, t.user) == 1 then redis.call("HINCRBY", key("running"), t.user, 1) end
 end
 
-end_running = function(id)
-  local user = redis.call("HGET", key("runs"), id)
-  if not user then return end
-  redis.call("HDEL", key("runs"), id)
+end_running = function(id, user)
+  if redis.call("HDEL", key("runs"), id) == 0 then return end
   if redis.call("HINCRBY", key("running"), user, -1) <= 0 then redis.call("HDEL", key("running"), user) end
   call_back(user, 1)
+end
+
+local function end_running_of_whomever(id)
+  local user = redis.call("HGET", key("runs"), id)
+  if user then end_running(id, user) end
 end
 
 local function running_of(user)
@@ -129,7 +132,7 @@ end
 
 -- Takes an id off all lists of this file, whatever its record says.
 local function unlist_order(id, users, jobs, owners)
-  end_running(id)
+  end_running_of_whomever(id)
   for user in pairs(users) do
     for owner in pairs(owners) do
       for band in pairs(BANDS) do

@@ -298,7 +298,7 @@ local function leave_indexes(id, t)
   elseif t.status == STATE.PROCESSING then
     redis.call("ZREM", key("leases"), id)
     redis.call("ZREM", key("held", t.node), id)
-    end_running(id)
+    end_running(id, t.user)
     redis.call("ZREM", key("ends"), end_member(id, t))
   else
     redis.call("ZREM", key("expiry"), id)

@@ -24,6 +24,7 @@ for _, queue in ipairs(queues) do mine[queue] = true end
 
 local HEADS = 16  -- how deep a lane is looked into for a task this node may take
 local ELDERS = 64  -- how many of those that have waited longest are looked at
+local SPARE = 3  -- tasks beyond those wanted that are read of each lane, where the first ones are such as can be taken
 local JOBS = 8  -- of a user, and tasks of each, that are looked at for the one whose turn it is
 local KEPT_BACK = 256  -- tasks of users that are at their limit, in one go
 local answer = {"ok"}
@@ -210,10 +211,10 @@ local function candidates_of(owner)
   local elder = owner:sub(1, 1) ~= "@" and elder_of(owner) or nil
   local found = {elder}
   for _, lane in ipairs(lanes_of(owner)) do
-    local deep, kept, moved = HEADS + want, 0, 0
+    local kept, good = 0, 0
     repeat
-      local heads = redis.call("ZRANGE", key("lane", owner, lane), kept, deep - 1, "WITHSCORES")
-      moved = 0
+      local asked = math.min(want + SPARE, HEADS + want - kept)
+      local heads = redis.call("ZRANGE", key("lane", owner, lane), kept, kept + asked - 1, "WITHSCORES")
       for i = 1, #heads, 2 do
         local id = heads[i]
         local one, user = look_at(owner, lane, id, tonumber(heads[i + 1]))
@@ -221,14 +222,17 @@ local function candidates_of(owner)
           local t = load_listed(id)
           if t and t.status == STATE.QUEUED then
             keep_back(id, t)
-            may_keep, moved = may_keep - 1, moved + 1
+            may_keep = may_keep - 1
           end
         else
           kept = kept + 1
-          if one and not is_over(user) and not (elder and elder.id == id) then found[#found + 1] = one end
+          if one and not is_over(user) and not (elder and elder.id == id) then
+            found[#found + 1] = one
+            if not left or one.need <= left then good = good + 1 end
+          end
         end
       end
-    until moved == 0 or kept >= deep
+    until good >= want + SPARE or kept >= HEADS + want or #heads < 2 * asked
   end
   table.sort(found, is_before)
   return found

@@ -7,7 +7,7 @@ local LOOKED_AT = 16  -- of what runs: whether it still does
 if redis.call("EXISTS", key("overs")) == 0 then return {"ok", 0} end
 for _, id in ipairs(redis.call("HRANDFIELD", key("runs"), LOOKED_AT)) do
   -- Of what an earlier LCQ has ended nobody has taken the mark away.
-  if read_fields(key("task", id), "status")[1] ~= STATE.PROCESSING then end_running(id) end
+  if read_fields(key("task", id), "status")[1] ~= STATE.PROCESSING then end_running_of_whomever(id) end
 end
 for _, user in ipairs(redis.call("SRANDMEMBER", key("overs"), 100)) do
   local may = most_running(limits, user)

@@ -1,0 +1,640 @@
+"""A fleet in simulated time: the real routing code and the real scripts, up to a thousand nodes and a million tasks.
+
+    python -m benchmarks.fleet                 # the small form: seconds
+    python -m benchmarks.fleet --full          # 1,000 nodes, and queues of up to a million tasks
+    python -m benchmarks.fleet --nodes 200 --tasks 20000 --depths 1000 100000 --sizes 10 1000
+
+What is simulated is the work: how long a picture takes on which device, and the clock. What decides is what decides in
+a cluster: ``lcq.routing`` chooses the queue, the Lua scripts the order and who gets what, on a private server of their
+own. There are no agents and no sockets, and no bell that comes late. The scripts get the simulated clock by one line of
+their text, which is exchanged as they are loaded here; the product has no way to do that.
+
+It tells
+
+- **makespan**: all tasks are there at the beginning; how long until the last is done, against the same tasks dealt
+  out beforehand: by turns (round robin), to who has the fewest for its slots (least loaded), to who has the fewest
+  predicted seconds. Each deals only to devices that can run the task.
+- **the small users**: while the flood of one user's job is worked off, others send one picture each now and then; how
+  long the unluckiest waits for its start, against a queue that is first come, first served.
+- **warm hits**: the share of starts that found their model loaded.
+- **the cost of a decision**, in processor time (of the server for the scripts, of this process for routing), by the
+  number of nodes and of waiting tasks.
+
+Compare the figures of one run only. benchmarks/README.md has those that were seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import heapq
+import json
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from lcq.config import DistributedConfig, RedisConfig, RetentionConfig
+from lcq.embedded import PrivateServer
+from lcq.models import Device, DeviceKind, ModelOffer, NodeCapability, Task, TaskResult, TaskType
+from lcq.routing import Fleet, route
+from lcq.state.manager import StateManager
+from lcq.state.scripts import Scripts
+
+GPU, CPU = DeviceKind.GPU, DeviceKind.CPU
+STEP_S = 0.25  # devices that become free within so long of simulated time ask together
+POLL_S = 3.0  # how often an idle device asks although nobody called it
+LOADED = 2  # models that a device keeps loaded
+BEGIN_MS = 1_800_000_000_000
+AT_ONCE = 2000  # moves that are asked for together
+
+
+# ---------------------------------------------------------------- the world
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a picture of one megapixel truly takes on an ordinary device, in seconds."""
+
+    name: str
+    share: float  # of all tasks
+    seconds: dict[DeviceKind, float]
+    load_s: float
+    vram_mib: int = 0
+
+
+MODELS = (
+    Model("lama", 0.50, {GPU: 0.5, CPU: 5.0}, 3.0, 2000),
+    Model("migan", 0.15, {GPU: 0.3, CPU: 2.0}, 2.0, 2000),
+    Model("mat", 0.10, {GPU: 1.0, CPU: 20.0}, 6.0, 4000),
+    Model("cv2-telea", 0.25, {CPU: 0.3}, 0.0),
+)
+BY_NAME = {model.name: model for model in MODELS}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the five kinds of nodes; each has one device."""
+
+    name: str
+    share: float  # of all nodes
+    device: Device
+    speed: float  # against the ordinary device
+
+
+KINDS = (
+    Kind("large GPU", 0.1, Device(id="gpu", kind=GPU, vram_mib=24_000, slots=2), 3.0),
+    Kind("middle GPU", 0.2, Device(id="gpu", kind=GPU, vram_mib=8_000, slots=1), 1.5),
+    Kind("small GPU", 0.2, Device(id="gpu", kind=GPU, vram_mib=4_000, slots=1), 0.6),
+    Kind("large CPU", 0.2, Device(id="cpu", kind=CPU, cores=32, memory_mib=64_000, slots=8), 1.0),
+    Kind("small CPU", 0.3, Device(id="cpu", kind=CPU, cores=2, memory_mib=4_000, slots=2), 0.5),
+)
+
+
+@dataclass(eq=False)
+class Station:
+    """A node's only device, as the simulation knows it."""
+
+    id: str
+    kind: Kind
+    loaded: OrderedDict[str, None] = field(default_factory=OrderedDict)  # models, the one used longest ago first
+    running: int = 0
+
+    @property
+    def slots(self) -> int:
+        return self.kind.device.slots
+
+    @cached_property
+    def capability(self) -> NodeCapability:
+        kind = self.kind.device.kind
+        offers = {
+            model.name: ModelOffer(
+                kinds=tuple(model.seconds), vram_mib=model.vram_mib, seconds={kind: model.seconds[kind]}
+            )
+            for model in MODELS
+            if kind in model.seconds
+        }
+        return NodeCapability(devices=(self.kind.device,), models=offers)
+
+    @cached_property
+    def lanes(self) -> frozenset[str]:
+        return self.capability.lanes_of(self.kind.device)
+
+    def takes(self, model: str, megapixels: float) -> tuple[float, bool]:
+        """Seconds that the picture truly takes here now, and whether the model was loaded. It is, from now on."""
+        facts = BY_NAME[model]
+        seconds = facts.seconds[self.kind.device.kind] * megapixels / self.kind.speed
+        is_warm = model in self.loaded or facts.load_s == 0
+        self.loaded[model] = None
+        self.loaded.move_to_end(model)
+        while len(self.loaded) > LOADED:
+            self.loaded.popitem(last=False)
+        return seconds + (0.0 if is_warm else facts.load_s), is_warm
+
+
+def the_fleet(count: int) -> list[Station]:
+    """``count`` nodes of all five kinds, in the order of their kinds."""
+    stations: list[Station] = []
+    for number, kind in enumerate(KINDS, start=1):
+        until = round(count * sum(one.share for one in KINDS[:number]))
+        stations += [Station(f"{kind.name.replace(' ', '-')}-{n}", kind) for n in range(until - len(stations))]
+    return stations
+
+
+@dataclass(frozen=True)
+class Work:
+    """One task of the simulation."""
+
+    task: Task
+    megapixels: float
+    at_s: float = 0.0  # when it is submitted
+
+    @property
+    def model(self) -> str:
+        return self.task.model
+
+
+def a_work(rng: random.Random, user: str, job: str, at_s: float = 0.0) -> Work:
+    (model,) = rng.choices(MODELS, [one.share for one in MODELS])
+    task = Task.model_validate(
+        {
+            "task_type": TaskType.INPAINT, "image_path": "/photos/a.png", "config": {"model": model.name},
+            "user_id": user, "job": job or None,
+        }
+    )  # fmt: skip
+    return Work(task, min(max(rng.lognormvariate(0, 0.6), 0.1), 8.0), at_s)
+
+
+# ---------------------------------------------------------------- the server, and its clock
+
+
+class SimulatedScripts(Scripts):
+    """The scripts, word for word, but for the line in which they look at the clock: they read a key instead."""
+
+    @cached_property
+    def texts(self) -> dict[str, str]:
+        line = "local NOW = read_clock()"
+        put = 'local NOW = tonumber(redis.call("GET", key("simulated_ms")))'
+        texts = dict(super().texts)
+        assert all(text.count(line) == 1 for text in texts.values()), "the scripts look at the clock elsewhere now"
+        return {name: text.replace(line, put) for name, text in texts.items()}
+
+
+class World:
+    """A private server with the scripts on it, a simulated clock, and what it all costs the server's processor."""
+
+    def __init__(self, url: str) -> None:
+        # Nothing here has to outlive the benchmark: no log, and what is done is forgotten at once.
+        self.config = DistributedConfig(
+            redis=RedisConfig(unsafe=True), retention=RetentionConfig(completed_s=0.001, events=1000)
+        )
+        self.state = StateManager(self.config, url=url)
+        self.state._scripts = SimulatedScripts(self.config)
+        self.eye = redis.Redis.from_url(url, decode_responses=True)
+        self.eye.config_set("appendonly", "no")
+        self.eye.flushall()
+        self.clock_key = f"{self.config.redis.namespace}:simulated_ms"
+        self.set_clock(0.0)
+        self._clock_file = Path(f"/proc/{self.eye.info('server')['process_id']}/schedstat")
+
+    def set_clock(self, now_s: float) -> None:
+        self.eye.set(self.clock_key, BEGIN_MS + int(now_s * 1000))
+
+    def server_us(self) -> float:
+        """Processor time that the server has had, in microseconds."""
+        return int(self._clock_file.read_text().split()[0]) / 1e3
+
+    async def register(self, stations: Iterable[Station]) -> None:
+        for some in _pieces(stations):
+            await asyncio.gather(
+                *(
+                    self.state.register_node(
+                        one.id, boot="b", capability=one.capability, serves=one.capability.serves(self.config.queues)
+                    )
+                    for one in some
+                )
+            )
+
+    async def claim(self, one: Station, slots: int) -> list[str]:
+        device = one.kind.device
+        grants = await self.state.claim_tasks(
+            node=one.id, boot="b", device=device.id, kind=device.kind, slots=slots, lanes=one.lanes,
+            queues=one.capability.serves(self.config.queues)[device.id], warm=tuple(one.loaded), lease_ms=10**9,
+        )  # fmt: skip
+        return [grant.task.id for grant in grants]
+
+
+def _pieces(things: Iterable[Any], size: int = AT_ONCE) -> Iterator[list[Any]]:
+    piece: list[Any] = []
+    for thing in things:
+        piece.append(thing)
+        if len(piece) == size:
+            yield piece
+            piece = []
+    if piece:
+        yield piece
+
+
+# ---------------------------------------------------------------- the fleet at work
+
+
+@dataclass
+class Outcome:
+    """What came of the same tasks under one way to place them."""
+
+    makespan_s: float = 0.0
+    warm: int = 0
+    starts: int = 0
+    waits_s: list[float] = field(default_factory=list)  # of the small users' tasks
+    done: int = 0
+
+    def note(self, work: Work, start_s: float, end_s: float, *, is_warm: bool) -> None:
+        self.starts += 1
+        self.warm += is_warm
+        self.makespan_s = max(self.makespan_s, end_s)
+        if work.at_s > 0:
+            self.waits_s.append(start_s - work.at_s)
+
+    def told(self) -> dict[str, float]:
+        return {
+            "makespan_s": round(self.makespan_s, 1),
+            "warm_share": round(self.warm / max(1, self.starts), 3),
+            "worst_small_wait_s": round(max(self.waits_s, default=0.0), 1),
+        }
+
+
+class Simulation:
+    """The tasks, through routing and the scripts, to the devices."""
+
+    def __init__(self, world: World, stations: Sequence[Station], work: Sequence[Work]) -> None:
+        self._world, self._stations = world, stations
+        self._coming = deque(sorted(work, key=lambda one: one.at_s))
+        self._work = {one.task.id: one for one in work}
+        self._ends: list[tuple[float, int, str]] = []  # when, which station, which task
+        self._idle: set[int] = set()
+        self._fleet: Fleet | None = None
+        self.outcome = Outcome()
+        self.submits_s = self.rounds_s = self.routing_s = 0.0
+
+    async def run(self) -> None:
+        self._idle = set(range(len(self._stations)))
+        now, next_poll = 0.0, 0.0
+        left = len(self._work)
+        while self.outcome.done < left:
+            self._world.set_clock(now)
+            news = await self._submit(now)
+            free = await self._finish(now)
+            if news or now >= next_poll:
+                free |= self._idle
+                next_poll = now + POLL_S
+            await self._claim(now, free)
+            upcoming = [self._ends[0][0]] if self._ends else []
+            upcoming += [self._coming[0].at_s] if self._coming else []
+            now = max(now + STEP_S, min(upcoming, default=now + POLL_S))
+            if self.outcome.done % 20_000 < AT_ONCE:
+                await self._world.state.forget_tasks()
+
+    async def _submit(self, now: float) -> bool:
+        due = []
+        while self._coming and self._coming[0].at_s <= now:
+            due.append(self._coming.popleft())
+        began = time.perf_counter()
+        for some in _pieces(due):
+            self._fleet = await self._world.state.reader.fleet()  # as old as in a scheduler that takes in so many
+            routed = time.perf_counter()
+            routes = [(work, route(work.task, self._fleet)) for work in some]
+            self.routing_s += time.perf_counter() - routed
+            await asyncio.gather(
+                *(
+                    self._world.state.submit_task(
+                        work.task, queue=chosen.queue, cost_s=chosen.seconds, vram_mib=chosen.vram_mib, why=chosen.why
+                    )
+                    for work, chosen in routes
+                )
+            )
+        self.submits_s += time.perf_counter() - began
+        return bool(due)
+
+    async def _finish(self, now: float) -> set[int]:
+        ended = []
+        while self._ends and self._ends[0][0] <= now:
+            ended.append(heapq.heappop(self._ends))
+        began = time.perf_counter()
+        for some in _pieces(ended):
+            await asyncio.gather(
+                *(
+                    self._world.state.finish_task(
+                        task_id, attempt=1, node=self._stations[place].id, result=_result(self._work[task_id])
+                    )
+                    for _, place, task_id in some
+                )
+            )
+        self.rounds_s += time.perf_counter() - began
+        for _, place, _ in ended:
+            self._stations[place].running -= 1
+        self.outcome.done += len(ended)
+        return {place for _, place, _ in ended}
+
+    async def _claim(self, now: float, places: set[int]) -> None:
+        began = time.perf_counter()
+        for some in _pieces(sorted(places)):
+            stations = [self._stations[place] for place in some]
+            told = await asyncio.gather(*(self._world.claim(one, one.slots - one.running) for one in stations))
+            for place, one, ids in zip(some, stations, told, strict=True):
+                for task_id in ids:
+                    work = self._work[task_id]
+                    seconds, is_warm = one.takes(work.model, work.megapixels)
+                    self.outcome.note(work, now, now + seconds, is_warm=is_warm)
+                    heapq.heappush(self._ends, (now + seconds, place, task_id))
+                one.running += len(ids)
+                (self._idle.add if one.running < one.slots else self._idle.discard)(place)
+        self.rounds_s += time.perf_counter() - began
+
+
+def _result(work: Work) -> TaskResult:
+    return TaskResult(path="/photos/a.out.png", bytes=1, sha256="ab" * 32, width=4, height=3, seconds=0.1)
+
+
+# ---------------------------------------------------------------- other ways to place the same tasks
+
+
+def able(stations: Sequence[Station]) -> dict[str, list[int]]:
+    """By model, which devices can run it."""
+    return {model.name: [n for n, one in enumerate(stations) if model.name in one.lanes] for model in MODELS}
+
+
+class Dealt:
+    """Every task goes to a device when it comes, and waits there for its turn."""
+
+    def __init__(
+        self, stations: Sequence[Station], work: Iterable[Work], load: Callable[[Station, Work], float]
+    ) -> None:
+        self._stations = stations
+        self._load = load
+        self._work = sorted(work, key=lambda one: one.at_s)
+        self.outcome = Outcome()
+
+    def run(self) -> Outcome:
+        can = able(self._stations)
+        loads = [0.0] * len(self._stations)
+        heaps = {model: [(0.0, place) for place in places] for model, places in can.items()}
+        free = [[0.0] * one.slots for one in self._stations]
+        for work in self._work:
+            heap = heaps[work.model]
+            while heap[0][0] != loads[heap[0][1]]:  # another model's task has gone there since
+                heapq.heapreplace(heap, (loads[heap[0][1]], heap[0][1]))
+            place = heap[0][1]
+            one = self._stations[place]
+            loads[place] += self._load(one, work)
+            heapq.heapreplace(heap, (loads[place], place))
+            start = max(work.at_s, heapq.heappop(free[place]))
+            seconds, is_warm = one.takes(work.model, work.megapixels)
+            heapq.heappush(free[place], start + seconds)
+            self.outcome.note(work, start, start + seconds, is_warm=is_warm)
+        return self.outcome
+
+
+def by_turns(station: Station, work: Work) -> float:
+    return 1.0
+
+
+def by_count(station: Station, work: Work) -> float:
+    return 1.0 / station.slots
+
+
+def by_predicted_seconds(station: Station, work: Work) -> float:
+    """What routing's shipped facts know too: seconds by model and kind of device, not how fast this one is."""
+    return BY_NAME[work.model].seconds[station.kind.device.kind] / station.slots
+
+
+def first_come(stations: Sequence[Station], work: Iterable[Work]) -> Outcome:
+    """One queue a model, first come, first served: who is free takes the oldest that it can run."""
+    can = able(stations)
+    outcome = Outcome()
+    free = [(0.0, place, slot) for place, one in enumerate(stations) for slot in range(one.slots)]
+    heapq.heapify(free)
+    queues: dict[str, deque[Work]] = {model: deque() for model in can}
+    for one in sorted(work, key=lambda one: one.at_s):
+        queues[one.model].append(one)
+    while any(queues.values()):
+        now, place, slot = heapq.heappop(free)
+        heads = [queues[model][0] for model in stations[place].lanes if queues[model]]
+        if not heads:
+            continue
+        oldest = min(heads, key=lambda one: (one.at_s, one.task.id))
+        queues[oldest.model].popleft()
+        start = max(now, oldest.at_s)
+        seconds, is_warm = stations[place].takes(oldest.model, oldest.megapixels)
+        outcome.note(oldest, start, start + seconds, is_warm=is_warm)
+        heapq.heappush(free, (start + seconds, place, slot))
+    return outcome
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+async def at_work(url: str, nodes: int, tasks: int, small: int, seed: int = 1) -> dict[str, Any]:
+    """A flood of ``tasks`` of one user, and ``small`` tasks of as many others while it is worked off."""
+    rng = random.Random(seed)
+    flood = [a_work(rng, "flood", f"folder {n % 3}") for n in range(tasks)]
+    dealt = {
+        "round_robin": Dealt(the_fleet(nodes), flood, by_turns).run(),
+        "least_loaded": Dealt(the_fleet(nodes), flood, by_count).run(),
+        "least_predicted_seconds": Dealt(the_fleet(nodes), flood, by_predicted_seconds).run(),
+    }
+    # The small users come in the first half of what the flood takes at best.
+    until_s = 0.5 * first_come(the_fleet(nodes), flood).makespan_s
+    singles = [a_work(rng, f"user {n}", "", at_s=rng.uniform(0.05, 1) * until_s) for n in range(small)]
+    work = [*flood, *singles]
+    fifo = first_come(the_fleet(nodes), work)
+    world = World(url)
+    stations = the_fleet(nodes)
+    try:
+        async with world.state:
+            await world.register(stations)
+            simulation = Simulation(world, stations, work)
+            began = time.perf_counter()
+            await simulation.run()
+            took_s = time.perf_counter() - began
+    finally:
+        world.eye.close()
+    ours = simulation.outcome
+    moves = 2 * len(work) + ours.starts  # each task is routed, submitted, and granted
+    figures: dict[str, Any] = {"nodes": nodes, "tasks": len(work), "lcq": ours.told()}
+    figures |= {name: outcome.told() for name, outcome in dealt.items()}
+    figures["first_come_first_served"] = fifo.told()
+    figures["times_longer_than_lcq"] = {
+        name: round(outcome.makespan_s / ours.makespan_s, 2) for name, outcome in dealt.items()
+    }
+    waits = ours.waits_s or [0.0]
+    figures["small_users"] = {
+        "worst_wait_s": round(max(waits), 2),
+        "median_wait_s": round(statistics.median(waits), 2),
+        "worst_wait_first_come_s": round(max(fifo.waits_s, default=0.0), 1),
+    }
+    figures["decisions_per_s"] = round(moves / (simulation.submits_s + simulation.rounds_s))
+    figures["routings_per_s"] = round(len(work) / max(simulation.routing_s, 1e-9))
+    figures["took_s"] = round(took_s, 1)
+    return figures
+
+
+class Costs:
+    """Processor time of one move or one routing, at growing sizes."""
+
+    def __init__(self, world: World, rng: random.Random) -> None:
+        self._world, self._rng = world, rng
+
+    async def of_moves(self, moves: Sequence[Callable[[], Awaitable[Any]]]) -> float:
+        """Microseconds of the server's processor a move, without the first few: those may have to settle."""
+        for move in moves[:10]:
+            await move()
+        began = self._world.server_us()
+        await asyncio.gather(*(move() for move in moves[10:]))
+        return (self._world.server_us() - began) / max(1, len(moves) - 10)
+
+    async def routing(self, times: int) -> dict[str, float]:
+        """A decision with the picture of the fleet at hand (microseconds), and what a new picture takes (milliseconds).
+
+        Of this process; a scheduler makes a new picture at most twice a second."""
+        tasks = [a_work(self._rng, "ann", "").task for _ in range(times)]
+        began = time.process_time()
+        fleet = await self._world.state.reader.fleet()
+        for model in MODELS:
+            route(next(task for task in tasks if task.model == model.name), fleet)
+        picture_ms = (time.process_time() - began) * 1e3
+        began = time.process_time()
+        for task in tasks:
+            route(task, fleet)
+        route_us = (time.process_time() - began) * 1e6 / times
+        return {"route_us": round(route_us, 1), "picture_ms": round(picture_ms, 1)}
+
+    async def fill(self, depth: int, have: int) -> None:
+        """Lets so many tasks wait, of many users and jobs."""
+        queues = {name: ("gpu-low" if GPU in model.seconds else "cpu-light") for name, model in BY_NAME.items()}
+        for some in _pieces(range(have, depth)):
+            work = [a_work(self._rng, f"user {n % 997}", f"job {n % 4003}") for n in some]
+            await asyncio.gather(
+                *(self._world.state.submit_task(one.task, queue=queues[one.model], cost_s=0.5) for one in work)
+            )
+
+    async def figures(self, stations: Sequence[Station], times: int) -> dict[str, float]:
+        state = self._world.state
+        asked = [self._rng.choice(stations) for _ in range(times)]
+        claims: list[tuple[Station, list[str]]] = []
+
+        async def claim(one: Station) -> None:
+            claims.append((one, await self._world.claim(one, 1)))
+
+        claim_us = await self.of_moves([lambda one=one: claim(one) for one in asked])  # type: ignore[misc]
+        held = [(one, task_id) for one, ids in claims for task_id in ids]
+        finish_us = await self.of_moves(
+            [
+                lambda one=one, task_id=task_id: state.finish_task(  # type: ignore[misc]
+                    task_id, attempt=1, node=one.id, result=_result(Work(_ANY, 1.0))
+                )
+                for one, task_id in held
+            ]
+        )
+        new = [a_work(self._rng, f"user {n}", "").task for n in range(len(held))]
+        submit_us = await self.of_moves(
+            [lambda task=task: state.submit_task(task, queue="cpu-light", cost_s=0.5) for task in new]  # type: ignore[misc]
+        )
+        await state.forget_tasks()
+        return {"claim_us": round(claim_us, 1), "finish_us": round(finish_us, 1), "submit_us": round(submit_us, 1)}
+
+
+_ANY = Task.model_validate({"task_type": TaskType.INPAINT, "image_path": "/photos/a.png"})
+
+
+async def growth(url: str, sizes: Sequence[int], depths: Sequence[int], times: int) -> dict[str, Any]:
+    """The cost of one decision by the number of nodes, and by the number of waiting tasks."""
+    by_nodes: dict[str, Any] = {}
+    by_depth: dict[str, Any] = {}
+    for nodes in sizes:
+        world = World(url)
+        costs = Costs(world, random.Random(2))
+        try:
+            async with world.state:
+                stations = the_fleet(nodes)
+                await world.register(stations)
+                await costs.fill(max(depths[0], 2 * times), 0)
+                by_nodes[str(nodes)] = await costs.routing(times) | await costs.figures(stations, times)
+                have = max(depths[0], 2 * times)
+                for depth in depths if nodes == sizes[-1] else ():
+                    await costs.fill(depth, have)
+                    have = max(have, depth)
+                    by_depth[str(depth)] = await costs.figures(stations, times)
+        finally:
+            world.eye.close()
+
+    def grows(table: dict[str, Any]) -> dict[str, float]:
+        rows = list(table.values())
+        return {name: round(rows[-1][name] / max(rows[0][name], 1e-9), 2) for name in rows[0]}
+
+    return {
+        "by_nodes": by_nodes,
+        "times_dearer_with_most_nodes": grows(by_nodes),
+        "by_waiting_tasks": by_depth,
+        "times_dearer_with_most_tasks": grows(by_depth),
+    }
+
+
+# ---------------------------------------------------------------- the program
+
+
+def parser() -> argparse.ArgumentParser:
+    arguments = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m benchmarks.fleet"
+    )
+    arguments.add_argument("--full", action="store_true", help="1,000 nodes and queues of a million; some ten minutes")
+    arguments.add_argument("--nodes", type=int, help="nodes that work off the flood (50; full: 1,000)")
+    arguments.add_argument("--tasks", type=int, help="tasks of the flood (2,000; full: 100,000)")
+    arguments.add_argument("--small", type=int, help="users with one picture each (50; full: 500)")
+    arguments.add_argument(
+        "--sizes", type=int, nargs="+", help="nodes at which decisions are priced (10 100; 10 100 1000)"
+    )
+    arguments.add_argument(
+        "--depths", type=int, nargs="+", help="waiting tasks at which they are (1000 5000; … 1000000)"
+    )
+    arguments.add_argument("--times", type=int, help="decisions that are priced at each size (300; full: 2,000)")
+    arguments.add_argument("--only", choices=("work", "growth"), help="one of the two parts")
+    return arguments
+
+
+def run(told: Sequence[str] | None = None) -> dict[str, Any]:
+    """The figures, by the options of the command line."""
+    chosen = parser().parse_args(told)
+    full = chosen.full
+    figures: dict[str, Any] = {"cores": os.cpu_count(), "load": [round(one, 1) for one in os.getloadavg()]}
+    with tempfile.TemporaryDirectory() as folder, PrivateServer(Path(folder)) as server:
+        if chosen.only != "growth":
+            figures["at_work"] = asyncio.run(
+                at_work(
+                    server.url,
+                    chosen.nodes or (1000 if full else 50),
+                    chosen.tasks or (100_000 if full else 2000),
+                    chosen.small or (500 if full else 50),
+                )
+            )
+        if chosen.only != "work":
+            sizes = chosen.sizes or ([10, 100, 1000] if full else [10, 100])
+            depths = chosen.depths or ([1000, 10_000, 100_000, 1_000_000] if full else [1000, 5000])
+            figures["growth"] = asyncio.run(growth(server.url, sizes, depths, chosen.times or (2000 if full else 300)))
+    return figures
+
+
+def main() -> None:
+    print(json.dumps(run(), indent=2))
+
+
+if __name__ == "__main__":
+    main()
