@@ -8,13 +8,15 @@ from collections.abc import Mapping
 import pytest
 import redis
 
+from lcq.costs import SHIPPED
 from lcq.errors import TooManyRequirements
-from lcq.models import DeviceReading, ErrorClass, TaskStatus
+from lcq.models import DeviceKind, DeviceReading, ErrorClass, TaskStatus
+from lcq.placement import Patience
 from lcq.routing import explain, route
 from lcq.state.manager import StateManager
 from lcq.state.scripts import MOST_LABELLED_LANES
 from tests.audit import audit
-from tests.nodes import LIGHT, NS, TELEA, Node, a_failure, a_task
+from tests.nodes import LIGHT, NS, TELEA, Node, a_failure, a_task, the_cpu
 
 RACK_3 = {"rack": "3"}
 
@@ -154,6 +156,27 @@ async def test_a_node_that_has_the_label_and_is_away_is_named(state: StateManage
     await away.leave()
     why = route(a_task(requires=RACK_3), await state.reader.fleet(), queue=LIGHT).why
     assert why == "node b, which has label rack=3, is offline: left in order"
+
+
+async def test_a_task_that_requires_labels_is_not_left_to_a_faster_device_that_may_not_have_them(
+    state: StateManager,
+) -> None:
+    node = Node(state, "slow", models=("lama",), labels=RACK_3)
+    await node.hello()
+    plain = await submitted(state, {}, model="lama")
+    labelled = await submitted(state, RACK_3, model="lama")
+    capability = the_cpu(("lama",))
+    (cpu,) = capability.devices
+
+    async def claimed(patience: Patience) -> list[str]:
+        grants = await state.claim_tasks(
+            node=node.id, boot=node.boot, device="cpu", kind=DeviceKind.CPU, slots=9, lanes=node.models,
+            queues=node.queues, costs=SHIPPED.curves_as_json(capability, cpu), patience=patience,
+        )  # fmt: skip
+        return [grant.task.id for grant in grants]
+
+    assert await claimed({LIGHT: {"lama": (0.01, 0.01, 0.001)}}) == [labelled]
+    assert await claimed({}) == [plain]
 
 
 async def test_beats_leave_labels_as_they_are(state: StateManager) -> None:

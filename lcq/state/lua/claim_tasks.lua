@@ -68,10 +68,10 @@ end
 
 local is_held = false
 -- Whether a faster device will have done it sooner than this one could: then it is left for that, unless it is to avoid
--- a node, which may be the faster one.
+-- a node, which may be the faster one, or requires labels, which that one may not have.
 local function leaves_to_faster(owner, lane, t, is_warm)
   local curve, terms = curve_of(lane, t[11]), patience[owner][lane:match("^[^?]+")]
-  if not curve or not terms or t[1] then return false end
+  if not curve or not terms or t[1] or is_labelled(lane) then return false end  -- what is promised knows no labels
   local here = seconds_by(curve, t[10], is_warm)
   local left = here - math.max(terms[1], terms[2] + here * terms[3]) > WORTH_WAITING
   is_held = is_held or left
