@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 from lcq.costs import (
     KNOWN_MODELS,
@@ -32,6 +33,7 @@ from lcq.models import (
     TaskStatus,
     TaskType,
     lane_name,
+    model_of,
 )
 from lcq.placement import Backlog, Station, Timetable
 
@@ -101,7 +103,14 @@ class Fleet:
     busy_s: Mapping[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
     """By node and device: seconds until each attempt there is predicted to end; of one that is late, by how much it
     is, for nothing better is known of it."""
-    placed_s: Mapping[str, float] = field(default_factory=dict)  # by queue: routed there since this picture was taken
+    placed_s: dict[str, float] = field(default_factory=dict)  # by queue: routed there since this picture was taken
+
+    _memo: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
+    """What was found out of this picture, by what was asked: a thousand tasks of one submit ask the same."""
+
+    def note_placed(self, route: Route) -> None:
+        """Count what was routed by this picture: the next task had better know of it."""
+        self.placed_s[route.queue] = self.placed_s.get(route.queue, 0.0) + route.seconds
 
     @cached_property
     def timetable(self) -> Timetable:
@@ -146,10 +155,6 @@ class Fleet:
                     found.setdefault(model, {}).setdefault(repr(offer), offer)
         return {model: tuple(different.values()) for model, different in found.items()}
 
-    @cached_property
-    def _slots(self) -> dict[tuple[object, ...], int]:
-        return {}
-
     @property
     def models(self) -> frozenset[str]:
         """Every model that is known by name or offered by a node, or would be."""
@@ -173,19 +178,36 @@ class Fleet:
                 ):
                     yield node, device
 
+    def members(self, queue: str, need: Requirements) -> Mapping[tuple[str, str], int]:
+        """The devices that take tasks like this from ``queue``, by node and device, with their slots."""
+        asked = (queue, need.model, need.task_type, need.vram_mib, tuple(sorted(need.labels.items())))
+        if asked not in self._memo:
+            self._memo[asked] = {(node.id, device.id): device.slots for node, device in self.serving(queue, need)}
+        found: Mapping[tuple[str, str], int] = self._memo[asked]
+        return found
+
     def live_slots(self, queue: str, need: Requirements) -> int:
         """How many slots there are on the devices that take tasks like this from ``queue``."""
-        alike = (queue, need.model, need.task_type, need.vram_mib, *sorted(need.labels.items()))
-        if alike not in self._slots:
-            self._slots[alike] = sum(device.slots for _, device in self.serving(queue, need))
-        return self._slots[alike]
+        return sum(self.members(queue, need).values())
 
     def is_served(self, queue: str, lane: str) -> bool:
         """Whether any device takes tasks from this lane of ``queue``."""
-        return any(
-            queue in node.serves.get(device.id, ()) and not fault_of(node, device) and node.reads(device, lane)
-            for node in self.live
-            for device in node.capability.devices
+        return self.room_in(queue, lane) is not None
+
+    def room_in(self, queue: str, lane: str) -> float | None:
+        """The memory in MiB of the largest device that takes tasks from this lane of ``queue``; None if none does.
+
+        It has no end where any task of the lane fits: on a CPU, on a GPU of unknown size, or where the engine itself
+        says what its model needs.
+        """
+        return max(
+            (
+                float("inf") if node.capability.models[model_of(lane)].vram_mib else room_of(device)
+                for node in self.live
+                for device in node.capability.devices
+                if queue in node.serves.get(device.id, ()) and not fault_of(node, device) and node.reads(device, lane)
+            ),
+            default=None,
         )
 
 
@@ -292,7 +314,8 @@ def printable(text: str) -> str:
 
 
 def route(task: Task, fleet: Fleet, *, queue: str = "", node: str = "", size: tuple[int, int] | None = None) -> Route:
-    """The queue in which ``task`` is predicted to be done first; of equals the least capable.
+    """The queue in which ``task`` is predicted to be done first; of equals, and of those with no device more, the least
+    capable.
 
     ``queue`` and ``node`` are an operator's choice, which is obeyed if it exists. ``size``: width and height of the
     image, where they are known.
@@ -328,13 +351,40 @@ def route_again(record: TaskRecord, fleet: Fleet) -> Route:
     return _route_freely(record.task, need, fleet)
 
 
+EARLIER = 0.7
+"""A waiting task is moved only to where it is done in less than this share of the time."""
+_WORTH_MOVING_S = 2.0
+
+
+def earlier_route(record: TaskRecord, fleet: Fleet) -> Route | None:
+    """Where the last task of its queue would be done much earlier, by devices that do not serve that; None if nowhere.
+
+    What an operator has put somewhere, or what has been made easier, stays.
+    """
+    here = fleet.queue(record.queue)
+    if record.forced or record.pinned_node or record.eased or record.damaged or here is None:
+        return None
+    try:
+        need = requirements(record.task, fleet, size=record.size)
+    except UnknownModel:
+        return None
+    better = route_again(record, fleet)
+    there = fleet.queue(better.queue)
+    if better.why or there is None or there.name == here.name or there.name in fleet.paused:
+        return None
+    if fleet.members(there.name, need).keys() <= fleet.members(here.name, need).keys():
+        return None  # it would only go before others
+    now_s, then_s = _finish(here, need, fleet, more_s=-record.cost_s), _finish(there, need, fleet)
+    return better if then_s < EARLIER * now_s and now_s - then_s > _WORTH_MOVING_S else None
+
+
 def _route_freely(task: Task, need: Requirements, fleet: Fleet) -> Route:
     ordinary = need.ordinary_mib
     for tried in dict.fromkeys((need.vram_mib, ordinary)):
         wanted = replace(need, vram_mib=tried)
         live = [known for known in _fitting(wanted, fleet) if fleet.live_slots(known.name, wanted)]
         if live:
-            best = _soonest(live, wanted, fleet)
+            best = _soonest(_apart(live, wanted, fleet), wanted, fleet)
             return Route(best.name, need.seconds_on(best.kind), vram_mib=tried)
     need = replace(need, vram_mib=ordinary)
     fitting = _fitting(need, fleet)
@@ -402,20 +452,34 @@ def _capability(queue: QueueConfig) -> tuple[bool, int, int, int]:
     return (queue.kind != DeviceKind.CPU, queue.min_vram_mib, queue.min_cores, queue.min_memory_mib)
 
 
+def _apart(queues: list[QueueConfig], need: Requirements, fleet: Fleet) -> list[QueueConfig]:
+    """Of ``queues``, the least capable first, those that have a device which serves no less capable one of them.
+
+    A bigger GPU serves the classes below its own, after its own: what is sent to its own class although all its devices
+    serve a lower one too would only go before what waits there, whoever's and however urgent that is.
+    """
+    kept: list[QueueConfig] = []
+    for queue in queues:
+        devices = fleet.members(queue.name, need).keys()
+        if not any(devices <= fleet.members(lower.name, need).keys() for lower in kept):
+            kept.append(queue)
+    return kept
+
+
 def _soonest(queues: Iterable[QueueConfig], need: Requirements, fleet: Fleet) -> QueueConfig:
     return min(queues, key=lambda known: (_finish(known, need, fleet), _capability(known)))
 
 
-def _finish(queue: QueueConfig, need: Requirements, fleet: Fleet) -> float:
-    """Predicted seconds until a task put into ``queue`` now is done."""
+def _finish(queue: QueueConfig, need: Requirements, fleet: Fleet, *, more_s: float = 0.0) -> float:
+    """Predicted seconds until a task put into ``queue`` now is done. ``more_s``: with so much more work before it."""
     lane, timetable = lane_name(need.model, need.task_type), fleet.timetable
-    more_s = fleet.placed_s.get(queue.name, 0.0)
+    more_s += fleet.placed_s.get(queue.name, 0.0)
     if queue.name not in fleet.backlog:
         more_s += fleet.waiting.get(queue.name, 0) * need.seconds_on(queue.kind)
     finish_s = timetable.finish_s(
         queue.name,
         lane,
-        lambda: (timetable.stations[node.id, device.id] for node, device in fleet.serving(queue.name, need)),
+        lambda: [timetable.stations[name] for name in fleet.members(queue.name, need)],
         key=(need.vram_mib, tuple(sorted(need.labels.items()))),
         precision=need.precision,
         megapixels=need.megapixels,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from lcq import __version__
@@ -25,8 +26,9 @@ from lcq.errors import (
 from lcq.image_size import MOST_SIDE, Size, read_sizes
 from lcq.jobs import JobActs
 from lcq.models import DeviceKind, Task, TaskRecord
+from lcq.moving import Mover
 from lcq.roots import Roots
-from lcq.routing import Fleet, Route, explain, route, route_again
+from lcq.routing import Fleet, Route, explain, route
 from lcq.state.feed import batches
 from lcq.wire import (
     PROTOCOL_VERSION,
@@ -79,9 +81,9 @@ from lcq.wire import (
 _log = logging.getLogger(__name__)
 _FLEET_AGE_S = 0.5  # how old the picture of the fleet may be when a task is routed
 _TICK_S = 0.2
+_AFTER_CHANGE_S = 0.05
 _DUTY_HOLD_MS = 3000
 _STRANDED_EVERY_S = 1.0
-_MOVED_AT_ONCE = 200
 _FLEET_MOVES = frozenset(
     {
         "register_node", "beat_node", "leave_node", "lose_node", "drain_node", "activate_node", "pause_queue",
@@ -96,13 +98,13 @@ class TaskManager(Manager):
     def __init__(self, ground: Ground | None = None) -> None:
         super().__init__(ground)
         self._fleet_read = -1.0
-        self._placed_s: dict[str, float] = {}  # by queue: predicted seconds of what was routed by this picture
         self._fleet_changed = asyncio.Event()
 
     async def _open(self, ground: Ground, stack: AsyncExitStack) -> None:
         self._ground = ground
         self._state = ground.state
         self._reader = ground.state.reader
+        self._mover = Mover(ground.state)
         self._roots = Roots(ground.config.storage.roots)
         serve: Callable[[Any, Any], None] = ground.site.desk.serve
         for kind, handler in (
@@ -131,8 +133,7 @@ class TaskManager(Manager):
     async def fleet(self) -> Fleet:
         """The fleet as it was at most half a second ago."""
         if time.monotonic() - self._fleet_read > _FLEET_AGE_S:
-            self._placed_s = {}
-            self._fleet = replace(await self._reader.fleet(), placed_s=self._placed_s)
+            self._fleet = await self._reader.fleet()
             self._fleet_read = time.monotonic()
         return self._fleet
 
@@ -185,7 +186,7 @@ class TaskManager(Manager):
             for path in filter(None, (task.image_path, task.mask_path, task.output_path)):
                 self._roots.refuse_by_name(path)
             chosen = route(task, fleet, queue=queue, node=node, size=size)
-            self._placed_s[chosen.queue] = self._placed_s.get(chosen.queue, 0.0) + chosen.seconds
+            fleet.note_placed(chosen)
             pause = fleet.paused_jobs.get(task.job or "")
             why = chosen.why if pause is None else f"job {task.job} is paused {pause}"
             return await self._state.submit_task(
@@ -410,9 +411,13 @@ class TaskManager(Manager):
         next_look = 0.0
         complaints = Complaints("task duties")
         while True:
-            await asyncio.sleep(_TICK_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK_S):
+                    await self._fleet_changed.wait()
+                    await asyncio.sleep(_AFTER_CHANGE_S)  # a fleet that comes back changes many times
             try:
                 if not await self._state.take_duty("tasks", scheduler_id, hold_ms=_DUTY_HOLD_MS):
+                    self._fleet_changed.clear()
                     continue
                 await complained(self._state.release_due(), complaints)
                 await complained(self._state.recall_tasks(), complaints)
@@ -421,37 +426,18 @@ class TaskManager(Manager):
                 if self._fleet_changed.is_set() or time.monotonic() >= next_look:
                     self._fleet_changed.clear()
                     next_look = time.monotonic() + _STRANDED_EVERY_S
-                    await complained(self._move_stranded(), complaints)
+                    await complained(self._move_waiting(), complaints)
             except StateUnavailable:
-                continue  # StateManager's feed has said so; the next tick tries again
+                self._fleet_changed.clear()  # StateManager's feed has said so; the next tick tries again
             except LcqError as refusal:
                 complaints.say(refusal)
 
-    async def _move_stranded(self) -> None:
-        """Tasks in lanes that no live device serves go where one does."""
+    async def _move_waiting(self) -> None:
+        """Tasks that nothing can run where they wait go where something can; and some where they are done earlier."""
         fleet = await self.fleet()
-        for queue, lane in await self._reader.lanes():
-            if fleet.is_served(queue, lane):
-                continue
-            records = await self._reader.tasks(await self._reader.lane_ids(queue, lane, limit=_MOVED_AT_ONCE))
-            for record in records.values():
-                if record.forced or record.damaged:
-                    continue
-                try:
-                    better = route_again(record, fleet)
-                    if better.queue == queue or better.why:
-                        continue
-                    await self._state.reroute_task(
-                        record.id,
-                        queue=better.queue,
-                        why=f"nothing serves {queue} with {record.task.model} now; moved",
-                        revision=record.revision,
-                        forced=False,
-                    )
-                except LcqError as error:
-                    if isinstance(error, StateUnavailable):
-                        raise
-                    _log.debug("task %s stays in %s: %s", record.id, queue, error)
+        if not await self._mover.move_stranded(fleet):
+            self._fleet_changed.set()
+        await self._mover.move_tails(fleet)
 
 
 def _by(act: Act[Any]) -> str:

@@ -364,11 +364,13 @@ class StateManager:
         revision: int | None = None,
         forced: bool = True,
         asked: Task | None = None,
+        cost_s: float | None = None,
         command: str = "",
     ) -> Ended:
         """Put a task into ``queue``, for ``node`` alone if one is named; a running attempt is ended.
 
-        ``asked``: the task with the labels that it requires from now on; None: those it required before.
+        ``asked``: the task with the labels that it requires from now on; None: those it required before. ``cost_s``:
+        the seconds of work that it is predicted to be there; None: as many as before.
         ``command``: as for ``cancel_task``.
 
         Raises:
@@ -379,8 +381,9 @@ class StateManager:
         requires = "" if asked is None else json.dumps(dict(asked.requires))
         lane = "" if asked is None else asked.lane
         answer = await self._move(
-            "reroute_task", task_id, why, seen, queue, node, int(forced), requires, lane, command=command
-        )
+            "reroute_task", task_id, why, seen, queue, node, int(forced), requires, lane,
+            "" if cost_s is None else cost_s, command=command,
+        )  # fmt: skip
         self._refuse("reroute_task", task_id, answer)
         if answer[0] == "too_many_labelled":
             raise TooManyRequirements(told_labels(asked.requires) if asked else "labels", MOST_LABELLED_LANES)

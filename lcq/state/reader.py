@@ -416,10 +416,16 @@ class StateReader:
         pairs = (lane.split(":", 1) for lane in found if ":" in lane)
         return tuple((queue, lane) for queue, lane in pairs)
 
-    async def lane_ids(self, queue: str, lane: str, *, limit: int) -> tuple[str, ...]:
-        """The first tasks of one lane, in the order in which they would be claimed."""
+    async def lane_ids(
+        self, queue: str, lane: str, *, limit: int, after: int = 0, from_end: bool = False
+    ) -> tuple[str, ...]:
+        """Tasks of one lane in the order in which they would be claimed, but for the first ``after``.
+
+        ``from_end``: in the opposite order.
+        """
         async with our_errors(self.url):
-            return tuple(await self._redis.zrange(self.keys.lane(queue, lane), 0, limit - 1))
+            name = self.keys.lane(queue, lane)
+            return tuple(await self._redis.zrange(name, after, after + limit - 1, desc=from_end))
 
     async def schedulers(self) -> dict[str, str]:
         """Control endpoints of the schedulers that said they live, by scheduler id."""

@@ -72,9 +72,16 @@ def test_the_device_wish_is_obeyed():
 
 def test_a_long_backlog_in_the_least_capable_queue_sends_a_task_to_one_that_finishes_it_sooner():
     small, large = node("s", gpu(2500), models="lama"), node("l", gpu(9000), models="lama")
-    only_small_serves = fleet(small, waiting={"gpu-low": 0})
-    assert route(task("lama"), only_small_serves).queue == "gpu-low"
-    assert route(task("lama"), fleet(small, large, waiting={"gpu-low": 500})).queue != "gpu-low"
+    large = large.model_copy(update={"serves": {"GPU-9000": ("gpu-high",)}})
+    assert route(task("lama"), fleet(small, waiting={"gpu-low": 500})).queue == "gpu-low"
+    assert route(task("lama"), fleet(small, large)).queue == "gpu-low"
+    assert route(task("lama"), fleet(small, large, waiting={"gpu-low": 500})).queue == "gpu-high"
+
+
+def test_no_task_goes_to_the_class_of_a_gpu_that_serves_its_own_class_too_only_to_overtake_what_waits_there():
+    small, large = node("s", gpu(2500), models="lama"), node("l", gpu(9000), models="lama")
+    assert route(task("lama"), fleet(small, large, waiting={"gpu-low": 500})).queue == "gpu-low"
+    assert route(task("lama"), fleet(large, waiting={"gpu-low": 500})).queue == "gpu-low"
 
 
 def test_nodes_that_take_no_work_do_not_count():

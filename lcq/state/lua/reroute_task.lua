@@ -2,10 +2,10 @@
 -- KEYS  namespace
 -- ARGV  id, why, revision the operator saw ("" for any), queue, pinned node ("" for any node of the queue),
 --       forced ("1": an operator chose the queue), requires (JSON of the labels that it requires from now on; "": as
---       before), lane (of its model, its type and these)
+--       before), lane (of its model, its type and these), cost_s ("": as before)
 -- RETURNS {"ok", node, attempt} (node: where its runner must be ended, or "") | {"missing"} | {"refused", status}
 --         | {"moved_on", status} | {"too_many_labelled"}
-local id, why, seen, queue, pinned, forced, requires, lane = unpack(ARGV)
+local id, why, seen, queue, pinned, forced, requires, lane, cost = unpack(ARGV)
 local t = load_task(id)
 if not t then return {"missing"} end
 if seen ~= "" and seen ~= t.rev then return {"moved_on", t.status} end
@@ -16,6 +16,7 @@ local node, n = "", number(t.attempt)
 local changes = ended({
   queued_ms = NOW, why = why, score = false, tag = false, due_ms = false, avoid = false, finished_ms = false,
 })
+if cost ~= "" then changes.cost = cost end
 if t.status == STATE.PROCESSING then
   node = t.node
   changes.fence = n

@@ -1,0 +1,104 @@
+"""Waiting tasks that had better wait elsewhere: nothing serves them any more, or they would be done earlier there."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from lcq.errors import LcqError, StateUnavailable
+from lcq.models import TaskRecord
+from lcq.routing import Fleet, Route, earlier_route, route_again
+from lcq.state.manager import StateManager
+
+_log = logging.getLogger(__name__)
+_AT_ONCE = 200  # tasks in one pipeline
+_LONGEST_S = 1.5  # in one go, so that other duties have their turn
+_TAIL = 20  # tasks at the end of a lane that are looked at for a queue where they are done earlier
+
+
+class Mover:
+    """Routes waiting tasks again when the fleet has changed. What an operator has put somewhere stays there."""
+
+    def __init__(self, state: StateManager) -> None:
+        self._state = state
+
+    async def move_stranded(self, fleet: Fleet) -> bool:
+        """Move the tasks of lanes that no live device serves, or none that is large enough for them, to where one does.
+
+        Answers whether all were looked at; else it is to be called again soon.
+
+        Raises:
+            StateUnavailable: Redis does not answer.
+        """
+        until = time.monotonic() + _LONGEST_S
+        for queue, lane in await self._state.reader.lanes():
+            room_mib = fleet.room_in(queue, lane)
+            if room_mib == float("inf"):
+                continue  # whatever waits there can run
+            stayed = 0
+            while ids := await self._state.reader.lane_ids(queue, lane, limit=_AT_ONCE, after=stayed):
+                if time.monotonic() > until:
+                    return False
+                records = await self._state.reader.tasks(ids)
+                meant = [one for one in records.values() if room_mib is None or one.vram_mib > room_mib]
+                why = f"nothing serves {queue} with {lane} now; moved"
+                if room_mib is not None:
+                    why = f"no device that serves {queue} has as much memory now; moved"
+                moved = await self._moved([(one, _again(one, fleet)) for one in meant], fleet, why)
+                stayed += len(ids) - moved
+        return True
+
+    async def move_tails(self, fleet: Fleet) -> None:
+        """Move the last tasks of long queues to others where they are predicted to be done much earlier.
+
+        Predictions err, devices come: so one device may have become idle while a queue that it does not serve, and
+        whose work it could have shared when that was submitted, has much left.
+
+        Raises:
+            StateUnavailable: Redis does not answer.
+        """
+        for queue, lane in await self._state.reader.lanes():
+            if queue in fleet.paused or fleet.timetable.drained_s(queue) < 1.0:
+                continue
+            ids = await self._state.reader.lane_ids(queue, lane, limit=_TAIL, from_end=True)
+            if not ids:
+                continue
+            records = await self._state.reader.tasks(ids)
+            for record in records.values():
+                better = earlier_route(record, fleet)
+                if better is None:
+                    break  # nor for those before it
+                await self._moved([(record, better)], fleet, f"is done earlier in {better.queue}; moved")
+
+    async def _moved(self, wanted: list[tuple[TaskRecord, Route | None]], fleet: Fleet, why: str) -> int:
+        """How many of them were moved to where they are wanted."""
+        moves = [
+            self._move(record, route, fleet, why)
+            for record, route in wanted
+            if route is not None and not record.forced and not record.damaged
+        ]
+        return sum(await asyncio.gather(*moves))
+
+    async def _move(self, record: TaskRecord, route: Route, fleet: Fleet, why: str) -> bool:
+        try:
+            await self._state.reroute_task(
+                record.id, queue=route.queue, why=why, revision=record.revision, forced=False, cost_s=route.seconds
+            )
+        except StateUnavailable:
+            raise
+        except LcqError as error:
+            _log.debug("task %s stays in %s: %s", record.id, record.queue, error)
+            return False
+        fleet.note_placed(route)
+        return True
+
+
+def _again(record: TaskRecord, fleet: Fleet) -> Route | None:
+    """Where a task can run now; None where it cannot anywhere else."""
+    try:
+        better = route_again(record, fleet)
+    except LcqError as error:
+        _log.debug("task %s stays in %s: %s", record.id, record.queue, error)
+        return None
+    return None if better.why or better.queue == record.queue else better
