@@ -37,9 +37,11 @@ from lcq.image_size import Size, read_sizes
 from lcq.models import (
     TERMINAL_STATES,
     Event,
+    JobReport,
     JobSummary,
     NodeRecord,
     QueueRecord,
+    Skips,
     Task,
     TaskPriority,
     TaskRecord,
@@ -75,6 +77,7 @@ from lcq.wire import (
     ListTasks,
     ListTasksAnswer,
     Nodes,
+    NoteJob,
     Pause,
     PauseJob,
     Prioritise,
@@ -85,6 +88,7 @@ from lcq.wire import (
     Refusals,
     Release,
     Reply,
+    ReportJob,
     Request,
     Reroute,
     RerouteJob,
@@ -625,6 +629,22 @@ class AsyncClient:
         """
         return (await self.ask(Jobs(name=name, limit=limit))).jobs
 
+    async def report_job(self, job: str) -> JobReport:
+        """What has become of a job, all in all.
+
+        Raises:
+            JobNotFound: there is none of that name, or it has been forgotten.
+        """
+        return (await self.ask(ReportJob(job=job))).report
+
+    async def note_job(self, job: str, skipped: Sequence[Skips]) -> None:
+        """Have kept with a job what a submit of it has skipped, and why.
+
+        Raises:
+            JobNotFound: there is none of that name: none of its tasks is known.
+        """
+        await self.ask(NoteJob(job=job, skipped=tuple(skipped), actor=self.actor))
+
     async def info(self) -> InfoAnswer:
         """Which scheduler this is: versions, its Redis, its queues, the newest event's id."""
         return await self.ask(Info())
@@ -978,6 +998,8 @@ class Client:
     nodes = _waits(AsyncClient.nodes)
     queues = _waits(AsyncClient.queues)
     jobs = _waits(AsyncClient.jobs)
+    report_job = _waits(AsyncClient.report_job)
+    note_job = _waits(AsyncClient.note_job)
     info = _waits(AsyncClient.info)
     events = _iterates(AsyncClient.events)
     event_pages = _iterates(AsyncClient.event_pages)

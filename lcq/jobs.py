@@ -5,21 +5,37 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
 from typing import Any, TypeAlias
 
-from lcq.errors import LcqError, NodeNotFound, StateUnavailable, TaskNotFound, TransitionRefused, UnknownQueue
-from lcq.models import TERMINAL_STATES, TaskStatus
+from lcq.errors import (
+    JobNotFound,
+    LcqError,
+    NodeNotFound,
+    StateUnavailable,
+    TaskNotFound,
+    TransitionRefused,
+    UnknownQueue,
+)
+from lcq.eta import crew_of, job_eta
+from lcq.models import TERMINAL_STATES, Eta, JobReport, JobSummary, TaskStatus
 from lcq.routing import Fleet
 from lcq.state.manager import StateManager
 from lcq.wire import (
-    Act,
     AsideAnswer,
     CancelJob,
+    Done,
     JobActAnswer,
+    Jobs,
+    JobsAnswer,
+    NoteJob,
     PauseJob,
     PrioritiseJob,
     Refusal,
     Refusals,
+    ReportJob,
+    ReportJobAnswer,
+    Request,
     RerouteJob,
     ResumeJob,
     RetryJob,
@@ -28,6 +44,7 @@ from lcq.wire import (
 _UNFINISHED = frozenset(TaskStatus) - TERMINAL_STATES
 _PIECE = 250  # tasks that are looked at, and acted on, at a time
 _LONGEST_S = 3.0  # for one command; the next one goes on where this has stopped
+_FORETOLD = 50  # jobs of a list, the newest, that are told when they will be done
 _OVERTAKEN = (TaskNotFound, TransitionRefused)  # what it was meant for has ended, or is gone, since it was looked at
 
 OnOne: TypeAlias = Callable[[Any, str], Awaitable[None]]
@@ -53,16 +70,59 @@ class JobActs:
         self._cancel, self._retry, self._reroute, self._prioritise = cancel, retry, reroute, prioritise
 
     @property
-    def handlers(self) -> Iterable[tuple[type[Act[Any]], Callable[[Any, bytes], Awaitable[Any]]]]:
+    def handlers(self) -> Iterable[tuple[type[Request[Any]], Callable[[Any, bytes], Awaitable[Any]]]]:
         """Which command is answered by what."""
         return (
+            (Jobs, self.jobs),
+            (ReportJob, self.report),
             (PauseJob, self.pause),
             (ResumeJob, self.resume),
             (CancelJob, self.cancel),
             (RetryJob, self.retry),
             (RerouteJob, self.reroute),
             (PrioritiseJob, self.prioritise),
+            (NoteJob, self.note),
         )
+
+    # ------------------------------------------------------------ looking
+
+    async def jobs(self, ask: Jobs, sender: bytes = b"") -> JobsAnswer:
+        """Jobs with their counts, and when they are likely to be done."""
+        found = await self._reader.jobs(name=ask.name, limit=ask.limit)
+        unfinished = [job for job in found if job.unfinished][:_FORETOLD]
+        etas = dict(
+            zip((job.name for job in unfinished), await asyncio.gather(*map(self._eta, unfinished)), strict=True)
+        )
+        return JobsAnswer(jobs=tuple(job.model_copy(update={"eta": etas.get(job.name)}) for job in found))
+
+    async def _eta(self, job: JobSummary) -> Eta | None:
+        sample, backlog = await self._reader.job_outlook(job.name)
+        others = max(0.0, backlog.own - job.left_s)  # the book has all that its user waits for, this job's too
+        return job_eta(job, crew_of(sample, await self._fleet()), replace(backlog, own=others))
+
+    async def report(self, ask: ReportJob, sender: bytes = b"") -> ReportJobAnswer:
+        (job,) = (await self.jobs(Jobs(name=ask.job))).jobs
+        failed = job.counts.get(TaskStatus.FAILED, 0)
+        causes = (await self._reader.dead(job=job.name)).causes if failed else ()
+        return ReportJobAnswer(
+            report=JobReport(
+                name=job.name,
+                done=job.counts.get(TaskStatus.COMPLETED, 0),
+                unfinished=job.unfinished,
+                cancelled=job.counts.get(TaskStatus.CANCELLED, 0),
+                skipped=job.skipped,
+                failed=causes,
+                seconds=job.seconds,
+                megapixels=job.megapixels,
+                paused=job.paused,
+                eta=job.eta,
+            )
+        )
+
+    async def note(self, act: NoteJob, sender: bytes = b"") -> Done:
+        if not await self._state.note_job(act.job, act.skipped):
+            raise JobNotFound(act.job)
+        return Done()
 
     # ------------------------------------------------------------ pausing
 

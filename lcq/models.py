@@ -416,6 +416,22 @@ class TaskRecord(Value):
         return self.task.id
 
 
+class Skips(Value):
+    """Inputs of a job that needed no work, or could get none: why, how many, one of them."""
+
+    why: str
+    count: int
+    example: str = ""
+
+
+class Eta(Value):
+    """When a job is likely to be done: in one of two cases, and in nine of ten, seconds from now."""
+
+    p50_s: float | None = None  # None: nobody can say, see ``why``
+    p90_s: float | None = None
+    why: str = ""
+
+
 class JobSummary(Value):
     """A named group of tasks with its counts by status."""
 
@@ -424,6 +440,13 @@ class JobSummary(Value):
     counts: dict[TaskStatus, int]
     paused: str = ""  # by whom and why; empty if it is not
     paused_ms: int | None = None
+    left_s: float = 0.0  # of work, predicted for what has not ended; 0: not known
+    done_predicted_s: float = 0.0  # what was predicted for what is done, and what that took on its slots
+    done_spent_s: float = 0.0
+    seconds: float = 0.0  # of work, of what is done
+    megapixels: float = 0.0
+    skipped: tuple[Skips, ...] = ()  # by its last submit
+    eta: Eta | None = None  # None: it has ended
 
     @property
     def total(self) -> int:
@@ -432,14 +455,6 @@ class JobSummary(Value):
     @property
     def unfinished(self) -> int:
         return sum(count for status, count in self.counts.items() if not status.is_terminal)
-
-
-class Skips(Value):
-    """Inputs of a job that needed no work, or could get none: why, how many, one of them."""
-
-    why: str
-    count: int
-    example: str = ""
 
 
 class JobReport(Value):
@@ -453,6 +468,8 @@ class JobReport(Value):
     failed: tuple[Cause, ...] = ()  # the most frequent first
     seconds: float = 0.0  # of work, of what is done
     megapixels: float = 0.0
+    paused: str = ""
+    eta: Eta | None = None
     took_s: float | None = None  # from the submit to the end, by the clock; None: not known
 
     @property

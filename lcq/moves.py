@@ -59,6 +59,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "resume_job": {},
         "move_aside": {},
         "recall_tasks": {},
+        "note_job": {},
         "shift_deadlines": {},
         "take_duty": {},
         "announce_scheduler": {},

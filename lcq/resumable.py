@@ -153,6 +153,11 @@ class Shelf:
                     complain(manifests[folder].damaged)
             yield cls(manifests, complain)
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where the results go."""
+        return tuple(self._manifests)
+
     def owners(self, sums: Mapping[Pair, Sums]) -> dict[Path, Path]:
         """The results that are known, each with its image; one that was moved is known by its content and name."""
         by_content = {(known.image, pair.relative.stem): pair.image for pair, known in sums.items() if known.image}

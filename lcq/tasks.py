@@ -55,8 +55,6 @@ from lcq.wire import (
     HistoryAnswer,
     Info,
     InfoAnswer,
-    Jobs,
-    JobsAnswer,
     ListTasks,
     ListTasksAnswer,
     Nodes,
@@ -113,7 +111,7 @@ class TaskManager(Manager):
             (Activate, self.activate), (Quarantine, self.quarantine), (Release, self.release), (Info, self.info),
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
             (History, self.history), (Costs, self.costs), (Nodes, self.nodes),
-            (Queues, self.queues), (Jobs, self.jobs), (Events, self.events),
+            (Queues, self.queues), (Events, self.events),
         ):  # fmt: skip
             serve(kind, handler)
         self._jobs = JobActs(
@@ -390,9 +388,6 @@ class TaskManager(Manager):
 
     async def queues(self, ask: Queues, sender: bytes = b"") -> QueuesAnswer:
         return QueuesAnswer(queues=await self._reader.queues())
-
-    async def jobs(self, ask: Jobs, sender: bytes = b"") -> JobsAnswer:
-        return JobsAnswer(jobs=await self._reader.jobs(name=ask.name, limit=ask.limit))
 
     async def events(self, ask: Events, sender: bytes = b"") -> EventsAnswer:
         """Waits on the feed that this process reads anyway: a thousand readers cost Redis one."""

@@ -25,11 +25,13 @@ from lcq.models import (
     Ease,
     Event,
     Failure,
+    JobReport,
     JobSummary,
     NodeCapability,
     NodeRecord,
     QueueConfig,
     QueueRecord,
+    Skips,
     Task,
     TaskPriority,
     TaskRecord,
@@ -375,6 +377,15 @@ class _OnJob(Act[JobActAnswer]):
     after: str = Field(default="", max_length=16)  # the id of the last task that an earlier command has seen to
 
 
+class NoteJob(Act[Done]):
+    """What a submit of the job had no work with, and why: kept with the job, for its report."""
+
+    CMD = "note_job"
+    ANSWER = Done
+    job: str = Field(min_length=1, max_length=128)
+    skipped: tuple[Skips, ...] = Field(default=(), max_length=100)
+
+
 class CancelJob(_OnJob):
     """Those of the job's tasks that have not ended are cancelled."""
 
@@ -587,6 +598,18 @@ class Jobs(Request[JobsAnswer]):
     limit: int = Field(default=100, ge=1, le=1000)
 
 
+class ReportJobAnswer(Message):
+    report: JobReport
+
+
+class ReportJob(Request[ReportJobAnswer]):
+    """What has become of a job: done, skipped and why, failed and why, what it took, and when it will be done."""
+
+    CMD = "report_job"
+    ANSWER = ReportJobAnswer
+    job: str = Field(min_length=1, max_length=128)
+
+
 class EventsAnswer(Message):
     events: tuple[Event, ...] = ()
     last_id: str
@@ -607,8 +630,8 @@ REQUESTS: dict[str, type[Request[Any]]] = {
     kind.CMD: kind
     for kind in (
         Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
-        Quarantine, Release, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob, PrioritiseJob, Info, Find,
-        GetTasks, ListTasks, Dead, History, Costs, Nodes, Queues, Jobs, Events,
+        Quarantine, Release, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob, PrioritiseJob, NoteJob, Info,
+        Find, GetTasks, ListTasks, Dead, History, Costs, Nodes, Queues, Jobs, ReportJob, Events,
     )
 }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -273,7 +274,31 @@ def _audit_counters(ledger: Ledger) -> None:
             jobs[t["job"]][t["status"]] += 1
     assert _numbers(ledger.values.get("counts", {})) == _tally(counts)
     hashes = {name.removeprefix("job:"): value for name, value in ledger.values.items() if name.startswith("job:")}
-    assert {job: _numbers(value) for job, value in hashes.items()} == {job: _tally(n) for job, n in jobs.items()}
+    of_status = {job: {name: value[name] for name in TaskStatus if name in value} for job, value in hashes.items()}
+    assert {job: _numbers(value) for job, value in of_status.items()} == {job: _tally(n) for job, n in jobs.items()}
+    if int(ledger.values.get("totals", {}).get("isolated", 0)) == 0:
+        told = {job: {name: int(value.get(name, 0)) for name in SUMS} for job, value in hashes.items()}
+        assert told == {job: _sums([t for t in ledger.tasks.values() if t["job"] == job]) for job in hashes}
+
+
+SUMS = ("left_ms", "done_cost_ms", "spent_ms", "work_ms", "pixels")
+
+
+def _sums(tasks: list[Hash]) -> dict[str, int]:
+    """What a job's hash has to say of the work that is left and done."""
+
+    def ms(seconds: float) -> int:
+        return math.floor(seconds * 1000 + 0.5)
+
+    left = [t for t in tasks if t["status"] in _WAITS_OR_RUNS]
+    done = [(t, json.loads(t["result"])) for t in tasks if t["status"] == TaskStatus.COMPLETED]
+    return {
+        "left_ms": sum(ms(float(t["cost"])) for t in left),
+        "done_cost_ms": sum(ms(float(t["cost"])) for t, _ in done),
+        "spent_ms": sum(max(0, int(t["finished_ms"]) - int(t["started_ms"])) for t, _ in done),
+        "work_ms": sum(ms(result["seconds"]) for _, result in done),
+        "pixels": sum(result["width"] * result["height"] for _, result in done),
+    }
 
 
 def _numbers(fields: Hash) -> dict[str, int]:

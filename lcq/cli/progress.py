@@ -12,11 +12,14 @@ from dataclasses import dataclass, field
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lcq.cli.output import Output, duration
+from lcq.cli.report import eta_text
 from lcq.cli.session import OK, SOME_FAILED
 from lcq.client import AsyncClient
+from lcq.errors import LcqError
 from lcq.models import TaskRecord, TaskStatus
 
 _NOTED_EVERY_S = 2.0
+_ETA_EVERY_S = 2.0
 _NOTING_SHARE = 20  # and at most a twentieth of the time goes into noting
 
 
@@ -26,6 +29,7 @@ class Watch:
 
     ids: Sequence[str]
     ended: list[TaskRecord] = field(default_factory=list)
+    job: str = ""  # of which all of them are; then the cluster can say when it is likely to be done
 
     @property
     def counts(self) -> Counter[TaskStatus]:
@@ -78,6 +82,7 @@ async def follow(
         MofNCompleteColumn(),
         TextColumn("{task.fields[failed]}", style="red"),
         TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[eta]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     notes = _Notes(on_ended)
@@ -86,7 +91,18 @@ async def follow(
         Progress(*columns, console=output.talk_console, speed_estimate_period=60) as progress,
     ):
         last.callback(notes.flush)
-        bar = progress.add_task("", total=len(watch.ids), failed="", rate="")
+        bar = progress.add_task("", total=len(watch.ids), failed="", rate="", eta="")
+
+        async def tell_eta() -> None:
+            while not progress.finished:
+                with contextlib.suppress(LcqError):
+                    for job in await client.jobs(watch.job):
+                        progress.update(bar, eta=f"done in {eta_text(job.eta)}" if job.eta else "")
+                await asyncio.sleep(_ETA_EVERY_S)
+
+        if watch.job:
+            telling = asyncio.create_task(tell_eta(), name="eta")
+            last.callback(telling.cancel)
         async for record in client.as_completed(watch.ids, timeout_s):
             watch.ended.append(record)
             await notes.add(record)

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from lcq.causes import in_common
 from lcq.cli.output import Output, duration
 from lcq.folder import Skipped
-from lcq.models import Cause, ErrorClass, JobReport, Skips, TaskRecord, TaskStatus
+from lcq.manifest import Entry
+from lcq.models import Cause, ErrorClass, Eta, JobReport, Skips, TaskRecord, TaskStatus
 from lcq.resumable import megapixels_of
 
 _SHOWN = 20  # reasons of each kind
@@ -27,6 +28,41 @@ def report_of(name: str, skipped: Iterable[Skipped], ended: Sequence[TaskRecord]
         megapixels=sum(map(megapixels_of, results)),
         took_s=took_s,
     )
+
+
+def report_of_entries(name: str, entries: Sequence[Entry]) -> JobReport:
+    """The report that a manifest still allows."""
+    failed: dict[str, list[Entry]] = {}
+    for entry in entries:
+        if entry.state == "failed":
+            failed.setdefault(in_common(entry.why, paths=(entry.image,)), []).append(entry)
+    causes = [
+        Cause(
+            error_class=ErrorClass.BAD_INPUT,
+            code=text.partition(":")[0] or "failed",
+            text=text.partition(": ")[2],
+            count=len(found),
+            newest=max(found, key=lambda entry: entry.at_ms).task,
+            newest_ms=max(entry.at_ms for entry in found),
+        )
+        for text, found in failed.items()
+    ]
+    done = [entry for entry in entries if entry.state == "done"]
+    return JobReport(
+        name=name,
+        done=len(done),
+        unfinished=sum(entry.state == "given" for entry in entries),
+        failed=tuple(sorted(causes, key=lambda cause: -cause.count)),
+        seconds=sum(entry.seconds for entry in done),
+        megapixels=sum(entry.megapixels for entry in done),
+    )
+
+
+def eta_text(eta: Eta) -> str:
+    """When a job is likely to be done, in words: ``3m 20s, at most 5m 0s``."""
+    if eta.p50_s is None or eta.p90_s is None:
+        return eta.why
+    return f"{duration(eta.p50_s)}, at most {duration(eta.p90_s)}"
 
 
 def counted(skipped: Iterable[Skipped]) -> tuple[Skips, ...]:
@@ -77,6 +113,11 @@ def show_report(report: JobReport, output: Output) -> None:
         output.say(f"  skipped {skipped.count}: {skipped.why} ({skipped.example})")
     for cause in report.failed[:_SHOWN]:
         output.say(f"  failed {cause.count}: {cause.code}: {cause.text} (lcq task {cause.newest})")
+    if report.paused:
+        output.say(f"  paused {report.paused}")
+    elif report.eta is not None:
+        likely = report.eta.p50_s is not None
+        output.say(f"  likely done in {eta_text(report.eta)}" if likely else f"  waits: {report.eta.why}")
     more = len(report.skipped[_SHOWN:]) + len(report.failed[_SHOWN:])
     if more:
         output.say(f"  and for {more} more reasons")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shlex
 import time
@@ -18,18 +19,21 @@ from lcq import resumable
 from lcq.cli.examples import examples
 from lcq.cli.output import Output
 from lcq.cli.progress import Watch, follow
-from lcq.cli.report import report_of, show_report
+from lcq.cli.report import counted, report_of, show_report
 from lcq.cli.session import INTERRUPTED, OK, REFUSED, JsonFlag, Session, run, session_of
 from lcq.client import AsyncClient, login_name
 from lcq.errors import InvalidInput, LcqError
 from lcq.folder import Named, Pairing, Skipped, format_named, name_results, pair_images
 from lcq.labels import parse_labels
 from lcq.models import JobReport, Task, TaskPriority, TaskRecord, TaskType, build
+from lcq.places import note_places
 from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
 from lcq.wire import Accepted, Refusal
 
 app = typer.Typer()
 
+_NOTED = 20  # reasons for which something was skipped that are kept with the job
+_NOTE_S = 2.0  # that noting them may take
 _SHOWN = 10  # lines about skipped files before the rest is only counted
 
 
@@ -233,11 +237,12 @@ async def _submit(
         for reason in dict.fromkeys(accepted.why for accepted in submission.accepted if accepted.why):
             output.talk(f"waiting: {reason}")
         _tell_known(submission, output)
+        await _note(submission, session, client)
         for refusal in submission.refused:
             output.error(refusal.error())
         code = REFUSED if submission.refused else OK
         if wait and submission.accepted:
-            submission.watch = Watch([accepted.id for accepted in submission.accepted])
+            submission.watch = Watch([accepted.id for accepted in submission.accepted], job=submission.name or "")
             await follow(submission.watch, client, output, on_ended=job.note_ended)
             code = submission.watch.exit_code or code
     report = report_of(submission.name or "", submission.all_skipped, submission.ended, time.monotonic() - began)
@@ -248,6 +253,19 @@ async def _submit(
     elif submission.accepted:
         _tell_accepted(submission, output)
     return code
+
+
+async def _note(submission: Submission, session: Session, client: AsyncClient) -> None:
+    """Have it known elsewhere and later what was skipped, and where the results are."""
+    if submission.name is None:
+        return
+    note_places(session.config.data_path, submission.name, submission.job.shelf.folders)
+    skipped = counted(submission.all_skipped)[:_NOTED]
+    try:
+        async with asyncio.timeout(_NOTE_S):
+            await client.note_job(submission.name, skipped)
+    except (LcqError, TimeoutError):  # all of it was done long ago, or nobody is there and nothing had to be asked
+        return
 
 
 async def _send(submission: Submission, client: AsyncClient, output: Output, queue: str, node: str, anew: bool) -> None:

@@ -35,7 +35,7 @@ def wait(
 
 async def _wait(session: Session, ids: list[str], job: str, timeout_s: float | None) -> int:
     async with session.client() as client:
-        watch = Watch(await chosen(client, ids, job=job))
+        watch = Watch(await chosen(client, ids, job=job), job=job)
         if not watch.ids:
             session.output.talk("nothing to wait for")
             return OK

@@ -55,8 +55,8 @@ class Keys:
     def job(self, job: str) -> str:
         return self._key("job", job)
 
-    def aside(self, queue: str) -> str:
-        return self._key("aside", queue)
+    def fair(self, queue: str) -> str:
+        return self._key("fair", queue)
 
     @property
     def paused(self) -> str:

@@ -44,6 +44,7 @@ from lcq.models import (
     Failure,
     NodeCapability,
     NodeStatus,
+    Skips,
     Task,
     TaskPriority,
     TaskResult,
@@ -588,6 +589,11 @@ class StateManager:
         """
         answer = await self._move("resume_job", job, actor, reason, command=command)
         self._refuse_job("resume_job", job, answer, "not paused")
+
+    async def note_job(self, job: str, skipped: Sequence[Skips]) -> bool:
+        """Keep with a job what a submit of it has skipped. Answers whether there is such a job."""
+        told = json.dumps([one.model_dump() for one in skipped])
+        return bool((await self._move("note_job", job, told))[0] == "ok")
 
     async def move_aside(self, job: str) -> tuple[int, bool]:
         """One part of the way through a job that was paused or resumed. Answers how many tasks changed their side,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -13,6 +14,7 @@ from redis.exceptions import ResponseError
 
 from lcq.causes import in_common
 from lcq.errors import AmbiguousId, JobNotFound, TaskNotFound
+from lcq.eta import Backlog
 from lcq.ids import ALPHABET, ID_LENGTH, is_id, normalise_prefix
 from lcq.models import (
     DEFAULT_QUEUES,
@@ -24,6 +26,7 @@ from lcq.models import (
     NodeRecord,
     QueueConfig,
     QueueRecord,
+    TaskPriority,
     TaskRecord,
     TaskStatus,
 )
@@ -38,6 +41,7 @@ from lcq.wire import DeadAnswer, EventsAnswer, ListTasks, ListTasksAnswer
 _PAGE = 500  # task hashes asked for in one pipeline
 _LOOKED_AT = 20_000  # failed tasks of one code that are read to count their causes
 _NODES_NAMED = 5
+_SAMPLE = 40  # tasks of a job that are looked at to tell where it waits
 _PIECE = 2000  # ids asked for in one command: it must never hold the server for long
 
 
@@ -354,6 +358,54 @@ class StateReader:
         async with our_errors(self.url):
             found = await self._redis.hgetall(self.keys.paused)
         return {job: records.pause_of(text) for job, text in found.items()}
+
+    async def job_outlook(self, job: str) -> tuple[tuple[TaskRecord, ...], Backlog]:
+        """Some of the job's tasks that have not ended, and what else waits in their queues."""
+        async with our_errors(self.url):
+            size = await self._redis.zcard(self.keys.by_job(job))
+            places = range(size) if size <= _SAMPLE else sorted(random.sample(range(size), _SAMPLE))
+            pipe = self._redis.pipeline(transaction=False)
+            for place in places:
+                pipe.zrange(self.keys.by_job(job), place, place)
+            found = await pipe.execute()
+        sample = self._left(await self.tasks(task_id for ids in found for task_id in ids))
+        for status in (TaskStatus.QUEUED, TaskStatus.PROCESSING, TaskStatus.PENDING):
+            if not sample and size > _SAMPLE:  # only few are left, of many
+                sample = self._left(
+                    {one.id: one for one in (await self.list_tasks(ListTasks(job=job, status=status, limit=20))).tasks}
+                )
+        return sample, await self._backlog(sample)
+
+    @staticmethod
+    def _left(found: Mapping[str, TaskRecord]) -> tuple[TaskRecord, ...]:
+        return tuple(one for one in found.values() if not one.status.is_terminal and not one.damaged)
+
+    async def _backlog(self, sample: Sequence[TaskRecord]) -> Backlog:
+        """What waits beside a job in its queues, as the books of fair queueing have it."""
+        if not sample:
+            return Backlog()
+        mine = Counter((record.priority, record.task.user_id) for record in sample).most_common(1)[0][0]
+        async with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            for queue in sorted({record.queue for record in sample}):
+                pipe.hgetall(self.keys.fair(queue))
+            books = await pipe.execute()
+        before, own = 0.0, 0.0
+        others: dict[str, float] = {}
+        bands = list(TaskPriority)
+        for book in books:
+            for field, text in book.items():
+                band, colon, user = field.partition(":")
+                if not colon or band not in bands:
+                    continue
+                left_s = max(0.0, records.real(text) - records.real(book.get("v")))
+                if bands.index(TaskPriority(band)) < bands.index(mine[0]):
+                    before += left_s
+                elif (band, user) == mine:
+                    own += left_s
+                elif band == mine[0]:
+                    others[user] = others.get(user, 0.0) + left_s
+        return Backlog(before=before, others=others, own=own)
 
     async def job_walks(self) -> tuple[str, ...]:
         """The jobs that were paused or resumed, and not all of whose tasks have gone aside or come back yet."""

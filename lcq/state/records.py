@@ -21,6 +21,7 @@ from lcq.models import (
     NodeStatus,
     QueueConfig,
     QueueRecord,
+    Skips,
     Task,
     TaskPriority,
     TaskRecord,
@@ -172,6 +173,14 @@ def whole(text: str | None) -> int:
         return 0
 
 
+def real(text: str | None) -> float:
+    """A number of seconds; what is none counts nothing."""
+    try:
+        return float(text or 0)
+    except ValueError:
+        return 0.0
+
+
 def steps(text: str) -> tuple[Ease, ...]:
     """The steps by which a task was made easier."""
     return tuple(Ease(step) for step in text.split(",") if step)
@@ -251,4 +260,27 @@ def pause_of(text: str) -> tuple[str, int]:
 def job_summary(name: str, submitted_ms: float, fields: Hash, pause: tuple[str, int] | None = None) -> JobSummary:
     counts = {status: count for status in TaskStatus if (count := whole(fields.get(status)))}
     told, since_ms = pause or ("", None)
-    return JobSummary(name=name, submitted_ms=int(submitted_ms), counts=counts, paused=told, paused_ms=since_ms)
+
+    def summed(field: str) -> float:  # below zero where an older version had not counted what it is taken off of
+        return max(0, whole(fields.get(field))) / 1000
+
+    return JobSummary(
+        name=name,
+        submitted_ms=int(submitted_ms),
+        counts=counts,
+        paused=told,
+        paused_ms=since_ms,
+        left_s=summed("left_ms"),
+        done_predicted_s=summed("done_cost_ms"),
+        done_spent_s=summed("spent_ms"),
+        seconds=summed("work_ms"),
+        megapixels=summed("pixels") / 1000,
+        skipped=_skips(fields.get("skipped", "")),
+    )
+
+
+def _skips(text: str) -> tuple[Skips, ...]:
+    try:
+        return tuple(Skips.model_validate(one, extra="ignore") for one in json.loads(text or "[]"))
+    except (ValueError, TypeError):
+        return ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,7 +19,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from lcq.cli.main import app
+from lcq.config import DistributedConfig, load
 from lcq.manifest import MANIFEST_NAME
+from lcq.places import note_places, places_of
 from tests.cluster import QUICK, Cluster, running_cluster
 from tests.conftest import wait_until_sync
 from tests.logs import logging_kept
@@ -58,6 +61,11 @@ class Shell:
             stderr=subprocess.DEVNULL,
             text=True,
         )
+
+    @property
+    def config(self) -> DistributedConfig:
+        """That of this terminal."""
+        return load()
 
     def records(self) -> list[dict[str, Any]]:
         """The tasks of this test: those of images below its folder."""
@@ -240,6 +248,58 @@ def test_two_at_a_time_submit_a_folder_once(shell: Shell) -> None:
     assert shell.attempts() == 8
     assert len(shell.records()) == 8
     assert "8 skipped" in shell.run("submit", "scans", "--out", "cleaned", "--wait")[0]
+
+
+def test_the_report_of_a_job_is_there_at_any_later_time(shell: Shell) -> None:
+    scans(shell.folder / "scans", 3)
+    (shell.folder / "scans" / "torn.png").write_bytes((shell.folder / "scans" / "00.png").read_bytes()[:80])
+    Image.new("L", (64, 48), 255).save(shell.folder / "scans" / "torn_mask.png")
+    (shell.folder / "scans" / "notes.txt").touch()
+    submit = ("submit", "scans", "--out", "cleaned", "--job", "report me", "--wait")
+    now = shell.json(*submit, code=1)["report"]
+    later = shell.json("job", "report me")
+    for name in ("done", "cancelled", "unfinished"):
+        assert later[name] == now[name], name
+    assert later["seconds"] == pytest.approx(now["seconds"], abs=0.01)
+    assert later["megapixels"] == pytest.approx(3 * 48 * 64 / 1e6)
+    assert [(skip["why"], skip["count"]) for skip in later["skipped"]] == [("not an image suffix (.txt)", 1)]
+    assert [(cause["code"], cause["count"]) for cause in later["failed"]] == [
+        (cause["code"], cause["count"]) for cause in now["failed"]
+    ]
+    told, _ = shell.run("jobs", "report", "report me")
+    assert "job report me: 3 done, 1 skipped, 1 failed; " in told
+    assert told == shell.run("job", "report me")[0]
+    assert "3 done, 1 failed; " in shell.run("job", "cleaned")[0]
+    (place,) = places_of(shell.config.data_path, "report me")
+    assert place == shell.folder / "cleaned"
+
+
+def test_a_job_that_the_cluster_has_forgotten_is_told_of_by_the_manifest(shell: Shell) -> None:
+    scans(shell.folder / "scans", 2)
+    shell.run("submit", "scans", "--out", "cleaned", "--job", "old", "--wait")
+    manifest = shell.folder / "cleaned" / MANIFEST_NAME
+    manifest.write_text(manifest.read_text().replace('"job":"old"', '"job":"older"'))
+    note_places(shell.config.data_path, "older", [shell.folder / "cleaned"])
+    out, talk = shell.run("job", "older")
+    assert "job older: 2 done; " in out
+    assert "the cluster has forgotten this job" in talk
+    assert "no job 'oldest'" in shell.run("job", "oldest", code=2)[1]
+
+
+@pytest.mark.usefixtures("paused")
+def test_jobs_tell_when_they_are_likely_to_be_done_or_why_nobody_can_say(shell: Shell) -> None:
+    scans(shell.folder / "scans", 3)
+    shell.run("submit", "scans", "--out", "cleaned", "--job", "some day")
+    assert "waits: queue cpu-light is paused by" in shell.run("job", "some day")[0]
+    shell.run("pause", "--job", "some day", "--reason", "lunch")
+    assert re.search(r"some day .* 0 +paused by \S+: lunch", shell.run("jobs")[0])
+    shell.run("resume", "cpu-light")
+    assert "paused by" in shell.run("job", "some day")[0]
+    assert shell.attempts() == 0
+    shell.run("resume", "--job", "some day")
+    shell.run("wait", "--job", "some day")
+    (job,) = shell.json("jobs", "some day")["jobs"]
+    assert (job["eta"], job["left_s"], job["counts"]) == (None, 0, {"completed": 3})
 
 
 @pytest.mark.timeout(300)

@@ -63,9 +63,9 @@ from tests.peer import Peer, Story, a_record, info
 PROGRAM = typer.main.get_command(app)
 COMMANDS: Mapping[str, Any] = PROGRAM.commands  # type: ignore[attr-defined]
 EXPECTED = (
-    "submit", "tasks", "task", "nodes", "queues", "jobs", "events", "wait", "cancel", "retry", "reroute", "prioritise",
-    "pause", "resume", "drain", "activate", "quarantine", "release", "dead", "version", "up", "scheduler", "console",
-    "demo", "models", "discover",
+    "submit", "tasks", "task", "nodes", "queues", "jobs", "job", "events", "wait", "cancel", "retry", "reroute",
+    "prioritise", "pause", "resume", "drain", "activate", "quarantine", "release", "dead", "version", "up", "scheduler",
+    "console", "demo", "models", "discover",
 )  # fmt: skip
 
 
@@ -102,7 +102,9 @@ def _logging_as_before() -> Iterator[None]:
 @pytest.fixture
 def peer() -> Iterator[Peer]:
     """A scheduler's socket on the background loop; the test says how it answers."""
-    held = BackgroundLoop.shared().hold(Peer(info=lambda ask: info("1-0")).listening())
+    held = BackgroundLoop.shared().hold(
+        Peer(info=lambda ask: info("1-0"), note_job=lambda ask: Done(), jobs=lambda ask: JobsAnswer()).listening()
+    )
     yield held.value
     held.release()
 

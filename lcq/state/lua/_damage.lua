@@ -192,6 +192,11 @@ local function isolate(id, t, found)
     redis.call("ZADD", key("jobs"), "NX", NOW, t.job)
   end
   enter_indexes(id, t)
+  if t.job ~= "" and t.status == STATE.COMPLETED then
+    sum_up(t, -1)  -- it was in the sums already
+  elseif t.job ~= "" and not was_over then
+    redis.call("HINCRBY", key("job", t.job), "left_ms", -math.floor(number(t.cost) * 1000 + 0.5))
+  end
   tally("isolated", 1)
   emit_task("isolate_task", id, t, {"class", t.class or "", "code", t.code or "", "message", t.why, "from", node})
 end

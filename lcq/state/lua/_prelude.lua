@@ -276,10 +276,29 @@ end
 
 ---------------------------------------------------------------- indexes, one place for all of them
 
+-- What a job's tasks are still predicted to take, and what those that are done have taken and were predicted to. Sums
+-- in whole milliseconds and pixels: what is taken off again is then just what was added.
+local function sum_up(t, by)
+  local name, cost = key("job", t.job), math.floor(number(t.cost) * 1000 + 0.5)
+  if not TERMINAL[t.status] then
+    redis.call("HINCRBY", name, "left_ms", by * cost)
+  elseif t.status == STATE.COMPLETED then
+    local result = decoded(t.result, {})
+    local spent = math.max(0, number(t.finished_ms) - number(t.started_ms))
+    redis.call("HINCRBY", name, "done_cost_ms", by * cost)
+    redis.call("HINCRBY", name, "spent_ms", by * spent)
+    redis.call("HINCRBY", name, "work_ms", by * math.floor(number(tostring(result.seconds)) * 1000 + 0.5))
+    redis.call("HINCRBY", name, "pixels", by * number(tostring(result.width)) * number(tostring(result.height)))
+  end
+end
+
 local function count(t, by)
   redis.call("HINCRBY", key("counts"), t.status, by)
   redis.call("HINCRBY", key("counts"), t.queue .. "/" .. t.status, by)
-  if (t.job or "") ~= "" then redis.call("HINCRBY", key("job", t.job), t.status, by) end
+  if (t.job or "") ~= "" then
+    redis.call("HINCRBY", key("job", t.job), t.status, by)
+    sum_up(t, by)
+  end
 end
 
 -- Which device is free again when: what runs, by where it does, scored by when it is predicted to end.
