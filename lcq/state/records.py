@@ -261,8 +261,8 @@ def job_summary(name: str, submitted_ms: float, fields: Hash, pause: tuple[str, 
     counts = {status: count for status in TaskStatus if (count := whole(fields.get(status)))}
     told, since_ms = pause or ("", None)
 
-    def summed(field: str) -> float:  # below zero where an older version had not counted what it is taken off of
-        return max(0, whole(fields.get(field))) / 1000
+    def summed(field: str) -> float:  # nothing where an older version has begun the job, which kept no sums
+        return max(0, whole(fields.get(field))) / 1000 if "summed" in fields else 0.0
 
     return JobSummary(
         name=name,

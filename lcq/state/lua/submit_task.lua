@@ -86,7 +86,8 @@ redis.call("SET", key("idem", idem), id)  -- lives as long as its task
 redis.call("ZADD", key("ids"), 0, id)
 if job ~= "" then
   redis.call("ZADD", key("ix", "job", job), 0, id)
-  redis.call("ZADD", key("jobs"), "NX", NOW, job)
+  -- Only of a job that began with this do the sums (sum_up) have all tasks: an older version kept none.
+  if redis.call("ZADD", key("jobs"), "NX", NOW, job) == 1 then redis.call("HSET", key("job", job), "summed", "1") end
 end
 enter_indexes(id, t)
 tally("submitted", 1)
