@@ -27,7 +27,7 @@ class Crew:
 
 
 @dataclass(frozen=True)
-class Backlog:
+class Rivals:
     """What else waits in the queues of a job, in predicted seconds."""
 
     before: float = 0.0  # of higher bands: it starts first
@@ -61,7 +61,7 @@ def crew_of(sample: Iterable[TaskRecord], fleet: Fleet) -> Crew:
     return Crew(sum(slots.values()), max(spreads, default=_UNSEEN_SPREAD))
 
 
-def job_eta(job: JobSummary, crew: Crew, backlog: Backlog) -> Eta | None:
+def job_eta(job: JobSummary, crew: Crew, rivals: Rivals) -> Eta | None:
     """When ``job`` is likely to be done; None if it is.
 
     Its work goes by the predictions that came with its tasks, corrected by how what is done of it has kept to them.
@@ -81,13 +81,13 @@ def job_eta(job: JobSummary, crew: Crew, backlog: Backlog) -> Eta | None:
     each *= bias
     waiting = each * (job.unfinished - running)
     mine = waiting + each * running / 2
-    shared = sum(min(waiting, theirs) for theirs in backlog.others.values()) + backlog.before if waiting else 0.0
+    shared = sum(min(waiting, theirs) for theirs in rivals.others.values()) + rivals.before if waiting else 0.0
     workers = min(crew.slots, job.unfinished)
     last = each * (1 - 1 / workers) / 2  # the slots do not come to their end at one time
 
     def until(ahead: float) -> float:
         return mine / workers + ahead / crew.slots + last
 
-    own = backlog.own if waiting else 0.0
+    own = rivals.own if waiting else 0.0
     spread = max(_LEAST_SPREAD, 1 + (crew.spread - 1) / math.sqrt(1 + done))
     return Eta(p50_s=until(shared + own / 2), p90_s=spread * until(shared + own))

@@ -96,9 +96,9 @@ class JobActs:
         return JobsAnswer(jobs=tuple(job.model_copy(update={"eta": etas.get(job.name)}) for job in found))
 
     async def _eta(self, job: JobSummary) -> Eta | None:
-        sample, backlog = await self._reader.job_outlook(job.name)
-        others = max(0.0, backlog.own - job.left_s)  # the book has all that its user waits for, this job's too
-        return job_eta(job, crew_of(sample, await self._fleet()), replace(backlog, own=others))
+        sample, rivals = await self._reader.job_outlook(job.name)
+        others = max(0.0, rivals.own - job.left_s)  # the book has all that its user waits for, this job's too
+        return job_eta(job, crew_of(sample, await self._fleet()), replace(rivals, own=others))
 
     async def report(self, ask: ReportJob, sender: bytes = b"") -> ReportJobAnswer:
         (job,) = (await self.jobs(Jobs(name=ask.job))).jobs

@@ -14,7 +14,7 @@ from redis.exceptions import ResponseError
 
 from lcq.causes import in_common
 from lcq.errors import AmbiguousId, JobNotFound, TaskNotFound
-from lcq.eta import Backlog
+from lcq.eta import Rivals
 from lcq.ids import ALPHABET, ID_LENGTH, is_id, normalise_prefix
 from lcq.models import (
     DEFAULT_QUEUES,
@@ -359,7 +359,7 @@ class StateReader:
             found = await self._redis.hgetall(self.keys.paused)
         return {job: records.pause_of(text) for job, text in found.items()}
 
-    async def job_outlook(self, job: str) -> tuple[tuple[TaskRecord, ...], Backlog]:
+    async def job_outlook(self, job: str) -> tuple[tuple[TaskRecord, ...], Rivals]:
         """Some of the job's tasks that have not ended, and what else waits in their queues."""
         async with our_errors(self.url):
             size = await self._redis.zcard(self.keys.by_job(job))
@@ -374,16 +374,16 @@ class StateReader:
                 sample = self._left(
                     {one.id: one for one in (await self.list_tasks(ListTasks(job=job, status=status, limit=20))).tasks}
                 )
-        return sample, await self._backlog(sample)
+        return sample, await self._rivals(sample)
 
     @staticmethod
     def _left(found: Mapping[str, TaskRecord]) -> tuple[TaskRecord, ...]:
         return tuple(one for one in found.values() if not one.status.is_terminal and not one.damaged)
 
-    async def _backlog(self, sample: Sequence[TaskRecord]) -> Backlog:
+    async def _rivals(self, sample: Sequence[TaskRecord]) -> Rivals:
         """What waits beside a job in its queues, as the books of fair queueing have it."""
         if not sample:
-            return Backlog()
+            return Rivals()
         mine = Counter((record.priority, record.task.user_id) for record in sample).most_common(1)[0][0]
         async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
@@ -405,7 +405,7 @@ class StateReader:
                     own += left_s
                 elif band == mine[0]:
                     others[user] = others.get(user, 0.0) + left_s
-        return Backlog(before=before, others=others, own=own)
+        return Rivals(before=before, others=others, own=own)
 
     async def job_walks(self) -> tuple[str, ...]:
         """The jobs that were paused or resumed, and not all of whose tasks have gone aside or come back yet."""

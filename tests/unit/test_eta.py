@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcq.eta import Backlog, Crew, crew_of, job_eta
+from lcq.eta import Crew, Rivals, crew_of, job_eta
 from lcq.models import (
     DEFAULT_QUEUES,
     Device,
@@ -23,7 +23,7 @@ from lcq.models import (
 from lcq.routing import Fleet
 from tests.nodes import a_task
 
-NOBODY = Backlog()
+NOBODY = Rivals()
 
 
 def a_job(*, queued: int = 0, processing: int = 0, done: int = 0, **more: object) -> JobSummary:
@@ -31,14 +31,14 @@ def a_job(*, queued: int = 0, processing: int = 0, done: int = 0, **more: object
     return JobSummary(name="j", submitted_ms=0, counts=counts).model_copy(update=more)
 
 
-def eta(job: JobSummary, crew: Crew, backlog: Backlog = NOBODY) -> Eta:
-    told = job_eta(job, crew, backlog)
+def eta(job: JobSummary, crew: Crew, rivals: Rivals = NOBODY) -> Eta:
+    told = job_eta(job, crew, rivals)
     assert told is not None
     return told
 
 
-def p50(job: JobSummary, crew: Crew, backlog: Backlog = NOBODY) -> float:
-    told = eta(job, crew, backlog)
+def p50(job: JobSummary, crew: Crew, rivals: Rivals = NOBODY) -> float:
+    told = eta(job, crew, rivals)
     assert told.p50_s is not None
     assert told.p90_s is not None
     assert told.p90_s > told.p50_s
@@ -69,10 +69,10 @@ def test_predictions_are_corrected_by_what_is_done_and_grow_surer_with_it():
 
 def test_other_users_share_the_slots_until_they_have_no_more_and_higher_bands_go_first():
     job = a_job(queued=100, left_s=100.0)
-    assert p50(job, Crew(1), Backlog(others={"ben": 10.0})) == pytest.approx(110)
-    assert p50(job, Crew(1), Backlog(others={"ben": 1e6})) == pytest.approx(200), "a fair half each"
-    assert p50(job, Crew(1), Backlog(before=500.0)) == pytest.approx(600)
-    told = eta(job, Crew(1), Backlog(own=50.0))
+    assert p50(job, Crew(1), Rivals(others={"ben": 10.0})) == pytest.approx(110)
+    assert p50(job, Crew(1), Rivals(others={"ben": 1e6})) == pytest.approx(200), "a fair half each"
+    assert p50(job, Crew(1), Rivals(before=500.0)) == pytest.approx(600)
+    told = eta(job, Crew(1), Rivals(own=50.0))
     assert told.p50_s == pytest.approx(125), "which of their own jobs is first nobody knows"
 
 
@@ -101,7 +101,7 @@ def test_more_slots_never_make_it_later_nor_others_work_sooner(
     job = a_job(queued=queued, done=done, left_s=left, done_predicted_s=float(done), done_spent_s=2.0 * done)
     alone = p50(job, Crew(slots))
     assert p50(job, Crew(2 * slots)) <= alone * 1.5 + 1e-6, "but for the last ones"
-    assert p50(job, Crew(slots), Backlog(others={"ben": others})) >= alone - 1e-6
+    assert p50(job, Crew(slots), Rivals(others={"ben": others})) >= alone - 1e-6
 
 
 def test_the_crew_is_each_device_that_takes_its_tasks_once():
