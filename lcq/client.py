@@ -47,6 +47,7 @@ from lcq.models import (
     TaskRecord,
     TaskStatus,
 )
+from lcq.reasons import Why
 from lcq.sockets import Mailbox, make_socket
 from lcq.wire import (
     MAX_BATCH,
@@ -56,6 +57,7 @@ from lcq.wire import (
     Activate,
     AnswerT,
     AsideAnswer,
+    AskWhy,
     BulkAnswer,
     Cancel,
     CancelJob,
@@ -613,6 +615,10 @@ class AsyncClient:
         """A task with its attempts, its events, and one line on why it waits or what became of it."""
         return await self.ask(History(task_id=await self.find(id_or_prefix)))
 
+    async def why(self, id_or_prefix: str) -> Why:
+        """Why a task waits, or what became of it: one reason of the closed list in ``lcq.reasons``."""
+        return (await self.ask(AskWhy(task_id=await self.find(id_or_prefix)))).why
+
     async def nodes(self) -> tuple[NodeRecord, ...]:
         """All nodes the cluster knows."""
         return (await self.ask(Nodes())).nodes
@@ -995,6 +1001,7 @@ class Client:
     dead = _waits(AsyncClient.dead)
     costs = _waits(AsyncClient.costs)
     history = _waits(AsyncClient.history)
+    why = _waits(AsyncClient.why)
     nodes = _waits(AsyncClient.nodes)
     queues = _waits(AsyncClient.queues)
     jobs = _waits(AsyncClient.jobs)

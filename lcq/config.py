@@ -216,6 +216,11 @@ class QuotasConfig(_Section):
         own = self.users.get(user)
         return (own.per_minute if own else None) or self.per_minute or 0.0
 
+    def may_run(self, user: str) -> int | None:
+        """How many tasks of ``user`` may run at a time; None: no limit."""
+        own = self.users.get(user)
+        return (own.in_flight if own else None) or self.in_flight
+
     @property
     def most_in_flight(self) -> dict[str, Any] | None:
         """As the scripts read it; None: no limit for anybody."""

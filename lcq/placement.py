@@ -26,6 +26,9 @@ Backlog: TypeAlias = Mapping[tuple[TaskPriority, str], float]
 FASTER = 0.8
 """A device is faster at something if it takes less than this share of the time."""
 
+WORTH_WAITING_S = 0.5
+"""What a task has to gain by waiting for a faster device."""
+
 
 @dataclass(frozen=True)
 class Station:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -30,12 +30,12 @@ from lcq.models import (
     Task,
     TaskPriority,
     TaskRecord,
-    TaskStatus,
     TaskType,
     lane_name,
     model_of,
 )
 from lcq.placement import Backlog, Station, Timetable
+from lcq.reasons import Why, WhyCode, because
 
 LIVE = frozenset({NodeStatus.ONLINE, NodeStatus.SUSPECT})
 OUT_OF_MEMORY = "out_of_memory"  # the failure that is answered by an easier attempt
@@ -247,6 +247,7 @@ class Route:
     seconds: float  # predicted run time there
     why: str = ""
     vram_mib: int = 0  # what it is predicted to need where that is a GPU
+    reason: Why | None = field(default=None, compare=False)  # ``why`` with its code
 
 
 def requirements(task: Task, fleet: Fleet, *, size: tuple[int, int] | None = None) -> Requirements:
@@ -330,8 +331,8 @@ def route(task: Task, fleet: Fleet, *, queue: str = "", node: str = "", size: tu
         chosen = fleet.queue(queue)
         if chosen is None:
             raise UnknownQueue(queue, [known.name for known in fleet.queues], image=printable(task.image_path))
-        why = "" if fleet.live_slots(queue, need) else _why_nothing_runs(need, fleet, (chosen,))
-        return Route(queue, need.seconds_on(chosen.kind), why, need.vram_mib)
+        reason = None if fleet.live_slots(queue, need) else _why_nothing_runs(need, fleet, (chosen,))
+        return Route(queue, need.seconds_on(chosen.kind), _line(reason), need.vram_mib, reason)
     return _route_freely(task, need, fleet)
 
 
@@ -390,12 +391,10 @@ def _route_freely(task: Task, need: Requirements, fleet: Fleet) -> Route:
     fitting = _fitting(need, fleet)
     if not fitting:
         # It cannot run on what was wished for: it waits in the first queue, with its reason.
-        why = f"model {need.model} does not run on {task.device}; retry it elsewhere"
-        if need.kinds:
-            why = f"model {need.model} needs {need.vram_mib} MiB of a GPU, and no queue asks for as much"
-        return Route(fleet.queues[0].name, 1.0, why, need.vram_mib)
-    why = _why_nothing_runs(need, fleet, tuple(fitting))
-    return Route(fitting[0].name, need.seconds_on(fitting[0].kind), why, need.vram_mib)
+        reason = why_no_queue(need, task.device, fleet.queues[0].name)
+        return Route(fleet.queues[0].name, 1.0, reason.text, need.vram_mib, reason)
+    reason = _why_nothing_runs(need, fleet, tuple(fitting))
+    return Route(fitting[0].name, need.seconds_on(fitting[0].kind), reason.text, need.vram_mib, reason)
 
 
 def _fitting(need: Requirements, fleet: Fleet) -> list[QueueConfig]:
@@ -430,22 +429,8 @@ def _route_to_node(task: Task, need: Requirements, fleet: Fleet, name: str, queu
     chosen = fleet.queue(home)
     if chosen is None:
         raise UnknownQueue(home, [known.name for known in fleet.queues], image=printable(task.image_path))
-    why = ""
-    offer = capability.models.get(need.model)
-    if offer is None:
-        had = ", ".join(sorted(capability.models)) or "none"
-        why = f"node {name} has no model {need.model}; it has {had}{_left_out(need.model, (node,))}"
-    elif node.status not in LIVE:
-        why = f"node {name} is {node.status}" + (f": {node.why}" if node.why else "")
-    elif need.task_type not in offer.task_types:
-        why = f"node {name} cannot {_ABILITY[need.task_type]} with model {need.model} (it can: {_abilities((offer,))})"
-    elif not need.allows(node):
-        had = told_labels(node.labels) or "none"
-        why = f"node {name} has not all labels that the task requires ({told_labels(need.labels)}); it has {had}"
-    elif not usable:
-        wished = " or ".join(need.kinds) or task.device
-        why = f"node {name} has no {wished} that runs model {need.model}"
-    return Route(home, need.seconds_on(chosen.kind), why, need.vram_mib)
+    reason = _why_not_on(node, need, task.device, is_served=bool(usable))
+    return Route(home, need.seconds_on(chosen.kind), _line(reason), need.vram_mib, reason)
 
 
 def _capability(queue: QueueConfig) -> tuple[bool, int, int, int]:
@@ -559,70 +544,174 @@ def told_steps(eased: Iterable[Ease]) -> str:
 # ---------------------------------------------------------------- reasons
 
 
-def _why_nothing_runs(need: Requirements, fleet: Fleet, queues: tuple[QueueConfig, ...]) -> str:
+def _line(reason: Why | None) -> str:
+    return reason.text if reason else ""
+
+
+def why_no_queue(need: Requirements, wish: str, queue: str) -> Why:
+    """Why no queue is for a task like this: what was wished for cannot run its model, or none asks for as much."""
+    if not need.kinds:
+        told = f"model {need.model} does not run on {wish}; retry it elsewhere"
+        return because(WhyCode.NO_DEVICE, told, model=need.model, device=wish)
+    told = f"model {need.model} needs {need.vram_mib} MiB of a GPU, and no queue asks for as much"
+    return because(WhyCode.NO_QUEUE, told, queue=queue)
+
+
+_AWAY = (
+    (NodeStatus.QUARANTINED, WhyCode.ALL_QUARANTINED),
+    (NodeStatus.DRAINING, WhyCode.ALL_DRAINING),
+    (NodeStatus.OFFLINE, WhyCode.ALL_OFFLINE),
+)
+
+
+def _why_nothing_runs(need: Requirements, fleet: Fleet, queues: tuple[QueueConfig, ...]) -> Why:
     live = fleet.live
-    held = [node for node in fleet.nodes if node.status is NodeStatus.QUARANTINED]
-    held = [node for node in held if need.model in node.capability.models]
-    if held and not any(need.model in node.capability.models for node in live):
-        one = held[0]
-        return (
-            f"node {one.id}, which has model {need.model}, is quarantined: {one.why} (lcq activate {one.id} ends that)"
-        )
+    having = [node for node in live if need.model in node.capability.models]
+    away = [node for node in fleet.nodes if node.status not in LIVE and need.model in node.capability.models]
+    held = [node for node in away if node.status is NodeStatus.QUARANTINED]
+    if held and not having:
+        return _why_away(need, held)
     if not live:
         known = len(fleet.nodes)
-        return "no node is online" + (f" ({known} known: lcq nodes)" if known else "; start one with lcq-agent")
-    having = [node for node in live if need.model in node.capability.models]
+        told = "no node is online" + (f" ({known} known: lcq nodes)" if known else "; start one with lcq-agent")
+        if away and any(node.status is NodeStatus.DRAINING for node in away):
+            return _why_away(need, away)
+        return because(WhyCode.NO_NODE, told, known=known)
     if not having:
-        return f"no node has model {need.model}{_left_out(need.model, live)}"
+        withheld = next((node for node in live if need.model in node.capability.withheld), None)
+        if away and withheld is None:
+            return _why_away(need, away)
+        return _why_no_model(need, live)
     able = [node for node in having if need.task_type in node.capability.models[need.model].task_types]
     if not able:
         return _why_not_this_type(need, live, [node.capability.models[need.model] for node in having])
     having, able = able, [node for node in able if need.allows(node)]
     if not able:
         return _why_not_these_labels(need, fleet, having)
-    names = ", ".join(queue.name for queue in queues)
-    nodes = f"{len(able)} node{'s have' if len(able) > 1 else ' has'} model {need.model}"
     faults = [
-        f"{device.kind} {device.id} of node {node.id} takes no work: {fault_of(node, device)}"
+        (node, device)
         for node in able
         for device in node.capability.devices
         if fault_of(node, device) and any(queue.name in node.serves.get(device.id, ()) for queue in queues)
     ]
     if faults:
-        return "; ".join(faults)
-    if all(queue.kind == DeviceKind.GPU for queue in queues):
-        gpus = [
-            (node, device)
-            for node in able
-            for device in node.capability.devices
-            if device.kind is DeviceKind.GPU or device.vram_mib
-        ]
-        largest = max((device.vram_mib for _, device in gpus), default=0)
-        if not largest:
-            return f"{nodes}, but none has a GPU, which {names} needs"
-        if not any(DeviceKind.GPU in node.capability.models[need.model].kinds for node, _ in gpus):
-            return f"{nodes}, but none on its GPU, which {names} needs"
-        asked = [memory_need(node.capability.models[need.model], need.vram_mib) for node, _ in gpus]
-        needed = max(min(asked), min(queue.min_vram_mib for queue in queues))
-        if needed > largest:
-            return f"{nodes}, the largest GPU has {largest} MiB, it needs {needed} MiB"
-    return f"{nodes}, but none serves {names}"
+        told = "; ".join(
+            f"{device.kind} {device.id} of node {node.id} takes no work: {fault_of(node, device)}"
+            for node, device in faults
+        )
+        node, device = faults[0]
+        return because(WhyCode.DEVICE_FAULT, told, node=node.id, device=device.id, fault=fault_of(node, device))
+    return _why_no_device(need, able, queues)
 
 
-def _why_not_these_labels(need: Requirements, fleet: Fleet, having: Iterable[NodeRecord]) -> str:
+def _why_away(need: Requirements, away: Iterable[NodeRecord]) -> Why:
+    """That the nodes which have the model take no work: of those, the one that is easiest to have back."""
+    order = [status for status, _ in _AWAY]
+    one = min(away, key=lambda node: (order.index(node.status), node.id))
+    told = f"node {one.id}, which has model {need.model}, is {one.status}" + (f": {one.why}" if one.why else "")
+    if one.status is not NodeStatus.OFFLINE:
+        told += f" (lcq activate {one.id} ends that)"
+    return because(dict(_AWAY)[one.status], told, node=one.id, reason=one.why)
+
+
+def _why_no_model(need: Requirements, live: Iterable[NodeRecord]) -> Why:
+    live = list(live)
+    told = f"no node has model {need.model}{_left_out(need.model, live)}"
+    withheld = next((node for node in live if need.model in node.capability.withheld), None)
+    one = withheld or next((node for node in live if need.model in node.capability.left_out), None)
+    reason = one.capability.left_out.get(need.model, "") if one else ""
+    code = WhyCode.DEPENDENCY_DOWN if withheld else WhyCode.NO_MODEL
+    return because(code, told, model=need.model, node=one.id if one else "", left_out=reason)
+
+
+def _why_no_device(need: Requirements, able: Sequence[NodeRecord], queues: tuple[QueueConfig, ...]) -> Why:
+    """That the nodes with the model have no device that is of the right kind, large enough, and serves ``queues``."""
+    names = ", ".join(queue.name for queue in queues)
+    nodes = f"{len(able)} node{'s have' if len(able) > 1 else ' has'} model {need.model}"
+    not_served = because(
+        WhyCode.NOT_SERVED, f"{nodes}, but none serves {names}", model=need.model, queue=queues[0].name
+    )
+    if any(queue.kind != DeviceKind.GPU for queue in queues):
+        kinds = {queue.kind for queue in queues}
+        if any(kinds & set(node.capability.models[need.model].kinds) for node in able):
+            return not_served
+        kind = " or ".join(sorted(kinds))
+        told = f"{nodes}, but none on its {kind.upper()}, which {names} needs"
+        return because(WhyCode.NO_DEVICE, told, model=need.model, device=kind)
+    gpus = [
+        (node, device)
+        for node in able
+        for device in node.capability.devices
+        if device.kind is DeviceKind.GPU or device.vram_mib
+    ]
+    if not any(device.vram_mib for _, device in gpus):
+        told = f"{nodes}, but none has a GPU, which {names} needs"
+        return because(WhyCode.NO_DEVICE, told, model=need.model, device="gpu")
+    if not any(DeviceKind.GPU in node.capability.models[need.model].kinds for node, _ in gpus):
+        told = f"{nodes}, but none on its GPU, which {names} needs"
+        return because(WhyCode.NO_DEVICE, told, model=need.model, device="gpu")
+    least = min(queue.min_vram_mib for queue in queues)
+
+    def needed(node: NodeRecord) -> int:
+        return max(memory_need(node.capability.models[need.model], need.vram_mib), least)
+
+    if all(needed(node) > device.vram_mib for node, device in gpus):
+        node, device = min(gpus, key=lambda one: (needed(one[0]) - one[1].vram_mib, one[0].id, one[1].id))
+        asked, has = needed(node), device.vram_mib
+        told = (
+            f"{nodes}, the largest GPU has {has} MiB, it needs {asked} MiB: "
+            f"{device.id} of node {node.id} misses {asked - has} MiB"
+        )
+        return because(
+            WhyCode.MISSES_MEMORY,
+            told,
+            model=need.model,
+            node=node.id,
+            device=device.id,
+            needs_mib=asked,
+            has_mib=has,
+            misses_mib=asked - has,
+        )
+    return not_served
+
+
+def _why_not_on(node: NodeRecord, need: Requirements, wish: str, *, is_served: bool) -> Why | None:
+    """Why ``node``, for which a task is kept, does not run it; None where it does."""
+    name, offer = node.id, node.capability.models.get(need.model)
+    if offer is None:
+        had = ", ".join(sorted(node.capability.models)) or "none"
+        told = f"node {name} has no model {need.model}; it has {had}{_left_out(need.model, (node,))}"
+    elif node.status not in LIVE:
+        told = f"node {name} is {node.status}" + (f": {node.why}" if node.why else "")
+        return because(WhyCode.PINNED_NODE_DOWN, told, node=name, status=node.status.value, reason=node.why)
+    elif need.task_type not in offer.task_types:
+        told = f"node {name} cannot {_ABILITY[need.task_type]} with model {need.model} (it can: {_abilities((offer,))})"
+    elif not need.allows(node):
+        had = told_labels(node.labels) or "none"
+        told = f"node {name} has not all labels that the task requires ({told_labels(need.labels)}); it has {had}"
+    elif not is_served:
+        wished = " or ".join(need.kinds) or wish
+        told = f"node {name} has no {wished} that runs model {need.model}"
+    else:
+        return None
+    return because(WhyCode.PINNED_NODE_UNFIT, told, node=name)
+
+
+def _why_not_these_labels(need: Requirements, fleet: Fleet, having: Iterable[NodeRecord]) -> Why:
     why = why_unlabelled(need.labels, {node.id: node.labels for node in fleet.live})
     absent = [node for node in fleet.nodes if node.status not in LIVE and need.allows(node)]
+    requires = told_labels(need.labels)
     if why and absent:
         one = absent[0]
         reason = f": {one.why}" if one.why else ""
-        return f"node {one.id}, which has label {told_labels(need.labels)}, is {one.status}{reason}"
-    if why:
-        return why
-    others = why_unlabelled(need.labels, {node.id: node.labels for node in having})
-    return f"of the nodes with model {need.model}, {others}"
+        why = f"node {one.id}, which has label {requires}, is {one.status}{reason}"
+    elif not why:
+        others = why_unlabelled(need.labels, {node.id: node.labels for node in having})
+        why = f"of the nodes with model {need.model}, {others}"
+    return because(WhyCode.NO_LABEL, why, requires=requires)
 
 
-def _why_not_this_type(need: Requirements, live: Iterable[NodeRecord], offers: Iterable[ModelOffer]) -> str:
+def _why_not_this_type(need: Requirements, live: Iterable[NodeRecord], offers: Iterable[ModelOffer]) -> Why:
     ability = _ABILITY[need.task_type]
     others = sorted(
         {
@@ -633,7 +722,8 @@ def _why_not_this_type(need: Requirements, live: Iterable[NodeRecord], offers: I
         }
     )
     can = f"models that can: {', '.join(others)}" if others else "no model of any node can"
-    return f"no node can {ability} with model {need.model} (it can: {_abilities(offers)}); {can}"
+    told = f"no node can {ability} with model {need.model} (it can: {_abilities(offers)}); {can}"
+    return because(WhyCode.NO_ABILITY, told, model=need.model, task_type=need.task_type.value)
 
 
 def _abilities(offers: Iterable[ModelOffer]) -> str:
@@ -651,69 +741,3 @@ def _left_out(model: str, nodes: Iterable[NodeRecord]) -> str:
         ),
         "",
     )
-
-
-def explain(record: TaskRecord, fleet: Fleet) -> str:
-    """Why a task waits, or what became of it, in one line that a person can act on."""
-    task = record.task
-    match record.status:
-        case TaskStatus.PENDING:
-            cause = f" after {record.failure.code}" if record.failure else ""
-            if record.failure and record.why:
-                return f"waits for its retry{cause}: {record.why}"
-            return f"waits for its retry{cause} (retry {record.retries} of {task.max_retries})"
-        case TaskStatus.QUEUED:
-            return _explain_queued(record, fleet)
-        case TaskStatus.PROCESSING:
-            easier = f", with {told_steps(record.eased)}" if record.eased else ""
-            return f"runs on {record.node} ({record.device}), attempt {record.attempt}, {record.progress:.0%}{easier}"
-        case TaskStatus.COMPLETED:
-            took = f" in {record.result.seconds:.2f} s" if record.result else ""
-            return f"completed by {record.node}{took}"
-        case TaskStatus.FAILED:
-            failure = record.failure
-            return f"failed: {failure.code}: {failure.message}" if failure else "failed"
-        case TaskStatus.CANCELLED:
-            return f"cancelled{' ' if record.why else ''}{record.why}"
-
-
-def _explain_queued(record: TaskRecord, fleet: Fleet) -> str:
-    job = record.task.job or ""
-    if job in fleet.paused_jobs:
-        return f"job {job} is paused {fleet.paused_jobs[job]}; lcq resume --job {job} ends that"
-    if record.queue in fleet.paused:
-        return f"queue {record.queue} is paused {fleet.paused[record.queue]}".rstrip()
-    try:
-        need = requirements(record.task, fleet)
-        needs = route(record.task, fleet, queue=record.queue, node=record.pinned_node)
-    except NodeNotFound:
-        return f"is kept for node {record.pinned_node}, which is gone; lcq reroute it"
-    except (UnknownModel, UnknownQueue) as error:
-        return str(error)
-    if needs.why:
-        return needs.why
-    behind = fleet.waiting.get(record.queue, 0)
-    return _short_of_memory(record, need, fleet) or f"waits for its turn in {record.queue} ({behind} queued there)"
-
-
-def _short_of_memory(record: TaskRecord, need: Requirements, fleet: Fleet) -> str:
-    """What every device that could run this is short of, where that is memory; else nothing."""
-    short: list[tuple[int, str]] = []
-    for node, device in fleet.serving(record.queue, need):
-        if record.pinned_node not in ("", node.id):
-            continue
-        reading = node.readings.get(device.id)
-        if device.kind is not DeviceKind.GPU or reading is None or reading.free_mib is None:
-            return ""
-        needed = memory_need(node.capability.models[need.model], record.vram_mib, warm=need.model in reading.warm)
-        if reading.free_mib >= needed:
-            return ""
-        total = device.vram_mib if reading.total_mib is None else reading.total_mib
-        others = f" (other programs hold {reading.foreign_mib:,})" if reading.foreign_mib else ""
-        missing = needed - reading.free_mib
-        said = f"gpu {device.id} of node {node.id} has {reading.free_mib:,} of {total:,} MiB free{others}"
-        short.append((missing, f"{said}, it needs {needed:,}"))
-    if not short:
-        return ""
-    more = f"; so with {len(short) - 1} more" if len(short) > 1 else ""
-    return f"waits for memory: {min(short)[1]}{more}"

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from lcq import __version__
@@ -25,16 +25,19 @@ from lcq.errors import (
 )
 from lcq.image_size import MOST_SIDE, Size, read_sizes
 from lcq.jobs import JobActs
-from lcq.models import DeviceKind, Task, TaskRecord
+from lcq.models import DeviceKind, Task, TaskRecord, TaskStatus
 from lcq.moving import Mover
+from lcq.reasons import Why
 from lcq.roots import Roots
-from lcq.routing import Fleet, Route, explain, route
+from lcq.routing import Fleet, Route, route
 from lcq.state.feed import batches
+from lcq.why import rivals, why_of
 from lcq.wire import (
     PROTOCOL_VERSION,
     Accepted,
     Act,
     Activate,
+    AskWhy,
     BulkAnswer,
     Cancel,
     CancelJob,
@@ -74,6 +77,7 @@ from lcq.wire import (
     RetryJob,
     Submit,
     SubmitAnswer,
+    WhyAnswer,
 )
 
 _log = logging.getLogger(__name__)
@@ -82,6 +86,7 @@ _TICK_S = 0.2
 _AFTER_CHANGE_S = 0.05
 _DUTY_HOLD_MS = 3000
 _STRANDED_EVERY_S = 1.0
+_LOOKS = 5  # at a task that moves on while it is looked at
 _FLEET_MOVES = frozenset(
     {
         "register_node", "beat_node", "leave_node", "lose_node", "drain_node", "activate_node", "pause_queue",
@@ -110,7 +115,7 @@ class TaskManager(Manager):
             (Prioritise, self.prioritise), (Pause, self.pause), (Resume, self.resume), (Drain, self.drain),
             (Activate, self.activate), (Quarantine, self.quarantine), (Release, self.release), (Info, self.info),
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
-            (History, self.history), (Costs, self.costs), (Nodes, self.nodes),
+            (History, self.history), (AskWhy, self.why), (Costs, self.costs), (Nodes, self.nodes),
             (Queues, self.queues), (Events, self.events),
         ):  # fmt: skip
             serve(kind, handler)
@@ -363,12 +368,13 @@ class TaskManager(Manager):
         return await self._reader.dead(cause=ask.cause, job=ask.job)
 
     async def history(self, ask: History, sender: bytes = b"") -> HistoryAnswer:
-        record = await self._reader.task(ask.task_id)
+        record, why = await self._why(ask.task_id)
         return HistoryAnswer(
             record=record,
             attempts=await self._reader.attempts(ask.task_id),
             events=await self._reader.task_events(record),
-            explanation=explain(record, await self.fleet()),
+            explanation=why.text,
+            why=why,
         )
 
     async def costs(self, ask: Costs, sender: bytes = b"") -> CostsAnswer:
@@ -382,6 +388,26 @@ class TaskManager(Manager):
             now = {"fixed_s": curve.fixed_s, "s_per_megapixel": curve.s_per_megapixel, "load_s": curve.load_s}
             stats.append(CostStats(**asdict(key), **asdict(calibration(key, seen)), **now))
         return CostsAnswer(costs=tuple(stats))
+
+    async def why(self, ask: AskWhy, sender: bytes = b"") -> WhyAnswer:
+        record, why = await self._why(ask.task_id)
+        return WhyAnswer(id=record.id, status=record.status, why=why)
+
+    async def _why(self, task_id: str) -> tuple[TaskRecord, Why]:
+        """A task, and why it is where it is: by what Redis says now, and not while the task moved on meanwhile."""
+        record = await self._reader.task(task_id)
+        for _ in range(_LOOKS):
+            fleet = await self._reader.fleet()
+            lanes: tuple[str, ...] = ()
+            if record.status is TaskStatus.QUEUED:
+                lanes = rivals(record, fleet, await self._reader.all_lanes())
+            standing = await self._reader.standing(record, lanes)
+            most = self._state.config.quotas.may_run(record.task.user_id)
+            why = why_of(record, fleet, replace(standing, most_in_flight=most))
+            seen, record = record, await self._reader.task(task_id)
+            if record.revision == seen.revision:
+                break
+        return seen, why
 
     async def nodes(self, ask: Nodes, sender: bytes = b"") -> NodesAnswer:
         return NodesAnswer(nodes=await self._reader.nodes())

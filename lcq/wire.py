@@ -40,6 +40,7 @@ from lcq.models import (
     explain_invalid,
     finite_only,
 )
+from lcq.reasons import Why
 from lcq.versions import in_words_of_1
 
 PROTOCOL_VERSION = 2
@@ -559,11 +560,26 @@ class HistoryAnswer(Message):
     attempts: tuple[Attempt, ...]
     events: tuple[Event, ...]
     explanation: str  # why it waits or what became of it, in one line
+    why: Why | None = None  # the same, with its code; None: from an older scheduler
 
 
 class History(Request[HistoryAnswer]):
     CMD = "history"
     ANSWER = HistoryAnswer
+    task_id: str
+
+
+class WhyAnswer(Message):
+    id: str
+    status: TaskStatus
+    why: Why
+
+
+class AskWhy(Request[WhyAnswer]):
+    """Why a task waits, or what became of it."""
+
+    CMD = "why"
+    ANSWER = WhyAnswer
     task_id: str
 
 
@@ -631,7 +647,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
     for kind in (
         Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
         Quarantine, Release, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob, PrioritiseJob, NoteJob, Info,
-        Find, GetTasks, ListTasks, Dead, History, Costs, Nodes, Queues, Jobs, ReportJob, Events,
+        Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
     )
 }  # fmt: skip
 

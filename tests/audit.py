@@ -26,7 +26,7 @@ CLASSES = {
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
     "acts": "stream", "answer:*": "string", "done:*": "hash", "duty:*": "string", "schedulers": "hash",
     "format": "string", "failover": "hash", "synced": "string", "labelled": "set", "blame:*": "zset", "budget": "hash",
-    "cluster": "string",
+    "cluster": "string", "rank:*": "zset", "mine:*": "zset", "whose": "hash",
     "turn:*": "zset", "line:*": "zset", "band:*": "zset", "back:*": "zset", "over:*": "set", "overs": "set",
     "runs": "hash", "running": "hash", "rate:*": "string",
     "backlog:*": "hash", "ends": "zset", "costs": "zset", "cost:*": "list",
@@ -185,12 +185,18 @@ def owner_of(t: Hash) -> str:
 
 def _audit_lanes(ledger: Ledger) -> None:
     wanted: dict[str, dict[str, float]] = defaultdict(dict)
+    whose = {}
     for i, t in ledger.tasks.items():
         match t["status"]:
             case TaskStatus.QUEUED if "aside" in t:
                 wanted[f"aside:{t['queue']}"][i] = float(t["queued_ms"])
             case TaskStatus.QUEUED:
-                wanted[lane_of(t)][i] = float(t["score"])
+                lane = lane_of(t)
+                wanted[lane][i] = float(t["score"])
+                if lane.startswith("lane:"):
+                    place = f"{lane.removeprefix('lane:')}:{t['priority']}"
+                    wanted[f"rank:{place}"][i] = wanted[f"mine:{place}:{t['user']}"][i] = float(t["score"])
+                    whose[i] = t["user"]
                 wanted[f"waiting:{t['queue']}"][i] = float(t["queued_ms"])
                 wanted[f"band:{t['queue']}:{t['priority']}"][i] = float(t["queued_ms"])
                 wanted[f"line:{owner_of(t)}:{t['priority']}:{t['user']}:{t['job']}"][i] = float(t.get("place", 0))
@@ -198,8 +204,9 @@ def _audit_lanes(ledger: Ledger) -> None:
                 wanted["delayed"][i] = float(t["due_ms"])
             case TaskStatus.PROCESSING:
                 wanted["leases"][i] = float(t["deadline_ms"])
-    kept = ("lane:", "back:", "line:", "band:", "waiting:", "aside:", "delayed", "leases")
+    kept = ("lane:", "rank:", "mine:", "back:", "line:", "band:", "waiting:", "aside:", "delayed", "leases")
     assert {name: value for name, value in ledger.values.items() if name.startswith(kept)} == wanted
+    assert ledger.values.get("whose", {}) == whose
     lanes = {name.removeprefix("lane:") for name in wanted if name.startswith("lane:") and "@" not in name}
     assert ledger.values.get("lanes", set()) == lanes
     labelled = {name.removeprefix("lane:") for name in wanted if name.startswith("lane:") and "?" in name}

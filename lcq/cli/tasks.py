@@ -16,6 +16,7 @@ from lcq.cli.session import OK, REFUSED, Ids, JobOption, JsonFlag, Reason, Sessi
 from lcq.errors import InvalidInput
 from lcq.labels import parse_labels, told_labels
 from lcq.models import Attempt, TaskPriority, TaskRecord, TaskStatus
+from lcq.reasons import MEANINGS
 from lcq.wire import BulkAnswer, HistoryAnswer, JobActAnswer
 
 app = typer.Typer()
@@ -217,6 +218,48 @@ def _facts(record: TaskRecord, explanation: str) -> Iterable[tuple[str, str | Te
 
 def _moment(at_ms: int | None) -> str:
     return f"{clock(at_ms)} ({age(at_ms)} ago)" if at_ms else ""
+
+
+@app.command(epilog=examples("lcq why 06ft3k", "lcq why --json 06ft3k", "lcq why --codes"))
+def why(
+    context: typer.Context,
+    ids: SomeIds = None,
+    codes: Annotated[bool, typer.Option("--codes", help="List all codes there are, and what they mean.")] = False,
+    as_json: JsonFlag = False,
+) -> int:
+    """Tell in one line why a task waits, or what became of it, and what to do about it."""
+    session = session_of(context, as_json)
+    if codes:
+        return _codes(session.output)
+    if not ids:
+        raise InvalidInput("why is what waiting?", hint="lcq why ID, or lcq why --codes")
+    return run(_why(session, ids))
+
+
+async def _why(session: Session, ids: list[str]) -> int:
+    output = session.output
+    async with session.client() as client:
+        found = [(task_id, await client.why(task_id)) for task_id in await chosen(client, ids)]
+    if output.as_json:
+        told = [{"id": task_id, **why.model_dump(mode="json")} for task_id, why in found]
+        output.document(told[0] if len(told) == 1 else told)
+        return OK
+    for task_id, why in found:
+        output.say((f"{task_id}  " if len(found) > 1 else "") + f"{why.code}: {why.text}")
+        if why.hint:
+            output.talk(f"hint: {why.hint.replace('ID', task_id)}")
+    return OK
+
+
+def _codes(output: Output) -> int:
+    if output.as_json:
+        output.document({code: {"means": one.says, "facts": one.facts} for code, one in MEANINGS.items()})
+    else:
+        output.table(
+            [Column("CODE", whole=True), Column("MEANS", wrapped=True)],
+            ((code, one.says) for code, one in MEANINGS.items()),
+        )
+    return OK
 
 
 # ---------------------------------------------------------------- acts

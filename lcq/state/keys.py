@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lcq.models import TaskStatus
+from lcq.models import TaskPriority, TaskStatus
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,12 @@ class Keys:
 
     def lane(self, owner: str, lane: str) -> str:
         return self._key("lane", owner, lane)
+
+    def rank(self, owner: str, lane: str, band: TaskPriority) -> str:
+        return self._key("rank", owner, lane, band)
+
+    def mine(self, owner: str, lane: str, band: TaskPriority, user: str) -> str:
+        return self._key("mine", owner, lane, band, user)
 
     def waiting(self, queue: str) -> str:
         return self._key("waiting", queue)
@@ -97,6 +103,14 @@ class Keys:
     @property
     def lanes(self) -> str:
         return self._key("lanes")
+
+    @property
+    def running(self) -> str:
+        return self._key("running")
+
+    @property
+    def labelled(self) -> str:
+        return self._key("labelled")
 
     @property
     def counts(self) -> str:

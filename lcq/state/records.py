@@ -30,6 +30,7 @@ from lcq.models import (
     TaskType,
     explain_invalid,
 )
+from lcq.why import Hold
 
 Hash = Mapping[str, str]
 RECORD_DAMAGED = "record_damaged"  # the code of a task that was failed because of its record, as in _damage.lua
@@ -226,6 +227,23 @@ def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
         probe_ms=_integer(fields, "probe_ms"),
         relabelled=json.loads(fields.get("relabelled") or "{}"),
     )
+
+
+def hold(fields: Hash) -> Hold | None:
+    """Who has paused a queue; None where nobody has."""
+    if fields.get("paused") != "1":
+        return None
+    return Hold(
+        by=fields.get("paused_by", ""),
+        reason=fields.get("paused_reason", ""),
+        since_ms=_integer(fields, "paused_ms"),
+    )
+
+
+def hold_of_job(text: str) -> Hold:
+    """Who has paused a job."""
+    told = json.loads(text)
+    return Hold(by=str(told.get("by", "")), reason=str(told.get("reason", "")), since_ms=told.get("at_ms"))
 
 
 def queue_record(

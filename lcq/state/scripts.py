@@ -12,6 +12,7 @@ from lcq.config import DistributedConfig
 from lcq.costs import KEPT, MOST_KEYS, ORDINARY_MEGAPIXELS
 from lcq.health import FADED, SUSPECTED
 from lcq.models import TaskPriority, TaskStatus
+from lcq.placement import WORTH_WAITING_S
 from lcq.routing import WARM_NEEDS
 
 # How many predicted seconds of others' work a lower band lets pass before it is served all the same.
@@ -26,7 +27,6 @@ ELDERS_WAIT_S = 600  # and longer than this, or than its band's span
 MOST_SHARES = 4096  # users whose shares a queue remembers
 WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much older, within its band
 COST_PAUSE_MS = 100  # between two attempts that are learned from, once as many are known as are kept
-WORTH_WAITING_S = 0.5  # what a task has to gain by waiting for a faster device
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
 MOST_LABELLED_LANES = 256  # that have tasks at a time: every claim looks through them all
 STATE_FORMAT = 2  # of what the scripts write: raised where an older LCQ would misread it (docs/decisions/0006)

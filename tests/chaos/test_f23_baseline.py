@@ -25,7 +25,7 @@ OWNERS = {
     "a task, forgotten when its retention is over": {
         "task:*", "attempts:*", "idem:*", "ids", "ix:*", "lane:*", "lanes", "waiting:*", "fair:*", "leases", "held:*",
         "delayed", "expiry", "job:*", "jobs", "causes", "aside:*", "paused", "walks", "labelled", "turn:*", "line:*",
-        "band:*", "back:*", "over:*", "overs", "runs", "running", "backlog:*", "ends",
+        "band:*", "back:*", "over:*", "overs", "runs", "running", "backlog:*", "ends", "rank:*", "mine:*", "whose",
     },
     "a node, forgotten after a day of silence": {"node:*", "nodes", "subs:*"},
     "a queue, while it is paused": {"queue:*"},

@@ -13,9 +13,9 @@ from lcq.config import DistributedConfig
 from lcq.errors import JobNotFound, TransitionRefused
 from lcq.jobs import JobActs
 from lcq.models import TaskPriority, TaskStatus
-from lcq.routing import explain
 from lcq.scheduler import Scheduler
 from lcq.state.manager import StateManager
+from lcq.why import why_of
 from lcq.wire import CancelJob
 from tests.audit import audit
 from tests.conftest import wait_until
@@ -107,7 +107,8 @@ async def test_nothing_of_a_job_starts_from_the_moment_it_is_paused_before_its_t
     late = await submit(state, "mine", 1)
     record = await state.reader.task(late[0])
     fleet = await state.reader.fleet()
-    assert explain(record, fleet) == "job mine is paused by ann; lcq resume --job mine ends that"
+    why = why_of(record, fleet)
+    assert (why.text, why.hint) == ("job mine is paused by ann", "lcq resume --job mine")
     assert fleet.waiting[LIGHT] < 39, "what has gone aside is no backlog"
     await walk(state, "mine")
     assert await places(state) == []

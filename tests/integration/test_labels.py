@@ -12,9 +12,10 @@ from lcq.costs import SHIPPED
 from lcq.errors import TooManyRequirements
 from lcq.models import DeviceKind, DeviceReading, ErrorClass, TaskStatus
 from lcq.placement import Patience
-from lcq.routing import explain, route
+from lcq.routing import route
 from lcq.state.manager import StateManager
 from lcq.state.scripts import MOST_LABELLED_LANES
+from lcq.why import why_of
 from tests.audit import audit
 from tests.nodes import LIGHT, NS, TELEA, Node, a_failure, a_task, the_cpu
 
@@ -57,7 +58,7 @@ async def test_a_task_pinned_to_a_node_waits_for_the_label_too(state: StateManag
     task = await submitted(state, RACK_3, node="a")
     audit(eye)
     fleet, record = await state.reader.fleet(), await state.reader.task(task)
-    assert explain(record, fleet) == "node a has not all labels that the task requires (rack=3); it has none"
+    assert why_of(record, fleet).text == "node a has not all labels that the task requires (rack=3); it has none"
     assert await Node(state, "a").claim_ids() == []
     again = await a_node(state, "a", RACK_3)
     assert await again.claim_ids() == [task]

@@ -24,7 +24,8 @@ from lcq.models import (
     TaskStatus,
     TaskType,
 )
-from lcq.routing import EaseStep, Fleet, explain, next_ease, requirements, route, route_again
+from lcq.routing import EaseStep, Fleet, next_ease, requirements, route, route_again
+from lcq.why import why_of
 
 CPU = Device(id="cpu", kind=DeviceKind.CPU, cores=8, memory_mib=16000, slots=4)
 LAPTOP = Device(id="cpu", kind=DeviceKind.CPU, cores=2, memory_mib=8000, slots=1)
@@ -88,7 +89,7 @@ def test_nodes_that_take_no_work_do_not_count():
     resting = fleet(node("d", CPU, status=NodeStatus.DRAINING), node("o", CPU, status=NodeStatus.OFFLINE))
     chosen = route(task(), resting)
     assert chosen.queue == "cpu-light"
-    assert chosen.why == "no node is online (2 known: lcq nodes)"
+    assert chosen.why == "node d, which has model cv2-telea, is draining (lcq activate d ends that)"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +105,10 @@ def test_nodes_that_take_no_work_do_not_count():
         (
             fleet(node("a", gpu(2500), models="mat"), node("b", gpu(3000), models="mat")),
             task("mat", device="cuda"),
-            "2 nodes have model mat, the largest GPU has 3000 MiB, it needs 4000 MiB",
+            (
+                "2 nodes have model mat, the largest GPU has 3000 MiB, it needs 4000 MiB: "
+                "GPU-3000 of node b misses 1000 MiB"
+            ),
         ),
         (fleet(node("a", CPU)), task(device="cuda"), "model cv2-telea does not run on cuda; retry it elsewhere"),
     ],
@@ -420,7 +424,7 @@ def crowded(free_mib: int | None, *, name: str = "x", **more: object) -> NodeRec
 WAITS_FOR_MEMORY = (
     "waits for memory: gpu GPU-8000 of node x has 3,100 of 8,000 MiB free (other programs hold 4,200), it needs 4,000"
 )
-ITS_TURN = "waits for its turn in gpu-medium (0 queued there)"
+ITS_TURN = "waits for its turn in gpu-medium, as the next one"
 
 
 @pytest.mark.parametrize(
@@ -436,7 +440,7 @@ ITS_TURN = "waits for its turn in gpu-medium (0 queued there)"
 )
 def test_a_task_that_waits_for_memory_says_where_it_is_and_who_has_it(nodes, answer):
     asked = record(TaskStatus.QUEUED, task=task("mat"), queue="gpu-medium", vram_mib=4000)
-    assert explain(asked, fleet(*nodes)) == answer
+    assert why_of(asked, fleet(*nodes)).text == answer
 
 
 def test_what_the_engine_on_a_node_says_it_needs_goes_before_the_prediction():
@@ -445,7 +449,7 @@ def test_what_the_engine_on_a_node_says_it_needs_goes_before_the_prediction():
     picture = fleet(offering("x", gpu(2048), lama=modest, readings=readings))
     asked = record(TaskStatus.QUEUED, task=task("lama"), queue="gpu-low", vram_mib=2000)
     told = "waits for memory: gpu GPU-2048 of node x has 1,200 of 2,048 MiB free, it needs 1,300"
-    assert explain(asked, picture) == told
+    assert why_of(asked, picture).text == told
 
 
 def record(status: TaskStatus, **more: object) -> TaskRecord:
@@ -465,7 +469,7 @@ def record(status: TaskStatus, **more: object) -> TaskRecord:
         (
             record(TaskStatus.QUEUED),
             fleet(node("a", CPU), waiting={"cpu-light": 12}),
-            "waits for its turn in cpu-light (12 queued there)",
+            "waits for its turn in cpu-light, as the next one",
         ),
         (
             record(TaskStatus.QUEUED, pinned_node="moon"),
@@ -498,4 +502,4 @@ def record(status: TaskStatus, **more: object) -> TaskRecord:
     ],
 )
 def test_explain_says_in_one_line_why_a_task_waits_or_what_became_of_it(asked, picture, answer):
-    assert explain(asked, picture) == answer
+    assert why_of(asked, picture).text == answer

@@ -94,15 +94,32 @@ local function unlist(id, t)
     if job then redis.call("HINCRBY", key("job", job), status, -1) end
   end
   for _, name in ipairs({"delayed", "leases", "expiry"}) do redis.call("ZREM", key(name), id) end
+  local asked = decoded(t.json, {})
+  local users, jobs, owners = {}, {[""] = true}, {}
+  for _, user in ipairs({t.user or "", asked.user_id or "", redis.call("HGET", key("whose"), id) or ""}) do
+    users[tostring(user)] = true
+  end
+  local function leave_all_orders(lane)
+    for band in pairs(BANDS) do
+      redis.call("ZREM", key("rank", lane, band), id)
+      for user in pairs(users) do redis.call("ZREM", key("mine", lane, band, user), id) end
+    end
+  end
+  redis.call("HDEL", key("whose"), id)
   for _, lane in ipairs(redis.call("SMEMBERS", key("lanes"))) do
     redis.call("ZREM", key("lane", lane), id)
+    leave_all_orders(lane)
     if redis.call("EXISTS", key("lane", lane)) == 0 then redis.call("SREM", key("lanes"), lane) end
   end
   for _, lane in ipairs(redis.call("SMEMBERS", key("labelled"))) do
     redis.call("ZREM", key("lane", lane), id)
+    leave_all_orders(lane)
     if redis.call("EXISTS", key("lane", lane)) == 0 then redis.call("SREM", key("labelled"), lane) end
   end
-  if (t.pinned or "") ~= "" and t.model then redis.call("ZREM", key("lane", "@" .. t.pinned, lane_name(t)), id) end
+  if (t.pinned or "") ~= "" and t.model then
+    redis.call("ZREM", key("lane", "@" .. t.pinned, lane_name(t)), id)
+    leave_all_orders("@" .. t.pinned .. ":" .. lane_name(t))
+  end
   for _, node in ipairs(redis.call("ZRANGE", key("nodes"), 0, -1)) do redis.call("ZREM", key("held", node), id) end
   if (t.node or "") ~= "" then redis.call("ZREM", key("held", t.node), id) end
   for _, member in ipairs(redis.call("ZRANGE", key("ends"), 0, -1)) do
@@ -112,9 +129,6 @@ local function unlist(id, t)
     redis.call("ZREM", key("ix", "cause", cause), id)
     if redis.call("EXISTS", key("ix", "cause", cause)) == 0 then redis.call("SREM", key("causes"), cause) end
   end
-  local asked = decoded(t.json, {})
-  local users, jobs, owners = {}, {[""] = true}, {}
-  for _, user in ipairs({t.user or "", asked.user_id or ""}) do users[tostring(user)] = true end
   for _, name in ipairs({t.job or "", asked.job or "", job or ""}) do jobs[tostring(name)] = true end
   for _, queue in ipairs(queue_names(t)) do owners[queue] = true end
   if (t.pinned or "") ~= "" then owners["@" .. t.pinned] = true end

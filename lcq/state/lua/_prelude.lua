@@ -222,15 +222,33 @@ local function close_book(queue)
   if redis.call("EXISTS", key("aside", queue)) == 0 then redis.call("DEL", key("fair", queue)) end
 end
 
+-- A lane's order once more, by band and by user, so that lcq/why.py can say behind whom a task waits without a look at
+-- each; and whose each task there is.
+local function enter_orders(id, t)
+  local owner, lane = owner_of(t), lane_name(t)
+  redis.call("ZADD", key("rank", owner, lane, t.priority), t.score, id)
+  redis.call("ZADD", key("mine", owner, lane, t.priority, t.user), t.score, id)
+  redis.call("HSET", key("whose"), id, t.user)
+end
+
+local function leave_orders(id, t)
+  local owner, lane = owner_of(t), lane_name(t)
+  redis.call("ZREM", key("rank", owner, lane, t.priority), id)
+  redis.call("ZREM", key("mine", owner, lane, t.priority, t.user), id)
+  redis.call("HDEL", key("whose"), id)
+end
+
 local function put_into_lane(id, t)
   redis.call("ZADD", lane_of(t), t.score, id)
   if t.back then return end
+  enter_orders(id, t)
   if is_labelled(lane_name(t)) then redis.call("SADD", key("labelled"), owner_of(t) .. ":" .. lane_name(t)) end
   if (t.pinned or "") == "" then redis.call("SADD", key("lanes"), t.queue .. ":" .. lane_name(t)) end
 end
 
 local function take_from_lane(id, t)
   redis.call("ZREM", lane_of(t), id)
+  leave_orders(id, t)
   forget_labelled(owner_of(t), lane_name(t))
   if redis.call("EXISTS", key("lane", t.queue, lane_name(t))) == 0 then
     redis.call("SREM", key("lanes"), t.queue .. ":" .. lane_name(t))

@@ -299,6 +299,7 @@ local function change_places(chosen, its, one, t, found)
   redis.call("HSET", key("task", one.id), "tag", t.tag, "score", t.score)
   redis.call("HSET", key("task", chosen.id), "tag", its.tag, "score", its.score)
   redis.call("ZADD", lane_of(its), its.score, chosen.id)
+  enter_orders(chosen.id, its)
   chosen.score = tonumber(its.score)
 end
 
