@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from hashlib import sha256
 
 from pydantic import ValidationError
@@ -201,12 +202,18 @@ def event(stream_id: str, fields: Hash) -> Event:
     return Event(id=stream_id, move=rest.pop("move", ""), fields=rest)
 
 
+@lru_cache(maxsize=4096)
+def _capability(text: str) -> NodeCapability:
+    """What a node can do: read anew only where it has said something else, for all nodes are read twice a second."""
+    return NodeCapability.model_validate_json(text, extra="ignore")
+
+
 def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
     return NodeRecord(
         id=node_id,
         boot_id=fields["boot"],
         status=NodeStatus(fields["status"]),
-        capability=NodeCapability.model_validate_json(fields["capability"], extra="ignore"),
+        capability=_capability(fields["capability"]),
         serves=json.loads(fields["serves"]),
         registered_ms=_integer(fields, "registered_ms") or 0,
         seen_ms=_integer(fields, "seen_ms") or 0,

@@ -65,9 +65,9 @@ class LiveNode:
         reading = {"d": DeviceReading(warm=("lama",))}
         await self.client.ask(Beat(node_id=self.name, boot_id="b", running=running, devices=reading))
 
-    async def take(self) -> str:
+    async def take(self, *, warm: bool = True) -> str:
         """The task that it is given; "" if none."""
-        want = (Want(device="d", slots=1, warm=("lama",)),)
+        want = (Want(device="d", slots=1, warm=("lama",) if warm else ()),)
         answer = await self.client.ask(Step(node_id=self.name, boot_id="b", want=want))
         self.held |= {grant.task.id: grant for grant in answer.grants}
         return answer.grants[0].task.id if answer.grants else ""
@@ -233,6 +233,29 @@ async def test_a_slow_device_leaves_the_last_task_to_a_fast_one_and_takes_it_whe
 async def _knows_that(live: Live, busy: str) -> bool:
     fleet = await live.scheduler.state.reader.recent_fleet(within_s=0.5)
     return bool(fleet.busy_s.get((busy, "d"))) and any(fleet.backlog.values())
+
+
+async def test_a_task_waits_for_a_busy_warm_device_only_if_that_is_sooner_than_a_load(
+    redis_url: str, eye: redis.Redis
+) -> None:
+    cpu = a_cpu("Equal")
+    teach(eye, cpu, 6.0)
+    key = CostKey("lama", "", "", device_class(cpu))
+    eye.rpush(f"{{lcq}}:cost:{key}", *["1 306 0 0 306 612"] * 5)  # where it had to be loaded
+    async with living(redis_url) as live:
+        warm, cold = await live.node(cpu, "warm"), await live.node(cpu, "cold")
+        first, second = await live.submit(2)
+        assert await wait_until(warm.take) == first
+        await wait_until(lambda: _knows_that(live, "warm"), what="the scheduler's picture shows what runs")
+        assert await cold.take(warm=False) == ""
+        await live.submit(100)  # 600 s of work for one: it pays to load the model
+        await wait_until(lambda: _has_backlog(live, 500.0), what="the scheduler's picture shows what waits")
+        assert await cold.take(warm=False) == second
+
+
+async def _has_backlog(live: Live, seconds: float) -> bool:
+    fleet = await live.scheduler.state.reader.recent_fleet(within_s=0.5)
+    return fleet.timetable.waiting("cpu-light") > seconds
 
 
 async def test_while_there_is_much_to_do_the_slow_devices_work_too(redis_url: str, eye: redis.Redis) -> None:
