@@ -66,6 +66,7 @@ _log = logging.getLogger(__name__)
 _BATCH = 128  # scripts in one pipeline: enough to share a round trip, few enough to let readers in between
 _ACTS_KEPT = 100_000
 _LIMIT = 200  # tasks that one timed duty moves in one script: it must never hold the server for long
+_ASIDE = 100  # fewer too
 _LAPSES = 100  # fewer where each takes more
 _LOOKS = 64  # at a lane's head, for what is no task of a user who has as much running as it may
 _BATCHES = 25  # of these, one after another while there is more to do: other scripts run in between
@@ -598,7 +599,7 @@ class StateManager:
     async def move_aside(self, job: str) -> tuple[int, bool]:
         """One part of the way through a job that was paused or resumed. Answers how many tasks changed their side,
         and whether that was the last part. Any scheduler may do any part; nothing is done twice."""
-        answer = await self._move("move_aside", job, _LIMIT)
+        answer = await self._move("move_aside", job, _ASIDE)
         return int(answer[1]), answer[2] == "1"
 
     def _refuse_job(self, move: str, job: str, answer: list[Any], state: str) -> None:
