@@ -7,14 +7,14 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
 from typing import Any
 
 from lcq import __version__
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
-from lcq.costs import calibration, shipped_curve
+from lcq.costs import KNOWN_MODELS, calibration, shipped_curve
 from lcq.errors import (
     LcqError,
     NodeNotFound,
@@ -100,7 +100,7 @@ class TaskManager(Manager):
 
     def __init__(self, ground: Ground | None = None) -> None:
         super().__init__(ground)
-        self._fleet_read = -1.0
+        self._fleet_asked = self._fleet_stale = -1.0  # when the picture was asked for; when it was last made an old one
         self._fleet_changed = asyncio.Event()
 
     async def _open(self, ground: Ground, stack: AsyncExitStack) -> None:
@@ -135,22 +135,34 @@ class TaskManager(Manager):
 
     async def fleet(self) -> Fleet:
         """The fleet as it was at most half a second ago."""
-        if time.monotonic() - self._fleet_read > _FLEET_AGE_S:
-            self._fleet = await self._reader.fleet()
-            self._fleet_read = time.monotonic()
+        now = time.monotonic()
+        if self._fleet_asked <= self._fleet_stale or now - self._fleet_asked > _FLEET_AGE_S:
+            self._fleet, self._fleet_asked = await self._reader.fleet(), now
         return self._fleet
+
+    async def _fleet_with(self, *, models: Iterable[str] = (), node: str = "") -> Fleet:
+        """The fleet, looked at anew where what is asked for is not in the picture at hand.
+
+        A node may just have joined, and the event that tells of it be still on its way: nothing is refused for that.
+        """
+        fleet = await self.fleet()
+        unheard = set(models) - KNOWN_MODELS.keys()
+        if (unheard and not unheard <= fleet.models) or (node and fleet.node(node) is None):
+            self._fleet_stale = time.monotonic()
+            fleet = await self.fleet()
+        return fleet
 
     async def _watch_fleet(self) -> None:
         async for events in batches(self._state.feed):
             if events is None or any(event.move in _FLEET_MOVES for event in events):
-                self._fleet_read = -1.0
+                self._fleet_stale = time.monotonic()
                 self._fleet_changed.set()
 
     # ------------------------------------------------------------ acts on tasks
 
     async def submit(self, submit: Submit, sender: bytes = b"") -> SubmitAnswer:
         """Each task is accepted durably, or refused by itself with its reason."""
-        fleet = await self.fleet()
+        fleet = await self._fleet_with(models={task.model for task in submit.tasks}, node=submit.node)
         keys = submit.keys or tuple(task.id for task in submit.tasks)
         if len(keys) != len(submit.tasks):
             raise LcqError(f"{len(submit.tasks)} tasks came with {len(keys)} idempotency keys", hint="give one a task")
@@ -251,7 +263,7 @@ class TaskManager(Manager):
         return record
 
     async def reroute(self, act: Reroute, sender: bytes = b"") -> BulkAnswer:
-        fleet = await self.fleet()
+        fleet = await self._fleet_with(node=act.node)
         if act.queue and fleet.queue(act.queue) is None:
             raise UnknownQueue(act.queue, [queue.name for queue in fleet.queues])
         if act.node and fleet.node(act.node) is None:

@@ -40,9 +40,10 @@ async def test_a_slot_whose_runner_survives_its_kill_is_set_aside_and_comes_back
             async with Agent(config, scheduler=f"127.0.0.1:{cluster.control_port}", kill=kill) as agent:
                 running = asyncio.create_task(agent.run())
                 await wait_until(lambda: agent._pool.count(SlotState.FREE) == 2, timeout=60)
+                await asyncio.wait_for(agent._membership.joined.wait(), 60)
                 immortal.update(slot.pid for slot in agent._pool.slots if slot.pid)
                 stuck = drill("drill-hang").model_copy(update={"timeout_s": 3.0, "max_retries": 0})
-                await asyncio.to_thread(client.submit_many, [stuck])
+                assert (await asyncio.to_thread(client.submit_many, [stuck])).accepted
                 await wait_until(lambda: agent._pool.count(SlotState.UNKILLABLE) == 1, timeout=60)
                 # Its attempt is over all the same.
                 await wait_until(lambda: has_failed(stuck.id), timeout=60)
