@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcq.errors import InvalidInput
+from lcq.config import DistributedConfig, load
+from lcq.errors import InvalidConfig, InvalidInput
 from lcq.labels import labelled_lane, parse_labels, satisfies, split_lane, told_labels, why_unlabelled
 from lcq.models import Device, DeviceKind, ModelOffer, NodeCapability, NodeRecord, NodeStatus, Task, TaskType, build
+from lcq.reload import changes, with_live_keys
+from worker.offer import Offer
 
 _KEYS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,62}", fullmatch=True)
 _VALUES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,62}", fullmatch=True)
@@ -103,3 +108,32 @@ def test_the_reason_names_the_label_that_nobody_has_or_the_node_that_comes_neare
     assert why_unlabelled({"paid": "yes"}, nodes) == "no node has label paid=yes"
     assert why_unlabelled({"rack": "3", "zone": "x"}, nodes) == "no node has all of rack=3, zone=x; b lacks rack=3"
     assert satisfies(nodes["b"], {"rack": "2", "zone": "x"})
+
+
+def test_a_configuration_may_write_labels_as_people_do(tmp_path: Path) -> None:
+    file = tmp_path / "lcq.yaml"
+    for text in ("{rack: 3, zone: a}", '["rack=3", "zone=a"]', '{rack: "3", zone: "a"}'):
+        file.write_text(f"agent: {{labels: {text}}}\n")
+        assert load(file).agent.labels == {"rack": "3", "zone": "a"}
+    file.write_text("agent:\n  labels: {rack: [3]}\n")
+    with pytest.raises(InvalidConfig, match=r"line 2: agent.labels: the value of label rack is text"):
+        load(file)
+
+
+def test_a_running_agent_takes_over_labels_that_have_changed() -> None:
+    before = DistributedConfig()
+    after = DistributedConfig.model_validate({"agent": {"labels": {"rack": "3"}, "name": "other"}})
+    live, waiting = changes(before, after)
+    assert "agent.labels.rack" in live
+    assert waiting == ("agent.name",)
+    taken = with_live_keys(before, after).agent
+    assert (taken.labels, taken.name) == ({"rack": "3"}, None)
+
+
+def test_an_agent_offers_the_labels_that_it_was_given_last() -> None:
+    offer = Offer([Device(id="cpu", kind=DeviceKind.CPU)], labels={"rack": "3"})
+    assert offer.capability().labels == {"rack": "3"}
+    before = offer.capability()
+    offer.labels = {"rack": "4"}
+    assert offer.capability() != before
+    assert offer.capability().labels == {"rack": "4"}
