@@ -432,7 +432,7 @@ def _flowed(slots: list[tuple[float, float]], work_s: float) -> float:
 
 def _is_left(record: TaskRecord, need: Requirements, fleet: Fleet, node: NodeRecord, device: Device) -> bool:
     """Whether that device leaves the task to faster ones, as ``claim_tasks`` does by the same terms."""
-    if record.pinned_node or record.attempt:
+    if record.pinned_node or record.attempt or record.task.requires:
         return False
     timetable, name = fleet.timetable, (node.id, device.id)
     station = timetable.stations.get(name)
