@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 
 import pytest
@@ -60,6 +61,17 @@ async def test_a_user_with_one_image_is_not_behind_anothers_five_hundred(state: 
     await started(node, 3)
     one = await submitted(state, user="bob")
     assert one in await started(node, 2)
+
+
+async def test_one_image_behind_anothers_ten_thousand_starts_with_the_next_free_slot(
+    state: StateManager, node: Node
+) -> None:
+    for _ in range(10):
+        await asyncio.gather(*(submitted(state, user="ann") for _ in range(1000)))
+    running = await node.claim_ids(4)
+    one = await submitted(state, user="bob")
+    await node.finish(running[0])
+    assert await node.claim_ids(1) == [one]
 
 
 async def test_users_who_wait_together_share_evenly(state: StateManager, node: Node) -> None:
