@@ -219,6 +219,7 @@ class World:
         self.state._scripts = SimulatedScripts(self.config)
         self.eye = redis.Redis.from_url(url, decode_responses=True)
         self.eye.config_set("appendonly", "no")
+        self.eye.config_set("save", "")
         self.eye.flushall()
         self.clock_key = f"{self.config.redis.namespace}:simulated_ms"
         self.set_clock(0.0)
