@@ -490,6 +490,9 @@ class DistributedConfig(BaseSettings):
             raise ValueError(f"queues: each name once, found {names}")
         if len(set(offsets)) < len(offsets):
             raise ValueError(f"queues: each port_offset once, found {offsets}")
+        unknown = [name for name in self.quotas.queues if name not in names]
+        if unknown:
+            raise ValueError(f"quotas.queues: no such queue: {', '.join(unknown)}; there are {', '.join(names)}")
         return self
 
     @classmethod

@@ -91,9 +91,14 @@ def test_what_is_taken_over_at_once_and_what_needs_a_restart_is_told_apart() -> 
         agent={"drain_s": 1, "slots": 3},
         leases={"lease_s": 60},
         models={"sources": {"lama": {"urls": ["http://elsewhere/lama.pt"]}}},
+        shares={"users": {"ann": 2}},
+        quotas={"queued": 5, "users": {"ann": {"in_flight": 2}}},
     )  # type: ignore[arg-type]
     live, waiting = changes(now, found)
-    assert live == ("agent.drain_s", "limits.frames", "log_level")
+    assert live == (
+        "agent.drain_s", "limits.frames", "log_level", "quotas.queued", "quotas.users", "quotas.users.ann.in_flight",
+        "quotas.users.ann.per_minute", "shares.users", "shares.users.ann",
+    )  # fmt: skip
     assert waiting == ("agent.slots", "leases.lease_s", "models.sources.lama.urls")
     after = with_live_keys(now, found)
     assert (after.log_level, after.limits.frames, after.agent.drain_s) == ("debug", 7, 1)
