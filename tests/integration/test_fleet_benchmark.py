@@ -20,7 +20,7 @@ def test_the_small_form_works_all_tasks_off_and_tells_every_figure() -> None:
     for way in ("lcq", "round_robin", "least_loaded", "least_predicted_seconds", "first_come_first_served"):
         assert work[way]["makespan_s"] > 0
         assert 0 <= work[way]["warm_share"] <= 1
-    assert set(work["times_longer_than_lcq"]) == {"round_robin", "least_loaded", "least_predicted_seconds"}
+    assert {"round_robin", "least_loaded", "least_predicted_seconds"} < set(work["times_longer_than_lcq"])
     assert work["times_longer_than_lcq"]["round_robin"] > 1, "in simulated time: no busy machine changes that"
     assert work["small_users"]["worst_wait_s"] < work["lcq"]["makespan_s"]
     growth = figures["growth"]
