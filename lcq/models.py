@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
@@ -227,6 +228,7 @@ def lane_name(model: str, task_type: TaskType) -> str:
     return model if task_type is TaskType.INPAINT else f"{model}~{task_type}"  # no model's name has a ~
 
 
+@lru_cache(maxsize=4096)
 def model_of(lane: str) -> str:
     """The model whose tasks wait in ``lane``."""
     return split_lane(lane)[0].partition("~")[0]

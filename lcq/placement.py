@@ -89,6 +89,7 @@ class Timetable:
     backlog: Mapping[str, Backlog]
     costs: CostBook
     _curves: dict[tuple[str, str, str, str], Curve] = field(default_factory=dict)
+    _ratios: dict[tuple[str, str, str], float] = field(default_factory=dict)
     _drains: dict[str, float] = field(default_factory=dict)
     _choices: dict[object, _Choice] = field(default_factory=dict)
     _promises: dict[object, Patience] = field(default_factory=dict)
@@ -116,10 +117,12 @@ class Timetable:
     def _ratio(self, station: Station, lane: str) -> float:
         """How long work takes there as a share of what it typically takes."""
         offer = station.capability.models.get(model_of(lane))
-        typical = self.costs.typical(lane, station.device.kind, offer=offer)
-        return max(1e-6, self.curve(station, lane).seconds(ORDINARY_MEGAPIXELS)) / max(
-            1e-6, typical.seconds(ORDINARY_MEGAPIXELS)
-        )
+        key = (self._classes[station.name], lane, offer.engine if offer else "")
+        if key not in self._ratios:
+            typical = self.costs.typical(lane, station.device.kind, offer=offer).seconds(ORDINARY_MEGAPIXELS)
+            here = self.curve(station, lane).seconds(ORDINARY_MEGAPIXELS)
+            self._ratios[key] = max(1e-6, here) / max(1e-6, typical)
+        return self._ratios[key]
 
     def waiting(self, queue: str, *, least: TaskPriority = TaskPriority.LOW) -> float:
         """Typical seconds of the work that waits in ``queue``, in the band ``least`` and above."""

@@ -147,12 +147,13 @@ class Fleet:
 
     @cached_property
     def offers(self) -> Mapping[str, tuple[ModelOffer, ...]]:
-        """By model, what nodes offer of it, or would: each different offer once."""
-        found: dict[str, dict[str, ModelOffer]] = {}
+        """By model, what nodes offer of it, or would: each once that says anything else of its needs."""
+        found: dict[str, dict[tuple[object, ...], ModelOffer]] = {}
         for node in self.nodes:
             for offered in (node.capability.models, node.capability.withheld):
                 for model, offer in offered.items():
-                    found.setdefault(model, {}).setdefault(repr(offer), offer)
+                    told = (offer.kinds, offer.task_types, offer.engine, offer.vram_mib, *sorted(offer.seconds.items()))
+                    found.setdefault(model, {}).setdefault(told, offer)
         return {model: tuple(different.values()) for model, different in found.items()}
 
     @property
