@@ -19,6 +19,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import zmq
 
+from lcq.autoscale import DEFAULT_TARGET_S, Scale
 from lcq.background import BackgroundLoop, Held
 from lcq.config import DistributedConfig, load
 from lcq.embedded import read_cluster_file
@@ -58,6 +59,7 @@ from lcq.wire import (
     AnswerT,
     AsideAnswer,
     AskWhy,
+    Autoscale,
     BulkAnswer,
     Cancel,
     CancelJob,
@@ -66,6 +68,7 @@ from lcq.wire import (
     Dead,
     DeadAnswer,
     Drain,
+    DrainIdle,
     Events,
     EventsAnswer,
     Find,
@@ -895,6 +898,17 @@ class AsyncClient:
         """Let ``node`` finish what it has and take nothing new."""
         await self.ask(Drain(node=node, actor=self.actor, reason=reason))
 
+    async def autoscale(self, *, target_wait_s: float = DEFAULT_TARGET_S) -> Scale:
+        """How many slots each queue wants so that what waits begins in time, and which nodes are idle."""
+        return (await self.ask(Autoscale(target_wait_s=target_wait_s))).scale
+
+    async def drain_idle(self, count: int, *, queue: str = "", reason: str = "") -> tuple[str, ...]:
+        """Drain at most so many of the idle nodes, the longest idle first. Answers which.
+
+        ``queue``: only of those that serve it.
+        """
+        return (await self.ask(DrainIdle(count=count, queue=queue, actor=self.actor, reason=reason))).drained
+
     async def activate(self, node: str, *, reason: str = "") -> None:
         """Let ``node`` take work again."""
         await self.ask(Activate(node=node, actor=self.actor, reason=reason))
@@ -1025,6 +1039,8 @@ class Client:
     reroute_job = _waits(AsyncClient.reroute_job)
     prioritise_job = _waits(AsyncClient.prioritise_job)
     drain = _waits(AsyncClient.drain)
+    drain_idle = _waits(AsyncClient.drain_idle)
+    autoscale = _waits(AsyncClient.autoscale)
     activate = _waits(AsyncClient.activate)
     quarantine = _waits(AsyncClient.quarantine)
     release = _waits(AsyncClient.release)

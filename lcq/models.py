@@ -651,6 +651,7 @@ class NodeRecord(Value):
     beat_ms: int = 0  # how often it was told to beat, and how long it may be silent; 0: by an older scheduler
     lease_ms: int = 0
     running: int = 0
+    idle_ms: int = 0  # when its last attempt ended and it ran nothing more; 0: not known
     completed: int = 0
     failed: int = 0  # attempts that failed here by no fault of their input
     telemetry: dict[str, float | str] = Field(default_factory=dict)

@@ -13,6 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from lcq import __version__
+from lcq.autoscale import DEFAULT_TARGET_S, Scale, scale
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
 from lcq.costs import KNOWN_MODELS, calibration, shipped_curve
 from lcq.errors import (
@@ -23,6 +24,7 @@ from lcq.errors import (
     TransitionRefused,
     UnknownQueue,
 )
+from lcq.ids import new_id
 from lcq.image_size import MOST_SIDE, Size, read_sizes
 from lcq.jobs import JobActs
 from lcq.models import DeviceKind, Task, TaskRecord, TaskStatus
@@ -38,6 +40,8 @@ from lcq.wire import (
     Act,
     Activate,
     AskWhy,
+    Autoscale,
+    AutoscaleAnswer,
     BulkAnswer,
     Cancel,
     CancelJob,
@@ -48,6 +52,8 @@ from lcq.wire import (
     DeadAnswer,
     Done,
     Drain,
+    DrainIdle,
+    DrainIdleAnswer,
     Events,
     EventsAnswer,
     Find,
@@ -116,7 +122,7 @@ class TaskManager(Manager):
             (Activate, self.activate), (Quarantine, self.quarantine), (Release, self.release), (Info, self.info),
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
             (History, self.history), (AskWhy, self.why), (Costs, self.costs), (Nodes, self.nodes),
-            (Queues, self.queues), (Events, self.events),
+            (Queues, self.queues), (Events, self.events), (Autoscale, self.autoscale), (DrainIdle, self.drain_idle),
         ):  # fmt: skip
             serve(kind, handler)
         self._jobs = JobActs(
@@ -338,6 +344,38 @@ class TaskManager(Manager):
     async def drain(self, act: Drain, sender: bytes = b"") -> Done:
         await self._state.drain_node(act.node, why="drained " + _by(act), command=act.id)
         return Done()
+
+    async def drain_idle(self, act: DrainIdle, sender: bytes = b"") -> DrainIdleAnswer:
+        left = act.count - await self._reader.done_by(act.id)  # a copy of this command has drained some already
+        if act.queue:
+            self._known_queue(act.queue)
+        drained: list[str] = []
+        for idle in (await self._scale()).idle:
+            if len(drained) >= left or (act.queue and act.queue not in idle.queues):
+                continue
+            try:
+                await self._state.drain_node(idle.node, why="drained " + _by(act), command=act.id)
+            except (NodeNotFound, TransitionRefused):
+                continue  # it has gone meanwhile, or somebody else was first
+            drained.append(idle.node)
+            told = {"act": "drain", "actor": act.actor, "reason": act.reason or "idle", "on": f"node={idle.node}"}
+            note = new_id()
+            await self._state.note_act(note, b"", told | {"command": note})
+        return DrainIdleAnswer(drained=tuple(drained))
+
+    async def autoscale(self, ask: Autoscale, sender: bytes = b"") -> AutoscaleAnswer:
+        return AutoscaleAnswer(scale=await self._scale(ask.target_wait_s))
+
+    async def _scale(self, target_s: float = DEFAULT_TARGET_S) -> Scale:
+        fleet = await self._reader.fleet()
+        return scale(
+            fleet,
+            await self._reader.queues(),
+            await self._reader.depths(),
+            now_ms=await self._reader.now_ms(),
+            target_s=target_s,
+            kept_for=await self._reader.kept_for(fleet.nodes),
+        )
 
     async def activate(self, act: Activate, sender: bytes = b"") -> Done:
         await self._state.activate_node(act.node, why="activated " + _by(act), command=act.id)

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 import msgpack
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
 
+from lcq.autoscale import DEFAULT_TARGET_S, Scale
 from lcq.errors import InvalidInput, LcqError, ProtocolError, UnknownCommand, VersionMismatch, error_from_wire
 from lcq.ids import new_id
 from lcq.labels import Labels
@@ -424,6 +425,19 @@ class Drain(Act[Done]):
     node: str
 
 
+class DrainIdleAnswer(Message):
+    drained: tuple[str, ...] = ()
+
+
+class DrainIdle(Act[DrainIdleAnswer]):
+    """So many of the nodes that nothing would miss take nothing new, the one that has been idle longest first."""
+
+    CMD = "drain_idle"
+    ANSWER = DrainIdleAnswer
+    count: int = Field(ge=1, le=10_000)
+    queue: str = ""  # only of the nodes that serve it
+
+
 class Activate(Act[Done]):
     """The node takes work again."""
 
@@ -583,6 +597,18 @@ class AskWhy(Request[WhyAnswer]):
     task_id: str
 
 
+class AutoscaleAnswer(Message):
+    scale: Scale
+
+
+class Autoscale(Request[AutoscaleAnswer]):
+    """How many slots each queue wants so that what waits begins within ``target_wait_s``, and which nodes are idle."""
+
+    CMD = "autoscale"
+    ANSWER = AutoscaleAnswer
+    target_wait_s: float = Field(default=DEFAULT_TARGET_S, ge=0.001, le=30 * 24 * 3600)
+
+
 class NodesAnswer(Message):
     nodes: tuple[NodeRecord, ...] = ()
 
@@ -648,6 +674,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
         Quarantine, Release, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob, PrioritiseJob, NoteJob, Info,
         Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
+        Autoscale, DrainIdle,
     )
 }  # fmt: skip
 

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from lcq.autoscale import DEFAULT_TARGET_S
 from lcq.cli.examples import examples
-from lcq.cli.output import Column, Output, age, status_text
+from lcq.cli.output import Column, Output, age, duration, status_text
 from lcq.cli.session import OK, REFUSED, JsonFlag, Reason, Session, run, session_of
 from lcq.client import AsyncClient
 from lcq.errors import InvalidInput, LcqError, SchedulerUnreachable
@@ -178,6 +179,68 @@ def drain(context: typer.Context, names: NodeNames, reason: Reason = "", as_json
     """Let nodes finish what they have and take nothing new."""
     session = session_of(context, as_json)
     return run(_each(session, names, "draining", lambda client, name: client.drain(name, reason=reason)))
+
+
+@app.command(
+    epilog=examples(
+        "lcq autoscale --target-wait 60", "lcq autoscale --json", "lcq autoscale --drain-idle 2 --reason 'night'"
+    )
+)
+def autoscale(
+    context: typer.Context,
+    target_wait: Annotated[
+        float,
+        typer.Option("--target-wait", metavar="SECONDS", min=0.001, help="How long a task may wait before it begins."),
+    ] = DEFAULT_TARGET_S,
+    drain_idle: Annotated[
+        int | None,
+        typer.Option("--drain-idle", metavar="N", min=1, max=10_000, help="Drain at most N idle nodes, longest first."),
+    ] = None,
+    queue: Annotated[
+        str, typer.Option("--queue", metavar="NAME", help="With --drain-idle: only nodes that serve this queue.")
+    ] = "",
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Tell how many slots each queue wants, and which nodes are idle, for whoever starts and stops machines."""
+    return run(_autoscale(session_of(context, as_json), target_wait, drain_idle, queue, reason))
+
+
+async def _autoscale(session: Session, target_s: float, drain_idle: int | None, queue: str, reason: str) -> int:
+    output = session.output
+    async with session.client() as client:
+        drained = await client.drain_idle(drain_idle, queue=queue, reason=reason) if drain_idle else None
+        found = await client.autoscale(target_wait_s=target_s)
+    if output.as_json:
+        more = {} if drained is None else {"drained": drained}
+        output.document(found.model_dump(mode="json") | more)
+        return OK
+    if drained is not None:
+        output.say(f"draining: {' '.join(drained)}" if drained else "no node is idle: none was drained")
+    output.table(
+        [
+            Column("QUEUE", whole=True),
+            *(Column(name, right=True, whole=True) for name in ("WAITING", "RUNNING", "BACKLOG", "OLDEST")),
+            *(Column(name, right=True, whole=True) for name in ("SLOTS", "WANTED")),
+            Column("NOTE"),
+        ],
+        (
+            (
+                queue.queue,
+                str(queue.waiting),
+                str(queue.running),
+                duration(queue.backlog_s),
+                duration(queue.oldest_wait_s) if queue.waiting else "",
+                str(queue.live_slots),
+                str(queue.wanted_slots),
+                "paused" if queue.paused else f"{queue.unserved} that nothing serves" if queue.unserved else "",
+            )
+            for queue in found.queues
+        ),
+    )
+    for one in found.idle:
+        output.say(f"idle: {one.node} ({one.slots} slots), for {duration(one.idle_s)}")
+    return OK
 
 
 @app.command(epilog=examples("lcq activate studio-2"))

@@ -489,6 +489,27 @@ class StateReader:
                 pipe.zcard(self.keys.lane(*lane))
             return dict(zip(lanes, await pipe.execute(), strict=True))
 
+    async def kept_for(self, nodes: Iterable[NodeRecord]) -> frozenset[str]:
+        """Those of ``nodes`` for which a task waits that is kept for them."""
+        labelled = [lane for queue, lane in await self.all_lanes() if queue.startswith("@")]
+        asked = [
+            (node.id, lane)
+            for node in nodes
+            for lane in {*labelled, *chain(*(node.capability.lanes_of(one) for one in node.capability.devices))}
+        ]
+        async with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            for node_id, lane in asked:
+                pipe.exists(self.keys.lane(f"@{node_id}", lane))
+            answers = await pipe.execute()
+        return frozenset(node_id for (node_id, _), there in zip(asked, answers, strict=True) if there)
+
+    async def now_ms(self) -> int:
+        """What Redis's clock shows, in ms since 1970."""
+        async with our_errors(self.url):
+            seconds, micros = await self._redis.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
     async def standing(self, record: TaskRecord, lanes: Iterable[str]) -> Standing:
         """The place of a task; for a queued one, what is before it in these ``lanes`` of where it waits.
 

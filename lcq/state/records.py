@@ -220,6 +220,7 @@ def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
         beat_ms=_integer(fields, "beat_ms") or 0,
         lease_ms=_integer(fields, "lease_ms") or 0,
         running=running,
+        idle_ms=_integer(fields, "idle_ms") or 0,
         completed=_integer(fields, "completed") or 0,
         failed=_integer(fields, "failed") or 0,
         telemetry=json.loads(fields.get("telemetry") or "{}"),

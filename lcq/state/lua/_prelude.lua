@@ -324,6 +324,13 @@ local function end_member(id, t)
   return (t.node or "") .. "|" .. (t.device or "") .. "|" .. id
 end
 
+-- Since when a node runs nothing: who stops machines stops the one that has been idle longest (lcq/autoscale.py).
+local function note_idle(node)
+  if redis.call("EXISTS", key("held", node)) == 0 and redis.call("EXISTS", key("node", node)) == 1 then
+    redis.call("HSET", key("node", node), "idle_ms", NOW)
+  end
+end
+
 local function leave_indexes(id, t)
   count(t, -1)
   redis.call("ZREM", key("ix", "status", t.status), id)
@@ -335,6 +342,7 @@ local function leave_indexes(id, t)
   elseif t.status == STATE.PROCESSING then
     redis.call("ZREM", key("leases"), id)
     redis.call("ZREM", key("held", t.node), id)
+    note_idle(t.node)
     end_running(id, t.user)
     redis.call("ZREM", key("ends"), end_member(id, t))
   else
