@@ -16,6 +16,8 @@ _FLEET_AGE_S = 0.5
 _PATIENCE_AT_MOST = 1.5
 _PATIENCE_MORE_S = 2.0
 
+_MOST_KEPT = 10_000  # devices
+
 Name = tuple[str, str]
 """Node and device."""
 
@@ -38,6 +40,9 @@ class Outlook:
             return "", {}
         known = self._told.get(name)
         if known is None or known[0] is not fleet.costs or known[1] != node.boot_id:
+            if len(self._told) > _MOST_KEPT:  # of nodes that went without a word
+                self._told.clear()
+                self._patient_until.clear()
             costs = fleet.costs.curves_as_json(node.capability, device)
             known = self._told[name] = (fleet.costs, node.boot_id, costs)
         until = self._patient_until.get(name)
