@@ -395,7 +395,7 @@ class Storm:
             stack.callback(self._end_all)
             for name in (*SCHEDULERS, *AGENTS):
                 self._start(name)
-            self._wait(self._is_whole, "the cluster is whole", 60)
+            self._wait(self._is_whole, "the cluster is whole", 300)
             self._keys_before = self._lasting_keys()
             self._sizes_before = {name: Size.of(self._pid(name)) for name in (*SCHEDULERS, *AGENTS)}
             self._stack = stack.pop_all()
@@ -509,7 +509,7 @@ class Storm:
         customer.look_at_all(but=forgotten)
         self._people.append(customer)
         customer.start()
-        self._wait(lambda: customer.has_seen_all, "clients look at all they submitted", 60)
+        self._wait(lambda: customer.has_seen_all, "clients look at all they submitted", 300)
         self._send_home(self._people)
 
     def heal(self) -> None:
@@ -519,7 +519,7 @@ class Storm:
             self._keep_up()
             time.sleep(_TICK_S)
         self._store.ensure_running()
-        self._wait(self._is_made_whole, "the cluster heals", 120)
+        self._wait(self._is_made_whole, "the cluster heals", 300)
 
     def _is_made_whole(self) -> bool:
         """Take back what the operator left behind, then look."""
@@ -548,7 +548,7 @@ class Storm:
     def calm(self, seconds: float) -> None:
         """Let time pass without a fault, neither in the cluster nor in the work, and remember that it was so."""
         self._workshop.is_at_peace = True
-        self._wait(self._have_ended(new_id()), "what was submitted in the storm ends", 180)
+        self._wait(self._have_ended(new_id()), "what was submitted in the storm ends", 600)
         self._recorder.catch_up()
         before = self._recorder.last_id
         until = time.monotonic() + seconds
@@ -717,7 +717,7 @@ class Storm:
             return {}
         return found
 
-    def judge(self, *, patience_s: float = 180) -> Report:
+    def judge(self, *, patience_s: float = 600) -> Report:
         """Wait until every task has come to its end, hold the history against the promises, and see what is left."""
         try:
             healed_s = self._wait(self._is_done, "every task comes to its end", patience_s)
@@ -725,7 +725,7 @@ class Storm:
             verdict = check(self._recording())
             raise AssertionError(f"{late}\n{verdict}") from None
         verdict = check(self._recording())
-        self._wait(self._is_settled, f"nothing is left on disks: {self._left_files()}", 120)
+        self._wait(self._is_settled, f"nothing is left on disks: {self._left_files()}", 300)
         keys = (len(self._keys_before), len(self._forget_everything()))
         self._settle_sizes()
         sizes = self._sizes()
@@ -810,7 +810,7 @@ class Storm:
         with contextlib.closing(self._store.connect()) as eye:
             for task in eye.zrange(KEYS.root + ":expiry", 0, -1):
                 eye.zadd(KEYS.root + ":expiry", {task: 1}, xx=True)
-            self._wait(lambda: not eye.exists(KEYS.ids), "all finished tasks are forgotten", 60)
+            self._wait(lambda: not eye.exists(KEYS.ids), "all finished tasks are forgotten", 300)
         return self._lasting_keys()
 
     def _new_keys(self) -> Iterator[str]:

@@ -28,7 +28,7 @@ def length_s(otherwise: float) -> float:
     return float(LENGTH_S or otherwise)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_a_short_storm_loses_nothing_doubles_nothing_and_leaves_nothing(
     redis_server, redis_url: str, tmp_path: Path, seed: int
 ) -> None:
@@ -41,7 +41,7 @@ def test_a_short_storm_loses_nothing_doubles_nothing_and_leaves_nothing(
 
 
 @pytest.mark.chaos
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2400)
 def test_ten_minutes_of_storm_lose_nothing_double_nothing_and_leave_nothing(tmp_path: Path, seed: int) -> None:
     with running_rig(tmp_path / "redis") as rig, Storm(RigStore(rig), tmp_path, seed, crowd=60) as storm:
         storm.rage(length_s(540), calm_s=30, every_s=(0.3, 3.0))
