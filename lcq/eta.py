@@ -12,7 +12,8 @@ from lcq.models import Eta, JobSummary, TaskRecord, TaskStatus
 from lcq.routing import Fleet, requirements
 
 _PRIOR_TASKS = 5  # as many done tasks weigh as much as what was predicted
-_LEAST_SPREAD = 1.1  # P90 over P50, however well a job has kept to its predictions so far
+_LEAST_SPREAD = 1.5  # P90 over P50, however well a job has kept to its predictions: slots are idle between attempts
+_LAST_STEP_S = 0.5  # and for the last word to come, where the machine is busy
 _UNSEEN_SPREAD = 2.0
 _DEFAULT_S = 1.0  # a task of which nothing was predicted
 
@@ -90,4 +91,4 @@ def job_eta(job: JobSummary, crew: Crew, rivals: Rivals) -> Eta | None:
 
     own = rivals.own if waiting else 0.0
     spread = max(_LEAST_SPREAD, 1 + (crew.spread - 1) / math.sqrt(1 + done))
-    return Eta(p50_s=until(shared + own / 2), p90_s=spread * until(shared + own))
+    return Eta(p50_s=until(shared + own / 2), p90_s=spread * until(shared + own) + _LAST_STEP_S)
