@@ -79,6 +79,7 @@ from lcq.wire import (
     InfoAnswer,
     JobActAnswer,
     Jobs,
+    LabelNode,
     ListTasks,
     ListTasksAnswer,
     Nodes,
@@ -101,6 +102,8 @@ from lcq.wire import (
     ResumeJob,
     Retry,
     RetryJob,
+    SetDevice,
+    StopNode,
     Submit,
     SubmitAnswer,
     pack_request,
@@ -894,9 +897,15 @@ class AsyncClient:
             if not after:
                 return JobActAnswer(done=done, refused=tuple(refused.values()))
 
-    async def drain(self, node: str, *, reason: str = "") -> None:
-        """Let ``node`` finish what it has and take nothing new."""
-        await self.ask(Drain(node=node, actor=self.actor, reason=reason))
+    async def drain(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None:
+        """Let ``node`` finish what it has and take nothing new.
+
+        ``deadline_s``: after so long it hands back what still runs, at no cost for the tasks.
+
+        Raises:
+            AgentTooOld: its agent knows no deadline.
+        """
+        await self.ask(Drain(node=node, deadline_s=deadline_s, actor=self.actor, reason=reason))
 
     async def autoscale(self, *, target_wait_s: float = DEFAULT_TARGET_S) -> Scale:
         """How many slots each queue wants so that what waits begins in time, and which nodes are idle."""
@@ -909,13 +918,66 @@ class AsyncClient:
         """
         return (await self.ask(DrainIdle(count=count, queue=queue, actor=self.actor, reason=reason))).drained
 
-    async def activate(self, node: str, *, reason: str = "") -> None:
-        """Let ``node`` take work again."""
-        await self.ask(Activate(node=node, actor=self.actor, reason=reason))
+    async def stop_node(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None:
+        """Have the agent of ``node`` drain and end; ``deadline_s`` as for ``drain``, by default its own agent.drain_s.
 
-    async def quarantine(self, node: str, *, reason: str = "") -> None:
-        """Let ``node`` take nothing new until it is activated; what it runs it may finish."""
-        await self.ask(Quarantine(node=node, actor=self.actor, reason=reason))
+        Raises:
+            AgentTooOld: its agent cannot be stopped from afar.
+        """
+        await self.ask(StopNode(node=node, deadline_s=deadline_s, actor=self.actor, reason=reason))
+
+    async def activate(self, node: str, *, device: str = "", reason: str = "") -> None:
+        """Let ``node``, or only ``device`` of it, take work again."""
+        await self.ask(Activate(node=node, device=device, actor=self.actor, reason=reason))
+
+    async def quarantine(self, node: str, *, device: str = "", reason: str = "") -> None:
+        """Let ``node``, or only ``device`` of it, take nothing new until activated; it may finish what it runs."""
+        await self.ask(Quarantine(node=node, device=device, actor=self.actor, reason=reason))
+
+    async def set_device(
+        self,
+        node: str,
+        device: str = "",
+        *,
+        slots: int | None = None,
+        queues: Sequence[str] | None = None,
+        reason: str = "",
+    ) -> None:
+        """Set how many slots a device of ``node`` has, and which queues it serves; that outlives restarts.
+
+        ``device`` may be left out where there is one. None leaves a setting as it is; 0 slots and no queues (``()``)
+        undo it: what the agent itself says counts again.
+
+        Raises:
+            DeviceNotFound, UnknownQueue
+            AgentTooOld: its agent cannot change its slots while it runs.
+        """
+        told = None if queues is None else tuple(queues)
+        await self.ask(SetDevice(node=node, device=device, slots=slots, queues=told, actor=self.actor, reason=reason))
+
+    async def label_node(
+        self,
+        node: str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        without: Iterable[str] = (),
+        forget: Iterable[str] = (),
+        reason: str = "",
+    ) -> None:
+        """Set labels of ``node`` over those that its agent tells; that outlives restarts.
+
+        ``without``: labels that it is not to have. ``forget``: undo either, so that what its agent tells counts again.
+        """
+        await self.ask(
+            LabelNode(
+                node=node,
+                labels=labels or {},
+                without=tuple(without),
+                forget=tuple(forget),
+                actor=self.actor,
+                reason=reason,
+            )
+        )
 
     async def release(self, node: str, *, reason: str = "") -> None:
         """Let ``node`` free what its loaded models hold; the next task loads its model anew."""
@@ -1043,4 +1105,7 @@ class Client:
     autoscale = _waits(AsyncClient.autoscale)
     activate = _waits(AsyncClient.activate)
     quarantine = _waits(AsyncClient.quarantine)
+    stop_node = _waits(AsyncClient.stop_node)
+    set_device = _waits(AsyncClient.set_device)
+    label_node = _waits(AsyncClient.label_node)
     release = _waits(AsyncClient.release)

@@ -12,6 +12,7 @@ LcqError
 ├── NotFound
 │   ├── TaskNotFound
 │   ├── NodeNotFound
+│   ├── DeviceNotFound
 │   ├── JobNotFound
 │   └── WeightsNotInstalled
 ├── TransitionRefused       the task's real state does not allow the move
@@ -20,6 +21,7 @@ LcqError
 ├── NodeNameTaken           another agent, of another data folder, lives under this node's name
 ├── QueueFull               as many tasks wait in a queue as may
 ├── TooSoon                 a user has submitted as many tasks as it may in a minute
+├── AgentTooOld             a node's agent does not know what it is to be told
 ├── StaleBoot               a node speaks with a boot id that has been replaced
 ├── ProtocolError           a message that cannot be understood
 │   ├── UnknownCommand
@@ -164,6 +166,29 @@ class NodeNotFound(NotFound):
     def __init__(self, node_id: str) -> None:
         self.node_id = node_id
         super().__init__(f"no node {node_id!r}", hint="lcq nodes lists them")
+
+
+class DeviceNotFound(NotFound):
+    code = "device_not_found"
+
+    def __init__(self, node_id: str, device: str, known: Iterable[str] = ()) -> None:
+        self.node_id = node_id
+        self.device = device
+        names = ", ".join(known) or "none that is known"
+        super().__init__(f"node {node_id} has no device {device!r}; it has {names}", hint="lcq nodes lists them")
+
+
+class AgentTooOld(LcqError):
+    """The agent of a node is of an earlier version, and does not know what it is to be told."""
+
+    code = "agent_too_old"
+
+    def __init__(self, node_id: str, wish: str, version: str = "") -> None:
+        self.node_id = node_id
+        super().__init__(
+            f"the agent of node {node_id} (lcq {version or 'of an unknown version'}) is too old to {wish}",
+            hint="nothing was changed; install this lcq there and start the agent again",
+        )
 
 
 class JobNotFound(NotFound):
@@ -410,7 +435,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         UnknownCommand, VersionMismatch, SchedulerUnreachable, StateUnavailable, StateOverloaded, UnsafeState,
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
         OutsideRoots, TooManyRequirements, ManifestUnusable, NoMulticast, SeveralClusters,
-        NodeNameTaken, QueueFull, TooSoon,
+        NodeNameTaken, QueueFull, TooSoon, DeviceNotFound, AgentTooOld,
     )
 }  # fmt: skip
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -186,7 +186,7 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
 
-def _is_empty(value: Mapping[str, Any]) -> bool:
+def _is_empty(value: Collection[Any]) -> bool:
     return not value
 
 
@@ -561,7 +561,9 @@ class DeviceReading(Value):
     temperature_c: float | None = None
     power_w: float | None = None
     warm: tuple[str, ...] = ()  # models loaded in its runners
-    fault: str = ""  # why it takes no work: fell off the bus, failed its self-test
+    foreign_busy: float | None = Field(default=None, ge=0, le=1)  # utilisation by programs that are not this agent's
+    fault: str = ""  # why it takes no work: fell off the bus, failed its self-test; or rests, and returns by itself
+    alarm: str = ""  # why its results are not to be trusted, although it works: it is to be quarantined
 
     @model_validator(mode="before")
     @classmethod
@@ -569,9 +571,10 @@ class DeviceReading(Value):
         if not isinstance(values, Mapping):
             return values
         told = finite_only(values)
-        busy = told.get("busy")
-        if isinstance(busy, int | float) and not 0 <= busy <= 1:
-            del told["busy"]
+        for name in ("busy", "foreign_busy"):
+            busy = told.get(name)
+            if isinstance(busy, int | float) and not 0 <= busy <= 1:
+                del told[name]
         return told
 
 
@@ -602,6 +605,7 @@ class NodeCapability(Value):
     host: str = ""
     version: str = ""
     labels: Labels = Field(default_factory=dict, exclude_if=_is_empty)
+    knows: tuple[str, ...] = Field(default=(), exclude_if=_is_empty)  # what it may be told that older agents may not
 
     @field_validator("models", mode="before")
     @classmethod
@@ -638,6 +642,14 @@ class NodeCapability(Value):
         )
 
 
+class DeviceWish(Value):
+    """What an operator has set of a device of a node. None: its own counts."""
+
+    slots: int | None = None
+    queues: tuple[str, ...] | None = None
+    why: str = ""  # who set it, and the reason
+
+
 class NodeRecord(Value):
     """A node as the cluster sees it. Times are ms since 1970 by Redis's clock."""
 
@@ -663,10 +675,22 @@ class NodeRecord(Value):
     probation: int = 0  # tasks that it has still to complete after a quarantine
     probe_ms: int | None = None  # when a quarantined node is probed; None: not by itself
     relabelled: dict[str, str | None] = Field(default_factory=dict)  # an operator's word over its own; None: taken away
+    good_for: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # device id -> queues, were nothing set or held
+    wishes: dict[str, DeviceWish] = Field(default_factory=dict)  # device id -> what an operator has set of it
+    quarantined: dict[str, str] = Field(default_factory=dict)  # device id -> why it is in quarantine, alone
+    device_blame: dict[str, tuple[float, int]] = Field(default_factory=dict)  # device id -> blame, as of which ms
+    on_probation: dict[str, int] = Field(default_factory=dict)  # device id -> tasks that it has still to complete
+    hand_back_ms: int | None = None  # when a draining node hands back what it still runs; None: it may go on
+    stopping: bool = False  # its agent ends as soon as it has drained
 
     @property
     def slots(self) -> int:
         return sum(device.slots for device in self.capability.devices)
+
+    @property
+    def is_quarantined_by_device(self) -> bool:
+        """Whether each of its devices is in quarantine by itself."""
+        return bool(self.capability.devices) and all(one.id in self.quarantined for one in self.capability.devices)
 
     @property
     def labels(self) -> Mapping[str, str]:

@@ -15,8 +15,8 @@ import zmq
 from lcq import __version__
 from lcq.clock import ClockWatch, steady_now
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
-from lcq.errors import LcqError, NodeNotFound, StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
-from lcq.health import verdict
+from lcq.errors import LcqError, NotFound, StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
+from lcq.health import KNOWS_ORDERS, is_held_by_device, verdict
 from lcq.ids import new_id
 from lcq.models import (
     DeviceKind,
@@ -30,7 +30,7 @@ from lcq.models import (
     model_of,
 )
 from lcq.outlook import Outlook
-from lcq.routing import OUT_OF_MEMORY, next_ease, told_steps
+from lcq.routing import LIVE, OUT_OF_MEMORY, next_ease, told_steps
 from lcq.sockets import (
     BACKLOG,
     LAST_WORDS_MS,
@@ -43,6 +43,7 @@ from lcq.sockets import (
     refuse_open_bind,
 )
 from lcq.state.feed import batches
+from lcq.state.manager import Heard
 from lcq.versions import knows_order
 from lcq.wire import (
     MOST_IN_HAND,
@@ -67,6 +68,7 @@ _log = logging.getLogger(__name__)
 _TICK_S = 0.25
 _DUTY_HOLD_MS = 3000
 _FORGET_NODE_MS = 24 * 3600 * 1000
+_BY_DEVICE = frozenset({"activate_node", "quarantine_node", "settle_probe"})
 _SUSPECT_BEATS = 1.5  # a beat comes 0.9 to 1 beats after the last: half a beat more is more than any jitter of ours
 
 
@@ -143,6 +145,12 @@ class NodeManager(Manager):
         if knows_order(version, order.cmd):
             self._mailbox.send(address, pack_order(order, version))
 
+    def _have_it_beat(self, node: str) -> None:
+        """Have a node fetch its new orders at once, where its agent knows of any."""
+        known = self._known.get(node)
+        if known is not None and KNOWS_ORDERS in known.capability.knows:
+            self.order(node, Order(cmd="beat"))
+
     async def _order_on_events(self) -> None:
         """Tell nodes at once what an operator's move, made through any scheduler, means for them."""
         async for events in batches(self._state.feed):
@@ -168,8 +176,12 @@ class NodeManager(Manager):
             )
         elif event.move == "drain_node":
             self.order(fields["node"], Order(cmd="drain", reason=fields["why"]))
+            self._have_it_beat(fields["node"])
+        elif event.move in ("stop_node", "set_device") or (event.move in _BY_DEVICE and fields.get("device")):
+            self._have_it_beat(fields["node"])
         elif event.move == "activate_node":
             self.order(fields["node"], Order(cmd="resume", reason=fields["why"]))
+            self._have_it_beat(fields["node"])
         elif event.move == "release_models":
             self.order(fields["node"], Order(cmd="release", reason=fields["reason"]))
 
@@ -182,7 +194,7 @@ class NodeManager(Manager):
         """
         config, site = self._ground.config, self._ground.site
         serves = hello.capability.serves(config.queues)
-        status = await self._state.register_node(
+        welcome = await self._state.register_node(
             hello.node_id,
             boot=hello.boot_id,
             capability=hello.capability,
@@ -192,7 +204,12 @@ class NodeManager(Manager):
         )
         self._addresses[hello.node_id] = sender
         self._known[hello.node_id] = NodeRecord(
-            id=hello.node_id, boot_id=hello.boot_id, status=status, capability=hello.capability, serves=serves
+            id=hello.node_id,
+            boot_id=hello.boot_id,
+            status=welcome.status,
+            capability=hello.capability,
+            serves=serves,
+            good_for=serves,
         )
         _log.info("node %s says hello: %s", hello.node_id, _told(hello))
         return HelloAnswer(
@@ -200,11 +217,12 @@ class NodeManager(Manager):
             version=__version__,
             beat_ms=int(config.leases.beat_s * 1000),
             lease_ms=int(config.leases.lease_s * 1000),
-            serves=serves,
+            serves=dict(welcome.serves),
             rings=dict(site.rings),
             lifeline=site.lifeline,
             schedulers=site.desk.schedulers,
-            status=status,
+            status=welcome.status,
+            orders=welcome.orders,
             same_host=guesses_host(config),
         )
 
@@ -264,24 +282,31 @@ class NodeManager(Manager):
             peak_mib=outcome.peak_mib,
         )
         if is_too_much:
-            await self._judge(node, task_id)
+            await self._judge(node, task_id, attempt)
 
-    async def _judge(self, node: str, task_id: str) -> None:
-        """Quarantine a node that has failed too much, unless others fail as much or are too few."""
+    async def _judge(self, node_id: str, task_id: str, attempt: int) -> None:
+        """Quarantine a device that has failed too much, or its node, unless others fail as much or are too few."""
         reader, terms = self._state.reader, self._ground.config.quarantine
         record = await reader.task(task_id)
+        attempts = await reader.attempts(task_id)
         waiting, nodes = await reader.lanes(), await reader.nodes()
-        why = verdict(node, queue=record.queue, lane=record.task.lane, waiting=waiting, nodes=nodes, terms=terms)
-        if not why:
-            _log.warning("node %s fails much, and stays: nobody well could do its work instead", node)
+        node = next((one for one in nodes if one.id == node_id), None)
+        if node is None or attempt > len(attempts):
             return
-        try:
-            given_back = await self._state.quarantine_node(node, why=why)
-        except (NodeNotFound, TransitionRefused):
-            return  # somebody was first
-        _log.error("node %s is quarantined: it %s; %d tasks got a retry back", node, why, given_back)
-        act = {"act": "quarantine", "actor": "cluster", "reason": why, "command": new_id(), "on": f"node={node}"}
-        await self._state.note_act(act["command"], b"", act)
+        device = attempts[attempt - 1].device
+        why = verdict(
+            node_id,
+            queue=record.queue,
+            lane=record.task.lane,
+            waiting=waiting,
+            nodes=nodes,
+            terms=terms,
+            device=device if is_held_by_device(node) else "",
+        )
+        if why:
+            await self._hold(node, device, why)
+        else:
+            _log.warning("node %s fails much, and stays: nobody well could do its work instead", node_id)
 
     async def _node(self, node_id: str, boot_id: str) -> NodeRecord:
         known = self._known.get(node_id)
@@ -309,7 +334,7 @@ class NodeManager(Manager):
             kind=device.kind,
             slots=min(want.slots, (1 + MOST_IN_HAND) * device.slots),
             lanes=lanes,
-            queues=node.serves.get(device.id, ()),
+            queues=node.good_for.get(device.id, ()),  # the script knows what an operator has made of that
             warm=want.warm,
             fits_mib=want.fits_mib if is_gpu else None,
             needs_mib=_told_needs(node.capability, lanes) if is_gpu and want.fits_mib is not None else None,
@@ -326,7 +351,7 @@ class NodeManager(Manager):
         StaleBoot: the node must say hello first.
         """
         self._addresses[beat.node_id] = sender
-        status, lost = await self._state.beat_node(
+        heard = await self._state.beat_node(
             beat.node_id,
             boot=beat.boot_id,
             running=beat.running,
@@ -334,21 +359,59 @@ class NodeManager(Manager):
             readings=beat.devices,
             via=self._ground.site.scheduler_id,
         )
-        probe = status is NodeStatus.QUARANTINED and await self._state.probe_node(beat.node_id, boot=beat.boot_id)
-        return BeatAnswer(lost=lost, status=status, schedulers=self._ground.site.desk.schedulers, probe=probe)
+        await self._hold_alarming(beat, heard)
+        node, boot = beat.node_id, beat.boot_id
+        probe = heard.status is NodeStatus.QUARANTINED and await self._state.probe_node(node, boot=boot)
+        probed = [one for one in heard.probed if await self._state.probe_node(node, boot=boot, device=one)]
+        return BeatAnswer(
+            lost=heard.lost,
+            status=heard.status,
+            schedulers=self._ground.site.desk.schedulers,
+            probe=probe,
+            probe_devices=tuple(probed),
+            orders=heard.orders,
+            now_ms=heard.now_ms,
+        )
+
+    async def _hold_alarming(self, beat: Beat, heard: Heard) -> None:
+        """Quarantine devices whose own agent says that their work is not to be trusted."""
+        alarming = {
+            device: one.alarm for device, one in beat.devices.items() if one.alarm and device not in heard.orders.out
+        }
+        if not alarming or heard.status not in LIVE or not self._ground.config.quarantine.enabled:
+            return
+        record = next(one for one in await self._state.reader.nodes() if one.id == beat.node_id)
+        for device, why in alarming.items():
+            await self._hold(record, device, why)
+
+    async def _hold(self, node: NodeRecord, device: str, why: str) -> None:
+        """Put a device into quarantine: with its node, where that cannot be held by device."""
+        held = device if is_held_by_device(node) else ""
+        try:
+            given_back = await self._state.quarantine_node(node.id, why=why, device=held)
+        except (NotFound, TransitionRefused):
+            return  # somebody was first
+        name = f"device {held} of node {node.id}" if held else f"node {node.id}"
+        _log.error("%s is quarantined: it %s; %d tasks got a retry back", name, why, given_back)
+        on = f"node={node.id}" + (f" device={held}" if held else "")
+        act = {"act": "quarantine", "actor": "cluster", "reason": why, "command": new_id(), "on": on}
+        await self._state.note_act(act["command"], b"", act)
 
     async def probed(self, probed: Probed, sender: bytes) -> Done:
         """Raises:
         StaleBoot: the node must say hello first.
         """
+        node = probed.node_id
         status = await self._state.settle_probe(
-            probed.node_id, boot=probed.boot_id, passed=probed.passed, detail=probed.detail
+            node, boot=probed.boot_id, passed=probed.passed, detail=probed.detail, device=probed.device
         )
+        name = f"device {probed.device} of node {node}" if probed.device else f"node {node}"
         if status is NodeStatus.ONLINE:
-            _log.warning("node %s passed its probe, and works again, on probation", probed.node_id)
-            self.order(probed.node_id, Order(cmd="resume", reason="passed its probe"))
+            _log.warning("%s passed its probe, and works again, on probation", name)
+            if not probed.device:
+                self.order(node, Order(cmd="resume", reason="passed its probe"))
         elif status is not None:
-            _log.error("node %s stays in quarantine, its probe failed: %s", probed.node_id, probed.detail)
+            _log.error("%s stays in quarantine, its probe failed: %s", name, probed.detail)
         return Done()
 
     async def bye(self, bye: Bye, sender: bytes) -> Done:

@@ -17,6 +17,8 @@ from lcq.autoscale import DEFAULT_TARGET_S, Scale, scale
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
 from lcq.costs import KNOWN_MODELS, calibration, shipped_curve
 from lcq.errors import (
+    AgentTooOld,
+    DeviceNotFound,
     LcqError,
     NodeNotFound,
     StateOverloaded,
@@ -24,10 +26,11 @@ from lcq.errors import (
     TransitionRefused,
     UnknownQueue,
 )
+from lcq.health import KNOWS_ORDERS
 from lcq.ids import new_id
 from lcq.image_size import MOST_SIDE, Size, read_sizes
 from lcq.jobs import JobActs
-from lcq.models import DeviceKind, Task, TaskRecord, TaskStatus
+from lcq.models import DeviceKind, NodeRecord, Task, TaskRecord, TaskStatus
 from lcq.moving import Mover
 from lcq.reasons import Why
 from lcq.roots import Roots
@@ -64,6 +67,7 @@ from lcq.wire import (
     HistoryAnswer,
     Info,
     InfoAnswer,
+    LabelNode,
     ListTasks,
     ListTasksAnswer,
     Nodes,
@@ -81,6 +85,8 @@ from lcq.wire import (
     Resume,
     Retry,
     RetryJob,
+    SetDevice,
+    StopNode,
     Submit,
     SubmitAnswer,
     WhyAnswer,
@@ -97,6 +103,7 @@ _FLEET_MOVES = frozenset(
     {
         "register_node", "beat_node", "leave_node", "lose_node", "drain_node", "activate_node", "pause_queue",
         "resume_queue", "quarantine_node", "settle_probe", "pause_job", "resume_job",
+        "stop_node", "set_device", "label_node",
     }
 )  # fmt: skip
 
@@ -120,6 +127,7 @@ class TaskManager(Manager):
             (Submit, self.submit), (Cancel, self.cancel), (Retry, self.retry), (Reroute, self.reroute),
             (Prioritise, self.prioritise), (Pause, self.pause), (Resume, self.resume), (Drain, self.drain),
             (Activate, self.activate), (Quarantine, self.quarantine), (Release, self.release), (Info, self.info),
+            (StopNode, self.stop_node), (SetDevice, self.set_device), (LabelNode, self.label_node),
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
             (History, self.history), (AskWhy, self.why), (Costs, self.costs), (Nodes, self.nodes),
             (Queues, self.queues), (Events, self.events), (Autoscale, self.autoscale), (DrainIdle, self.drain_idle),
@@ -342,7 +350,14 @@ class TaskManager(Manager):
         return name
 
     async def drain(self, act: Drain, sender: bytes = b"") -> Done:
-        await self._state.drain_node(act.node, why="drained " + _by(act), command=act.id)
+        if act.deadline_s is not None:
+            await self._with_orders(act.node, "hand back what it runs at a deadline")
+        await self._state.drain_node(act.node, why="drained " + _by(act), deadline_s=act.deadline_s, command=act.id)
+        return Done()
+
+    async def stop_node(self, act: StopNode, sender: bytes = b"") -> Done:
+        await self._with_orders(act.node, "be stopped from here: stop it on its host")
+        await self._state.stop_node(act.node, why="stopped " + _by(act), deadline_s=act.deadline_s, command=act.id)
         return Done()
 
     async def drain_idle(self, act: DrainIdle, sender: bytes = b"") -> DrainIdleAnswer:
@@ -378,12 +393,86 @@ class TaskManager(Manager):
         )
 
     async def activate(self, act: Activate, sender: bytes = b"") -> Done:
-        await self._state.activate_node(act.node, why="activated " + _by(act), command=act.id)
+        device = await self._device(act.node, act.device)
+        await self._state.activate_node(act.node, why="activated " + _by(act), device=device, command=act.id)
         return Done()
 
     async def quarantine(self, act: Quarantine, sender: bytes = b"") -> Done:
-        await self._state.quarantine_node(act.node, why="quarantined " + _by(act), probed=False, command=act.id)
+        device, why = await self._device(act.node, act.device), "quarantined " + _by(act)
+        await self._state.quarantine_node(act.node, why=why, probed=False, device=device, command=act.id)
         return Done()
+
+    async def set_device(self, act: SetDevice, sender: bytes = b"") -> Done:
+        if act.slots is None and act.queues is None:
+            raise LcqError("set what?", hint="give slots, or queues, or both")
+        node = await self._node(act.node)
+        if act.slots is not None:
+            await self._with_orders(act.node, "change its slots while it runs: set agent.devices.….slots there")
+        if not act.device and len(node.capability.devices) > 1:
+            names = ", ".join(device.id for device in node.capability.devices)
+            raise LcqError(f"node {act.node} has several devices: {names}", hint="name the one that is meant")
+        device = await self._device(act.node, act.device or _only_device(node))
+        for name in act.queues or ():
+            self._check_queue(node, device, name)
+        await self._state.set_device(
+            act.node, device, slots=act.slots, queues=act.queues, why="set " + _by(act), command=act.id
+        )
+        return Done()
+
+    def _check_queue(self, node: NodeRecord, device_id: str, name: str) -> None:
+        """Raises:
+        LcqError: there is no such queue, or it is for another kind of device.
+        """
+        self._known_queue(name)
+        kind = next(queue.kind for queue in self._ground.config.queues if queue.name == name)
+        device = next((one for one in node.capability.devices if one.id == device_id), None)
+        if device is not None and device.kind is not kind:
+            raise LcqError(
+                f"queue {name} is for devices of kind {kind}, {device_id} of node {node.id} is a {device.kind}",
+                hint="lcq queues and lcq nodes show the kinds",
+            )
+
+    async def label_node(self, act: LabelNode, sender: bytes = b"") -> Done:
+        if not (act.labels or act.without or act.forget):
+            raise LcqError("which label?", hint="give NAME=VALUE to set one, or name one to take away or to forget")
+        labels: dict[str, str | None] = {**act.labels, **dict.fromkeys(act.without)}
+        await self._state.label_node(act.node, labels, forget=act.forget, why="labelled " + _by(act), command=act.id)
+        return Done()
+
+    async def _node(self, name: str) -> NodeRecord:
+        """Raises:
+        NodeNotFound
+        """
+        node = next((one for one in await self._reader.nodes() if one.id == name), None)
+        if node is None:
+            raise NodeNotFound(name)
+        return node
+
+    async def _with_orders(self, name: str, wish: str) -> None:
+        """Raises:
+        NodeNotFound
+        AgentTooOld: its agent is not of those that obey orders by beat.
+        """
+        node = await self._node(name)
+        if KNOWS_ORDERS not in node.capability.knows:
+            raise AgentTooOld(name, wish, node.capability.version)
+
+    async def _device(self, name: str, prefix: str) -> str:
+        """The whole id of the device of a node of which ``prefix`` is a unique beginning; "" for "".
+
+        Raises:
+            NodeNotFound, DeviceNotFound
+        """
+        if not prefix:
+            return ""
+        node = await self._node(name)
+        known = {device.id for device in node.capability.devices} | set(node.readings) | set(node.quarantined)
+        found = [one for one in sorted(known) if one.startswith(prefix)]
+        if prefix in known:
+            return prefix
+        if len(found) != 1:
+            raise DeviceNotFound(name, prefix, sorted(known))
+        return found[0]
 
     async def release(self, act: Release, sender: bytes = b"") -> Done:
         await self._state.release_models(act.node, why="released " + _by(act), command=act.id)
@@ -509,6 +598,11 @@ class TaskManager(Manager):
         if not await self._mover.move_stranded(fleet):
             self._fleet_changed.set()
         await self._mover.move_tails(fleet)
+
+
+def _only_device(node: NodeRecord) -> str:
+    """The one device of a node that has one; "" where it has none."""
+    return node.capability.devices[0].id if node.capability.devices else next(iter(node.readings), "")
 
 
 def _by(act: Act[Any]) -> str:

@@ -85,6 +85,18 @@ class Done(Message):
 # ---------------------------------------------------------------- agent → scheduler
 
 
+class Orders(Message):
+    """What operators and the cluster want of a node and its devices, told with each beat until it changes.
+
+    What is not named is as the agent itself would have it.
+    """
+
+    slots: dict[str, int] = Field(default_factory=dict)  # device id -> attempts at a time
+    out: dict[str, str] = Field(default_factory=dict)  # device id -> why it is in quarantine, and takes nothing
+    hand_back_s: float | None = None  # after so long what still runs is handed back; None: it may go on
+    stop: bool = False  # drain, and end
+
+
 class HelloAnswer(Message):
     scheduler_id: str
     version: str
@@ -96,6 +108,7 @@ class HelloAnswer(Message):
     schedulers: tuple[str, ...] = ()  # control endpoints of all live schedulers
     status: str = "online"
     same_host: bool = False  # rings and lifeline are at the host at which the control socket was reached
+    orders: Orders | None = None  # None: from an older scheduler, which has none
 
     def reached_at(self, endpoint: str) -> HelloAnswer:
         """This, as it is to be read by who reached the scheduler at ``endpoint`` ("tcp://host:port")."""
@@ -187,6 +200,9 @@ class BeatAnswer(Message):
     status: str = "online"  # online, draining, quarantined: what the cluster wants of the node
     schedulers: tuple[str, ...] = ()
     probe: bool = False  # show with fresh runners that you work, and say so by ``probed``
+    probe_devices: tuple[str, ...] = ()  # the same, for these of its devices alone
+    orders: Orders | None = None  # None: from an older scheduler, which has none
+    now_ms: int | None = None  # what the cluster's clock shows, in ms since 1970
 
 
 class Beat(Request[BeatAnswer]):
@@ -208,7 +224,7 @@ class Beat(Request[BeatAnswer]):
 
 
 class Probed(Request[Done]):
-    """A quarantined node has tried each of its devices with fresh runners and a golden picture."""
+    """A node in quarantine has tried its devices, or the one that is, with fresh runners and a golden picture."""
 
     CMD = "probed"
     ANSWER = Done
@@ -216,6 +232,7 @@ class Probed(Request[Done]):
     boot_id: str
     passed: bool
     detail: str = Field(default="", max_length=2000)  # what failed, and how
+    device: str = ""  # "": all of them, because the whole node is in quarantine
 
 
 class Bye(Request[Done]):
@@ -231,9 +248,12 @@ class Bye(Request[Done]):
 
 
 class Order(Message):
-    """A word that hurries what the next beat would tell anyway. Agents do not answer it."""
+    """A word that hurries what the next beat would tell anyway. Agents do not answer it.
 
-    cmd: Literal["cancel", "drain", "resume", "release", "wake"]
+    ``beat``: beat now, for there are new ``Orders``; only for agents that know them (``NodeCapability.knows``).
+    """
+
+    cmd: Literal["cancel", "drain", "resume", "release", "wake", "beat"]
     task_id: str = ""
     attempt: int = 0
     reason: str = ""
@@ -423,6 +443,7 @@ class Drain(Act[Done]):
     CMD = "drain"
     ANSWER = Done
     node: str
+    deadline_s: float | None = Field(default=None, ge=0, le=30 * 24 * 3600)  # then what still runs is handed back
 
 
 class DrainIdleAnswer(Message):
@@ -439,19 +460,52 @@ class DrainIdle(Act[DrainIdleAnswer]):
 
 
 class Activate(Act[Done]):
-    """The node takes work again."""
+    """The node, or a device of it that is in quarantine, takes work again."""
 
     CMD = "activate"
     ANSWER = Done
     node: str
+    device: str = ""  # its id, or the beginning of that; "": the whole node, with all its devices
 
 
 class Quarantine(Act[Done]):
-    """The node takes nothing new, and is not probed: only ``activate`` ends it."""
+    """The node, or one device of it, takes nothing new, and is not probed: only ``activate`` ends it."""
 
     CMD = "quarantine"
     ANSWER = Done
     node: str
+    device: str = ""  # its id, or the beginning of that; "": the whole node
+
+
+class StopNode(Act[Done]):
+    """The node's agent drains and ends. Started again, it works as before."""
+
+    CMD = "stop_node"
+    ANSWER = Done
+    node: str
+    deadline_s: float | None = Field(default=None, ge=0, le=30 * 24 * 3600)  # None: its own agent.drain_s
+
+
+class SetDevice(Act[Done]):
+    """How many slots a device of a node has, and which queues it serves, until that is taken back."""
+
+    CMD = "set_device"
+    ANSWER = Done
+    node: str
+    device: str = ""  # its id, or the beginning of that; "": the only one
+    slots: int | None = Field(default=None, ge=0, le=1024)  # None: as before; 0: as its agent has it
+    queues: tuple[str, ...] | None = None  # None: as before; (): all that it is good enough for
+
+
+class LabelNode(Act[Done]):
+    """Labels of a node over those that its agent tells, until that is taken back."""
+
+    CMD = "label_node"
+    ANSWER = Done
+    node: str
+    labels: Labels = Field(default_factory=dict)
+    without: tuple[str, ...] = ()  # names of labels that it is not to have, whatever its agent tells
+    forget: tuple[str, ...] = ()  # names of which what its agent tells counts again
 
 
 class Release(Act[Done]):
@@ -672,7 +726,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
     kind.CMD: kind
     for kind in (
         Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
-        Quarantine, Release, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob, PrioritiseJob, NoteJob, Info,
+        Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob, PrioritiseJob, NoteJob, Info,
         Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
         Autoscale, DrainIdle,
     )

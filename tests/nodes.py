@@ -64,9 +64,10 @@ class Node:
 
     async def hello(self) -> NodeStatus:
         capability = the_cpu(self.models, labels=self.labels)
-        return await self.state.register_node(
+        welcome = await self.state.register_node(
             self.id, boot=self.boot, capability=capability, serves={"cpu": tuple(self.queues)}
         )
+        return welcome.status
 
     async def claim(self, slots: int = 1, *, warm: Sequence[str] = (), lease_ms: int = 60_000) -> tuple[Grant, ...]:
         return await self.state.claim_tasks(
@@ -90,7 +91,8 @@ class Node:
         self, *running: tuple[str, int], readings: Mapping[str, DeviceReading] | None = None
     ) -> tuple[NodeStatus, tuple[Running, ...]]:
         said = (Running(task_id=task_id, attempt=attempt, progress=0.5, stage="fill") for task_id, attempt in running)
-        return await self.state.beat_node(self.id, boot=self.boot, running=said, readings=readings)
+        heard = await self.state.beat_node(self.id, boot=self.boot, running=said, readings=readings)
+        return heard.status, heard.lost
 
     async def leave(self) -> None:
         await self.state.leave_node(self.id, boot=self.boot)

@@ -15,6 +15,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -41,6 +42,7 @@ from lcq.wire import (
     Hello,
     HelloAnswer,
     Order,
+    Orders,
     Outcome,
     Probed,
     Reply,
@@ -126,6 +128,8 @@ class Agent:
         self._eased = asyncio.Event()  # what was refused may be granted now
         self._late: asyncio.Queue[StepAnswer] = asyncio.Queue()
         self._probes: asyncio.Queue[Probed] = asyncio.Queue()
+        self._hand_back_at: float | None = None  # by steady_now(): when what still runs goes back
+        self._deadline_moved = asyncio.Event()
 
     # ------------------------------------------------------------ its life
 
@@ -138,7 +142,9 @@ class Agent:
             records = home.records
             records.sweep()
             gpus = await asyncio.to_thread(stack.enter_context, Gpus())  # wakes them: that may take seconds
-            found = detect_devices(self._config.agent, gpus, need_mib=gpu_need_mib(self._config))
+            self._found = found = detect_devices(self._config.agent, gpus, need_mib=gpu_need_mib(self._config))
+            self._own_slots = {device.id: device.slots for device in found.devices}
+            self._slots_now = dict(self._own_slots)
             self._outcomes = Outcomes(home.spool, self.boot_id, self._roots)
             recalled = self._outcomes.recall()
             if recalled:
@@ -233,6 +239,7 @@ class Agent:
                     ("steps", self._take_steps()),
                     ("late answers", self._take_in_late()),
                     ("hand", self._give_back_in_time()),
+                    ("drain", self._hand_back_in_time()),
                     ("probes", self._report_probes()),
                     ("breakers", self._breakers.watch()),
                     ("spool", self._outcomes.keep_old_ones()),
@@ -296,6 +303,8 @@ class Agent:
         await self._give_back_hand()
         running = len(self._pool.running())
         drain_s = self._config.agent.drain_s
+        if self._hand_back_at is not None:  # an operator has given another deadline
+            drain_s = max(0.0, self._hand_back_at - steady_now())
         if running and not self._hurry.is_set():
             _log.info("agent %s: draining, %d attempts may go on for %g s", self.node_id, running, drain_s)
         await self._until(lambda: not self._pool.running() or self._hurry.is_set(), patience_s=drain_s)
@@ -405,6 +414,7 @@ class Agent:
         self._lifeline.attach(greeting.lifeline)
         self._bells.found_at(greeting.rings)
         self._follow(greeting.status, "")
+        self._follow_orders(greeting.orders)
         self._step_due.set()
 
     def _log_joined(self, greeting: HelloAnswer) -> None:
@@ -446,16 +456,20 @@ class Agent:
             self._leases.end(key)
             self._end_lost(key, "the cluster took it back")
         self._follow(answer.status, "")
-        if answer.probe and not self._stop.is_set():
-            self._retest.begin()
+        self._follow_orders(answer.orders)
+        for device in (("",) if answer.probe else answer.probe_devices) if not self._stop.is_set() else ():
+            self._retest.begin(device)
 
     def _hear_shown(self, shown: Shown) -> None:
         self._service.hear(shown)
         self._retest.hear(shown)
 
-    def _probed(self, passed: bool, detail: str) -> None:
-        _log.warning("agent %s: the probe %s%s", self.node_id, "passed" if passed else "failed: ", detail)
-        self._probes.put_nowait(Probed(node_id=self.node_id, boot_id=self.boot_id, passed=passed, detail=detail))
+    def _probed(self, device: str, passed: bool, detail: str) -> None:
+        of = f" of {device}" if device else ""
+        _log.warning("agent %s: the probe%s %s%s", self.node_id, of, "passed" if passed else "failed: ", detail)
+        self._probes.put_nowait(
+            Probed(node_id=self.node_id, boot_id=self.boot_id, passed=passed, detail=detail, device=device)
+        )
 
     async def _report_probes(self) -> None:
         while True:
@@ -515,6 +529,51 @@ class Agent:
                 self._pool.release()
             case "wake":
                 self._step_due.set()
+            case "beat":
+                self._membership.beat_now()
+
+    def _follow_orders(self, orders: Orders | None) -> None:
+        """Do with our devices, and with ourselves, what operators want; an older scheduler wants nothing of this."""
+        if orders is None:
+            return
+        for device, own in self._own_slots.items():
+            self._resize(device, orders.slots.get(device, own))
+        self._service.set_aside(orders.out)
+        self._hand_back_at = None if orders.hand_back_s is None else steady_now() + orders.hand_back_s
+        self._deadline_moved.set()
+        if orders.stop and not self._stop.is_set():
+            _log.info("agent %s: an operator wants it to end", self.node_id)
+            self.request_stop()
+
+    def _resize(self, device: str, slots: int) -> None:
+        if slots == self._slots_now[device]:
+            return
+        _log.info("agent %s: %s has %d slots now, had %d", self.node_id, device, slots, self._slots_now[device])
+        self._slots_now[device] = slots
+        self._hand.resize(device, slots)
+        devices = tuple(one.model_copy(update={"slots": self._slots_now[one.id]}) for one in self._found.devices)
+        plans = plan_slots(replace(self._found, devices=devices), self._config, cores=usable_cores())
+        ended = self._pool.resize([plan for plan in plans if plan.device == device])
+        self._service.resize(device, slots, ended)
+        self._step_due.set()
+
+    async def _hand_back_in_time(self) -> None:
+        """While we drain with a deadline: at that, hand back what still runs."""
+        while True:
+            self._deadline_moved.clear()
+            left_s = None if self._hand_back_at is None else max(0.0, self._hand_back_at - steady_now())
+            try:
+                async with asyncio.timeout(left_s):
+                    await self._deadline_moved.wait()
+                continue
+            except TimeoutError:
+                pass
+            running = self._pool.running()
+            if running:
+                _log.info("agent %s: the drain's deadline is over, %d attempts go back", self.node_id, len(running))
+            for attempt in running:
+                self._pool.stop((attempt.task_id, attempt.attempt), hand_back=True)
+            await self._deadline_moved.wait()
 
     def _end_lost(self, key: Key, why: str) -> None:
         if self._hand.drop(key) or self._pool.stop(key):

@@ -23,10 +23,14 @@ class Hand:
     """Grants that wait for a slot of this node."""
 
     def __init__(self, slots: Mapping[str, int]) -> None:
-        self._slots = slots  # device -> how many
+        self._slots = dict(slots)  # device -> how many
         self._recent: dict[str, deque[float]] = {device: deque(maxlen=_REMEMBERED) for device in slots}
         self._waiting: dict[str, deque[tuple[float, Grant]]] = {device: deque() for device in slots}
         self._filled = asyncio.Event()
+
+    def resize(self, device: str, slots: int) -> None:
+        """``device`` has so many slots from now on."""
+        self._slots[device] = slots
 
     def learn(self, device: str, seconds: float) -> None:
         """An attempt on ``device`` took so long."""

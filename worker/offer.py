@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from lcq import __version__
 from lcq.errors import UnknownModel
 from lcq.hardware import host_name
+from lcq.health import KNOWS_ORDERS
 from lcq.models import Device, DeviceKind, Ease, ModelOffer, NodeCapability
 from worker.protocol import Ready
 
@@ -103,6 +104,15 @@ class Offer:
         part.shown.clear()
         part.failed, part.trouble = None, ""
 
+    def resize(self, device: str, slots: int) -> None:
+        """``device`` has so many slots from now on."""
+        part = self._parts[device]
+        part.device = part.device.model_copy(update={"slots": slots})
+
+    def retire(self, device: str, slot: str) -> None:
+        """``slot`` is no more."""
+        self._parts[device].shown.pop(slot, None)
+
     def suspend(self, engine: str, why: str) -> None:
         """What ``engine`` needs elsewhere is away: offer none of its models; "" where it is back."""
         if why:
@@ -153,6 +163,7 @@ class Offer:
             host=host_name(),
             version=__version__,
             labels=self.labels,
+            knows=(KNOWS_ORDERS,),
         )
 
     def check_models(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import random
@@ -218,6 +219,7 @@ class Slot:
         self.warm: tuple[str, ...] = ()
         self.held_mib = 0  # of the device's memory, by loaded models
         self.pid: int | None = None  # of the living runner's process group
+        self.is_retiring = False
         self.settings = settings
         self._on_ended = on_ended
         self._on_change = on_change
@@ -282,6 +284,12 @@ class Slot:
         self._again.set()  # where there is none at the moment, one is started now
         return True
 
+    def retire(self) -> None:
+        """Be no more, after the attempt that is here."""
+        self.is_retiring = True
+        self._inbox.put_nowait(_Sign.RENEW)
+        self._again.set()
+
     def _to(self, state: SlotState) -> None:
         if state is not self.state:
             self.state = state
@@ -290,9 +298,9 @@ class Slot:
     # ------------------------------------------------------------ its life
 
     async def live(self, group: asyncio.TaskGroup) -> None:
-        """Keep a runner and let it work, until cancelled; then the runner is gone too."""
+        """Keep a runner and let it work, until cancelled or retired; then the runner is gone too."""
         loop = asyncio.get_running_loop()
-        while True:
+        while not self.is_retiring:
             if self._fault:
                 self._to(SlotState.OUT)
                 await self._pause(None)
@@ -481,7 +489,9 @@ class Slot:
         await self._pause(pause_s)
 
     async def _pause(self, pause_s: float | None) -> None:
-        """Wait; less, where the device is said to be good again meanwhile."""
+        """Wait; less, where the device is said to be good again meanwhile, or the slot is to be no more."""
+        if self.is_retiring:
+            return
         self._again.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
@@ -649,19 +659,50 @@ class RunnerPool:
         on_change: Callable[[SlotState], None],
         on_shown: Callable[[Shown], None],
     ) -> None:
-        self.slots = tuple(
-            Slot(plan, settings, on_ended=on_ended, on_change=on_change, on_shown=on_shown) for plan in plans
-        )
+        self._new_slot = functools.partial(Slot, on_ended=on_ended, on_change=on_change, on_shown=on_shown)
+        self._settings = settings
+        self._on_change = on_change
+        self.slots = tuple(self._new_slot(plan, settings) for plan in plans)
         self._lives: list[asyncio.Task[None]] = []
         self._group = asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
         await self._group.__aenter__()
-        self._lives = [
-            self._group.create_task(slot.live(self._group), name=f"slot {slot.plan.name}") for slot in self.slots
-        ]
+        self._lives = [self._begin(slot) for slot in self.slots]
         self._lives.append(self._group.create_task(self._look(), name="memory"))
         return self
+
+    def _begin(self, slot: Slot) -> asyncio.Task[None]:
+        return self._group.create_task(self._see_out(slot), name=f"slot {slot.plan.name}")
+
+    async def _see_out(self, slot: Slot) -> None:
+        """Let a slot live; one that was retired is forgotten."""
+        await slot.live(self._group)
+        self.slots = tuple(one for one in self.slots if one is not slot)
+        self._on_change(SlotState.FREE)  # what it kept back, while it was busy, may begin on another slot
+
+    def resize(self, plans: Sequence[SlotPlan]) -> tuple[str, ...]:
+        """Have just these slots of a device: new ones begin at once, others end after what they do now.
+
+        Those that go on keep their ground until they get another runner. Answers the names of those that end.
+        """
+        wanted = {plan.name: plan for plan in plans}
+        device = plans[0].device
+        ended = []
+        for slot in self.on(device):
+            plan = wanted.get(slot.plan.name)
+            if slot.is_retiring:
+                continue
+            if plan is None:
+                slot.retire()
+                ended.append(slot.plan.name)
+            else:
+                slot.plan = plan
+        known = {slot.plan.name for slot in self.on(device) if not slot.is_retiring}
+        new = [self._new_slot(plan, self._settings) for name, plan in wanted.items() if name not in known]
+        self.slots += tuple(new)
+        self._lives = [life for life in self._lives if not life.done()] + [self._begin(slot) for slot in new]
+        return tuple(ended)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -681,15 +722,16 @@ class RunnerPool:
 
     def follow(self, *, limits: LimitsConfig, no_progress_s: float) -> None:
         """Hold to these from the next attempt on."""
+        self._settings = replace(self._settings, limits=limits, no_progress_s=no_progress_s)
         for slot in self.slots:
-            slot.settings = replace(slot.settings, limits=limits, no_progress_s=no_progress_s)
+            slot.settings = self._settings
 
     def start(self, grant: Grant) -> bool:
         """Begin ``grant`` on a free slot of its device, one where its model is warm if there is one.
 
         Answers False where no slot is free.
         """
-        free = [slot for slot in self.slots if slot.state is SlotState.FREE and slot.plan.device == grant.device]
+        free = [slot for slot in self._free() if slot.plan.device == grant.device]
         if not free:
             return False
         min(free, key=lambda slot: grant.task.model not in slot.warm).start(grant)
@@ -703,10 +745,11 @@ class RunnerPool:
                 return True
         return False
 
-    def release(self) -> None:
-        """Have every runner free what its models hold, a busy one after its attempt."""
+    def release(self, device: str = "") -> None:
+        """Have every runner, or those of ``device``, free what its models hold, a busy one after its attempt."""
         for slot in self.slots:
-            slot.release()
+            if device in ("", slot.plan.device):
+                slot.release()
 
     def hold(self, device: str, why: str) -> None:
         """``device`` has failed: its idle runners end, its attempts soon, and none is started."""
@@ -718,9 +761,23 @@ class RunnerPool:
         for slot in self.on(device):
             slot.resume()
 
-    def renew(self) -> frozenset[str]:
-        """Replace every runner, a busy one after its attempt, and test each device. Answers those that are tested."""
-        return frozenset(slot.plan.device for slot in self.slots if slot.renew())
+    def renew(self, device: str = "") -> frozenset[str]:
+        """Replace every runner, a busy one after its attempt, and test each device; or only those of ``device``.
+
+        Answers the devices that are tested.
+        """
+        slots = [slot for slot in self.slots if not slot.is_retiring and device in ("", slot.plan.device)]
+        return frozenset(slot.plan.device for slot in slots if slot.renew())
+
+    def _free(self) -> tuple[Slot, ...]:
+        """The slots that can begin something: no more than their device is to have, while busy ones retire."""
+        out: list[Slot] = []
+        for device in dict.fromkeys(slot.plan.device for slot in self.slots):
+            slots = self.on(device)
+            retiring = sum(slot.is_retiring and slot.grant is not None for slot in slots)
+            free = [slot for slot in slots if slot.state is SlotState.FREE and not slot.is_retiring]
+            out += free[: max(0, len(free) - retiring)]
+        return tuple(out)
 
     def on(self, device: str) -> tuple[Slot, ...]:
         """The slots of ``device``."""
@@ -737,9 +794,8 @@ class RunnerPool:
     def wants(self) -> tuple[Want, ...]:
         """The free slots of each device that has any."""
         free: dict[str, list[Slot]] = {}
-        for slot in self.slots:
-            if slot.state is SlotState.FREE:
-                free.setdefault(slot.plan.device, []).append(slot)
+        for slot in self._free():
+            free.setdefault(slot.plan.device, []).append(slot)
         return tuple(
             Want(device=device, slots=len(slots), warm=tuple(dict.fromkeys(m for slot in slots for m in slot.warm)))
             for device, slots in free.items()

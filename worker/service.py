@@ -48,6 +48,7 @@ class Service:
         self._on_taking = on_taking
         self._devices: frozenset[str] = frozenset()  # of the capability
         self._taking: frozenset[str] = frozenset()  # those of them that are given work
+        self._aside: dict[str, str] = {}  # device -> why the cluster gives it nothing
         self._bad_looks: dict[str, int] = {}  # device -> readings in a row that found it out of order
 
     async def watch(self) -> None:
@@ -95,6 +96,19 @@ class Service:
         self._offer.labels = dict(labels)
         self._compare()
 
+    def resize(self, device: str, slots: int, ended: Sequence[str] = ()) -> None:
+        """Offer so many slots on ``device`` from now on; ``ended``: those of before that are about to go."""
+        self._offer.resize(device, slots)
+        for slot in ended:
+            self._offer.retire(device, slot)
+        self._compare()
+
+    def set_aside(self, reasons: Mapping[str, str]) -> None:
+        """Give no work to these devices, because of what the cluster has said; to all others it may be given."""
+        if reasons != self._aside:
+            self._aside = dict(reasons)
+            self._compare()
+
     def engine_of(self, model: str) -> str:
         """The engine that runs ``model`` here; "" where none does."""
         return self._offer.engine_of(model)
@@ -133,7 +147,7 @@ class Service:
 
     def takes(self, device: str) -> bool:
         """Whether it is, and nothing speaks against giving it work now."""
-        return device in self._devices and not self._readings.fault(device)
+        return device in self._devices and device not in self._aside and not self._readings.fault(device)
 
     def readings(self) -> dict[str, DeviceReading]:
         """How each device is, also one that is left out: its fault says why it is."""

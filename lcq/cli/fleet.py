@@ -13,7 +13,7 @@ from lcq.cli.output import Column, Output, age, duration, status_text
 from lcq.cli.session import OK, REFUSED, JsonFlag, Reason, Session, run, session_of
 from lcq.client import AsyncClient
 from lcq.errors import InvalidInput, LcqError, SchedulerUnreachable
-from lcq.labels import told_labels
+from lcq.labels import parse_labels, told_labels
 from lcq.models import Device, DeviceKind, DeviceReading, NodeRecord, TaskStatus
 from lcq.wire import AsideAnswer, Refusal
 
@@ -174,11 +174,28 @@ async def _queues(session: Session) -> int:
     return OK
 
 
-@app.command(epilog=examples("lcq drain studio-2 --reason 'new GPU'"))
-def drain(context: typer.Context, names: NodeNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
-    """Let nodes finish what they have and take nothing new."""
+DeviceName = Annotated[
+    str, typer.Option("--device", metavar="DEVICE", help="Only this device; a unique beginning of its id will do.")
+]
+Deadline = Annotated[
+    float | None,
+    typer.Option("--deadline", metavar="SECONDS", min=0, help="Then hand back what still runs, at no cost for tasks."),
+]
+
+
+@app.command(epilog=examples("lcq drain studio-2 --reason 'new GPU'", "lcq drain studio-2 --deadline 300"))
+def drain(
+    context: typer.Context,
+    names: NodeNames,
+    deadline: Deadline = None,
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Let nodes finish what they have and take nothing new; 'lcq activate' undoes it."""
     session = session_of(context, as_json)
-    return run(_each(session, names, "draining", lambda client, name: client.drain(name, reason=reason)))
+    return run(
+        _each(session, names, "draining", lambda client, name: client.drain(name, deadline_s=deadline, reason=reason))
+    )
 
 
 @app.command(
@@ -243,18 +260,130 @@ async def _autoscale(session: Session, target_s: float, drain_idle: int | None, 
     return OK
 
 
-@app.command(epilog=examples("lcq activate studio-2"))
-def activate(context: typer.Context, names: NodeNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
-    """Let nodes that were drained or quarantined take work again."""
+@app.command(epilog=examples("lcq stop studio-2", "lcq stop studio-2 --deadline 60 --reason 'moves to another room'"))
+def stop(
+    context: typer.Context,
+    names: NodeNames,
+    deadline: Deadline = None,
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Let the agents of nodes drain and end. Started again, they work as before."""
     session = session_of(context, as_json)
-    return run(_each(session, names, "active", lambda client, name: client.activate(name, reason=reason)))
+    return run(
+        _each(
+            session, names, "stopping", lambda client, name: client.stop_node(name, deadline_s=deadline, reason=reason)
+        )
+    )
 
 
-@app.command(epilog=examples("lcq quarantine studio-2 --reason 'draws stripes'"))
-def quarantine(context: typer.Context, names: NodeNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
-    """Let nodes take nothing more, and give back the retries they have cost; 'lcq activate' ends it."""
+@app.command(epilog=examples("lcq activate studio-2", "lcq activate studio-2 --device GPU-5e1f"))
+def activate(
+    context: typer.Context,
+    names: NodeNames,
+    device: DeviceName = "",
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Let nodes, or a device of one, that were drained or quarantined take work again."""
     session = session_of(context, as_json)
-    return run(_each(session, names, "quarantined", lambda client, name: client.quarantine(name, reason=reason)))
+    return run(
+        _each(session, names, "active", lambda client, name: client.activate(name, device=device, reason=reason))
+    )
+
+
+@app.command(
+    epilog=examples("lcq quarantine studio-2 --reason 'draws stripes'", "lcq quarantine studio-2 --device GPU-5e1f")
+)
+def quarantine(
+    context: typer.Context,
+    names: NodeNames,
+    device: DeviceName = "",
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Let nodes, or a device of one, take nothing more, and give back the retries they have cost; 'lcq activate' ends
+    it."""
+    session = session_of(context, as_json)
+    return run(
+        _each(session, names, "quarantined", lambda client, name: client.quarantine(name, device=device, reason=reason))
+    )
+
+
+@app.command(
+    "set",
+    epilog=examples(
+        "lcq set studio-2 --slots 2",
+        "lcq set studio-2 --device GPU-5e1f --queues gpu-low,gpu-medium",
+        "lcq set studio-2 --default",
+    ),
+)
+def set_device(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NODE", help="Its name, as 'lcq nodes' shows it.")],
+    device: Annotated[
+        str, typer.Option("--device", metavar="DEVICE", help="Which of its devices; the beginning of its id will do.")
+    ] = "",
+    slots: Annotated[
+        int | None, typer.Option("--slots", metavar="N", min=1, max=1024, help="Attempts at a time.")
+    ] = None,
+    queues: Annotated[str, typer.Option("--queues", metavar="A,B", help="Serve just these queues.")] = "",
+    default: Annotated[
+        bool, typer.Option("--default", help="Undo: slots and queues as the agent itself has them.")
+    ] = False,
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Set how many slots a device has and which queues it serves, while it runs. Holds over restarts until undone."""
+    session = session_of(context, as_json)
+    wanted: tuple[str, ...] | None = tuple(filter(None, (one.strip() for one in queues.split(",")))) or None
+    count = slots
+    if default:
+        count = 0 if slots is None else slots
+        wanted = () if wanted is None else wanted
+    return run(
+        _each(
+            session,
+            [name],
+            "set",
+            lambda client, node: client.set_device(node, device, slots=count, queues=wanted, reason=reason),
+        )
+    )
+
+
+@app.command(
+    epilog=examples(
+        "lcq label studio-2 rack=3", "lcq label studio-2 --without rack", "lcq label studio-2 --forget rack"
+    )
+)
+def label(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NODE", help="Its name, as 'lcq nodes' shows it.")],
+    labels: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME=VALUE", help="What tasks may require of it.")
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option("--without", metavar="NAME", help="It has no such label, whatever it says.")
+    ] = None,
+    forget: Annotated[
+        list[str] | None, typer.Option("--forget", metavar="NAME", help="Undo: what the agent itself says counts.")
+    ] = None,
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Set labels of a node over those that its agent has, while it runs. Holds over restarts until undone."""
+    session = session_of(context, as_json)
+    wanted = parse_labels(labels or ())
+    return run(
+        _each(
+            session,
+            [name],
+            "labelled",
+            lambda client, node: client.label_node(
+                node, wanted, without=without or (), forget=forget or (), reason=reason
+            ),
+        )
+    )
 
 
 @app.command(epilog=examples("lcq release studio-2", "lcq release studio-2 --reason 'the GPU is wanted for a film'"))

@@ -19,6 +19,7 @@ from lcq import failpoints
 from lcq.config import DistributedConfig
 from lcq.costs import precision_of, processed_megapixels
 from lcq.errors import (
+    DeviceNotFound,
     IdempotencyConflict,
     JobNotFound,
     NodeNameTaken,
@@ -60,7 +61,7 @@ from lcq.state.feed import Feed
 from lcq.state.reader import StateReader
 from lcq.state.scripts import ANSWERS_KEPT, MOST_LABELLED_LANES, STATE_FORMAT, Scripts
 from lcq.state.watch import Failover, ServerWatch
-from lcq.wire import Accepted, Grant, Running
+from lcq.wire import Accepted, Grant, Orders, Running
 
 _log = logging.getLogger(__name__)
 _BATCH = 128  # scripts in one pipeline: enough to share a round trip, few enough to let readers in between
@@ -98,6 +99,26 @@ class Ended:
     task_id: str
     node: str
     attempt: int
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """What a node is told at its hello: ``serves`` is what its devices serve, by device."""
+
+    status: NodeStatus
+    serves: Mapping[str, tuple[str, ...]]
+    orders: Orders
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What a beat is answered. ``probed``: devices in quarantine that are to be probed when their time has come."""
+
+    status: NodeStatus
+    lost: tuple[Running, ...]
+    orders: Orders
+    probed: tuple[str, ...]
+    now_ms: int
 
 
 class StateManager:
@@ -619,7 +640,7 @@ class StateManager:
         serves: Mapping[str, Sequence[str]],
         via: str = "",
         home: str = "",
-    ) -> NodeStatus:
+    ) -> Welcome:
         """A node says hello; attempts of its earlier boot run elsewhere. Answers what the cluster wants of it.
 
         ``via``: the scheduler it says it to. From now on only that one speaks for it. ``home``: by which a restart of
@@ -629,25 +650,24 @@ class StateManager:
             StaleBoot: a newer boot has replaced this one.
             NodeNameTaken: an agent with another home lives under this name.
         """
+        by_device = {
+            device.id: {"queues": list(serves.get(device.id, ())), "lanes": sorted(capability.lanes_of(device))}
+            for device in capability.devices
+        }
         lanes = sorted(
-            {
-                f"{queue}:{lane}"
-                for device in capability.devices
-                for queue in serves.get(device.id, ())
-                for lane in capability.lanes_of(device)
-            }
+            {f"{queue}:{lane}" for can in by_device.values() for queue in can["queues"] for lane in can["lanes"]}
         )
         answer = await self._move(
             "register_node", node, boot, capability.model_dump_json(),
             json.dumps({device: list(queues) for device, queues in serves.items()}), json.dumps(lanes),
             int(self.config.leases.beat_s * 1000), int(self.config.leases.lease_s * 1000), via,
-            json.dumps(dict(capability.labels)), home,
+            json.dumps(dict(capability.labels)), home, json.dumps(by_device),
         )  # fmt: skip
         if answer[0] == "stale":
             raise StaleBoot(node)
         if answer[0] == "taken":
             raise NodeNameTaken(node, answer[1])
-        return NodeStatus(answer[1])
+        return Welcome(NodeStatus(answer[1]), records.serves(answer[3]), records.orders(answer[4], int(answer[5])))
 
     async def beat_node(
         self,
@@ -658,7 +678,7 @@ class StateManager:
         telemetry: Mapping[str, float | str] | None = None,
         readings: Mapping[str, DeviceReading] | None = None,
         via: str = "",
-    ) -> tuple[NodeStatus, tuple[Running, ...]]:
+    ) -> Heard:
         """Renew a node's leases. Answers what the cluster wants of it, and the attempts that it has lost.
 
         A device's fault that appears or goes is an event; other readings only stand in the node's record.
@@ -678,8 +698,14 @@ class StateManager:
         )
         if answer[0] == "stale":
             raise StaleBoot(node)
-        lost = zip(answer[2::2], answer[3::2], strict=True)
-        return NodeStatus(answer[1]), tuple(Running(task_id=task, attempt=int(number)) for task, number in lost)
+        lost = zip(answer[4::2], answer[5::2], strict=True)
+        return Heard(
+            NodeStatus(answer[1]),
+            tuple(Running(task_id=task, attempt=int(number)) for task, number in lost),
+            records.orders(answer[2], int(answer[3])),
+            records.probed_devices(answer[2]),
+            int(answer[3]),
+        )
 
     async def leave_node(self, node: str, *, boot: str) -> None:
         """A drained node goes in order.
@@ -702,48 +728,112 @@ class StateManager:
         """Show that an online node's beat is overdue, unless it was seen after ``seen_before_ms``; answers whether."""
         return bool((await self._move("suspect_node", node, boot, seen_before_ms, why))[0] == "ok")
 
-    async def drain_node(self, node: str, *, why: str = "", command: str = "") -> None:
-        """Raises:
-        NodeNotFound, TransitionRefused: it is draining or offline already.
-        """
-        self._refuse_node("drain_node", node, await self._move("drain_node", node, why, command=command))
-
-    async def activate_node(self, node: str, *, why: str = "", command: str = "") -> None:
-        """Raises:
-        NodeNotFound, TransitionRefused: it is neither draining nor quarantined.
-        """
-        self._refuse_node("activate_node", node, await self._move("activate_node", node, why, command=command))
-
-    async def quarantine_node(self, node: str, *, why: str = "", probed: bool = True, command: str = "") -> int:
-        """Let a node take nothing new; what it runs it may finish. What it has cost tasks that go on is given back.
-
-        ``probed``: until it has passed a probe; else until ``activate_node``. Answers how many tasks got a retry back.
+    async def drain_node(self, node: str, *, why: str = "", deadline_s: float | None = None, command: str = "") -> None:
+        """Let a node finish what it has; ``deadline_s`` later it hands back what still runs.
 
         Raises:
-            NodeNotFound, TransitionRefused: it takes no work already.
+            NodeNotFound, TransitionRefused: it is offline, or draining already and no new deadline is given.
+        """
+        answer = await self._move("drain_node", node, why, _span_ms(deadline_s), command=command)
+        self._refuse_node("drain_node", node, answer)
+
+    async def stop_node(self, node: str, *, why: str = "", deadline_s: float | None = None, command: str = "") -> None:
+        """Have a node's agent drain and end.
+
+        Raises:
+            NodeNotFound, TransitionRefused: it is offline, or stopping already.
+        """
+        answer = await self._move("stop_node", node, why, _span_ms(deadline_s), command=command)
+        self._refuse_node("stop_node", node, answer)
+
+    async def activate_node(self, node: str, *, why: str = "", device: str = "", command: str = "") -> None:
+        """``device``: only this one of its devices.
+
+        Raises:
+            NodeNotFound, DeviceNotFound, TransitionRefused: it is neither draining nor quarantined.
+        """
+        answer = await self._move("activate_node", node, why, device, command=command)
+        self._refuse_node("activate_node", node, answer, device)
+
+    async def quarantine_node(
+        self, node: str, *, why: str = "", probed: bool = True, device: str = "", command: str = ""
+    ) -> int:
+        """Let a node take nothing new; what it runs it may finish. What it has cost tasks that go on is given back.
+
+        ``probed``: until it has passed a probe; else until ``activate_node``. ``device``: only this one of its devices.
+        Answers how many tasks got a retry back.
+
+        Raises:
+            NodeNotFound, DeviceNotFound, TransitionRefused: it takes no work already.
         """
         first = int(self.config.quarantine.pause_s * 1000) if probed else ""
         longest = int(self.config.quarantine.longest_pause_s * 1000)
-        answer = await self._move("quarantine_node", node, why, first, longest, command=command)
-        self._refuse_node("quarantine_node", node, answer)
+        answer = await self._move("quarantine_node", node, why, first, longest, device, command=command)
+        self._refuse_node("quarantine_node", node, answer, device)
         return int(answer[1])
 
-    async def probe_node(self, node: str, *, boot: str) -> bool:
-        """Whether a quarantined node is to show now that it works again."""
-        return bool((await self._move("probe_node", node, boot))[0] == "ok")
+    async def probe_node(self, node: str, *, boot: str, device: str = "") -> bool:
+        """Whether a quarantined node, or ``device`` of it, is to show now that it works again."""
+        return bool((await self._move("probe_node", node, boot, device))[0] == "ok")
 
-    async def settle_probe(self, node: str, *, boot: str, passed: bool, detail: str = "") -> NodeStatus | None:
-        """A probed node is forgiven, or stays in quarantine. Answers what it is now; None if it was not being probed.
+    async def settle_probe(
+        self, node: str, *, boot: str, passed: bool, detail: str = "", device: str = ""
+    ) -> NodeStatus | None:
+        """A probed node, or ``device`` of it, is forgiven, or stays in quarantine.
+
+        Answers what it is now, online or quarantined; None if it was not being probed.
 
         Raises:
             StaleBoot: the node is not registered with this boot id.
         """
         terms = self.config.quarantine
         first, longest = int(terms.pause_s * 1000), int(terms.longest_pause_s * 1000)
-        answer = await self._move("settle_probe", node, boot, int(passed), detail, first, longest, terms.probation)
+        answer = await self._move(
+            "settle_probe", node, boot, int(passed), detail, first, longest, terms.probation, device
+        )
         if answer[0] == "stale":
             raise StaleBoot(node)
         return NodeStatus(answer[1]) if answer[0] == "ok" else None
+
+    async def set_device(
+        self,
+        node: str,
+        device: str,
+        *,
+        slots: int | None = None,
+        queues: Sequence[str] | None = None,
+        why: str = "",
+        command: str = "",
+    ) -> None:
+        """Set the slots and the queues of a device, until that is taken back. None: as before; 0, (): its own again.
+
+        Raises:
+            NodeNotFound, DeviceNotFound
+        """
+        told = "" if queues is None else json.dumps(list(queues))
+        answer = await self._move(
+            "set_device", node, device, "" if slots is None else slots, told, why, command=command
+        )
+        self._refuse_node("set_device", node, answer, device)
+
+    async def label_node(
+        self,
+        node: str,
+        labels: Mapping[str, str | None],
+        *,
+        forget: Sequence[str] = (),
+        why: str = "",
+        command: str = "",
+    ) -> None:
+        """Set labels of a node over those that its agent tells; None takes one away, ``forget`` undoes either.
+
+        Raises:
+            NodeNotFound
+        """
+        answer = await self._move(
+            "label_node", node, json.dumps(dict(labels)), json.dumps(list(forget)), why, command=command
+        )
+        self._refuse_node("label_node", node, answer)
 
     async def release_models(self, node: str, *, why: str = "", command: str = "") -> None:
         """Have a node told to free what its loaded models hold.
@@ -753,11 +843,14 @@ class StateManager:
         """
         self._refuse_node("release_models", node, await self._move("release_models", node, why, command=command))
 
-    def _refuse_node(self, move: str, node: str, answer: list[Any]) -> None:
+    def _refuse_node(self, move: str, node: str, answer: list[Any], device: str = "") -> None:
         if answer[0] == "missing":
             raise NodeNotFound(node)
+        if answer[0] == "no_device":
+            raise DeviceNotFound(node, device)
         if answer[0] == "refused":
-            raise TransitionRefused(move, f"node {node}", answer[1])
+            subject = f"device {device} of node {node}" if device else f"node {node}"
+            raise TransitionRefused(move, subject, answer[1])
 
     # ------------------------------------------------------------ timed duties
 
@@ -873,3 +966,7 @@ class StateManager:
         keep_ms = ANSWERS_KEPT // timedelta(milliseconds=1)
         fields = [text for pair in act.items() for text in pair]
         await self._move("note_act", command_id, answer.decode("latin-1"), keep_ms, _ACTS_KEPT, *fields)
+
+
+def _span_ms(seconds: float | None) -> str | int:
+    return "" if seconds is None else int(seconds * 1000)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from lcq.models import (
     Attempt,
     DeviceReading,
+    DeviceWish,
     Ease,
     ErrorClass,
     Event,
@@ -32,6 +33,7 @@ from lcq.models import (
     explain_invalid,
 )
 from lcq.why import Hold
+from lcq.wire import Orders
 
 Hash = Mapping[str, str]
 RECORD_DAMAGED = "record_damaged"  # the code of a task that was failed because of its record, as in _damage.lua
@@ -208,13 +210,50 @@ def _capability(text: str) -> NodeCapability:
     return NodeCapability.model_validate_json(text, extra="ignore")
 
 
+def serves(text: str) -> dict[str, tuple[str, ...]]:
+    """Device -> the queues it serves."""
+    return {device: tuple(queues) for device, queues in json.loads(text or "{}").items()}
+
+
+def orders(text: str, now_ms: int) -> Orders:
+    """What a node is to be told, as settle_node in _prelude.lua has written it."""
+    told = json.loads(text or "{}")
+    due = told.get("hand_back_ms")
+    return Orders(
+        slots=told.get("slots") or {},
+        out=told.get("out") or {},
+        hand_back_s=None if due is None else max(0.0, (due - now_ms) / 1000),
+        stop=bool(told.get("stop")),
+    )
+
+
+def probed_devices(text: str) -> tuple[str, ...]:
+    """The devices in quarantine that are probed when their time has come."""
+    return tuple(json.loads(text).get("probed") or ()) if text else ()
+
+
+def _of_devices(fields: Hash, name: str) -> dict[str, str]:
+    """What the record says of devices: device -> the field ``name`` of it."""
+    return {field.partition("@")[2]: value for field, value in fields.items() if field.startswith(f"{name}@")}
+
+
 def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
-    return NodeRecord(
+    out = _of_devices(fields, "out")
+    blame_ms = _of_devices(fields, "blame_ms")
+    device_blame = {
+        device: (float(value), int(float(blame_ms.get(device, 0))))
+        for device, value in _of_devices(fields, "blame").items()
+    }
+    blame = max(((float(fields.get("blame") or 0), _integer(fields, "blame_ms") or 0), *device_blame.values()))
+    on_probation = {device: whole(value) for device, value in _of_devices(fields, "probation").items()}
+    serves_now = serves(fields["serves"])
+    by_device = json.loads(fields.get("by_device") or "{}")
+    record = NodeRecord(
         id=node_id,
         boot_id=fields["boot"],
         status=NodeStatus(fields["status"]),
         capability=_capability(fields["capability"]),
-        serves=json.loads(fields["serves"]),
+        serves=serves_now,
         registered_ms=_integer(fields, "registered_ms") or 0,
         seen_ms=_integer(fields, "seen_ms") or 0,
         beat_ms=_integer(fields, "beat_ms") or 0,
@@ -229,12 +268,26 @@ def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
             for device, told in json.loads(fields.get("readings") or "{}").items()
         },
         why=fields.get("why", ""),
-        blame=float(fields.get("blame") or 0),
-        blame_ms=_integer(fields, "blame_ms") or 0,
-        probation=_integer(fields, "probation") or 0,
+        blame=blame[0],
+        blame_ms=blame[1],
+        probation=max((_integer(fields, "probation") or 0, *on_probation.values())),
         probe_ms=_integer(fields, "probe_ms"),
         relabelled=json.loads(fields.get("relabelled") or "{}"),
+        good_for={device: tuple(can["queues"]) for device, can in by_device.items()} or serves_now,
+        wishes={
+            device: DeviceWish.model_validate(wish, extra="ignore")
+            for device, wish in json.loads(fields.get("set") or "{}").items()
+        },
+        quarantined=out,
+        device_blame=device_blame,
+        on_probation=on_probation,
+        hand_back_ms=_integer(fields, "hand_back_ms"),
+        stopping=bool(fields.get("stopping")) and fields.get("stopping") == fields["boot"],
     )
+    if record.is_quarantined_by_device and record.status in (NodeStatus.ONLINE, NodeStatus.SUSPECT):
+        why = "; ".join(f"{device}: {reason}" for device, reason in sorted(out.items()))
+        return record.model_copy(update={"status": NodeStatus.QUARANTINED, "why": why})
+    return record
 
 
 def hold(fields: Hash) -> Hold | None:

@@ -17,7 +17,7 @@ from tests.conftest import wait_until
 TOLD = (
     "submit_task", "claim_tasks", "finish_task", "fail_task", "release_task", "beat_node", "register_node",
     "leave_node", "cancel_task", "retry_task", "reroute_task", "prioritise_task", "pause_queue", "resume_queue",
-    "drain_node", "activate_node", "release_models", "note_act",
+    "drain_node", "activate_node", "release_models", "set_device", "label_node", "note_act",
 )  # fmt: skip
 """Every move that somebody waits for."""
 ON_THEIR_OWN = ("release_due", "expire_leases", "forget_tasks", "forget_nodes", "take_duty", "announce_scheduler")
@@ -56,6 +56,9 @@ async def live_a_day(rig: Rig) -> dict[str, TaskStatus]:
         assert not (await client.cancel([ended])).refused
         await wait_until(lambda: not agent._pool.running(), what="the cancelled runner to be free")
         await client.release("node-1")
+        await client.label_node("node-1", {"rack": "3"})
+        await client.set_device("node-1", queues=("cpu-light",))
+        await client.set_device("node-1", queues=())
         await client.drain("node-1")
         await client.activate("node-1")
         given_back = (await client.submit(scripted("until cancelled"))).id
@@ -111,5 +114,5 @@ async def test_every_move_may_fail_now_and_then_before_or_after_it_was_made(
 def test_no_move_is_left_out():
     quiet = {"submit_task", "suspect_node", "lose_node"}  # and those that answer to damage, to clocks, to failing nodes
     quiet |= {"adopt_state", "isolate_node", "isolate_task", "note_failover", "shift_deadlines"}
-    quiet |= {"quarantine_node", "probe_node", "settle_probe"}
+    quiet |= {"quarantine_node", "probe_node", "settle_probe", "stop_node"}
     assert {*TOLD, *ON_THEIR_OWN} | quiet == {point.removeprefix("state.") for point in failpoints.STATE_POINTS}

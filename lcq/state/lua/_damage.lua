@@ -247,6 +247,11 @@ local function damage_of_node(r)
   for _, field in ipairs(NODE_TABLES) do
     if not decoded(r[field], nil) then return field .. " cannot be read" end
   end
+  for device, can in pairs(decoded(r.by_device or "{}", {""})) do
+    if type(can) ~= "table" or type(can.queues) ~= "table" or type(can.lanes) ~= "table" then
+      return "by_device cannot be read"
+    end
+  end
   if not is_number(r.seen_ms) then return "seen_ms is no number" end
   return nil
 end
@@ -260,7 +265,14 @@ local function isolate_damaged_node(node, r, found)
     retired = decoded(r.retired, nil) and r.retired or "[]", seen_ms = tostring(NOW), registered_ms = tostring(NOW),
     why = "its record was damaged: " .. found,
   }
-  if r.wish == "draining" then fresh.wish = r.wish end  -- an operator's word outlives this too
+  -- An operator's word outlives this too.
+  if r.wish == "draining" then fresh.wish = r.wish end
+  for _, field in ipairs({"set", "relabelled"}) do
+    if decoded(r[field], nil) then fresh[field] = r[field] end
+  end
+  for field, value in pairs(r) do
+    if field:sub(1, 4) == "out@" then fresh[field] = value end
+  end
   for _, field in ipairs({"completed", "failed"}) do
     if is_number(r[field]) then fresh[field] = r[field] end
   end

@@ -459,59 +459,114 @@ end
 
 ---------------------------------------------------------------- who is to blame
 
--- How much a node is to blame, as a number that fades: a task that failed there adds one, a completed one takes a part
--- away. lcq/health.py judges by it.
-local function read_blame(node)
-  local known = redis.call("HMGET", key("node", node), "blame", "blame_ms")
+-- A field of a node's record that is about one of its devices; about the node as a whole where none is named.
+local function of(field, device)
+  return (device or "") == "" and field or (field .. "@" .. device)
+end
+
+-- How much a device of a node is to blame, as a number that fades: a task that failed there adds one, a completed one
+-- takes a part away. lcq/health.py judges by it.
+local function read_blame(node, device)
+  local known = redis.call("HMGET", key("node", node), of("blame", device), of("blame_ms", device))
   return number(known[1]) * 0.5 ^ (math.max(0, NOW - number(known[2])) / BLAME_HALF_LIFE_MS)
 end
 
-local function write_blame(node, blame)
-  redis.call("HSET", key("node", node), "blame", string.format("%.4f", blame), "blame_ms", NOW)
+local function write_blame(node, device, blame)
+  redis.call("HSET", key("node", node), of("blame", device), string.format("%.4f", blame), of("blame_ms", device), NOW)
 end
 
--- A task has failed in a way that may be the node's fault. It is the task's own where another node that is not in
--- quarantine has failed it too: then that one is cleared of it. And nobody can tell where no other node serves the lane.
--- Answers how much the node is to blame with this; 0 where this is not counted.
+-- Which device has failed which task, as `blame:<node>` has it. Without a device: an older scheduler wrote it.
+local function blamed_for(id, device)
+  return id .. "@" .. device
+end
+
+local function read_mark(mark)
+  local id, device = mark:match("^([^@]+)@(.*)$")
+  return id or mark, device or ""
+end
+
+local function is_set_aside(node, device)
+  local known = redis.call("HMGET", key("node", node), "status", of("out", device))
+  return known[1] == "quarantined" or (known[2] or false) ~= false
+end
+
+-- Whether another device of the same node serves this lane of the queue.
+local function sibling_serves(record, device, queue, lane)
+  local serves = decoded(record[1], {})
+  for other, can in pairs(decoded(record[2], {})) do
+    if other ~= device then
+      local has_queue, has_lane = false, false
+      for _, name in ipairs(serves[other] or {}) do has_queue = has_queue or name == queue end
+      for _, name in ipairs(can.lanes) do has_lane = has_lane or name == lane:match("^[^?]+") end
+      if has_queue and has_lane then return true end
+    end
+  end
+  return false
+end
+
+-- A task has failed in a way that may be the device's fault. It is the task's own where another device that is not in
+-- quarantine has failed it too: then that one is cleared of it. And nobody can tell where no other serves the lane.
+-- Answers how much the device is to blame with this; 0 where this is not counted.
 local function find_blame(id, t, node)
+  local device = t.device or ""
   if (t.pinned or "") ~= "" or redis.call("EXISTS", key("node", node)) == 0 then return 0 end
-  if not others_serve(t.queue, lane_name(t), node) then return 0 end
+  if not others_serve(t.queue, lane_name(t), node)
+    and not sibling_serves(read_fields(key("node", node), "serves", "by_device"), device, t.queue, lane_name(t)) then
+    return 0
+  end
   local failed_elsewhere = false
   for _, text in ipairs(redis.call("LRANGE", key("attempts", id), number(t.fence), -1)) do
     local record = cjson.decode(text)
-    if record.blamed and record.node ~= node
-      and redis.call("HGET", key("node", record.node), "status") ~= "quarantined" then
+    local on = record.device or ""
+    if record.blamed and (record.node ~= node or on ~= device) and not is_set_aside(record.node, on) then
       failed_elsewhere = true
-      if redis.call("ZREM", key("blame", record.node), id) == 1 then
-        write_blame(record.node, math.max(0, read_blame(record.node) - 1))
+      if redis.call("ZREM", key("blame", record.node), blamed_for(id, on)) == 1 then
+        write_blame(record.node, on, math.max(0, read_blame(record.node, on) - 1))
       end
     end
   end
   if failed_elsewhere then return 0 end
   local marks = key("blame", node)
   redis.call("ZREMRANGEBYSCORE", marks, "-inf", NOW - 8 * BLAME_HALF_LIFE_MS)
-  if redis.call("ZADD", marks, NOW, id) == 1 then write_blame(node, read_blame(node) + 1) end
+  if redis.call("ZADD", marks, NOW, blamed_for(id, device)) == 1 then
+    write_blame(node, device, read_blame(node, device) + 1)
+  end
   redis.call("PEXPIRE", marks, 8 * BLAME_HALF_LIFE_MS)
-  return read_blame(node)
+  return read_blame(node, device)
 end
 
--- A node has completed a task. On probation, that brings it nearer to its end.
-local function praise(node)
-  local known = redis.call("HMGET", key("node", node), "blame", "probation")
+-- A device has completed a task. On probation, that brings it, or its node, nearer to its end.
+local function praise(node, device)
+  local name = key("node", node)
+  local known = redis.call("HMGET", name, of("blame", device), "probation", of("probation", device))
   if known[1] and number(known[1]) > 0 then
-    local blame = read_blame(node) * BLAME_AFTER_SUCCESS
-    write_blame(node, blame < 0.05 and 0 or blame)
+    local blame = read_blame(node, device) * BLAME_AFTER_SUCCESS
+    write_blame(node, device, blame < 0.05 and 0 or blame)
   end
-  if known[2] and redis.call("HINCRBY", key("node", node), "probation", -1) <= 0 then
-    redis.call("HDEL", key("node", node), "probation", "quarantines", "why")
+  if known[2] and redis.call("HINCRBY", name, "probation", -1) <= 0 then
+    redis.call("HDEL", name, "probation", "quarantines", "why")
+  end
+  if device ~= "" and known[3] and redis.call("HINCRBY", name, of("probation", device), -1) <= 0 then
+    redis.call("HDEL", name, of("probation", device), of("quarantines", device), of("why", device))
   end
 end
 
--- Nothing is held against a node any more.
-local function clear_name(node)
-  redis.call("DEL", key("blame", node))
-  redis.call("HDEL", key("node", node), "blame", "blame_ms", "probe_ms", "probing", "probation", "quarantines",
-    "quarantined_for")
+-- What a node's record holds against it, and against its devices.
+local HELD_AGAINST = {blame = true, blame_ms = true, probe_ms = true, probing = true, probation = true,
+  quarantines = true, quarantined_for = true, out = true, why = true}
+
+-- Nothing is held against a device any more; where none is named, against none of the node's, nor against the node.
+local function clear_name(node, device)
+  for _, mark in ipairs(redis.call("ZRANGE", key("blame", node), 0, -1)) do
+    local _, on = read_mark(mark)
+    if device == "" or on == device then redis.call("ZREM", key("blame", node), mark) end
+  end
+  for _, field in ipairs(redis.call("HKEYS", key("node", node))) do
+    local base, on = field:match("^([^@]+)@?(.*)$")
+    if HELD_AGAINST[base] and field ~= "why" and (device == "" or on == device) then
+      redis.call("HDEL", key("node", node), field)
+    end
+  end
 end
 
 ---------------------------------------------------------------- the budget of retries
@@ -580,6 +635,7 @@ local function fail_attempt(move, id, t, failure, rule, log)
     changes.eased = ((t.eased or "") == "") and rule.ease or (t.eased .. "," .. rule.ease)
     changes.why = failure.code .. " on " .. node .. ": goes on with " .. rule.ease
     changes.queue, changes.queued_ms, changes.avoid = rule.queue, NOW, rule.avoid and node or false
+    changes.avoid_device = rule.avoid and t.device or false
     more[#more + 1] = "ease"
     more[#more + 1] = rule.ease
     tally("eased", 1)
@@ -598,6 +654,7 @@ local function fail_attempt(move, id, t, failure, rule, log)
     record.death = is_death or nil
     changes.retries = retries + (costs and 1 or 0)
     changes.avoid = rule.avoid and node or false  -- also: only another node can tell whose fault it is
+    changes.avoid_device = rule.avoid and t.device or false
     local again = is_free and n - 1 or retries  -- where retries cost nothing they do not grow, but the pause must
     local delay = math.floor(rule.random * math.min(rule.cap_ms, rule.base_ms * 2 ^ math.min(again, 30)))
     if wait > delay then
@@ -638,6 +695,72 @@ end
 
 local function unsubscribe(node, record)
   for _, lane in ipairs(decoded(record.lanes, {})) do redis.call("SREM", key("subs", lane), node) end
+end
+
+local function list(values)
+  return #values > 0 and cjson.encode(values) or "[]"
+end
+
+-- What the node as a whole is taken for: in quarantine also where all of its devices are.
+local function shown_status(record)
+  if record.status ~= "online" and record.status ~= "suspect" then return record.status end
+  local any = false
+  for device in pairs(decoded(record.by_device, {})) do
+    if not record[of("out", device)] then return record.status end
+    any = true
+  end
+  return any and "quarantined" or record.status
+end
+
+-- Writes down what a node's devices serve: what its hello told, with what an operator has set, and without those that
+-- are in quarantine; and what its agent is to be told of that with each beat. Answers the record as it is then.
+local function settle_node(node)
+  local name = key("node", node)
+  local record = load_hash(name)
+  local set, orders = decoded(record.set, {}), {slots = {}, out = {}, probed = {}}
+  local told = decoded(record.by_device, nil)
+  if told then  -- else an older scheduler took its hello: the next one tells
+    unsubscribe(node, record)
+    local serves, lanes, known = {}, {}, {}
+    for device, can in pairs(told) do
+      local queues = (set[device] or {}).queues or can.queues
+      if record[of("out", device)] then queues = {} end
+      serves[#serves + 1] = cjson.encode(device) .. ": " .. list(queues)
+      for _, queue in ipairs(queues) do
+        for _, lane in ipairs(can.lanes) do
+          if not known[queue .. ":" .. lane] then lanes[#lanes + 1] = queue .. ":" .. lane end
+          known[queue .. ":" .. lane] = true
+        end
+      end
+    end
+    table.sort(serves)
+    table.sort(lanes)
+    record.serves, record.lanes = "{" .. table.concat(serves, ", ") .. "}", list(lanes)
+    redis.call("HSET", name, "serves", record.serves, "lanes", record.lanes)
+    if record.status == "online" or record.status == "suspect" then subscribe(node, record) end
+  end
+  local found = false
+  for device, wish in pairs(set) do
+    orders.slots[device] = wish.slots
+    found = found or wish.slots ~= nil
+  end
+  for field, why in pairs(record) do
+    local device = field:match("^out@(.*)$")
+    if device then
+      orders.out[device] = why
+      if record[of("probe_ms", device)] then orders.probed[#orders.probed + 1] = device end
+      found = true
+    end
+  end
+  orders.hand_back_ms = tonumber(record.hand_back_ms)
+  if record.stopping and record.stopping == record.boot then orders.stop = true end
+  if #orders.probed == 0 then orders.probed = nil end
+  if found or orders.hand_back_ms or orders.stop then
+    redis.call("HSET", name, "orders", cjson.encode(orders))
+  else
+    redis.call("HDEL", name, "orders")
+  end
+  return record
 end
 
 -- Everything the node holds runs elsewhere. Answers how many attempts that were.

@@ -3,19 +3,19 @@
 -- KEYS  namespace
 -- ARGV  node, boot, telemetry (JSON), readings (JSON, device -> how it is), grace_ms, via (the scheduler), then for
 --       each running attempt: id, attempt, progress, stage
--- RETURNS {"ok", status, lost id, lost attempt, …} | {"stale"}
+-- RETURNS {"ok", status, orders (JSON, "": none), NOW, lost id, lost attempt, …} | {"stale"}
 -- A lease that the node does not list, and that is older than the grace or than its hello to this scheduler, never
 -- reached it: it is released. A beat by another scheduler than the node's is an old one: it says nothing of today.
 -- A device's fault that appears or goes is told in an event.
 local node, boot, telemetry, readings, grace, via = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local name = key("node", node)
-local record = read_fields(name, "boot", "status", "readings", "at", "joined_ms")
+local record = read_fields(name, "boot", "status", "readings", "at", "joined_ms", "orders")
 if record[1] ~= boot or is_elsewhere(record[4], via) then return {"stale"} end
 local status = record[2]
 if status == "offline" or status == "suspect" then
   local whole = load_node(node)
   if whole.boot ~= boot then return {"stale"} end
-  status = whole.wish or "online"
+  status = whole.wish or (whole.stopping == boot and "draining") or "online"
   redis.call("HSET", name, "status", status)
   if status == "online" then
     redis.call("HDEL", name, "why")
@@ -40,7 +40,7 @@ if readings ~= record[3] then
 end
 redis.call("HSET", name, "seen_ms", NOW, "telemetry", telemetry, "readings", readings)
 redis.call("ZADD", key("nodes"), NOW, node)
-local answer = {"ok", status}
+local answer = {"ok", status, record[6] or "", NOW}
 local listed = {}
 for i = 7, #ARGV, 4 do
   local id, n = ARGV[i], ARGV[i + 1]

@@ -14,10 +14,19 @@ local node, boot, device, want, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(A
 local lanes, warm_list, queues = cjson.decode(ARGV[6]), cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
 local kind, left = ARGV[9], tonumber(ARGV[10])
 local needs = left and cjson.decode(ARGV[11])
-local record = read_fields(key("node", node), "boot", "status", "at", "probation")
+local record = read_fields(key("node", node), "boot", "status", "at", "probation", "set", of("out", device),
+  of("probation", device))
 if record[1] ~= boot or is_elsewhere(record[3], ARGV[12]) then return {"stale"} end  -- nobody would get the grants
 if record[2] ~= "online" and record[2] ~= "suspect" then return {"refused", record[2]} end
+if record[6] then return {"refused", "quarantined"} end  -- this device of it
 if record[4] then want = math.min(want, 1 - redis.call("ZCARD", key("held", node))) end  -- on probation: one at a time
+if record[7] then
+  for _, id in ipairs(redis.call("ZRANGE", key("held", node), 0, -1)) do
+    if want > 0 and redis.call("HGET", key("task", id), "device") == device then want = 0 end
+  end
+  want = math.min(want, 1)
+end
+if record[5] then queues = (decoded(record[5], {})[device] or {}).queues or queues end  -- an operator's word
 local warm, mine = {}, {}
 for _, model in ipairs(warm_list) do warm[model] = true end
 for _, queue in ipairs(queues) do mine[queue] = true end
@@ -84,9 +93,15 @@ local function is_paused(queue)
   return paused[queue]
 end
 
--- Only where another node serves this lane may the one that failed leave a task to others.
-local function may_leave(owner, lane)
-  return owner:sub(1, 1) ~= "@" and others_serve(owner, lane, node)
+-- Only where another node serves this lane may the one that failed leave a task to others; where none does, the
+-- device that failed leaves it to another one of this node.
+local siblings
+local function may_leave(owner, lane, id)
+  if owner:sub(1, 1) == "@" then return false end
+  if others_serve(owner, lane, node) then return true end
+  if read_fields(key("task", id), "avoid_device")[1] ~= device then return false end
+  siblings = siblings or read_fields(key("node", node), "serves", "by_device")
+  return sibling_serves(siblings, device, owner, lane)
 end
 
 -- The lanes of tasks that require labels which this node has, beside those of what it can do: by owner.
@@ -161,7 +176,7 @@ local function elder_of(owner)
     local lane, band = t[6] or t[5], BANDS[t[2] or ""]  -- neither: it is damaged, and isolated where its turn comes
     local span = math.max(band or 0, ELDERS_WAIT) * 1000
     if band and lane and reads[lane] and t[4] == "" and NOW - tonumber(oldest[i + 1]) >= span
-      and not (t[1] == node and may_leave(owner, lane)) and not is_over(t[7]) then
+      and not (t[1] == node and may_leave(owner, lane, oldest[i])) and not is_over(t[7]) then
       local is_warm = warm[lane:match("^[^~?]+")] == true
       local need = left and (needs[lane] or number(t[3])) or 0
       return {
@@ -191,7 +206,7 @@ local function look_at(owner, lane, id, score)
     t = read_fields(key("task", id), "avoid", "priority", "user")  -- the fewer the better: this is read of every head
   end
   local user, queue = t[3], t[5]  -- none: it is damaged, and isolated where it is chosen
-  if t[1] == node and may_leave(owner, lane) then return nil, user end
+  if t[1] == node and may_leave(owner, lane, id) then return nil, user end
   if pinned and queue and (is_paused(queue) or not is_for_this_device(queue)) then return nil, user end
   local is_warm = warm[lane:match("^[^~?]+")] == true
   if patience[owner] and leaves_to_faster(owner, lane, t, is_warm) then return nil, user end

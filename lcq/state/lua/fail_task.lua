@@ -2,7 +2,7 @@
 -- KEYS  namespace
 -- ARGV  id, attempt, node, failure (JSON {error_class, code, message}), rule (JSON, see fail_attempt),
 --       log (what the runner said last)
--- RETURNS {"ok", status, how much the node is to blame, "1" if it is on probation} | {"again"} | {"missing"} | {"fenced", status}
+-- RETURNS {"ok", status, how much the device is to blame, "1" if it is on probation} | {"again"} | {"missing"} | {"fenced", status}
 local id, n, node = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local failure, rule = cjson.decode(ARGV[4]), cjson.decode(ARGV[5])
 local t = load_task(id)
@@ -15,6 +15,8 @@ if t.status ~= STATE.PROCESSING or n ~= number(t.attempt) or t.node ~= node then
   tally("fenced", 1)
   return {"fenced", t.status}
 end
+local device = t.device or ""
 local blame = fail_attempt("fail_task", id, t, failure, rule, ARGV[6])
-local probation = blame > 0 and redis.call("HGET", key("node", node), "probation")
-return {"ok", t.status, tostring(blame), probation and "1" or "0"}
+local probation = redis.call("HMGET", key("node", node), "probation", of("probation", device))
+local on_probation = blame > 0 and (probation[1] or probation[2])
+return {"ok", t.status, tostring(blame), on_probation and "1" or "0"}

@@ -45,7 +45,7 @@ local function learn(cost)
 end
 if record.cost and not record.eased and took > 0 then learn(record.cost) end  -- made easier, it says nothing of others
 credit(node, "completed")
-praise(node)
+praise(node, record.device or "")
 tally("completed", 1)
 redis.call("HINCRBY", key("minute", math.floor(NOW / 60000)), "completed/" .. t.queue, 1)  -- see budget_wait
 transition("finish_task", id, t, STATE.COMPLETED, ended({

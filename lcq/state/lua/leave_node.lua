@@ -19,5 +19,6 @@ for _, id in ipairs(held) do
 end
 unsubscribe(node, record)
 redis.call("HSET", name, "status", "offline", "why", "left in order")
+redis.call("HDEL", name, "stopping", "hand_back_ms", "orders")
 emit("leave_node", {"node", node, "status", "offline", "why", "left in order"})
 return {"ok", #held}

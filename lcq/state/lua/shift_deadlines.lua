@@ -36,6 +36,11 @@ for _, node in ipairs(redis.call("ZRANGE", key("nodes"), 0, -1)) do
   local seen = string.format("%.0f", moved(number(known[1]), NOW, number(known[2])))
   redis.call("HSET", key("node", node), "seen_ms", seen)
   redis.call("ZADD", key("nodes"), seen, node)
+  local hand_back = redis.call("HGET", key("node", node), "hand_back_ms")
+  if hand_back then
+    redis.call("HSET", key("node", node), "hand_back_ms", string.format("%.0f", number(hand_back) + by))
+    settle_node(node)
+  end
   local held = redis.call("ZRANGE", key("held", node), 0, -1, "WITHSCORES")
   for i = 1, #held, 2 do
     redis.call("ZADD", key("held", node), moved(tonumber(held[i + 1]), NOW, number(known[2])), held[i])
