@@ -726,7 +726,8 @@ REQUESTS: dict[str, type[Request[Any]]] = {
     kind.CMD: kind
     for kind in (
         Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
-        Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob, PrioritiseJob, NoteJob, Info,
+        Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob,
+        PrioritiseJob, NoteJob, Info,
         Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
         Autoscale, DrainIdle,
     )

@@ -65,7 +65,7 @@ async def _nodes(session: Session) -> int:
                 str(node.completed),
                 str(node.failed),
                 f"{age(node.seen_ms)} ago" if node.seen_ms else "",
-                node.why or str(node.telemetry.get("not_claiming", "")),
+                _note(node),
             )
             for node in found
         ),
@@ -74,6 +74,13 @@ async def _nodes(session: Session) -> int:
     _show_devices(found, output)
     _show_left_out(found, output)
     return OK
+
+
+def _note(node: NodeRecord) -> str:
+    why = node.why or str(node.telemetry.get("not_claiming", ""))
+    if node.stopping:
+        return f"ends when it has drained; {why}"
+    return why
 
 
 def _show_devices(found: Iterable[NodeRecord], output: Output) -> None:
@@ -121,10 +128,13 @@ def _device_row(node: NodeRecord, device: Device) -> tuple[str, ...]:
 def _show_left_out(found: Iterable[NodeRecord], output: Output) -> None:
     rows = []
     for node in found:
+        held = {device: f"in quarantine: {why}" for device, why in node.quarantined.items()}
         faults = {device: reading.fault for device, reading in node.readings.items() if reading.fault}
         told = {"new work": "not_claiming", "settings": "config_error"}
         troubles = {what: str(node.telemetry[name]) for what, name in told.items() if node.telemetry.get(name)}
-        rows += [(node.id, what, why) for what, why in sorted((node.capability.left_out | faults | troubles).items())]
+        rows += [
+            (node.id, what, why) for what, why in sorted((node.capability.left_out | faults | held | troubles).items())
+        ]
     if not rows:
         return
     output.heading("Left out")

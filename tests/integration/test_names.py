@@ -64,7 +64,8 @@ def test_an_identity_that_cannot_be_read_is_made_anew(tmp_path: Path) -> None:
 
 
 async def hello(state: StateManager, boot: str, home: str) -> NodeStatus:
-    return await state.register_node("n", boot=boot, capability=the_cpu(), serves={"cpu": ("cpu-light",)}, home=home)
+    serves = {"cpu": ("cpu-light",)}
+    return (await state.register_node("n", boot=boot, capability=the_cpu(), serves=serves, home=home)).status
 
 
 async def test_a_name_is_its_holders_until_that_has_gone(redis_url: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -149,11 +149,12 @@ def test_what_cannot_be_done_is_refused_with_what_to_do(redis_url: str, cluster:
 
     asyncio.run(join())
     with cluster.client() as client:
-        for order in (
+        orders: tuple[Callable[[], None], ...] = (
             lambda: client.set_device("elder", slots=2),
             lambda: client.stop_node("elder"),
             lambda: client.drain("elder", deadline_s=5),
-        ):
+        )
+        for order in orders:
             with pytest.raises(AgentTooOld, match=r"node elder .* is too old to .*install this lcq there"):
                 order()
         client.set_device("elder", queues=[LIGHT])  # that is the cluster's to do
