@@ -561,7 +561,6 @@ class DeviceReading(Value):
     temperature_c: float | None = None
     power_w: float | None = None
     warm: tuple[str, ...] = ()  # models loaded in its runners
-    foreign_busy: float | None = Field(default=None, ge=0, le=1)  # utilisation by programs that are not this agent's
     fault: str = ""  # why it takes no work: fell off the bus, failed its self-test; or rests, and returns by itself
     alarm: str = ""  # why its results are not to be trusted, although it works: it is to be quarantined
 
@@ -571,10 +570,9 @@ class DeviceReading(Value):
         if not isinstance(values, Mapping):
             return values
         told = finite_only(values)
-        for name in ("busy", "foreign_busy"):
-            busy = told.get(name)
-            if isinstance(busy, int | float) and not 0 <= busy <= 1:
-                del told[name]
+        busy = told.get("busy")
+        if isinstance(busy, int | float) and not 0 <= busy <= 1:
+            del told["busy"]
         return told
 
 
