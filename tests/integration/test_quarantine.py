@@ -9,10 +9,10 @@ import redis
 
 from lcq.config import DistributedConfig, QuarantineConfig, RetryConfig
 from lcq.errors import NodeNotFound, StaleBoot, TransitionRefused
-from lcq.models import ErrorClass, Failure, NodeRecord, NodeStatus, TaskStatus
+from lcq.models import Device, DeviceKind, ErrorClass, Failure, NodeRecord, NodeStatus, TaskStatus
 from lcq.state.manager import StateManager
 from tests.audit import audit
-from tests.nodes import LIGHT, Node, a_failure, a_task
+from tests.nodes import LIGHT, TELEA, Node, a_failure, a_task, the_cpu
 
 BAD = a_failure(ErrorClass.BAD_OUTPUT, "stripes")
 LONG_AGO = 1
@@ -309,4 +309,52 @@ async def test_the_log_is_kept_with_the_last_two_attempts(state: StateManager, n
         await node.claim()
         await state.fail_task(task_id, attempt=attempt, node=node.id, failure=a_failure(), log=f"line {attempt}")
     assert [one.log for one in await state.reader.attempts(task_id)] == ["", "", "line 3", "line 4"]
+    audit(eye)
+
+
+# ---------------------------------------------------------------- by device
+
+
+async def test_of_a_node_with_two_devices_the_one_that_fails_is_held_probed_and_forgiven_alone(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    devices = tuple(Device(id=name, kind=DeviceKind.CPU, slots=4) for name in ("left", "right"))
+    capability = the_cpu().model_copy(update={"devices": devices})
+    await state.register_node("node-1", boot="b", capability=capability, serves={"left": (LIGHT,), "right": (LIGHT,)})
+
+    async def claim(device: str, slots: int = 1) -> list[str]:
+        grants = await state.claim_tasks(
+            node="node-1", boot="b", device=device, kind=DeviceKind.CPU, slots=slots,
+            lanes=(TELEA,), queues=(LIGHT,), lease_ms=60_000,
+        )  # fmt: skip
+        return [grant.task.id for grant in grants]
+
+    async def record() -> NodeRecord:
+        return (await state.reader.nodes())[0]
+
+    ids = await submitted(state, 3)
+    for task_id in ids:
+        assert await claim("left") == [task_id], "what it has failed it leaves to the other one"
+        too_much = await state.fail_task(task_id, attempt=1, node="node-1", failure=BAD)
+    assert too_much
+    assert (await record()).device_blame["left"][0] == pytest.approx(3, abs=0.1)
+    assert await claim("left") == []
+    assert await state.quarantine_node("node-1", why="stripes", device="left") == 1  # the first one's; others were free
+    audit(eye)
+    now = await record()
+    assert (now.status, now.quarantined, now.serves["left"]) == (NodeStatus.ONLINE, {"left": "stripes"}, ())
+    assert await claim("right", 3) == ids
+    assert (await submitted(state), await claim("left"))[1] == []
+
+    assert (await state.beat_node("node-1", boot="b")).probed == ("left",)
+    eye.hset("{lcq}:node:node-1", "probe_ms@left", LONG_AGO)
+    assert await state.probe_node("node-1", boot="b", device="left")
+    await state.quarantine_node("node-1", why="by ann", probed=False, device="right")
+    assert (await record()).status is NodeStatus.QUARANTINED, "each of its devices is"
+    status = await state.settle_probe("node-1", boot="b", passed=True, device="left")
+    assert (status, (await record()).status) == (NodeStatus.ONLINE, NodeStatus.ONLINE)
+    assert (await record()).on_probation == {"left": 2}
+    assert len(await claim("left", 3)) == 1
+    await state.activate_node("node-1", device="right")
+    assert (await record()).quarantined == {}
     audit(eye)
