@@ -12,6 +12,7 @@ from lcq.config import DistributedConfig
 from lcq.embedded import read_cluster_file
 from lcq.errors import LcqError, StateUnavailable
 from lcq.models import Attempt, Event, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
+from lcq.reasons import Why
 from lcq.state.reader import Snapshot, StateReader
 from lcq.wire import Accepted, BulkAnswer, EventsAnswer
 
@@ -126,6 +127,9 @@ class Cluster:
         return await self._open_reader.task_events(record, limit=limit)
 
     # ------------------------------------------------------------ commanding
+
+    async def why(self, task_id: str) -> Why:
+        return await (await self._commander()).why(task_id)
 
     async def submit(self, task: Task, *, queue: str = "") -> Accepted:
         return await (await self._commander()).submit(task, queue=queue)

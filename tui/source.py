@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from lcq.errors import LcqError
 from lcq.models import Attempt, Event, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
+from lcq.reasons import Why
 from lcq.wire import Accepted, BulkAnswer, EventsAnswer
 from tui.store import SnapshotLike, Store, TaskRow, task_row
 from tui.text import clean
@@ -49,8 +50,9 @@ class Reader(Protocol):
 
 
 class Commander(Protocol):
-    """Asks the scheduler for changes. Every call raises LcqError with the scheduler's reason."""
+    """Asks the scheduler for changes, and for reasons. Every call raises LcqError with the scheduler's reason."""
 
+    async def why(self, task_id: str) -> Why: ...
     async def submit(self, task: Task, *, queue: str = "") -> Accepted: ...
     async def retry(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer: ...
     async def cancel(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer: ...

@@ -29,6 +29,7 @@ from lcq.models import (
     TaskStatus,
     TaskType,
 )
+from lcq.reasons import Why
 from lcq.wire import Accepted, BulkAnswer, EventsAnswer, Refusal
 
 
@@ -90,6 +91,7 @@ class FakeCluster:
         self.node_records = {record.id: record for record in nodes}
         self.paused: dict[str, str] = {}
         self.history: dict[str, list[Attempt]] = {}
+        self.whys: dict[str, Why] = {}
         self.log: list[Event] = []
         self.calls: list[tuple[str, Any]] = []
         self.snapshots = 0
@@ -237,6 +239,12 @@ class FakeCluster:
             else:
                 done.append(task_id)
         return BulkAnswer(done=tuple(done), refused=tuple(refused))
+
+    async def why(self, task_id: str) -> Why:
+        await self._answerable()
+        if task_id not in self.whys:
+            raise TaskNotFound(task_id)
+        return self.whys[task_id]
 
     async def submit(self, task: Task, *, queue: str = "") -> Accepted:
         await self._called("submit", task, queue)

@@ -10,6 +10,7 @@ from textual.widgets import Button, Input, OptionList
 
 from lcq.errors import SchedulerUnreachable
 from lcq.models import Attempt, NodeStatus, TaskPriority, TaskStatus
+from lcq.reasons import WhyCode, because
 from tests.conftest import wait_until
 from tests.tui.fakes import REDIS_AWAY, FakeCluster, a_failure, a_node, a_task, many_tasks, now_ms
 from tui.screens.detail import TaskScreen
@@ -79,6 +80,21 @@ async def test_the_details_of_a_failed_task_tell_why_and_where(open_console):
         assert task.id in text
         await console.press("escape")
         assert isinstance(console.app.screen, TasksScreen)
+
+
+async def test_the_details_of_a_waiting_task_say_what_the_scheduler_says_and_follow_it(open_console):
+    task = a_task(queue="gpu-high")
+    cluster = FakeCluster([task])
+    cluster.whys[task.id] = because(
+        WhyCode.QUEUE_PAUSED, "queue gpu-high is paused by ivo", queue="gpu-high", by="ivo", reason="", since_ms=None
+    )
+    async with open_console(cluster) as console:
+        await console.press("d")
+        await wait_until(lambda: "queue gpu-high is paused by ivo" in console.text())
+        assert "lcq resume gpu-high" in console.text()
+        cluster.whys[task.id] = because(WhyCode.NO_NODE, "no node is online", known=0)
+        await wait_until(lambda: "no node is online" in console.text(), what="it is asked again")
+        assert "paused by ivo" not in console.text()
 
 
 async def test_braces_walk_through_the_list_from_the_details(open_console):

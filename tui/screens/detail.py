@@ -18,6 +18,7 @@ from textual.widgets import Static
 
 from lcq.errors import LcqError, TaskNotFound
 from lcq.models import Attempt, Event, TaskRecord, TaskStatus
+from lcq.reasons import Why
 from tui import acts
 from tui.acts import Act
 from tui.columns import NODE_LOOK, Tone, last_word, node_state_cell, state_cell
@@ -31,6 +32,7 @@ from tui.text import clean, clean_block, fit, long_span, span
 from tui.widgets.frame import TONE_STYLE
 
 _AGAIN_S = 1.0  # the history is read again at most so often
+_WHY_AGAIN_S = 2.0  # why a task waits may change although nothing happens to it
 _LABEL = 16
 
 Piece = tuple[str, str]  # text and style
@@ -139,6 +141,9 @@ class TaskScreen(ReadingScreen):
         self._trouble_text = ""
         self._read_revision: int | None = None
         self._read_at = 0.0
+        self._reason: Why | None = None
+        self._asked: tuple[str, int] | None = None  # of which task, at which revision, the reason was asked last
+        self._asked_at = 0.0
 
     @property
     def crumb(self) -> str:
@@ -160,6 +165,7 @@ class TaskScreen(ReadingScreen):
         """Show another task in this screen's place."""
         self.task_id = task_id
         self._history, self._trouble_text, self._read_revision = None, "", None
+        self._reason, self._asked = None, None
         self._scroll.scroll_home(animate=False)
         self.show_news()
 
@@ -173,7 +179,24 @@ class TaskScreen(ReadingScreen):
         if revision != self._read_revision and time.monotonic() - self._read_at > _AGAIN_S:
             self._read_revision, self._read_at = revision, time.monotonic()
             self._read()
+        due = row is not None and not row.status.is_terminal and time.monotonic() - self._asked_at > _WHY_AGAIN_S
+        if row is not None and (due or self._asked != (self.task_id, revision)):
+            if self._asked != (self.task_id, revision):
+                self._reason = None  # what was said of another state is not shown
+            self._asked, self._asked_at = (self.task_id, revision), time.monotonic()
+            self._ask_why()
         self._show_sections()
+
+    @work(exclusive=True, group="why")
+    async def _ask_why(self) -> None:
+        task_id, asked = self.task_id, self._asked
+        try:
+            reason = await self.desk.commander.why(task_id)
+        except (LcqError, OSError, TimeoutError):
+            return  # an older scheduler, or none: what the record says is shown
+        if (task_id, asked) == (self.task_id, self._asked):
+            self._reason = reason
+            self._show_sections()
 
     @work(exclusive=True, group="history")
     async def _read(self) -> None:
@@ -240,6 +263,14 @@ class TaskScreen(ReadingScreen):
         if row.status is TaskStatus.FAILED and failure is not None:
             pieces.append((f" Error: {failure.error_class}, {failure.code}\n", TONE_STYLE["bad"]))
             pieces += [(f"  {line}\n", "") for line in clean_block(failure.message).splitlines()]
+        elif self._reason is not None:
+            pieces += [
+                (" Why it is here\n", "bold $text-primary"),
+                (f"  {clean(self._reason.text)}\n", TONE_STYLE[tone]),
+            ]
+            text = self._reason.text
+            if self._reason.hint:
+                pieces.append((f"  {clean(self._reason.hint.replace('ID', self.task_id))}\n", "$text-muted"))
         elif text:
             pieces += [(" Why it is here\n", "bold $text-primary"), (f"  {text}\n", TONE_STYLE[tone])]
         if row.why and row.why not in text:
