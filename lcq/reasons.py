@@ -37,6 +37,7 @@ class WhyCode(StrEnum):
     ALL_QUARANTINED = "all_quarantined"
     ALL_DRAINING = "all_draining"
     ALL_OFFLINE = "all_offline"
+    DEVICE_QUARANTINED = "device_quarantined"
     DEVICE_FAULT = "device_fault"
     PINNED_NODE_GONE = "pinned_node_gone"
     PINNED_NODE_DOWN = "pinned_node_down"
@@ -145,6 +146,11 @@ MEANINGS: Mapping[WhyCode, Meaning] = {
     ),
     WhyCode.ALL_OFFLINE: Meaning(
         "the nodes that could run it are offline", "start the agent on {node} again", ("node", "reason")
+    ),
+    WhyCode.DEVICE_QUARANTINED: Meaning(
+        "the devices that could run it are in quarantine",
+        "lcq activate {node} --device {device}, once its trouble is mended",
+        ("node", "device", "reason"),
     ),
     WhyCode.DEVICE_FAULT: Meaning(
         "the devices that could run it take no work",

@@ -221,7 +221,9 @@ def _free_s(slots: int, busy_s: tuple[float, ...]) -> tuple[float, ...]:
 
 
 def fault_of(node: NodeRecord, device: Device) -> str:
-    """Why ``device`` takes no work now, as its node's last beat told; empty if it does."""
+    """Why ``device`` takes no work now: it is in quarantine, or its node's last beat told; empty if it does."""
+    if device.id in node.quarantined:
+        return f"in quarantine: {node.quarantined[device.id]}"
     reading = node.readings.get(device.id)
     return reading.fault if reading else ""
 
@@ -593,7 +595,7 @@ def _why_nothing_runs(need: Requirements, fleet: Fleet, queues: tuple[QueueConfi
         (node, device)
         for node in able
         for device in node.capability.devices
-        if fault_of(node, device) and any(queue.name in node.serves.get(device.id, ()) for queue in queues)
+        if fault_of(node, device) and any(_would_serve(node, device, queue) for queue in queues)
     ]
     if faults:
         told = "; ".join(
@@ -601,8 +603,18 @@ def _why_nothing_runs(need: Requirements, fleet: Fleet, queues: tuple[QueueConfi
             for node, device in faults
         )
         node, device = faults[0]
+        if all(device.id in node.quarantined for node, device in faults):
+            reason = node.quarantined[device.id]
+            return because(WhyCode.DEVICE_QUARANTINED, told, node=node.id, device=device.id, reason=reason)
         return because(WhyCode.DEVICE_FAULT, told, node=node.id, device=device.id, fault=fault_of(node, device))
     return _why_no_device(need, able, queues)
+
+
+def _would_serve(node: NodeRecord, device: Device, queue: QueueConfig) -> bool:
+    """Whether ``device`` serves ``queue``, or would but for its quarantine."""
+    if device.id in node.quarantined:
+        return device.satisfies(queue)
+    return queue.name in node.serves.get(device.id, ())
 
 
 def _why_away(need: Requirements, away: Iterable[NodeRecord]) -> Why:

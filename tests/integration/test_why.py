@@ -127,6 +127,13 @@ async def test_an_act_on_a_queue_or_a_node_is_the_reason_until_it_is_undone(stag
     await told(stage, task, WhyCode.ALL_QUARANTINED, node="a")
     await stage.client.activate("a")
     await told(stage, task, WhyCode.WAITS_TURN)
+    await a_host(stage, "g", SMALL, GPU, lama=LAMA)
+    on_gpu = await submitted(stage, "lama", config={"model": "lama", "device": "cuda"})
+    await told(stage, on_gpu, WhyCode.WAITS_TURN)
+    await stage.client.quarantine("g", device="GPU-1", reason="stripes")
+    await told(stage, on_gpu, WhyCode.DEVICE_QUARANTINED, node="g", device="GPU-1")
+    await stage.client.activate("g", device="GPU-1")
+    await told(stage, on_gpu, WhyCode.WAITS_TURN)
     await told(stage, await submitted(stage, node="b"), WhyCode.PINNED_NODE_UNFIT, node="b")
 
 

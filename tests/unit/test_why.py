@@ -230,6 +230,12 @@ TABLE = [
         {"node": "a", "reason": "no beat for 15 s"},
     ),
     (
+        (waiting(), a_fleet(a_node(quarantined={"cpu": "failed its self-test twice"})), HERE),
+        WhyCode.DEVICE_QUARANTINED,
+        "cpu cpu of node a takes no work: in quarantine: failed its self-test twice",
+        {"node": "a", "device": "cpu", "reason": "failed its self-test twice"},
+    ),
+    (
         (waiting(), a_fleet(a_node(readings={"cpu": DeviceReading(fault="failed its self-test")})), HERE),
         WhyCode.DEVICE_FAULT,
         "cpu cpu of node a takes no work: failed its self-test",
