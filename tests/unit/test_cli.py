@@ -65,7 +65,7 @@ COMMANDS: Mapping[str, Any] = PROGRAM.commands  # type: ignore[attr-defined]
 EXPECTED = (
     "submit", "tasks", "task", "nodes", "queues", "jobs", "job", "events", "wait", "cancel", "retry", "reroute",
     "prioritise", "pause", "resume", "drain", "activate", "quarantine", "release", "dead", "version", "up", "scheduler",
-    "console", "demo", "models", "discover", "why", "autoscale",
+    "console", "demo", "models", "discover", "why", "autoscale", "label", "set", "stop",
 )  # fmt: skip
 
 
