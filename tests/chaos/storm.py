@@ -814,9 +814,10 @@ class Storm:
         return self._lasting_keys()
 
     def _new_keys(self) -> Iterator[str]:
-        always = {"acts", "totals", "counts", "events", "schedulers", "failover"}
+        always = {"acts", "totals", "counts", "events", "schedulers", "failover", "costs"}
         for name in sorted(self._lasting_keys() - self._keys_before - always):
-            yield f"the key {name} is left"
+            if not name.startswith("cost:"):  # what has been learned stays; by how many keys is bounded
+                yield f"the key {name} is left"
 
     def _sizes(self) -> Mapping[str, tuple[Size, Size]]:
         """By kind of process, how much all of them take together: before and now. Who serves whom is chance."""

@@ -18,6 +18,7 @@ TOLD = (
     "submit_task", "claim_tasks", "finish_task", "fail_task", "release_task", "beat_node", "register_node",
     "leave_node", "cancel_task", "retry_task", "reroute_task", "prioritise_task", "pause_queue", "resume_queue",
     "drain_node", "activate_node", "release_models", "set_device", "label_node", "note_act",
+    "pause_job", "resume_job", "move_aside",
 )  # fmt: skip
 """Every move that somebody waits for."""
 ON_THEIR_OWN = ("release_due", "expire_leases", "forget_tasks", "forget_nodes", "take_duty", "announce_scheduler")
@@ -45,7 +46,9 @@ async def live_a_day(rig: Rig) -> dict[str, TaskStatus]:
         await rig.until(failing, TaskStatus.FAILED)
 
         await client.pause(LIGHT)
-        waiting = (await client.submit(scripted(), queue=LIGHT)).id
+        waiting = (await client.submit(scripted().model_copy(update={"job": "day"}), queue=LIGHT)).id
+        await client.pause_job("day")
+        await client.resume_job("day")
         assert not (await client.prioritise([waiting], TaskPriority.HIGH)).refused
         assert not (await client.reroute([waiting], node="node-1")).refused
         assert not (await client.cancel([waiting])).refused
@@ -115,4 +118,5 @@ def test_no_move_is_left_out():
     quiet = {"submit_task", "suspect_node", "lose_node"}  # and those that answer to damage, to clocks, to failing nodes
     quiet |= {"adopt_state", "isolate_node", "isolate_task", "note_failover", "shift_deadlines"}
     quiet |= {"quarantine_node", "probe_node", "settle_probe", "stop_node"}
+    quiet |= {"recall_tasks", "note_job"}  # that asks for what limits keep back; that tells what a folder has left out
     assert {*TOLD, *ON_THEIR_OWN} | quiet == {point.removeprefix("state.") for point in failpoints.STATE_POINTS}

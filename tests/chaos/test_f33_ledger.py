@@ -143,7 +143,7 @@ def test_a_gpu_host_takes_cpu_tasks_while_no_gpu_task_fits(redis_url: str, tmp_p
             )
             big = drill("ledger-gpu")
             client.submit_many([big])
-            small = [drill() for _ in range(10)]
+            small = [drill(device="cpu") for _ in range(10)]
             client.submit_many(small)
             records = client.wait([task.id for task in small], timeout_s=60)
             assert {(record.status, record.device) for record in records} == {(TaskStatus.COMPLETED, "cpu")}

@@ -70,8 +70,9 @@ async def holding(node: LightNode, client: AsyncClient, count: int) -> list[str]
 
 async def finish_and_count_attempts(node: LightNode, client: AsyncClient, ids: list[str]) -> list[int]:
     await node.membership.joined.wait()
+    assert sorted(task_id for task_id, _ in node.grants) == sorted(ids), "it has been told that they are not its own"
     await node.finish_all()
-    records = await client.wait(ids, timeout_s=30)
+    records = await client.wait(ids, timeout_s=60)
     assert {record.status for record in records} == {TaskStatus.COMPLETED}
     return [record.attempt for record in records]
 

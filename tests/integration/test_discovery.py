@@ -270,7 +270,7 @@ def test_an_agent_without_an_address_finds_its_scheduler_and_finds_it_again_else
     agent = cluster.processes["lost"]
     wait_until_sync(lambda: not speaks_mdns(agent.pid), timeout=PATIENCE_S, what="the agent to be silent on the LAN")
 
-    asked = [sys.executable, "-m", "lcq.cli.main", "discover", "--json", "--seconds", "2"]
+    asked = [sys.executable, "-m", "lcq.cli.main", "discover", "--json", "--seconds", "10"]
     environment = {"LCQ_DISCOVERY__ENABLED": "1", "LCQ_DISCOVERY__INTERFACES": LOOPBACK, "LCQ_DISCOVERY__KEY": key}
     told = subprocess.run(
         asked, env=_environ(environment), capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path

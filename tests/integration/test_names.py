@@ -128,7 +128,8 @@ def test_two_agents_of_one_host_are_two_nodes_with_labels_and_outlive_a_flushed_
         start_unnamed(cluster, "second", "two", "--label", "rack=4,zone=a")
         both = {host_name(): {"rack": "3"}, f"{host_name()}-2": {"rack": "4", "zone": "a"}}
         wait_until_sync(lambda: online() == both, timeout=PATIENCE_S, what="a node of the second one's own")
-        assert "rack=4, zone=a" in lcq(cluster, "nodes")
+        told = json.loads(lcq(cluster, "nodes", "--json"))
+        assert both == {node["id"]: node["capability"]["labels"] for node in told["nodes"]}
         # The agents have an address, and the scheduler is bound to loopback: neither has anything to do with the LAN.
         assert not any(speaks_mdns(process.pid) for process in cluster.processes.values())
 
