@@ -17,6 +17,7 @@ from lcq.errors import InvalidConfig
 from lcq.wire import MAX_MESSAGE_BYTES
 
 _WILDCARDS = frozenset({"0.0.0.0", "*", "::", "[::]"})  # noqa: S104 - known, not bound
+_ASKING = frozenset({zmq.DEALER, zmq.PUSH})
 _BATCH = 256  # messages taken from a socket before anything else gets its turn
 BACKLOG = 1024  # connections that may come at once: a fleet that finds its scheduler again
 MOST_RECONNECT_S = 2.0  # a peer that was away for long is tried again at least so often
@@ -30,9 +31,14 @@ def make_socket(
     socket = context.socket(kind)
     socket.linger = 0  # nothing in a socket is the only copy of anything
     socket.immediate = True  # queue only for peers that are really there
-    socket.heartbeat_ivl = 2000
-    socket.heartbeat_timeout = 6000
-    socket.heartbeat_ttl = 6000
+    # One side of a connection asks whether the other is still there, and tells it by the time to live to give up where
+    # nothing more comes. It is the side whose incoming pipe never stops: libzmq 4.3.5 ends the process ("Assertion
+    # failed: !_io_error") where it has to ask on a connection that broke while that pipe was full, or closed, as a
+    # ROUTER's is when a peer comes back under its name.
+    if kind in _ASKING:
+        socket.heartbeat_ivl = 2000
+        socket.heartbeat_timeout = 6000
+        socket.heartbeat_ttl = 6000
     socket.reconnect_ivl = random.randint(50, 150)  # jittered: a restarted scheduler meets no herd
     # ZeroMQ's own jitter ends where a pause has grown to its maximum, so that is another one for each socket too.
     socket.reconnect_ivl_max = int(MOST_RECONNECT_S * random.uniform(600, 1000))

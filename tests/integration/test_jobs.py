@@ -206,7 +206,7 @@ async def test_acts_on_a_job_are_done_task_by_task_and_kept_in_the_audit(schedul
         answer = await client.prioritise_job("mine", TaskPriority.LOW, reason="later")
         assert (answer.done, answer.refused) == (700, ())
         assert (await client.reroute_job("mine", queue="gpu-low")).done == 700
-        assert (await client.pause_job("mine", reason="lunch")).is_last
+        await client.pause_job("mine", reason="lunch")
         assert [job.paused for job in await client.jobs("mine")] == ["by ann: lunch"]
         accepted = await client.submit(a_task(job="mine"))
         assert (await client.cancel_job("mine", reason="no more")).done == 701
