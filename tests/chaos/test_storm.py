@@ -32,7 +32,7 @@ def length_s(otherwise: float) -> float:
 def test_a_short_storm_loses_nothing_doubles_nothing_and_leaves_nothing(
     redis_server, redis_url: str, tmp_path: Path, seed: int
 ) -> None:
-    with Storm(LoneStore(redis_server), tmp_path, seed, crowd=15) as storm:
+    with Storm(LoneStore(redis_server), tmp_path, seed, crowd=8) as storm:
         storm.rage(length_s(60))
         report = storm.judge()
     print(f"\n{report}")

@@ -155,7 +155,7 @@ def test_a_reading_tells_memory_load_heat_power_errors_and_programs(gpus: FakeGp
     now = watcher.vitals(own_pids=(4001,))[FAST.uuid]
     assert now["reading"] == {
         "total_mib": 24564, "free_mib": 20000, "foreign_mib": 2700, "busy": 0.37, "temperature_c": 71.0,
-        "power_w": 301.5, "warm": [], "fault": "",
+        "power_w": 301.5, "warm": [], "fault": "", "alarm": "",
     }  # fmt: skip
     assert now["power_limit_w"] == 450
     assert [now[f"ecc_{kind}"] for kind in ("corrected", "uncorrected", "corrected_ever", "uncorrected_ever")] == [
@@ -187,7 +187,7 @@ def test_what_the_hardware_does_not_tell_is_none_and_no_fault(gpus: FakeGpus, st
     now = watcher.vitals(own_pids=(1,))[FAST.uuid]
     assert now["reading"] == {
         "total_mib": 24564, "free_mib": 24000, "foreign_mib": None, "busy": None, "temperature_c": None,
-        "power_w": None, "warm": [], "fault": "",
+        "power_w": None, "warm": [], "fault": "", "alarm": "",
     }  # fmt: skip
     assert {now[name] for name in ("power_limit_w", "ecc_corrected", "ecc_uncorrected_ever", "xid", "processes")} == {
         None

@@ -44,6 +44,7 @@ class Host:
             Detected((A, B), {}, {}),
             pool,
             models=None,
+            labels={},
             is_tested=True,
             read_gpus=self.read,
             on_shown=lambda: self.told.update(["shown"]),
