@@ -178,6 +178,7 @@ def test_redis_killed_in_the_middle_loses_nothing_that_was_accepted(cluster: Clu
         finished_exactly_once(client, ids)
 
 
+@pytest.mark.chaos
 def test_short_tasks_in_hand_of_a_drained_or_killed_agent_are_done_by_another(cluster: Cluster):
     cluster.start_agent("node-1", slots=1)
     with cluster.client() as client:
