@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,15 @@ T = TypeVar("T")
 _ROOT = Path("/")
 _LONGEST_RETRY_S = 600.0
 _PARTING_S = 2.0
+
+
+@dataclass(frozen=True)
+class _Ecc:
+    """Uncorrected errors of a GPU's memory: how many, how many of them came last, and when (monotonic)."""
+
+    count: int
+    new: int = 0
+    since: float = 0.0
 
 
 class _Call(Generic[T]):
@@ -82,6 +92,7 @@ class Gpus:
         silence_s: float = 5.0,
         start_timeout_s: float = 20.0,
         retry_s: float = 30.0,
+        alarm_s: float = 45.0,
         torch_probe: Sequence[str] = TORCH_PROBE,
     ) -> None:
         """``environment``: the one whose CUDA_VISIBLE_DEVICES is obeyed, default: this process's.
@@ -89,7 +100,9 @@ class Gpus:
         ``root``: where /dev, /proc and /sys are found. ``timeout_s``: how long a reading may take; a GPU that is
         late is told of as it was last known, and as faulty after ``silence_s``. ``start_timeout_s``: how long the
         driver's start may take (without persistence mode it wakes every GPU). ``retry_s``: how soon after a fault
-        the driver is started anew; twice as long after each time that did not help.
+        the driver is started anew; twice as long after each time that did not help. ``alarm_s``: for how long new
+        errors of a GPU's memory are told with its readings (for some beats, and for less than its first quarantine
+        takes: what it shows after that is judged by itself).
         """
         self.problem = ""
         self.driver = ""
@@ -101,6 +114,7 @@ class Gpus:
         self._silence_s = silence_s
         self._start_timeout_s = start_timeout_s
         self._retry_s = self._first_retry_s = retry_s
+        self._alarm_s = alarm_s
         self._torch_probe = torch_probe
         self._lock = threading.Lock()
         self._session: Session | None = None
@@ -112,6 +126,7 @@ class Gpus:
         self._faulty: frozenset[str] = frozenset()  # UUIDs
         self._last: dict[str, Vitals] = {}
         self._xids: dict[str, int] = {}  # by UUID of the GPU
+        self._ecc: dict[str, _Ecc] = {}  # by UUID
 
     def __enter__(self) -> Self:
         self.open()
@@ -197,7 +212,7 @@ class Gpus:
         out = {gpu.uuid: self._answer(gpu) for gpu in gpus}
         self._plan_restart([uuid for uuid, vitals in out.items() if vitals.reading.fault])
         self._hear_xids()
-        return {gpu.uuid: self._with_xid(gpu, out[gpu.uuid]) for gpu in gpus}
+        return {gpu.uuid: self._with_alarm(gpu, self._with_xid(gpu, out[gpu.uuid])) for gpu in gpus}
 
     def _answer(self, gpu: Gpu) -> Vitals:
         look = self._looks[gpu.uuid]
@@ -232,6 +247,25 @@ class Gpus:
         if xid in FATAL_XIDS and not reading.fault:
             reading = reading.model_copy(update={"fault": f"Xid {xid}: {FATAL_XIDS[xid]}; {RESET}"})
         return vitals.model_copy(update={"xid": xid, "reading": reading})
+
+    def _with_alarm(self, gpu: Gpu, vitals: Vitals) -> Vitals:
+        """Memory errors that ECC could not correct make results wrong, or tasks fail, on a GPU that works on."""
+        count = vitals.ecc_uncorrected
+        if count is None:
+            return vitals
+        known = self._ecc.get(gpu.uuid)
+        if known is None or count < known.count:  # what was before us is nobody's news; the driver was started anew
+            known = _Ecc(count)
+        elif count > known.count:
+            known = _Ecc(count, count - known.count, time.monotonic())
+        self._ecc[gpu.uuid] = known
+        if not known.new or time.monotonic() - known.since >= self._alarm_s:
+            return vitals
+        alarm = (
+            f"had {known.new} memory error{'s' if known.new > 1 else ''} that ECC could not correct "
+            f"({count} since its driver was loaded): if more come, {RESET}"
+        )
+        return vitals.model_copy(update={"reading": vitals.reading.model_copy(update={"alarm": alarm})})
 
     def _is_inside(self) -> bool:
         """Whether a thread is inside the library."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import redis
 
 from lcq.config import DistributedConfig, QuarantineConfig, RetryConfig
 from lcq.errors import NodeNotFound, StaleBoot, TransitionRefused
-from lcq.models import Device, DeviceKind, ErrorClass, Failure, NodeRecord, NodeStatus, TaskStatus
+from lcq.models import Device, DeviceKind, DeviceReading, ErrorClass, Failure, NodeRecord, NodeStatus, TaskStatus
 from lcq.state.manager import StateManager
+from lcq.wire import Beat
 from tests.audit import audit
+from tests.chaos.rig import a_rig
+from tests.light_node import a_light_node
 from tests.nodes import LIGHT, TELEA, Node, a_failure, a_task, the_cpu
 
 BAD = a_failure(ErrorClass.BAD_OUTPUT, "stripes")
@@ -301,6 +305,24 @@ async def test_what_a_dead_dependency_fails_costs_no_retry(state: StateManager, 
 
 
 # ---------------------------------------------------------------- what runners said last
+
+
+async def test_a_device_whose_own_agent_does_not_trust_it_is_held_with_the_reason(
+    redis_url: str, tmp_path: Path
+) -> None:
+    alarm = "had 2 memory errors that ECC could not correct"
+    async with (
+        a_rig(redis_url, tmp_path) as rig,
+        a_light_node([rig.scheduler.control_endpoint], name="doubtful") as node,
+    ):
+        beat = Beat(node_id=node.name, boot_id=node.boot_id, devices={"cpu": DeviceReading(alarm=alarm)})
+        for _ in range(2):  # it tells so with every beat for a while
+            await node.line.ask(beat)
+        await rig.until_node(node.name, NodeStatus.QUARANTINED)
+        assert alarm in (await rig.node(node.name)).why
+        with redis.Redis.from_url(redis_url, decode_responses=True) as eye:
+            acts = [fields for _, fields in eye.xrange("{lcq}:acts") if fields["act"] == "quarantine"]
+        assert [(act["actor"], act["reason"]) for act in acts] == [("cluster", alarm)]
 
 
 async def test_the_log_is_kept_with_the_last_two_attempts(state: StateManager, node: Node, eye: redis.Redis) -> None:

@@ -179,6 +179,27 @@ def test_memory_that_foreign_programs_take_is_seen_at_the_next_reading(gpus: Fak
     assert watcher.reading(FAST.uuid)["free_mib"] == 24000
 
 
+def test_new_memory_errors_that_ecc_cannot_correct_are_an_alarm_for_a_while_and_older_ones_are_none(
+    gpus: FakeGpus, start: Callable[..., Watcher]
+):
+    def after(uncorrected: int) -> str:
+        gpus.set([replace(FAST, ecc=(7, uncorrected, 30, 40))])
+        return str(watcher.reading(FAST.uuid)["alarm"])
+
+    watcher = start()
+    gpus.set([replace(FAST, ecc=(7, 3, 30, 40))])
+    watcher.open(alarm_s=1000.0)
+    assert after(3) == "", "they were there before"
+    assert "had 2 memory errors that ECC could not correct (5 since its driver was loaded)" in after(5)
+    assert "had 2 memory errors" in after(5), "it stays for some beats"
+    assert "had 1 memory error that" in after(6)
+    assert after(0) == "", "the driver was loaded anew"
+    assert "had 1 memory error that" in after(1)
+    watcher = start()
+    watcher.open(alarm_s=0.0)
+    assert after(1) == after(9) == "", "its time is over"
+
+
 def test_what_the_hardware_does_not_tell_is_none_and_no_fault(gpus: FakeGpus, start: Callable[..., Watcher]):
     silent = replace(FAST, reserved_mib=None, busy=None, temperature=None, power_w=None, power_limit_w=None, xids=(31,))
     gpus.set([replace(silent, fails={"nvmlDeviceGetComputeRunningProcesses_v3": NO_PERMISSION})])
