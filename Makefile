@@ -24,7 +24,7 @@ demo: $(VENV)/.runtime  ## a real cluster on this machine cleans the sample phot
 	@$(PY) -m lcq.cli.main demo
 
 test: check  ## everything that check does, then every test but the long ones
-	@$(PY) -m pytest -n 5 --dist loadfile --no-loadscope-reorder -m "not chaos and not soak and not parity"
+	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not chaos and not soak and not parity"
 
 check: $(VENV)/.dev  ## style, types, layers, dead code
 	@$(PY) -m ruff check .

@@ -51,6 +51,9 @@ class Ledger:
         return {name: set(value) for name, value in self.values.items() if name.startswith(prefix)}
 
 
+_TRIES = 50  # at a cluster that is at work
+
+
 def class_of(name: str) -> str | None:
     """The class that a key belongs to, None if to none."""
     head, colon, _ = name.partition(":")
@@ -75,8 +78,8 @@ def read(client: redis.Redis, root: str = "{lcq}") -> Ledger:
 
 
 def load(client: redis.Redis, names: list[str], root: str = "{lcq}") -> Ledger:
-    """What these keys, all of known classes, hold. Fails where one is of another type than its class."""
-    pipe = client.pipeline(transaction=False)
+    """What these keys, all of known classes, hold at one moment. Fails where one is of another type than its class."""
+    pipe = client.pipeline(transaction=True)
     for name in names:
         _ask(pipe, CLASSES[class_of(name.removeprefix(f"{root}:")) or ""], name)
     ledger = Ledger()
@@ -121,7 +124,11 @@ def audit(client: redis.Redis, root: str = "{lcq}", *, events: bool = True) -> L
 
     ``events``: and with the story that the events tell, where nobody but the moves has written.
     """
-    ledger = read(client, root)
+    for _ in range(_TRIES):
+        before = client.xrevrange(f"{root}:events", count=1)
+        ledger = read(client, root)
+        if ledger.events[-1:] == before:  # no move has come between finding the keys and reading them
+            break
     compare(ledger)
     if events:
         _audit_events(ledger)

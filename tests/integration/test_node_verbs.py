@@ -86,6 +86,9 @@ def test_slots_queues_and_labels_are_set_live_and_hold_over_restarts_of_agent_an
         client.label_node("node-1", {"rack": "3", "site": "attic"}, reason="moved")
         client.label_node("node-1", without=["site"])
         assert dict(node_of(client).labels) == {"rack": "3"}
+        wait_until_sync(
+            lambda: client.get(behind).queue == "cpu-intensive", timeout=LONG_S, what="its way after the node"
+        )
         with redis.Redis.from_url(redis_url, decode_responses=True) as eye:
             audit(eye)
 
