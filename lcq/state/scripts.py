@@ -14,6 +14,7 @@ from lcq.health import FADED, SUSPECTED
 from lcq.models import TaskPriority, TaskStatus
 from lcq.placement import WORTH_WAITING_S
 from lcq.routing import WARM_NEEDS
+from lcq.state.lua_parts import needed, parts_of
 
 # How many predicted seconds of others' work a lower band lets pass before it is served all the same.
 BAND_SPANS = {
@@ -33,7 +34,7 @@ STATE_FORMAT = 2  # of what the scripts write: raised where an older LCQ would m
 BLAME_AFTER_SUCCESS = 0.9
 MINUTES_KEPT = timedelta(hours=25)
 ANSWERS_KEPT = timedelta(minutes=10)  # for copies of an operator's command
-_GROUND = ("_prelude", "_order", "_damage")  # in front of every move
+_GROUND = ("_prelude", "_order", "_damage")  # what moves stand on: of each, the parts that a move needs (lua_parts)
 _MOVES = resources.files("lcq.state") / "lua"
 
 
@@ -97,11 +98,18 @@ class Scripts:
 
     @cached_property
     def texts(self) -> dict[str, str]:
-        ground = "".join((_MOVES / f"{part}.lua").read_text(encoding="utf-8") for part in _GROUND)
-        return {name: f'local MOVE = "{name}"\n' + self.header + ground + self._body(name) for name in move_names()}
+        parts = parts_of(self.header + self.ground)
+        bodies = {name: self.body(name) for name in move_names()}
+        return {name: f'local MOVE = "{name}"\n' + needed(parts, body) + body for name, body in bodies.items()}
+
+    @property
+    def ground(self) -> str:
+        """What all moves share."""
+        return "".join((_MOVES / f"{part}.lua").read_text(encoding="utf-8") for part in _GROUND)
 
     @staticmethod
-    def _body(name: str) -> str:
+    def body(name: str) -> str:
+        """The move itself."""
         text = (_MOVES / f"{name}.lua").read_text(encoding="utf-8")
         return f"\nlocal function move()\n{text}\nend\nreturn once(move)\n"
 

@@ -5,8 +5,14 @@
 
 local ROOT = KEYS[1]
 
-local function key(...)
-  return ROOT .. ":" .. table.concat({...}, ":")
+-- Written out, for every script asks for dozens of names: a table for each would be most of what a move costs.
+local function key(a, b, c, d, e, f)
+  if not b then return ROOT .. ":" .. a end
+  if not c then return ROOT .. ":" .. a .. ":" .. b end
+  if not d then return ROOT .. ":" .. a .. ":" .. b .. ":" .. c end
+  if not e then return ROOT .. ":" .. a .. ":" .. b .. ":" .. c .. ":" .. d end
+  if not f then return ROOT .. ":" .. a .. ":" .. b .. ":" .. c .. ":" .. d .. ":" .. e end
+  return ROOT .. ":" .. a .. ":" .. b .. ":" .. c .. ":" .. d .. ":" .. e .. ":" .. f
 end
 
 -- What a newer LCQ has written is not touched: who finds it stops.
