@@ -202,9 +202,11 @@ def drain(
     as_json: JsonFlag = False,
 ) -> int:
     """Let nodes finish what they have and take nothing new; 'lcq activate' undoes it."""
-    session = session_of(context, as_json)
-    return run(
-        _each(session, names, "draining", lambda client, name: client.drain(name, deadline_s=deadline, reason=reason))
+    return _each(
+        session_of(context, as_json),
+        names,
+        "draining",
+        lambda client, name: client.drain(name, deadline_s=deadline, reason=reason),
     )
 
 
@@ -279,11 +281,11 @@ def stop(
     as_json: JsonFlag = False,
 ) -> int:
     """Let the agents of nodes drain and end. Started again, they work as before."""
-    session = session_of(context, as_json)
-    return run(
-        _each(
-            session, names, "stopping", lambda client, name: client.stop_node(name, deadline_s=deadline, reason=reason)
-        )
+    return _each(
+        session_of(context, as_json),
+        names,
+        "stopping",
+        lambda client, name: client.stop_node(name, deadline_s=deadline, reason=reason),
     )
 
 
@@ -296,9 +298,11 @@ def activate(
     as_json: JsonFlag = False,
 ) -> int:
     """Let nodes, or a device of one, that were drained or quarantined take work again."""
-    session = session_of(context, as_json)
-    return run(
-        _each(session, names, "active", lambda client, name: client.activate(name, device=device, reason=reason))
+    return _each(
+        session_of(context, as_json),
+        names,
+        "active",
+        lambda client, name: client.activate(name, device=device, reason=reason),
     )
 
 
@@ -314,9 +318,11 @@ def quarantine(
 ) -> int:
     """Let nodes, or a device of one, take nothing more, and give back the retries they have cost; 'lcq activate' ends
     it."""
-    session = session_of(context, as_json)
-    return run(
-        _each(session, names, "quarantined", lambda client, name: client.quarantine(name, device=device, reason=reason))
+    return _each(
+        session_of(context, as_json),
+        names,
+        "quarantined",
+        lambda client, name: client.quarantine(name, device=device, reason=reason),
     )
 
 
@@ -345,19 +351,16 @@ def set_device(
     as_json: JsonFlag = False,
 ) -> int:
     """Set how many slots a device has and which queues it serves, while it runs. Holds over restarts until undone."""
-    session = session_of(context, as_json)
     wanted: tuple[str, ...] | None = tuple(filter(None, (one.strip() for one in queues.split(",")))) or None
     count = slots
     if default:
         count = 0 if slots is None else slots
         wanted = () if wanted is None else wanted
-    return run(
-        _each(
-            session,
-            [name],
-            "set",
-            lambda client, node: client.set_device(node, device, slots=count, queues=wanted, reason=reason),
-        )
+    return _each(
+        session_of(context, as_json),
+        [name],
+        "set",
+        lambda client, node: client.set_device(node, device, slots=count, queues=wanted, reason=reason),
     )
 
 
@@ -382,25 +385,21 @@ def label(
     as_json: JsonFlag = False,
 ) -> int:
     """Set labels of a node over those that its agent has, while it runs. Holds over restarts until undone."""
-    session = session_of(context, as_json)
     wanted = parse_labels(labels or ())
-    return run(
-        _each(
-            session,
-            [name],
-            "labelled",
-            lambda client, node: client.label_node(
-                node, wanted, without=without or (), forget=forget or (), reason=reason
-            ),
-        )
+    return _each(
+        session_of(context, as_json),
+        [name],
+        "labelled",
+        lambda client, node: client.label_node(node, wanted, without=without or (), forget=forget or (), reason=reason),
     )
 
 
 @app.command(epilog=examples("lcq release studio-2", "lcq release studio-2 --reason 'the GPU is wanted for a film'"))
 def release(context: typer.Context, names: NodeNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
     """Let nodes free the memory that loaded models hold; the next task loads its model anew."""
-    session = session_of(context, as_json)
-    return run(_each(session, names, "released", lambda client, name: client.release(name, reason=reason)))
+    return _each(
+        session_of(context, as_json), names, "released", lambda client, name: client.release(name, reason=reason)
+    )
 
 
 @app.command(epilog=examples("lcq pause gpu-high --reason 'driver update'", "lcq pause --job holiday"))
@@ -412,11 +411,12 @@ def pause(
     as_json: JsonFlag = False,
 ) -> int:
     """Let queues, or a job, give out no more tasks; running ones finish, waiting ones keep their places."""
-    session = session_of(context, as_json)
     names = _queues_or_job(names, job)
     if job:
-        return run(_on_job(session, job, "paused", lambda client, name: client.pause_job(name, reason=reason)))
-    return run(_each(session, names, "paused", lambda client, name: client.pause(name, reason=reason)))
+        return _on_job(
+            session_of(context, as_json), job, "paused", lambda client, name: client.pause_job(name, reason=reason)
+        )
+    return _each(session_of(context, as_json), names, "paused", lambda client, name: client.pause(name, reason=reason))
 
 
 @app.command(epilog=examples("lcq resume gpu-high", "lcq resume --job holiday"))
@@ -428,11 +428,14 @@ def resume(
     as_json: JsonFlag = False,
 ) -> int:
     """Let paused queues, or a paused job, give out tasks again."""
-    session = session_of(context, as_json)
     names = _queues_or_job(names, job)
     if job:
-        return run(_on_job(session, job, "resumed", lambda client, name: client.resume_job(name, reason=reason)))
-    return run(_each(session, names, "resumed", lambda client, name: client.resume(name, reason=reason)))
+        return _on_job(
+            session_of(context, as_json), job, "resumed", lambda client, name: client.resume_job(name, reason=reason)
+        )
+    return _each(
+        session_of(context, as_json), names, "resumed", lambda client, name: client.resume(name, reason=reason)
+    )
 
 
 def _queues_or_job(names: list[str] | None, job: str) -> list[str]:
@@ -441,12 +444,17 @@ def _queues_or_job(names: list[str] | None, job: str) -> list[str]:
     return names or []
 
 
-async def _on_job(
+def _on_job(
     session: Session, job: str, done_word: str, act: Callable[[AsyncClient, str], Coroutine[Any, Any, AsideAnswer]]
 ) -> int:
+    """Do ``act`` for the job, and say how far it is."""
+
+    async def ask() -> AsideAnswer:
+        async with session.client() as client:
+            return await act(client, job)
+
     output = session.output
-    async with session.client() as client:
-        answer = await act(client, job)
+    answer = run(ask())
     if output.as_json:
         output.document({"done": [job], "refused": [], "moved": answer.moved, "is_last": answer.is_last})
     else:
@@ -455,27 +463,31 @@ async def _on_job(
     return OK
 
 
-async def _each(
+def _each(
     session: Session,
     names: list[str],
     done_word: str,
     act: Callable[[AsyncClient, str], Coroutine[Any, Any, None]],
 ) -> int:
-    """Do ``act`` for each name; one that is refused does not keep the others from it."""
+    """Do ``act`` for each name, and say for which it was done; one that is refused does not keep the others from it."""
     output = session.output
     done: list[str] = []
     refused: list[Refusal] = []
-    async with session.client() as client:
-        for name in dict.fromkeys(names):
-            try:
-                await act(client, name)
-            except SchedulerUnreachable:
-                raise
-            except LcqError as error:
-                refused.append(Refusal.of(name, error))
-                output.error(error)
-            else:
-                done.append(name)
+
+    async def ask() -> None:
+        async with session.client() as client:
+            for name in dict.fromkeys(names):
+                try:
+                    await act(client, name)
+                except SchedulerUnreachable:
+                    raise
+                except LcqError as error:
+                    refused.append(Refusal.of(name, error))
+                    output.error(error)
+                else:
+                    done.append(name)
+
+    run(ask())
     if output.as_json:
         output.document({"done": done, "refused": refused})
     elif done:

@@ -1,0 +1,40 @@
+"""AsyncClient: all that a program can ask of a cluster, from a coroutine."""
+
+from __future__ import annotations
+
+from lcq.client.connection import login_name
+from lcq.client.following import Following
+from lcq.client.operating import Operating
+from lcq.client.steering import Steering
+from lcq.client.submitting import Submissions
+from lcq.config import DistributedConfig, load
+
+
+class AsyncClient(Following, Steering, Operating):
+    """A connection to a cluster, for ``async with``. Safe to use from many coroutines of one event loop.
+
+    Every request is sent again, under the same id, until it is answered: a lost message or a scheduler that
+    is restarted costs time, and nothing is done twice. After ``timeout_s`` without an answer
+    ``SchedulerUnreachable`` is raised. What a scheduler refuses is raised as the ``LcqError`` it names.
+
+    It is connected to every scheduler that it was given or that an answer has named, and asks those that are
+    there in turn: while one of them lives, a request is answered.
+    """
+
+    def __init__(
+        self,
+        config: DistributedConfig | None = None,
+        *,
+        scheduler: str | None = None,
+        actor: str | None = None,
+        timeout_s: float = 10.0,
+    ) -> None:
+        """``config`` default: the layers of ``lcq.config.load()``; ``actor``: the login name.
+
+        ``scheduler``: "HOST:PORT", or several with commas; default: as the configuration says.
+
+        Raises:
+            InvalidConfig, InvalidInput: the settings or ``scheduler`` cannot be used.
+        """
+        super().__init__(config or load(), scheduler, actor or login_name(), timeout_s)
+        self._submissions = Submissions()

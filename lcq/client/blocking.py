@@ -1,0 +1,127 @@
+"""Client: AsyncClient for code without an event loop."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from lcq.background import BackgroundLoop, Held
+from lcq.client.asynchronous import AsyncClient
+from lcq.config import DistributedConfig
+
+ResultT = TypeVar("ResultT")
+P = ParamSpec("P")
+
+
+def _waits(
+    method: Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, ResultT]],
+) -> Callable[Concatenate[Client, P], ResultT]:
+    """``method`` for code without an event loop: called on the background loop, waited for here."""
+
+    @functools.wraps(method)
+    def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> ResultT:
+        return self._loop.run(method(self._client, *args, **kwargs))
+
+    return call
+
+
+def _iterates(
+    method: Callable[Concatenate[AsyncClient, P], AsyncIterator[ResultT]],
+) -> Callable[Concatenate[Client, P], Iterator[ResultT]]:
+    """``method`` for code without an event loop: what it yields, one by one."""
+
+    @functools.wraps(method)
+    def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[ResultT]:
+        return self._loop.iterate(method(self._client, *args, **kwargs))
+
+    return call
+
+
+class Client:
+    """``AsyncClient`` for code without an event loop: the same methods, each waits for its answer.
+
+    Use it in a ``with`` block. All clients of a process share one background event loop.
+    """
+
+    def __init__(
+        self,
+        config: DistributedConfig | None = None,
+        *,
+        scheduler: str | None = None,
+        actor: str | None = None,
+        timeout_s: float = 10.0,
+    ) -> None:
+        """As ``AsyncClient``."""
+        self._client = AsyncClient(config, scheduler=scheduler, actor=actor, timeout_s=timeout_s)
+        self._loop = BackgroundLoop.shared()
+        self._held: Held[AsyncClient] | None = None
+
+    def __enter__(self) -> Self:
+        self._held = self._loop.hold(self._client)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._held is not None:
+            self._held.release()
+            self._held = None
+
+    @property
+    def endpoint(self) -> str:
+        return self._client.endpoint
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return self._client.endpoints
+
+    @property
+    def actor(self) -> str:
+        return self._client.actor
+
+    ask = _waits(AsyncClient.ask)
+    submit = _waits(AsyncClient.submit)
+    submit_many = _waits(AsyncClient.submit_many)
+    find = _waits(AsyncClient.find)
+    get = _waits(AsyncClient.get)
+    get_many = _waits(AsyncClient.get_many)
+    known = _waits(AsyncClient.known)
+    page = _waits(AsyncClient.page)
+    tasks = _iterates(AsyncClient.tasks)
+    dead = _waits(AsyncClient.dead)
+    costs = _waits(AsyncClient.costs)
+    history = _waits(AsyncClient.history)
+    why = _waits(AsyncClient.why)
+    nodes = _waits(AsyncClient.nodes)
+    queues = _waits(AsyncClient.queues)
+    jobs = _waits(AsyncClient.jobs)
+    report_job = _waits(AsyncClient.report_job)
+    note_job = _waits(AsyncClient.note_job)
+    info = _waits(AsyncClient.info)
+    events = _iterates(AsyncClient.events)
+    event_pages = _iterates(AsyncClient.event_pages)
+    as_completed = _iterates(AsyncClient.as_completed)
+    wait = _waits(AsyncClient.wait)
+    cancel = _waits(AsyncClient.cancel)
+    retry = _waits(AsyncClient.retry)
+    reroute = _waits(AsyncClient.reroute)
+    prioritise = _waits(AsyncClient.prioritise)
+    pause = _waits(AsyncClient.pause)
+    resume = _waits(AsyncClient.resume)
+    pause_job = _waits(AsyncClient.pause_job)
+    resume_job = _waits(AsyncClient.resume_job)
+    cancel_job = _waits(AsyncClient.cancel_job)
+    retry_job = _waits(AsyncClient.retry_job)
+    reroute_job = _waits(AsyncClient.reroute_job)
+    prioritise_job = _waits(AsyncClient.prioritise_job)
+    drain = _waits(AsyncClient.drain)
+    drain_idle = _waits(AsyncClient.drain_idle)
+    autoscale = _waits(AsyncClient.autoscale)
+    activate = _waits(AsyncClient.activate)
+    quarantine = _waits(AsyncClient.quarantine)
+    stop_node = _waits(AsyncClient.stop_node)
+    set_device = _waits(AsyncClient.set_device)
+    label_node = _waits(AsyncClient.label_node)
+    release = _waits(AsyncClient.release)

@@ -1,0 +1,196 @@
+"""What a client can ask of tasks, jobs, nodes and queues as they stand."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from lcq.client.connection import Connection
+from lcq.errors import InvalidInput, TaskNotFound
+from lcq.ids import is_id, normalise_prefix
+from lcq.models import JobReport, JobSummary, NodeRecord, QueueRecord, Skips, TaskRecord, TaskStatus
+from lcq.reasons import Why
+from lcq.wire import (
+    MAX_BATCH,
+    AskWhy,
+    Costs,
+    CostStats,
+    Dead,
+    DeadAnswer,
+    Find,
+    GetTasks,
+    History,
+    HistoryAnswer,
+    Info,
+    InfoAnswer,
+    Jobs,
+    ListTasks,
+    ListTasksAnswer,
+    Nodes,
+    NoteJob,
+    Queues,
+    ReportJob,
+)
+
+ItemT = TypeVar("ItemT")
+
+
+class Looking(Connection):
+    """The questions of a client."""
+
+    async def find(self, prefix: str) -> str:
+        """The whole id that ``prefix`` is the unique beginning of; a whole id comes back as it is.
+
+        Raises:
+            TaskNotFound: no id begins so.
+            AmbiguousId: several do.
+        """
+        typed = normalise_prefix(prefix)
+        if is_id(typed):
+            return typed
+        if not typed:
+            raise InvalidInput("an empty task id", hint="lcq tasks lists them")
+        return (await self.ask(Find(prefix=typed))).id
+
+    async def get(self, id_or_prefix: str) -> TaskRecord:
+        """A task as it stands.
+
+        Raises:
+            TaskNotFound, AmbiguousId: as ``find`` says.
+        """
+        return (await self.get_many([await self.find(id_or_prefix)]))[0]
+
+    async def get_many(self, ids: Iterable[str]) -> list[TaskRecord]:
+        """The tasks of these (whole) ids, in the order given.
+
+        Raises:
+            TaskNotFound: for the first that is not there.
+        """
+        records = []
+        for piece in pieces(tuple(ids)):
+            answer = await self.ask(GetTasks(ids=tuple(piece)))
+            found = {record.id: record for record in answer.tasks}
+            for task_id in piece:
+                if task_id not in found:
+                    raise TaskNotFound(task_id)
+                records.append(found[task_id])
+        return records
+
+    async def known(self, ids: Iterable[str]) -> list[TaskRecord]:
+        """The tasks of those of these (whole) ids that are there."""
+        records: list[TaskRecord] = []
+        for piece in pieces(tuple(ids)):
+            records += (await self.ask(GetTasks(ids=tuple(piece)))).tasks
+        return records
+
+    async def page(
+        self,
+        *,
+        status: TaskStatus | None = None,
+        queue: str = "",
+        node: str = "",
+        job: str = "",
+        cause: str = "",
+        limit: int = 100,
+        cursor: str = "",
+    ) -> ListTasksAnswer:
+        """One page of the tasks for which all filters given hold, newest first, with the total."""
+        return await self.ask(
+            ListTasks(
+                status=status,
+                queue=queue,
+                node=node,
+                job=job,
+                cause=cause,
+                limit=max(1, min(limit, MAX_BATCH)),
+                cursor=cursor,
+            )
+        )
+
+    async def tasks(
+        self,
+        *,
+        status: TaskStatus | None = None,
+        queue: str = "",
+        node: str = "",
+        job: str = "",
+        cause: str = "",
+        limit: int | None = None,
+    ) -> AsyncIterator[TaskRecord]:
+        """The tasks for which all filters given hold, newest first, fetched page by page."""
+        left, cursor = limit, ""
+        while left is None or left > 0:
+            size = MAX_BATCH if left is None else min(left, MAX_BATCH)
+            answer = await self.page(
+                status=status, queue=queue, node=node, job=job, cause=cause, limit=size, cursor=cursor
+            )
+            for record in answer.tasks:
+                yield record
+            if left is not None:
+                left -= len(answer.tasks)
+            cursor = answer.cursor
+            if not cursor:
+                return
+
+    async def dead(self, *, cause: str = "", job: str = "") -> DeadAnswer:
+        """The failed tasks by what they died of; only those of the code ``cause``, or of ``job``."""
+        return await self.ask(Dead(cause=cause, job=job))
+
+    async def costs(self, model: str = "") -> tuple[CostStats, ...]:
+        """What is known of costs, of all models or of one, and how good predictions were."""
+        return (await self.ask(Costs(model=model))).costs
+
+    async def history(self, id_or_prefix: str) -> HistoryAnswer:
+        """A task with its attempts, its events, and one line on why it waits or what became of it."""
+        return await self.ask(History(task_id=await self.find(id_or_prefix)))
+
+    async def why(self, id_or_prefix: str) -> Why:
+        """Why a task waits, or what became of it: one reason of the closed list in ``lcq.reasons``."""
+        return (await self.ask(AskWhy(task_id=await self.find(id_or_prefix)))).why
+
+    async def nodes(self) -> tuple[NodeRecord, ...]:
+        """All nodes the cluster knows."""
+        return (await self.ask(Nodes())).nodes
+
+    async def queues(self) -> tuple[QueueRecord, ...]:
+        """All queues with their counts."""
+        return (await self.ask(Queues())).queues
+
+    async def jobs(self, name: str = "", *, limit: int = 100) -> tuple[JobSummary, ...]:
+        """Jobs, newest first; with ``name`` only that one.
+
+        Raises:
+            JobNotFound: there is none of that name.
+        """
+        return (await self.ask(Jobs(name=name, limit=limit))).jobs
+
+    async def report_job(self, job: str) -> JobReport:
+        """What has become of a job, all in all.
+
+        Raises:
+            JobNotFound: there is none of that name, or it has been forgotten.
+        """
+        return (await self.ask(ReportJob(job=job))).report
+
+    async def note_job(self, job: str, skipped: Sequence[Skips]) -> None:
+        """Have kept with a job what a submit of it has skipped, and why.
+
+        Raises:
+            JobNotFound: there is none of that name: none of its tasks is known.
+        """
+        await self.ask(NoteJob(job=job, skipped=tuple(skipped), actor=self.actor))
+
+    async def info(self) -> InfoAnswer:
+        """Which scheduler this is: versions, its Redis, its queues, the newest event's id."""
+        return await self.ask(Info())
+
+
+def pieces(items: Sequence[ItemT]) -> Iterator[Sequence[ItemT]]:
+    """``items`` in as many pieces as there are requests needed for them."""
+    for start in range(0, len(items), MAX_BATCH):
+        yield items[start : start + MAX_BATCH]
+
+
+def listed(ids: str | Iterable[str]) -> tuple[str, ...]:
+    """One id, or some, as a caller may give them."""
+    return (ids,) if isinstance(ids, str) else tuple(ids)

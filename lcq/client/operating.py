@@ -1,0 +1,119 @@
+"""What an operator can have a client do to queues and nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from lcq.autoscale import DEFAULT_TARGET_S, Scale
+from lcq.client.connection import Connection
+from lcq.wire import (
+    Activate,
+    Autoscale,
+    Drain,
+    DrainIdle,
+    LabelNode,
+    Pause,
+    Quarantine,
+    Release,
+    Resume,
+    SetDevice,
+    StopNode,
+)
+
+
+class Operating(Connection):
+    """The acts of a client on queues and nodes."""
+
+    async def pause(self, queue: str, *, reason: str = "") -> None:
+        """Let ``queue`` give out no more tasks; running ones finish."""
+        await self.ask(Pause(queue=queue, actor=self.actor, reason=reason))
+
+    async def resume(self, queue: str, *, reason: str = "") -> None:
+        """Let ``queue`` give out tasks again."""
+        await self.ask(Resume(queue=queue, actor=self.actor, reason=reason))
+
+    async def drain(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None:
+        """Let ``node`` finish what it has and take nothing new.
+
+        ``deadline_s``: after so long it hands back what still runs, at no cost for the tasks.
+
+        Raises:
+            AgentTooOld: its agent knows no deadline.
+        """
+        await self.ask(Drain(node=node, deadline_s=deadline_s, actor=self.actor, reason=reason))
+
+    async def autoscale(self, *, target_wait_s: float = DEFAULT_TARGET_S) -> Scale:
+        """How many slots each queue wants so that what waits begins in time, and which nodes are idle."""
+        return (await self.ask(Autoscale(target_wait_s=target_wait_s))).scale
+
+    async def drain_idle(self, count: int, *, queue: str = "", reason: str = "") -> tuple[str, ...]:
+        """Drain at most so many of the idle nodes, the longest idle first. Answers which.
+
+        ``queue``: only of those that serve it.
+        """
+        return (await self.ask(DrainIdle(count=count, queue=queue, actor=self.actor, reason=reason))).drained
+
+    async def stop_node(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None:
+        """Have the agent of ``node`` drain and end; ``deadline_s`` as for ``drain``, by default its own agent.drain_s.
+
+        Raises:
+            AgentTooOld: its agent cannot be stopped from afar.
+        """
+        await self.ask(StopNode(node=node, deadline_s=deadline_s, actor=self.actor, reason=reason))
+
+    async def activate(self, node: str, *, device: str = "", reason: str = "") -> None:
+        """Let ``node``, or only ``device`` of it, take work again."""
+        await self.ask(Activate(node=node, device=device, actor=self.actor, reason=reason))
+
+    async def quarantine(self, node: str, *, device: str = "", reason: str = "") -> None:
+        """Let ``node``, or only ``device`` of it, take nothing new until activated; it may finish what it runs."""
+        await self.ask(Quarantine(node=node, device=device, actor=self.actor, reason=reason))
+
+    async def set_device(
+        self,
+        node: str,
+        device: str = "",
+        *,
+        slots: int | None = None,
+        queues: Sequence[str] | None = None,
+        reason: str = "",
+    ) -> None:
+        """Set how many slots a device of ``node`` has, and which queues it serves; that outlives restarts.
+
+        ``device`` may be left out where there is one. None leaves a setting as it is; 0 slots and no queues (``()``)
+        undo it: what the agent itself says counts again.
+
+        Raises:
+            DeviceNotFound, UnknownQueue
+            AgentTooOld: its agent cannot change its slots while it runs.
+        """
+        told = None if queues is None else tuple(queues)
+        await self.ask(SetDevice(node=node, device=device, slots=slots, queues=told, actor=self.actor, reason=reason))
+
+    async def label_node(
+        self,
+        node: str,
+        labels: Mapping[str, str] | None = None,
+        *,
+        without: Iterable[str] = (),
+        forget: Iterable[str] = (),
+        reason: str = "",
+    ) -> None:
+        """Set labels of ``node`` over those that its agent tells; that outlives restarts.
+
+        ``without``: labels that it is not to have. ``forget``: undo either, so that what its agent tells counts again.
+        """
+        await self.ask(
+            LabelNode(
+                node=node,
+                labels=labels or {},
+                without=tuple(without),
+                forget=tuple(forget),
+                actor=self.actor,
+                reason=reason,
+            )
+        )
+
+    async def release(self, node: str, *, reason: str = "") -> None:
+        """Let ``node`` free what its loaded models hold; the next task loads its model anew."""
+        await self.ask(Release(node=node, actor=self.actor, reason=reason))

@@ -1,0 +1,152 @@
+"""What an operator can have a client do to tasks and jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from lcq.client.connection import Connection
+from lcq.client.looking import listed
+from lcq.errors import InvalidInput
+from lcq.models import TaskPriority
+from lcq.wire import (
+    MAX_BATCH,
+    AsideAnswer,
+    BulkAnswer,
+    Cancel,
+    CancelJob,
+    JobActAnswer,
+    PauseJob,
+    Prioritise,
+    PrioritiseJob,
+    Refusal,
+    Refusals,
+    Request,
+    Reroute,
+    RerouteJob,
+    ResumeJob,
+    Retry,
+    RetryJob,
+)
+
+_JOB_ACT_S = 5.0  # that a scheduler may take for one command on a whole job
+
+
+class Steering(Connection):
+    """The acts of a client on tasks and jobs."""
+
+    async def cancel(self, ids: str | Iterable[str], *, revisions: Sequence[int] = (), reason: str = "") -> BulkAnswer:
+        """Cancel tasks; a running attempt is told to stop. What has become of each is in the answer.
+
+        ``revisions`` (one an id, optional) are what the caller saw: a task that has moved on is refused.
+        """
+        return await self._on_tasks(Cancel, ids, revisions, reason)
+
+    async def retry(self, ids: str | Iterable[str], *, revisions: Sequence[int] = (), reason: str = "") -> BulkAnswer:
+        """Put tasks that have come to an end back into their queue, their counts anew."""
+        return await self._on_tasks(Retry, ids, revisions, reason)
+
+    async def reroute(
+        self,
+        ids: str | Iterable[str],
+        *,
+        queue: str = "",
+        node: str = "",
+        labels: Mapping[str, str] | None = None,
+        revisions: Sequence[int] = (),
+        reason: str = "",
+    ) -> BulkAnswer:
+        """Move tasks to a queue, to one node, or to nodes with these labels. A running attempt is cancelled first.
+
+        ``labels``: what the tasks require from now on, whatever they required before; ``{}``: any node will do.
+        """
+        return await self._on_tasks(Reroute, ids, revisions, reason, queue=queue, node=node, labels=labels)
+
+    async def prioritise(
+        self,
+        ids: str | Iterable[str],
+        priority: TaskPriority,
+        *,
+        revisions: Sequence[int] = (),
+        reason: str = "",
+    ) -> BulkAnswer:
+        """Give tasks another priority."""
+        return await self._on_tasks(Prioritise, ids, revisions, reason, priority=priority)
+
+    async def _on_tasks(
+        self,
+        command: type[Request[BulkAnswer]],
+        ids: str | Iterable[str],
+        revisions: Sequence[int],
+        reason: str,
+        **wish: object,
+    ) -> BulkAnswer:
+        wanted = listed(ids)
+        if revisions and len(revisions) != len(wanted):
+            raise InvalidInput(f"{len(wanted)} tasks need as many revisions, found {len(revisions)}")
+        done: list[str] = []
+        refused: list[Refusal] = []
+        for start in range(0, len(wanted), MAX_BATCH):
+            piece = slice(start, start + MAX_BATCH)
+            values: dict[str, Any] = {"ids": wanted[piece], "revisions": tuple(revisions[piece]), **wish}
+            answer = await self.ask(command(actor=self.actor, reason=reason, **values))
+            done += answer.done
+            refused += answer.refused
+        return BulkAnswer(done=tuple(done), refused=tuple(refused))
+
+    async def pause_job(self, job: str, *, reason: str = "") -> AsideAnswer:
+        """Let no task of ``job`` start; running ones finish, and what is submitted for it waits."""
+        return await self.ask(PauseJob(job=job, actor=self.actor, reason=reason), hold_s=_JOB_ACT_S)
+
+    async def resume_job(self, job: str, *, reason: str = "") -> AsideAnswer:
+        """Let the tasks of ``job`` wait in their old places again."""
+        return await self.ask(ResumeJob(job=job, actor=self.actor, reason=reason), hold_s=_JOB_ACT_S)
+
+    async def cancel_job(self, job: str, *, reason: str = "") -> JobActAnswer:
+        """Cancel those tasks of ``job`` that have not ended. The answer counts them."""
+        return await self._on_job(lambda after: CancelJob(job=job, after=after, actor=self.actor, reason=reason))
+
+    async def retry_job(self, job: str, *, cause: str = "", reason: str = "") -> JobActAnswer:
+        """Put those tasks of ``job`` that failed (of the code ``cause``) back into their queues."""
+        return await self._on_job(
+            lambda after: RetryJob(job=job, cause=cause, after=after, actor=self.actor, reason=reason)
+        )
+
+    async def reroute_job(
+        self,
+        job: str,
+        *,
+        queue: str = "",
+        node: str = "",
+        labels: Mapping[str, str] | None = None,
+        reason: str = "",
+    ) -> JobActAnswer:
+        """Move those tasks of ``job`` that have not ended, as ``reroute`` does."""
+        wanted = None if labels is None else dict(labels)
+        return await self._on_job(
+            lambda after: RerouteJob(
+                job=job, queue=queue, node=node, labels=wanted, after=after, actor=self.actor, reason=reason
+            )
+        )
+
+    async def prioritise_job(self, job: str, priority: TaskPriority, *, reason: str = "") -> JobActAnswer:
+        """Give those tasks of ``job`` that have not ended another priority."""
+        return await self._on_job(
+            lambda after: PrioritiseJob(job=job, priority=priority, after=after, actor=self.actor, reason=reason)
+        )
+
+    async def _on_job(self, command: Callable[[str], Request[JobActAnswer]]) -> JobActAnswer:
+        """Ask for an act on a whole job, a command after the other, and sum up what they say."""
+        done, after = 0, ""
+        refused: dict[str, Refusals] = {}
+        while True:
+            answer = await self.ask(command(after), hold_s=_JOB_ACT_S)
+            done += answer.done
+            for one in answer.refused:
+                known = refused.get(one.example.code)
+                refused[one.example.code] = Refusals(
+                    count=one.count + (known.count if known else 0), example=known.example if known else one.example
+                )
+            after = answer.after
+            if not after:
+                return JobActAnswer(done=done, refused=tuple(refused.values()))
