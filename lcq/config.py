@@ -258,6 +258,31 @@ class RecycleConfig(_Section):
     """When it holds so much more memory than it once did with the same models loaded; null: never for that."""
 
 
+class BusyElsewhereConfig(_Section):
+    """For workstations: nothing new is begun on a device while programs that are not LCQ's use it. Off by default."""
+
+    gpu_percent: float | None = Field(default=None, gt=0, le=100)
+    """A GPU of whose time they use so much; null: whatever they use is no matter."""
+    cpu_percent: float | None = Field(default=None, gt=0, le=100)
+    """The same for the CPU, of all cores together."""
+    after_s: float = Field(default=10.0, ge=0, le=3600)
+    """How long it must be so."""
+    quiet_s: float = Field(default=30.0, ge=0, le=24 * 3600)
+    """Work is begun again when they have used half of that, or less, for so long."""
+
+
+class HeatConfig(_Section):
+    """A GPU that is too hot begins nothing new until it has cooled down."""
+
+    enabled: bool = True
+    limit_c: float | None = Field(default=None, gt=0, le=150)
+    """Too hot; null: the temperature at which the GPU slows itself down, as its driver tells it."""
+    cooler_c: float = Field(default=10.0, ge=0, le=100)
+    """So much cooler it must be to work again."""
+    readings: int = Field(default=4, ge=1, le=1000)
+    """So many in a row must agree, both ways; there is about one a second."""
+
+
 class AgentConfig(_Section):
     """One compute host."""
 
@@ -284,6 +309,8 @@ class AgentConfig(_Section):
     model_memory_mib: int | None = Field(default=None, ge=0)
     """Memory that the loaded models of one runner may keep; the one used longest ago goes first. Default: a
     share of what the device has."""
+    busy_elsewhere: BusyElsewhereConfig = BusyElsewhereConfig()
+    heat: HeatConfig = HeatConfig()
 
     @field_validator("labels", mode="before")
     @classmethod

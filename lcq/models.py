@@ -547,6 +547,14 @@ class Device(Value):
         )
 
 
+class RestCode(StrEnum):
+    """Why a device takes no new work for a while, until its agent lets it work again by itself."""
+
+    DISK_FULL = "disk_full"
+    TOO_HOT = "too_hot"
+    BUSY_ELSEWHERE = "busy_elsewhere"  # other programs use it
+
+
 class DeviceReading(Value):
     """How a device is now: what a beat tells of each. None: not known on this hardware.
 
@@ -560,8 +568,12 @@ class DeviceReading(Value):
     busy: float | None = Field(default=None, ge=0, le=1)  # utilisation
     temperature_c: float | None = None
     power_w: float | None = None
+    foreign_busy: float | None = Field(default=None, ge=0, le=1)  # of its time that other programs used it
+    slows_down_c: int | None = None  # the temperature from which on it slows itself down
+    too_hot: bool = False  # and it does so now
     warm: tuple[str, ...] = ()  # models loaded in its runners
     fault: str = ""  # why it takes no work: fell off the bus, failed its self-test; or rests, and returns by itself
+    rest: str = ""  # where it only rests: which RestCode that is; a newer agent may have others
     alarm: str = ""  # why its results are not to be trusted, although it works: it is to be quarantined
 
     @model_validator(mode="before")
@@ -570,9 +582,10 @@ class DeviceReading(Value):
         if not isinstance(values, Mapping):
             return values
         told = finite_only(values)
-        busy = told.get("busy")
-        if isinstance(busy, int | float) and not 0 <= busy <= 1:
-            del told["busy"]
+        for name in ("busy", "foreign_busy"):
+            share = told.get(name)
+            if isinstance(share, int | float) and not 0 <= share <= 1:
+                del told[name]
         return told
 
 

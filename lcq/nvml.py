@@ -41,6 +41,7 @@ _GONE = frozenset(
         28,  # NVML_ERROR_GPU_NOT_FOUND, which older versions of pynvml do not name
     }
 )
+_NO_SAMPLES = frozenset({pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_NOT_FOUND})  # nothing new of any program
 # Xids after which NVIDIA's catalogue asks for a reset of the GPU: nothing that runs there can be trusted.
 FATAL_XIDS = {
     62: "its controller halted",
@@ -136,6 +137,7 @@ class Session:
     boards: dict[str, Any] = field(default_factory=dict)  # by UUID: the handle of the GPU that it is part of
     events: Any = None
     watched: dict[int, str] = field(default_factory=dict)  # handle -> UUID of the GPU
+    sampled_us: dict[str, int] = field(default_factory=dict)  # by UUID: the newest sample of its programs' use so far
 
 
 def start(environment: Mapping[str, str]) -> Session:
@@ -232,6 +234,9 @@ def look(session: Session, gpu: Gpu, own_pids: Collection[int]) -> Vitals:
         busy=None if rates is None else min(1.0, rates.gpu / 100),
         temperature_c=_told("nvmlDeviceGetTemperature", board, pynvml.NVML_TEMPERATURE_GPU),
         power_w=None if power is None else power / 1000,
+        foreign_busy=_foreign_busy(session, gpu.uuid, handle, own_pids, is_idle=rates is None or not rates.gpu),
+        slows_down_c=_told("nvmlDeviceGetTemperatureThreshold", board, pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN),
+        too_hot=_is_too_hot(board),
     )
     return Vitals(
         reading=reading,
@@ -242,6 +247,53 @@ def look(session: Session, gpu: Gpu, own_pids: Collection[int]) -> Vitals:
         ecc_uncorrected_ever=ecc[3],
         processes=processes,
     )
+
+
+def _foreign_busy(
+    session: Session, uuid: str, handle: Any, own_pids: Collection[int], *, is_idle: bool
+) -> float | None:
+    """The share of its time that programs which are not ours used it; None where that cannot be told.
+
+    Not every system tells by program (Windows with WDDM, MIG instances, some containers), and a container may tell of
+    programs by numbers that mean nothing in it. ``is_idle``: nobody uses it, as far as is known.
+
+    Raises:
+        NvmlError: the GPU or the driver is gone.
+    """
+    try:
+        samples = pynvml.nvmlDeviceGetProcessUtilization(handle, session.sampled_us.get(uuid, 0))
+    except AttributeError:
+        return None
+    except pynvml.NVMLError as error:
+        if error.value in _GONE:
+            raise
+        if error.value not in _NO_SAMPLES:
+            return None
+        samples = []
+    newest: dict[int, Any] = {}
+    for one in samples:
+        if one.pid not in newest or one.timeStamp > newest[one.pid].timeStamp:
+            newest[one.pid] = one
+    if not newest:
+        return 0.0 if is_idle else None
+    session.sampled_us[uuid] = max(one.timeStamp for one in newest.values())
+    used = {pid: min(100, int(one.smUtil)) for pid, one in newest.items() if one.smUtil}
+    foreign = {pid: percent for pid, percent in used.items() if not _is_ours(pid, own_pids)}
+    if not all(psutil.pid_exists(pid) for pid in foreign):
+        return None
+    return min(1.0, sum(foreign.values()) / 100)
+
+
+def _is_too_hot(board: Any) -> bool:
+    """Whether it slows itself down for its temperature, by its hardware: what a driver does earlier is gentle.
+
+    Raises:
+        NvmlError: the GPU or the driver is gone.
+    """
+    reasons = _told("nvmlDeviceGetCurrentClocksEventReasons", board)
+    if reasons is None:
+        reasons = _told("nvmlDeviceGetCurrentClocksThrottleReasons", board)
+    return bool((reasons or 0) & pynvml.nvmlClocksThrottleReasonHwThermalSlowdown)
 
 
 def gather_xids(session: Session) -> list[tuple[str, int]]:
@@ -319,10 +371,12 @@ def foreign_mib(used_mib: int, processes: Sequence[GpuProcess] | None, own_pids:
 def _is_ours(pid: int, own_pids: Collection[int]) -> bool:
     if pid in own_pids:
         return True
-    try:
-        return os.getpgid(pid) in own_pids  # a program that one of our runners started
-    except (AttributeError, ProcessLookupError, PermissionError):
-        return False
+    with contextlib.suppress(AttributeError, ProcessLookupError, PermissionError):
+        if os.getpgid(pid) in own_pids:  # a program that one of our runners started
+            return True
+    with contextlib.suppress(psutil.Error):  # or one that went into a session of its own: a warden inherits them all
+        return any(parent.pid in own_pids for parent in psutil.Process(pid).parents())
+    return False
 
 
 def _told(function: str, *arguments: Any) -> Any:

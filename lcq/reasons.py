@@ -39,6 +39,9 @@ class WhyCode(StrEnum):
     ALL_OFFLINE = "all_offline"
     DEVICE_QUARANTINED = "device_quarantined"
     DEVICE_FAULT = "device_fault"
+    BUSY_ELSEWHERE = "busy_elsewhere"
+    TOO_HOT = "too_hot"
+    DISK_FULL = "disk_full"
     PINNED_NODE_GONE = "pinned_node_gone"
     PINNED_NODE_DOWN = "pinned_node_down"
     PINNED_NODE_UNFIT = "pinned_node_unfit"
@@ -155,6 +158,21 @@ MEANINGS: Mapping[WhyCode, Meaning] = {
     WhyCode.DEVICE_FAULT: Meaning(
         "the devices that could run it take no work",
         "'lcq nodes' shows them; its agent takes work again when the fault is gone",
+        ("node", "device", "fault"),
+    ),
+    WhyCode.BUSY_ELSEWHERE: Meaning(
+        "other programs use the devices that could run it, and those leave them alone meanwhile",
+        "nothing: {node} works again when they are done; or lcq reroute ID",
+        ("node", "device", "fault"),
+    ),
+    WhyCode.TOO_HOT: Meaning(
+        "the devices that could run it are too hot",
+        "nothing: {node} works again when it is cooler; if it comes back, see to its fans and its room",
+        ("node", "device", "fault"),
+    ),
+    WhyCode.DISK_FULL: Meaning(
+        "a disk of the nodes that could run it has too little room",
+        "make room on {node}: it works again when there is some",
         ("node", "device", "fault"),
     ),
     WhyCode.PINNED_NODE_GONE: Meaning(

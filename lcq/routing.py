@@ -27,6 +27,7 @@ from lcq.models import (
     NodeRecord,
     NodeStatus,
     QueueConfig,
+    RestCode,
     Task,
     TaskPriority,
     TaskRecord,
@@ -433,6 +434,11 @@ def _route_to_node(task: Task, need: Requirements, fleet: Fleet, name: str, queu
     if chosen is None:
         raise UnknownQueue(home, [known.name for known in fleet.queues], image=printable(task.image_path))
     reason = _why_not_on(node, need, task.device, is_served=bool(usable))
+    names = {known.name for known in usable}
+    meant = [one for one in capability.devices if capability.can_run(one, need.model, need.task_type)]
+    meant = [one for one in meant if names & set(node.serves.get(one.id, ()))]
+    if reason is None and meant and all(fault_of(node, one) for one in meant):
+        reason = _why_out([(node, one) for one in meant])
     return Route(home, need.seconds_on(chosen.kind), _line(reason), need.vram_mib, reason)
 
 
@@ -567,6 +573,13 @@ _AWAY = (
 )
 
 
+_RESTS: Mapping[str, WhyCode] = {
+    RestCode.BUSY_ELSEWHERE: WhyCode.BUSY_ELSEWHERE,
+    RestCode.TOO_HOT: WhyCode.TOO_HOT,
+    RestCode.DISK_FULL: WhyCode.DISK_FULL,
+}
+
+
 def _why_nothing_runs(need: Requirements, fleet: Fleet, queues: tuple[QueueConfig, ...]) -> Why:
     live = fleet.live
     having = [node for node in live if need.model in node.capability.models]
@@ -598,16 +611,26 @@ def _why_nothing_runs(need: Requirements, fleet: Fleet, queues: tuple[QueueConfi
         if fault_of(node, device) and any(_would_serve(node, device, queue) for queue in queues)
     ]
     if faults:
-        told = "; ".join(
-            f"{device.kind} {device.id} of node {node.id} takes no work: {fault_of(node, device)}"
-            for node, device in faults
-        )
-        node, device = faults[0]
-        if all(device.id in node.quarantined for node, device in faults):
-            reason = node.quarantined[device.id]
-            return because(WhyCode.DEVICE_QUARANTINED, told, node=node.id, device=device.id, reason=reason)
-        return because(WhyCode.DEVICE_FAULT, told, node=node.id, device=device.id, fault=fault_of(node, device))
+        return _why_out(faults)
     return _why_no_device(need, able, queues)
+
+
+def _why_out(faults: Sequence[tuple[NodeRecord, Device]]) -> Why:
+    """That these devices, which could run it, take no work now."""
+    told = "; ".join(
+        f"{device.kind} {device.id} of node {node.id} takes no work: {fault_of(node, device)}"
+        for node, device in faults
+    )
+    node, device = faults[0]
+    if all(device.id in node.quarantined for node, device in faults):
+        reason = node.quarantined[device.id]
+        return because(WhyCode.DEVICE_QUARANTINED, told, node=node.id, device=device.id, reason=reason)
+    for one, its in faults:
+        reading = one.readings.get(its.id)
+        if its.id not in one.quarantined and reading is not None and reading.rest in _RESTS:
+            code = _RESTS[reading.rest]  # it comes back by itself: no other fault is as near to its end
+            return because(code, told, node=one.id, device=its.id, fault=reading.fault)
+    return because(WhyCode.DEVICE_FAULT, told, node=node.id, device=device.id, fault=fault_of(node, device))
 
 
 def _would_serve(node: NodeRecord, device: Device, queue: QueueConfig) -> bool:

@@ -58,6 +58,9 @@ class FakeGpu:
     mig: tuple[FakeMig, ...] | None = None  # () is MIG switched on, with no instance
     processes: Mapping[int, int | None] = field(default_factory=dict)
     graphics: Mapping[int, int | None] = field(default_factory=dict)
+    uses: Mapping[int, int] | None = None  # pid -> percent of its time; None: not told by program
+    slowdown_c: int | None = None  # the temperature at which it slows itself down
+    reasons: int | None = None  # why its clocks are low, as NVML's bits: 64 is too hot, by its hardware
     xids: tuple[int, ...] = ()  # what was added since a process began to watch is told to it
     error: int = 0  # of every call about this GPU
     fails: Mapping[str, int] = field(default_factory=dict)  # function -> NVML error code
@@ -129,6 +132,8 @@ def _gpu_lines(gpu: FakeGpu) -> list[str]:
         "limit": None if gpu.power_limit_w is None else round(gpu.power_limit_w * 1000),
         "compute_mode": gpu.compute_mode,
         "mig_mode": None if gpu.mig is None else 1,
+        "slowdown": gpu.slowdown_c,
+        "reasons": gpu.reasons,
         "error": gpu.error,
     }
     lines = ["gpu", f"uuid {gpu.uuid}", f"name {gpu.name}", f"bus {gpu.bus}"]
@@ -136,6 +141,8 @@ def _gpu_lines(gpu: FakeGpu) -> list[str]:
     if gpu.ecc is not None:
         lines.append("ecc " + " ".join(str(count) for count in gpu.ecc))
     lines += _process_lines("process", gpu.processes) + _process_lines("graphics", gpu.graphics)
+    if gpu.uses is not None:
+        lines += ["uses", *(f"use {pid} {percent}" for pid, percent in gpu.uses.items())]
     lines += [f"xid {xid}" for xid in gpu.xids]
     lines += _rules(gpu.fails, gpu.hangs)
     for instance in gpu.mig or ():

@@ -31,7 +31,7 @@ from lcq.hardware import detect_devices, usable_cores
 from lcq.health import DEPENDENCY_DOWN
 from lcq.ids import new_id
 from lcq.log import set_log_level
-from lcq.models import ErrorClass, NodeCapability, NodeStatus
+from lcq.models import ErrorClass, NodeCapability, NodeStatus, RestCode
 from lcq.reload import ConfigFollower
 from lcq.roots import Roots
 from lcq.wire import (
@@ -67,6 +67,7 @@ from worker.outcomes import Outcomes, discard_staged, result_folder
 from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, Shown, SlotState, key_of
 from worker.processes import Kill
 from worker.readings import finite, host_telemetry
+from worker.rests import Rest
 from worker.retest import Retest
 from worker.seeker import Seeker
 from worker.service import Service
@@ -177,7 +178,7 @@ class Agent:
             self._leftovers = Leftovers(
                 home.folder / "folders.json", self._line, is_ours=lambda key: key in self._held()
             )
-            self._disks = Disks(home.folder, on_change=self._room_changed)
+            self._disks = Disks(home.folder, on_change=self._disks_changed)
             self._hand = Hand({device.id: device.slots for device in found.devices})
             self._pool = RunnerPool(
                 plan_slots(found, self._config, cores=usable_cores()),
@@ -199,13 +200,12 @@ class Agent:
             self._service = Service(
                 found,
                 self._pool,
-                models=self._config.agent.models,
-                labels=self._config.agent.labels,
+                config=self._config.agent,
                 is_tested=self._config.agent.self_test,
                 read_gpus=gpus.readings,
                 on_shown=self._stir,
                 on_offer=self._offer_changed,
-                on_taking=self._room_changed,
+                on_taking=self._taking_changed,
             )
             self._breakers = Breakers(
                 on_change=self._service.suspend, answers=lambda engine: answers(engine, self._config.iopaint)
@@ -279,7 +279,7 @@ class Agent:
         """Take over what may change while we run (``lcq.reload.LIVE_KEYS``)."""
         self._config = config
         set_log_level(config.log_level)
-        self._service.relabel(config.agent.labels)
+        self._service.follow(config.agent)
         self._pool.follow(limits=config.limits, no_progress_s=config.agent.no_progress_s)
         self._step_due.set()
 
@@ -488,8 +488,9 @@ class Agent:
             "slots_unkillable": float(self._pool.count(SlotState.UNKILLABLE)),
             "outcomes_unsettled": float(len(self._outcomes)),
         }
-        if self._refused or self._disks.full:  # other reasons are over when a beat arrives, or are the cluster's own
-            said["not_claiming"] = self._refused or self._disks.full
+        not_claiming = self._refused or self._disks.full or self._service.why_all_rest
+        if not_claiming:  # other reasons are over when a beat arrives, or are the cluster's own
+            said["not_claiming"] = not_claiming
         if self._seeker.ignored:
             said["announcements_ignored"] = float(self._seeker.ignored)
         if self._follower is not None and self._follower.error:
@@ -501,7 +502,7 @@ class Agent:
         """Why this agent claims no task now; "" if it does, as far as it has free slots."""
         wished = f"the cluster wants it {self._status.value}" if self._status in _TAKES_NOTHING else ""
         trouble = "; ".join(filter(None, (self._trouble, self._seeker.why if self._trouble else "")))
-        return trouble or self._refused or self._disks.full or wished
+        return trouble or self._refused or self._disks.full or self._service.why_all_rest or wished
 
     def _note_trouble(self, why: str) -> None:
         self._trouble = why
@@ -510,7 +511,7 @@ class Agent:
         self._tell_health()
 
     def _tell_health(self) -> None:
-        self._health.tell(self.not_claiming)
+        self._health.tell(self.not_claiming, self._service.resting)
 
     # ------------------------------------------------------------ orders
 
@@ -616,6 +617,16 @@ class Agent:
         """There are other places for work than before: on devices, or on disks."""
         self._step_due.set()
         self._tune_bells()
+
+    def _disks_changed(self) -> None:
+        self._service.rest_all(Rest(RestCode.DISK_FULL, self._disks.full) if self._disks.full else None)
+        self._room_changed()
+
+    def _taking_changed(self) -> None:
+        """Other devices than before take work: tasks that wait for them had better be routed by that."""
+        self._room_changed()
+        self._membership.beat_now()
+        self._tell_health()
 
     async def _take_steps(self) -> None:
         """Report and ask whenever there is something to report or to ask for, one step at a time."""

@@ -128,9 +128,13 @@ def health(
     why = told.not_claiming if told is not None and told.is_alive else f"no agent named {name} runs on this host"
     output = Output(as_json=as_json)
     if as_json:
-        output.document({"node": name, "claims": not why, "not_claiming": why, "since": told.since if told else None})
+        resting = dict(told.resting) if told is not None and told.is_alive else {}
+        since = told.since if told else None
+        output.document({"node": name, "claims": not why, "not_claiming": why, "since": since, "resting": resting})
     else:
         output.say(f"{name} claims no task: {why}" if why else f"{name} claims tasks")
+        for device, rest in () if why or told is None else told.resting.items():
+            output.say(f"but none on {device}: {rest}")
     raise typer.Exit(1 if why else 0)
 
 

@@ -7,7 +7,8 @@ import json
 import logging
 import os
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from lcq.embedded_watch import started_at
@@ -18,12 +19,16 @@ _FILE = "health.json"
 
 @dataclass(frozen=True)
 class Health:
-    """What an agent last said of itself. ``not_claiming``: why it takes no task; "" if it does, or would."""
+    """What an agent last said of itself. ``not_claiming``: why it takes no task; "" if it does, or would.
+
+    ``resting``: devices that take nothing new for a while, and why, also where others of it claim.
+    """
 
     pid: int
     started: str | None
     not_claiming: str
     since: float  # Unix time of the last change
+    resting: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_alive(self) -> bool:
@@ -35,14 +40,15 @@ class HealthFile:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / _FILE
-        self._told: str | None = None
+        self._told: tuple[str, Mapping[str, str]] | None = None
 
-    def tell(self, not_claiming: str) -> None:
-        """Say why no task is claimed; "" that they are."""
-        if not_claiming == self._told:
+    def tell(self, not_claiming: str, resting: Mapping[str, str] | None = None) -> None:
+        """Say why no task is claimed; "" that they are. ``resting``: on which devices none is, and why."""
+        said = (not_claiming, resting or {})
+        if said == self._told:
             return
-        self._told = not_claiming
-        health = Health(os.getpid(), started_at(os.getpid()), not_claiming, time.time())
+        self._told = said
+        health = Health(os.getpid(), started_at(os.getpid()), not_claiming, time.time(), resting or {})
         staged = self._path.with_suffix(".tmp")
         try:
             staged.write_text(json.dumps(asdict(health)), encoding="utf-8")
@@ -56,6 +62,7 @@ class HealthFile:
 def read_health(folder: Path) -> Health | None:
     """What the agent of this folder last said; None if nothing that can be read."""
     try:
-        return Health(**json.loads((folder / _FILE).read_text(encoding="utf-8")))
+        told = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        return Health(**{one.name: told[one.name] for one in fields(Health) if one.name in told})
     except (OSError, ValueError, TypeError):
         return None

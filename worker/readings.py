@@ -41,6 +41,8 @@ class Readings:
         self._devices = {device.id: device for device in devices}
         self._on_read = on_read
         self._gpus: Mapping[str, DeviceReading] = {}
+        self.foreign_cpu: float | None = None
+        """The share of all cores that others use; None: nobody has measured it."""
         self._aside = Aside("reading of the GPUs", lambda: read_gpus(own_groups()))
         self._hung = ""
 
@@ -65,7 +67,7 @@ class Readings:
         """How ``device`` is, as last read; its ``fault`` says what is wrong with it, or with that reading."""
         known = self._devices[device]
         if known.kind is DeviceKind.CPU:
-            return _cpu_reading(known)
+            return _cpu_reading(known).model_copy(update={"foreign_busy": self.foreign_cpu})
         reading = self._gpus.get(device, DeviceReading(total_mib=known.vram_mib or None))
         return reading.model_copy(update={"fault": self.fault(device)})
 
@@ -101,7 +103,7 @@ def sound(reading: DeviceReading) -> DeviceReading:
     """``reading`` without numbers that cannot be sent, as hardware tells them when it is in trouble."""
     odd = {
         name: None
-        for name in ("busy", "temperature_c", "power_w")
+        for name in ("busy", "temperature_c", "power_w", "foreign_busy")
         if (value := getattr(reading, name)) is not None and not math.isfinite(value)
     }
     return reading.model_copy(update=odd) if odd else reading

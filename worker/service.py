@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+from lcq.clock import steady_now
+from lcq.config import AgentConfig
 from lcq.hardware import Detected
 from lcq.models import DeviceKind, DeviceReading, NodeCapability
+from worker.aside import Aside
+from worker.foreign_cpu import ForeignCpu
 from worker.offer import Offer
 from worker.pool import RunnerPool, Shown
 from worker.readings import ReadGpus, Readings, room_mib
+from worker.rests import Rest, Rests
 
 _log = logging.getLogger(__name__)
+_CPU_PERIOD_S = 3.0
 _BAD_LOOKS = 2  # readings in a row that must find a device out of order: one may have been a hiccup of its driver
 
 
 class Service:
     """Takes devices into service and out of it. Run ``watch()``.
 
-    ``capability`` is what we offer, None before ``take_up()``. ``models``, ``labels`` and ``is_tested`` are as in
-    ``Offer``, ``read_gpus`` as in ``Readings``.
+    ``capability`` is what we offer, None before ``take_up()``. ``is_tested`` is as in ``Offer``, ``read_gpus`` as in
+    ``Readings``.
     """
 
     def __init__(
@@ -27,8 +35,7 @@ class Service:
         found: Detected,
         pool: RunnerPool,
         *,
-        models: Sequence[str] | None,
-        labels: Mapping[str, str],
+        config: AgentConfig,
         is_tested: bool,
         read_gpus: ReadGpus,
         on_shown: Callable[[], None],
@@ -41,8 +48,17 @@ class Service:
         self.capability: NodeCapability | None = None
         self._found = found
         self._pool = pool
-        self._offer = Offer(found.devices, models=models, left_out=found.left_out, is_tested=is_tested, labels=labels)
+        self._config = config
+        self._offer = Offer(
+            found.devices,
+            models=config.models,
+            left_out=found.left_out,
+            is_tested=is_tested,
+            labels=config.labels,
+        )
         self._readings = Readings(found.devices, read_gpus=read_gpus, own_groups=pool.groups, on_read=self._look)
+        self._rests = Rests(config)
+        self._foreign_cpu = ForeignCpu()
         self._on_shown = on_shown
         self._on_offer = on_offer
         self._on_taking = on_taking
@@ -52,8 +68,24 @@ class Service:
         self._bad_looks: dict[str, int] = {}  # device -> readings in a row that found it out of order
 
     async def watch(self) -> None:
-        """Look after the devices, until cancelled; returns where there is nothing to look after."""
-        await self._readings.watch()
+        """Look after the devices, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._readings.watch(), name="readings")
+            if any(device.kind is DeviceKind.CPU for device in self._found.devices):
+                group.create_task(self._watch_cpu(), name="foreign CPU")
+
+    async def _watch_cpu(self) -> None:
+        """Where it is of account, see how much of the CPU others use."""
+        share = Aside("the processors' use", lambda: self._foreign_cpu.share(steady_now()))
+        while True:
+            if self._config.busy_elsewhere.cpu_percent is not None:
+                with contextlib.suppress(TimeoutError):
+                    self._readings.foreign_cpu = await share.ask(patience_s=_CPU_PERIOD_S)
+                self._look_at_rests(DeviceKind.CPU)
+            elif self._readings.foreign_cpu is not None:
+                self._readings.foreign_cpu = None
+                self._look_at_rests(DeviceKind.CPU)
+            await asyncio.sleep(_CPU_PERIOD_S)
 
     # ------------------------------------------------------------ what is offered
 
@@ -91,9 +123,16 @@ class Service:
         self._offer.suspend(engine, why)
         self._compare()
 
-    def relabel(self, labels: Mapping[str, str]) -> None:
-        """Offer these labels from now on."""
-        self._offer.labels = dict(labels)
+    def follow(self, config: AgentConfig) -> None:
+        """Go by these settings from now on: the labels that are offered, and when devices rest."""
+        self._config = config
+        self._offer.labels = dict(config.labels)
+        self._rests.follow(config)
+        self._compare()
+
+    def rest_all(self, rest: Rest | None) -> None:
+        """Every device rests; None: not for that any more."""
+        self._rests.rest_all(rest)
         self._compare()
 
     def resize(self, device: str, slots: int, ended: Sequence[str] = ()) -> None:
@@ -137,6 +176,13 @@ class Service:
                 _log.warning("%s answers again, and has to show what it can do", device)
                 self._offer.fault(device, "")
                 self._pool.resume(device)
+        self._look_at_rests(DeviceKind.GPU)
+
+    def _look_at_rests(self, kind: DeviceKind) -> None:
+        for device in self._found.devices:
+            if device.kind is kind:
+                is_at_work = any(slot.grant is not None for slot in self._pool.on(device.id))
+                self._rests.look(device, self._readings.of(device.id), is_at_work=is_at_work)
         self._compare()
 
     # ------------------------------------------------------------ how devices are now
@@ -147,7 +193,28 @@ class Service:
 
     def takes(self, device: str) -> bool:
         """Whether it is, and nothing speaks against giving it work now."""
-        return device in self._devices and device not in self._aside and not self._readings.fault(device)
+        return (
+            device in self._devices
+            and device not in self._aside
+            and not self._readings.fault(device)
+            and self._rests.of(device) is None
+        )
+
+    @property
+    def resting(self) -> dict[str, str]:
+        """Devices of our offer that take nothing new for a while, and why."""
+        rests = {device: self._rests.of(device) for device in sorted(self._devices)}
+        return {device: rest.why for device, rest in rests.items() if rest is not None}
+
+    @property
+    def why_all_rest(self) -> str:
+        """Why every device of our offer rests; "" where one does not."""
+        resting = self.resting
+        if not self._devices or len(resting) < len(self._devices):
+            return ""
+        if len(set(resting.values())) == 1:
+            return next(iter(resting.values()))
+        return "; ".join(f"{device}: {why}" for device, why in resting.items())
 
     def readings(self) -> dict[str, DeviceReading]:
         """How each device is, also one that is left out: its fault says why it is."""
@@ -155,8 +222,11 @@ class Service:
 
     def _reading(self, device: str) -> DeviceReading:
         reading = self._readings.of(device)
-        fault = reading.fault or self._offer.why_nothing(device)
-        return reading.model_copy(update={"warm": self._pool.warm(device), "fault": fault})
+        fault, rest = reading.fault or self._offer.why_nothing(device), self._rests.of(device)
+        said = {"warm": self._pool.warm(device), "fault": fault}
+        if not fault and rest is not None:
+            said |= {"fault": rest.why, "rest": rest.code.value}
+        return reading.model_copy(update=said)
 
     def room_mib(self, device: str) -> int | None:
         """Memory that the free slots of a GPU may use together; None where that is not known, or of no account."""

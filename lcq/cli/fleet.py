@@ -121,8 +121,14 @@ def _device_row(node: NodeRecord, device: Device) -> tuple[str, ...]:
         "" if reading.busy is None else f"{reading.busy:.0%}",
         "" if reading.temperature_c is None else f"{reading.temperature_c:.0f} °C",
         ", ".join(reading.warm),
-        "takes no work" if reading.fault else ", ".join(node.serves.get(device.id, ())),
+        _told_service(node, device, reading),
     )
+
+
+def _told_service(node: NodeRecord, device: Device, reading: DeviceReading) -> str:
+    if reading.rest:
+        return f"rests: {reading.rest.replace('_', ' ')}"
+    return "takes no work" if reading.fault else ", ".join(node.serves.get(device.id, ()))
 
 
 def _show_left_out(found: Iterable[NodeRecord], output: Output) -> None:

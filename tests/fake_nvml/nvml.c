@@ -9,6 +9,7 @@
  *
  * and below "gpu" or "mig": uuid, name, bus, total, free, reserved (MiB), busy (%), temperature, power, limit (mW),
  * compute_mode, mig_mode, ecc VOLATILE_CORRECTED VOLATILE_UNCORRECTED AGGREGATE_CORRECTED AGGREGATE_UNCORRECTED,
+ * slowdown (degrees), reasons (bits, why its clocks are low), uses (programs' shares of its time are told), use PID PERCENT,
  * process PID MIB (-1: not told), graphics PID MIB, xid CODE, error CODE (of every call), fail, hang.
  * What is not there is NOT_SUPPORTED. Who ends NVML while a call hangs in it is aborted, as a real driver might.
  */
@@ -16,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -28,11 +30,15 @@ enum { MOST_UNITS = 64, MOST_RULES = 16, MOST_PROCESSES = 32, TEXT = 128 };
 typedef unsigned long long u64;
 typedef struct { char name[TEXT]; int code; } Rule; /* code -1: hang */
 typedef struct { unsigned pid; long long mib; int graphics; } Process;
+typedef struct { unsigned pid, percent; } Use;
 
 typedef struct {                        /* a GPU or a MIG instance */
     int parent;                         /* its GPU's place; -1: it is one itself */
     char uuid[TEXT], name[TEXT], bus[TEXT];
     long long total, free, reserved, busy, temperature, power, limit, compute_mode, mig_mode; /* -1: not there */
+    long long slowdown, reasons;
+    int use_count;                      /* -1: not told */
+    Use uses[MOST_PROCESSES];
     long long ecc[4];
     int error, xid_count, xids[MOST_RULES];
     int rule_count;
@@ -82,6 +88,7 @@ static Unit *add_unit(State *state, int is_mig) {
             if (state->units[i].parent < 0) unit->parent = i;
     unit->total = unit->free = unit->reserved = unit->busy = unit->temperature = unit->power = unit->limit = -1;
     unit->compute_mode = unit->mig_mode = unit->ecc[0] = unit->ecc[1] = unit->ecc[2] = unit->ecc[3] = -1;
+    unit->slowdown = unit->reasons = unit->use_count = -1;
     state->unit_count++;
     return unit;
 }
@@ -102,7 +109,8 @@ static void read_line(State *state, Unit **unit, const char *key, const char *va
         struct { const char *key; long long *to; } numbers[] = {
             {"total", &of->total}, {"free", &of->free}, {"reserved", &of->reserved}, {"busy", &of->busy},
             {"temperature", &of->temperature}, {"power", &of->power}, {"limit", &of->limit},
-            {"compute_mode", &of->compute_mode}, {"mig_mode", &of->mig_mode},
+            {"compute_mode", &of->compute_mode}, {"mig_mode", &of->mig_mode}, {"slowdown", &of->slowdown},
+            {"reasons", &of->reasons},
         };
         for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
             if (!strcmp(key, numbers[i].key)) *numbers[i].to = atoll(value);
@@ -114,6 +122,11 @@ static void read_line(State *state, Unit **unit, const char *key, const char *va
             sscanf(value, "%lld %lld %lld %lld", &of->ecc[0], &of->ecc[1], &of->ecc[2], &of->ecc[3]);
         else if (!strcmp(key, "process")) add_process(of, value, 0);
         else if (!strcmp(key, "graphics")) add_process(of, value, 1);
+        else if (!strcmp(key, "uses")) of->use_count = 0;
+        else if (!strcmp(key, "use") && of->use_count >= 0 && of->use_count < MOST_PROCESSES) {
+            Use *one = &of->uses[of->use_count];
+            if (sscanf(value, "%u %u", &one->pid, &one->percent) == 2) of->use_count++;
+        }
         else if (!strcmp(key, "xid") && of->xid_count < MOST_RULES) of->xids[of->xid_count++] = atoi(value);
     }
 }
@@ -358,6 +371,36 @@ int nvmlDeviceGetTemperature(Handle *handle, int sensor, unsigned *degrees) {
     (void)sensor;
     OF_UNIT(nvmlDeviceGetTemperature);
     code = give_number(code, unit ? unit->temperature : -1, degrees);
+    LEAVE;
+}
+
+int nvmlDeviceGetTemperatureThreshold(Handle *handle, int which, unsigned *degrees) {
+    OF_UNIT(nvmlDeviceGetTemperatureThreshold);
+    code = give_number(code, unit && which == 1 ? unit->slowdown : -1, degrees);
+    LEAVE;
+}
+
+int nvmlDeviceGetCurrentClocksEventReasons(Handle *handle, u64 *reasons) {
+    OF_UNIT(nvmlDeviceGetCurrentClocksEventReasons);
+    if (!code && unit->reasons < 0) code = NOT_SUPPORTED;
+    if (!code) *reasons = (u64)unit->reasons;
+    LEAVE;
+}
+
+typedef struct { unsigned pid; u64 time_us; unsigned sm, memory, encoder, decoder; } UseSample;
+
+int nvmlDeviceGetProcessUtilization(Handle *handle, UseSample *samples, unsigned *count, u64 since_us) {
+    OF_UNIT(nvmlDeviceGetProcessUtilization);
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    u64 now_us = (u64)now.tv_sec * 1000000 + (u64)now.tv_nsec / 1000;
+    if (!code && unit->use_count < 0) code = NOT_SUPPORTED;
+    if (!code && (!unit->use_count || since_us >= now_us)) code = NOT_FOUND;
+    if (!code && (!samples || *count < (unsigned)unit->use_count)) code = INSUFFICIENT_SIZE;
+    if (!code)
+        for (int i = 0; i < unit->use_count; i++)
+            samples[i] = (UseSample){unit->uses[i].pid, now_us, unit->uses[i].percent, 0, 0, 0};
+    *count = unit && unit->use_count > 0 ? (unsigned)unit->use_count : 0;
     LEAVE;
 }
 

@@ -18,6 +18,7 @@ from lcq.wire import Beat, Hello, HelloAnswer, Message, Request, Step, StepAnswe
 from tests.conftest import wait_until
 from tests.fake_gpu import GPU_IS_LOST, FakeGpu, FakeGpus
 from tests.integration.test_agent import SchedulerDouble
+from worker.health import read_health
 
 A = FakeGpu("GPU-aaaaaaaa-0000-0000-0000-000000000001", total_mib=10_000, free_mib=10_000, reserved_mib=None)
 B = FakeGpu("GPU-bbbbbbbb-0000-0000-0000-000000000002", total_mib=10_000, free_mib=10_000, bus="0000:02:00")
@@ -106,6 +107,12 @@ class Host:
         assert self.process is not None
         environments = [child.environ() for child in psutil.Process(self.process.pid).children()]
         return {found["CUDA_VISIBLE_DEVICES"]: found for found in environments if "CUDA_VISIBLE_DEVICES" in found}
+
+    def runner_pids(self, gpu: FakeGpu) -> list[int]:
+        """The processes of the runners that see ``gpu``, wardens among them."""
+        assert self.process is not None
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        return [child.pid for child in below if child.environ().get("CUDA_VISIBLE_DEVICES") == gpu.uuid]
 
     async def until(self, condition: Callable[[], object], what: str = "") -> None:
         """``wait_until``, with the agent's log where it was in vain."""
@@ -256,3 +263,43 @@ async def test_a_gpu_that_is_switched_off_or_has_no_engine_is_left_out_and_says_
     assert "agent.devices" in host.scheduler.said.left_out[A.uuid]
     assert "torch is not installed" in host.scheduler.said.left_out[B.uuid]
     assert A.uuid not in host.runners()
+
+
+async def test_a_gpu_rests_while_others_use_it_or_it_is_too_hot_its_attempt_goes_on_and_it_works_again(host: Host):
+    terms = {"gpu_percent": 40, "after_s": 0.3, "quiet_s": 0.3}
+    host.start({}, LCQ_AGENT__BUSY_ELSEWHERE=json.dumps(terms), LCQ_AGENT__DEVICES='{"gpu": {"slots": 2}}')
+    quiet = [replace(gpu, uses={}, slowdown_c=93) for gpu in (A, B)]
+    host.gpus.set(quiet)
+    await host.until_offered(A, B)
+    await host.until(lambda: A.uuid in host.runners())
+    gate = host.folder / "gate"
+    task = a_drill(A.uuid, do="write", final=str(host.folder / "out.png"), gate=str(gate))
+    host.scheduler.give(task)
+    await host.until(lambda: host.scheduler.granted)
+
+    ours = {int(pid): 30 for pid in host.runner_pids(A)}
+    hot = replace(quiet[1], temperature=95)
+    host.gpus.set([replace(quiet[0], uses={**ours, os.getpid(): 60}, busy=90), hot])
+    await host.until(lambda: host.scheduler.reading(A).rest == "busy_elsewhere", "the first GPU rests")
+    await host.until(lambda: host.scheduler.reading(B).rest == "too_hot", "the second GPU rests")
+    assert "other programs use 60% of it" in host.scheduler.reading(A).fault
+    assert host.scheduler.reading(B).fault == "too hot: 95 °C, 93 °C slow it down; it works again at 83 °C"
+    told = read_health(host.folder / "data" / "agents" / "node-1")
+    assert told is not None
+    assert set(told.resting) == {A.uuid, B.uuid}
+    assert told.not_claiming == "", "the CPU works on"
+    seen = len(host.scheduler.heard)
+    await host.until(lambda: "cpu" in host.scheduler.wants(seen))
+    assert set(host.scheduler.wants(seen)) == {"cpu"}, "nothing new on either GPU"
+    gate.touch()
+    assert (await host.scheduler.outcome(task)).result is not None, "what ran there has gone on"
+
+    host.gpus.set([replace(quiet[0], uses={os.getpid(): 20}, busy=20), replace(hot, temperature=84)])
+    await host.until(lambda: host.scheduler.reading(A).rest == "", "the first GPU works again")
+    assert host.scheduler.reading(B).rest == "too_hot", "cooler by nine degrees, and not by ten"
+    host.gpus.set(quiet)
+    await host.until(lambda: host.scheduler.reading(B).rest == "", "so does the second")
+    seen = len(host.scheduler.heard)
+    await host.until(lambda: {A.uuid, B.uuid} <= set(host.scheduler.wants(seen)))
+    assert host.scheduler.offered() == {"cpu", A.uuid, B.uuid}
+    assert len({hello.boot_id for hello in host.scheduler.of(Hello)}) == 1

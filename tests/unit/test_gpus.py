@@ -147,7 +147,7 @@ def test_gpus_are_known_by_uuid_and_have_nvidia_smis_numbers(gpus: FakeGpus, sta
 def test_a_reading_tells_memory_load_heat_power_errors_and_programs(gpus: FakeGpus, start: Callable[..., Watcher]):
     busy = replace(
         FAST, free_mib=20000, busy=37, temperature=71, power_w=301.5, power_limit_w=450, ecc=(1, 2, 30, 4),
-        processes={4001: 1500, 4002: 2500}, graphics={4002: 2600, 4003: 100},
+        processes={4001: 1500, 4002: 2500}, graphics={4002: 2600, 4003: 100}, slowdown_c=95,
     )  # fmt: skip
     gpus.set([busy])
     watcher = start()
@@ -155,7 +155,8 @@ def test_a_reading_tells_memory_load_heat_power_errors_and_programs(gpus: FakeGp
     now = watcher.vitals(own_pids=(4001,))[FAST.uuid]
     assert now["reading"] == {
         "total_mib": 24564, "free_mib": 20000, "foreign_mib": 2700, "busy": 0.37, "temperature_c": 71.0,
-        "power_w": 301.5, "warm": [], "fault": "", "alarm": "",
+        "power_w": 301.5, "foreign_busy": None, "slows_down_c": 95, "too_hot": False,
+        "warm": [], "fault": "", "rest": "", "alarm": "",
     }  # fmt: skip
     assert now["power_limit_w"] == 450
     assert [now[f"ecc_{kind}"] for kind in ("corrected", "uncorrected", "corrected_ever", "uncorrected_ever")] == [
@@ -200,6 +201,57 @@ def test_new_memory_errors_that_ecc_cannot_correct_are_an_alarm_for_a_while_and_
     assert after(1) == after(9) == "", "its time is over"
 
 
+def test_what_programs_that_are_not_ours_use_is_told_where_it_can_be_told_for_sure(
+    gpus: FakeGpus, start: Callable[..., Watcher]
+):
+    def foreign(own: tuple[int, ...] = (), **fields: object) -> float | None:
+        gpus.set([replace(FAST, **fields)])
+        told: float | None = watcher.vitals(own)[FAST.uuid]["reading"]["foreign_busy"]
+        return told
+
+    watcher = start()
+    gpus.set([FAST])
+    watcher.open()
+    us, other, nobody = os.getpid(), os.getppid(), 2**30  # which this host does not know
+    assert foreign(uses={us: 30, other: 60}, busy=90) == pytest.approx(0.9)
+    assert foreign((us,), uses={us: 30, other: 60}, busy=90) == pytest.approx(0.6)
+    assert foreign((us,), uses={us: 30}, busy=30) == 0
+    assert foreign(uses={}, busy=0) == 0
+    assert foreign(uses={us: 70, other: 80}) == 1, "no more than all"
+    assert foreign(uses={}, busy=50) is None, "somebody does, and nobody says who"
+    assert foreign(uses={us: 10, nobody: 60}, busy=70) is None, "numbers of another namespace: it may be us"
+    assert foreign(uses={us: 10, nobody: 0}, busy=10) == pytest.approx(0.1)
+    assert foreign(uses=None, busy=50) is None, "as WDDM and MIG have it"
+
+
+def test_what_a_runner_starts_in_a_session_of_its_own_is_no_foreign_program(
+    gpus: FakeGpus, start: Callable[..., Watcher]
+):
+    child = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        gpus.set([replace(FAST, uses={child.pid: 80}, busy=80)])
+        watcher = start()
+        watcher.open()
+        assert watcher.vitals((os.getpid(),))[FAST.uuid]["reading"]["foreign_busy"] == 0
+        assert watcher.vitals()[FAST.uuid]["reading"]["foreign_busy"] == pytest.approx(0.8)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def test_a_gpu_is_too_hot_where_its_hardware_slows_it_down_for_that_and_not_for_power_or_by_its_driver(
+    gpus: FakeGpus, start: Callable[..., Watcher]
+):
+    watcher = start()
+    gpus.set([FAST])
+    watcher.open()
+    told = {}
+    for reasons in (0, 0x4, 0x8, 0x20, 0x40, 0x48, None):
+        gpus.set([replace(FAST, reasons=reasons, slowdown_c=93)])
+        told[reasons] = watcher.reading(FAST.uuid)["too_hot"]
+    assert {reasons for reasons, hot in told.items() if hot} == {0x40, 0x48}
+
+
 def test_what_the_hardware_does_not_tell_is_none_and_no_fault(gpus: FakeGpus, start: Callable[..., Watcher]):
     silent = replace(FAST, reserved_mib=None, busy=None, temperature=None, power_w=None, power_limit_w=None, xids=(31,))
     gpus.set([replace(silent, fails={"nvmlDeviceGetComputeRunningProcesses_v3": NO_PERMISSION})])
@@ -208,7 +260,8 @@ def test_what_the_hardware_does_not_tell_is_none_and_no_fault(gpus: FakeGpus, st
     now = watcher.vitals(own_pids=(1,))[FAST.uuid]
     assert now["reading"] == {
         "total_mib": 24564, "free_mib": 24000, "foreign_mib": None, "busy": None, "temperature_c": None,
-        "power_w": None, "warm": [], "fault": "", "alarm": "",
+        "power_w": None, "foreign_busy": None, "slows_down_c": None, "too_hot": False,
+        "warm": [], "fault": "", "rest": "", "alarm": "",
     }  # fmt: skip
     assert {now[name] for name in ("power_limit_w", "ecc_corrected", "ecc_uncorrected_ever", "xid", "processes")} == {
         None
@@ -497,7 +550,7 @@ def test_the_memory_of_a_program_that_a_runner_started_is_not_foreign():
     server = int(runner.stdout.readline())
     try:
         assert foreign_mib(500, [GpuProcess(pid=server, used_mib=500)], {runner.pid}) == 0
-        assert foreign_mib(500, [GpuProcess(pid=server, used_mib=500)], {1}) == 500
+        assert foreign_mib(500, [GpuProcess(pid=server, used_mib=500)], {2**30}) == 500
     finally:
         os.kill(server, 9)
         runner.communicate(b"\n")

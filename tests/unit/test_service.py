@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import suppress
@@ -11,13 +13,15 @@ from pathlib import Path
 import pytest
 
 import worker.readings as readings_module
-from lcq.config import LimitsConfig
+from lcq.config import AgentConfig, BusyElsewhereConfig, HeatConfig, LimitsConfig
 from lcq.hardware import Detected
-from lcq.models import Device, DeviceKind, DeviceReading, ModelOffer
+from lcq.models import Device, DeviceKind, DeviceReading, ModelOffer, RestCode
 from tests.conftest import wait_until
+from worker.foreign_cpu import ForeignCpu
 from worker.pool import PoolSettings, RunnerPool, Shown
 from worker.processes import RunnerRecords
 from worker.protocol import Ready
+from worker.rests import Rest
 from worker.service import Service
 
 A, B = (Device(id=f"GPU-{name}", kind=DeviceKind.GPU, vram_mib=8000) for name in "ab")
@@ -43,8 +47,9 @@ class Host:
         self.service = Service(
             Detected((A, B), {}, {}),
             pool,
-            models=None,
-            labels={},
+            config=AgentConfig(
+                busy_elsewhere=BusyElsewhereConfig(gpu_percent=40, after_s=0, quiet_s=0), heat=HeatConfig(readings=1)
+            ),
             is_tested=True,
             read_gpus=self.read,
             on_shown=lambda: self.told.update(["shown"]),
@@ -115,3 +120,58 @@ async def test_a_fault_that_is_there_from_the_start_is_no_reason_to_wait(tmp_pat
     host.service.take_up()
     assert host.service.offers(B.id)
     assert not host.service.offers(A.id)
+
+
+@pytest.mark.parametrize(
+    ("reading", "code"),
+    [
+        (GOOD.model_copy(update={"foreign_busy": 0.9}), RestCode.BUSY_ELSEWHERE),
+        (GOOD.model_copy(update={"temperature_c": 95.0, "slows_down_c": 93}), RestCode.TOO_HOT),
+    ],
+)
+async def test_a_gpu_that_rests_takes_nothing_stays_offered_and_says_why_until_it_works_again(
+    host: Host, reading: DeviceReading, code: RestCode
+):
+    host.next = [reading]
+    await wait_until(lambda: not host.service.takes(A.id))
+    assert host.service.takes(B.id)
+    assert host.service.offers(A.id)
+    told = host.service.readings()[A.id]
+    assert told.rest == code
+    assert host.service.resting == {A.id: told.fault}
+    assert host.service.why_all_rest == "", "the other one works"
+    assert host.service.readings()[B.id].rest == ""
+    host.next = [GOOD.model_copy(update={"foreign_busy": 0.0, "temperature_c": 40.0, "slows_down_c": 93})]
+    await wait_until(lambda: host.service.takes(A.id))
+    assert host.service.readings()[A.id].rest == host.service.readings()[A.id].fault == ""
+    assert host.told["offer"] == 0, "what it can do has not changed"
+
+
+async def test_what_the_whole_node_rests_for_is_told_once(host: Host):
+    host.service.rest_all(Rest(RestCode.DISK_FULL, "the disk of /data is full"))
+    assert not host.service.takes(A.id)
+    assert not host.service.takes(B.id)
+    assert host.service.why_all_rest == "the disk of /data is full"
+    assert {one.rest for one in host.service.readings().values()} == {RestCode.DISK_FULL}
+    host.service.rest_all(None)
+    assert host.service.takes(A.id)
+
+
+def test_what_programs_beside_ours_use_of_the_processors_is_what_is_left_of_all():
+    clock = {"busy": 100.0, "own": 10.0}
+    cpu = ForeignCpu(busy_s=lambda: clock["busy"], own_s=lambda: clock["own"], cores=4)
+    assert cpu.share(0.0) is None
+    clock.update(busy=130.0, own=20.0)
+    assert cpu.share(10.0) == pytest.approx(0.5)
+    assert cpu.share(10.0) is None
+    clock.update(busy=140.0, own=30.0)
+    assert cpu.share(20.0) == 0
+    clock.update(busy=180.0, own=0.0)  # a process whose seconds nobody took over has ended
+    assert cpu.share(30.0) == 1
+
+
+def test_the_time_of_our_own_processes_is_ours_also_of_those_that_have_ended():
+    cpu = ForeignCpu(busy_s=lambda: 0.0, cores=1)
+    before = cpu._own_s()
+    subprocess.run([sys.executable, "-S", "-c", "for _ in range(2_000_000): pass"], check=True)
+    assert cpu._own_s() > before

@@ -21,6 +21,7 @@ from lcq.models import (
     NodeCapability,
     NodeRecord,
     NodeStatus,
+    RestCode,
     Task,
     TaskPriority,
     TaskRecord,
@@ -240,6 +241,31 @@ TABLE = [
         WhyCode.DEVICE_FAULT,
         "cpu cpu of node a takes no work: failed its self-test",
         {"node": "a", "device": "cpu", "fault": "failed its self-test"},
+    ),
+    *(
+        (
+            (waiting(), a_fleet(a_node(readings={"cpu": DeviceReading(fault="told", rest=code)})), HERE),
+            WhyCode(code),
+            "cpu cpu of node a takes no work: told",
+            {"node": "a", "device": "cpu", "fault": "told"},
+        )
+        for code in RestCode
+    ),
+    (
+        (waiting(), a_fleet(a_node(readings={"cpu": DeviceReading(fault="tired", rest="a newer code")})), HERE),
+        WhyCode.DEVICE_FAULT,
+        "cpu cpu of node a takes no work: tired",
+        {"node": "a", "device": "cpu", "fault": "tired"},
+    ),
+    (
+        (
+            waiting(pinned_node="a"),
+            a_fleet(a_node(readings={"cpu": DeviceReading(fault="told", rest="too_hot")}), a_node("b")),
+            HERE,
+        ),
+        WhyCode.TOO_HOT,
+        "cpu cpu of node a takes no work: told",
+        {"node": "a", "device": "cpu", "fault": "told"},
     ),
     (
         (waiting(pinned_node="moon"), a_fleet(a_node()), HERE),
