@@ -63,7 +63,14 @@ def test_an_agent_loads_neither_redis_nor_state_nor_console_nor_any_engines_libr
 def test_the_console_loads_neither_the_worker_nor_what_writes_the_state() -> None:
     loaded = loaded_after(*modules_of("tui"))
     assert not packages(loaded) & ({"worker"} | ENGINES_OWN)
-    assert not loaded & {"lcq.state.manager", "lcq.tasks", "lcq.queues", "lcq.nodes", "lcq.scheduler"}
+    assert not loaded & {
+        "lcq.state.manager",
+        "lcq.state.moves",
+        "lcq.tasks",
+        "lcq.queues",
+        "lcq.nodes",
+        "lcq.scheduler",
+    }
 
 
 def test_the_command_line_answers_without_loading_a_server() -> None:

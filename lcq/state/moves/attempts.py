@@ -1,0 +1,200 @@
+"""The moves of attempts: what nodes claim, finish, fail and give back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lcq.config import DistributedConfig
+from lcq.errors import StaleBoot, TaskNotFound, TransitionRefused
+from lcq.health import DEPENDENCY_DOWN, is_too_much, may_blame
+from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult
+from lcq.placement import Patience
+from lcq.routing import EaseStep
+from lcq.state import records
+from lcq.state.moves.mover import Mover
+from lcq.wire import Grant
+
+_log = logging.getLogger(__name__)
+_LOOKS = 64  # at a lane's head, for what is no task of a user who has as much running as it may
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a class of failure does to its task."""
+
+    retry: bool
+    death: bool = False  # counts towards poison: it brought a runner down
+    avoid: bool = False  # the next attempt runs elsewhere, where there is an elsewhere
+    at_once: bool = False  # no back-off: it was not the world's fault
+
+
+RULES: Mapping[ErrorClass, Rule] = {
+    ErrorClass.BAD_INPUT: Rule(retry=False),
+    ErrorClass.RESOURCE: Rule(retry=True, avoid=True),
+    ErrorClass.TRANSIENT: Rule(retry=True, avoid=True),
+    ErrorClass.CRASH: Rule(retry=True, death=True, avoid=True, at_once=True),
+    ErrorClass.BAD_OUTPUT: Rule(retry=True, avoid=True, at_once=True),
+}
+
+
+class AttemptMoves(Mover):
+    """What nodes do."""
+
+    async def claim_tasks(
+        self,
+        *,
+        node: str,
+        boot: str,
+        device: str,
+        kind: DeviceKind,
+        slots: int,
+        lanes: Iterable[str],
+        queues: Iterable[str],
+        warm: Iterable[str] = (),
+        fits_mib: int | None = None,
+        needs_mib: Mapping[str, int] | None = None,
+        lease_ms: int | None = None,
+        via: str = "",
+        costs: str = "",
+        patience: Patience | None = None,
+        on_held: Callable[[], None] = lambda: None,
+    ) -> tuple[Grant, ...]:
+        """Lease up to ``slots`` tasks to one device; none if there are none, or if the node takes no work.
+
+        ``lanes``: what the device can do. ``warm``: models loaded there; they need less. Together the grants need
+        at most ``fits_mib`` of its memory (None: no limit), by the prediction that came with each task or, where
+        it has the lane, by ``needs_mib``: what the node's own engine says. A task that does not fit keeps its place.
+        ``via``: the scheduler that asks for the node. ``costs``: what work takes there (``lcq.costs.curves_as_json``),
+        so that each attempt's record says what was predicted. By ``patience`` tasks are left for faster devices;
+        ``on_held`` is called where some were.
+
+        Raises:
+            StaleBoot: the node is not registered with this boot id, or has gone to another scheduler since.
+        """
+        lease = int(self.config.leases.lease_s * 1000) if lease_ms is None else lease_ms
+        told = (
+            node, boot, device, slots, lease,
+            json.dumps(sorted(lanes)), json.dumps(sorted(warm)), json.dumps(list(queues)),
+            kind, "" if fits_mib is None else fits_mib, json.dumps(dict(needs_mib or {})),
+            via, most_in_flight(self.config), costs, json.dumps(patience) if patience else "",
+        )  # fmt: skip
+        answer = await self._move("claim_tasks", *told)
+        for _ in range(_LOOKS):
+            if answer[0] != "more":
+                break
+            answer = await self._move("claim_tasks", *told)
+        else:
+            return ()
+        if answer[0] == "stale":
+            raise StaleBoot(node)
+        if answer[0] == "refused":
+            return ()
+        if answer[0] == "held":
+            on_held()
+        rest = answer[1:]
+        grants = []
+        for task_id, number, steps, digest, text in zip(*(rest[part::5] for part in range(5)), strict=True):
+            try:
+                task, eased = records.granted_task(task_id, text, digest), records.steps(steps)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                await self.isolate_task(task_id, found=records.told_damage(error))
+                continue
+            grants.append(Grant(task=task, attempt=int(number), device=device, lease_ms=lease, eased=eased))
+        return tuple(grants)
+
+    async def finish_task(
+        self, task_id: str, *, attempt: int, node: str, result: TaskResult, peak_mib: int = 0
+    ) -> None:
+        """Commit a result. Telling it twice is harmless; a late one counts if no newer attempt has committed.
+
+        Raises:
+            TaskNotFound, TransitionRefused: the attempt is no longer the task's; nothing was changed.
+        """
+        answer = await self._move("finish_task", task_id, attempt, node, result.model_dump_json(), peak_mib)
+        self._settle("finish_task", task_id, attempt, answer)
+        await self._reaches_disk()
+
+    async def fail_task(
+        self,
+        task_id: str,
+        *,
+        attempt: int,
+        node: str,
+        failure: Failure,
+        easier: EaseStep | None = None,
+        log: str = "",
+        peak_mib: int = 0,
+    ) -> bool:
+        """End an attempt without a result; the class of the failure decides what becomes of the task.
+
+        With ``easier``, that step decides it: the task is queued at once where the step says, and loses no retry.
+        ``log``: what the runner wrote last. Answers whether the node has failed so much that it is to be judged.
+
+        Raises:
+            TaskNotFound, TransitionRefused: the attempt is no longer the task's; nothing was changed.
+        """
+        rule = RULES[failure.error_class]
+        retries = self.config.retries
+        terms: dict[str, object] = {
+            "retry": rule.retry,
+            "death": rule.death,
+            "avoid": rule.avoid,
+            "base_ms": 0 if rule.at_once else int(retries.base_s * 1000),
+            "cap_ms": int(retries.max_s * 1000),
+            "random": random.random(),
+            "peak_mib": peak_mib,
+            "blame": self.config.quarantine.enabled and may_blame(failure),
+            "free": failure.code in DEPENDENCY_DOWN,
+            "budget": {
+                "per_minute": retries.per_minute,
+                "per_cause_per_minute": retries.per_cause_per_minute,
+                "share": retries.share,
+                "longest_ms": int(retries.longest_wait_s * 1000),
+                "random": random.random(),
+            },
+        }
+        if easier is not None:
+            terms |= {"ease": easier.ease, "queue": easier.queue, "avoid": easier.avoid}
+        answer = await self._move(
+            "fail_task", task_id, attempt, node, failure.model_dump_json(), json.dumps(terms), log
+        )
+        self._settle("fail_task", task_id, attempt, answer)
+        return answer[0] == "ok" and is_too_much(
+            float(answer[2]), self.config.quarantine, on_probation=answer[3] == "1"
+        )
+
+    async def release_task(self, task_id: str, *, attempt: int, node: str) -> None:
+        """A node gives an attempt back unfinished; that costs the task no retry.
+
+        Raises:
+            TaskNotFound, TransitionRefused: the attempt is no longer the task's; nothing was changed.
+        """
+        answer = await self._move("release_task", task_id, attempt, node)
+        self._settle("release_task", task_id, attempt, answer)
+
+    def _settle(self, move: str, task_id: str, attempt: int, answer: list[Any]) -> None:
+        if answer[0] == "missing":
+            raise TaskNotFound(task_id)
+        if answer[0] == "fenced":
+            raise TransitionRefused(
+                move,
+                f"attempt {attempt} of task {task_id}",
+                answer[1],
+                hint="another attempt or an operator was first",
+            )
+
+    async def isolate_task(self, task_id: str, *, found: str) -> None:
+        """Fail a task whose record is not what was written, and keep it; one that has ended stays as it was."""
+        _log.error("the record of task %s is damaged, the task is isolated: %s", task_id, found)
+        await self._move("isolate_task", task_id, found)
+
+
+def most_in_flight(config: DistributedConfig) -> str:
+    """How many tasks of a user may run at a time, as scripts read it."""
+    most = config.quotas.most_in_flight
+    return "" if most is None else json.dumps(most)

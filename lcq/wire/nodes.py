@@ -1,0 +1,182 @@
+"""What agents and schedulers say to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from lcq.models import DeviceReading, Ease, Failure, NodeCapability, Task, TaskResult, finite_only
+from lcq.wire.message import MAX_LOG, Done, Message, Request
+
+
+class Orders(Message):
+    """What operators and the cluster want of a node and its devices, told with each beat until it changes.
+
+    What is not named is as the agent itself would have it.
+    """
+
+    slots: dict[str, int] = Field(default_factory=dict)  # device id -> attempts at a time
+    out: dict[str, str] = Field(default_factory=dict)  # device id -> why it is in quarantine, and takes nothing
+    hand_back_s: float | None = None  # after so long what still runs is handed back; None: it may go on
+    stop: bool = False  # drain, and end
+
+
+class HelloAnswer(Message):
+    scheduler_id: str
+    version: str
+    beat_ms: int
+    lease_ms: int
+    serves: dict[str, tuple[str, ...]]  # device id -> queues, own class first
+    rings: dict[str, str]  # queue -> endpoint of its PUSH socket
+    lifeline: str  # "host:port" of the plain TCP lifeline, "" if there is none
+    schedulers: tuple[str, ...] = ()  # control endpoints of all live schedulers
+    status: str = "online"
+    same_host: bool = False  # rings and lifeline are at the host at which the control socket was reached
+    orders: Orders | None = None  # None: from an older scheduler, which has none
+
+    def reached_at(self, endpoint: str) -> HelloAnswer:
+        """This, as it is to be read by who reached the scheduler at ``endpoint`` ("tcp://host:port")."""
+        if not self.same_host:
+            return self
+        host = endpoint.removeprefix("tcp://").rpartition(":")[0]
+        rings = {queue: f"tcp://{host}:{ring.rpartition(':')[2]}" for queue, ring in self.rings.items()}
+        lifeline = f"{host}:{self.lifeline.rpartition(':')[2]}" if self.lifeline else ""
+        return self.model_copy(update={"rings": rings, "lifeline": lifeline})
+
+
+class Hello(Request[HelloAnswer]):
+    """An agent introduces itself; attempts of an earlier boot of the same node are given up."""
+
+    CMD = "hello"
+    ANSWER = HelloAnswer
+    node_id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    boot_id: str = Field(min_length=1, max_length=64)
+    capability: NodeCapability
+    home: str = Field(default="", max_length=64)  # of its data folder: the same over restarts, another for any other
+
+
+class Outcome(Message):
+    """How an attempt ended: exactly one of ``result``, ``failure`` or ``handed_back``."""
+
+    task_id: str
+    attempt: int
+    device: str = ""
+    result: TaskResult | None = None
+    failure: Failure | None = None
+    handed_back: bool = False  # given back unfinished (drain); costs the task no retry
+    peak_mib: int = 0  # the most of the host's memory that the attempt held at a time; 0: not known
+    log: str = Field(default="", max_length=MAX_LOG)  # what its runner wrote last, with a failure
+
+
+class Want(Message):
+    """Free slots of one device, to be filled."""
+
+    device: str
+    slots: int = Field(ge=1)
+    warm: tuple[str, ...] = ()  # models loaded there now
+    fits_mib: int | None = None  # memory of the device that its free slots may use together; None: not known
+
+
+class Grant(Message):
+    """A lease: the right to one attempt. (task.id, attempt) is the token every later word must show."""
+
+    task: Task
+    attempt: int
+    device: str
+    lease_ms: int
+    eased: tuple[Ease, ...] = ()  # how to make it easier than asked for: earlier attempts ran out of memory
+
+
+class Verdict(Message):
+    """What became of a reported outcome: ``settled``, or ``refused`` because the token is no longer live."""
+
+    task_id: str
+    attempt: int
+    verdict: Literal["settled", "refused"]
+    detail: str = ""
+
+
+class StepAnswer(Message):
+    verdicts: tuple[Verdict, ...] = ()
+    grants: tuple[Grant, ...] = ()
+
+
+class Step(Request[StepAnswer]):
+    """Finished attempts and free slots in one message; the answer settles and fills them."""
+
+    CMD = "step"
+    ANSWER = StepAnswer
+    node_id: str
+    boot_id: str
+    outcomes: tuple[Outcome, ...] = ()
+    want: tuple[Want, ...] = ()
+
+
+class Running(Message):
+    task_id: str
+    attempt: int
+    progress: float = Field(default=0.0, ge=0, le=1)
+    stage: str = ""
+
+
+class BeatAnswer(Message):
+    lost: tuple[Running, ...] = ()  # attempts that are no longer this node's: end their runners
+    status: str = "online"  # online, draining, quarantined: what the cluster wants of the node
+    schedulers: tuple[str, ...] = ()
+    probe: bool = False  # show with fresh runners that you work, and say so by ``probed``
+    probe_devices: tuple[str, ...] = ()  # the same, for these of its devices alone
+    orders: Orders | None = None  # None: from an older scheduler, which has none
+    now_ms: int | None = None  # what the cluster's clock shows, in ms since 1970
+
+
+class Beat(Request[BeatAnswer]):
+    """A node lives: renews all its leases, tells how far it is and how it feels."""
+
+    CMD = "beat"
+    ANSWER = BeatAnswer
+    node_id: str
+    boot_id: str
+    running: tuple[Running, ...] = ()
+    telemetry: dict[str, float | str] = Field(default_factory=dict)
+    devices: dict[str, DeviceReading] = Field(default_factory=dict)  # device id -> how it is
+
+    @field_validator("telemetry", mode="before")
+    @classmethod
+    def _drop_what_is_no_number(cls, told: Any) -> Any:
+        """A sensor that says NaN must not cost the node its leases."""
+        return finite_only(told) if isinstance(told, Mapping) else told
+
+
+class Probed(Request[Done]):
+    """A node in quarantine has tried its devices, or the one that is, with fresh runners and a golden picture."""
+
+    CMD = "probed"
+    ANSWER = Done
+    node_id: str
+    boot_id: str
+    passed: bool
+    detail: str = Field(default="", max_length=2000)  # what failed, and how
+    device: str = ""  # "": all of them, because the whole node is in quarantine
+
+
+class Bye(Request[Done]):
+    """A drained agent leaves in order."""
+
+    CMD = "bye"
+    ANSWER = Done
+    node_id: str
+    boot_id: str
+
+
+class Order(Message):
+    """A word that hurries what the next beat would tell anyway. Agents do not answer it.
+
+    ``beat``: beat now, for there are new ``Orders``; only for agents that know them (``NodeCapability.knows``).
+    """
+
+    cmd: Literal["cancel", "drain", "resume", "release", "wake", "beat"]
+    task_id: str = ""
+    attempt: int = 0
+    reason: str = ""

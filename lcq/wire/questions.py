@@ -1,0 +1,227 @@
+"""What operators and clients may ask."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from lcq.autoscale import DEFAULT_TARGET_S, Scale
+from lcq.models import (
+    Attempt,
+    Cause,
+    Event,
+    JobReport,
+    JobSummary,
+    NodeRecord,
+    QueueConfig,
+    QueueRecord,
+    TaskRecord,
+    TaskStatus,
+)
+from lcq.reasons import Why
+from lcq.wire.message import MAX_BATCH, Message, Request
+
+
+class InfoAnswer(Message):
+    scheduler_id: str
+    version: str
+    protocol: int
+    redis: str
+    queues: tuple[QueueConfig, ...]
+    last_event_id: str
+    pid: int
+    config_error: str = ""  # why the scheduler's configuration file, as it is now, is not taken over
+
+
+class Info(Request[InfoAnswer]):
+    CMD = "info"
+    ANSWER = InfoAnswer
+
+
+class FindAnswer(Message):
+    id: str
+
+
+class Find(Request[FindAnswer]):
+    """The whole id of which ``prefix`` is a unique beginning."""
+
+    CMD = "find"
+    ANSWER = FindAnswer
+    prefix: str = Field(min_length=1)
+
+
+class GetTasksAnswer(Message):
+    tasks: tuple[TaskRecord, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+class GetTasks(Request[GetTasksAnswer]):
+    CMD = "get_tasks"
+    ANSWER = GetTasksAnswer
+    ids: tuple[str, ...] = Field(min_length=1, max_length=MAX_BATCH)
+
+
+class ListTasksAnswer(Message):
+    tasks: tuple[TaskRecord, ...] = ()
+    total: int = 0  # how many match before the cut
+    cursor: str = ""  # "" when there is no more
+
+
+class ListTasks(Request[ListTasksAnswer]):
+    """Newest first, a page at a time; all filters given must hold."""
+
+    CMD = "list_tasks"
+    ANSWER = ListTasksAnswer
+    status: TaskStatus | None = None
+    queue: str = ""
+    node: str = ""
+    job: str = ""
+    cause: str = ""
+    limit: int = Field(default=100, ge=1, le=MAX_BATCH)
+    cursor: str = ""
+
+
+class DeadAnswer(Message):
+    causes: tuple[Cause, ...] = ()  # the most frequent first
+    total: int = 0  # failed tasks that match
+    looked_at: int = 0  # of them: the newest, where there are very many
+
+
+class Dead(Request[DeadAnswer]):
+    """The failed tasks, by what they died of. ``ListTasks`` gives them one by one, ``Retry`` puts them back."""
+
+    CMD = "dead"
+    ANSWER = DeadAnswer
+    cause: str = ""  # only this code
+    job: str = ""
+
+
+class CostStats(Message):
+    """How good predictions were for one model, precision, engine and class of device; see lcq.costs.Calibration."""
+
+    model: str
+    precision: str  # "": the engine's choice
+    engine: str
+    device_class: str
+    attempts: int  # the last ones, by which all else is told
+    predicted_p50_s: float
+    actual_p50_s: float
+    predicted_p90_s: float
+    actual_p90_s: float
+    error_p50: float  # half of the predictions were off by no more than this share
+    error_p90: float
+    under_p90: float  # share of attempts that took no longer than their predicted P90
+    peak_mib: int = 0
+    fixed_s: float  # what is predicted now: this, and as much a megapixel
+    s_per_megapixel: float
+    load_s: float = 0.0
+
+
+class CostsAnswer(Message):
+    costs: tuple[CostStats, ...] = ()
+
+
+class Costs(Request[CostsAnswer]):
+    """What is known of costs, and how good predictions were."""
+
+    CMD = "costs"
+    ANSWER = CostsAnswer
+    model: str = ""  # only of this one
+
+
+class HistoryAnswer(Message):
+    record: TaskRecord
+    attempts: tuple[Attempt, ...]
+    events: tuple[Event, ...]
+    explanation: str  # why it waits or what became of it, in one line
+    why: Why | None = None  # the same, with its code; None: from an older scheduler
+
+
+class History(Request[HistoryAnswer]):
+    CMD = "history"
+    ANSWER = HistoryAnswer
+    task_id: str
+
+
+class WhyAnswer(Message):
+    id: str
+    status: TaskStatus
+    why: Why
+
+
+class AskWhy(Request[WhyAnswer]):
+    """Why a task waits, or what became of it."""
+
+    CMD = "why"
+    ANSWER = WhyAnswer
+    task_id: str
+
+
+class AutoscaleAnswer(Message):
+    scale: Scale
+
+
+class Autoscale(Request[AutoscaleAnswer]):
+    """How many slots each queue wants so that what waits begins within ``target_wait_s``, and which nodes are idle."""
+
+    CMD = "autoscale"
+    ANSWER = AutoscaleAnswer
+    target_wait_s: float = Field(default=DEFAULT_TARGET_S, ge=0.001, le=30 * 24 * 3600)
+
+
+class NodesAnswer(Message):
+    nodes: tuple[NodeRecord, ...] = ()
+
+
+class Nodes(Request[NodesAnswer]):
+    CMD = "nodes"
+    ANSWER = NodesAnswer
+
+
+class QueuesAnswer(Message):
+    queues: tuple[QueueRecord, ...] = ()
+
+
+class Queues(Request[QueuesAnswer]):
+    CMD = "queues"
+    ANSWER = QueuesAnswer
+
+
+class JobsAnswer(Message):
+    jobs: tuple[JobSummary, ...] = ()
+
+
+class Jobs(Request[JobsAnswer]):
+    """Jobs, newest first."""
+
+    CMD = "jobs"
+    ANSWER = JobsAnswer
+    name: str = ""  # "": all
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class ReportJobAnswer(Message):
+    report: JobReport
+
+
+class ReportJob(Request[ReportJobAnswer]):
+    """What has become of a job: done, skipped and why, failed and why, what it took, and when it will be done."""
+
+    CMD = "report_job"
+    ANSWER = ReportJobAnswer
+    job: str = Field(min_length=1, max_length=128)
+
+
+class EventsAnswer(Message):
+    events: tuple[Event, ...] = ()
+    last_id: str
+    gap: bool = False  # the reader fell off the end of the stream and must take a snapshot
+
+
+class Events(Request[EventsAnswer]):
+    """Events after an id; waits up to ``wait_ms`` for the first one."""
+
+    CMD = "events"
+    ANSWER = EventsAnswer
+    after: str = Field(default="$", pattern=r"^(\$|[0-9]{1,19}-[0-9]{1,19})$")  # "$": from now on
+    wait_ms: int = Field(default=0, ge=0, le=30_000)
+    limit: int = Field(default=1000, ge=1, le=10_000)
