@@ -50,6 +50,11 @@ def id_time(task_id: str) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
+def lowest_id(at_ms: int) -> str:
+    """An id below every id that was made in that millisecond since 1970, or later."""
+    return _encode(at_ms * _RANDOM_SPAN, ID_LENGTH)
+
+
 def is_id(text: str) -> bool:
     """Whether ``text`` has the form of a whole id."""
     return len(text) == ID_LENGTH and all(char in _VALUE for char in text)

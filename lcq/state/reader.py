@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from types import TracebackType
@@ -37,6 +37,7 @@ from lcq.state import records
 from lcq.state.connection import ANSWER_S, Client, connect, our_errors
 from lcq.state.keys import Keys
 from lcq.state.learned import LearnedCosts
+from lcq.state.search import PIECE, TaskSearch
 from lcq.why import Standing
 from lcq.wire import DeadAnswer, EventsAnswer, ListTasks, ListTasksAnswer
 
@@ -44,7 +45,6 @@ _PAGE = 500  # task hashes asked for in one pipeline
 _LOOKED_AT = 20_000  # failed tasks of one code that are read to count their causes
 _NODES_NAMED = 5
 _SAMPLE = 40  # tasks of a job that are looked at to tell where it waits
-_PIECE = 2000  # ids asked for in one command: it must never hold the server for long
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class StateReader:
         self.queue_configs = tuple(queues)
         self._redis = connect(url)
         self._follow = connect(url)  # blocks for news, on its own connection
+        self._search = TaskSearch(self._redis, self.keys, url, tasks=self.tasks, now_ms=self.now_ms)
         self.learned = LearnedCosts(url, self._redis, self.keys)
         self._fleet: Fleet | None = None
         self._fleet_at = 0.0
@@ -136,64 +137,12 @@ class StateReader:
         return str(matches[0])
 
     async def list_tasks(self, query: ListTasks) -> ListTasksAnswer:
-        """A page of the tasks for which every given filter holds, newest first."""
-        indexes = [
-            key
-            for key in (
-                query.status and self.keys.by_status(query.status),
-                query.queue and self.keys.by_queue(query.queue),
-                query.node and self.keys.by_node(query.node),
-                query.job and self.keys.by_job(query.job),
-                query.cause and self.keys.by_cause(query.cause),
-            )
-            if key
-        ] or [self.keys.ids]
-        if len(indexes) == 1:
-            async with our_errors(self.url):
-                total = await self._redis.zcard(indexes[0])
-                page = await self._below(indexes[0], query.cursor, query.limit + 1)
-        else:
-            both = [task_id async for task_id in self._in_all(indexes)]
-            total = len(both)
-            page = [task_id for task_id in both if not query.cursor or task_id < query.cursor][: query.limit + 1]
-        more = len(page) > query.limit
-        page = page[: query.limit]
-        found = await self.tasks(page)
-        return ListTasksAnswer(
-            tasks=tuple(found[task_id] for task_id in page if task_id in found),
-            total=total,
-            cursor=page[-1] if more else "",
-        )
+        """A page of the tasks for which every given filter holds, newest first.
 
-    async def _below(self, index: str, cursor: str, limit: int) -> list[str]:
-        """The newest ids of ``index`` that come after ``cursor`` (""; the newest of all)."""
-        return list(await self._redis.zrevrangebylex(index, f"({cursor}" if cursor else "+", "-", 0, limit))
-
-    async def _in_all(self, indexes: Sequence[str]) -> AsyncIterator[str]:
-        """The ids that are in each of ``indexes``, newest first.
-
-        Looked up in pieces: ZINTER over a million would keep everybody else waiting for seconds.
+        Raises:
+            InvalidInput: ``where`` cannot be read.
         """
-        async with our_errors(self.url):
-            pipe = self._redis.pipeline(transaction=False)
-            for index in indexes:
-                pipe.zcard(index)
-            sizes = await pipe.execute()
-        smallest, *others = [index for _, index in sorted(zip(sizes, indexes, strict=True))]
-        cursor = ""
-        while True:
-            async with our_errors(self.url):
-                ids = await self._below(smallest, cursor, _PIECE)
-                if not ids:
-                    return
-                pipe = self._redis.pipeline(transaction=False)
-                for index in others:
-                    pipe.zmscore(index, ids)
-                scores = await pipe.execute()
-            for task_id, *found in zip(ids, *scores, strict=True):
-                if None not in found:
-                    yield task_id
-            cursor = ids[-1]
+        return await self._search.page(query)
 
     async def attempts(self, task_id: str) -> tuple[Attempt, ...]:
         """Every attempt of the task, oldest first."""
@@ -635,7 +584,7 @@ class StateReader:
         ids: list[str] = []
         while len(ids) < limit:
             async with our_errors(self.url):
-                piece = await self._below(self.keys.ids, ids[-1] if ids else "", min(_PIECE, limit - len(ids)))
+                piece = await self._search.below(self.keys.ids, ids[-1] if ids else "", min(PIECE, limit - len(ids)))
             if not piece:
                 break
             ids += piece

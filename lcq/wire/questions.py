@@ -62,15 +62,21 @@ class GetTasks(Request[GetTasksAnswer]):
 
 class ListTasksAnswer(Message):
     tasks: tuple[TaskRecord, ...] = ()
-    total: int = 0  # how many match before the cut
+    total: int = 0  # how many match before the cut; with ``where``, which no index counts: all tasks
     cursor: str = ""  # "" when there is no more
+    looked_at: int = 0  # how many this page was chosen from
 
 
 class ListTasks(Request[ListTasksAnswer]):
-    """Newest first, a page at a time; all filters given must hold."""
+    """Newest first, a page at a time; all filters given must hold.
+
+    ``where`` is a filter in LCQ's own language (docs/filter.md). Its pages may be short, even empty, where few of very
+    many tasks fit: the cursor tells whether there is more.
+    """
 
     CMD = "list_tasks"
     ANSWER = ListTasksAnswer
+    where: str = Field(default="", max_length=2000)  # lcq.query.MOST_LENGTH
     status: TaskStatus | None = None
     queue: str = ""
     node: str = ""

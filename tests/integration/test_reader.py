@@ -19,6 +19,7 @@ from lcq.config import DistributedConfig, RedisConfig
 from lcq.embedded import PrivateServer
 from lcq.errors import (
     AmbiguousId,
+    InvalidInput,
     JobNotFound,
     StateOverloaded,
     StateUnavailable,
@@ -30,6 +31,7 @@ from lcq.models import ErrorClass, Event, TaskPriority, TaskRecord, TaskStatus
 from lcq.state.connection import connect, our_errors
 from lcq.state.manager import StateManager
 from lcq.state.reader import StateReader
+from lcq.task_fields import parse_where
 from lcq.wire import ListTasks
 from tests.audit import audit
 from tests.conftest import wait_until
@@ -507,3 +509,54 @@ async def test_a_result_is_read_as_it_was_told(state: StateManager, node: Node) 
     result = a_result("/photos/Zoë's 🐈.png")
     await state.finish_task(task.id, attempt=1, node=node.id, result=result)
     assert (await state.reader.task(task.id)).result == result
+
+
+# ---------------------------------------------------------------- the filter language
+
+
+WHERE = (
+    "state:failed", "state:failed|cancelled", "state:open", "-state:open", f"queue={LIGHT}", "queue:cpu", "node=node-1",
+    "job=wedding state:ended", "cause=timeout", "cause:time|reset", "try>1", "age<1h", "age>1h", "age<0s", "image~in.*png",
+    "priority>=high", "node~node-[12] state:completed|failed -job:attic", "nothing", "took<1h", "error:timeout",
+)  # fmt: skip
+
+
+async def test_the_filter_language_lists_what_it_fits_page_by_page(mixed: StateManager) -> None:
+    records, now = await everything(mixed.reader), await mixed.reader.now_ms()
+    some = 0
+    for where, limit in itertools.product(WHERE, (1, 7, 500)):
+        wanted = [record.id for record in records if parse_where(where).matches(record, now)]
+        found: list[str] = []
+        cursor, looked_at = "", 0
+        while found == [] or cursor:
+            page = await mixed.reader.list_tasks(ListTasks(where=where, limit=limit, cursor=cursor))
+            assert page.total == len(records)
+            found += [record.id for record in page.tasks]
+            looked_at, cursor = looked_at + page.looked_at, page.cursor
+            if not cursor:
+                break
+        assert found == wanted, (where, limit)
+        assert len(found) <= looked_at <= len(records)
+        some += 0 < len(wanted) < len(records)
+    assert some > len(WHERE)  # most of them divide the tasks
+
+
+async def test_a_filter_narrows_what_the_other_filters_leave(mixed: StateManager) -> None:
+    records = await everything(mixed.reader)
+    answer = await mixed.reader.list_tasks(ListTasks(where="state:failed|completed", job="wedding", limit=500))
+    wanted = [r for r in records if r.status in (TaskStatus.FAILED, TaskStatus.COMPLETED) and r.task.job == "wedding"]
+    assert list(answer.tasks) == wanted
+    assert wanted
+
+
+async def test_a_filter_by_age_reads_no_record_that_is_older(state: StateManager) -> None:
+    await state.submit_task(a_task(id="0m84x2sshh0b4yjp"), queue=LIGHT)  # made long ago, by its id
+    fresh = await state.submit_task(a_task(), queue=LIGHT)
+    answer = await state.reader.list_tasks(ListTasks(where="age<10m"))
+    assert [record.id for record in answer.tasks] == [fresh.id]
+    assert answer.looked_at == 1
+
+
+async def test_a_filter_that_means_nothing_is_refused_in_words(family: StateReader) -> None:
+    with pytest.raises(InvalidInput, match="did you mean 'state'"):
+        await family.list_tasks(ListTasks(where="stat:failed"))
