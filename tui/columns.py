@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Generic, Literal
 
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
+from lcq.query import Kind, QueryField
+from lcq.task_fields import fields_over, took_ms
 from tui.store import NodeRow, QueueRow, RowT, TaskRow
 from tui.text import basename, compact, long_span, span
 
@@ -31,6 +33,10 @@ class Column(Generic[RowT]):
     live: bool = False
     right: bool = False
     most: int = 0  # it may grow to so many cells where there is room
+
+
+def _named(*fields: QueryField[RowT]) -> dict[str, QueryField[RowT]]:
+    return {field.name: field for field in fields}
 
 
 # ---------------------------------------------------------------- tasks
@@ -108,17 +114,27 @@ TASK_COLUMNS: tuple[Column[TaskRow], ...] = (
     Column("why", "WHY / LAST WORD", 24, last_word, lambda row: last_word(row, 0)[0], most=400),
 )  # fmt: skip
 
-TASK_FIELDS: dict[str, Callable[[TaskRow], str]] = {
-    "state": lambda row: row.status,
-    "queue": lambda row: row.queue,
-    "node": lambda row: row.node,
-    "model": lambda row: row.model,
-    "job": lambda row: row.job,
-    "user": lambda row: row.user,
-    "priority": lambda row: row.priority,
-    "image": lambda row: row.image,
-    "error": lambda row: row.error,
-}
+TASK_FIELDS: dict[str, QueryField[TaskRow]] = fields_over(
+    {
+        "id": lambda row, _: row.id,
+        "state": lambda row, _: row.status.value,
+        "queue": lambda row, _: row.queue,
+        "node": lambda row, _: row.node,
+        "pinned": lambda row, _: row.pinned,
+        "model": lambda row, _: row.model,
+        "user": lambda row, _: row.user,
+        "job": lambda row, _: row.job,
+        "priority": lambda row, _: row.priority.value,
+        "image": lambda row, _: row.image,
+        "error": lambda row, _: row.error,
+        "cause": lambda row, _: row.error.partition(":")[0],
+        "why": lambda row, _: row.why,
+        "try": lambda row, _: row.attempt,
+        "progress": lambda row, _: row.progress,
+        "age": lambda row, now: max(0, now - row.submitted_ms),
+        "took": lambda row, now: took_ms(row.started_ms, row.finished_ms, row.status is TaskStatus.PROCESSING, now),
+    }
+)
 
 # ---------------------------------------------------------------- queues
 
@@ -168,12 +184,24 @@ QUEUE_COLUMNS: tuple[Column[QueueRow], ...] = (
     Column("note", "SERVED BY / NOTE", 14, _queue_note, lambda row: _queue_note(row, 0)[0], most=400),
 )  # fmt: skip
 
-QUEUE_FIELDS: dict[str, Callable[[QueueRow], str]] = {
-    "queue": lambda row: row.id,
-    "kind": lambda row: row.kind,
-    "node": lambda row: " ".join(row.nodes),
-    "state": lambda row: "paused" if row.paused else "open",
-}
+
+def _counted(status: TaskStatus) -> Callable[[QueueRow, int], float]:
+    return lambda row, _: row.count(status)
+
+
+QUEUE_FIELDS: dict[str, QueryField[QueueRow]] = _named(
+    QueryField("queue", Kind.TEXT, lambda row, _: row.id, "its name"),
+    QueryField("kind", Kind.TEXT, lambda row, _: row.kind, "the kind of device that serves it"),
+    QueryField("node", Kind.TEXT, lambda row, _: " ".join(row.nodes), "the nodes that serve it"),
+    QueryField("nodes", Kind.NUMBER, lambda row, _: len(row.nodes), "how many they are"),
+    QueryField("state", Kind.CHOICE, lambda row, _: "paused" if row.paused else "open", "whether it gives out tasks",
+               ("open", "paused")),
+    QueryField("queued", Kind.NUMBER, _counted(TaskStatus.QUEUED), "tasks that wait in it"),
+    QueryField("running", Kind.NUMBER, _counted(TaskStatus.PROCESSING), "tasks of it that run"),
+    QueryField("failed", Kind.NUMBER, _counted(TaskStatus.FAILED), "tasks of it that failed"),
+    QueryField("oldest", Kind.SPAN, lambda row, now: None if row.oldest_ms is None else now - row.oldest_ms,
+               "how long the oldest has waited", timed=True),
+)  # fmt: skip
 
 # ---------------------------------------------------------------- nodes
 
@@ -229,13 +257,18 @@ NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
     Column("why", "WHY", 10, lambda row, _: (row.why, "plain"), lambda row: row.why, most=400),
 )  # fmt: skip
 
-NODE_FIELDS: dict[str, Callable[[NodeRow], str]] = {
-    "node": lambda row: row.id,
-    "state": lambda row: row.status,
-    "queue": lambda row: " ".join(row.queues),
-    "model": lambda row: " ".join(row.models),
-    "host": lambda row: row.host,
-}
+NODE_FIELDS: dict[str, QueryField[NodeRow]] = _named(
+    QueryField("node", Kind.TEXT, lambda row, _: row.id, "its name"),
+    QueryField("state", Kind.CHOICE, lambda row, _: row.status.value, "whether it takes work", tuple(NodeStatus)),
+    QueryField("queue", Kind.TEXT, lambda row, _: " ".join(row.queues), "the queues it serves"),
+    QueryField("model", Kind.TEXT, lambda row, _: " ".join(row.models), "the models it offers"),
+    QueryField("host", Kind.TEXT, lambda row, _: row.host, "its host"),
+    QueryField("why", Kind.TEXT, lambda row, _: row.why, "why it stands where it does"),
+    QueryField("slots", Kind.NUMBER, lambda row, _: row.slots, "how many attempts it may run"),
+    QueryField("running", Kind.NUMBER, lambda row, _: row.running, "how many it runs"),
+    QueryField("failed", Kind.NUMBER, lambda row, _: row.failed, "attempts that failed here"),
+    QueryField("seen", Kind.SPAN, lambda row, now: max(0, now - row.seen_ms), "how long it is silent", timed=True),
+)  # fmt: skip
 
 
 def lay_out(columns: Sequence[Column[RowT]], width: int) -> list[tuple[Column[RowT], int]]:

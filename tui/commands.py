@@ -88,7 +88,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("page_up", "A page up", ("pageup",), _LOOK, Scope.TABLE),
     Command("half_page_down", "Half a page down", ("ctrl+d",), _LOOK, Scope.TABLE),
     Command("half_page_up", "Half a page up", ("ctrl+u",), _LOOK, Scope.TABLE),
-    Command("filter", "Filter: words, name:word, -word", ("slash",), _LOOK, Scope.TABLE, "filter", 7),
+    Command("filter", "Filter: words, state:failed, age<15m, -word", ("slash",), _LOOK, Scope.TABLE, "filter", 7),
     Command("mark", "Mark the row and step on", ("space",), _LOOK, Scope.TABLE, "mark", 2),
     Command("follow", "Follow the newest", ("f",), _LOOK, Scope.TABLE, "follow", 14),
     Command("sort_left", "Sort by the column to the left", ("less_than_sign",), _LOOK, Scope.TABLE, "sort", 11),

@@ -23,6 +23,9 @@ MANY = 10
 """An act on more tasks than this asks first, also where it can be taken back."""
 
 
+TICK_S = 1.0
+"""How often a filter by age is asked again whether the rows still fit."""
+
 SAID_S = 20.0
 """How long the last word stays on the screen."""
 
@@ -55,6 +58,7 @@ class Desk:
             sort="node", fields=NODE_FIELDS,
         )  # fmt: skip
         self.tasks.set_follow(True)  # until the operator moves: who opens a console wants to see what comes
+        self._ticked = time.monotonic()
         self._said: LastWord | None = None
         self._said_at = 0.0
         self.open_task = ""  # the task whose details are on the screen
@@ -71,14 +75,20 @@ class Desk:
 
     def flush(self) -> bool:
         """Let the views take in what the store has learnt. Answers whether that was anything."""
-        news = False
+        news, now = False, self.link.now_ms
+        due = time.monotonic() - self._ticked >= TICK_S
         for view, changes in (
             (self.tasks, self.store.tasks.take()),
             (self.queues, self.store.queues.take()),
             (self.nodes, self.store.nodes.take()),
         ):
             news = news or bool(changes)
+            view.now_ms = now
             view.take(changes)
+            if due:
+                view.tick(now)
+        if due:
+            self._ticked = time.monotonic()
         return news
 
     def _worth_polling(self) -> Iterator[str]:

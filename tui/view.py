@@ -8,46 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Generic
 
+from lcq.query import Query, QueryField, parse
 from tui.store import Changes, RowT, Shelf
 
 _BULK = 256  # more changes than this at once are merged in one sort instead of one by one
-
-
-@dataclass(frozen=True, slots=True)
-class Filter(Generic[RowT]):
-    """Which rows are shown: every word must be found; ``name:text`` looks in one field; ``-word`` must not."""
-
-    text: str = ""
-    words: tuple[tuple[bool, Callable[[RowT], str] | None, str], ...] = ()
-    problem: str = ""
-
-    @classmethod
-    def parse(cls, text: str, fields: Mapping[str, Callable[[RowT], str]]) -> Filter[RowT]:
-        """Read what an operator typed. What cannot be meant is told in ``problem`` and left out."""
-        words: list[tuple[bool, Callable[[RowT], str] | None, str]] = []
-        problem = ""
-        for typed in text.split():
-            wanted = not (typed.startswith("-") and len(typed) > 1)
-            word = typed if wanted else typed[1:]
-            name, colon, value = word.partition(":")
-            field = fields.get(name.casefold()) if colon else None
-            if field is None:
-                if colon and name.isalpha() and not value.startswith("/"):
-                    problem = f"no field {name!r}; known: {', '.join(fields)}"
-                    continue
-                words.append((wanted, None, word.casefold()))
-            elif value:
-                words.append((wanted, field, value.casefold()))
-        return cls(text, tuple(words), problem)
-
-    def matches(self, row: RowT) -> bool:
-        for wanted, field, value in self.words:
-            if (value in (row.haystack if field is None else field(row).casefold())) is not wanted:
-                return False
-        return True
 
 
 class View(Generic[RowT]):
@@ -65,14 +31,15 @@ class View(Generic[RowT]):
         *,
         sort: str,
         descending: bool = False,
-        fields: Mapping[str, Callable[[RowT], str]] | None = None,
+        fields: Mapping[str, QueryField[RowT]] | None = None,
     ) -> None:
         self._shelf = shelf
         self._sorts = sorts
         self.fields = fields or {}
         self.sort, self.descending = sort, descending
         self.home = (sort, descending)
-        self.filter: Filter[RowT] = Filter()
+        self.filter: Query[RowT] = Query()
+        self.now_ms = 0  # by Redis's clock: what a filter by age is asked at
         self.cursor_id: str | None = None
         self.top = 0  # the index of the row on the first screen line
         self.height = 1
@@ -169,7 +136,7 @@ class View(Generic[RowT]):
             self.marks = {row_id for row_id in self.marks if row_id in self._rows}
 
     def _fits(self, row: RowT) -> bool:
-        return not self.filter.words or self.filter.matches(row)
+        return self.filter.matches(row, self.now_ms)
 
     def _key(self, row_id: str, *, keep: str | None) -> tuple[Any, str] | None:
         row = self._rows.get(row_id)
@@ -200,9 +167,9 @@ class View(Generic[RowT]):
                 self._key_of[new[1]] = new
 
     def _rebuild(self, *, keep: str | None = None) -> None:
-        value, rows, fits = self._sorts[self.sort], self._rows, self.filter.matches
-        if self.filter.words:
-            self._keys = [(value(row), row_id) for row_id, row in rows.items() if row_id == keep or fits(row)]
+        value, rows, fits, now = self._sorts[self.sort], self._rows, self.filter.matches, self.now_ms
+        if self.filter:
+            self._keys = [(value(row), row_id) for row_id, row in rows.items() if row_id == keep or fits(row, now)]
         else:
             self._keys = [(value(row), row_id) for row_id, row in rows.items()]
         self._keys.sort()
@@ -309,10 +276,17 @@ class View(Generic[RowT]):
 
     # ------------------------------------------------------------ order, filter, marks
 
-    def set_filter(self, found: Filter[RowT]) -> None:
-        self.filter = found
+    def set_filter(self, text: str) -> None:
+        """Show only what ``text`` fits (docs/filter.md); what means nothing is told in ``filter.problem``."""
+        self.filter = parse(text, self.fields, lambda row: row.haystack)
         self._anchored(self._rebuild)
         self.reveal()
+
+    def tick(self, now_ms: int) -> None:
+        """Take note of the time: rows may come to fit the filter, or cease to, by that alone."""
+        self.now_ms = now_ms
+        if self.filter.timed and not self.frozen:
+            self._anchored(lambda: self._rebuild(keep=self.cursor_id))
 
     def set_sort(self, sort: str, *, descending: bool) -> None:
         self.follow = False

@@ -515,10 +515,27 @@ async def test_a_result_is_read_as_it_was_told(state: StateManager, node: Node) 
 
 
 WHERE = (
-    "state:failed", "state:failed|cancelled", "state:open", "-state:open", f"queue={LIGHT}", "queue:cpu", "node=node-1",
-    "job=wedding state:ended", "cause=timeout", "cause:time|reset", "try>1", "age<1h", "age>1h", "age<0s", "image~in.*png",
-    "priority>=high", "node~node-[12] state:completed|failed -job:attic", "nothing", "took<1h", "error:timeout",
-)  # fmt: skip
+    "state:failed",
+    "state:failed|cancelled",
+    "state:open",
+    "-state:open",
+    f"queue={LIGHT}",
+    "queue:cpu",
+    "node=node-1",
+    "job=wedding state:ended",
+    "cause=timeout",
+    "cause:time|reset",
+    "try>1",
+    "age<1h",
+    "age>1h",
+    "age<0s",
+    "image~in.*png",
+    "priority>=high",
+    "node~node-[12] state:completed|failed -job:attic",
+    "nothing",
+    "took<1h",
+    "error:timeout",
+)
 
 
 async def test_the_filter_language_lists_what_it_fits_page_by_page(mixed: StateManager) -> None:

@@ -6,10 +6,12 @@ import random
 
 import pytest
 
-from lcq.models import TaskPriority, TaskStatus
+from lcq.models import ErrorClass, Failure, Task, TaskPriority, TaskRecord, TaskStatus, TaskType
+from lcq.query import parse
+from lcq.task_fields import RECORD_FIELDS, parse_where
 from tui.columns import TASK_COLUMNS, TASK_FIELDS
-from tui.store import Shelf, TaskRow
-from tui.view import Filter, View
+from tui.store import Shelf, TaskRow, task_row
+from tui.view import View
 
 SORTS = {column.id: column.sort for column in TASK_COLUMNS}
 
@@ -32,13 +34,9 @@ def a_view(count: int, *, height: int = 10) -> tuple[Shelf[TaskRow], View[TaskRo
     return shelf, view
 
 
-def typed(text: str) -> Filter[TaskRow]:
-    return Filter.parse(text, TASK_FIELDS)
-
-
 def order_holds(view: View[TaskRow], shelf: Shelf[TaskRow]) -> None:
     """The order is what sorting everything anew would give, and every row is found at its place."""
-    kept = [row for row in shelf.rows.values() if row.id == view.cursor_id or view.filter.matches(row)]
+    kept = [row for row in shelf.rows.values() if row.id == view.cursor_id or view.filter.matches(row, view.now_ms)]
     wanted = sorted(((SORTS[view.sort](row), row.id) for row in kept), reverse=view.descending)
     assert [view.id_at(index) for index in range(len(view))] == [row_id for _, row_id in wanted]
     assert all(view.index_of(row_id) == index for index, (_, row_id) in enumerate(wanted))
@@ -133,7 +131,7 @@ def test_when_the_last_row_is_gone_there_is_no_cursor():
 
 def test_the_row_under_the_cursor_stays_though_the_filter_no_longer_fits_until_the_cursor_leaves():
     shelf, view = a_view(5)
-    view.set_filter(typed("state:queued"))
+    view.set_filter("state:queued")
     view.move_to(2)
     chosen = view.cursor_id
     assert chosen is not None
@@ -180,7 +178,7 @@ def test_marks_survive_sorts_and_leave_with_their_rows():
     view.mark("task000012")
     view.set_sort("id", descending=False)
     assert [row.id for row in view.targets()] == ["task000003", "task000012"]
-    view.set_filter(typed("12.jpg"))
+    view.set_filter("12.jpg")
     assert view.hidden_marks == 1
     shelf.drop("task000003")
     view.take(shelf.take())
@@ -199,14 +197,98 @@ def test_a_filter_shows_what_every_word_fits(text, expected):
     shelf.put(a_row(3, status=TaskStatus.FAILED, error="oom: out of memory"))
     shelf.put(a_row(4))
     view.take(shelf.take())
-    view.set_filter(typed(text))
+    view.set_filter(text)
     assert len(view) == expected
 
 
 def test_a_field_that_does_not_exist_is_named_and_left_out():
-    found = typed("colour:red state:queued")
-    assert "colour" in found.problem
-    assert len(found.words) == 1
+    _, view = a_view(3)
+    view.set_filter("colour:red state:queued")
+    assert view.filter.problem.startswith("no field 'colour' (known: id, state, queue,")
+    assert len(view) == 3
+
+
+def test_a_filter_by_age_lets_rows_go_as_time_goes_by_but_not_the_one_under_the_cursor():
+    shelf, view = a_view(0)
+    for number, seconds in enumerate((10, 50, 300)):
+        shelf.put(a_row(number, submitted_ms=1_000_000 - seconds * 1000))
+    view.now_ms = 1_000_000
+    view.set_filter("age<1m")
+    view.take(shelf.take())
+    view.move_to(0)
+    assert [row.id for row in view.window()] == ["task000000", "task000001"]
+    view.tick(1_020_000)
+    assert [row.id for row in view.window()] == ["task000000"]
+    view.tick(1_080_000)
+    assert view.cursor_id == "task000000"
+    assert len(view) == 1
+    view.tick(1_000_000)
+    assert len(view) == 2
+
+
+def test_the_same_filter_fits_the_same_tasks_in_the_console_and_on_the_scheduler():
+    chance = random.Random(8)
+    for _ in range(60):
+        record = a_chance_record(chance)
+        row, now = task_row(record), record.submitted_ms + chance.randrange(7_200_000)
+        for text in FILTERS:
+            here = parse(text, TASK_FIELDS, lambda r: r.haystack)
+            assert not here.problem
+            assert here.matches(row, now) is parse_where(text).matches(record, now), (text, record)
+    assert set(TASK_FIELDS) == set(RECORD_FIELDS)
+
+
+FILTERS = (
+    "state:failed",
+    "-state:open",
+    "queue=cpu-light",
+    "node~gpu-[01]",
+    "model:cv2",
+    "user:ann",
+    "job:wed",
+    "priority>=high",
+    "image:*.jpg",
+    "error:memory",
+    "cause=oom",
+    "why:behind",
+    "try>1",
+    "progress>50%",
+    "age<1h",
+    "took>90s",
+    "pinned=gpu-0",
+    "id:0",
+    "memory",
+    "-gpu ?wdg",
+    "~(queued|failed)",
+)
+
+
+def a_chance_record(chance: random.Random) -> TaskRecord:
+    failure = Failure(error_class=ErrorClass.RESOURCE, code=chance.choice(("oom", "killed")), message="out of memory")
+    begun = chance.random() < 0.6
+    return TaskRecord(
+        task=Task(
+            task_type=TaskType.INPAINT,
+            image_path=chance.choice(("/p/cat.jpg", "/p/dog.png")),
+            mask_path="/p/m.png",
+            user_id=chance.choice(("anna", "ivo")),
+            job=chance.choice((None, "wedding")),
+            config={"model": chance.choice(("cv2-telea", "lama"))},
+        ),
+        status=chance.choice(list(TaskStatus)),
+        revision=1,
+        queue=chance.choice(("cpu-light", "gpu-high")),
+        priority=chance.choice(list(TaskPriority)),
+        node=chance.choice(("", "gpu-0", "gpu-7")),
+        attempt=chance.randrange(4),
+        pinned_node=chance.choice(("", "gpu-0")),
+        progress=chance.random(),
+        submitted_ms=1_700_000_000_000,
+        started_ms=1_700_000_000_500 if begun else None,
+        finished_ms=1_700_000_000_500 + chance.randrange(200_000) if begun and chance.random() < 0.5 else None,
+        failure=failure if chance.random() < 0.4 else None,
+        why=chance.choice(("", "behind 3 tasks")),
+    )
 
 
 def test_paging_moves_cursor_and_window_together():

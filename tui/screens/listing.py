@@ -16,7 +16,7 @@ from tui.desk import Desk
 from tui.screens.base import ConsoleScreen, Said
 from tui.store import RowT
 from tui.text import clean
-from tui.view import Filter, View
+from tui.view import View
 from tui.widgets.field import CleanInput
 from tui.widgets.frame import OneLine, Part
 from tui.widgets.table import LineTable
@@ -52,7 +52,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
 
     @property
     def _hint(self) -> str:
-        return f"words, -word, or name:word with {' '.join(self.view.fields)}"
+        return f"words, -word, name:word, name~regex, name<15m with {' '.join(self.view.fields)}"
 
     # ------------------------------------------------------------ what is shown
 
@@ -135,7 +135,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
         self._filter_by(text)
 
     def _filter_by(self, text: str) -> None:
-        self.view.set_filter(Filter.parse(clean(text), self.view.fields))
+        self.view.set_filter(clean(text))
         self.show_news()
 
     @on(Input.Changed, "#filter")
