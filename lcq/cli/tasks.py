@@ -17,6 +17,7 @@ from lcq.errors import InvalidInput
 from lcq.labels import parse_labels, told_labels
 from lcq.models import Attempt, TaskPriority, TaskRecord, TaskStatus
 from lcq.reasons import MEANINGS
+from lcq.task_fields import parse_where
 from lcq.wire import BulkAnswer, HistoryAnswer, JobActAnswer
 
 app = typer.Typer()
@@ -34,9 +35,20 @@ _COLUMNS = (
 )
 
 
-@app.command(epilog=examples("lcq tasks --status failed --job holiday", "lcq tasks --json --limit 1000"))
+@app.command(
+    epilog=examples(
+        "lcq tasks 'state:failed age<15m'",
+        "lcq tasks 'node~gpu-0[12] cause=oom !job:holiday'",
+        "lcq tasks --status failed --job holiday",
+        "lcq tasks --json --limit 1000",
+    )
+)
 def tasks(
     context: typer.Context,
+    where: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="FILTER", help="Words that must be found, or NAME:WORD, NAME<15m … (docs/filter.md)."),
+    ] = None,
     status: Annotated[TaskStatus | None, typer.Option("--status", help="Only these.")] = None,
     queue: Annotated[str, typer.Option("--queue", metavar="NAME", help="Only of this queue.")] = "",
     node: Annotated[str, typer.Option("--node", metavar="NAME", help="Only what ran on this node.")] = "",
@@ -46,18 +58,21 @@ def tasks(
     as_json: JsonFlag = False,
 ) -> int:
     """List tasks, the newest first; all filters given must hold."""
-    return run(_tasks(session_of(context, as_json), status, queue, node, job, cause, limit))
+    words = " ".join(where or ())
+    return run(_tasks(session_of(context, as_json), words, status, queue, node, job, cause, limit))
 
 
 async def _tasks(
-    session: Session, status: TaskStatus | None, queue: str, node: str, job: str, cause: str, limit: int
+    session: Session, where: str, status: TaskStatus | None, queue: str, node: str, job: str, cause: str, limit: int
 ) -> int:
     output = session.output
+    parse_where(where)  # what is wrong with it is known here as well as there
     async with session.client() as client:
-        first = await client.page(status=status, queue=queue, node=node, job=job, cause=cause, limit=limit)
-        records, cursor = list(first.tasks), first.cursor
+        first = await client.page(where, status=status, queue=queue, node=node, job=job, cause=cause, limit=limit)
+        records, cursor, looked_at = list(first.tasks), first.cursor, first.looked_at
         while cursor and len(records) < limit:
             more = await client.page(
+                where,
                 status=status,
                 queue=queue,
                 node=node,
@@ -67,12 +82,16 @@ async def _tasks(
                 cursor=cursor,
             )
             records += more.tasks
-            cursor = more.cursor
+            cursor, looked_at = more.cursor, looked_at + more.looked_at
     if output.as_json:
         output.document({"tasks": records, "total": first.total})
         return OK
-    output.table(_COLUMNS, map(_row, records), empty="no tasks")
-    if first.total > len(records):
+    output.table(_COLUMNS, map(_row, records), empty="no task fits" if where else "no tasks")
+    if where and cursor:
+        output.talk(f"{len(records)} of those that fit, after looking at {looked_at} tasks; --limit shows more")
+    elif where:
+        output.talk(f"{len(records)} of {first.total} tasks fit")
+    elif first.total > len(records):
         output.talk(f"{len(records)} of {first.total}; --limit shows more")
     return OK
 

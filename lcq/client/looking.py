@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from lcq.client.connection import Connection
-from lcq.errors import InvalidInput, TaskNotFound
+from lcq.errors import InvalidInput, TaskNotFound, VersionMismatch
 from lcq.ids import is_id, normalise_prefix
 from lcq.models import JobReport, JobSummary, NodeRecord, QueueRecord, Skips, TaskRecord, TaskStatus
 from lcq.reasons import Why
@@ -85,6 +85,7 @@ class Looking(Connection):
 
     async def page(
         self,
+        where: str = "",
         *,
         status: TaskStatus | None = None,
         queue: str = "",
@@ -94,9 +95,18 @@ class Looking(Connection):
         limit: int = 100,
         cursor: str = "",
     ) -> ListTasksAnswer:
-        """One page of the tasks for which all filters given hold, newest first, with the total."""
-        return await self.ask(
+        """One page of the tasks for which all filters given hold, newest first, with the total.
+
+        ``where`` is a filter in words (docs/filter.md). Its pages may be short although there are more: only an empty
+        cursor is the end; and the total is of all tasks.
+
+        Raises:
+            InvalidInput: ``where`` cannot be read.
+            VersionMismatch: this scheduler is older and knows no filter in words.
+        """
+        answer = await self.ask(
             ListTasks(
+                where=where,
                 status=status,
                 queue=queue,
                 node=node,
@@ -106,9 +116,16 @@ class Looking(Connection):
                 cursor=cursor,
             )
         )
+        if where and answer.tasks and not answer.looked_at:  # it has listed everything as if nothing had been asked
+            raise VersionMismatch(
+                f"this scheduler is older than filters in words: {where!r:.100} was not understood",
+                hint="upgrade it, or use --status, --queue, --node, --job and --cause",
+            )
+        return answer
 
     async def tasks(
         self,
+        where: str = "",
         *,
         status: TaskStatus | None = None,
         queue: str = "",
@@ -122,7 +139,7 @@ class Looking(Connection):
         while left is None or left > 0:
             size = MAX_BATCH if left is None else min(left, MAX_BATCH)
             answer = await self.page(
-                status=status, queue=queue, node=node, job=job, cause=cause, limit=size, cursor=cursor
+                where, status=status, queue=queue, node=node, job=job, cause=cause, limit=size, cursor=cursor
             )
             for record in answer.tasks:
                 yield record

@@ -253,6 +253,31 @@ def test_json_may_stand_before_or_behind_the_command(peer: Peer) -> None:
 # ---------------------------------------------------------------- looking
 
 
+def test_a_filter_in_words_reaches_the_scheduler_and_what_came_of_it_is_told(peer: Peer) -> None:
+    peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(
+        tasks=(a_record(new_id()),), total=900, looked_at=300, cursor="" if ask.cursor else "somewhere"
+    )
+    answer = lcq(peer, "tasks", "state:failed", "age<15m", "!job:holiday")
+    assert {ask.where for ask in peer.heard_of("list_tasks")} == {"state:failed age<15m !job:holiday"}
+    assert "2 of 900 tasks fit" in answer.talk
+    cut = lcq(peer, "tasks", "cat", "--limit", "1")
+    assert "1 of those that fit, after looking at 300 tasks; --limit shows more" in cut.talk
+
+
+def test_a_filter_that_means_nothing_is_refused_before_anybody_is_asked(peer: Peer) -> None:
+    answer = lcq(peer, "tasks", "stat:failed")
+    assert answer.code == 2
+    assert "no field 'stat' (did you mean 'state'?)" in answer.talk
+    assert not peer.heard_of("list_tasks")
+
+
+def test_a_scheduler_that_knows_no_filter_is_not_believed(peer: Peer) -> None:
+    peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(tasks=(a_record(new_id()),), total=1)
+    answer = lcq(peer, "tasks", "state:failed")
+    assert answer.code != 0
+    assert "this scheduler is older than filters in words" in answer.talk
+
+
 def test_tasks_are_listed_over_pages_with_what_is_left_out(peer: Peer) -> None:
     ids = [new_id() for _ in range(MAX_BATCH + 10)]
 
