@@ -283,6 +283,15 @@ class HeatConfig(_Section):
     """So many in a row must agree, both ways; there is about one a second."""
 
 
+class DiskConfig(_Section):
+    """Nothing new is begun where a disk has less room than this: the disk of the data folder, of the models, and of
+    each folder that results go to."""
+
+    floor_mib: int = Field(default=64, ge=0)
+    floor_percent: float = Field(default=0.0, ge=0, lt=100)
+    """Of the whole disk; where this is more than floor_mib, it counts."""
+
+
 class AgentConfig(_Section):
     """One compute host."""
 
@@ -311,6 +320,10 @@ class AgentConfig(_Section):
     share of what the device has."""
     busy_elsewhere: BusyElsewhereConfig = BusyElsewhereConfig()
     heat: HeatConfig = HeatConfig()
+    disk: DiskConfig = DiskConfig()
+    clock_skew_s: float = Field(default=5.0, gt=0)
+    """Warn where the wall clock of this host is off by more from the cluster's. Nothing but a warning: no deadline
+    of the cluster goes by it."""
 
     @field_validator("labels", mode="before")
     @classmethod

@@ -71,6 +71,7 @@ from worker.rests import Rest
 from worker.retest import Retest
 from worker.seeker import Seeker
 from worker.service import Service
+from worker.skew import Skew
 
 _log = logging.getLogger(__name__)
 
@@ -121,6 +122,7 @@ class Agent:
         self._greeting: HelloAnswer | None = None
         self._said: tuple[str, NodeCapability | None] = ("", None)  # who was told of what we offer, for the log
         self._leases = Leases()
+        self._skew = Skew(config.agent.clock_skew_s)
         self._steps: deque[str] = deque(maxlen=256)  # ids of the steps that were asked
         self._stepping = False
         self._unfilled = False
@@ -178,7 +180,11 @@ class Agent:
             self._leftovers = Leftovers(
                 home.folder / "folders.json", self._line, is_ours=lambda key: key in self._held()
             )
-            self._disks = Disks(home.folder, on_change=self._disks_changed)
+            self._disks = Disks(
+                (home.folder, self._config.data_path, self._config.models_path),
+                terms=self._config.agent.disk,
+                on_change=self._disks_changed,
+            )
             self._hand = Hand({device.id: device.slots for device in found.devices})
             self._pool = RunnerPool(
                 plan_slots(found, self._config, cores=usable_cores()),
@@ -280,6 +286,8 @@ class Agent:
         self._config = config
         set_log_level(config.log_level)
         self._service.follow(config.agent)
+        self._disks.follow(config.agent.disk)
+        self._skew.follow(config.agent.clock_skew_s)
         self._pool.follow(limits=config.limits, no_progress_s=config.agent.no_progress_s)
         self._step_due.set()
 
@@ -449,6 +457,8 @@ class Agent:
         return held | {(one.task_id, one.attempt): one for one in (*self._hand.running(), *self._pool.running())}
 
     def _hear_beat(self, beat: Beat, answer: BeatAnswer, asked_at: float) -> None:
+        if answer.now_ms is not None:
+            self._skew.note(answer.now_ms, asked_at=asked_at, told_at=steady_now())
         lost = {(one.task_id, one.attempt) for one in answer.lost}
         held = {(one.task_id, one.attempt) for one in beat.running}
         self._leases.renew(held - lost, asked_at)
@@ -491,6 +501,11 @@ class Agent:
         not_claiming = self._refused or self._disks.full or self._service.why_all_rest
         if not_claiming:  # other reasons are over when a beat arrives, or are the cluster's own
             said["not_claiming"] = not_claiming
+        offset = self._skew.offset
+        if offset is not None:
+            said |= {"clock_offset_s": round(offset.ahead_s, 3), "clock_error_s": round(offset.error_s, 3)}
+        if self._skew.warning:
+            said["clock_warning"] = self._skew.warning
         if self._seeker.ignored:
             said["announcements_ignored"] = float(self._seeker.ignored)
         if self._follower is not None and self._follower.error:
@@ -511,7 +526,7 @@ class Agent:
         self._tell_health()
 
     def _tell_health(self) -> None:
-        self._health.tell(self.not_claiming, self._service.resting)
+        self._health.tell(self.not_claiming, self._service.resting, self._skew.warning)
 
     # ------------------------------------------------------------ orders
 
@@ -695,6 +710,7 @@ class Agent:
         await failpoints.passed("agent.lease")
         await failpoints.reach("agent.begin")
         self._leftovers.expect_in(result_folder(grant.task))
+        self._disks.used(result_folder(grant.task))
         if self._stop.is_set() or not self._begin(grant):
             _log.info("agent %s: handing back task %s, attempt %d: no slot is free", self.node_id, *key)
             await self._conclude(Ended(grant, handed_back=True))

@@ -130,11 +130,14 @@ def health(
     if as_json:
         resting = dict(told.resting) if told is not None and told.is_alive else {}
         since = told.since if told else None
-        output.document({"node": name, "claims": not why, "not_claiming": why, "since": since, "resting": resting})
+        said = {"node": name, "claims": not why, "not_claiming": why, "since": since, "resting": resting}
+        output.document(said | {"warning": told.warning if told is not None and told.is_alive else ""})
     else:
         output.say(f"{name} claims no task: {why}" if why else f"{name} claims tasks")
         for device, rest in () if why or told is None else told.resting.items():
             output.say(f"but none on {device}: {rest}")
+        if told is not None and told.is_alive and told.warning:
+            output.say(f"warning: {told.warning}")
     raise typer.Exit(1 if why else 0)
 
 

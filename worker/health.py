@@ -21,7 +21,8 @@ _FILE = "health.json"
 class Health:
     """What an agent last said of itself. ``not_claiming``: why it takes no task; "" if it does, or would.
 
-    ``resting``: devices that take nothing new for a while, and why, also where others of it claim.
+    ``resting``: devices that take nothing new for a while, and why, also where others of it claim. ``warning``: what
+    else somebody should see to.
     """
 
     pid: int
@@ -29,6 +30,7 @@ class Health:
     not_claiming: str
     since: float  # Unix time of the last change
     resting: Mapping[str, str] = field(default_factory=dict)
+    warning: str = ""
 
     @property
     def is_alive(self) -> bool:
@@ -40,15 +42,15 @@ class HealthFile:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / _FILE
-        self._told: tuple[str, Mapping[str, str]] | None = None
+        self._told: tuple[str, Mapping[str, str], str] | None = None
 
-    def tell(self, not_claiming: str, resting: Mapping[str, str] | None = None) -> None:
+    def tell(self, not_claiming: str, resting: Mapping[str, str], warning: str) -> None:
         """Say why no task is claimed; "" that they are. ``resting``: on which devices none is, and why."""
-        said = (not_claiming, resting or {})
+        said = (not_claiming, resting, warning)
         if said == self._told:
             return
         self._told = said
-        health = Health(os.getpid(), started_at(os.getpid()), not_claiming, time.time(), resting or {})
+        health = Health(os.getpid(), started_at(os.getpid()), not_claiming, time.time(), resting, warning)
         staged = self._path.with_suffix(".tmp")
         try:
             staged.write_text(json.dumps(asdict(health)), encoding="utf-8")

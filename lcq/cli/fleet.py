@@ -77,7 +77,7 @@ async def _nodes(session: Session) -> int:
 
 
 def _note(node: NodeRecord) -> str:
-    why = node.why or str(node.telemetry.get("not_claiming", ""))
+    why = node.why or str(node.telemetry.get("not_claiming", node.telemetry.get("clock_warning", "")))
     if node.stopping:
         return f"ends when it has drained; {why}"
     return why
@@ -136,7 +136,7 @@ def _show_left_out(found: Iterable[NodeRecord], output: Output) -> None:
     for node in found:
         held = {device: f"in quarantine: {why}" for device, why in node.quarantined.items()}
         faults = {device: reading.fault for device, reading in node.readings.items() if reading.fault}
-        told = {"new work": "not_claiming", "settings": "config_error"}
+        told = {"new work": "not_claiming", "settings": "config_error", "clock": "clock_warning"}
         troubles = {what: str(node.telemetry[name]) for what, name in told.items() if node.telemetry.get(name)}
         rows += [
             (node.id, what, why) for what, why in sorted((node.capability.left_out | faults | held | troubles).items())

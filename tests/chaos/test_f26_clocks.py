@@ -45,6 +45,7 @@ ALLOWED = {
     "lcq/discovery.py": "how old a signed announcement is, which another host's clock has dated: minutes are allowed",
     "lcq/scheduler.py": "dates what it announces, for the same",
     "worker/health.py": "since when an agent claims or does not, for people",
+    "worker/skew.py": "how far this clock is off from Redis's, for a warning; nothing else goes by it",
     "worker/leftovers.py": "the age of a file, which its time of change tells by this clock; a wrong one only delays",
     "worker/weights.py": "when weights were added, for people",
     "tui/source.py": "the skew between this host and Redis, for the clock in the corner",
@@ -237,6 +238,17 @@ def test_the_clock_of_a_scheduler_or_an_agent_is_set_and_nothing_comes_of_it(red
         cluster.start_agent("node-1", slots=1)
         with cluster.client() as client:
             work_through(client, clock, f"the {who}")
+            if who == "agent":
+                for jump, told in (("-1h", "s behind the cluster's"), ("+0", "")):
+                    clock.set(jump)
+                    wait_until_sync(
+                        lambda told=told: (
+                            told in str(client.nodes()[0].telemetry.get("clock_warning", ""))
+                            and bool(told) == ("clock_warning" in client.nodes()[0].telemetry)
+                        ),
+                        what=f"a warning that has {told!r}",
+                    )
+                    assert client.nodes()[0].status == "online"
             took = lease_after(cluster, client, clock, "-1h")
             print(f"\nF-26: the {who}'s clock set by -1h as a host fell silent: lease of {LEASE_S} s took {took:.2f} s")
             assert LEASE_S / 2 < took < 3 * LEASE_S

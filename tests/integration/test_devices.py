@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +27,12 @@ _MEMORY_CALLS = ("nvmlDeviceGetMemoryInfo", "nvmlDeviceGetMemoryInfo_v2")
 
 
 class Fleet(SchedulerDouble):
-    """A scheduler that grants each task on the device that it names (``config.on``)."""
+    """A scheduler that grants each task on the device that it names (``config.on``).
+
+    ``clock_s``: how far the cluster's clock is ahead of this host's.
+    """
+
+    clock_s = 0.0
 
     def _answer(self, request: Request) -> Message:
         match request:
@@ -36,6 +42,9 @@ class Fleet(SchedulerDouble):
                 devices = request.capability.devices
                 serves = {device.id: ("gpu-low" if device.vram_mib else "cpu-light",) for device in devices}
                 return answer.model_copy(update={"serves": serves})
+            case Beat():
+                answer = super()._answer(request)
+                return answer.model_copy(update={"now_ms": int((time.time() + self.clock_s) * 1000)})
             case Step():
                 verdicts = tuple(self._verdict(outcome) for outcome in request.outcomes)
                 wanted = {want.device: want.slots for want in request.want}
@@ -287,7 +296,11 @@ async def test_a_gpu_rests_while_others_use_it_or_it_is_too_hot_its_attempt_goes
     told = read_health(host.folder / "data" / "agents" / "node-1")
     assert told is not None
     assert set(told.resting) == {A.uuid, B.uuid}
-    assert told.not_claiming == "", "the CPU works on"
+    assert told.not_claiming == told.warning == "", "the CPU works on"
+    assert abs(float(host.scheduler.of(Beat)[-1].telemetry["clock_offset_s"])) < 5
+    host.scheduler.clock_s = 60.0
+    await host.until(lambda: "clock_warning" in host.scheduler.of(Beat)[-1].telemetry)
+    assert "s behind the cluster's" in str(host.scheduler.of(Beat)[-1].telemetry["clock_warning"])
     seen = len(host.scheduler.heard)
     await host.until(lambda: "cpu" in host.scheduler.wants(seen))
     assert set(host.scheduler.wants(seen)) == {"cpu"}, "nothing new on either GPU"
