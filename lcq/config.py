@@ -165,6 +165,11 @@ class QuarantineConfig(_Section):
     """Tasks that a forgiven node has to complete, one at a time. Two that fail meanwhile put it back."""
     half_life_s: float = Field(default=300.0, gt=0, le=24 * 3600)
     """After so long a failure counts half."""
+    slow_times: float | None = Field(default=3.0, gt=1, le=1000)
+    """A device is slow whose attempts take so many times as long as what was learned of them predicts, while others
+    do not; null: however slow one is, it stays."""
+    slow_s: float = Field(default=60.0, ge=0, le=24 * 3600)
+    """For how long that must be so."""
 
 
 Weight = Annotated[float, Field(gt=0, le=1000)]

@@ -55,35 +55,67 @@ def verdict(
     blame = blame_of(node, terms) if is_whole else device_blame_of(node, device, terms)
     if not is_too_much(blame, terms, on_probation=on_probation):
         return ""
-    others = [one for one in known if one.id != node_id and one.status in LIVE]
-    well = [one.id for one in others if blame_of(one, terms) < SUSPECTED and serves(one, queue, lane)]
-    if not is_whole:
-        siblings = [one.id for one in node.capability.devices if one.id != device and one.id not in node.quarantined]
-        well += [
-            one
-            for one in siblings
-            if device_blame_of(node, one, terms) < SUSPECTED and device_serves(node, one, queue, lane)
-        ]
-
-    def is_left(*other: str) -> bool:
-        """Whether somebody would serve this lane without what is judged."""
-        return any(serves(one, *other) for one in others) or (
-            not is_whole and any(device_serves(node, sibling, *other) for sibling in siblings)
-        )
-
-    if not well or any(
-        (serves(node, *other) if is_whole else device_serves(node, device, *other)) and not is_left(*other)
-        for other in waiting
-    ):
-        return ""
-    out = sum(max(1, len(one.capability.devices)) for one in known if one.status is NodeStatus.QUARANTINED)
-    out += sum(len(one.quarantined) for one in known if one.status in LIVE)
-    there = sum(max(1, len(one.capability.devices)) for one in known if one.status in (*LIVE, NodeStatus.QUARANTINED))
-    more = max(1, len(node.capability.devices)) if is_whole else 1
-    if out + more > max(more, int(terms.share * there)):
+    well = tuple(well_beside(node, device, queue=queue, lane=lane, nodes=known, terms=terms))
+    if not well or not can_be_spared(node, device, waiting=waiting, nodes=known, terms=terms):
         return ""
     names = ", ".join(well[:3]) + (f" and {len(well) - 3} more" if len(well) > 3 else "")
     return f"failed {round(blame)} tasks of late, where {names} did not"
+
+
+def well_beside(
+    node: NodeRecord, device: str, *, queue: str, lane: str, nodes: Iterable[NodeRecord], terms: QuarantineConfig
+) -> dict[str, tuple[tuple[str, str], ...]]:
+    """Who does the work of this lane of ``queue`` beside ``device`` of ``node`` (the whole node, where none is named)
+    and is not suspected itself: other nodes, and other devices of this one; of each, by node and device, what does it.
+    """
+    beside = {
+        one.id: tuple((one.id, its.id) for its in one.capability.devices if device_serves(one, its.id, queue, lane))
+        for one in nodes
+        if one.id != node.id and one.status in LIVE and blame_of(one, terms) < SUSPECTED
+    }
+    for sibling in _siblings(node, device):
+        if device_blame_of(node, sibling, terms) < SUSPECTED and device_serves(node, sibling, queue, lane):
+            beside[sibling] = ((node.id, sibling),)
+    return {name: what for name, what in beside.items() if what}
+
+
+def _siblings(node: NodeRecord, device: str) -> list[str]:
+    """The devices of ``node`` that would be left without ``device``; none where it is the whole node."""
+    if not device:
+        return []
+    return [one.id for one in node.capability.devices if one.id != device and one.id not in node.quarantined]
+
+
+def can_be_spared(
+    node: NodeRecord,
+    device: str,
+    *,
+    waiting: Iterable[tuple[str, str]],
+    nodes: Iterable[NodeRecord],
+    terms: QuarantineConfig,
+) -> bool:
+    """Whether what waits (``waiting``: queues and lanes) would still be served without ``device`` of ``node``, or
+    without the node, and no more of the fleet would be in quarantine than may.
+    """
+    known = tuple(nodes)
+    others = [one for one in known if one.id != node.id and one.status in LIVE]
+    siblings = _siblings(node, device)
+
+    def is_missed(queue: str, lane: str) -> bool:
+        """Whether it serves this lane, and nobody would without it."""
+        does = device_serves(node, device, queue, lane) if device else serves(node, queue, lane)
+        is_left = any(serves(one, queue, lane) for one in others) or any(
+            device_serves(node, sibling, queue, lane) for sibling in siblings
+        )
+        return does and not is_left
+
+    if any(is_missed(*one) for one in waiting):
+        return False
+    out = sum(max(1, len(one.capability.devices)) for one in known if one.status is NodeStatus.QUARANTINED)
+    out += sum(len(one.quarantined) for one in known if one.status in LIVE)
+    there = sum(max(1, len(one.capability.devices)) for one in known if one.status in (*LIVE, NodeStatus.QUARANTINED))
+    more = 1 if device else max(1, len(node.capability.devices))
+    return out + more <= max(more, int(terms.share * there))
 
 
 def blame_of(node: NodeRecord, terms: QuarantineConfig) -> float:
@@ -107,8 +139,11 @@ def serves(node: NodeRecord, queue: str, lane: str) -> bool:
 
 
 def device_serves(node: NodeRecord, device_id: str, queue: str, lane: str) -> bool:
-    """Whether this device of ``node`` does."""
+    """Whether this device of ``node`` does, and has no fault."""
     device = next((one for one in node.capability.devices if one.id == device_id), None)
+    reading = node.readings.get(device_id)
+    if reading is not None and reading.fault:
+        return False
     return device is not None and queue in node.serves.get(device_id, ()) and node.reads(device, lane)
 
 

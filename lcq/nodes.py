@@ -15,6 +15,7 @@ import zmq
 from lcq import __version__
 from lcq.clock import ClockWatch, steady_now
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
+from lcq.costs import CostKey
 from lcq.errors import LcqError, NotFound, StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
 from lcq.health import KNOWS_ORDERS, is_held_by_device, verdict
 from lcq.ids import new_id
@@ -31,6 +32,7 @@ from lcq.models import (
 )
 from lcq.outlook import Outlook
 from lcq.routing import LIVE, OUT_OF_MEMORY, next_ease, told_steps
+from lcq.slow import SlowWatch, Took, slow_verdict, used_by_others
 from lcq.sockets import (
     BACKLOG,
     LAST_WORDS_MS,
@@ -68,6 +70,7 @@ _log = logging.getLogger(__name__)
 _TICK_S = 0.25
 _DUTY_HOLD_MS = 3000
 _FORGET_NODE_MS = 24 * 3600 * 1000
+_COSTS_AGE_S = 10.0
 _BY_DEVICE = frozenset({"activate_node", "quarantine_node", "settle_probe"})
 _SUSPECT_BEATS = 1.5  # a beat comes 0.9 to 1 beats after the last: half a beat more is more than any jitter of ours
 
@@ -84,6 +87,7 @@ class NodeManager(Manager):
         self._closing = asyncio.Event()
         self._listen_until = 0.0
         self._clock = ClockWatch()
+        self._slow = SlowWatch()
         self._shifts: int | None = None  # how often the deadlines were shifted after Redis's clock, as last read
 
     @property
@@ -247,9 +251,11 @@ class NodeManager(Manager):
         task_id, attempt = outcome.task_id, outcome.attempt
         try:
             if outcome.result is not None:
-                await self._state.finish_task(
+                took = await self._state.finish_task(
                     task_id, attempt=attempt, node=node, result=outcome.result, peak_mib=outcome.peak_mib
                 )
+                if took is not None:
+                    await self._compare(node, task_id, took)
             elif outcome.failure is not None:
                 await self._fail(node, outcome, outcome.failure)
             else:
@@ -283,6 +289,33 @@ class NodeManager(Manager):
         )
         if is_too_much:
             await self._judge(node, task_id, attempt)
+
+    async def _compare(self, node_id: str, task_id: str, took: Took) -> None:
+        """Quarantine a device that has become slow, unless others are as slow or are too few."""
+        reader, terms = self._state.reader, self._ground.config.quarantine
+        times = self._slow.note(node_id, took, terms)
+        if not times or not terms.enabled:
+            return
+        record, waiting, nodes = await reader.task(task_id), await reader.lanes(), await reader.nodes()
+        node = next((one for one in nodes if one.id == node_id), None)
+        learned = (await reader.recent_fleet(within_s=_COSTS_AGE_S)).costs.curves.get(CostKey.parse(took.cost))
+        if node is None or node.status not in LIVE or took.device in node.quarantined:
+            return
+        why = slow_verdict(
+            node,
+            took.device if is_held_by_device(node) else "",
+            times=times,
+            queue=record.queue,
+            lane=record.task.lane,
+            learned_from=learned.samples if learned else 0,
+            slow=self._slow,
+            waiting=waiting,
+            nodes=nodes,
+            terms=terms,
+        )
+        self._slow.begin_anew(node_id, took.device, is_held=bool(why))
+        if why:
+            await self._hold(node, took.device, why)
 
     async def _judge(self, node_id: str, task_id: str, attempt: int) -> None:
         """Quarantine a device that has failed too much, or its node, unless others fail as much or are too few."""
@@ -360,6 +393,7 @@ class NodeManager(Manager):
             via=self._ground.site.scheduler_id,
         )
         await self._hold_alarming(beat, heard)
+        self._slow.hear(beat.node_id, devices=used_by_others(beat.devices), telemetry=beat.telemetry)
         node, boot = beat.node_id, beat.boot_id
         probe = heard.status is NodeStatus.QUARANTINED and await self._state.probe_node(node, boot=boot)
         probed = [one for one in heard.probed if await self._state.probe_node(node, boot=boot, device=one)]
@@ -422,6 +456,7 @@ class NodeManager(Manager):
         self._addresses.pop(bye.node_id, None)
         self._known.pop(bye.node_id, None)
         self._outlook.forget(bye.node_id)
+        self._slow.forget(bye.node_id)
         _log.info("node %s left in order", bye.node_id)
         return Done()
 

@@ -118,6 +118,7 @@ def host_telemetry() -> dict[str, float | str]:
     said: dict[str, float | str] = {
         "cpu_percent": psutil.cpu_percent(),
         "memory_available_mib": float(memory().available_mib),
+        "cores": float(os.cpu_count() or 1),
     }
     with contextlib.suppress(OSError):
         said["load_1m"] = round(os.getloadavg()[0], 2)

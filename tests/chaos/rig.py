@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lcq.client import AsyncClient
-from lcq.config import AgentConfig, DistributedConfig, LeaseConfig, RetryConfig, ZeroMqConfig
+from lcq.config import AgentConfig, DistributedConfig, LeaseConfig, QuarantineConfig, RetryConfig, ZeroMqConfig
 from lcq.models import Attempt, NodeRecord, NodeStatus, Task, TaskStatus, TaskType
 from lcq.scheduler import Scheduler
 from tests.conftest import wait_until
@@ -181,11 +181,13 @@ async def a_rig(
     lease_s: float = 6.0,
     lost_after_s: float = 0.5,
     retry_s: float = 0.05,
+    quarantine: QuarantineConfig | None = None,
 ) -> AsyncIterator[Rig]:
     config = DistributedConfig(
         zeromq=ZeroMqConfig(base_port=0, control_port=0),
         leases=LeaseConfig(beat_s=beat_s, lease_s=lease_s, lost_after_s=lost_after_s),
         retries=RetryConfig(base_s=retry_s, max_s=retry_s),
+        quarantine=quarantine or QuarantineConfig(),
     )
     async with Scheduler(config, redis_url=redis_url) as scheduler:
         address = scheduler.control_endpoint.removeprefix("tcp://")

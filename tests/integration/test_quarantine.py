@@ -11,12 +11,14 @@ import redis
 from lcq.config import DistributedConfig, QuarantineConfig, RetryConfig
 from lcq.errors import NodeNotFound, StaleBoot, TransitionRefused
 from lcq.models import Device, DeviceKind, DeviceReading, ErrorClass, Failure, NodeRecord, NodeStatus, TaskStatus
+from lcq.slow import LEARNED, WINDOW
 from lcq.state.manager import StateManager
-from lcq.wire import Beat
+from lcq.wire import Beat, Outcome, Step, Want
 from tests.audit import audit
 from tests.chaos.rig import a_rig
-from tests.light_node import a_light_node
-from tests.nodes import LIGHT, TELEA, Node, a_failure, a_task, the_cpu
+from tests.conftest import wait_until
+from tests.light_node import LightNode, a_light_node, light_nodes
+from tests.nodes import LIGHT, TELEA, Node, a_failure, a_result, a_task, the_cpu
 
 BAD = a_failure(ErrorClass.BAD_OUTPUT, "stripes")
 LONG_AGO = 1
@@ -323,6 +325,59 @@ async def test_a_device_whose_own_agent_does_not_trust_it_is_held_with_the_reaso
         with redis.Redis.from_url(redis_url, decode_responses=True) as eye:
             acts = [fields for _, fields in eye.xrange("{lcq}:acts") if fields["act"] == "quarantine"]
         assert [(act["actor"], act["reason"]) for act in acts] == [("cluster", alarm)]
+
+
+async def test_a_device_that_has_become_slow_is_held_with_the_reason_and_one_that_never_was_is_not(
+    redis_url: str, tmp_path: Path
+) -> None:
+    terms = QuarantineConfig(slow_s=0, pause_s=1000)
+    async with (
+        a_rig(redis_url, tmp_path, quarantine=terms) as rig,
+        light_nodes(2, [rig.scheduler.control_endpoint]) as (steady, fading),
+    ):
+
+        async def work(node: LightNode, seconds: float, *, warm: bool = True) -> float:
+            """One attempt that says it took so long; answers what was predicted."""
+            await rig.client.submit(a_task(), node=node.name)
+            want = Want(device="cpu", slots=1, warm=(TELEA,) if warm else ())
+            answer = await node.line.ask(Step(node_id=node.name, boot_id=node.boot_id, want=(want,)))
+            (grant,) = answer.grants
+            result = a_result().model_copy(update={"seconds": seconds})
+            outcome = Outcome(task_id=grant.task.id, attempt=grant.attempt, device="cpu", result=result)
+            await node.line.ask(Step(node_id=node.name, boot_id=node.boot_id, outcomes=(outcome,)))
+            (attempt,) = await rig.attempts(grant.task.id)
+            return attempt.predicted_s
+
+        async def is_learned() -> bool:
+            return await work(fading, 2.0) > 1.8
+
+        for node in (steady, fading):
+            await rig.until_node(node.name, NodeStatus.ONLINE)
+        for _ in range(LEARNED):
+            await work(fading, 2.0)
+        await wait_until(is_learned)
+        for _ in range(WINDOW):
+            await work(steady, 2.0)
+            await work(fading, 2.0)
+        for _ in range(8):
+            await work(fading, 9.0, warm=False)
+        assert (await rig.node(fading.name)).status is NodeStatus.ONLINE, "it loaded the model: that takes long"
+
+        async def is_held() -> bool:
+            await work(fading, 9.0)
+            return (await rig.node(fading.name)).status is NodeStatus.QUARANTINED
+
+        await wait_until(is_held, what="the slow one is held")
+        why = (await rig.node(fading.name)).why
+        assert "times as long as predicted" in why
+        assert f"where {steady.name} did not" in why
+        for _ in range(20):
+            await work(steady, 9.0)
+        assert (await rig.node(steady.name)).status is NodeStatus.ONLINE, "it is the last one"
+    with redis.Redis.from_url(redis_url, decode_responses=True) as eye:
+        acts = [fields for _, fields in eye.xrange("{lcq}:acts") if fields["act"] == "quarantine"]
+        assert [(act["actor"], act["on"]) for act in acts] == [("cluster", f"node={fading.name}")]
+        audit(eye)
 
 
 async def test_the_log_is_kept_with_the_last_two_attempts(state: StateManager, node: Node, eye: redis.Redis) -> None:

@@ -2,7 +2,8 @@
 -- running, it is the late result of an older attempt, and counts if no operator has asked for a new run since.
 -- KEYS  namespace
 -- ARGV  id, attempt, node, result (JSON), peak_mib (0: not known)
--- RETURNS {"ok", status} | {"again"} | {"missing"} | {"fenced", status}
+-- RETURNS {"ok", status, device, cost, predicted seconds, seconds it took} | {"again"} | {"missing"} | {"fenced", status}
+--         What was predicted is "" where it took no ordinary course, with its model loaded, or nothing was predicted.
 local id, n, node, result = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local t = load_task(id)
 if not t then return {"missing"} end
@@ -52,4 +53,6 @@ transition("finish_task", id, t, STATE.COMPLETED, ended({
   committed = n, result = result, finished_ms = NOW, node = node, device = record.device or "", progress = "1",
   class = false, code = false, message = false, due_ms = false, why = live and "" or "late result of attempt " .. n,
 }), more)
-return {"ok", t.status}
+local is_ordinary = live and record.cost and record.warm and not record.eased and took > 0
+local predicted_s = is_ordinary and record.predicted_s and tostring(record.predicted_s) or ""
+return {"ok", t.status, record.device or "", record.cost or "", predicted_s, tostring(took)}

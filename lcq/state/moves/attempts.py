@@ -15,6 +15,7 @@ from lcq.health import DEPENDENCY_DOWN, is_too_much, may_blame
 from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult
 from lcq.placement import Patience
 from lcq.routing import EaseStep
+from lcq.slow import Took
 from lcq.state import records
 from lcq.state.moves.mover import Mover
 from lcq.wire import Grant
@@ -109,8 +110,10 @@ class AttemptMoves(Mover):
 
     async def finish_task(
         self, task_id: str, *, attempt: int, node: str, result: TaskResult, peak_mib: int = 0
-    ) -> None:
+    ) -> Took | None:
         """Commit a result. Telling it twice is harmless; a late one counts if no newer attempt has committed.
+
+        Answers what it took where that can be compared with what was predicted for it.
 
         Raises:
             TaskNotFound, TransitionRefused: the attempt is no longer the task's; nothing was changed.
@@ -118,6 +121,9 @@ class AttemptMoves(Mover):
         answer = await self._move("finish_task", task_id, attempt, node, result.model_dump_json(), peak_mib)
         self._settle("finish_task", task_id, attempt, answer)
         await self._reaches_disk()
+        if answer[0] != "ok" or not answer[4]:
+            return None
+        return Took(device=answer[2], cost=answer[3], predicted_s=float(answer[4]), seconds=float(answer[5]))
 
     async def fail_task(
         self,

@@ -1,0 +1,186 @@
+"""A device that has become slow is found by its own history, and neither pictures, hosts nor neighbours make it one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import pytest
+
+from lcq.config import QuarantineConfig
+from lcq.costs import CostKey, Curve, Observation, fitted
+from lcq.models import Device, DeviceKind, DeviceReading, NodeRecord, NodeStatus
+from lcq.slow import SlowWatch, Took, slow_verdict, used_by_others
+from tests.nodes import LIGHT, NS, TELEA, the_cpu
+
+TERMS = QuarantineConfig()
+COST = str(CostKey(TELEA, "", "opencv", "cpu x"))
+
+
+@dataclass
+class Bench:
+    """A watch, and a clock that a test moves."""
+
+    now: float = 1000.0
+    terms: QuarantineConfig = TERMS
+    found: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.slow = SlowWatch(clock=lambda: self.now)
+
+    def work(
+        self, times: Iterable[float], *, node: str = "bad", device: str = "cpu", every_s: float = 10.0, cost: str = COST
+    ) -> float:
+        """Attempts that take so many times as long as the two seconds predicted; what the last one brought."""
+        said = 0.0
+        for one in times:
+            self.now += every_s
+            said = self.slow.note(node, Took(device, cost, 2.0, 2.0 * one), self.terms)
+        return said
+
+
+# ---------------------------------------------------------------- what is slow
+
+
+def test_a_device_is_slow_once_its_last_attempts_have_been_for_a_minute():
+    bench = Bench()
+    assert bench.work([1.0] * 20) == 0
+    assert bench.work([4.0] * 4) == 0
+    assert bench.slow.times("bad", "cpu") == 4.0
+    assert bench.work([4.0] * 6) == 0, "half of the last eight are not enough, nor more of them for less than a minute"
+    assert bench.work([4.0]) == 4.0
+
+
+def test_short_work_that_is_slow_for_a_moment_is_no_slow_device():
+    bench = Bench()
+    assert bench.work([9.0] * 500, every_s=0.1) == 0
+    assert bench.work([1.0] * 5, every_s=0.1) == 0
+    assert bench.work([9.0] * 500, every_s=0.1) == 0, "it begins anew"
+    assert bench.work([9.0] * 200, every_s=0.1) == 9.0
+
+
+@pytest.mark.parametrize("times", [[2.9] * 40, [1.0, 50.0] * 20, [1.0, 1.0, 9.0] * 20])
+def test_a_little_slower_or_now_and_then_is_not_slow(times: list[float]):
+    bench = Bench()
+    assert max(bench.work([one]) for one in times) == 0
+
+
+def test_what_was_slow_long_ago_says_nothing_and_work_of_milliseconds_neither():
+    bench = Bench()
+    bench.work([9.0] * 8, every_s=1.0)
+    bench.now += 3600
+    assert bench.work([9.0] * 7) == 0
+    assert bench.slow.times("bad", "cpu") == 9.0
+    bench.now += 3600
+    assert bench.slow.times("bad", "cpu") == 0
+    for _ in range(100):
+        bench.now += 10
+        assert bench.slow.note("quick", Took("cpu", COST, 0.002, 0.05), TERMS) == 0
+
+
+def test_models_are_looked_at_one_by_one_and_it_can_be_switched_off():
+    bench = Bench()
+    for number in range(100):
+        assert bench.work([9.0], cost=f"model {number % 20}") == 0, "five of each are not eight"
+    off = Bench(terms=QuarantineConfig(slow_times=None))
+    assert off.work([9.0] * 100) == 0
+
+
+def test_who_was_held_for_being_slow_is_known_at_once_where_it_still_is_and_forgiven_where_not():
+    bench = Bench()
+    bench.work([4.0] * 20)
+    bench.slow.begin_anew("bad", "cpu", is_held=True)
+    assert bench.work([4.0] * 3) == 0
+    assert bench.work([4.0]) == 4.0, "within its probation: so the next pause is longer"
+    bench.slow.begin_anew("bad", "cpu", is_held=True)
+    assert bench.work([1.0] * 8) == 0
+    assert bench.work([4.0] * 8) == 0, "it is like any other again"
+
+
+def test_pictures_of_other_sizes_are_in_the_prediction():
+    curve = fitted(
+        [Observation(megapixels=size, seconds=0.1 + 0.5 * size) for size in (1, 2, 4, 8, 12, 16) for _ in range(4)],
+        Curve(fixed_s=0.2, s_per_megapixel=1.0),
+    )
+    bench = Bench()
+    for _ in range(20):
+        bench.now += 10
+        predicted_s = curve.predict(24.0).seconds_p50
+        assert bench.slow.note("bad", Took("cpu", COST, predicted_s, 0.1 + 0.5 * 24), TERMS) == 0
+
+
+# ---------------------------------------------------------------- what may be the reason instead
+
+
+def test_what_is_done_while_a_host_has_far_too_much_to_do_or_others_use_a_device_is_of_no_account():
+    bench = Bench()
+    for _ in range(30):
+        bench.work([9.0] * 4)
+        bench.slow.hear("bad", devices=(), telemetry={"load_1m": 3.1, "cores": 2.0})
+    assert bench.work([9.0] * 8) == 0
+    bench.slow.hear("bad", devices=(), telemetry={"load_1m": 2.9, "cores": 2.0})
+    bench.slow.hear("other", devices=("cpu",), telemetry={"load_1m": 99.0, "cores": 2.0})
+    assert bench.work([9.0] * 6) == 9.0
+    bench.slow.hear("bad", devices=("cpu",), telemetry={})
+    assert bench.work([9.0] * 8) == 0
+    readings = {
+        "a": DeviceReading(foreign_busy=0.3),
+        "b": DeviceReading(foreign_busy=0.1),
+        "c": DeviceReading(rest="too_hot"),
+        "d": DeviceReading(),
+    }
+    assert used_by_others(readings) == ("a", "c")
+
+
+def a_node(name: str, devices: tuple[str, ...] = ("cpu",), **fields: object) -> NodeRecord:
+    capability = the_cpu().model_copy(update={"devices": tuple(Device(id=one, kind=DeviceKind.CPU) for one in devices)})
+    values = {
+        "id": name, "boot_id": "b", "status": NodeStatus.ONLINE, "capability": capability,
+        "serves": dict.fromkeys(devices, (LIGHT,)),
+    }  # fmt: skip
+    return NodeRecord.model_validate(values | fields)
+
+
+def judged(
+    bench: Bench,
+    *nodes: NodeRecord,
+    device: str = "",
+    learned_from: int = 50,
+    waiting: tuple[tuple[str, str], ...] = (),
+) -> str:
+    return slow_verdict(
+        nodes[0], device, times=4.0, queue=LIGHT, lane=TELEA, learned_from=learned_from, slow=bench.slow,
+        waiting=waiting, nodes=nodes, terms=TERMS,
+    )  # fmt: skip
+
+
+def test_a_slow_device_is_held_where_another_does_the_same_work_and_is_not_slow():
+    bench = Bench()
+    bench.work([1.0] * 8, node="good")
+    said = judged(bench, a_node("bad"), a_node("good"))
+    assert said == "is slow: its last attempts took 4.0 times as long as predicted (the median), where good did not"
+    two = a_node("bad", ("left", "right"))
+    assert judged(bench, two, device="left").endswith("where right did not")
+
+
+def test_a_slow_device_stays_where_it_may_be_something_else_or_it_is_missed():
+    bench = Bench()
+    bad, good = a_node("bad"), a_node("good")
+    assert judged(bench, bad) == "", "nobody else does this work"
+    assert judged(bench, bad, a_node("good", status=NodeStatus.DRAINING)) == ""
+    assert judged(bench, bad, a_node("good", readings={"cpu": DeviceReading(fault="too hot")})) == ""
+    assert judged(bench, bad, good, learned_from=8) == "", "the prediction is hardly more than a guess"
+    assert judged(bench, bad, a_node("good", capability=the_cpu((TELEA,))), waiting=((LIGHT, NS),)) == ""
+    bench.work([2.0] * 4, node="good")
+    assert judged(bench, bad, good) == "", "others are slow too: the store of the pictures, perhaps"
+    bench = Bench()
+    bench.work([2.0] * 4, device="right")
+    assert judged(bench, a_node("bad", ("left", "right")), good, device="left") == "", "its host is slow"
+
+
+def test_a_node_that_has_gone_is_forgotten():
+    bench = Bench()
+    bench.work([4.0] * 20)
+    bench.slow.forget("bad")
+    assert bench.slow.times("bad", "cpu") == 0
+    assert bench.work([4.0] * 7) == 0
