@@ -293,12 +293,12 @@ class NodeManager(Manager):
     async def _compare(self, node_id: str, task_id: str, took: Took) -> None:
         """Quarantine a device that has become slow, unless others are as slow or are too few."""
         reader, terms = self._state.reader, self._ground.config.quarantine
-        times = self._slow.note(node_id, took, terms)
+        learned = (await reader.recent_fleet(within_s=_COSTS_AGE_S)).costs.curves.get(CostKey.parse(took.cost))
+        times = self._slow.note(node_id, took, learned, terms)
         if not times or not terms.enabled:
             return
         record, waiting, nodes = await reader.task(task_id), await reader.lanes(), await reader.nodes()
         node = next((one for one in nodes if one.id == node_id), None)
-        learned = (await reader.recent_fleet(within_s=_COSTS_AGE_S)).costs.curves.get(CostKey.parse(took.cost))
         if node is None or node.status not in LIVE or took.device in node.quarantined:
             return
         why = slow_verdict(
@@ -307,15 +307,16 @@ class NodeManager(Manager):
             times=times,
             queue=record.queue,
             lane=record.task.lane,
-            learned_from=learned.samples if learned else 0,
             slow=self._slow,
             waiting=waiting,
             nodes=nodes,
             terms=terms,
         )
-        self._slow.begin_anew(node_id, took.device, is_held=bool(why))
         if why:
+            self._slow.hold(node_id, took.device)
             await self._hold(node, took.device, why)
+        else:
+            self._slow.begin_anew(node_id, took.device)
 
     async def _judge(self, node_id: str, task_id: str, attempt: int) -> None:
         """Quarantine a device that has failed too much, or its node, unless others fail as much or are too few."""

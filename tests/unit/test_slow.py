@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pytest
 
 from lcq.config import QuarantineConfig
 from lcq.costs import CostKey, Curve, Observation, fitted
 from lcq.models import Device, DeviceKind, DeviceReading, NodeRecord, NodeStatus
-from lcq.slow import SlowWatch, Took, slow_verdict, used_by_others
+from lcq.slow import LEARNED, SlowWatch, Took, slow_verdict, used_by_others
 from tests.nodes import LIGHT, NS, TELEA, the_cpu
 
 TERMS = QuarantineConfig()
+TWO_S = Curve(fixed_s=2.0, s_per_megapixel=0.0, samples=LEARNED)
 COST = str(CostKey(TELEA, "", "opencv", "cpu x"))
 
 
 @dataclass
 class Bench:
-    """A watch, and a clock that a test moves."""
+    """A watch, a clock that a test moves, and what is learned at the moment: two seconds, whatever the size."""
 
     now: float = 1000.0
     terms: QuarantineConfig = TERMS
-    found: list[float] = field(default_factory=list)
+    learned: Curve | None = TWO_S
 
     def __post_init__(self) -> None:
         self.slow = SlowWatch(clock=lambda: self.now)
@@ -31,11 +32,11 @@ class Bench:
     def work(
         self, times: Iterable[float], *, node: str = "bad", device: str = "cpu", every_s: float = 10.0, cost: str = COST
     ) -> float:
-        """Attempts that take so many times as long as the two seconds predicted; what the last one brought."""
+        """Attempts that take so many times as long as the two seconds; what the last one brought."""
         said = 0.0
         for one in times:
             self.now += every_s
-            said = self.slow.note(node, Took(device, cost, 2.0, 2.0 * one), self.terms)
+            said = self.slow.note(node, Took(device, cost, 1.0, 2.0 * one), self.learned, self.terms)
         return said
 
 
@@ -73,9 +74,10 @@ def test_what_was_slow_long_ago_says_nothing_and_work_of_milliseconds_neither():
     assert bench.slow.times("bad", "cpu") == 9.0
     bench.now += 3600
     assert bench.slow.times("bad", "cpu") == 0
+    bench.learned = Curve(fixed_s=0.002, s_per_megapixel=0.0, samples=LEARNED)
     for _ in range(100):
         bench.now += 10
-        assert bench.slow.note("quick", Took("cpu", COST, 0.002, 0.05), TERMS) == 0
+        assert bench.slow.note("quick", Took("cpu", COST, 1.0, 0.05), bench.learned, TERMS) == 0
 
 
 def test_models_are_looked_at_one_by_one_and_it_can_be_switched_off():
@@ -89,24 +91,47 @@ def test_models_are_looked_at_one_by_one_and_it_can_be_switched_off():
 def test_who_was_held_for_being_slow_is_known_at_once_where_it_still_is_and_forgiven_where_not():
     bench = Bench()
     bench.work([4.0] * 20)
-    bench.slow.begin_anew("bad", "cpu", is_held=True)
+    bench.slow.hold("bad", "cpu")
     assert bench.work([4.0] * 3) == 0
     assert bench.work([4.0]) == 4.0, "within its probation: so the next pause is longer"
-    bench.slow.begin_anew("bad", "cpu", is_held=True)
+    bench.slow.hold("bad", "cpu")
     assert bench.work([1.0] * 8) == 0
     assert bench.work([4.0] * 8) == 0, "it is like any other again"
 
 
-def test_pictures_of_other_sizes_are_in_the_prediction():
-    curve = fitted(
-        [Observation(megapixels=size, seconds=0.1 + 0.5 * size) for size in (1, 2, 4, 8, 12, 16) for _ in range(4)],
-        Curve(fixed_s=0.2, s_per_megapixel=1.0),
-    )
+def test_it_is_compared_with_its_own_past_also_where_what_is_learned_follows_it_within_seconds():
+    bench = Bench()
+    bench.work([1.0] * 10, every_s=0.5)
+    for second in range(60):
+        bench.learned = Curve(fixed_s=2.0 if second < 10 else 10.0, s_per_megapixel=0.0, samples=96)
+        assert bench.work([5.0] * 2, every_s=0.5) == 0
+    assert bench.work([5.0] * 20, every_s=0.5) == 5.0
+    bench.slow.hold("bad", "cpu")
+    assert bench.work([5.0] * 200, every_s=0.5) == 0, "what it does when it is back is its usual"
+
+
+def test_what_is_a_little_slower_for_good_becomes_its_usual():
+    bench = Bench()
+    bench.work([1.0] * 8)
+    bench.learned = Curve(fixed_s=4.0, s_per_megapixel=0.0, samples=96)
+    bench.work([2.0] * 100)
+    assert bench.work([4.0] * 100) == 0, "twice what it has been for long"
+    assert bench.work([14.0] * 20) == 7.0
+
+
+def test_nothing_is_said_before_enough_was_learned():
+    for learned in (None, Curve(fixed_s=2.0, s_per_megapixel=0.0, samples=LEARNED - 1)):
+        assert Bench(learned=learned).work([9.0] * 50) == 0
+
+
+def test_pictures_of_other_sizes_take_longer_and_make_no_device_slow():
+    sizes = [size for size in (1, 2, 4, 8, 12, 16) for _ in range(4)]
+    guess = Curve(fixed_s=0.2, s_per_megapixel=1.0)
+    curve = fitted([Observation(megapixels=size, seconds=0.1 + 0.5 * size) for size in sizes], guess)
     bench = Bench()
     for _ in range(20):
         bench.now += 10
-        predicted_s = curve.predict(24.0).seconds_p50
-        assert bench.slow.note("bad", Took("cpu", COST, predicted_s, 0.1 + 0.5 * 24), TERMS) == 0
+        assert bench.slow.note("bad", Took("cpu", COST, 24.0, 0.1 + 0.5 * 24), curve, TERMS) == 0
 
 
 # ---------------------------------------------------------------- what may be the reason instead
@@ -145,11 +170,10 @@ def judged(
     bench: Bench,
     *nodes: NodeRecord,
     device: str = "",
-    learned_from: int = 50,
     waiting: tuple[tuple[str, str], ...] = (),
 ) -> str:
     return slow_verdict(
-        nodes[0], device, times=4.0, queue=LIGHT, lane=TELEA, learned_from=learned_from, slow=bench.slow,
+        nodes[0], device, times=4.0, queue=LIGHT, lane=TELEA, slow=bench.slow,
         waiting=waiting, nodes=nodes, terms=TERMS,
     )  # fmt: skip
 
@@ -158,7 +182,10 @@ def test_a_slow_device_is_held_where_another_does_the_same_work_and_is_not_slow(
     bench = Bench()
     bench.work([1.0] * 8, node="good")
     said = judged(bench, a_node("bad"), a_node("good"))
-    assert said == "is slow: its last attempts took 4.0 times as long as predicted (the median), where good did not"
+    assert (
+        said
+        == "is slow: its last attempts took 4.0 times as long as is usual for them (the median), where good did not"
+    )
     two = a_node("bad", ("left", "right"))
     assert judged(bench, two, device="left").endswith("where right did not")
 
@@ -169,7 +196,6 @@ def test_a_slow_device_stays_where_it_may_be_something_else_or_it_is_missed():
     assert judged(bench, bad) == "", "nobody else does this work"
     assert judged(bench, bad, a_node("good", status=NodeStatus.DRAINING)) == ""
     assert judged(bench, bad, a_node("good", readings={"cpu": DeviceReading(fault="too hot")})) == ""
-    assert judged(bench, bad, good, learned_from=8) == "", "the prediction is hardly more than a guess"
     assert judged(bench, bad, a_node("good", capability=the_cpu((TELEA,))), waiting=((LIGHT, NS),)) == ""
     bench.work([2.0] * 4, node="good")
     assert judged(bench, bad, good) == "", "others are slow too: the store of the pictures, perhaps"

@@ -2,8 +2,9 @@
 -- running, it is the late result of an older attempt, and counts if no operator has asked for a new run since.
 -- KEYS  namespace
 -- ARGV  id, attempt, node, result (JSON), peak_mib (0: not known)
--- RETURNS {"ok", status, device, cost, predicted seconds, seconds it took} | {"again"} | {"missing"} | {"fenced", status}
---         What was predicted is "" where it took no ordinary course, with its model loaded, or nothing was predicted.
+-- RETURNS {"ok", status, device, cost, megapixels, seconds} | {"again"} | {"missing"} | {"fenced", status}
+--         The megapixels are "" where it took no ordinary course with its model loaded, or nothing was predicted; and
+--         where only some nodes may run it: such tasks may all be of a kind that takes longer.
 local id, n, node, result = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
 local t = load_task(id)
 if not t then return {"missing"} end
@@ -53,6 +54,7 @@ transition("finish_task", id, t, STATE.COMPLETED, ended({
   committed = n, result = result, finished_ms = NOW, node = node, device = record.device or "", progress = "1",
   class = false, code = false, message = false, due_ms = false, why = live and "" or "late result of attempt " .. n,
 }), more)
-local is_ordinary = live and record.cost and record.warm and not record.eased and took > 0
-local predicted_s = is_ordinary and record.predicted_s and tostring(record.predicted_s) or ""
-return {"ok", t.status, record.device or "", record.cost or "", predicted_s, tostring(took)}
+local is_for_all = (t.pinned or "") == "" and not (t.lane or ""):find("?", 1, true)
+local is_ordinary = live and is_for_all and record.cost and record.warm and not record.eased and took > 0
+local megapixels = is_ordinary and record.megapixels and tostring(record.megapixels) or ""
+return {"ok", t.status, record.device or "", record.cost or "", megapixels, tostring(took)}

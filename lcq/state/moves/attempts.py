@@ -113,7 +113,7 @@ class AttemptMoves(Mover):
     ) -> Took | None:
         """Commit a result. Telling it twice is harmless; a late one counts if no newer attempt has committed.
 
-        Answers what it took where that can be compared with what was predicted for it.
+        Answers what it took where that can be compared with what others take.
 
         Raises:
             TaskNotFound, TransitionRefused: the attempt is no longer the task's; nothing was changed.
@@ -123,7 +123,7 @@ class AttemptMoves(Mover):
         await self._reaches_disk()
         if answer[0] != "ok" or not answer[4]:
             return None
-        return Took(device=answer[2], cost=answer[3], predicted_s=float(answer[4]), seconds=float(answer[5]))
+        return Took(device=answer[2], cost=answer[3], megapixels=float(answer[4]), seconds=float(answer[5]))
 
     async def fail_task(
         self,
