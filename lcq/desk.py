@@ -14,7 +14,7 @@ from lcq.errors import LcqError, ProtocolError, StateUnavailable, UnknownCommand
 from lcq.ids import new_id
 from lcq.reload import ConfigFollower
 from lcq.state.manager import StateManager
-from lcq.wire import PROTOCOL_VERSION, Act, Message, Request, pack_answer, pack_error, unpack_request
+from lcq.wire import PROTOCOL_VERSION, Act, BulkAnswer, Message, Request, pack_answer, pack_error, unpack_request
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 8192  # answers kept for copies of a message that come late
@@ -94,14 +94,15 @@ class Desk:
     async def _act(self, act: Act[Any], handler: Handler, sender: bytes) -> bytes:
         """Do an act. Its answer, also a refusal, is kept where every scheduler finds it: a copy gets the same."""
         try:
-            answer = pack_answer(act.id, await handler(act, sender), self._others, act.version)
+            told = await handler(act, sender)
+            answer = pack_answer(act.id, told, self._others, act.version)
         except StateUnavailable:
             raise  # nothing is known of it: a copy tries anew
         except LcqError as refusal:
             answer = pack_error(act.id, refusal, act.version)
             await self._state.note_act(act.id, answer, {})
             return answer
-        await self._state.note_act(act.id, answer, _audit(act))
+        await self._state.note_act(act.id, answer, _audit(act) | _outcome(told))
         return answer
 
     @property
@@ -137,6 +138,14 @@ def _audit(request: Act[Any]) -> dict[str, str]:
         "command": request.id,
         "on": " ".join(f"{name}={_short(value)}" for name, value in told.items() if value not in ("", [], None)),
     }
+
+
+def _outcome(answer: Message) -> dict[str, str]:
+    """What became of an act on several, as the audit keeps it."""
+    if not isinstance(answer, BulkAnswer):
+        return {}
+    refused = f", {len(answer.refused)} refused: {answer.refused[0].message}" if answer.refused else ""
+    return {"outcome": f"{len(answer.done)} done{refused}"[:300]}
 
 
 def _short(value: Any) -> str:

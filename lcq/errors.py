@@ -16,6 +16,7 @@ LcqError
 │   ├── JobNotFound
 │   └── WeightsNotInstalled
 ├── TransitionRefused       the task's real state does not allow the move
+├── NothingToUndo           an act of that kind, or of that age, cannot be taken back
 ├── IdempotencyConflict     the same key was used for another task
 ├── TooManyRequirements     too many different sets of labels are waited for at once
 ├── NodeNameTaken           another agent, of another data folder, lives under this node's name
@@ -221,6 +222,18 @@ class TransitionRefused(LcqError):
         self.state = state
         verb = move.rpartition("_")[0] or move  # cancel_task: the subject says that it is a task
         super().__init__(f"cannot {verb.replace('_', ' ')} {subject}: it is {state}", hint=hint)
+
+
+class NothingToUndo(LcqError):
+    code = "nothing_to_undo"
+
+    def __init__(self, act: str, subject: str = "") -> None:
+        self.act = act
+        what = f" to {subject}" if subject else ""
+        super().__init__(
+            f"act {act} has done nothing{what} that can still be taken back",
+            hint="retry, reroute, prioritise, cancel (of what does not run), pause and resume can be, for 15 s",
+        )
 
 
 class IdempotencyConflict(LcqError):

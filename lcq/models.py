@@ -725,3 +725,17 @@ class Event(Value):
     @property
     def at_ms(self) -> int:
         return int(self.id.partition("-")[0])
+
+
+class ActRecord(Value):
+    """What somebody has done to the cluster, as the audit keeps it."""
+
+    id: str  # its place in the audit
+    at_ms: int
+    act: str  # the command: retry, drain, …
+    actor: str
+    reason: str = ""
+    command: str = ""  # the command's id: what ``undo`` is told
+    on: str = ""  # to what: "ids=… queue=…"
+    outcome: str = ""  # "3 done, 1 refused", where it was to several
+    undo_ms: int = 0  # for so long it can still be taken back; 0: it cannot

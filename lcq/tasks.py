@@ -21,6 +21,7 @@ from lcq.errors import (
     DeviceNotFound,
     LcqError,
     NodeNotFound,
+    NothingToUndo,
     StateOverloaded,
     StateUnavailable,
     TransitionRefused,
@@ -42,6 +43,8 @@ from lcq.wire import (
     Accepted,
     Act,
     Activate,
+    Acts,
+    ActsAnswer,
     AskWhy,
     Autoscale,
     AutoscaleAnswer,
@@ -89,6 +92,7 @@ from lcq.wire import (
     StopNode,
     Submit,
     SubmitAnswer,
+    Undo,
     WhyAnswer,
 )
 
@@ -128,6 +132,7 @@ class TaskManager(Manager):
             (Prioritise, self.prioritise), (Pause, self.pause), (Resume, self.resume), (Drain, self.drain),
             (Activate, self.activate), (Quarantine, self.quarantine), (Release, self.release), (Info, self.info),
             (StopNode, self.stop_node), (SetDevice, self.set_device), (LabelNode, self.label_node),
+            (Undo, self.undo), (Acts, self.acts),
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
             (History, self.history), (AskWhy, self.why), (Costs, self.costs), (Nodes, self.nodes),
             (Queues, self.queues), (Events, self.events), (Autoscale, self.autoscale), (DrainIdle, self.drain_idle),
@@ -309,6 +314,28 @@ class TaskManager(Manager):
 
     async def _prioritise_one(self, act: Prioritise | PrioritiseJob, task_id: str, seen: int | None) -> None:
         await self._state.prioritise_task(task_id, priority=act.priority, why=_by(act), revision=seen, command=act.id)
+
+    async def undo(self, act: Undo, sender: bytes = b"") -> BulkAnswer:
+        """Take back, one by one, what another command has done.
+
+        Raises:
+            NothingToUndo: it has done nothing that can be taken back, or too long ago.
+        """
+        subjects = await self._reader.acts.undoable(act.act)
+        if not subjects:
+            raise NothingToUndo(act.act)
+        return await self._each(act, subjects, lambda subject, _: self._undo_one(act, subject))
+
+    async def _undo_one(self, act: Undo, subject: str) -> None:
+        why = f"taken back {_by(act)}"
+        kind, _, name = subject.rpartition(" ")
+        if kind == "queue":
+            await self._state.undo_queue(name, of=act.act, why=why, command=act.id)
+        else:
+            await self._state.undo_task(subject, of=act.act, why=why, command=act.id)
+
+    async def acts(self, ask: Acts, sender: bytes = b"") -> ActsAnswer:
+        return ActsAnswer(acts=await self._reader.acts.page(before=ask.before, actor=ask.actor, limit=ask.limit))
 
     async def _each(
         self, act: Act[Any], ids: Sequence[str], do: Callable[[str, int | None], Awaitable[None]]

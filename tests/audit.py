@@ -24,16 +24,16 @@ CLASSES = {
     "lanes": "set", "waiting:*": "zset", "fair:*": "hash", "leases": "zset", "held:*": "zset", "delayed": "zset",
     "expiry": "zset", "counts": "hash", "job:*": "hash", "jobs": "zset", "causes": "set", "node:*": "hash",
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
-    "acts": "stream", "answer:*": "string", "done:*": "hash", "duty:*": "string", "schedulers": "hash",
-    "format": "string", "failover": "hash", "synced": "string", "labelled": "set", "blame:*": "zset", "budget": "hash",
-    "cluster": "string", "rank:*": "zset", "mine:*": "zset", "whose": "hash",
+    "acts": "stream", "answer:*": "string", "undo:*": "hash", "done:*": "hash", "duty:*": "string",
+    "schedulers": "hash", "format": "string", "failover": "hash", "synced": "string", "labelled": "set",
+    "blame:*": "zset", "budget": "hash", "cluster": "string", "rank:*": "zset", "mine:*": "zset", "whose": "hash",
     "turn:*": "zset", "line:*": "zset", "band:*": "zset", "back:*": "zset", "over:*": "set", "overs": "set",
     "runs": "hash", "running": "hash", "rate:*": "string",
     "backlog:*": "hash", "ends": "zset", "costs": "zset", "cost:*": "list",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers
-EXPIRING = ("minute:", "answer:", "done:", "duty:", "synced", "blame:", "budget", "rate:")
+EXPIRING = ("minute:", "answer:", "undo:", "done:", "duty:", "synced", "blame:", "budget", "rate:")
 
 
 @dataclass

@@ -8,10 +8,11 @@ from typing import TypeVar
 from lcq.client.connection import Connection
 from lcq.errors import InvalidInput, TaskNotFound, VersionMismatch
 from lcq.ids import is_id, normalise_prefix
-from lcq.models import JobReport, JobSummary, NodeRecord, QueueRecord, Skips, TaskRecord, TaskStatus
+from lcq.models import ActRecord, JobReport, JobSummary, NodeRecord, QueueRecord, Skips, TaskRecord, TaskStatus
 from lcq.reasons import Why
 from lcq.wire import (
     MAX_BATCH,
+    Acts,
     AskWhy,
     Costs,
     CostStats,
@@ -152,6 +153,10 @@ class Looking(Connection):
     async def dead(self, *, cause: str = "", job: str = "") -> DeadAnswer:
         """The failed tasks by what they died of; only those of the code ``cause``, or of ``job``."""
         return await self.ask(Dead(cause=cause, job=job))
+
+    async def acts(self, *, actor: str = "", before: str = "", limit: int = 100) -> tuple[ActRecord, ...]:
+        """Who did what and why, newest first; ``before`` is the id of an act: only what is older than that."""
+        return (await self.ask(Acts(actor=actor, before=before, limit=max(1, min(limit, 1000))))).acts
 
     async def costs(self, model: str = "") -> tuple[CostStats, ...]:
         """What is known of costs, of all models or of one, and how good predictions were."""

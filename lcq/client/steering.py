@@ -27,6 +27,7 @@ from lcq.wire import (
     ResumeJob,
     Retry,
     RetryJob,
+    Undo,
 )
 
 _JOB_ACT_S = 5.0  # that a scheduler may take for one command on a whole job
@@ -73,6 +74,16 @@ class Steering(Connection):
         """Give tasks another priority."""
         return await self._on_tasks(Prioritise, ids, revisions, reason, priority=priority)
 
+    async def undo(self, act: str, *, reason: str = "") -> BulkAnswer:
+        """Take back what the command with the id ``act`` has done, exactly, where nothing has happened since.
+
+        What has moved on, or was a running attempt, is refused one by one. ``BulkAnswer.acts`` and ``acts()`` have ids.
+
+        Raises:
+            NothingToUndo: it has done nothing that can be taken back, or more than 15 s ago.
+        """
+        return await self.ask(Undo(act=act, actor=self.actor, reason=reason))
+
     async def _on_tasks(
         self,
         command: type[Request[BulkAnswer]],
@@ -86,13 +97,16 @@ class Steering(Connection):
             raise InvalidInput(f"{len(wanted)} tasks need as many revisions, found {len(revisions)}")
         done: list[str] = []
         refused: list[Refusal] = []
+        acts: list[str] = []
         for start in range(0, len(wanted), MAX_BATCH):
             piece = slice(start, start + MAX_BATCH)
             values: dict[str, Any] = {"ids": wanted[piece], "revisions": tuple(revisions[piece]), **wish}
-            answer = await self.ask(command(actor=self.actor, reason=reason, **values))
+            request = command(actor=self.actor, reason=reason, **values)
+            answer = await self.ask(request)
             done += answer.done
             refused += answer.refused
-        return BulkAnswer(done=tuple(done), refused=tuple(refused))
+            acts.append(request.id)
+        return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=tuple(acts))
 
     async def pause_job(self, job: str, *, reason: str = "") -> AsideAnswer:
         """Let no task of ``job`` start; running ones finish, and what is submitted for it waits."""

@@ -132,6 +132,9 @@ class Keys:
     def events(self) -> str:
         return self._key("events")
 
+    def undo(self, command_id: str) -> str:
+        return self._key("undo", command_id)
+
     @property
     def acts(self) -> str:
         return self._key("acts")

@@ -34,6 +34,7 @@ from lcq.models import (
 from lcq.placement import Backlog
 from lcq.routing import Fleet
 from lcq.state import records
+from lcq.state.act_log import ActLog
 from lcq.state.connection import ANSWER_S, Client, connect, our_errors
 from lcq.state.keys import Keys
 from lcq.state.learned import LearnedCosts
@@ -70,6 +71,7 @@ class StateReader:
         self.queue_configs = tuple(queues)
         self._redis = connect(url)
         self._follow = connect(url)  # blocks for news, on its own connection
+        self.acts = ActLog(self._redis, self.keys, url)
         self._search = TaskSearch(self._redis, self.keys, url, tasks=self.tasks, now_ms=self.now_ms)
         self.learned = LearnedCosts(url, self._redis, self.keys)
         self._fleet: Fleet | None = None

@@ -33,6 +33,7 @@ MOST_LABELLED_LANES = 256  # that have tasks at a time: every claim looks throug
 STATE_FORMAT = 2  # of what the scripts write: raised where an older LCQ would misread it (docs/decisions/0006)
 BLAME_AFTER_SUCCESS = 0.9
 MINUTES_KEPT = timedelta(hours=25)
+UNDO_KEPT = timedelta(seconds=15)  # that an operator may take an act back
 ANSWERS_KEPT = timedelta(minutes=10)  # for copies of an operator's command
 _GROUND = ("_prelude", "_order", "_damage")  # what moves stand on: of each, the parts that a move needs (lua_parts)
 _MOVES = resources.files("lcq.state") / "lua"
@@ -75,6 +76,7 @@ class Scripts:
             ),
             f"local EVENTS_KEPT = {kept.events}",
             f"local ANSWERS_KEPT_MS = {_milliseconds(ANSWERS_KEPT.total_seconds())}",
+            f"local UNDO_MS = {_milliseconds(UNDO_KEPT.total_seconds())}",
             f"local MINUTES_KEPT_S = {int(MINUTES_KEPT.total_seconds())}",
             f"local ELDERS_TURN = {ELDERS_TURN - 1}",
             f"local ELDERS_WAIT = {ELDERS_WAIT_S}",

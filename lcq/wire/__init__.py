@@ -37,6 +37,7 @@ from lcq.wire.acts import SetDevice as SetDevice
 from lcq.wire.acts import StopNode as StopNode
 from lcq.wire.acts import Submit as Submit
 from lcq.wire.acts import SubmitAnswer as SubmitAnswer
+from lcq.wire.acts import Undo as Undo
 from lcq.wire.frames import REQUESTS as REQUESTS
 from lcq.wire.frames import Reply as Reply
 from lcq.wire.frames import Ticket as Ticket
@@ -74,6 +75,8 @@ from lcq.wire.nodes import Step as Step
 from lcq.wire.nodes import StepAnswer as StepAnswer
 from lcq.wire.nodes import Verdict as Verdict
 from lcq.wire.nodes import Want as Want
+from lcq.wire.questions import Acts as Acts
+from lcq.wire.questions import ActsAnswer as ActsAnswer
 from lcq.wire.questions import AskWhy as AskWhy
 from lcq.wire.questions import Autoscale as Autoscale
 from lcq.wire.questions import AutoscaleAnswer as AutoscaleAnswer

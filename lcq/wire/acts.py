@@ -23,6 +23,7 @@ class BulkAnswer(Message):
 
     done: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
+    acts: tuple[str, ...] = ()  # the ids of the commands that did it: filled in by who asked
 
 
 class Accepted(Message):
@@ -76,6 +77,14 @@ class Reroute(_OnTasks):
 class Prioritise(_OnTasks):
     CMD = "prioritise"
     priority: TaskPriority
+
+
+class Undo(Act[BulkAnswer]):
+    """What another act has done to tasks or a queue is taken back, where nothing else has happened to them since."""
+
+    CMD = "undo"
+    ANSWER = BulkAnswer
+    act: str = Field(min_length=1, max_length=64)  # the id of that command
 
 
 class Pause(Act[Done]):

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from lcq.autoscale import DEFAULT_TARGET_S, Scale
 from lcq.models import (
+    ActRecord,
     Attempt,
     Cause,
     Event,
@@ -231,3 +232,17 @@ class Events(Request[EventsAnswer]):
     after: str = Field(default="$", pattern=r"^(\$|[0-9]{1,19}-[0-9]{1,19})$")  # "$": from now on
     wait_ms: int = Field(default=0, ge=0, le=30_000)
     limit: int = Field(default=1000, ge=1, le=10_000)
+
+
+class ActsAnswer(Message):
+    acts: tuple[ActRecord, ...] = ()
+
+
+class Acts(Request[ActsAnswer]):
+    """Who did what to the cluster and why, newest first."""
+
+    CMD = "acts"
+    ANSWER = ActsAnswer
+    before: str = Field(default="", pattern=r"^([0-9]{1,19}-[0-9]{1,19})?$")  # only what is older than this act
+    actor: str = Field(default="", max_length=128)
+    limit: int = Field(default=100, ge=1, le=1000)

@@ -20,7 +20,7 @@ from lcq.models import TERMINAL_STATES, Event, TaskStatus
 from lcq.moves import LEGAL_MOVES, NO_TASK
 from tests.audit import EXPIRING, Ledger, class_of, compare
 
-BEGINS_ANEW = frozenset({"retry_task", "reroute_task"})
+BEGINS_ANEW = frozenset({"retry_task", "reroute_task", "undo_task"})
 """The operator's commands that lead out of a terminal state."""
 LOST_BY_SILENCE = frozenset({"lose_node", "expire_leases"})
 RECOVERIES = frozenset({"lose_node", "expire_leases", "register_node", "leave_node", "beat_node"})
@@ -289,7 +289,7 @@ class _Lives:
         if event.move == "finish_task":
             life.commit = told
         elif event.move in BEGINS_ANEW:
-            life.commit = ""
+            life.commit = told if end is TaskStatus.COMPLETED else ""  # a retry of what was completed, taken back
             life.begun_anew.add(revision)
 
 

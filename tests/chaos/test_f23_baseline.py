@@ -34,7 +34,7 @@ OWNERS = {
     },
     "the cluster: one stream, capped": {"events", "acts"},
     "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*"},
-    "its time to live": {"minute:*", "answer:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*"},
+    "its time to live": {"minute:*", "answer:*", "undo:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*"},
 }  # fmt: skip
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import json
 import random
 import re
 from collections.abc import Awaitable, Callable
@@ -17,6 +19,7 @@ import redis
 from lcq.errors import (
     IdempotencyConflict,
     NodeNotFound,
+    NothingToUndo,
     StaleBoot,
     TaskNotFound,
     TransitionRefused,
@@ -122,6 +125,28 @@ async def _hello_of_a_new_boot(stage: Stage) -> object:
     return await Node(stage.state, stage.other.id, boot=new_id()).hello()
 
 
+async def _undo(stage: Stage) -> object:
+    """Take back a command that has done to the task as it stands what such a command would have done."""
+    told = stage.hash()
+    move, status = {
+        TaskStatus.QUEUED: ("retry_task", TaskStatus.FAILED),
+        TaskStatus.CANCELLED: ("cancel_task", TaskStatus.QUEUED),
+    }.get(TaskStatus(told.get("status", "failed")), ("prioritise_task", told.get("status")))
+    order = {name: told[name] for name in ("priority", "score", "tag", "place") if name in told}
+    before = {"prioritise_task": order, "cancel_task": {**told, "queued_ms": told.get("queued_ms", "1")}}.get(
+        move, {**told, "status": "failed", "class": "bad_input", "code": "mask_size", "finished_ms": "5"}
+    )
+    stays = ("json", "digest", "idem", "model", "user", "job", "rev", "updated_ms", "why", "waits_ms")
+    entry = {"rev": int(told.get("rev", 0)), "at_ms": 1, "move": move, "status": status}
+    entry["before"] = {name: value for name, value in before.items() if name not in stays}
+    if told and TaskStatus(told["status"]) not in (TaskStatus.COMPLETED, TaskStatus.FAILED):
+        stage.eye.hset("{lcq}:undo:c1", stage.id, json.dumps(entry))
+        stage.eye.expire("{lcq}:undo:c1", 60)
+    with contextlib.suppress(NothingToUndo):
+        await stage.state.undo_task(stage.id, of="c1")
+    return None
+
+
 MOVES: dict[str, Act] = {
     "submit_task": lambda s: s.state.submit_task(a_task(id=s.id, job="wedding"), queue=HEAVY),
     "release_due": _release_due,
@@ -134,6 +159,7 @@ MOVES: dict[str, Act] = {
     "retry_task": lambda s: s.state.retry_task(s.id, queue=HEAVY, why="by ann"),
     "reroute_task": lambda s: s.state.reroute_task(s.id, queue=HEAVY, why="by ann"),
     "prioritise_task": lambda s: s.state.prioritise_task(s.id, priority=TaskPriority.URGENT),
+    "undo_task": _undo,
     "register_node": _hello_of_a_new_boot,
     "beat_node": _beat_without_it,
     "leave_node": lambda s: s.other.leave(),

@@ -789,6 +789,41 @@ local function is_elsewhere(at, via)
   return (at or "") ~= "" and (via or "") ~= "" and at ~= via
 end
 
+---------------------------------------------------------------- taking back
+
+-- What an operator's command has done can be taken back for a while, exactly, as long as nothing else has happened to
+-- its subject. `undo:<command>` has for each task the revision that the command made and what its hash said before.
+local STAYS = {json = true, digest = true, idem = true, model = true, user = true, job = true, rev = true,
+  updated_ms = true, back = true, aside = true, waits_ms = true, why = true}
+-- A task may be running by a lease of its own while only its place in the order is changed.
+local OF_ORDER = {priority = true, score = true, tag = true, place = true}
+
+local function is_taken_back(move, field)
+  if move == "prioritise_task" then return OF_ORDER[field] or false end
+  return not STAYS[field]
+end
+
+local function undo_key(command)
+  return key("undo", command)
+end
+
+local function keep_for_undo(subject, entry)
+  local command = KEYS[2] and KEYS[2]:match("([^:]+)$")
+  if not command then return end  -- no operator's command
+  entry.at_ms, entry.move = NOW, MOVE
+  redis.call("HSET", undo_key(command), subject, cjson.encode(entry))
+  redis.call("PEXPIRE", undo_key(command), UNDO_MS)
+end
+
+-- Before the transition that the command asks for.
+local function keep_task_for_undo(id, t)
+  local before = {}
+  for field, value in pairs(t) do
+    if is_taken_back(MOVE, field) then before[field] = value end
+  end
+  keep_for_undo(id, {rev = number(t.rev) + 1, status = t.status, before = before})
+end
+
 ---------------------------------------------------------------- commands
 
 -- An operator's command may be told twice, also to two schedulers: what it has done once it does not do again, and

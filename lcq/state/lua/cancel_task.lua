@@ -7,6 +7,7 @@ local t = load_task(id)
 if not t then return {"missing"} end
 if seen ~= "" and seen ~= t.rev then return {"moved_on", t.status} end
 if TERMINAL[t.status] then return {"refused", t.status} end
+keep_task_for_undo(id, t)
 local node, n = "", number(t.attempt)
 if t.status == STATE.PROCESSING then
   node = t.node

@@ -8,5 +8,6 @@ if not t then return {"missing"} end
 if seen ~= "" and seen ~= t.rev then return {"moved_on", t.status} end
 if TERMINAL[t.status] then return {"refused", t.status} end
 if t.priority == priority then return {"ok"} end  -- and it keeps its place
+keep_task_for_undo(id, t)
 transition("prioritise_task", id, t, t.status, {priority = priority, why = why, score = false, tag = false})
 return {"ok"}

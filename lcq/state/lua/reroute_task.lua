@@ -12,6 +12,7 @@ if seen ~= "" and seen ~= t.rev then return {"moved_on", t.status} end
 if t.status == STATE.COMPLETED then return {"refused", t.status} end
 if requires == "" then lane = lane_name(t) end
 if too_many_labelled(owner_of({queue = queue, pinned = pinned}), lane) then return {"too_many_labelled"} end
+keep_task_for_undo(id, t)
 local node, n = "", number(t.attempt)
 local changes = ended({
   queued_ms = NOW, why = why, score = false, tag = false, due_ms = false, avoid = false, finished_ms = false,

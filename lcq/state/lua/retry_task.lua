@@ -7,6 +7,7 @@ local t = load_task(id)
 if not t then return {"missing"} end
 if seen ~= "" and seen ~= t.rev then return {"moved_on", t.status} end
 if not TERMINAL[t.status] then return {"refused", t.status} end
+keep_task_for_undo(id, t)
 transition("retry_task", id, t, STATE.QUEUED, {
   queue = queue, fence = t.attempt, retries = 0, deaths = 0, queued_ms = NOW, why = why,
   node = "", device = "", progress = "0",

@@ -1,0 +1,170 @@
+"""Taking acts back: exactly what was done, where nothing has happened since; else each is told why not."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import pytest
+import redis
+
+from lcq.errors import NothingToUndo, TransitionRefused
+from lcq.models import TaskPriority, TaskStatus
+from lcq.state.manager import StateManager
+from tests.audit import Hash, audit, lane_of
+from tests.conftest import wait_until
+from tests.nodes import HEAVY, LIGHT, Node, a_failure, a_task
+
+ACTS: dict[str, Callable[[StateManager, str, str], Awaitable[object]]] = {
+    "retry": lambda state, task, command: state.retry_task(task, queue=HEAVY, why="by ann", command=command),
+    "move": lambda state, task, command: state.reroute_task(task, queue=HEAVY, why="by ann", command=command),
+    "send to a node": lambda state, task, command: state.reroute_task(
+        task, queue=LIGHT, node="node-1", why="by ann", command=command
+    ),
+    "prioritise": lambda state, task, command: state.prioritise_task(
+        task, priority=TaskPriority.LOW, why="by ann", command=command
+    ),
+    "cancel": lambda state, task, command: state.cancel_task(task, why="by ann", command=command),
+}
+OF_EACH_CHANGE = ("rev", "updated_ms", "why")
+
+
+async def some_tasks(state: StateManager, eye: redis.Redis, node: Node) -> dict[TaskStatus, str]:
+    """One task of each status, with others around that keep the queue's order worth something."""
+    ids = {}
+    for status in TaskStatus:
+        for user in ("ann", "bob"):
+            await state.submit_task(a_task(user_id=user, job="wedding"), queue=LIGHT, cost_s=3)
+        task = a_task(user_id="ann", job="wedding", max_retries=1)
+        await state.submit_task(task, queue=LIGHT, cost_s=2)
+        ids[status] = task.id
+    for status in (TaskStatus.PENDING, TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.PROCESSING):
+        await state.reroute_task(ids[status], queue=LIGHT, node=node.id)
+        assert await node.claim_ids() == [ids[status]]
+        match status:
+            case TaskStatus.PENDING:
+                await node.fail(ids[status], failure=a_failure(code="download"))
+            case TaskStatus.COMPLETED:
+                await node.finish(ids[status])
+            case TaskStatus.FAILED:
+                await node.fail(ids[status])
+                eye.zadd("{lcq}:delayed", {ids[status]: 1})
+                await state.release_due()
+                assert await node.claim_ids() == [ids[status]]
+                await node.fail(ids[status], 2)
+    await state.cancel_task(ids[TaskStatus.CANCELLED])
+    assert {status: (await state.reader.task(task)).status for status, task in ids.items()} == {s: s for s in ids}
+    return ids
+
+
+def lanes(eye: redis.Redis, tasks: dict[str, Hash]) -> dict[str, list[str]]:
+    """Every lane's tasks in their order."""
+    names = {lane_of(t) for t in tasks.values() if t["status"] == "queued"}
+    return {name: eye.zrange(f"{{lcq}}:{name}", 0, -1) for name in names}
+
+
+@pytest.mark.parametrize("act", ACTS)
+async def test_an_act_taken_back_leaves_everything_as_it_was(state: StateManager, eye: redis.Redis, act: str) -> None:
+    node = Node(state, queues=(LIGHT, HEAVY))
+    await node.hello()
+    for status, task in (await some_tasks(state, eye, node)).items():
+        before = audit(eye).tasks
+        order = lanes(eye, before)
+        try:
+            await ACTS[act](state, task, f"command-{task}")
+        except TransitionRefused:
+            continue  # not an act for this status
+        if act != "prioritise" and status is TaskStatus.PROCESSING:
+            with pytest.raises(TransitionRefused, match="the act ended a running attempt"):
+                await state.undo_task(task, of=f"command-{task}", why="taken back by ann")
+            continue
+        assert audit(eye).tasks[task]["rev"] != before[task]["rev"]
+        await state.undo_task(task, of=f"command-{task}", why="taken back by ann")
+        after = audit(eye).tasks
+        assert after[task]["why"] == "taken back by ann"
+        assert after[task]["rev"] == str(int(before[task]["rev"]) + 2)
+        for name in OF_EACH_CHANGE:
+            after[task][name] = before[task][name]
+        assert after == before
+        assert lanes(eye, after) == order
+
+
+async def test_what_has_moved_on_is_not_taken_back_and_what_it_did_is_told(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    node = Node(state)
+    await node.hello()
+    task = a_task()
+    await state.submit_task(task, queue=LIGHT)
+    await state.prioritise_task(task.id, priority=TaskPriority.URGENT, command="c1")
+    await node.claim()
+    with pytest.raises(TransitionRefused, match=f"cannot undo task {task.id}: it is processing"):
+        await state.undo_task(task.id, of="c1")
+    assert (await state.reader.task(task.id)).priority is TaskPriority.URGENT
+    audit(eye)
+
+
+async def test_an_act_is_taken_back_once(state: StateManager) -> None:
+    task = a_task()
+    await state.submit_task(task, queue=LIGHT)
+    await state.reroute_task(task.id, queue=HEAVY, command="c1")
+    told = await asyncio.gather(
+        *(state.undo_task(task.id, of="c1", command=f"u{n}") for n in range(3)), return_exceptions=True
+    )
+    assert [type(one) for one in told if one is not None] == [NothingToUndo] * 2
+    await state.undo_task(task.id, of="c1", command="u0")  # a copy of the command that did it is told the same
+
+
+async def test_an_act_that_nobody_can_take_back_any_more_has_left_nothing(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    task = a_task()
+    await state.submit_task(task, queue=LIGHT)
+    await state.reroute_task(task.id, queue=HEAVY, command="c1")
+    assert 0 < eye.pttl("{lcq}:undo:c1") <= 15_000
+    eye.pexpire("{lcq}:undo:c1", 1)
+    await wait_until(lambda: not eye.exists("{lcq}:undo:c1"))
+    with pytest.raises(NothingToUndo, match="act c1 has done nothing to task"):
+        await state.undo_task(task.id, of="c1")
+    await state.reroute_task(task.id, queue=LIGHT, why="by routing")  # no operator's command: nothing is kept
+    assert not [name for name in eye.scan_iter() if ":undo:" in name]
+
+
+async def test_a_pause_and_a_resumption_are_taken_back_with_who_paused_and_why(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    await state.pause_queue(LIGHT, actor="ann", reason="disk full", command="c1")
+    await state.resume_queue(LIGHT, actor="bob", command="c2")
+    with pytest.raises(TransitionRefused, match=f"queue {LIGHT}: it is open"):
+        await state.undo_queue(LIGHT, of="c1")
+    await state.undo_queue(LIGHT, of="c2", why="taken back by bob")
+    (paused,) = [queue for queue in await state.reader.queues() if queue.paused]
+    assert (paused.name, paused.paused_by, paused.paused_reason) == (LIGHT, "ann", "disk full")
+    await state.undo_queue(LIGHT, of="c1", why="taken back by ann")  # it is as that act has left it, once more
+    assert not any(queue.paused for queue in await state.reader.queues())
+    with pytest.raises(NothingToUndo):
+        await state.undo_queue(LIGHT, of="c1")
+    audit(eye)
+
+
+async def test_any_acts_taken_back_in_turn_leave_all_books_right(state: StateManager, eye: redis.Redis) -> None:
+    chance = random.Random(random.getrandbits(32))
+    node = Node(state, queues=(LIGHT, HEAVY))
+    await node.hello()
+    ids = list((await some_tasks(state, eye, node)).values())
+    commands: list[tuple[str, str]] = []
+    for number in range(120):
+        task = chance.choice(ids)
+        try:
+            if chance.random() < 0.4 and commands:
+                command, task = commands.pop(chance.randrange(len(commands)))
+                await state.undo_task(task, of=command, command=f"u{number}")
+            elif chance.random() < 0.15:
+                await node.claim()
+            else:
+                await ACTS[chance.choice(list(ACTS))](state, task, f"c{number}")
+                commands.append((f"c{number}", task))
+        except (TransitionRefused, NothingToUndo):
+            pass
+    audit(eye)
