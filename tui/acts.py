@@ -142,22 +142,28 @@ def change_priority(rows: Sequence[TaskRow], steps: int) -> Act:
     async def run(commander: Commander) -> BulkAnswer:
         done: list[str] = []
         refused: list[Refusal] = []
+        told_acts: list[str] = []
         for priority, group in wanted.items():
             group_ids, revisions = _pinned(group)
             answer = await commander.prioritise(group_ids, priority, revisions=revisions)
             done += answer.done
             refused += answer.refused
-        return BulkAnswer(done=tuple(done), refused=tuple(refused))
+            told_acts += answer.acts
+        return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=tuple(told_acts))
 
     verb = "Raise" if steps > 0 else "Lower"
     level = f"now {next(iter(wanted))}:" if len(wanted) == 1 else f"{verb.lower()}d the priority of"
     return _act(f"{verb} the priority of", level, [row for group in wanted.values() for row in group], skipped, run)
 
 
-def _one(subject: str, call: Callable[[Commander], Awaitable[None]]) -> Callable[[Commander], Awaitable[BulkAnswer]]:
+def _one(
+    subject: str, call: Callable[[Commander], Awaitable[str | None]]
+) -> Callable[[Commander], Awaitable[BulkAnswer]]:
+    """``call`` on one thing; where it answers the id of its command, that can be taken back."""
+
     async def run(commander: Commander) -> BulkAnswer:
-        await call(commander)
-        return BulkAnswer(done=(subject,))
+        command = await call(commander)
+        return BulkAnswer(done=(subject,), acts=(command,) if command else ())
 
     return run
 
@@ -186,3 +192,18 @@ def drain_lines(running: int) -> tuple[str, ...]:
 def activate(node: str) -> Act:
     run = _one(node, lambda commander: commander.activate(node))
     return Act(f"Activate {node}", "activated", (node,), Tier.UNDOABLE, run)
+
+
+def undo(title: str, commands: Sequence[str]) -> Act:
+    """Take back what these commands have done, the last first."""
+
+    async def run(commander: Commander) -> BulkAnswer:
+        done: list[str] = []
+        refused: list[Refusal] = []
+        for command in reversed(commands):
+            answer = await commander.undo(command)
+            done += (subject.removeprefix("queue ") for subject in answer.done)
+            refused += answer.refused
+        return BulkAnswer(done=tuple(done), refused=tuple(refused))
+
+    return Act(f"Take back: {title}", "taken back:", (), Tier.UNDOABLE, run)

@@ -214,8 +214,18 @@ class ConsoleApp(App[int]):
             self.say(f"{act.title}: not done: {trouble_of(error)}", good=False)
             return
         self.desk.tasks.marks -= set(answer.done)  # what was refused stays marked
+        self.desk.note_done(act.title, answer.acts if answer.done else ())
         text, good = told(act, answer)
         self.say(text, good=good)
+
+    @on(ConsoleScreen.UndoWished)
+    def _undo_wished(self) -> None:
+        done = self.desk.undoable
+        if done is None:
+            self.say("nothing of yours can be taken back: an act can for 15 s, and none is that young", good=False)
+            return
+        self.desk.note_done("", ())  # once
+        self._perform(acts.undo(done.title, done.commands))
 
     @on(TasksScreen.MoveWished)
     def _move_wished(self, wish: TasksScreen.MoveWished) -> None:

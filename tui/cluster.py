@@ -148,11 +148,14 @@ class Cluster:
     async def prioritise(self, ids: Sequence[str], priority: TaskPriority, *, revisions: Sequence[int]) -> BulkAnswer:
         return await (await self._commander()).prioritise(ids, priority, revisions=revisions)
 
-    async def pause(self, queue: str, *, reason: str = "") -> None:
-        await (await self._commander()).pause(queue, reason=reason)
+    async def undo(self, act: str) -> BulkAnswer:
+        return await (await self._commander()).undo(act)
 
-    async def resume(self, queue: str, *, reason: str = "") -> None:
-        await (await self._commander()).resume(queue, reason=reason)
+    async def pause(self, queue: str, *, reason: str = "") -> str:
+        return await (await self._commander()).pause(queue, reason=reason)
+
+    async def resume(self, queue: str, *, reason: str = "") -> str:
+        return await (await self._commander()).resume(queue, reason=reason)
 
     async def drain(self, node: str, *, reason: str = "") -> None:
         await (await self._commander()).drain(node, reason=reason)

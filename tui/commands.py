@@ -75,6 +75,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("show_tasks", "The tasks", ("2",), _LOOK, Scope.EVERYWHERE),
     Command("show_queues", "The queues", ("3",), _LOOK, Scope.EVERYWHERE),
     Command("show_nodes", "The nodes", ("4",), _LOOK, Scope.EVERYWHERE),
+    Command("undo", "Take back what you did last (15 s)", ("u",), _UNDO, Scope.EVERYWHERE, "undo", 9),
     Command("freeze", "Freeze what is shown, or thaw it", ("z",), _LOOK, Scope.EVERYWHERE, "freeze", 12),
     Command("refetch", "Read everything again", ("ctrl+r",), _LOOK, Scope.EVERYWHERE),
 

@@ -26,6 +26,9 @@ MANY = 10
 TICK_S = 1.0
 """How often a filter by age is asked again whether the rows still fit."""
 
+UNDO_S = 15.0
+"""How long the scheduler lets an act be taken back."""
+
 SAID_S = 20.0
 """How long the last word stays on the screen."""
 
@@ -36,6 +39,19 @@ class LastWord:
 
     text: str
     good: bool = True
+
+
+@dataclass(frozen=True)
+class Undoable:
+    """An act that can be taken back until then (by the steady clock)."""
+
+    title: str
+    commands: tuple[str, ...]
+    until: float
+
+    @property
+    def left_s(self) -> float:
+        return max(0.0, self.until - time.monotonic())
 
 
 class Desk:
@@ -61,6 +77,7 @@ class Desk:
         self._ticked = time.monotonic()
         self._said: LastWord | None = None
         self._said_at = 0.0
+        self._done: Undoable | None = None
         self.open_task = ""  # the task whose details are on the screen
         self.feed = Feed(reader, self.store, self.link, on_screen=self._worth_polling)
 
@@ -72,6 +89,15 @@ class Desk:
     def said(self) -> LastWord | None:
         """The last word, until it is old."""
         return self._said if time.monotonic() - self._said_at < SAID_S else None
+
+    def note_done(self, title: str, commands: tuple[str, ...]) -> None:
+        """The operator has done this just now, by these commands."""
+        self._done = Undoable(title, commands, time.monotonic() + UNDO_S) if commands else None
+
+    @property
+    def undoable(self) -> Undoable | None:
+        """What the operator has done last, as long as it can be taken back."""
+        return self._done if self._done is not None and self._done.left_s > 0 else None
 
     def flush(self) -> bool:
         """Let the views take in what the store has learnt. Answers whether that was anything."""

@@ -300,7 +300,7 @@ def cancel(
             if _is_job(ids, job):
                 return _tell_job("cancelled", await client.cancel_job(job, reason=reason), session.output)
             meant = await chosen(client, ids or [])
-            return _tell("cancelled", await client.cancel(meant, reason=reason), session.output)
+            return tell("cancelled", await client.cancel(meant, reason=reason), session.output)
 
     return run(act())
 
@@ -332,7 +332,7 @@ def retry(
                 meant = [record.id async for record in client.tasks(status=TaskStatus.FAILED, cause=cause)]
             else:
                 meant = await chosen(client, ids or [])
-            return _tell("put back", await client.retry(meant, reason=reason), session.output)
+            return tell("put back", await client.retry(meant, reason=reason), session.output)
 
     return run(act())
 
@@ -378,7 +378,7 @@ def reroute(
                 return _tell_job(f"moved to {where}", of_job, session.output)
             meant = await chosen(client, ids or [])
             answer = await client.reroute(meant, queue=queue, node=node, labels=labels, reason=reason)
-            return _tell(f"moved to {where}", answer, session.output)
+            return tell(f"moved to {where}", answer, session.output)
 
     return run(act())
 
@@ -402,7 +402,7 @@ def prioritise(
                 return _tell_job(f"now {priority}", of_job, session.output)
             meant = await chosen(client, ids or [])
             answer = await client.prioritise(meant, priority, reason=reason)
-            return _tell(f"now {priority}", answer, session.output)
+            return tell(f"now {priority}", answer, session.output)
 
     return run(act())
 
@@ -433,13 +433,15 @@ def _tell_job(done: str, answer: JobActAnswer, output: Output) -> int:
     return REFUSED if answer.refused else OK
 
 
-def _tell(done: str, answer: BulkAnswer, output: Output) -> int:
+def tell(done: str, answer: BulkAnswer, output: Output) -> int:
     """Say what became of each id: one line if all is well, one more for each refusal."""
     if output.as_json:
         output.document(answer)
     elif answer.done:
         count = len(answer.done)
         output.say(f"{done}: {' '.join(islice(answer.done, 5))}" + (f" and {count - 5} more" if count > 5 else ""))
+        if answer.acts:
+            output.talk(f"'lcq undo {answer.acts[-1]}' takes it back, for 15 s")
     elif not answer.refused:
         output.talk("no such tasks: nothing to do")
     for refusal in answer.refused:

@@ -91,6 +91,8 @@ class Client:
     page = _waits(AsyncClient.page)
     tasks = _iterates(AsyncClient.tasks)
     dead = _waits(AsyncClient.dead)
+    acts = _waits(AsyncClient.acts)
+    undo = _waits(AsyncClient.undo)
     costs = _waits(AsyncClient.costs)
     history = _waits(AsyncClient.history)
     why = _waits(AsyncClient.why)

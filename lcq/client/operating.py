@@ -24,13 +24,17 @@ from lcq.wire import (
 class Operating(Connection):
     """The acts of a client on queues and nodes."""
 
-    async def pause(self, queue: str, *, reason: str = "") -> None:
-        """Let ``queue`` give out no more tasks; running ones finish."""
-        await self.ask(Pause(queue=queue, actor=self.actor, reason=reason))
+    async def pause(self, queue: str, *, reason: str = "") -> str:
+        """Let ``queue`` give out no more tasks; running ones finish. Answers the command's id, for ``undo``."""
+        command = Pause(queue=queue, actor=self.actor, reason=reason)
+        await self.ask(command)
+        return command.id
 
-    async def resume(self, queue: str, *, reason: str = "") -> None:
-        """Let ``queue`` give out tasks again."""
-        await self.ask(Resume(queue=queue, actor=self.actor, reason=reason))
+    async def resume(self, queue: str, *, reason: str = "") -> str:
+        """Let ``queue`` give out tasks again. Answers the command's id, for ``undo``."""
+        command = Resume(queue=queue, actor=self.actor, reason=reason)
+        await self.ask(command)
+        return command.id
 
     async def drain(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None:
         """Let ``node`` finish what it has and take nothing new.

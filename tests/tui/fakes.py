@@ -238,7 +238,7 @@ class FakeCluster:
                 refused.append(Refusal(id=task_id, code="transition_refused", message=f"it is {record.status} by now"))
             else:
                 done.append(task_id)
-        return BulkAnswer(done=tuple(done), refused=tuple(refused))
+        return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=tuple(f"act of {one}" for one in done[:1]))
 
     async def why(self, task_id: str) -> Why:
         await self._answerable()
@@ -287,15 +287,21 @@ class FakeCluster:
         await self._called("prioritise", tuple(ids), priority)
         return self._bulk(ids, revisions, lambda record: self.change(record.id, "prioritise_task", priority=priority))
 
-    async def pause(self, queue: str, *, reason: str = "") -> None:
+    async def undo(self, act: str) -> BulkAnswer:
+        await self._called("undo", act)
+        return BulkAnswer(done=(act.removeprefix("act of "),))
+
+    async def pause(self, queue: str, *, reason: str = "") -> str:
         await self._called("pause", queue, reason)
         self.paused[queue] = reason
         self.emit("pause_queue", queue=queue, why=f"paused by maria: {reason}")
+        return f"act of queue {queue}"
 
-    async def resume(self, queue: str, *, reason: str = "") -> None:
+    async def resume(self, queue: str, *, reason: str = "") -> str:
         await self._called("resume", queue)
         self.paused.pop(queue, None)
         self.emit("resume_queue", queue=queue, why="resumed by maria")
+        return f"act of queue {queue}"
 
     async def drain(self, node: str, *, reason: str = "") -> None:
         await self._called("drain", node, reason)

@@ -66,6 +66,7 @@ EXPECTED = (
     "submit", "tasks", "task", "nodes", "queues", "jobs", "job", "events", "wait", "cancel", "retry", "reroute",
     "prioritise", "pause", "resume", "drain", "activate", "quarantine", "release", "dead", "version", "up", "scheduler",
     "console", "demo", "models", "discover", "why", "autoscale", "label", "set", "stop",
+    "acts", "undo",
 )  # fmt: skip
 
 

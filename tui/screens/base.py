@@ -66,6 +66,9 @@ class ConsoleScreen(Screen[None]):
     class FreezeWished(Message):
         """The operator wants the picture to hold still, or to move again."""
 
+    class UndoWished(Message):
+        """The operator wants the last act taken back."""
+
     class RefetchWished(Message):
         """The operator wants everything read again."""
 
@@ -112,7 +115,9 @@ class ConsoleScreen(Screen[None]):
         said = self.desk.said
         self._act_line.display = said is not None
         if said is not None:
-            self._act_line.show([Part(f" {said.text}", "$foreground" if said.good else "bold $text-error")])
+            undoable = self.desk.undoable
+            left = [Part(f"  UNDO {undoable.left_s:.0f}s  u takes it back ", "bold", "undo")] if undoable else []
+            self._act_line.show([Part(f" {said.text}", "$foreground" if said.good else "bold $text-error")], left)
 
     def _show_title(self) -> None:
         link, narrow = self.desk.link, self.size.width < 60
@@ -175,6 +180,9 @@ class ConsoleScreen(Screen[None]):
 
     def action_freeze(self) -> None:
         self.post_message(self.FreezeWished())
+
+    def action_undo(self) -> None:
+        self.post_message(self.UndoWished())
 
     def action_refetch(self) -> None:
         self.post_message(self.RefetchWished())
