@@ -473,7 +473,7 @@ def _each(
     session: Session,
     names: list[str],
     done_word: str,
-    act: Callable[[AsyncClient, str], Coroutine[Any, Any, None]],
+    act: Callable[[AsyncClient, str], Coroutine[Any, Any, str | None]],
 ) -> int:
     """Do ``act`` for each name, and say for which it was done; one that is refused does not keep the others from it."""
     output = session.output

@@ -33,10 +33,12 @@ from lcq.wire.acts import (
     SetDevice,
     StopNode,
     Submit,
+    Undo,
 )
 from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, AnswerT, Message, Request
 from lcq.wire.nodes import Beat, Bye, Hello, Order, Probed, Step
 from lcq.wire.questions import (
+    Acts,
     AskWhy,
     Autoscale,
     Costs,
@@ -59,7 +61,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
         Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob,
         PrioritiseJob, NoteJob, Info,
-        Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
+        Undo, Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
         Autoscale, DrainIdle,
     )
 }  # fmt: skip

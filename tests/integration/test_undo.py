@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 import redis
 
+from lcq.client import AsyncClient
+from lcq.config import DistributedConfig
 from lcq.errors import NothingToUndo, TransitionRefused
 from lcq.models import TaskPriority, TaskStatus
+from lcq.scheduler import Scheduler
 from lcq.state.manager import StateManager
 from tests.audit import Hash, audit, lane_of
 from tests.conftest import wait_until
@@ -28,6 +32,13 @@ ACTS: dict[str, Callable[[StateManager, str, str], Awaitable[object]]] = {
     "cancel": lambda state, task, command: state.cancel_task(task, why="by ann", command=command),
 }
 OF_EACH_CHANGE = ("rev", "updated_ms", "why")
+
+
+@pytest.fixture(autouse=True)
+def patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten minutes instead of 15 s: a slow machine must not be too late."""
+    if "for_15_s" not in request.node.name:
+        monkeypatch.setattr("lcq.state.scripts.UNDO_KEPT", timedelta(minutes=10))
 
 
 async def some_tasks(state: StateManager, eye: redis.Redis, node: Node) -> dict[TaskStatus, str]:
@@ -116,7 +127,7 @@ async def test_an_act_is_taken_back_once(state: StateManager) -> None:
     await state.undo_task(task.id, of="c1", command="u0")  # a copy of the command that did it is told the same
 
 
-async def test_an_act_that_nobody_can_take_back_any_more_has_left_nothing(
+async def test_an_act_can_be_taken_back_for_15_s_and_then_has_left_nothing(
     state: StateManager, eye: redis.Redis
 ) -> None:
     task = a_task()
@@ -168,3 +179,31 @@ async def test_any_acts_taken_back_in_turn_leave_all_books_right(state: StateMan
         except (TransitionRefused, NothingToUndo):
             pass
     audit(eye)
+
+
+async def test_who_did_what_is_listed_with_what_can_be_taken_back_and_undo_does_it(redis_url: str) -> None:
+    config = DistributedConfig(zeromq={"base_port": 0, "control_port": 0})  # type: ignore[arg-type]
+    async with Scheduler(config, redis_url=redis_url) as scheduler:
+        address = scheduler.control_endpoint.removeprefix("tcp://")
+        async with AsyncClient(DistributedConfig(), scheduler=address, actor="ann", timeout_s=60) as ann:
+            one, other = (await ann.submit_many([a_task(), a_task()])).accepted
+            moved = await ann.reroute([one.id, other.id], queue=HEAVY, reason="too big")
+            paused = await ann.pause(LIGHT, reason="lunch")
+            await ann.cancel(other.id)
+            acts = await ann.acts()
+            assert [(act.act, act.actor, act.reason, act.undo_ms > 0) for act in acts] == [
+                ("cancel", "ann", "", True), ("pause", "ann", "lunch", True), ("reroute", "ann", "too big", True),
+                ("submit", "ann", "", False),
+            ]  # fmt: skip
+            assert [act.outcome for act in acts] == ["1 done", "", "2 done", ""]
+            assert [act.id for act in await ann.acts(before=acts[1].id, limit=1)] == [acts[2].id]
+            assert await ann.acts(actor="bob") == ()
+            back = await ann.undo(moved.acts[0], reason="not so big")
+            assert back.done == (one.id,)
+            assert [(refusal.id, refusal.code) for refusal in back.refused] == [(other.id, "transition_refused")]
+            assert (await ann.get(one.id)).queue == LIGHT
+            assert (await ann.get(one.id)).why == "taken back by ann: not so big"
+            assert (await ann.undo(paused)).done == (f"queue {LIGHT}",)
+            assert not any(queue.paused for queue in await ann.queues())
+            with pytest.raises(NothingToUndo):
+                await ann.undo(paused)

@@ -281,6 +281,36 @@ async def test_priority_goes_up_and_down_by_one_from_what_was_shown(open_console
         ]  # fmt: skip
 
 
+async def test_u_takes_the_last_act_back_once_and_says_for_how_long_it_can(open_console, monkeypatch):
+    monkeypatch.setattr("tui.desk.UNDO_S", 600)
+    cluster = three()
+    first = ids_of(cluster)[0]
+    async with open_console(cluster) as console:
+        await console.press("g", "u")
+        await wait_until(lambda: "nothing of yours can be taken back" in console.text())
+        await console.press("plus")
+        await wait_until(lambda: "u takes it back" in console.text())
+        await console.press("u")
+        await wait_until(lambda: cluster.calls[1:] == [("undo", f"act of {first}")])
+        await wait_until(lambda: f"taken back: {first}" in console.text())
+        assert "u takes it back" not in console.text()
+        await console.press("u")
+        await console.settle()
+        assert len(cluster.calls) == 2
+
+
+async def test_a_pause_is_taken_back_from_any_screen(open_console, monkeypatch):
+    monkeypatch.setattr("tui.desk.UNDO_S", 600)
+    cluster = three()
+    async with open_console(cluster) as console:
+        await console.press("3", "p")
+        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.press(*"driver", "enter")
+        await wait_until(lambda: "u takes it back" in console.text())
+        await console.press("2", "u")
+        await wait_until(lambda: cluster.calls[1:] == [("undo", "act of queue gpu-high")])
+
+
 async def test_a_task_is_moved_to_the_place_chosen(open_console):
     cluster = three()
     second = ids_of(cluster)[1]

@@ -21,6 +21,7 @@ from lcq.client import login_name
 from lcq.errors import JobNotFound, NodeNotFound, StateUnavailable, TransitionRefused
 from lcq.ids import new_id
 from lcq.models import (
+    ActRecord,
     Attempt,
     Device,
     DeviceKind,
@@ -42,6 +43,7 @@ from lcq.models import (
 from lcq.wire import (
     MAX_BATCH,
     Accepted,
+    ActsAnswer,
     AsideAnswer,
     BulkAnswer,
     Done,
@@ -249,6 +251,26 @@ def test_json_may_stand_before_or_behind_the_command(peer: Peer) -> None:
     before = lcq(peer, "--json", "tasks")
     assert behind.document == before.document == {"tasks": [record.model_dump(mode="json")], "total": 3}
     assert behind.talk == ""
+
+
+def test_what_was_done_last_is_taken_back_without_its_id(peer: Peer) -> None:
+    mine = ActRecord(
+        id="7-0", at_ms=7, act="prioritise", actor="ann", command="1m8m5sjk94knhf7b", on="ids=06ft3k", undo_ms=9000
+    )
+    old = mine.model_copy(update={"id": "6-0", "command": "1m8m5sjk94knhf7a", "undo_ms": 0, "reason": "[red]"})
+    peer.handlers["acts"] = lambda ask: ActsAnswer(acts=() if ask.before else (mine, old))
+    peer.handlers["undo"] = lambda ask: BulkAnswer(done=("06ft3k",))
+    shown = lcq(peer, "acts", columns=200)
+    assert "1m8m5sjk94knhf7b 9.0s" in shown.out
+    assert "1m8m5sjk94knhf7a" not in shown.out
+    assert "[red]" in shown.out
+    answer = lcq(peer, "undo", "--reason", "wrong one")
+    assert (answer.out.strip(), answer.code) == ("taken back: 06ft3k", 0)
+    assert [(ask.act, ask.reason) for ask in peer.heard_of("undo")] == [("1m8m5sjk94knhf7b", "wrong one")]
+    assert "2 acts have ids that begin with '1m8m'" in lcq(peer, "undo", "1m8m").talk
+    assert "no act of late has an id that begins with 'zz'" in lcq(peer, "undo", "zz").talk
+    peer.handlers["acts"] = lambda ask: ActsAnswer(acts=(old,))
+    assert "has done nothing in the last 15 s that can be taken back" in lcq(peer, "undo").talk
 
 
 # ---------------------------------------------------------------- looking
