@@ -448,7 +448,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         UnknownCommand, VersionMismatch, SchedulerUnreachable, StateUnavailable, StateOverloaded, UnsafeState,
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
         OutsideRoots, TooManyRequirements, ManifestUnusable, NoMulticast, SeveralClusters,
-        NodeNameTaken, QueueFull, TooSoon, DeviceNotFound, AgentTooOld,
+        NodeNameTaken, QueueFull, TooSoon, DeviceNotFound, AgentTooOld, NothingToUndo,
     )
 }  # fmt: skip
 
