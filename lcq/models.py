@@ -375,6 +375,7 @@ class Cause(Value):
     count: int
     newest: str  # the id of one of them
     newest_ms: int
+    oldest_ms: int = 0  # 0: told by an older scheduler
     nodes: tuple[str, ...] = ()  # where they failed last
 
 

@@ -7,7 +7,7 @@ import functools
 import signal
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -26,7 +26,9 @@ from tui.acts import Act, told
 from tui.cluster import Cluster
 from tui.commands import Scope, commands_of
 from tui.desk import Desk
+from tui.screens.activity import ActivityScreen
 from tui.screens.base import ActWished, ConsoleScreen, Said
+from tui.screens.causes import CausesScreen
 from tui.screens.detail import DescriptionScreen, TaskScreen
 from tui.screens.dialogs import Choice, Chooser, Help, Question
 from tui.screens.listing import ListScreen
@@ -35,6 +37,7 @@ from tui.screens.queues import QueuesScreen
 from tui.screens.submit import SubmitForm
 from tui.screens.tasks import TasksScreen
 from tui.source import trouble_of
+from tui.store import TaskRow
 from tui.text import counted
 from tui.themes import FALLBACK, THEMES
 from tui.widgets.table import LineTable
@@ -81,6 +84,8 @@ class ConsoleApp(App[int]):
         self.add_mode("tasks", lambda: TasksScreen(self.desk))
         self.add_mode("queues", lambda: QueuesScreen(self.desk))
         self.add_mode("nodes", lambda: NodesScreen(self.desk))
+        self.add_mode("causes", lambda: CausesScreen(self.desk))
+        self.add_mode("activity", lambda: ActivityScreen(self.desk))
         self.switch_mode("tasks")
         self.run_worker(self.desk.feed.run(), name="feed", group="feed")
         self.set_interval(FLUSH_S, self._bring_news)
@@ -152,7 +157,7 @@ class ConsoleApp(App[int]):
 
     @on(ConsoleScreen.FreezeWished)
     def _freeze(self) -> None:
-        views = (self.desk.tasks, self.desk.queues, self.desk.nodes)
+        views = (self.desk.tasks, self.desk.queues, self.desk.nodes, self.desk.causes, self.desk.acts)
         if self.desk.tasks.frozen:
             for view in views:
                 view.thaw()
@@ -229,20 +234,24 @@ class ConsoleApp(App[int]):
 
     @on(TasksScreen.MoveWished)
     def _move_wished(self, wish: TasksScreen.MoveWished) -> None:
-        self._ask_where(wish)
+        self._ask_where(wish.rows, asks=wish.asks)
+
+    @on(CausesScreen.GroupMoveWished)
+    def _group_move_wished(self, wish: CausesScreen.GroupMoveWished) -> None:
+        self._ask_where(wish.rows, asks=True)
 
     @work(group="acts")
-    async def _ask_where(self, wish: TasksScreen.MoveWished) -> None:
-        title = f"Move {counted(len(wish.rows), 'task')} where? ({wish.rows[0].id}{' …' if wish.rows[1:] else ''})"
+    async def _ask_where(self, rows: Sequence[TaskRow], *, asks: bool) -> None:
+        title = f"Move {counted(len(rows), 'task')} where? ({rows[0].id}{' …' if rows[1:] else ''})"
         place = await self.push_screen_wait(Chooser(title, self._places()))
         if place is None:
             return
         kind, name = place
-        act = acts.move(wish.rows, **{kind: name})
+        act = acts.move(rows, **{kind: name})
         if not act.ids:
             self.say(f"nothing to do: {act.skipped}", good=False)
         else:
-            self._perform(act.made_to_ask() if wish.asks else act)
+            self._perform(act.made_to_ask() if asks else act)
 
     def _places(self) -> list[Choice]:
         choices = []

@@ -11,10 +11,10 @@ from lcq.client import AsyncClient, find_schedulers
 from lcq.config import DistributedConfig
 from lcq.embedded import read_cluster_file
 from lcq.errors import LcqError, StateUnavailable
-from lcq.models import Attempt, Event, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
+from lcq.models import ActRecord, Attempt, Event, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
 from lcq.reasons import Why
 from lcq.state.reader import Snapshot, StateReader
-from lcq.wire import Accepted, BulkAnswer, EventsAnswer
+from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer
 
 _ACT_S = 4.0  # an operator wants to hear soon that nobody answers
 
@@ -116,6 +116,12 @@ class Cluster:
 
     async def queues(self) -> tuple[QueueRecord, ...]:
         return await self._open_reader.queues()
+
+    async def dead(self) -> DeadAnswer:
+        return await self._open_reader.dead()
+
+    async def acts(self, limit: int) -> tuple[ActRecord, ...]:
+        return await self._open_reader.acts.page(limit=limit)
 
     async def task(self, task_id: str) -> TaskRecord:
         return await self._open_reader.task(task_id)

@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.query import Kind, QueryField
 from lcq.task_fields import fields_over, took_ms
-from tui.store import NodeRow, QueueRow, RowT, TaskRow
+from tui.store import ActRow, CauseRow, NodeRow, QueueRow, RowT, TaskRow
 from tui.text import basename, compact, long_span, span
 
 Tone = Literal["plain", "dim", "good", "bad", "warn", "run", "strong"]
@@ -269,6 +269,63 @@ NODE_FIELDS: dict[str, QueryField[NodeRow]] = _named(
     QueryField("failed", Kind.NUMBER, lambda row, _: row.failed, "attempts that failed here"),
     QueryField("seen", Kind.SPAN, lambda row, now: max(0, now - row.seen_ms), "how long it is silent", timed=True),
 )  # fmt: skip
+
+
+# ---------------------------------------------------------------- causes
+
+
+def _ago(at_ms: int, now_ms: int) -> str:
+    return span(now_ms - at_ms) if at_ms else "--"
+
+
+CAUSE_COLUMNS: tuple[Column[CauseRow], ...] = (
+    Column("count", "TASKS", 6, lambda row, _: (compact(row.count), "bad"), lambda row: row.count, right=True),
+    Column("last", "LAST", 4, lambda row, now: (_ago(row.newest_ms, now), "plain"), lambda row: row.newest_ms,
+           live=True, right=True),
+    Column("first", "FIRST", 5, lambda row, now: (_ago(row.oldest_ms, now), "dim"), lambda row: row.oldest_ms,
+           rank=2, live=True, right=True),
+    Column("code", "CAUSE", 16, lambda row, _: (row.code, "strong"), lambda row: row.code, most=28),
+    Column("kind", "KIND", 9, lambda row, _: (row.kind, "plain"), lambda row: row.kind, rank=3),
+    Column("nodes", "ON", 12, lambda row, _: (", ".join(row.nodes) or "-", "plain"), lambda row: ", ".join(row.nodes),
+           rank=1, most=30),
+    Column("text", "WHAT THEY SAID", 24, lambda row, _: (row.text, "plain"), lambda row: row.text, most=400),
+)  # fmt: skip
+
+CAUSE_FIELDS: dict[str, QueryField[CauseRow]] = _named(
+    QueryField("cause", Kind.TEXT, lambda row, _: row.code, "its code"),
+    QueryField("kind", Kind.TEXT, lambda row, _: row.kind, "its class"),
+    QueryField("node", Kind.TEXT, lambda row, _: " ".join(row.nodes), "where they failed last"),
+    QueryField("error", Kind.TEXT, lambda row, _: row.text, "what they said"),
+    QueryField("tasks", Kind.NUMBER, lambda row, _: row.count, "how many they are"),
+    QueryField("last", Kind.SPAN, lambda row, now: max(0, now - row.newest_ms), "how long ago the last", timed=True),
+)
+
+# ---------------------------------------------------------------- acts
+
+
+def _undo_left(row: ActRow, now_ms: int) -> Cell:
+    left = row.undo_until_ms - now_ms
+    return (f"{left / 1000:.0f}s", "warn") if left > 0 else ("", "dim")
+
+
+ACT_COLUMNS: tuple[Column[ActRow], ...] = (
+    Column("age", "AGO", 4, lambda row, now: (span(now - row.at_ms), "plain"), lambda row: row.at_ms,
+           live=True, right=True),
+    Column("undo", "UNDO", 4, _undo_left, lambda row: row.undo_until_ms, live=True, right=True),
+    Column("actor", "WHO", 10, lambda row, _: (row.actor, "strong"), lambda row: row.actor, most=18),
+    Column("act", "ACT", 14, lambda row, _: (row.act, "plain"), lambda row: row.act),
+    Column("reason", "REASON", 12, lambda row, _: (row.reason, "plain"), lambda row: row.reason, rank=1, most=40),
+    Column("outcome", "OUTCOME", 10, lambda row, _: (row.outcome, "dim"), lambda row: row.outcome, rank=2, most=30),
+    Column("on", "ON", 14, lambda row, _: (row.on, "dim"), lambda row: row.on, most=400),
+)  # fmt: skip
+
+ACT_FIELDS: dict[str, QueryField[ActRow]] = _named(
+    QueryField("actor", Kind.TEXT, lambda row, _: row.actor, "who did it"),
+    QueryField("act", Kind.TEXT, lambda row, _: row.act, "what"),
+    QueryField("on", Kind.TEXT, lambda row, _: row.on, "to what"),
+    QueryField("reason", Kind.TEXT, lambda row, _: row.reason, "why"),
+    QueryField("age", Kind.SPAN, lambda row, now: max(0, now - row.at_ms), "how long ago", timed=True),
+)
 
 
 def lay_out(columns: Sequence[Column[RowT]], width: int) -> list[tuple[Column[RowT], int]]:

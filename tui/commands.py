@@ -25,6 +25,8 @@ class Scope(Enum):
     TASKS = "Tasks"
     QUEUES = "Queues"
     NODES = "Nodes"
+    CAUSES = "Causes"
+    ACTIVITY = "Activity"
     DETAIL = "Details"
     READING = "Reading"
     DIALOG = "In a question"
@@ -75,6 +77,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("show_tasks", "The tasks", ("2",), _LOOK, Scope.EVERYWHERE),
     Command("show_queues", "The queues", ("3",), _LOOK, Scope.EVERYWHERE),
     Command("show_nodes", "The nodes", ("4",), _LOOK, Scope.EVERYWHERE),
+    Command("show_causes", "What failed tasks died of", ("5",), _LOOK, Scope.EVERYWHERE),
+    Command("show_activity", "Who did what", ("6",), _LOOK, Scope.EVERYWHERE),
     Command("undo", "Take back what you did last (15 s)", ("u",), _UNDO, Scope.EVERYWHERE, "undo", 9),
     Command("freeze", "Freeze what is shown, or thaw it", ("z",), _LOOK, Scope.EVERYWHERE, "freeze", 12),
     Command("refetch", "Read everything again", ("ctrl+r",), _LOOK, Scope.EVERYWHERE),
@@ -108,6 +112,11 @@ COMMANDS: tuple[Command, ...] = (
 
     Command("drain", "Drain: finish its work, take no more", ("D",), _COSTLY, Scope.NODES, "drain", 3),
     Command("activate", "Activate: take work again", ("A",), _UNDO, Scope.NODES, "activate", 4),
+
+    Command("retry_group", "Retry all that failed so", ("r",), _UNDO, Scope.CAUSES, "retry all", 3),
+    Command("move_group", "Move all that failed so", ("m",), _UNDO, Scope.CAUSES, "move all", 4),
+
+    Command("undo_act", "Take back the act under the cursor", ("r",), _UNDO, Scope.ACTIVITY, "take back", 3),
 
     Command("next_section", "Next section", ("tab",), _LOOK, Scope.DETAIL, "section", 1),
     Command("previous_section", "Previous section", ("shift+tab",), _LOOK, Scope.DETAIL),

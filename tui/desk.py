@@ -8,6 +8,10 @@ from dataclasses import dataclass
 
 from lcq.models import TaskStatus
 from tui.columns import (
+    ACT_COLUMNS,
+    ACT_FIELDS,
+    CAUSE_COLUMNS,
+    CAUSE_FIELDS,
     NODE_COLUMNS,
     NODE_FIELDS,
     QUEUE_COLUMNS,
@@ -16,7 +20,7 @@ from tui.columns import (
     TASK_FIELDS,
 )
 from tui.source import Commander, Feed, Link, Reader
-from tui.store import NodeRow, QueueRow, Store, TaskRow
+from tui.store import ActRow, CauseRow, NodeRow, QueueRow, Store, TaskRow
 from tui.view import View
 
 MANY = 10
@@ -73,13 +77,23 @@ class Desk:
             self.store.nodes, {column.id: column.sort for column in NODE_COLUMNS},
             sort="node", fields=NODE_FIELDS,
         )  # fmt: skip
+        self.causes: View[CauseRow] = View(
+            self.store.causes, {column.id: column.sort for column in CAUSE_COLUMNS},
+            sort="count", descending=True, fields=CAUSE_FIELDS,
+        )  # fmt: skip
+        self.acts: View[ActRow] = View(
+            self.store.acts, {column.id: column.sort for column in ACT_COLUMNS},
+            sort="age", descending=True, fields=ACT_FIELDS,
+        )  # fmt: skip
+        self.acts.set_follow(True)
+        self.view = ""  # the one in sight
         self.tasks.set_follow(True)  # until the operator moves: who opens a console wants to see what comes
         self._ticked = time.monotonic()
         self._said: LastWord | None = None
         self._said_at = 0.0
         self._done: Undoable | None = None
         self.open_task = ""  # the task whose details are on the screen
-        self.feed = Feed(reader, self.store, self.link, on_screen=self._worth_polling)
+        self.feed = Feed(reader, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
 
     def say(self, text: str, *, good: bool = True) -> None:
         """Keep ``text`` as the last word, for all screens to show."""
@@ -107,6 +121,8 @@ class Desk:
             (self.tasks, self.store.tasks.take()),
             (self.queues, self.store.queues.take()),
             (self.nodes, self.store.nodes.take()),
+            (self.causes, self.store.causes.take()),
+            (self.acts, self.store.acts.take()),
         ):
             news = news or bool(changes)
             view.now_ms = now

@@ -16,9 +16,9 @@ from typing import Protocol, TypeVar
 from pydantic import ValidationError
 
 from lcq.errors import LcqError
-from lcq.models import Attempt, Event, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
+from lcq.models import ActRecord, Attempt, Event, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
 from lcq.reasons import Why
-from lcq.wire import Accepted, BulkAnswer, EventsAnswer
+from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer
 from tui.store import SnapshotLike, Store, TaskRow, task_row
 from tui.text import clean
 
@@ -29,6 +29,8 @@ POLL_S = 1.0
 ANSWER_S = 5.0
 SNAPSHOT_S = 60.0
 WINDOW = 200_000
+CAUSES_S = 5.0  # between two looks at all failures
+ACTS_SHOWN = 500
 _RETRY_S = 0.5
 _POLLED_IDS = 300
 _MANY_ROWS = 20_000
@@ -44,6 +46,8 @@ class Reader(Protocol):
     async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]: ...
     async def nodes(self) -> Sequence[NodeRecord]: ...
     async def queues(self) -> Sequence[QueueRecord]: ...
+    async def dead(self) -> DeadAnswer: ...
+    async def acts(self, limit: int) -> Sequence[ActRecord]: ...
     async def task(self, task_id: str) -> TaskRecord: ...
     async def attempts(self, task_id: str) -> Sequence[Attempt]: ...
     async def task_events(self, record: TaskRecord, *, limit: int = 200) -> Sequence[Event]: ...
@@ -132,10 +136,18 @@ class Feed:
     """Keeps a store up to date: a snapshot, then every event, and polls for what events do not tell."""
 
     def __init__(
-        self, reader: Reader, store: Store, link: Link, *, on_screen: Callable[[], Iterable[str]] = tuple
+        self,
+        reader: Reader,
+        store: Store,
+        link: Link,
+        *,
+        on_screen: Callable[[], Iterable[str]] = tuple,
+        view: Callable[[], str] = str,
     ) -> None:
+        """``on_screen``: tasks worth polling; ``view``: which view is in sight: "causes" and "activity" are polled."""
         self._reader, self._store, self._link = reader, store, link
-        self._on_screen = on_screen
+        self._on_screen, self._view = on_screen, view
+        self._causes_read = 0.0
         self._again = asyncio.Event()
         self.read_up_to = ""  # the newest event that the store has taken in
 
@@ -196,3 +208,9 @@ class Feed:
         if ids:
             found = await self._ask(self._reader.tasks(list(ids)[: 2 * _POLLED_IDS]))
             self._store.put_tasks(found.values())
+        match self._view():
+            case "causes" if time.monotonic() - self._causes_read > CAUSES_S:
+                self._store.put_causes(await self._ask(self._reader.dead()))
+                self._causes_read = time.monotonic()
+            case "activity":
+                self._store.put_acts(await self._ask(self._reader.acts(ACTS_SHOWN)), self._link.now_ms)

@@ -12,7 +12,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
-from lcq.models import DeviceReading, Event, NodeRecord, NodeStatus, QueueRecord, TaskPriority, TaskRecord, TaskStatus
+from lcq.models import (
+    ActRecord,
+    Cause,
+    DeviceReading,
+    Event,
+    NodeRecord,
+    NodeStatus,
+    QueueRecord,
+    TaskPriority,
+    TaskRecord,
+    TaskStatus,
+)
+from lcq.wire import DeadAnswer
 from tui.text import clean
 
 _FORGOTTEN_KEPT = 10_000
@@ -133,6 +145,46 @@ class QueueRow:
         return self.counts[_STATUS_INDEX[status]]
 
 
+@dataclass(slots=True, eq=False)
+class CauseRow:
+    """Failed tasks that died of the same; its id is made of what they have in common."""
+
+    id: str
+    code: str
+    kind: str  # its error class
+    text: str
+    count: int
+    newest: str
+    newest_ms: int
+    oldest_ms: int = 0
+    nodes: tuple[str, ...] = ()
+    version: int = 0
+
+    @property
+    def haystack(self) -> str:
+        return "\n".join((self.code, self.kind, self.text, *self.nodes)).casefold()
+
+
+@dataclass(slots=True, eq=False)
+class ActRow:
+    """What somebody did to the cluster; its id is its place in the audit."""
+
+    id: str
+    at_ms: int
+    act: str
+    actor: str
+    on: str = ""
+    reason: str = ""
+    outcome: str = ""
+    command: str = ""
+    undo_until_ms: int = 0  # 0: it cannot be taken back
+    version: int = 0
+
+    @property
+    def haystack(self) -> str:
+        return "\n".join((self.act, self.actor, self.on, self.reason, self.outcome, self.command)).casefold()
+
+
 _STATUS_INDEX = {status: index for index, status in enumerate(TaskStatus)}
 
 
@@ -221,6 +273,9 @@ class Store:
         self.tasks: Shelf[TaskRow] = Shelf()
         self.nodes: Shelf[NodeRow] = Shelf()
         self.queues: Shelf[QueueRow] = Shelf()
+        self.causes: Shelf[CauseRow] = Shelf()
+        self.acts: Shelf[ActRow] = Shelf()
+        self.failures = 0  # tasks that the causes are of
         self.counts: dict[TaskStatus, int] = dict.fromkeys(TaskStatus, 0)
         self.beyond = 0  # tasks the cluster has that were too many for the snapshot
         self.unreadable = 0  # events whose fields made no sense
@@ -247,6 +302,21 @@ class Store:
 
     def put_queues(self, records: Iterable[QueueRecord]) -> None:
         self.queues.update(queue_row(record, place) for place, record in enumerate(records))
+
+    def put_causes(self, dead: DeadAnswer) -> None:
+        self.failures = dead.total
+        self.causes.update(cause_row(cause) for cause in dead.causes)
+
+    def put_acts(self, acts: Iterable[ActRecord], now_ms: int) -> None:
+        """The newest acts. That one can be taken back is told again each time, a little later: kept as it was."""
+        rows = []
+        for act in acts:
+            row = act_row(act, now_ms)
+            known = self.acts.rows.get(row.id)
+            if known is not None and bool(known.undo_until_ms) == bool(row.undo_until_ms):
+                row.undo_until_ms = known.undo_until_ms
+            rows.append(row)
+        self.acts.update(rows)
 
     def put_tasks(self, records: Iterable[TaskRecord]) -> None:
         """Take in whole records, unless an event has already told of something newer."""
@@ -391,6 +461,23 @@ def task_row(record: TaskRecord) -> TaskRow:
         error=clean(f"{failure.code}: {failure.message}") if failure else "",
         why=_name(record.why),
     )
+
+
+def cause_row(cause: Cause) -> CauseRow:
+    """A cause as its row."""
+    text, code = clean(cause.text), _name(cause.code)
+    return CauseRow(
+        f"{code}: {text}", code, _name(cause.error_class.value), text, cause.count, clean(cause.newest), cause.newest_ms,
+        cause.oldest_ms, tuple(map(_name, cause.nodes)),
+    )  # fmt: skip
+
+
+def act_row(act: ActRecord, now_ms: int) -> ActRow:
+    """An act of the audit as its row."""
+    return ActRow(
+        clean(act.id), act.at_ms, _name(act.act), _name(act.actor), clean(act.on), clean(act.reason),
+        clean(act.outcome), clean(act.command), now_ms + act.undo_ms if act.undo_ms else 0,
+    )  # fmt: skip
 
 
 def _told(name: str, value: float | str) -> tuple[str, str]:

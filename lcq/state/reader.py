@@ -635,6 +635,7 @@ def _cause(error_class: str, code: str, text: str, members: list[tuple[str, str,
         count=len(members),
         newest=newest,
         newest_ms=newest_ms,
+        oldest_ms=min(at_ms for _, _, at_ms in members),
         nodes=tuple(node for node, _ in nodes.most_common(_NODES_NAMED)),
     )
 

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from lcq.causes import in_common
 from lcq.errors import LcqError, StateUnavailable, TaskNotFound
 from lcq.models import (
     DEFAULT_QUEUES,
+    ActRecord,
     Attempt,
+    Cause,
     Device,
     DeviceKind,
     ErrorClass,
@@ -30,7 +33,7 @@ from lcq.models import (
     TaskType,
 )
 from lcq.reasons import Why
-from lcq.wire import Accepted, BulkAnswer, EventsAnswer, Refusal
+from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, Refusal
 
 
 def now_ms() -> int:
@@ -94,6 +97,7 @@ class FakeCluster:
         self.whys: dict[str, Why] = {}
         self.log: list[Event] = []
         self.calls: list[tuple[str, Any]] = []
+        self.audit: list[ActRecord] = []  # the newest first
         self.snapshots = 0
         self.trouble: LcqError | None = None
         self.act_trouble: LcqError | None = None
@@ -239,6 +243,28 @@ class FakeCluster:
             else:
                 done.append(task_id)
         return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=tuple(f"act of {one}" for one in done[:1]))
+
+    async def dead(self) -> DeadAnswer:
+        await self._answerable()
+        failed = [record for record in self.records.values() if record.failure is not None]
+        groups: dict[tuple[str, str], list[TaskRecord]] = {}
+        for record in failed:
+            assert record.failure is not None
+            text = in_common(record.failure.message, paths=(record.task.image_path,))
+            groups.setdefault((record.failure.code, text), []).append(record)
+        causes = (
+            Cause(
+                error_class=members[0].failure.error_class,  # type: ignore[union-attr]
+                code=code, text=text, count=len(members), newest=members[-1].id, newest_ms=now_ms(),
+                oldest_ms=now_ms() - 60_000, nodes=tuple({record.node for record in members if record.node}),
+            )
+            for (code, text), members in groups.items()
+        )  # fmt: skip
+        return DeadAnswer(causes=tuple(causes), total=len(failed), looked_at=len(failed))
+
+    async def acts(self, limit: int) -> tuple[ActRecord, ...]:
+        await self._answerable()
+        return tuple(self.audit[:limit])
 
     async def why(self, task_id: str) -> Why:
         await self._answerable()

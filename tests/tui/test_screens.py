@@ -9,7 +9,7 @@ from textual import events
 from textual.widgets import Button, Input, OptionList
 
 from lcq.errors import SchedulerUnreachable
-from lcq.models import Attempt, NodeStatus, TaskPriority, TaskStatus
+from lcq.models import ActRecord, Attempt, NodeStatus, TaskPriority, TaskRecord, TaskStatus
 from lcq.reasons import WhyCode, because
 from tests.conftest import wait_until
 from tests.tui.fakes import REDIS_AWAY, FakeCluster, a_failure, a_node, a_task, many_tasks, now_ms
@@ -309,6 +309,82 @@ async def test_a_pause_is_taken_back_from_any_screen(open_console, monkeypatch):
         await wait_until(lambda: "u takes it back" in console.text())
         await console.press("2", "u")
         await wait_until(lambda: cluster.calls[1:] == [("undo", "act of queue gpu-high")])
+
+
+# ---------------------------------------------------------------- causes and activity
+
+
+def failed(image: str, message: str, **more: object) -> TaskRecord:
+    return a_task(image, status=TaskStatus.FAILED, failure=a_failure(message), node="gpu-1", **more)
+
+
+async def test_failures_of_one_cause_are_one_line_and_are_retried_together(open_console):
+    cluster = FakeCluster(
+        [failed(f"/p/{n}.jpg", f"/p/{n}.jpg: tried to allocate {n} GiB") for n in (1, 2, 3)]
+        + [failed("/p/9.jpg", "[red]device lost")], [a_node()],
+    )  # fmt: skip
+    async with open_console(cluster) as console:
+        await console.press("5")
+        await wait_until(lambda: "<path>: tried to allocate <n> GiB" in console.text())
+        assert "2 causes   4 failed tasks" in console.text()
+        assert "[red]device lost" in console.text()
+        await console.press("g", "r")
+        await wait_until(lambda: isinstance(console.app.screen, Question))
+        assert "Retry 3 tasks?" in console.text()
+        await console.press("y")
+        wanted = tuple(sorted(one.id for one in cluster.records.values() if "9.jpg" not in one.task.image_path))
+        await wait_until(lambda: [(name, tuple(sorted(ids))) for name, ids in cluster.calls] == [("retry", wanted)])
+
+
+async def test_enter_on_a_cause_shows_its_tasks(open_console):
+    cluster = FakeCluster([failed("/p/1.jpg", "out of memory"), a_task("/p/2.jpg")], [a_node()])
+    async with open_console(cluster) as console:
+        await console.press("5")
+        await wait_until(lambda: "1 cause   1 failed task" in console.text())
+        await console.press("g", "enter")
+        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await wait_until(lambda: console.desk.tasks.filter.text == "state:failed cause=out_of_memory")
+        assert len(console.desk.tasks) == 1
+
+
+async def test_a_group_of_failures_is_moved_to_the_place_chosen(open_console):
+    cluster = FakeCluster([failed(f"/p/{n}.jpg", "out of memory") for n in (1, 2)], [a_node()])
+    async with open_console(cluster) as console:
+        await console.press("5")
+        await wait_until(lambda: "2 failed tasks" in console.text())
+        await console.press("g", "m")
+        await wait_until(lambda: isinstance(console.app.screen, Chooser))
+        await console.press("enter")
+        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.press("y")
+        await wait_until(lambda: [(name, *more[1:]) for name, more in cluster.calls] == [("reroute", "gpu-high", "")])
+
+
+def an_act(number: int, **more: object) -> ActRecord:
+    values = {"id": f"{number}-0", "at_ms": now_ms() - 5000, "act": "reroute", "actor": "ivo", "command": f"c{number}"}
+    return ActRecord.model_validate(values | more)
+
+
+async def test_the_activity_says_who_did_what_and_takes_back_what_still_can_be(open_console):
+    cluster = three()
+    first = ids_of(cluster)[0]
+    cluster.audit = [
+        an_act(2, undo_ms=600_000, on=f"ids={first} queue=gpu-high", reason="too [big]", outcome="1 done"),
+        an_act(1, act="drain", on="node=gpu-1", at_ms=now_ms() - 60_000),
+    ]
+    async with open_console(cluster) as console:
+        await console.press("6")
+        await wait_until(lambda: "too [big]" in console.text())
+        await console.press("j", "r")
+        await wait_until(lambda: "drain by ivo cannot be taken back any more" in console.text())
+        await console.press("g", "r")
+        await wait_until(lambda: isinstance(console.app.screen, Question))
+        assert "Take back: reroute by ivo?" in console.text()
+        await console.press("y")
+        await wait_until(lambda: cluster.calls == [("undo", "c2")])
+        await console.press("g", "enter")
+        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await wait_until(lambda: console.desk.tasks.filter.text == f"id:{first}")
 
 
 async def test_a_task_is_moved_to_the_place_chosen(open_console):

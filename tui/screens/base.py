@@ -20,7 +20,8 @@ from tui.desk import Desk
 from tui.text import long_span
 from tui.widgets.frame import Banner, KeyLine, OneLine, Part
 
-MODES = (("tasks", "2", "Tasks"), ("queues", "3", "Queues"), ("nodes", "4", "Nodes"))
+MODES = (("tasks", "2", "Tasks"), ("queues", "3", "Queues"), ("nodes", "4", "Nodes"), ("causes", "5", "Causes"),
+         ("activity", "6", "Activity"))  # fmt: skip
 SMALLEST = (40, 10)
 
 
@@ -177,6 +178,12 @@ class ConsoleScreen(Screen[None]):
 
     def action_show_nodes(self) -> None:
         self.post_message(self.ModeWished("nodes"))
+
+    def action_show_causes(self) -> None:
+        self.post_message(self.ModeWished("causes"))
+
+    def action_show_activity(self) -> None:
+        self.post_message(self.ModeWished("activity"))
 
     def action_freeze(self) -> None:
         self.post_message(self.FreezeWished())

@@ -44,6 +44,11 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
             view, columns, lambda: self.desk.link.now_ms, empty=self._why_empty, id="table"
         )
 
+    def on_screen_resume(self) -> None:
+        self.desk.view = self.MODE
+        self.desk.store.polling_due = True  # what this view alone shows may be old
+        super().on_screen_resume()
+
     def compose_body(self) -> Iterable[Widget]:
         yield self._counts_line
         yield Horizontal(self._found_line, self._filter_field, self._status_line, id="filterline")

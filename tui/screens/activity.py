@@ -1,0 +1,75 @@
+"""The activity: who did what to which, why, what came of it, and what can still be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from textual import on
+from textual.binding import BindingType
+
+from tui import acts
+from tui.columns import ACT_COLUMNS
+from tui.commands import Scope, bindings_of
+from tui.desk import Desk
+from tui.screens.base import ActWished, Said
+from tui.screens.listing import ListScreen
+from tui.store import ActRow
+from tui.text import counted
+from tui.widgets.frame import Part
+from tui.widgets.table import LineTable
+
+
+class ActivityScreen(ListScreen[ActRow]):
+    """The newest acts of all operators, of programs, and of the cluster itself."""
+
+    MODE = "activity"
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.TABLE, Scope.ACTIVITY)
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.ACTIVITY)]
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk, desk.acts, ACT_COLUMNS)
+
+    def counts(self) -> Sequence[Part]:
+        rows = self.desk.store.acts.rows.values()
+        actors = len({row.actor for row in rows})
+        return [Part(f" the newest {counted(len(rows), 'act')}   of {counted(actors, 'actor')}")]
+
+    def nothing(self) -> str:
+        return "nobody has done anything yet"
+
+    def about(self, row: ActRow) -> Sequence[Part]:
+        return (
+            Part(f" {row.act}", "bold $text-primary"),
+            Part(f"   by {row.actor}   {row.reason or 'no reason given'}   {row.outcome}   {row.on}"),
+        )
+
+    @on(LineTable.Opened)
+    @on(LineTable.Described)
+    def _open(self, wish: LineTable.Opened | LineTable.Described) -> None:
+        """To the task that it was done to, where it was one."""
+        row = self.view.row(wish.row_id)
+        ids = _ids_of(row) if row is not None else ()
+        if ids:
+            self.post_message(self.ModeWished("tasks", f"id:{'|'.join(ids)}"))
+        else:
+            self.post_message(Said("this act names no task", good=False))
+
+    def action_undo_act(self) -> None:
+        row = self.view.cursor
+        if row is None:
+            return
+        if row.undo_until_ms <= self.desk.link.now_ms:
+            self.post_message(Said(f"{row.act} by {row.actor} cannot be taken back any more", good=False))
+            return
+        act = acts.undo(f"{row.act} by {row.actor}", (row.command,))
+        self.post_message(ActWished(act.made_to_ask()))  # the cursor follows the newest: it may be another's
+
+
+def _ids_of(row: ActRow) -> tuple[str, ...]:
+    """The ids of tasks in what an act was done to."""
+    for word in row.on.split():
+        name, _, value = word.partition("=")
+        if name in ("ids", "tasks"):
+            return tuple(one for one in value.split(",") if one.isalnum())
+    return ()

@@ -1,0 +1,93 @@
+"""The causes: what failed tasks died of, the most frequent first, and what can be done to all of one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual import on
+from textual.binding import BindingType
+from textual.message import Message
+
+from lcq.causes import in_common
+from lcq.models import TaskStatus
+from tui import acts
+from tui.columns import CAUSE_COLUMNS
+from tui.commands import Scope, bindings_of
+from tui.desk import Desk
+from tui.screens.base import ActWished, Said
+from tui.screens.listing import ListScreen
+from tui.store import CauseRow, Store, TaskRow
+from tui.text import clean, counted
+from tui.widgets.frame import Part
+from tui.widgets.table import LineTable
+
+
+class CausesScreen(ListScreen[CauseRow]):
+    """Failures that are the same but for paths, ids and numbers, as one line."""
+
+    MODE = "causes"
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.TABLE, Scope.CAUSES)
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.CAUSES)]
+
+    @dataclass
+    class GroupMoveWished(Message):
+        """The operator wants to choose where these tasks shall go."""
+
+        rows: Sequence[TaskRow]
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk, desk.causes, CAUSE_COLUMNS)
+
+    def counts(self) -> Sequence[Part]:
+        store = self.desk.store
+        return [Part(f" {counted(len(store.causes.rows), 'cause')}   {counted(store.failures, 'failed task')}")]
+
+    def nothing(self) -> str:
+        return "no task has failed"
+
+    def about(self, row: CauseRow) -> Sequence[Part]:
+        return (
+            Part(f" {row.code}", "bold $text-primary"),
+            Part(f"   {row.count:,} of kind {row.kind}   {row.text}"),
+        )
+
+    @on(LineTable.Opened)
+    @on(LineTable.Described)
+    def _open(self, wish: LineTable.Opened | LineTable.Described) -> None:
+        row = self.view.row(wish.row_id)
+        if row is not None:
+            self.post_message(self.ModeWished("tasks", f"state:failed cause={row.code}"))
+
+    def _group(self) -> list[TaskRow]:
+        return [task for row in self.view.targets() for task in tasks_of(row, self.desk.store)]
+
+    def action_retry_group(self) -> None:
+        rows = self._group()
+        if rows:
+            self.post_message(ActWished(acts.retry(rows).made_to_ask()))
+        else:
+            self._none()
+
+    def action_move_group(self) -> None:
+        rows = self._group()
+        if rows:
+            self.post_message(self.GroupMoveWished(rows))
+        else:
+            self._none()
+
+    def _none(self) -> None:
+        self.post_message(Said("nothing to do: none of these failures is here any more", good=False))
+
+
+def tasks_of(cause: CauseRow, store: Store) -> list[TaskRow]:
+    """The failed tasks of the console's window that died of this."""
+    found = []
+    for row in store.tasks.rows.values():
+        if row.status is not TaskStatus.FAILED:
+            continue
+        code, _, message = row.error.partition(": ")
+        if code == cause.code and clean(in_common(message, paths=(row.image,))) == cause.text:
+            found.append(row)
+    return found
