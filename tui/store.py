@@ -154,7 +154,6 @@ class CauseRow:
     kind: str  # its error class
     text: str
     count: int
-    newest: str
     newest_ms: int
     oldest_ms: int = 0
     nodes: tuple[str, ...] = ()
@@ -467,9 +466,15 @@ def cause_row(cause: Cause) -> CauseRow:
     """A cause as its row."""
     text, code = clean(cause.text), _name(cause.code)
     return CauseRow(
-        f"{code}: {text}", code, _name(cause.error_class.value), text, cause.count, clean(cause.newest), cause.newest_ms,
-        cause.oldest_ms, tuple(map(_name, cause.nodes)),
-    )  # fmt: skip
+        id=f"{code}: {text}",
+        code=code,
+        kind=cause.error_class.value,
+        text=text,
+        count=cause.count,
+        newest_ms=cause.newest_ms,
+        oldest_ms=cause.oldest_ms,
+        nodes=tuple(map(_name, cause.nodes)),
+    )
 
 
 def act_row(act: ActRecord, now_ms: int) -> ActRow:
