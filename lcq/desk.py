@@ -126,7 +126,7 @@ class Desk:
 
 def _audit(request: Act[Any]) -> dict[str, str]:
     """What the audit keeps of an act: who, what, why, to which."""
-    told = request.model_dump(mode="json", exclude={"tasks", "keys", "actor", "reason", "id", "revisions"})
+    told = request.model_dump(mode="json", exclude={"tasks", "keys", "sizes", "actor", "reason", "id", "revisions"})
     tasks = getattr(request, "tasks", ())
     if tasks:
         told["tasks"] = f"{tasks[0].id} … {tasks[-1].id}" if len(tasks) > 1 else tasks[0].id
