@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from lcq.models import NodeStatus, Task, TaskStatus, TaskType
+from lcq.reasons import WhyCode
 from tests.cluster import drill, running_cluster
 from tests.conftest import wait_until_sync
 
@@ -158,6 +159,7 @@ def test_an_outcome_that_the_spool_cannot_take_is_delivered_from_memory(
             waits = client.submit(drill()).id
             for runner in cluster.runners("node-1"):  # new ones cannot be noted down: they have to work all the same
                 runner.kill()
+            wait_until_sync(lambda: client.why(waits).code is WhyCode.DISK_FULL, timeout=60)
             time.sleep(3)
             assert client.get(waits).status == TaskStatus.QUEUED
             assert client.nodes()[0].status == NodeStatus.ONLINE
