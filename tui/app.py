@@ -26,6 +26,7 @@ from tui.acts import Act, told
 from tui.cluster import Cluster
 from tui.commands import Scope, commands_of
 from tui.desk import Desk
+from tui.history import Place, ViewHistory
 from tui.screens.activity import ActivityScreen
 from tui.screens.base import ActWished, ConsoleScreen, Said
 from tui.screens.causes import CausesScreen
@@ -72,6 +73,8 @@ class ConsoleApp(App[int]):
         self._farewell = farewell
         self._crash_log = crash_log
         self._flushes = 0
+        self._history = ViewHistory(Place("tasks"))
+        self._went_back = 0  # by the key that goes to the last view and back: 1 when it has gone there
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         colours = self.current_theme.to_color_system().generate()
@@ -122,15 +125,40 @@ class ConsoleApp(App[int]):
     # ------------------------------------------------------------ going about
 
     @on(ConsoleScreen.ModeWished)
-    def _show_mode(self, wish: ConsoleScreen.ModeWished) -> None:
-        if self.current_mode == wish.mode:
+    def _mode_wished(self, wish: ConsoleScreen.ModeWished) -> None:
+        self._history.leave(self._root_filter)
+        self._went_back = 0
+        self._show_mode(wish.mode, wish.filter_text)
+
+        def note() -> None:  # once the new root is there
+            self._history.go(Place(wish.mode, self._root_filter))
+
+        self.call_later(note)
+
+    @on(ConsoleScreen.HistoryWished)
+    def _history_wished(self, wish: ConsoleScreen.HistoryWished) -> None:
+        self._history.leave(self._root_filter)
+        place = self._history.step(wish.steps or (-1 if self._went_back <= 0 else 1))
+        if place is None:
+            self.say("there is no view before this one" if wish.steps < 1 else "there is no view after this one")
+            return
+        self._went_back = 0 if wish.steps else (1 if self._went_back <= 0 else 0)
+        self._show_mode(place.mode, place.filter_text)
+
+    def _show_mode(self, mode: str, filter_text: str | None) -> None:
+        if self.current_mode == mode:
             while len(self.screen_stack) > 1:
                 self.pop_screen()
         else:
-            self.switch_mode(wish.mode)
-        if wish.filter_text is not None:
-            self.call_later(self._filter_root, wish.filter_text)
+            self.switch_mode(mode)
+        if filter_text is not None:
+            self.call_later(self._filter_root, filter_text)
         self.show_news()
+
+    @property
+    def _root_filter(self) -> str:
+        root = self.screen_stack[0]
+        return root.view.filter.text if isinstance(root, ListScreen) else ""
 
     def _filter_root(self, text: str) -> None:
         root = self.screen_stack[0]

@@ -56,8 +56,9 @@ class Command:
 
 _PRINTED = {
     "escape": "esc", "pagedown": "pgdn", "pageup": "pgup", "question_mark": "?", "slash": "/", "plus": "+",
-    "minus": "-", "less_than_sign": "<", "greater_than_sign": ">", "left_curly_bracket": "{",
-    "right_curly_bracket": "}",
+    "minus": "-", "asterisk": "*", "tilde": "~", "grave_accent": "`", "exclamation_mark": "!", "less_than_sign": "<",
+    "greater_than_sign": ">", "left_curly_bracket": "{", "right_curly_bracket": "}", "left_square_bracket": "[",
+    "right_square_bracket": "]",
 }  # fmt: skip
 
 
@@ -79,6 +80,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("show_nodes", "The nodes", ("4",), _LOOK, Scope.EVERYWHERE),
     Command("show_causes", "What failed tasks died of", ("5",), _LOOK, Scope.EVERYWHERE),
     Command("show_activity", "Who did what", ("6",), _LOOK, Scope.EVERYWHERE),
+    Command("earlier_view", "The view before", ("left_square_bracket",), _LOOK, Scope.EVERYWHERE),
+    Command("later_view", "The view after, once you went back", ("right_square_bracket",), _LOOK, Scope.EVERYWHERE),
+    Command("last_view", "To the last view and back", ("grave_accent",), _LOOK, Scope.EVERYWHERE),
     Command("undo", "Take back what you did last (15 s)", ("u",), _UNDO, Scope.EVERYWHERE, "undo", 9),
     Command("freeze", "Freeze what is shown, or thaw it", ("z",), _LOOK, Scope.EVERYWHERE, "freeze", 12),
     Command("refetch", "Read everything again", ("ctrl+r",), _LOOK, Scope.EVERYWHERE),
@@ -95,6 +99,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("half_page_up", "Half a page up", ("ctrl+u",), _LOOK, Scope.TABLE),
     Command("filter", "Filter: words, state:failed, age<15m, -word", ("slash",), _LOOK, Scope.TABLE, "filter", 7),
     Command("mark", "Mark the row and step on", ("space",), _LOOK, Scope.TABLE, "mark", 2),
+    Command("mark_range", "Mark from the last mark to here", ("v",), _LOOK, Scope.TABLE),
+    Command("mark_all", "Mark all that the filter shows, or none", ("asterisk",), _LOOK, Scope.TABLE, "mark all", 15),
+    Command("invert_marks", "Mark what is not marked", ("tilde",), _LOOK, Scope.TABLE),
     Command("follow", "Follow the newest", ("f",), _LOOK, Scope.TABLE, "follow", 14),
     Command("sort_left", "Sort by the column to the left", ("less_than_sign",), _LOOK, Scope.TABLE, "sort", 11),
     Command("sort_right", "Sort by the column to the right", ("greater_than_sign",), _LOOK, Scope.TABLE),

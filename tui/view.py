@@ -44,6 +44,7 @@ class View(Generic[RowT]):
         self.top = 0  # the index of the row on the first screen line
         self.height = 1
         self.marks: set[str] = set()
+        self._marked_last: str | None = None
         self.follow = False
         self.held = 0  # changes kept back since it was frozen
         self._frozen: dict[str, RowT] | None = None
@@ -308,6 +309,26 @@ class View(Generic[RowT]):
 
     def mark(self, row_id: str) -> None:
         self.marks ^= {row_id}
+        self._marked_last = row_id
+
+    def mark_range(self) -> None:
+        """Mark every row from the one marked last to the cursor; without such a one, the row under the cursor."""
+        here = self.index_of(self.cursor_id)
+        if here is None:
+            return
+        there = self.index_of(self._marked_last)
+        first, last = sorted((here, here if there is None else there))
+        self.marks |= {self.id_at(index) for index in range(first, last + 1)}
+        self._marked_last = self.cursor_id
+
+    def mark_all(self) -> None:
+        """Mark every row that the filter shows; if all of them are marked, none."""
+        shown = set(self._key_of)
+        self.marks = self.marks - shown if shown <= self.marks else self.marks | shown
+
+    def invert_marks(self) -> None:
+        """Of the rows that the filter shows, mark those that are not marked, and those only."""
+        self.marks ^= set(self._key_of)
 
     def freeze(self) -> None:
         """Hold still: changes are counted, not shown, until ``thaw``."""

@@ -291,6 +291,37 @@ def a_chance_record(chance: random.Random) -> TaskRecord:
     )
 
 
+def test_marks_of_a_range_of_all_and_turned_round_are_of_what_the_filter_shows():
+    shelf, view = a_view(0)
+    for number in range(10):
+        shelf.put(a_row(number, queue="cpu-light" if number % 2 else "gpu-high"))
+    view.take(shelf.take())
+    view.set_filter("queue:cpu")  # 9 7 5 3 1
+    view.move_to(1)
+    assert view.cursor_id is not None
+    view.mark(view.cursor_id)
+    view.move_to(3)
+    view.mark_range()
+    assert view.marks == {"task000007", "task000005", "task000003"}
+    view.invert_marks()
+    assert view.marks == {"task000009", "task000001"}
+    view.mark_all()
+    assert view.marks == {f"task00000{number}" for number in (1, 3, 5, 7, 9)}
+    view.set_filter("")
+    view.mark_all()
+    assert len(view.marks) == 10
+    view.set_filter("queue:gpu")
+    view.mark_all()  # all of them are marked: none
+    assert view.marks == {f"task00000{number}" for number in (1, 3, 5, 7, 9)}
+
+
+def test_a_range_without_a_mark_before_it_is_the_row_under_the_cursor():
+    _, view = a_view(3)
+    view.move_to(1)
+    view.mark_range()
+    assert view.marks == {"task000001"}
+
+
 def test_paging_moves_cursor_and_window_together():
     _, view = a_view(100)
     view.move(4)

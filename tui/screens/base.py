@@ -67,6 +67,12 @@ class ConsoleScreen(Screen[None]):
     class FreezeWished(Message):
         """The operator wants the picture to hold still, or to move again."""
 
+    @dataclass
+    class HistoryWished(Message):
+        """The operator wants an earlier view (-1), a later one (1), or the one before this and back (0)."""
+
+        steps: int
+
     class UndoWished(Message):
         """The operator wants the last act taken back."""
 
@@ -187,6 +193,15 @@ class ConsoleScreen(Screen[None]):
 
     def action_freeze(self) -> None:
         self.post_message(self.FreezeWished())
+
+    def action_earlier_view(self) -> None:
+        self.post_message(self.HistoryWished(-1))
+
+    def action_later_view(self) -> None:
+        self.post_message(self.HistoryWished(1))
+
+    def action_last_view(self) -> None:
+        self.post_message(self.HistoryWished(0))
 
     def action_undo(self) -> None:
         self.post_message(self.UndoWished())

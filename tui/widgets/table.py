@@ -278,6 +278,18 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
             self.view.move(1)
             self._looked()
 
+    def action_mark_range(self) -> None:
+        self.view.mark_range()
+        self._looked()
+
+    def action_mark_all(self) -> None:
+        self.view.mark_all()
+        self._looked()
+
+    def action_invert_marks(self) -> None:
+        self.view.invert_marks()
+        self._looked()
+
     def action_follow(self) -> None:
         self.view.set_follow(not self.view.follow)
         self._looked()
