@@ -45,7 +45,11 @@ class ForeignCpu:
         """The share of all cores that others used since the last call, at ``now`` by a steady clock; None the first
         time. Reads the table of processes: some milliseconds.
         """
-        current = (now, self._busy_s(), self._own_s())
+        try:
+            current = (now, self._busy_s(), self._own_s())
+        except (OSError, psutil.Error):  # a system that does not tell
+            self._last = None
+            return None
         last, self._last = self._last, current
         if last is None or now <= last[0]:
             return None

@@ -65,7 +65,7 @@ from tests.peer import Peer, Story, a_record, info
 PROGRAM = typer.main.get_command(app)
 COMMANDS: Mapping[str, Any] = PROGRAM.commands  # type: ignore[attr-defined]
 EXPECTED = (
-    "submit", "tasks", "task", "nodes", "queues", "jobs", "job", "events", "wait", "cancel", "retry", "reroute",
+    "submit", "tasks", "task", "nodes", "node", "queues", "jobs", "job", "events", "wait", "cancel", "retry", "reroute",
     "prioritise", "pause", "resume", "drain", "activate", "quarantine", "release", "dead", "version", "up", "scheduler",
     "console", "demo", "models", "discover", "why", "autoscale", "label", "set", "stop",
     "acts", "undo",
@@ -397,6 +397,42 @@ def test_nodes_show_their_devices_and_what_is_left_out_and_why(peer: Peer) -> No
         told,
     )
     assert lcq(peer, "nodes", "--json").document == {"nodes": [node.model_dump(mode="json")]}
+
+
+def test_a_node_shows_how_each_of_its_devices_is_and_what_keeps_one_from_work(peer: Peer) -> None:
+    ids = ("GPU-1", "GPU-2", "GPU-3", "cpu")
+    devices = tuple(Device(id=one, kind=DeviceKind.CPU if one == "cpu" else DeviceKind.GPU, slots=2) for one in ids)
+    capability = NodeCapability(
+        devices=devices, models={"lama": ModelOffer(kinds=(DeviceKind.GPU,))}, left_out={"mat": "no weights"}, host="s2"
+    )
+    readings = {
+        "GPU-1": DeviceReading(
+            total_mib=8000, free_mib=3000, foreign_mib=4000, busy=0.9, foreign_busy=0.6, temperature_c=71,
+            slows_down_c=93, fault="busy elsewhere: other programs use 60% of it", rest="busy_elsewhere",
+        ),
+        "GPU-2": DeviceReading(), "GPU-4": DeviceReading(fault="fell off the bus"),
+    }  # fmt: skip
+    found = NodeRecord(
+        id="studio-2", boot_id="b", status=NodeStatus.ONLINE, capability=capability, readings=readings, running=1,
+        serves={"GPU-1": ("gpu-high",)}, quarantined={"GPU-2": "is slow"}, on_probation={"GPU-3": 2},
+        telemetry={"clock_offset_s": -0.25, "clock_error_s": 0.01, "load_1m": 3.0, "cores": 4.0},
+    )  # fmt: skip
+    peer.handlers["nodes"] = lambda ask: NodesAnswer(nodes=(found,))
+    told = " ".join(lcq(peer, "node", "studio-2").out.split())
+    for words in (
+        "status online", "busy 1 of 8 slots", "load 3.0 on 4 cores", "clock 0.25 s behind the cluster's (± 0.01 s)",
+        "state rests, busy elsewhere: other programs use 60% of it", "in use 90%, 60% by other programs",
+        "memory 3,000 of 8,000 MiB free, 4,000 by other programs", "heat 71 °C (slows itself down at 93 °C)",
+        "GPU-2 slots 2 state in quarantine: is slow", "GPU-3 slots 2 state on probation, 2 tasks to go",
+        "cpu slots 2 state takes work", "GPU-4 state takes no work: fell off the bus", "mat no weights",
+    ):  # fmt: skip
+        assert words in told, (words, told)
+    assert lcq(peer, "node", "--json", "studio-2").document == found.model_dump(mode="json")
+    lcq(peer, "node", "studio-9").refuses(2, "studio-9", "lcq nodes")
+    skewed = found.model_copy(update={"telemetry": {"clock_warning": "this host's clock is 9.0 s ahead"}})
+    peer.handlers["nodes"] = lambda ask: NodesAnswer(nodes=(skewed,))
+    assert re.search(r"clock +this host's clock is 9.0 s ahead", lcq(peer, "node", "studio-2").out)
+    assert re.search(r"studio-2 .*this host's clock is 9.0 s ahead", lcq(peer, "nodes").out)
 
 
 def test_a_task_shows_what_was_made_easier_for_each_attempt(peer: Peer) -> None:
