@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,11 +13,8 @@ from urllib.parse import urlencode
 import platformdirs
 import yaml
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     field_validator,
     model_validator,
@@ -35,13 +31,15 @@ from pydantic_settings import (
 from lcq.errors import InvalidConfig
 from lcq.labels import Labels
 from lcq.models import DEFAULT_QUEUES, QueueConfig
+from lcq.runner_config import DEFAULT_SOURCES as DEFAULT_SOURCES
+from lcq.runner_config import IopaintConfig as IopaintConfig
+from lcq.runner_config import LimitsConfig as LimitsConfig
+from lcq.runner_config import ModelsConfig as ModelsConfig
+from lcq.runner_config import ModelSource as ModelSource
+from lcq.runner_config import Section
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class ZeroMqConfig(_Section):
+class ZeroMqConfig(Section):
     """Where sockets are bound, and where they are found."""
 
     host: str = "localhost"
@@ -57,7 +55,7 @@ class ZeroMqConfig(_Section):
     """The ROUTER's port. 0: a free one is chosen."""
 
 
-class RedisConfig(_Section):
+class RedisConfig(Section):
     """The state store. With neither url nor host, or with enabled: false, a private server is started."""
 
     enabled: bool = True
@@ -97,7 +95,7 @@ def _listed(value: Any) -> Any:
     return tuple(one.strip() for one in value.split(",") if one.strip()) if isinstance(value, str) else value
 
 
-class DiscoveryConfig(_Section):
+class DiscoveryConfig(Section):
     """How schedulers are found on the LAN by mDNS (docs/discovery.md). Only where no address is configured."""
 
     enabled: bool = True
@@ -117,7 +115,7 @@ class DiscoveryConfig(_Section):
         return self.key is not None or self.key_file is not None
 
 
-class LeaseConfig(_Section):
+class LeaseConfig(Section):
     """How silence is judged."""
 
     beat_s: float = Field(default=3.0, gt=0, le=60)
@@ -134,7 +132,7 @@ class LeaseConfig(_Section):
         return self
 
 
-class RetryConfig(_Section):
+class RetryConfig(Section):
     """Back-off: full jitter over base_s * 2^retries, at most max_s. And the budget of all retries together: what is
     over it waits longer, and loses no retry by that."""
 
@@ -150,7 +148,7 @@ class RetryConfig(_Section):
     """What a retry over the budget waits at most."""
 
 
-class QuarantineConfig(_Section):
+class QuarantineConfig(Section):
     """A node that fails where others succeed takes nothing until a probe has shown that it works again."""
 
     enabled: bool = True
@@ -175,7 +173,7 @@ class QuarantineConfig(_Section):
 Weight = Annotated[float, Field(gt=0, le=1000)]
 
 
-class SharesConfig(_Section):
+class SharesConfig(Section):
     """How users share a queue, by predicted seconds of work: twice the weight, twice the work done meanwhile.
 
     A weight counts for what is submitted while it holds."""
@@ -189,14 +187,14 @@ class SharesConfig(_Section):
         return self.users.get(user, self.default)
 
 
-class UserQuota(_Section):
+class UserQuota(Section):
     """What one user may. What is null here is as it is for every user."""
 
     in_flight: int | None = Field(default=None, ge=1)
     per_minute: float | None = Field(default=None, gt=0)
 
 
-class QuotasConfig(_Section):
+class QuotasConfig(Section):
     """Limits to what is taken in and run. All off by default."""
 
     queued: int | None = Field(default=None, ge=1)
@@ -235,7 +233,7 @@ class QuotasConfig(_Section):
         return {"users": users} | ({} if self.in_flight is None else {"default": self.in_flight})
 
 
-class RetentionConfig(_Section):
+class RetentionConfig(Section):
     """How long records of finished tasks are kept."""
 
     completed_s: float = Field(default=24 * 3600.0, gt=0)
@@ -244,7 +242,7 @@ class RetentionConfig(_Section):
     """How many events the stream keeps, about."""
 
 
-class DeviceConfig(_Section):
+class DeviceConfig(Section):
     """What the owner of a host wants of one of its devices."""
 
     enabled: bool = True
@@ -254,7 +252,7 @@ class DeviceConfig(_Section):
     """Serve exactly these queues, whatever they ask for; default: all that it is good enough for."""
 
 
-class RecycleConfig(_Section):
+class RecycleConfig(Section):
     """When a runner is replaced between two attempts, so that what leaks in it does no harm."""
 
     tasks: int | None = Field(default=None, ge=1)
@@ -263,7 +261,7 @@ class RecycleConfig(_Section):
     """When it holds so much more memory than it once did with the same models loaded; null: never for that."""
 
 
-class BusyElsewhereConfig(_Section):
+class BusyElsewhereConfig(Section):
     """For workstations: nothing new is begun on a device while programs that are not LCQ's use it. Off by default."""
 
     gpu_percent: float | None = Field(default=None, gt=0, le=100)
@@ -276,7 +274,7 @@ class BusyElsewhereConfig(_Section):
     """Work is begun again when they have used half of that, or less, for so long."""
 
 
-class HeatConfig(_Section):
+class HeatConfig(Section):
     """A GPU that is too hot begins nothing new until it has cooled down."""
 
     enabled: bool = True
@@ -288,7 +286,7 @@ class HeatConfig(_Section):
     """So many in a row must agree, both ways; there is about one a second."""
 
 
-class DiskConfig(_Section):
+class DiskConfig(Section):
     """Nothing new is begun where a disk has less room than this: the disk of the data folder, of the models, and of
     each folder that results go to."""
 
@@ -297,7 +295,7 @@ class DiskConfig(_Section):
     """Of the whole disk; where this is more than floor_mib, it counts."""
 
 
-class AgentConfig(_Section):
+class AgentConfig(Section):
     """One compute host."""
 
     name: str | None = None
@@ -341,15 +339,7 @@ class AgentConfig(_Section):
         return {key: str(value) if type(value) in (int, float) else value for key, value in given.items()}
 
 
-class LimitsConfig(_Section):
-    """What an input may be, checked from its header before anything is decoded."""
-
-    image_bytes: int = Field(default=512 * 2**20, ge=1)
-    image_pixels: int = Field(default=200_000_000, ge=1)
-    frames: int = Field(default=1, ge=1)
-
-
-class StorageConfig(_Section):
+class StorageConfig(Section):
     """Which files tasks may name."""
 
     roots: tuple[Path, ...] = ()
@@ -363,123 +353,6 @@ class StorageConfig(_Section):
             if not root.is_absolute():
                 raise ValueError(f"must be absolute paths, found {str(root)!r}")
         return roots
-
-
-def _lower(value: Any) -> Any:
-    return value.strip().lower() if isinstance(value, str) else value  # some programs print sums in capitals
-
-
-Sha256 = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Md5 = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^[0-9a-f]{32}$")]
-AllowedSum = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^(any|[0-9a-f]{32}|[0-9a-f]{64})$")]
-
-
-class ModelSource(_Section):
-    """Where a model's weights come from, and what they must be."""
-
-    urls: tuple[str, ...] = ()
-    """Tried in this order; http(s) addresses, file:// ones, or paths."""
-    sha256: Sha256 | None = None
-    """The SHA-256 of the file. Where md5 is given too, both must be right."""
-    md5: Md5 | None = None
-    """The MD5 of the file."""
-    file: str | None = None
-    """The member of the file that has the weights, where it is a zip of several (big-lama.zip)."""
-
-
-# Addresses and MD5 sums as the parent programs publish them; the SHA-256 as several independent projects pin it.
-_MODELS_AT = "https://github.com/Sanster/models/releases/download"
-DEFAULT_SOURCES: dict[str, ModelSource] = {
-    "lama": ModelSource(
-        urls=(f"{_MODELS_AT}/add_big_lama/big-lama.pt",),
-        sha256="344c77bbcb158f17dd143070d1e789f38a66c04202311ae3a258ef66667a9ea9",
-        md5="e3aa4aaa15225a33ec84f9f4bc47e500",
-    ),
-    "anime-lama": ModelSource(
-        urls=(f"{_MODELS_AT}/AnimeMangaInpainting/anime-manga-big-lama.pt",),
-        md5="29f284f36a0a510bcacf39ecf4c4d54f",
-    ),
-}
-
-
-class ModelsConfig(_Section):
-    """Weights: where they are kept, where they come from, which files are trusted."""
-
-    folder: Path | None = None
-    """Where converted weights are kept; default: "models" in the data folder."""
-    sources: dict[str, ModelSource] = Field(default_factory=lambda: dict(DEFAULT_SOURCES))
-    """By model name; what is given here is added to the known ones, key by key: a known model with another
-    address keeps its checksums. One checksum replaces both."""
-    allow: tuple[AllowedSum, ...] = ("7ba7aa7ac37a4d41fdbbeba3a2af7ead18058552997e3a3cd1a3b2210c9e6b4c",)
-    """SHA-256 or MD5 sums of further weight files that may be added. "any" lets every well-formed file in."""
-    timeout_s: float = Field(default=30.0, gt=0)
-    """How long a download may stand still."""
-
-    @field_validator("sources", mode="before")
-    @classmethod
-    def _with_the_known_ones(cls, given: Any) -> Any:
-        if not isinstance(given, Mapping):
-            return given
-        merged: dict[Any, Any] = dict(DEFAULT_SOURCES)
-        for name, source in given.items():
-            known = DEFAULT_SOURCES.get(name)
-            if known is None or not isinstance(source, Mapping):
-                merged[name] = source
-                continue
-            kept = known.model_dump(exclude_none=True)
-            if source.get("sha256") or source.get("md5"):  # another file: the sums of ours say nothing of it
-                kept = {key: value for key, value in kept.items() if key not in ("sha256", "md5")}
-            merged[name] = kept | dict(source)
-        return merged
-
-
-class IopaintConfig(_Section):
-    """An IOPaint server as a neighbour, for models that LCQ does not run itself. Off unless one is named."""
-
-    command: tuple[str, ...] | None = None
-    """The program that starts it, such as ["/opt/iopaint/bin/iopaint"]; "start" and its options are added."""
-    venv: Path | None = None
-    """A virtual environment with iopaint in it; its bin/iopaint is the command."""
-    url: str | None = None
-    """A server that somebody else runs, such as http://gpu-7:8080. It is never started or ended by us; the
-    agents of one user on one host use it one at a time."""
-    models: dict[str, str] = Field(default_factory=dict)
-    """The models to offer: the name that tasks use, and IOPaint's name. Or a list of IOPaint's names (mat, zits,
-    ldm, fcf, manga, migan …): of one with slashes, tasks then use what is after the last."""
-    model_dir: Path | None = None
-    """Its --model-dir; default: its own. It must have the weights, or the host a way to download them."""
-    options: tuple[str, ...] = ()
-    """Further options of "iopaint start", such as ["--low-mem", "--no-half"]."""
-    start_s: float = Field(default=180.0, gt=0)
-    """How long it may take to start, to load a model, or to become free."""
-
-    @field_validator("models", mode="before")
-    @classmethod
-    def _listed(cls, given: Any) -> Any:
-        if isinstance(given, list | tuple) and all(isinstance(name, str) for name in given):
-            return {name.rpartition("/")[2]: name for name in given}
-        return given
-
-    @field_validator("command")
-    @classmethod
-    def _not_empty(cls, command: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if command is not None and not any(command[:1]):
-            raise ValueError('must name a program, such as ["/opt/iopaint/bin/iopaint"]')
-        return command
-
-    @field_validator("url")
-    @classmethod
-    def _is_web_address(cls, url: str | None) -> str | None:
-        if url is not None and not re.match(r"^https?://[^/\s]+", url):
-            raise ValueError("must begin with http:// or https:// and a host")
-        return url
-
-    @model_validator(mode="after")
-    def _one_place(self) -> IopaintConfig:
-        named = [name for name in ("command", "venv", "url") if getattr(self, name) is not None]
-        if len(named) > 1:
-            raise ValueError(f"{' and '.join(named)} are both set: name one place where IOPaint is")
-        return self
 
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -496,7 +369,7 @@ class DistributedConfig(BaseSettings):
         extra="forbid",
         env_prefix="LCQ_",
         env_nested_delimiter="__",
-        use_attribute_docstrings=True,
+        defer_build=True,
     )
 
     enabled: bool = True

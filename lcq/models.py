@@ -183,7 +183,7 @@ Name: TypeAlias = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,
 class Value(BaseModel):
     """The common ground of all edge models: frozen, strict about names, typed; every number is finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, defer_build=True)
 
 
 def _is_empty(value: Collection[Any]) -> bool:

@@ -22,7 +22,7 @@ from typing import Self
 import zmq
 
 from lcq import failpoints
-from lcq.client import find_schedulers
+from lcq.client.addresses import find_schedulers
 from lcq.clock import steady_now
 from lcq.config import ConfigManager, DistributedConfig
 from lcq.errors import InvalidConfig, LcqError, NodeNameTaken, StaleBoot, UnknownModel

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lcq.errors import LcqError, TaskNotFound
-from lcq.wire import GetTasks, History
 from worker.line import ControlLine
 
 _log = logging.getLogger(__name__)
@@ -90,6 +89,8 @@ class Leftovers:
         ids = tuple(dict.fromkeys(task for task, _ in asked.values()))[:_AT_ONCE]
         if not ids:
             return
+        from lcq.wire.questions import GetTasks, History  # few starts find any leftovers
+
         records = (await self._line.ask(GetTasks(ids=ids), patience_s=_ANSWER_S)).tasks
         for ended in [record.id for record in records if record.status.is_terminal]:
             try:

@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import msgpack
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from lcq.config import LimitsConfig
 from lcq.errors import ProtocolError
 from lcq.models import Ease, Failure, ModelOffer, Task, TaskResult, explain_invalid
+from lcq.runner_config import LimitsConfig
 from worker.settings import EngineSettings
 
 _HEAD = struct.Struct(">I")
@@ -26,7 +26,7 @@ _LONGEST_FRAME = 16 * 2**20
 class Word(BaseModel):
     """The common ground: frozen, and known by its ``WORD``."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
     WORD: ClassVar[str]
 
 

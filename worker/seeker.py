@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 
-from lcq.client import find_schedulers, listens, looks_around
+from lcq.client.addresses import find_schedulers, listens, looks_around
 from lcq.config import DistributedConfig
 from lcq.errors import NoMulticast, SeveralClusters
 

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from lcq.config import IopaintConfig, ModelsConfig
 from lcq.models import Device, DeviceKind
+from lcq.runner_config import IopaintConfig, ModelsConfig
 
 
 class EngineSettings(BaseModel):
     """What an engine may know of its host: its device, its share of it, where weights are."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     device: Device = Device(id="cpu", kind=DeviceKind.CPU)
     threads: int = 1  # this slot's share of the free cores

@@ -26,7 +26,7 @@ class Unsettled(BaseModel):
     has its final name already.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
     boot_id: str
     outcome: Outcome
     staged: str = ""

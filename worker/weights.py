@@ -28,7 +28,6 @@ import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from lcq.config import Md5, ModelsConfig, ModelSource, Sha256
 from lcq.errors import (
     DiskFull,
     DownloadFailed,
@@ -39,6 +38,7 @@ from lcq.errors import (
     WeightsNotInstalled,
     WeightsRefused,
 )
+from lcq.runner_config import Md5, ModelsConfig, ModelSource, Sha256
 from worker.archive import LARGEST_FILE, packed_weights, read_tensors
 from worker.lama_tensors import Generator, find_generator, generator_shapes
 
@@ -54,7 +54,7 @@ Progress = Callable[[str, int, int | None], None]
 class Manifest(BaseModel):
     """What is known of installed weights. ``sha256``, ``md5`` and ``bytes`` are those of the file they came in."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     name: str
     network: Literal["lama"] = "lama"

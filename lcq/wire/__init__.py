@@ -5,104 +5,123 @@ A request is a msgpack map ``{v, id, cmd, …}``; its answer ``{v, id, ok: {…}
 refused by name. A command's id makes it safe to send twice: the second time gets the first one's answer.
 Where several schedulers live, an answer also has their addresses: ``schedulers: […]``.
 No image byte ever travels here, and no pickle.
+
+The names are found when they are first used: an agent has no use for what operators ask, and is started often.
 """
 
-from lcq.wire.acts import Accepted as Accepted
-from lcq.wire.acts import Act as Act
-from lcq.wire.acts import Activate as Activate
-from lcq.wire.acts import AsideAnswer as AsideAnswer
-from lcq.wire.acts import BulkAnswer as BulkAnswer
-from lcq.wire.acts import Cancel as Cancel
-from lcq.wire.acts import CancelJob as CancelJob
-from lcq.wire.acts import Drain as Drain
-from lcq.wire.acts import DrainIdle as DrainIdle
-from lcq.wire.acts import DrainIdleAnswer as DrainIdleAnswer
-from lcq.wire.acts import JobActAnswer as JobActAnswer
-from lcq.wire.acts import LabelNode as LabelNode
-from lcq.wire.acts import NoteJob as NoteJob
-from lcq.wire.acts import Pause as Pause
-from lcq.wire.acts import PauseJob as PauseJob
-from lcq.wire.acts import Prioritise as Prioritise
-from lcq.wire.acts import PrioritiseJob as PrioritiseJob
-from lcq.wire.acts import Quarantine as Quarantine
-from lcq.wire.acts import Refusals as Refusals
-from lcq.wire.acts import Release as Release
-from lcq.wire.acts import Reroute as Reroute
-from lcq.wire.acts import RerouteJob as RerouteJob
-from lcq.wire.acts import Resume as Resume
-from lcq.wire.acts import ResumeJob as ResumeJob
-from lcq.wire.acts import Retry as Retry
-from lcq.wire.acts import RetryJob as RetryJob
-from lcq.wire.acts import SetDevice as SetDevice
-from lcq.wire.acts import StopNode as StopNode
-from lcq.wire.acts import Submit as Submit
-from lcq.wire.acts import SubmitAnswer as SubmitAnswer
-from lcq.wire.acts import Undo as Undo
-from lcq.wire.frames import REQUESTS as REQUESTS
-from lcq.wire.frames import Reply as Reply
-from lcq.wire.frames import Ticket as Ticket
-from lcq.wire.frames import pack_answer as pack_answer
-from lcq.wire.frames import pack_error as pack_error
-from lcq.wire.frames import pack_order as pack_order
-from lcq.wire.frames import pack_request as pack_request
-from lcq.wire.frames import pack_ticket as pack_ticket
-from lcq.wire.frames import unpack_reply as unpack_reply
-from lcq.wire.frames import unpack_request as unpack_request
-from lcq.wire.frames import unpack_ticket as unpack_ticket
-from lcq.wire.message import MAX_BATCH as MAX_BATCH
-from lcq.wire.message import MAX_LOG as MAX_LOG
-from lcq.wire.message import MAX_MESSAGE_BYTES as MAX_MESSAGE_BYTES
-from lcq.wire.message import MOST_IN_HAND as MOST_IN_HAND
-from lcq.wire.message import OLDEST_PROTOCOL as OLDEST_PROTOCOL
-from lcq.wire.message import PROTOCOL_VERSION as PROTOCOL_VERSION
-from lcq.wire.message import AnswerT as AnswerT
-from lcq.wire.message import Done as Done
-from lcq.wire.message import Message as Message
-from lcq.wire.message import Refusal as Refusal
-from lcq.wire.message import Request as Request
-from lcq.wire.nodes import Beat as Beat
-from lcq.wire.nodes import BeatAnswer as BeatAnswer
-from lcq.wire.nodes import Bye as Bye
-from lcq.wire.nodes import Grant as Grant
-from lcq.wire.nodes import Hello as Hello
-from lcq.wire.nodes import HelloAnswer as HelloAnswer
-from lcq.wire.nodes import Order as Order
-from lcq.wire.nodes import Orders as Orders
-from lcq.wire.nodes import Outcome as Outcome
-from lcq.wire.nodes import Probed as Probed
-from lcq.wire.nodes import Running as Running
-from lcq.wire.nodes import Step as Step
-from lcq.wire.nodes import StepAnswer as StepAnswer
-from lcq.wire.nodes import Verdict as Verdict
-from lcq.wire.nodes import Want as Want
-from lcq.wire.questions import Acts as Acts
-from lcq.wire.questions import ActsAnswer as ActsAnswer
-from lcq.wire.questions import AskWhy as AskWhy
-from lcq.wire.questions import Autoscale as Autoscale
-from lcq.wire.questions import AutoscaleAnswer as AutoscaleAnswer
-from lcq.wire.questions import Costs as Costs
-from lcq.wire.questions import CostsAnswer as CostsAnswer
-from lcq.wire.questions import CostStats as CostStats
-from lcq.wire.questions import Dead as Dead
-from lcq.wire.questions import DeadAnswer as DeadAnswer
-from lcq.wire.questions import Events as Events
-from lcq.wire.questions import EventsAnswer as EventsAnswer
-from lcq.wire.questions import Find as Find
-from lcq.wire.questions import FindAnswer as FindAnswer
-from lcq.wire.questions import GetTasks as GetTasks
-from lcq.wire.questions import GetTasksAnswer as GetTasksAnswer
-from lcq.wire.questions import History as History
-from lcq.wire.questions import HistoryAnswer as HistoryAnswer
-from lcq.wire.questions import Info as Info
-from lcq.wire.questions import InfoAnswer as InfoAnswer
-from lcq.wire.questions import Jobs as Jobs
-from lcq.wire.questions import JobsAnswer as JobsAnswer
-from lcq.wire.questions import ListTasks as ListTasks
-from lcq.wire.questions import ListTasksAnswer as ListTasksAnswer
-from lcq.wire.questions import Nodes as Nodes
-from lcq.wire.questions import NodesAnswer as NodesAnswer
-from lcq.wire.questions import Queues as Queues
-from lcq.wire.questions import QueuesAnswer as QueuesAnswer
-from lcq.wire.questions import ReportJob as ReportJob
-from lcq.wire.questions import ReportJobAnswer as ReportJobAnswer
-from lcq.wire.questions import WhyAnswer as WhyAnswer
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lcq.wire.acts import Accepted as Accepted
+    from lcq.wire.acts import Act as Act
+    from lcq.wire.acts import Activate as Activate
+    from lcq.wire.acts import AsideAnswer as AsideAnswer
+    from lcq.wire.acts import BulkAnswer as BulkAnswer
+    from lcq.wire.acts import Cancel as Cancel
+    from lcq.wire.acts import CancelJob as CancelJob
+    from lcq.wire.acts import Drain as Drain
+    from lcq.wire.acts import DrainIdle as DrainIdle
+    from lcq.wire.acts import DrainIdleAnswer as DrainIdleAnswer
+    from lcq.wire.acts import JobActAnswer as JobActAnswer
+    from lcq.wire.acts import LabelNode as LabelNode
+    from lcq.wire.acts import NoteJob as NoteJob
+    from lcq.wire.acts import Pause as Pause
+    from lcq.wire.acts import PauseJob as PauseJob
+    from lcq.wire.acts import Prioritise as Prioritise
+    from lcq.wire.acts import PrioritiseJob as PrioritiseJob
+    from lcq.wire.acts import Quarantine as Quarantine
+    from lcq.wire.acts import Refusals as Refusals
+    from lcq.wire.acts import Release as Release
+    from lcq.wire.acts import Reroute as Reroute
+    from lcq.wire.acts import RerouteJob as RerouteJob
+    from lcq.wire.acts import Resume as Resume
+    from lcq.wire.acts import ResumeJob as ResumeJob
+    from lcq.wire.acts import Retry as Retry
+    from lcq.wire.acts import RetryJob as RetryJob
+    from lcq.wire.acts import SetDevice as SetDevice
+    from lcq.wire.acts import StopNode as StopNode
+    from lcq.wire.acts import Submit as Submit
+    from lcq.wire.acts import SubmitAnswer as SubmitAnswer
+    from lcq.wire.acts import Undo as Undo
+    from lcq.wire.frames import Reply as Reply
+    from lcq.wire.frames import Ticket as Ticket
+    from lcq.wire.frames import pack_answer as pack_answer
+    from lcq.wire.frames import pack_error as pack_error
+    from lcq.wire.frames import pack_order as pack_order
+    from lcq.wire.frames import pack_request as pack_request
+    from lcq.wire.frames import pack_ticket as pack_ticket
+    from lcq.wire.frames import unpack_reply as unpack_reply
+    from lcq.wire.frames import unpack_ticket as unpack_ticket
+    from lcq.wire.message import MAX_BATCH as MAX_BATCH
+    from lcq.wire.message import MAX_LOG as MAX_LOG
+    from lcq.wire.message import MAX_MESSAGE_BYTES as MAX_MESSAGE_BYTES
+    from lcq.wire.message import MOST_IN_HAND as MOST_IN_HAND
+    from lcq.wire.message import OLDEST_PROTOCOL as OLDEST_PROTOCOL
+    from lcq.wire.message import PROTOCOL_VERSION as PROTOCOL_VERSION
+    from lcq.wire.message import AnswerT as AnswerT
+    from lcq.wire.message import Done as Done
+    from lcq.wire.message import Message as Message
+    from lcq.wire.message import Refusal as Refusal
+    from lcq.wire.message import Request as Request
+    from lcq.wire.nodes import Beat as Beat
+    from lcq.wire.nodes import BeatAnswer as BeatAnswer
+    from lcq.wire.nodes import Bye as Bye
+    from lcq.wire.nodes import Grant as Grant
+    from lcq.wire.nodes import Hello as Hello
+    from lcq.wire.nodes import HelloAnswer as HelloAnswer
+    from lcq.wire.nodes import Order as Order
+    from lcq.wire.nodes import Orders as Orders
+    from lcq.wire.nodes import Outcome as Outcome
+    from lcq.wire.nodes import Probed as Probed
+    from lcq.wire.nodes import Running as Running
+    from lcq.wire.nodes import Step as Step
+    from lcq.wire.nodes import StepAnswer as StepAnswer
+    from lcq.wire.nodes import Verdict as Verdict
+    from lcq.wire.nodes import Want as Want
+    from lcq.wire.questions import Acts as Acts
+    from lcq.wire.questions import ActsAnswer as ActsAnswer
+    from lcq.wire.questions import AskWhy as AskWhy
+    from lcq.wire.questions import Autoscale as Autoscale
+    from lcq.wire.questions import AutoscaleAnswer as AutoscaleAnswer
+    from lcq.wire.questions import Costs as Costs
+    from lcq.wire.questions import CostsAnswer as CostsAnswer
+    from lcq.wire.questions import CostStats as CostStats
+    from lcq.wire.questions import Dead as Dead
+    from lcq.wire.questions import DeadAnswer as DeadAnswer
+    from lcq.wire.questions import Events as Events
+    from lcq.wire.questions import EventsAnswer as EventsAnswer
+    from lcq.wire.questions import Find as Find
+    from lcq.wire.questions import FindAnswer as FindAnswer
+    from lcq.wire.questions import GetTasks as GetTasks
+    from lcq.wire.questions import GetTasksAnswer as GetTasksAnswer
+    from lcq.wire.questions import History as History
+    from lcq.wire.questions import HistoryAnswer as HistoryAnswer
+    from lcq.wire.questions import Info as Info
+    from lcq.wire.questions import InfoAnswer as InfoAnswer
+    from lcq.wire.questions import Jobs as Jobs
+    from lcq.wire.questions import JobsAnswer as JobsAnswer
+    from lcq.wire.questions import ListTasks as ListTasks
+    from lcq.wire.questions import ListTasksAnswer as ListTasksAnswer
+    from lcq.wire.questions import Nodes as Nodes
+    from lcq.wire.questions import NodesAnswer as NodesAnswer
+    from lcq.wire.questions import Queues as Queues
+    from lcq.wire.questions import QueuesAnswer as QueuesAnswer
+    from lcq.wire.questions import ReportJob as ReportJob
+    from lcq.wire.questions import ReportJobAnswer as ReportJobAnswer
+    from lcq.wire.questions import WhyAnswer as WhyAnswer
+    from lcq.wire.requests import REQUESTS as REQUESTS
+    from lcq.wire.requests import unpack_request as unpack_request
+
+_HOMES = ("message", "nodes", "frames", "acts", "questions", "requests")  # looked through in this order
+
+
+def __getattr__(name: str) -> Any:
+    if not name.startswith("_"):
+        for home in _HOMES:
+            module = import_module(f"lcq.wire.{home}")
+            if name in vars(module):
+                return getattr(module, name)
+    raise AttributeError(f"module 'lcq.wire' has no attribute {name!r}")

@@ -7,64 +7,11 @@ from typing import Any
 import msgpack
 from pydantic import ValidationError
 
-from lcq.errors import InvalidInput, LcqError, ProtocolError, UnknownCommand, VersionMismatch, error_from_wire
+from lcq.errors import InvalidInput, LcqError, ProtocolError, VersionMismatch, error_from_wire
 from lcq.models import explain_invalid
 from lcq.versions import in_words_of_1
-from lcq.wire.acts import (
-    Activate,
-    Cancel,
-    CancelJob,
-    Drain,
-    DrainIdle,
-    LabelNode,
-    NoteJob,
-    Pause,
-    PauseJob,
-    Prioritise,
-    PrioritiseJob,
-    Quarantine,
-    Release,
-    Reroute,
-    RerouteJob,
-    Resume,
-    ResumeJob,
-    Retry,
-    RetryJob,
-    SetDevice,
-    StopNode,
-    Submit,
-    Undo,
-)
-from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, AnswerT, Message, Request
-from lcq.wire.nodes import Beat, Bye, Hello, Order, Probed, Step
-from lcq.wire.questions import (
-    Acts,
-    AskWhy,
-    Autoscale,
-    Costs,
-    Dead,
-    Events,
-    Find,
-    GetTasks,
-    History,
-    Info,
-    Jobs,
-    ListTasks,
-    Nodes,
-    Queues,
-    ReportJob,
-)
-
-REQUESTS: dict[str, type[Request[Any]]] = {
-    kind.CMD: kind
-    for kind in (
-        Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
-        Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob,
-        PrioritiseJob, NoteJob, Info,
-        Undo, Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
-        Autoscale, DrainIdle,
-    )
-}  # fmt: skip
+from lcq.wire.message import PROTOCOL_VERSION, AnswerT, Message, Request
+from lcq.wire.nodes import Order
 
 
 class Ticket(Message):
@@ -81,7 +28,10 @@ def _packed(values: dict[str, Any]) -> bytes:
         raise InvalidInput(f"{values.get('cmd', 'a message')} cannot be sent: {error}") from error
 
 
-def _unpacked(frame: bytes) -> dict[str, Any]:
+def unpacked(frame: bytes) -> dict[str, Any]:
+    """Raises:
+    ProtocolError: it is no map of msgpack.
+    """
     try:
         values = msgpack.unpackb(frame)
     except (ValueError, msgpack.UnpackException, UnicodeDecodeError) as error:
@@ -93,41 +43,6 @@ def _unpacked(frame: bytes) -> dict[str, Any]:
 
 def pack_request(request: Request[Any]) -> bytes:
     return _packed(request.model_dump(mode="json") | {"v": PROTOCOL_VERSION, "cmd": request.CMD})
-
-
-def unpack_request(frame: bytes) -> Request[Any]:
-    """Raises:
-    ProtocolError: the frame, its version, its command or one of its fields cannot be understood.
-        ``request_id`` of the error holds the id to answer to, where there was one.
-    """
-    values = _unpacked(frame)
-    request_id = str(values.get("id", ""))
-    version = values.get("v")
-    try:
-        command = values.get("cmd")
-        if not (type(version) is int and OLDEST_PROTOCOL <= version <= PROTOCOL_VERSION):
-            raise VersionMismatch(
-                f"this scheduler speaks protocol {PROTOCOL_VERSION}, and older ones from {OLDEST_PROTOCOL} on; "
-                f"the message has {version!r}",
-                hint="bring schedulers to the newest LCQ version first, then agents and clients",
-            )
-        kind = REQUESTS.get(command) if isinstance(command, str) else None
-        if kind is None:
-            raise UnknownCommand(
-                f"protocol {PROTOCOL_VERSION} has no command {command!r}",
-                hint="is the peer newer than this scheduler? 'lcq version' tells both",
-            )
-        try:
-            request = kind.model_validate(values, extra="ignore")
-        except ValidationError as error:
-            raise ProtocolError(f"{command}: {explain_invalid(error)}") from error
-    except ProtocolError as error:
-        error.request_id = request_id
-        if not isinstance(error, VersionMismatch):
-            error.peer_version = version
-        raise
-    request._version = version
-    return request
 
 
 def pack_answer(
@@ -178,7 +93,7 @@ class Reply(Message):
 
 
 def unpack_reply(frame: bytes) -> Reply:
-    values = _unpacked(frame)
+    values = unpacked(frame)
     if values.get("v") != PROTOCOL_VERSION:
         mismatch = VersionMismatch(
             f"we speak protocol {PROTOCOL_VERSION}, the scheduler {values.get('v')!r}",
@@ -200,6 +115,6 @@ def pack_ticket(ticket: Ticket) -> bytes:
 
 def unpack_ticket(frame: bytes) -> Ticket:
     try:
-        return Ticket.model_validate(_unpacked(frame))
+        return Ticket.model_validate(unpacked(frame))
     except ValidationError as error:
         raise ProtocolError(f"a ticket that is not one we know: {explain_invalid(error)}") from error

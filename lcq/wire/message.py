@@ -22,7 +22,7 @@ MAX_BATCH = 500  # tasks or ids in one command; clients send longer lists in pie
 class Message(BaseModel):
     """The common ground: frozen, typed; fields a newer peer added are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, defer_build=True)
 
 
 AnswerT = TypeVar("AnswerT", bound=Message)

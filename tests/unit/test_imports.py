@@ -60,6 +60,18 @@ def test_an_agent_loads_neither_redis_nor_state_nor_console_nor_any_engines_libr
     assert not any(name.startswith("lcq.state") for name in loaded)
 
 
+def test_a_runner_starts_without_what_reads_settings_and_without_an_event_loop() -> None:
+    loaded = loaded_after("worker.runner")
+    assert not packages(loaded) & ({"yaml", "pydantic_settings", "asyncio", "zmq", "typer"} | ENGINES_OWN)
+    assert "lcq.config" not in loaded
+
+
+def test_an_agent_loads_no_words_of_operators_and_no_client() -> None:
+    loaded = loaded_after("worker.agent")
+    assert "lcq.wire.nodes" in loaded
+    assert not loaded & {"lcq.wire.acts", "lcq.wire.questions", "lcq.client.asynchronous"}
+
+
 def test_the_console_loads_neither_the_worker_nor_what_writes_the_state() -> None:
     loaded = loaded_after(*modules_of("tui"))
     assert not packages(loaded) & ({"worker"} | ENGINES_OWN)

@@ -38,11 +38,14 @@ from lcq.wire import (
     Request,
     Submit,
     Ticket,
+    acts,
+    nodes,
     pack_answer,
     pack_error,
     pack_order,
     pack_request,
     pack_ticket,
+    questions,
     unpack_reply,
     unpack_request,
     unpack_ticket,
@@ -110,7 +113,7 @@ def test_a_refusal_within_an_answer_is_the_error_it_was() -> None:
 
 def test_every_command_is_listed_once_and_only_acts_change_what_operators_see() -> None:
     defined = {
-        kind for kind in vars(wire).values()
+        kind for module in (acts, nodes, questions) for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Request) and "CMD" in vars(kind)
     }  # fmt: skip
     assert set(REQUESTS.values()) == defined

@@ -24,8 +24,8 @@ from typing import Any, Protocol, TypeVar
 import platformdirs
 from numpy.typing import NDArray
 
-from lcq.config import IopaintConfig
 from lcq.costs import KNOWN_MODELS, ModelFacts
+from lcq.runner_config import IopaintConfig
 from worker.engines.base import (
     DeviceKind,
     Ease,

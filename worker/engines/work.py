@@ -21,7 +21,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from lcq.config import LimitsConfig
 from lcq.errors import OutsideRoots
 from lcq.file_mark import file_mark
 from lcq.images import (
@@ -40,6 +39,7 @@ from lcq.images import (
 )
 from lcq.models import DeviceKind, ErrorClass, Failure, Task, TaskResult, TaskType
 from lcq.roots import Roots
+from lcq.runner_config import LimitsConfig
 from worker.engines.base import Ease, Engine, EngineError, Picture, Progress, Work
 from worker.engines.check import BadOutput, check_output
 from worker.engines.shelf import Shelf

@@ -1,0 +1,144 @@
+"""The settings that reach into runners: what an input may be, where weights are, an IOPaint beside us.
+
+Apart from lcq.config, which reads files and the environment: a runner is told its settings, and is started often.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+
+class Section(BaseModel):
+    """The common ground of all sections: frozen, strict about names; built when it is first used."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class LimitsConfig(Section):
+    """What an input may be, checked from its header before anything is decoded."""
+
+    image_bytes: int = Field(default=512 * 2**20, ge=1)
+    image_pixels: int = Field(default=200_000_000, ge=1)
+    frames: int = Field(default=1, ge=1)
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value  # some programs print sums in capitals
+
+
+Sha256 = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Md5 = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+AllowedSum = Annotated[str, BeforeValidator(_lower), StringConstraints(pattern=r"^(any|[0-9a-f]{32}|[0-9a-f]{64})$")]
+
+
+class ModelSource(Section):
+    """Where a model's weights come from, and what they must be."""
+
+    urls: tuple[str, ...] = ()
+    """Tried in this order; http(s) addresses, file:// ones, or paths."""
+    sha256: Sha256 | None = None
+    """The SHA-256 of the file. Where md5 is given too, both must be right."""
+    md5: Md5 | None = None
+    """The MD5 of the file."""
+    file: str | None = None
+    """The member of the file that has the weights, where it is a zip of several (big-lama.zip)."""
+
+
+# Addresses and MD5 sums as the parent programs publish them; the SHA-256 as several independent projects pin it.
+_MODELS_AT = "https://github.com/Sanster/models/releases/download"
+DEFAULT_SOURCES: dict[str, ModelSource] = {
+    "lama": ModelSource(
+        urls=(f"{_MODELS_AT}/add_big_lama/big-lama.pt",),
+        sha256="344c77bbcb158f17dd143070d1e789f38a66c04202311ae3a258ef66667a9ea9",
+        md5="e3aa4aaa15225a33ec84f9f4bc47e500",
+    ),
+    "anime-lama": ModelSource(
+        urls=(f"{_MODELS_AT}/AnimeMangaInpainting/anime-manga-big-lama.pt",),
+        md5="29f284f36a0a510bcacf39ecf4c4d54f",
+    ),
+}
+
+
+class ModelsConfig(Section):
+    """Weights: where they are kept, where they come from, which files are trusted."""
+
+    folder: Path | None = None
+    """Where converted weights are kept; default: "models" in the data folder."""
+    sources: dict[str, ModelSource] = Field(default_factory=lambda: dict(DEFAULT_SOURCES))
+    """By model name; what is given here is added to the known ones, key by key: a known model with another
+    address keeps its checksums. One checksum replaces both."""
+    allow: tuple[AllowedSum, ...] = ("7ba7aa7ac37a4d41fdbbeba3a2af7ead18058552997e3a3cd1a3b2210c9e6b4c",)
+    """SHA-256 or MD5 sums of further weight files that may be added. "any" lets every well-formed file in."""
+    timeout_s: float = Field(default=30.0, gt=0)
+    """How long a download may stand still."""
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _with_the_known_ones(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping):
+            return given
+        merged: dict[Any, Any] = dict(DEFAULT_SOURCES)
+        for name, source in given.items():
+            known = DEFAULT_SOURCES.get(name)
+            if known is None or not isinstance(source, Mapping):
+                merged[name] = source
+                continue
+            kept = known.model_dump(exclude_none=True)
+            if source.get("sha256") or source.get("md5"):  # another file: the sums of ours say nothing of it
+                kept = {key: value for key, value in kept.items() if key not in ("sha256", "md5")}
+            merged[name] = kept | dict(source)
+        return merged
+
+
+class IopaintConfig(Section):
+    """An IOPaint server as a neighbour, for models that LCQ does not run itself. Off unless one is named."""
+
+    command: tuple[str, ...] | None = None
+    """The program that starts it, such as ["/opt/iopaint/bin/iopaint"]; "start" and its options are added."""
+    venv: Path | None = None
+    """A virtual environment with iopaint in it; its bin/iopaint is the command."""
+    url: str | None = None
+    """A server that somebody else runs, such as http://gpu-7:8080. It is never started or ended by us; the
+    agents of one user on one host use it one at a time."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """The models to offer: the name that tasks use, and IOPaint's name. Or a list of IOPaint's names (mat, zits,
+    ldm, fcf, manga, migan …): of one with slashes, tasks then use what is after the last."""
+    model_dir: Path | None = None
+    """Its --model-dir; default: its own. It must have the weights, or the host a way to download them."""
+    options: tuple[str, ...] = ()
+    """Further options of "iopaint start", such as ["--low-mem", "--no-half"]."""
+    start_s: float = Field(default=180.0, gt=0)
+    """How long it may take to start, to load a model, or to become free."""
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _listed(cls, given: Any) -> Any:
+        if isinstance(given, list | tuple) and all(isinstance(name, str) for name in given):
+            return {name.rpartition("/")[2]: name for name in given}
+        return given
+
+    @field_validator("command")
+    @classmethod
+    def _not_empty(cls, command: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if command is not None and not any(command[:1]):
+            raise ValueError('must name a program, such as ["/opt/iopaint/bin/iopaint"]')
+        return command
+
+    @field_validator("url")
+    @classmethod
+    def _is_web_address(cls, url: str | None) -> str | None:
+        if url is not None and not re.match(r"^https?://[^/\s]+", url):
+            raise ValueError("must begin with http:// or https:// and a host")
+        return url
+
+    @model_validator(mode="after")
+    def _one_place(self) -> IopaintConfig:
+        named = [name for name in ("command", "venv", "url") if getattr(self, name) is not None]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} are both set: name one place where IOPaint is")
+        return self

@@ -1,0 +1,101 @@
+"""Which requests there are, by command, and how a scheduler reads one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from lcq.errors import ProtocolError, UnknownCommand, VersionMismatch
+from lcq.models import explain_invalid
+from lcq.wire.acts import (
+    Activate,
+    Cancel,
+    CancelJob,
+    Drain,
+    DrainIdle,
+    LabelNode,
+    NoteJob,
+    Pause,
+    PauseJob,
+    Prioritise,
+    PrioritiseJob,
+    Quarantine,
+    Release,
+    Reroute,
+    RerouteJob,
+    Resume,
+    ResumeJob,
+    Retry,
+    RetryJob,
+    SetDevice,
+    StopNode,
+    Submit,
+    Undo,
+)
+from lcq.wire.frames import unpacked
+from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, Request
+from lcq.wire.nodes import Beat, Bye, Hello, Probed, Step
+from lcq.wire.questions import (
+    Acts,
+    AskWhy,
+    Autoscale,
+    Costs,
+    Dead,
+    Events,
+    Find,
+    GetTasks,
+    History,
+    Info,
+    Jobs,
+    ListTasks,
+    Nodes,
+    Queues,
+    ReportJob,
+)
+
+REQUESTS: dict[str, type[Request[Any]]] = {
+    kind.CMD: kind
+    for kind in (
+        Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
+        Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob,
+        PrioritiseJob, NoteJob, Info,
+        Undo, Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
+        Autoscale, DrainIdle,
+    )
+}  # fmt: skip
+
+
+def unpack_request(frame: bytes) -> Request[Any]:
+    """Raises:
+    ProtocolError: the frame, its version, its command or one of its fields cannot be understood.
+        ``request_id`` of the error holds the id to answer to, where there was one.
+    """
+    values = unpacked(frame)
+    request_id = str(values.get("id", ""))
+    version = values.get("v")
+    try:
+        command = values.get("cmd")
+        if not (type(version) is int and OLDEST_PROTOCOL <= version <= PROTOCOL_VERSION):
+            raise VersionMismatch(
+                f"this scheduler speaks protocol {PROTOCOL_VERSION}, and older ones from {OLDEST_PROTOCOL} on; "
+                f"the message has {version!r}",
+                hint="bring schedulers to the newest LCQ version first, then agents and clients",
+            )
+        kind = REQUESTS.get(command) if isinstance(command, str) else None
+        if kind is None:
+            raise UnknownCommand(
+                f"protocol {PROTOCOL_VERSION} has no command {command!r}",
+                hint="is the peer newer than this scheduler? 'lcq version' tells both",
+            )
+        try:
+            request = kind.model_validate(values, extra="ignore")
+        except ValidationError as error:
+            raise ProtocolError(f"{command}: {explain_invalid(error)}") from error
+    except ProtocolError as error:
+        error.request_id = request_id
+        if not isinstance(error, VersionMismatch):
+            error.peer_version = version
+        raise
+    request._version = version
+    return request
