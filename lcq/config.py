@@ -272,6 +272,8 @@ class BusyElsewhereConfig(Section):
     """How long it must be so."""
     quiet_s: float = Field(default=30.0, ge=0, le=24 * 3600)
     """Work is begun again when they have used half of that, or less, for so long."""
+    release: bool = True
+    """Free what loaded models hold there, for those programs."""
 
 
 class HeatConfig(Section):

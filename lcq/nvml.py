@@ -375,7 +375,11 @@ def _is_ours(pid: int, own_pids: Collection[int]) -> bool:
         if os.getpgid(pid) in own_pids:  # a program that one of our runners started
             return True
     with contextlib.suppress(psutil.Error):  # or one that went into a session of its own: a warden inherits them all
-        return any(parent.pid in own_pids for parent in psutil.Process(pid).parents())
+        above = pid
+        while own_pids and above > 1:
+            above = psutil.Process(above).ppid()
+            if above in own_pids:
+                return True
     return False
 
 

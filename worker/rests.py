@@ -70,17 +70,20 @@ class Rests:
         heat, elsewhere = self._heat.get(device), self._elsewhere.get(device)
         return self._all or (heat.rest if heat else None) or (elsewhere.rest if elsewhere else None)
 
-    def look(self, device: Device, reading: DeviceReading, *, is_at_work: bool) -> None:
-        """``device`` is so now. ``is_at_work``: an attempt of ours runs there."""
+    def look(self, device: Device, reading: DeviceReading, *, is_at_work: bool) -> tuple[RestCode, ...]:
+        """``device`` is so now. ``is_at_work``: an attempt of ours runs there. Answers for what it begins to rest."""
+        begun = []
         for of_it, rest in (
             (self._elsewhere.setdefault(device.id, _Elsewhere()), self._busy_elsewhere(device, reading, is_at_work)),
             (self._heat.setdefault(device.id, _Heat()), self._too_hot(device, reading)),
         ):
             if rest is not None and of_it.rest is None:
                 _log.warning("%s rests: %s", device.id, rest.why)
+                begun.append(rest.code)
             elif rest is None and of_it.rest is not None:
                 _log.warning("%s works again: it is no longer %s", device.id, of_it.rest.code.replace("_", " "))
             of_it.rest = rest
+        return tuple(begun)
 
     # ------------------------------------------------------------ others use it
 

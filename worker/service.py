@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from lcq.clock import steady_now
 from lcq.config import AgentConfig
 from lcq.hardware import Detected
-from lcq.models import DeviceKind, DeviceReading, NodeCapability
+from lcq.models import DeviceKind, DeviceReading, NodeCapability, RestCode
 from worker.aside import Aside
 from worker.foreign_cpu import ForeignCpu
 from worker.offer import Offer
@@ -180,9 +180,12 @@ class Service:
 
     def _look_at_rests(self, kind: DeviceKind) -> None:
         for device in self._found.devices:
-            if device.kind is kind:
-                is_at_work = any(slot.grant is not None for slot in self._pool.on(device.id))
-                self._rests.look(device, self._readings.of(device.id), is_at_work=is_at_work)
+            if device.kind is not kind:
+                continue
+            is_at_work = any(slot.grant is not None for slot in self._pool.on(device.id))
+            begun = self._rests.look(device, self._readings.of(device.id), is_at_work=is_at_work)
+            if RestCode.BUSY_ELSEWHERE in begun and self._config.busy_elsewhere.release:
+                self._pool.release(device.id)
         self._compare()
 
     # ------------------------------------------------------------ how devices are now

@@ -281,6 +281,10 @@ async def test_a_gpu_rests_while_others_use_it_or_it_is_too_hot_its_attempt_goes
     host.gpus.set(quiet)
     await host.until_offered(A, B)
     await host.until(lambda: A.uuid in host.runners())
+    first = a_drill(A.uuid, "cv2-ns")
+    host.scheduler.give(first)
+    await host.scheduler.outcome(first)
+    await host.until(lambda: host.scheduler.reading(A).warm == ("cv2-ns",))
     gate = host.folder / "gate"
     task = a_drill(A.uuid, do="write", final=str(host.folder / "out.png"), gate=str(gate))
     host.scheduler.give(task)
@@ -306,6 +310,7 @@ async def test_a_gpu_rests_while_others_use_it_or_it_is_too_hot_its_attempt_goes
     assert set(host.scheduler.wants(seen)) == {"cpu"}, "nothing new on either GPU"
     gate.touch()
     assert (await host.scheduler.outcome(task)).result is not None, "what ran there has gone on"
+    await host.until(lambda: host.scheduler.reading(A).warm == (), "its models have made room for the others")
 
     host.gpus.set([replace(quiet[0], uses={os.getpid(): 20}, busy=20), replace(hot, temperature=84)])
     await host.until(lambda: host.scheduler.reading(A).rest == "", "the first GPU works again")

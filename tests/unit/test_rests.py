@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lcq.config import AgentConfig, BusyElsewhereConfig, HeatConfig
+from lcq.config import AgentConfig, BusyElsewhereConfig, DiskConfig, DistributedConfig, HeatConfig
 from lcq.models import Device, DeviceKind, DeviceReading, RestCode
+from lcq.reload import changes, with_live_keys
 from worker.rests import Rest, Rests
 
 GPU = Device(id="GPU-1", kind=DeviceKind.GPU, vram_mib=8000)
@@ -151,3 +152,15 @@ def test_what_the_whole_node_rests_for_goes_first_and_each_device_has_its_own_be
     watch.rests.rest_all(None)
     assert watch.rests.of("cpu") is None
     assert watch.see(1, temperature_c=99.0, slows_down_c=93) is RestCode.TOO_HOT
+
+
+def test_what_devices_rest_for_is_followed_while_an_agent_runs():
+    now = DistributedConfig()
+    found = DistributedConfig(
+        agent=AgentConfig(
+            busy_elsewhere=TERMS, heat=HeatConfig(limit_c=70), disk=DiskConfig(floor_percent=5), clock_skew_s=9
+        )
+    )
+    live, waiting = changes(now, found)
+    assert (len(live), waiting) == (5, ())
+    assert with_live_keys(now, found) == found
