@@ -728,6 +728,16 @@ class Event(Value):
         return int(self.id.partition("-")[0])
 
 
+class MinuteTally(Value):
+    """What one minute saw happen to tasks."""
+
+    minute: int  # since 1970, by Redis's clock
+    submitted: int = 0
+    claimed: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
 class ActRecord(Value):
     """What somebody has done to the cluster, as the audit keeps it."""
 

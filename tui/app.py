@@ -32,6 +32,7 @@ from tui.screens.base import ActWished, ConsoleScreen, Said
 from tui.screens.causes import CausesScreen
 from tui.screens.detail import DescriptionScreen, TaskScreen
 from tui.screens.dialogs import Choice, Chooser, Help, Question
+from tui.screens.fleet import FleetScreen
 from tui.screens.listing import ListScreen
 from tui.screens.nodes import NodesScreen
 from tui.screens.queues import QueuesScreen
@@ -84,6 +85,7 @@ class ConsoleApp(App[int]):
         for theme in THEMES:
             self.register_theme(theme)
         self.theme = THEMES[0].name
+        self.add_mode("fleet", lambda: FleetScreen(self.desk))
         self.add_mode("tasks", lambda: TasksScreen(self.desk))
         self.add_mode("queues", lambda: QueuesScreen(self.desk))
         self.add_mode("nodes", lambda: NodesScreen(self.desk))

@@ -11,7 +11,7 @@ from lcq.client import AsyncClient, find_schedulers
 from lcq.config import DistributedConfig
 from lcq.embedded import read_cluster_file
 from lcq.errors import LcqError, StateUnavailable
-from lcq.models import ActRecord, Attempt, Event, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
+from lcq.models import ActRecord, Attempt, Event, MinuteTally, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
 from lcq.reasons import Why
 from lcq.state.reader import Snapshot, StateReader
 from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer
@@ -116,6 +116,9 @@ class Cluster:
 
     async def queues(self) -> tuple[QueueRecord, ...]:
         return await self._open_reader.queues()
+
+    async def minutes(self) -> tuple[MinuteTally, ...]:
+        return await self._open_reader.minutes()
 
     async def dead(self) -> DeadAnswer:
         return await self._open_reader.dead()

@@ -271,6 +271,49 @@ NODE_FIELDS: dict[str, QueryField[NodeRow]] = _named(
 )  # fmt: skip
 
 
+# ---------------------------------------------------------------- the fleet at a glance
+
+
+def _share(part: float | None) -> Cell:
+    return (f"{part:.0%}", "plain") if part is not None else ("--", "dim")
+
+
+def _memory(row: NodeRow, _now: int) -> Cell:
+    if not row.total_mib:
+        return "--", "dim"
+    full = row.used_mib / row.total_mib
+    return f"{row.used_mib / 1024:.1f}/{row.total_mib / 1024:.1f}G", "warn" if full > 0.95 else "plain"
+
+
+def _heat(row: NodeRow, _now: int) -> Cell:
+    if row.hottest_c is None:
+        return "--", "dim"
+    return f"{row.hottest_c:.0f}C", "bad" if row.hottest_c >= 90 else "warn" if row.hottest_c >= 80 else "plain"
+
+
+def _failing(row: NodeRow) -> float:
+    return row.failed / max(1, row.failed + row.completed)
+
+
+def fleet_columns(now_running: Callable[[str], str]) -> tuple[Column[NodeRow], ...]:
+    """One line a node; ``now_running`` tells what a node works on."""
+    return (
+        Column("node", "NODE", 12, lambda row, _: (row.id, "strong"), lambda row: row.id, most=16),
+        Column("seen", "SEEN", 4, _seen, lambda row: -row.seen_ms, live=True, right=True),
+        Column("busy", "SLOTS", 8, _busy, lambda row: row.running / max(1, row.slots), live=True),
+        Column("use", "BUSY", 4, lambda row, _: _share(row.busy), lambda row: row.busy or 0, live=True, right=True),
+        Column("memory", "MEMORY", 11, _memory, lambda row: row.used_mib, rank=2, live=True, right=True),
+        Column("heat", "TEMP", 4, _heat, lambda row: row.hottest_c or 0, rank=3, live=True, right=True),
+        Column("state", "STATE", 13, lambda row, _: node_state_cell(row.status), lambda row: _NODE_PLACE[row.status]),
+        Column("completed", "DONE", 5, lambda row, _: (compact(row.completed), "plain"), lambda row: row.completed,
+               rank=4, right=True),
+        Column("failing", "FAIL", 4, lambda row, _: (f"{_failing(row):.0%}", "bad" if row.failed else "dim"), _failing,
+               rank=1, right=True),
+        Column("why", "NOW / WHY", 16, lambda row, _: (row.why, "warn") if row.why else (now_running(row.id), "plain"),
+               lambda row: row.why, most=400),
+    )  # fmt: skip
+
+
 # ---------------------------------------------------------------- causes
 
 

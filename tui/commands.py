@@ -75,6 +75,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("help", "All keys of this screen", ("question_mark",), _LOOK, Scope.EVERYWHERE, "keys", 99),
     Command("back", "Clear marks, then the filter, then go back", ("escape",), _LOOK, Scope.EVERYWHERE),
     Command("leave", "Back; at the root quit (asks)", ("q",), _LOOK, Scope.EVERYWHERE),
+    Command("show_fleet", "The fleet at a glance", ("1",), _LOOK, Scope.EVERYWHERE),
     Command("show_tasks", "The tasks", ("2",), _LOOK, Scope.EVERYWHERE),
     Command("show_queues", "The queues", ("3",), _LOOK, Scope.EVERYWHERE),
     Command("show_nodes", "The nodes", ("4",), _LOOK, Scope.EVERYWHERE),

@@ -18,6 +18,7 @@ from tui.columns import (
     QUEUE_FIELDS,
     TASK_COLUMNS,
     TASK_FIELDS,
+    fleet_columns,
 )
 from tui.source import Commander, Feed, Link, Reader
 from tui.store import ActRow, CauseRow, NodeRow, QueueRow, Store, TaskRow
@@ -74,7 +75,7 @@ class Desk:
             sort="queue", fields=QUEUE_FIELDS,
         )  # fmt: skip
         self.nodes: View[NodeRow] = View(
-            self.store.nodes, {column.id: column.sort for column in NODE_COLUMNS},
+            self.store.nodes, {column.id: column.sort for column in (*fleet_columns(str), *NODE_COLUMNS)},
             sort="node", fields=NODE_FIELDS,
         )  # fmt: skip
         self.causes: View[CauseRow] = View(

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 from pydantic import ValidationError
 
 from lcq.errors import LcqError
-from lcq.models import ActRecord, Attempt, Event, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
+from lcq.models import ActRecord, Attempt, Event, MinuteTally, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
 from lcq.reasons import Why
 from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer
 from tui.store import SnapshotLike, Store, TaskRow, task_row
@@ -46,6 +46,7 @@ class Reader(Protocol):
     async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]: ...
     async def nodes(self) -> Sequence[NodeRecord]: ...
     async def queues(self) -> Sequence[QueueRecord]: ...
+    async def minutes(self) -> tuple[MinuteTally, ...]: ...
     async def dead(self) -> DeadAnswer: ...
     async def acts(self, limit: int) -> Sequence[ActRecord]: ...
     async def task(self, task_id: str) -> TaskRecord: ...
@@ -209,6 +210,8 @@ class Feed:
             found = await self._ask(self._reader.tasks(list(ids)[: 2 * _POLLED_IDS]))
             self._store.put_tasks(found.values())
         match self._view():
+            case "fleet":
+                self._store.minutes = await self._ask(self._reader.minutes())
             case "causes" if time.monotonic() - self._causes_read > CAUSES_S:
                 self._store.put_causes(await self._ask(self._reader.dead()))
                 self._causes_read = time.monotonic()

@@ -17,6 +17,7 @@ from lcq.models import (
     Cause,
     DeviceReading,
     Event,
+    MinuteTally,
     NodeRecord,
     NodeStatus,
     QueueRecord,
@@ -110,6 +111,10 @@ class NodeRow:
     registered_ms: int = 0
     software: str = ""
     load: tuple[tuple[str, str], ...] = ()
+    busy: float | None = None  # of its devices that tell it, the mean: 0 to 1
+    used_mib: int = 0  # of its devices' memory, and all there is; 0: not known
+    total_mib: int = 0
+    hottest_c: float | None = None
     why: str = ""
     version: int = 0
 
@@ -274,6 +279,7 @@ class Store:
         self.queues: Shelf[QueueRow] = Shelf()
         self.causes: Shelf[CauseRow] = Shelf()
         self.acts: Shelf[ActRow] = Shelf()
+        self.minutes: tuple[MinuteTally, ...] = ()  # the oldest first; the last is under way
         self.failures = 0  # tasks that the causes are of
         self.counts: dict[TaskStatus, int] = dict.fromkeys(TaskStatus, 0)
         self.beyond = 0  # tasks the cluster has that were too many for the snapshot
@@ -518,6 +524,10 @@ def _reading(reading: DeviceReading) -> str:
 def node_row(record: NodeRecord) -> NodeRow:
     """A node's record as its row."""
     capability = record.capability
+    readings = record.readings.values()
+    busy = [reading.busy for reading in readings if reading.busy is not None]
+    heat = [reading.temperature_c for reading in readings if reading.temperature_c is not None]
+    filled = [reading for reading in readings if reading.total_mib and reading.free_mib is not None]
     queues = {queue: None for served in record.serves.values() for queue in served}
     return NodeRow(
         id=clean(record.id),
@@ -539,6 +549,10 @@ def node_row(record: NodeRecord) -> NodeRow:
             *(_told(name, value) for name, value in sorted(record.telemetry.items())),
             *((clean(device[:12]), _reading(reading)) for device, reading in sorted(record.readings.items())),
         ),
+        busy=round(sum(busy) / len(busy), 2) if busy else None,
+        used_mib=sum((one.total_mib or 0) - (one.free_mib or 0) for one in filled),
+        total_mib=sum(one.total_mib or 0 for one in filled),
+        hottest_c=max(heat, default=None),
         why=clean(record.why),
     )
 

@@ -132,6 +132,9 @@ class Keys:
     def events(self) -> str:
         return self._key("events")
 
+    def minute(self, minute: int) -> str:
+        return self._key("minute", str(minute))
+
     def undo(self, command_id: str) -> str:
         return self._key("undo", command_id)
 

@@ -24,6 +24,7 @@ from lcq.models import (
     ErrorClass,
     Event,
     JobSummary,
+    MinuteTally,
     NodeRecord,
     QueueConfig,
     QueueRecord,
@@ -394,6 +395,20 @@ class StateReader:
         """What has been counted since the state began: submitted, claimed, completed, fenced …"""
         async with our_errors(self.url):
             return {name: records.whole(value) for name, value in (await self._redis.hgetall(self.keys.totals)).items()}
+
+    async def minutes(self, count: int = 60) -> tuple[MinuteTally, ...]:
+        """The last ``count`` minutes (at most a day is kept), the oldest first; the last is the one under way."""
+        now = await self.now_ms() // 60_000
+        fields = ("submitted", "claimed", "completed", "failed")
+        async with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            for minute in range(now - count + 1, now + 1):
+                pipe.hmget(self.keys.minute(minute), *fields)
+            answers = await pipe.execute()
+        return tuple(
+            MinuteTally(minute=minute, **{name: int(told or 0) for name, told in zip(fields, answer, strict=True)})
+            for minute, answer in zip(range(now - count + 1, now + 1), answers, strict=True)
+        )
 
     async def waiting(self) -> dict[str, int]:
         """How many queued tasks each queue has, pinned ones included."""

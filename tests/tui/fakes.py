@@ -21,6 +21,7 @@ from lcq.models import (
     ErrorClass,
     Event,
     Failure,
+    MinuteTally,
     ModelOffer,
     NodeCapability,
     NodeRecord,
@@ -97,6 +98,7 @@ class FakeCluster:
         self.whys: dict[str, Why] = {}
         self.log: list[Event] = []
         self.calls: list[tuple[str, Any]] = []
+        self.tallies: list[MinuteTally] = []
         self.audit: list[ActRecord] = []  # the newest first
         self.snapshots = 0
         self.trouble: LcqError | None = None
@@ -243,6 +245,10 @@ class FakeCluster:
             else:
                 done.append(task_id)
         return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=tuple(f"act of {one}" for one in done[:1]))
+
+    async def minutes(self) -> tuple[MinuteTally, ...]:
+        await self._answerable()
+        return tuple(self.tallies)
 
     async def dead(self) -> DeadAnswer:
         await self._answerable()

@@ -20,8 +20,14 @@ from tui.desk import Desk
 from tui.text import long_span
 from tui.widgets.frame import Banner, KeyLine, OneLine, Part
 
-MODES = (("tasks", "2", "Tasks"), ("queues", "3", "Queues"), ("nodes", "4", "Nodes"), ("causes", "5", "Causes"),
-         ("activity", "6", "Activity"))  # fmt: skip
+MODES = (
+    ("fleet", "1", "Fleet"),
+    ("tasks", "2", "Tasks"),
+    ("queues", "3", "Queues"),
+    ("nodes", "4", "Nodes"),
+    ("causes", "5", "Causes"),
+    ("activity", "6", "Activity"),
+)
 SMALLEST = (40, 10)
 
 
@@ -175,6 +181,9 @@ class ConsoleScreen(Screen[None]):
 
     def action_leave(self) -> None:
         self.post_message(self.LeaveWished())
+
+    def action_show_fleet(self) -> None:
+        self.post_message(self.ModeWished("fleet"))
 
     def action_show_tasks(self) -> None:
         self.post_message(self.ModeWished("tasks"))

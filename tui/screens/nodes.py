@@ -13,7 +13,7 @@ from textual.message import Message
 
 from lcq.models import NodeStatus
 from tui import acts
-from tui.columns import NODE_COLUMNS, NODE_LOOK
+from tui.columns import NODE_COLUMNS, NODE_LOOK, Column
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
 from tui.screens.base import ActWished, Said
@@ -42,8 +42,8 @@ class NodesScreen(ListScreen[NodeRow]):
 
         row: NodeRow
 
-    def __init__(self, desk: Desk) -> None:
-        super().__init__(desk, desk.nodes, NODE_COLUMNS)
+    def __init__(self, desk: Desk, columns: Sequence[Column[NodeRow]] = NODE_COLUMNS) -> None:
+        super().__init__(desk, desk.nodes, columns)
 
     def counts(self) -> Sequence[Part]:
         rows = list(self.desk.store.nodes.rows.values())

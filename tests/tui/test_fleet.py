@@ -1,0 +1,119 @@
+"""The fleet at a glance: what each panel says, and that it says so on the screen."""
+
+from __future__ import annotations
+
+import pytest
+
+from lcq.models import DeviceReading, MinuteTally, NodeStatus, TaskStatus
+from tests.conftest import wait_until
+from tests.tui.fakes import FakeCluster, a_node, a_task
+from tui.fleet import bars, needs, panels
+from tui.screens.nodes import NodesScreen
+from tui.store import NodeRow, QueueRow, Store
+
+NOW = 1_800_000_000_000
+
+
+def a_store(*nodes: NodeRow, queues: tuple[QueueRow, ...] = (), minutes: tuple[MinuteTally, ...] = ()) -> Store:
+    store = Store()
+    store.nodes.replace(nodes)
+    store.queues.replace(queues)
+    store.minutes = minutes
+    return store
+
+
+def counted(status: TaskStatus, count: int) -> tuple[int, ...]:
+    return tuple(count if one is status else 0 for one in TaskStatus)
+
+
+def said(store: Store, title: str) -> list[str]:
+    (panel,) = [panel for panel in panels(store, NOW, 40) if panel.title.startswith(title)]
+    return [line.text for line in panel.lines]
+
+
+@pytest.mark.parametrize(
+    ("values", "width", "drawn"),
+    [((), 5, ""), ((0, 0), 5, "▁▁"), ((0, 1, 2, 4), 4, "▁▃▅█"), ((9, 1, 2), 2, "▅█"), ((5,), 0, "")],
+)
+def test_bars_are_as_high_as_their_share_of_the_highest_that_is_shown(values, width, drawn):
+    assert bars(values, width) == drawn
+
+
+def test_the_fleet_panel_counts_nodes_slots_and_what_devices_tell():
+    up = NodeRow("a", NodeStatus.ONLINE, slots=4, running=3, busy=0.9, used_mib=6000, total_mib=8000)
+    idle = NodeRow("b", NodeStatus.DRAINING, slots=2, busy=0.5, used_mib=0, total_mib=8000)
+    down = NodeRow("c", NodeStatus.OFFLINE, slots=9, busy=1.0, used_mib=8000, total_mib=8000)
+    assert said(a_store(up, idle, down), "Fleet") == [
+        "1 up  1 draining  1 offline",
+        "devices 70% busy   memory 38%",
+        "slots 3/6",
+    ]
+    assert said(a_store(), "Fleet") == ["0 up", "devices tell nothing", "slots 0/0"]
+
+
+def test_the_throughput_leaves_out_the_minute_that_is_not_over():
+    minutes = tuple(MinuteTally(minute=n, completed=count, failed=n % 2) for n, count in enumerate((10, 20, 30, 999)))
+    assert said(a_store(minutes=minutes), "Throughput") == ["last 30   1 h mean 20", "▃▆█", "failed 1.6%"]
+    assert said(a_store(), "Throughput") == ["last 0   1 h mean 0", "", "failed 0.0%"]
+
+
+def test_the_backlog_says_when_it_will_be_empty_at_this_pace():
+    queue = QueueRow("gpu-high", counts=counted(TaskStatus.QUEUED, 1200), oldest_ms=NOW - 2_460_000)
+    minutes = tuple(MinuteTally(minute=n, completed=20) for n in range(11))
+    store = a_store(queues=(queue,), minutes=minutes)
+    store.counts[TaskStatus.QUEUED] = 1200
+    assert said(store, "Backlog") == ["waiting 1,200   oldest 41m", "gpu-high 1.2k", "empty in 1h00m at this pace"]
+    store.minutes = ()
+    assert said(store, "Backlog")[2] == "nothing was done in the last 10 minutes"
+    store.counts[TaskStatus.QUEUED] = 0
+    assert said(store, "Backlog")[2] == "empty"
+
+
+def test_what_needs_a_person_is_told_the_worst_first():
+    store = a_store(
+        NodeRow("gpu-2", NodeStatus.SUSPECT, seen_ms=NOW - 9_000),
+        NodeRow("gpu-1", NodeStatus.OFFLINE, seen_ms=NOW - 180_000),
+        NodeRow("gpu-3", NodeStatus.QUARANTINED),
+        NodeRow("gpu-4", NodeStatus.ONLINE),
+        queues=(
+            QueueRow("a", paused=True, paused_by="ivo"),
+            QueueRow("b", counts=counted(TaskStatus.QUEUED, 2)),
+            QueueRow("c", nodes=("gpu-4",), counts=counted(TaskStatus.QUEUED, 5)),
+        ),
+        minutes=tuple(MinuteTally(minute=n, failed=3) for n in range(12)),
+    )
+    assert [line.text for line in needs(store, NOW)] == [
+        "gpu-1 down 3m",
+        "gpu-3 in quarantine",
+        "gpu-2 silent 9s",
+        "a paused by ivo",
+        "b: 2 tasks wait, no node serves it",
+        "30 tasks failed in 10 minutes",
+    ]
+    assert said(a_store(NodeRow("gpu-4", NodeStatus.ONLINE)), "Needs you") == ["nothing"]
+
+
+@pytest.mark.parametrize("size", [(120, 40), (80, 24), (60, 15)])
+async def test_the_view_shows_panels_nodes_and_what_each_works_on(open_console, size):
+    reading = DeviceReading(total_mib=8192, free_mib=2048, busy=0.87, temperature_c=83)
+    cluster = FakeCluster(
+        [a_task("/p/cover.tif", status=TaskStatus.PROCESSING, node="gpu-1")],
+        [a_node("gpu-1", running=1, readings={"cpu": reading}), a_node("gpu-2", status=NodeStatus.OFFLINE)],
+    )
+    cluster.tallies = [MinuteTally(minute=n, completed=n) for n in range(60)]
+    async with open_console(cluster, size=size) as console:
+        await console.press("1")
+        await wait_until(lambda: "Needs you" in console.text() and "87%" in console.text())
+        assert "gpu-2 down" in console.text()
+        await wait_until(lambda: size[0] < 120 or ("cover.tif" in console.text() and "6.0/8.0G" in console.text()))
+        assert ("Throughput" in console.text()) == (size[0] > 72)
+        assert all(len(line) == size[0] for line in console.lines())
+
+
+async def test_from_the_fleet_a_node_is_drained_and_its_tasks_are_shown(open_console):
+    cluster = FakeCluster([a_task("/p/1.jpg", node="gpu-1")], [a_node("gpu-1")])
+    async with open_console(cluster) as console:
+        await console.press("1")
+        await wait_until(lambda: isinstance(console.app.screen, NodesScreen))
+        await console.press("g", "enter")
+        await wait_until(lambda: console.desk.tasks.filter.text == "node:gpu-1")
