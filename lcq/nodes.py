@@ -248,20 +248,21 @@ class NodeManager(Manager):
         return StepAnswer(verdicts=tuple(verdicts), grants=tuple(grant for granted in grants for grant in granted))
 
     async def _settle(self, node: str, outcome: Outcome) -> Verdict:
-        task_id, attempt = outcome.task_id, outcome.attempt
+        task_id, attempt, took = outcome.task_id, outcome.attempt, None
         try:
             if outcome.result is not None:
                 took = await self._state.finish_task(
                     task_id, attempt=attempt, node=node, result=outcome.result, peak_mib=outcome.peak_mib
                 )
-                if took is not None:
-                    await self._compare(node, task_id, took)
             elif outcome.failure is not None:
                 await self._fail(node, outcome, outcome.failure)
             else:
                 await self._state.release_task(task_id, attempt=attempt, node=node)
         except (TaskNotFound, TransitionRefused) as refusal:
             return Verdict(task_id=task_id, attempt=attempt, verdict="refused", detail=str(refusal))
+        if took is not None:
+            with contextlib.suppress(TaskNotFound):  # its record has been forgotten at once: then it says nothing
+                await self._compare(node, task_id, took)
         return Verdict(task_id=task_id, attempt=attempt, verdict="settled")
 
     async def _fail(self, node: str, outcome: Outcome, failure: Failure) -> None:
@@ -293,7 +294,11 @@ class NodeManager(Manager):
     async def _compare(self, node_id: str, task_id: str, took: Took) -> None:
         """Quarantine a device that has become slow, unless others are as slow or are too few."""
         reader, terms = self._state.reader, self._ground.config.quarantine
-        learned = (await reader.recent_fleet(within_s=_COSTS_AGE_S)).costs.curves.get(CostKey.parse(took.cost))
+        try:
+            cost = CostKey.parse(took.cost)
+        except ValueError:  # of a model with an odd name: nothing is learned of it
+            return
+        learned = (await reader.recent_fleet(within_s=_COSTS_AGE_S)).costs.curves.get(cost)
         times = self._slow.note(node_id, took, learned, terms)
         if not times or not terms.enabled:
             return

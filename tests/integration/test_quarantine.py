@@ -347,7 +347,7 @@ async def test_a_device_that_has_become_slow_is_held_with_the_reason_and_one_tha
             await node.line.ask(Step(node_id=node.name, boot_id=node.boot_id, outcomes=(outcome,)))
 
         async def is_learned() -> bool:
-            fleet = await rig.scheduler.state.reader.recent_fleet(within_s=0)
+            fleet = await rig.scheduler.state.reader.recent_fleet(within_s=0.5)
             return any(curve.samples >= LEARNED for curve in fleet.costs.curves.values())
 
         for node in (steady, fading):
