@@ -30,7 +30,8 @@ WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much 
 COST_PAUSE_MS = 100  # between two attempts that are learned from, once as many are known as are kept
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
 MOST_LABELLED_LANES = 256  # that have tasks at a time: every claim looks through them all
-STATE_FORMAT = 2  # of what the scripts write: raised where an older LCQ would misread it (docs/decisions/0006)
+STATE_FORMAT = 3  # the newest that the scripts write: raised where an older LCQ would misread it (docs/decisions/0006)
+BASE_FORMAT = 2  # what state is of until something of a newer format is written: a job is paused, a task kept back
 BLAME_AFTER_SUCCESS = 0.9
 MINUTES_KEPT = timedelta(hours=25)
 UNDO_KEPT = timedelta(seconds=15)  # that an operator may take an act back
@@ -92,6 +93,7 @@ class Scripts:
             f"local POISON_DEATHS = {POISON_DEATHS}",
             f"local MOST_LABELLED_LANES = {MOST_LABELLED_LANES}",
             f"local FORMAT = {STATE_FORMAT}",
+            f"local BASE_FORMAT = {BASE_FORMAT}",
             f"local SUSPECTED = {SUSPECTED - FADED}",
             f"local BLAME_AFTER_SUCCESS = {BLAME_AFTER_SUCCESS}",
             f"local BLAME_HALF_LIFE_MS = {_milliseconds(self.config.quarantine.half_life_s)}",

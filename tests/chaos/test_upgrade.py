@@ -12,6 +12,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from lcq.models import NodeStatus, TaskStatus
 from lcq.scheduler import Scheduler
 from lcq.state.manager import StateManager
 from lcq.state.reader import StateReader
-from lcq.state.scripts import STATE_FORMAT
+from lcq.state.scripts import BASE_FORMAT, STATE_FORMAT
 from lcq.wire import PROTOCOL_VERSION, Info, InfoAnswer, Order, pack_answer
 from tests.audit import audit
 from tests.cluster import running_cluster
@@ -237,7 +238,7 @@ async def test_a_cluster_of_this_version_finishes_what_the_previous_one_began(ol
         over = eye.zrange("{lcq}:expiry", 0, -1)
         eye.zadd("{lcq}:expiry", dict.fromkeys(over, seconds * 1000 + LATER_MS), xx=True)  # the file grows old
         async with StateManager(DistributedConfig(), url=old_state.url) as state:
-            assert eye.get("{lcq}:format") == str(STATE_FORMAT)
+            assert eye.get("{lcq}:format") == str(BASE_FORMAT)
             assert len(await state.expire_leases()) == 2  # those that ran
             assert await state.release_due() == 2
             await state.resume_queue("cpu-intensive", actor="ben")
@@ -334,3 +335,50 @@ async def test_two_schedulers_of_one_format_share_a_state(redis_url: str) -> Non
         assert await node.claim_ids() == [task.id]
         await Node(other).finish(task.id)
         assert (await one.reader.task(task.id)).status == TaskStatus.COMPLETED
+
+
+async def test_what_an_older_format_would_take_for_damage_stops_its_schedulers_and_nothing_before_that(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that writes format 2 knows no tasks that wait aside: it would isolate each that it met."""
+    async with AsyncExitStack() as stack:
+        with monkeypatch.context() as past:
+            past.setattr("lcq.state.scripts.STATE_FORMAT", 2)
+            older = await stack.enter_async_context(StateManager(DistributedConfig(), url=redis_url))
+        newer = await stack.enter_async_context(StateManager(DistributedConfig(), url=redis_url))
+        task = a_task(job="holiday")
+        await older.submit_task(task, queue=LIGHT)
+        await newer.submit_task(a_task(job="holiday"), queue=LIGHT)
+        await newer.pause_job("holiday", actor="ann")
+        await newer.move_aside("holiday")
+        with pytest.raises(StateFormatMismatch, match="holds state of format 3"):
+            await older.cancel_task(task.id)
+        assert (await newer.reader.task(task.id)).status is TaskStatus.QUEUED
+        await newer.resume_job("holiday", actor="ann")
+        await newer.move_aside("holiday")
+        with pytest.raises(StateFormatMismatch):  # it does not come and go with the pause
+            await older.cancel_task(task.id)
+        assert (await newer.reader.totals()).get("isolated", 0) == 0
+    monkeypatch.setattr("lcq.state.scripts.STATE_FORMAT", 2)
+    with pytest.raises(StateFormatMismatch):
+        async with StateManager(DistributedConfig(), url=redis_url):
+            pass
+
+
+async def test_tasks_kept_back_for_a_quota_raise_the_format_too_and_such_state_is_adopted_with_it(
+    redis_url: str,
+) -> None:
+    config = DistributedConfig(quotas={"in_flight": 1})  # type: ignore[arg-type]
+    with redis.Redis.from_url(redis_url, decode_responses=True) as eye:
+        async with StateManager(config, url=redis_url) as state:
+            node = Node(state)
+            await node.hello()
+            for _ in range(3):
+                await state.submit_task(a_task(), queue=LIGHT)
+            assert eye.get("{lcq}:format") == str(BASE_FORMAT)
+            assert len(await node.claim_ids(2)) == 1
+            assert len(await node.claim_ids(2)) == 0
+            assert eye.get("{lcq}:format") == str(STATE_FORMAT)
+        eye.set("{lcq}:format", BASE_FORMAT)  # as the days between the two left it
+        async with StateManager(config, url=redis_url):
+            assert eye.get("{lcq}:format") == str(STATE_FORMAT)

@@ -76,6 +76,7 @@ leave_line = function(id, t)
 end
 
 local function keep_back(id, t)
+  needs_format_3()
   take_from_lane(id, t)
   t.back = "1"
   redis.call("HSET", key("task", id), "back", "1")

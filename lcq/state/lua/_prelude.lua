@@ -16,9 +16,14 @@ local function key(a, b, c, d, e, f)
 end
 
 -- What a newer LCQ has written is not touched: who finds it stops.
-do
-  local format = redis.call("GET", key("format"))
-  if format and tonumber(format) ~= FORMAT and MOVE ~= "adopt_state" then return {"other_format", format} end
+local HAD_FORMAT = redis.call("GET", key("format"))
+if HAD_FORMAT and not ((tonumber(HAD_FORMAT) or FORMAT + 1) <= FORMAT) and MOVE ~= "adopt_state" then
+  return {"other_format", HAD_FORMAT}
+end
+
+-- Before anything is written that an LCQ of format 2 would take for damage: from now on such a one stops.
+local function needs_format_3()
+  if (tonumber(HAD_FORMAT or "") or 0) < 3 then redis.call("SET", key("format"), 3) end
 end
 
 -- A full Redis refuses a script whose first write may take memory; once one write has passed, the rest does too.

@@ -5,6 +5,7 @@
 local job, actor, reason = unpack(ARGV)
 if not redis.call("ZSCORE", key("jobs"), job) then return {"missing"} end
 if redis.call("HEXISTS", key("paused"), job) == 1 then return {"refused", "paused"} end
+needs_format_3()
 redis.call("HSET", key("paused"), job, cjson.encode({by = actor, reason = reason, at_ms = NOW}))
 redis.call("HSET", key("walks"), job, "")
 emit("pause_job", {"job", job, "why", "paused by " .. actor .. (reason ~= "" and ": " .. reason or "")})

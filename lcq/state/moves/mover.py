@@ -80,13 +80,11 @@ class Mover:
         (answer,) = await self._run([("adopt_state", [1, self.keys.root], None)])
         if isinstance(answer, Exception):
             raise answer
-        had = answer[1]
         if answer[0] == "other_format":
-            raise StateFormatMismatch(self.url, had, STATE_FORMAT)
-        if had != str(STATE_FORMAT):
-            _log.info(
-                "the state at %s is of format %d now, was %s", without_password(self.url), STATE_FORMAT, had or "new"
-            )
+            raise StateFormatMismatch(self.url, answer[1], STATE_FORMAT)
+        _, had, now = answer
+        if had != now:
+            _log.info("the state at %s is of format %s now, was %s", without_password(self.url), now, had or "new")
 
     async def _note_failover(self, failover: Failover) -> None:
         """Have it in the events, where consoles see it; whichever scheduler notices first tells all."""
