@@ -30,18 +30,18 @@ from lcq.models import TaskPriority
 from lcq.state.manager import StateManager
 from lcq.state.scripts import Scripts
 from tests.cluster import running_cluster
-from tests.nodes import LIGHT, a_task
+from tests.nodes import LIGHT, Node, a_failure, a_task
 
 SLOW_US = 3_000  # scripts that take longer are told one by one
 ASKED_EVERY_S = 0.004
-JOB = "big"
+JOB, OTHER = "big", "cpu-intensive"
 
 
 async def fill(state: StateManager, count: int) -> None:
     """One job of so many waiting tasks, and one of another user beside it."""
     for start in range(0, count, 500):
         await asyncio.gather(
-            *(state.submit_task(a_task(job=JOB), queue=LIGHT) for _ in range(min(500, count - start)))
+            *(state.submit_task(a_task(job=JOB, max_retries=0), queue=LIGHT) for _ in range(min(500, count - start)))
         )
     await asyncio.gather(*(state.submit_task(a_task(job="small", user_id="ben"), queue=LIGHT) for _ in range(100)))
 
@@ -124,6 +124,8 @@ async def run(count: int, url: str, address: str, config: DistributedConfig) -> 
     ):
         await eye.config_set("slowlog-log-slower-than", SLOW_US)
         await eye.config_set("slowlog-max-len", 10_000)
+        for queue in (LIGHT, OTHER):
+            await state.pause_queue(queue, actor="benchmark")
         begun = time.perf_counter()
         await fill(state, count)
         figures["submit"] = {"seconds": round(time.perf_counter() - begun, 1)}
@@ -143,29 +145,31 @@ async def run(count: int, url: str, address: str, config: DistributedConfig) -> 
             await walked()
             return answer
 
-        async def fail_all() -> int:
-            """Not an act: each task is isolated as if it had failed for good, so that retry has something to do."""
-            ids = [task_id async for task_id in ids_of(client)]
-            for task_id in ids:
-                await eye.hset(f"{{lcq}}:task:{task_id}", "code", "")
-            return len(ids)
-
         acts: dict[str, Callable[[], Awaitable[Any]]] = {
             "pause": pause,
             "resume": resume,
             "prioritise": lambda: client.prioritise_job(JOB, TaskPriority.LOW),
-            "reroute": lambda: client.reroute_job(JOB, queue="cpu-intensive"),
+            "reroute": lambda: client.reroute_job(JOB, queue=OTHER),
+            "retry failed": lambda: client.retry_job(JOB),
             "cancel": lambda: client.cancel_job(JOB, reason="benchmark"),
         }
         for name, act in acts.items():
+            if name == "retry failed":
+                await fail_all(state)
             figures[name] = await measure(meter, url, act)
             print(name, json.dumps(figures[name]), flush=True)
     return figures
 
 
-async def ids_of(client: AsyncClient) -> Any:
-    async for record in client.tasks(job=JOB):
-        yield record.id
+async def fail_all(state: StateManager) -> None:
+    """Let a node take every task of the job, and fail it."""
+    node = Node(state, "failing", queues=(OTHER,))
+    await node.hello()
+    await state.resume_queue(OTHER, actor="benchmark")
+    while granted := await node.claim(64):
+        await asyncio.gather(*(node.fail(grant.task.id, failure=a_failure(code="lost")) for grant in granted))
+    await state.pause_queue(OTHER, actor="benchmark")
+    await node.leave()
 
 
 def main() -> None:
@@ -178,6 +182,7 @@ def main() -> None:
         running_cluster(server.tcp_url, Path(folder) / "c") as cluster,
     ):
         cluster.start_scheduler()
+        cluster.start_agent()  # that serves the queues, which are paused
         figures = asyncio.run(
             run(chosen.tasks, server.tcp_url, f"127.0.0.1:{cluster.control_port}", cluster.config)
         )

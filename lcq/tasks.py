@@ -118,6 +118,7 @@ class TaskManager(Manager):
     def __init__(self, ground: Ground | None = None) -> None:
         super().__init__(ground)
         self._fleet_asked = self._fleet_stale = -1.0  # when the picture was asked for; when it was last made an old one
+        self._fleet_read = asyncio.Lock()
         self._fleet_changed = asyncio.Event()
 
     async def _open(self, ground: Ground, stack: AsyncExitStack) -> None:
@@ -142,9 +143,9 @@ class TaskManager(Manager):
             ground.state,
             self.fleet,
             cancel=lambda act, task_id: self._cancel_one(act, task_id, None),
-            retry=self._retry_of_job,
-            reroute=self._reroute_of_job,
             prioritise=lambda act, task_id: self._prioritise_one(act, task_id, None),
+            retry=lambda act, record, fleet: self._retry_known(act, record, None, fleet),
+            reroute=lambda act, record, fleet: self._reroute_known(act, record, None, fleet),
         )
         for kind_of_job, of_job in self._jobs.handlers:
             serve(kind_of_job, of_job)
@@ -153,11 +154,12 @@ class TaskManager(Manager):
     # ------------------------------------------------------------ the picture routing works on
 
     async def fleet(self) -> Fleet:
-        """The fleet as it was at most half a second ago."""
-        now = time.monotonic()
-        if self._fleet_asked <= self._fleet_stale or now - self._fleet_asked > _FLEET_AGE_S:
-            self._fleet, self._fleet_asked = await self._reader.fleet(), now
-        return self._fleet
+        """The fleet as it was at most half a second ago. Of several who ask at a time, one reads."""
+        async with self._fleet_read:
+            now = time.monotonic()
+            if self._fleet_asked <= self._fleet_stale or now - self._fleet_asked > _FLEET_AGE_S:
+                self._fleet, self._fleet_asked = await self._reader.fleet(), now
+            return self._fleet
 
     async def _fleet_with(self, *, models: Iterable[str] = (), node: str = "") -> Fleet:
         """The fleet, looked at anew where what is asked for is not in the picture at hand.
@@ -260,26 +262,15 @@ class TaskManager(Manager):
         fleet = await self.fleet()
         return await self._each(act, act.ids, lambda task_id, seen: self._retry_one(act, task_id, seen, fleet))
 
-    async def _retry_of_job(self, act: RetryJob, task_id: str) -> None:
-        await self._retry_one(act, task_id, None, await self.fleet())
+    async def _retry_one(self, act: Retry, task_id: str, seen: int | None, fleet: Fleet) -> None:
+        await self._retry_known(act, await self._reader.task(task_id), seen, fleet)
 
-    async def _retry_one(self, act: Retry | RetryJob, task_id: str, seen: int | None, fleet: Fleet) -> None:
-        record = await self._sound(task_id, "retry_task")
+    async def _retry_known(self, act: Retry | RetryJob, record: TaskRecord, seen: int | None, fleet: Fleet) -> None:
+        _refuse_damaged(record, "retry_task")
         queue = record.queue
         if not record.forced and not record.pinned_node:
             queue = route(record.task, fleet).queue
-        await self._state.retry_task(task_id, queue=queue, why=_by(act), revision=seen, command=act.id)
-
-    async def _sound(self, task_id: str, move: str) -> TaskRecord:
-        """Raises:
-        TaskNotFound, TransitionRefused: its record cannot be read, so nobody knows what would run.
-        """
-        record = await self._reader.task(task_id)
-        if record.damaged:
-            raise TransitionRefused(
-                move, f"task {task_id}", f"damaged: {record.damaged}", hint="submit it anew; this record expires"
-            )
-        return record
+        await self._state.retry_task(record.id, queue=queue, why=_by(act), revision=seen, command=act.id)
 
     async def reroute(self, act: Reroute, sender: bytes = b"") -> BulkAnswer:
         fleet = await self._fleet_with(node=act.node)
@@ -291,15 +282,17 @@ class TaskManager(Manager):
             raise LcqError("reroute to where?", hint="name a queue, a node, or labels")
         return await self._each(act, act.ids, lambda task_id, seen: self._reroute_one(act, task_id, seen, fleet))
 
-    async def _reroute_of_job(self, act: RerouteJob, task_id: str) -> None:
-        await self._reroute_one(act, task_id, None, await self.fleet())
+    async def _reroute_one(self, act: Reroute, task_id: str, seen: int | None, fleet: Fleet) -> None:
+        await self._reroute_known(act, await self._reader.task(task_id), seen, fleet)
 
-    async def _reroute_one(self, act: Reroute | RerouteJob, task_id: str, seen: int | None, fleet: Fleet) -> None:
-        record = await self._sound(task_id, "reroute_task")
+    async def _reroute_known(
+        self, act: Reroute | RerouteJob, record: TaskRecord, seen: int | None, fleet: Fleet
+    ) -> None:
+        _refuse_damaged(record, "reroute_task")
         asked = record.task if act.labels is None else record.task.model_copy(update={"requires": act.labels})
         chosen: Route = route(asked, fleet, queue=act.queue, node=act.node)
         await self._state.reroute_task(
-            task_id,
+            record.id,
             queue=chosen.queue,
             node=act.node,
             why=chosen.why or _by(act),
@@ -630,6 +623,15 @@ class TaskManager(Manager):
 def _only_device(node: NodeRecord) -> str:
     """The one device of a node that has one; "" where it has none."""
     return node.capability.devices[0].id if node.capability.devices else next(iter(node.readings), "")
+
+
+def _refuse_damaged(record: TaskRecord, move: str) -> None:
+    """Raises:
+    TransitionRefused: its record cannot be read, so nobody knows what would run.
+    """
+    if record.damaged:
+        found = f"damaged: {record.damaged}"
+        raise TransitionRefused(move, f"task {record.id}", found, hint="submit it anew; this record expires")
 
 
 def _by(act: Act[Any]) -> str:

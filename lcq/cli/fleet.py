@@ -464,8 +464,9 @@ def _on_job(
     if output.as_json:
         output.document({"done": [job], "refused": [], "moved": answer.moved, "is_last": answer.is_last})
     else:
-        more = "" if answer.is_last else "; the rest follows"
-        output.say(f"{done_word}: job {job} ({answer.moved} waiting tasks{more})")
+        output.say(f"{done_word}: job {job} ({answer.moved} waiting tasks{'' if answer.is_last else ' by now'})")
+        if not answer.is_last:
+            output.talk("it holds for all of them from now on; the scheduler goes on with the others by itself")
     return OK
 
 

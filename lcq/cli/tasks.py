@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Annotated
 
@@ -298,7 +298,9 @@ def cancel(
     async def act() -> int:
         async with session.client() as client:
             if _is_job(ids, job):
-                return _tell_job("cancelled", await client.cancel_job(job, reason=reason), session.output)
+                tell = _teller("cancelled", session.output)
+                of_job = await client.cancel_job(job, reason=reason, on_progress=tell)
+                return _tell_job("cancelled", of_job, session.output)
             meant = await chosen(client, ids or [])
             return tell("cancelled", await client.cancel(meant, reason=reason), session.output)
 
@@ -327,7 +329,9 @@ def retry(
     async def act() -> int:
         async with session.client() as client:
             if _is_job(ids, job):
-                return _tell_job("put back", await client.retry_job(job, cause=cause, reason=reason), session.output)
+                tell = _teller("put back", session.output)
+                of_job = await client.retry_job(job, cause=cause, reason=reason, on_progress=tell)
+                return _tell_job("put back", of_job, session.output)
             if failed:
                 meant = [record.id async for record in client.tasks(status=TaskStatus.FAILED, cause=cause)]
             else:
@@ -374,7 +378,10 @@ def reroute(
         async with session.client() as client:
             where = queue or node or (f"nodes with {told_labels(labels)}" if labels else "nodes of any labels")
             if _is_job(ids, job):
-                of_job = await client.reroute_job(job, queue=queue, node=node, labels=labels, reason=reason)
+                tell = _teller(f"moved to {where}", session.output)
+                of_job = await client.reroute_job(
+                    job, queue=queue, node=node, labels=labels, reason=reason, on_progress=tell
+                )
                 return _tell_job(f"moved to {where}", of_job, session.output)
             meant = await chosen(client, ids or [])
             answer = await client.reroute(meant, queue=queue, node=node, labels=labels, reason=reason)
@@ -398,7 +405,8 @@ def prioritise(
     async def act() -> int:
         async with session.client() as client:
             if _is_job(ids, job):
-                of_job = await client.prioritise_job(job, priority, reason=reason)
+                tell = _teller(f"now {priority}", session.output)
+                of_job = await client.prioritise_job(job, priority, reason=reason, on_progress=tell)
                 return _tell_job(f"now {priority}", of_job, session.output)
             meant = await chosen(client, ids or [])
             answer = await client.prioritise(meant, priority, reason=reason)
@@ -416,6 +424,17 @@ def _is_job(ids: list[str] | None, job: str) -> bool:
     if ids and job:
         raise InvalidInput("say which tasks: either their ids or --job NAME", hint="lcq tasks lists them")
     return bool(job)
+
+
+def _teller(done: str, output: Output) -> Callable[[JobActAnswer], None]:
+    """Says how far an act on a large job is, as long as it is not at its end."""
+
+    def tell(answer: JobActAnswer) -> None:
+        if answer.after:
+            of = f" of {answer.total:,}" if answer.total else ""
+            output.talk(f"{done}: {answer.done:,} tasks, {answer.seen:,}{of} looked at; it goes on …")
+
+    return tell
 
 
 def _tell_job(done: str, answer: JobActAnswer, output: Output) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from lcq.client.connection import Connection
 from lcq.client.looking import listed
@@ -31,6 +31,9 @@ from lcq.wire import (
 )
 
 _JOB_ACT_S = 5.0  # that a scheduler may take for one command on a whole job
+
+OnProgress: TypeAlias = Callable[[JobActAnswer], None]
+"""Is told how far an act on a whole job is: what was done, and refused, of the tasks that it has come past by then."""
 
 
 class Steering(Connection):
@@ -116,14 +119,23 @@ class Steering(Connection):
         """Let the tasks of ``job`` wait in their old places again."""
         return await self.ask(ResumeJob(job=job, actor=self.actor, reason=reason), hold_s=_JOB_ACT_S)
 
-    async def cancel_job(self, job: str, *, reason: str = "") -> JobActAnswer:
-        """Cancel those tasks of ``job`` that have not ended. The answer counts them."""
-        return await self._on_job(lambda after: CancelJob(job=job, after=after, actor=self.actor, reason=reason))
+    async def cancel_job(
+        self, job: str, *, reason: str = "", on_progress: OnProgress | None = None
+    ) -> JobActAnswer:
+        """Cancel those tasks of ``job`` that have not ended. The answer counts them.
 
-    async def retry_job(self, job: str, *, cause: str = "", reason: str = "") -> JobActAnswer:
+        Of a large job that takes many commands, of a few seconds each; ``on_progress`` is told after each of them.
+        """
+        return await self._on_job(
+            lambda after: CancelJob(job=job, after=after, actor=self.actor, reason=reason), on_progress
+        )
+
+    async def retry_job(
+        self, job: str, *, cause: str = "", reason: str = "", on_progress: OnProgress | None = None
+    ) -> JobActAnswer:
         """Put those tasks of ``job`` that failed (of the code ``cause``) back into their queues."""
         return await self._on_job(
-            lambda after: RetryJob(job=job, cause=cause, after=after, actor=self.actor, reason=reason)
+            lambda after: RetryJob(job=job, cause=cause, after=after, actor=self.actor, reason=reason), on_progress
         )
 
     async def reroute_job(
@@ -134,24 +146,31 @@ class Steering(Connection):
         node: str = "",
         labels: Mapping[str, str] | None = None,
         reason: str = "",
+        on_progress: OnProgress | None = None,
     ) -> JobActAnswer:
         """Move those tasks of ``job`` that have not ended, as ``reroute`` does."""
         wanted = None if labels is None else dict(labels)
         return await self._on_job(
             lambda after: RerouteJob(
                 job=job, queue=queue, node=node, labels=wanted, after=after, actor=self.actor, reason=reason
-            )
+            ),
+            on_progress,
         )
 
-    async def prioritise_job(self, job: str, priority: TaskPriority, *, reason: str = "") -> JobActAnswer:
+    async def prioritise_job(
+        self, job: str, priority: TaskPriority, *, reason: str = "", on_progress: OnProgress | None = None
+    ) -> JobActAnswer:
         """Give those tasks of ``job`` that have not ended another priority."""
         return await self._on_job(
-            lambda after: PrioritiseJob(job=job, priority=priority, after=after, actor=self.actor, reason=reason)
+            lambda after: PrioritiseJob(job=job, priority=priority, after=after, actor=self.actor, reason=reason),
+            on_progress,
         )
 
-    async def _on_job(self, command: Callable[[str], Request[JobActAnswer]]) -> JobActAnswer:
+    async def _on_job(
+        self, command: Callable[[str], Request[JobActAnswer]], on_progress: OnProgress | None
+    ) -> JobActAnswer:
         """Ask for an act on a whole job, a command after the other, and sum up what they say."""
-        done, after = 0, ""
+        done, seen, after = 0, 0, ""
         refused: dict[str, Refusals] = {}
         while True:
             answer = await self.ask(command(after), hold_s=_JOB_ACT_S)
@@ -161,6 +180,12 @@ class Steering(Connection):
                 refused[one.example.code] = Refusals(
                     count=one.count + (known.count if known else 0), example=known.example if known else one.example
                 )
+            seen += answer.seen
             after = answer.after
+            told = JobActAnswer(
+                done=done, refused=tuple(refused.values()), after=after, seen=seen, total=answer.total
+            )
+            if on_progress is not None:
+                on_progress(told)
             if not after:
-                return JobActAnswer(done=done, refused=tuple(refused.values()))
+                return told

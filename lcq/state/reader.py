@@ -162,7 +162,7 @@ class StateReader:
         for code in codes:
             async with our_errors(self.url):
                 there = await self._redis.zcard(self.keys.by_cause(code))
-                ids = await self._redis.zrevrange(self.keys.by_cause(code), 0, _LOOKED_AT - 1)
+            ids = await self._newest(self.keys.by_cause(code), _LOOKED_AT)
             matching = 0
             for start in range(0, len(ids), _PAGE):
                 page = ids[start : start + _PAGE]
@@ -184,6 +184,17 @@ class StateReader:
         causes = [_cause(*kind, members) for kind, members in found.items()]
         causes.sort(key=lambda one: (-one.count, -one.newest_ms))
         return DeadAnswer(causes=tuple(causes), total=total, looked_at=looked_at)
+
+    async def _newest(self, index: str, limit: int) -> list[str]:
+        """The newest ids of an index, asked for in pieces."""
+        ids: list[str] = []
+        while len(ids) < limit:
+            async with our_errors(self.url):
+                piece = await self._search.below(index, ids[-1] if ids else "", min(PIECE, limit - len(ids)))
+            ids += piece
+            if not piece:
+                break
+        return ids
 
     async def task_events(self, record: TaskRecord, *, limit: int = 200) -> tuple[Event, ...]:
         """The newest events of one task that the stream still holds, oldest first."""
@@ -598,13 +609,7 @@ class StateReader:
         last = await self.last_event_id()  # read first: what happens meanwhile comes again as an event
         async with our_errors(self.url):
             total = await self._redis.zcard(self.keys.ids)
-        ids: list[str] = []
-        while len(ids) < limit:
-            async with our_errors(self.url):
-                piece = await self._search.below(self.keys.ids, ids[-1] if ids else "", min(PIECE, limit - len(ids)))
-            if not piece:
-                break
-            ids += piece
+        ids = await self._newest(self.keys.ids, limit)
         found = await self.tasks(ids)
         return Snapshot(
             tasks=tuple(found.values()),

@@ -133,6 +133,8 @@ class JobActAnswer(Message):
     done: int = 0  # tasks changed by this command, also where it had to be told several times
     refused: tuple[Refusals, ...] = ()
     after: str = ""  # where the next command has to go on; empty: this was the end of the job
+    seen: int = 0  # tasks of the job that this command has come past, whether they were meant or not
+    total: int = 0  # that the job has; 0: from an older scheduler
 
 
 class _OnJob(Act[JobActAnswer]):

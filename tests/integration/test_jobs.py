@@ -196,6 +196,25 @@ async def test_a_pause_is_forgotten_with_the_last_task_of_its_job(redis_url: str
         audit(eye)
 
 
+async def test_a_part_of_a_walk_moves_few_tasks_and_stops_early_where_they_take_long(
+    state: StateManager, eye: redis.Redis
+):
+    await submit(state, "mine", 120)
+    await state.pause_job("mine", actor="ann")
+    script = state._scripts.digests["move_aside"]
+
+    def part(looked_at: int, moved: int, ms: float) -> tuple[int, str]:
+        _, count, is_last = eye.evalsha(script, 1, "{lcq}", "mine", looked_at, moved, ms)
+        return count, is_last
+
+    assert part(100, 25, 10_000) == (25, "0")
+    assert part(10, 25, 10_000) == (10, "0")
+    assert part(100, 25, 0) == (1, "0"), "one at least: it gets on, however slow the server is"
+    assert eye.zcard(f"{{lcq}}:aside:{LIGHT}") == 36
+    assert part(100, 200, 10_000) == (84, "1")
+    audit(eye)
+
+
 # ---------------------------------------------------------------- acts on all of a job
 
 
@@ -204,7 +223,7 @@ async def test_acts_on_a_job_are_done_task_by_task_and_kept_in_the_audit(schedul
         await client.submit_many([a_task(job="mine") for _ in range(700)])
         await client.submit_many([a_task(job="other")])
         answer = await client.prioritise_job("mine", TaskPriority.LOW, reason="later")
-        assert (answer.done, answer.refused) == (700, ())
+        assert (answer.done, answer.refused, answer.seen, answer.total) == (700, (), 700, 700)
         assert (await client.reroute_job("mine", queue="gpu-low")).done == 700
         await client.pause_job("mine", reason="lunch")
         assert [job.paused for job in await client.jobs("mine")] == ["by ann: lunch"]
@@ -247,6 +266,9 @@ async def test_an_act_that_broke_off_is_told_again_under_its_id_and_counts_each_
     left = 300
     act = CancelJob(job="mine", actor="ann")
 
+    async def none_of_these(*_: object) -> None:
+        pytest.fail("only cancel was asked for")
+
     async def cancel(act: CancelJob, task_id: str) -> None:
         nonlocal left
         left -= 1
@@ -258,7 +280,8 @@ async def test_an_act_that_broke_off_is_told_again_under_its_id_and_counts_each_
         await state.cancel_task(task_id, command=act.id)
 
     def acts(on_one) -> JobActs:
-        return JobActs(state, state.reader.fleet, cancel=on_one, retry=on_one, reroute=on_one, prioritise=on_one)
+        others = {"prioritise": none_of_these, "retry": none_of_these, "reroute": none_of_these}
+        return JobActs(state, state.reader.fleet, cancel=on_one, **others)
 
     with pytest.raises(asyncio.CancelledError):
         await acts(cancel).cancel(act)

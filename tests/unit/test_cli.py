@@ -698,8 +698,9 @@ def test_acts_on_a_job_are_asked_for_as_one_until_its_end_and_counted(peer: Peer
 
     def in_two_parts(ask: Any) -> JobActAnswer:
         if not ask.after:
-            return JobActAnswer(done=3000, refused=(Refusals(count=2, example=refusal),), after=last)
-        return JobActAnswer(done=7, refused=(Refusals(count=1, example=refusal),))
+            one = Refusals(count=2, example=refusal)
+            return JobActAnswer(done=3000, refused=(one,), after=last, seen=3500, total=3510)
+        return JobActAnswer(done=7, refused=(Refusals(count=1, example=refusal),), seen=10, total=3510)
 
     commands = {
         "cancel_job": ("cancel", "--job", "j", "--reason", "r"),
@@ -713,6 +714,8 @@ def test_acts_on_a_job_are_asked_for_as_one_until_its_end_and_counted(peer: Peer
         assert (answer.code, answer.out.splitlines()[0].endswith(": 3007 tasks")) == (2, True), command
         assert "error: a.png: no such model: 'x'" in answer.talk
         assert "so with 2 more" in answer.talk
+        assert ": 3,000 tasks, 3,500 of 3,510 looked at; it goes on" in answer.talk
+        assert answer.talk.count("it goes on") == 1
         first, second = peer.heard_of(command)
         assert (first.job, first.after, second.after, first.id == second.id) == ("j", "", last, False)
     assert peer.heard_of("cancel_job")[0].reason == "r"
@@ -728,7 +731,8 @@ def test_a_job_is_paused_and_resumed_by_its_name(peer: Peer) -> None:
         "resume_job": lambda ask: AsideAnswer(moved=12),
     }
     paused = lcq(peer, "pause", "--job", "j", "--reason", "lunch")
-    assert (paused.code, paused.out) == (0, "paused: job j (12 waiting tasks; the rest follows)\n")
+    assert (paused.code, paused.out) == (0, "paused: job j (12 waiting tasks by now)\n")
+    assert "the scheduler goes on with the others by itself" in paused.talk
     assert lcq(peer, "resume", "--job", "j").out == "resumed: job j (12 waiting tasks)\n"
     (asked,) = peer.heard_of("pause_job")
     assert (asked.job, asked.reason, asked.actor) == ("j", "lunch", login_name())

@@ -10,7 +10,9 @@ from lcq.errors import JobNotFound, TransitionRefused
 from lcq.models import Skips
 from lcq.state.moves.mover import Mover
 
-_ASIDE = 50  # tasks a script: each leaves a lane, its line and the books
+_LOOKED_AT = 100  # tasks a script of a walk looks at
+_MOVED = 25  # of these that it moves at most: each leaves a lane, its line and the books, or comes back
+_ASIDE_MS = 4.0  # of the server's processor that it takes, where its version can tell: then it stops at the next task
 
 
 class JobMoves(Mover):
@@ -58,7 +60,7 @@ class JobMoves(Mover):
     async def move_aside(self, job: str) -> tuple[int, bool]:
         """One part of the way through a job that was paused or resumed. Answers how many tasks changed their side,
         and whether that was the last part. Any scheduler may do any part; nothing is done twice."""
-        answer = await self._move("move_aside", job, _ASIDE)
+        answer = await self._move("move_aside", job, _LOOKED_AT, _MOVED, _ASIDE_MS)
         return int(answer[1]), answer[2] == "1"
 
     def _refuse_job(self, move: str, job: str, answer: list[Any], state: str) -> None:
