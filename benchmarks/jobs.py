@@ -1,11 +1,11 @@
-"""What acts on a whole job cost: how long each takes, how long single scripts hold Redis, how long others wait meanwhile.
+"""What acts on a whole job cost: how long each takes, how long its scripts hold Redis, how long others wait.
 
     python -m benchmarks.jobs [--tasks N]
 
-A private server with its log on, a scheduler process, and a client here that does each act on one job of N tasks. The
-server itself says how long its scripts took (``INFO latencystats``, ``SLOWLOG``) and how much processor time it spent: on a
-machine that is busy otherwise the two differ, for a script that is put off by the kernel is as slow to those who wait. Another
-connection asks a trifle every few milliseconds and notes how long it waits.
+A private server with its log on, a scheduler and an agent as processes, and a client here that does each act on one
+job of N tasks. The server itself says how long its scripts took (``INFO latencystats``, ``SLOWLOG``) and how much
+processor time it spent: on a machine that is busy otherwise the two differ, for a script that the kernel puts off is
+slow to those who wait. Another connection asks a trifle every few milliseconds and notes how long it waits.
 """
 
 from __future__ import annotations
@@ -77,7 +77,11 @@ class Meter:
             "server_cpu_ms_a_script": round(1000 * cpu_s / max(1, stats["calls"]), 3),
             "script_ms": {name: round(float(us) / 1000, 3) for name, us in latency.items()},
             "longer_than_3_ms": {
-                name: {"count": len(found), "longest_ms": round(max(found), 1), "over_10_ms": sum(d > 10 for d in found)}
+                name: {
+                    "count": len(found),
+                    "longest_ms": round(max(found), 1),
+                    "over_10_ms": sum(d > 10 for d in found),
+                }
                 for name, found in sorted(slowest.items())
             },
         }
@@ -132,7 +136,7 @@ async def run(count: int, url: str, address: str, config: DistributedConfig) -> 
         meter = Meter(eye, config)
 
         async def walked() -> None:
-            while await eye.exists("{lcq}:walks"):
+            while await eye.exists("{lcq}:walks"):  # noqa: ASYNC110 - that is for the server to say
                 await asyncio.sleep(0.02)
 
         async def pause() -> Any:
@@ -183,9 +187,7 @@ def main() -> None:
     ):
         cluster.start_scheduler()
         cluster.start_agent()  # that serves the queues, which are paused
-        figures = asyncio.run(
-            run(chosen.tasks, server.tcp_url, f"127.0.0.1:{cluster.control_port}", cluster.config)
-        )
+        figures = asyncio.run(run(chosen.tasks, server.tcp_url, f"127.0.0.1:{cluster.control_port}", cluster.config))
     print(json.dumps({"python": platform.python_version(), "tasks": chosen.tasks, **figures}, indent=1))
 
 

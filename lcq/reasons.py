@@ -264,3 +264,47 @@ class Why(Value):
 def because(code: WhyCode, text: str, **facts: Fact) -> Why:
     """A reason, with its hint."""
     return Why(code=code, text=text, facts=facts, hint=MEANINGS[code].do.format(**facts))
+
+
+_PLACES = (WhyCode.BEHIND_QUEUE, WhyCode.BEHIND_BAND, WhyCode.BEHIND_SHARE, WhyCode.WAITS_TURN)
+
+
+def brief(why: Why, now_ms: int) -> str:
+    """The reason in the few words that a list has room for, the number and the name first.
+
+    ``now_ms``: what Redis's clock shows.
+    """
+    facts = why.facts
+    if why.code in _PLACES:
+        ahead, kind = facts.get("behind"), ""
+        if why.code is WhyCode.BEHIND_QUEUE:
+            ahead, kind = facts.get("behind_queue"), f" of {facts.get('before_queue')}"
+        elif why.code is WhyCode.BEHIND_BAND:
+            kind = f" ({facts.get('behind_higher_bands')} of higher priority)"
+        place = f"behind {ahead:,}{kind}" if isinstance(ahead, int) and ahead else "the next one"
+        return f"{place}{_starts(facts.get('start_p50_ms'), now_ms)}"
+    if why.code in (WhyCode.BACKOFF, WhyCode.RETRY_BUDGET, WhyCode.SCHEDULED):
+        due = facts.get("until_ms")
+        when = f" in {about((due - now_ms) / 1000)}" if isinstance(due, int) and due > now_ms else " now"
+        of = f" after {facts['failure']}" if facts.get("failure") else ""
+        budget = ": over the retry budget" if why.code is WhyCode.RETRY_BUDGET else ""
+        return f"{'retry' if of else 'due'}{of}{when}{budget}"
+    return why.text.removeprefix("waits for ") if why.code is WhyCode.SHORT_OF_MEMORY else why.text
+
+
+def _starts(start_ms: Fact, now_ms: int) -> str:
+    if not isinstance(start_ms, int):
+        return ""
+    away_s = (start_ms - now_ms) / 1000
+    return f", starts in {about(away_s)}" if away_s >= 1 else ", starts now"
+
+
+def about(seconds: float) -> str:
+    """``0.4 s``, ``12 s``, ``3 min``, ``2.5 h``: no more exact than a prediction is."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} d"

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from lcq import __version__
@@ -27,17 +27,16 @@ from lcq.errors import (
     TransitionRefused,
     UnknownQueue,
 )
+from lcq.explain import Explainer
 from lcq.health import KNOWS_ORDERS
 from lcq.ids import new_id
 from lcq.image_size import MOST_SIDE, Size, read_sizes
 from lcq.jobs import JobActs
-from lcq.models import DeviceKind, NodeRecord, Task, TaskRecord, TaskStatus
+from lcq.models import DeviceKind, NodeRecord, Task, TaskRecord
 from lcq.moving import Mover
-from lcq.reasons import Why
 from lcq.roots import Roots
 from lcq.routing import Fleet, Route, route
 from lcq.state.feed import batches
-from lcq.why import rivals, why_of
 from lcq.wire import (
     PROTOCOL_VERSION,
     Accepted,
@@ -46,6 +45,7 @@ from lcq.wire import (
     Acts,
     ActsAnswer,
     AskWhy,
+    AskWhys,
     Autoscale,
     AutoscaleAnswer,
     BulkAnswer,
@@ -94,6 +94,7 @@ from lcq.wire import (
     SubmitAnswer,
     Undo,
     WhyAnswer,
+    WhysAnswer,
 )
 
 _log = logging.getLogger(__name__)
@@ -102,7 +103,6 @@ _TICK_S = 0.2
 _AFTER_CHANGE_S = 0.05
 _DUTY_HOLD_MS = 3000
 _STRANDED_EVERY_S = 1.0
-_LOOKS = 5  # at a task that moves on while it is looked at
 _FLEET_MOVES = frozenset(
     {
         "register_node", "beat_node", "leave_node", "lose_node", "drain_node", "activate_node", "pause_queue",
@@ -126,6 +126,7 @@ class TaskManager(Manager):
         self._state = ground.state
         self._reader = ground.state.reader
         self._mover = Mover(ground.state)
+        self._explainer = Explainer(ground.state, self.fleet)
         self._roots = Roots(ground.config.storage.roots)
         serve: Callable[[Any, Any], None] = ground.site.desk.serve
         for kind, handler in (
@@ -135,7 +136,7 @@ class TaskManager(Manager):
             (StopNode, self.stop_node), (SetDevice, self.set_device), (LabelNode, self.label_node),
             (Undo, self.undo), (Acts, self.acts),
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
-            (History, self.history), (AskWhy, self.why), (Costs, self.costs), (Nodes, self.nodes),
+            (History, self.history), (AskWhy, self.why), (AskWhys, self.whys), (Costs, self.costs), (Nodes, self.nodes),
             (Queues, self.queues), (Events, self.events), (Autoscale, self.autoscale), (DrainIdle, self.drain_idle),
         ):  # fmt: skip
             serve(kind, handler)
@@ -527,7 +528,7 @@ class TaskManager(Manager):
         return await self._reader.dead(cause=ask.cause, job=ask.job)
 
     async def history(self, ask: History, sender: bytes = b"") -> HistoryAnswer:
-        record, why = await self._why(ask.task_id)
+        record, why = await self._explainer.one(ask.task_id)
         return HistoryAnswer(
             record=record,
             attempts=await self._reader.attempts(ask.task_id),
@@ -549,24 +550,11 @@ class TaskManager(Manager):
         return CostsAnswer(costs=tuple(stats))
 
     async def why(self, ask: AskWhy, sender: bytes = b"") -> WhyAnswer:
-        record, why = await self._why(ask.task_id)
-        return WhyAnswer(id=record.id, status=record.status, why=why)
+        record, why = await self._explainer.one(ask.task_id)
+        return WhyAnswer(id=record.id, status=record.status, why=why, revision=record.revision)
 
-    async def _why(self, task_id: str) -> tuple[TaskRecord, Why]:
-        """A task, and why it is where it is: by what Redis says now, and not while the task moved on meanwhile."""
-        record = await self._reader.task(task_id)
-        for _ in range(_LOOKS):
-            fleet = await self._reader.fleet()
-            lanes: tuple[str, ...] = ()
-            if record.status is TaskStatus.QUEUED:
-                lanes = rivals(record, fleet, await self._reader.all_lanes())
-            standing = await self._reader.standing(record, lanes)
-            most = self._state.config.quotas.may_run(record.task.user_id)
-            why = why_of(record, fleet, replace(standing, most_in_flight=most))
-            seen, record = record, await self._reader.task(task_id)
-            if record.revision == seen.revision:
-                break
-        return seen, why
+    async def whys(self, ask: AskWhys, sender: bytes = b"") -> WhysAnswer:
+        return WhysAnswer(whys=tuple(await self._explainer.many(ask.ids)))
 
     async def nodes(self, ask: Nodes, sender: bytes = b"") -> NodesAnswer:
         return NodesAnswer(nodes=await self._reader.nodes())

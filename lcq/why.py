@@ -12,7 +12,7 @@ from lcq.errors import NodeNotFound, UnknownModel, UnknownQueue
 from lcq.labels import split_lane
 from lcq.models import Device, DeviceKind, ErrorClass, NodeRecord, NodeStatus, TaskRecord, TaskStatus, model_of
 from lcq.placement import WORTH_WAITING_S
-from lcq.reasons import Fact, Why, WhyCode, because
+from lcq.reasons import Fact, Why, WhyCode, about, because
 from lcq.routing import Fleet, Requirements, memory_need, requirements, route, told_steps, why_no_queue
 
 _Z90 = 1.2816  # standard deviations from the middle of a bell to its P90
@@ -176,7 +176,7 @@ def _running(record: TaskRecord, fleet: Fleet, standing: Standing) -> Why:
         ends = [record.started_ms + int(s * 1000) for s in (run.seconds_p50, run.seconds_p90)]
         finish = (max(standing.now_ms, ends[0]), max(standing.now_ms, ends[1]))
         if standing.now_ms > ends[1]:
-            told += f"; it takes longer than predicted ({_span(run.seconds_p90)})"
+            told += f"; it takes longer than predicted ({about(run.seconds_p90)})"
         else:
             told += f"; done in about {_spans(finish, standing.now_ms)}"
     return because(
@@ -540,8 +540,8 @@ def _when(times: Forecast | None, standing: Standing) -> str:
         return ""
     begins = "starts now"
     if times.start_p90_s > 0:
-        begins = f"starts in about {_span(times.start_p50_s)} (P90 {_span(times.start_p90_s)})"
-    return f"; {begins}, done in about {_span(times.finish_p50_s)} (P90 {_span(times.finish_p90_s)})"
+        begins = f"starts in about {about(times.start_p50_s)} (P90 {about(times.start_p90_s)})"
+    return f"; {begins}, done in about {about(times.finish_p50_s)} (P90 {about(times.finish_p90_s)})"
 
 
 def _later(standing: Standing, seconds: float) -> int:
@@ -555,20 +555,9 @@ def _tasks(count: int) -> str:
     return "1 task" if count == 1 else f"{count:,} tasks"
 
 
-def _span(seconds: float) -> str:
-    """``0.4 s``, ``12 s``, ``3 min``, ``2.5 h``: no more exact than a prediction is."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} d"
-
-
 def _spans(moments: tuple[int | None, int | None], now_ms: int) -> str:
     p50, p90 = (max(0, (moment or now_ms) - now_ms) / 1000 for moment in moments)
-    return f"{_span(p50)} (P90 {_span(p90)})"
+    return f"{about(p50)} (P90 {about(p90)})"
 
 
 def _moment(at_ms: int | None, now_ms: int) -> str:
@@ -579,4 +568,4 @@ def _moment(at_ms: int | None, now_ms: int) -> str:
     if not now_ms:
         return told
     away_s = (at_ms - now_ms) / 1000
-    return f"{told} (in {_span(away_s)})" if away_s >= 0 else f"{told} ({_span(-away_s)} ago)"
+    return f"{told} (in {about(away_s)})" if away_s >= 0 else f"{told} ({about(-away_s)} ago)"

@@ -12,7 +12,7 @@ import zmq
 
 from lcq.client import AsyncClient
 from lcq.config import DistributedConfig
-from lcq.errors import LcqError
+from lcq.errors import LcqError, UnknownCommand
 from lcq.models import Event, Task, TaskRecord, TaskStatus, TaskType
 from lcq.sockets import Mailbox, make_socket
 from lcq.wire import EventsAnswer, GetTasksAnswer, InfoAnswer, Message, Request, pack_answer, pack_error, unpack_request
@@ -28,7 +28,8 @@ class Peer:
     """A ROUTER that answers as each test wants; what a handler answers None to, it never heard."""
 
     def __init__(self, **handlers: Handler) -> None:
-        self.handlers = handlers
+        self.handlers: dict[str, Handler] = {"whys": lambda ask: UnknownCommand("an older scheduler knows no 'whys'")}
+        self.handlers |= handlers
         self.heard: list[Any] = []  # Requests, of every kind
         self.senders: list[bytes] = []
         self.endpoint = ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Annotated
 
@@ -13,14 +14,18 @@ from lcq.cli.choice import chosen
 from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output, age, clock, duration, status_text, tail
 from lcq.cli.session import OK, REFUSED, Ids, JobOption, JsonFlag, Reason, Session, SomeIds, run, session_of
-from lcq.errors import InvalidInput
+from lcq.client import AsyncClient
+from lcq.errors import InvalidInput, UnknownCommand
 from lcq.labels import parse_labels, told_labels
 from lcq.models import Attempt, TaskPriority, TaskRecord, TaskStatus
-from lcq.reasons import MEANINGS
+from lcq.reasons import MEANINGS, Why, brief
 from lcq.task_fields import parse_where
 from lcq.wire import BulkAnswer, HistoryAnswer, JobActAnswer
 
 app = typer.Typer()
+
+_EXPLAINED = 1000  # rows of a list that say why they wait, as the scheduler sees it now
+_WAITING = (TaskStatus.PENDING, TaskStatus.QUEUED)
 
 _COLUMNS = (
     Column("TASK", whole=True),
@@ -57,7 +62,7 @@ def tasks(
     limit: Annotated[int, typer.Option("--limit", min=1, help="How many, the newest first.")] = 50,
     as_json: JsonFlag = False,
 ) -> int:
-    """List tasks, the newest first; all filters given must hold."""
+    """List tasks, the newest first; all filters given must hold. What waits says why (in full: lcq why ID)."""
     words = " ".join(where or ())
     return run(_tasks(session_of(context, as_json), words, status, queue, node, job, cause, limit))
 
@@ -83,10 +88,16 @@ async def _tasks(
             )
             records += more.tasks
             cursor, looked_at = more.cursor, looked_at + more.looked_at
+        reasons = await _reasons(client, records)
     if output.as_json:
-        output.document({"tasks": records, "total": first.total})
+        told = [record.model_dump(mode="json") | {"reason": reasons.get(record.id)} for record in records]
+        output.document({"tasks": told, "total": first.total})
         return OK
-    output.table(_COLUMNS, map(_row, records), empty="no task fits" if where else "no tasks")
+    output.table(
+        _COLUMNS,
+        (_row(record, reasons.get(record.id)) for record in records),
+        empty="no task fits" if where else "no tasks",
+    )
     if where and cursor:
         output.talk(f"{len(records)} of those that fit, after looking at {looked_at} tasks; --limit shows more")
     elif where:
@@ -96,7 +107,16 @@ async def _tasks(
     return OK
 
 
-def _row(record: TaskRecord) -> tuple[str | Text, ...]:
+async def _reasons(client: AsyncClient, records: Sequence[TaskRecord]) -> dict[str, Why]:
+    """Why those of the first rows that wait do so, by their ids, as the scheduler sees it now."""
+    waiting = [record.id for record in records[:_EXPLAINED] if record.status in _WAITING]
+    try:
+        return {task_id: told.why for task_id, told in (await client.whys(waiting)).items()}
+    except UnknownCommand:
+        return {}  # an older scheduler: the records have what was known when they were written
+
+
+def _row(record: TaskRecord, reason: Why | None) -> tuple[str | Text, ...]:
     return (
         record.id,
         status_text(record.status),
@@ -106,11 +126,13 @@ def _row(record: TaskRecord) -> tuple[str | Text, ...]:
         tail(record.task.image_path),
         str(record.attempt),
         age(record.submitted_ms),
-        _note(record),
+        _note(record, reason),
     )
 
 
-def _note(record: TaskRecord) -> str:
+def _note(record: TaskRecord, reason: Why | None) -> str:
+    if reason is not None:
+        return brief(reason, time.time_ns() // 1_000_000)
     if record.status is TaskStatus.PROCESSING:
         return f"{record.progress:.0%} {record.stage}".rstrip()
     if record.failure is not None and record.status in (TaskStatus.FAILED, TaskStatus.PENDING):
@@ -298,8 +320,8 @@ def cancel(
     async def act() -> int:
         async with session.client() as client:
             if _is_job(ids, job):
-                tell = _teller("cancelled", session.output)
-                of_job = await client.cancel_job(job, reason=reason, on_progress=tell)
+                say_how_far = _teller("cancelled", session.output)
+                of_job = await client.cancel_job(job, reason=reason, on_progress=say_how_far)
                 return _tell_job("cancelled", of_job, session.output)
             meant = await chosen(client, ids or [])
             return tell("cancelled", await client.cancel(meant, reason=reason), session.output)
@@ -329,8 +351,8 @@ def retry(
     async def act() -> int:
         async with session.client() as client:
             if _is_job(ids, job):
-                tell = _teller("put back", session.output)
-                of_job = await client.retry_job(job, cause=cause, reason=reason, on_progress=tell)
+                say_how_far = _teller("put back", session.output)
+                of_job = await client.retry_job(job, cause=cause, reason=reason, on_progress=say_how_far)
                 return _tell_job("put back", of_job, session.output)
             if failed:
                 meant = [record.id async for record in client.tasks(status=TaskStatus.FAILED, cause=cause)]
@@ -378,9 +400,9 @@ def reroute(
         async with session.client() as client:
             where = queue or node or (f"nodes with {told_labels(labels)}" if labels else "nodes of any labels")
             if _is_job(ids, job):
-                tell = _teller(f"moved to {where}", session.output)
+                say_how_far = _teller(f"moved to {where}", session.output)
                 of_job = await client.reroute_job(
-                    job, queue=queue, node=node, labels=labels, reason=reason, on_progress=tell
+                    job, queue=queue, node=node, labels=labels, reason=reason, on_progress=say_how_far
                 )
                 return _tell_job(f"moved to {where}", of_job, session.output)
             meant = await chosen(client, ids or [])
@@ -405,8 +427,8 @@ def prioritise(
     async def act() -> int:
         async with session.client() as client:
             if _is_job(ids, job):
-                tell = _teller(f"now {priority}", session.output)
-                of_job = await client.prioritise_job(job, priority, reason=reason, on_progress=tell)
+                say_how_far = _teller(f"now {priority}", session.output)
+                of_job = await client.prioritise_job(job, priority, reason=reason, on_progress=say_how_far)
                 return _tell_job(f"now {priority}", of_job, session.output)
             meant = await chosen(client, ids or [])
             answer = await client.prioritise(meant, priority, reason=reason)
@@ -429,12 +451,12 @@ def _is_job(ids: list[str] | None, job: str) -> bool:
 def _teller(done: str, output: Output) -> Callable[[JobActAnswer], None]:
     """Says how far an act on a large job is, as long as it is not at its end."""
 
-    def tell(answer: JobActAnswer) -> None:
+    def say_how_far(answer: JobActAnswer) -> None:
         if answer.after:
             of = f" of {answer.total:,}" if answer.total else ""
             output.talk(f"{done}: {answer.done:,} tasks, {answer.seen:,}{of} looked at; it goes on …")
 
-    return tell
+    return say_how_far
 
 
 def _tell_job(done: str, answer: JobActAnswer, output: Output) -> int:

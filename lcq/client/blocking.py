@@ -96,6 +96,7 @@ class Client:
     costs = _waits(AsyncClient.costs)
     history = _waits(AsyncClient.history)
     why = _waits(AsyncClient.why)
+    whys = _waits(AsyncClient.whys)
     nodes = _waits(AsyncClient.nodes)
     queues = _waits(AsyncClient.queues)
     jobs = _waits(AsyncClient.jobs)

@@ -12,8 +12,10 @@ from lcq.models import ActRecord, JobReport, JobSummary, NodeRecord, QueueRecord
 from lcq.reasons import Why
 from lcq.wire import (
     MAX_BATCH,
+    MOST_WHYS,
     Acts,
     AskWhy,
+    AskWhys,
     Costs,
     CostStats,
     Dead,
@@ -31,6 +33,7 @@ from lcq.wire import (
     NoteJob,
     Queues,
     ReportJob,
+    WhyAnswer,
 )
 
 ItemT = TypeVar("ItemT")
@@ -169,6 +172,18 @@ class Looking(Connection):
     async def why(self, id_or_prefix: str) -> Why:
         """Why a task waits, or what became of it: one reason of the closed list in ``lcq.reasons``."""
         return (await self.ask(AskWhy(task_id=await self.find(id_or_prefix)))).why
+
+    async def whys(self, ids: Iterable[str]) -> dict[str, WhyAnswer]:
+        """Why each of these (whole) ids is where it is, for a list. Some may be missing: then it would take too long.
+
+        Raises:
+            UnknownCommand: this scheduler is older and tells it of one at a time.
+        """
+        wanted = tuple(ids)
+        told: list[WhyAnswer] = []
+        for start in range(0, len(wanted), MOST_WHYS):
+            told += (await self.ask(AskWhys(ids=wanted[start : start + MOST_WHYS]))).whys
+        return {one.id: one for one in told}
 
     async def nodes(self) -> tuple[NodeRecord, ...]:
         """All nodes the cluster knows."""

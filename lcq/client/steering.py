@@ -119,9 +119,7 @@ class Steering(Connection):
         """Let the tasks of ``job`` wait in their old places again."""
         return await self.ask(ResumeJob(job=job, actor=self.actor, reason=reason), hold_s=_JOB_ACT_S)
 
-    async def cancel_job(
-        self, job: str, *, reason: str = "", on_progress: OnProgress | None = None
-    ) -> JobActAnswer:
+    async def cancel_job(self, job: str, *, reason: str = "", on_progress: OnProgress | None = None) -> JobActAnswer:
         """Cancel those tasks of ``job`` that have not ended. The answer counts them.
 
         Of a large job that takes many commands, of a few seconds each; ``on_progress`` is told after each of them.
@@ -182,9 +180,7 @@ class Steering(Connection):
                 )
             seen += answer.seen
             after = answer.after
-            told = JobActAnswer(
-                done=done, refused=tuple(refused.values()), after=after, seen=seen, total=answer.total
-            )
+            told = JobActAnswer(done=done, refused=tuple(refused.values()), after=after, seen=seen, total=answer.total)
             if on_progress is not None:
                 on_progress(told)
             if not after:

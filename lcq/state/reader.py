@@ -487,9 +487,12 @@ class StateReader:
             seconds, micros = await self._redis.time()
         return int(seconds) * 1000 + int(micros) // 1000
 
-    async def standing(self, record: TaskRecord, lanes: Iterable[str]) -> Standing:
+    async def standing(
+        self, record: TaskRecord, lanes: Iterable[str], *, depths: Mapping[tuple[str, str], int] | None = None
+    ) -> Standing:
         """The place of a task; for a queued one, what is before it in these ``lanes`` of where it waits.
 
+        ``depths``: what ``depths()`` has told just now, where somebody has asked already.
         Counted by what Redis keeps sorted: it costs the same among a hundred tasks and a million.
         """
         async with our_errors(self.url):
@@ -523,7 +526,13 @@ class StateReader:
         own = sum(before[name] for band, keys in by_user.items() if band.band >= record.priority.band for name in keys)
         higher = sum(count for band, count in in_bands.items() if band.band < record.priority.band)
         is_whole = sum(in_bands.values()) == sum(ahead.values())
-        return replace(standing, ahead=ahead, higher=higher if is_whole else None, own=own, depths=await self.depths())
+        return replace(
+            standing,
+            ahead=ahead,
+            higher=higher if is_whole else None,
+            own=own,
+            depths=await self.depths() if depths is None else depths,
+        )
 
     async def _before(self, names: Sequence[str], score: float, task_id: str) -> dict[str, int]:
         """How many members of each sorted set come before a task of that score, all at one moment."""

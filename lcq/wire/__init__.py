@@ -83,7 +83,9 @@ if TYPE_CHECKING:
     from lcq.wire.nodes import Want as Want
     from lcq.wire.questions import Acts as Acts
     from lcq.wire.questions import ActsAnswer as ActsAnswer
+    from lcq.wire.questions import MOST_WHYS as MOST_WHYS
     from lcq.wire.questions import AskWhy as AskWhy
+    from lcq.wire.questions import AskWhys as AskWhys
     from lcq.wire.questions import Autoscale as Autoscale
     from lcq.wire.questions import AutoscaleAnswer as AutoscaleAnswer
     from lcq.wire.questions import Costs as Costs
@@ -112,6 +114,7 @@ if TYPE_CHECKING:
     from lcq.wire.questions import ReportJob as ReportJob
     from lcq.wire.questions import ReportJobAnswer as ReportJobAnswer
     from lcq.wire.questions import WhyAnswer as WhyAnswer
+    from lcq.wire.questions import WhysAnswer as WhysAnswer
     from lcq.wire.requests import REQUESTS as REQUESTS
     from lcq.wire.requests import unpack_request as unpack_request
 

@@ -153,6 +153,7 @@ class WhyAnswer(Message):
     id: str
     status: TaskStatus
     why: Why
+    revision: int = 0  # of the task, when it was so; 0: from an older scheduler
 
 
 class AskWhy(Request[WhyAnswer]):
@@ -161,6 +162,21 @@ class AskWhy(Request[WhyAnswer]):
     CMD = "why"
     ANSWER = WhyAnswer
     task_id: str
+
+
+MOST_WHYS = 100  # tasks in one command: a screen of them
+
+
+class WhysAnswer(Message):
+    whys: tuple[WhyAnswer, ...] = ()
+
+
+class AskWhys(Request[WhysAnswer]):
+    """Why each of these tasks is where it is, for a list: at most a second old, and not of what would take too long."""
+
+    CMD = "whys"
+    ANSWER = WhysAnswer
+    ids: tuple[str, ...] = Field(min_length=1, max_length=MOST_WHYS)
 
 
 class AutoscaleAnswer(Message):

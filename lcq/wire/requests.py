@@ -39,6 +39,7 @@ from lcq.wire.nodes import Beat, Bye, Hello, Probed, Step
 from lcq.wire.questions import (
     Acts,
     AskWhy,
+    AskWhys,
     Autoscale,
     Costs,
     Dead,
@@ -59,7 +60,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
     for kind in (
         Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
         Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob,
-        PrioritiseJob, NoteJob, Info,
+        PrioritiseJob, NoteJob, Info, AskWhys,
         Undo, Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
         Autoscale, DrainIdle,
     )

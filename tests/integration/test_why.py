@@ -340,6 +340,31 @@ async def test_tasks_that_an_older_lcq_has_queued_leave_the_bands_untold(stage: 
     assert why.text.startswith("waits for its turn in cpu-light, behind 1 task;")
 
 
+async def test_of_many_tasks_each_is_told_what_it_would_be_told_alone(stage: Stage) -> None:
+    host = await a_host(stage)
+    ids = [await submitted(stage) for _ in range(3)]
+    ids.append(await submitted(stage, "lama"))
+    ids.append(await submitted(stage, job="mine"))
+    await stage.client.pause_job("mine", reason="lunch")
+    granted = await host.claim(SMALL)
+    assert granted is not None
+    whys = await stage.client.whys([*ids, "0" * 16])
+    assert set(whys) == set(ids), "what is not there is left out"
+    for task_id in ids:
+        alone = await stage.client.why(task_id)
+        told = whys[task_id].why
+        assert (told.code, told.facts.get("behind")) == (alone.code, alone.facts.get("behind"))
+    assert whys[ids[4]].why.code is WhyCode.JOB_PAUSED
+    assert whys[granted.task.id].why.code is WhyCode.RUNNING
+    assert whys[ids[0]].revision == (await stage.client.get(ids[0])).revision
+    await stage.client.resume_job("mine")
+
+    async def is_seen() -> bool:
+        return (await stage.client.whys(ids))[ids[4]].why.code is WhyCode.WAITS_TURN
+
+    await wait_until(is_seen, what="it is told again, and not what was true before")
+
+
 async def test_a_beat_of_the_node_and_each_start_change_what_is_told(stage: Stage) -> None:
     host = await a_host(stage)
     first, second = await submitted(stage), await submitted(stage)

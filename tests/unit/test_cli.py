@@ -40,6 +40,7 @@ from lcq.models import (
     TaskResult,
     TaskStatus,
 )
+from lcq.reasons import WhyCode, because
 from lcq.wire import (
     MAX_BATCH,
     Accepted,
@@ -58,6 +59,8 @@ from lcq.wire import (
     Refusal,
     Refusals,
     SubmitAnswer,
+    WhyAnswer,
+    WhysAnswer,
 )
 from tests.logs import logging_kept
 from tests.peer import Peer, Story, a_record, info
@@ -285,6 +288,22 @@ def test_a_filter_in_words_reaches_the_scheduler_and_what_came_of_it_is_told(pee
     assert "2 of 900 tasks fit" in answer.talk
     cut = lcq(peer, "tasks", "cat", "--limit", "1")
     assert "1 of those that fit, after looking at 300 tasks; --limit shows more" in cut.talk
+
+
+def test_what_waits_says_in_the_list_why_as_the_scheduler_sees_it_now(peer: Peer) -> None:
+    ids = [new_id() for _ in range(3)]
+    records = [a_record(task_id, status) for task_id, status in zip(ids, ("queued", "pending", "failed"), strict=True)]
+    records[0] = records[0].model_copy(update={"why": "gpu-low: the least that has it"})
+    peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(tasks=tuple(records), total=3)
+    assert "the least that has it" in lcq(peer, "tasks", columns=250).out, "all that an older scheduler can tell"
+    paused = because(WhyCode.QUEUE_PAUSED, "queue gpu-low is paused by ann: [b]lunch", queue="gpu-low")
+    peer.handlers["whys"] = lambda ask: WhysAnswer(whys=(WhyAnswer(id=ids[0], status=TaskStatus.QUEUED, why=paused),))
+    assert "queue gpu-low is paused by ann: [b]lunch" in lcq(peer, "tasks", columns=250).out
+    assert peer.heard_of("whys")[-1].ids == tuple(ids[:2]), "what has ended is not asked about"
+    told = lcq(peer, "tasks", "--json").document["tasks"]
+    assert [one["reason"] and one["reason"]["code"] for one in told] == ["queue_paused", None, None]
+    assert told[0]["reason"]["hint"] == "lcq resume gpu-low"
+    assert told[0]["why"] == "gpu-low: the least that has it"
 
 
 def test_a_filter_that_means_nothing_is_refused_before_anybody_is_asked(peer: Peer) -> None:

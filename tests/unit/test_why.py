@@ -28,7 +28,7 @@ from lcq.models import (
     TaskResult,
     TaskType,
 )
-from lcq.reasons import MEANINGS, Why, WhyCode
+from lcq.reasons import MEANINGS, Fact, Why, WhyCode, brief
 from lcq.routing import Fleet, requirements
 from lcq.why import Hold, Standing, forecast, rivals, why_of
 
@@ -504,3 +504,23 @@ def test_the_rivals_of_a_task_are_the_lanes_that_its_devices_read_too():
     assert rivals(waiting(), racked, lanes) == ("cv2-ns", "cv2-ns?rack=3", "cv2-telea")
     assert rivals(waiting(pinned_node="a"), racked, lanes) == ("cv2-ns", "cv2-ns?rack=3", "cv2-telea")
     assert rivals(waiting(a_task("mat")), plain, lanes) == ("mat",)
+
+
+def test_in_a_list_the_number_or_the_name_comes_first() -> None:
+    now = 1_000_000
+
+    def short(code: WhyCode, text: str = "in full", **facts: Fact) -> str:
+        return brief(Why(code=code, text=text, facts=facts), now)
+
+    turn: dict[str, Fact] = {"behind": 1230, "start_p50_ms": now + 180_000}
+    assert short(WhyCode.WAITS_TURN, **turn) == "behind 1,230, starts in 3 min"
+    assert short(WhyCode.WAITS_TURN, behind=0, start_p50_ms=now) == "the next one, starts now"
+    assert short(WhyCode.WAITS_TURN, behind=2, start_p50_ms=None) == "behind 2"
+    assert short(WhyCode.BEHIND_BAND, **turn, behind_higher_bands=7).startswith("behind 1,230 (7 of higher priority), ")
+    queue: dict[str, Fact] = {"before_queue": "gpu-high", "behind_queue": 4}
+    assert short(WhyCode.BEHIND_QUEUE, **turn, **queue) == "behind 4 of gpu-high, starts in 3 min"
+    later: dict[str, Fact] = {"until_ms": now + 20_000, "failure": "oom"}
+    assert short(WhyCode.BACKOFF, **later) == "retry after oom in 20 s"
+    assert short(WhyCode.RETRY_BUDGET, **later) == "retry after oom in 20 s: over the retry budget"
+    assert short(WhyCode.SCHEDULED, until_ms=now - 1) == "due now"
+    assert short(WhyCode.QUEUE_PAUSED, "queue q is paused by ann") == "queue q is paused by ann"
