@@ -252,7 +252,14 @@ def test_json_may_stand_before_or_behind_the_command(peer: Peer) -> None:
     peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(tasks=(record,), total=3)
     behind = lcq(peer, "tasks", "--json")
     before = lcq(peer, "--json", "tasks")
-    assert behind.document == before.document == {"tasks": [record.model_dump(mode="json")], "total": 3}
+    assert (
+        behind.document
+        == before.document
+        == {
+            "tasks": [record.model_dump(mode="json") | {"reason": None}],
+            "total": 3,
+        }
+    )
     assert behind.talk == ""
 
 
