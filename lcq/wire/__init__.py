@@ -81,9 +81,9 @@ if TYPE_CHECKING:
     from lcq.wire.nodes import StepAnswer as StepAnswer
     from lcq.wire.nodes import Verdict as Verdict
     from lcq.wire.nodes import Want as Want
+    from lcq.wire.questions import MOST_WHYS as MOST_WHYS
     from lcq.wire.questions import Acts as Acts
     from lcq.wire.questions import ActsAnswer as ActsAnswer
-    from lcq.wire.questions import MOST_WHYS as MOST_WHYS
     from lcq.wire.questions import AskWhy as AskWhy
     from lcq.wire.questions import AskWhys as AskWhys
     from lcq.wire.questions import Autoscale as Autoscale
