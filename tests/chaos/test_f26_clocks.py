@@ -40,6 +40,7 @@ WALL_CLOCKS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "
 ALLOWED = {
     "lcq/ids.py": "an id begins with the time of its making, so that lists are in order; nothing expires by it",
     "lcq/cli/output.py": "how long ago something was, for people",
+    "lcq/cli/tasks.py": "how long a task still waits, for people",
     "lcq/cli/events.py": "where to begin in the stream of events, for people",
     "lcq/resumable.py": "when a manifest's entry was written, for people",
     "lcq/discovery.py": "how old a signed announcement is, which another host's clock has dated: minutes are allowed",

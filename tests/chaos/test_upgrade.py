@@ -113,7 +113,7 @@ async def test_all_that_an_agent_and_a_client_of_the_previous_protocol_say_is_an
                 ]
                 assert answer["ok"]["verdicts"] == then["verdicts"]
             case "submit" | "cancel" | "retry" | "reroute" | "prioritise" | "find":
-                assert answer["ok"] == then
+                assert {name: answer["ok"].get(name) for name in then} == then  # what is new is only added
             case "get_tasks":
                 states = [(t["task"]["id"], t["status"], t["queue"]) for t in answer["ok"]["tasks"]]
                 assert states == [(t["task"]["id"], t["status"], t["queue"]) for t in then["tasks"]]
