@@ -210,7 +210,7 @@ MEANINGS: Mapping[WhyCode, Meaning] = {
         ("node", "start_p50_ms", "start_p90_ms", "finish_p50_ms", "finish_p90_ms"),
     ),
     WhyCode.BEHIND_QUEUE: Meaning(
-        "the devices that could run it take tasks of another queue first, of a class above",
+        "the devices that could run it serve a queue of a class above too, and take turns between the users of both",
         "'lcq reroute ID --queue {before_queue}' puts it there",
         _TURN,
     ),

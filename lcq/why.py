@@ -321,7 +321,7 @@ def _free_slots(node: NodeRecord) -> int:
 def _taken_first(
     record: TaskRecord, fleet: Fleet, serving: Iterable[tuple[NodeRecord, Device]], standing: Standing
 ) -> dict[tuple[str, str], int]:
-    """What the devices that could run it take before they turn to its queue, by queue and lane.
+    """What waits in queues of classes above, which the devices that could run it serve too, by queue and lane.
 
     Of the device that has the least of that; so it is nothing where one would turn to the task's queue at once.
     """
@@ -400,9 +400,28 @@ def _work(
     record: TaskRecord, need: Requirements, fleet: Fleet, standing: Standing, first: Mapping[tuple[str, str], int]
 ) -> tuple[float, float]:
     """Typical seconds of what is before a task, and how much that varies, squared."""
-    before = dict(first)
-    for lane, count in standing.ahead.items():
-        before[record.queue, lane] = before.get((record.queue, lane), 0) + count
+    own = {(record.queue, lane): count for lane, count in standing.ahead.items()}
+    own_s, own_variance = _work_of(own, need, fleet, standing)
+    other_s, other_variance = _work_of(first, need, fleet, standing)
+    if other_s <= 0:
+        return own_s, own_variance
+    # The devices share themselves between the users of all their queues: others are before it with what is of a higher
+    # band, and in its own band with as much as is before it in its own queue, and one more.
+    bands: dict[bool, float] = {}
+    for name in {name for name, _ in first}:
+        for (band, _), seconds in fleet.backlog.get(name, {}).items():
+            if band.band <= record.priority.band:
+                is_higher = band.band < record.priority.band
+                bands[is_higher] = bands.get(is_higher, 0.0) + seconds
+    even_s = own_s + next(iter(need.seconds.values()), 1.0)
+    counted_s = min(other_s, bands.get(True, 0.0) + min(bands.get(False, 0.0), even_s)) if bands else other_s
+    return own_s + counted_s, own_variance + other_variance * counted_s / other_s
+
+
+def _work_of(
+    before: Mapping[tuple[str, str], int], need: Requirements, fleet: Fleet, standing: Standing
+) -> tuple[float, float]:
+    """Typical seconds of so many tasks a queue and lane, and how much that varies, squared."""
     work_s = variance = 0.0
     for (name, lane), count in before.items():
         queue = fleet.queue(name)
@@ -504,7 +523,7 @@ def _its_turn(
     place = f"waits for its turn in {record.queue}"
     if first:
         waits = f"{_tasks(sum(first.values()))} wait{'s' if sum(first.values()) == 1 else ''} there"
-        told = f"{place} until its devices turn from {before}, which they take first ({waits})"
+        told = f"{place}; its devices take turns between its users and those of {before}, a class above ({waits})"
         return because(WhyCode.BEHIND_QUEUE, told + when, **facts)
     if standing.higher:
         told = f"{place} behind {_tasks(standing.higher)} of higher priority, {standing.behind} in all"

@@ -26,14 +26,14 @@ CLASSES = {
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
     "acts": "stream", "answer:*": "string", "undo:*": "hash", "done:*": "hash", "duty:*": "string",
     "schedulers": "hash", "format": "string", "failover": "hash", "synced": "string", "labelled": "set",
-    "blame:*": "zset", "budget": "hash", "cluster": "string", "rank:*": "zset", "mine:*": "zset", "whose": "hash",
+    "blame:*": "zset", "budget": "hash", "cluster": "string", "rank:*": "zset", "mine:*": "zset", "users:*": "hash",
     "turn:*": "zset", "line:*": "zset", "band:*": "zset", "back:*": "zset", "over:*": "set", "overs": "set",
     "runs": "hash", "running": "hash", "rate:*": "string",
-    "backlog:*": "hash", "ends": "zset", "costs": "zset", "cost:*": "list",
+    "backlog:*": "hash", "ends": "zset", "costs": "zset", "cost:*": "list", "shared:*": "hash",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers
-EXPIRING = ("minute:", "answer:", "undo:", "done:", "duty:", "synced", "blame:", "budget", "rate:")
+EXPIRING = ("minute:", "answer:", "undo:", "done:", "duty:", "synced", "blame:", "budget", "rate:", "shared:")
 
 
 @dataclass
@@ -192,7 +192,7 @@ def owner_of(t: Hash) -> str:
 
 def _audit_lanes(ledger: Ledger) -> None:
     wanted: dict[str, dict[str, float]] = defaultdict(dict)
-    whose = {}
+    users: dict[str, Counter[str]] = defaultdict(Counter)
     for i, t in ledger.tasks.items():
         match t["status"]:
             case TaskStatus.QUEUED if "aside" in t:
@@ -203,7 +203,7 @@ def _audit_lanes(ledger: Ledger) -> None:
                 if lane.startswith("lane:"):
                     place = f"{lane.removeprefix('lane:')}:{t['priority']}"
                     wanted[f"rank:{place}"][i] = wanted[f"mine:{place}:{t['user']}"][i] = float(t["score"])
-                    whose[i] = t["user"]
+                    users[f"users:{owner_of(t)}"][t["user"]] += 1
                 wanted[f"waiting:{t['queue']}"][i] = float(t["queued_ms"])
                 wanted[f"band:{t['queue']}:{t['priority']}"][i] = float(t["queued_ms"])
                 wanted[f"line:{owner_of(t)}:{t['priority']}:{t['user']}:{t['job']}"][i] = float(t.get("place", 0))
@@ -213,7 +213,8 @@ def _audit_lanes(ledger: Ledger) -> None:
                 wanted["leases"][i] = float(t["deadline_ms"])
     kept = ("lane:", "rank:", "mine:", "back:", "line:", "band:", "waiting:", "aside:", "delayed", "leases")
     assert {name: value for name, value in ledger.values.items() if name.startswith(kept)} == wanted
-    assert ledger.values.get("whose", {}) == whose
+    told = {name: _numbers(value) for name, value in ledger.values.items() if name.startswith("users:")}
+    assert told == {name: dict(count) for name, count in users.items()}
     lanes = {name.removeprefix("lane:") for name in wanted if name.startswith("lane:") and "@" not in name}
     assert ledger.values.get("lanes", set()) == lanes
     labelled = {name.removeprefix("lane:") for name in wanted if name.startswith("lane:") and "?" in name}

@@ -15,7 +15,7 @@ from lcq.state.scripts import BAND_SPANS, POISON_DEATHS, WARM_SPAN_S
 PENDING, QUEUED, PROCESSING = TaskStatus.PENDING, TaskStatus.QUEUED, TaskStatus.PROCESSING
 COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
 LOOKED_AT = 16  # how deep a claim looks into a lane, besides what it wants
-SPARE = 3  # how many tasks of a lane that a node may take it looks for, besides what it wants
+SHARED_HEADS = 4  # of a queue, that are looked at for the user whose turn it is over several queues
 JOBS = 8  # of a user, and tasks of each, that are looked at for the one whose turn it is
 Turn = tuple[str, TaskPriority, str]  # owner of the lane, band, user
 
@@ -112,6 +112,26 @@ class ModelNode:
         return self.status == "online" and lane[0] in self.queues and self.reads(lane[1])
 
 
+@dataclass
+class Shared:
+    """What users have had of the devices that serve the same several queues."""
+
+    virtual_time: float = 0.0
+    finishes: dict[tuple[TaskPriority, str], float] = field(default_factory=dict)
+    passed: dict[str, float] = field(default_factory=dict)  # by queue, how much of higher bands its head has let pass
+
+    def start(self, t: ModelTask) -> float:
+        return max(self.virtual_time, self.finishes.get((t.priority, t.task.user_id), 0.0))
+
+    def note(self, queue: str, t: ModelTask, heads: dict[str, ModelTask]) -> None:
+        self.virtual_time = self.start(t)
+        self.finishes[t.priority, t.task.user_id] = self.virtual_time + t.cost
+        self.passed[queue] = max(0.0, self.passed.get(queue, 0.0) - t.cost)
+        for other, head in heads.items():
+            if other != queue and BAND_SPANS[head.priority] > BAND_SPANS[t.priority]:
+                self.passed[other] = self.passed.get(other, 0.0) + t.cost
+
+
 class Model:
     """All tasks, nodes, queues and counts of one cluster."""
 
@@ -123,6 +143,7 @@ class Model:
         self.virtual_time: dict[str, float] = {}
         self.finishes: dict[tuple[str, TaskPriority, str], float] = {}
         self.turns: dict[Turn, dict[str, float]] = {}  # by job, the seconds it has had
+        self.shared: dict[tuple[str, ...], Shared] = {}  # by the queues that devices serve
 
     def of(self, *statuses: TaskStatus) -> list[ModelTask]:
         """The tasks in these states, oldest first."""
@@ -165,6 +186,13 @@ class Model:
             t.place = self.totals["ranked"]
         else:
             t.tag = min(t.tag, now)
+
+    def _rank_behind(self, t: ModelTask) -> None:
+        """It gives up its place for one behind all that its user has in the queue."""
+        assert t.tag is not None
+        book = (t.queue, t.priority, t.task.user_id)
+        t.tag = max(self.virtual_time.get(t.queue, 0.0), self.finishes.get(book, 0.0), t.tag + t.cost)
+        self.finishes[book] = t.tag + t.cost
 
     def _fail(
         self, t: ModelTask, error_class: str, code: str, *, retry: bool, death: bool, avoid: bool, wait: bool
@@ -290,40 +318,75 @@ class Model:
         if known.status != "online":
             return []
         granted: list[tuple[str, int]] = []
-        for owner in (f"@{node}", *known.queues):
-            found = self._candidates(node, known, owner, want)
-            while found and len(granted) < want:
-                head = found.pop(self._best(found, set(warm)))
-                t = self._whose_turn(owner, head, node, known, set(warm))
-                if t is not head:
-                    t.tag, head.tag = head.tag, t.tag
-                    found = sorted({one.id: one for one in (*found, head) if one is not t}.values(), key=_by_score)
-                turn = t.turn
-                t.attempts.append(ModelAttempt(node, eased=t.eased))
-                t.node, t.avoid = node, ""
-                self._to(t, PROCESSING)
-                if turn is not None and (t.task.job or "") in self.turns[turn]:
-                    self.turns[turn][t.task.job or ""] += t.cost
-                if any(other.queue == t.queue for other in self.of(QUEUED)):
-                    self.virtual_time[t.queue] = max(self.virtual_time.get(t.queue, 0.0), t.tag or 0.0)
+        shared = self.shared.setdefault(known.queues, Shared()) if len(known.queues) > 1 else None
+
+        def grant_from(owners: Iterable[str], shared: Shared | None) -> None:
+            while len(granted) < want:
+                found = {owner: self._candidates(node, known, owner, want) for owner in owners}
+                heads = {owner: some[self._best(some, set(warm))] for owner, some in found.items() if some}
+                if not heads:
+                    return
+                owner, head = next(iter(heads.items()))
+                if shared and len(heads) > 1:
+                    owner, head = self._choose(shared, heads, found)
+                t = self._start(node, known, owner, head, set(warm))
+                if shared:
+                    shared.note(owner, t, heads)
                 granted.append((t.id, len(t.attempts)))
+
+        grant_from([f"@{node}"], None)
+        grant_from(known.queues, shared)
         self.totals["claimed"] += len(granted)
         return granted
 
+    def _choose(
+        self, shared: Shared, heads: dict[str, ModelTask], found: dict[str, list[ModelTask]]
+    ) -> tuple[str, ModelTask]:
+        """Of which queue what is started: of the highest band, or of one that has let enough pass; there the user's who
+        has had least; of those that are even, the first queue's."""
+        highest = min(BAND_SPANS[t.priority] for t in heads.values())
+        due, piled = [], []
+        for queue, head in heads.items():
+            if BAND_SPANS[head.priority] - shared.passed.get(queue, 0.0) > highest:
+                continue
+            best, looks = head, 0
+            others = {t.task.user_id for t in self.of(QUEUED) if t.lane[0] == queue} - {head.task.user_id}
+            for t in found[queue][:SHARED_HEADS] if others else ():
+                if shared.start(best) <= shared.virtual_time:
+                    break
+                looks += 1
+                if t.priority == head.priority and shared.start(t) < shared.start(best):
+                    best = t
+            due.append((queue, best))
+            piled += [head] if looks > 2 else []
+        queue, best = min(due, key=lambda one: shared.start(one[1]))
+        for head in piled:
+            if head is not best and shared.start(head) > shared.start(best):
+                self._rank_behind(head)
+        return queue, best
+
     def _candidates(self, node: str, known: ModelNode, owner: str, want: int) -> list[ModelTask]:
+        """What this node may take of one owner's lanes, in order."""
         found: list[ModelTask] = []
         for name in {t.lane[1] for t in self.of(QUEUED) if known.reads(t.lane[1])}:
-            lane = [t for t in self.of(QUEUED) if t.lane == (owner, name)]
-            lane.sort(key=_by_score)
-            looked, able = 0, 0
-            while able < want + SPARE and looked < LOOKED_AT + want:
-                asked = min(want + SPARE, LOOKED_AT + want - looked)
-                some = lane[looked : looked + asked]
-                good = [t for t in some if self._takes(node, t)]
-                found, looked, able = found + good, looked + len(some), able + len(good)
-                if len(some) < asked:
-                    break
+            lane = sorted((t for t in self.of(QUEUED) if t.lane == (owner, name)), key=_by_score)
+            found += [t for t in lane[: LOOKED_AT + want] if self._takes(node, t)]
         return sorted(found, key=_by_score)
+
+    def _start(self, node: str, known: ModelNode, owner: str, head: ModelTask, warm: set[str]) -> ModelTask:
+        """The task that gets this place, now running."""
+        t = self._whose_turn(owner, head, node, known, warm)
+        if t is not head:
+            t.tag, head.tag = head.tag, t.tag
+        turn = t.turn
+        t.attempts.append(ModelAttempt(node, eased=t.eased))
+        t.node, t.avoid = node, ""
+        self._to(t, PROCESSING)
+        if turn is not None and (t.task.job or "") in self.turns[turn]:
+            self.turns[turn][t.task.job or ""] += t.cost
+        if any(other.queue == t.queue for other in self.of(QUEUED)):
+            self.virtual_time[t.queue] = max(self.virtual_time.get(t.queue, 0.0), t.tag or 0.0)
+        return t
 
     def _takes(self, node: str, t: ModelTask) -> bool:
         elsewhere = any(other.serves(t.lane) for peer, other in self.nodes.items() if peer != node)

@@ -27,6 +27,8 @@ ELDERS_TURN = 10  # starts of a queue, one of which is for the task that has wai
 ELDERS_WAIT_S = 600  # and longer than this, or than its band's span
 MOST_SHARES = 4096  # users whose shares a queue remembers
 WARM_SPAN_S = 2.0  # a task for a model that is warm may overtake one this much older, within its band
+OTHERS_LOOKED_AT = 64  # nodes, for one that could take what this one leaves
+SHARED_KEPT = timedelta(hours=1)  # what users have had of devices with several queues, after the last start there
 COST_PAUSE_MS = 100  # between two attempts that are learned from, once as many are known as are kept
 POISON_DEATHS = 2  # runners a task may bring down before it is left alone
 MOST_LABELLED_LANES = 256  # that have tasks at a time: every claim looks through them all
@@ -83,6 +85,8 @@ class Scripts:
             f"local ELDERS_WAIT = {ELDERS_WAIT_S}",
             f"local MOST_SHARES = {MOST_SHARES}",
             f"local WARM_SPAN = {WARM_SPAN_S}",
+            f"local OTHERS_LOOKED_AT = {OTHERS_LOOKED_AT}",
+            f"local SHARED_KEPT_MS = {_milliseconds(SHARED_KEPT.total_seconds())}",
             f"local ORDINARY_MEGAPIXELS = {ORDINARY_MEGAPIXELS}",
             f"local WORTH_WAITING = {WORTH_WAITING_S}",
             f"local COSTS_KEPT = {KEPT}",

@@ -25,7 +25,7 @@ OWNERS = {
     "a task, forgotten when its retention is over": {
         "task:*", "attempts:*", "idem:*", "ids", "ix:*", "lane:*", "lanes", "waiting:*", "fair:*", "leases", "held:*",
         "delayed", "expiry", "job:*", "jobs", "causes", "aside:*", "paused", "walks", "labelled", "turn:*", "line:*",
-        "band:*", "back:*", "over:*", "overs", "runs", "running", "backlog:*", "ends", "rank:*", "mine:*", "whose",
+        "band:*", "back:*", "over:*", "overs", "runs", "running", "backlog:*", "ends", "rank:*", "mine:*", "users:*",
     },
     "a node, forgotten after a day of silence": {"node:*", "nodes", "subs:*"},
     "a queue, while it is paused": {"queue:*"},
@@ -34,7 +34,9 @@ OWNERS = {
     },
     "the cluster: one stream, capped": {"events", "acts"},
     "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*"},
-    "its time to live": {"minute:*", "answer:*", "undo:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*"},
+    "its time to live": {
+        "minute:*", "answer:*", "undo:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*", "shared:*",
+    },
 }  # fmt: skip
 
 

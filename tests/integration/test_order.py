@@ -7,9 +7,11 @@ from collections.abc import Iterable
 
 import pytest
 import redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lcq.config import DistributedConfig, SharesConfig
-from lcq.models import ErrorClass, TaskPriority
+from lcq.models import DeviceReading, ErrorClass, TaskPriority
 from lcq.state import scripts
 from lcq.state.manager import StateManager
 from lcq.state.scripts import BAND_SPANS, WARM_SPAN_S
@@ -143,14 +145,12 @@ async def test_a_queue_emptied_by_cancelling_closes_its_books_too(
     assert "fair:cpu-light" not in audit(eye).values
 
 
-async def test_queues_keep_books_of_their_own(state: StateManager) -> None:
-    node = Node(state, queues=[HEAVY, LIGHT])
-    await node.hello()
+async def test_queues_keep_books_of_their_own(state: StateManager, node: Node) -> None:
     for _ in range(10):
         await submitted(state, user="ann", queue=HEAVY)
     ann = await submitted(state, user="ann", queue=LIGHT)
     bob = await submitted(state, user="bob", queue=LIGHT)
-    assert (await node.claim_ids(12))[-2:] == [ann, bob]
+    assert await node.claim_ids(2) == [ann, bob], "what ann has in another queue, of other devices, counts for nothing"
 
 
 # ---------------------------------------------------------------- places kept
@@ -210,9 +210,9 @@ async def test_the_lanes_of_several_models_are_merged_in_order(state: StateManag
 async def test_a_nodes_own_class_goes_first(state: StateManager) -> None:
     node = Node(state, queues=[HEAVY, LIGHT])
     await node.hello()
-    light = await submitted(state, queue=LIGHT, priority=URGENT)
-    heavy = await submitted(state, queue=HEAVY, priority=LOW)
-    assert await node.claim_ids(2) == [heavy, light]
+    light = await many(state, 3)
+    heavy = [await submitted(state, queue=HEAVY) for _ in range(3)]
+    assert await node.claim_ids(6) == [*heavy, *light]
 
 
 async def test_what_is_pinned_to_a_node_goes_first_there_and_nowhere_else(
@@ -242,6 +242,25 @@ async def test_a_node_that_failed_a_task_gets_it_only_where_there_is_no_other(
     assert await started(node, 1) == [first], "now nobody else could"
     await node.fail(first, 2, a_failure(ErrorClass.BAD_OUTPUT, "size"))
     await state.activate_node("node-2")
+    assert await started(other, 1) == [first]
+    audit(eye)
+
+
+@pytest.mark.parametrize("fault", ["rests: somebody plays on it", "fell off the bus"])
+async def test_a_task_is_left_to_no_node_whose_devices_take_no_work(
+    state: StateManager, node: Node, eye: redis.Redis, fault: str
+) -> None:
+    other = Node(state, "node-2")
+    await other.hello()
+    (first,) = await many(state, 1)
+    await started(node, 1)
+    await node.fail(first, 1, a_failure(ErrorClass.BAD_OUTPUT, "size"))
+    assert await started(node, 1) == [], "node-2 could run it"
+    await other.beat(readings={"cpu": DeviceReading(fault=fault)})
+    assert await started(node, 1) == [first], "node-2 takes nothing"
+    await node.fail(first, 2, a_failure(ErrorClass.BAD_OUTPUT, "size"))
+    await other.beat(readings={"cpu": DeviceReading()})
+    assert await started(node, 1) == []
     assert await started(other, 1) == [first]
     audit(eye)
 
@@ -387,6 +406,147 @@ async def test_what_a_lane_has_and_no_line_knows_is_started_all_the_same(
     eye.zadd("{lcq}:line:cpu-light:normal:ann:gone", {"task-1-0000": 0})
     assert await started(node, 3) == ids
     audit(eye)
+
+
+# ---------------------------------------------------------------- over the queues of one device
+
+
+@pytest.fixture
+async def both(state: StateManager) -> Node:
+    """A node whose own class is HEAVY, and that serves LIGHT too."""
+    node = Node(state, queues=[HEAVY, LIGHT])
+    await node.hello()
+    return node
+
+
+@pytest.mark.parametrize("queue", [HEAVY, LIGHT])
+async def test_one_image_starts_with_the_next_slot_whatever_queue_it_waits_in(
+    state: StateManager, both: Node, eye: redis.Redis, queue: str
+) -> None:
+    flood = [await submitted(state, user="ann", queue=HEAVY) for _ in range(60)]
+    assert await started(both, 5) == flood[:5]
+    one = await submitted(state, user="bob", queue=queue)
+    assert await started(both, 2) == [one, flood[5]]
+    audit(eye)
+
+
+async def test_one_image_behind_its_queues_flood_starts_soon_although_that_floods_the_class_above_too(
+    state: StateManager, both: Node
+) -> None:
+    for queue in (HEAVY, LIGHT):
+        for _ in range(40):
+            await submitted(state, user="ann", queue=queue)
+    await started(both, 5)
+    one = await submitted(state, user="bob", queue=LIGHT)
+    assert one in await started(both, 2)
+
+
+async def test_users_share_a_device_evenly_by_predicted_seconds_wherever_they_wait(
+    state: StateManager, both: Node, eye: redis.Redis
+) -> None:
+    """Three users: one in each queue, one in both; long tasks and short ones."""
+    ids = {
+        "ann": [await submitted(state, user="ann", queue=HEAVY, cost_s=3.0) for _ in range(20)],
+        "bob": [await submitted(state, user="bob", queue=LIGHT, cost_s=1.0) for _ in range(60)],
+        "eve": [await submitted(state, user="eve", queue=q, cost_s=1.5) for q in (HEAVY, LIGHT) for _ in range(25)],
+    }
+    taken = set(await started(both, 60))
+    audit(eye)
+    had = {user: len(taken & set(mine)) * {"ann": 3.0, "bob": 1.0, "eve": 1.5}[user] for user, mine in ids.items()}
+    assert max(had.values()) - min(had.values()) <= 2 * 3.0, had
+
+
+async def test_a_weight_counts_over_queues_too(redis_url: str) -> None:
+    config = DistributedConfig(shares=SharesConfig(users={"ann": 2.0}))
+    async with StateManager(config, url=redis_url) as state:
+        node = Node(state, queues=[HEAVY, LIGHT])
+        await node.hello()
+        ann = [await submitted(state, user="ann", queue=LIGHT) for _ in range(40)]
+        bob = [await submitted(state, user="bob", queue=HEAVY) for _ in range(40)]
+        taken = set(await started(node, 30))
+    assert abs(len(taken & set(ann)) - 20) <= 1
+    assert len(taken & set(ann)) + len(taken & set(bob)) == 30
+
+
+async def test_an_urgent_task_goes_before_the_class_above_and_a_low_one_is_passed_for_as_long_as_its_band_says(
+    state: StateManager, both: Node
+) -> None:
+    long_s = 200.0
+    normal = [await submitted(state, user="ann", queue=HEAVY, cost_s=long_s) for _ in range(40)]
+    low = await submitted(state, user="bob", queue=LIGHT, priority=LOW)
+    urgent = await submitted(state, user="eve", queue=LIGHT, priority=URGENT)
+    order = await started(both, 22)
+    assert order[:2] == [urgent, normal[0]]
+    passed = order.index(low) - 1  # but the urgent one
+    assert (
+        (BAND_SPANS[LOW] - BAND_SPANS[NORMAL]) / long_s <= passed <= (BAND_SPANS[LOW] - BAND_SPANS[NORMAL]) / long_s + 1
+    )
+
+
+async def test_what_was_had_of_other_devices_counts_for_nothing(state: StateManager, both: Node, node: Node) -> None:
+    small = Node(state, "node-9", queues=[LIGHT])
+    await small.hello()
+    mine = [await submitted(state, user="bob", queue=LIGHT) for _ in range(30)]
+    assert await started(small, 20) == mine[:20]
+    flood = [await submitted(state, user="ann", queue=HEAVY) for _ in range(10)]
+    taken = await started(both, 10)
+    assert abs(len(set(taken) & set(flood)) - 5) <= 1
+
+
+async def test_an_elder_starts_although_new_users_of_the_class_above_come_and_come(
+    state: StateManager, both: Node, eye: redis.Redis
+) -> None:
+    old = [await submitted(state, user="ann", queue=LIGHT) for _ in range(3)]
+    assert await started(both, 1) == old[:1]  # so that its user is not the one who has had least
+    eye.zadd("{lcq}:waiting:cpu-light", {old[1]: 1})
+    eye.hset(f"{{lcq}}:task:{old[1]}", "queued_ms", "1")
+    eye.zadd("{lcq}:band:cpu-light:normal", {old[1]: 1})
+    order: list[str] = []
+    for n in range(12):
+        await submitted(state, user=f"user {n}", queue=HEAVY)
+        order += await started(both, 1)
+    audit(eye)
+    assert old[1] in order
+    assert old[2] not in order, "it has not waited for as long"
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    demand=st.lists(
+        st.tuples(st.sampled_from("abcd"), st.sampled_from([HEAVY, LIGHT]), st.sampled_from([0.5, 1.0, 2.0])),
+        min_size=1,
+        max_size=6,
+    ),
+    wants=st.lists(st.integers(1, 4), min_size=8, max_size=16),
+)
+def test_whoever_waits_all_the_time_has_as_much_as_any_other_but_for_two_tasks(
+    redis_url: str, demand: list[tuple[str, str, float]], wants: list[int]
+) -> None:
+    """Each of the demands is a flood: whatever starts of it is replaced at once."""
+
+    async def run() -> dict[str, float]:
+        had: dict[str, float] = dict.fromkeys((user for user, _, _ in demand), 0.0)
+        of: dict[str, tuple[str, str, float]] = {}
+        async with StateManager(url=redis_url) as state:
+            node = Node(state, queues=[HEAVY, LIGHT])
+            await node.hello()
+
+            async def more(flood: tuple[str, str, float]) -> None:
+                user, queue, cost_s = flood
+                of[await submitted(state, user=user, queue=queue, cost_s=cost_s)] = flood
+
+            for flood in demand * 8:
+                await more(flood)
+            for want in wants:
+                for task_id in await node.claim_ids(want):
+                    had[of[task_id][0]] += of[task_id][2]
+                    await more(of[task_id])
+        return had
+
+    with redis.Redis.from_url(redis_url) as eye:
+        eye.flushall()
+    had = asyncio.run(run())
+    assert max(had.values()) - min(had.values()) <= 2 * 2.0 + 1e-6, had
 
 
 # ---------------------------------------------------------------- the book of a queue

@@ -344,8 +344,8 @@ TABLE = [
         ),
         WhyCode.BEHIND_QUEUE,
         (
-            "waits for its turn in cpu-light until its devices turn from cpu-intensive, which they take first"
-            " (9 tasks wait there)"
+            "waits for its turn in cpu-light; its devices take turns between its users and those of cpu-intensive,"
+            " a class above (9 tasks wait there)"
         ),
         a_turn(3, 2, 1, first=9),
     ),

@@ -61,13 +61,14 @@ local function decoded(text, otherwise)
 end
 
 -- Records are believed only where they are sound (_damage.lua). A damaged one is isolated as soon as a move meets it:
--- what is answered then is the record of a failed task, with true as a second value.
+-- what is answered then is the record of a failed task, with true as a second value. `from`: the lane of which the id was
+-- read just now.
 local isolate_damaged_task, load_listed
 
-local function load_task(id)
+local function load_task(id, from)
   local t = load_hash(key("task", id))
   if not t then return nil, false end
-  return t, isolate_damaged_task(id, t)
+  return t, isolate_damaged_task(id, t, from)
 end
 
 local function tally(field, by)
@@ -121,8 +122,7 @@ local function rank(t)
   local field = t.priority .. ":" .. t.user
   local known = redis.call("HMGET", book, "v", field)
   local tag = math.max(number(known[1]), number(known[2]))
-  redis.call("HSET", book, field, tostring(tag + share_of(t)))
-  forget_shares(book, number(known[1]))
+  if redis.call("HSET", book, field, tostring(tag + share_of(t))) == 1 then forget_shares(book, number(known[1])) end
   t.tag = tostring(tag)
   t.score = tostring(tag + BANDS[t.priority])
   t.place = tostring(redis.call("HINCRBY", key("totals"), "ranked", 1))
@@ -135,12 +135,13 @@ local function rank_again(t)
   t.score = tostring(number(t.tag) + BANDS[t.priority])
 end
 
--- Virtual time follows the tasks that start.
-local function advance_virtual_time(t)
-  local book = key("fair", t.queue)
-  if redis.call("EXISTS", book) == 1 and number(t.tag) > number(redis.call("HGET", book, "v")) then
-    redis.call("HSET", book, "v", t.tag)
-  end
+-- Behind the last place that the user has in the queue.
+local function rank_behind(t)
+  local book, field = key("fair", t.queue), t.priority .. ":" .. t.user
+  local last = redis.call("HMGET", book, "v", field)
+  local tag = math.max(number(last[1]), number(last[2]), number(t.tag) + share_of(t))
+  redis.call("HSET", book, field, tostring(tag + share_of(t)))
+  t.tag, t.score = tostring(tag), tostring(tag + BANDS[t.priority])
 end
 
 -- Tasks that require labels wait in lanes of their own, "<lane>?<name>=<value>&…" (lcq/labels.py). `labelled` has those
@@ -171,15 +172,36 @@ local function has_labels_for(labels, lane)
   return true
 end
 
--- Whether another node than `node` serves this lane of the queue.
-local function others_serve(queue, lane, node)
-  if not is_labelled(lane) then
-    local name = key("subs", queue, lane)
-    return redis.call("SCARD", name) - redis.call("SISMEMBER", name, node) > 0
+-- Whether a device, as its node's last beat told it, takes work: it is not out of order, and does not rest.
+local function is_at_work(readings, device)
+  local reading = readings[device]
+  return not (type(reading) == "table" and (reading.fault or "") ~= "")
+end
+
+-- Whether a node has a device at work that serves this lane of the queue. `record`: its serves, by_device, readings.
+-- Which of its devices has which lanes an older agent does not tell: there any that serves the queue is one.
+local function has_device_for(record, queue, lane, but)
+  local serves, by_device, readings = decoded(record[1], {}), decoded(record[2], {}), decoded(record[3], {})
+  for device, names in pairs(serves) do
+    local has_queue, can = false, by_device[device]
+    local has_lane = not (type(can) == "table" and can.lanes)
+    for _, name in ipairs(names) do has_queue = has_queue or name == queue end
+    for _, name in ipairs(can and can.lanes or {}) do has_lane = has_lane or name == lane:match("^[^?]+") end
+    if has_queue and has_lane and device ~= but and is_at_work(readings, device) then return true end
   end
-  for _, other in ipairs(redis.call("SMEMBERS", key("subs", queue, lane:match("^[^?]+")))) do
-    local told = read_fields(key("node", other), "labels", "relabelled")
-    if other ~= node and has_labels_for(labels_of(told[1], told[2]), lane) then return true end
+  return false
+end
+
+-- Whether another node than `node` serves this lane of the queue, with a device that takes work. Of very many some are
+-- looked at: where none of those does, nobody is waited for.
+local function others_serve(queue, lane, node)
+  for _, other in ipairs(redis.call("SRANDMEMBER", key("subs", queue, lane:match("^[^?]+")), OTHERS_LOOKED_AT)) do
+    if other ~= node then
+      local told = read_fields(key("node", other), "serves", "by_device", "readings", "labels", "relabelled")
+      if has_device_for(told, queue, lane) and (not is_labelled(lane) or has_labels_for(labels_of(told[4], told[5]), lane)) then
+        return true
+      end
+    end
   end
   return false
 end
@@ -234,32 +256,36 @@ local function close_book(queue)
 end
 
 -- A lane's order once more, by band and by user, so that lcq/why.py can say behind whom a task waits without a look at
--- each; and whose each task there is.
+-- each.
 local function enter_orders(id, t)
   local owner, lane = owner_of(t), lane_name(t)
   redis.call("ZADD", key("rank", owner, lane, t.priority), t.score, id)
   redis.call("ZADD", key("mine", owner, lane, t.priority, t.user), t.score, id)
-  redis.call("HSET", key("whose"), id, t.user)
 end
 
 local function leave_orders(id, t)
   local owner, lane = owner_of(t), lane_name(t)
   redis.call("ZREM", key("rank", owner, lane, t.priority), id)
-  redis.call("ZREM", key("mine", owner, lane, t.priority, t.user), id)
-  redis.call("HDEL", key("whose"), id)
+  return redis.call("ZREM", key("mine", owner, lane, t.priority, t.user), id) == 1
+end
+
+-- Of whom there are tasks in the lanes of a queue or node, and how many.
+local function count_user(owner, user, by)
+  if redis.call("HINCRBY", key("users", owner), user, by) <= 0 then redis.call("HDEL", key("users", owner), user) end
 end
 
 local function put_into_lane(id, t)
   redis.call("ZADD", lane_of(t), t.score, id)
   if t.back then return end
   enter_orders(id, t)
+  count_user(owner_of(t), t.user, 1)
   if is_labelled(lane_name(t)) then redis.call("SADD", key("labelled"), owner_of(t) .. ":" .. lane_name(t)) end
   if (t.pinned or "") == "" then redis.call("SADD", key("lanes"), t.queue .. ":" .. lane_name(t)) end
 end
 
 local function take_from_lane(id, t)
   redis.call("ZREM", lane_of(t), id)
-  leave_orders(id, t)
+  if leave_orders(id, t) then count_user(owner_of(t), t.user, -1) end
   forget_labelled(owner_of(t), lane_name(t))
   if redis.call("EXISTS", key("lane", t.queue, lane_name(t))) == 0 then
     redis.call("SREM", key("lanes"), t.queue .. ":" .. lane_name(t))
@@ -305,28 +331,54 @@ end
 
 ---------------------------------------------------------------- indexes, one place for all of them
 
--- What a job's tasks are still predicted to take, and what those that are done have taken and were predicted to. Sums
--- in whole milliseconds and pixels: what is taken off again is then just what was added.
-local function sum_up(t, by)
-  local name, cost = key("job", t.job), math.floor(number(t.cost) * 1000 + 0.5)
-  if not TERMINAL[t.status] then
-    redis.call("HINCRBY", name, "left_ms", by * cost)
-  elseif t.status == STATE.COMPLETED then
-    local result = decoded(t.result, {})
-    local spent = math.max(0, number(t.finished_ms) - number(t.started_ms))
-    redis.call("HINCRBY", name, "done_cost_ms", by * cost)
-    redis.call("HINCRBY", name, "spent_ms", by * spent)
-    redis.call("HINCRBY", name, "work_ms", by * math.floor(number(tostring(result.seconds)) * 1000 + 0.5))
-    redis.call("HINCRBY", name, "pixels", by * number(tostring(result.width)) * number(tostring(result.height)))
+-- Counters are added up first and written together: by key and field.
+local function add_to(sums, name, field, by)
+  local fields = sums[name] or {}
+  sums[name] = fields
+  fields[field] = (fields[field] or 0) + by
+end
+
+local function write_sums(sums)
+  for name, fields in pairs(sums) do
+    local changed = {}
+    for field, by in pairs(fields) do
+      if by ~= 0 then changed[#changed + 1] = field end
+    end
+    if #changed < 3 then
+      for _, field in ipairs(changed) do redis.call("HINCRBY", name, field, fields[field]) end
+    else
+      local values, flat = redis.call("HMGET", name, unpack(changed)), {}
+      for i, field in ipairs(changed) do
+        flat[#flat + 1] = field
+        flat[#flat + 1] = string.format("%.0f", number(values[i]) + fields[field])
+      end
+      redis.call("HSET", name, unpack(flat))
+    end
   end
 end
 
-local function count(t, by)
-  redis.call("HINCRBY", key("counts"), t.status, by)
-  redis.call("HINCRBY", key("counts"), t.queue .. "/" .. t.status, by)
+-- What a job's tasks are still predicted to take, and what those that are done have taken and were predicted to. Sums
+-- in whole milliseconds and pixels: what is taken off again is then just what was added.
+local function sum_up(sums, t, by)
+  local name, cost = key("job", t.job), math.floor(number(t.cost) * 1000 + 0.5)
+  if not TERMINAL[t.status] then
+    add_to(sums, name, "left_ms", by * cost)
+  elseif t.status == STATE.COMPLETED then
+    local result = decoded(t.result, {})
+    local spent = math.max(0, number(t.finished_ms) - number(t.started_ms))
+    add_to(sums, name, "done_cost_ms", by * cost)
+    add_to(sums, name, "spent_ms", by * spent)
+    add_to(sums, name, "work_ms", by * math.floor(number(tostring(result.seconds)) * 1000 + 0.5))
+    add_to(sums, name, "pixels", by * number(tostring(result.width)) * number(tostring(result.height)))
+  end
+end
+
+local function count(sums, t, by)
+  add_to(sums, key("counts"), t.status, by)
+  add_to(sums, key("counts"), t.queue .. "/" .. t.status, by)
   if (t.job or "") ~= "" then
-    redis.call("HINCRBY", key("job", t.job), t.status, by)
-    sum_up(t, by)
+    add_to(sums, key("job", t.job), t.status, by)
+    sum_up(sums, t, by)
   end
 end
 
@@ -342,10 +394,8 @@ local function note_idle(node)
   end
 end
 
-local function leave_indexes(id, t)
-  count(t, -1)
+local function leave_status(id, t)
   redis.call("ZREM", key("ix", "status", t.status), id)
-  redis.call("ZREM", key("ix", "queue", t.queue), id)
   if t.status == STATE.PENDING then
     redis.call("ZREM", key("delayed"), id)
   elseif t.status == STATE.QUEUED then
@@ -365,10 +415,8 @@ local function leave_indexes(id, t)
   end
 end
 
-local function enter_indexes(id, t)
-  count(t, 1)
+local function enter_status(id, t)
   redis.call("ZADD", key("ix", "status", t.status), 0, id)
-  redis.call("ZADD", key("ix", "queue", t.queue), 0, id)
   if t.status == STATE.PENDING then
     redis.call("ZADD", key("delayed"), t.due_ms, id)
   elseif t.status == STATE.QUEUED then
@@ -388,10 +436,28 @@ local function enter_indexes(id, t)
   end
 end
 
+local function leave_indexes(id, t)
+  local sums = {}
+  count(sums, t, -1)
+  write_sums(sums)
+  redis.call("ZREM", key("ix", "queue", t.queue), id)
+  leave_status(id, t)
+end
+
+local function enter_indexes(id, t)
+  local sums = {}
+  count(sums, t, 1)
+  write_sums(sums)
+  redis.call("ZADD", key("ix", "queue", t.queue), 0, id)
+  enter_status(id, t)
+end
+
 -- Takes a task to another status (or lets it enter the same one anew), with all that hangs on it.
 -- `changes` is a table of fields; false removes one.
 local function transition(move, id, t, to, changes, more)
-  leave_indexes(id, t)
+  local sums, queue = {}, t.queue
+  count(sums, t, -1)
+  leave_status(id, t)
   changes.status = to
   changes.rev = number(t.rev) + 1
   changes.updated_ms = NOW
@@ -415,7 +481,13 @@ local function transition(move, id, t, to, changes, more)
   end
   redis.call("HSET", key("task", id), unpack(set))
   if #gone > 0 then redis.call("HDEL", key("task", id), unpack(gone)) end
-  enter_indexes(id, t)
+  if t.queue ~= queue then
+    redis.call("ZREM", key("ix", "queue", queue), id)
+    redis.call("ZADD", key("ix", "queue", t.queue), 0, id)
+  end
+  count(sums, t, 1)
+  write_sums(sums)
+  enter_status(id, t)
   emit_task(move, id, t, more)
 end
 
@@ -443,9 +515,9 @@ local function peak(mib)
   return number(mib) > 0 and number(mib) or nil
 end
 
--- `more`: further fields of the record.
-local function close_attempt(id, n, outcome, failure, more)
-  local record = attempt_record(id, n)
+-- `more`: further fields of the record; `read`: the record, where it was read already.
+local function close_attempt(id, n, outcome, failure, more, read)
+  local record = read or attempt_record(id, n)
   if not record then return end
   record.outcome = outcome
   record.ended_ms = NOW
@@ -502,17 +574,8 @@ local function is_set_aside(node, device)
 end
 
 -- Whether another device of the same node serves this lane of the queue.
-local function sibling_serves(record, device, queue, lane)
-  local serves = decoded(record[1], {})
-  for other, can in pairs(decoded(record[2], {})) do
-    if other ~= device then
-      local has_queue, has_lane = false, false
-      for _, name in ipairs(serves[other] or {}) do has_queue = has_queue or name == queue end
-      for _, name in ipairs(can.lanes) do has_lane = has_lane or name == lane:match("^[^?]+") end
-      if has_queue and has_lane then return true end
-    end
-  end
-  return false
+local function sibling_serves(node, device, queue, lane)
+  return has_device_for(read_fields(key("node", node), "serves", "by_device", "readings"), queue, lane, device)
 end
 
 -- A task has failed in a way that may be the device's fault. It is the task's own where another device that is not in
@@ -521,8 +584,7 @@ end
 local function find_blame(id, t, node)
   local device = t.device or ""
   if (t.pinned or "") ~= "" or redis.call("EXISTS", key("node", node)) == 0 then return 0 end
-  if not others_serve(t.queue, lane_name(t), node)
-    and not sibling_serves(read_fields(key("node", node), "serves", "by_device"), device, t.queue, lane_name(t)) then
+  if not others_serve(t.queue, lane_name(t), node) and not sibling_serves(node, device, t.queue, lane_name(t)) then
     return 0
   end
   local failed_elsewhere = false

@@ -35,6 +35,7 @@ local HEADS = 16  -- how deep a lane is looked into for a task this node may tak
 local ELDERS = 64  -- how many of those that have waited longest are looked at
 local SPARE = 3  -- tasks beyond those wanted that are read of each lane, where the first ones are such as can be taken
 local JOBS = 8  -- of a user, and tasks of each, that are looked at for the one whose turn it is
+local SHARED_HEADS = 4  -- of a queue, that are looked at for the user whose turn it is over several queues
 local KEPT_BACK = 256  -- tasks of users that are at their limit, in one go
 local answer = {"ok"}
 local limits = ARGV[13] ~= "" and cjson.decode(ARGV[13]) or nil
@@ -87,6 +88,7 @@ local function leaves_to_faster(owner, lane, t, is_warm)
   return left
 end
 
+local book, news = {}, {}  -- of what this device's queues share, as it is and what has changed; see below
 local paused = {}
 local function is_paused(queue)
   if paused[queue] == nil then paused[queue] = redis.call("HGET", key("queue", queue), "paused") == "1" end
@@ -95,13 +97,13 @@ end
 
 -- Only where another node serves this lane may the one that failed leave a task to others; where none does, the
 -- device that failed leaves it to another one of this node.
-local siblings
+local elsewhere = {}
 local function may_leave(owner, lane, id)
   if owner:sub(1, 1) == "@" then return false end
-  if others_serve(owner, lane, node) then return true end
-  if read_fields(key("task", id), "avoid_device")[1] ~= device then return false end
-  siblings = siblings or read_fields(key("node", node), "serves", "by_device")
-  return sibling_serves(siblings, device, owner, lane)
+  local name = owner .. ":" .. lane
+  if elsewhere[name] == nil then elsewhere[name] = others_serve(owner, lane, node) end
+  if elsewhere[name] then return true end
+  return read_fields(key("task", id), "avoid_device")[1] == device and sibling_serves(node, device, owner, lane)
 end
 
 -- The lanes of tasks that require labels which this node has, beside those of what it can do: by owner.
@@ -168,9 +170,10 @@ end
 -- would keep it from moving. So one start of a queue in ELDERS_TURN is for the task that has waited longest there, once
 -- that is longer by the clock than its band's span. Answers it, if this device may take it.
 local function elder_of(owner)
-  if number(redis.call("HGET", key("fair", owner), "turn")) < ELDERS_TURN then return nil end
+  if number(redis.call("HGET", key("fair", owner), "turn")) < ELDERS_TURN and number(book.turn) < ELDERS_TURN then return nil end
   local reads = reads_of(owner)
-  local oldest = redis.call("ZRANGE", key("waiting", owner), 0, ELDERS - 1, "WITHSCORES")
+  local latest = string.format("%.0f", NOW - ELDERS_WAIT * 1000)
+  local oldest = redis.call("ZRANGEBYSCORE", key("waiting", owner), "-inf", latest, "WITHSCORES", "LIMIT", 0, ELDERS)
   for i = 1, #oldest, 2 do
     local t = read_fields(key("task", oldest[i]), "avoid", "priority", "vram", "pinned", "model", "lane", "user")
     local lane, band = t[6] or t[5], BANDS[t[2] or ""]  -- neither: it is damaged, and isolated where its turn comes
@@ -180,7 +183,7 @@ local function elder_of(owner)
       local is_warm = warm[lane:match("^[^~?]+")] == true
       local need = left and (needs[lane] or number(t[3])) or 0
       return {
-        id = oldest[i], band = band, user = t[7], warm = is_warm, score = -math.huge, is_elder = true,
+        id = oldest[i], band = band, priority = t[2], user = t[7], warm = is_warm, score = -math.huge, is_elder = true,
         need = is_warm and math.floor(need * WARM_NEEDS) or need,
       }
     end
@@ -222,58 +225,125 @@ local function is_before(a, b)
   return a.id < b.id
 end
 
-local function candidates_of(owner)
-  local elder = owner:sub(1, 1) ~= "@" and elder_of(owner) or nil
-  local found = {elder}
+-- What a claim may take from the lanes of one owner. Of each lane it holds the first ones, in their order; they are
+-- looked at one by one, and only as far as that is needed to tell which goes first: a task's record costs much where a
+-- million wait. `read`: how many were read of the lane, `gone`: how many of those have left it since.
+local known = {}  -- by id, the place in a lane of what was read of it
+
+local function open_lanes(owner)
+  local from = {owner = owner, elder = owner:sub(1, 1) ~= "@" and elder_of(owner) or nil, lanes = {}}
   for _, lane in ipairs(lanes_of(owner)) do
-    local kept, good = 0, 0
-    repeat
-      local asked = math.min(want + SPARE, HEADS + want - kept)
-      local heads = redis.call("ZRANGE", key("lane", owner, lane), kept, kept + asked - 1, "WITHSCORES")
-      for i = 1, #heads, 2 do
-        local id = heads[i]
-        local one, user = look_at(owner, lane, id, tonumber(heads[i + 1]))
-        if is_over(user) and may_keep > 0 then
-          local t = load_listed(id)
-          if t and t.status == STATE.QUEUED then
-            keep_back(id, t)
-            may_keep = may_keep - 1
-          end
-        else
-          kept = kept + 1
-          if one and not is_over(user) and not (elder and elder.id == id) then
-            found[#found + 1] = one
-            if not left or one.need <= left then good = good + 1 end
-          end
-        end
-      end
-    until good >= want + SPARE or kept >= HEADS + want or #heads < 2 * asked
+    from.lanes[#from.lanes + 1] = {name = lane, items = {}, read = 0, gone = 0, warm = warm[lane:match("^[^~?]+")] == true}
   end
-  table.sort(found, is_before)
-  return found
+  if from.elder then known[from.elder.id] = true end
+  return from
 end
 
--- The best of the list: its head, unless a warm one of the same band is nearly as old: older by no more than what it
--- takes to load the model of the head, where that is known.
-local function pick(found)
-  local best = found[1]
-  if best.warm then return 1 end
-  local curve = best.lane and curve_of(best.lane)
-  local span = curve and curve[4] or WARM_SPAN
-  for i = 2, #found do
-    if found[i].score - best.score > span then break end
-    if found[i].warm and found[i].band == best.band then return i end
+local function read_more(owner, lane)
+  local asked = math.min(want + SPARE, HEADS + want - #lane.items)
+  if lane.is_read or asked <= 0 then return false end
+  local first = lane.read - lane.gone
+  local heads = redis.call("ZRANGE", key("lane", owner, lane.name), first, first + asked - 1, "WITHSCORES")
+  lane.read, lane.is_read = lane.read + #heads / 2, #heads < 2 * asked
+  for i = 1, #heads, 2 do
+    local id = heads[i]
+    if not known[id] then
+      known[id] = lane
+      lane.items[#lane.items + 1] = {id = id, lane = lane.name, score = tonumber(heads[i + 1]), is_new = true}
+    end
   end
-  return 1
+  return true
 end
 
--- Those of the list that fit what is left.
-local function fitting(found)
-  local fit = {}
-  for _, one in ipairs(found) do
-    if one.need <= left then fit[#fit + 1] = one end
+local function drop(lane, place)
+  known[lane.items[place].id] = nil
+  table.remove(lane.items, place)
+  lane.gone = lane.gone + 1
+end
+
+-- A task has left its lane, or changed its place there.
+local function forget_read(id)
+  local lane = known[id]
+  if type(lane) ~= "table" then return end
+  for place, item in ipairs(lane.items) do
+    if item.id == id then return drop(lane, place) end
   end
-  return fit
+end
+
+-- A task has got another place. Where what was read of its lane goes farther than that, it has to be put there; else it is
+-- read again.
+local function move_read(item, score)
+  local lane = known[item.id]
+  forget_read(item.id)
+  local last = lane.items[#lane.items]
+  if not lane.is_read and not (last and is_before({id = item.id, score = score}, last)) then return end
+  item.score = score
+  local place = 1
+  while lane.items[place] and is_before(lane.items[place], item) do place = place + 1 end
+  table.insert(lane.items, place, item)
+  known[item.id], lane.gone = lane, lane.gone - 1
+end
+
+-- Whether this device may take a task of a lane, which is looked at now if it was not yet. What is kept back because of
+-- its user's limit leaves the lane.
+local function may_take(owner, lane, place)
+  local item = lane.items[place]
+  if item.is_skipped then return false end
+  if item.is_new then
+    local one, user = look_at(owner, lane.name, item.id, item.score)
+    item.is_new, item.user = false, user
+    item.is_skipped = not one
+    for field, value in pairs(one or {}) do item[field] = value end
+  end
+  if is_over(item.user) then
+    if may_keep == 0 then return false end
+    local t = load_listed(item.id)
+    if t and t.status == STATE.QUEUED then
+      keep_back(item.id, t)
+      may_keep = may_keep - 1
+    end
+    drop(lane, place)
+    return false
+  end
+  return not item.is_skipped and (not left or item.need <= left)
+end
+
+-- The first of a lane that may be taken: not behind the score `latest`; of that band, and behind that task, where they are
+-- given.
+local function first_of(owner, lane, latest, band, after)
+  local place = 1
+  while true do
+    local item = lane.items[place]
+    if not item then
+      if not read_more(owner, lane) then return nil end
+      item = lane.items[place]
+    end
+    if item then
+      if item.score > latest then return nil end
+      local is_meant = not after or is_before(after, item)
+      if is_meant and may_take(owner, lane, place) and (not band or item.band == band) then return item end
+      if lane.items[place] == item then place = place + 1 end
+    end
+  end
+end
+
+-- The best of one owner's lanes: their head, unless a warm one of the same band is nearly as old: older by no more than
+-- what it takes to load the model of the head, where that is known.
+local function pick(from)
+  if from.elder then return from.elder end
+  local best
+  for _, lane in ipairs(from.lanes) do
+    local one = first_of(from.owner, lane, best and best.score or math.huge)
+    if one and (not best or is_before(one, best)) then best = one end
+  end
+  if not best or best.warm then return best end
+  local curve = curve_of(best.lane)
+  local latest, warmest = best.score + (curve and curve[4] or WARM_SPAN), nil
+  for _, lane in ipairs(from.lanes) do
+    local one = lane.warm and first_of(from.owner, lane, warmest and warmest.score or latest, best.band)
+    if one and (not warmest or is_before(one, warmest)) then warmest = one end
+  end
+  return warmest or best
 end
 
 -- The task that gets the place of the chosen one: of the same user and band, and of the job whose turn it is. A warm
@@ -302,90 +372,241 @@ local function whose_turn(owner, chosen)
 end
 
 -- The chosen task gives its place to the one whose turn it is, and has that one's from now on.
-local function change_places(chosen, its, one, t, found)
-  for i, other in ipairs(found) do
-    if other.id == one.id then
-      table.remove(found, i)
-      break
-    end
-  end
+local function change_places(chosen, its, one, t)
   its.tag, t.tag = t.tag, its.tag
   its.score, t.score = t.score, its.score
   redis.call("HSET", key("task", one.id), "tag", t.tag, "score", t.score)
   redis.call("HSET", key("task", chosen.id), "tag", its.tag, "score", its.score)
   redis.call("ZADD", lane_of(its), its.score, chosen.id)
   enter_orders(chosen.id, its)
-  chosen.score = tonumber(its.score)
+  move_read(chosen, tonumber(its.score))
 end
 
-local function note_start(owner, is_elder)
-  local book = key("fair", owner)
-  if redis.call("EXISTS", book) == 0 then return end
-  if is_elder then redis.call("HSET", book, "turn", 0) else redis.call("HINCRBY", book, "turn", 1) end
+---------------------------------------------------------------- fair over the queues of a device
+
+-- A device that serves several queues shares itself between the users of all of them as each queue does between its own:
+-- by start-time fair queueing, in a book for all devices with the same queues. `v` is its virtual time, "<band>:<user>"
+-- where a user's last start ends, `turn` how many starts ago it was an elder's, `passed/<queue>` how many predicted
+-- seconds of higher bands the head of a queue has let pass. Of one user's, and of those that are even, the device's own
+-- class goes first.
+local shared = #queues > 1 and key("shared", table.concat(queues, "+")) or nil
+local function read_book(...)
+  local fields = {}
+  for _, field in ipairs({...}) do
+    if book[field] == nil then fields[#fields + 1] = field end
+  end
+  if #fields == 0 then return end
+  local values = redis.call("HMGET", shared, unpack(fields))
+  for i, field in ipairs(fields) do book[field] = number(values[i]) end
 end
 
-local owners = {"@" .. node}
-for _, queue in ipairs(queues) do owners[#owners + 1] = queue end
+local function write_book(field, value)
+  if book[field] == value then return end
+  book[field], news[field] = value, tostring(value)
+end
+
+local function share_field(one)
+  return one.priority .. ":" .. one.user
+end
+
+-- When it would be this task's user's turn, by the book.
+local function its_start(one)
+  return math.max(book.v, book[share_field(one)])
+end
+
+local function close_shared()
+  local flat = {}
+  for field, value in pairs(news) do
+    flat[#flat + 1] = field
+    flat[#flat + 1] = value
+  end
+  if #flat == 0 then return end
+  if NOW - book.ms > SHARED_KEPT_MS / 60 then
+    flat[#flat + 1] = "ms"
+    flat[#flat + 1] = string.format("%.0f", NOW)
+  end
+  local is_new = redis.call("HSET", shared, unpack(flat)) > 0
+  if flat[#flat - 1] == "ms" then redis.call("PEXPIRE", shared, SHARED_KEPT_MS) end
+  if is_new then forget_shares(shared, book.v) end
+end
+
+-- The next of one owner's lanes that may be taken, behind `after`.
+local function next_of(from, after)
+  local best
+  for _, lane in ipairs(from.lanes) do
+    local one = first_of(from.owner, lane, best and best.score or math.huge, nil, after)
+    if one and (not best or is_before(one, best)) then best = one end
+  end
+  return best
+end
+
+-- Of the first few of a queue, that of the user whose turn is soonest over all queues; and when that is, and whether
+-- the head has to give up its place for that: it is of a user who has had enough, and others are not right behind it.
+local function soonest_of(from, head)
+  local best, soonest, one, looks = head, its_start(head), nil, 0
+  if soonest <= book.v or redis.call("HLEN", key("users", from.owner)) < 2 then return best, soonest, false end
+  while looks < SHARED_HEADS and soonest > book.v do
+    one = next_of(from, one)
+    if not one then break end
+    looks = looks + 1
+    if one.band == head.band and one.user then
+      read_book(share_field(one))
+      if its_start(one) < soonest then best, soonest = one, its_start(one) end
+    end
+  end
+  return best, soonest, looks > 2
+end
+
+-- A place of a user who has had enough elsewhere goes behind the last that the user has in this queue: else those of
+-- one who floods several queues would pile up in front of everybody.
+local function give_up_place(from, head)
+  local t = load_listed(head.id)
+  if not (t and t.status == STATE.QUEUED and t.score) or t.aside or t.back then return forget_read(head.id) end
+  rank_behind(t)
+  redis.call("HSET", key("task", head.id), "tag", t.tag, "score", t.score)
+  redis.call("ZADD", lane_of(t), t.score, head.id)
+  enter_orders(head.id, t)
+  move_read(head, tonumber(t.score))
+end
+
+-- Which of the heads of several queues starts, and what that is for the book.
+local function choose(sources)
+  local heads, elder = {}, nil
+  for _, from in ipairs(sources) do
+    local head = pick(from)
+    if head then
+      if head.is_elder then elder = elder or head end
+      heads[#heads + 1] = {from = from, head = head}
+    end
+  end
+  if not shared or #heads == 0 or heads[1].from.owner:sub(1, 1) == "@" then return heads[1] end
+  local fields, highest = {"v", "ms", "turn"}, math.huge
+  for _, one in ipairs(heads) do
+    local is_sound = one.head.band and one.head.user
+    if is_sound then fields[#fields + 1] = share_field(one.head) end
+    fields[#fields + 1] = "passed/" .. one.from.owner
+    highest = math.min(highest, one.head.band or 0)
+  end
+  read_book(unpack(fields))
+  local best, soonest
+  for _, one in ipairs(heads) do
+    local is_due = #heads == 1 or one.head == elder or not (one.head.band and one.head.user)
+    if is_due then return one end  -- where its record is damaged, it is isolated as it is granted
+    if not elder and one.head.band - book["passed/" .. one.from.owner] <= highest then
+      local head, start, is_piled = soonest_of(one.from, one.head)
+      one.is_piled = is_piled
+      if not best or start < soonest then
+        best, soonest = {from = one.from, head = head, others = heads}, start
+      end
+    end
+  end
+  for _, one in ipairs(heads) do
+    if one.is_piled and one.head ~= best.head and its_start(one.head) > soonest then give_up_place(one.from, one.head) end
+  end
+  return best
+end
+
+-- What has started is put down in the book of what is shared.
+local function note_shared(one, t)
+  if not shared then return end
+  local cost, field = share_of(t), share_field(t)
+  read_book("v", "ms", "turn", field, "passed/" .. t.queue)
+  local start = math.max(book.v, book[field])
+  write_book("v", start)
+  write_book(field, start + cost)
+  write_book("turn", one.head.is_elder and 0 or book.turn + 1)
+  write_book("passed/" .. t.queue, math.max(0, book["passed/" .. t.queue] - cost))
+  for _, other in ipairs(one.others or {}) do
+    local name = "passed/" .. other.from.owner
+    if other.from ~= one.from and other.head.band > BANDS[t.priority] then write_book(name, book[name] + cost) end
+  end
+end
+
+---------------------------------------------------------------- granting
+
+local function note_start(owner, t, is_elder)
+  if redis.call("EXISTS", key("fair", t.queue)) == 0 then return end
+  local of_queue = owner:sub(1, 1) ~= "@"
+  local read = redis.call("HMGET", key("fair", t.queue), "v", "turn")
+  local changes = {}
+  if number(t.tag) > number(read[1]) then changes = {"v", t.tag} end
+  if of_queue then
+    changes[#changes + 1] = "turn"
+    changes[#changes + 1] = is_elder and 0 or number(read[2]) + 1
+  end
+  if #changes > 0 then redis.call("HSET", key("fair", t.queue), unpack(changes)) end
+end
+
 local granted = 0
--- Grants from one owner's lanes. Answers whether a user has come to its limit meanwhile whose tasks may hide others.
-local function grant_from(owner)
-  local found, was_met = candidates_of(owner), false
-  if left then found = fitting(found) end
-  while granted < want and #found > 0 do
-    local head = table.remove(found, pick(found))
-    local is_allowed = not is_over(head.user)  -- it may have been granted its last just now
-    was_met = was_met or not is_allowed
-    local chosen = is_allowed and whose_turn(owner, head) or head
-    local id = chosen.id
-    local t = is_allowed and load_listed(id)
-    local waits = t and t.status == STATE.QUEUED
-    local is_paused_job = waits and is_of_paused_job(t)
-    if chosen ~= head then
-      local its = load_listed(head.id)
-      if its and its.status == STATE.QUEUED then
-        if waits and not is_paused_job then change_places(head, its, chosen, t, found) end
-        found[#found + 1] = head
-        table.sort(found, is_before)
-      end
+-- Grants the place of `one.head` to the task whose turn it is.
+local function grant(one)
+  local owner, head = one.from.owner, one.head
+  local chosen = whose_turn(owner, head)
+  local id = chosen.id
+  local t = load_listed(id, chosen == head and chosen.lane and key("lane", owner, chosen.lane))
+  local waits = t and t.status == STATE.QUEUED
+  local is_paused_job = waits and is_of_paused_job(t)
+  if chosen ~= head then
+    forget_read(id)
+    local its = load_listed(head.id)
+    if not (its and its.status == STATE.QUEUED) then
+      forget_read(head.id)
+    elseif waits and not is_paused_job then
+      change_places(head, its, chosen, t)
     end
-    if is_paused_job then
-      put_aside(id, t)
-    elseif waits then
-      local n = number(t.attempt) + 1
-      local record = predicted(t, chosen.warm)
-      record.number, record.node, record.device, record.started_ms = n, node, device, NOW
-      record.outcome, record.eased = "running", steps_of(t)
-      redis.call("RPUSH", key("attempts", id), cjson.encode(record))
-      transition("claim_tasks", id, t, STATE.PROCESSING, {
-        attempt = n, node = node, boot = boot, device = device, started_ms = NOW, lease_ms = lease_ms,
-        deadline_ms = NOW + lease_ms, progress = "0", stage = "", why = "", avoid = false,
-        ends_ms = math.floor(NOW + 1000 * (record.predicted_s or number(t.cost))),
-      })
-      advance_virtual_time(t)
-      charge_job(t)
-      if running[t.user] then running[t.user] = running[t.user] + 1 end
-      if owner:sub(1, 1) ~= "@" then note_start(owner, chosen.is_elder) end
-      answer[#answer + 1] = id
-      answer[#answer + 1] = n
-      answer[#answer + 1] = t.eased or ""
-      answer[#answer + 1] = t.digest
-      answer[#answer + 1] = t.json
-      granted = granted + 1
-      if left and chosen.need > 0 then
-        left = left - chosen.need
-        found = fitting(found)
-      end
-    elseif is_allowed and chosen.lane then
-      redis.call("ZREM", key("lane", owner, chosen.lane), id)
-    end
+  elseif head.is_elder then
+    one.from.elder = nil
+  else
+    forget_read(id)
   end
-  return was_met
+  if is_paused_job then return put_aside(id, t) end
+  if not waits then
+    if chosen.lane then redis.call("ZREM", key("lane", owner, chosen.lane), id) end
+    return
+  end
+  local n = number(t.attempt) + 1
+  local record = predicted(t, chosen.warm)
+  record.number, record.node, record.device, record.started_ms = n, node, device, NOW
+  record.outcome, record.eased = "running", steps_of(t)
+  redis.call("RPUSH", key("attempts", id), cjson.encode(record))
+  transition("claim_tasks", id, t, STATE.PROCESSING, {
+    attempt = n, node = node, boot = boot, device = device, started_ms = NOW, lease_ms = lease_ms,
+    deadline_ms = NOW + lease_ms, progress = "0", stage = "", why = "", avoid = false,
+    ends_ms = math.floor(NOW + 1000 * (record.predicted_s or number(t.cost))),
+  })
+  charge_job(t)
+  if running[t.user] then running[t.user] = running[t.user] + 1 end
+  note_start(owner, t, chosen.is_elder)
+  if owner:sub(1, 1) ~= "@" then note_shared(one, t) end
+  answer[#answer + 1] = id
+  answer[#answer + 1] = n
+  answer[#answer + 1] = t.eased or ""
+  answer[#answer + 1] = t.digest
+  answer[#answer + 1] = t.json
+  granted = granted + 1
+  if left and chosen.need > 0 then left = left - chosen.need end
 end
 
-for _, owner in ipairs(owners) do
-  while granted < want and (owner:sub(1, 1) == "@" or not is_paused(owner)) do
-    if not grant_from(owner) or may_keep == 0 then break end
+-- First what is kept for this node, then its queues.
+local function grant_from(sources)
+  while granted < want do
+    local one = choose(sources)
+    if not one then return end
+    grant(one)
   end
+end
+
+if want > 0 then
+  grant_from({open_lanes("@" .. node)})
+  if granted < want and shared then read_book("v", "ms", "turn") end
+  local sources = {}
+  for _, queue in ipairs(queues) do
+    if granted < want and redis.call("EXISTS", key("waiting", queue)) == 1 and not is_paused(queue) then
+      sources[#sources + 1] = open_lanes(queue)
+    end
+  end
+  grant_from(sources)
+  if shared then close_shared() end
 end
 if granted > 0 then tally("claimed", granted) elseif may_keep == 0 then return {"more"} end
 if is_held then answer[1] = "held" end

@@ -26,7 +26,7 @@ if not live then
   end
 end
 local took = number(tostring(decoded(result, {}).seconds or 0))
-close_attempt(id, n, "completed", nil, {peak_mib = peak(ARGV[5]), seconds = took > 0 and took or nil})
+close_attempt(id, n, "completed", nil, {peak_mib = peak(ARGV[5]), seconds = took > 0 and took or nil}, record)
 
 -- What it took is learned, for what comes next (lcq/costs.py): the last COSTS_KEPT of a cost key. Where attempts end
 -- faster than these can say anything new, some are passed over.

@@ -6,5 +6,5 @@
 local id, found = unpack(ARGV)
 local t, was_damaged = load_task(id)
 if not t then return {"missing"} end
-if not was_damaged and t.why ~= "its record was damaged: " .. found then isolate(id, t, found) end
+if not was_damaged and t.why ~= "its record was damaged: " .. found then mending().isolate(id, t, found) end
 return {"ok", t.status}
