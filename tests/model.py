@@ -15,7 +15,7 @@ from lcq.state.scripts import BAND_SPANS, POISON_DEATHS, WARM_SPAN_S
 PENDING, QUEUED, PROCESSING = TaskStatus.PENDING, TaskStatus.QUEUED, TaskStatus.PROCESSING
 COMPLETED, FAILED, CANCELLED = TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED
 LOOKED_AT = 16  # how deep a claim looks into a lane, besides what it wants
-SHARED_HEADS = 4  # of a queue, that are looked at for the user whose turn it is over several queues
+SHARED_LOOKS = 4  # tasks of a user in a lane, that are looked at where its turn has come over several queues
 JOBS = 8  # of a user, and tasks of each, that are looked at for the one whose turn it is
 Turn = tuple[str, TaskPriority, str]  # owner of the lane, band, user
 
@@ -187,13 +187,6 @@ class Model:
         else:
             t.tag = min(t.tag, now)
 
-    def _rank_behind(self, t: ModelTask) -> None:
-        """It gives up its place for one behind all that its user has in the queue."""
-        assert t.tag is not None
-        book = (t.queue, t.priority, t.task.user_id)
-        t.tag = max(self.virtual_time.get(t.queue, 0.0), self.finishes.get(book, 0.0), t.tag + t.cost)
-        self.finishes[book] = t.tag + t.cost
-
     def _fail(
         self, t: ModelTask, error_class: str, code: str, *, retry: bool, death: bool, avoid: bool, wait: bool
     ) -> None:
@@ -345,25 +338,27 @@ class Model:
         """Of which queue what is started: of the highest band, or of one that has let enough pass; there the user's who
         has had least; of those that are even, the first queue's."""
         highest = min(BAND_SPANS[t.priority] for t in heads.values())
-        due, piled = [], []
+        due = []
         for queue, head in heads.items():
             if BAND_SPANS[head.priority] - shared.passed.get(queue, 0.0) > highest:
                 continue
-            best, looks = head, 0
-            others = {t.task.user_id for t in self.of(QUEUED) if t.lane[0] == queue} - {head.task.user_id}
-            for t in found[queue][:SHARED_HEADS] if others else ():
-                if shared.start(best) <= shared.virtual_time:
-                    break
-                looks += 1
-                if t.priority == head.priority and shared.start(t) < shared.start(best):
-                    best = t
-            due.append((queue, best))
-            piled += [head] if looks > 2 else []
-        queue, best = min(due, key=lambda one: shared.start(one[1]))
-        for head in piled:
-            if head is not best and shared.start(head) > shared.start(best):
-                self._rank_behind(head)
-        return queue, best
+            first: dict[str, ModelTask] = {}
+            for t in self._first_of_users(queue, head.priority, found[queue]):
+                first.setdefault(t.task.user_id, t)
+            by_turn = sorted(first.values(), key=lambda t: (shared.start(t), t.task.user_id))
+            due.append((queue, min((head, *by_turn[:1]), key=shared.start)))
+        return min(due, key=lambda one: shared.start(one[1]))
+
+    def _first_of_users(self, queue: str, band: TaskPriority, able: list[ModelTask]) -> list[ModelTask]:
+        """Of the first few tasks of each user in each lane, those that the node may take, in order."""
+        seen: Counter[tuple[str, str]] = Counter()
+        found = []
+        for t in sorted(self.of(QUEUED), key=lambda t: (t.score or 0.0, t.id)):
+            if t.lane[0] == queue and t.priority == band:
+                seen[t.lane[1], t.task.user_id] += 1
+                if seen[t.lane[1], t.task.user_id] <= SHARED_LOOKS and t in able:
+                    found.append(t)
+        return found
 
     def _candidates(self, node: str, known: ModelNode, owner: str, want: int) -> list[ModelTask]:
         """What this node may take of one owner's lanes, in order."""

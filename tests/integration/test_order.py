@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import pytest
 import redis
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from lcq.config import DistributedConfig, SharesConfig
@@ -510,7 +510,9 @@ async def test_an_elder_starts_although_new_users_of_the_class_above_come_and_co
     assert old[2] not in order, "it has not waited for as long"
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(
+    max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), phases=[Phase.generate]
+)
 @given(
     demand=st.lists(
         st.tuples(st.sampled_from("abcd"), st.sampled_from([HEAVY, LIGHT]), st.sampled_from([0.5, 1.0, 2.0])),
@@ -519,7 +521,7 @@ async def test_an_elder_starts_although_new_users_of_the_class_above_come_and_co
     ),
     wants=st.lists(st.integers(1, 4), min_size=8, max_size=16),
 )
-def test_whoever_waits_all_the_time_has_as_much_as_any_other_but_for_two_tasks(
+def test_whoever_waits_all_the_time_has_as_much_as_any_other_but_for_one_task(
     redis_url: str, demand: list[tuple[str, str, float]], wants: list[int]
 ) -> None:
     """Each of the demands is a flood: whatever starts of it is replaced at once."""
@@ -546,7 +548,7 @@ def test_whoever_waits_all_the_time_has_as_much_as_any_other_but_for_two_tasks(
     with redis.Redis.from_url(redis_url) as eye:
         eye.flushall()
     had = asyncio.run(run())
-    assert max(had.values()) - min(had.values()) <= 2 * 2.0 + 1e-6, had
+    assert max(had.values()) - min(had.values()) <= 2.0 + 1e-6, had
 
 
 # ---------------------------------------------------------------- the book of a queue

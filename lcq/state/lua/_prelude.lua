@@ -135,15 +135,6 @@ local function rank_again(t)
   t.score = tostring(number(t.tag) + BANDS[t.priority])
 end
 
--- Behind the last place that the user has in the queue.
-local function rank_behind(t)
-  local book, field = key("fair", t.queue), t.priority .. ":" .. t.user
-  local last = redis.call("HMGET", book, "v", field)
-  local tag = math.max(number(last[1]), number(last[2]), number(t.tag) + share_of(t))
-  redis.call("HSET", book, field, tostring(tag + share_of(t)))
-  t.tag, t.score = tostring(tag), tostring(tag + BANDS[t.priority])
-end
-
 -- Tasks that require labels wait in lanes of their own, "<lane>?<name>=<value>&…" (lcq/labels.py). `labelled` has those
 -- that hold tasks, as "<queue or @node>:<lane>": a claim looks through them all, so they may not be too many.
 local function is_labelled(lane)

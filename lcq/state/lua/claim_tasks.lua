@@ -35,7 +35,8 @@ local HEADS = 16  -- how deep a lane is looked into for a task this node may tak
 local ELDERS = 64  -- how many of those that have waited longest are looked at
 local SPARE = 3  -- tasks beyond those wanted that are read of each lane, where the first ones are such as can be taken
 local JOBS = 8  -- of a user, and tasks of each, that are looked at for the one whose turn it is
-local SHARED_HEADS = 4  -- of a queue, that are looked at for the user whose turn it is over several queues
+local SHARED_USERS = 16  -- of a queue, that are asked for the one whose turn it is over several queues
+local SHARED_LOOKS = 4  -- of them, and tasks of each lane of theirs, that are looked at for one which this device may take
 local KEPT_BACK = 256  -- tasks of users that are at their limit, in one go
 local answer = {"ok"}
 local limits = ARGV[13] ~= "" and cjson.decode(ARGV[13]) or nil
@@ -274,6 +275,7 @@ end
 -- read again.
 local function move_read(item, score)
   local lane = known[item.id]
+  if not lane then return end
   forget_read(item.id)
   local last = lane.items[#lane.items]
   if not lane.is_read and not (last and is_before({id = item.id, score = score}, last)) then return end
@@ -308,9 +310,8 @@ local function may_take(owner, lane, place)
   return not item.is_skipped and (not left or item.need <= left)
 end
 
--- The first of a lane that may be taken: not behind the score `latest`; of that band, and behind that task, where they are
--- given.
-local function first_of(owner, lane, latest, band, after)
+-- The first of a lane that may be taken: of that band, where one is given, and not behind the score `latest`.
+local function first_of(owner, lane, latest, band)
   local place = 1
   while true do
     local item = lane.items[place]
@@ -320,8 +321,7 @@ local function first_of(owner, lane, latest, band, after)
     end
     if item then
       if item.score > latest then return nil end
-      local is_meant = not after or is_before(after, item)
-      if is_meant and may_take(owner, lane, place) and (not band or item.band == band) then return item end
+      if may_take(owner, lane, place) and (not band or item.band == band) then return item end
       if lane.items[place] == item then place = place + 1 end
     end
   end
@@ -430,43 +430,49 @@ local function close_shared()
   if is_new then forget_shares(shared, book.v) end
 end
 
--- The next of one owner's lanes that may be taken, behind `after`.
-local function next_of(from, after)
+-- The first place of a user in the lanes of a queue, of that band, that this device may take.
+local function first_place(from, user, band, priority)
   local best
   for _, lane in ipairs(from.lanes) do
-    local one = first_of(from.owner, lane, best and best.score or math.huge, nil, after)
-    if one and (not best or is_before(one, best)) then best = one end
+    local mine = redis.call("ZRANGE", key("mine", from.owner, lane.name, priority, user), 0, SHARED_LOOKS - 1, "WITHSCORES")
+    for i = 1, #mine, 2 do
+      local one = {id = mine[i], lane = lane.name, score = tonumber(mine[i + 1])}
+      if best and is_before(best, one) then break end
+      one = look_at(from.owner, lane.name, one.id, one.score)
+      if one and one.band == band and one.user == user and (not left or one.need <= left) then
+        best = one
+        break
+      end
+    end
   end
   return best
 end
 
--- Of the first few of a queue, that of the user whose turn is soonest over all queues; and when that is, and whether
--- the head has to give up its place for that: it is of a user who has had enough, and others are not right behind it.
+-- Of those who wait in a queue, what the user has first whose turn is soonest over all queues; and when that is. The
+-- places of one who floods several queues, and is served in another, pile up at the head: so it is not enough to look
+-- there. Of very many users some are asked, others the next time.
 local function soonest_of(from, head)
-  local best, soonest, one, looks = head, its_start(head), nil, 0
-  if soonest <= book.v or redis.call("HLEN", key("users", from.owner)) < 2 then return best, soonest, false end
-  while looks < SHARED_HEADS and soonest > book.v do
-    one = next_of(from, one)
-    if not one then break end
-    looks = looks + 1
-    if one.band == head.band and one.user then
-      read_book(share_field(one))
-      if its_start(one) < soonest then best, soonest = one, its_start(one) end
+  local start = its_start(head)
+  if start <= book.v or redis.call("HLEN", key("users", from.owner)) < 2 then return head, start end
+  local others, fields = {}, {}
+  for _, user in ipairs(redis.call("HRANDFIELD", key("users", from.owner), SHARED_USERS)) do
+    if user ~= head.user and not is_over(user) then
+      others[#others + 1] = {user = user, priority = head.priority}
+      fields[#fields + 1] = share_field(others[#others])
     end
   end
-  return best, soonest, looks > 2
-end
-
--- A place of a user who has had enough elsewhere goes behind the last that the user has in this queue: else those of
--- one who floods several queues would pile up in front of everybody.
-local function give_up_place(from, head)
-  local t = load_listed(head.id)
-  if not (t and t.status == STATE.QUEUED and t.score) or t.aside or t.back then return forget_read(head.id) end
-  rank_behind(t)
-  redis.call("HSET", key("task", head.id), "tag", t.tag, "score", t.score)
-  redis.call("ZADD", lane_of(t), t.score, head.id)
-  enter_orders(head.id, t)
-  move_read(head, tonumber(t.score))
+  if #fields > 0 then read_book(unpack(fields)) end
+  for _, one in ipairs(others) do one.start = its_start(one) end
+  table.sort(others, function(a, b)
+    if a.start ~= b.start then return a.start < b.start end
+    return a.user < b.user
+  end)
+  for i = 1, math.min(#others, SHARED_LOOKS) do
+    if others[i].start >= start then break end
+    local one = first_place(from, others[i].user, head.band, head.priority)
+    if one then return one, others[i].start end
+  end
+  return head, start
 end
 
 -- Which of the heads of several queues starts, and what that is for the book.
@@ -493,15 +499,11 @@ local function choose(sources)
     local is_due = #heads == 1 or one.head == elder or not (one.head.band and one.head.user)
     if is_due then return one end  -- where its record is damaged, it is isolated as it is granted
     if not elder and one.head.band - book["passed/" .. one.from.owner] <= highest then
-      local head, start, is_piled = soonest_of(one.from, one.head)
-      one.is_piled = is_piled
+      local head, start = soonest_of(one.from, one.head)
       if not best or start < soonest then
         best, soonest = {from = one.from, head = head, others = heads}, start
       end
     end
-  end
-  for _, one in ipairs(heads) do
-    if one.is_piled and one.head ~= best.head and its_start(one.head) > soonest then give_up_place(one.from, one.head) end
   end
   return best
 end
