@@ -73,6 +73,7 @@ _FORGET_NODE_MS = 24 * 3600 * 1000
 _COSTS_AGE_S = 10.0
 _BY_DEVICE = frozenset({"activate_node", "quarantine_node", "settle_probe"})
 _SUSPECT_BEATS = 1.5  # a beat comes 0.9 to 1 beats after the last: half a beat more is more than any jitter of ours
+_STANDSTILL_MS = 1000  # and a busy host stands still for so long, however short its beats are
 
 
 class NodeManager(Manager):
@@ -604,7 +605,8 @@ class NodeManager(Manager):
             if silent_ms >= lease_ms and node.status is not NodeStatus.OFFLINE:
                 await self._lose_silent_node(node, now_ms - lease_ms, lease_ms)
                 continue
-            overdue_ms = int(_SUSPECT_BEATS * (node.beat_ms or leases.beat_s * 1000))
+            beat_ms = node.beat_ms or leases.beat_s * 1000
+            overdue_ms = int(max(_SUSPECT_BEATS * beat_ms, beat_ms + _STANDSTILL_MS))
             if silent_ms >= overdue_ms and node.status is NodeStatus.ONLINE:
                 why = f"no beat for {silent_ms / 1000:.1f} s"
                 await self._state.suspect_node(node.id, boot=node.boot_id, seen_before_ms=now_ms - overdue_ms, why=why)

@@ -315,7 +315,7 @@ class TaskManager(Manager):
         Raises:
             NothingToUndo: it has done nothing that can be taken back, or too long ago.
         """
-        subjects = await self._reader.acts.undoable(act.act)
+        subjects = await self._reader.acts.undoable(act.act, by=act.id)
         if not subjects:
             raise NothingToUndo(act.act)
         return await self._each(act, subjects, lambda subject, _: self._undo_one(act, subject))

@@ -23,7 +23,8 @@ class BulkAnswer(Message):
 
     done: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
-    acts: tuple[str, ...] = ()  # the ids of the commands that did it: filled in by who asked
+    # The ids of the commands that did it: filled in by who asked, so it never travels.
+    acts: tuple[str, ...] = Field(default=(), exclude_if=lambda acts: not acts)
 
 
 class Accepted(Message):

@@ -22,6 +22,8 @@ from tests.audit import EXPIRING, Ledger, class_of, compare
 
 BEGINS_ANEW = frozenset({"retry_task", "reroute_task", "undo_task"})
 """The operator's commands that lead out of a terminal state."""
+WAYS_BACK = frozenset({"probe_node", "settle_probe"})
+"""How a node that was quarantined before comes out of it: it still bears the status."""
 LOST_BY_SILENCE = frozenset({"lose_node", "expire_leases"})
 RECOVERIES = frozenset({"lose_node", "expire_leases", "register_node", "leave_node", "beat_node"})
 """What puts a running task back into its queue because of its node."""
@@ -458,6 +460,7 @@ def _check_quiet(recording: Recording) -> Iterator[Violation]:
         for event in recording.events:
             is_within = _place(stretch.after) < _place(event.id) <= _place(stretch.until)
             is_alarm = event.move in LOST_BY_SILENCE or event.fields.get("status") in ("suspect", "quarantined")
+            is_alarm = is_alarm and event.move not in WAYS_BACK
             if is_within and is_alarm:
                 subject = event.fields.get("node") or event.fields.get("from") or event.fields.get("id", "")
                 yield FalseAlarm(subject, f"{event.move} at {event.id}: {event.fields.get('why', '')}")

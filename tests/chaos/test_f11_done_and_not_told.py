@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ TOLD = (
     "submit_task", "claim_tasks", "finish_task", "fail_task", "release_task", "beat_node", "register_node",
     "leave_node", "cancel_task", "retry_task", "reroute_task", "prioritise_task", "pause_queue", "resume_queue",
     "drain_node", "activate_node", "release_models", "set_device", "label_node", "note_act",
-    "pause_job", "resume_job", "move_aside",
+    "pause_job", "resume_job", "move_aside", "undo_task", "undo_queue",
 )  # fmt: skip
 """Every move that somebody waits for."""
 ON_THEIR_OWN = ("release_due", "expire_leases", "forget_tasks", "forget_nodes", "take_duty", "announce_scheduler")
@@ -29,6 +30,12 @@ LIGHT, HEAVY = "cpu-light", "cpu-intensive"
 def eye(redis_url: str):
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine must not be too late to take something back."""
+    monkeypatch.setattr("lcq.state.scripts.UNDO_KEPT", timedelta(minutes=10))
 
 
 async def live_a_day(rig: Rig) -> dict[str, TaskStatus]:
@@ -45,11 +52,15 @@ async def live_a_day(rig: Rig) -> dict[str, TaskStatus]:
         await wait_until(lambda: _attempts(rig, failing, 4), timeout=60)
         await rig.until(failing, TaskStatus.FAILED)
 
+        paused = await client.pause(LIGHT)
+        assert not (await client.undo(paused)).refused
         await client.pause(LIGHT)
         waiting = (await client.submit(scripted().model_copy(update={"job": "day"}), queue=LIGHT)).id
         await client.pause_job("day")
         await client.resume_job("day")
-        assert not (await client.prioritise([waiting], TaskPriority.HIGH)).refused
+        hurried = await client.prioritise([waiting], TaskPriority.HIGH)
+        assert not hurried.refused
+        assert not (await client.undo(hurried.acts[0])).refused
         assert not (await client.reroute([waiting], node="node-1")).refused
         assert not (await client.cancel([waiting])).refused
         await client.resume(LIGHT)
