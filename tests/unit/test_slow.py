@@ -110,6 +110,14 @@ def test_it_is_compared_with_its_own_past_also_where_what_is_learned_follows_it_
     assert bench.work([5.0] * 200, every_s=0.5) == 0, "what it does when it is back is its usual"
 
 
+def test_what_is_usual_follows_what_is_learned_for_as_long_as_it_is_well():
+    bench = Bench()
+    bench.work([1.0] * 8)
+    bench.learned = Curve(fixed_s=1.0, s_per_megapixel=0.0, samples=96)  # a new driver has made all of them faster
+    bench.work([0.5] * 8)
+    assert bench.work([1.75] * 12) == 3.5
+
+
 def test_what_is_a_little_slower_for_good_becomes_its_usual():
     bench = Bench()
     bench.work([1.0] * 8)
