@@ -26,6 +26,7 @@ from redis import asyncio as redis
 from lcq.client import AsyncClient
 from lcq.config import DistributedConfig
 from lcq.embedded import PrivateServer
+from lcq.errors import TransitionRefused
 from lcq.models import TaskPriority
 from lcq.state.manager import StateManager
 from lcq.state.scripts import Scripts
@@ -171,7 +172,11 @@ async def fail_all(state: StateManager) -> None:
     await node.hello()
     await state.resume_queue(OTHER, actor="benchmark")
     while granted := await node.claim(64):
-        await asyncio.gather(*(node.fail(grant.task.id, failure=a_failure(code="lost")) for grant in granted))
+        for done in await asyncio.gather(
+            *(node.fail(grant.task.id, failure=a_failure(code="lost")) for grant in granted), return_exceptions=True
+        ):
+            if isinstance(done, Exception) and not isinstance(done, TransitionRefused):
+                raise done
     await state.pause_queue(OTHER, actor="benchmark")
     await node.leave()
 
@@ -183,7 +188,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as folder,
         PrivateServer(Path(folder)) as server,
-        running_cluster(server.tcp_url, Path(folder) / "c") as cluster,
+        running_cluster(server.tcp_url, Path(folder) / "c", LCQ_LEASES__LEASE_S="600") as cluster,
     ):
         cluster.start_scheduler()
         cluster.start_agent()  # that serves the queues, which are paused

@@ -192,3 +192,23 @@ def locked(folder: Path, on_wait: Callable[[], None]) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def try_locked(folder: Path) -> Iterator[bool]:
+    """Hold ``folder`` as ``locked`` does, or be told False at once: another holds it, or it cannot be opened."""
+    try:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:  # where there are no locks nobody holds one
+                yield False
+                return
+        yield True
+    finally:
+        os.close(handle)

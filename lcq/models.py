@@ -467,6 +467,7 @@ class JobReport(Value):
     done: int = 0
     unfinished: int = 0
     cancelled: int = 0
+    unknown: int = 0  # were given to the cluster, which knows nothing of them any more
     skipped: tuple[Skips, ...] = ()
     failed: tuple[Cause, ...] = ()  # the most frequent first
     seconds: float = 0.0  # of work, of what is done

@@ -263,6 +263,8 @@ class FolderJob:
         for piece in looked_at:
             record = earlier.get(piece.entry.task) if piece.entry is not None else None
             if record is None:
+                if piece.entry is not None and piece.entry.state == "given" and not piece.why:
+                    piece.why = "the cluster knows nothing of it any more"
                 continue
             if anew or piece.changes():
                 if not record.status.is_terminal:
@@ -355,22 +357,22 @@ class FolderJob:
 
     @staticmethod
     def _has_ended(piece: Piece, record: TaskRecord) -> None:
-        job = record.task.job or ""
-        if record.status is TaskStatus.COMPLETED and record.result is not None:
-            result: TaskResult = record.result
-            piece.entry = piece.noted(
-                job,
-                task=record.id,
-                state="done",
-                sha256=result.input_sha256 or piece.sums.image,  # what was read there, if it was changed meanwhile
-                result_sha256=result.sha256,
-                seconds=result.seconds,
-                megapixels=megapixels_of(result),
-            )
-        else:
-            failure = record.failure
-            why = f"{failure.code}: {failure.message}"[:500] if failure else str(record.status)
-            piece.entry = piece.noted(job, task=record.id, state="failed", why=why)
+        piece.entry = piece.noted(record.task.job or "", task=record.id, **outcome_of(record, piece.sums.image))
+
+
+def outcome_of(record: TaskRecord, sha256: str) -> dict[str, object]:
+    """What a manifest's entry says of how a task has ended. ``sha256``: what its input was when it was submitted."""
+    result: TaskResult | None = record.result
+    if record.status is TaskStatus.COMPLETED and result is not None:
+        return {
+            "state": "done",
+            "sha256": result.input_sha256 or sha256,  # what was read there, if it was changed meanwhile
+            "result_sha256": result.sha256,
+            "seconds": result.seconds,
+            "megapixels": megapixels_of(result),
+        }
+    failure = record.failure
+    return {"state": "failed", "why": f"{failure.code}: {failure.message}"[:500] if failure else str(record.status)}
 
 
 def megapixels_of(result: TaskResult) -> float:

@@ -11,10 +11,11 @@ from lcq.cli.examples import examples
 from lcq.cli.output import Column, age
 from lcq.cli.report import eta_text, report_of_entries, show_report
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
-from lcq.errors import InvalidInput, JobNotFound
+from lcq.errors import InvalidInput, JobNotFound, LcqError
 from lcq.manifest import Manifest
-from lcq.models import JobReport, TaskStatus
+from lcq.models import JobReport, JobSummary, TaskStatus
 from lcq.places import places_of
+from lcq.settling import open_entries, settle
 
 app = typer.Typer()
 
@@ -87,7 +88,7 @@ def job(
 ) -> int:
     """Report on a job: what is done, skipped and why, failed and why, what it took, and when it is likely to be done.
 
-    Of a job that the cluster has forgotten, the manifest beside its results still tells.
+    The manifest beside its results learns of what has ended since; of a job that the cluster has forgotten it tells.
     """
     return _job(session_of(context, as_json), name)
 
@@ -95,18 +96,7 @@ def job(
 def _job(session: Session, name: str) -> int:
     output = session.output
     folder = Path(name)
-    if folder.is_dir():
-        report = _of_manifests(name, [folder], "")
-        if report is None:
-            raise InvalidInput(f"{name} has no manifest of results", hint="lcq jobs lists the jobs of the cluster")
-    else:
-        try:
-            report = run(_asked(session, name))
-        except JobNotFound:
-            report = _of_manifests(name, places_of(session.config.data_path, name), name)
-            if report is None:
-                raise
-            output.talk("the cluster has forgotten this job: the manifest beside its results tells")
+    report = run(_of_folder(session, folder) if folder.is_dir() else _of_job(session, name))
     if output.as_json:
         output.document(report)
     else:
@@ -114,9 +104,42 @@ def _job(session: Session, name: str) -> int:
     return OK
 
 
-async def _asked(session: Session, name: str) -> JobReport:
+async def _of_job(session: Session, name: str) -> JobReport:
+    """What the cluster says of a job, else what the manifests do."""
+    places, output = places_of(session.config.data_path, name), session.output
     async with session.client() as client:
-        return await client.report_job(name)
+        await settle(client, places, job=name, complain=output.talk)
+        try:
+            return await client.report_job(name)
+        except JobNotFound:
+            report = _of_manifests(name, places, name)
+            if report is None:
+                raise
+    output.talk("the cluster has forgotten this job: the manifest beside its results tells")
+    return report
+
+
+async def _of_folder(session: Session, folder: Path) -> JobReport:
+    """What the manifest of a folder says, after a look at the cluster where something is open."""
+    left = open_entries(folder)
+    jobs: tuple[JobSummary, ...] = ()
+    if any(entry.state == "given" for entry in left):
+        try:
+            async with session.client() as client:
+                await settle(client, [folder], complain=session.output.talk)
+                names = {entry.job for entry in left if entry.state == "given"}
+                if len(names) == 1 and (only := names.pop()):
+                    jobs = await client.jobs(only)
+        except JobNotFound:
+            pass  # nothing of it is left there
+        except (LcqError, TimeoutError) as error:
+            session.output.talk(f"as of the last look, for the cluster cannot be asked: {error}")
+    report = _of_manifests(str(folder), [folder], "")
+    if report is None:
+        raise InvalidInput(f"{folder} has no manifest of results", hint="lcq jobs lists the jobs of the cluster")
+    for job in jobs:
+        report = report.model_copy(update={"paused": job.paused, "eta": job.eta})
+    return report
 
 
 def _of_manifests(name: str, folders: list[Path], job_name: str) -> JobReport | None:

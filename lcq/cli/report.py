@@ -10,6 +10,7 @@ from lcq.folder import Skipped
 from lcq.manifest import Entry
 from lcq.models import Cause, ErrorClass, Eta, JobReport, Skips, TaskRecord, TaskStatus
 from lcq.resumable import megapixels_of
+from lcq.settling import UNKNOWN
 
 _SHOWN = 20  # reasons of each kind
 
@@ -51,7 +52,8 @@ def report_of_entries(name: str, entries: Sequence[Entry]) -> JobReport:
     return JobReport(
         name=name,
         done=len(done),
-        unfinished=sum(entry.state == "given" for entry in entries),
+        unfinished=sum(entry.state == "given" and entry.why != UNKNOWN for entry in entries),
+        unknown=sum(entry.state == "given" and entry.why == UNKNOWN for entry in entries),
         failed=tuple(sorted(causes, key=lambda cause: -cause.count)),
         seconds=sum(entry.seconds for entry in done),
         megapixels=sum(entry.megapixels for entry in done),
@@ -105,6 +107,7 @@ def show_report(report: JobReport, output: Output) -> None:
     parts += [f"{report.failures} failed"] if report.failures else []
     parts += [f"{report.cancelled} cancelled"] if report.cancelled else []
     parts += [f"{report.unfinished} not yet ended"] if report.unfinished else []
+    parts += [f"{report.unknown} nobody knows of (submit again)"] if report.unknown else []
     told = f"job {report.name}: " if report.name else ""
     work = f"; {duration(report.seconds)} of work, {report.megapixels:.1f} megapixels" if report.done else ""
     took = f" in {duration(report.took_s)}" if report.took_s is not None and report.done else ""

@@ -10,6 +10,10 @@ from lcq.cli.choice import chosen
 from lcq.cli.examples import examples
 from lcq.cli.progress import Watch, follow
 from lcq.cli.session import INTERRUPTED, OK, JobOption, JsonFlag, Session, SomeIds, run, session_of
+from lcq.client import AsyncClient
+from lcq.errors import LcqError
+from lcq.places import places_of
+from lcq.settling import folders_of, settle
 
 app = typer.Typer()
 
@@ -40,6 +44,16 @@ async def _wait(session: Session, ids: list[str], job: str, timeout_s: float | N
             session.output.talk("nothing to wait for")
             return OK
         await follow(watch, client, session.output, timeout_s)
+        await _settle(session, client, watch, job)
     if session.output.as_json:
         session.output.document({"tasks": watch.ended})
     return watch.exit_code
+
+
+async def _settle(session: Session, client: AsyncClient, watch: Watch, job: str) -> None:
+    """Have the manifests beside the results know what was waited for; also what had ended before."""
+    places = places_of(session.config.data_path, job) if job else []
+    try:
+        await settle(client, [*places, *folders_of(watch.ended)], complain=session.output.talk)
+    except LcqError as error:  # the results are there all the same
+        session.output.talk(f"the manifest beside the results does not know of them yet: {error.message}")

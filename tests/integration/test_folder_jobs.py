@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from lcq.cli.main import app
 from lcq.config import DistributedConfig, load
-from lcq.manifest import MANIFEST_NAME
+from lcq.manifest import MANIFEST_NAME, Manifest
 from lcq.places import note_places, places_of
 from tests.cluster import QUICK, Cluster, running_cluster
 from tests.conftest import wait_until_sync
@@ -274,6 +274,47 @@ def test_the_report_of_a_job_is_there_at_any_later_time(shell: Shell) -> None:
     assert place == shell.folder / "cleaned"
 
 
+def states(folder: Path) -> dict[str, str]:
+    """How it stands with each result, as the manifest of its folder has it."""
+    return {entry.output: entry.state for entry in Manifest(folder).entries}
+
+
+@pytest.mark.usefixtures("paused")
+def test_what_nobody_waited_for_is_in_the_manifest_as_soon_as_anybody_asks(shell: Shell) -> None:
+    cleaned = shell.folder / "cleaned"
+    scans(shell.folder / "scans", 3)
+    (shell.folder / "scans" / "torn.png").write_bytes((shell.folder / "scans" / "00.png").read_bytes()[:80])
+    Image.new("L", (64, 48), 255).save(shell.folder / "scans" / "torn_mask.png")
+    (shell.folder / "scans" / "notes.txt").touch()
+    name = shell.json("submit", "scans", "--out", "cleaned")["job"]
+    assert set(states(cleaned).values()) == {"given"}
+    early = shell.json("job", "cleaned")
+    assert (early["unfinished"], early["unknown"]) == (4, 0)
+    assert "queue cpu-light is paused by" in early["eta"]["why"], "what the manifest cannot know the cluster tells"
+    shell.run("resume", "cpu-light")
+    wait_until_sync(lambda: not shell.json("jobs", name)["jobs"][0]["left_s"], timeout=LONG_S, what="all have ended")
+    assert set(states(cleaned).values()) == {"given"}, "nobody was there to note it"
+    report = shell.json("job", name)
+    assert (report["done"], report["failed"][0]["count"], report["skipped"][0]["count"]) == (3, 1, 1)
+    ends = {"00.png": "done", "01.png": "done", "02.png": "done", "torn.png": "failed"}
+    assert states(cleaned) == ends
+    of_folder, _ = shell.run("job", "cleaned")
+    assert "3 done, 1 failed; " in of_folder
+    shell.run("pause", "cpu-light")
+    shell.run("retry", "--failed", "--job", name)
+    shell.run("job", name)
+    assert states(cleaned) == ends | {"torn.png": "given"}, "it was put back"
+    shell.run("resume", "cpu-light")
+    shell.run("wait", "--job", name, code=1)
+    assert states(cleaned) == ends
+    again = shell.json("submit", "scans", "--out", "cleaned", "--wait", code=1)
+    assert [skip["why"] for skip in again["report"]["skipped"]] == [
+        "done already, unchanged",
+        "not an image suffix (.txt)",
+    ]
+    assert sum(record["attempt"] for record in shell.records() if record["status"] == "completed") == 3
+
+
 def test_a_job_that_the_cluster_has_forgotten_is_told_of_by_the_manifest(shell: Shell) -> None:
     scans(shell.folder / "scans", 2)
     shell.run("submit", "scans", "--out", "cleaned", "--job", "old", "--wait")
@@ -343,6 +384,53 @@ def test_everything_killed_in_the_middle_and_run_again_is_the_same_set_and_nothi
         outcomes = [attempt["outcome"] for record in records for attempt in _history(shell, record)]
         assert outcomes.count("completed") == count
         assert "0 done" in shell.run(*submit)[0]
+        shell.run("submit", str(folder), "--out", "undisturbed", "--radius", "6", "--wait")
+        assert made == results(tmp_path / "undisturbed"), "byte for byte what an undisturbed run makes"
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(400)
+def test_without_waiting_too_everything_may_be_killed_in_the_middle_and_nothing_is_done_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    count = 14
+    folder = scans(tmp_path / "scans", count, size=(192, 256))
+    submit = ("submit", str(folder), "--out", "cleaned", "--radius", "6")
+    with (
+        logging_kept(),
+        running_server(tmp_path / "redis") as server,
+        running_cluster(server.url, tmp_path / "c") as cluster,
+    ):
+        shell = Shell(cluster, tmp_path)
+        cluster.start_scheduler()
+        cluster.start_agent(slots=1)
+        name = shell.json(*submit)["job"]
+        with server.client() as eye:
+            wait_until_sync(
+                lambda: int(eye.hget("{lcq}:counts", "completed") or 0) >= 3, timeout=LONG_S, what="some are done"
+            )
+        for process in (*cluster.processes.values(), server.process):
+            assert process is not None
+            process.send_signal(signal.SIGKILL)
+            process.wait(LONG_S)
+        server.start()
+        cluster.start_scheduler()
+        (before,) = shell.json("jobs", name)["jobs"]
+        assert 3 <= before["counts"]["completed"] < count
+        again = shell.json(*submit)  # with no agent there: what is done is skipped, the rest is taken up
+        assert again["job"] == name
+        assert len(again["accepted"]) == count - before["counts"]["completed"]
+        assert list(states(tmp_path / "cleaned").values()).count("done") == before["counts"]["completed"]
+        cluster.start_agent(slots=1)
+        shell.run("wait", "--job", name)
+        assert set(states(tmp_path / "cleaned").values()) == {"done"}
+        assert shell.json(*submit)["accepted"] == []
+        records = shell.records()
+        assert len(records) == count, "no input was submitted twice"
+        outcomes = [attempt["outcome"] for record in records for attempt in _history(shell, record)]
+        assert outcomes.count("completed") == count
+        made = results(tmp_path / "cleaned")
         shell.run("submit", str(folder), "--out", "undisturbed", "--radius", "6", "--wait")
         assert made == results(tmp_path / "undisturbed"), "byte for byte what an undisturbed run makes"
 
