@@ -19,10 +19,9 @@ def entry(output: str, task: str, **more: object) -> Entry:
     return Entry.model_validate({"output": output, "image": f"/in/{output}", "sha256": "b" * 64, "task": task} | more)
 
 
-def a_folder(path: Path, **states: str) -> Manifest:
+def a_folder(path: Path) -> None:
     path.mkdir()
-    manifest = Manifest(path)
-    manifest.note(entry(f"{number}.png", task, job="mine") for number, task in enumerate(IDS))
+    Manifest(path).note(entry(f"{number}.png", task, job="mine") for number, task in enumerate(IDS))
     return manifest
 
 
@@ -65,11 +64,11 @@ async def test_each_open_result_gets_its_end_and_what_nobody_knows_says_so(tmp_p
 async def test_a_folder_in_which_a_submit_is_at_work_is_left_to_that(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     a_folder(folder)
-    async with Peer(get_tasks=lambda ask: GetTasksAnswer(tasks=tuple(records()))).listening() as peer:
-        async with peer.client() as client:
-            with locked(folder, lambda: None):
-                assert await settle(client, [folder]) == 0
-            assert await settle(client, [folder]) == 4
+    peer = Peer(get_tasks=lambda ask: GetTasksAnswer(tasks=tuple(records())))
+    async with peer.listening(), peer.client() as client:
+        with locked(folder, lambda: None):
+            assert await settle(client, [folder]) == 0
+        assert await settle(client, [folder]) == 4
 
 
 async def test_what_another_submit_has_put_there_while_the_cluster_was_asked_stays(tmp_path: Path) -> None:
