@@ -22,7 +22,6 @@ def entry(output: str, task: str, **more: object) -> Entry:
 def a_folder(path: Path) -> None:
     path.mkdir()
     Manifest(path).note(entry(f"{number}.png", task, job="mine") for number, task in enumerate(IDS))
-    return manifest
 
 
 def records() -> list[TaskRecord]:
