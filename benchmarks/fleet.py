@@ -37,7 +37,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,6 +45,7 @@ import redis
 
 from lcq.config import DistributedConfig, RedisConfig, RetentionConfig
 from lcq.embedded import PrivateServer
+from lcq.ids import new_id
 from lcq.models import (
     Device,
     DeviceKind,
@@ -60,6 +61,7 @@ from lcq.outlook import Outlook
 from lcq.routing import Fleet, route
 from lcq.state.manager import StateManager
 from lcq.state.reader import StateReader
+from lcq.state.records import digest_of
 from lcq.state.scripts import Scripts
 
 GPU, CPU = DeviceKind.GPU, DeviceKind.CPU
@@ -566,6 +568,34 @@ async def at_work(url: str, nodes: int, tasks: int, small: int, seed: int = 1) -
     return figures
 
 
+_ID, _USER, _JOB = "0123456789abcdef", "user-number", "job-number"
+
+
+class _Kept(Exception):
+    """What a move would have sent."""
+
+
+def _alike(first: tuple[str, ...], number: int) -> bytes:
+    """The same submit for another task, of one of many users and jobs, as Redis reads it."""
+    new = {_ID: new_id(), _USER: f"user {number % 997}", _JOB: f"job {number % 4003}"}
+    text = first[5]
+    for old, name in new.items():
+        text = text.replace(old, name)
+    said = [new.get(one, one) for one in first]
+    said[5], said[6] = text, digest_of(text)
+    parts = [f"*{len(said)}"]
+    for one in said:
+        parts += [f"${len(one.encode())}", one]
+    return ("\r\n".join(parts) + "\r\n").encode()
+
+
+def _write(connection: Any, commands: list[bytes]) -> None:
+    connection.send_packed_command([b"".join(commands)])
+    for _ in commands:
+        answer = connection.read_response()
+        assert answer[0] == "ok", answer
+
+
 class Costs:
     """Processor time of one move or one routing, at growing sizes."""
 
@@ -597,13 +627,43 @@ class Costs:
         return {"route_us": round(route_us, 1), "picture_ms": round(picture_ms, 1)}
 
     async def fill(self, depth: int, have: int) -> None:
-        """Lets so many tasks wait, of many users and jobs."""
+        """Lets so many tasks wait, of many users and jobs.
+
+        They are written as one of each model is, by the same script, without a scheduler's work for each of a million.
+        """
         queues = {name: ("gpu-low" if GPU in model.seconds else "cpu-light") for name, model in BY_NAME.items()}
-        for some in _pieces(range(have, depth)):
-            work = [a_work(self._rng, f"user {n % 997}", f"job {n % 4003}") for n in some]
-            await asyncio.gather(
-                *(self._world.state.submit_task(one.task, queue=queues[one.model], cost_s=0.5) for one in work)
-            )
+        firsts = {}
+        for model, queue in queues.items():
+            task = a_work(self._rng, _USER, _JOB).task.model_copy(update={"id": _ID, "config": {"model": model}})
+            move = partial(self._world.state.submit_task, task, queue=queue, cost_s=0.5)
+            firsts[model] = await self._asked(move)
+        names, shares = list(queues), [model.share for model in MODELS]
+        connection = self._world.eye.connection_pool.get_connection()
+        try:
+            for some in _pieces(range(have, depth)):
+                models = self._rng.choices(names, shares, k=len(some))
+                await asyncio.to_thread(
+                    _write, connection, [_alike(firsts[m], n) for m, n in zip(models, some, strict=True)]
+                )
+        finally:
+            self._world.eye.connection_pool.release(connection)
+
+    async def _asked(self, move: Callable[[], Awaitable[Any]]) -> tuple[str, ...]:
+        """The EVALSHA that a move would send, which is not sent."""
+        state: Any = self._world.state
+
+        async def keep(name: str, *arguments: object) -> None:
+            script = state._scripts.digests[name]
+            raise _Kept("EVALSHA", script, "1", state.keys.root, *map(str, arguments))
+
+        state._move = keep
+        try:
+            await move()
+        except _Kept as kept:
+            return tuple(kept.args)
+        finally:
+            del state._move
+        raise AssertionError("it asked for nothing")
 
     async def figures(self, stations: Sequence[Station], times: int) -> dict[str, float]:
         state = self._world.state

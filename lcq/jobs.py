@@ -101,7 +101,8 @@ class JobActs:
     async def _eta(self, job: JobSummary) -> Eta | None:
         sample, rivals = await self._reader.job_outlook(job.name)
         others = max(0.0, rivals.own - job.left_s)  # the book has all that its user waits for, this job's too
-        return job_eta(job, crew_of(sample, await self._fleet()), replace(rivals, own=others))
+        crew = crew_of(sample, await self._fleet(), now_ms=await self._state.now_ms())
+        return job_eta(job, crew, replace(rivals, own=others))
 
     async def report(self, ask: ReportJob, sender: bytes = b"") -> ReportJobAnswer:
         (job,) = (await self.jobs(Jobs(name=ask.job))).jobs
