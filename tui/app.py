@@ -93,6 +93,7 @@ class ConsoleApp(App[int]):
         self.add_mode("activity", lambda: ActivityScreen(self.desk))
         self.switch_mode("tasks")
         self.run_worker(self.desk.feed.run(), name="feed", group="feed")
+        self.run_worker(self.desk.asker.run(), name="asker", group="feed")
         self.set_interval(FLUSH_S, self._bring_news)
 
     # ------------------------------------------------------------ keeping the screens fresh

@@ -11,10 +11,21 @@ from lcq.client import AsyncClient, find_schedulers
 from lcq.config import DistributedConfig
 from lcq.embedded import read_cluster_file
 from lcq.errors import LcqError, StateUnavailable
-from lcq.models import ActRecord, Attempt, Event, MinuteTally, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
+from lcq.models import (
+    ActRecord,
+    Attempt,
+    Event,
+    JobSummary,
+    MinuteTally,
+    NodeRecord,
+    QueueRecord,
+    Task,
+    TaskPriority,
+    TaskRecord,
+)
 from lcq.reasons import Why
 from lcq.state.reader import Snapshot, StateReader
-from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer
+from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, WhyAnswer
 
 _ACT_S = 4.0  # an operator wants to hear soon that nobody answers
 
@@ -139,6 +150,12 @@ class Cluster:
 
     async def why(self, task_id: str) -> Why:
         return await (await self._commander()).why(task_id)
+
+    async def whys(self, ids: Sequence[str]) -> dict[str, WhyAnswer]:
+        return await (await self._commander()).whys(ids)
+
+    async def jobs(self, name: str) -> tuple[JobSummary, ...]:
+        return await (await self._commander()).jobs(name)
 
     async def submit(self, task: Task, *, queue: str = "") -> Accepted:
         return await (await self._commander()).submit(task, queue=queue)

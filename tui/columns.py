@@ -9,7 +9,7 @@ from typing import Any, Generic, Literal
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.query import Kind, QueryField
 from lcq.task_fields import fields_over, took_ms
-from tui.store import ActRow, CauseRow, NodeRow, QueueRow, RowT, TaskRow
+from tui.store import WAITING, ActRow, CauseRow, NodeRow, QueueRow, RowT, TaskRow
 from tui.text import basename, compact, long_span, span
 
 Tone = Literal["plain", "dim", "good", "bad", "warn", "run", "strong"]
@@ -64,8 +64,23 @@ def state_cell(status: TaskStatus) -> Cell:
     return f"{letter} {status.upper()}", tone
 
 
-def last_word(row: TaskRow, now_ms: int) -> Cell:
+TOLD_FOR_MS = 3_000
+"""As old may be what the scheduler said of a task; then its record's own line is shown again."""
+
+
+def reason(row: TaskRow, now_ms: int, *, in_full: bool = False) -> str:
+    """Why the task waits, as the scheduler sees it now; empty where it has not said so of late."""
+    told = row.told
+    if told is None or now_ms - told.at_ms > TOLD_FOR_MS:
+        return ""
+    return told.text if in_full else told.short
+
+
+def last_word(row: TaskRow, now_ms: int, *, in_full: bool = False) -> Cell:
     """Why the task is where it is, in one line."""
+    told = reason(row, now_ms, in_full=in_full)
+    if told and row.status in WAITING:
+        return told, "plain"
     match row.status:
         case TaskStatus.FAILED:
             return row.error or row.why, "bad"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lcq.models import TaskStatus
+from tui.asking import Asker
 from tui.columns import (
     ACT_COLUMNS,
     ACT_FIELDS,
@@ -21,7 +22,7 @@ from tui.columns import (
     fleet_columns,
 )
 from tui.source import Commander, Feed, Link, Reader
-from tui.store import ActRow, CauseRow, NodeRow, QueueRow, Store, TaskRow
+from tui.store import WAITING, ActRow, CauseRow, NodeRow, QueueRow, Store, TaskRow
 from tui.view import View
 
 MANY = 10
@@ -95,6 +96,15 @@ class Desk:
         self._done: Undoable | None = None
         self.open_task = ""  # the task whose details are on the screen
         self.feed = Feed(reader, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
+
+        self.asker = Asker(commander, self.store, self.link, waiting=self._waiting)
+
+    def _waiting(self) -> Iterator[str]:
+        """The tasks on the screen that wait."""
+        if self.view == "tasks" and not self.open_task:
+            for row in self.tasks.window():
+                if row.status in WAITING and not row.partial:
+                    yield row.id
 
     def say(self, text: str, *, good: bool = True) -> None:
         """Keep ``text`` as the last word, for all screens to show."""

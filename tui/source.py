@@ -16,9 +16,20 @@ from typing import Protocol, TypeVar
 from pydantic import ValidationError
 
 from lcq.errors import LcqError
-from lcq.models import ActRecord, Attempt, Event, MinuteTally, NodeRecord, QueueRecord, Task, TaskPriority, TaskRecord
+from lcq.models import (
+    ActRecord,
+    Attempt,
+    Event,
+    JobSummary,
+    MinuteTally,
+    NodeRecord,
+    QueueRecord,
+    Task,
+    TaskPriority,
+    TaskRecord,
+)
 from lcq.reasons import Why
-from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer
+from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, WhyAnswer
 from tui.store import SnapshotLike, Store, TaskRow, task_row
 from tui.text import clean
 
@@ -58,6 +69,8 @@ class Commander(Protocol):
     """Asks the scheduler for changes, and for reasons. Every call raises LcqError with the scheduler's reason."""
 
     async def why(self, task_id: str) -> Why: ...
+    async def whys(self, ids: Sequence[str]) -> Mapping[str, WhyAnswer]: ...
+    async def jobs(self, name: str) -> Sequence[JobSummary]: ...
     async def submit(self, task: Task, *, queue: str = "") -> Accepted: ...
     async def retry(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer: ...
     async def cancel(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer: ...

@@ -31,6 +31,9 @@ from tui.text import clean
 _FORGOTTEN_KEPT = 10_000
 _WANTED_KEPT = 5_000
 
+WAITING = (TaskStatus.PENDING, TaskStatus.QUEUED)
+"""The states of which the scheduler is asked why."""
+
 
 class Row(Protocol):
     """What the store keeps and a view can order."""
@@ -49,6 +52,15 @@ RowT = TypeVar("RowT", bound=Row)
 def _name(text: str) -> str:
     """A cleaned text that many rows share, kept once in memory."""
     return sys.intern(clean(text))
+
+
+@dataclass(slots=True, eq=False)
+class Told:
+    """What the scheduler says of why a task waits, in full and for a list, and when it has said so last."""
+
+    text: str
+    short: str
+    at_ms: int  # by Redis's clock
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +91,7 @@ class TaskRow:
     error: str = ""  # "code: message" of its last failure
     why: str = ""
     partial: bool = False  # made from events alone: the whole record is still to be read
+    told: Told | None = None  # of this revision, while it is in sight
     version: int = 0
     _haystack: str = ""
 
@@ -249,10 +262,13 @@ class Shelf(Generic[RowT]):
         return taken
 
 
+_ASIDE = ("version", "_haystack", "told")  # slots that no record or event tells
+
+
 def same(one: RowT, other: RowT) -> bool:
     """Whether two rows say the same, their versions aside."""
     slots: tuple[str, ...] = type(one).__slots__  # type: ignore[attr-defined]  # dataclass(slots=True) makes it
-    return all(getattr(one, slot) == getattr(other, slot) for slot in slots if slot not in ("version", "_haystack"))
+    return all(getattr(one, slot) == getattr(other, slot) for slot in slots if slot not in _ASIDE)
 
 
 class SnapshotLike(Protocol):
@@ -331,8 +347,23 @@ class Store:
             if record.id in self._forgotten or (known is not None and record.revision < known.revision):
                 continue
             row = task_row(record)
+            if known is not None and known.revision == row.revision:
+                row.told = known.told
             if known is None or not same(known, row):
                 self._put_task(row, known)
+
+    def tell(self, reasons: Iterable[tuple[str, int, str, str]], now_ms: int) -> None:
+        """Take in why tasks wait: of each its id, its revision then, and the reason in full and for a list."""
+        for task_id, revision, text, short in reasons:
+            known = self.tasks.rows.get(task_id)
+            if known is None or known.revision != revision or known.status not in WAITING:
+                continue  # it has moved on meanwhile
+            if known.told is not None and (known.told.text, known.told.short) == (text, short):
+                known.told.at_ms = now_ms
+                continue
+            row = copy.copy(known)
+            row.told = Told(text, short, now_ms)
+            self._put_task(row, known)
 
     def take_wanted(self, limit: int) -> list[str]:
         """Ids that events spoke of and nobody knows; they leave the list."""
@@ -392,7 +423,7 @@ class Store:
         row.node = _name(fields.get("node", ""))
         row.attempt = int(fields.get("attempt", row.attempt))
         row.priority = TaskPriority(fields.get("priority", row.priority))
-        row.why = clean(fields.get("why", ""))
+        row.why, row.told = clean(fields.get("why", "")), None
         if "message" in fields or "code" in fields:
             row.error = clean(f"{fields.get('code', 'error')}: {fields.get('message', '')}")
         elif row.status in (TaskStatus.COMPLETED, TaskStatus.CANCELLED) or event.move == "retry_task":

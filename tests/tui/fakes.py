@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lcq.causes import in_common
-from lcq.errors import LcqError, StateUnavailable, TaskNotFound
+from lcq.errors import JobNotFound, LcqError, StateUnavailable, TaskNotFound
 from lcq.models import (
     DEFAULT_QUEUES,
     ActRecord,
@@ -21,6 +21,7 @@ from lcq.models import (
     ErrorClass,
     Event,
     Failure,
+    JobSummary,
     MinuteTally,
     ModelOffer,
     NodeCapability,
@@ -34,7 +35,7 @@ from lcq.models import (
     TaskType,
 )
 from lcq.reasons import Why
-from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, Refusal
+from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, Refusal, WhyAnswer
 
 
 def now_ms() -> int:
@@ -95,7 +96,10 @@ class FakeCluster:
         self.node_records = {record.id: record for record in nodes}
         self.paused: dict[str, str] = {}
         self.history: dict[str, list[Attempt]] = {}
-        self.whys: dict[str, Why] = {}
+        self.reasons: dict[str, Why] = {}
+        self.whys_trouble: LcqError | None = None
+        self.asked: list[tuple[str, ...]] = []  # of which tasks the reasons were asked, for the list
+        self.job_summaries: dict[str, JobSummary] = {}
         self.log: list[Event] = []
         self.calls: list[tuple[str, Any]] = []
         self.tallies: list[MinuteTally] = []
@@ -274,9 +278,26 @@ class FakeCluster:
 
     async def why(self, task_id: str) -> Why:
         await self._answerable()
-        if task_id not in self.whys:
+        if task_id not in self.reasons:
             raise TaskNotFound(task_id)
-        return self.whys[task_id]
+        return self.reasons[task_id]
+
+    async def whys(self, ids: Sequence[str]) -> dict[str, WhyAnswer]:
+        await self._answerable()
+        self.asked.append(tuple(ids))
+        if self.whys_trouble is not None:
+            raise self.whys_trouble
+        found = {task_id: self.records[task_id] for task_id in ids if task_id in self.reasons}
+        return {
+            task_id: WhyAnswer(id=task_id, status=one.status, why=self.reasons[task_id], revision=one.revision)
+            for task_id, one in found.items()
+        }
+
+    async def jobs(self, name: str) -> tuple[JobSummary, ...]:
+        await self._answerable()
+        if name not in self.job_summaries:
+            raise JobNotFound(name)
+        return (self.job_summaries[name],)
 
     async def submit(self, task: Task, *, queue: str = "") -> Accepted:
         await self._called("submit", task, queue)

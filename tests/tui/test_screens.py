@@ -9,7 +9,7 @@ from textual import events
 from textual.widgets import Button, Input, OptionList
 
 from lcq.errors import SchedulerUnreachable
-from lcq.models import ActRecord, Attempt, NodeStatus, TaskPriority, TaskRecord, TaskStatus
+from lcq.models import ActRecord, Attempt, Eta, JobSummary, NodeStatus, TaskPriority, TaskRecord, TaskStatus
 from lcq.reasons import WhyCode, because
 from tests.conftest import wait_until
 from tests.tui.fakes import REDIS_AWAY, FakeCluster, a_failure, a_node, a_task, many_tasks, now_ms
@@ -85,16 +85,64 @@ async def test_the_details_of_a_failed_task_tell_why_and_where(open_console):
 async def test_the_details_of_a_waiting_task_say_what_the_scheduler_says_and_follow_it(open_console):
     task = a_task(queue="gpu-high")
     cluster = FakeCluster([task])
-    cluster.whys[task.id] = because(
+    cluster.reasons[task.id] = because(
         WhyCode.QUEUE_PAUSED, "queue gpu-high is paused by ivo", queue="gpu-high", by="ivo", reason="", since_ms=None
     )
     async with open_console(cluster) as console:
         await console.press("d")
         await wait_until(lambda: "queue gpu-high is paused by ivo" in console.text())
         assert "lcq resume gpu-high" in console.text()
-        cluster.whys[task.id] = because(WhyCode.NO_NODE, "no node is online", known=0)
+        cluster.reasons[task.id] = because(WhyCode.NO_NODE, "no node is online", known=0)
         await wait_until(lambda: "no node is online" in console.text(), what="it is asked again")
         assert "paused by ivo" not in console.text()
+
+
+async def test_the_list_says_of_what_waits_why_as_the_scheduler_sees_it_and_never_what_it_said_of_another_state(
+    open_console,
+):
+    waits, runs = a_task(why="gpu-high: the least that has it"), a_task(status=TaskStatus.PROCESSING, stage="tile 3")
+    cluster = FakeCluster([waits, runs])
+    cluster.reasons[waits.id] = because(WhyCode.NO_NODE, "no node is online", known=0)
+    async with open_console(cluster) as console:
+        await wait_until(lambda: "no node is online" in console.text())
+        assert "the least that has it" not in console.text()
+        assert {task_id for asked in cluster.asked for task_id in asked} == {waits.id}, "not of what does not wait"
+        cluster.reasons[waits.id] = because(WhyCode.OTHER, "[b]another one[/x]")
+        await wait_until(lambda: "[b]another one[/x]" in console.text(), what="it is asked again while it waits")
+        cluster.reasons.clear()
+        cluster.change(waits.id, "prioritise_task", priority=TaskPriority.HIGH, why="by maria")
+        await wait_until(lambda: "by maria" in console.text(), what="the reason was of what it was before")
+        assert "another one" not in console.text()
+
+
+async def test_where_no_scheduler_tells_reasons_the_list_goes_back_to_what_the_records_say(open_console):
+    task = a_task(why="gpu-high: the least that has it")
+    cluster = FakeCluster([task])
+    cluster.reasons[task.id] = because(WhyCode.NO_NODE, "no node is online", known=0)
+    async with open_console(cluster) as console:
+        await wait_until(lambda: "no node is online" in console.text())
+        cluster.whys_trouble = REDIS_AWAY
+        await wait_until(lambda: "the least that has it" in console.text(), what="it is not shown when it is old")
+        assert "LIVE" in console.text(), "the feed does not wait for it"
+
+
+async def test_the_details_of_a_task_tell_how_its_job_is(open_console):
+    task = a_task(task_job="holiday")
+    cluster = FakeCluster([task])
+    job = JobSummary(
+        name="holiday", submitted_ms=1, eta=Eta(p50_s=200, p90_s=300),
+        counts={TaskStatus.COMPLETED: 38, TaskStatus.FAILED: 2, TaskStatus.PROCESSING: 4, TaskStatus.QUEUED: 56},
+    )  # fmt: skip
+    cluster.job_summaries["holiday"] = job
+    async with open_console(cluster) as console:
+        await console.press("d")
+        await wait_until(lambda: "Job holiday" in console.text())
+        assert "40%: 38 of 100 done, 2 failed, 4 processing, 60 left" in console.text()
+        assert "3m20s (P50), 5m00s (P90)" in console.text()
+        paused = {"paused": "by ann: [b]lunch", "eta": Eta(why="paused by ann")}
+        cluster.job_summaries["holiday"] = job.model_copy(update=paused)
+        await wait_until(lambda: "PAUSED by ann: [b]lunch" in console.text(), what="it is asked again")
+        assert "P50" not in console.text()
 
 
 async def test_braces_walk_through_the_list_from_the_details(open_console):

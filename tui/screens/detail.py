@@ -17,7 +17,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from lcq.errors import LcqError, TaskNotFound
-from lcq.models import Attempt, Event, TaskRecord, TaskStatus
+from lcq.models import Attempt, Event, JobSummary, TaskRecord, TaskStatus
 from lcq.reasons import Why
 from tui import acts
 from tui.acts import Act
@@ -132,7 +132,7 @@ class TaskScreen(ReadingScreen):
         Scope.DETAIL,
         Scope.TASKS,
     )
-    SECTIONS = ("head", "why", "life", "attempts", "task", "events")
+    SECTIONS = ("head", "why", "job", "life", "attempts", "task", "events")
 
     def __init__(self, desk: Desk, task_id: str) -> None:
         super().__init__(desk)
@@ -144,6 +144,8 @@ class TaskScreen(ReadingScreen):
         self._reason: Why | None = None
         self._asked: tuple[str, int] | None = None  # of which task, at which revision, the reason was asked last
         self._asked_at = 0.0
+        self._job: JobSummary | None = None  # the task's, as the scheduler told of it last
+        self._job_at = 0.0
 
     @property
     def crumb(self) -> str:
@@ -166,6 +168,7 @@ class TaskScreen(ReadingScreen):
         self.task_id = task_id
         self._history, self._trouble_text, self._read_revision = None, "", None
         self._reason, self._asked = None, None
+        self._job, self._job_at = None, 0.0
         self._scroll.scroll_home(animate=False)
         self.show_news()
 
@@ -185,7 +188,21 @@ class TaskScreen(ReadingScreen):
                 self._reason = None  # what was said of another state is not shown
             self._asked, self._asked_at = (self.task_id, revision), time.monotonic()
             self._ask_why()
+        if self.row is not None and self.row.job and time.monotonic() - self._job_at > _WHY_AGAIN_S:
+            self._job_at = time.monotonic()
+            self._ask_job(self.row.job)
         self._show_sections()
+
+    @work(exclusive=True, group="job")
+    async def _ask_job(self, name: str) -> None:
+        task_id, found = self.task_id, None
+        try:
+            found = next(iter(await self.desk.commander.jobs(name)), None)
+        except (LcqError, OSError, TimeoutError):
+            pass  # what was said before is old by now, and not shown
+        if task_id == self.task_id:
+            self._job = found
+            self._show_sections()
 
     @work(exclusive=True, group="why")
     async def _ask_why(self) -> None:
@@ -226,6 +243,7 @@ class TaskScreen(ReadingScreen):
             return
         self.show_section("head", self._head(row))
         self.show_section("why", self._why(row))
+        self.show_section("job", self._of_job(self._job) if self._job is not None else [])
         history = self._history
         if history is None:
             return
@@ -277,6 +295,32 @@ class TaskScreen(ReadingScreen):
             pieces.append((f"  {row.why}\n", ""))
         if self._trouble_text:
             pieces.append((f"  {clean(self._trouble_text)}\n", TONE_STYLE["warn"]))
+        return pieces
+
+    @staticmethod
+    def _of_job(job: JobSummary) -> list[Piece]:
+        """The task's job: whether it is paused, by whom and why; how far it is, and when it is likely to be done."""
+        done = job.counts.get(TaskStatus.COMPLETED, 0)
+        share = 100 * (job.total - job.unfinished) // max(1, job.total)
+        parts = [f"{done:,} of {job.total:,} done"]
+        parts += [
+            f"{count:,} {status}"
+            for status in (TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.PROCESSING)
+            if (count := job.counts.get(status, 0))
+        ]
+        parts += [f"{job.unfinished:,} left"] if job.unfinished else []
+        pieces: list[Piece] = [(f" Job {clean(job.name)}\n", "bold $text-primary")]
+        if job.paused:
+            pieces += fact("state", f"PAUSED {job.paused}", TONE_STYLE["warn"])
+        else:
+            pieces += fact("state", "at work" if job.unfinished else "ended")
+        pieces += fact("progress", f"{share}%: {', '.join(parts)}")
+        eta = job.eta
+        if eta is not None and eta.p50_s is not None and eta.p90_s is not None:
+            times = f"{long_span(eta.p50_s * 1000)} (P50), {long_span(eta.p90_s * 1000)} (P90)"
+            pieces += fact("likely done in", times)
+        elif eta is not None and not job.paused:
+            pieces += fact("waits", eta.why, TONE_STYLE["warn"])
         return pieces
 
     def _life(self, history: History) -> list[Piece]:

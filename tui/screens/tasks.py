@@ -79,7 +79,7 @@ class TasksScreen(ListScreen[TaskRow]):
         return "no tasks yet: s submits one"
 
     def about(self, row: TaskRow) -> Sequence[Part]:
-        word, tone = last_word(row, self.desk.link.now_ms)
+        word, tone = last_word(row, self.desk.link.now_ms, in_full=True)
         head = f" {row.id} "
         facts = f"{row.model}  {row.user}" + (f"  job {row.job}" if row.job else "")
         if row.pinned:
