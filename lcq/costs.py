@@ -2,7 +2,8 @@
 
 A cost is known by four things (``CostKey``): the model, its precision, the engine, the class of the device. For each
 there is a line, ``fixed + slope * megapixels``, first the shipped one, then one fitted to the last attempts that were
-completed there. The fit is robust, by repeated medians: a stalled disk or a cold start moves nothing much.
+completed there. The fit is robust, by repeated medians: a stalled disk or a cold start moves nothing much. How
+memory is learned says lcq/memory_costs.py.
 """
 
 from __future__ import annotations
@@ -217,6 +218,7 @@ class Curve:
     mib_per_megapixel: float = 0.0
     mib_from: float = 0.0  # megapixels, up to which memory does not grow
     samples: int = 0
+    mib_samples: int = 0  # attempts that memory was learned from; 0: it is what was shipped
 
     def seconds(self, megapixels: float) -> float:
         """P50, with the model loaded."""
@@ -225,8 +227,16 @@ class Curve:
     def predict(self, megapixels: float = ORDINARY_MEGAPIXELS, *, warm: bool = True) -> Prediction:
         """What an attempt takes on a picture of which so much is worked on."""
         p50 = self.seconds(megapixels) + (0.0 if warm else self.load_s)
-        peak = self.fixed_mib + self.mib_per_megapixel * max(0.0, megapixels - self.mib_from)
-        return Prediction(p50, p50 * self.spread, math.ceil(peak), self.samples)
+        return Prediction(p50, p50 * self.spread, math.ceil(self.memory(megapixels)), self.samples)
+
+    def memory(self, megapixels: float) -> float:
+        """MiB of the device that an attempt holds at its peak; 0: not known."""
+        return self.fixed_mib + self.mib_per_megapixel * max(0.0, megapixels - self.mib_from)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether anything is known of memory."""
+        return self.fixed_mib > 0 or self.mib_per_megapixel > 0
 
     def scaled(self, by: float) -> Curve:
         """As long, times ``by``."""
@@ -274,14 +284,14 @@ class CostBook:
         def group(one: tuple[CostKey, Curve]) -> tuple[str, str, str]:
             return one[0].model, one[0].precision, one[0].kind
 
-        learned = [(key, curve) for key, curve in self.curves.items() if curve.samples]
+        learned = [(key, curve) for key, curve in self.curves.items() if curve.samples or curve.mib_samples]
         learned.sort(key=lambda one: (group(one), one[1].seconds(ORDINARY_MEGAPIXELS), one[0]))
         found = {}
         for name, members in groupby(learned, key=group):
             curves = [curve for _, curve in members]
-            half, seen = sum(curve.samples for curve in curves) / 2, 0
+            half, seen = sum(max(1, curve.samples) for curve in curves) / 2, 0
             for curve in curves:
-                seen += curve.samples
+                seen += max(1, curve.samples)
                 if seen >= half:
                     found[name] = curve
                     break
@@ -309,6 +319,13 @@ class CostBook:
             curves = {one: self.curve(lane, device, precision=one, offer=offer) for one in ("", *sorted(seen))}
             told[lane] = {"engine": _engine_of(offer), "curves": {name: _told(one) for name, one in curves.items()}}
         return json.dumps({"class": device_class(device), "lanes": told})
+
+    def learned_memory(
+        self, model: str, device: Device, *, precision: str = "", offer: ModelOffer | None = None
+    ) -> Curve | None:
+        """The curve of what it holds on that device; None where nothing was learned of that, there or on its like."""
+        curve = self.curve(model, device, precision=precision, offer=offer)
+        return curve if curve.mib_samples else None
 
     def predict(
         self,
@@ -388,7 +405,7 @@ def fitted(seen: Sequence[Observation], prior: Curve) -> Curve:
     line = prior.scaled(ratio ** (1 - 0.5 ** len(used)))  # the first one alone is believed by half
     sizes = [one.megapixels for one in used]
     if max(sizes) >= _WIDE * min(sizes):
-        fixed_s, slope = _line([(one.megapixels, one.seconds) for one in used])
+        fixed_s, slope = repeated_medians([(one.megapixels, one.seconds) for one in used])
         line = replace(
             line,
             fixed_s=trust * fixed_s + (1 - trust) * line.fixed_s,
@@ -398,27 +415,14 @@ def fitted(seen: Sequence[Observation], prior: Curve) -> Curve:
     spread = min(_MOST_SPREAD, max(_LEAST_SPREAD, quantile(ratios, 0.9)))
     cold = [one.seconds - line.seconds(one.megapixels) for one in sound if not one.warm]
     return replace(
-        _remembering(line, sound),
+        line,
         spread=trust * spread + (1 - trust) * prior.spread,
         load_s=max(0.0, median(cold)) if cold and used is warm else prior.load_s,
         samples=len(sound),
     )
 
 
-def _remembering(line: Curve, sound: Sequence[Observation]) -> Curve:
-    """With the memory that was held; as before where nobody told."""
-    told = [one for one in sound if one.peak_mib > 0]
-    if not told:
-        return line
-    sizes = [one.megapixels for one in told]
-    if max(sizes) >= _WIDE * min(sizes):
-        fixed_mib, slope = _line([(one.megapixels, float(one.peak_mib)) for one in told])
-    else:
-        fixed_mib, slope = median(float(one.peak_mib) for one in told), 0.0
-    return replace(line, fixed_mib=fixed_mib, mib_per_megapixel=slope, mib_from=0.0)
-
-
-def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
+def repeated_medians(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
     """Fixed part and slope, neither below 0, by Siegel's repeated medians."""
     slopes = []
     for x, y in points:
@@ -456,7 +460,6 @@ class Calibration:
     error_p50: float  # half of them were off by no more than this
     error_p90: float
     under_p90: float  # share of attempts that took no longer than their predicted P90: 0.9 is right
-    peak_mib: int  # the median
 
 
 def calibration(key: CostKey, seen: Iterable[Observation]) -> Calibration:
@@ -474,5 +477,4 @@ def calibration(key: CostKey, seen: Iterable[Observation]) -> Calibration:
         error_p50=quantile(errors, 0.5),
         error_p90=quantile(errors, 0.9),
         under_p90=under / len(told) if told else 0.0,
-        peak_mib=round(quantile((one.peak_mib for one in told if one.peak_mib), 0.5)),
     )

@@ -356,6 +356,7 @@ class Attempt(Value):
     failure: Failure | None = None
     eased: tuple[Ease, ...] = ()  # what was made easier for it, because earlier ones ran out of a resource
     peak_mib: int = 0  # the most of its host's memory that it held at a time, also where it was killed; 0: not known
+    device_peak_mib: int = 0  # the same of its GPU's memory, where the engine can tell
     seconds: float = 0.0  # of work, where it was completed
     megapixels: float = 0.0  # that were worked on, by estimate; 0: nothing was predicted for it
     predicted_s: float = 0.0  # what it was expected to take (P50, P90), and to hold of its device's memory

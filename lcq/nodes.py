@@ -253,7 +253,12 @@ class NodeManager(Manager):
         try:
             if outcome.result is not None:
                 took = await self._state.finish_task(
-                    task_id, attempt=attempt, node=node, result=outcome.result, peak_mib=outcome.peak_mib
+                    task_id,
+                    attempt=attempt,
+                    node=node,
+                    result=outcome.result,
+                    peak_mib=outcome.peak_mib,
+                    device_peak_mib=outcome.device_peak_mib,
                 )
             elif outcome.failure is not None:
                 await self._fail(node, outcome, outcome.failure)
@@ -288,6 +293,7 @@ class NodeManager(Manager):
             easier=easier,
             log=outcome.log,
             peak_mib=outcome.peak_mib,
+            device_peak_mib=outcome.device_peak_mib,
         )
         if is_too_much:
             await self._judge(node, task_id, attempt)
@@ -367,6 +373,7 @@ class NodeManager(Manager):
         costs, patience = await self._outlook.of(node, device, want.warm)
         is_gpu = device.kind is DeviceKind.GPU  # of a CPU's memory no task says beforehand what it needs
         held = asyncio.Event()
+        learned = await self._outlook.learned_mib(node, device) if is_gpu and want.fits_mib is not None else {}
         grants = await self._state.claim_tasks(
             node=node.id,
             boot=node.boot_id,
@@ -377,7 +384,8 @@ class NodeManager(Manager):
             queues=node.good_for.get(device.id, ()),  # the script knows what an operator has made of that
             warm=want.warm,
             fits_mib=want.fits_mib if is_gpu else None,
-            needs_mib=_told_needs(node.capability, lanes) if is_gpu and want.fits_mib is not None else None,
+            needs_mib={lane: mib for lane, mib in _told_needs(node.capability, lanes).items() if lane not in learned},
+            learned_mib=learned,
             via=self._ground.site.scheduler_id,
             costs=costs,
             patience=patience,

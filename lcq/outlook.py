@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
-from lcq.costs import CostBook
+from lcq.costs import ORDINARY_MEGAPIXELS, CostBook
 from lcq.errors import StateUnavailable
-from lcq.models import Device, NodeRecord
+from lcq.memory_costs import room_needed
+from lcq.models import Device, NodeRecord, model_of
 from lcq.placement import Patience
 from lcq.state.reader import StateReader
 
@@ -50,6 +51,20 @@ class Outlook:
             del self._patient_until[name]
             return known[2], {}
         return known[2], fleet.timetable.patience(name, warm)
+
+    async def learned_mib(self, node: NodeRecord, device: Device) -> Mapping[str, int]:
+        """What an ordinary task of each lane has to have of that GPU's memory, where that was learned."""
+        try:
+            costs = (await self._reader.recent_fleet(within_s=_FLEET_AGE_S)).costs
+        except StateUnavailable:
+            return {}
+        told = {}
+        for lane in node.capability.lanes_of(device):
+            offer = node.capability.models[model_of(lane)]
+            learned = costs.learned_memory(lane, device, offer=offer)
+            if learned is not None:
+                told[lane] = room_needed(learned, ORDINARY_MEGAPIXELS, otherwise=offer.vram_mib)
+        return told
 
     def note(self, node: NodeRecord, device: Device, patience: Patience, *, held: bool) -> None:
         """Whether that device has left tasks to others: it will not for much longer than they promised."""

@@ -19,6 +19,7 @@ from lcq.costs import (
 )
 from lcq.errors import NodeNotFound, UnknownModel, UnknownQueue
 from lcq.labels import satisfies, told_labels, why_unlabelled
+from lcq.memory_costs import room_needed
 from lcq.models import (
     Device,
     DeviceKind,
@@ -72,9 +73,19 @@ class Requirements:
     megapixels: float = ORDINARY_MEGAPIXELS  # that are worked on
     precision: str = ""
     priority: TaskPriority = TaskPriority.NORMAL
+    at_once: float = ORDINARY_MEGAPIXELS  # megapixels of it that are surely in memory at a time
     ordinary_mib: int = 0
     """What an ordinary picture needs of a GPU. Where none has what a large one needs whole, it has to be tried with
     less: the ladder cuts it up."""
+
+    @property
+    def lane(self) -> str:
+        """By what costs of this are known."""
+        return lane_name(self.model, self.task_type)
+
+    def ordinary(self) -> Requirements:
+        """This, cut up into ordinary pieces."""
+        return replace(self, vram_mib=self.ordinary_mib, at_once=ORDINARY_MEGAPIXELS)
 
     def fits(self, queue: QueueConfig) -> bool:
         """Whether every device that is good enough for ``queue`` can run this."""
@@ -176,13 +187,14 @@ class Fleet:
                     queue in node.serves.get(device.id, ())
                     and node.capability.can_run(device, need.model, need.task_type)
                     and not fault_of(node, device)
-                    and memory_need(node.capability.models[need.model], need.vram_mib) <= room_of(device)
+                    and self.memory_need(node, device, need) <= room_of(device)
                 ):
                     yield node, device
 
     def members(self, queue: str, need: Requirements) -> Mapping[tuple[str, str], int]:
         """The devices that take tasks like this from ``queue``, by node and device, with their slots."""
-        asked = (queue, need.model, need.task_type, need.vram_mib, tuple(sorted(need.labels.items())))
+        of_memory = (need.vram_mib, need.at_once, need.precision)
+        asked = (queue, need.model, need.task_type, of_memory, tuple(sorted(need.labels.items())))
         if asked not in self._memo:
             self._memo[asked] = {(node.id, device.id): device.slots for node, device in self.serving(queue, need)}
         found: Mapping[tuple[str, str], int] = self._memo[asked]
@@ -196,6 +208,24 @@ class Fleet:
         """Whether any device takes tasks from this lane of ``queue``."""
         return self.room_in(queue, lane) is not None
 
+    def memory_need(self, node: NodeRecord, device: Device, need: Requirements) -> int:
+        """What such a task needs of a GPU's memory there, in MiB; 0: not known.
+
+        What was learned of the device, or of its like, counts more than what its engine says, and that more than the
+        prediction that came with the task. ``claim_tasks`` does the same.
+        """
+        offer = node.capability.models[need.model]
+        if device.kind is DeviceKind.GPU:
+            learned = self.costs.learned_memory(need.lane, device, precision=need.precision, offer=offer)
+            if learned is not None:
+                return room_needed(learned, need.at_once, otherwise=offer.vram_mib)
+        return memory_need(offer, need.vram_mib)
+
+    def claim_need(self, node: NodeRecord, device: Device, need: Requirements, submitted_mib: int) -> int:
+        """What ``claim_tasks`` wants to be free there for a task for which so much was predicted at its submit."""
+        needed = self.memory_need(node, device, replace(need.ordinary(), vram_mib=submitted_mib))
+        return needed if self._is_told(node, device, need.lane) else max(needed, submitted_mib)
+
     def room_in(self, queue: str, lane: str) -> float | None:
         """The memory in MiB of the largest device that takes tasks from this lane of ``queue``; None if none does.
 
@@ -204,13 +234,18 @@ class Fleet:
         """
         return max(
             (
-                float("inf") if node.capability.models[model_of(lane)].vram_mib else room_of(device)
+                float("inf") if self._is_told(node, device, lane) else room_of(device)
                 for node in self.live
                 for device in node.capability.devices
                 if queue in node.serves.get(device.id, ()) and not fault_of(node, device) and node.reads(device, lane)
             ),
             default=None,
         )
+
+    def _is_told(self, node: NodeRecord, device: Device, lane: str) -> bool:
+        """Whether the engine's own word says what tasks of the lane need there, and not their prediction."""
+        offer = node.capability.models[model_of(lane)]
+        return bool(offer.vram_mib) and self.costs.learned_memory(lane, device, offer=offer) is None
 
 
 def _free_s(slots: int, busy_s: tuple[float, ...]) -> tuple[float, ...]:
@@ -234,13 +269,12 @@ def room_of(device: Device) -> float:
     return device.vram_mib if device.kind is DeviceKind.GPU and device.vram_mib else float("inf")
 
 
-def memory_need(offer: ModelOffer, predicted_mib: int, *, warm: bool = False) -> int:
+def memory_need(offer: ModelOffer, predicted_mib: int) -> int:
     """What a task needs of a GPU's memory on a node that makes this offer, in MiB; 0: not known.
 
     The engine there knows better than the prediction that came with the task. ``claim_tasks`` does the same.
     """
-    need = offer.vram_mib or predicted_mib
-    return int(need * WARM_NEEDS) if warm else need
+    return offer.vram_mib or predicted_mib
 
 
 @dataclass(frozen=True)
@@ -277,13 +311,19 @@ def requirements(task: Task, fleet: Fleet, *, size: tuple[int, int] | None = Non
     kinds = tuple(kind for kind in facts.kinds if kind in wanted)
     megapixels, precision = processed_megapixels(task, size), precision_of(task)
     lane = lane_name(task.model, task.task_type)
+    at_once = megapixels_at_once(task, size)
+    vram_mib = facts.vram_mib + int(facts.vram_mib_per_megapixel * (at_once - ORDINARY_MEGAPIXELS))
+    ordinary_mib = facts.vram_mib
     cautious = ModelOffer(kinds=facts.kinds, vram_mib=facts.vram_mib, seconds=dict(facts.seconds)) if kinds else None
+    learned = fleet.costs.typical(lane, DeviceKind.GPU, precision=precision, offer=cautious)
+    if learned.mib_samples:
+        vram_mib = room_needed(learned, at_once, otherwise=vram_mib)
+        ordinary_mib = room_needed(learned, ORDINARY_MEGAPIXELS, otherwise=ordinary_mib)
     return Requirements(
         model=task.model,
         task_type=task.task_type,
         kinds=kinds,
-        vram_mib=facts.vram_mib
-        + int(facts.vram_mib_per_megapixel * (megapixels_at_once(task, size) - ORDINARY_MEGAPIXELS)),
+        vram_mib=vram_mib,
         seconds={
             kind: round(fleet.costs.typical(lane, kind, precision=precision, offer=cautious).seconds(megapixels), 4)
             for kind in facts.kinds
@@ -292,7 +332,8 @@ def requirements(task: Task, fleet: Fleet, *, size: tuple[int, int] | None = Non
         megapixels=megapixels,
         precision=precision,
         priority=task.priority,
-        ordinary_mib=facts.vram_mib,
+        at_once=at_once,
+        ordinary_mib=ordinary_mib,
     )
 
 
@@ -384,14 +425,12 @@ def earlier_route(record: TaskRecord, fleet: Fleet) -> Route | None:
 
 
 def _route_freely(task: Task, need: Requirements, fleet: Fleet) -> Route:
-    ordinary = need.ordinary_mib
-    for tried in dict.fromkeys((need.vram_mib, ordinary)):
-        wanted = replace(need, vram_mib=tried)
+    for wanted in (need, need.ordinary()):
         live = [known for known in _fitting(wanted, fleet) if fleet.live_slots(known.name, wanted)]
         if live:
             best = _soonest(_apart(live, wanted, fleet), wanted, fleet)
-            return Route(best.name, need.seconds_on(best.kind), vram_mib=tried)
-    need = replace(need, vram_mib=ordinary)
+            return Route(best.name, need.seconds_on(best.kind), vram_mib=wanted.vram_mib)
+    need = need.ordinary()
     fitting = _fitting(need, fleet)
     if not fitting:
         # It cannot run on what was wished for: it waits in the first queue, with its reason.
@@ -612,7 +651,7 @@ def _why_nothing_runs(need: Requirements, fleet: Fleet, queues: tuple[QueueConfi
     ]
     if faults:
         return _why_out(faults)
-    return _why_no_device(need, able, queues)
+    return _why_no_device(need, fleet, able, queues)
 
 
 def _why_out(faults: Sequence[tuple[NodeRecord, Device]]) -> Why:
@@ -660,7 +699,9 @@ def _why_no_model(need: Requirements, live: Iterable[NodeRecord]) -> Why:
     return because(code, told, model=need.model, node=one.id if one else "", left_out=reason)
 
 
-def _why_no_device(need: Requirements, able: Sequence[NodeRecord], queues: tuple[QueueConfig, ...]) -> Why:
+def _why_no_device(
+    need: Requirements, fleet: Fleet, able: Sequence[NodeRecord], queues: tuple[QueueConfig, ...]
+) -> Why:
     """That the nodes with the model have no device that is of the right kind, large enough, and serves ``queues``."""
     names = ", ".join(queue.name for queue in queues)
     nodes = f"{len(able)} node{'s have' if len(able) > 1 else ' has'} model {need.model}"
@@ -688,12 +729,12 @@ def _why_no_device(need: Requirements, able: Sequence[NodeRecord], queues: tuple
         return because(WhyCode.NO_DEVICE, told, model=need.model, device="gpu")
     least = min(queue.min_vram_mib for queue in queues)
 
-    def needed(node: NodeRecord) -> int:
-        return max(memory_need(node.capability.models[need.model], need.vram_mib), least)
+    def needed(node: NodeRecord, device: Device) -> int:
+        return max(fleet.memory_need(node, device, need), least)
 
-    if all(needed(node) > device.vram_mib for node, device in gpus):
-        node, device = min(gpus, key=lambda one: (needed(one[0]) - one[1].vram_mib, one[0].id, one[1].id))
-        asked, has = needed(node), device.vram_mib
+    if all(needed(node, device) > device.vram_mib for node, device in gpus):
+        node, device = min(gpus, key=lambda one: (needed(*one) - one[1].vram_mib, one[0].id, one[1].id))
+        asked, has = needed(node, device), device.vram_mib
         told = (
             f"{nodes}, the largest GPU has {has} MiB, it needs {asked} MiB: "
             f"{device.id} of node {node.id} misses {asked - has} MiB"

@@ -32,6 +32,7 @@ from lcq.health import KNOWS_ORDERS
 from lcq.ids import new_id
 from lcq.image_size import MOST_SIDE, Size, read_sizes
 from lcq.jobs import JobActs
+from lcq.memory_costs import memory_calibration
 from lcq.models import DeviceKind, NodeRecord, Task, TaskRecord
 from lcq.moving import Mover
 from lcq.roots import Roots
@@ -541,12 +542,15 @@ class TaskManager(Manager):
         """What attempts were predicted to take, and took."""
         book = await self._reader.learned.book()
         stats = []
-        for key, seen in sorted((await self._reader.learned.observations()).items()):
+        for key, (seen, held) in sorted((await self._reader.learned.observations()).items()):
             if ask.model and key.model != ask.model:
                 continue
             curve = book.curves.get(key) or shipped_curve(key.model, DeviceKind(key.kind))
             now = {"fixed_s": curve.fixed_s, "s_per_megapixel": curve.s_per_megapixel, "load_s": curve.load_s}
-            stats.append(CostStats(**asdict(key), **asdict(calibration(key, seen)), **now))
+            now["memory_attempts"] = curve.mib_samples
+            stats.append(
+                CostStats(**asdict(key), **asdict(calibration(key, seen)), **asdict(memory_calibration(held)), **now)
+            )
         return CostsAnswer(costs=tuple(stats))
 
     async def why(self, ask: AskWhy, sender: bytes = b"") -> WhyAnswer:

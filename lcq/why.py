@@ -13,7 +13,7 @@ from lcq.labels import split_lane
 from lcq.models import Device, DeviceKind, ErrorClass, NodeRecord, NodeStatus, TaskRecord, TaskStatus, model_of
 from lcq.placement import WORTH_WAITING_S
 from lcq.reasons import Fact, Why, WhyCode, about, because
-from lcq.routing import Fleet, Requirements, memory_need, requirements, route, told_steps, why_no_queue
+from lcq.routing import WARM_NEEDS, Fleet, Requirements, requirements, route, told_steps, why_no_queue
 
 _Z90 = 1.2816  # standard deviations from the middle of a bell to its P90
 OVER_BUDGET = "over the retry budget"  # what fail_attempt in _prelude.lua begins with, where a budget is spent
@@ -221,7 +221,7 @@ def _queued(record: TaskRecord, fleet: Fleet, standing: Standing) -> Why:
     serving = list(_candidates(record, need, fleet))
     return (
         _all_suspect(serving, standing)
-        or _short_of_memory(record, need, serving)
+        or _short_of_memory(record, need, fleet, serving)
         or _avoiding(record, serving, standing)
         or _at_limit(record, standing)
         or _its_turn(record, need, fleet, serving, standing)
@@ -255,7 +255,7 @@ def _all_suspect(serving: list[tuple[NodeRecord, Device]], standing: Standing) -
 
 
 def _short_of_memory(
-    record: TaskRecord, need: Requirements, serving: Iterable[tuple[NodeRecord, Device]]
+    record: TaskRecord, need: Requirements, fleet: Fleet, serving: Iterable[tuple[NodeRecord, Device]]
 ) -> Why | None:
     """What every device that could run this is short of, where that is memory; else nothing."""
     short: list[tuple[int, str, str, int, int, int]] = []
@@ -264,7 +264,9 @@ def _short_of_memory(
         reading = node.readings.get(device.id)
         if device.kind is not DeviceKind.GPU or reading is None or reading.free_mib is None:
             return None
-        needed = memory_need(node.capability.models[need.model], record.vram_mib, warm=need.model in reading.warm)
+        needed = fleet.claim_need(node, device, need, record.vram_mib)
+        if need.model in reading.warm:
+            needed = int(needed * WARM_NEEDS)
         if reading.free_mib >= needed:
             return None
         total = device.vram_mib if reading.total_mib is None else reading.total_mib

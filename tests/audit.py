@@ -29,7 +29,7 @@ CLASSES = {
     "blame:*": "zset", "budget": "hash", "cluster": "string", "rank:*": "zset", "mine:*": "zset", "users:*": "hash",
     "turn:*": "zset", "line:*": "zset", "band:*": "zset", "back:*": "zset", "over:*": "set", "overs": "set",
     "runs": "hash", "running": "hash", "rate:*": "string",
-    "backlog:*": "hash", "ends": "zset", "costs": "zset", "cost:*": "list", "shared:*": "hash",
+    "backlog:*": "hash", "ends": "zset", "costs": "zset", "cost:*": "list", "memory:*": "list", "shared:*": "hash",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers
@@ -270,9 +270,10 @@ def _audit_costs(ledger: Ledger) -> None:
         assert numbers == {queue: tally for queue, seconds in waiting.items() if (tally := _tally(seconds))}
         assert set(ledger.values.get("ends", {})) == set(running)
     learned = {name.removeprefix("cost:"): value for name, value in ledger.values.items() if name.startswith("cost:")}
-    assert set(ledger.values.get("costs", {})) == set(learned)
+    held = {name.removeprefix("memory:"): value for name, value in ledger.values.items() if name.startswith("memory:")}
+    assert set(ledger.values.get("costs", {})) == set(learned) | set(held)
     assert len(learned) <= MOST_KEYS
-    assert all(1 <= len(seen) <= KEPT for seen in learned.values())
+    assert all(1 <= len(seen) <= KEPT for seen in (*learned.values(), *held.values()))
 
 
 def _tally(counts: Counter[str]) -> dict[str, int]:

@@ -773,6 +773,7 @@ class Agent:
                 failure=failure,
                 handed_back=ended.handed_back,
                 peak_mib=ended.peak_mib,
+                device_peak_mib=ended.device_peak_mib,
                 log=ended.log,
             )
             reported = await self._outcomes.add(

@@ -94,6 +94,7 @@ def stats(
 
     Told by the last attempts that were completed there. ERROR: half of the predictions were off by no more than the
     first, nine of ten by no more than the second. UNDER P90: how many took no longer than their P90; 90 % is right.
+    HELD: of the device's memory, the median; how many held no more than predicted; how many ran out of it.
     """
     session = session_of(context, as_json)
 
@@ -115,7 +116,7 @@ def stats(
             Column("TOOK P50/P90", right=True, whole=True),
             Column("ERROR P50/P90", right=True, whole=True),
             Column("UNDER P90", right=True, whole=True),
-            Column("PEAK", right=True, whole=True),
+            Column("HELD/PREDICTED", right=True, whole=True),
             Column("NOW"),
         ],
         map(_told_cost, costs),
@@ -135,9 +136,19 @@ def _told_cost(one: CostStats) -> tuple[str, ...]:
         f"{duration(one.actual_p50_s)} / {duration(one.actual_p90_s)}",
         f"{one.error_p50:.0%} / {one.error_p90:.0%}",
         f"{one.under_p90:.0%}",
-        f"{one.peak_mib:,} MiB" if one.peak_mib else "",
+        _told_memory(one),
         f"{one.fixed_s:.3f} s + {one.s_per_megapixel:.3f} s/MP{load}",
     )
+
+
+def _told_memory(one: CostStats) -> str:
+    if not one.peak_mib and not one.out_of_memory:
+        return ""
+    told = f"{one.peak_mib:,} / {one.predicted_mib:,} MiB" if one.predicted_mib else f"{one.peak_mib:,} MiB"
+    if not one.memory_attempts:
+        told += " (shipped)"
+    within = f", {one.held_within:.0%} within" if one.predicted_mib else ""
+    return told + within + (f", {one.out_of_memory} ran out" if one.out_of_memory else "")
 
 
 @app.command(epilog=examples("lcq models rm lama"))

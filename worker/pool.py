@@ -79,7 +79,7 @@ class Ended:
 
     ``staged`` is the result's file before it is renamed; "" where there is none. ``found``: the mark of what had its
     final name when the attempt began; None: not known. ``handed_back``: the attempt is to be given back, at no cost
-    for the task. ``peak_mib``: the most memory it held at a time; 0: not known.
+    for the task. ``peak_mib``: the most memory it held at a time; ``device_peak_mib``: of its GPU's; 0: not known.
     ``log``: what its runner wrote last, where it failed.
     """
 
@@ -90,6 +90,7 @@ class Ended:
     failure: Failure | None = None
     handed_back: bool = False
     peak_mib: int = 0
+    device_peak_mib: int = 0
     log: str = ""
 
     @property
@@ -564,12 +565,19 @@ class Slot:
                 case Done() as done:  # also in time for a hand-back; a cancelled one is nobody's any more
                     self._take_in(done)
                     ended = Ended(
-                        grant, result=done.result, staged=done.staged, found=done.found, peak_mib=done.peak_mib
+                        grant,
+                        result=done.result,
+                        staged=done.staged,
+                        found=done.found,
+                        peak_mib=done.peak_mib,
+                        device_peak_mib=done.device_peak_mib,
                     )
                     return (ended if stopped is None or stopped.handed_back else stopped), is_sound
                 case Failed() as failed:
                     self._take_in(failed)
-                    ended = Ended(grant, failure=failed.failure, peak_mib=failed.peak_mib)
+                    ended = Ended(
+                        grant, failure=failed.failure, peak_mib=failed.peak_mib, device_peak_mib=failed.device_peak_mib
+                    )
                     usable = is_sound and failed.failure.error_class not in (ErrorClass.CRASH, ErrorClass.RESOURCE)
                     return (ended if stopped is None or stopped.handed_back else stopped), usable
                 case Cancelled() as cancelled:

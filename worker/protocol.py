@@ -99,6 +99,7 @@ class Done(Word):
 
     ``found``: the mark (lcq.file_mark) of what had that name when the attempt began; None: not known.
     ``peak_mib``, here and below: the most of the host's memory that the runner's process held during the attempt;
+    ``device_peak_mib``: the most of its GPU's memory, where the engine can tell (0: not known);
     ``rss_mib``: what it holds after it.
     """
 
@@ -109,6 +110,7 @@ class Done(Word):
     warm: tuple[str, ...] = ()
     held_mib: int = 0
     peak_mib: int = 0
+    device_peak_mib: int = 0
     rss_mib: int = 0
 
 
@@ -118,6 +120,7 @@ class Failed(Word):
     warm: tuple[str, ...] = ()
     held_mib: int = 0
     peak_mib: int = 0
+    device_peak_mib: int = 0
     rss_mib: int = 0
 
 
@@ -128,6 +131,7 @@ class Cancelled(Word):
     warm: tuple[str, ...] = ()
     held_mib: int = 0
     peak_mib: int = 0
+    device_peak_mib: int = 0
     rss_mib: int = 0
 
 

@@ -115,12 +115,14 @@ class Runner:
     def _run(self, run: Run, shelf: Shelf) -> Done | Failed | Cancelled:
         """One attempt, and what it leaves this process holding."""
         forget_peak()
+        shelf.begin_peak()
         ended = self._attempt(run, shelf)
         return ended.model_copy(
             update={
                 "warm": tuple(shelf.warm),
                 "held_mib": shelf.held_mib(),
                 "peak_mib": peak_mib(),
+                "device_peak_mib": shelf.peak_mib(),
                 "rss_mib": rss_mib(),
             }
         )

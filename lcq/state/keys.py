@@ -81,6 +81,9 @@ class Keys:
     def cost(self, cost: str) -> str:
         return self._key("cost", cost)
 
+    def memory(self, cost: str) -> str:
+        return self._key("memory", cost)
+
     @property
     def costs(self) -> str:
         return self._key("costs")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from lcq.costs import KEPT, SHIPPED, CostBook, CostKey, Curve, Observation, fitted, shipped_curve
+from lcq.memory_costs import Held, remembering
 from lcq.models import DeviceKind
 from lcq.state.connection import Client, our_errors
 from lcq.state.keys import Keys
@@ -54,13 +55,11 @@ class LearnedCosts:
         scores = dict(kept)
         for name in gone:
             del self._known[name]
-        for name, seen in (await self._observations(stale)).items():
+        seen, held = await self._kept(stale)
+        for name in stale:
             key = _key(name)
             if key is not None:
-                kind = DeviceKind(key.kind)
-                if kind is not DeviceKind.CPU:  # what was held of the host's memory says nothing of the device's
-                    seen = tuple(replace(one, peak_mib=0) for one in seen)
-                curve = fitted(seen, shipped_curve(key.model, kind))
+                curve = remembering(fitted(seen[name], shipped_curve(key.model, DeviceKind(key.kind))), held[name])
                 self._known[name] = _Known(curve, scores[name], now)
         found = {key: known.curve for name, known in self._known.items() if (key := _key(name)) is not None}
         self._book = CostBook(found)
@@ -72,29 +71,35 @@ class LearnedCosts:
         is_full = known.curve.samples >= KEPT
         return known.learned_ms != learned_ms and (not is_full or now - known.fitted_at > _FULL_AGE_S)
 
-    async def observations(self) -> dict[CostKey, tuple[Observation, ...]]:
-        """The attempts that are kept of each cost, oldest first.
+    async def observations(self) -> dict[CostKey, tuple[tuple[Observation, ...], tuple[Held, ...]]]:
+        """The attempts that are kept of each cost, oldest first: what they took, and what they held.
 
         Raises:
             StateUnavailable: Redis does not answer.
         """
         async with our_errors(self._url):
             names = sorted(await self._redis.zrange(self._keys.costs, 0, -1))
-        seen = await self._observations(names)
-        return {key: told for name, told in seen.items() if (key := _key(name)) is not None}
+        seen, held = await self._kept(names)
+        return {key: (seen[name], held[name]) for name in names if (key := _key(name)) is not None}
 
-    async def _observations(self, names: list[str]) -> dict[str, tuple[Observation, ...]]:
+    async def _kept(self, names: list[str]) -> tuple[dict[str, tuple[Observation, ...]], dict[str, tuple[Held, ...]]]:
         if not names:
-            return {}
+            return {}, {}
         async with our_errors(self._url):
             pipe = self._redis.pipeline(transaction=False)
             for name in names:
                 pipe.lrange(self._keys.cost(name), 0, -1)
+                pipe.lrange(self._keys.memory(name), 0, -1)
             answers = await pipe.execute()
-        return {
-            name: tuple(one for text in texts if (one := _observation(text)) is not None)
-            for name, texts in zip(names, answers, strict=True)
-        }
+        seen: dict[str, tuple[Observation, ...]] = {}
+        held: dict[str, tuple[Held, ...]] = {}
+        for name, took, kept in zip(names, answers[::2], answers[1::2], strict=True):
+            seen[name] = tuple(one for text in took if (one := _observation(text)) is not None)
+            held[name] = tuple(told for text in kept if (told := _held(text)) is not None)
+            if not held[name] and (key := _key(name)) is not None and key.kind == DeviceKind.CPU:
+                # As an older scheduler kept it: of a processor's memory only, beside the seconds.
+                held[name] = tuple(Held(one.megapixels, one.peak_mib) for one in seen[name])
+        return seen, held
 
 
 def _key(name: str) -> CostKey | None:
@@ -114,3 +119,12 @@ def _observation(text: str) -> Observation | None:
     except ValueError:
         return None
     return Observation(megapixels, seconds, int(peak_mib), warm == 1, predicted_s, predicted_p90_s)
+
+
+def _held(text: str) -> Held | None:
+    """As ``learn_memory`` of lua/_prelude.lua wrote it; None where it cannot be read."""
+    try:
+        megapixels, peak_mib, predicted_mib, is_short = map(float, text.split())
+    except ValueError:
+        return None
+    return Held(megapixels, int(peak_mib), int(predicted_mib), is_short == 1)

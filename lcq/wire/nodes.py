@@ -67,6 +67,7 @@ class Outcome(Message):
     failure: Failure | None = None
     handed_back: bool = False  # given back unfinished (drain); costs the task no retry
     peak_mib: int = 0  # the most of the host's memory that the attempt held at a time; 0: not known
+    device_peak_mib: int = 0  # the same of its GPU's memory, where the engine can tell
     log: str = Field(default="", max_length=MAX_LOG)  # what its runner wrote last, with a failure
 
 

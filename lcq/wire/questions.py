@@ -117,7 +117,12 @@ class CostStats(Message):
     error_p50: float  # half of the predictions were off by no more than this share
     error_p90: float
     under_p90: float  # share of attempts that took no longer than their predicted P90
+    predicted_mib: int = 0  # of the device's memory: the median of what was predicted, and of what was held
     peak_mib: int = 0
+    peak_p95_mib: int = 0
+    held_within: float = 0.0  # share of attempts that held no more than was predicted
+    out_of_memory: int = 0  # attempts that ran out of it
+    memory_attempts: int = 0  # by which all that is predicted; 0: what was shipped
     fixed_s: float  # what is predicted now: this, and as much a megapixel
     s_per_megapixel: float
     load_s: float = 0.0

@@ -33,7 +33,7 @@ OWNERS = {
         "counts", "totals", "failover", "schedulers", "format", "cluster",
     },
     "the cluster: one stream, capped": {"events", "acts"},
-    "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*"},
+    "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*", "memory:*"},
     "its time to live": {
         "minute:*", "answer:*", "undo:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*", "shared:*",
     },

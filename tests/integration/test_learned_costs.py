@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import redis
 
 from lcq.costs import KEPT, MOST_KEYS, SHIPPED, CostBook, CostKey, Curve
+from lcq.memory_costs import ENOUGH
 from lcq.models import Attempt, Device, DeviceKind, Ease, ErrorClass, ModelOffer, NodeCapability, TaskResult
-from lcq.routing import EaseStep
+from lcq.routing import EaseStep, requirements
 from lcq.state.learned import LearnedCosts
 from lcq.state.manager import StateManager
 from lcq.state.reader import StateReader
@@ -133,7 +134,7 @@ async def test_the_last_attempts_are_kept_and_no_more(state: StateManager, eye: 
     for number in range(KEPT + 5):
         eye.zadd("{lcq}:costs", {str(KEY): 1}) if number else None  # nothing was learned of late
         await worked(worker, 1.0 + number)
-    (seen,) = (await state.reader.learned.observations()).values()
+    ((seen, _),) = (await state.reader.learned.observations()).values()
     assert [one.seconds for one in seen] == [1.0 + number for number in range(5, KEPT + 5)]
     audit(eye)
 
@@ -145,7 +146,7 @@ async def test_where_attempts_end_faster_than_they_say_anything_new_some_are_pas
     eye.rpush(f"{{lcq}}:cost:{KEY}", *["1 1 0 1 1 2"] * KEPT)
     eye.zadd("{lcq}:costs", {str(KEY): 4e12})  # just now, by a clock that is far ahead
     await worked(worker, 99.0)
-    (seen,) = (await state.reader.learned.observations()).values()
+    ((seen, _),) = (await state.reader.learned.observations()).values()
     assert {one.seconds for one in seen} == {1.0}
 
 
@@ -171,7 +172,7 @@ async def test_an_attempt_that_was_made_easier_teaches_nothing_of_others(state: 
     await state.fail_task(task_id, attempt=1, node=worker.id, failure=failure, easier=step)
     await worker.claim()
     assert (await worker.finish(task_id, took(1.0), attempt=2)).seconds == 1.0
-    assert await state.reader.learned.observations() == {}
+    assert all(not seen for seen, _ in (await state.reader.learned.observations()).values())
 
 
 async def test_what_cannot_be_read_of_costs_is_passed_over(state: StateManager, eye: redis.Redis) -> None:
@@ -179,7 +180,7 @@ async def test_what_cannot_be_read_of_costs_is_passed_over(state: StateManager, 
     await worked(worker, 1.0)
     eye.rpush(f"{{lcq}}:cost:{KEY}", "no numbers", "1 2 3")
     eye.zadd("{lcq}:costs", {"not a key": 1, "a|b|c|warp drive": 2})
-    assert [len(seen) for seen in (await state.reader.learned.observations()).values()] == [1]
+    assert [len(seen) for seen, _ in (await state.reader.learned.observations()).values()] == [1]
     learned = LearnedCosts(state.url, state.reader.clients[0], state.reader.keys)
     assert (await learned.book()).curves[KEY].samples == 1
 
@@ -197,6 +198,61 @@ async def test_gpus_do_not_learn_from_what_was_held_of_their_hosts_memory(state:
     await worker.finish(grant.task.id, took(2.0), peak_mib=50_000)
     (curve,) = (await state.reader.learned.book()).curves.values()
     assert curve.predict(1.0).peak_mib == 2000
+
+
+GPU = Device(id="GPU-0", kind=DeviceKind.GPU, name="Test GPU", vram_mib=4000)
+
+
+async def run_on_gpu(state: StateManager, *, device_peak_mib: int = 0, fails: bool = False) -> Attempt:
+    """One ordinary picture with lama on a GPU of 4000 MiB: what was kept of its attempt."""
+    offer = ModelOffer(kinds=(DeviceKind.GPU,), engine="nets")
+    capability = NodeCapability(devices=(GPU,), models={"lama": offer})
+    await state.register_node("g", boot="b", capability=capability, serves={GPU.id: ("gpu-low",)})
+    task = a_task("lama", config={"model": "lama"}, max_retries=0)
+    await state.submit_task(task, queue="gpu-low", size=(1000, 1000))
+    book = await LearnedCosts(state.url, state.reader.clients[0], state.reader.keys).book()
+    (grant,) = await state.claim_tasks(
+        node="g", boot="b", device=GPU.id, kind=DeviceKind.GPU, slots=1, queues=("gpu-low",), lanes=["lama"],
+        warm=["lama"], costs=book.curves_as_json(capability, GPU),
+    )  # fmt: skip
+    told = {"attempt": 1, "node": "g", "peak_mib": 999, "device_peak_mib": device_peak_mib}
+    if fails:
+        await state.fail_task(grant.task.id, failure=a_failure(ErrorClass.RESOURCE, code="out_of_memory"), **told)
+    else:
+        await state.finish_task(grant.task.id, result=took(1.0), **told)
+    return (await state.reader.attempts(grant.task.id))[0]
+
+
+async def gpu_memory(state: StateManager) -> tuple[float, int, float]:
+    """What is predicted for an ordinary picture, by how many attempts; and what routing wants to be free for it."""
+    learned = LearnedCosts(state.url, state.reader.clients[0], state.reader.keys)
+    book = await learned.book()
+    curve = book.curve("lama", GPU, offer=ModelOffer(kinds=(DeviceKind.GPU,), engine="nets"))
+    need = requirements(a_task("lama"), replace(await state.reader.fleet(), costs=book))
+    return round(curve.memory(1.0)), curve.mib_samples, need.vram_mib
+
+
+async def test_what_a_gpus_attempts_held_of_its_memory_is_learned_and_decides_where_the_next_fit(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    first = await run_on_gpu(state, device_peak_mib=1100)
+    assert (first.device_peak_mib, first.peak_mib) == (1100, 999)
+    assert await gpu_memory(state) == (2000, 0, 2000)  # one alone lowers nothing
+    for _ in range(ENOUGH - 1):
+        await run_on_gpu(state, device_peak_mib=1100)
+    assert await gpu_memory(state) == (1100, ENOUGH, 1210)
+    assert (await run_on_gpu(state, device_peak_mib=1100)).predicted_mib == 1100
+    audit(eye)
+
+
+async def test_an_attempt_that_ran_out_of_memory_raises_what_is_predicted_at_once(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    await run_on_gpu(state, fails=True)
+    assert await gpu_memory(state) == (2500, 1, 2750)
+    ((_, held),) = (await state.reader.learned.observations()).values()
+    assert [(one.is_short, one.predicted_mib) for one in held] == [(True, 2000)]
+    audit(eye)
 
 
 # ---------------------------------------------------------------- what waits and runs, in seconds

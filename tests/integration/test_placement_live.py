@@ -320,7 +320,15 @@ async def test_lcq_models_stats_and_lcq_task_show_predictions_beside_what_came(l
     document = json.loads(await lcq(live, "models", "stats", "--json"))
     assert document["costs"][0]["error_p50"] == told.error_p50
     shown = await lcq(live, "models", "stats", "lama")
-    for words in ("default", "cpu C x1", "5.0s / 10.0s", "0.25s / 0.25s", "95% / 95%", "100%", "123 MiB"):
+    for words in (
+        "default",
+        "cpu C x1",
+        "5.0s / 10.0s",
+        "0.25s / 0.25s",
+        "95% / 95%",
+        "100%",
+        "123 / 920 MiB (shipped)",
+    ):
         assert words in shown
     task = await lcq(live, "task", ids[0])
     assert "5.0s (P90 10.0s)" in task

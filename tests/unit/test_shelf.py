@@ -201,3 +201,26 @@ def test_after_every_load_the_budget_holds_or_the_model_is_alone(
         if model in met:  # measured before: room was made first
             assert engine.peak <= max(budget, sizes[model])
         met.add(model)
+
+
+class PeakEngine(SizedEngine):
+    """One that can tell what it held of its GPU."""
+
+    def begin_peak(self) -> None:
+        self.peak = 0.0
+
+    def peak_mib(self) -> int:
+        return int(self.peak)
+
+
+@pytest.mark.parametrize(("kind", "told"), [(DeviceKind.GPU, 700), (DeviceKind.CPU, 0)])
+def test_the_peak_of_a_gpu_is_that_of_the_engines_that_can_tell_since_the_attempt_began(
+    kind: DeviceKind, told: int
+) -> None:
+    first, silent = PeakEngine({"a": 1}), SizedEngine({"b": 1}, name="silent")
+    shelf = Shelf((first, silent), EngineSettings(device=Device(id="d", kind=kind)))
+    first.peak = 9000.0
+    shelf.begin_peak()
+    assert shelf.peak_mib() == 0
+    first.peak = 700.0
+    assert shelf.peak_mib() == told

@@ -133,3 +133,13 @@ class Engine(Protocol):
     def held_mib(self) -> int:
         """Memory of the device that this engine's models and caches hold now."""
         return 0
+
+    def begin_peak(self) -> None:
+        """What ``peak_mib`` says is from now on."""
+
+    def peak_mib(self) -> int:
+        """The most of a GPU's memory that this process has held at a time for this engine; 0 where it cannot tell.
+
+        What the cluster learns of it decides where the next tasks of the model fit.
+        """
+        return 0

@@ -165,6 +165,15 @@ class LamaEngine(Engine):
         held = self._opened.held()
         return -(-(sum(loaded.bytes for loaded in self._loaded.values()) if held is None else held) // _MIB)
 
+    def begin_peak(self) -> None:
+        if self._opened is not None:
+            self._opened.begin_peak()
+
+    def peak_mib(self) -> int:
+        """What torch had in tensors, and what the device's libraries take beside it."""
+        peak = None if self._opened is None else self._opened.peak()
+        return 0 if peak is None else -(-peak // _MIB) + _FIXED_MIB[DeviceKind.GPU]
+
     def _device(self) -> TorchDevice:
         from worker.engines.torch_device import TorchDevice  # here: it imports torch
 

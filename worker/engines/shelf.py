@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from lcq.models import ModelOffer
+from lcq.models import DeviceKind, ModelOffer
 from worker.engines.base import Engine, EngineSettings
 from worker.engines.registry import explained
 
@@ -97,6 +97,19 @@ class Shelf:
             engine = id(self._by_model[model])
             told[engine] = told.get(engine, 0) + size
         return sum(max(engine.held_mib(), -(-told.get(id(engine), 0) // _MIB)) for engine in self._engines)
+
+    def begin_peak(self) -> None:
+        """What ``peak_mib`` says is from now on."""
+        for engine in self._engines:
+            if callable(begin := getattr(engine, "begin_peak", None)):  # an engine that inherits nothing has none
+                begin()
+
+    def peak_mib(self) -> int:
+        """The most of a GPU's memory that was held at a time, as far as engines tell; 0: none does."""
+        if self.settings.device.kind is not DeviceKind.GPU:
+            return 0
+        told = (getattr(engine, "peak_mib", None) for engine in self._engines)
+        return sum(max(0, int(peak())) for peak in told if callable(peak))
 
     def release(self) -> None:
         """Unload everything."""

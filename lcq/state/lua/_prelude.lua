@@ -506,6 +506,27 @@ local function peak(mib)
   return number(mib) > 0 and number(mib) or nil
 end
 
+-- Of what costs are known: so many, and of those that were learned from the longest ago none.
+local function note_cost(cost)
+  local is_new = redis.call("ZADD", key("costs"), NOW, cost) == 1
+  if not is_new then return end
+  for _, oldest in ipairs(redis.call("ZRANGE", key("costs"), 0, -MOST_COSTS - 1)) do
+    redis.call("ZREM", key("costs"), oldest)
+    redis.call("DEL", key("cost", oldest), key("memory", oldest))
+  end
+end
+
+-- What an attempt held of its device's memory is kept for what comes next (lcq/memory_costs.py): on a processor that is
+-- the host's. `is_short`: it ran out of it.
+local function learn_memory(record, host_mib, device_mib, is_short)
+  local on_host = tostring(record.cost):find("|cpu [^|]*$") ~= nil
+  local held = peak(on_host and host_mib or device_mib) or 0
+  if held == 0 and not is_short then return end
+  local name = key("memory", record.cost)
+  redis.call("RPUSH", name, table.concat({record.megapixels or 0, held, record.predicted_mib or 0, is_short and 1 or 0}, " "))
+  redis.call("LTRIM", name, -COSTS_KEPT, -1)
+end
+
 -- `more`: further fields of the record; `read`: the record, where it was read already.
 local function close_attempt(id, n, outcome, failure, more, read)
   local record = read or attempt_record(id, n)
@@ -682,7 +703,8 @@ local function fail_attempt(move, id, t, failure, rule, log)
   local n, node = number(t.attempt), t.node
   local blame = rule.blame and find_blame(id, t, node) or 0
   local suspected = blame >= SUSPECTED  -- not the first here, of late: its word alone is not to cost the task anything
-  local record = {blamed = rule.blame or nil, log = log ~= "" and log or nil, peak_mib = peak(rule.peak_mib)}
+  local record = {blamed = rule.blame or nil, log = log ~= "" and log or nil, peak_mib = peak(rule.peak_mib),
+    device_peak_mib = peak(rule.device_peak_mib)}
   if failure.error_class ~= "bad_input" then credit(node, "failed") end  -- also where another node makes it good
   local is_death = rule.death and not suspected
   local deaths = number(t.deaths) + (is_death and 1 or 0)

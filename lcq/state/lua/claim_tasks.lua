@@ -1,7 +1,8 @@
 -- claim_tasks: QUEUED -> PROCESSING. Leases up to `want` tasks to one device of a node.
 -- KEYS  namespace
 -- ARGV  node, boot, device, want, lease_ms, lanes (JSON list), warm models (JSON list), queues (JSON list, own class
---       first), kind of device, fits_mib ("": no limit), needs_mib (JSON, lane -> MiB, where the node itself knows),
+--       first), kind of device, fits_mib ("": no limit), needs_mib (JSON: told, lane -> MiB, where the node itself
+--       knows; learned, lane -> MiB, the least that any task of it needs),
 --       via (the scheduler), how many attempts a user may have running (JSON {default, users}; "": as many as it likes),
 --       costs (JSON, see below; "": none), patience (JSON, see below; "": none)
 -- RETURNS {"ok" or "held", id, attempt, eased, digest, json, …} | {"stale"} | {"refused", node status}; "held": some were
@@ -14,6 +15,12 @@ local node, boot, device, want, lease_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(A
 local lanes, warm_list, queues = cjson.decode(ARGV[6]), cjson.decode(ARGV[7]), cjson.decode(ARGV[8])
 local kind, left = ARGV[9], tonumber(ARGV[10])
 local needs = left and cjson.decode(ARGV[11])
+
+-- What a task needs of the device's memory: `own` was predicted for it when it was submitted.
+local function need_of(lane, own)
+  if not left then return 0 end
+  return needs.told[lane] or math.max(needs.learned[lane] or 0, number(own))
+end
 local record = read_fields(key("node", node), "boot", "status", "at", "probation", "set", of("out", device),
   of("probation", device))
 if record[1] ~= boot or is_elsewhere(record[3], ARGV[12]) then return {"stale"} end  -- nobody would get the grants
@@ -182,7 +189,7 @@ local function elder_of(owner)
     if band and lane and reads[lane] and t[4] == "" and NOW - tonumber(oldest[i + 1]) >= span
       and not (t[1] == node and may_leave(owner, lane, oldest[i])) and not is_over(t[7]) then
       local is_warm = warm[lane:match("^[^~?]+")] == true
-      local need = left and (needs[lane] or number(t[3])) or 0
+      local need = need_of(lane, t[3])
       return {
         id = oldest[i], band = band, priority = t[2], user = t[7], warm = is_warm, score = -math.huge, is_elder = true,
         need = is_warm and math.floor(need * WARM_NEEDS) or need,
@@ -204,7 +211,7 @@ local function look_at(owner, lane, id, score)
     if not (reads_of(owner)[lane or ""] and score) then return nil end
   elseif patience[owner] then
     t = read_fields(key("task", id), unpack(ALL))
-  elseif pinned or (left and not needs[lane]) then
+  elseif pinned or (left and not needs.told[lane]) then
     t = read_fields(key("task", id), "avoid", "priority", "user", "vram", "queue")
   else
     t = read_fields(key("task", id), "avoid", "priority", "user")  -- the fewer the better: this is read of every head
@@ -214,7 +221,7 @@ local function look_at(owner, lane, id, score)
   if pinned and queue and (is_paused(queue) or not is_for_this_device(queue)) then return nil, user end
   local is_warm = warm[lane:match("^[^~?]+")] == true
   if patience[owner] and leaves_to_faster(owner, lane, t, is_warm) then return nil, user end
-  local need = left and (needs[lane] or number(t[4])) or 0
+  local need = need_of(lane, t[4])
   return {
     id = id, lane = lane, band = BANDS[t[2] or ""], priority = t[2], user = user, warm = is_warm, score = score,
     need = is_warm and math.floor(need * WARM_NEEDS) or need,

@@ -16,6 +16,13 @@ if t.status ~= STATE.PROCESSING or n ~= number(t.attempt) or t.node ~= node then
   return {"fenced", t.status}
 end
 local device = t.device or ""
+if rule.is_short then  -- it ran out of memory: what comes next is to know at once
+  local record = attempt_record(id, n)
+  if record and record.cost and not record.eased then
+    learn_memory(record, rule.peak_mib, rule.device_peak_mib, true)
+    note_cost(record.cost)
+  end
+end
 local blame = fail_attempt("fail_task", id, t, failure, rule, ARGV[6])
 local probation = redis.call("HMGET", key("node", node), "probation", of("probation", device))
 local on_probation = blame > 0 and (probation[1] or probation[2])

@@ -1,7 +1,7 @@
 -- finish_task: PROCESSING, QUEUED or PENDING -> COMPLETED. From other than PROCESSING, or with another attempt
 -- running, it is the late result of an older attempt, and counts if no operator has asked for a new run since.
 -- KEYS  namespace
--- ARGV  id, attempt, node, result (JSON), peak_mib (0: not known)
+-- ARGV  id, attempt, node, result (JSON), peak_mib, device_peak_mib (of the host's, of a GPU's memory; 0: not known)
 -- RETURNS {"ok", status, device, cost, megapixels, seconds} | {"again"} | {"missing"} | {"fenced", status}
 --         The megapixels are "" where it took no ordinary course with its model loaded, or nothing was predicted; and
 --         where only some nodes may run it: such tasks may all be of a kind that takes longer.
@@ -26,7 +26,9 @@ if not live then
   end
 end
 local took = number(tostring(decoded(result, {}).seconds or 0))
-close_attempt(id, n, "completed", nil, {peak_mib = peak(ARGV[5]), seconds = took > 0 and took or nil}, record)
+close_attempt(id, n, "completed", nil, {
+  peak_mib = peak(ARGV[5]), device_peak_mib = peak(ARGV[6]), seconds = took > 0 and took or nil,
+}, record)
 
 -- What it took is learned, for what comes next (lcq/costs.py): the last COSTS_KEPT of a cost key. Where attempts end
 -- faster than these can say anything new, some are passed over.
@@ -38,12 +40,8 @@ local function learn(cost)
     record.predicted_p90_s or 0,
   }, " "))
   redis.call("LTRIM", name, -COSTS_KEPT, -1)
-  redis.call("ZADD", key("costs"), NOW, cost)
-  if last then return end
-  for _, oldest in ipairs(redis.call("ZRANGE", key("costs"), 0, -MOST_COSTS - 1)) do
-    redis.call("ZREM", key("costs"), oldest)
-    redis.call("DEL", key("cost", oldest))
-  end
+  learn_memory(record, ARGV[5], ARGV[6], false)
+  note_cost(cost)
 end
 if record.cost and not record.eased and took > 0 then learn(record.cost) end  -- made easier, it says nothing of others
 credit(node, "completed")

@@ -14,7 +14,7 @@ from lcq.errors import StaleBoot, TaskNotFound, TransitionRefused
 from lcq.health import DEPENDENCY_DOWN, is_too_much, may_blame
 from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult
 from lcq.placement import Patience
-from lcq.routing import EaseStep
+from lcq.routing import OUT_OF_MEMORY, EaseStep
 from lcq.slow import Took
 from lcq.state import records
 from lcq.state.moves.mover import Mover
@@ -59,6 +59,7 @@ class AttemptMoves(Mover):
         warm: Iterable[str] = (),
         fits_mib: int | None = None,
         needs_mib: Mapping[str, int] | None = None,
+        learned_mib: Mapping[str, int] | None = None,
         lease_ms: int | None = None,
         via: str = "",
         costs: str = "",
@@ -69,7 +70,8 @@ class AttemptMoves(Mover):
 
         ``lanes``: what the device can do. ``warm``: models loaded there; they need less. Together the grants need
         at most ``fits_mib`` of its memory (None: no limit), by the prediction that came with each task or, where
-        it has the lane, by ``needs_mib``: what the node's own engine says. A task that does not fit keeps its place.
+        it has the lane, by ``needs_mib``: what the node's own engine says; and no less than ``learned_mib``,
+        by lane. A task that does not fit keeps its place.
         ``via``: the scheduler that asks for the node. ``costs``: what work takes there (``lcq.costs.curves_as_json``),
         so that each attempt's record says what was predicted. By ``patience`` tasks are left for faster devices;
         ``on_held`` is called where some were.
@@ -78,10 +80,11 @@ class AttemptMoves(Mover):
             StaleBoot: the node is not registered with this boot id, or has gone to another scheduler since.
         """
         lease = int(self.config.leases.lease_s * 1000) if lease_ms is None else lease_ms
+        needs = {"told": dict(needs_mib or {}), "learned": dict(learned_mib or {})}
         told = (
             node, boot, device, slots, lease,
             json.dumps(sorted(lanes)), json.dumps(sorted(warm)), json.dumps(list(queues)),
-            kind, "" if fits_mib is None else fits_mib, json.dumps(dict(needs_mib or {})),
+            kind, "" if fits_mib is None else fits_mib, json.dumps(needs),
             via, most_in_flight(self.config), costs, json.dumps(patience) if patience else "",
         )  # fmt: skip
         answer = await self._move("claim_tasks", *told)
@@ -109,7 +112,7 @@ class AttemptMoves(Mover):
         return tuple(grants)
 
     async def finish_task(
-        self, task_id: str, *, attempt: int, node: str, result: TaskResult, peak_mib: int = 0
+        self, task_id: str, *, attempt: int, node: str, result: TaskResult, peak_mib: int = 0, device_peak_mib: int = 0
     ) -> Took | None:
         """Commit a result. Telling it twice is harmless; a late one counts if no newer attempt has committed.
 
@@ -118,7 +121,9 @@ class AttemptMoves(Mover):
         Raises:
             TaskNotFound, TransitionRefused: the attempt is no longer the task's; nothing was changed.
         """
-        answer = await self._move("finish_task", task_id, attempt, node, result.model_dump_json(), peak_mib)
+        answer = await self._move(
+            "finish_task", task_id, attempt, node, result.model_dump_json(), peak_mib, device_peak_mib
+        )
         self._settle("finish_task", task_id, attempt, answer)
         await self._reaches_disk()
         if answer[0] != "ok" or not answer[4]:
@@ -135,6 +140,7 @@ class AttemptMoves(Mover):
         easier: EaseStep | None = None,
         log: str = "",
         peak_mib: int = 0,
+        device_peak_mib: int = 0,
     ) -> bool:
         """End an attempt without a result; the class of the failure decides what becomes of the task.
 
@@ -154,6 +160,8 @@ class AttemptMoves(Mover):
             "cap_ms": int(retries.max_s * 1000),
             "random": random.random(),
             "peak_mib": peak_mib,
+            "device_peak_mib": device_peak_mib,
+            "is_short": failure.code == OUT_OF_MEMORY,
             "blame": self.config.quarantine.enabled and may_blame(failure),
             "free": failure.code in DEPENDENCY_DOWN,
             "budget": {
