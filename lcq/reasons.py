@@ -289,6 +289,9 @@ def brief(why: Why, now_ms: int) -> str:
         of = f" after {facts['failure']}" if facts.get("failure") else ""
         budget = ": over the retry budget" if why.code is WhyCode.RETRY_BUDGET else ""
         return f"{'retry' if of else 'due'}{of}{when}{budget}"
+    if why.code in (WhyCode.QUEUE_PAUSED, WhyCode.JOB_PAUSED) and facts.get("by"):
+        reason = f": {facts['reason']}" if facts.get("reason") else ""
+        return f"{'job' if why.code is WhyCode.JOB_PAUSED else 'queue'} paused by {facts['by']}{reason}"
     return why.text.removeprefix("waits for ") if why.code is WhyCode.SHORT_OF_MEMORY else why.text
 
 

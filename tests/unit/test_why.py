@@ -524,3 +524,5 @@ def test_in_a_list_the_number_or_the_name_comes_first() -> None:
     assert short(WhyCode.RETRY_BUDGET, **later) == "retry after oom in 20 s: over the retry budget"
     assert short(WhyCode.SCHEDULED, until_ms=now - 1) == "due now"
     assert short(WhyCode.QUEUE_PAUSED, "queue q is paused by ann") == "queue q is paused by ann"
+    assert short(WhyCode.JOB_PAUSED, by="ann", reason="lunch") == "job paused by ann: lunch"
+    assert short(WhyCode.QUEUE_PAUSED, by="ann", reason="") == "queue paused by ann"
