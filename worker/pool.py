@@ -285,6 +285,13 @@ class Slot:
         self._again.set()  # where there is none at the moment, one is started now
         return True
 
+    def refit(self, plan: SlotPlan) -> None:
+        """Stand on ``plan`` from now on; a runner with other threads than that says is replaced, after its attempt."""
+        is_other = plan.settings.threads != self.plan.settings.threads
+        self.plan = plan
+        if is_other and not self._fault:
+            self._inbox.put_nowait(_Sign.RENEW)
+
     def retire(self) -> None:
         """Be no more, after the attempt that is here."""
         self.is_retiring = True
@@ -692,7 +699,8 @@ class RunnerPool:
     def resize(self, plans: Sequence[SlotPlan]) -> tuple[str, ...]:
         """Have just these slots of a device: new ones begin at once, others end after what they do now.
 
-        Those that go on keep their ground until they get another runner. Answers the names of those that end.
+        Those that go on with other threads get another runner after what they do now, else they keep theirs.
+        Answers the names of those that end.
         """
         wanted = {plan.name: plan for plan in plans}
         device = plans[0].device
@@ -705,7 +713,7 @@ class RunnerPool:
                 slot.retire()
                 ended.append(slot.plan.name)
             else:
-                slot.plan = plan
+                slot.refit(plan)
         known = {slot.plan.name for slot in self.on(device) if not slot.is_retiring}
         new = [self._new_slot(plan, self._settings) for name, plan in wanted.items() if name not in known]
         self.slots += tuple(new)

@@ -618,3 +618,40 @@ async def test_the_real_runner_ends_when_its_line_is_closed_even_in_the_middle_o
         ours.close()
         async with asyncio.timeout(20):
             assert await process.wait() == 1
+
+
+def shared_by(told: Pool, slots: int, *, threads: int) -> list[SlotPlan]:
+    """The ground of so many slots of which each has so many threads."""
+    settings = EngineSettings(device=told.device, threads=threads)
+    return [
+        SlotPlan(f"cpu/{number}", "cpu", dict(os.environ), settings, is_first=number == 0) for number in range(slots)
+    ]
+
+
+async def test_a_runner_whose_share_of_the_cores_has_changed_is_replaced_after_what_it_does(tmp_path: Path):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        (slot,) = told.pool.slots
+        grant, old = told.grant("until cancelled"), slot.pid
+        assert told.pool.start(grant)
+        await wait_until(lambda: slot.stage == "going on")
+        assert told.pool.resize(shared_by(told, 2, threads=3)) == ()
+        await wait_until(lambda: told.pool.count(SlotState.FREE) == 1)  # the new one
+        assert slot.pid == old  # what runs goes on where it is
+        assert told.pool.stop(key_of(grant))  # its runner gives it up and would stay
+        await wait_until(lambda: slot.pid not in (None, old) and told.pool.count(SlotState.FREE) == 2)
+        kept = [one.pid for one in told.pool.slots]
+        assert told.pool.resize(shared_by(told, 2, threads=3)) == ()  # nothing has changed
+        assert told.pool.resize(shared_by(told, 3, threads=3)) == ()
+        await wait_until(lambda: told.pool.count(SlotState.FREE) == 3)
+        assert [one.pid for one in told.pool.slots][:2] == kept
+
+
+async def test_an_idle_runner_gets_its_new_share_of_the_cores_at_once(tmp_path: Path):
+    async with a_pool(tmp_path) as told:
+        await told.free()
+        (slot,) = told.pool.slots
+        old = slot.pid
+        told.pool.resize(shared_by(told, 1, threads=4))
+        await wait_until(lambda: slot.pid not in (None, old) and told.pool.count(SlotState.FREE) == 1)
+        assert not alive(old)
