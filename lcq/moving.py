@@ -13,7 +13,9 @@ from lcq.state.manager import StateManager
 
 _log = logging.getLogger(__name__)
 _AT_ONCE = 200  # tasks in one pipeline
-_LONGEST_S = 1.5  # in one go, so that other duties have their turn
+_LONGEST_S = 0.5  # in one go, so that other duties have their turn
+_EVERY_S = 1.0  # also where nothing is known to have changed
+_IDLE_SHARE = 10  # a look that moves nothing is followed by so many times its length without one
 _TAIL = 20  # tasks at the end of a lane that are looked at for a queue where they are done earlier
 
 
@@ -22,32 +24,68 @@ class Mover:
 
     def __init__(self, state: StateManager) -> None:
         self._state = state
+        self._looked: dict[tuple[str, str], int] = {}  # how many tasks of a lane stay, by this look at all of them
+        self._through: set[tuple[str, str]] = set()
+        self._changed = False  # since that look began
+        self._next = 0.0  # when there is to be another look, or this one goes on
 
-    async def move_stranded(self, fleet: Fleet) -> bool:
+    def is_due(self, *, changed: bool) -> bool:
+        """Whether waiting tasks are to be looked at now. ``changed``: the fleet has, since this was asked last.
+
+        What has just changed is looked at at once. Else looking takes a small share of the time, however many tasks
+        nothing serves: nobody else is to wait for that.
+        """
+        if changed:
+            self._changed = True
+            self._through.clear()
+        return changed or time.monotonic() >= self._next
+
+    async def move_stranded(self, fleet: Fleet) -> None:
         """Move the tasks of lanes that no live device serves, or none that is large enough for them, to where one does.
 
-        Answers whether all were looked at; else it is to be called again soon.
+        A little of each lane at a time; the next call goes on where this one stopped.
 
         Raises:
             StateUnavailable: Redis does not answer.
         """
-        until = time.monotonic() + _LONGEST_S
-        for queue, lane in await self._state.reader.lanes():
-            room_mib = fleet.room_in(queue, lane)
-            if room_mib == float("inf"):
-                continue  # whatever waits there can run
-            stayed = 0
-            while ids := await self._state.reader.lane_ids(queue, lane, limit=_AT_ONCE, after=stayed):
-                if time.monotonic() > until:
-                    return False
-                records = await self._state.reader.tasks(ids)
-                meant = [one for one in records.values() if room_mib is None or one.vram_mib > room_mib]
-                why = f"nothing serves {queue} with {lane} now; moved"
-                if room_mib is not None:
-                    why = f"no device that serves {queue} has as much memory now; moved"
-                moved = await self._moved([(one, _again(one, fleet)) for one in meant], fleet, why)
-                stayed += len(ids) - moved
-        return True
+        began = time.monotonic()
+        moved = 0
+        while True:
+            lanes = [
+                (queue, lane, room_mib)
+                for queue, lane in await self._state.reader.lanes()
+                if (queue, lane) not in self._through
+                and (room_mib := fleet.room_in(queue, lane)) != float("inf")  # else whatever waits there can run
+            ]
+            for queue, lane, room_mib in lanes:
+                moved += await self._look_on(queue, lane, room_mib, fleet)
+            if not lanes or time.monotonic() - began > _LONGEST_S:
+                break
+        spent = time.monotonic() - began
+        self._next = time.monotonic() + spent * (0 if moved else _IDLE_SHARE)
+        if not lanes:
+            self._through.clear()
+            self._looked.clear()
+            if not self._changed:
+                self._next = time.monotonic() + max(_EVERY_S, spent * _IDLE_SHARE)
+            self._changed = False
+
+    async def _look_on(self, queue: str, lane: str, room_mib: float | None, fleet: Fleet) -> int:
+        """Look at the next tasks of a lane. Answers how many were moved."""
+        stayed = self._looked.get((queue, lane), 0)
+        ids = await self._state.reader.lane_ids(queue, lane, limit=_AT_ONCE, after=stayed)
+        if not ids:
+            self._through.add((queue, lane))
+            self._looked.pop((queue, lane), None)
+            return 0
+        records = await self._state.reader.tasks(ids)
+        meant = [one for one in records.values() if room_mib is None or one.vram_mib > room_mib]
+        why = f"nothing serves {queue} with {lane} now; moved"
+        if room_mib is not None:
+            why = f"no device that serves {queue} has as much memory now; moved"
+        moved = await self._moved([(one, _again(one, fleet)) for one in meant], fleet, why)
+        self._looked[queue, lane] = stayed + len(ids) - moved
+        return moved
 
     async def move_tails(self, fleet: Fleet) -> None:
         """Move the last tasks of long queues to others where they are predicted to be done much earlier.

@@ -103,7 +103,6 @@ _FLEET_AGE_S = 0.5  # how old the picture of the fleet may be when a task is rou
 _TICK_S = 0.2
 _AFTER_CHANGE_S = 0.05
 _DUTY_HOLD_MS = 3000
-_STRANDED_EVERY_S = 1.0
 _FLEET_MOVES = frozenset(
     {
         "register_node", "beat_node", "leave_node", "lose_node", "drain_node", "activate_node", "pause_queue",
@@ -580,7 +579,6 @@ class TaskManager(Manager):
 
     async def _do_duties(self) -> None:
         scheduler_id = self._ground.site.scheduler_id
-        next_look = 0.0
         complaints = Complaints("task duties")
         while True:
             with contextlib.suppress(TimeoutError):
@@ -595,9 +593,9 @@ class TaskManager(Manager):
                 await complained(self._state.recall_tasks(), complaints)
                 await complained(self._state.forget_tasks(), complaints)
                 await complained(self._jobs.go_on(), complaints)
-                if self._fleet_changed.is_set() or time.monotonic() >= next_look:
-                    self._fleet_changed.clear()
-                    next_look = time.monotonic() + _STRANDED_EVERY_S
+                changed = self._fleet_changed.is_set()
+                self._fleet_changed.clear()
+                if self._mover.is_due(changed=changed):
                     await complained(self._move_waiting(), complaints)
             except StateUnavailable:
                 self._fleet_changed.clear()  # StateManager's feed has said so; the next tick tries again
@@ -607,8 +605,7 @@ class TaskManager(Manager):
     async def _move_waiting(self) -> None:
         """Tasks that nothing can run where they wait go where something can; and some where they are done earlier."""
         fleet = await self.fleet()
-        if not await self._mover.move_stranded(fleet):
-            self._fleet_changed.set()
+        await self._mover.move_stranded(fleet)
         await self._mover.move_tails(fleet)
 
 
