@@ -781,10 +781,6 @@ class Agent:
             )
             self._note_room(grant, reported)
             self._step_due.set()
-        if ended.result is not None and grant.attempt > 1:
-            await discard_staged(
-                grant.task, *range(1, grant.attempt), roots=self._roots
-            )  # of those that died with their node
         self._leases.end(ended.key)
         self._stir()
         await failpoints.passed("agent.conclude")

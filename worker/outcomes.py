@@ -75,7 +75,8 @@ class Outcomes:
         Where that is in doubt, another node may have the task by now: then the verdict decides. So it does where
         somebody has put a file there since the attempt began, when ``found`` (lcq.file_mark) was seen: that may
         be the result of an attempt that an operator has had begun elsewhere, of which this node has not heard. Answers
-        what will be reported: a failure, where the result could not be put in its place.
+        what will be reported: a failure, where the result could not be put in its place, or what waits for a verdict
+        could not be written down.
         """
         if (
             staged
@@ -94,11 +95,20 @@ class Outcomes:
                 await asyncio.to_thread(_unlink, staged)
             staged = ""
         entry = Unsettled(boot_id=self._boot_id, outcome=outcome, staged=staged)
+        if staged:
+            # To the disk before anybody hears of it: who settles it takes the file for published, whatever becomes of
+            # us, and where its record is not, the next start of this agent would take the file for a killed attempt's.
+            unwritten = await self._write(entry)
+            if unwritten is None:
+                self._kept.add(entry.key)
+            else:
+                failure = _unpublished(unwritten, str(outcome.result.path if outcome.result else staged))
+                _log.warning("task %s, attempt %d: %s", outcome.task_id, outcome.attempt, failure.message)
+                outcome = outcome.model_copy(update={"result": None, "failure": failure})
+                await asyncio.to_thread(_unlink, staged)
+                entry = Unsettled(boot_id=self._boot_id, outcome=outcome)
         self._entries[entry.key] = entry
         self._since[entry.key] = asyncio.get_running_loop().time()
-        if staged:
-            # First of all to the disk: who settles it takes the file for published, whatever becomes of us.
-            await self._keep(entry)
         return outcome
 
     async def keep_old_ones(self) -> None:
@@ -116,12 +126,19 @@ class Outcomes:
             if key not in self._kept and now - self._since[key] >= older_than_s and not entry.outcome.handed_back:
                 await self._keep(entry)
 
-    async def _keep(self, entry: Unsettled) -> None:
+    async def _write(self, entry: Unsettled) -> OSError | None:
+        """See ``entry`` to the disk; what went wrong, where that cannot be."""
         try:
             await failpoints.reach("agent.spool")
             await asyncio.to_thread(self._spool.keep, entry)
             await failpoints.passed("agent.spool")
         except OSError as error:
+            return error
+        return None
+
+    async def _keep(self, entry: Unsettled) -> None:
+        error = await self._write(entry)
+        if error is not None:
             if entry.key not in self._tried:
                 self._tried.add(entry.key)
                 _log.warning(
@@ -149,8 +166,20 @@ class Outcomes:
                 await asyncio.to_thread(_unlink, entry.staged)
             elif entry.staged and not await self._publish_late(entry):
                 continue
+            else:
+                await self._clear_up_behind(entry)
             self._forget(entry)
             await failpoints.passed("agent.settle")
+
+    async def _clear_up_behind(self, entry: Unsettled) -> None:
+        """Remove what earlier attempts of a task that is settled have left: they died with their nodes, or came late.
+
+        Not before: one of them may come late, and then it is its file that counts.
+        """
+        result, attempt = entry.outcome.result, entry.outcome.attempt
+        if result is not None and attempt > 1:
+            folder, attempts = Path(result.path).parent, tuple(range(1, attempt))
+            await asyncio.to_thread(_discard_staged, folder, entry.outcome.task_id, attempts, self._roots)
 
     async def _publish_late(self, entry: Unsettled) -> bool:
         """Answers False where it is to be tried again, with the next verdict on it."""
@@ -190,12 +219,11 @@ def result_folder(task: Task) -> Path:
 
 async def discard_staged(task: Task, *attempts: int, roots: Roots = ANYWHERE) -> None:
     """Remove what killed attempts may have left beside the final name of the result."""
-    await asyncio.to_thread(_discard_staged, task, attempts, roots)
+    await asyncio.to_thread(_discard_staged, result_folder(task), task.id, attempts, roots)
 
 
-def _discard_staged(task: Task, attempts: tuple[int, ...], roots: Roots) -> None:
-    folder = result_folder(task)
-    endings = tuple(f".{task.id}-{attempt}{STAGED_SUFFIX}" for attempt in attempts)
+def _discard_staged(folder: Path, task_id: str, attempts: tuple[int, ...], roots: Roots) -> None:
+    endings = tuple(f".{task_id}-{attempt}{STAGED_SUFFIX}" for attempt in attempts)
     with contextlib.suppress(OSError, OutsideRoots), roots.folder(folder) as place:
         for name in os.listdir(place):  # noqa: PTH208 - a descriptor, not a path
             if name.endswith(endings):

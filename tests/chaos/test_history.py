@@ -527,13 +527,16 @@ async def test_what_a_failover_took_back_is_put_aside_and_what_clients_were_told
             players = Players(state)
             await players.play([("hello", 0), ("submit", 1), ("claim", 6)])
             recorder.catch_up()
-            kept = {name: eye.execute_command("DUMP", name, NEVER_DECODE=True) for name in eye.scan_iter()}
+            kept = {
+                name: (max(0, eye.pttl(name)), eye.execute_command("DUMP", name, NEVER_DECODE=True))
+                for name in eye.scan_iter()
+            }
             await players.play([("submit", 2), ("finish", 0), ("look", 0)])
             recorder.catch_up()
             assert [event.move for event in recorder.events[-2:]] == ["submit_task", "finish_task"]
             eye.flushdb()  # the replica that never heard of the last two
-            for name, value in kept.items():
-                eye.restore(name, 0, value)
+            for name, (left_ms, value) in kept.items():
+                eye.restore(name, left_ms, value)
             await players.play([("submit", 2), ("finish", 0)])
         recorder.catch_up()
         ledger, mortal = snapshot(eye)

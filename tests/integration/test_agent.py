@@ -952,10 +952,18 @@ def a_drill(model: str, **config: object) -> Task:
     return Task(task_type=TaskType.INPAINT, image_path="x.png", config={"model": model, **config})
 
 
-async def test_sigterm_lets_running_attempts_finish_and_takes_nothing_new(program: Program, scheduler):
-    running, waiting = a_drill("drill-sleep", seconds=1.0), a_drill("drill-noop")
-    scheduler.give(running)
+async def begun(program: Program, scheduler: SchedulerDouble, task: Task) -> None:
+    """Have ``task`` run there: a grant is not heard yet, and a slot that is asked for anew has begun it."""
+    scheduler.give(task)
     await wait_until(lambda: scheduler.granted)
+    heard = len(scheduler.of(Step))
+    scheduler.order("wake")
+    await wait_until(lambda: len(scheduler.of(Step)) > heard, what="its next step, which knows of the grant")
+
+
+async def test_sigterm_lets_running_attempts_finish_and_takes_nothing_new(program: Program, scheduler):
+    running, waiting = a_drill("drill-sleep", seconds=4.0), a_drill("drill-noop")
+    await begun(program, scheduler, running)
     program.process.terminate()
     await wait_until(lambda: b"draining" in program.log.read_bytes())
     scheduler.give(waiting)
@@ -967,8 +975,7 @@ async def test_sigterm_lets_running_attempts_finish_and_takes_nothing_new(progra
 
 async def test_a_second_sigterm_hands_back_at_once_what_runs(program: Program, scheduler):
     task = a_drill("drill-sleep", seconds=1000)
-    scheduler.give(task)
-    await wait_until(lambda: scheduler.granted)
+    await begun(program, scheduler, task)
     runners = program.runners()
     program.process.terminate()
     await wait_until(lambda: b"draining" in program.log.read_bytes())

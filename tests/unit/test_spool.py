@@ -345,6 +345,55 @@ async def test_a_spool_that_cannot_be_written_keeps_the_outcome_in_memory(
     assert not outcomes
 
 
+async def test_f45_what_waits_for_its_verdict_and_cannot_be_written_down_is_a_failure(tmp_path: Path):
+    """Or else a crash right after its commit would leave a completed task without its file."""
+    (tmp_path / "spool").write_text("in the way")
+    outcomes = Outcomes(Spool(tmp_path / "spool"), "boot-2")
+    outcome, staged, final = a_staged_result(tmp_path)
+    reported = await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
+    assert outcomes.to_report() == (reported,)
+    assert reported.result is None
+    assert reported.failure is not None
+    assert str(final) in reported.failure.message
+    assert not staged.exists()
+
+
+async def test_nobody_hears_of_what_waits_for_its_verdict_before_it_is_written_down(
+    tmp_path: Path, outcomes: Outcomes, spool: Spool, monkeypatch: pytest.MonkeyPatch
+):
+    keep, may_write = spool.keep, threading.Event()
+
+    def slowly(entry: Unsettled) -> None:
+        may_write.wait(60)
+        keep(entry)
+
+    monkeypatch.setattr(spool, "keep", slowly)
+    outcome, staged, _ = a_staged_result(tmp_path)
+    adding = asyncio.create_task(outcomes.add(outcome, str(staged), lease_is_sure=lambda: False))
+    for _ in range(20):
+        await asyncio.sleep(0)
+        assert outcomes.to_report() == ()
+    may_write.set()
+    await adding
+    assert outcomes.to_report() == (outcome,)
+    assert len(spool.load()) == 1
+
+
+@pytest.mark.parametrize(("verdict", "is_left"), [(refused(attempt=2), True), (settled(attempt=2), False)])
+async def test_what_an_earlier_attempt_has_staged_goes_when_the_task_is_settled_and_not_before(
+    tmp_path: Path, outcomes: Outcomes, verdict: Verdict, is_left: bool
+):
+    """The earlier one may come late, and count."""
+    outcome, staged, _ = a_staged_result(tmp_path)
+    earlier = tmp_path / f".out.png.{ID}-1.lcq-tmp"
+    second = staged.rename(tmp_path / f".out.png.{ID}-2.lcq-tmp")
+    earlier.write_bytes(b"late")
+    await outcomes.add(outcome.model_copy(update={"attempt": 2}), str(second), lease_is_sure=lambda: False)
+    assert earlier.exists()
+    await outcomes.settle([verdict])
+    assert earlier.exists() is is_left
+
+
 async def test_a_verdict_on_something_unknown_is_passed_over(outcomes: Outcomes):
     await outcomes.add(a_failure(attempt=2))
     await outcomes.settle([settled(attempt=1), refused(attempt=3)])
