@@ -577,3 +577,17 @@ async def test_a_filter_by_age_reads_no_record_that_is_older(state: StateManager
 async def test_a_filter_that_means_nothing_is_refused_in_words(family: StateReader) -> None:
     with pytest.raises(InvalidInput, match="did you mean 'state'"):
         await family.list_tasks(ListTasks(where="stat:failed"))
+
+
+async def test_a_redis_that_goes_away_while_a_scheduler_starts_is_told_as_that(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not as a group of errors, which would end ``lcq scheduler`` with a traceback."""
+
+    async def away(self: StateReader) -> str:
+        raise StateUnavailable(self.url, "it has just gone")
+
+    monkeypatch.setattr(StateReader, "last_event_id", away)
+    with pytest.raises(StateUnavailable, match="it has just gone"):
+        async with StateManager(url=redis_url):
+            pass

@@ -61,13 +61,14 @@ class Mover:
                 await self._disk_log.check()
             await self._load_scripts()
             await self._adopt()
+            # Before the group: what fails inside of one comes out as a group of errors, and nobody looks for that.
+            await stack.enter_async_context(self.feed)
             group = await stack.enter_async_context(asyncio.TaskGroup())
             pump = group.create_task(self._pump(), name="state pump")
             stack.callback(pump.cancel)
             stack.callback(group.create_task(self.watch.run(), name="server watch").cancel)
             if self._disk_log is not None:
                 stack.callback(group.create_task(self._disk_log.run(), name="disk log").cancel)
-            await stack.enter_async_context(self.feed)
             self._stack = stack.pop_all()
         return self
 
