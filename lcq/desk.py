@@ -102,7 +102,7 @@ class Desk:
             answer = pack_error(act.id, refusal, act.version)
             await self._state.note_act(act.id, answer, {})
             return answer
-        await self._state.note_act(act.id, answer, _audit(act) | _outcome(told))
+        await self._state.note_act(act.id, answer, _audit(act) | _outcome(told) if act.IS_AUDITED else {})
         return answer
 
     @property

@@ -250,7 +250,8 @@ class ConsoleApp(App[int]):
             self.say(f"{act.title}: not done: {trouble_of(error)}", good=False)
             return
         self.desk.tasks.marks -= set(answer.done)  # what was refused stays marked
-        self.desk.note_done(act.title, answer.acts if answer.done else ())
+        if answer.done:  # what was refused leaves what can be taken back as it is
+            self.desk.note_done(act.title, answer.acts)
         text, good = told(act, answer)
         self.say(text, good=good)
 

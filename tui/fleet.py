@@ -17,7 +17,7 @@ PANEL_LINES = 3
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a panel. ``filter_text`` and ``mode``: where a click leads."""
+    """One line of a panel, and how it is meant."""
 
     text: str
     tone: Tone = "plain"
@@ -73,15 +73,17 @@ def _fleet(nodes: Sequence[NodeRow]) -> Panel:
 def _throughput(minutes: Sequence[MinuteTally], width: int) -> Panel:
     whole = minutes[:-1]  # the one under way is not over
     done = [minute.completed for minute in whole]
-    ended = sum(done) + sum(minute.failed for minute in whole)
-    share = sum(minute.failed for minute in whole) / ended if ended else 0.0
-    now, mean = (done[-1] if done else 0), (sum(done) / len(done) if done else 0.0)
+    failed = sum(minute.failed for minute in minutes)
+    ended = failed + sum(minute.completed for minute in minutes)
+    share = failed / ended if ended else 0.0
+    now, last = (minutes[-1].completed if minutes else 0), (done[-1] if done else 0)
+    mean = sum(done) / len(done) if done else 0.0
     return Panel(
         "Throughput, tasks/min",
         (
-            Line(f"last {now:,}   1 h mean {mean:,.0f}"),
-            Line(bars(done, width), "run"),
-            Line(f"failed {share:.1%}", "bad" if share > 0.05 else "plain"),
+            Line(f"now {now:,}  last {last:,}"),
+            Line(bars([*done, now] if minutes else done, width), "run"),
+            Line(f"mean {mean:,.0f}  failed {share:.1%}", "bad" if share > 0.05 else "plain"),
         ),
     )
 
@@ -115,14 +117,17 @@ def needs(store: Store, now_ms: int) -> list[Line]:
 
 
 def _nodes_in_need(nodes: Iterable[NodeRow], now_ms: int) -> list[Line]:
-    told = {NodeStatus.OFFLINE: ("down", "bad"), NodeStatus.QUARANTINED: ("in quarantine", "bad"),
-            NodeStatus.SUSPECT: ("silent", "warn")}  # fmt: skip
+    told: dict[NodeStatus, tuple[str, Tone]] = {
+        NodeStatus.OFFLINE: ("down", "bad"),
+        NodeStatus.QUARANTINED: ("in quarantine", "bad"),
+        NodeStatus.SUSPECT: ("silent", "warn"),
+    }
     lines: list[tuple[int, Line]] = []
     for node in nodes:
         if node.status in told:
             word, tone = told[node.status]
             since = f" {span(now_ms - node.seen_ms)}" if node.status is not NodeStatus.QUARANTINED else ""
-            lines.append((tone == "warn", Line(f"{node.id} {word}{since}", tone)))  # type: ignore[arg-type]
+            lines.append((tone == "warn", Line(f"{node.id} {word}{since}", tone)))
     return [line for _, line in sorted(lines, key=lambda pair: (pair[0], pair[1].text))]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Generic
+from typing import ClassVar, Generic
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from lcq.wire.message import MAX_BATCH, AnswerT, Done, Message, Refusal, Request
 class Act(Request[AnswerT], Generic[AnswerT]):
     """An operator's act: has an actor and a reason, is written to the audit, is safe to send twice."""
 
+    IS_AUDITED: ClassVar[bool] = True
     actor: str = Field(default="anonymous", max_length=128)
     reason: str = Field(default="", max_length=500)
 
@@ -148,6 +149,7 @@ class NoteJob(Act[Done]):
     """What a submit of the job had no work with, and why: kept with the job, for its report."""
 
     CMD = "note_job"
+    IS_AUDITED = False  # its submit is
     ANSWER = Done
     job: str = Field(min_length=1, max_length=128)
     skipped: tuple[Skips, ...] = Field(default=(), max_length=100)

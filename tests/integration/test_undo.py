@@ -187,15 +187,17 @@ async def test_who_did_what_is_listed_with_what_can_be_taken_back_and_undo_does_
         address = scheduler.control_endpoint.removeprefix("tcp://")
         async with AsyncClient(DistributedConfig(), scheduler=address, actor="ann", timeout_s=60) as ann:
             one, other = (await ann.submit_many([a_task(), a_task()])).accepted
+            await ann.submit(a_task(id="0m84x2sshh0b4yjp", job="wedding"))
+            await ann.note_job("wedding", ())  # a part of a submit, and nobody's act
             moved = await ann.reroute([one.id, other.id], queue=HEAVY, reason="too big")
             paused = await ann.pause(LIGHT, reason="lunch")
             await ann.cancel(other.id)
             acts = await ann.acts()
             assert [(act.act, act.actor, act.reason, act.undo_ms > 0) for act in acts] == [
                 ("cancel", "ann", "", True), ("pause", "ann", "lunch", True), ("reroute", "ann", "too big", True),
-                ("submit", "ann", "", False),
+                ("submit", "ann", "", False), ("submit", "ann", "", False),
             ]  # fmt: skip
-            assert [act.outcome for act in acts] == ["1 done", "", "2 done", ""]
+            assert [act.outcome for act in acts] == ["1 done", "", "2 done", "", ""]
             assert [act.id for act in await ann.acts(before=acts[1].id, limit=1)] == [acts[2].id]
             assert await ann.acts(actor="bob") == ()
             back = await ann.undo(moved.acts[0], reason="not so big")

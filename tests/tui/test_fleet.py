@@ -51,10 +51,10 @@ def test_the_fleet_panel_counts_nodes_slots_and_what_devices_tell():
     assert said(a_store(), "Fleet") == ["0 up", "devices tell nothing", "slots 0/0"]
 
 
-def test_the_throughput_leaves_out_the_minute_that_is_not_over():
+def test_the_mean_of_the_throughput_leaves_out_the_minute_that_is_not_over():
     minutes = tuple(MinuteTally(minute=n, completed=count, failed=n % 2) for n, count in enumerate((10, 20, 30, 999)))
-    assert said(a_store(minutes=minutes), "Throughput") == ["last 30   1 h mean 20", "▃▆█", "failed 1.6%"]
-    assert said(a_store(), "Throughput") == ["last 0   1 h mean 0", "", "failed 0.0%"]
+    assert said(a_store(minutes=minutes), "Throughput") == ["now 999  last 30", "▁▁▁█", "mean 20  failed 0.2%"]
+    assert said(a_store(), "Throughput") == ["now 0  last 0", "", "mean 0  failed 0.0%"]
 
 
 def test_the_backlog_says_when_it_will_be_empty_at_this_pace():

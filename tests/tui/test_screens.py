@@ -347,6 +347,21 @@ async def test_u_takes_the_last_act_back_once_and_says_for_how_long_it_can(open_
         assert len(cluster.calls) == 2
 
 
+async def test_an_act_that_is_refused_leaves_the_last_one_to_be_taken_back(open_console, monkeypatch):
+    monkeypatch.setattr("tui.desk.UNDO_S", 600)
+    cluster = three()
+    first = ids_of(cluster)[0]
+    async with open_console(cluster) as console:
+        await console.press("g", "plus")
+        await wait_until(lambda: "u takes it back" in console.text())
+        cluster.records[first] = cluster.records[first].model_copy(update={"revision": 99})  # somebody was quicker
+        await console.press("plus")
+        await wait_until(lambda: f"refused {first}" in console.text())
+        assert "u takes it back" in console.text()
+        await console.press("u")
+        await wait_until(lambda: cluster.calls[2:] == [("undo", f"act of {first}")])
+
+
 async def test_a_pause_is_taken_back_from_any_screen(open_console, monkeypatch):
     monkeypatch.setattr("tui.desk.UNDO_S", 600)
     cluster = three()
