@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -120,3 +121,12 @@ def test_an_install_brings_no_torch() -> None:
     brought = brought_by("lcq")
     assert {"pyzmq", "redis", "textual", "opencv-python-headless"} <= brought  # the walk does walk
     assert not {name for name in brought if name.startswith(("torch", "nvidia-cu", "triton"))}
+
+
+@pytest.mark.parametrize("package", ["lcq", "lcq/state", "worker", "tui"])
+def test_the_architecture_page_says_where_every_module_lives(package: str) -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "architecture.md").read_text(encoding="utf-8")
+    tree = page[page.index("## Where things live") : page.index("## Redis keys")]
+    modules = {path.stem for path in (root / package).glob("*.py")} - {"__init__"}
+    assert sorted(module for module in modules if not re.search(rf"\b{module}\b", tree)) == []
