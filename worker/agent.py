@@ -131,6 +131,7 @@ class Agent:
         self._eased = asyncio.Event()  # what was refused may be granted now
         self._late: asyncio.Queue[StepAnswer] = asyncio.Queue()
         self._probes: asyncio.Queue[Probed] = asyncio.Queue()
+        self._beats_heard: asyncio.Queue[tuple[set[Key], set[Key], float]] = asyncio.Queue()  # while some are in doubt
         self._hand_back_at: float | None = None  # by steady_now(): when what still runs goes back
         self._deadline_moved = asyncio.Event()
 
@@ -247,6 +248,7 @@ class Agent:
                     ("hand", self._give_back_in_time()),
                     ("drain", self._hand_back_in_time()),
                     ("probes", self._report_probes()),
+                    ("doubts", self._resolve_doubts()),
                     ("breakers", self._breakers.watch()),
                     ("spool", self._outcomes.keep_old_ones()),
                     ("devices", self._service.watch()),
@@ -465,10 +467,21 @@ class Agent:
         for key in lost:
             self._leases.end(key)
             self._end_lost(key, "the cluster took it back")
+        if any(map(self._outcomes.is_doubtful, held)):
+            self._beats_heard.put_nowait((held, lost, asked_at))
         self._follow(answer.status, "")
         self._follow_orders(answer.orders)
         for device in (("",) if answer.probe else answer.probe_devices) if not self._stop.is_set() else ():
             self._retest.begin(device)
+
+    async def _resolve_doubts(self) -> None:
+        """Publish or report what waited for a beat to say whose it is."""
+        while True:
+            held, lost, asked_at = await self._beats_heard.get()
+            for key in await self._outcomes.resolve(held, lost, asked_at=asked_at, lease_is_sure=self._leases.is_sure):
+                self._leases.end(key)
+                self._step_due.set()
+            self._stir()
 
     def _hear_shown(self, shown: Shown) -> None:
         self._service.hear(shown)
@@ -781,7 +794,10 @@ class Agent:
             )
             self._note_room(grant, reported)
             self._step_due.set()
-        self._leases.end(ended.key)
+        if self._outcomes.is_doubtful(ended.key):
+            self._membership.beat_now()  # that tells whose it is
+        else:
+            self._leases.end(ended.key)
         self._stir()
         await failpoints.passed("agent.conclude")
 

@@ -7,10 +7,12 @@ import contextlib
 import errno
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from itertools import islice
 from pathlib import Path
 
 from lcq import failpoints
+from lcq.clock import steady_now
 from lcq.errors import OutsideRoots
 from lcq.file_mark import file_mark
 from lcq.models import ErrorClass, Failure, Task
@@ -40,6 +42,7 @@ class Outcomes:
         self._since: dict[Key, float] = {}
         self._kept: set[Key] = set()
         self._tried: set[Key] = set()  # what the disk would not take has been said once
+        self._doubtful: dict[Key, float] = {}  # since when (``steady_now()``) it waits to be told: see ``resolve``
 
     def recall(self) -> int:
         """Take up what earlier boots of this node left unsettled; answers how many that are."""
@@ -54,7 +57,12 @@ class Outcomes:
 
     def to_report(self) -> tuple[Outcome, ...]:
         """The next outcomes to report, oldest first."""
-        return tuple(entry.outcome for entry in list(self._entries.values())[:MAX_BATCH])
+        told = (entry.outcome for key, entry in self._entries.items() if key not in self._doubtful)
+        return tuple(islice(told, MAX_BATCH))
+
+    def is_doubtful(self, key: Key) -> bool:
+        """Whether nobody is told of this result before a beat has said whose its task is."""
+        return key in self._doubtful
 
     def held(self) -> tuple[Key, ...]:
         """The attempts of this boot whose outcome has no verdict yet: their leases are still ours."""
@@ -72,7 +80,8 @@ class Outcomes:
     ) -> Outcome:
         """Take in how an attempt ended. Its file gets its final name at once if the lease is surely held.
 
-        Where that is in doubt, another node may have the task by now: then the verdict decides. So it does where
+        Where that is in doubt, another node may have the task by now; then it is not told before a beat has said whose
+        it is (``resolve``), so that a task is completed only when its file is there. So it is where
         somebody has put a file there since the attempt began, when ``found`` (lcq.file_mark) was seen: that may
         be the result of an attempt that an operator has had begun elsewhere, of which this node has not heard. Answers
         what will be reported: a failure, where the result could not be put in its place, or what waits for a verdict
@@ -84,15 +93,7 @@ class Outcomes:
             and lease_is_sure()
             and (found is None or found == await asyncio.to_thread(file_mark, outcome.result.path))
         ):
-            try:
-                await failpoints.reach("agent.rename")
-                await asyncio.to_thread(_publish, staged, outcome.result.path, self._roots)
-                await failpoints.passed("agent.rename")
-            except (OSError, OutsideRoots) as error:
-                failure = _unpublished(error, outcome.result.path)
-                _log.warning("task %s, attempt %d: %s", outcome.task_id, outcome.attempt, failure.message)
-                outcome = outcome.model_copy(update={"result": None, "failure": failure})
-                await asyncio.to_thread(_unlink, staged)
+            outcome = await self._published(outcome, outcome.result.path, staged)
             staged = ""
         entry = Unsettled(boot_id=self._boot_id, outcome=outcome, staged=staged)
         if staged:
@@ -101,15 +102,59 @@ class Outcomes:
             unwritten = await self._write(entry)
             if unwritten is None:
                 self._kept.add(entry.key)
+                self._doubtful[entry.key] = steady_now()
             else:
-                failure = _unpublished(unwritten, str(outcome.result.path if outcome.result else staged))
-                _log.warning("task %s, attempt %d: %s", outcome.task_id, outcome.attempt, failure.message)
-                outcome = outcome.model_copy(update={"result": None, "failure": failure})
-                await asyncio.to_thread(_unlink, staged)
+                final = outcome.result.path if outcome.result else staged
+                outcome = await self._failed(outcome, final, staged, unwritten)
                 entry = Unsettled(boot_id=self._boot_id, outcome=outcome)
         self._entries[entry.key] = entry
         self._since[entry.key] = asyncio.get_running_loop().time()
         return outcome
+
+    async def _published(self, outcome: Outcome, final: str, staged: str) -> Outcome:
+        """Give the file its final name; a failure, where that cannot be."""
+        try:
+            await failpoints.reach("agent.rename")
+            await asyncio.to_thread(_publish, staged, final, self._roots)
+            await failpoints.passed("agent.rename")
+        except (OSError, OutsideRoots) as error:
+            return await self._failed(outcome, final, staged, error)
+        return outcome
+
+    @staticmethod
+    async def _failed(outcome: Outcome, final: str, staged: str, error: OSError | OutsideRoots) -> Outcome:
+        failure = _unpublished(error, final)
+        _log.warning("task %s, attempt %d: %s", outcome.task_id, outcome.attempt, failure.message)
+        await asyncio.to_thread(_unlink, staged)
+        return outcome.model_copy(update={"result": None, "failure": failure})
+
+    async def resolve(
+        self, held: Iterable[Key], lost: Collection[Key], *, asked_at: float, lease_is_sure: Callable[[Key], bool]
+    ) -> tuple[Key, ...]:
+        """Hear what a beat, first sent at ``asked_at`` (``steady_now()``), has said of the attempts that it listed.
+
+        Those that are still ours get their files' final names, and are reported then. Those that are ``lost`` are
+        reported as they are: a late result counts if no newer attempt has committed, so the verdict decides on its
+        file. Answers those that are in doubt no longer.
+        """
+        resolved = []
+        for key in held:
+            since, entry = self._doubtful.get(key), self._entries.get(key)
+            if since is None or entry is None:
+                continue
+            if key in lost:
+                pass  # and lost it stays
+            elif asked_at < since or not lease_is_sure(key):
+                continue  # what was asked before it ended, or answered too late, says nothing of now: the next one does
+            elif entry.outcome.result is not None:
+                outcome = await self._published(entry.outcome, entry.outcome.result.path, entry.staged)
+                self._entries[key] = Unsettled(boot_id=entry.boot_id, outcome=outcome)
+                self._since[key] = asyncio.get_running_loop().time()
+                self._kept.discard(key)
+                await asyncio.to_thread(self._spool.drop, entry)
+            del self._doubtful[key]
+            resolved.append(key)
+        return tuple(resolved)
 
     async def keep_old_ones(self) -> None:
         """For ever: see to the disk what has waited for its verdict for a moment."""
@@ -207,6 +252,7 @@ class Outcomes:
         self._entries.pop(entry.key, None)
         self._since.pop(entry.key, None)
         self._tried.discard(entry.key)
+        self._doubtful.pop(entry.key, None)
         if entry.key in self._kept:
             self._kept.discard(entry.key)
             self._spool.drop(entry)

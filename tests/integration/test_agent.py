@@ -80,6 +80,8 @@ class SchedulerDouble:
         self.attempts: dict[str, int] = {}
         self.refuse: set[str] = set()  # task ids whose outcomes are refused
         self.lost: list[Running] = []
+        self.was_there: dict[str, bool] = {}  # whether a result's file was in its place when it was first told of
+        self.taken_back: set[str] = set()  # tasks that are lost whenever a beat lists them
         self.status = "online"
         self.error: LcqError | None = None  # the answer to everything
         self.hello_error: LcqError | None = None
@@ -177,6 +179,7 @@ class SchedulerDouble:
                 return StepAnswer(verdicts=verdicts, grants=grants)
             case Beat():
                 lost, self.lost = tuple(self.lost), []
+                lost += tuple(one for one in request.running if one.task_id in self.taken_back)
                 return BeatAnswer(lost=lost, status=self.status, schedulers=self.schedulers)
             case Bye():
                 return Done()
@@ -194,6 +197,8 @@ class SchedulerDouble:
 
     def _verdict(self, outcome: Outcome) -> Verdict:
         self.outcomes[outcome.task_id, outcome.attempt] = outcome
+        if outcome.result is not None:
+            self.was_there.setdefault(outcome.task_id, Path(outcome.result.path).exists())
         word = "refused" if outcome.task_id in self.refuse else "settled"
         return Verdict(task_id=outcome.task_id, attempt=outcome.attempt, verdict=word)
 
@@ -683,9 +688,12 @@ async def test_a_result_has_its_final_name_when_it_is_reported(tmp_path, schedul
 
 
 @pytest.mark.parametrize("verdict", ["settled", "refused"])
-async def test_f04_a_result_whose_lease_may_have_gone_waits_for_its_verdict(tmp_path, verdict):
+async def test_f04_a_result_whose_task_may_have_been_taken_back_waits_for_a_beat_and_then_for_its_verdict(
+    tmp_path, verdict
+):
     task, final, gate = a_writer(tmp_path)
     async with SchedulerDouble(lease_ms=200) as scheduler, an_agent(tmp_path, scheduler) as agent:
+        scheduler.taken_back.add(task.id)
         if verdict == "refused":
             scheduler.refuse.add(task.id)
         scheduler.give(task)
@@ -700,6 +708,23 @@ async def test_f04_a_result_whose_lease_may_have_gone_waits_for_its_verdict(tmp_
         await scheduler.outcome(task)
         await wait_until(lambda: not agent._outcomes)
         assert [file.name for file in final.parent.iterdir()] == (["x.png"] if verdict == "settled" else [])
+
+
+async def test_f06_a_result_whose_lease_was_in_doubt_and_is_not_lost_is_there_when_the_scheduler_hears_of_it(tmp_path):
+    task, final, gate = a_writer(tmp_path)
+    async with SchedulerDouble(lease_ms=200) as scheduler, an_agent(tmp_path, scheduler) as agent:
+        scheduler.give(task)
+        await wait_until(lambda: agent._pool.running())
+        scheduler.deaf = True
+        await wait_until(lambda: not agent._leases.is_sure((task.id, 1)))
+        gate.touch()
+        await wait_until(lambda: agent._outcomes)
+        assert not final.exists()
+        scheduler.deaf = False
+        await scheduler.outcome(task)
+        assert scheduler.was_there[task.id]
+        await wait_until(lambda: not agent._outcomes)
+        assert [file.name for file in final.parent.iterdir()] == ["x.png"]
 
 
 # ---------------------------------------------------------------- schedulers that go away

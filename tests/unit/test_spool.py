@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lcq.clock import steady_now
 from lcq.file_mark import file_mark
 from lcq.images import STAGED_SUFFIX, Output
 from lcq.models import ErrorClass, Failure, Task, TaskResult, TaskType
@@ -272,6 +273,7 @@ async def test_a_settled_result_that_cannot_be_renamed_now_is_kept_and_tried_aga
     outcome, staged, final = a_staged_result(tmp_path)
     final.mkdir()
     await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
+    await heard(outcomes, lost=True)
     await outcomes.settle([settled()])
     assert outcomes.to_report() == (outcome,)
     assert "cannot be renamed" in caplog.text
@@ -375,8 +377,84 @@ async def test_nobody_hears_of_what_waits_for_its_verdict_before_it_is_written_d
         assert outcomes.to_report() == ()
     may_write.set()
     await adding
-    assert outcomes.to_report() == (outcome,)
     assert len(spool.load()) == 1
+    assert outcomes.held() == (KEY,)
+    assert await heard(outcomes, lost=True) == (KEY,)
+    assert outcomes.to_report() == (outcome,)
+
+
+KEY = (ID, 1)
+
+
+async def heard(
+    outcomes: Outcomes, *, lost: bool = False, is_sure: bool = True, asked_at: float | None = None
+) -> tuple[tuple[str, int], ...]:
+    """A beat that was sent just now, or then, has been answered."""
+    return await outcomes.resolve(
+        [KEY, ("another", 1)],
+        [KEY] if lost else [],
+        asked_at=steady_now() if asked_at is None else asked_at,
+        lease_is_sure=lambda _: is_sure,
+    )
+
+
+async def test_f06_a_result_in_doubt_is_told_when_a_beat_has_said_that_it_is_ours_and_its_file_is_there_by_then(
+    tmp_path: Path, outcomes: Outcomes, spool: Spool
+):
+    outcome, staged, final = a_staged_result(tmp_path)
+    before = steady_now() - 1
+    await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
+    assert outcomes.is_doubtful(KEY)
+    assert await heard(outcomes, asked_at=before) == (), "what was asked before it ended says nothing of now"
+    assert await heard(outcomes, is_sure=False) == (), "an answer that took as long as the lease says nothing of now"
+    assert outcomes.to_report() == ()
+    assert not final.exists()
+    assert await heard(outcomes) == (KEY,)
+    assert final.read_bytes() == b"new"
+    assert not staged.exists()
+    assert outcomes.to_report() == (outcome,)
+    await outcomes.keep()
+    assert [entry.staged for entry in spool.load()] == [""]
+    await outcomes.settle([settled()])
+    assert not outcomes
+    assert spool.load() == ()
+
+
+async def test_f04_a_result_whose_task_was_taken_back_is_told_as_it_is_and_the_verdict_decides_on_its_file(
+    tmp_path: Path, outcomes: Outcomes, spool: Spool
+):
+    outcome, staged, final = a_staged_result(tmp_path)
+    await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
+    assert await heard(outcomes, lost=True) == (KEY,)
+    assert outcomes.to_report() == (outcome,)
+    assert staged.exists()
+    assert not final.exists()
+    assert [entry.staged for entry in spool.load()] == [str(staged)]
+    await outcomes.settle([settled()])
+    assert final.read_bytes() == b"new"
+
+
+async def test_a_result_in_doubt_that_cannot_be_put_in_its_place_is_told_as_a_failure(
+    tmp_path: Path, outcomes: Outcomes
+):
+    outcome, staged, final = a_staged_result(tmp_path)
+    await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
+    final.mkdir()
+    await heard(outcomes)
+    (told,) = outcomes.to_report()
+    assert told.failure is not None
+    assert str(final) in told.failure.message
+    assert not staged.exists()
+
+
+async def test_a_result_in_doubt_outlives_the_process_and_is_told_by_the_next(
+    tmp_path: Path, outcomes: Outcomes, spool: Spool
+):
+    outcome, staged, _ = a_staged_result(tmp_path)
+    await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
+    again = Outcomes(spool, "boot-3")
+    assert again.recall() == 1
+    assert again.to_report() == (outcome,)
 
 
 @pytest.mark.parametrize(("verdict", "is_left"), [(refused(attempt=2), True), (settled(attempt=2), False)])
