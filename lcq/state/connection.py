@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
-from weakref import WeakSet
 
 from redis import asyncio as redis
 from redis import exceptions as redis_errors
@@ -57,7 +56,6 @@ class _BackOff:
         self._failures = 0
         self._not_before = 0.0
         self._last: Exception | None = None
-        self.made: WeakSet[AbstractConnection] = WeakSet()  # every connection of the client that still exists
         self.address: Address | None = None  # of the primary that was found last, where Sentinels name it
 
     def check(self) -> None:
@@ -90,7 +88,6 @@ class _Ours(AbstractConnection):
         super().__init__(**how)
         self._back_off = back_off
         self._sentinels = sentinels
-        back_off.made.add(self)
 
     async def connect(self) -> None:
         if self.is_connected:
@@ -188,17 +185,6 @@ def connect(url: str) -> Client:
         **how,
     )
     return redis.Redis.from_pool(pool)
-
-
-async def close(client: Client) -> None:
-    """Close ``client`` with all its connections.
-
-    A use that was cancelled while its pool took the connection back has left one that no pool knows any more.
-    """
-    await client.aclose()
-    back_off: _BackOff = client.connection_pool.connection_kwargs["back_off"]
-    for connection in list(back_off.made):
-        await connection.disconnect(nowait=True)
 
 
 async def leave_former_primary(client: Client) -> None:

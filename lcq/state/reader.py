@@ -36,7 +36,7 @@ from lcq.placement import Backlog
 from lcq.routing import Fleet
 from lcq.state import records
 from lcq.state.act_log import ActLog
-from lcq.state.connection import ANSWER_S, Client, close, connect, our_errors
+from lcq.state.connection import ANSWER_S, Client, connect, our_errors
 from lcq.state.keys import Keys
 from lcq.state.learned import LearnedCosts
 from lcq.state.search import PIECE, TaskSearch
@@ -89,8 +89,8 @@ class StateReader:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await close(self._redis)
-        await close(self._follow)
+        await self._redis.aclose()
+        await self._follow.aclose()
 
     # ------------------------------------------------------------ tasks
 

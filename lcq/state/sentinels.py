@@ -104,15 +104,19 @@ class SentinelUrl:
             retry=Retry(NoBackoff(), 0),
             **self.sentinel,
         )
+        # Of our own, and not the pool's: who is cancelled while a pool takes a connection back leaves it open.
+        connection: Any = client.connection_pool.make_connection()
         try:
             async with asyncio.timeout(_ASK_S):
-                answer = await client.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
+                await connection.connect()
+                await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
+                answer = await connection.read_response()
         except TimeoutError:
             return "does not answer"
         except (redis_errors.RedisError, OSError) as error:
             return f"says {error}"
         finally:
-            await client.aclose()
+            await connection.disconnect(nowait=True)
         if not answer:
             return "does not know it"
         return (str(answer[0]), int(answer[1]))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import random
 import re
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +20,7 @@ from lcq.client import Client
 from lcq.errors import TaskNotFound
 from lcq.models import TaskRecord, TaskStatus
 from lcq.state.reader import StateReader
+from lcq.state.sentinels import SentinelUrl
 from tests.audit import audit
 from tests.cluster import Cluster, drill, running_cluster
 from tests.conftest import wait_until, wait_until_sync
@@ -229,3 +234,20 @@ def test_many_failovers_in_a_row_lose_no_task_that_a_client_waits_for(rig: Rig, 
             dead.start()
             wait_until_sync(has_failed_over(cluster, turn + 1), timeout=60, what="the failover is told")
     print(f"\n4 failovers: {lost} of 160 accepted tasks were lost, submitted again and completed")
+
+
+async def test_who_stops_asking_the_sentinels_in_the_middle_leaves_no_connection_open(
+    rig: Rig, rng: random.Random
+) -> None:
+    sentinels = SentinelUrl.read(rig.url)
+    assert await sentinels.primary()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for _ in range(600):
+            asking = asyncio.create_task(sentinels.primary())
+            await asyncio.sleep(rng.uniform(0, 0.006))
+            asking.cancel()
+            await asyncio.wait({asking})
+        await asyncio.sleep(0)
+        gc.collect()
+    assert [str(one.message) for one in told] == []

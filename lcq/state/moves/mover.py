@@ -14,7 +14,7 @@ from redis import exceptions as redis_errors
 from lcq import failpoints
 from lcq.config import DistributedConfig
 from lcq.errors import StateFormatMismatch, StateOverloaded, StateUnavailable, without_password
-from lcq.state.connection import check_server, close, connect, our_errors, ours
+from lcq.state.connection import check_server, connect, our_errors, ours
 from lcq.state.disk_log import DiskLog
 from lcq.state.feed import Feed
 from lcq.state.reader import StateReader
@@ -54,7 +54,7 @@ class Mover:
         StateFormatMismatch: a newer LCQ has written what is there.
         """
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(close, self._redis)
+            stack.push_async_callback(self._redis.aclose)
             await stack.enter_async_context(self.reader)
             self.server_version = await check_server(self._redis, self.url, unsafe=self.config.redis.unsafe)
             if self._disk_log is not None:
