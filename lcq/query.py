@@ -175,6 +175,11 @@ def _words(text: str, problems: list[str]) -> Iterable[_Word]:
         yield _Word(typed, bare, literal)
 
 
+def words_of(text: str) -> list[str]:
+    """The clauses of ``text`` as they were typed."""
+    return [word.typed for word in _words(text, [])]
+
+
 _FORM = re.compile(r"([A-Za-z_]+)(!=|!~|<=|>=|[:=~<>?])(.*)", re.DOTALL)
 _OPERATORS = {
     Kind.TEXT: (":", "=", "!=", "~", "!~", "?"),

@@ -21,6 +21,9 @@ class _Asked:
     timed: bool = False
 
 
+NEEDS = ("attention", "nothing")
+"""What tasks, nodes and queues may need."""
+
 _STATES = {
     "waiting": (TaskStatus.PENDING.value, TaskStatus.QUEUED.value),
     "running": (TaskStatus.PROCESSING.value,),
@@ -47,6 +50,7 @@ _FIELDS: dict[str, _Asked] = {
     "progress": _Asked(Kind.SHARE, "how far the running attempt is"),
     "age": _Asked(Kind.SPAN, "how long ago it was submitted", timed=True),
     "took": _Asked(Kind.SPAN, "how long its last attempt took, or runs by now", timed=True),
+    "needs": _Asked(Kind.CHOICE, "whether somebody should look: it failed, or goes on after a failure", NEEDS),
 }
 
 
@@ -60,6 +64,16 @@ def fields_over(getters: Mapping[str, Callable[[RowT, int], Value]]) -> dict[str
 
 def _error(record: TaskRecord) -> str:
     return f"{record.failure.code}: {record.failure.message}" if record.failure else ""
+
+
+def needed(status: TaskStatus, *, failed_before: bool) -> str:
+    """What a task needs, of ``NEEDS``: attention if it failed, or has not ended and failed before."""
+    return NEEDS[not (status is TaskStatus.FAILED or (failed_before and may_need(status)))]
+
+
+def may_need(status: TaskStatus) -> bool:
+    """Whether a task of this status can need attention at all."""
+    return status is TaskStatus.FAILED or not status.is_terminal
 
 
 def took_ms(started_ms: int | None, finished_ms: int | None, running: bool, now_ms: int) -> float | None:
@@ -92,6 +106,7 @@ RECORD_FIELDS: dict[str, QueryField[TaskRecord]] = fields_over(
         "took": lambda record, now: took_ms(
             record.started_ms, record.finished_ms, record.status is TaskStatus.PROCESSING, now
         ),
+        "needs": lambda record, _: needed(record.status, failed_before=record.failure is not None),
     }
 )
 

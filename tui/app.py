@@ -27,9 +27,11 @@ from tui.cluster import Cluster
 from tui.commands import Scope, commands_of
 from tui.desk import Desk
 from tui.history import Place, ViewHistory
+from tui.saved import SavedView, SavedViews, views_path
 from tui.screens.activity import ActivityScreen
 from tui.screens.base import ActWished, ConsoleScreen, Said
 from tui.screens.causes import CausesScreen
+from tui.screens.choose import ViewsPanel
 from tui.screens.detail import DescriptionScreen, TaskScreen
 from tui.screens.dialogs import Choice, Chooser, Help, Question
 from tui.screens.fleet import FleetScreen
@@ -201,6 +203,25 @@ class ConsoleApp(App[int]):
     def _refetch(self) -> None:
         self.desk.feed.refetch()
         self.say("reading everything again")
+
+    @on(ConsoleScreen.SavedViewsWished)
+    @work(group="panel", exclusive=True)
+    async def _saved_views(self) -> None:
+        present = self.screen.look_of() if isinstance(self.screen, ListScreen) else None
+        chosen = await self.push_screen_wait(ViewsPanel(self.desk.saved, present))
+        if chosen is not None:
+            self.look_so(chosen)
+
+    def look_so(self, saved: SavedView) -> None:
+        """Go to a saved view."""
+        self._mode_wished(ConsoleScreen.ModeWished(saved.mode, saved.filter_text))
+
+        def look() -> None:  # once the new root is there
+            root = self.screen_stack[0]
+            if isinstance(root, ListScreen):
+                root.look_so(saved)
+
+        self.call_later(look)
 
     @on(TasksScreen.DetailsWished)
     def _show_task(self, wish: TasksScreen.DetailsWished) -> None:
@@ -392,7 +413,7 @@ async def run_console_async(
             hint="run it in one, or use 'lcq tasks', 'lcq nodes' and 'lcq events' with --json",
         )
     async with Cluster(config, scheduler=scheduler) as cluster:
-        desk = Desk(cluster, cluster, cluster=cluster_name(config))
+        desk = Desk(cluster, cluster, cluster=cluster_name(config), saved=SavedViews(views_path()))
         app = ConsoleApp(
             desk, user=user or login_name(), farewell=farewell, crash_log=config.data_path / "console-crash.log"
         )

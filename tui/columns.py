@@ -8,7 +8,7 @@ from typing import Any, Generic, Literal
 
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.query import Kind, QueryField
-from lcq.task_fields import fields_over, took_ms
+from lcq.task_fields import NEEDS, fields_over, needed, took_ms
 from tui.store import WAITING, ActRow, CauseRow, NodeRow, QueueRow, RowT, TaskRow
 from tui.text import basename, compact, long_span, span
 
@@ -33,6 +33,7 @@ class Column(Generic[RowT]):
     live: bool = False
     right: bool = False
     most: int = 0  # it may grow to so many cells where there is room
+    extra: bool = False  # shown only where somebody has chosen it
 
 
 def _named(*fields: QueryField[RowT]) -> dict[str, QueryField[RowT]]:
@@ -113,6 +114,15 @@ def _age(row: TaskRow, now_ms: int) -> Cell:
     return span(now_ms - row.submitted_ms), "plain"
 
 
+def _took_ms(row: TaskRow, now_ms: int) -> float | None:
+    return took_ms(row.started_ms, row.finished_ms, row.status is TaskStatus.PROCESSING, now_ms)
+
+
+def _took(row: TaskRow, now_ms: int) -> Cell:
+    took = _took_ms(row, now_ms)
+    return ("--", "dim") if took is None else (long_span(took), "plain")
+
+
 TASK_COLUMNS: tuple[Column[TaskRow], ...] = (
     Column("id", "ID", 12, lambda row, _: (row.id, "strong"), lambda row: row.id, most=16),
     Column("age", "AGE", 5, _age, lambda row: row.submitted_ms, live=True, right=True),
@@ -127,6 +137,15 @@ TASK_COLUMNS: tuple[Column[TaskRow], ...] = (
     Column("image", "IMAGE", 12, lambda row, _: (basename(row.image), "plain"), lambda row: basename(row.image),
            rank=3, most=40),
     Column("why", "WHY / LAST WORD", 24, last_word, lambda row: last_word(row, 0)[0], most=400),
+    Column("user", "USER", 9, lambda row, _: (row.user, "plain"), lambda row: row.user, most=20, extra=True),
+    Column("job", "JOB", 10, lambda row, _: (row.job or "-", "plain"), lambda row: row.job, most=24, extra=True),
+    Column("took", "TOOK", 6, _took, lambda row: _took_ms(row, 0) or 0, right=True, extra=True),
+    Column("device", "DEVICE", 8, lambda row, _: (row.device or "-", "plain"), lambda row: row.device, most=14,
+           extra=True),
+    Column("pinned", "PINNED", 8, lambda row, _: (row.pinned or "-", "plain"), lambda row: row.pinned, most=16,
+           extra=True),
+    Column("path", "PATH", 20, lambda row, _: (row.image, "plain"), lambda row: row.image, most=80, extra=True),
+    Column("error", "LAST ERROR", 20, lambda row, _: (row.error, "bad"), lambda row: row.error, most=120, extra=True),
 )  # fmt: skip
 
 TASK_FIELDS: dict[str, QueryField[TaskRow]] = fields_over(
@@ -147,7 +166,8 @@ TASK_FIELDS: dict[str, QueryField[TaskRow]] = fields_over(
         "try": lambda row, _: row.attempt,
         "progress": lambda row, _: row.progress,
         "age": lambda row, now: max(0, now - row.submitted_ms),
-        "took": lambda row, now: took_ms(row.started_ms, row.finished_ms, row.status is TaskStatus.PROCESSING, now),
+        "took": _took_ms,
+        "needs": lambda row, _: needed(row.status, failed_before=bool(row.error)),
     }
 )
 
@@ -204,6 +224,11 @@ def _counted(status: TaskStatus) -> Callable[[QueueRow, int], float]:
     return lambda row, _: row.count(status)
 
 
+def queue_needs_attention(row: QueueRow) -> bool:
+    """It gives out nothing, or has tasks that nobody serves."""
+    return row.paused or (not row.nodes and row.count(TaskStatus.QUEUED) > 0)
+
+
 QUEUE_FIELDS: dict[str, QueryField[QueueRow]] = _named(
     QueryField("queue", Kind.TEXT, lambda row, _: row.id, "its name"),
     QueryField("kind", Kind.TEXT, lambda row, _: row.kind, "the kind of device that serves it"),
@@ -216,6 +241,8 @@ QUEUE_FIELDS: dict[str, QueryField[QueueRow]] = _named(
     QueryField("failed", Kind.NUMBER, _counted(TaskStatus.FAILED), "tasks of it that failed"),
     QueryField("oldest", Kind.SPAN, lambda row, now: None if row.oldest_ms is None else now - row.oldest_ms,
                "how long the oldest has waited", timed=True),
+    QueryField("needs", Kind.CHOICE, lambda row, _: NEEDS[not queue_needs_attention(row)],
+               "whether somebody should look", NEEDS),
 )  # fmt: skip
 
 # ---------------------------------------------------------------- nodes
@@ -272,6 +299,14 @@ NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
     Column("why", "WHY", 10, lambda row, _: (row.why, "plain"), lambda row: row.why, most=400),
 )  # fmt: skip
 
+
+def node_needs_attention(row: NodeRow) -> bool:
+    """It is gone, silent or in quarantine, or says what keeps it from work. One that was told to drain needs nobody."""
+    return row.status in (NodeStatus.SUSPECT, NodeStatus.QUARANTINED, NodeStatus.OFFLINE) or (
+        row.status is NodeStatus.ONLINE and bool(row.why)
+    )
+
+
 NODE_FIELDS: dict[str, QueryField[NodeRow]] = _named(
     QueryField("node", Kind.TEXT, lambda row, _: row.id, "its name"),
     QueryField("state", Kind.CHOICE, lambda row, _: row.status.value, "whether it takes work", tuple(NodeStatus)),
@@ -283,6 +318,8 @@ NODE_FIELDS: dict[str, QueryField[NodeRow]] = _named(
     QueryField("running", Kind.NUMBER, lambda row, _: row.running, "how many it runs"),
     QueryField("failed", Kind.NUMBER, lambda row, _: row.failed, "attempts that failed here"),
     QueryField("seen", Kind.SPAN, lambda row, now: max(0, now - row.seen_ms), "how long it is silent", timed=True),
+    QueryField("needs", Kind.CHOICE, lambda row, _: NEEDS[not node_needs_attention(row)],
+               "whether somebody should look", NEEDS),
 )  # fmt: skip
 
 
@@ -386,6 +423,9 @@ ACT_FIELDS: dict[str, QueryField[ActRow]] = _named(
 )
 
 
+_WIDEST = 60  # cells of one column in a wide table
+
+
 def lay_out(columns: Sequence[Column[RowT]], width: int) -> list[tuple[Column[RowT], int]]:
     """Which columns fit ``width`` cells, a space between them, and how wide each is.
 
@@ -397,11 +437,13 @@ def lay_out(columns: Sequence[Column[RowT]], width: int) -> list[tuple[Column[Ro
         shown.remove(max(shown, key=lambda column: (column.rank, columns.index(column))))
     widths = {column.id: column.width for column in shown}
     room = width - sum(widths.values()) - (len(shown) - 1)
-    if room < 0:  # not even the most needed ones fit: the last are cut
-        for column in reversed(shown):
-            taken = min(widths[column.id], -room)
-            widths[column.id] -= taken
-            room += taken
+    for column in reversed(shown):  # not even the most needed ones fit: the last are cut, or gone with their space
+        if room >= 0:
+            break
+        taken = min(widths[column.id], -room)
+        widths[column.id] -= taken
+        room += taken + (widths[column.id] == 0)
+    shown = [column for column in shown if widths[column.id] > 0]
     growing = [column for column in shown if column.most > column.width]
     for place, column in enumerate(growing):
         fair = room if place in (0, len(growing) - 1) else room // (len(growing) - place)
@@ -410,4 +452,25 @@ def lay_out(columns: Sequence[Column[RowT]], width: int) -> list[tuple[Column[Ro
         room -= more
     if room > 0 and shown:
         widths[shown[-1].id] += room
-    return [(column, widths[column.id]) for column in shown if widths[column.id] > 0]
+    return [(column, widths[column.id]) for column in shown]
+
+
+def lay_out_sideways(
+    columns: Sequence[Column[RowT]], width: int, *, start: int = 0, wide: bool = False
+) -> list[tuple[Column[RowT], int]]:
+    """As ``lay_out`` for a table wider than the screen: none leaves, and the right edge cuts.
+
+    The first column stays; ``start`` of those behind it are scrolled off. ``wide``: each as wide as it may grow.
+    """
+    laid: list[tuple[Column[RowT], int]] = []
+    room = width
+    for column in (*columns[:1], *columns[1 + start :]):
+        if room <= 0:
+            break
+        wanted = max(column.width, min(column.most, _WIDEST)) if wide else column.width
+        laid.append((column, min(wanted, room)))
+        room -= wanted + 1
+    if laid and room > 0:
+        last, taken = laid[-1]
+        laid[-1] = (last, taken + room + 1 if last.most > taken else taken)
+    return laid

@@ -31,6 +31,8 @@ class Scope(Enum):
     READING = "Reading"
     DIALOG = "In a question"
     PANEL = "In a list or a form"
+    VIEWS = "Saved views"
+    COLUMNS = "Columns"
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ _PRINTED = {
     "escape": "esc", "pagedown": "pgdn", "pageup": "pgup", "question_mark": "?", "slash": "/", "plus": "+",
     "minus": "-", "asterisk": "*", "tilde": "~", "grave_accent": "`", "exclamation_mark": "!", "less_than_sign": "<",
     "greater_than_sign": ">", "left_curly_bracket": "{", "right_curly_bracket": "}", "left_square_bracket": "[",
-    "right_square_bracket": "]",
+    "right_square_bracket": "]", "apostrophe": "'",
 }  # fmt: skip
 
 
@@ -88,6 +90,9 @@ COMMANDS: tuple[Command, ...] = (
     Command("freeze", "Freeze what is shown, or thaw it", ("z",), _LOOK, Scope.EVERYWHERE, "freeze", 12),
     Command("refetch", "Read everything again", ("ctrl+r",), _LOOK, Scope.EVERYWHERE),
 
+    Command("saved_views", "Saved views: look so again, or keep how it looks now", ("apostrophe",), _LOOK,
+            Scope.EVERYWHERE, "views", 16),
+
     Command("open", "Open the row under the cursor", ("enter",), _LOOK, Scope.TABLE, "open", 1),
     Command("describe", "All details of the row", ("d",), _LOOK, Scope.TABLE, "details", 8),
     Command("cursor_down", "One row down", ("j", "down"), _LOOK, Scope.TABLE),
@@ -108,6 +113,18 @@ COMMANDS: tuple[Command, ...] = (
     Command("sort_right", "Sort by the column to the right", ("greater_than_sign",), _LOOK, Scope.TABLE),
     Command("reverse", "Turn the order round", ("O",), _LOOK, Scope.TABLE),
     Command("copy_id", "Copy the id to the clipboard", ("y",), _LOOK, Scope.TABLE, "copy id", 13),
+
+    Command("copy_json", "Copy the row, or what is marked, as JSON", ("Y",), _LOOK, Scope.TABLE),
+    Command("save_rows", "Save what is marked, or all that is shown, as CSV or JSON", ("S",), _LOOK, Scope.TABLE),
+    Command("attention", "Only what needs attention, or all again", ("exclamation_mark",), _LOOK, Scope.TABLE,
+            "needs you", 17),
+    Command("next_state", "Only the next state: the counts from left to right", ("tab",), _LOOK, Scope.TABLE),
+    Command("previous_state", "Only the state before", ("shift+tab",), _LOOK, Scope.TABLE),
+    Command("sort_menu", "Choose the order", ("o",), _LOOK, Scope.TABLE),
+    Command("choose_columns", "Choose the columns", ("C",), _LOOK, Scope.TABLE),
+    Command("wide", "All columns at their full width, or as they fit", ("w",), _LOOK, Scope.TABLE),
+    Command("scroll_right", "Columns further right", ("shift+right",), _LOOK, Scope.TABLE),
+    Command("scroll_left", "Columns further left", ("shift+left",), _LOOK, Scope.TABLE),
 
     Command("submit", "Submit a new task", ("s",), _UNDO, Scope.TASKS, "submit", 3),
     Command("retry", "Retry finished tasks", ("r",), _UNDO, Scope.TASKS, "retry", 4),
@@ -142,6 +159,14 @@ COMMANDS: tuple[Command, ...] = (
     Command("agree", "Yes, do it", ("y",), _LOOK, Scope.DIALOG),
     Command("refuse", "No", ("n", "escape"), _LOOK, Scope.DIALOG),
     Command("shut", "Close", ("escape",), _LOOK, Scope.PANEL),
+
+    Command("keep_view", "Keep how it looks now, under a name", ("s",), _LOOK, Scope.VIEWS),
+    Command("delete_view", "Delete a view of yours (asks)", ("D",), _COSTLY, Scope.VIEWS),
+
+    Command("toggle_column", "Show it, or not", ("space",), _LOOK, Scope.COLUMNS),
+    Command("column_up", "Further left", ("shift+up", "K"), _LOOK, Scope.COLUMNS),
+    Command("column_down", "Further right", ("shift+down", "J"), _LOOK, Scope.COLUMNS),
+    Command("usual_columns", "The usual ones", ("u",), _LOOK, Scope.COLUMNS),
 )  # fmt: skip
 
 PALETTE_KEY = "ctrl+p"

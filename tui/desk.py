@@ -21,6 +21,7 @@ from tui.columns import (
     TASK_FIELDS,
     fleet_columns,
 )
+from tui.saved import SavedViews
 from tui.source import Commander, Feed, Link, Reader
 from tui.store import WAITING, ActRow, CauseRow, NodeRow, QueueRow, Store, TaskRow
 from tui.view import View
@@ -63,8 +64,12 @@ class Undoable:
 class Desk:
     """What there is to see, and by whom it is read and changed."""
 
-    def __init__(self, reader: Reader, commander: Commander, *, cluster: str = "lcq") -> None:
+    def __init__(
+        self, reader: Reader, commander: Commander, *, cluster: str = "lcq", saved: SavedViews | None = None
+    ) -> None:
+        """``saved``: the operator's views; None: what they save lasts as long as the console."""
         self.cluster = cluster
+        self.saved = saved or SavedViews()
         self.reader, self.commander = reader, commander
         self.store, self.link = Store(), Link()
         self.tasks: View[TaskRow] = View(

@@ -304,6 +304,13 @@ class Store:
         self._wanted: dict[str, None] = {}
         self._forgotten: dict[str, None] = {}
 
+    @property
+    def all_counts(self) -> dict[TaskStatus, int]:
+        """How many tasks the cluster has in each state: where not all are here, as its queues tell it each second."""
+        if not self.beyond:
+            return self.counts
+        return {status: sum(row.count(status) for row in self.queues.rows.values()) for status in TaskStatus}
+
     # ------------------------------------------------------------ snapshots and records
 
     def load(self, snapshot: SnapshotLike, rows: Iterable[TaskRow] | None = None) -> None:

@@ -34,7 +34,7 @@ class View(Generic[RowT]):
         fields: Mapping[str, QueryField[RowT]] | None = None,
     ) -> None:
         self._shelf = shelf
-        self._sorts = sorts
+        self.sorts = sorts
         self.fields = fields or {}
         self.sort, self.descending = sort, descending
         self.home = (sort, descending)
@@ -106,6 +106,13 @@ class View(Generic[RowT]):
             if row is not None:
                 yield row
 
+    def rows(self) -> Iterator[RowT]:
+        """All rows that the filter shows, in their order."""
+        for _, row_id in reversed(self._keys) if self.descending else self._keys:
+            row = self._rows.get(row_id)
+            if row is not None:
+                yield row
+
     def targets(self) -> list[RowT]:
         """What an act means: the marked rows, or the one under the cursor."""
         if self.marks:
@@ -143,7 +150,7 @@ class View(Generic[RowT]):
         row = self._rows.get(row_id)
         if row is None or not (row_id == keep or self._fits(row)):
             return None
-        return (self._sorts[self.sort](row), row_id)
+        return (self.sorts[self.sort](row), row_id)
 
     def _merge(self, touched: Iterable[str]) -> None:
         moved: list[tuple[tuple[Any, str] | None, tuple[Any, str] | None]] = []
@@ -168,7 +175,7 @@ class View(Generic[RowT]):
                 self._key_of[new[1]] = new
 
     def _rebuild(self, *, keep: str | None = None) -> None:
-        value, rows, fits, now = self._sorts[self.sort], self._rows, self.filter.matches, self.now_ms
+        value, rows, fits, now = self.sorts[self.sort], self._rows, self.filter.matches, self.now_ms
         if self.filter:
             self._keys = [(value(row), row_id) for row_id, row in rows.items() if row_id == keep or fits(row, now)]
         else:

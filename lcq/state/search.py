@@ -10,7 +10,7 @@ from lcq.models import TaskRecord, TaskStatus
 from lcq.query import Query
 from lcq.state.connection import Client, our_errors
 from lcq.state.keys import Keys
-from lcq.task_fields import parse_where
+from lcq.task_fields import NEEDS, may_need, parse_where
 from lcq.wire import ListTasks, ListTasksAnswer
 
 PIECE = 2000  # ids asked for in one command: it must never hold the server for long
@@ -86,6 +86,8 @@ class TaskSearch:
                 indexes |= set(named)
             elif not either:
                 either = named
+        if not either and where.only("needs") == {NEEDS[0]}:
+            either = [keys.by_status(status) for status in TaskStatus if may_need(status)]
         return sorted(indexes) or [keys.ids], either
 
     async def _judged(

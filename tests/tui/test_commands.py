@@ -12,6 +12,7 @@ from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_node, a_task
 from tui.commands import COMMANDS, FORBIDDEN_KEYS, Scope, Tier, commands_of, footer_of, show_key
 from tui.screens.base import ConsoleScreen
+from tui.screens.choose import AskLine, ColumnsPanel, ViewsPanel
 from tui.screens.detail import DescriptionScreen, TaskScreen
 from tui.screens.dialogs import Chooser, Help, Question
 from tui.screens.nodes import NodesScreen
@@ -20,7 +21,10 @@ from tui.screens.submit import SubmitForm
 from tui.screens.tasks import TasksScreen
 from tui.widgets.table import LineTable
 
-SCREENS = [TasksScreen, QueuesScreen, NodesScreen, TaskScreen, DescriptionScreen, Question, Chooser, Help, SubmitForm]
+SCREENS = [
+    TasksScreen, QueuesScreen, NodesScreen, TaskScreen, DescriptionScreen, Question, Chooser, Help, SubmitForm, AskLine,
+    ViewsPanel, ColumnsPanel,
+]  # fmt: skip
 EDITING = {"ctrl+a", "ctrl+e", "ctrl+u", "ctrl+k", "ctrl+w", "ctrl+d", "ctrl+x", "ctrl+c", "ctrl+v", "ctrl+f"}
 
 
@@ -100,6 +104,7 @@ async def test_a_walk_through_every_screen_meets_only_the_keys_of_the_table(open
             ((), TasksScreen), (("d",), TaskScreen), (("escape", "3"), QueuesScreen), (("d",), DescriptionScreen),
             (("escape", "p"), Question), (("escape", "4"), NodesScreen), (("D",), Question),
             (("escape", "question_mark"), Help), (("escape", "2", "s"), SubmitForm), (("escape", "m"), Chooser),
+            (("escape", "S"), AskLine), (("escape", "C"), ColumnsPanel), (("escape", "apostrophe"), ViewsPanel),
             (("escape", "q"), Question),
         ]  # fmt: skip
         for keys, kind in ways:

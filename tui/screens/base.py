@@ -82,6 +82,9 @@ class ConsoleScreen(Screen[None]):
     class UndoWished(Message):
         """The operator wants the last act taken back."""
 
+    class SavedViewsWished(Message):
+        """The operator wants to look as before, or to keep how it looks now."""
+
     class RefetchWished(Message):
         """The operator wants everything read again."""
 
@@ -217,3 +220,6 @@ class ConsoleScreen(Screen[None]):
 
     def action_refetch(self) -> None:
         self.post_message(self.RefetchWished())
+
+    def action_saved_views(self) -> None:
+        self.post_message(self.SavedViewsWished())

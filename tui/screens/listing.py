@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import ClassVar, Generic
 
-from textual import on
+from textual import on, work
 from textual.containers import Horizontal
 from textual.widget import Widget
 from textual.widgets import Input
 
+from lcq.errors import LcqError
+from tui import export
 from tui.columns import Column
 from tui.commands import Scope
 from tui.desk import Desk
+from tui.saved import NEEDS_ATTENTION, SavedView, state_of, toggled, with_state
 from tui.screens.base import ConsoleScreen, Said
+from tui.screens.choose import AskLine, ColumnsPanel
+from tui.screens.dialogs import Choice, Chooser, Question
 from tui.store import RowT
-from tui.text import clean
+from tui.text import clean, counted
 from tui.view import View
 from tui.widgets.field import CleanInput
 from tui.widgets.frame import OneLine, Part
@@ -163,6 +170,142 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
         self.remove_class("-filtering")
         self.table.focus()
 
+    # ------------------------------------------------------------ ways to look
+
+    def states(self) -> Sequence[str]:
+        """The clauses that the counts above the table stand for, from left to right; "" for all."""
+        return ()
+
+    def action_filter_by(self, clause: str) -> None:
+        """Of the rows only those of this state; the rest of the filter stays."""
+        self.set_filter_text(with_state(self.view.filter.text, clause))
+
+    def _step_state(self, step: int) -> None:
+        states = list(self.states())
+        if not states:
+            self.post_message(Said("the rows here have no states to choose from", good=False))
+            return
+        now = state_of(self.view.filter.text)
+        here = states.index(now) if now in states else 0
+        self.action_filter_by(states[(here + step) % len(states)])
+
+    def look_of(self, name: str = "") -> SavedView:
+        """How it looks now."""
+        view = self.view
+        usual = (view.sort, view.descending) == view.home
+        return SavedView(
+            name, self.MODE, view.filter.text, "" if usual else view.sort, view.descending and not usual,
+            self.table.chosen,
+        )  # fmt: skip
+
+    def look_so(self, saved: SavedView) -> None:
+        """Look as ``saved`` says."""
+        self.table.choose(saved.columns)
+        sort, descending = (saved.sort, saved.descending) if saved.sort in self.view.sorts else self.view.home
+        self.view.set_sort(sort, descending=descending)
+        self.set_filter_text(saved.filter_text)
+
+    @on(LineTable.Wished)
+    def _wished(self, wish: LineTable.Wished) -> None:
+        match wish.command_id:
+            case "next_state":
+                self._step_state(1)
+            case "previous_state":
+                self._step_state(-1)
+            case "attention":
+                self._toggle_attention()
+            case "sort_menu":
+                self._choose_order()
+            case "choose_columns":
+                self._choose_columns()
+            case "copy_json":
+                self._copy_json()
+            case "save_rows":
+                self._save_rows()
+
+    def _toggle_attention(self) -> None:
+        if "needs" in self.view.fields:
+            self.set_filter_text(toggled(self.view.filter.text, NEEDS_ATTENTION))
+        else:
+            self.post_message(Said("here everything is told that needs attention, or nothing: see 2, 3 and 4"))
+
+    @work(group="panel", exclusive=True)
+    async def _choose_order(self) -> None:
+        now, way = self.view.sort, "descending" if self.view.descending else "ascending"
+        choices = [
+            Choice(("sort", column.id), column.title, f"now, {way}: enter turns it round" if column.id == now else "")
+            for column in self.table.all_columns
+        ]
+        choices.sort(key=lambda choice: choice.value[1] != now)
+        chosen = await self.app.push_screen_wait(Chooser("Order by", choices))
+        if chosen is None:
+            return
+        if chosen[1] == now:
+            self.table.action_reverse()
+        else:
+            self.table.sort_by(chosen[1])
+
+    @work(group="panel", exclusive=True)
+    async def _choose_columns(self) -> None:
+        shown = [column.id for column in self.table.columns]
+        chosen = await self.app.push_screen_wait(ColumnsPanel(self.table.all_columns, shown))
+        if chosen is not None:
+            self.table.choose(chosen)
+            self.show_news()
+
+    # ------------------------------------------------------------ taking rows away
+
+    def _copy_json(self) -> None:
+        rows = self.view.targets()
+        if not rows:
+            self.post_message(Said("nothing to copy: no row is under the cursor", good=False))
+            return
+        now = self.desk.link.now_ms
+        text = export.as_json(export.values_of(row, self.view.fields, now) for row in rows)
+        size = len(text.encode())
+        if size > export.CLIPBOARD_BYTES:
+            told = (
+                f"{counted(len(rows), 'row')} are {size // 1000} kB, too much for a terminal's clipboard: S saves them"
+            )
+            self.post_message(Said(told, good=False))
+            return
+        self.app.copy_to_clipboard(text)
+        told = f"sent {counted(len(rows), 'row')} as JSON to the terminal's clipboard (inside tmux: set-clipboard on)"
+        self.post_message(Said(told))
+
+    @work(group="panel", exclusive=True)
+    async def _save_rows(self) -> None:
+        rows, what = (self.view.targets(), "marked") if self.view.marks else (list(self.view.rows()), "shown")
+        if not rows:
+            self.post_message(Said("nothing to save: no row is shown", good=False))
+            return
+        now, fields = self.desk.link.now_ms, self.view.fields
+        hint = f"{_file_of('.')} is here; .csv or .json; enter saves"
+        title = f"Save the {counted(len(rows), 'row')} {what} as"
+        name = await self.app.push_screen_wait(AskLine(title, value=export.proposed_name(self.MODE, now), hint=hint))
+        if name is None:
+            return
+        path = _file_of(name)
+
+        def write(*, overwrite: bool = False) -> int:
+            return export.write_rows(path, [export.values_of(row, fields, now) for row in rows], overwrite=overwrite)
+
+        try:
+            try:
+                size = await asyncio.to_thread(write)
+            except export.FileIsThere:
+                question = Question(f"Overwrite {path}?", ("A file of that name is there.",), "Yes, overwrite it")
+                if await self.app.push_screen_wait(question) is None:
+                    self.post_message(Said(f"{path} was left as it is"))
+                    return
+                size = await asyncio.to_thread(write, overwrite=True)
+        except LcqError as error:
+            self.post_message(Said(f"not saved: {error}", good=False))
+        else:
+            self.post_message(
+                Said(f"saved {counted(len(rows), 'row')} in {path} ({size:,} bytes, yours alone to read)")
+            )
+
     # ------------------------------------------------------------ back
 
     def action_back(self) -> None:
@@ -178,3 +321,8 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
 
     def back_from_list(self) -> None:
         """Nothing is left to clear; a root view stays where it is (q leaves)."""
+
+
+def _file_of(typed: str) -> Path:
+    """The file that somebody typed the name of."""
+    return Path(typed).expanduser().absolute()

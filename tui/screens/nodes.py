@@ -51,11 +51,14 @@ class NodesScreen(ListScreen[NodeRow]):
         live = [row for row in rows if row.status is not NodeStatus.OFFLINE]
         parts = [Part(f" slots {sum(row.running for row in live)}/{sum(row.slots for row in live)} busy")]
         parts += [
-            Part(f"   {by_status[status]} {status}", TONE_STYLE[NODE_LOOK[status][1]])
+            Part(f"   {by_status[status]} {status}", TONE_STYLE[NODE_LOOK[status][1]], f"filter_by('state:{status}')")
             for status in NodeStatus
             if by_status[status]
         ]
         return parts
+
+    def states(self) -> Sequence[str]:
+        return ("", *(f"state:{status}" for status in NodeStatus))
 
     def nothing(self) -> str:
         return "no node yet: start one with lcq-agent, or lcq up"

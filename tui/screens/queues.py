@@ -52,8 +52,11 @@ class QueuesScreen(ListScreen[QueueRow]):
         paused = sum(row.paused for row in rows)
         parts = [Part(f" {counted(len(rows), 'queue')}   {waiting:,} queued   {running:,} processing")]
         if paused:
-            parts.append(Part(f"   {paused} paused", "bold $text-warning"))
+            parts.append(Part(f"   {paused} paused", "bold $text-warning", "filter_by('state:paused')"))
         return parts
+
+    def states(self) -> Sequence[str]:
+        return ("", "state:open", "state:paused")
 
     def nothing(self) -> str:
         return "this cluster has no queues"

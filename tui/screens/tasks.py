@@ -16,6 +16,7 @@ from tui.acts import Act
 from tui.columns import TASK_COLUMNS, TASK_LOOK, Tone, last_word
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
+from tui.saved import state_of
 from tui.screens.base import ActWished, Said
 from tui.screens.listing import ListScreen
 from tui.store import TaskRow
@@ -54,7 +55,7 @@ class TasksScreen(ListScreen[TaskRow]):
 
     def counts(self) -> Sequence[Part]:
         """Chips, as long as the room allows: words with numbers, short numbers, short words."""
-        counts = self.desk.store.counts
+        counts = self.desk.store.all_counts
         for whole_numbers, letters in ((True, 12), (False, 12), (False, 4), (False, 0)):
             parts = [self._chip("all", sum(counts.values()), "", "plain", whole_numbers, letters)]
             parts += [
@@ -68,12 +69,12 @@ class TasksScreen(ListScreen[TaskRow]):
     def _chip(self, word: str, count: int, filter_text: str, tone: Tone, whole_numbers: bool, letters: int) -> Part:
         number = f"{count:,}" if whole_numbers else compact(count)
         name = word[:letters] or (TASK_LOOK[TaskStatus(word)][0] if filter_text else "all")
-        chosen = self.view.filter.text == filter_text
+        chosen = state_of(self.view.filter.text) == filter_text
         text = f"[{name} {number}]" if chosen else f" {name} {number} "
         return Part(text, TONE_STYLE[tone if count else "dim"], f"filter_by('{filter_text}')")
 
-    def action_filter_by(self, text: str) -> None:
-        self.set_filter_text(text)
+    def states(self) -> Sequence[str]:
+        return ("", *(f"state:{status}" for status in TaskStatus))
 
     def nothing(self) -> str:
         return "no tasks yet: s submits one"

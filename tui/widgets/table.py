@@ -16,7 +16,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from tui.columns import Column, Tone, lay_out
+from tui.columns import Column, Tone, lay_out, lay_out_sideways
 from tui.commands import Scope, bindings_of
 from tui.store import RowT
 from tui.text import cells, clean, cut, fit
@@ -68,6 +68,12 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
     class FilterWished(Message):
         """The operator wants to type a filter."""
 
+    @dataclass
+    class Wished(Message):
+        """The operator wants one of the things that a screen does for its table, by the command's id."""
+
+        command_id: str
+
     def __init__(
         self,
         view: View[RowT],
@@ -80,6 +86,9 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
         super().__init__(id=id)
         self.view = view
         self._columns = columns
+        self._chosen: tuple[Column[RowT], ...] | None = None
+        self._wide = False
+        self._start = 0  # columns scrolled off behind the first
         self._now_ms = now_ms
         self._empty = empty
         self._layout: list[tuple[Column[RowT], int]] = []
@@ -101,6 +110,33 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
     def shown_columns(self) -> list[tuple[Column[RowT], int]]:
         return list(self._layout)
 
+    @property
+    def columns(self) -> tuple[Column[RowT], ...]:
+        """The columns that are to be shown, as far as there is room."""
+        return self._chosen or self.usual_columns
+
+    @property
+    def usual_columns(self) -> tuple[Column[RowT], ...]:
+        return tuple(column for column in self._columns if not column.extra)
+
+    @property
+    def all_columns(self) -> Sequence[Column[RowT]]:
+        """All that can be chosen."""
+        return self._columns
+
+    @property
+    def chosen(self) -> tuple[str, ...] | None:
+        """The ids of the columns that were chosen; None: the usual ones."""
+        return None if self._chosen is None else tuple(column.id for column in self._chosen)
+
+    def choose(self, ids: Sequence[str] | None) -> None:
+        """Show these columns in this order, unknown ones left out; with None, or none of them known, the usual ones."""
+        known = {column.id: column for column in self._columns}
+        chosen = tuple(known[one] for one in dict.fromkeys(ids or ()) if one in known)
+        self._chosen = None if not chosen or chosen == self.usual_columns else chosen
+        self._start = 0
+        self._lay_out()
+
     def sync(self) -> None:
         """Repaint what is different from what was painted last, and nothing else."""
         if self.view.frozen:
@@ -121,7 +157,7 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
             self.refresh(*dirty)
 
     def _header_key(self) -> _LineKey:
-        return (self.view.sort, self.view.descending, self.size.width)
+        return (self.view.sort, self.view.descending, self.size.width, self._start, self._wide)
 
     def _row_key(self, line: int) -> _LineKey:
         view = self.view
@@ -227,7 +263,14 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
         self.refresh()
 
     def on_resize(self) -> None:
-        self._layout = lay_out(self._columns, max(1, self.size.width - _GUTTER - _BAR))
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        room = max(1, self.size.width - _GUTTER - _BAR)
+        if self._wide or self._start:
+            self._layout = lay_out_sideways(self.columns, room, start=self._start, wide=self._wide)
+        else:
+            self._layout = lay_out(self.columns, room)
         reach = [index for index, (column, _) in enumerate(self._layout) if column.live]
         self._live_width = _GUTTER + sum(room + 1 for _, room in self._layout[: max(reach, default=-1) + 1])
         self.view.resize(self.rows_shown)
@@ -297,6 +340,45 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
     def action_filter(self) -> None:
         self.post_message(self.FilterWished())
 
+    def action_wide(self) -> None:
+        self._wide, self._start = not self._wide, 0
+        self._lay_out()
+        self._looked()
+
+    def action_scroll_right(self) -> None:
+        self._scroll_sideways(1)
+
+    def action_scroll_left(self) -> None:
+        self._scroll_sideways(-1)
+
+    def _scroll_sideways(self, step: int) -> None:
+        start = max(0, min(self._start + step, len(self.columns) - 2))
+        if start != self._start:
+            self._start = start
+            self._lay_out()
+            self._looked()
+
+    def action_next_state(self) -> None:
+        self.post_message(self.Wished("next_state"))
+
+    def action_previous_state(self) -> None:
+        self.post_message(self.Wished("previous_state"))
+
+    def action_sort_menu(self) -> None:
+        self.post_message(self.Wished("sort_menu"))
+
+    def action_choose_columns(self) -> None:
+        self.post_message(self.Wished("choose_columns"))
+
+    def action_copy_json(self) -> None:
+        self.post_message(self.Wished("copy_json"))
+
+    def action_save_rows(self) -> None:
+        self.post_message(self.Wished("save_rows"))
+
+    def action_attention(self) -> None:
+        self.post_message(self.Wished("attention"))
+
     def action_sort_left(self) -> None:
         self._sort_by_neighbour(-1)
 
@@ -308,9 +390,10 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
         shown = [column.id for column, _ in self._layout]
         if shown:
             here = shown.index(self.view.sort) if self.view.sort in shown else -step
-            self._sort_by(shown[(here + step) % len(shown)])
+            self.sort_by(shown[(here + step) % len(shown)])
 
-    def _sort_by(self, column_id: str) -> None:
+    def sort_by(self, column_id: str) -> None:
+        """Order by this column, the way it is of most use."""
         home, descending = self.view.home
         self.view.set_sort(column_id, descending=descending if column_id == home else False)
         self._looked()
@@ -353,7 +436,7 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
                     if column.id == self.view.sort:
                         self.action_reverse()
                     else:
-                        self._sort_by(column.id)
+                        self.sort_by(column.id)
                 left += room + 1
         elif event.x >= self.size.width - _BAR and len(self.view) > self.rows_shown:
             self.view.scroll(round((event.y - 1) / self.rows_shown * len(self.view)) - self.view.top)
