@@ -137,6 +137,9 @@ TASK_COLUMNS: tuple[Column[TaskRow], ...] = (
     Column("image", "IMAGE", 12, lambda row, _: (basename(row.image), "plain"), lambda row: basename(row.image),
            rank=3, most=40),
     Column("why", "WHY / LAST WORD", 24, last_word, lambda row: last_word(row, 0)[0], most=400),
+)  # fmt: skip
+
+TASK_MORE: tuple[Column[TaskRow], ...] = (
     Column("user", "USER", 9, lambda row, _: (row.user, "plain"), lambda row: row.user, most=20, extra=True),
     Column("job", "JOB", 10, lambda row, _: (row.job or "-", "plain"), lambda row: row.job, most=24, extra=True),
     Column("took", "TOOK", 6, _took, lambda row: _took_ms(row, 0) or 0, right=True, extra=True),

@@ -19,6 +19,7 @@ from tui.columns import (
     QUEUE_FIELDS,
     TASK_COLUMNS,
     TASK_FIELDS,
+    TASK_MORE,
     fleet_columns,
 )
 from tui.saved import SavedViews
@@ -73,7 +74,7 @@ class Desk:
         self.reader, self.commander = reader, commander
         self.store, self.link = Store(), Link()
         self.tasks: View[TaskRow] = View(
-            self.store.tasks, {column.id: column.sort for column in TASK_COLUMNS},
+            self.store.tasks, {column.id: column.sort for column in (*TASK_COLUMNS, *TASK_MORE)},
             sort="age", descending=True, fields=TASK_FIELDS,
         )  # fmt: skip
         self.queues: View[QueueRow] = View(

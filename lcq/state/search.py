@@ -86,7 +86,7 @@ class TaskSearch:
                 indexes |= set(named)
             elif not either:
                 either = named
-        if not either and where.only("needs") == {NEEDS[0]}:
+        if not either and where.only("needs") == frozenset(NEEDS[:1]):
             either = [keys.by_status(status) for status in TaskStatus if may_need(status)]
         return sorted(indexes) or [keys.ids], either
 

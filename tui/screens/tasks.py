@@ -13,7 +13,7 @@ from textual.message import Message
 from lcq.models import TaskStatus
 from tui import acts
 from tui.acts import Act
-from tui.columns import TASK_COLUMNS, TASK_LOOK, Tone, last_word
+from tui.columns import TASK_COLUMNS, TASK_LOOK, TASK_MORE, Tone, last_word
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
 from tui.saved import state_of
@@ -49,7 +49,7 @@ class TasksScreen(ListScreen[TaskRow]):
         asks: bool
 
     def __init__(self, desk: Desk) -> None:
-        super().__init__(desk, desk.tasks, TASK_COLUMNS)
+        super().__init__(desk, desk.tasks, (*TASK_COLUMNS, *TASK_MORE))
 
     # ------------------------------------------------------------ what is shown
 
