@@ -165,9 +165,9 @@ class QuarantineConfig(Section):
     """After so long a failure counts half."""
     slow_times: float | None = Field(default=3.0, gt=1, le=1000)
     """A device is slow whose attempts take so many times as long as what was learned of them predicts, while others
-    do not; null: however slow one is, it stays."""
+    do not: it is given less, and where it stays slow it is quarantined. null: however slow one is, it stays."""
     slow_s: float = Field(default=60.0, ge=0, le=24 * 3600)
-    """For how long that must be so."""
+    """For how long that must be so, before it is given less; and again, before it is quarantined."""
 
 
 Weight = Annotated[float, Field(gt=0, le=1000)]

@@ -310,14 +310,20 @@ class CostBook:
             known = self.curves.get(replace(key, precision=""))
         return known or self.typical(model, device.kind, precision=precision, offer=offer)
 
-    def curves_as_json(self, capability: NodeCapability, device: Device) -> str:
-        """All that is known of what ``device`` can do, as ``claim_tasks`` wants it."""
+    def curves_as_json(self, capability: NodeCapability, device: Device, *, behind: float = 1.0) -> str:
+        """All that is known of what ``device`` can do, as ``claim_tasks`` wants it.
+
+        ``behind``: how many times as long as on others of its class it takes there now.
+        """
         told = {}
         for lane in capability.lanes_of(device):
             offer = capability.models[model_of(lane)]
             seen = {key.precision for key in self.curves if key.model == lane and key.kind == device.kind}
             curves = {one: self.curve(lane, device, precision=one, offer=offer) for one in ("", *sorted(seen))}
-            told[lane] = {"engine": _engine_of(offer), "curves": {name: _told(one) for name, one in curves.items()}}
+            told[lane] = {
+                "engine": _engine_of(offer),
+                "curves": {name: _told(one.scaled(behind)) for name, one in curves.items()},
+            }
         return json.dumps({"class": device_class(device), "lanes": told})
 
     def learned_memory(

@@ -56,7 +56,7 @@ def verdict(
     if not is_too_much(blame, terms, on_probation=on_probation):
         return ""
     well = tuple(well_beside(node, device, queue=queue, lane=lane, nodes=known, terms=terms))
-    if not well or not can_be_spared(node, device, waiting=waiting, nodes=known, terms=terms):
+    if not well or missed(node, device, waiting=waiting, nodes=known, terms=terms):
         return ""
     names = ", ".join(well[:3]) + (f" and {len(well) - 3} more" if len(well) > 3 else "")
     return f"failed {round(blame)} tasks of late, where {names} did not"
@@ -86,16 +86,18 @@ def _siblings(node: NodeRecord, device: str) -> list[str]:
     return [one.id for one in node.capability.devices if one.id != device and one.id not in node.quarantined]
 
 
-def can_be_spared(
+def missed(
     node: NodeRecord,
     device: str,
     *,
     waiting: Iterable[tuple[str, str]],
     nodes: Iterable[NodeRecord],
     terms: QuarantineConfig,
-) -> bool:
-    """Whether what waits (``waiting``: queues and lanes) would still be served without ``device`` of ``node``, or
-    without the node, and no more of the fleet would be in quarantine than may.
+) -> str:
+    """Why ``device`` of ``node`` (the whole node, where none is named) cannot be spared, in words; "": it can.
+
+    It cannot where some of what waits (``waiting``: queues and lanes) would be served by nobody without it, or more of
+    the fleet would be in quarantine than may. Every quarantine that nobody has asked for asks this first.
     """
     known = tuple(nodes)
     others = [one for one in known if one.id != node.id and one.status in LIVE]
@@ -109,13 +111,33 @@ def can_be_spared(
         )
         return does and not is_left
 
-    if any(is_missed(*one) for one in waiting):
-        return False
+    alone = next((one for one in waiting if is_missed(*one)), None)
+    if alone is not None:
+        return f"nothing else takes {alone[1]} from {alone[0]}, where tasks wait"
     out = sum(max(1, len(one.capability.devices)) for one in known if one.status is NodeStatus.QUARANTINED)
     out += sum(len(one.quarantined) for one in known if one.status in LIVE)
     there = sum(max(1, len(one.capability.devices)) for one in known if one.status in (*LIVE, NodeStatus.QUARANTINED))
     more = 1 if device else max(1, len(node.capability.devices))
-    return out + more <= max(more, int(terms.share * there))
+    most = max(more, int(terms.share * there))
+    if out + more > most:
+        return f"{out} of {there} devices are in quarantine already, and quarantine.share lets {most} be"
+    return ""
+
+
+def alarm_verdict(
+    node: NodeRecord,
+    device: str,
+    *,
+    waiting: Iterable[tuple[str, str]],
+    nodes: Iterable[NodeRecord],
+    terms: QuarantineConfig,
+) -> str:
+    """Why ``device`` of ``node``, whose results its own agent does not trust, works on all the same; "": it does not.
+
+    It is not put into quarantine where it cannot be spared: then people are told, by its alarm.
+    """
+    why = missed(node, device if is_held_by_device(node) else "", waiting=waiting, nodes=nodes, terms=terms)
+    return f"{node.readings[device].alarm}; it works on, because {why}" if why else ""
 
 
 def blame_of(node: NodeRecord, terms: QuarantineConfig) -> float:

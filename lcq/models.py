@@ -664,6 +664,15 @@ class DeviceWish(Value):
     why: str = ""  # who set it, and the reason
 
 
+class Lowered(Value):
+    """A device is given less than it could do, because it has become slow (lcq/slow.py)."""
+
+    times: float  # so many times as long its attempts take as is usual for them
+    behind: float = 1.0  # and as what was learned of its class says: predictions for it are longer by that
+    most: int = 1  # attempts at a time
+    why: str = ""  # in words that follow its name
+
+
 class NodeRecord(Value):
     """A node as the cluster sees it. Times are ms since 1970 by Redis's clock."""
 
@@ -694,6 +703,8 @@ class NodeRecord(Value):
     quarantined: dict[str, str] = Field(default_factory=dict)  # device id -> why it is in quarantine, alone
     device_blame: dict[str, tuple[float, int]] = Field(default_factory=dict)  # device id -> blame, as of which ms
     on_probation: dict[str, int] = Field(default_factory=dict)  # device id -> tasks that it has still to complete
+    lowered: dict[str, Lowered] = Field(default_factory=dict)  # device id -> how much less it is given, and why
+    doubted: dict[str, str] = Field(default_factory=dict)  # device id -> its alarm, and why it works on all the same
     hand_back_ms: int | None = None  # when a draining node hands back what it still runs; None: it may go on
     stopping: bool = False  # its agent ends as soon as it has drained
 
@@ -705,6 +716,13 @@ class NodeRecord(Value):
     def is_quarantined_by_device(self) -> bool:
         """Whether each of its devices is in quarantine by itself."""
         return bool(self.capability.devices) and all(one.id in self.quarantined for one in self.capability.devices)
+
+    def caution(self, device: str) -> str:
+        """What is held against ``device`` although it works, in words; "": nothing."""
+        if device in self.doubted:
+            return f"works, in doubt: it {self.doubted[device]}"
+        lowered = self.lowered.get(device)
+        return f"is given less ({lowered.most} at a time): it {lowered.why}" if lowered else ""
 
     @property
     def labels(self) -> Mapping[str, str]:

@@ -54,6 +54,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "drain_node": {},
         "activate_node": {},
         "quarantine_node": {},
+        "caution_device": {},
         "stop_node": {},
         "set_device": {},
         "label_node": {},

@@ -17,13 +17,14 @@ from lcq.clock import ClockWatch, steady_now
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
 from lcq.costs import CostKey
 from lcq.errors import LcqError, NotFound, StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
-from lcq.health import KNOWS_ORDERS, is_held_by_device, verdict
+from lcq.health import KNOWS_ORDERS, alarm_verdict, is_held_by_device, verdict
 from lcq.ids import new_id
 from lcq.models import (
     DeviceKind,
     ErrorClass,
     Event,
     Failure,
+    Lowered,
     NodeCapability,
     NodeRecord,
     NodeStatus,
@@ -32,7 +33,7 @@ from lcq.models import (
 )
 from lcq.outlook import Outlook
 from lcq.routing import LIVE, OUT_OF_MEMORY, next_ease, told_steps
-from lcq.slow import SlowWatch, Took, slow_verdict, used_by_others
+from lcq.slow import SlowWatch, Took, is_told, lowered_by, slow_verdict, used_by_others
 from lcq.sockets import (
     BACKLOG,
     LAST_WORDS_MS,
@@ -167,6 +168,8 @@ class NodeManager(Manager):
 
     def _order_for(self, event: Event) -> None:
         fields = event.fields
+        if event.move == "activate_node":
+            self._slow.pardon(fields["node"], fields.get("device", ""))
         if event.move in ("cancel_task", "reroute_task") and fields.get("from"):
             attempt = int(fields["attempt"])
             self.order(
@@ -299,23 +302,26 @@ class NodeManager(Manager):
             await self._judge(node, task_id, attempt)
 
     async def _compare(self, node_id: str, task_id: str, took: Took) -> None:
-        """Quarantine a device that has become slow, unless others are as slow or are too few."""
+        """Give less to a device that has become slow, and then quarantine it, unless others are as slow or too few."""
         reader, terms = self._state.reader, self._ground.config.quarantine
         try:
             cost = CostKey.parse(took.cost)
         except ValueError:  # of a model with an odd name: nothing is learned of it
             return
-        learned = (await reader.recent_fleet(within_s=_COSTS_AGE_S)).costs.curves.get(cost)
-        times = self._slow.note(node_id, took, learned, terms)
+        fleet = await reader.recent_fleet(within_s=_COSTS_AGE_S)
+        times = self._slow.note(node_id, took, fleet.costs.curves.get(cost), terms)
         if not times or not terms.enabled:
+            station = fleet.timetable.stations.get((node_id, took.device))
+            if station is not None and station.lowered is not None:
+                await self._see_to_lowered(node_id, took, station.lowered)
             return
         record, waiting, nodes = await reader.task(task_id), await reader.lanes(), await reader.nodes()
         node = next((one for one in nodes if one.id == node_id), None)
         if node is None or node.status not in LIVE or took.device in node.quarantined:
             return
-        why = slow_verdict(
+        said = slow_verdict(
             node,
-            took.device if is_held_by_device(node) else "",
+            took.device,
             times=times,
             queue=record.queue,
             lane=record.task.lane,
@@ -324,11 +330,29 @@ class NodeManager(Manager):
             nodes=nodes,
             terms=terms,
         )
-        if why:
+        if said.is_out:
             self._slow.hold(node_id, took.device)
-            await self._hold(node, took.device, why)
-        else:
-            self._slow.begin_anew(node_id, took.device)
+            await self._hold(node, took.device, said.why)
+            return
+        behind = self._slow.behind(node_id, took)
+        self._slow.begin_anew(node_id, took.device)
+        device = next((one for one in node.capability.devices if one.id == took.device), None)
+        if not said.why or device is None:
+            return
+        before = node.lowered.get(device.id)
+        lowered = lowered_by(times, behind or (before.behind if before else times), device.slots, said.why)
+        if await self._state.lower_device(node_id, device.id, lowered):
+            _log.warning("device %s of node %s is given less: it %s", device.id, node_id, said.why)
+
+    async def _see_to_lowered(self, node_id: str, took: Took, lowered: Lowered) -> None:
+        """Give a device as much as before once it is as fast; else keep what is predicted for it about right."""
+        behind = self._slow.behind(node_id, took)
+        if self._slow.is_well(node_id, took):
+            await self._state.lower_device(node_id, took.device, None)
+            _log.warning("device %s of node %s is as fast as before, and is given as much", took.device, node_id)
+        elif not is_told(lowered, behind):
+            lowered = lowered.model_copy(update={"behind": round(max(1.0, behind), 2)})
+            await self._state.lower_device(node_id, took.device, lowered)
 
     async def _judge(self, node_id: str, task_id: str, attempt: int) -> None:
         """Quarantine a device that has failed too much, or its node, unless others fail as much or are too few."""
@@ -423,15 +447,23 @@ class NodeManager(Manager):
         )
 
     async def _hold_alarming(self, beat: Beat, heard: Heard) -> None:
-        """Quarantine devices whose own agent says that their work is not to be trusted."""
+        """Quarantine devices whose own agent says that their work is not to be trusted, if they can be spared."""
         alarming = {
             device: one.alarm for device, one in beat.devices.items() if one.alarm and device not in heard.orders.out
         }
         if not alarming or heard.status not in LIVE or not self._ground.config.quarantine.enabled:
             return
-        record = next(one for one in await self._state.reader.nodes() if one.id == beat.node_id)
+        reader, terms = self._state.reader, self._ground.config.quarantine
         for device, why in alarming.items():
-            await self._hold(record, device, why)
+            waiting, nodes = await reader.lanes(), await reader.nodes()  # as they are without the device before
+            record = next((one for one in nodes if one.id == beat.node_id), None)
+            if record is None or device not in record.readings:
+                return
+            doubt = alarm_verdict(record, device, waiting=waiting, nodes=nodes, terms=terms)
+            if not doubt:
+                await self._hold(record, device, why)
+            elif record.doubted.get(device) != doubt and await self._state.doubt_device(record.id, device, doubt):
+                _log.error("device %s of node %s %s", device, record.id, doubt)
 
     async def _hold(self, node: NodeRecord, device: str, why: str) -> None:
         """Put a device into quarantine: with its node, where that cannot be held by device."""

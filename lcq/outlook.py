@@ -29,7 +29,8 @@ class Outlook:
     def __init__(self, reader: StateReader, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._reader = reader
         self._clock = clock
-        self._told: dict[Name, tuple[CostBook, str, str]] = {}  # by what book, for which boot: its costs
+        # By what book, for which boot, and how far it is behind its class: its costs.
+        self._told: dict[Name, tuple[CostBook, str, float, str]] = {}
         self._patient_until: dict[Name, float] = {}
 
     async def of(self, node: NodeRecord, device: Device, warm: Iterable[str]) -> tuple[str, Patience]:
@@ -39,18 +40,19 @@ class Outlook:
             fleet = await self._reader.recent_fleet(within_s=_FLEET_AGE_S)
         except StateUnavailable:
             return "", {}
-        known = self._told.get(name)
-        if known is None or known[0] is not fleet.costs or known[1] != node.boot_id:
+        known, station = self._told.get(name), fleet.timetable.stations.get(name)
+        behind = station.behind if station else 1.0
+        if known is None or known[0] is not fleet.costs or known[1:3] != (node.boot_id, behind):
             if len(self._told) > _MOST_KEPT:  # of nodes that went without a word
                 self._told.clear()
                 self._patient_until.clear()
-            costs = fleet.costs.curves_as_json(node.capability, device)
-            known = self._told[name] = (fleet.costs, node.boot_id, costs)
+            costs = fleet.costs.curves_as_json(node.capability, device, behind=behind)
+            known = self._told[name] = (fleet.costs, node.boot_id, behind, costs)
         until = self._patient_until.get(name)
         if until is not None and self._clock() > until:
             del self._patient_until[name]
-            return known[2], {}
-        return known[2], fleet.timetable.patience(name, warm)
+            return known[3], {}
+        return known[3], fleet.timetable.patience(name, warm)
 
     async def learned_mib(self, node: NodeRecord, device: Device) -> Mapping[str, int]:
         """What an ordinary task of each lane has to have of that GPU's memory, where that was learned."""

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from lcq.costs import ORDINARY_MEGAPIXELS, CostBook, Curve, device_class
-from lcq.models import Device, NodeCapability, TaskPriority, model_of
+from lcq.models import Device, Lowered, NodeCapability, TaskPriority, model_of
 
 Patience: TypeAlias = Mapping[str, Mapping[str, tuple[float, float, float]]]
 """By queue and lane, what faster devices promise: seconds until they will have done all that waits there, seconds until
@@ -41,6 +41,12 @@ class Station:
     queues: tuple[str, ...]  # own class first
     free_s: tuple[float, ...]  # until each slot is free; 0: it is
     warm: frozenset[str] = frozenset()  # models
+    lowered: Lowered | None = None  # it has become slow
+
+    @property
+    def behind(self) -> float:
+        """How many times as long as on others of its class work takes there now."""
+        return self.lowered.behind if self.lowered else 1.0
 
 
 @dataclass(frozen=True)
@@ -104,14 +110,18 @@ class Timetable:
 
     @cached_property
     def _classes(self) -> Mapping[tuple[str, str], str]:
-        return {name: device_class(station.device) for name, station in self.stations.items()}
+        return {
+            name: device_class(station.device) + (f" / {station.behind:g}" if station.behind > 1 else "")
+            for name, station in self.stations.items()
+        }
 
     def curve(self, station: Station, lane: str, precision: str = "") -> Curve:
         """What a task of ``lane`` costs at ``station``."""
         offer = station.capability.models.get(model_of(lane))
         key = (self._classes[station.name], lane, precision, offer.engine if offer else "")
         if key not in self._curves:
-            self._curves[key] = self.costs.curve(lane, station.device, precision=precision, offer=offer)
+            curve = self.costs.curve(lane, station.device, precision=precision, offer=offer)
+            self._curves[key] = curve.scaled(station.behind) if station.behind > 1 else curve
         return self._curves[key]
 
     def _ratio(self, station: Station, lane: str) -> float:

@@ -133,14 +133,17 @@ class Fleet:
                 queues = node.serves.get(device.id, ())
                 if queues and not fault_of(node, device):
                     name, reading = (node.id, device.id), node.readings.get(device.id)
+                    lowered = node.lowered.get(device.id)
+                    slots = min(device.slots, lowered.most) if lowered else device.slots
                     stations[name] = Station(
                         name=name,
                         device=device,
                         capability=node.capability,
                         lanes=node.capability.lanes_of(device),
                         queues=queues,
-                        free_s=_free_s(device.slots, self.busy_s.get(name, ())),
+                        free_s=_free_s(slots, self.busy_s.get(name, ())),
                         warm=frozenset(reading.warm if reading else ()),
+                        lowered=lowered,
                     )
         return Timetable(stations, self.backlog, self.costs)
 

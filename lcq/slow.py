@@ -15,8 +15,8 @@ from statistics import median_low
 
 from lcq.config import QuarantineConfig
 from lcq.costs import Curve
-from lcq.health import can_be_spared, well_beside
-from lcq.models import DeviceReading, NodeRecord
+from lcq.health import is_held_by_device, missed, well_beside
+from lcq.models import DeviceReading, Lowered, NodeRecord
 
 Name = tuple[str, str]
 """Node and device."""
@@ -31,6 +31,7 @@ NOT_SLOW = 1.5
 
 _LEAST_S = 0.1  # what is expected counts as no less: of shorter work it is the rest that takes time
 _FRESH_S = 900.0
+_TOLD_AGAIN = 1.25  # times as much: so far may predictions for a lowered device be off before it is told anew
 _MOST_KEPT = 4096  # of devices with a model each
 _BUSY_LOAD = 1.5  # processes that want to run, a core
 _BUSY_ELSEWHERE = 0.2  # of a device's time
@@ -52,13 +53,18 @@ class _Window:
 
     usual: Curve
     usual_since: float  # when the device was last so
-    ratios: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))  # when, times as long
+    # When, how many times as long as usual, and as what is learned now predicts.
+    ratios: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=WINDOW))
     slow_since: float | None = None
 
     def middle(self, count: int) -> float:
         """The median of the last ``count``, of two the lower one; 0 where there are less."""
-        last = [ratio for _, ratio in self.ratios][-count:]
+        last = [ratio for _, ratio, _ in self.ratios][-count:]
         return median_low(last) if len(last) == count else 0.0
+
+    def behind(self) -> float:
+        """The same of all, against what is predicted; 0 where there are less than ``WINDOW``."""
+        return median_low([one for _, _, one in self.ratios]) if len(self.ratios) == WINDOW else 0.0
 
 
 class SlowWatch:
@@ -80,7 +86,8 @@ class SlowWatch:
         window = self._window((node, took.device, took.cost), learned, now)
         while window.ratios and now - window.ratios[0][0] > _FRESH_S:
             window.ratios.popleft()
-        window.ratios.append((now, took.seconds / max(_LEAST_S, window.usual.seconds(took.megapixels))))
+        usual_s, learned_s = window.usual.seconds(took.megapixels), learned.seconds(took.megapixels)
+        window.ratios.append((now, took.seconds / max(_LEAST_S, usual_s), took.seconds / max(_LEAST_S, learned_s)))
         if 0 < window.middle(WINDOW) <= NOT_SLOW:
             window.usual, window.usual_since = learned, now
             self._held.discard((node, took.device))
@@ -111,12 +118,33 @@ class SlowWatch:
         fresh = (one for one in found if one.ratios and now - one.ratios[-1][0] <= _FRESH_S)
         return max((one.middle(AGAIN) for one in fresh), default=0.0)
 
+    def is_held(self, node: str, device: str) -> bool:
+        """Whether it was held for being slow, and has not been well since."""
+        return (node, device) in self._held
+
+    def is_well(self, node: str, took: Took) -> bool:
+        """Whether its last attempts, of which this was one, took hardly longer than usual."""
+        window = self._windows.get((node, took.device, took.cost))
+        return window is not None and 0 < window.middle(WINDOW) <= NOT_SLOW
+
+    def behind(self, node: str, took: Took) -> float:
+        """How many times as long as predicted its last attempts, of which this was one, took; 0: too few to tell."""
+        window = self._windows.get((node, took.device, took.cost))
+        return window.behind() if window is not None else 0.0
+
     def begin_anew(self, node: str, device: str) -> None:
         """How long it took of late is of no account."""
         for key, window in self._windows.items():
             if key[:2] == (node, device):
                 window.ratios.clear()
                 window.slow_since = None
+
+    def pardon(self, node: str, device: str) -> None:
+        """An operator holds nothing against it any more; without a device: against none of the node's."""
+        for of, its in [key[:2] for key in self._windows if key[0] == node]:
+            if not device or its == device:
+                self.begin_anew(of, its)
+        self._held = {name for name in self._held if name[0] != node or (device and name[1] != device)}
 
     def hold(self, node: str, device: str) -> None:
         """It is held now, for being slow; once it works again, what is learned then is its usual."""
@@ -147,6 +175,15 @@ def used_by_others(readings: Mapping[str, DeviceReading]) -> tuple[str, ...]:
     return tuple(device for device, one in readings.items() if one.rest or (one.foreign_busy or 0.0) >= _BUSY_ELSEWHERE)
 
 
+@dataclass(frozen=True)
+class SlowVerdict:
+    """What becomes of a device that has become slow; nothing, where ``why`` is ""."""
+
+    why: str = ""
+    is_out: bool = False
+    """It is quarantined; else it is given less."""
+
+
 def slow_verdict(
     node: NodeRecord,
     device: str,
@@ -158,20 +195,43 @@ def slow_verdict(
     waiting: Iterable[tuple[str, str]],
     nodes: Iterable[NodeRecord],
     terms: QuarantineConfig,
-) -> str:
-    """Why ``device`` of ``node`` (the whole node, where none is named), which takes ``times`` as long as usual, is to
-    be quarantined; "": not.
+) -> SlowVerdict:
+    """What to do about ``device`` of ``node``, whose attempts take ``times`` as long as usual.
 
-    It is not where other devices of its node are slow too, for then it is the host; where nobody else is known to do
-    this work and not to be slow; nor where it cannot be spared.
+    Nothing where other devices of its node are slow too, for then it is the host, nor where nobody else is known to do
+    this work and not to be slow. Else it is given less first; and if it has been for a while, or had been quarantined
+    for that before, it is quarantined, unless it cannot be spared.
     """
-    if device and any(slow.times(node.id, one.id) > NOT_SLOW for one in node.capability.devices if one.id != device):
-        return ""
-    beside = well_beside(node, device, queue=queue, lane=lane, nodes=nodes, terms=terms)
-    well = [name for name, what in beside.items() if all(slow.times(*one) <= NOT_SLOW for one in what)]
-    if not well or not can_be_spared(node, device, waiting=waiting, nodes=nodes, terms=terms):
-        return ""
-    return (
+    known, alone = tuple(nodes), len(node.capability.devices) <= 1
+    others = [one.id for one in node.capability.devices if one.id != device]
+    if any(slow.times(node.id, one) > NOT_SLOW for one in others):
+        return SlowVerdict()
+    lowered = {(one.id, its) for one in known for its in one.lowered}
+    beside = well_beside(node, "" if alone else device, queue=queue, lane=lane, nodes=known, terms=terms)
+    well = [
+        name
+        for name, what in beside.items()
+        if all(slow.times(*one) <= NOT_SLOW and one not in lowered for one in what)
+    ]
+    if not well:
+        return SlowVerdict()
+    why = (
         f"is slow: its last attempts took {times:.1f} times as long as is usual for them (the median), "
         f"where {', '.join(well[:3])} did not"
     )
+    if device not in node.lowered and not slow.is_held(node.id, device):
+        return SlowVerdict(why)
+    held = device if is_held_by_device(node) else ""
+    needed = missed(node, held, waiting=waiting, nodes=known, terms=terms)
+    return SlowVerdict(f"{why}; it works on, because {needed}") if needed else SlowVerdict(why, is_out=True)
+
+
+def lowered_by(times: float, behind: float, slots: int, why: str) -> Lowered:
+    """What a device that takes ``times`` as long as usual, ``behind`` times as long as predicted, is given: half its
+    ``slots``, and predictions that hold for it."""
+    return Lowered(times=round(times, 2), behind=round(max(1.0, behind), 2), most=max(1, slots // 2), why=why)
+
+
+def is_told(lowered: Lowered, behind: float) -> bool:
+    """Whether predictions for a lowered device are about as its last attempts say (``behind``; 0: they say nothing)."""
+    return not behind or 1 / _TOLD_AGAIN <= max(1.0, behind) / lowered.behind <= _TOLD_AGAIN

@@ -172,7 +172,9 @@ def _running(record: TaskRecord, fleet: Fleet, standing: Standing) -> Why:
     if node is not None and device is not None and record.started_ms and standing.now_ms:
         need = requirements(record.task, fleet, size=record.size)
         offer = node.capability.models.get(need.model)
-        run = fleet.costs.predict(need.model, device, need.megapixels, precision=need.precision, offer=offer)
+        curve = fleet.costs.curve(need.model, device, precision=need.precision, offer=offer)
+        lowered = node.lowered.get(device.id)
+        run = curve.scaled(lowered.behind if lowered else 1.0).predict(need.megapixels)
         ends = [record.started_ms + int(s * 1000) for s in (run.seconds_p50, run.seconds_p90)]
         finish = (max(standing.now_ms, ends[0]), max(standing.now_ms, ends[1]))
         if standing.now_ms > ends[1]:
@@ -374,7 +376,7 @@ def forecast(
         if station is None:
             continue
         offer = node.capability.models.get(need.model)
-        curve = fleet.costs.curve(need.model, device, precision=need.precision, offer=offer)
+        curve = fleet.costs.curve(need.model, device, precision=need.precision, offer=offer).scaled(station.behind)
         run = curve.predict(need.megapixels, warm=need.model in station.warm)
         typical = fleet.costs.typical(need.model, device.kind, precision=need.precision, offer=offer)
         speed = _share(typical.seconds(need.megapixels), curve.seconds(need.megapixels))

@@ -540,9 +540,9 @@ def _told(name: str, value: float | str) -> tuple[str, str]:
     return label.replace("_", " "), f"{value:.4g}"
 
 
-def _reading(reading: DeviceReading) -> str:
-    """How a device is, in a few words."""
-    words = []
+def _reading(reading: DeviceReading, caution: str) -> str:
+    """How a device is, in a few words; first what is held against it (``caution``)."""
+    words = [clean(caution)] if caution else []
     if reading.fault:
         words.append(f"takes no work: {clean(reading.fault)}")
     if reading.free_mib is not None:
@@ -585,7 +585,10 @@ def node_row(record: NodeRecord) -> NodeRow:
         software=clean(capability.version),
         load=(
             *(_told(name, value) for name, value in sorted(record.telemetry.items())),
-            *((clean(device[:12]), _reading(reading)) for device, reading in sorted(record.readings.items())),
+            *(
+                (clean(device[:12]), _reading(reading, record.caution(device)))
+                for device, reading in sorted(record.readings.items())
+            ),
         ),
         busy=round(sum(busy) / len(busy), 2) if busy else None,
         used_mib=sum((one.total_mib or 0) - (one.free_mib or 0) for one in filled),

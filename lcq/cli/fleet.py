@@ -136,11 +136,11 @@ def _show_left_out(found: Iterable[NodeRecord], output: Output) -> None:
     for node in found:
         held = {device: f"in quarantine: {why}" for device, why in node.quarantined.items()}
         faults = {device: reading.fault for device, reading in node.readings.items() if reading.fault}
+        cautions = {device: node.caution(device) for device in (*node.lowered, *node.doubted)}
         told = {"new work": "not_claiming", "settings": "config_error", "clock": "clock_warning"}
         troubles = {what: str(node.telemetry[name]) for what, name in told.items() if node.telemetry.get(name)}
-        rows += [
-            (node.id, what, why) for what, why in sorted((node.capability.left_out | faults | held | troubles).items())
-        ]
+        all_of_it = node.capability.left_out | cautions | faults | held | troubles
+        rows += [(node.id, what, why) for what, why in sorted(all_of_it.items())]
     if not rows:
         return
     output.heading("Left out")

@@ -106,6 +106,8 @@ def _told_state(found: NodeRecord, device_id: str, reading: DeviceReading, devic
         why = reading.fault or found.capability.left_out.get(device_id, "")
         return "takes no work" + (f": {why}" if why else "")
     left = found.on_probation.get(device_id, 0)
+    if caution := found.caution(device_id):
+        return caution
     return f"on probation, {left} tasks to go" if left else "takes work"
 
 

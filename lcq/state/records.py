@@ -18,6 +18,7 @@ from lcq.models import (
     Event,
     Failure,
     JobSummary,
+    Lowered,
     NodeCapability,
     NodeRecord,
     NodeStatus,
@@ -246,6 +247,11 @@ def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
     }
     blame = max(((float(fields.get("blame") or 0), _integer(fields, "blame_ms") or 0), *device_blame.values()))
     on_probation = {device: whole(value) for device, value in _of_devices(fields, "probation").items()}
+    readings = {
+        device: DeviceReading.model_validate(told, extra="ignore")
+        for device, told in json.loads(fields.get("readings") or "{}").items()
+    }
+    doubted = {device: why for device, why in _of_devices(fields, "doubt").items() if device in readings}
     serves_now = serves(fields["serves"])
     by_device = json.loads(fields.get("by_device") or "{}")
     record = NodeRecord(
@@ -263,10 +269,7 @@ def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
         completed=_integer(fields, "completed") or 0,
         failed=_integer(fields, "failed") or 0,
         telemetry=json.loads(fields.get("telemetry") or "{}"),
-        readings={
-            device: DeviceReading.model_validate(told, extra="ignore")
-            for device, told in json.loads(fields.get("readings") or "{}").items()
-        },
+        readings=readings,
         why=fields.get("why", ""),
         blame=blame[0],
         blame_ms=blame[1],
@@ -281,6 +284,11 @@ def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
         quarantined=out,
         device_blame=device_blame,
         on_probation=on_probation,
+        lowered={
+            device: Lowered.model_validate_json(told, extra="ignore")
+            for device, told in _of_devices(fields, "slow").items()
+        },
+        doubted={device: why for device, why in doubted.items() if readings[device].alarm},
         hand_back_ms=_integer(fields, "hand_back_ms"),
         stopping=bool(fields.get("stopping")) and fields.get("stopping") == fields["boot"],
     )

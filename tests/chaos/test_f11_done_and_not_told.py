@@ -128,6 +128,6 @@ async def test_every_move_may_fail_now_and_then_before_or_after_it_was_made(
 def test_no_move_is_left_out():
     quiet = {"submit_task", "suspect_node", "lose_node"}  # and those that answer to damage, to clocks, to failing nodes
     quiet |= {"adopt_state", "isolate_node", "isolate_task", "note_failover", "shift_deadlines"}
-    quiet |= {"quarantine_node", "probe_node", "settle_probe", "stop_node"}
+    quiet |= {"quarantine_node", "caution_device", "probe_node", "settle_probe", "stop_node"}
     quiet |= {"recall_tasks", "note_job"}  # that asks for what limits keep back; that tells what a folder has left out
     assert {*TOLD, *ON_THEIR_OWN} | quiet == {point.removeprefix("state.") for point in failpoints.STATE_POINTS}

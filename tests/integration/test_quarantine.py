@@ -10,7 +10,17 @@ import redis
 
 from lcq.config import DistributedConfig, QuarantineConfig, RetryConfig
 from lcq.errors import NodeNotFound, StaleBoot, TransitionRefused
-from lcq.models import Device, DeviceKind, DeviceReading, ErrorClass, Failure, NodeRecord, NodeStatus, TaskStatus
+from lcq.models import (
+    Device,
+    DeviceKind,
+    DeviceReading,
+    ErrorClass,
+    Failure,
+    Lowered,
+    NodeRecord,
+    NodeStatus,
+    TaskStatus,
+)
 from lcq.slow import LEARNED, WINDOW
 from lcq.state.manager import StateManager
 from lcq.wire import Beat, Outcome, Step, Want
@@ -327,7 +337,71 @@ async def test_a_device_whose_own_agent_does_not_trust_it_is_held_with_the_reaso
         assert [(act["actor"], act["reason"]) for act in acts] == [("cluster", alarm)]
 
 
-async def test_a_device_that_has_become_slow_is_held_with_the_reason_and_one_that_never_was_is_not(
+async def test_a_device_in_doubt_that_waiting_tasks_need_works_on_and_says_so_until_it_can_be_spared(
+    redis_url: str, tmp_path: Path
+) -> None:
+    alarm = "had 2 memory errors that ECC could not correct"
+    async with (
+        a_rig(redis_url, tmp_path) as rig,
+        a_light_node([rig.scheduler.control_endpoint], name="doubtful") as node,
+    ):
+
+        async def beat(said: str) -> NodeRecord:
+            devices = {"cpu": DeviceReading(alarm=said)}
+            await node.line.ask(Beat(node_id=node.name, boot_id=node.boot_id, devices=devices))
+            return await rig.node(node.name)
+
+        await rig.client.submit(a_task())
+        now = await beat(alarm)
+        assert now.status is NodeStatus.ONLINE
+        assert (
+            now.doubted["cpu"]
+            == f"{alarm}; it works on, because nothing else takes {TELEA} from {LIGHT}, where tasks wait"
+        )
+        assert now.caution("cpu").startswith("works, in doubt: it had 2 memory errors")
+        assert (await beat("")).doubted == {}, "over by itself"
+        await beat(alarm)
+        async with a_light_node([rig.scheduler.control_endpoint], name="other") as other:
+            await rig.until_node(other.name, NodeStatus.ONLINE)
+            await beat(alarm)
+            await rig.until_node(node.name, NodeStatus.QUARANTINED)
+            assert (await rig.node(node.name)).doubted == {}
+    with redis.Redis.from_url(redis_url, decode_responses=True) as eye:
+        told = [fields for _, fields in eye.xrange("{lcq}:events") if fields["move"] == "caution_device"]
+        assert [(one["node"], one["device"], one["what"], one["on"]) for one in told] == [
+            (node.name, "cpu", "doubt", "1")
+        ]
+        audit(eye)
+
+
+async def test_a_device_that_is_given_less_has_fewer_tasks_at_a_time_until_it_has_as_much_again(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    await submitted(state, 9)
+    less = Lowered(times=4.0, behind=3.0, most=2, why="is slow")
+    assert await state.lower_device(node.id, "cpu", less)
+    assert (await record_of(state, node)).lowered == {"cpu": less}
+    assert not await state.lower_device(node.id, "gpu-7", less)
+    first = await node.claim(4)
+    assert len(first) == 2
+    assert await node.claim(4) == ()
+    await node.finish(first[0].task.id)
+    assert len(await node.claim(4)) == 1
+    picture = await state.reader.fleet()
+    assert len(picture.timetable.stations[node.id, "cpu"].free_s) == 2
+    assert await state.lower_device(node.id, "cpu", None)
+    assert len(await node.claim(4)) == 4
+    assert await state.lower_device(node.id, "cpu", less)
+    await state.activate_node(node.id, device="cpu")
+    assert (await record_of(state, node)).lowered == {}
+    await state.lower_device(node.id, "cpu", less)
+    await state.quarantine_node(node.id, why="is slow")
+    assert (await record_of(state, node)).lowered == {}, "it takes nothing now"
+    assert not await state.lower_device(node.id, "cpu", less)
+    audit(eye)
+
+
+async def test_a_device_that_has_become_slow_is_given_less_and_then_held_and_one_that_never_was_is_not(
     redis_url: str, tmp_path: Path
 ) -> None:
     terms = QuarantineConfig(slow_s=0, pause_s=1000)
@@ -364,6 +438,27 @@ async def test_a_device_that_has_become_slow_is_held_with_the_reason_and_one_tha
         for _ in range(8):
             await work(fading, 9.0, pinned=True)
         assert (await rig.node(fading.name)).status is NodeStatus.ONLINE, "somebody gave it what takes long"
+
+        # Where little waits, a device that is given less leaves all of it to the other one.
+        await rig.client.submit_many([a_task(priority="low") for _ in range(40)])
+
+        async def is_less() -> bool:
+            await work(fading, 9.0)
+            return bool((await rig.node(fading.name)).lowered)
+
+        await wait_until(is_less, what="the slow one is given less")
+        lowered = (await rig.node(fading.name)).lowered["cpu"]
+        assert (lowered.most, lowered.times) == (2, 4.5)
+        assert (await rig.node(fading.name)).status is NodeStatus.ONLINE
+        fleet = await rig.scheduler.state.reader.fleet()
+        assert fleet.timetable.stations[fading.name, "cpu"].behind == lowered.behind
+
+        async def is_as_before() -> bool:
+            await work(fading, 2.0)
+            return not (await rig.node(fading.name)).lowered
+
+        await wait_until(is_as_before, what="it is fast again, and has as much as before")
+        await wait_until(is_less, what="it is slow once more")
 
         async def is_held() -> bool:
             await work(fading, 9.0)

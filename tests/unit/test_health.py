@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lcq.config import QuarantineConfig
-from lcq.health import blame_of, may_blame, verdict
-from lcq.models import ErrorClass, Failure, NodeRecord, NodeStatus
+from lcq.health import alarm_verdict, blame_of, may_blame, missed, verdict
+from lcq.models import DeviceReading, ErrorClass, Failure, NodeRecord, NodeStatus
 from tests.nodes import LIGHT, NS, TELEA, the_cpu
 
 TERMS = QuarantineConfig()
@@ -62,6 +62,29 @@ def test_only_a_share_of_the_fleet_is_in_quarantine_at_once_but_one_always_may()
     assert judged(a_node("bad", 9.0), *fleet, *two, a_node("out-3", status=NodeStatus.QUARANTINED)) == ""
     assert judged(a_node("bad", 9.0), a_node("good"), out) == ""
     assert judged(a_node("bad", 9.0), a_node("good"))
+
+
+def test_a_device_in_doubt_works_on_where_it_is_the_last_for_waiting_tasks_and_says_so() -> None:
+    alarm = "had 2 memory errors that ECC could not correct"
+    bad = a_node("bad", readings={"cpu": DeviceReading(alarm=alarm)})
+
+    def said(*others: NodeRecord, waiting: tuple[tuple[str, str], ...] = ((LIGHT, NS),)) -> str:
+        return alarm_verdict(bad, "cpu", waiting=waiting, nodes=(bad, *others), terms=TERMS)
+
+    kept = f"{alarm}; it works on, because nothing else takes {NS} from {LIGHT}, where tasks wait"
+    assert said() == kept
+    assert said(a_node("good", capability=the_cpu((TELEA,)))) == kept
+    assert said(a_node("good", status=NodeStatus.OFFLINE)) == kept
+    assert said(a_node("good")) == ""
+    assert said(waiting=()) == "", "nothing waits: nobody misses it"
+    assert said(waiting=(("gpu-high", NS),)) == "", "what waits it does not do anyway"
+
+
+def test_a_device_that_is_one_too_many_in_quarantine_says_how_many_there_are() -> None:
+    out = a_node("out", status=NodeStatus.QUARANTINED)
+    bad, good = a_node("bad"), a_node("good")
+    said = missed(bad, "", waiting=(), nodes=(bad, good, out), terms=TERMS)
+    assert said == "1 of 3 devices are in quarantine already, and quarantine.share lets 1 be"
 
 
 def test_nothing_is_judged_where_quarantine_is_off_or_the_node_takes_no_work() -> None:

@@ -15,6 +15,7 @@ from lcq.models import (
     DeviceKind,
     DeviceReading,
     Ease,
+    Lowered,
     ModelOffer,
     NodeCapability,
     NodeRecord,
@@ -269,6 +270,18 @@ def test_a_slow_device_is_told_when_the_fast_ones_will_have_done_all():
     picture = fleet(a_node("slow"), a_node("fast"), costs=costs, backlog={QUEUE: {LAMA: 4 * typical}}, fast=0.5)
     assert promise(picture, "slow") == pytest.approx((0.5 + 4.0, 0.5, 0.1))
     assert promise(picture, "fast") is None
+
+
+def test_a_device_that_has_become_slow_is_predicted_so_with_fewer_slots_and_leaves_to_its_equals():
+    costs, backlog = seconds(a=2.0), {QUEUE: {LAMA: 8.0}}
+    less = Lowered(times=5.0, behind=4.0, most=1)
+    slow = a_node("a-1", slots=2).model_copy(update={"lowered": {"g": less}})
+    alone = fleet(slow, costs=costs)
+    assert finish_s(alone) == 8.0
+    assert alone.timetable.stations["a-1", "g"].free_s == (0.0,)
+    both = fleet(slow, a_node("a-2"), costs=costs, backlog=backlog)
+    assert promise(both, "a-1") == pytest.approx((8.0, 0.0, 0.25))
+    assert promise(both, "a-2") is None
 
 
 def test_equals_leave_nothing_to_each_other():

@@ -9,8 +9,8 @@ import pytest
 
 from lcq.config import QuarantineConfig
 from lcq.costs import CostKey, Curve, Observation, fitted
-from lcq.models import Device, DeviceKind, DeviceReading, NodeRecord, NodeStatus
-from lcq.slow import LEARNED, SlowWatch, Took, slow_verdict, used_by_others
+from lcq.models import Device, DeviceKind, DeviceReading, Lowered, NodeRecord, NodeStatus
+from lcq.slow import LEARNED, SlowVerdict, SlowWatch, Took, is_told, lowered_by, slow_verdict, used_by_others
 from tests.nodes import LIGHT, NS, TELEA, the_cpu
 
 TERMS = QuarantineConfig()
@@ -177,39 +177,83 @@ def a_node(name: str, devices: tuple[str, ...] = ("cpu",), **fields: object) -> 
 def judged(
     bench: Bench,
     *nodes: NodeRecord,
-    device: str = "",
+    device: str = "cpu",
     waiting: tuple[tuple[str, str], ...] = (),
-) -> str:
+) -> SlowVerdict:
     return slow_verdict(
         nodes[0], device, times=4.0, queue=LIGHT, lane=TELEA, slow=bench.slow,
         waiting=waiting, nodes=nodes, terms=TERMS,
     )  # fmt: skip
 
 
-def test_a_slow_device_is_held_where_another_does_the_same_work_and_is_not_slow():
+SLOW = "is slow: its last attempts took 4.0 times as long as is usual for them (the median), where good did not"
+LESS = {"cpu": Lowered(times=4.0, behind=2.0, most=2, why=SLOW)}
+
+
+def test_a_slow_device_is_given_less_first_and_is_held_where_it_stays_slow():
     bench = Bench()
     bench.work([1.0] * 8, node="good")
-    said = judged(bench, a_node("bad"), a_node("good"))
-    assert (
-        said
-        == "is slow: its last attempts took 4.0 times as long as is usual for them (the median), where good did not"
-    )
+    assert judged(bench, a_node("bad"), a_node("good")) == SlowVerdict(SLOW)
+    assert judged(bench, a_node("bad", lowered=LESS), a_node("good")) == SlowVerdict(SLOW, is_out=True)
     two = a_node("bad", ("left", "right"))
-    assert judged(bench, two, device="left").endswith("where right did not")
+    assert judged(bench, two, device="left").why.endswith("where right did not")
+    bench.slow.hold("bad", "cpu")
+    assert judged(bench, a_node("bad"), a_node("good")).is_out, "it has been in quarantine for that before"
 
 
-def test_a_slow_device_stays_where_it_may_be_something_else_or_it_is_missed():
+def test_a_slow_device_that_cannot_be_spared_works_on_with_less_and_says_for_whom():
+    bench, good = Bench(), a_node("good", capability=the_cpu((TELEA,)))
+    waits = ((LIGHT, TELEA), (LIGHT, NS))
+    assert judged(bench, a_node("bad"), good, waiting=waits) == SlowVerdict(SLOW), "less takes no last device away"
+    kept = f"{SLOW}; it works on, because nothing else takes {NS} from {LIGHT}, where tasks wait"
+    assert judged(bench, a_node("bad", lowered=LESS), good, waiting=waits) == SlowVerdict(kept)
+    assert judged(bench, a_node("bad", lowered=LESS), good, waiting=waits[:1]).is_out
+
+
+def test_less_is_half_of_the_slots_and_predictions_that_hold():
+    assert lowered_by(4.0, 2.5, 8, SLOW) == Lowered(times=4.0, behind=2.5, most=4, why=SLOW)
+    alone = lowered_by(4.0, 0.9, 1, SLOW)
+    assert (alone.most, alone.behind) == (1, 1.0), "what was learned of its class is what it does by now"
+    assert [is_told(LESS["cpu"], behind) for behind in (0.0, 1.7, 2.4, 3.0, 1.2)] == [True, True, True, False, False]
+
+
+def test_a_lowered_device_is_measured_by_what_is_learned_now_and_well_by_what_was_usual_before():
+    bench, took = Bench(), Took("cpu", COST, 1.0, 0.0)
+    bench.work([1.0] * 8)
+    assert bench.slow.is_well("bad", took)
+    bench.learned = Curve(fixed_s=4.0, s_per_megapixel=0.0, samples=96)  # half of the class is slow now
+    bench.work([6.0] * 7)
+    bench.slow.begin_anew("bad", "cpu")
+    assert bench.slow.behind("bad", took) == 0
+    bench.work([6.0] * 8)
+    assert (bench.slow.behind("bad", took), bench.slow.is_well("bad", took)) == (3.0, False)
+    bench.work([1.2] * 8)
+    assert bench.slow.is_well("bad", took)
+
+
+def test_who_is_pardoned_begins_anew():
+    bench = Bench()
+    bench.work([4.0] * 20)
+    bench.slow.hold("bad", "gpu")
+    bench.slow.pardon("bad", "cpu")
+    assert (bench.slow.times("bad", "cpu"), bench.slow.is_held("bad", "gpu")) == (0, True)
+    bench.slow.pardon("bad", "")
+    assert not bench.slow.is_held("bad", "gpu")
+
+
+def test_nothing_becomes_of_a_slow_device_where_it_may_be_something_else():
     bench = Bench()
     bad, good = a_node("bad"), a_node("good")
-    assert judged(bench, bad) == "", "nobody else does this work"
-    assert judged(bench, bad, a_node("good", status=NodeStatus.DRAINING)) == ""
-    assert judged(bench, bad, a_node("good", readings={"cpu": DeviceReading(fault="too hot")})) == ""
-    assert judged(bench, bad, a_node("good", capability=the_cpu((TELEA,))), waiting=((LIGHT, NS),)) == ""
+    nothing = SlowVerdict()
+    assert judged(bench, bad) == nothing, "nobody else does this work"
+    assert judged(bench, bad, a_node("good", status=NodeStatus.DRAINING)) == nothing
+    assert judged(bench, bad, a_node("good", readings={"cpu": DeviceReading(fault="too hot")})) == nothing
+    assert judged(bench, bad, a_node("good", lowered=LESS)) == nothing, "that one is slow itself"
     bench.work([2.0] * 4, node="good")
-    assert judged(bench, bad, good) == "", "others are slow too: the store of the pictures, perhaps"
+    assert judged(bench, bad, good) == nothing, "others are slow too: the store of the pictures, perhaps"
     bench = Bench()
     bench.work([2.0] * 4, device="right")
-    assert judged(bench, a_node("bad", ("left", "right")), good, device="left") == "", "its host is slow"
+    assert judged(bench, a_node("bad", ("left", "right")), good, device="left") == nothing, "its host is slow"
 
 
 def test_a_node_that_has_gone_is_forgotten():

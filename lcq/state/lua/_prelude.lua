@@ -638,7 +638,7 @@ end
 
 -- What a node's record holds against it, and against its devices.
 local HELD_AGAINST = {blame = true, blame_ms = true, probe_ms = true, probing = true, probation = true,
-  quarantines = true, quarantined_for = true, out = true, why = true}
+  quarantines = true, quarantined_for = true, out = true, why = true, slow = true, doubt = true}
 
 -- Nothing is held against a device any more; where none is named, against none of the node's, nor against the node.
 local function clear_name(node, device)

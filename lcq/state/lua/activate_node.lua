@@ -9,7 +9,7 @@ local name = key("node", node)
 local record = load_node(node)
 if not record then return {"missing"} end
 if device ~= "" then
-  if not record[of("out", device)] then
+  if not record[of("out", device)] and not record[of("slow", device)] and not record[of("doubt", device)] then
     local is_known = decoded(record.by_device, {})[device] or decoded(record.readings, {})[device]
     return is_known and {"refused", "not in quarantine"} or {"no_device"}
   end
@@ -27,7 +27,10 @@ if record.status == "offline" and record.wish then  -- it is away: it takes work
   return {"ok"}
 end
 local has_out = false
-for field in pairs(record) do has_out = has_out or field:sub(1, 4) == "out@" end
+for field in pairs(record) do
+  local base = field:match("^([^@]+)@")
+  has_out = has_out or base == "out" or base == "slow" or base == "doubt"
+end
 if record.stopping then return {"refused", "stopping"} end
 if record.status ~= "draining" and record.status ~= "quarantined" and not has_out then return {"refused", record.status} end
 if record.status ~= "offline" and record.status ~= "suspect" then redis.call("HSET", name, "status", "online", "why", why) end

@@ -22,16 +22,17 @@ local function need_of(lane, own)
   return needs.told[lane] or math.max(needs.learned[lane] or 0, number(own))
 end
 local record = read_fields(key("node", node), "boot", "status", "at", "probation", "set", of("out", device),
-  of("probation", device))
+  of("probation", device), of("slow", device))
 if record[1] ~= boot or is_elsewhere(record[3], ARGV[12]) then return {"stale"} end  -- nobody would get the grants
 if record[2] ~= "online" and record[2] ~= "suspect" then return {"refused", record[2]} end
 if record[6] then return {"refused", "quarantined"} end  -- this device of it
 if record[4] then want = math.min(want, 1 - redis.call("ZCARD", key("held", node))) end  -- on probation: one at a time
-if record[7] then
+if record[7] or record[8] then  -- the device is on probation, or is given less for being slow
+  local room = record[7] and 1 or number(decoded(record[8], {}).most or 1)
   for _, id in ipairs(redis.call("ZRANGE", key("held", node), 0, -1)) do
-    if want > 0 and redis.call("HGET", key("task", id), "device") == device then want = 0 end
+    if redis.call("HGET", key("task", id), "device") == device then room = room - 1 end
   end
-  want = math.min(want, 1)
+  want = math.min(want, room)
 end
 if record[5] then queues = (decoded(record[5], {})[device] or {}).queues or queues end  -- an operator's word
 local warm, mine = {}, {}

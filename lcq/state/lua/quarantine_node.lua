@@ -56,7 +56,8 @@ for field in pairs(record) do
   local base, on = field:match("^([^@]+)@?(.*)$")
   local is_blame = base == "blame" or base == "blame_ms"
   local is_of_this = base == "probation" or base == "probe_ms" or base == "probing"
-  if (is_blame and (device == "" or on == device)) or (is_of_this and on == device) then
+  local is_caution = on ~= "" and (base == "slow" or base == "doubt")
+  if ((is_blame or is_caution) and (device == "" or on == device)) or (is_of_this and on == device) then
     redis.call("HDEL", name, field)
   end
 end

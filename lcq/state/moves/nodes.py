@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcq.errors import DeviceNotFound, NodeNameTaken, NodeNotFound, StaleBoot, TransitionRefused
-from lcq.models import DeviceReading, NodeCapability, NodeStatus
+from lcq.models import DeviceReading, Lowered, NodeCapability, NodeStatus
 from lcq.state import records
 from lcq.state.moves.mover import Mover
 from lcq.wire import Orders, Running
@@ -180,6 +180,18 @@ class NodeMoves(Mover):
         answer = await self._move("quarantine_node", node, why, first, longest, device, command=command)
         self._refuse_node("quarantine_node", node, answer, device)
         return int(answer[1])
+
+    async def lower_device(self, node: str, device: str, lowered: Lowered | None) -> bool:
+        """Give a device less than it could do; None: as much as before.
+
+        Answers whether that holds now; not where the node or the device is unknown, or in quarantine.
+        """
+        told, why = ("", "is as fast as before") if lowered is None else (lowered.model_dump_json(), lowered.why)
+        return bool((await self._move("caution_device", node, device, "slow", told, why))[0] == "ok")
+
+    async def doubt_device(self, node: str, device: str, why: str) -> bool:
+        """Tell people that a device works on although its results are in doubt; answers as ``lower_device`` does."""
+        return bool((await self._move("caution_device", node, device, "doubt", why, why))[0] == "ok")
 
     async def probe_node(self, node: str, *, boot: str, device: str = "") -> bool:
         """Whether a quarantined node, or ``device`` of it, is to show now that it works again."""
