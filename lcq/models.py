@@ -756,6 +756,24 @@ class MinuteTally(Value):
     claimed: int = 0
     completed: int = 0
     failed: int = 0
+    cancelled: int = 0
+    waiting: int | None = None  # tasks queued and pending when it was last looked at; None, here and below: not known
+    running: int | None = None
+    waiting_in: dict[str, int] = Field(default_factory=dict)  # queue -> the same of it
+    completed_in: dict[str, int] = Field(default_factory=dict)  # queue -> of its tasks
+    busy: float | None = None  # mean use of the devices that tell theirs, 0 to 1
+    memory: float | None = None  # share of all devices' memory that was taken
+
+
+class DeviceSample(Value):
+    """How a device was at one moment, as it is kept for charts. None: not known."""
+
+    at_ms: int
+    busy: float | None = None  # 0 to 1
+    used_mib: int | None = None
+    total_mib: int | None = None
+    temperature_c: int | None = None
+    power_w: int | None = None
 
 
 class ActRecord(Value):

@@ -70,6 +70,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "move_aside": {},
         "recall_tasks": {},
         "note_job": {},
+        "note_depths": {},
         "shift_deadlines": {},
         "take_duty": {},
         "announce_scheduler": {},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -103,6 +104,7 @@ _FLEET_AGE_S = 0.5  # how old the picture of the fleet may be when a task is rou
 _TICK_S = 0.2
 _AFTER_CHANGE_S = 0.05
 _DUTY_HOLD_MS = 3000
+_DEPTHS_S = 10.0  # between two looks at what waits, for charts
 _FLEET_MOVES = frozenset(
     {
         "register_node", "beat_node", "leave_node", "lose_node", "drain_node", "activate_node", "pause_queue",
@@ -580,6 +582,7 @@ class TaskManager(Manager):
     async def _do_duties(self) -> None:
         scheduler_id = self._ground.site.scheduler_id
         complaints = Complaints("task duties")
+        depths_at = -math.inf
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TICK_S):
@@ -593,6 +596,9 @@ class TaskManager(Manager):
                 await complained(self._state.recall_tasks(), complaints)
                 await complained(self._state.forget_tasks(), complaints)
                 await complained(self._jobs.go_on(), complaints)
+                if time.monotonic() - depths_at > _DEPTHS_S:
+                    depths_at = time.monotonic()
+                    await complained(self._state.note_depths(), complaints)
                 changed = self._fleet_changed.is_set()
                 self._fleet_changed.clear()
                 if self._mover.is_due(changed=changed):

@@ -138,6 +138,9 @@ class Keys:
     def minute(self, minute: int) -> str:
         return self._key("minute", str(minute))
 
+    def use(self, node: str) -> str:
+        return self._key("use", node)
+
     def undo(self, command_id: str) -> str:
         return self._key("undo", command_id)
 

@@ -21,6 +21,7 @@ from lcq.models import (
     DEFAULT_QUEUES,
     Attempt,
     Cause,
+    DeviceSample,
     ErrorClass,
     Event,
     JobSummary,
@@ -410,16 +411,24 @@ class StateReader:
     async def minutes(self, count: int = 60) -> tuple[MinuteTally, ...]:
         """The last ``count`` minutes (at most a day is kept), the oldest first; the last is the one under way."""
         now = await self.now_ms() // 60_000
-        fields = ("submitted", "claimed", "completed", "failed")
+        minutes = range(now - count + 1, now + 1)
+        queues = [config.name for config in self.queue_configs]
+        fields = records.minute_fields(queues)
         async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
-            for minute in range(now - count + 1, now + 1):
+            for minute in minutes:
                 pipe.hmget(self.keys.minute(minute), *fields)
             answers = await pipe.execute()
         return tuple(
-            MinuteTally(minute=minute, **{name: int(told or 0) for name, told in zip(fields, answer, strict=True)})
-            for minute, answer in zip(range(now - count + 1, now + 1), answers, strict=True)
+            records.minute_tally(minute, dict(zip(fields, answer, strict=True)), queues)
+            for minute, answer in zip(minutes, answers, strict=True)
         )
+
+    async def device_history(self, node: str) -> dict[str, tuple[DeviceSample, ...]]:
+        """How each device of ``node`` was in the last hour, the oldest first, every half minute while it was heard."""
+        async with our_errors(self.url):
+            texts = await self._redis.lrange(self.keys.use(node), 0, -1)
+        return records.device_history(texts)
 
     async def waiting(self) -> dict[str, int]:
         """How many queued tasks each queue has, pinned ones included."""

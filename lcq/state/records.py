@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from lcq.models import (
     Attempt,
     DeviceReading,
+    DeviceSample,
     DeviceWish,
     Ease,
     ErrorClass,
@@ -19,6 +20,7 @@ from lcq.models import (
     Failure,
     JobSummary,
     Lowered,
+    MinuteTally,
     NodeCapability,
     NodeRecord,
     NodeStatus,
@@ -371,3 +373,55 @@ def _skips(text: str) -> tuple[Skips, ...]:
         return tuple(Skips.model_validate(one, extra="ignore") for one in json.loads(text or "[]"))
     except (ValueError, TypeError):
         return ()
+
+
+# ---------------------------------------------------------------- histories, for charts
+
+_TALLIES = ("submitted", "claimed", "completed", "failed", "cancelled")
+_GAUGES = ("waiting", "running")
+_DEVICES = ("busy_told", "busy_percent", "used_mib", "total_mib")
+
+
+def minute_fields(queues: Sequence[str]) -> list[str]:
+    """What is read of a minute's counters."""
+    of_queues = [f"{kind}/{queue}" for kind in ("waiting", "completed") for queue in queues]
+    return [*_TALLIES, *_GAUGES, *_DEVICES, *of_queues]
+
+
+def minute_tally(minute: int, told: Mapping[str, str | None], queues: Sequence[str]) -> MinuteTally:
+    """One minute of what ``minute_fields`` names. Counters of an older scheduler have no gauges."""
+    tallies = {name: whole(told[name]) for name in _TALLIES}
+    gauges = {name: None if told[name] is None else whole(told[name]) for name in _GAUGES}
+    devices, percent, used, total = (whole(told[name]) for name in _DEVICES)
+    return MinuteTally(
+        minute=minute,
+        **tallies,
+        **gauges,
+        waiting_in={q: whole(told[f"waiting/{q}"]) for q in queues if told[f"waiting/{q}"] is not None},
+        completed_in={q: count for q in queues if (count := whole(told[f"completed/{q}"]))},
+        busy=min(1.0, percent / 100 / devices) if devices else None,
+        memory=min(1.0, used / total) if total else None,
+    )
+
+
+def device_history(texts: Iterable[str]) -> dict[str, tuple[DeviceSample, ...]]:
+    """The samples of a node by device, in the order in which they came; what cannot be read is left out."""
+    found: dict[str, list[DeviceSample]] = {}
+    for text in texts:
+        try:
+            sample = json.loads(text)
+            for device, values in sample["devices"].items():
+                busy, used, total, heat, power = (None if value < 0 else value for value in values)
+                found.setdefault(device, []).append(
+                    DeviceSample(
+                        at_ms=sample["at"],
+                        busy=None if busy is None else min(1.0, busy / 100),
+                        used_mib=used,
+                        total_mib=total,
+                        temperature_c=heat,
+                        power_w=power,
+                    )
+                )
+        except (ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return {device: tuple(samples) for device, samples in found.items()}

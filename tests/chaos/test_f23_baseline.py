@@ -36,6 +36,7 @@ OWNERS = {
     "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*", "memory:*"},
     "its time to live": {
         "minute:*", "answer:*", "undo:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*", "shared:*",
+        "use:*",
     },
 }  # fmt: skip
 

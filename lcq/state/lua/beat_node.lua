@@ -6,10 +6,12 @@
 -- RETURNS {"ok", status, orders (JSON, "": none), NOW, lost id, lost attempt, …} | {"stale"}
 -- A lease that the node does not list, and that is older than the grace or than its hello to this scheduler, never
 -- reached it: it is released. A beat by another scheduler than the node's is an old one: it says nothing of today.
--- A device's fault that appears or goes is told in an event.
+-- A device's fault that appears or goes is told in an event. Twice a minute its readings are kept for charts: the node's own
+-- for an hour, and summed up for the cluster with the minute.
+local SAMPLED_MS, SAMPLES, SAMPLES_S = 30000, 120, 7200
 local node, boot, telemetry, readings, grace, via = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local name = key("node", node)
-local record = read_fields(name, "boot", "status", "readings", "at", "joined_ms", "orders")
+local record = read_fields(name, "boot", "status", "readings", "at", "joined_ms", "orders", "sampled_ms")
 if record[1] ~= boot or is_elsewhere(record[4], via) then return {"stale"} end
 local status = record[2]
 if status == "offline" or status == "suspect" then
@@ -37,6 +39,34 @@ if readings ~= record[3] then
   for device, told in pairs(before) do
     if not now[device] and (told.fault or "") ~= "" then tell(device, "") end
   end
+end
+if math.abs(NOW - number(record[7])) >= SAMPLED_MS then
+  local minute, devices = key("minute", math.floor(NOW / 60000)), {}
+  local known = function(value) return type(value) == "number" and math.floor(value + 0.5) or -1 end
+  local add = function(field, by)
+    if by > 0 then redis.call("HINCRBY", minute, field, by) end
+  end
+  for device, told in pairs(decoded(readings, {})) do
+    local busy = known(type(told.busy) == "number" and told.busy * 100)
+    local total, free = known(told.total_mib), known(told.free_mib)
+    local used = total >= 0 and free >= 0 and math.max(0, total - free) or -1
+    devices[device] = {busy, used, total, known(told.temperature_c), known(told.power_w)}
+    if busy >= 0 then
+      add("busy_told", 1)
+      add("busy_percent", busy)
+    end
+    if used >= 0 then
+      add("used_mib", used)
+      add("total_mib", total)
+    end
+  end
+  if next(devices) then
+    redis.call("RPUSH", key("use", node), cjson.encode({at = NOW, devices = devices}))
+    redis.call("LTRIM", key("use", node), -SAMPLES, -1)
+    redis.call("EXPIRE", key("use", node), SAMPLES_S)
+    redis.call("EXPIRE", minute, MINUTES_KEPT_S)
+  end
+  redis.call("HSET", name, "sampled_ms", NOW)
 end
 redis.call("HSET", name, "seen_ms", NOW, "telemetry", telemetry, "readings", readings)
 redis.call("ZADD", key("nodes"), NOW, node)

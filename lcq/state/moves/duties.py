@@ -56,6 +56,10 @@ class Duties(Mover):
         """Remove nodes that have been offline for longer than ``silence_ms``. Answers how many."""
         return int((await self._move("forget_nodes", silence_ms))[1])
 
+    async def note_depths(self) -> None:
+        """Keep with this minute what waits and what runs, for charts."""
+        await self._move("note_depths", *(queue.name for queue in self.config.queues))
+
     async def now_ms(self) -> int:
         """Redis's clock, by which every deadline is judged."""
         async with our_errors(self.url):
