@@ -357,6 +357,16 @@ class StorageConfig(Section):
         return roots
 
 
+class ConsoleConfig(Section):
+    """How ``lcq console`` looks to this user."""
+
+    theme: str = ""
+    """Its colours: lcq-dark, lcq-light, lcq-blue and lcq-blue-light (for eyes that see red and green alike),
+    lcq-ansi and lcq-ansi-light (the terminal's own sixteen), or a theme of Textual. "": what suits the terminal."""
+    remember: bool = True
+    """Whether colours that were chosen in the console are there again at its next start, before ``theme``."""
+
+
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
@@ -400,6 +410,7 @@ class DistributedConfig(BaseSettings):
     storage: StorageConfig = StorageConfig()
     models: ModelsConfig = Field(default_factory=ModelsConfig)
     iopaint: IopaintConfig = IopaintConfig()
+    console: ConsoleConfig = ConsoleConfig()
     queues: tuple[QueueConfig, ...] = DEFAULT_QUEUES
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import signal
 import sys
 import traceback
@@ -28,6 +29,7 @@ from tui.commands import Scope, commands_of
 from tui.desk import Desk
 from tui.history import Place, ViewHistory
 from tui.saved import SavedView, SavedViews, views_path
+from tui.remembered import Remembered
 from tui.screens.activity import ActivityScreen
 from tui.screens.base import ActWished, ConsoleScreen, Said
 from tui.screens.causes import CausesScreen
@@ -43,7 +45,7 @@ from tui.screens.tasks import TasksScreen
 from tui.source import trouble_of
 from tui.store import TaskRow
 from tui.text import counted
-from tui.themes import FALLBACK, THEMES
+from tui.themes import FALLBACK, THEME_NAMES, THEMES, choose_theme, legible
 from tui.widgets.table import LineTable
 
 FAREWELL = "The cluster goes on working without the console."
@@ -69,8 +71,18 @@ class ConsoleApp(App[int]):
         user: str = "anonymous",
         farewell: str = FAREWELL,
         crash_log: Path | None = None,
+        theme: str = "",
+        remembered: Remembered | None = None,
     ) -> None:
-        super().__init__()
+        """``theme``: a theme's name; "": what suits the terminal. ``remembered``: where a chosen one is kept."""
+        no_colour = "NO_COLOR" in os.environ  # then none is sent at all, and no shade of grey in its place
+        super().__init__(ansi_color=True if no_colour else None)
+        for one in THEMES:
+            self.register_theme(one)
+        begin_with = choose_theme(theme, colours=self.console.color_system, no_colour=no_colour)
+        self.set_reactive(App.theme, begin_with)  # before anything is painted: nothing is read twice
+        self._refresh_truecolor_filter(self.ansi_theme)  # which a theme that is set later does by itself
+        self._remembered = remembered
         self.desk = desk
         self._user = user
         self._farewell = farewell
@@ -83,10 +95,26 @@ class ConsoleApp(App[int]):
         colours = self.current_theme.to_color_system().generate()
         return {name: colours[standing_in] for name, standing_in in FALLBACK.items()}
 
+    def get_css_variables(self) -> dict[str, str]:
+        variables = super().get_css_variables()
+        theme = self.current_theme
+        if theme.name not in THEME_NAMES and not theme.ansi:
+            variables |= legible(variables, dark=theme.dark)
+            self.theme_variables = variables
+        return variables
+
+    def _keep_theme(self, theme: str) -> None:
+        if self._remembered is not None:
+            self._remembered.put("theme", theme)
+
+    @on(ConsoleScreen.OtherColoursWished)
+    def _other_colours(self) -> None:
+        here = THEME_NAMES.index(self.theme) if self.theme in THEME_NAMES else -1
+        self.theme = THEME_NAMES[(here + 1) % len(THEME_NAMES)]
+        self.say(f"colours: {self.theme}")
+
     def on_mount(self) -> None:
-        for theme in THEMES:
-            self.register_theme(theme)
-        self.theme = THEMES[0].name
+        self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
         self.add_mode("fleet", lambda: FleetScreen(self.desk))
         self.add_mode("tasks", lambda: TasksScreen(self.desk))
         self.add_mode("queues", lambda: QueuesScreen(self.desk))
@@ -397,6 +425,7 @@ async def run_console_async(
     user: str | None = None,
     farewell: str = FAREWELL,
     scheduler: str | None = None,
+    theme: str = "",
     stop: asyncio.Event | None = None,
 ) -> int:
     """Run the console on this event loop until the operator leaves it, or ``stop`` is set; its exit code.
@@ -405,18 +434,21 @@ async def run_console_async(
     send the log to a file first (``lcq.log.setup_logging``).
 
     Raises:
-        InvalidInput: there is no terminal to run in.
+        InvalidInput: there is no terminal to run in, or no such theme.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise InvalidInput(
             "the console needs a terminal for its input and its screen",
             hint="run it in one, or use 'lcq tasks', 'lcq nodes' and 'lcq events' with --json",
         )
+    remembered = Remembered(config.data_path / "console-choices.json") if config.console.remember else None
+    theme = theme or (remembered and remembered.get("theme")) or config.console.theme
     async with Cluster(config, scheduler=scheduler) as cluster:
         desk = Desk(cluster, cluster, cluster=cluster_name(config), saved=SavedViews(views_path()))
         app = ConsoleApp(
-            desk, user=user or login_name(), farewell=farewell, crash_log=config.data_path / "console-crash.log"
-        )
+            desk, user=user or login_name(), farewell=farewell, crash_log=config.data_path / "console-crash.log",
+            theme=theme, remembered=remembered,
+        )  # fmt: skip
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(_exit_when(stop, app), name="console stop") if stop is not None else None
             await app.run_async()
@@ -430,14 +462,16 @@ async def _exit_when(stop: asyncio.Event, app: ConsoleApp) -> None:
     app.exit(0)
 
 
-def run_console(config: DistributedConfig, *, farewell: str = FAREWELL, scheduler: str | None = None) -> int:
+def run_console(
+    config: DistributedConfig, *, farewell: str = FAREWELL, scheduler: str | None = None, theme: str = ""
+) -> int:
     """The program ``lcq console``: runs until the operator leaves; its exit code.
 
     ``farewell`` is what the operator is told when asked whether to leave. ``scheduler`` ("HOST:PORT") is
-    commanded; default: the one that the configuration names.
+    commanded; default: the one that the configuration names. ``theme``: its colours; default: those chosen last.
 
     Raises:
-        InvalidInput: there is no terminal to run in.
+        InvalidInput: there is no terminal to run in, or no such theme.
     """
     setup_logging(config.log_level, file=config.data_path / "console.log")
 
@@ -446,6 +480,6 @@ def run_console(config: DistributedConfig, *, farewell: str = FAREWELL, schedule
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)  # so that the terminal is left as it was found
-        return await run_console_async(config, farewell=farewell, scheduler=scheduler, stop=stop)
+        return await run_console_async(config, farewell=farewell, scheduler=scheduler, theme=theme, stop=stop)
 
     return asyncio.run(main())

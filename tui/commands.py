@@ -89,6 +89,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("undo", "Take back what you did last (15 s)", ("u",), _UNDO, Scope.EVERYWHERE, "undo", 9),
     Command("freeze", "Freeze what is shown, or thaw it", ("z",), _LOOK, Scope.EVERYWHERE, "freeze", 12),
     Command("refetch", "Read everything again", ("ctrl+r",), _LOOK, Scope.EVERYWHERE),
+    Command("next_theme", "Other colours", ("f2",), _LOOK, Scope.EVERYWHERE),
 
     Command("saved_views", "Saved views: look so again, or keep how it looks now", ("apostrophe",), _LOOK,
             Scope.EVERYWHERE, "views", 16),

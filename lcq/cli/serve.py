@@ -40,10 +40,18 @@ def scheduler(context: typer.Context) -> int:
 
 
 @app.command(epilog=examples("lcq console", "lcq --scheduler studio-1:5571 console"))
-def console(context: typer.Context) -> int:
+def console(
+    context: typer.Context,
+    theme: Annotated[
+        str,
+        typer.Option(
+            "--theme", metavar="NAME", help="Its colours, such as lcq-light or lcq-blue; default: as chosen last."
+        ),
+    ] = "",
+) -> int:
     """Watch and steer the cluster in this terminal."""
     session = session_of(context)
-    return find_console()(session.config, scheduler=session.scheduler)
+    return find_console()(session.config, scheduler=session.scheduler, theme=theme)
 
 
 @app.command(epilog=examples("lcq demo", "lcq demo my-results --no-console"))

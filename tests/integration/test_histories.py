@@ -1,4 +1,4 @@
-"""What is kept for charts: by minute of the cluster and each queue, by half minute of each device; all of it expires."""
+"""What is kept for charts: by minute of the cluster and its queues, by half minute of each device; all expires."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from tests.nodes import LIGHT, Node, a_task
 READING = DeviceReading(total_mib=8192, free_mib=2048, busy=0.871, temperature_c=70.6, power_w=None)
 
 
-async def test_a_minute_tells_what_was_done_what_waits_and_how_busy_devices_are(state: StateManager, node: Node) -> None:
+async def test_a_minute_tells_what_was_done_what_waits_and_how_busy_devices_are(
+    state: StateManager, node: Node
+) -> None:
     tasks = [a_task() for _ in range(3)]
     for task in tasks:
         await state.submit_task(task, queue=LIGHT)

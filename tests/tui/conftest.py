@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import pytest
 from textual.pilot import Pilot
@@ -57,8 +58,10 @@ def open_console() -> OpenConsole:
     """Open a console over ``cluster``; it shows its first snapshot when the block begins."""
 
     @asynccontextmanager
-    async def opened(cluster: FakeCluster, *, size: tuple[int, int] = (120, 40)) -> AsyncIterator[Console]:
-        app = ConsoleApp(Desk(cluster, cluster, cluster="test"), user="maria")
+    async def opened(
+        cluster: FakeCluster, *, size: tuple[int, int] = (120, 40), **options: Any
+    ) -> AsyncIterator[Console]:
+        app = ConsoleApp(Desk(cluster, cluster, cluster="test"), user="maria", **options)
         async with app.run_test(size=size) as pilot:
             console = Console(app, pilot, cluster)
             if cluster.trouble is None and not cluster.silent:

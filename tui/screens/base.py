@@ -85,6 +85,9 @@ class ConsoleScreen(Screen[None]):
     class SavedViewsWished(Message):
         """The operator wants to look as before, or to keep how it looks now."""
 
+    class OtherColoursWished(Message):
+        """The operator wants the next of the console's own themes."""
+
     class RefetchWished(Message):
         """The operator wants everything read again."""
 
@@ -223,3 +226,6 @@ class ConsoleScreen(Screen[None]):
 
     def action_saved_views(self) -> None:
         self.post_message(self.SavedViewsWished())
+
+    def action_next_theme(self) -> None:
+        self.post_message(self.OtherColoursWished())
