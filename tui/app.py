@@ -28,8 +28,8 @@ from tui.cluster import Cluster
 from tui.commands import Scope, commands_of
 from tui.desk import Desk
 from tui.history import Place, ViewHistory
-from tui.saved import SavedView, SavedViews, views_path
 from tui.remembered import Remembered
+from tui.saved import SavedView, SavedViews, views_path
 from tui.screens.activity import ActivityScreen
 from tui.screens.base import ActWished, ConsoleScreen, Said
 from tui.screens.causes import CausesScreen
