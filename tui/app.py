@@ -123,6 +123,7 @@ class ConsoleApp(App[int]):
         self.add_mode("activity", lambda: ActivityScreen(self.desk))
         self.switch_mode("tasks")
         self.run_worker(self.desk.feed.run(), name="feed", group="feed")
+        self.run_worker(self.desk.pulse.run(), name="pulse", group="feed")
         self.run_worker(self.desk.asker.run(), name="asker", group="feed")
         self.set_interval(FLUSH_S, self._bring_news)
 
@@ -286,12 +287,23 @@ class ConsoleApp(App[int]):
     @work(group="acts")
     async def _perform(self, act: Act) -> None:
         """Ask if the act must be asked about, then do it. It goes to the ids it was made for, whatever moves."""
+        if self._refused(act.title):
+            return
         if act.asks and await self.push_screen_wait(Question(f"{act.title}?", act.lines, act.go)) is None:
             self.say(f"{act.title}: left as it is")
             return
         await self._do(act)
 
+    def _refused(self, title: str) -> bool:
+        """Whether nothing may be done now; then it is said why."""
+        refusal = self.desk.refusal
+        if refusal:
+            self.say(f"{title}: not done: {refusal}", good=False)
+        return bool(refusal)
+
     async def _do(self, act: Act) -> None:
+        if self._refused(act.title):
+            return
         self.say(f"{act.title} …")
         try:
             answer = await act.run(self.desk.commander)
@@ -387,6 +399,8 @@ class ConsoleApp(App[int]):
             SubmitForm(user=self._user, queues=[row.id for row in queues], models=models)
         )
         if wish is None:
+            return
+        if self._refused(f"submit {wish.task.image_path}"):
             return
         self.say(f"submitting {wish.task.id} …")
         try:

@@ -25,7 +25,7 @@ from lcq.models import (
 )
 from lcq.reasons import Why
 from lcq.state.reader import Snapshot, StateReader
-from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, WhyAnswer
+from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, InfoAnswer, WhyAnswer
 
 _ACT_S = 4.0  # an operator wants to hear soon that nobody answers
 
@@ -116,6 +116,9 @@ class Cluster:
     async def snapshot(self, limit: int = 200_000) -> Snapshot:
         return await (await self._find_reader()).snapshot(limit)
 
+    async def now_ms(self) -> int:
+        return await (await self._find_reader()).now_ms()
+
     async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer:
         return await self._open_reader.events(after, wait_ms, limit)
 
@@ -147,6 +150,9 @@ class Cluster:
         return await self._open_reader.task_events(record, limit=limit)
 
     # ------------------------------------------------------------ commanding
+
+    async def info(self) -> InfoAnswer:
+        return await (await self._commander()).info()
 
     async def why(self, task_id: str) -> Why:
         return await (await self._commander()).why(task_id)

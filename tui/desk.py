@@ -22,6 +22,7 @@ from tui.columns import (
     TASK_MORE,
     fleet_columns,
 )
+from tui.pulse import Pulse
 from tui.saved import SavedViews
 from tui.source import Commander, Feed, Link, Reader
 from tui.store import WAITING, ActRow, CauseRow, NodeRow, QueueRow, Store, TaskRow
@@ -103,6 +104,7 @@ class Desk:
         self.open_task = ""  # the task whose details are on the screen
         self.feed = Feed(reader, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
 
+        self.pulse = Pulse(reader, commander, self.link)
         self.asker = Asker(commander, self.store, self.link, waiting=self._waiting)
 
     def _waiting(self) -> Iterator[str]:
@@ -111,6 +113,11 @@ class Desk:
             for row in self.tasks.window():
                 if row.status in WAITING and not row.partial:
                     yield row.id
+
+    @property
+    def refusal(self) -> str:
+        """Why no act may be sent now; "" where it may."""
+        return self.link.refusal
 
     def say(self, text: str, *, good: bool = True) -> None:
         """Keep ``text`` as the last word, for all screens to show."""

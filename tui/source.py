@@ -29,7 +29,7 @@ from lcq.models import (
     TaskRecord,
 )
 from lcq.reasons import Why
-from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, WhyAnswer
+from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, InfoAnswer, WhyAnswer
 from tui.store import SnapshotLike, Store, TaskRow, task_row
 from tui.text import clean
 
@@ -52,6 +52,7 @@ _SKEW_TOLD_MS = 3_000
 class Reader(Protocol):
     """Reads the cluster's state. Every call raises LcqError when the cluster does not answer."""
 
+    async def now_ms(self) -> int: ...
     async def snapshot(self, limit: int = WINDOW) -> SnapshotLike: ...
     async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer: ...
     async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]: ...
@@ -68,6 +69,7 @@ class Reader(Protocol):
 class Commander(Protocol):
     """Asks the scheduler for changes, and for reasons. Every call raises LcqError with the scheduler's reason."""
 
+    async def info(self) -> InfoAnswer: ...
     async def why(self, task_id: str) -> Why: ...
     async def whys(self, ids: Sequence[str]) -> Mapping[str, WhyAnswer]: ...
     async def jobs(self, name: str) -> Sequence[JobSummary]: ...
@@ -95,6 +97,11 @@ class Link:
         self.loaded = False
         self.trouble = ""  # what the last failed call said
         self.skew_ms = 0  # Redis's clock minus ours, where they differ by seconds
+        self.redis_ms: float | None = None  # how long the last question to each took, there and back
+        self.control_ms: float | None = None
+        self.control_trouble = ""  # why no scheduler answers; "" while one does
+        self.control_lost_at: datetime | None = None
+        self.behind_ms = 0  # how old the newest event is that has been taken in, while more of them wait
         self._began = clock()
         self._answered: float | None = None
         self._answered_at: datetime | None = None
@@ -105,6 +112,25 @@ class Link:
 
     def fail(self, trouble: str) -> None:
         self.trouble = clean(trouble)
+
+    def feel_control(self, took_ms: float) -> None:
+        """A scheduler has answered just now."""
+        self.control_ms, self.control_trouble, self.control_lost_at = took_ms, "", None
+
+    def lose_control(self, trouble: str) -> None:
+        """No scheduler has answered."""
+        self.control_ms, self.control_trouble = None, clean(trouble)
+        self.control_lost_at = self.control_lost_at or datetime.now(UTC)
+
+    @property
+    def refusal(self) -> str:
+        """Why no act may be sent now; "" where it may: what is shown is how things are, and somebody would do it."""
+        if self.is_stale:
+            since = f" since {self.since:%H:%M:%S}Z" if self.since is not None else ""
+            return f"there is no news from the cluster{since}, so what is shown may not be so any more"
+        if not self.loaded:
+            return "the cluster has not been read yet"
+        return f"nobody would do it: {self.control_trouble}" if self.control_trouble else ""
 
     @property
     def silence_s(self) -> float:
@@ -125,9 +151,9 @@ class Link:
         """The time by Redis's clock, as well as it is known."""
         return time.time_ns() // 1_000_000 + self.skew_ms
 
-    def note_skew(self, event_ms: int) -> None:
-        """An event of this moment bears the time ``event_ms``."""
-        skew = event_ms - time.time_ns() // 1_000_000
+    def note_skew(self, there_ms: int) -> None:
+        """Redis's clock shows ``there_ms`` just now."""
+        skew = there_ms - time.time_ns() // 1_000_000
         self.skew_ms = skew if abs(skew) > _SKEW_TOLD_MS else 0
 
 
@@ -192,16 +218,15 @@ class Feed:
         self._link.loaded = True
         self._link.answer()
         self.read_up_to = after = snapshot.last_event_id
-        caught_up, polled = False, time.monotonic()
+        polled = time.monotonic()
         while not self._again.is_set():
             answer = await self._ask(self._reader.events(after, WAIT_MS, _SLICE))
             if answer.gap:
                 return  # what was missed cannot be told event by event: start over
-            if answer.events and caught_up:
-                self._link.note_skew(answer.events[0].at_ms)
             self._store.apply(answer.events)
+            behind = len(answer.events) >= _SLICE
+            self._link.behind_ms = max(0, self._link.now_ms - answer.events[-1].at_ms) if behind else 0
             self.read_up_to = after = answer.last_id
-            caught_up = not answer.events
             due = time.monotonic() - polled > POLL_S
             if due or (self._store.polling_due and time.monotonic() - polled > POLL_S / 4):
                 polled = time.monotonic()

@@ -35,7 +35,7 @@ from lcq.models import (
     TaskType,
 )
 from lcq.reasons import Why
-from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, Refusal, WhyAnswer
+from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, InfoAnswer, Refusal, WhyAnswer
 
 
 def now_ms() -> int:
@@ -108,6 +108,8 @@ class FakeCluster:
         self.trouble: LcqError | None = None
         self.act_trouble: LcqError | None = None
         self.silent = False
+        self.control_silent = False
+        self.skew_ms = 0
         self.gap = False
         self._total = total
         self._serial = 0
@@ -160,6 +162,21 @@ class FakeCluster:
             await asyncio.Event().wait()  # as a server does that was stopped: for ever
         if self.trouble is not None:
             raise self.trouble
+
+    async def now_ms(self) -> int:
+        await self._answerable()
+        return now_ms() + self.skew_ms
+
+    async def info(self) -> InfoAnswer:
+        """A scheduler that answers, whatever its Redis does."""
+        if self.control_silent:
+            await asyncio.Event().wait()
+        if self.act_trouble is not None:
+            raise self.act_trouble
+        return InfoAnswer(
+            scheduler_id="s1", version="0.1.0", protocol=1, redis="redis://", queues=DEFAULT_QUEUES,
+            last_event_id="0-0", pid=1,
+        )  # fmt: skip
 
     async def snapshot(self, limit: int = 200_000) -> FakeSnapshot:
         await self._answerable()

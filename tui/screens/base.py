@@ -29,6 +29,8 @@ MODES = (
     ("activity", "6", "Activity"),
 )
 SMALLEST = (40, 10)
+_WIDE = 118  # from here on the title has room for the round trips
+_BEHIND_MS = 3_000
 
 
 class ActWished(Message):
@@ -165,17 +167,35 @@ class ConsoleScreen(Screen[None]):
             return [Part(f" STALE {long_span(silence_s * 1000)} ", "bold reverse $text-error"), clock]
         if not link.loaded:
             return [Part(" LOADING ", "bold $text-warning"), clock]
-        return [Part(f"LIVE {silence_s:.1f}s", "$text-success"), clock]
+        trips = self._round_trips() if self.size.width >= _WIDE else []
+        if link.control_trouble:
+            return [*trips, Part(" NO SCHEDULER ", "bold reverse $text-error"), clock]
+        if link.behind_ms > _BEHIND_MS:
+            return [*trips, Part(f" BEHIND {long_span(link.behind_ms)} ", "bold reverse $text-warning"), clock]
+        return [*trips, Part(f"LIVE {max(silence_s, link.behind_ms / 1000):.1f}s", "$text-success"), clock]
+
+    def _round_trips(self) -> list[Part]:
+        """How long a question to Redis and one to a scheduler take, there and back."""
+        pairs = (("redis", self.desk.link.redis_ms), ("zmq", self.desk.link.control_ms))
+        return [Part(f"{name} {'--' if took is None else f'{took:.0f}ms'}  ", "$text-muted") for name, took in pairs]
 
     def _trouble(self) -> str:
         link = self.desk.link
         if not link.is_stale:
-            return ""
+            return self._no_control()
         reason = link.trouble or "the cluster does not answer"
         if link.since is None:
             return f" Waiting for the cluster: {reason}"
         silence = long_span(link.silence_s * 1000)
         return f" No news since {link.since:%H:%M:%S}Z ({silence}); below is how it was then. {reason}"
+
+    def _no_control(self) -> str:
+        link = self.desk.link
+        if not link.control_trouble or not link.loaded:
+            return ""
+        since = f" since {link.control_lost_at:%H:%M:%S}Z" if link.control_lost_at is not None else ""
+        what = "acts are refused until one does; what is shown is live."
+        return f" No scheduler answers{since}: {what} {link.control_trouble}"
 
     # ------------------------------------------------------------ commands that work everywhere
 

@@ -1,0 +1,57 @@
+"""Feels whether Redis and a scheduler answer, and how fast, beside the feed: acts are refused while they do not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from pydantic import ValidationError
+
+from lcq.errors import LcqError, StateUnavailable
+from tui.source import Commander, Link, Reader, trouble_of
+
+BEAT_S = 0.7
+"""So often each is asked; with ANSWER_S the loss of one is known within two seconds."""
+ANSWER_S = 1.1
+
+
+class Pulse:
+    """Asks both all the time, each by itself, and tells the link."""
+
+    def __init__(self, reader: Reader, commander: Commander, link: Link) -> None:
+        self._reader, self._commander, self._link = reader, commander, link
+
+    async def run(self) -> None:
+        """Feel until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._feel_redis(), name="pulse of Redis")
+            tasks.create_task(self._feel_control(), name="pulse of the scheduler")
+
+    async def _feel_redis(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    there_ms = await self._reader.now_ms()
+            except (LcqError, OSError, TimeoutError, ValidationError):
+                self._link.redis_ms = None  # the feed tells what is wrong
+            else:
+                took_s = time.monotonic() - began
+                self._link.redis_ms = took_s * 1000
+                self._link.note_skew(there_ms + round(took_s * 500))
+            await asyncio.sleep(BEAT_S)
+
+    async def _feel_control(self) -> None:
+        while True:
+            began = time.monotonic()
+            try:
+                async with asyncio.timeout(ANSWER_S):
+                    await self._commander.info()
+            except StateUnavailable:  # a scheduler's word: it is there, and its Redis is not, as the feed tells
+                self._link.feel_control((time.monotonic() - began) * 1000)
+            except (LcqError, OSError, TimeoutError, ValidationError) as error:
+                no_answer = isinstance(error, TimeoutError)
+                self._link.lose_control("no scheduler answers" if no_answer else trouble_of(error))
+            else:
+                self._link.feel_control((time.monotonic() - began) * 1000)
+            await asyncio.sleep(BEAT_S)
