@@ -326,6 +326,8 @@ class AgentConfig(Section):
     busy_elsewhere: BusyElsewhereConfig = BusyElsewhereConfig()
     heat: HeatConfig = HeatConfig()
     disk: DiskConfig = DiskConfig()
+    thumbnails: bool = True
+    """Make small pictures of tasks when a console asks that cannot reach their files. Nothing is kept of them."""
     clock_skew_s: float = Field(default=5.0, gt=0)
     """Warn where the wall clock of this host is off by more from the cluster's. Nothing but a warning: no deadline
     of the cluster goes by it."""

@@ -77,7 +77,8 @@ class Desk:
                     hint="this process runs only a part of a scheduler; ask 'lcq scheduler'",
                 )
             if not isinstance(request, Act):
-                return pack_answer(request.id, await handler(request, sender), self._others, request.version), True
+                told = await handler(request, sender)
+                return pack_answer(request.id, told, self._others, request.version), request.IS_KEPT
             remembered = await self._state.recall_answer(request.id)
             if remembered is not None:  # another scheduler, or this one before a restart, has done it
                 return remembered, True

@@ -23,6 +23,8 @@ LcqError
 ├── QueueFull               as many tasks wait in a queue as may
 ├── TooSoon                 a user has submitted as many tasks as it may in a minute
 ├── AgentTooOld             a node's agent does not know what it is to be told
+├── NoThumbnail             no node can make small pictures of a task now
+│   └── NodeElsewhere       those that could speak to another scheduler
 ├── StaleBoot               a node speaks with a boot id that has been replaced
 ├── ProtocolError           a message that cannot be understood
 │   ├── UnknownCommand
@@ -404,6 +406,19 @@ class StateDamaged(LcqError):
         )
 
 
+class NoThumbnail(LcqError):
+    code = "no_thumbnail"
+
+    def __init__(self, task_id: str, why: str) -> None:
+        self.task_id = task_id
+        self.why = why
+        super().__init__(f"no node can show the pictures of {task_id}: {why}")
+
+
+class NodeElsewhere(NoThumbnail):
+    code = "node_elsewhere"
+
+
 class StateFormatMismatch(LcqError):
     """Another version of LCQ writes this state, in a form that this one does not know."""
 
@@ -448,7 +463,8 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         UnknownCommand, VersionMismatch, SchedulerUnreachable, StateUnavailable, StateOverloaded, UnsafeState,
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
         OutsideRoots, TooManyRequirements, ManifestUnusable, NoMulticast, SeveralClusters,
-        NodeNameTaken, QueueFull, TooSoon, DeviceNotFound, AgentTooOld, NothingToUndo,
+        NodeNameTaken, QueueFull, TooSoon, DeviceNotFound, AgentTooOld, NothingToUndo, NoThumbnail,
+        NodeElsewhere,
     )
 }  # fmt: skip
 

@@ -30,10 +30,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin
 
-from lcq.config import LimitsConfig
 from lcq.errors import InvalidInput
 from lcq.models import Task, TaskType
 from lcq.roots import ANYWHERE, Roots
+from lcq.runner_config import LimitsConfig
 
 HOLE_ABOVE = 127
 """Mask pixels brighter than this are holes."""
@@ -76,7 +76,7 @@ def shown(path: str | Path, *, longest: int = 300) -> str:
 
 # ---------------------------------------------------------------- formats
 
-_READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # no EPS: it would start Ghostscript
+READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # no EPS: it would start Ghostscript
 _READABLE_NAMES = "JPEG, PNG, WebP, TIFF, BMP and GIF"
 _OURS = {
     "JPEG": "jpeg",
@@ -120,7 +120,7 @@ _REFUSED_MAGIC = (
 )
 
 # What Pillow's readers raise on damaged files, beside its own errors (found by fuzzing them).
-_DAMAGE = (
+DAMAGE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -148,7 +148,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_SWAPPING_TURNS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
+SWAPPING_TURNS = frozenset(_TURNS[orientation] for orientation in (5, 6, 7, 8))
 _DNG_VERSION = 50706
 _NEW_SUBFILE_TYPE = 254
 
@@ -187,7 +187,7 @@ _pillow_lock = threading.RLock()  # Pillow's pixel limit and the warnings filter
 
 
 @contextlib.contextmanager
-def _pillow_limited(pixels: int) -> Iterator[None]:
+def pillow_limited(pixels: int) -> Iterator[None]:
     """Pillow with our pixel limit instead of its own, its bomb warnings as errors, its chatter off."""
     with _pillow_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -200,7 +200,7 @@ def _pillow_limited(pixels: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _read_file(path: str, limits: LimitsConfig, roots: Roots) -> bytes:
+def read_file(path: str, limits: LimitsConfig, roots: Roots) -> bytes:
     """The bytes of a regular file within the limit.
 
     Raises:
@@ -254,7 +254,7 @@ def _read_file(path: str, limits: LimitsConfig, roots: Roots) -> bytes:
     return data
 
 
-def _too_large(name: str, claim: str, limits: LimitsConfig) -> BadImage:
+def too_large(name: str, claim: str, limits: LimitsConfig) -> BadImage:
     return BadImage(
         ImageProblem.IMAGE_TOO_LARGE,
         f"{name}: its header claims {claim}, the limit is {limits.image_pixels:,} pixels",
@@ -277,7 +277,7 @@ def _is_cut_short(data: bytes) -> bool:
     return False
 
 
-def _undecodable(name: str, data: bytes, error: BaseException) -> BadImage:
+def undecodable(name: str, data: bytes, error: BaseException) -> BadImage:
     if _is_cut_short(data) or "truncat" in str(error).lower():
         return BadImage(
             ImageProblem.IMAGE_TRUNCATED,
@@ -329,7 +329,7 @@ def _check_header(image: ImageFile.ImageFile, data: bytes, name: str, limits: Li
     """Refuse by size and number of frames, both as the header tells them."""
     width, height = image.size
     if width * height > limits.image_pixels:
-        raise _too_large(name, f"{width} x {height} pixels", limits)
+        raise too_large(name, f"{width} x {height} pixels", limits)
     if image.format in ("JPEG", "MPO"):
         return  # an MPO's further pictures are previews of the first
     if image.format == "TIFF":
@@ -377,8 +377,8 @@ def _check_depth(image: ImageFile.ImageFile, data: bytes, name: str) -> None:
         raise _refused(name, f"pixels of kind {image.mode!r} are not supported", "convert it to 8-bit RGB first")
 
 
-_DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
-_KNOWN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBX", "RGBA", *_DEEP_GREY})
+DEEP_GREY = ("I;16", "I;16B", "I;16L", "I;16N")
+_KNOWN_MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBX", "RGBA", *DEEP_GREY})
 
 
 class _Decoded(NamedTuple):
@@ -388,37 +388,37 @@ class _Decoded(NamedTuple):
     data: bytes
 
 
-def _turn_of(image: ImageFile.ImageFile) -> Image.Transpose | None:
+def turn_of(image: ImageFile.ImageFile) -> Image.Transpose | None:
     try:
         return _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except _DAMAGE:  # a broken EXIF block turns nothing; load_image says that it is left out
+    except DAMAGE:  # a broken EXIF block turns nothing; load_image says that it is left out
         return None
 
 
 def _decoded(path: str, limits: LimitsConfig, roots: Roots, *, as_mask: bool) -> _Decoded:
     name = shown(path)
-    data = _read_file(path, limits, roots)
+    data = read_file(path, limits, roots)
     try:
-        with _pillow_limited(limits.image_pixels):
-            image = Image.open(io.BytesIO(data), formats=_READABLE)
+        with pillow_limited(limits.image_pixels):
+            image = Image.open(io.BytesIO(data), formats=READABLE)
             _check_header(image, data, name, limits)
             if not as_mask:
                 _check_depth(image, data, name)
-            turn = _turn_of(image)
+            turn = turn_of(image)
             image.load()
             # Pillow's TIFF reader turns by itself
             upright = image if turn is None or image.format == "TIFF" else image.transpose(turn)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         claim = re.search(r"\((\d+) pixels\)", str(error))
-        raise _too_large(name, f"{int(claim[1]):,} pixels" if claim else "too many pixels", limits) from error
-    except _DAMAGE as error:
-        raise _undecodable(name, data, error) from error
-    return _Decoded(image, upright, turn in _SWAPPING_TURNS, data)
+        raise too_large(name, f"{int(claim[1]):,} pixels" if claim else "too many pixels", limits) from error
+    except DAMAGE as error:
+        raise undecodable(name, data, error) from error
+    return _Decoded(image, upright, turn in SWAPPING_TURNS, data)
 
 
 def _arrays(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
     """Pixels and alpha of an image of a known mode."""
-    if image.mode in _DEEP_GREY:
+    if image.mode in DEEP_GREY:
         return np.asarray(image).astype(np.uint16), None
     is_grey = image.mode in ("1", "L", "LA")
     if image.has_transparency_data:
@@ -432,7 +432,7 @@ def _kept_exif(image: Image.Image, *, upright_size: tuple[int, int]) -> bytes | 
     """EXIF that describes the picture; not its old encoding, orientation or thumbnail.
 
     Raises:
-        _DAMAGE: the block is broken.
+        DAMAGE: the block is broken.
     """
     found = image.getexif()
     kept = Image.Exif()
@@ -501,12 +501,12 @@ def load_image(path: str, limits: LimitsConfig, roots: Roots = ANYWHERE) -> Load
             notes.append(f"{samples - len(image.getbands())} extra channel(s) without a meaning were left out")
     if image.format != "JPEG" and image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         notes.append("only the first frame or page was read")
-    with _pillow_limited(limits.image_pixels):
+    with pillow_limited(limits.image_pixels):
         pixels, alpha = _arrays(upright)
         try:
             exif = _kept_exif(image, upright_size=upright.size)
             is_damaged = len(image.info.get("exif", b"")) > len(b"Exif\0\0") and not len(image.getexif())
-        except _DAMAGE:
+        except DAMAGE:
             exif, is_damaged = None, True
         if is_damaged:
             notes.append("its EXIF block is damaged and was left out")
@@ -555,7 +555,7 @@ def load_mask(path: str, image: LoadedImage, limits: LimitsConfig, roots: Roots 
             f"but {shown(image.path)} is {image.size[0]} x {image.size[1]}",
             hint="make the mask from the picture as it is shown upright, at its full size",
         )
-    if upright.mode in _DEEP_GREY:
+    if upright.mode in DEEP_GREY:
         holes = np.asarray(upright).astype(np.uint16) >= (HOLE_ABOVE + 1) << 8
     elif upright.mode in ("I", "F"):
         raise BadImage(
@@ -564,7 +564,7 @@ def load_mask(path: str, image: LoadedImage, limits: LimitsConfig, roots: Roots 
             hint="save the mask as 8-bit grey",
         )
     else:
-        with _pillow_limited(limits.image_pixels):
+        with pillow_limited(limits.image_pixels):
             holes = np.asarray(upright.convert("L")) > HOLE_ABOVE
     return holes
 
@@ -755,9 +755,9 @@ def _exif_of_size(exif: bytes, size: tuple[int, int]) -> bytes:
 def encoded_size(data: bytes) -> tuple[int, int] | None:
     """Width and height that the header of an encoded picture tells; None where it is no picture."""
     try:
-        with _pillow_limited(sys.maxsize):
-            return Image.open(io.BytesIO(data), formats=_READABLE).size
-    except _DAMAGE:
+        with pillow_limited(sys.maxsize):
+            return Image.open(io.BytesIO(data), formats=READABLE).size
+    except DAMAGE:
         return None
 
 
@@ -809,7 +809,7 @@ def encode(image: LoadedImage, pixels: NDArray[Any], output: Output) -> tuple[by
     buffer = io.BytesIO()
     try:
         picture.save(buffer, format=output.format.upper(), **options)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise BadImage(
             ImageProblem.FORMAT_UNSUPPORTED,
             f"{shown(image.path)}: cannot be written as {output.format}: {error}",

@@ -32,6 +32,7 @@ from lcq.models import (
     model_of,
 )
 from lcq.outlook import Outlook
+from lcq.previews import Previews
 from lcq.routing import LIVE, OUT_OF_MEMORY, next_ease, told_steps
 from lcq.slow import SlowWatch, Took, is_told, lowered_by, slow_verdict, used_by_others
 from lcq.sockets import (
@@ -50,6 +51,7 @@ from lcq.state.manager import Heard
 from lcq.versions import knows_order
 from lcq.wire import (
     MOST_IN_HAND,
+    AskThumbnail,
     Beat,
     BeatAnswer,
     Bye,
@@ -59,6 +61,7 @@ from lcq.wire import (
     HelloAnswer,
     Order,
     Outcome,
+    Pictured,
     Probed,
     Step,
     StepAnswer,
@@ -104,8 +107,10 @@ class NodeManager(Manager):
         leases = ground.config.leases
         self._beat_s = leases.beat_s
         refuse_open_bind(ground.config)
+        previews = Previews(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
         for kind, handler in (
-            (Hello, self.hello), (Step, self.step), (Beat, self.beat), (Probed, self.probed), (Bye, self.bye)
+            (Hello, self.hello), (Step, self.step), (Beat, self.beat), (Probed, self.probed), (Bye, self.bye),
+            (AskThumbnail, previews.thumbnail), (Pictured, previews.pictured),
         ):  # fmt: skip
             ground.site.desk.serve(kind, handler)  # type: ignore[arg-type]
         context = zmq.Context()

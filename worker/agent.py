@@ -72,6 +72,7 @@ from worker.retest import Retest
 from worker.seeker import Seeker
 from worker.service import Service
 from worker.skew import Skew
+from worker.thumbnails import PATIENCE_S, Thumbnails
 
 _log = logging.getLogger(__name__)
 
@@ -154,6 +155,14 @@ class Agent:
             if recalled:
                 _log.info("agent %s: %d outcomes of an earlier run wait to be reported", self.node_id, recalled)
             self._health = HealthFile(home.folder)
+            self._thumbnails = Thumbnails(
+                self.node_id,
+                self.boot_id,
+                tell=lambda told: self._line.ask(told, patience_s=PATIENCE_S),
+                limits=lambda: self._config.limits,
+                roots=self._config.storage.roots,
+                is_on=lambda: self._config.agent.thumbnails,
+            )
             self._lifeline = Lifeline(self.node_id, self.boot_id, on_lost=lambda: self._membership.scheduler_died())
             context = zmq.Context()
             stack.callback(context.term)
@@ -255,6 +264,7 @@ class Agent:
                     ("disks", self._disks.watch()),
                     *([("settings", self._follower.follow())] if self._follower is not None else ()),
                     ("leftovers", self._leftovers.clear_up()),
+                    ("thumbnails", self._thumbnails.run()),
                 )
             ]
             try:
@@ -560,6 +570,8 @@ class Agent:
                 self._step_due.set()
             case "beat":
                 self._membership.beat_now()
+            case "picture" if order.wish is not None:
+                self._thumbnails.wish(order.wish)
 
     def _follow_orders(self, orders: Orders | None) -> None:
         """Do with our devices, and with ourselves, what operators want; an older scheduler wants nothing of this."""

@@ -10,6 +10,7 @@ from lcq.errors import UnknownModel
 from lcq.hardware import host_name
 from lcq.health import KNOWS_ORDERS
 from lcq.models import Device, DeviceKind, Ease, ModelOffer, NodeCapability
+from lcq.picture_parts import KNOWS_PICTURES
 from worker.protocol import Ready
 
 
@@ -163,7 +164,7 @@ class Offer:
             host=host_name(),
             version=__version__,
             labels=self.labels,
-            knows=(KNOWS_ORDERS,),
+            knows=(KNOWS_ORDERS, KNOWS_PICTURES),
         )
 
     def check_models(self) -> None:

@@ -97,6 +97,7 @@ class Client:
     history = _waits(AsyncClient.history)
     why = _waits(AsyncClient.why)
     whys = _waits(AsyncClient.whys)
+    thumbnail = _waits(AsyncClient.thumbnail)
     nodes = _waits(AsyncClient.nodes)
     queues = _waits(AsyncClient.queues)
     jobs = _waits(AsyncClient.jobs)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from lcq.client.connection import Connection
-from lcq.errors import InvalidInput, TaskNotFound, VersionMismatch
+from lcq.errors import InvalidInput, NodeElsewhere, TaskNotFound, VersionMismatch
 from lcq.ids import is_id, normalise_prefix
 from lcq.models import ActRecord, JobReport, JobSummary, NodeRecord, QueueRecord, Skips, TaskRecord, TaskStatus
 from lcq.reasons import Why
@@ -14,6 +14,7 @@ from lcq.wire import (
     MAX_BATCH,
     MOST_WHYS,
     Acts,
+    AskThumbnail,
     AskWhy,
     AskWhys,
     Costs,
@@ -33,10 +34,14 @@ from lcq.wire import (
     NoteJob,
     Queues,
     ReportJob,
+    ThumbnailAnswer,
     WhyAnswer,
 )
 
 ItemT = TypeVar("ItemT")
+
+THUMBNAIL_S = 25.0
+"""How long a scheduler may take to have small pictures made."""
 
 
 class Looking(Connection):
@@ -184,6 +189,32 @@ class Looking(Connection):
         for start in range(0, len(wanted), MOST_WHYS):
             told += (await self.ask(AskWhys(ids=wanted[start : start + MOST_WHYS]))).whys
         return {one.id: one for one in told}
+
+    async def thumbnail(
+        self,
+        task_id: str,
+        *,
+        parts: Sequence[Literal["before", "mask", "after"]] = ("before", "mask", "after"),
+        longest: int = 320,
+        box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
+    ) -> ThumbnailAnswer:
+        """Small pictures of a task, made by a node that reaches its files; ``longest``: pixels of the longer side.
+
+        ``box`` is the part of them that is wanted: left, top, right and bottom, in shares.
+
+        Raises:
+            NoThumbnail: no node can be asked: why not.
+            UnknownCommand: this scheduler is older and shows no pictures.
+        """
+        tried = 0
+        while True:
+            request = AskThumbnail(task_id=task_id, parts=tuple(parts), longest=longest, box=box)
+            try:
+                return await self.ask(request, hold_s=THUMBNAIL_S)
+            except NodeElsewhere:  # requests go round the schedulers: the next one may be the node's
+                tried += 1
+                if tried >= 2 * len(self._connected):
+                    raise
 
     async def nodes(self) -> tuple[NodeRecord, ...]:
         """All nodes the cluster knows."""

@@ -4,7 +4,7 @@ A request is a msgpack map ``{v, id, cmd, …}``; its answer ``{v, id, ok: {…}
 ``{v, id, error: {code, message, hint}}``. Unknown fields are ignored; an unknown command or version is
 refused by name. A command's id makes it safe to send twice: the second time gets the first one's answer.
 Where several schedulers live, an answer also has their addresses: ``schedulers: […]``.
-No image byte ever travels here, and no pickle.
+No image ever travels here, only small ones to look at, made when somebody does (decision 14); and no pickle.
 
 The names are found when they are first used: an agent has no use for what operators ask, and is started often.
 """
@@ -75,15 +75,19 @@ if TYPE_CHECKING:
     from lcq.wire.nodes import Order as Order
     from lcq.wire.nodes import Orders as Orders
     from lcq.wire.nodes import Outcome as Outcome
+    from lcq.wire.nodes import Pictured as Pictured
     from lcq.wire.nodes import Probed as Probed
     from lcq.wire.nodes import Running as Running
     from lcq.wire.nodes import Step as Step
     from lcq.wire.nodes import StepAnswer as StepAnswer
+    from lcq.wire.nodes import ThumbnailPart as ThumbnailPart
+    from lcq.wire.nodes import ThumbnailWish as ThumbnailWish
     from lcq.wire.nodes import Verdict as Verdict
     from lcq.wire.nodes import Want as Want
     from lcq.wire.questions import MOST_WHYS as MOST_WHYS
     from lcq.wire.questions import Acts as Acts
     from lcq.wire.questions import ActsAnswer as ActsAnswer
+    from lcq.wire.questions import AskThumbnail as AskThumbnail
     from lcq.wire.questions import AskWhy as AskWhy
     from lcq.wire.questions import AskWhys as AskWhys
     from lcq.wire.questions import Autoscale as Autoscale
@@ -113,6 +117,7 @@ if TYPE_CHECKING:
     from lcq.wire.questions import QueuesAnswer as QueuesAnswer
     from lcq.wire.questions import ReportJob as ReportJob
     from lcq.wire.questions import ReportJobAnswer as ReportJobAnswer
+    from lcq.wire.questions import ThumbnailAnswer as ThumbnailAnswer
     from lcq.wire.questions import WhyAnswer as WhyAnswer
     from lcq.wire.questions import WhysAnswer as WhysAnswer
     from lcq.wire.requests import REQUESTS as REQUESTS

@@ -33,6 +33,8 @@ class Request(Message, Generic[AnswerT]):
 
     CMD: ClassVar[str]
     ANSWER: ClassVar[type[Message]]
+    IS_KEPT: ClassVar[bool] = True
+    """Whether its answer is remembered for copies of the request: not where it is large, and may be given anew."""
 
     id: str = Field(default_factory=new_id)
     _version: int = PrivateAttr(PROTOCOL_VERSION)

@@ -171,13 +171,50 @@ class Bye(Request[Done]):
     boot_id: str
 
 
+MOST_THUMBNAIL_PX = 1024
+MOST_THUMBNAIL_CHARS = 700_000  # of base64: half a megabyte, three of them far below MAX_MESSAGE_BYTES
+
+
+class ThumbnailPart(Message):
+    """One small picture, or why there is none. ``width`` and ``height`` are those of the whole file, upright."""
+
+    data: str = Field(default="", max_length=MOST_THUMBNAIL_CHARS)  # base64 of a JPEG; of a mask: of a PNG in grey
+    width: int = Field(default=0, ge=0)
+    height: int = Field(default=0, ge=0)
+    bytes: int = Field(default=0, ge=0)  # of the file
+    why: str = Field(default="", max_length=2000)
+
+
+class ThumbnailWish(Message):
+    """Files that somebody wants to look at. The agent makes small pictures of them, and answers by ``pictured``."""
+
+    id: str
+    files: dict[str, str]  # "before", "mask", "after": the path of each
+    longest: int = Field(ge=16, le=MOST_THUMBNAIL_PX)
+    box: tuple[float, float, float, float]
+
+
+class Pictured(Request[Done]):
+    """The small pictures that a ``ThumbnailWish`` asked for."""
+
+    CMD = "pictured"
+    ANSWER = Done
+    IS_KEPT = False
+    node_id: str
+    boot_id: str
+    wish: str
+    parts: dict[str, ThumbnailPart]
+
+
 class Order(Message):
     """A word that hurries what the next beat would tell anyway. Agents do not answer it.
 
-    ``beat``: beat now, for there are new ``Orders``; only for agents that know them (``NodeCapability.knows``).
+    ``beat``: beat now, for there are new ``Orders``; ``picture``: make what ``wish`` says. Both only for agents that
+    know them (``NodeCapability.knows``).
     """
 
-    cmd: Literal["cancel", "drain", "resume", "release", "wake", "beat"]
+    cmd: Literal["cancel", "drain", "resume", "release", "wake", "beat", "picture"]
     task_id: str = ""
     attempt: int = 0
     reason: str = ""
+    wish: ThumbnailWish | None = Field(default=None, exclude_if=lambda wish: wish is None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from lcq.autoscale import DEFAULT_TARGET_S, Scale
@@ -20,6 +22,7 @@ from lcq.models import (
 )
 from lcq.reasons import Why
 from lcq.wire.message import MAX_BATCH, Message, Request
+from lcq.wire.nodes import MOST_THUMBNAIL_PX, ThumbnailPart
 
 
 class InfoAnswer(Message):
@@ -267,3 +270,20 @@ class Acts(Request[ActsAnswer]):
     before: str = Field(default="", pattern=r"^([0-9]{1,19}-[0-9]{1,19})?$")  # only what is older than this act
     actor: str = Field(default="", max_length=128)
     limit: int = Field(default=100, ge=1, le=1000)
+
+
+class ThumbnailAnswer(Message):
+    parts: dict[str, ThumbnailPart] = Field(default_factory=dict)  # "before", "mask", "after", as far as asked for
+    node: str = ""  # whose agent made them
+
+
+class AskThumbnail(Request[ThumbnailAnswer]):
+    """Small pictures of a task, as a node that reaches its files sees them now. Nothing is kept of them anywhere."""
+
+    CMD = "thumbnail"
+    ANSWER = ThumbnailAnswer
+    IS_KEPT = False
+    task_id: str
+    parts: tuple[Literal["before", "mask", "after"], ...] = ("before", "mask", "after")
+    longest: int = Field(default=320, ge=16, le=MOST_THUMBNAIL_PX)  # pixels of the longer side
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)  # which part of the pictures, in shares

@@ -35,9 +35,10 @@ from lcq.wire.acts import (
 )
 from lcq.wire.frames import unpacked
 from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, Request
-from lcq.wire.nodes import Beat, Bye, Hello, Probed, Step
+from lcq.wire.nodes import Beat, Bye, Hello, Pictured, Probed, Step
 from lcq.wire.questions import (
     Acts,
+    AskThumbnail,
     AskWhy,
     AskWhys,
     Autoscale,
@@ -62,7 +63,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob,
         PrioritiseJob, NoteJob, Info, AskWhys,
         Undo, Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
-        Autoscale, DrainIdle,
+        Autoscale, DrainIdle, AskThumbnail, Pictured,
     )
 }  # fmt: skip
 

@@ -1,0 +1,116 @@
+"""Small pictures for who looks at them: made when somebody does, each time by a process that may die of it.
+
+The files are strangers', and the agent itself never decodes one: its child has little memory and time, lets everything
+else go first, and is gone after each wish. Nothing is kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from lcq.errors import LcqError
+from lcq.leash import leashed
+from lcq.runner_config import LimitsConfig
+from lcq.wire import Pictured, ThumbnailPart, ThumbnailWish
+
+_log = logging.getLogger(__name__)
+
+PATIENCE_S = 10.0
+"""How long a child may take; whoever waits gives up a little later."""
+_MOST_WAITING = 8
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+_CHILD = (sys.executable, "-m", "worker.thumbnail_child")
+_PARTS = TypeAdapter(dict[str, ThumbnailPart])
+
+Tell = Callable[[Pictured], Awaitable[object]]
+
+
+class Thumbnails:
+    """Does one wish after another. ``run()`` as long as the agent lives; ``tell`` delivers what was made."""
+
+    def __init__(
+        self,
+        node_id: str,
+        boot_id: str,
+        *,
+        tell: Tell,
+        limits: Callable[[], LimitsConfig],
+        roots: tuple[Path, ...],
+        is_on: Callable[[], bool],
+    ) -> None:
+        self._node_id, self._boot_id, self._tell = node_id, boot_id, tell
+        self._limits, self._roots, self._is_on = limits, roots, is_on
+        self._wishes: asyncio.Queue[ThumbnailWish] = asyncio.Queue()
+
+    def wish(self, wish: ThumbnailWish) -> None:
+        """Take up a wish; too many of them push out the one that has waited longest: nobody looks at that any more."""
+        if self._wishes.qsize() >= _MOST_WAITING:
+            self._wishes.get_nowait()
+        self._wishes.put_nowait(wish)
+
+    async def run(self) -> None:
+        """For ever: make what is wished for."""
+        while True:
+            wish = await self._wishes.get()
+            if self._is_on():
+                parts = await self._made(wish)
+            else:
+                why = f"{self._node_id} shows no pictures: agent.thumbnails is off"
+                parts = {part: ThumbnailPart(why=why) for part in wish.files}
+            told = Pictured(node_id=self._node_id, boot_id=self._boot_id, wish=wish.id, parts=parts)
+            with contextlib.suppress(LcqError):  # nobody waits for it by then
+                await self._tell(told)
+
+    async def _made(self, wish: ThumbnailWish) -> dict[str, ThumbnailPart]:
+        request = {
+            "files": wish.files,
+            "longest": wish.longest,
+            "box": wish.box,
+            "limits": self._limits().model_dump(mode="json"),
+            "roots": [str(root) for root in self._roots],
+        }
+        try:
+            answer = await _asked(json.dumps(request).encode())
+            return _PARTS.validate_json(answer)
+        except TimeoutError:
+            why = f"{self._node_id} has not managed it within {PATIENCE_S:g} s"
+        except (OSError, ValidationError) as error:
+            _log.warning("small pictures of %s cannot be made: %s", ", ".join(wish.files.values()), error)
+            why = f"{self._node_id} could not make it small: its process ended"
+        return {part: ThumbnailPart(why=why) for part in wish.files}
+
+
+async def _asked(request: bytes, *, command: tuple[str, ...] = _CHILD, extra: Mapping[str, str] = _ONE_THREAD) -> bytes:
+    """What the child answers.
+
+    Raises:
+        TimeoutError: nothing in time; it is dead by now.
+        OSError: it cannot be started.
+    """
+    child = await asyncio.create_subprocess_exec(
+        *leashed(command),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env={**os.environ, **extra},
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            answer, _ = await child.communicate(request)
+            return answer
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            await child.wait()
