@@ -15,6 +15,7 @@ import yaml
 from pydantic import (
     BeforeValidator,
     Field,
+    PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
@@ -369,7 +370,25 @@ class ConsoleConfig(Section):
     """Whether colours that were chosen in the console are there again at its next start, before ``theme``."""
 
 
+CONTEXT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
 LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class ContextConfig(Section):
+    """Another cluster that clients and consoles can look at: where it is, and with which keys. What is not set here is
+    at its default, whatever the settings outside say: nothing leads to two clusters at once."""
+
+    production: bool = False
+    """Consoles start read-only there."""
+    scheduler_host: str = "localhost"
+    schedulers: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    data_dir: Path | None = None
+    """For a cluster of ``lcq up`` with a data folder of its own."""
+    zeromq: ZeroMqConfig = ZeroMqConfig()
+    redis: RedisConfig = RedisConfig()
+    discovery: DiscoveryConfig = DiscoveryConfig()
+    queues: tuple[QueueConfig, ...] = DEFAULT_QUEUES
 
 
 class DistributedConfig(BaseSettings):
@@ -413,7 +432,15 @@ class DistributedConfig(BaseSettings):
     models: ModelsConfig = Field(default_factory=ModelsConfig)
     iopaint: IopaintConfig = IopaintConfig()
     console: ConsoleConfig = ConsoleConfig()
+    production: bool = False
+    """Whether this cluster is one where a mistake is dear: consoles start read-only."""
+    contexts: dict[Annotated[str, Field(pattern=CONTEXT_NAME)], ContextConfig] = Field(default_factory=dict)
+    """Further clusters by name, for ``--context NAME``."""
+    context: str | None = None
+    """The one that is meant where nobody says; null: the settings outside of ``contexts``."""
     queues: tuple[QueueConfig, ...] = DEFAULT_QUEUES
+
+    _outside: DistributedConfig | None = PrivateAttr(default=None)
 
     @model_validator(mode="after")
     def _queues_do_not_collide(self) -> DistributedConfig:
@@ -439,6 +466,28 @@ class DistributedConfig(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings, env_settings)
 
+    def in_context(self, name: str) -> DistributedConfig:
+        """These settings for the cluster of that context; "": for the one outside of ``contexts``.
+
+        Raises:
+            InvalidConfig: there is no such context.
+        """
+        outside = self._outside or self
+        if not name:
+            return outside
+        if name not in self.contexts:
+            near = difflib.get_close_matches(name, self.contexts, n=1)
+            known = ", ".join(self.contexts) or "none: add one under contexts in lcq.yaml"
+            raise InvalidConfig(
+                f"no context {name!r}", hint=f"did you mean {near[0]!r}?" if near else f"there is {known}"
+            )
+        there = self.contexts[name]
+        keys = ContextConfig.model_fields.keys()
+        found = outside.model_copy(update={key: getattr(there, key) for key in keys} | {"context": name})
+        found.__pydantic_fields_set__.difference_update(keys - there.model_fields_set)
+        found._outside = outside
+        return found
+
     @property
     def data_path(self) -> Path:
         """The data folder of this user, or the one configured."""
@@ -460,8 +509,12 @@ class DistributedConfig(BaseSettings):
         return f"tcp://{self.scheduler_host}:{self.zeromq.control_port}"
 
 
-def load(path: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> DistributedConfig:
+def load(
+    path: Path | None = None, *, overrides: Mapping[str, Any] | None = None, context: str | None = None
+) -> DistributedConfig:
     """Read the settings: defaults, then the file, then LCQ_* of the environment, then ``overrides``.
+
+    ``context`` names the cluster that is meant ("": the one outside of ``contexts``); None: as the settings say.
 
     Without ``path`` the file is ``$LCQ_CONFIG``, else ``./lcq.yaml`` where there is one.
 
@@ -470,9 +523,12 @@ def load(path: Path | None = None, *, overrides: Mapping[str, Any] | None = None
     """
     path, is_named = config_file(path)
     if not is_named and not path.exists():
-        return _validated({}, "environment", overrides)
-    content = _read_text(path)
-    return _validated(_parsed(content, path), str(path), overrides, content)
+        found = _validated({}, "environment", overrides)
+    else:
+        content = _read_text(path)
+        found = _validated(_parsed(content, path), str(path), overrides, content)
+    meant = found.context if context is None else context
+    return found.model_copy(update={"context": None}).in_context(meant or "")
 
 
 def config_file(path: Path | None) -> tuple[Path, bool]:
@@ -571,13 +627,18 @@ def _keys_at(loc: tuple[Any, ...]) -> list[str]:
 class ConfigManager:
     """Owns the settings of a process: where they were read from, and what they are now."""
 
-    def __init__(self, path: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> None:
-        """Raises:
-        InvalidConfig: naming the file, each key that is wrong, and the nearest known key.
+    def __init__(
+        self, path: Path | None = None, *, overrides: Mapping[str, Any] | None = None, context: str | None = None
+    ) -> None:
+        """``context``: as for ``load``.
+
+        Raises:
+            InvalidConfig: naming the file, each key that is wrong, and the nearest known key.
         """
         self._path = path
         self._overrides = overrides
-        self.config = load(path, overrides=overrides)
+        self._context = context
+        self.config = load(path, overrides=overrides, context=context)
         self._was_there = self.stamp() is not None
 
     def stamp(self) -> tuple[int, int, int] | None:
@@ -600,7 +661,7 @@ class ConfigManager:
             _refuse_half_written(path)
         elif self._was_there:
             raise InvalidConfig(f"{path} is gone", hint="put it back, or restart without it")
-        self.config = load(self._path, overrides=self._overrides)
+        self.config = load(self._path, overrides=self._overrides, context=self._context)
         self._was_there = there
         return self.config
 

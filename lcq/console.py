@@ -14,13 +14,15 @@ from lcq.config import load
 from lcq.errors import LcqError
 
 
-def find_console() -> Callable[..., int]:
+def find_console(name: str = "console") -> Callable[..., int]:
     """The console: ``console(config, farewell=…)`` runs until it is left and returns the exit code.
+
+    ``name``: another of its programs, such as ``console-once``.
 
     Raises:
         LcqError: it is not installed.
     """
-    found = tuple(entry_points(group="lcq.commands", name="console"))
+    found = tuple(entry_points(group="lcq.commands", name=name))
     if not found:
         raise LcqError("the console is not installed", hint="install LCQ anew: pip install --force-reinstall lcq")
     return cast("Callable[..., int]", found[0].load())

@@ -204,7 +204,7 @@ def _tell_agent(config: DistributedConfig, scheduler: Scheduler) -> Path:
 
 def _agent_settings(config: DistributedConfig, scheduler: Scheduler) -> dict[str, Any]:
     """What the agent is to know: this scheduler, as it was really bound, and nothing of Redis."""
-    settings: dict[str, Any] = config.model_dump(mode="json", exclude={"redis"})
+    settings: dict[str, Any] = config.model_dump(mode="json", exclude={"redis", "contexts", "context"})
     address = urlsplit(scheduler.control_endpoint)
     settings["scheduler_host"] = address.hostname
     settings["zeromq"]["control_port"] = address.port

@@ -24,8 +24,9 @@ from lcq.log import setup_logging
 from lcq.models import NodeStatus, TaskStatus
 from tui import acts
 from tui.acts import Act, told
-from tui.cluster import Cluster
+from tui.cluster import Cluster, cluster_name
 from tui.commands import Scope, commands_of
+from tui.contexts import ContextChoice, choices
 from tui.desk import Desk
 from tui.history import Place, ViewHistory
 from tui.remembered import Remembered
@@ -73,8 +74,11 @@ class ConsoleApp(App[int]):
         crash_log: Path | None = None,
         theme: str = "",
         remembered: Remembered | None = None,
+        contexts: Sequence[ContextChoice] = (),
     ) -> None:
-        """``theme``: a theme's name; "": what suits the terminal. ``remembered``: where a chosen one is kept."""
+        """``theme``: a theme's name; "": what suits the terminal. ``remembered``: where a chosen one is kept.
+        ``contexts``: the clusters that one can go to.
+        """
         no_colour = "NO_COLOR" in os.environ  # then none is sent at all, and no shade of grey in its place
         super().__init__(ansi_color=True if no_colour else None)
         for one in THEMES:
@@ -87,6 +91,9 @@ class ConsoleApp(App[int]):
         self._user = user
         self._farewell = farewell
         self._crash_log = crash_log
+        self._contexts = contexts
+        self.next_context: str | None = None
+        """The context that the operator has gone to; None: they have left."""
         self._flushes = 0
         self._history = ViewHistory(Place("tasks"))
         self._went_back = 0  # by the key that goes to the last view and back: 1 when it has gone there
@@ -252,6 +259,34 @@ class ConsoleApp(App[int]):
 
         self.call_later(look)
 
+    def switch_context(self, name: str) -> None:
+        """Leave this cluster for that of another context; with "", let the operator choose one."""
+        if name:
+            self._go_to_context(name)
+        else:
+            self._choose_context()
+
+    @work(group="panel", exclusive=True)
+    async def _choose_context(self) -> None:
+        if not self._contexts:
+            self.say("the settings name no other cluster: see contexts in sample-config/lcq.yaml", good=False)
+            return
+        listed = [Choice(("context", one.title), one.title, one.where + ", here" * one.here) for one in self._contexts]
+        chosen = await self.push_screen_wait(Chooser("Which cluster?", listed))
+        if chosen is not None:
+            self._go_to_context(chosen[1])
+
+    def _go_to_context(self, title: str) -> None:
+        chosen = next((one for one in self._contexts if title in (one.title, one.name)), None)
+        if chosen is None:
+            known = ", ".join(one.title for one in self._contexts) or "none"
+            self.say(f"no context {title!r}: there is {known}", good=False)
+        elif chosen.here:
+            self.say(f"this is {title}")
+        else:
+            self.next_context = chosen.name
+            self.exit(0)
+
     @on(TasksScreen.DetailsWished)
     def _show_task(self, wish: TasksScreen.DetailsWished) -> None:
         self.push_screen(TaskScreen(self.desk, wish.task_id))
@@ -272,6 +307,10 @@ class ConsoleApp(App[int]):
                 for command in commands_of(scope):
                     run = functools.partial(self._run_command, screen, command.id, scope)
                     yield SystemCommand(command.title, f"{scope.value}: {command.shown_key}", run)
+        if self._contexts:
+            yield SystemCommand(
+                "Another cluster", "Contexts of the settings", functools.partial(self.switch_context, "")
+            )
         yield SystemCommand("Theme", "Choose other colours", self.action_change_theme)
 
     async def _run_command(self, screen: ConsoleScreen, command_id: str, scope: Scope) -> None:
@@ -428,11 +467,6 @@ class ConsoleApp(App[int]):
         )  # fmt: skip
 
 
-def cluster_name(config: DistributedConfig) -> str:
-    """The cluster as the title names it: its namespace at its scheduler's host."""
-    return f"{config.redis.namespace.strip('{}')}@{config.scheduler_host}"
-
-
 async def run_console_async(
     config: DistributedConfig,
     *,
@@ -455,20 +489,37 @@ async def run_console_async(
             "the console needs a terminal for its input and its screen",
             hint="run it in one, or use 'lcq tasks', 'lcq nodes' and 'lcq events' with --json",
         )
+    while True:
+        app = await _run_one(config, user, farewell, scheduler, theme, stop)
+        if app.next_context is None:
+            return app.return_code or 0
+        config, scheduler = config.in_context(app.next_context), None
+        farewell = FAREWELL  # the cluster that ended with the console is not this one
+
+
+async def _run_one(
+    config: DistributedConfig,
+    user: str | None,
+    farewell: str,
+    scheduler: str | None,
+    theme: str,
+    stop: asyncio.Event | None,
+) -> ConsoleApp:
+    """A console over one cluster, until it is left."""
     remembered = Remembered(config.data_path / "console-choices.json") if config.console.remember else None
     theme = theme or (remembered and remembered.get("theme")) or config.console.theme
     async with Cluster(config, scheduler=scheduler) as cluster:
         desk = Desk(cluster, cluster, cluster=cluster_name(config), saved=SavedViews(views_path()))
         app = ConsoleApp(
             desk, user=user or login_name(), farewell=farewell, crash_log=config.data_path / "console-crash.log",
-            theme=theme, remembered=remembered,
+            theme=theme, remembered=remembered, contexts=choices(config),
         )  # fmt: skip
         async with asyncio.TaskGroup() as tasks:
             watch = tasks.create_task(_exit_when(stop, app), name="console stop") if stop is not None else None
             await app.run_async()
             if watch is not None:
                 watch.cancel()
-    return app.return_code or 0
+    return app
 
 
 async def _exit_when(stop: asyncio.Event, app: ConsoleApp) -> None:

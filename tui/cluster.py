@@ -25,7 +25,7 @@ from lcq.models import (
 )
 from lcq.reasons import Why
 from lcq.state.reader import Snapshot, StateReader
-from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, InfoAnswer, WhyAnswer
+from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, InfoAnswer, ListTasks, ListTasksAnswer, WhyAnswer
 
 _ACT_S = 4.0  # an operator wants to hear soon that nobody answers
 
@@ -54,6 +54,11 @@ def redis_url(config: DistributedConfig) -> str:
     if cluster is None:
         raise NoClusterHere(config.data_path)
     return cluster.redis_url
+
+
+def cluster_name(config: DistributedConfig) -> str:
+    """The cluster as the title names it: its context, or its namespace at its scheduler's host."""
+    return config.context or f"{config.redis.namespace.strip('{}')}@{config.scheduler_host}"
 
 
 class Cluster:
@@ -139,6 +144,9 @@ class Cluster:
 
     async def acts(self, limit: int) -> tuple[ActRecord, ...]:
         return await self._open_reader.acts.page(limit=limit)
+
+    async def list_tasks(self, query: ListTasks) -> ListTasksAnswer:
+        return await (await self._find_reader()).list_tasks(query)
 
     async def task(self, task_id: str) -> TaskRecord:
         return await self._open_reader.task(task_id)

@@ -113,8 +113,11 @@ def begin(
     patience_s: Annotated[
         float, typer.Option("--patience", metavar="SECONDS", min=0.01, help="How long to wait for an answer.")
     ] = 10.0,
+    cluster: Annotated[
+        str | None, typer.Option("--context", metavar="NAME", help="One of the contexts in the settings.")
+    ] = None,
 ) -> None:
-    context.obj = Session(config, scheduler, as_json, log_level, patience_s)
+    context.obj = Session(config, scheduler, as_json, log_level, patience_s, cluster)
 
 
 def main() -> None:

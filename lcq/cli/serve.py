@@ -12,7 +12,7 @@ from lcq import __version__
 from lcq.cli.examples import examples
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.console import find_console
-from lcq.errors import LcqError, SchedulerUnreachable
+from lcq.errors import InvalidInput, LcqError, SchedulerUnreachable
 from lcq.wire import PROTOCOL_VERSION, InfoAnswer
 
 app = typer.Typer()
@@ -39,18 +39,41 @@ def scheduler(context: typer.Context) -> int:
     return run_scheduler(session_of(context).settings)
 
 
-@app.command(epilog=examples("lcq console", "lcq --scheduler studio-1:5571 console"))
+@app.command(
+    epilog=examples(
+        "lcq console",
+        "lcq --context studio console",
+        "lcq console --once 'state:failed age<1d'",
+        "lcq console --json --view nodes needs:attention",
+    )
+)
 def console(
     context: typer.Context,
+    where: Annotated[
+        list[str] | None, typer.Argument(metavar="[FILTER]", help="For --once and --json: only what fits.")
+    ] = None,
     theme: Annotated[
         str,
         typer.Option(
             "--theme", metavar="NAME", help="Its colours, such as lcq-light or lcq-blue; default: as chosen last."
         ),
     ] = "",
+    once: Annotated[bool, typer.Option("--once", help="Print the view and exit; needs no terminal.")] = False,
+    as_json: JsonFlag = False,
+    view: Annotated[
+        str, typer.Option("--view", metavar="NAME", help="fleet, tasks, queues, nodes, causes or activity.")
+    ] = "tasks",
+    saved: Annotated[str, typer.Option("--saved", metavar="NAME", help="A saved view instead.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many tasks or acts at most.")] = 100,
 ) -> int:
     """Watch and steer the cluster in this terminal."""
-    session = session_of(context)
+    session = session_of(context, as_json)
+    if once or session.as_json:
+        print_view = find_console("console-once")
+        words = " ".join(where or ())
+        return print_view(session.config, mode=view, words=words, saved=saved, as_json=session.as_json, limit=limit)
+    if where:
+        raise InvalidInput("a filter here is for --once and --json", hint="in the console, / takes it")
     return find_console()(session.config, scheduler=session.scheduler, theme=theme)
 
 

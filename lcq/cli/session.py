@@ -38,6 +38,7 @@ class Session:
     as_json: bool = False
     log_level: LogLevel | None = None
     patience_s: float = 10.0
+    context: str | None = None
 
     @cached_property
     def settings(self) -> ConfigManager:
@@ -45,7 +46,7 @@ class Session:
         InvalidConfig: naming file and key.
         """
         overrides = {"log_level": self.log_level} if self.log_level else {}
-        return ConfigManager(self.config_file, overrides=overrides)
+        return ConfigManager(self.config_file, overrides=overrides, context=self.context)
 
     @property
     def config(self) -> DistributedConfig:

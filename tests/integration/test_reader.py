@@ -535,6 +535,8 @@ WHERE = (
     "nothing",
     "took<1h",
     "error:timeout",
+    "needs:attention",
+    "-needs:attention state:open",
 )
 
 

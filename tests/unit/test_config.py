@@ -171,3 +171,53 @@ def test_the_config_manager_reads_anew_and_keeps_what_holds_when_the_file_is_bad
     with pytest.raises(InvalidConfig, match="unknown key, did you mean 'base_s'"):
         manager.reload()
     assert manager.config.retries.base_s == 3
+
+
+# ---------------------------------------------------------------- contexts
+
+_TWO = """
+scheduler_host: here
+redis: {url: "redis://here:6379/0"}
+log_level: debug
+contexts:
+  studio: {scheduler_host: studio-1, redis: {url: "redis://studio-1:6379/3", namespace: "{art}"}, production: true}
+  half: {scheduler_host: half-1}
+  mine: {data_dir: /srv/mine}
+"""
+
+
+def test_a_context_says_where_its_cluster_is_and_nothing_outside_of_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LCQ_REDIS__URL", "redis://elsewhere:6379/0")
+    studio = load(a_file(_TWO), context="studio")
+    assert (studio.control_endpoint, studio.redis.address) == ("tcp://studio-1:5571", "redis://studio-1:6379/3")
+    assert (studio.production, studio.context, studio.log_level, studio.has_address) == (True, "studio", "debug", True)
+    half = load(a_file(_TWO), context="half")
+    assert half.redis.is_private, "not the Redis of another cluster"
+    assert not half.production
+    mine = load(a_file(_TWO), context="mine")
+    assert (mine.data_path, mine.has_address) == (Path("/srv/mine"), False)
+
+
+def test_one_goes_from_context_to_context_and_back_outside() -> None:
+    outside = load(a_file(_TWO))
+    back = outside.in_context("studio").in_context("half").in_context("")
+    assert back == outside
+    assert outside.in_context("studio").in_context("half") == outside.in_context("half")
+
+
+def test_the_context_that_is_meant_where_nobody_says_is_in_the_file_or_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = a_file(_TWO + "context: studio\n")
+    assert load(path).scheduler_host == "studio-1"
+    assert load(path, context="").scheduler_host == "here"
+    monkeypatch.setenv("LCQ_CONTEXT", "half")
+    manager = ConfigManager(path)
+    assert (manager.config.scheduler_host, manager.reload().scheduler_host) == ("half-1", "half-1")
+
+
+def test_an_unknown_context_is_told_with_the_nearest() -> None:
+    with pytest.raises(InvalidConfig, match="did you mean 'studio'"):
+        load(a_file(_TWO), context="studoi")
+    with pytest.raises(InvalidConfig, match=r"contexts\.studio\.redis\.ulr: unknown key, did you mean 'url'"):
+        load(a_file(_TWO.replace('url: "redis://studio', 'ulr: "redis://studio')), context="studio")

@@ -1,0 +1,220 @@
+"""``lcq console --once``: one view, printed once, by the same words as the console itself. Needs no terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from lcq.config import DistributedConfig
+from lcq.errors import InvalidInput
+from lcq.log import setup_logging
+from lcq.models import TaskRecord, TaskStatus
+from lcq.wire import ListTasks
+from tui.cluster import Cluster, cluster_name
+from tui.columns import (
+    ACT_COLUMNS,
+    CAUSE_COLUMNS,
+    NODE_COLUMNS,
+    QUEUE_COLUMNS,
+    TASK_COLUMNS,
+    TASK_MORE,
+    Column,
+    fleet_columns,
+    lay_out,
+)
+from tui.desk import Desk
+from tui.export import values_of
+from tui.fleet import PANEL_LINES, panels
+from tui.saved import MODES, SavedView, SavedViews, views_path
+from tui.source import ACTS_SHOWN
+from tui.store import task_row
+from tui.text import basename, cells, clean, fit
+from tui.view import View
+
+MOST = 10_000
+_PAGE = 500
+_PANEL = 36
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What there is to print: the rows of one view, of how many, and what cannot be told by that."""
+
+    desk: Desk
+    view: View[Any]
+    columns: Sequence[Column[Any]]
+    total: int
+    note: str = ""
+
+
+def run_once(
+    config: DistributedConfig,
+    *,
+    mode: str = "tasks",
+    words: str = "",
+    saved: str = "",
+    as_json: bool = False,
+    limit: int = 100,
+) -> int:
+    """Print a view of the cluster to stdout, notes to stderr; the exit code.
+
+    ``saved`` is the name of a saved view; ``words``, a filter, are added to its own.
+
+    Raises:
+        StateUnavailable: the cluster cannot be reached.
+        InvalidInput: there is no such view, or the filter cannot be meant.
+    """
+    setup_logging("warning")
+    look = _look(mode, words, saved)
+
+    async def main() -> Shown:
+        async with Cluster(config) as cluster:
+            return await look_once(cluster, look, limit=limit, name=cluster_name(config))
+
+    shown = asyncio.run(main())
+    if as_json:
+        lines = [json.dumps(document(shown, look), indent=1, ensure_ascii=False)]
+    else:
+        piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+        lines = text_lines(shown, look, None if piped else shutil.get_terminal_size().columns)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    note = f"{len(shown.view):,} of {shown.total:,} {look.mode}"
+    sys.stderr.write(f"{note}; {shown.note}\n" if shown.note else f"{note}\n")
+    return 0
+
+
+def _look(mode: str, words: str, name: str) -> SavedView:
+    if not name:
+        if mode not in MODES:
+            raise InvalidInput(f"no view {mode!r}", hint=f"there are {', '.join(MODES)}")
+        return SavedView("", mode, words)
+    views = SavedViews(views_path()).all
+    found = next((view for view in views if view.name == name), None)
+    if found is None:
+        raise InvalidInput(f"no saved view {name!r}", hint=f"there are {', '.join(view.name for view in views)}")
+    filter_text = f"{found.filter_text} {words}".strip()
+    return SavedView(found.name, found.mode, filter_text, found.sort, found.descending, found.columns)
+
+
+async def look_once(cluster: Cluster, look: SavedView, *, limit: int, name: str = "lcq") -> Shown:
+    """Read what one view needs, and no more.
+
+    Raises:
+        StateUnavailable: the cluster cannot be reached.
+        InvalidInput: the filter cannot be meant.
+    """
+    desk = Desk(cluster, cluster, cluster=name)
+    now = await cluster.now_ms()
+    desk.link.note_skew(now)
+    store, columns, total, note = desk.store, TASK_COLUMNS, 0, ""
+    views: dict[str, View[Any]] = {
+        "tasks": desk.tasks, "queues": desk.queues, "causes": desk.causes, "activity": desk.acts
+    }  # fmt: skip
+    view = views.get(look.mode, desk.nodes)
+    view.now_ms = now
+    view.set_filter(clean(look.filter_text))
+    if view.filter.problem:
+        raise InvalidInput(f"the filter {look.filter_text!r:.200} cannot be read: {view.filter.problem}")
+    shown: Sequence[Column[Any]]
+    match look.mode:
+        case "tasks":
+            records, total, note = await _tasks(cluster, look.filter_text, limit)
+            for record in records:
+                store.tasks.put(task_row(record))
+            shown = (*columns, *TASK_MORE)
+        case "queues":
+            store.put_queues(await cluster.queues())
+            shown = QUEUE_COLUMNS
+        case "causes":
+            store.put_causes(await cluster.dead())
+            shown = CAUSE_COLUMNS
+        case "activity":
+            store.put_acts(await cluster.acts(min(limit, ACTS_SHOWN)), now)
+            shown = ACT_COLUMNS
+        case _:
+            store.put_nodes(await cluster.nodes())
+            shown = NODE_COLUMNS
+            if look.mode == "fleet":
+                store.put_queues(await cluster.queues())
+                store.minutes = await cluster.minutes()
+                store.put_causes(await cluster.dead())
+                for status in TaskStatus:
+                    store.counts[status] = sum(row.count(status) for row in store.queues.rows.values())
+                running, _, _ = await _tasks(cluster, "state:processing", MOST)
+                shown = fleet_columns(lambda node: "  ".join(
+                    basename(clean(one.task.image_path)) for one in running if one.node == node
+                ))  # fmt: skip
+    desk.flush()
+    if look.sort in view.sorts:
+        view.set_sort(look.sort, descending=look.descending)
+    chosen = {column.id: column for column in shown}
+    return Shown(
+        desk,
+        view,
+        [chosen[one] for one in look.columns or () if one in chosen] or [one for one in shown if not one.extra],
+        total or view.total,
+        note,
+    )
+
+
+async def _tasks(cluster: Cluster, where: str, limit: int) -> tuple[list[TaskRecord], int, str]:
+    """The newest that fit, how many there are in all, and where it was cut."""
+    found: list[TaskRecord] = []
+    cursor, total, looked_at = "", 0, 0
+    while True:
+        page = await cluster.list_tasks(ListTasks(where=where, limit=min(_PAGE, limit - len(found)), cursor=cursor))
+        found += page.tasks
+        cursor, looked_at, total = page.cursor, looked_at + page.looked_at, page.total
+        if not cursor or len(found) >= limit:
+            break
+    if not cursor:
+        return found, total, ""
+    return found, total, f"cut after the newest {looked_at:,}: --limit shows more"
+
+
+def document(shown: Shown, look: SavedView) -> dict[str, Any]:
+    """The view for a program."""
+    now = shown.view.now_ms
+    return {
+        "cluster": shown.desk.cluster,
+        "at": datetime.fromtimestamp(now / 1000, UTC).isoformat(timespec="milliseconds"),
+        "view": look.mode,
+        "filter": look.filter_text,
+        "shown": len(shown.view),
+        "total": shown.total,
+        "cut": bool(shown.note),
+        "rows": [values_of(row, shown.view.fields, now) for row in shown.view.rows()],
+    }
+
+
+def text_lines(shown: Shown, look: SavedView, width: int | None) -> list[str]:
+    """The view for people, at most ``width`` cells wide; None: as wide as its words are."""
+    now = shown.view.now_ms
+    lines = []
+    if look.mode == "fleet":
+        each = _PANEL if width is None else max(8, (width - 4) // 4)
+        told = panels(shown.desk.store, now, each)
+        lines.append(" ".join(fit(panel.title, each) for panel in told).rstrip())
+        for place in range(PANEL_LINES):
+            texts = (panel.lines[place].text if place < len(panel.lines) else "" for panel in told)
+            lines.append(" ".join(fit(text, each) for text in texts).rstrip())
+    rows = [[clean(column.cell(row, now)[0]) for column in shown.columns] for row in shown.view.rows()]
+    if width is None:
+        widest = [max(cells(column.title), *(cells(row[at]) for row in rows), 1) if rows else cells(column.title)
+                  for at, column in enumerate(shown.columns)]  # fmt: skip
+        laid = list(zip(shown.columns, widest, strict=True))
+    else:
+        laid = lay_out(shown.columns, width)
+    places = {column.id: at for at, column in enumerate(shown.columns)}
+    lines.append(" ".join(fit(column.title, room, right=column.right) for column, room in laid).rstrip())
+    for row in rows:
+        words = (fit(row[places[column.id]], room, right=column.right) for column, room in laid)
+        lines.append(" ".join(words).rstrip())
+    return lines
