@@ -178,9 +178,8 @@ def test_a_bad_setting_names_file_and_key(tmp_path: Path) -> None:
 def test_every_command_goes_to_the_cluster_of_the_context_that_is_named(peer: Peer, tmp_path: Path) -> None:
     host, _, port = peer.endpoint.removeprefix("tcp://").rpartition(":")
     settings = tmp_path / "lcq.yaml"
-    settings.write_text(
-        f"scheduler_host: 192.0.2.1\ncontexts: {{mine: {{scheduler_host: '{host}', zeromq: {{control_port: {port}}}}}}}\n"
-    )
+    mine = f"{{scheduler_host: '{host}', zeromq: {{control_port: {port}}}}}"
+    settings.write_text(f"scheduler_host: 192.0.2.1\ncontexts: {{mine: {mine}}}\n")
     peer.handlers["queues"] = lambda ask: QueuesAnswer()
     assert Answer("--config", str(settings), "--context", "mine", "queues").code == 0
     Answer("--config", str(settings), "--context", "mien", "queues").refuses(2, "no context 'mien'", "mean 'mine'")
