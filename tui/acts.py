@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from lcq.models import TERMINAL_STATES, TaskPriority, TaskStatus
 from lcq.wire import BulkAnswer, Refusal
@@ -17,6 +18,12 @@ from tui.desk import MANY
 from tui.source import Commander
 from tui.store import NodeRow, TaskRow
 from tui.text import basename, counted, cut
+
+VERY_MANY = 1_000
+"""Cancelling more than this, or what occupies more than a quarter of the fleet's slots, asks for the number."""
+
+Run: TypeAlias = Callable[[Commander, str], Awaitable[BulkAnswer]]
+"""Does an act, for a reason that others will read ("": none was given)."""
 
 _IDS_TOLD = 6
 _MOVABLE = frozenset(TaskStatus) - {TaskStatus.COMPLETED}
@@ -31,10 +38,12 @@ class Act:
     done: str  # "cancelled"
     ids: tuple[str, ...]
     tier: Tier
-    run: Callable[[Commander], Awaitable[BulkAnswer]] = field(compare=False)
+    run: Run = field(compare=False)
     lines: tuple[str, ...] = ()
     go: str = "Yes, do it"
     skipped: str = ""  # which of the rows it leaves alone, and why
+    word: str = ""  # what has to be typed before it is done, where it cannot come back
+    again: Callable[[Sequence[TaskRow]], Act] | None = field(default=None, compare=False)  # the same on other tasks
 
     @property
     def asks(self) -> bool:
@@ -42,7 +51,13 @@ class Act:
 
     def made_to_ask(self) -> Act:
         """The same act, which will ask whatever its tier."""
-        return replace(self, tier=Tier.COSTLY)
+        return self if self.asks else replace(self, tier=Tier.COSTLY)
+
+    @property
+    def forecast(self) -> str:
+        """What it would do, in one line."""
+        left_alone = f"; {self.skipped}" if self.skipped else ""
+        return f"{self.title}{left_alone}" if self.ids else f"nothing to do{left_alone or ': no task is meant'}"
 
 
 def told(act: Act, answer: BulkAnswer) -> tuple[str, bool]:
@@ -82,17 +97,19 @@ def _act(
     done: str,
     rows: Sequence[TaskRow],
     skipped: str,
-    run: Callable[[Commander], Awaitable[BulkAnswer]],
+    run: Run,
+    again: Callable[[Sequence[TaskRow]], Act] | None,
     *,
     costly: bool = False,
     warning: str = "",
     object_: str = "",
+    word: str = "",
 ) -> Act:
     lines = _described(rows) + tuple(filter(None, (warning, f"Left alone: {skipped}" if skipped else "")))
-    tier = Tier.COSTLY if costly or len(rows) > MANY else Tier.UNDOABLE
+    tier = Tier.FINAL if word else Tier.COSTLY if costly or len(rows) > MANY else Tier.UNDOABLE
     title = f"{verb} {counted(len(rows), 'task')}{object_}"
     ids = tuple(row.id for row in rows)
-    return Act(title, done, ids, tier, run, lines, f"Yes, {verb.split()[0].lower()}", skipped)
+    return Act(title, done, ids, tier, run, lines, f"Yes, {verb.split()[0].lower()}", skipped, word, again)
 
 
 def _pinned(rows: Sequence[TaskRow]) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -102,16 +119,27 @@ def _pinned(rows: Sequence[TaskRow]) -> tuple[tuple[str, ...], tuple[int, ...]]:
 def retry(rows: Sequence[TaskRow]) -> Act:
     fit, skipped = _split(rows, TERMINAL_STATES, "retried")
     ids, revisions = _pinned(fit)
-    return _act("Retry", "retried", fit, skipped, lambda commander: commander.retry(ids, revisions=revisions))
+    return _act(
+        "Retry", "retried", fit, skipped,
+        lambda commander, reason: commander.retry(ids, revisions=revisions, reason=reason), retry,
+    )  # fmt: skip
 
 
-def cancel(rows: Sequence[TaskRow]) -> Act:
+def cancel(rows: Sequence[TaskRow], *, slots: int = 0) -> Act:
+    """``slots``: how many the fleet has; what would stop more than a quarter of them asks for the number.
+
+    0: not known.
+    """
     fit, skipped = _split(rows, _OPEN, "cancelled")
     ids, revisions = _pinned(fit)
     running = sum(row.status is TaskStatus.PROCESSING for row in fit)
+    is_quarter = slots > 0 and running > MANY and 4 * running > slots
     return _act(
-        "Cancel", "cancelled", fit, skipped, lambda commander: commander.cancel(ids, revisions=revisions),
+        "Cancel", "cancelled", fit, skipped,
+        lambda commander, reason: commander.cancel(ids, revisions=revisions, reason=reason),
+        lambda others: cancel(others, slots=slots),
         costly=True, warning=f"{running:,} running now: the work done so far is lost" if running else "",
+        word=str(len(fit)) if len(fit) > VERY_MANY or is_quarter else "",
     )  # fmt: skip
 
 
@@ -122,7 +150,8 @@ def move(rows: Sequence[TaskRow], *, queue: str = "", node: str = "") -> Act:
     where = f"node {node}" if node else queue
     return _act(
         "Move", f"moved to {where}:", fit, skipped,
-        lambda commander: commander.reroute(ids, revisions=revisions, queue=queue, node=node),
+        lambda commander, reason: commander.reroute(ids, revisions=revisions, queue=queue, node=node, reason=reason),
+        lambda others: move(others, queue=queue, node=node),
         costly=running > 0, object_=f" to {where}",
         warning=f"{running:,} running now: the attempt is cancelled first" if running else "",
     )  # fmt: skip
@@ -130,74 +159,130 @@ def move(rows: Sequence[TaskRow], *, queue: str = "", node: str = "") -> Act:
 
 def change_priority(rows: Sequence[TaskRow], steps: int) -> Act:
     """Each of the rows ``steps`` bands more urgent than it was shown."""
+    verb = "Raise" if steps > 0 else "Lower"
+    return _to_priorities(
+        rows, lambda row: row.priority.raised(steps), verb, lambda others: change_priority(others, steps)
+    )
+
+
+def set_priority(rows: Sequence[TaskRow], priority: TaskPriority) -> Act:
+    """All of the rows in one band."""
+    return _to_priorities(rows, lambda _: priority, "Set", lambda others: set_priority(others, priority))
+
+
+def _to_priorities(
+    rows: Sequence[TaskRow],
+    target_of: Callable[[TaskRow], TaskPriority],
+    verb: str,
+    again: Callable[[Sequence[TaskRow]], Act],
+) -> Act:
     fit, skipped = _split(rows, _OPEN, "given another priority")
     wanted: dict[TaskPriority, list[TaskRow]] = defaultdict(list)
     for row in fit:
-        target = row.priority.raised(steps)
+        target = target_of(row)
         if target is row.priority:
-            skipped = skipped or f"already {target}, there is nothing beyond"
+            beyond = "there is nothing beyond" if verb != "Set" else "as wished"
+            skipped = skipped or f"already {target}, {beyond}"
         else:
             wanted[target].append(row)
 
-    async def run(commander: Commander) -> BulkAnswer:
+    async def run(commander: Commander, reason: str) -> BulkAnswer:
         done: list[str] = []
         refused: list[Refusal] = []
         told_acts: list[str] = []
         for priority, group in wanted.items():
             group_ids, revisions = _pinned(group)
-            answer = await commander.prioritise(group_ids, priority, revisions=revisions)
+            answer = await commander.prioritise(group_ids, priority, revisions=revisions, reason=reason)
             done += answer.done
             refused += answer.refused
             told_acts += answer.acts
         return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=tuple(told_acts))
 
-    verb = "Raise" if steps > 0 else "Lower"
-    level = f"now {next(iter(wanted))}:" if len(wanted) == 1 else f"{verb.lower()}d the priority of"
-    return _act(f"{verb} the priority of", level, [row for group in wanted.values() for row in group], skipped, run)
+    past = {"Raise": "raised", "Lower": "lowered", "Set": "set"}[verb]
+    level = f"now {next(iter(wanted))}:" if len(wanted) == 1 else f"{past} the priority of"
+    changed = [row for group in wanted.values() for row in group]
+    return _act(f"{verb} the priority of", level, changed, skipped, run, again)
 
 
-def _one(
-    subject: str, call: Callable[[Commander], Awaitable[str | None]]
-) -> Callable[[Commander], Awaitable[BulkAnswer]]:
+def move_backlog(queue: str, rows: Sequence[TaskRow], target: str) -> Act:
+    """What waits in one queue goes to another."""
+    act = move(rows, queue=target)
+    return replace(act, title=f"Move the backlog of {queue}, {counted(len(act.ids), 'task')}, to {target}", again=None)
+
+
+def empty(queue: str, rows: Sequence[TaskRow]) -> Act:
+    """All that waits in a queue is cancelled; the name has to be typed."""
+    act = cancel([row for row in rows if row.status is not TaskStatus.PROCESSING])
+    lines = (f"All that waits in {queue} is cancelled; what runs goes on.", *act.lines)
+    title = f"Empty {queue}: cancel {counted(len(act.ids), 'waiting task')}"
+    return replace(act, title=title, tier=Tier.FINAL, lines=lines, go="Yes, empty", word=queue, again=None)
+
+
+def _one(subject: str, call: Callable[[Commander, str], Awaitable[str | None]]) -> Run:
     """``call`` on one thing; where it answers the id of its command, that can be taken back."""
 
-    async def run(commander: Commander) -> BulkAnswer:
-        command = await call(commander)
+    async def run(commander: Commander, reason: str) -> BulkAnswer:
+        command = await call(commander, reason)
         return BulkAnswer(done=(subject,), acts=(command,) if command else ())
 
     return run
 
 
-def pause(queue: str, reason: str) -> Act:
-    run = _one(queue, lambda commander: commander.pause(queue, reason=reason))
-    return Act(f"Pause {queue}", "paused", (queue,), Tier.UNDOABLE, run)
+def pause(queue: str) -> Act:
+    run = _one(queue, lambda commander, reason: commander.pause(queue, reason=reason))
+    lines = ("It gives out no more tasks; those that run finish.",)
+    return Act(f"Pause {queue}", "paused", (queue,), Tier.UNDOABLE, run, lines, "Yes, pause")
 
 
 def resume(queue: str) -> Act:
-    run = _one(queue, lambda commander: commander.resume(queue))
+    run = _one(queue, lambda commander, reason: commander.resume(queue, reason=reason))
     return Act(f"Resume {queue}", "resumed", (queue,), Tier.UNDOABLE, run)
 
 
-def drain(row: NodeRow, reason: str) -> Act:
-    node, running = row.id, row.running
-    run = _one(node, lambda commander: commander.drain(node, reason=reason))
-    return Act(f"Drain {node}", "draining", (node,), Tier.COSTLY, run, drain_lines(running), "Yes, drain")
+def drain(row: NodeRow, *, deadline_s: float | None = None) -> Act:
+    """``deadline_s``: then it hands back what still runs; None: it finishes that, however long it takes."""
+    node = row.id
+    run = _one(node, lambda commander, reason: commander.drain(node, deadline_s=deadline_s, reason=reason))
+    return Act(f"Drain {node}", "draining", (node,), Tier.COSTLY, run, _drain_lines(row, deadline_s), "Yes, drain")
 
 
-def drain_lines(running: int) -> tuple[str, ...]:
-    work = f"It finishes {counted(running, 'running task')} and" if running else "It is idle now, and"
+def _drain_lines(row: NodeRow, deadline_s: float | None) -> tuple[str, ...]:
+    running = counted(row.running, "running task")
+    if not row.running:
+        work = "It is idle now, and"
+    elif deadline_s is None:
+        work = f"It finishes {running} and"
+    else:
+        work = f"It has {deadline_s:g} s to finish {running}, hands back what still runs then, and"
     return (f"{work} takes nothing new until it is activated.",)
 
 
-def activate(node: str) -> Act:
-    run = _one(node, lambda commander: commander.activate(node))
-    return Act(f"Activate {node}", "activated", (node,), Tier.UNDOABLE, run)
+def block(node: str) -> Act:
+    run = _one(node, lambda commander, reason: commander.block(node, reason=reason))
+    lines = ("It takes nothing new until it is unblocked; what runs goes on, and nothing is handed back.",)
+    return Act(f"Block {node}", "blocked", (node,), Tier.UNDOABLE, run, lines, "Yes, block")
+
+
+def activate(node: str, *, verb: str = "Activate") -> Act:
+    run = _one(node, lambda commander, reason: commander.activate(node, reason=reason))
+    return Act(f"{verb} {node}", f"{verb.lower().removesuffix('e')}ed", (node,), Tier.UNDOABLE, run)
+
+
+def stop_node(row: NodeRow, *, deadline_s: float | None = None) -> Act:
+    """Its agent ends; ``deadline_s`` as for ``drain``, by default what its own agent.drain_s says."""
+    node = row.id
+    run = _one(node, lambda commander, reason: commander.stop_node(node, deadline_s=deadline_s, reason=reason))
+    lines = (
+        f"Its agent drains and ends: {counted(row.running, 'running task')} to finish or to hand back.",
+        "Only somebody on its host can start it again.",
+    )
+    return Act(f"Stop {node}", "stopping", (node,), Tier.FINAL, run, lines, "Yes, stop", word=node)
 
 
 def undo(title: str, commands: Sequence[str]) -> Act:
     """Take back what these commands have done, the last first."""
 
-    async def run(commander: Commander) -> BulkAnswer:
+    async def run(commander: Commander, reason: str) -> BulkAnswer:
         done: list[str] = []
         refused: list[Refusal] = []
         for command in reversed(commands):

@@ -19,20 +19,19 @@ from textual.screen import Screen
 
 from lcq.client import login_name
 from lcq.config import DistributedConfig
-from lcq.errors import InvalidInput, LcqError
+from lcq.errors import InvalidInput
 from lcq.log import setup_logging
-from lcq.models import NodeStatus, TaskStatus
-from tui import acts
-from tui.acts import Act, told
+from tui.acting import ActingApp
 from tui.cluster import Cluster, cluster_name
 from tui.commands import Scope, commands_of
 from tui.contexts import ContextChoice, choices
 from tui.desk import Desk
 from tui.history import Place, ViewHistory
 from tui.remembered import Remembered
+from tui.rights import Rights
 from tui.saved import SavedView, SavedViews, views_path
 from tui.screens.activity import ActivityScreen
-from tui.screens.base import ActWished, ConsoleScreen, Said
+from tui.screens.base import ConsoleScreen, RowWished, Said
 from tui.screens.causes import CausesScreen
 from tui.screens.choose import ViewsPanel
 from tui.screens.detail import DescriptionScreen, TaskScreen
@@ -41,11 +40,7 @@ from tui.screens.fleet import FleetScreen
 from tui.screens.listing import ListScreen
 from tui.screens.nodes import NodesScreen
 from tui.screens.queues import QueuesScreen
-from tui.screens.submit import SubmitForm
 from tui.screens.tasks import TasksScreen
-from tui.source import trouble_of
-from tui.store import TaskRow
-from tui.text import counted
 from tui.themes import FALLBACK, THEME_NAMES, THEMES, choose_theme, legible
 from tui.widgets.table import LineTable
 
@@ -57,7 +52,7 @@ _IDLE_FLUSHES = 4  # without news only every so many: clocks and ages go on
 _WAITING_WRITES = 3  # more than this in the writer's queue: the terminal is slower than we are
 
 
-class ConsoleApp(App[int]):
+class ConsoleApp(ActingApp):
     """The console over one desk. Exits with 0, or with 1 after a failure of its own."""
 
     CSS_PATH = "console.tcss"
@@ -80,15 +75,13 @@ class ConsoleApp(App[int]):
         ``contexts``: the clusters that one can go to.
         """
         no_colour = "NO_COLOR" in os.environ  # then none is sent at all, and no shade of grey in its place
-        super().__init__(ansi_color=True if no_colour else None)
+        super().__init__(desk, user=user, ansi_color=True if no_colour else None)
         for one in THEMES:
             self.register_theme(one)
         begin_with = choose_theme(theme, colours=self.console.color_system, no_colour=no_colour)
         self.set_reactive(App.theme, begin_with)  # before anything is painted: nothing is read twice
         self._refresh_truecolor_filter(self.ansi_theme)  # which a theme that is set later does by itself
         self._remembered = remembered
-        self.desk = desk
-        self._user = user
         self._farewell = farewell
         self._crash_log = crash_log
         self._contexts = contexts
@@ -206,6 +199,25 @@ class ConsoleApp(App[int]):
         if isinstance(root, ListScreen):
             root.set_filter_text(text)
 
+    @on(RowWished)
+    def _row_wished(self, wish: RowWished) -> None:
+        """To a row of another view. A filter that hides it is taken away."""
+        self._mode_wished(ConsoleScreen.ModeWished(wish.mode))
+
+        def go() -> None:  # once the new root is there
+            root = self.screen_stack[0]
+            if not isinstance(root, ListScreen):
+                return
+            if root.view.row(wish.row_id) is None:
+                self.say(f"{wish.row_id} is not here: the cluster has forgotten it", good=False)
+                return
+            if root.view.index_of(wish.row_id) is None:
+                root.set_filter_text("")
+            root.view.move_to(root.view.index_of(wish.row_id) or 0)
+            self.show_news()
+
+        self.call_later(go)
+
     @on(ConsoleScreen.LeaveWished)
     async def _leave(self) -> None:
         if len(self.screen_stack) > 1:
@@ -317,139 +329,6 @@ class ConsoleApp(App[int]):
         where = screen.query_one(LineTable) if scope is Scope.TABLE else screen
         await where.run_action(command_id)
 
-    # ------------------------------------------------------------ acts
-
-    @on(ActWished)
-    def _act_wished(self, wish: ActWished) -> None:
-        self._perform(wish.act)
-
-    @work(group="acts")
-    async def _perform(self, act: Act) -> None:
-        """Ask if the act must be asked about, then do it. It goes to the ids it was made for, whatever moves."""
-        if self._refused(act.title):
-            return
-        if act.asks and await self.push_screen_wait(Question(f"{act.title}?", act.lines, act.go)) is None:
-            self.say(f"{act.title}: left as it is")
-            return
-        await self._do(act)
-
-    def _refused(self, title: str) -> bool:
-        """Whether nothing may be done now; then it is said why."""
-        refusal = self.desk.refusal
-        if refusal:
-            self.say(f"{title}: not done: {refusal}", good=False)
-        return bool(refusal)
-
-    async def _do(self, act: Act) -> None:
-        if self._refused(act.title):
-            return
-        self.say(f"{act.title} …")
-        try:
-            answer = await act.run(self.desk.commander)
-        except (LcqError, OSError, TimeoutError) as error:
-            self.say(f"{act.title}: not done: {trouble_of(error)}", good=False)
-            return
-        self.desk.tasks.marks -= set(answer.done)  # what was refused stays marked
-        if answer.done:  # what was refused leaves what can be taken back as it is
-            self.desk.note_done(act.title, answer.acts)
-        text, good = told(act, answer)
-        self.say(text, good=good)
-
-    @on(ConsoleScreen.UndoWished)
-    def _undo_wished(self) -> None:
-        done = self.desk.undoable
-        if done is None:
-            self.say("nothing of yours can be taken back: an act can for 15 s, and none is that young", good=False)
-            return
-        self.desk.note_done("", ())  # once
-        self._perform(acts.undo(done.title, done.commands))
-
-    @on(TasksScreen.MoveWished)
-    def _move_wished(self, wish: TasksScreen.MoveWished) -> None:
-        self._ask_where(wish.rows, asks=wish.asks)
-
-    @on(CausesScreen.GroupMoveWished)
-    def _group_move_wished(self, wish: CausesScreen.GroupMoveWished) -> None:
-        self._ask_where(wish.rows, asks=True)
-
-    @work(group="acts")
-    async def _ask_where(self, rows: Sequence[TaskRow], *, asks: bool) -> None:
-        title = f"Move {counted(len(rows), 'task')} where? ({rows[0].id}{' …' if rows[1:] else ''})"
-        place = await self.push_screen_wait(Chooser(title, self._places()))
-        if place is None:
-            return
-        kind, name = place
-        act = acts.move(rows, **{kind: name})
-        if not act.ids:
-            self.say(f"nothing to do: {act.skipped}", good=False)
-        else:
-            self._perform(act.made_to_ask() if asks else act)
-
-    def _places(self) -> list[Choice]:
-        choices = []
-        for queue in sorted(self.desk.store.queues.rows.values(), key=lambda row: row.place):
-            note = f"{queue.count(TaskStatus.QUEUED):,} queued, {counted(len(queue.nodes), 'node')}"
-            choices.append(
-                Choice(("queue", queue.id), f"queue {queue.id}", note + (", PAUSED" if queue.paused else ""))
-            )
-        for node in sorted(self.desk.store.nodes.rows.values(), key=lambda row: row.id):
-            if node.status is not NodeStatus.OFFLINE:
-                note = f"{node.status}, {node.running} of {node.slots} slots busy"
-                choices.append(Choice(("node", node.id), f"node {node.id}", note))
-        return choices
-
-    @on(QueuesScreen.PauseWished)
-    def _pause_wished(self, wish: QueuesScreen.PauseWished) -> None:
-        self._ask_why_pause(wish.row.id)
-
-    @work(group="acts")
-    async def _ask_why_pause(self, queue: str) -> None:
-        lines = ("It gives out no more tasks; those that run finish.",)
-        reason = await self.push_screen_wait(
-            Question(f"Pause {queue}?", lines, "Yes, pause", reason="why (others will read it)", light=True)
-        )
-        if reason is not None:
-            await self._do(acts.pause(queue, reason))
-
-    @on(NodesScreen.DrainWished)
-    def _drain_wished(self, wish: NodesScreen.DrainWished) -> None:
-        self._ask_why_drain(wish)
-
-    @work(group="acts")
-    async def _ask_why_drain(self, wish: NodesScreen.DrainWished) -> None:
-        act = acts.drain(wish.row, "")
-        reason = await self.push_screen_wait(
-            Question(f"{act.title}?", act.lines, act.go, reason="why (others will read it)")
-        )
-        if reason is None:
-            self.say(f"{act.title}: left as it is")
-        else:
-            await self._do(acts.drain(wish.row, reason))
-
-    @on(TasksScreen.SubmitWished)
-    def _submit_wished(self) -> None:
-        self._ask_for_task()
-
-    @work(group="acts", exclusive=False)
-    async def _ask_for_task(self) -> None:
-        models = sorted({model for row in self.desk.store.nodes.rows.values() for model in row.models})
-        queues = sorted(self.desk.store.queues.rows.values(), key=lambda row: row.place)
-        wish = await self.push_screen_wait(
-            SubmitForm(user=self._user, queues=[row.id for row in queues], models=models)
-        )
-        if wish is None:
-            return
-        if self._refused(f"submit {wish.task.image_path}"):
-            return
-        self.say(f"submitting {wish.task.id} …")
-        try:
-            accepted = await self.desk.commander.submit(wish.task, queue=wish.queue)
-        except (LcqError, OSError, TimeoutError) as error:
-            self.say(f"{wish.task.image_path}: not submitted: {trouble_of(error)}", good=False)
-            return
-        waits = f": {accepted.why}" if accepted.why else ""
-        self.say(f"submitted {accepted.id} to {accepted.queue}, {accepted.status}{waits}")
-
     # ------------------------------------------------------------ failing
 
     def _handle_exception(self, error: Exception) -> None:
@@ -474,6 +353,7 @@ async def run_console_async(
     farewell: str = FAREWELL,
     scheduler: str | None = None,
     theme: str = "",
+    read_only: bool = False,
     stop: asyncio.Event | None = None,
 ) -> int:
     """Run the console on this event loop until the operator leaves it, or ``stop`` is set; its exit code.
@@ -490,7 +370,8 @@ async def run_console_async(
             hint="run it in one, or use 'lcq tasks', 'lcq nodes' and 'lcq events' with --json",
         )
     while True:
-        app = await _run_one(config, user, farewell, scheduler, theme, stop)
+        rights = Rights(read_only=read_only, production=config.production)
+        app = await _run_one(config, user, farewell, scheduler, theme, rights, stop)
         if app.next_context is None:
             return app.return_code or 0
         config, scheduler = config.in_context(app.next_context), None
@@ -503,13 +384,14 @@ async def _run_one(
     farewell: str,
     scheduler: str | None,
     theme: str,
+    rights: Rights,
     stop: asyncio.Event | None,
 ) -> ConsoleApp:
     """A console over one cluster, until it is left."""
     remembered = Remembered(config.data_path / "console-choices.json") if config.console.remember else None
     theme = theme or (remembered and remembered.get("theme")) or config.console.theme
     async with Cluster(config, scheduler=scheduler) as cluster:
-        desk = Desk(cluster, cluster, cluster=cluster_name(config), saved=SavedViews(views_path()))
+        desk = Desk(cluster, cluster, cluster=cluster_name(config), saved=SavedViews(views_path()), rights=rights)
         app = ConsoleApp(
             desk, user=user or login_name(), farewell=farewell, crash_log=config.data_path / "console-crash.log",
             theme=theme, remembered=remembered, contexts=choices(config),
@@ -528,12 +410,18 @@ async def _exit_when(stop: asyncio.Event, app: ConsoleApp) -> None:
 
 
 def run_console(
-    config: DistributedConfig, *, farewell: str = FAREWELL, scheduler: str | None = None, theme: str = ""
+    config: DistributedConfig,
+    *,
+    farewell: str = FAREWELL,
+    scheduler: str | None = None,
+    theme: str = "",
+    read_only: bool = False,
 ) -> int:
     """The program ``lcq console``: runs until the operator leaves; its exit code.
 
     ``farewell`` is what the operator is told when asked whether to leave. ``scheduler`` ("HOST:PORT") is
     commanded; default: the one that the configuration names. ``theme``: its colours; default: those chosen last.
+    ``read_only``: no key changes anything.
 
     Raises:
         InvalidInput: there is no terminal to run in, or no such theme.
@@ -545,6 +433,8 @@ def run_console(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)  # so that the terminal is left as it was found
-        return await run_console_async(config, farewell=farewell, scheduler=scheduler, theme=theme, stop=stop)
+        return await run_console_async(
+            config, farewell=farewell, scheduler=scheduler, theme=theme, read_only=read_only, stop=stop
+        )
 
     return asyncio.run(main())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -174,19 +174,22 @@ class Cluster:
     async def submit(self, task: Task, *, queue: str = "") -> Accepted:
         return await (await self._commander()).submit(task, queue=queue)
 
-    async def retry(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer:
-        return await (await self._commander()).retry(ids, revisions=revisions)
+    async def retry(self, ids: Sequence[str], *, revisions: Sequence[int], reason: str = "") -> BulkAnswer:
+        return await (await self._commander()).retry(ids, revisions=revisions, reason=reason)
 
-    async def cancel(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer:
-        return await (await self._commander()).cancel(ids, revisions=revisions)
+    async def cancel(self, ids: Sequence[str], *, revisions: Sequence[int], reason: str = "") -> BulkAnswer:
+        return await (await self._commander()).cancel(ids, revisions=revisions, reason=reason)
 
     async def reroute(
-        self, ids: Sequence[str], *, revisions: Sequence[int], queue: str = "", node: str = ""
+        self, ids: Sequence[str], *, revisions: Sequence[int], queue: str = "", node: str = "", reason: str = ""
     ) -> BulkAnswer:
-        return await (await self._commander()).reroute(ids, queue=queue, node=node, revisions=revisions)
+        commander = await self._commander()
+        return await commander.reroute(ids, queue=queue, node=node, revisions=revisions, reason=reason)
 
-    async def prioritise(self, ids: Sequence[str], priority: TaskPriority, *, revisions: Sequence[int]) -> BulkAnswer:
-        return await (await self._commander()).prioritise(ids, priority, revisions=revisions)
+    async def prioritise(
+        self, ids: Sequence[str], priority: TaskPriority, *, revisions: Sequence[int], reason: str = ""
+    ) -> BulkAnswer:
+        return await (await self._commander()).prioritise(ids, priority, revisions=revisions, reason=reason)
 
     async def undo(self, act: str) -> BulkAnswer:
         return await (await self._commander()).undo(act)
@@ -197,8 +200,18 @@ class Cluster:
     async def resume(self, queue: str, *, reason: str = "") -> str:
         return await (await self._commander()).resume(queue, reason=reason)
 
-    async def drain(self, node: str, *, reason: str = "") -> None:
-        await (await self._commander()).drain(node, reason=reason)
+    async def drain(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None:
+        await (await self._commander()).drain(node, deadline_s=deadline_s, reason=reason)
 
     async def activate(self, node: str, *, reason: str = "") -> None:
         await (await self._commander()).activate(node, reason=reason)
+
+    async def block(self, node: str, *, reason: str = "") -> None:
+        await (await self._commander()).quarantine(node, reason=reason)
+
+    async def stop_node(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None:
+        await (await self._commander()).stop_node(node, deadline_s=deadline_s, reason=reason)
+
+    async def matching(self, where: str) -> AsyncIterator[TaskRecord]:
+        async for record in (await self._commander()).tasks(where):
+            yield record

@@ -15,6 +15,7 @@ class Tier(IntEnum):
     LOOK = 0  # changes nothing: nothing is asked
     UNDOABLE = 1  # can be taken back: done at once for up to ten, beyond that it asks
     COSTLY = 2  # costs work: asks, with the focus on No
+    FINAL = 3  # cannot come back: asks for the name or the number to be typed
 
 
 class Scope(Enum):
@@ -39,7 +40,9 @@ class Scope(Enum):
 class Command:
     """One thing an operator can ask for. ``action_<id>`` of the screen or table does it.
 
-    ``label`` is its word in the footer, where ``rank`` (1 is the first) decides who finds room; 0 never.
+    ``label`` is its word in the footer, where ``rank`` (1 is the first) decides who finds room; 0 never. ``word`` is
+    what it is called on the command line, and ``takes`` what it is told there; without a word its id is. One without
+    keys is only there.
     """
 
     id: str
@@ -49,18 +52,25 @@ class Command:
     scope: Scope
     label: str = ""
     rank: int = 0
+    word: str = ""
+    takes: str = ""
 
     @property
     def shown_key(self) -> str:
-        """Its first key as it is printed on a keyboard."""
-        return show_key(self.keys[0])
+        """Its first key as it is printed on a keyboard; its word on the command line where it has none."""
+        return show_key(self.keys[0]) if self.keys else f":{self.called}"
+
+    @property
+    def called(self) -> str:
+        """What the command line calls it."""
+        return self.word or self.id.replace("_", "-")
 
 
 _PRINTED = {
     "escape": "esc", "pagedown": "pgdn", "pageup": "pgup", "question_mark": "?", "slash": "/", "plus": "+",
     "minus": "-", "asterisk": "*", "tilde": "~", "grave_accent": "`", "exclamation_mark": "!", "less_than_sign": "<",
     "greater_than_sign": ">", "left_curly_bracket": "{", "right_curly_bracket": "}", "left_square_bracket": "[",
-    "right_square_bracket": "]", "apostrophe": "'",
+    "right_square_bracket": "]", "apostrophe": "'", "colon": ":", "full_stop": ".",
 }  # fmt: skip
 
 
@@ -71,7 +81,7 @@ def show_key(key: str) -> str:
     return f"{modifier}-{shown}" if plus else shown
 
 
-_LOOK, _UNDO, _COSTLY = Tier.LOOK, Tier.UNDOABLE, Tier.COSTLY
+_LOOK, _UNDO, _COSTLY, _FINAL = Tier
 
 COMMANDS: tuple[Command, ...] = (
     Command("help", "All keys of this screen", ("question_mark",), _LOOK, Scope.EVERYWHERE, "keys", 99),
@@ -87,6 +97,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("later_view", "The view after, once you went back", ("right_square_bracket",), _LOOK, Scope.EVERYWHERE),
     Command("last_view", "To the last view and back", ("grave_accent",), _LOOK, Scope.EVERYWHERE),
     Command("undo", "Take back what you did last (15 s)", ("u",), _UNDO, Scope.EVERYWHERE, "undo", 9),
+    Command("show_history", "The history of acts", ("U",), _LOOK, Scope.EVERYWHERE, word="history"),
+    Command("repeat", "Repeat the last act on what is marked now", ("full_stop",), _UNDO, Scope.EVERYWHERE),
     Command("freeze", "Freeze what is shown, or thaw it", ("z",), _LOOK, Scope.EVERYWHERE, "freeze", 12),
     Command("refetch", "Read everything again", ("ctrl+r",), _LOOK, Scope.EVERYWHERE),
     Command("next_theme", "Other colours", ("f2",), _LOOK, Scope.EVERYWHERE),
@@ -130,14 +142,21 @@ COMMANDS: tuple[Command, ...] = (
     Command("submit", "Submit a new task", ("s",), _UNDO, Scope.TASKS, "submit", 3),
     Command("retry", "Retry finished tasks", ("r",), _UNDO, Scope.TASKS, "retry", 4),
     Command("move", "Move to another queue or node", ("m",), _UNDO, Scope.TASKS, "move", 5),
+    Command("set_priority", "Set the priority", ("P",), _UNDO, Scope.TASKS),
     Command("raise_priority", "Raise the priority by one", ("plus",), _UNDO, Scope.TASKS, "prio", 10),
     Command("lower_priority", "Lower the priority by one", ("minus",), _UNDO, Scope.TASKS),
+    Command("go_to_node", "Go to its node", ("n",), _LOOK, Scope.TASKS),
+    Command("go_to_queue", "Go to its queue", ("t",), _LOOK, Scope.TASKS),
     Command("cancel", "Cancel", ("X",), _COSTLY, Scope.TASKS, "cancel", 6),
 
     Command("toggle_pause", "Pause (asks a reason) or resume", ("p",), _UNDO, Scope.QUEUES, "pause/resume", 3),
+    Command("move_backlog", "Move what waits to another queue", ("m",), _UNDO, Scope.QUEUES, "move backlog", 4),
+    Command("empty_queue", "Empty: cancel all that waits (type its name)", ("E",), _FINAL, Scope.QUEUES, "empty", 5),
 
+    Command("toggle_block", "Block (takes no new work; asks why) or unblock", ("b",), _UNDO, Scope.NODES, "block", 5),
     Command("drain", "Drain: finish its work, take no more", ("D",), _COSTLY, Scope.NODES, "drain", 3),
     Command("activate", "Activate: take work again", ("A",), _UNDO, Scope.NODES, "activate", 4),
+    Command("stop_node", "Stop its agent (type its name)", ("K",), _FINAL, Scope.NODES, "stop", 6),
 
     Command("retry_group", "Retry all that failed so", ("r",), _UNDO, Scope.CAUSES, "retry all", 3),
     Command("move_group", "Move all that failed so", ("m",), _UNDO, Scope.CAUSES, "move all", 4),

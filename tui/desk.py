@@ -23,6 +23,7 @@ from tui.columns import (
     fleet_columns,
 )
 from tui.pulse import Pulse
+from tui.rights import Rights
 from tui.saved import SavedViews
 from tui.source import Commander, Feed, Link, Reader
 from tui.store import WAITING, ActRow, CauseRow, NodeRow, QueueRow, Store, TaskRow
@@ -67,11 +68,18 @@ class Desk:
     """What there is to see, and by whom it is read and changed."""
 
     def __init__(
-        self, reader: Reader, commander: Commander, *, cluster: str = "lcq", saved: SavedViews | None = None
+        self,
+        reader: Reader,
+        commander: Commander,
+        *,
+        cluster: str = "lcq",
+        saved: SavedViews | None = None,
+        rights: Rights | None = None,
     ) -> None:
-        """``saved``: the operator's views; None: what they save lasts as long as the console."""
+        """``saved``: the operator's views; None: what they save lasts as long as the console. ``rights``: None: all."""
         self.cluster = cluster
         self.saved = saved or SavedViews()
+        self.rights = rights or Rights()
         self.reader, self.commander = reader, commander
         self.store, self.link = Store(), Link()
         self.tasks: View[TaskRow] = View(
@@ -117,7 +125,7 @@ class Desk:
     @property
     def refusal(self) -> str:
         """Why no act may be sent now; "" where it may."""
-        return self.link.refusal
+        return self.rights.refusal() or self.link.refusal
 
     def say(self, text: str, *, good: bool = True) -> None:
         """Keep ``text`` as the last word, for all screens to show."""

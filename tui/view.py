@@ -286,9 +286,13 @@ class View(Generic[RowT]):
 
     def set_filter(self, text: str) -> None:
         """Show only what ``text`` fits (docs/filter.md); what means nothing is told in ``filter.problem``."""
-        self.filter = parse(text, self.fields, lambda row: row.haystack)
+        self.filter = self.parsed(text)
         self._anchored(self._rebuild)
         self.reveal()
+
+    def parsed(self, text: str) -> Query[RowT]:
+        """What ``text`` fits, without showing it."""
+        return parse(text, self.fields, lambda row: row.haystack)
 
     def tick(self, now_ms: int) -> None:
         """Take note of the time: rows may come to fit the filter, or cease to, by that alone."""

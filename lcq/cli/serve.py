@@ -42,7 +42,7 @@ def scheduler(context: typer.Context) -> int:
 @app.command(
     epilog=examples(
         "lcq console",
-        "lcq --context studio console",
+        "lcq --context studio console --read-only",
         "lcq console --once 'state:failed age<1d'",
         "lcq console --json --view nodes needs:attention",
     )
@@ -58,6 +58,7 @@ def console(
             "--theme", metavar="NAME", help="Its colours, such as lcq-light or lcq-blue; default: as chosen last."
         ),
     ] = "",
+    read_only: Annotated[bool, typer.Option("--read-only", help="No key changes anything.")] = False,
     once: Annotated[bool, typer.Option("--once", help="Print the view and exit; needs no terminal.")] = False,
     as_json: JsonFlag = False,
     view: Annotated[
@@ -74,7 +75,7 @@ def console(
         return print_view(session.config, mode=view, words=words, saved=saved, as_json=session.as_json, limit=limit)
     if where:
         raise InvalidInput("a filter here is for --once and --json", hint="in the console, / takes it")
-    return find_console()(session.config, scheduler=session.scheduler, theme=theme)
+    return find_console()(session.config, scheduler=session.scheduler, theme=theme, read_only=read_only)
 
 
 @app.command(epilog=examples("lcq demo", "lcq demo my-results --no-console"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -35,6 +35,7 @@ from lcq.models import (
     TaskType,
 )
 from lcq.reasons import Why
+from lcq.task_fields import parse_where
 from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, InfoAnswer, Refusal, WhyAnswer
 
 
@@ -102,6 +103,7 @@ class FakeCluster:
         self.job_summaries: dict[str, JobSummary] = {}
         self.log: list[Event] = []
         self.calls: list[tuple[str, Any]] = []
+        self.reasons_given: list[str] = []  # of the acts on tasks
         self.tallies: list[MinuteTally] = []
         self.audit: list[ActRecord] = []  # the newest first
         self.snapshots = 0
@@ -325,8 +327,9 @@ class FakeCluster:
         self.add(record)
         return Accepted(id=task.id, queue=record.queue, status=record.status)
 
-    async def retry(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer:
+    async def retry(self, ids: Sequence[str], *, revisions: Sequence[int], reason: str = "") -> BulkAnswer:
         await self._called("retry", tuple(ids))
+        self.reasons_given.append(reason)
 
         def again(record: TaskRecord) -> TaskRecord | None:
             if not record.status.is_terminal:
@@ -335,8 +338,9 @@ class FakeCluster:
 
         return self._bulk(ids, revisions, again)
 
-    async def cancel(self, ids: Sequence[str], *, revisions: Sequence[int]) -> BulkAnswer:
+    async def cancel(self, ids: Sequence[str], *, revisions: Sequence[int], reason: str = "") -> BulkAnswer:
         await self._called("cancel", tuple(ids))
+        self.reasons_given.append(reason)
 
         def stop(record: TaskRecord) -> TaskRecord | None:
             if record.status.is_terminal:
@@ -346,15 +350,19 @@ class FakeCluster:
         return self._bulk(ids, revisions, stop)
 
     async def reroute(
-        self, ids: Sequence[str], *, revisions: Sequence[int], queue: str = "", node: str = ""
+        self, ids: Sequence[str], *, revisions: Sequence[int], queue: str = "", node: str = "", reason: str = ""
     ) -> BulkAnswer:
         await self._called("reroute", tuple(ids), queue, node)
+        self.reasons_given.append(reason)
         return self._bulk(
             ids, revisions, lambda record: self.change(record.id, "reroute_task", queue=queue or record.queue)
         )
 
-    async def prioritise(self, ids: Sequence[str], priority: TaskPriority, *, revisions: Sequence[int]) -> BulkAnswer:
+    async def prioritise(
+        self, ids: Sequence[str], priority: TaskPriority, *, revisions: Sequence[int], reason: str = ""
+    ) -> BulkAnswer:
         await self._called("prioritise", tuple(ids), priority)
+        self.reasons_given.append(reason)
         return self._bulk(ids, revisions, lambda record: self.change(record.id, "prioritise_task", priority=priority))
 
     async def undo(self, act: str) -> BulkAnswer:
@@ -373,13 +381,28 @@ class FakeCluster:
         self.emit("resume_queue", queue=queue, why="resumed by maria")
         return f"act of queue {queue}"
 
-    async def drain(self, node: str, *, reason: str = "") -> None:
-        await self._called("drain", node, reason)
+    async def drain(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None:
+        await self._called("drain", node, reason, *([deadline_s] if deadline_s is not None else []))
         self._set_node(node, NodeStatus.DRAINING, reason, "drain_node")
 
     async def activate(self, node: str, *, reason: str = "") -> None:
         await self._called("activate", node)
         self._set_node(node, NodeStatus.ONLINE, "", "activate_node")
+
+    async def block(self, node: str, *, reason: str = "") -> None:
+        await self._called("block", node, reason)
+        self._set_node(node, NodeStatus.QUARANTINED, reason, "quarantine_node")
+
+    async def stop_node(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None:
+        await self._called("stop_node", node, reason)
+        self._set_node(node, NodeStatus.OFFLINE, reason, "leave_node")
+
+    async def matching(self, where: str) -> AsyncIterator[TaskRecord]:
+        await self._answerable()
+        query = parse_where(where)
+        for record in list(self.records.values()):
+            if query.matches(record, now_ms()):
+                yield record
 
     def _set_node(self, node: str, status: NodeStatus, why: str, move: str) -> None:
         record = self.node_records[node]

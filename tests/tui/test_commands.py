@@ -15,6 +15,7 @@ from tui.screens.base import ConsoleScreen
 from tui.screens.choose import AskLine, ColumnsPanel, ViewsPanel
 from tui.screens.detail import DescriptionScreen, TaskScreen
 from tui.screens.dialogs import Chooser, Help, Question
+from tui.screens.forms import DrainQuestion
 from tui.screens.nodes import NodesScreen
 from tui.screens.queues import QueuesScreen
 from tui.screens.submit import SubmitForm
@@ -23,7 +24,7 @@ from tui.widgets.table import LineTable
 
 SCREENS = [
     TasksScreen, QueuesScreen, NodesScreen, TaskScreen, DescriptionScreen, Question, Chooser, Help, SubmitForm, AskLine,
-    ViewsPanel, ColumnsPanel,
+    ViewsPanel, ColumnsPanel, DrainQuestion,
 ]  # fmt: skip
 EDITING = {"ctrl+a", "ctrl+e", "ctrl+u", "ctrl+k", "ctrl+w", "ctrl+d", "ctrl+x", "ctrl+c", "ctrl+v", "ctrl+f"}
 
@@ -41,19 +42,19 @@ def test_no_command_uses_a_key_that_others_own_or_that_does_not_arrive():
 def test_danger_is_a_capital_and_never_on_ctrl():
     for command in COMMANDS:
         for key in command.keys:
-            if command.tier is Tier.COSTLY:
+            if command.tier >= Tier.COSTLY:
                 assert len(key) == 1
                 assert key.isupper()
             if key.startswith("ctrl+"):
                 assert command.tier is Tier.LOOK
 
 
-def test_the_small_letter_beside_a_dangerous_capital_is_harmless():
-    tiers = {(command.scope, key): command.tier for command in COMMANDS for key in command.keys}
-    for (_, key), tier in tiers.items():
-        if tier is Tier.COSTLY:
-            beside = [other for (_, small), other in tiers.items() if small == key.lower()]
-            assert all(other is Tier.LOOK for other in beside)
+@pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: screen.__name__)
+def test_the_small_letter_beside_a_dangerous_capital_is_harmless(screen):
+    tiers = {key: command.tier for command in commands_of(*screen.SCOPES) for key in command.keys}
+    for key, tier in tiers.items():
+        if tier >= Tier.COSTLY:
+            assert tiers.get(key.lower(), Tier.LOOK) is Tier.LOOK
 
 
 def test_every_id_is_there_once():
@@ -102,7 +103,7 @@ async def test_a_walk_through_every_screen_meets_only_the_keys_of_the_table(open
     async with open_console(cluster) as console:
         ways = [
             ((), TasksScreen), (("d",), TaskScreen), (("escape", "3"), QueuesScreen), (("d",), DescriptionScreen),
-            (("escape", "p"), Question), (("escape", "4"), NodesScreen), (("D",), Question),
+            (("escape", "p"), Question), (("escape", "4"), NodesScreen), (("D",), DrainQuestion),
             (("escape", "question_mark"), Help), (("escape", "2", "s"), SubmitForm), (("escape", "m"), Chooser),
             (("escape", "S"), AskLine), (("escape", "C"), ColumnsPanel), (("escape", "apostrophe"), ViewsPanel),
             (("escape", "q"), Question),

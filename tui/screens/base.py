@@ -41,6 +41,14 @@ class ActWished(Message):
         self.act = act
 
 
+class RowWished(Message):
+    """The operator wants to this row of another view."""
+
+    def __init__(self, mode: str, row_id: str) -> None:
+        super().__init__()
+        self.mode, self.row_id = mode, row_id
+
+
 class Said(Message):
     """Something to tell in the line above the keys."""
 
@@ -89,6 +97,9 @@ class ConsoleScreen(Screen[None]):
 
     class OtherColoursWished(Message):
         """The operator wants the next of the console's own themes."""
+
+    class RepeatWished(Message):
+        """The operator wants the last act done again, on what is meant now."""
 
     class RefetchWished(Message):
         """The operator wants everything read again."""
@@ -153,7 +164,9 @@ class ConsoleScreen(Screen[None]):
             ]
         if self.crumb:
             parts.append(Part(f"> {self.crumb} ", "bold"))
-        self._title_line.show(parts, self._freshness(link.silence_s))
+        rights = self.desk.rights.title
+        rights_part = [Part(f" {rights} ", "bold reverse $text-warning"), Part(" ")] if rights else []
+        self._title_line.show(parts, [*rights_part, *self._freshness(link.silence_s)])
 
     def _freshness(self, silence_s: float) -> list[Part]:
         link = self.desk.link
@@ -237,6 +250,12 @@ class ConsoleScreen(Screen[None]):
 
     def action_last_view(self) -> None:
         self.post_message(self.HistoryWished(0))
+
+    def action_show_history(self) -> None:
+        self.post_message(self.ModeWished("activity"))
+
+    def action_repeat(self) -> None:
+        self.post_message(self.RepeatWished())
 
     def action_undo(self) -> None:
         self.post_message(self.UndoWished())

@@ -19,13 +19,12 @@ from textual.widgets import Static
 from lcq.errors import LcqError, TaskNotFound
 from lcq.models import Attempt, Event, JobSummary, TaskRecord, TaskStatus
 from lcq.reasons import Why
-from tui import acts
-from tui.acts import Act
 from tui.columns import NODE_LOOK, Tone, last_word, node_state_cell, state_cell
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
-from tui.screens.base import ActWished, ConsoleScreen, Said
-from tui.screens.tasks import TasksScreen, short_name
+from tui.screens.base import ConsoleScreen, Said
+from tui.screens.task_acts import TaskActs
+from tui.screens.tasks import short_name
 from tui.source import trouble_of
 from tui.store import NodeRow, QueueRow, TaskRow, task_row
 from tui.text import clean, clean_block, fit, long_span, span
@@ -121,11 +120,10 @@ class ReadingScreen(ConsoleScreen):
         self._scroll.scroll_to(y=above[-1] if above else self._scroll.max_scroll_y, animate=False)
 
 
-class TaskScreen(ReadingScreen):
+class TaskScreen(ReadingScreen, TaskActs):
     """One task: what it is, why it is where it is, its attempts and its events."""
 
     MODE = "tasks"
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.TASKS)]
     SCOPES: ClassVar[tuple[Scope, ...]] = (
         Scope.EVERYWHERE,
         Scope.READING,
@@ -423,34 +421,9 @@ class TaskScreen(ReadingScreen):
         self.app.copy_to_clipboard(self.task_id)
         self.post_message(Said(f"sent {self.task_id} to the terminal's clipboard (inside tmux: set-clipboard on)"))
 
-    def _rows(self) -> list[TaskRow]:
+    def act_rows(self) -> list[TaskRow]:
         row = self.row
         return [row] if row is not None else []
-
-    def _wish(self, act: Act) -> None:
-        if act.ids:
-            self.post_message(ActWished(act))
-        else:
-            self.post_message(Said(f"nothing to do: {act.skipped or 'the task is gone'}", good=False))
-
-    def action_submit(self) -> None:
-        self.post_message(TasksScreen.SubmitWished())
-
-    def action_retry(self) -> None:
-        self._wish(acts.retry(self._rows()))
-
-    def action_cancel(self) -> None:
-        self._wish(acts.cancel(self._rows()))
-
-    def action_raise_priority(self) -> None:
-        self._wish(acts.change_priority(self._rows(), 1))
-
-    def action_lower_priority(self) -> None:
-        self._wish(acts.change_priority(self._rows(), -1))
-
-    def action_move(self) -> None:
-        if self._rows():
-            self.post_message(TasksScreen.MoveWished(self._rows(), asks=False))
 
 
 class DescriptionScreen(ReadingScreen):

@@ -23,36 +23,63 @@ MAX_REASON = 500
 
 
 class Question(ModalScreen[str | None]):
-    """Asks before something is done. Answers None for no, else the reason typed ("" if none was asked for).
+    """Asks before something is done. Answers None for no, else the reason typed ("" if none was).
 
-    The focus is on No; ``y`` goes. Where a reason is asked, Enter in it goes on: to the act if ``light``,
-    to No otherwise, so that a pasted line can never start what costs work.
+    The focus is on No; ``y`` goes. Where a reason is asked first, Enter in it goes on: to the act if ``light``, to No
+    otherwise, so that a pasted line can never start what costs work. What cannot come back needs ``word`` to be typed.
     """
 
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.DIALOG,)
     BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.DIALOG)]
     AUTO_FOCUS = None
 
-    def __init__(self, title: str, lines: Sequence[str], go: str, *, reason: str = "", light: bool = False) -> None:
+    def __init__(
+        self,
+        title: str,
+        lines: Sequence[str],
+        go: str,
+        *,
+        reason: str = "",
+        light: bool = False,
+        word: str = "",
+        starts_at_no: bool = False,
+    ) -> None:
+        """``reason``: what the field for it says while it is empty; "": none is asked. ``word``: what to type first."""
         super().__init__()
         self._title, self._lines, self._go = title, lines, go
-        self._reason, self._light = reason, light
+        self._reason, self._light, self._word = reason, light, word
+        self._starts_at_no = starts_at_no
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
             yield Static(Content(clean(self._title)), classes="dialog-title")
             with VerticalScroll(classes="dialog-text", can_focus=False):
                 yield Static(Content("\n".join(clean(line) for line in self._lines)))
+            yield from self.compose_more()
             if self._reason:
                 yield CleanInput(placeholder=self._reason, max_length=MAX_REASON, id="reason", compact=True)
+            if self._word:
+                asked = f"type {self._word} to go on: it cannot be taken back"
+                yield CleanInput(placeholder=asked, max_length=MAX_REASON, id="word", compact=True)
+                yield Static(id="word-error", markup=False)
             with Horizontal(classes="dialog-buttons"):
                 yield Button(Content("No (n)"), id="no", compact=True)
                 yield Button(Content(f"{self._go} (y)"), id="yes", compact=True, variant="warning")
 
+    def compose_more(self) -> ComposeResult:
+        """What a special question asks beyond this."""
+        yield from ()
+
     def on_mount(self) -> None:
-        self.query_one("#reason" if self._reason else "#no").focus()
+        first = "#no" if self._starts_at_no or not self._reason else "#reason"
+        self.query_one("#word" if self._word else first).focus()
 
     def action_agree(self) -> None:
+        if self._word and not is_typed(self._word, self.query_one("#word", Input).value):
+            complaint = f"not done: type {self._word} here first"
+            self.query_one("#word-error", Static).update(Content(clean(complaint)))
+            self.query_one("#word").focus()
+            return
         self.dismiss(self.query_one("#reason", Input).value.strip() if self._reason else "")
 
     def action_refuse(self) -> None:
@@ -66,12 +93,22 @@ class Question(ModalScreen[str | None]):
     def _no(self) -> None:
         self.action_refuse()
 
+    @on(Input.Submitted, "#word")
+    def _word_given(self) -> None:
+        self.action_agree()
+
     @on(Input.Submitted, "#reason")
     def _reason_given(self) -> None:
         if self._light:
             self.action_agree()
         else:
-            self.query_one("#no").focus()
+            self.query_one("#word" if self._word else "#no").focus()
+
+
+def is_typed(word: str, typed: str) -> bool:
+    """Whether that is the word that was asked for; a number may have its commas."""
+    given = typed.strip()
+    return given == word or (word.isdecimal() and given.replace(",", "") == word)
 
 
 @dataclass(frozen=True)

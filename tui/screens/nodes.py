@@ -37,6 +37,12 @@ class NodesScreen(ListScreen[NodeRow]):
         row: NodeRow
 
     @dataclass
+    class BlockWished(Message):
+        """The operator wants this node to take no new work; why will be asked."""
+
+        row: NodeRow
+
+    @dataclass
     class DescriptionWished(Message):
         """The operator wants to know all about this node."""
 
@@ -97,3 +103,15 @@ class NodesScreen(ListScreen[NodeRow]):
         row = self._one()
         if row is not None:
             self.post_message(ActWished(acts.activate(row.id)))
+
+    def action_toggle_block(self) -> None:
+        row = self._one()
+        if row is not None and row.status is NodeStatus.QUARANTINED:
+            self.post_message(ActWished(acts.activate(row.id, verb="Unblock")))
+        elif row is not None:
+            self.post_message(self.BlockWished(row))
+
+    def action_stop_node(self) -> None:
+        row = self._one()
+        if row is not None:
+            self.post_message(ActWished(acts.stop_node(row)))

@@ -37,6 +37,18 @@ class QueuesScreen(ListScreen[QueueRow]):
         row: QueueRow
 
     @dataclass
+    class BacklogMoveWished(Message):
+        """The operator wants to choose where all that waits in this queue shall go."""
+
+        row: QueueRow
+
+    @dataclass
+    class EmptyWished(Message):
+        """The operator wants all that waits in this queue cancelled; the name will be asked."""
+
+        row: QueueRow
+
+    @dataclass
     class DescriptionWished(Message):
         """The operator wants to know all about this queue."""
 
@@ -80,11 +92,26 @@ class QueuesScreen(ListScreen[QueueRow]):
         if row is not None:
             self.post_message(self.DescriptionWished(row))
 
-    def action_toggle_pause(self) -> None:
+    def _one(self) -> QueueRow | None:
         rows = self.view.targets()
         if len(rows) > 1:
-            self.post_message(Said("pause one queue at a time: esc clears the marks", good=False))
-        elif rows and rows[0].paused:
-            self.post_message(ActWished(acts.resume(rows[0].id)))
-        elif rows:
-            self.post_message(self.PauseWished(rows[0]))
+            self.post_message(Said("one queue at a time: esc clears the marks", good=False))
+            return None
+        return rows[0] if rows else None
+
+    def action_toggle_pause(self) -> None:
+        row = self._one()
+        if row is not None and row.paused:
+            self.post_message(ActWished(acts.resume(row.id)))
+        elif row is not None:
+            self.post_message(self.PauseWished(row))
+
+    def action_move_backlog(self) -> None:
+        row = self._one()
+        if row is not None:
+            self.post_message(self.BacklogMoveWished(row))
+
+    def action_empty_queue(self) -> None:
+        row = self._one()
+        if row is not None:
+            self.post_message(self.EmptyWished(row))

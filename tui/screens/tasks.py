@@ -7,30 +7,27 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import on
-from textual.binding import BindingType
 from textual.message import Message
 
 from lcq.models import TaskStatus
-from tui import acts
-from tui.acts import Act
 from tui.columns import TASK_COLUMNS, TASK_LOOK, TASK_MORE, Tone, last_word
-from tui.commands import Scope, bindings_of
+from tui.commands import Scope
 from tui.desk import Desk
 from tui.saved import state_of
-from tui.screens.base import ActWished, Said
+from tui.screens.base import Said
 from tui.screens.listing import ListScreen
+from tui.screens.task_acts import TaskActs
 from tui.store import TaskRow
 from tui.text import basename, cells, compact, cut, cut_left
 from tui.widgets.frame import TONE_STYLE, Part, width_of
 from tui.widgets.table import LineTable
 
 
-class TasksScreen(ListScreen[TaskRow]):
+class TasksScreen(ListScreen[TaskRow], TaskActs):
     """Every task in the window, newest first."""
 
     MODE = "tasks"
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.TABLE, Scope.TASKS)
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.TASKS)]
 
     @dataclass
     class DetailsWished(Message):
@@ -38,18 +35,9 @@ class TasksScreen(ListScreen[TaskRow]):
 
         task_id: str
 
-    class SubmitWished(Message):
-        """The operator wants the form for a new task."""
-
-    @dataclass
-    class MoveWished(Message):
-        """The operator wants to choose where these tasks shall go."""
-
-        rows: Sequence[TaskRow]
-        asks: bool
-
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk, desk.tasks, (*TASK_COLUMNS, *TASK_MORE))
+        self._wide: tuple[str, int] | None = None  # filter and marks, when all that fit were marked
 
     # ------------------------------------------------------------ what is shown
 
@@ -100,34 +88,27 @@ class TasksScreen(ListScreen[TaskRow]):
     def _open(self, wish: LineTable.Opened | LineTable.Described) -> None:
         self.post_message(self.DetailsWished(wish.row_id))
 
-    def _wish(self, act: Act) -> None:
-        """Send the act up. Where the operator cannot be sure of what it falls on, it asks."""
-        if act.ids:
-            unsure = self.view.follow or self.view.hidden_marks > 0
-            self.post_message(ActWished(act.made_to_ask() if unsure else act))
-        else:
-            self.post_message(Said(f"nothing to do: {act.skipped or 'no task is under the cursor'}", good=False))
+    def act_rows(self) -> list[TaskRow]:
+        return self.view.targets()
 
-    def action_submit(self) -> None:
-        self.post_message(self.SubmitWished())
+    @property
+    def row_here(self) -> TaskRow | None:
+        return self.view.cursor
 
-    def action_retry(self) -> None:
-        self._wish(acts.retry(self.view.targets()))
+    @property
+    def unsure(self) -> bool:
+        return self.view.follow or self.view.hidden_marks > 0
 
-    def action_cancel(self) -> None:
-        self._wish(acts.cancel(self.view.targets()))
+    @property
+    def wide_filter(self) -> str | None:
+        """The filter of which all is meant, also what the window does not hold."""
+        return self.view.filter.text if self._wide == (self.view.filter.text, len(self.view.marks)) else None
 
-    def action_raise_priority(self) -> None:
-        self._wish(acts.change_priority(self.view.targets(), 1))
-
-    def action_lower_priority(self) -> None:
-        self._wish(acts.change_priority(self.view.targets(), -1))
-
-    def action_move(self) -> None:
-        rows = self.view.targets()
-        if rows:
-            unsure = self.view.follow or self.view.hidden_marks > 0
-            self.post_message(self.MoveWished(rows, asks=unsure))
+    @on(LineTable.AllMarked)
+    def _all_marked(self) -> None:
+        if self.view.marks and self.desk.store.beyond:
+            self._wide = (self.view.filter.text, len(self.view.marks))
+            self.post_message(Said("all that fit are meant, also those beyond the window; esc clears that"))
 
 
 def short_name(row: TaskRow) -> str:

@@ -59,6 +59,9 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
     class Looked(Message):
         """Cursor, marks, order or window are different now."""
 
+    class AllMarked(Message):
+        """The operator has marked all that the filter shows, or none of it."""
+
     @dataclass
     class Copied(Message):
         """The operator wants this id on the clipboard."""
@@ -328,6 +331,7 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
     def action_mark_all(self) -> None:
         self.view.mark_all()
         self._looked()
+        self.post_message(self.AllMarked())
 
     def action_invert_marks(self) -> None:
         self.view.invert_marks()

@@ -1,0 +1,322 @@
+"""How the console acts: it asks as the risk demands, sends what was meant, and says what became of each id.
+
+Every act goes through ``_do``, the one door that looks whether this console may act and whether what it shows is fresh.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import ClassVar
+
+from textual import on, work
+from textual.app import App
+from textual.binding import BindingType
+
+from lcq.errors import LcqError
+from lcq.models import NodeStatus, TaskPriority, TaskStatus
+from lcq.task_fields import parse_where
+from tui import acts
+from tui.acts import Act, told
+from tui.desk import Desk
+from tui.screens.base import ActWished, ConsoleScreen
+from tui.screens.causes import CausesScreen
+from tui.screens.dialogs import Choice, Chooser, Question
+from tui.screens.forms import DrainQuestion
+from tui.screens.nodes import NodesScreen
+from tui.screens.queues import QueuesScreen
+from tui.screens.submit import SubmitForm
+from tui.screens.task_acts import TaskActs
+from tui.source import trouble_of
+from tui.store import TaskRow, task_row
+from tui.text import counted
+
+WHY = "why (others will read it)"
+_TOLD_EVERY = 5_000  # tasks that were looked for, between two words about it
+
+
+class ActingApp(App[int]):
+    """The part of the console's application that changes the cluster."""
+
+    BINDINGS: ClassVar[list[BindingType]] = []
+
+    def __init__(self, desk: Desk, *, user: str, ansi_color: bool | None = None) -> None:
+        super().__init__(ansi_color=ansi_color)
+        self.desk = desk
+        self._user = user
+        self._last: Act | None = None  # that was done to tasks, to be repeated on others
+
+    def say(self, text: str, *, good: bool = True) -> None:
+        """Show one line about what became of an act."""
+        self.desk.say(text, good=good)
+
+    # ------------------------------------------------------------ the one door
+
+    def _may(self, title: str) -> bool:
+        """Whether acts may be sent now; where not, it is said why."""
+        refused = self.desk.refusal
+        if refused:
+            self.say(f"{title}: not done: {refused}", good=False)
+        return not refused
+
+    @on(ActWished)
+    def _act_wished(self, wish: ActWished) -> None:
+        self.perform(wish.act)
+
+    @work(group="acts")
+    async def perform(self, act: Act, reason: str = "") -> None:
+        """Ask if the act must be asked about, then do it. It goes to the ids it was made for, whatever moves."""
+        await self._ask_and_do(act, reason)
+
+    async def _ask_and_do(self, act: Act, reason: str = "") -> None:
+        if not self._may(act.title):
+            return
+        if not act.ids and act.skipped:
+            self.say(f"nothing to do: {act.skipped}", good=False)
+            return
+        if act.asks:
+            asked = "" if reason else WHY
+            question = Question(
+                f"{act.title}?", act.lines, act.go, reason=asked, word=act.word, starts_at_no=not act.word
+            )
+            answer = await self.push_screen_wait(question)
+            if answer is None:
+                self.say(f"{act.title}: left as it is")
+                return
+            reason = reason or answer
+        await self._do(act, reason)
+
+    async def _do(self, act: Act, reason: str) -> None:
+        if not self._may(act.title):  # it may have changed while the question was open
+            return
+        self.say(f"{act.title} …")
+        try:
+            answer = await act.run(self.desk.commander, reason)
+        except (LcqError, OSError, TimeoutError) as error:
+            self.say(f"{act.title}: not done: {trouble_of(error)}", good=False)
+            return
+        self.desk.tasks.marks -= set(answer.done)  # what was refused stays marked
+        if answer.done:  # what was refused leaves what can be taken back as it is
+            self.desk.note_done(act.title, answer.acts)
+        if act.again is not None:
+            self._last = act
+        text, good = told(act, answer)
+        self.say(text, good=good)
+
+    # ------------------------------------------------------------ back, and again
+
+    @on(ConsoleScreen.UndoWished)
+    def _undo_wished(self) -> None:
+        done = self.desk.undoable
+        if done is None:
+            self.say("nothing of yours can be taken back: an act can for 15 s, and none is that young", good=False)
+            return
+        if not self._may(f"Take back: {done.title}"):
+            return
+        self.desk.note_done("", ())  # once
+        self.perform(acts.undo(done.title, done.commands))
+
+    @on(ConsoleScreen.RepeatWished)
+    def _repeat_wished(self) -> None:
+        screen, last = self.screen, self._last
+        if last is None or last.again is None:
+            self.say("nothing to repeat: no act on tasks has been done here yet", good=False)
+        elif not isinstance(screen, TaskActs):
+            self.say(f"{last.title!r} is repeated on tasks: go to them first (2)", good=False)
+        else:
+            screen.wish(last.again)
+
+    # ------------------------------------------------------------ tasks, wherever they are
+
+    async def matching(self, where: str, *, title: str) -> list[TaskRow] | None:
+        """All tasks that the filter fits, as they are now: also those beyond the window, which the scheduler is asked
+        for. None where that failed, which is then said."""
+        store, now = self.desk.store, self.desk.link.now_ms
+        try:
+            parse_where(where)
+            if not store.beyond:
+                fits = self.desk.tasks.parsed(where).matches
+                return [row for row in store.tasks.rows.values() if fits(row, now)]
+            found = []
+            async for record in self.desk.commander.matching(where):
+                found.append(task_row(record))
+                if len(found) % _TOLD_EVERY == 0:
+                    self.say(f"{title}: {len(found):,} tasks found so far …")
+        except (LcqError, OSError, TimeoutError) as error:
+            self.say(f"{title}: not done: {trouble_of(error)}", good=False)
+            return None
+        return found
+
+    @on(TaskActs.WideActWished)
+    def _wide_act_wished(self, wish: TaskActs.WideActWished) -> None:
+        self.perform_on_all(wish.make, wish.where)
+
+    @work(group="acts")
+    async def perform_on_all(self, make: Callable[[Sequence[TaskRow]], Act], where: str, reason: str = "") -> None:
+        """Do an act on all that a filter fits, after it has been asked about."""
+        title = make(()).title.replace("0 tasks", f"all that fit {where!r}" if where else "all tasks")
+        if not self._may(title):
+            return
+        rows = await self.matching(where, title=title)
+        if rows is not None:
+            await self._ask_and_do(make(rows).made_to_ask(), reason)
+
+    @on(TaskActs.MoveWished)
+    def _move_wished(self, wish: TaskActs.MoveWished) -> None:
+        self._ask_where(wish.rows, asks=wish.asks, where=wish.where)
+
+    @on(CausesScreen.GroupMoveWished)
+    def _group_move_wished(self, wish: CausesScreen.GroupMoveWished) -> None:
+        self._ask_where(wish.rows, asks=True, where=None)
+
+    @work(group="acts")
+    async def _ask_where(self, rows: Sequence[TaskRow], *, asks: bool, where: str | None) -> None:
+        what = counted(len(rows), "task") if where is None else "all that fit"
+        title = f"Move {what} where? ({rows[0].id}{' …' if rows[1:] else ''})"
+        if not self._may(title.partition(" where?")[0]):
+            return
+        place = await self.push_screen_wait(Chooser(title, self.places()))
+        if place is not None:
+            kind, name = place
+            await self._on_rows(lambda meant: acts.move(meant, **{kind: name}), rows, asks=asks, where=where)
+
+    @on(TaskActs.PriorityWished)
+    def _priority_wished(self, wish: TaskActs.PriorityWished) -> None:
+        self._ask_priority(wish)
+
+    @work(group="acts")
+    async def _ask_priority(self, wish: TaskActs.PriorityWished) -> None:
+        what = counted(len(wish.rows), "task") if wish.where is None else "all that fit"
+        if not self._may(f"Set the priority of {what}"):
+            return
+        choices = [Choice(("priority", str(priority)), str(priority)) for priority in TaskPriority]
+        chosen = await self.push_screen_wait(Chooser(f"Which priority for {what}?", choices))
+        if chosen is not None:
+            priority = TaskPriority(chosen[1])
+            await self._on_rows(
+                lambda meant: acts.set_priority(meant, priority), wish.rows, asks=wish.asks, where=wish.where
+            )
+
+    async def _on_rows(
+        self, make: Callable[[Sequence[TaskRow]], Act], rows: Sequence[TaskRow], *, asks: bool, where: str | None
+    ) -> None:
+        if where is not None:
+            self.perform_on_all(make, where)
+            return
+        act = make(rows)
+        if not act.ids:
+            self.say(f"nothing to do: {act.skipped}", good=False)
+        else:
+            await self._ask_and_do(act.made_to_ask() if asks else act)
+
+    def places(self, *, nodes: bool = True, without: str = "") -> list[Choice]:
+        """Where tasks can go: every queue, and every node that is there."""
+        choices = []
+        for queue in sorted(self.desk.store.queues.rows.values(), key=lambda row: row.place):
+            note = f"{queue.count(TaskStatus.QUEUED):,} queued, {counted(len(queue.nodes), 'node')}"
+            if queue.id != without:
+                choices.append(
+                    Choice(("queue", queue.id), f"queue {queue.id}", note + (", PAUSED" if queue.paused else ""))
+                )
+        for node in sorted(self.desk.store.nodes.rows.values(), key=lambda row: row.id) if nodes else ():
+            if node.status is not NodeStatus.OFFLINE:
+                note = f"{node.status}, {node.running} of {node.slots} slots busy"
+                choices.append(Choice(("node", node.id), f"node {node.id}", note))
+        return choices
+
+    # ------------------------------------------------------------ queues and nodes
+
+    @on(QueuesScreen.PauseWished)
+    def _pause_wished(self, wish: QueuesScreen.PauseWished) -> None:
+        self._ask_why(acts.pause(wish.row.id))
+
+    @on(NodesScreen.BlockWished)
+    def _block_wished(self, wish: NodesScreen.BlockWished) -> None:
+        self._ask_why(acts.block(wish.row.id))
+
+    @work(group="acts")
+    async def _ask_why(self, act: Act) -> None:
+        """Ask for the reason of an act that can be taken back: enter in it goes on."""
+        if not self._may(act.title):
+            return
+        reason = await self.push_screen_wait(Question(f"{act.title}?", act.lines, act.go, reason=WHY, light=True))
+        if reason is not None:
+            await self._do(act, reason)
+
+    @on(QueuesScreen.BacklogMoveWished)
+    def _backlog_move_wished(self, wish: QueuesScreen.BacklogMoveWished) -> None:
+        self._ask_backlog_move(wish.row.id)
+
+    @work(group="acts")
+    async def _ask_backlog_move(self, queue: str) -> None:
+        title = f"Move the backlog of {queue}"
+        if not self._may(title):
+            return
+        place = await self.push_screen_wait(Chooser(f"{title} where?", self.places(nodes=False, without=queue)))
+        if place is not None:
+            await self._move_backlog(queue, place[1], "")
+
+    async def _move_backlog(self, queue: str, target: str, reason: str) -> None:
+        rows = await self.matching(backlog_of(queue), title=f"Move the backlog of {queue}")
+        if rows is not None:
+            await self._ask_and_do(acts.move_backlog(queue, rows, target).made_to_ask(), reason)
+
+    @on(QueuesScreen.EmptyWished)
+    def _empty_wished(self, wish: QueuesScreen.EmptyWished) -> None:
+        self._ask_empty(wish.row.id)
+
+    @work(group="acts")
+    async def _ask_empty(self, queue: str, reason: str = "") -> None:
+        if not self._may(f"Empty {queue}"):
+            return
+        rows = await self.matching(backlog_of(queue), title=f"Empty {queue}")
+        if rows is not None and not rows:
+            self.say(f"nothing to do: nothing waits in {queue}", good=False)
+        elif rows is not None:
+            await self._ask_and_do(acts.empty(queue, rows), reason)
+
+    @on(NodesScreen.DrainWished)
+    def _drain_wished(self, wish: NodesScreen.DrainWished) -> None:
+        self._ask_drain(wish)
+
+    @work(group="acts")
+    async def _ask_drain(self, wish: NodesScreen.DrainWished) -> None:
+        act = acts.drain(wish.row)
+        if not self._may(act.title):
+            return
+        question = DrainQuestion(f"{act.title}?", act.lines, act.go, reason=WHY)
+        reason = await self.push_screen_wait(question)
+        if reason is None:
+            self.say(f"{act.title}: left as it is")
+        else:
+            await self._do(acts.drain(wish.row, deadline_s=question.deadline_s), reason)
+
+    # ------------------------------------------------------------ submitting
+
+    @on(TaskActs.SubmitWished)
+    def _submit_wished(self) -> None:
+        self._ask_for_task()
+
+    @work(group="acts", exclusive=False)
+    async def _ask_for_task(self) -> None:
+        if not self._may("Submit"):
+            return
+        models = sorted({model for row in self.desk.store.nodes.rows.values() for model in row.models})
+        queues = sorted(self.desk.store.queues.rows.values(), key=lambda row: row.place)
+        wish = await self.push_screen_wait(
+            SubmitForm(user=self._user, queues=[row.id for row in queues], models=models)
+        )
+        if wish is None or not self._may(f"Submit {wish.task.image_path}"):
+            return
+        self.say(f"submitting {wish.task.id} …")
+        try:
+            accepted = await self.desk.commander.submit(wish.task, queue=wish.queue)
+        except (LcqError, OSError, TimeoutError) as error:
+            self.say(f"{wish.task.image_path}: not submitted: {trouble_of(error)}", good=False)
+            return
+        waits = f": {accepted.why}" if accepted.why else ""
+        self.say(f"submitted {accepted.id} to {accepted.queue}, {accepted.status}{waits}")
+
+
+def backlog_of(queue: str) -> str:
+    """The filter of all that waits in a queue."""
+    return f"queue={queue} state:waiting"

@@ -1,0 +1,117 @@
+"""What can be done to tasks, the same from the list and from a task's details: the keys, and the wishes they send."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from textual.binding import BindingType
+from textual.message import Message
+
+from tui import acts
+from tui.acts import Act
+from tui.commands import Scope, bindings_of
+from tui.screens.base import ActWished, ConsoleScreen, RowWished, Said
+from tui.store import TaskRow
+
+
+class TaskActs(ConsoleScreen):
+    """A screen of which some tasks are meant by the keys of tasks."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.TASKS)]
+
+    class SubmitWished(Message):
+        """The operator wants the form for a new task."""
+
+    @dataclass
+    class MoveWished(Message):
+        """The operator wants to choose where these tasks shall go."""
+
+        rows: Sequence[TaskRow]
+        asks: bool
+        where: str | None = None  # the filter, where all that it fits is meant
+
+    @dataclass
+    class PriorityWished(Message):
+        """The operator wants to choose the priority of these tasks."""
+
+        rows: Sequence[TaskRow]
+        asks: bool
+        where: str | None = None
+
+    @dataclass
+    class WideActWished(Message):
+        """The operator wants this done to all that the filter fits, also to what the window does not hold."""
+
+        make: Callable[[Sequence[TaskRow]], Act]
+        where: str
+
+    def act_rows(self) -> list[TaskRow]:
+        """The tasks that are meant, as they are shown."""
+        return []
+
+    @property
+    def row_here(self) -> TaskRow | None:
+        """The one task that the operator looks at, whatever is marked."""
+        return next(iter(self.act_rows()), None)
+
+    @property
+    def unsure(self) -> bool:
+        """Whether the operator cannot be sure of which tasks are meant: then every act asks."""
+        return False
+
+    @property
+    def wide_filter(self) -> str | None:
+        """The filter of which all is meant, where that is more than there is to show."""
+        return None
+
+    def wish(self, make: Callable[[Sequence[TaskRow]], Act]) -> None:
+        """Send up the act on what is meant. Where the operator cannot be sure of what it falls on, it asks."""
+        if self.wide_filter is not None:
+            self.post_message(self.WideActWished(make, self.wide_filter))
+            return
+        act = make(self.act_rows())
+        if act.ids:
+            self.post_message(ActWished(act.made_to_ask() if self.unsure else act))
+        else:
+            self.post_message(Said(f"nothing to do: {act.skipped or 'no task is under the cursor'}", good=False))
+
+    def action_submit(self) -> None:
+        self.post_message(self.SubmitWished())
+
+    def action_retry(self) -> None:
+        self.wish(acts.retry)
+
+    def action_cancel(self) -> None:
+        slots = sum(row.slots for row in self.desk.store.nodes.rows.values())
+        self.wish(lambda rows: acts.cancel(rows, slots=slots))
+
+    def action_raise_priority(self) -> None:
+        self.wish(lambda rows: acts.change_priority(rows, 1))
+
+    def action_lower_priority(self) -> None:
+        self.wish(lambda rows: acts.change_priority(rows, -1))
+
+    def action_set_priority(self) -> None:
+        rows = self.act_rows()
+        if rows:
+            self.post_message(self.PriorityWished(rows, asks=self.unsure, where=self.wide_filter))
+
+    def action_move(self) -> None:
+        rows = self.act_rows()
+        if rows:
+            self.post_message(self.MoveWished(rows, asks=self.unsure, where=self.wide_filter))
+
+    def action_go_to_node(self) -> None:
+        row = self.row_here
+        node = (row.node or row.pinned) if row is not None else ""
+        if node:
+            self.post_message(RowWished("nodes", node))
+        else:
+            self.post_message(Said("it has run on no node yet", good=False))
+
+    def action_go_to_queue(self) -> None:
+        row = self.row_here
+        if row is not None:
+            self.post_message(RowWished("queues", row.queue))
