@@ -1,6 +1,6 @@
 """What acts on a whole job cost: how long each takes, how long its scripts hold Redis, how long others wait.
 
-    python -m benchmarks.jobs [--tasks N]
+    python -m benchmarks.jobs [--tasks N] [--only "retry failed" cancel]
 
 A private server with its log on, a scheduler and an agent as processes, and a client here that does each act on one
 job of N tasks. The server itself says how long its scripts took (``INFO latencystats``, ``SLOWLOG``) and how much
@@ -17,7 +17,7 @@ import json
 import platform
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from tests.nodes import LIGHT, Node, a_failure, a_task
 SLOW_US = 3_000  # scripts that take longer are told one by one
 ASKED_EVERY_S = 0.004
 JOB, OTHER = "big", "cpu-intensive"
+ACTS = ("pause", "resume", "prioritise", "reroute", "retry failed", "cancel")
 
 
 async def fill(state: StateManager, count: int) -> None:
@@ -120,7 +121,9 @@ async def measure(meter: Meter, url: str, act: Callable[[], Awaitable[Any]]) -> 
     }
 
 
-async def run(count: int, url: str, address: str, config: DistributedConfig) -> dict[str, Any]:
+async def run(
+    count: int, url: str, address: str, config: DistributedConfig, only: Collection[str] = ()
+) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     async with (
         StateManager(config, url=url) as state,
@@ -159,6 +162,8 @@ async def run(count: int, url: str, address: str, config: DistributedConfig) -> 
             "cancel": lambda: client.cancel_job(JOB, reason="benchmark"),
         }
         for name, act in acts.items():
+            if only and name not in only:
+                continue
             if name == "retry failed":
                 await fail_all(state)
             figures[name] = await measure(meter, url, act)
@@ -167,23 +172,29 @@ async def run(count: int, url: str, address: str, config: DistributedConfig) -> 
 
 
 async def fail_all(state: StateManager) -> None:
-    """Let a node take every task of the job, and fail it."""
-    node = Node(state, "failing", queues=(OTHER,))
+    """Let a node take every task of the job, and fail it; the agent takes none meanwhile."""
+    (agent,) = [one.id for one in await state.reader.nodes()]
+    await state.drain_node(agent, why="benchmark")
+    node = Node(state, "failing", queues=(OTHER, LIGHT))
     await node.hello()
-    await state.resume_queue(OTHER, actor="benchmark")
+    for queue in node.queues:
+        await state.resume_queue(queue, actor="benchmark")
     while granted := await node.claim(64):
         for done in await asyncio.gather(
             *(node.fail(grant.task.id, failure=a_failure(code="lost")) for grant in granted), return_exceptions=True
         ):
             if isinstance(done, Exception) and not isinstance(done, TransitionRefused):
                 raise done
-    await state.pause_queue(OTHER, actor="benchmark")
+    for queue in node.queues:
+        await state.pause_queue(queue, actor="benchmark")
     await node.leave()
+    await state.activate_node(agent, why="benchmark")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--tasks", type=int, default=100_000)
+    arguments.add_argument("--only", nargs="*", default=(), choices=ACTS, metavar="ACT", help=f"of {', '.join(ACTS)}")
     chosen = arguments.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -192,7 +203,9 @@ def main() -> None:
     ):
         cluster.start_scheduler()
         cluster.start_agent()  # that serves the queues, which are paused
-        figures = asyncio.run(run(chosen.tasks, server.tcp_url, f"127.0.0.1:{cluster.control_port}", cluster.config))
+        figures = asyncio.run(
+            run(chosen.tasks, server.tcp_url, f"127.0.0.1:{cluster.control_port}", cluster.config, chosen.only)
+        )
     print(json.dumps({"python": platform.python_version(), "tasks": chosen.tasks, **figures}, indent=1))
 
 

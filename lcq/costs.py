@@ -49,27 +49,46 @@ class ModelFacts:
 
     kinds: tuple[DeviceKind, ...]  # best first
     vram_mib: int = 0
-    seconds: Mapping[DeviceKind, float] = field(default_factory=dict)
+    seconds: Mapping[DeviceKind, float] = field(default_factory=dict)  # of a CPU: of a slot with ORDINARY_CORES
     fixed_s: Mapping[DeviceKind, float] = field(default_factory=dict)  # of these seconds, what any picture takes
     vram_mib_per_megapixel: int = 0  # more, for a larger picture
     memory_mib: int = 0  # of the host's memory, where it runs on a CPU; 0: not known
     memory_mib_per_megapixel: int = 0
     load_s: float = 0.0
+    uses_cores: bool = False  # the cores of a CPU's slot share its work; else one does it, or nobody knows
+    measured: frozenset[DeviceKind] = frozenset()  # where these seconds were measured; elsewhere they are estimates
 
+
+ORDINARY_CORES = 2
+"""Cores of a CPU's slot where nothing else is set: an agent makes a slot of every two."""
+_CORES_HELP = 0.8  # n cores do what one does n ** this times as fast: an estimate, nobody has measured it on many
 
 _GPU_OR_CPU = (DeviceKind.GPU, DeviceKind.CPU)
 
 # Memory of GPUs as the parent programs document it (docs/architecture.md, "Models"), and as worker/engines/lama.py
-# computes it. cv2's seconds and memory as benchmarks/costs.py measured them, on one thread of a 2-core cloud machine
-# that others used too; LaMa's memory on a CPU as its engine measured it. Other seconds are first guesses.
+# computes it. cv2's seconds and memory, and LaMa's on a CPU, as benchmarks/costs.py measured them, on one thread of a
+# 2-core cloud machine that others used too. All other seconds, those of every GPU among them, are estimates.
+LAMA_CORE_S = 18.3
+"""Seconds of one core that a megapixel takes in LaMa's network (4.6 for a quarter of one, so hardly any is fixed)."""
+
+
+def shared_by(core_s: float, cores: int) -> float:
+    """Seconds of what takes one core ``core_s``, where ``cores`` share it."""
+    return core_s / float(max(1, cores) ** _CORES_HELP)
+
+
+_ON_A_CPU = frozenset({DeviceKind.CPU})
 _LAMA = ModelFacts(
     _GPU_OR_CPU,
     2000,
-    {DeviceKind.GPU: 0.5, DeviceKind.CPU: 5.0},
+    {DeviceKind.GPU: 0.5, DeviceKind.CPU: shared_by(LAMA_CORE_S, ORDINARY_CORES)},
+    fixed_s={DeviceKind.CPU: 0.05},
     vram_mib_per_megapixel=950,
     memory_mib=920,
     memory_mib_per_megapixel=370,
     load_s=2.0,
+    uses_cores=True,
+    measured=_ON_A_CPU,
 )
 KNOWN_MODELS: Mapping[str, ModelFacts] = {
     "cv2-telea": ModelFacts(
@@ -78,6 +97,7 @@ KNOWN_MODELS: Mapping[str, ModelFacts] = {
         fixed_s={DeviceKind.CPU: 0.01},
         memory_mib=105,
         memory_mib_per_megapixel=14,
+        measured=_ON_A_CPU,
     ),
     "cv2-ns": ModelFacts(
         (DeviceKind.CPU,),
@@ -85,6 +105,7 @@ KNOWN_MODELS: Mapping[str, ModelFacts] = {
         fixed_s={DeviceKind.CPU: 0.01},
         memory_mib=105,
         memory_mib_per_megapixel=14,
+        measured=_ON_A_CPU,
     ),
     "lama": _LAMA,
     "anime-lama": _LAMA,
@@ -162,7 +183,7 @@ def device_class(device: Device) -> str:
     """What devices that take equally long have in common: a GPU's name; a processor's, and its cores a slot."""
     name = re.sub(r"[^A-Za-z0-9._+()-]+", " ", device.name).strip()[:48].strip()
     if device.kind is DeviceKind.CPU:
-        return f"cpu {name or 'unnamed'} x{max(1, device.cores // device.slots)}"
+        return f"cpu {name or 'unnamed'} x{cores_of(device)}"
     return f"{device.kind} {name or f'{device.vram_mib} MiB'}"
 
 
@@ -191,6 +212,17 @@ class CostKey:
     def kind(self) -> str:
         """The kind of device, as ``DeviceKind`` has it."""
         return self.device_class.partition(" ")[0]
+
+    @property
+    def cores(self) -> int:
+        """Those of a CPU's slot, as the class tells them."""
+        told = re.search(r" x(\d{1,4})$", self.device_class)
+        return int(told[1]) if told and self.kind == DeviceKind.CPU else ORDINARY_CORES
+
+
+def cost_key(model: str, device: Device, offer: ModelOffer | None) -> CostKey:
+    """By what costs of ``model`` on ``device`` are known, with the engine of ``offer`` and the precision it chooses."""
+    return CostKey(model, "", _engine_of(offer), device_class(device))
 
 
 # ---------------------------------------------------------------- predictions
@@ -243,10 +275,24 @@ class Curve:
         return replace(self, fixed_s=self.fixed_s * by, s_per_megapixel=self.s_per_megapixel * by)
 
 
-def shipped_curve(model: str, kind: DeviceKind, offer: ModelOffer | None = None) -> Curve:
+def is_estimate(model: str, kind: DeviceKind) -> bool:
+    """Whether nobody has measured the seconds that LCQ came with for a model on that kind of device."""
+    facts = KNOWN_MODELS.get(model)  # a lane of other work with it was measured nowhere
+    return facts is None or kind not in facts.measured
+
+
+def cores_of(device: Device) -> int:
+    """Cores of one slot of a CPU."""
+    return max(1, device.cores // device.slots) if device.kind is DeviceKind.CPU else ORDINARY_CORES
+
+
+def shipped_curve(
+    model: str, kind: DeviceKind, offer: ModelOffer | None = None, *, cores: int = ORDINARY_CORES
+) -> Curve:
     """What is known before anything was learned: by the model's name, else by what an engine offers.
 
-    ``model``, here and below: or the lane of another type of work with it, such as ``lama~upscale``.
+    ``model``, here and below: or the lane of another type of work with it, such as ``lama~upscale``. ``cores``: of a
+    slot, where it is a CPU.
     """
     facts = KNOWN_MODELS.get(model_of(model))
     seconds = facts.seconds.get(kind) if facts else None
@@ -255,6 +301,8 @@ def shipped_curve(model: str, kind: DeviceKind, offer: ModelOffer | None = None)
     fixed_s = facts.fixed_s.get(kind) if facts else None
     if fixed_s is None:
         fixed_s = seconds * _FIXED_SHARE
+    if facts and facts.uses_cores and kind is DeviceKind.CPU:
+        seconds, fixed_s = (shared_by(one, cores) / shared_by(1.0, ORDINARY_CORES) for one in (seconds, fixed_s))
     if kind is DeviceKind.GPU:
         mib = (facts.vram_mib if facts else 0) or (offer.vram_mib if offer else 0)
         mib_per_megapixel = facts.vram_mib_per_megapixel if facts else 0
@@ -297,10 +345,21 @@ class CostBook:
                     break
         return found
 
-    def typical(self, model: str, kind: DeviceKind, *, precision: str = "", offer: ModelOffer | None = None) -> Curve:
-        """What it costs on a device of that kind of which nothing more is known: by what was seen on any of them."""
-        known = self._typical
-        return known.get((model, precision, kind)) or known.get((model, "", kind)) or shipped_curve(model, kind, offer)
+    def typical(
+        self,
+        model: str,
+        kind: DeviceKind,
+        *,
+        precision: str = "",
+        offer: ModelOffer | None = None,
+        cores: int = ORDINARY_CORES,
+    ) -> Curve:
+        """What it costs on a device of that kind of which nothing more is known: by what was seen on any of them.
+
+        ``cores``: of a CPU's slot, where nothing was seen on any.
+        """
+        known = self._typical.get((model, precision, kind)) or self._typical.get((model, "", kind))
+        return known or shipped_curve(model, kind, offer, cores=cores)
 
     def curve(self, model: str, device: Device, *, precision: str = "", offer: ModelOffer | None = None) -> Curve:
         """What it costs on that device. ``offer``: what the engine there says, which also tells its name."""
@@ -308,7 +367,7 @@ class CostBook:
         known = self.curves.get(key)
         if known is None and (model, precision, device.kind) not in self._typical:
             known = self.curves.get(replace(key, precision=""))
-        return known or self.typical(model, device.kind, precision=precision, offer=offer)
+        return known or self.typical(model, device.kind, precision=precision, offer=offer, cores=cores_of(device))
 
     def curves_as_json(self, capability: NodeCapability, device: Device, *, behind: float = 1.0) -> str:
         """All that is known of what ``device`` can do, as ``claim_tasks`` wants it.

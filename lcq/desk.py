@@ -14,7 +14,17 @@ from lcq.errors import LcqError, ProtocolError, StateUnavailable, UnknownCommand
 from lcq.ids import new_id
 from lcq.reload import ConfigFollower
 from lcq.state.manager import StateManager
-from lcq.wire import PROTOCOL_VERSION, Act, BulkAnswer, Message, Request, pack_answer, pack_error, unpack_request
+from lcq.wire import (
+    PROTOCOL_VERSION,
+    Act,
+    BulkAnswer,
+    JobActAnswer,
+    Message,
+    Request,
+    pack_answer,
+    pack_error,
+    unpack_request,
+)
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 8192  # answers kept for copies of a message that come late
@@ -94,6 +104,8 @@ class Desk:
 
     async def _act(self, act: Act[Any], handler: Handler, sender: bytes) -> bytes:
         """Do an act. Its answer, also a refusal, is kept where every scheduler finds it: a copy gets the same."""
+        if act.begins_long:  # if nobody lives to tell its end, people know at least that it was begun
+            await self._state.note_act(f"{act.id}:begun", b"", _audit(act) | {"outcome": "begun"})
         try:
             told = await handler(act, sender)
             answer = pack_answer(act.id, told, self._others, act.version)
@@ -101,7 +113,8 @@ class Desk:
             raise  # nothing is known of it: a copy tries anew
         except LcqError as refusal:
             answer = pack_error(act.id, refusal, act.version)
-            await self._state.note_act(act.id, answer, {})
+            told_refusal = _audit(act) | {"outcome": f"refused: {refusal}"[:300]} if act.begins_long else {}
+            await self._state.note_act(act.id, answer, told_refusal)
             return answer
         await self._state.note_act(act.id, answer, _audit(act) | _outcome(told) if act.IS_AUDITED else {})
         return answer
@@ -143,6 +156,10 @@ def _audit(request: Act[Any]) -> dict[str, str]:
 
 def _outcome(answer: Message) -> dict[str, str]:
     """What became of an act on several, as the audit keeps it."""
+    if isinstance(answer, JobActAnswer):
+        of = f" of {answer.seen} looked at"
+        refused = "".join(f", {one.count} refused: {one.example.message}" for one in answer.refused[:1])
+        return {"outcome": f"{answer.done} done{of}{refused}"[:300]}
     if not isinstance(answer, BulkAnswer):
         return {}
     refused = f", {len(answer.refused)} refused: {answer.refused[0].message}" if answer.refused else ""

@@ -16,7 +16,7 @@ from typing import Any
 from lcq import __version__
 from lcq.autoscale import DEFAULT_TARGET_S, Scale, scale
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
-from lcq.costs import KNOWN_MODELS, calibration, shipped_curve
+from lcq.costs import KNOWN_MODELS, CostKey, Curve, calibration, cost_key, is_estimate, shipped_curve
 from lcq.errors import (
     AgentTooOld,
     DeviceNotFound,
@@ -34,7 +34,7 @@ from lcq.ids import new_id
 from lcq.image_size import MOST_SIDE, Size, read_sizes
 from lcq.jobs import JobActs
 from lcq.memory_costs import memory_calibration
-from lcq.models import DeviceKind, NodeRecord, Task, TaskRecord
+from lcq.models import DeviceKind, NodeRecord, Task, TaskRecord, model_of
 from lcq.moving import Mover
 from lcq.roots import Roots
 from lcq.routing import Fleet, Route, route
@@ -541,16 +541,33 @@ class TaskManager(Manager):
 
     async def costs(self, ask: Costs, sender: bytes = b"") -> CostsAnswer:
         """What attempts were predicted to take, and took."""
-        book = await self._reader.learned.book()
+        book, fleet = await self._reader.learned.book(), await self._reader.fleet()
+        known = await self._reader.learned.observations()
+        curves: dict[CostKey, Curve] = {}
+        for station in fleet.timetable.stations.values():  # what they can do and nobody has seen yet
+            for lane in station.lanes:
+                offer = station.capability.models[model_of(lane)]
+                key = cost_key(lane, station.device, offer)
+                if key not in curves:
+                    curves[key] = book.curve(lane, station.device, offer=offer)
+        for key in known:
+            curves[key] = book.curves.get(key) or shipped_curve(key.model, DeviceKind(key.kind), cores=key.cores)
         stats = []
-        for key, (seen, held) in sorted((await self._reader.learned.observations()).items()):
+        for key, curve in sorted(curves.items(), key=lambda one: one[0]):
             if ask.model and key.model != ask.model:
                 continue
-            curve = book.curves.get(key) or shipped_curve(key.model, DeviceKind(key.kind))
+            seen, held = known.get(key, ((), ()))
+            shipped = "estimate" if is_estimate(key.model, DeviceKind(key.kind)) else "measured"
             now = {"fixed_s": curve.fixed_s, "s_per_megapixel": curve.s_per_megapixel, "load_s": curve.load_s}
             now["memory_attempts"] = curve.mib_samples
             stats.append(
-                CostStats(**asdict(key), **asdict(calibration(key, seen)), **asdict(memory_calibration(held)), **now)
+                CostStats(
+                    **asdict(key),
+                    **asdict(calibration(key, seen)),
+                    **asdict(memory_calibration(held)),
+                    **now,
+                    basis="learned" if curve.samples else shipped,
+                )
             )
         return CostsAnswer(costs=tuple(stats))
 

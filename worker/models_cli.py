@@ -95,6 +95,7 @@ def stats(
     Told by the last attempts that were completed there. ERROR: half of the predictions were off by no more than the
     first, nine of ten by no more than the second. UNDER P90: how many took no longer than their P90; 90 % is right.
     HELD: of the device's memory, the median; how many held no more than predicted; how many ran out of it.
+    NOW: what is predicted now; where nothing was completed yet (N 0), by what LCQ came with: measured, or an estimate.
     """
     session = session_of(context, as_json)
 
@@ -125,8 +126,15 @@ def stats(
     return OK
 
 
+_BASIS = {"measured": " (shipped, measured)", "estimate": " (an estimate)"}
+
+
 def _told_cost(one: CostStats) -> tuple[str, ...]:
     load = f" + {duration(one.load_s)} to load" if one.load_s else ""
+    now = f"{one.fixed_s:.3f} s + {one.s_per_megapixel:.3f} s/MP{load}{_BASIS.get(one.basis, '')}"
+    if not one.attempts:
+        device = (one.model, one.precision or "default", one.device_class)
+        return (*device, "0", "", "", "", "", _told_memory(one), now)
     return (
         one.model,
         one.precision or "default",
@@ -137,7 +145,7 @@ def _told_cost(one: CostStats) -> tuple[str, ...]:
         f"{one.error_p50:.0%} / {one.error_p90:.0%}",
         f"{one.under_p90:.0%}",
         _told_memory(one),
-        f"{one.fixed_s:.3f} s + {one.s_per_megapixel:.3f} s/MP{load}",
+        now,
     )
 
 

@@ -59,7 +59,8 @@ class LearnedCosts:
         for name in stale:
             key = _key(name)
             if key is not None:
-                curve = remembering(fitted(seen[name], shipped_curve(key.model, DeviceKind(key.kind))), held[name])
+                shipped = shipped_curve(key.model, DeviceKind(key.kind), cores=key.cores)
+                curve = remembering(fitted(seen[name], shipped), held[name])
                 self._known[name] = _Known(curve, scores[name], now)
         found = {key: known.curve for name, known in self._known.items() if (key := _key(name)) is not None}
         self._book = CostBook(found)

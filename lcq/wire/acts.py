@@ -18,6 +18,11 @@ class Act(Request[AnswerT], Generic[AnswerT]):
     actor: str = Field(default="anonymous", max_length=128)
     reason: str = Field(default="", max_length=500)
 
+    @property
+    def begins_long(self) -> bool:
+        """Whether this is the first of many commands that make one act: the audit tells that it has begun, too."""
+        return False
+
 
 class BulkAnswer(Message):
     """What became of each id."""
@@ -143,6 +148,10 @@ class _OnJob(Act[JobActAnswer]):
     ANSWER = JobActAnswer
     job: str = Field(min_length=1, max_length=128)
     after: str = Field(default="", max_length=16)  # the id of the last task that an earlier command has seen to
+
+    @property
+    def begins_long(self) -> bool:
+        return not self.after
 
 
 class NoteJob(Act[Done]):

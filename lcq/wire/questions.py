@@ -129,6 +129,7 @@ class CostStats(Message):
     fixed_s: float  # what is predicted now: this, and as much a megapixel
     s_per_megapixel: float
     load_s: float = 0.0
+    basis: str = ""  # of the seconds predicted now: "learned", or of what was shipped: "measured", "estimate"
 
 
 class CostsAnswer(Message):

@@ -309,13 +309,21 @@ async def test_the_size_of_an_image_comes_with_its_task_or_is_read_where_it_lies
 
 async def test_lcq_models_stats_and_lcq_task_show_predictions_beside_what_came(live: Live) -> None:
     node = await live.node(a_cpu("C"), "cpu")
+    (before,) = await live.client.costs()
+    assert (before.model, before.device_class, before.attempts, before.basis) == ("lama", "cpu C x1", 0, "measured")
+    assert "(shipped, measured)" in await lcq(live, "models", "stats")
     ids = await live.submit(3)
     for _ in ids:
         await node.finish(await wait_until(node.take))
+
+    async def is_learned() -> bool:
+        return all(one.basis == "learned" for one in await live.client.costs())
+
+    await wait_until(is_learned)
     (told,) = await live.client.costs()
     assert (told.model, told.device_class, told.attempts, told.peak_mib) == ("lama", "cpu C x1", 3, 123)
-    assert (told.actual_p50_s, told.predicted_p50_s, told.under_p90) == (0.25, 5.0, 1.0)
-    assert told.error_p50 == pytest.approx(0.95)
+    assert (told.actual_p50_s, told.predicted_p50_s, told.under_p90) == (0.25, pytest.approx(18.3), 1.0)
+    assert told.error_p50 == pytest.approx(0.986, abs=1e-3)
     assert await live.client.costs("mat") == ()
     document = json.loads(await lcq(live, "models", "stats", "--json"))
     assert document["costs"][0]["error_p50"] == told.error_p50
@@ -323,15 +331,15 @@ async def test_lcq_models_stats_and_lcq_task_show_predictions_beside_what_came(l
     for words in (
         "default",
         "cpu C x1",
-        "5.0s / 10.0s",
+        "18.3s / 36.6s",
         "0.25s / 0.25s",
-        "95% / 95%",
+        "99% / 99%",
         "100%",
         "123 / 920 MiB (shipped)",
     ):
         assert words in shown
     task = await lcq(live, "task", ids[0])
-    assert "5.0s (P90 10.0s)" in task
+    assert "18.3s (P90 36.6s)" in task
     assert "0.25s" in task
 
 

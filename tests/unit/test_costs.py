@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from lcq.costs import (
     KEPT,
     KNOWN_MODELS,
+    LAMA_CORE_S,
+    ORDINARY_CORES,
     ORDINARY_MEGAPIXELS,
     SHIPPED,
     CostBook,
@@ -16,8 +18,11 @@ from lcq.costs import (
     Curve,
     Observation,
     calibration,
+    cores_of,
+    cost_key,
     device_class,
     fitted,
+    is_estimate,
     precision_of,
     predict,
     processed_megapixels,
@@ -56,10 +61,33 @@ def test_more_of_a_picture_is_never_predicted_to_be_cheaper(model, device, one, 
 
 @pytest.mark.parametrize("model", KNOWN_MODELS)
 def test_an_ordinary_picture_takes_what_is_shipped(model):
+    assert cores_of(CPU) == ORDINARY_CORES
     for kind, shipped_s in KNOWN_MODELS[model].seconds.items():
         told = predict(model, H200 if kind is DeviceKind.GPU else CPU)
         assert told.seconds_p50 == pytest.approx(shipped_s)
         assert told.samples == 0
+
+
+def test_the_cores_of_a_slot_share_what_a_network_takes_and_not_what_one_of_them_does():
+    slots = [CPU.model_copy(update={"cores": cores, "slots": 1}) for cores in (1, 2, 16)]
+    lama = [predict("lama", slot).seconds_p50 for slot in slots]
+    assert lama[0] == pytest.approx(LAMA_CORE_S)
+    assert lama[0] / lama[1] == pytest.approx(1.74, abs=0.01)
+    assert lama[0] / lama[2] == pytest.approx(9.19, abs=0.01)
+    assert predict("lama", slots[0], 0.25).seconds_p50 == pytest.approx(4.6, abs=0.1)
+    assert len({predict("cv2-telea", slot).seconds_p50 for slot in slots}) == 1
+    for slot in slots:
+        key = cost_key("lama", slot, None)
+        assert CostKey.parse(str(key)).cores == cores_of(slot)
+        assert shipped_curve("lama", DeviceKind.CPU, cores=key.cores) == SHIPPED.curve("lama", slot)
+    assert cost_key("lama", H200, None).cores == ORDINARY_CORES
+
+
+def test_all_seconds_but_those_that_were_measured_are_estimates():
+    measured = {(model, kind) for model in KNOWN_MODELS for kind in DeviceKind if not is_estimate(model, kind)}
+    assert measured == {(name, DeviceKind.CPU) for name in ("cv2-telea", "cv2-ns", "lama", "anime-lama")}
+    assert is_estimate("house", DeviceKind.CPU)
+    assert is_estimate("lama~upscale", DeviceKind.CPU)
 
 
 def test_an_unknown_model_costs_what_its_engine_says():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from lcq.costs import LAMA_CORE_S, shared_by
 from lcq.errors import WeightsNotInstalled
 from worker.engines.base import (
     DeviceKind,
@@ -49,7 +50,8 @@ _MIB_A_MEGAPIXEL: Mapping[DeviceKind, Mapping[Precision, float]] = {  # of big-l
     DeviceKind.GPU: {"fp32": 950.0, "bf16": 600.0, "fp16": 600.0},  # computed, until a warm-up has shown it
 }
 _FIXED_MIB: Mapping[DeviceKind, int] = {DeviceKind.CPU: 350, DeviceKind.GPU: 500}  # torch itself, the CUDA context
-_SECONDS: Mapping[DeviceKind, float] = {DeviceKind.CPU: 11.0, DeviceKind.GPU: 0.3}  # a megapixel; a first guess
+# A megapixel: of a CPU's core as lcq/costs.py has it, of a GPU an estimate.
+_SECONDS: Mapping[DeviceKind, float] = {DeviceKind.CPU: LAMA_CORE_S, DeviceKind.GPU: 0.5}
 _ORDINARY = (512, 512)  # the window of an ordinary picture's holes
 _MOST_AT_ONCE = 16  # windows: more do not make a GPU busier
 _SHARE = 0.8  # of the free memory that a batch may take
@@ -95,7 +97,7 @@ class LamaEngine(Engine):
             kinds=(kind,),
             vram_mib=needed if kind is DeviceKind.GPU else 0,
             memory_mib=needed if kind is DeviceKind.CPU else round(_FIXED_MIB[kind] + weights),
-            seconds={kind: _SECONDS[kind] * _megapixels(_ORDINARY)},
+            seconds={kind: self._seconds(_megapixels(_ORDINARY))},
             eases=(Ease.SMALLER_TILE, Ease.LOWER_PRECISION),
         )
 
@@ -123,7 +125,6 @@ class LamaEngine(Engine):
         sizes = shown_sizes(work.picture.mask, framing, Network(_shows_nothing))
         loaded = self._loaded.get((work.model, precision))
         megapixels = sum(map(_megapixels, sizes)) * (channels / _BIG_LAMA_CHANNELS) ** 2
-        threads = self.settings.threads if self.settings.device.kind is DeviceKind.CPU else 1
         return Estimate(
             memory_mib=max(
                 (
@@ -134,8 +135,13 @@ class LamaEngine(Engine):
                 ),
                 default=0.0,
             ),
-            seconds=_SECONDS[self.settings.device.kind] * megapixels / max(1, threads),
+            seconds=self._seconds(megapixels),
         )
+
+    def _seconds(self, megapixels: float) -> float:
+        kind = self.settings.device.kind
+        seconds = _SECONDS[kind] * megapixels
+        return shared_by(seconds, self.settings.threads) if kind is DeviceKind.CPU else seconds
 
     def _working_mib(self, precision: Precision, channels: int, size: Size) -> float:
         """What a window takes beside the network, in MiB, where it has not been measured."""
