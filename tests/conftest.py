@@ -17,6 +17,8 @@ import redis
 
 from lcq.embedded import PrivateServer, find_server
 
+pytest.register_assert_rewrite("tests.audit")  # what the audit found is the evidence, not that it found something
+
 T = TypeVar("T")
 _SEED = "LCQ_TEST_SEED"
 _POLL_S = 0.01

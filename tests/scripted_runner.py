@@ -7,6 +7,7 @@ each start, so that a test can change it between two runners.
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import json
 import os
@@ -191,6 +192,7 @@ def main() -> None:
     if "--script" in sys.argv:
         script = json.loads(Path(sys.argv[sys.argv.index("--script") + 1]).read_text(encoding="utf-8"))
     Scripted(line).serve(script)
+    gc.freeze()  # as worker.runner ends
 
 
 if __name__ == "__main__":

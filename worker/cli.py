@@ -1,6 +1,11 @@
 """The program lcq-agent: its options, its signals, its exit codes."""
+# ruff: noqa: E402
 
 from __future__ import annotations
+
+import gc
+
+gc.disable()  # nothing that is imported becomes garbage: to look for it there is a tenth of the start
 
 import asyncio
 import logging
@@ -21,6 +26,8 @@ from worker.agent import Agent
 from worker.health import read_health
 from worker.home import default_name
 from worker.probe import probe, show
+
+gc.enable()
 
 _log = logging.getLogger(__name__)
 _REFUSED = 2
@@ -190,7 +197,10 @@ async def _run_one(
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
-    app()
+    try:
+        app()
+    finally:
+        gc.freeze()  # the process ends: there is no need to look for garbage in all there is
 
 
 if __name__ == "__main__":

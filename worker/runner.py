@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import logging
 import os
 import queue
@@ -191,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)-7s runner %(process)d: %(message)s")
     os.set_inheritable(options.fd, False)  # a child of an engine must not hold our line open
     Runner(socket.socket(fileno=options.fd)).serve()
+    gc.freeze()  # the process ends: there is no need to look for garbage in all there is
 
 
 if __name__ == "__main__":

@@ -1,6 +1,11 @@
 """The program lcq: its global options, its commands, and what becomes of an error."""
+# ruff: noqa: E402
 
 from __future__ import annotations
+
+import gc
+
+gc.disable()  # nothing that is imported becomes garbage: to look for it there is a tenth of the start
 
 import sys
 import traceback
@@ -18,6 +23,8 @@ from lcq.cli.output import Output
 from lcq.cli.session import INTERRUPTED, NOT_IN_TIME, REFUSED, UNREACHABLE, Session
 from lcq.config import LogLevel
 from lcq.errors import LcqError, SchedulerUnreachable, StateOverloaded, StateUnavailable
+
+gc.enable()
 
 _EPILOG = (
     "Begin with [bold]lcq up[/bold] in one terminal and [bold]lcq submit FOLDER --wait[/bold] in another."
@@ -124,7 +131,10 @@ def main() -> None:
     """Run the command line and end the process with its exit code."""
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets its code, not a crash
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    app()
+    try:
+        app()
+    finally:
+        gc.freeze()  # the process ends: to look for garbage in all there is would take it longer than many a command
 
 
 if __name__ == "__main__":
