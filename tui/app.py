@@ -33,6 +33,7 @@ from tui.saved import SavedView, SavedViews, views_path
 from tui.screens.activity import ActivityScreen
 from tui.screens.base import ConsoleScreen, RowWished, Said
 from tui.screens.causes import CausesScreen
+from tui.screens.charts import ChartsScreen
 from tui.screens.choose import ViewsPanel
 from tui.screens.detail import DescriptionScreen, TaskScreen
 from tui.screens.dialogs import Choice, Chooser, Help, Question
@@ -106,6 +107,11 @@ class ConsoleApp(ActingApp):
     def _keep_theme(self, theme: str) -> None:
         if self._remembered is not None:
             self._remembered.put("theme", theme)
+
+    @on(ConsoleScreen.ChartsWished)
+    def _show_charts(self) -> None:
+        if not isinstance(self.screen, ChartsScreen):
+            self.push_screen(ChartsScreen(self.desk, str(self.current_mode)))
 
     @on(ConsoleScreen.OtherColoursWished)
     def _other_colours(self) -> None:

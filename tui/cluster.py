@@ -14,6 +14,7 @@ from lcq.errors import LcqError, StateUnavailable
 from lcq.models import (
     ActRecord,
     Attempt,
+    DeviceSample,
     Event,
     JobSummary,
     MinuteTally,
@@ -136,8 +137,11 @@ class Cluster:
     async def queues(self) -> tuple[QueueRecord, ...]:
         return await self._open_reader.queues()
 
-    async def minutes(self) -> tuple[MinuteTally, ...]:
-        return await self._open_reader.minutes()
+    async def minutes(self, count: int = 60) -> tuple[MinuteTally, ...]:
+        return await self._open_reader.minutes(count)
+
+    async def device_history(self, node: str) -> dict[str, tuple[DeviceSample, ...]]:
+        return await self._open_reader.device_history(node)
 
     async def dead(self) -> DeadAnswer:
         return await self._open_reader.dead()

@@ -101,6 +101,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("repeat", "Repeat the last act on what is marked now", ("full_stop",), _UNDO, Scope.EVERYWHERE),
     Command("freeze", "Freeze what is shown, or thaw it", ("z",), _LOOK, Scope.EVERYWHERE, "freeze", 12),
     Command("refetch", "Read everything again", ("ctrl+r",), _LOOK, Scope.EVERYWHERE),
+    Command("charts", "The last hour as plots", ("h",), _LOOK, Scope.EVERYWHERE, "charts", 16),
     Command("next_theme", "Other colours", ("f2",), _LOOK, Scope.EVERYWHERE),
 
     Command("saved_views", "Saved views: look so again, or keep how it looks now", ("apostrophe",), _LOOK,

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lcq.models import MinuteTally, NodeStatus, TaskStatus
+from tui.charts import bars, failing, forecast
 from tui.columns import Tone
 from tui.store import NodeRow, QueueRow, Store
-from tui.text import compact, counted, long_span, span
+from tui.text import cells, compact, counted, span
 
-_BARS = "▁▂▃▄▅▆▇█"
 PANEL_LINES = 3
 
 
@@ -31,41 +31,81 @@ class Panel:
     lines: tuple[Line, ...]
 
 
-def bars(values: Sequence[float], width: int) -> str:
-    """The last ``width`` of ``values`` as blocks, the highest a full one; nothing is the lowest block."""
-    shown = list(values)[-width:] if width > 0 else []
-    most = max(shown, default=0)
-    if most <= 0:
-        return _BARS[0] * len(shown)
-    return "".join(_BARS[min(len(_BARS) - 1, int(value / most * (len(_BARS) - 1) + 0.5))] for value in shown)
-
-
 def panels(store: Store, now_ms: int, width: int) -> tuple[Panel, ...]:
     """The four panels, each ``width`` cells wide."""
-    nodes, queues = list(store.nodes.rows.values()), list(store.queues.rows.values())
+    queues = list(store.queues.rows.values())
     return (
-        _fleet(nodes),
+        _fleet(store, width),
         _throughput(store.minutes, width),
-        _backlog(store, queues, now_ms),
+        _backlog(store, queues, now_ms, width),
         Panel("Needs you", tuple(needs(store, now_ms)[:PANEL_LINES]) or (Line("nothing", "good"),)),
     )
 
 
-def _fleet(nodes: Sequence[NodeRow]) -> Panel:
-    by_status = Counter(node.status for node in nodes)
-    live = [node for node in nodes if node.status is not NodeStatus.OFFLINE]
+def summary(store: Store, now_ms: int, width: int) -> list[Line]:
+    """The same in one line, as much of it as ``width`` cells hold: the worst first, for it must not be cut."""
+    found = needs(store, now_ms)
+    worst = [Line(f"! {found[0].text}" + (f" +{len(found) - 1}" if found[1:] else ""), found[0].tone)] if found else []
+    words, tone = _up(store)
+    done = [minute.completed for minute in store.minutes[:-1]]
+    rest = [
+        Line(f"{done[-1] if done else 0:,}/min {bars(done, 10)}", "run"),
+        Line("  ".join(words), tone),
+        Line(f"slots {_slots(store)}"),
+        Line(forecast(store.minutes, waiting_in(store))[0], "dim"),
+        *(Line(text, "dim") for text in _use(store)),
+    ]
+    room, shown = width, []
+    for line in (*worst, *rest):
+        if cells(line.text) + 2 <= room:
+            shown.append(line)
+            room -= cells(line.text) + 2
+    return shown
+
+
+def _live(store: Store) -> list[NodeRow]:
+    return [node for node in store.nodes.rows.values() if node.status is not NodeStatus.OFFLINE]
+
+
+def _up(store: Store) -> tuple[list[str], Tone]:
+    by_status = Counter(node.status for node in store.nodes.rows.values())
     words = [f"{by_status[NodeStatus.ONLINE]} up"]
     words += [f"{by_status[one]} {one}" for one in NodeStatus if one is not NodeStatus.ONLINE and by_status[one]]
+    return words, "warn" if len(words) > 1 else "plain"
+
+
+def _slots(store: Store) -> str:
+    live = _live(store)
+    return f"{sum(node.running for node in live)}/{sum(node.slots for node in live)}"
+
+
+def waiting_in(store: Store) -> int:
+    return store.all_counts[TaskStatus.QUEUED] + store.all_counts[TaskStatus.PENDING]
+
+
+def _use(store: Store) -> list[str]:
+    """How busy and how full the devices are now, of those that tell."""
+    live = _live(store)
     busy = [node.busy for node in live if node.busy is not None]
     used, total = sum(node.used_mib for node in live), sum(node.total_mib for node in live)
-    devices = [f"devices {sum(busy) / len(busy):.0%} busy"] if busy else []
-    devices += [f"memory {used / total:.0%}"] if total else []
+    return [
+        *([f"devices {sum(busy) / len(busy):.0%} busy"] if busy else []),
+        *([f"memory {used / total:.0%}"] if total else []),
+    ]
+
+
+def _fleet(store: Store, width: int) -> Panel:
+    words, tone = _up(store)
+    devices = "   ".join(_use(store))
+    hour = bars(
+        [minute.busy for minute in store.minutes[:-1]], max(0, width - cells(f"slots {_slots(store)}  ")), top=1
+    )
     return Panel(
         "Fleet",
         (
-            Line("  ".join(words), "warn" if len(words) > 1 else "plain"),
-            Line("   ".join(devices) or "devices tell nothing", "plain" if devices else "dim"),
-            Line(f"slots {sum(node.running for node in live)}/{sum(node.slots for node in live)}"),
+            Line("  ".join(words), tone),
+            Line(devices or "devices tell nothing", "plain" if devices else "dim"),
+            Line(f"slots {_slots(store)}" + (f"  {hour}" if hour.strip() else "")),
         ),
     )
 
@@ -78,33 +118,35 @@ def _throughput(minutes: Sequence[MinuteTally], width: int) -> Panel:
     share = failed / ended if ended else 0.0
     now, last = (minutes[-1].completed if minutes else 0), (done[-1] if done else 0)
     mean = sum(done) / len(done) if done else 0.0
+    said = f"mean {mean:,.0f}  failed {share:.1%}"
+    rates = bars([failing(minute) for minute in whole], max(0, width - cells(said) - 2), top=1) if failed else ""
     return Panel(
         "Throughput, tasks/min",
         (
             Line(f"now {now:,}  last {last:,}"),
             Line(bars([*done, now] if minutes else done, width), "run"),
-            Line(f"mean {mean:,.0f}  failed {share:.1%}", "bad" if share > 0.05 else "plain"),
+            Line(f"{said}  {rates}" if rates.strip() else said, "bad" if share > 0.05 else "plain"),
         ),
     )
 
 
-def _backlog(store: Store, queues: Sequence[QueueRow], now_ms: int) -> Panel:
-    waiting = store.counts[TaskStatus.QUEUED] + store.counts[TaskStatus.PENDING]
+def _backlog(store: Store, queues: Sequence[QueueRow], now_ms: int, width: int) -> Panel:
+    waiting = waiting_in(store)
     oldest = min((queue.oldest_ms for queue in queues if queue.oldest_ms is not None), default=None)
-    recent = [minute.completed for minute in store.minutes[:-1]][-10:]
-    pace = sum(recent) / len(recent) if recent else 0.0
     deepest = sorted(queues, key=lambda queue: -queue.count(TaskStatus.QUEUED))[:2]
     by_queue = "  ".join(
         f"{queue.id} {compact(queue.count(TaskStatus.QUEUED))}" for queue in deepest if queue.count(TaskStatus.QUEUED)
     )
-    if not waiting:
-        forecast = Line("empty", "good")
-    elif pace:
-        forecast = Line(f"empty in {long_span(waiting / pace * 60_000)} at this pace")
-    else:
-        forecast = Line("nothing was done in the last 10 minutes", "warn")
     age = f"   oldest {span(now_ms - oldest)}" if oldest is not None else ""
-    return Panel("Backlog", (Line(f"waiting {waiting:,}{age}"), Line(by_queue or "-", "dim"), forecast))
+    hour = bars([minute.waiting for minute in store.minutes], max(0, width - cells(by_queue) - 2))
+    return Panel(
+        "Backlog",
+        (
+            Line(f"waiting {waiting:,}{age}"),
+            Line(f"{by_queue}  {hour}" if hour.strip() else by_queue or "-", "dim"),
+            Line(*forecast(store.minutes, waiting)),
+        ),
+    )
 
 
 def needs(store: Store, now_ms: int) -> list[Line]:

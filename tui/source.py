@@ -19,6 +19,7 @@ from lcq.errors import LcqError
 from lcq.models import (
     ActRecord,
     Attempt,
+    DeviceSample,
     Event,
     JobSummary,
     MinuteTally,
@@ -30,7 +31,7 @@ from lcq.models import (
 )
 from lcq.reasons import Why
 from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, InfoAnswer, WhyAnswer
-from tui.store import SnapshotLike, Store, TaskRow, task_row
+from tui.store import MINUTES_SHOWN, SnapshotLike, Store, TaskRow, task_row
 from tui.text import clean
 
 STALE_AFTER_S = 1.2
@@ -42,6 +43,7 @@ SNAPSHOT_S = 60.0
 WINDOW = 200_000
 CAUSES_S = 5.0  # between two looks at all failures
 ACTS_SHOWN = 500
+_MINUTES_AGAIN = 3  # the one under way, and those that a late word or a slow look may still change
 _RETRY_S = 0.5
 _POLLED_IDS = 300
 _MANY_ROWS = 20_000
@@ -58,7 +60,8 @@ class Reader(Protocol):
     async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]: ...
     async def nodes(self) -> Sequence[NodeRecord]: ...
     async def queues(self) -> Sequence[QueueRecord]: ...
-    async def minutes(self) -> tuple[MinuteTally, ...]: ...
+    async def minutes(self, count: int = 60) -> tuple[MinuteTally, ...]: ...
+    async def device_history(self, node: str) -> Mapping[str, Sequence[DeviceSample]]: ...
     async def dead(self) -> DeadAnswer: ...
     async def acts(self, limit: int) -> Sequence[ActRecord]: ...
     async def task(self, task_id: str) -> TaskRecord: ...
@@ -251,11 +254,15 @@ class Feed:
         if ids:
             found = await self._ask(self._reader.tasks(list(ids)[: 2 * _POLLED_IDS]))
             self._store.put_tasks(found.values())
+        await self._read_minutes()
         match self._view():
-            case "fleet":
-                self._store.minutes = await self._ask(self._reader.minutes())
             case "causes" if time.monotonic() - self._causes_read > CAUSES_S:
                 self._store.put_causes(await self._ask(self._reader.dead()))
                 self._causes_read = time.monotonic()
             case "activity":
                 self._store.put_acts(await self._ask(self._reader.acts(ACTS_SHOWN)), self._link.now_ms)
+
+    async def _read_minutes(self) -> None:
+        """The counters of the last hour: all of them once, then those that may have changed."""
+        if not self._store.put_minutes(await self._ask(self._reader.minutes(_MINUTES_AGAIN))):
+            self._store.put_minutes(await self._ask(self._reader.minutes(MINUTES_SHOWN)))

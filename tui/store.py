@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -29,6 +29,8 @@ from lcq.wire import DeadAnswer
 from tui.text import clean
 
 _FORGOTTEN_KEPT = 10_000
+MINUTES_SHOWN = 60
+"""Of the cluster's counters: the last hour."""
 _WANTED_KEPT = 5_000
 
 WAITING = (TaskStatus.PENDING, TaskStatus.QUEUED)
@@ -330,6 +332,15 @@ class Store:
 
     def put_queues(self, records: Iterable[QueueRecord]) -> None:
         self.queues.update(queue_row(record, place) for place, record in enumerate(records))
+
+    def put_minutes(self, minutes: Sequence[MinuteTally]) -> bool:
+        """Take in counters of the newest minutes. Answers False, and changes nothing, where some before are missing."""
+        first = minutes[0].minute
+        before = tuple(one for one in self.minutes if one.minute < first)
+        if len(minutes) < MINUTES_SHOWN and (not before or before[-1].minute != first - 1):
+            return False
+        self.minutes = (*before, *minutes)[-MINUTES_SHOWN:]
+        return True
 
     def put_causes(self, dead: DeadAnswer) -> None:
         self.failures = dead.total

@@ -18,6 +18,7 @@ from lcq.models import (
     Cause,
     Device,
     DeviceKind,
+    DeviceSample,
     ErrorClass,
     Event,
     Failure,
@@ -105,6 +106,7 @@ class FakeCluster:
         self.calls: list[tuple[str, Any]] = []
         self.reasons_given: list[str] = []  # of the acts on tasks
         self.tallies: list[MinuteTally] = []
+        self.samples: dict[str, dict[str, tuple[DeviceSample, ...]]] = {}  # node -> device -> its last hour
         self.audit: list[ActRecord] = []  # the newest first
         self.snapshots = 0
         self.trouble: LcqError | None = None
@@ -269,9 +271,15 @@ class FakeCluster:
                 done.append(task_id)
         return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=tuple(f"act of {one}" for one in done[:1]))
 
-    async def minutes(self) -> tuple[MinuteTally, ...]:
+    async def minutes(self, count: int = 60) -> tuple[MinuteTally, ...]:
         await self._answerable()
-        return tuple(self.tallies)
+        newest = self.tallies[-1].minute if self.tallies else 0
+        told = {one.minute: one for one in self.tallies}
+        return tuple(told.get(minute, MinuteTally(minute=minute)) for minute in range(newest - count + 1, newest + 1))
+
+    async def device_history(self, node: str) -> dict[str, tuple[DeviceSample, ...]]:
+        await self._answerable()
+        return self.samples.get(node, {})
 
     async def dead(self) -> DeadAnswer:
         await self._answerable()

@@ -7,7 +7,8 @@ import pytest
 from lcq.models import DeviceReading, MinuteTally, NodeStatus, TaskStatus
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_node, a_task
-from tui.fleet import bars, needs, panels
+from tui.charts import bars
+from tui.fleet import needs, panels, summary
 from tui.screens.nodes import NodesScreen
 from tui.store import NodeRow, QueueRow, Store
 
@@ -53,7 +54,11 @@ def test_the_fleet_panel_counts_nodes_slots_and_what_devices_tell():
 
 def test_the_mean_of_the_throughput_leaves_out_the_minute_that_is_not_over():
     minutes = tuple(MinuteTally(minute=n, completed=count, failed=n % 2) for n, count in enumerate((10, 20, 30, 999)))
-    assert said(a_store(minutes=minutes), "Throughput") == ["now 999  last 30", "▁▁▁█", "mean 20  failed 0.2%"]
+    assert said(a_store(minutes=minutes), "Throughput") == [
+        "now 999  last 30",
+        "▁▁▁█",
+        "mean 20  failed 0.2%  ▁▁▁",
+    ]
     assert said(a_store(), "Throughput") == ["now 0  last 0", "", "mean 0  failed 0.0%"]
 
 
@@ -67,6 +72,30 @@ def test_the_backlog_says_when_it_will_be_empty_at_this_pace():
     assert said(store, "Backlog")[2] == "nothing was done in the last 10 minutes"
     store.counts[TaskStatus.QUEUED] = 0
     assert said(store, "Backlog")[2] == "empty"
+
+
+def test_a_backlog_that_grows_says_so_and_shows_its_hour():
+    queue = QueueRow("gpu-high", counts=counted(TaskStatus.QUEUED, 300))
+    minutes = tuple(MinuteTally(minute=n, completed=10, submitted=40, waiting=n * 30 or None) for n in range(11))
+    store = a_store(queues=(queue,), minutes=minutes)
+    store.counts[TaskStatus.QUEUED] = 300
+    assert said(store, "Backlog") == ["waiting 300", "gpu-high 300   ▂▂▃▄▅▅▆▇▇█", "grows by 30 a minute"]
+
+
+def test_the_fleet_in_one_line_says_what_needs_a_person_first_and_is_never_cut():
+    store = a_store(
+        NodeRow("gpu-1", NodeStatus.OFFLINE, seen_ms=NOW - 180_000),
+        NodeRow("gpu-2", NodeStatus.ONLINE, slots=4, running=3, busy=0.9),
+        minutes=tuple(MinuteTally(minute=n, completed=n, failed=1) for n in range(12)),
+    )
+    whole = [line.text for line in summary(store, NOW, 200)]
+    assert whole == [
+        "! gpu-1 down 3m +1", "10/min ▂▂▃▄▅▅▆▇▇█", "1 up  1 offline", "slots 3/4", "empty", "devices 90% busy",
+    ]  # fmt: skip
+    for width in range(90):
+        shown = [line.text for line in summary(store, NOW, width)]
+        assert sum(len(text) + 2 for text in shown) <= width
+        assert width < 20 or shown[0] == "! gpu-1 down 3m +1"
 
 
 def test_what_needs_a_person_is_told_the_worst_first():

@@ -95,6 +95,9 @@ class ConsoleScreen(Screen[None]):
     class SavedViewsWished(Message):
         """The operator wants to look as before, or to keep how it looks now."""
 
+    class ChartsWished(Message):
+        """The operator wants the last hour as plots."""
+
     class OtherColoursWished(Message):
         """The operator wants the next of the console's own themes."""
 
@@ -268,3 +271,6 @@ class ConsoleScreen(Screen[None]):
 
     def action_next_theme(self) -> None:
         self.post_message(self.OtherColoursWished())
+
+    def action_charts(self) -> None:
+        self.post_message(self.ChartsWished())

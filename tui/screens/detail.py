@@ -60,10 +60,35 @@ class History:
     events: tuple[Event, ...]
 
 
-class ReadingScreen(ConsoleScreen):
+class Reading(ConsoleScreen):
+    """A screen to scroll through with the keys of a reader."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.READING)]
+    _scroll: VerticalScroll
+
+    def action_line_down(self) -> None:
+        self._scroll.scroll_relative(y=1, animate=False)
+
+    def action_line_up(self) -> None:
+        self._scroll.scroll_relative(y=-1, animate=False)
+
+    def action_to_top(self) -> None:
+        self._scroll.scroll_home(animate=False)
+
+    def action_to_end(self) -> None:
+        self._scroll.scroll_end(animate=False)
+
+    def action_half_screen_down(self) -> None:
+        self._scroll.scroll_relative(y=max(1, self._scroll.size.height // 2), animate=False)
+
+    def action_half_screen_up(self) -> None:
+        self._scroll.scroll_relative(y=-max(1, self._scroll.size.height // 2), animate=False)
+
+
+class ReadingScreen(Reading):
     """A screen of text sections to scroll through."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.READING, Scope.DETAIL)]
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.DETAIL)]
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL)
     SECTIONS: ClassVar[tuple[str, ...]] = ()
     AUTO_FOCUS = None
@@ -83,24 +108,6 @@ class ReadingScreen(ConsoleScreen):
         section.display = bool(pieces)
         if section.content != content:
             section.update(content)
-
-    def action_line_down(self) -> None:
-        self._scroll.scroll_relative(y=1, animate=False)
-
-    def action_line_up(self) -> None:
-        self._scroll.scroll_relative(y=-1, animate=False)
-
-    def action_to_top(self) -> None:
-        self._scroll.scroll_home(animate=False)
-
-    def action_to_end(self) -> None:
-        self._scroll.scroll_end(animate=False)
-
-    def action_half_screen_down(self) -> None:
-        self._scroll.scroll_relative(y=max(1, self._scroll.size.height // 2), animate=False)
-
-    def action_half_screen_up(self) -> None:
-        self._scroll.scroll_relative(y=-max(1, self._scroll.size.height // 2), animate=False)
 
     def _section_tops(self) -> list[int]:
         shown = [widget for widget in self._scroll.children if widget.display]

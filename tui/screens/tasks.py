@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from textual import on
 from textual.message import Message
+from textual.widget import Widget
 
 from lcq.models import TaskStatus
 from tui.columns import TASK_COLUMNS, TASK_LOOK, TASK_MORE, Tone, last_word
@@ -20,6 +21,7 @@ from tui.screens.task_acts import TaskActs
 from tui.store import TaskRow
 from tui.text import basename, cells, compact, cut, cut_left
 from tui.widgets.frame import TONE_STYLE, Part, width_of
+from tui.widgets.head import FleetHead
 from tui.widgets.table import LineTable
 
 
@@ -38,6 +40,15 @@ class TasksScreen(ListScreen[TaskRow], TaskActs):
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk, desk.tasks, (*TASK_COLUMNS, *TASK_MORE))
         self._wide: tuple[str, int] | None = None  # filter and marks, when all that fit were marked
+        self._head = FleetHead(always_panels=False, id="panels")
+
+    def compose_body(self) -> Iterable[Widget]:
+        yield self._head
+        yield from super().compose_body()
+
+    def show_news(self) -> None:
+        self._head.show(self.desk.store, self.desk.link.now_ms, self.size.width, self.size.height)
+        super().show_news()
 
     # ------------------------------------------------------------ what is shown
 

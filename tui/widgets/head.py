@@ -1,0 +1,51 @@
+"""The fleet above a table: four panels where there is room, one line where there is not, nothing where it is tiny."""
+
+from __future__ import annotations
+
+from textual.containers import Vertical
+
+from tui.fleet import PANEL_LINES, panels, summary
+from tui.store import Store
+from tui.text import cells, fit
+from tui.widgets.frame import TONE_STYLE, OneLine, Part
+
+_NARROW = 72  # below that, two panels
+_ROOMY = (100, 30)  # from there on a list of tasks has four panels above it
+
+
+class FleetHead(Vertical):
+    """What is there, what gets done, what waits, what needs a person."""
+
+    def __init__(self, *, always_panels: bool, id: str | None = None) -> None:  # noqa: A002
+        self._lines = [OneLine(classes="panel") for _ in range(PANEL_LINES + 1)]
+        self._always_panels = always_panels
+        super().__init__(*self._lines, id=id)
+
+    def show(self, store: Store, now_ms: int, width: int, height: int) -> None:
+        """Show how things are, in a screen of that size."""
+        if self._always_panels or (width >= _ROOMY[0] and height >= _ROOMY[1]):
+            self._show_panels(store, now_ms, width)
+        else:
+            lines = summary(store, now_ms, width - 1)
+            told = [Part(f"{line.text}  ", TONE_STYLE[line.tone], "show_fleet") for line in lines]
+            self._fill([[Part(" "), *told]])
+
+    def _show_panels(self, store: Store, now_ms: int, width: int) -> None:
+        shown = 4 if width >= _NARROW else 2
+        each = max(8, (width - 1) // shown - 2)
+        all_of_them = panels(store, now_ms, each)
+        chosen = all_of_them if shown == 4 else (all_of_them[0], all_of_them[3])
+        rows: list[list[Part]] = [[] for _ in range(PANEL_LINES + 1)]
+        for panel in chosen:
+            rule = "─" * max(0, each - cells(panel.title) - 1)
+            rows[0].append(Part(fit(f" {panel.title} {rule}", each + 2), "bold $text-secondary", "show_fleet"))
+            for place, row in enumerate(rows[1:]):
+                line = panel.lines[place] if place < len(panel.lines) else None
+                tone = TONE_STYLE[line.tone if line else "plain"]
+                row.append(Part(f" {fit(line.text if line else '', each)} ", tone))
+        self._fill(rows)
+
+    def _fill(self, rows: list[list[Part]]) -> None:
+        for place, widget in enumerate(self._lines):
+            widget.display = place < len(rows)
+            widget.show(rows[place] if place < len(rows) else ())
