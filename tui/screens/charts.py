@@ -42,11 +42,9 @@ class ChartsScreen(Reading):
     def show_news(self) -> None:
         super().show_news()
         columns = 2 if self.size.width >= _WIDE else 1
-        self._grid.styles.grid_size_columns = columns
+        self._grid.set_class(columns == 2, "-wide")
         rows = -(-self.COUNT // columns)
-        height = max(8, (self.size.height - 3) // rows)
-        self._grid.styles.grid_rows = f"{height}"
-        self._grid.styles.height = height * rows
+        self._grid.styles.height = rows * max(8, (self.size.height - 3) // rows)
         store = self.desk.store
         for chart, graph in zip(self._charts, cluster_graphs(store.minutes, waiting_in(store)), strict=True):
             chart.show(graph)
