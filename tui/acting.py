@@ -6,6 +6,7 @@ Every act goes through ``_do``, the one door that looks whether this console may
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import ClassVar
 
 from textual import on, work
@@ -17,11 +18,15 @@ from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.task_fields import parse_where
 from tui import acts
 from tui.acts import Act, told
+from tui.commands import Command, Scope
 from tui.desk import Desk
+from tui.line import LineHistory, Meant, Scene
 from tui.screens.base import ActWished, ConsoleScreen
 from tui.screens.causes import CausesScreen
+from tui.screens.command_line import CommandLine
 from tui.screens.dialogs import Choice, Chooser, Question
 from tui.screens.forms import DrainQuestion
+from tui.screens.listing import ListScreen
 from tui.screens.nodes import NodesScreen
 from tui.screens.queues import QueuesScreen
 from tui.screens.submit import SubmitForm
@@ -29,6 +34,7 @@ from tui.screens.task_acts import TaskActs
 from tui.source import trouble_of
 from tui.store import TaskRow, task_row
 from tui.text import counted
+from tui.widgets.table import LineTable
 
 WHY = "why (others will read it)"
 _TOLD_EVERY = 5_000  # tasks that were looked for, between two words about it
@@ -44,6 +50,7 @@ class ActingApp(App[int]):
         self.desk = desk
         self._user = user
         self._last: Act | None = None  # that was done to tasks, to be repeated on others
+        self._lines = LineHistory()
 
     def say(self, text: str, *, good: bool = True) -> None:
         """Show one line about what became of an act."""
@@ -124,6 +131,74 @@ class ActingApp(App[int]):
             self.say(f"{last.title!r} is repeated on tasks: go to them first (2)", good=False)
         else:
             screen.wish(last.again)
+
+    # ------------------------------------------------------------ the command line
+
+    @property
+    def context_names(self) -> Sequence[str]:
+        """The clusters that ``:ctx`` can go to."""
+        return ()
+
+    @on(ConsoleScreen.LineWished)
+    def _line_wished(self, wish: ConsoleScreen.LineWished) -> None:
+        self._ask_for_line(wish.text)
+
+    @work(group="line", exclusive=True)
+    async def _ask_for_line(self, text: str) -> None:
+        screen = self.screen
+        if not isinstance(screen, ConsoleScreen):
+            return
+        marked: Sequence[TaskRow] = ()
+        cursor = None
+        if isinstance(screen, TaskActs):
+            cursor = screen.row_here
+            marked = screen.act_rows() if self.desk.tasks.marks else ()
+        scene = Scene(self.desk, screen.SCOPES, marked, cursor, self.context_names)
+        meant = await self.push_screen_wait(CommandLine(scene, self._lines, text))
+        if meant is not None:
+            await self._do_what_is_meant(meant, screen)
+
+    async def _do_what_is_meant(self, meant: Meant, screen: ConsoleScreen) -> None:
+        if meant.act is not None:
+            unsure = isinstance(screen, TaskActs) and screen.unsure and meant.act.again is not None
+            await self._ask_and_do(meant.act.made_to_ask() if unsure else meant.act, meant.reason)
+        elif meant.make is not None:
+            self.perform_on_all(meant.make, meant.where, meant.reason)
+        elif meant.command is not None:
+            await self._run_line(meant.command, meant.words, meant.reason, screen)
+
+    async def _run_line(self, command: Command, words: Sequence[str], reason: str, screen: ConsoleScreen) -> None:
+        match command.id, *words:
+            case "move_backlog", queue, target:
+                if self._may(f"Move the backlog of {queue}"):
+                    await self._move_backlog(queue, target, reason)
+            case "empty_queue", queue:
+                self._ask_empty(queue, reason)
+            case "lend_rights", seconds:
+                try:
+                    self.say(self.desk.rights.lend(timedelta(seconds=float(seconds))))
+                except LcqError as refusal:
+                    self.say(str(refusal), good=False)
+            case "read_only", *_:
+                self.say(self.desk.rights.give_back())
+            case "quit_console", *_:
+                self.quit_console()
+            case "switch_context", name:
+                self.switch_context(name)
+            case "filter", text:
+                if isinstance(screen, ListScreen):
+                    screen.set_filter_text(text)
+            case _, text if command.id.startswith("show_"):
+                screen.post_message(ConsoleScreen.ModeWished(command.id.removeprefix("show_"), text))
+            case _:
+                where = screen.query_one(LineTable) if command.scope is Scope.TABLE else screen
+                await where.run_action(command.id)
+
+    def quit_console(self) -> None:
+        """Ask whether to leave."""
+
+    def switch_context(self, name: str) -> None:
+        """Go to another cluster; with "", let the operator choose one."""
 
     # ------------------------------------------------------------ tasks, wherever they are
 

@@ -231,6 +231,13 @@ class ConsoleApp(ActingApp):
         else:
             self._ask_to_quit()
 
+    def quit_console(self) -> None:
+        self._ask_to_quit()
+
+    @property
+    def context_names(self) -> Sequence[str]:
+        return [one.title for one in self._contexts]
+
     @work(group="quit", exclusive=True)
     async def _ask_to_quit(self) -> None:
         question = Question("Leave the console?", (self._farewell,), "Yes, leave")
@@ -329,6 +336,9 @@ class ConsoleApp(ActingApp):
             yield SystemCommand(
                 "Another cluster", "Contexts of the settings", functools.partial(self.switch_context, "")
             )
+            for command in commands_of(Scope.LINE):
+                begin = functools.partial(screen.post_message, ConsoleScreen.LineWished(f"{command.called} "))
+                yield SystemCommand(command.title, f":{command.called} {command.takes}", begin)
         yield SystemCommand("Theme", "Choose other colours", self.action_change_theme)
 
     async def _run_command(self, screen: ConsoleScreen, command_id: str, scope: Scope) -> None:

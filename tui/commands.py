@@ -32,6 +32,7 @@ class Scope(Enum):
     READING = "Reading"
     DIALOG = "In a question"
     PANEL = "In a list or a form"
+    LINE = "On the command line (:)"
     VIEWS = "Saved views"
     COLUMNS = "Columns"
 
@@ -87,12 +88,13 @@ COMMANDS: tuple[Command, ...] = (
     Command("help", "All keys of this screen", ("question_mark",), _LOOK, Scope.EVERYWHERE, "keys", 99),
     Command("back", "Clear marks, then the filter, then go back", ("escape",), _LOOK, Scope.EVERYWHERE),
     Command("leave", "Back; at the root quit (asks)", ("q",), _LOOK, Scope.EVERYWHERE),
-    Command("show_fleet", "The fleet at a glance", ("1",), _LOOK, Scope.EVERYWHERE),
-    Command("show_tasks", "The tasks", ("2",), _LOOK, Scope.EVERYWHERE),
-    Command("show_queues", "The queues", ("3",), _LOOK, Scope.EVERYWHERE),
-    Command("show_nodes", "The nodes", ("4",), _LOOK, Scope.EVERYWHERE),
-    Command("show_causes", "What failed tasks died of", ("5",), _LOOK, Scope.EVERYWHERE),
-    Command("show_activity", "Who did what", ("6",), _LOOK, Scope.EVERYWHERE),
+    Command("show_fleet", "The fleet at a glance", ("1",), _LOOK, Scope.EVERYWHERE, word="fleet", takes="[FILTER]"),
+    Command("show_tasks", "The tasks", ("2",), _LOOK, Scope.EVERYWHERE, word="tasks", takes="[FILTER]"),
+    Command("show_queues", "The queues", ("3",), _LOOK, Scope.EVERYWHERE, word="queues", takes="[FILTER]"),
+    Command("show_nodes", "The nodes", ("4",), _LOOK, Scope.EVERYWHERE, word="nodes", takes="[FILTER]"),
+    Command("show_causes", "What failed tasks died of", ("5",), _LOOK, Scope.EVERYWHERE, word="causes",
+            takes="[FILTER]"),
+    Command("show_activity", "Who did what", ("6",), _LOOK, Scope.EVERYWHERE, word="activity", takes="[FILTER]"),
     Command("earlier_view", "The view before", ("left_square_bracket",), _LOOK, Scope.EVERYWHERE),
     Command("later_view", "The view after, once you went back", ("right_square_bracket",), _LOOK, Scope.EVERYWHERE),
     Command("last_view", "To the last view and back", ("grave_accent",), _LOOK, Scope.EVERYWHERE),
@@ -102,6 +104,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("freeze", "Freeze what is shown, or thaw it", ("z",), _LOOK, Scope.EVERYWHERE, "freeze", 12),
     Command("refetch", "Read everything again", ("ctrl+r",), _LOOK, Scope.EVERYWHERE),
     Command("charts", "The last hour as plots", ("h",), _LOOK, Scope.EVERYWHERE, "charts", 16),
+    Command("command_line", "A command in words", ("colon",), _LOOK, Scope.EVERYWHERE, "command", 18),
     Command("next_theme", "Other colours", ("f2",), _LOOK, Scope.EVERYWHERE),
 
     Command("saved_views", "Saved views: look so again, or keep how it looks now", ("apostrophe",), _LOOK,
@@ -117,7 +120,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("page_up", "A page up", ("pageup",), _LOOK, Scope.TABLE),
     Command("half_page_down", "Half a page down", ("ctrl+d",), _LOOK, Scope.TABLE),
     Command("half_page_up", "Half a page up", ("ctrl+u",), _LOOK, Scope.TABLE),
-    Command("filter", "Filter: words, state:failed, age<15m, -word", ("slash",), _LOOK, Scope.TABLE, "filter", 7),
+    Command("filter", "Filter: words, state:failed, age<15m, -word", ("slash",), _LOOK, Scope.TABLE, "filter", 7,
+            takes="[FILTER]"),
     Command("mark", "Mark the row and step on", ("space",), _LOOK, Scope.TABLE, "mark", 2),
     Command("mark_range", "Mark from the last mark to here", ("v",), _LOOK, Scope.TABLE),
     Command("mark_all", "Mark all that the filter shows, or none", ("asterisk",), _LOOK, Scope.TABLE, "mark all", 15),
@@ -141,23 +145,29 @@ COMMANDS: tuple[Command, ...] = (
     Command("scroll_left", "Columns further left", ("shift+left",), _LOOK, Scope.TABLE),
 
     Command("submit", "Submit a new task", ("s",), _UNDO, Scope.TASKS, "submit", 3),
-    Command("retry", "Retry finished tasks", ("r",), _UNDO, Scope.TASKS, "retry", 4),
-    Command("move", "Move to another queue or node", ("m",), _UNDO, Scope.TASKS, "move", 5),
-    Command("set_priority", "Set the priority", ("P",), _UNDO, Scope.TASKS),
+    Command("retry", "Retry finished tasks", ("r",), _UNDO, Scope.TASKS, "retry", 4, takes="[WHAT] [--reason TEXT]"),
+    Command("move", "Move to another queue or node", ("m",), _UNDO, Scope.TASKS, "move", 5,
+            takes="[WHAT] --to PLACE [--reason TEXT]"),
+    Command("set_priority", "Set the priority", ("P",), _UNDO, Scope.TASKS, word="prio",
+            takes="[WHAT] PRIORITY [--reason TEXT]"),
     Command("raise_priority", "Raise the priority by one", ("plus",), _UNDO, Scope.TASKS, "prio", 10),
     Command("lower_priority", "Lower the priority by one", ("minus",), _UNDO, Scope.TASKS),
     Command("go_to_node", "Go to its node", ("n",), _LOOK, Scope.TASKS),
     Command("go_to_queue", "Go to its queue", ("t",), _LOOK, Scope.TASKS),
-    Command("cancel", "Cancel", ("X",), _COSTLY, Scope.TASKS, "cancel", 6),
+    Command("cancel", "Cancel", ("X",), _COSTLY, Scope.TASKS, "cancel", 6, takes="[WHAT] [--reason TEXT]"),
 
     Command("toggle_pause", "Pause (asks a reason) or resume", ("p",), _UNDO, Scope.QUEUES, "pause/resume", 3),
-    Command("move_backlog", "Move what waits to another queue", ("m",), _UNDO, Scope.QUEUES, "move backlog", 4),
-    Command("empty_queue", "Empty: cancel all that waits (type its name)", ("E",), _FINAL, Scope.QUEUES, "empty", 5),
+    Command("move_backlog", "Move what waits to another queue", ("m",), _UNDO, Scope.QUEUES, "move backlog", 4,
+            takes="QUEUE --to QUEUE [--reason TEXT]"),
+    Command("empty_queue", "Empty: cancel all that waits (type its name)", ("E",), _FINAL, Scope.QUEUES, "empty", 5,
+            word="empty", takes="QUEUE [REASON]"),
 
     Command("toggle_block", "Block (takes no new work; asks why) or unblock", ("b",), _UNDO, Scope.NODES, "block", 5),
-    Command("drain", "Drain: finish its work, take no more", ("D",), _COSTLY, Scope.NODES, "drain", 3),
-    Command("activate", "Activate: take work again", ("A",), _UNDO, Scope.NODES, "activate", 4),
-    Command("stop_node", "Stop its agent (type its name)", ("K",), _FINAL, Scope.NODES, "stop", 6),
+    Command("drain", "Drain: finish its work, take no more", ("D",), _COSTLY, Scope.NODES, "drain", 3,
+            takes="NODE [--deadline SPAN] [REASON]"),
+    Command("activate", "Activate: take work again", ("A",), _UNDO, Scope.NODES, "activate", 4, takes="NODE [REASON]"),
+    Command("stop_node", "Stop its agent (type its name)", ("K",), _FINAL, Scope.NODES, "stop", 6, word="stop",
+            takes="NODE [--deadline SPAN] [REASON]"),
 
     Command("retry_group", "Retry all that failed so", ("r",), _UNDO, Scope.CAUSES, "retry all", 3),
     Command("move_group", "Move all that failed so", ("m",), _UNDO, Scope.CAUSES, "move all", 4),
@@ -188,6 +198,15 @@ COMMANDS: tuple[Command, ...] = (
     Command("column_up", "Further left", ("shift+up", "K"), _LOOK, Scope.COLUMNS),
     Command("column_down", "Further right", ("shift+down", "J"), _LOOK, Scope.COLUMNS),
     Command("usual_columns", "The usual ones", ("u",), _LOOK, Scope.COLUMNS),
+
+    Command("pause_queue", "Pause a queue", (), _UNDO, Scope.LINE, word="pause", takes="QUEUE [REASON]"),
+    Command("resume_queue", "Resume a queue", (), _UNDO, Scope.LINE, word="resume", takes="QUEUE [REASON]"),
+    Command("block_node", "Block a node: no new work", (), _UNDO, Scope.LINE, word="block", takes="NODE [REASON]"),
+    Command("unblock_node", "Unblock a node", (), _UNDO, Scope.LINE, word="unblock", takes="NODE [REASON]"),
+    Command("lend_rights", "Act in production for a while", (), _LOOK, Scope.LINE, word="write", takes="SPAN"),
+    Command("read_only", "Read alone from now on", (), _LOOK, Scope.LINE),
+    Command("switch_context", "Another cluster", (), _LOOK, Scope.LINE, word="ctx", takes="[CONTEXT]"),
+    Command("quit_console", "Leave the console", (), _LOOK, Scope.LINE, word="q"),
 )  # fmt: skip
 
 PALETTE_KEY = "ctrl+p"

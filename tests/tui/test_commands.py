@@ -13,6 +13,7 @@ from tests.tui.fakes import FakeCluster, a_node, a_task
 from tui.commands import COMMANDS, FORBIDDEN_KEYS, Scope, Tier, commands_of, footer_of, show_key
 from tui.screens.base import ConsoleScreen
 from tui.screens.choose import AskLine, ColumnsPanel, ViewsPanel
+from tui.screens.command_line import CommandLine
 from tui.screens.detail import DescriptionScreen, TaskScreen
 from tui.screens.dialogs import Chooser, Help, Question
 from tui.screens.forms import DrainQuestion
@@ -24,7 +25,8 @@ from tui.widgets.table import LineTable
 
 SCREENS = [
     TasksScreen, QueuesScreen, NodesScreen, TaskScreen, DescriptionScreen, Question, Chooser, Help, SubmitForm, AskLine,
-    ViewsPanel, ColumnsPanel, DrainQuestion,
+    ViewsPanel, ColumnsPanel, DrainQuestion, CommandLine,
+    CommandLine,
 ]  # fmt: skip
 EDITING = {"ctrl+a", "ctrl+e", "ctrl+u", "ctrl+k", "ctrl+w", "ctrl+d", "ctrl+x", "ctrl+c", "ctrl+v", "ctrl+f"}
 
@@ -106,7 +108,7 @@ async def test_a_walk_through_every_screen_meets_only_the_keys_of_the_table(open
             (("escape", "p"), Question), (("escape", "4"), NodesScreen), (("D",), DrainQuestion),
             (("escape", "question_mark"), Help), (("escape", "2", "s"), SubmitForm), (("escape", "m"), Chooser),
             (("escape", "S"), AskLine), (("escape", "C"), ColumnsPanel), (("escape", "apostrophe"), ViewsPanel),
-            (("escape", "q"), Question),
+            (("escape", "colon"), CommandLine), (("escape", "q"), Question),
         ]  # fmt: skip
         for keys, kind in ways:
             await console.press(*keys)

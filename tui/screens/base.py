@@ -101,6 +101,12 @@ class ConsoleScreen(Screen[None]):
     class OtherColoursWished(Message):
         """The operator wants the next of the console's own themes."""
 
+    @dataclass
+    class LineWished(Message):
+        """The operator wants to type a command, which may have begun already."""
+
+        text: str = ""
+
     class RepeatWished(Message):
         """The operator wants the last act done again, on what is meant now."""
 
@@ -256,6 +262,9 @@ class ConsoleScreen(Screen[None]):
 
     def action_show_history(self) -> None:
         self.post_message(self.ModeWished("activity"))
+
+    def action_command_line(self) -> None:
+        self.post_message(self.LineWished())
 
     def action_repeat(self) -> None:
         self.post_message(self.RepeatWished())

@@ -172,12 +172,17 @@ class Help(ModalScreen[None]):
 
     def _text(self) -> Content:
         parts: list[tuple[str, str]] = []
-        for scope in reversed(self._scopes):  # what is special here comes first
+        for scope in (
+            *reversed(self._scopes),
+            *((Scope.LINE,) if Scope.EVERYWHERE in self._scopes else ()),
+        ):  # what is special here comes first
             parts.append((f"{scope.value}\n", "bold $text-primary"))
             for command in commands_of(scope):
                 keys = " ".join(show_key(key) for key in command.keys)
-                parts.append((f"  {fit(keys, 12)}", "bold"))
-                parts.append((f"{command.title}\n", ""))
+                parts.append((f"  {fit(keys or f':{command.called}', 12)}", "bold"))
+                said = f"  :{command.called} {command.takes}" if command.takes else ""
+                parts.append((command.title, ""))
+                parts.append((f"{said}\n", "$text-muted"))
             parts.append(("\n", ""))
         parts.append((f"  {fit(show_key(PALETTE_KEY), 12)}", "bold"))
         parts.append(("All commands by name, and the themes\n", ""))
