@@ -368,6 +368,10 @@ class ConsoleConfig(Section):
     lcq-ansi and lcq-ansi-light (the terminal's own sixteen), or a theme of Textual. "": what suits the terminal."""
     remember: bool = True
     """Whether colours that were chosen in the console are there again at its next start, before ``theme``."""
+    record_mib: int = Field(default=200, ge=1)
+    """How large a recording may become; then it ends."""
+    record_hours: float = Field(default=12.0, gt=0, le=24 * 365)
+    """How long it may go on."""
 
 
 CONTEXT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

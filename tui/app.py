@@ -21,13 +21,15 @@ from lcq.client import login_name
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidInput
 from lcq.log import setup_logging
-from tui.acting import ActingApp
 from tui.cluster import Cluster, cluster_name
 from tui.commands import Scope, commands_of
 from tui.contexts import ContextChoice, choices
-from tui.desk import Desk
+from tui.desk import Desk, past_desk
 from tui.history import Place, ViewHistory
+from tui.playing import PlayingApp
+from tui.record import RecordingRules
 from tui.remembered import Remembered
+from tui.replay import Playback, Recording
 from tui.rights import Rights
 from tui.saved import SavedView, SavedViews, views_path
 from tui.screens.activity import ActivityScreen
@@ -53,7 +55,7 @@ _IDLE_FLUSHES = 4  # without news only every so many: clocks and ages go on
 _WAITING_WRITES = 3  # more than this in the writer's queue: the terminal is slower than we are
 
 
-class ConsoleApp(ActingApp):
+class ConsoleApp(PlayingApp):
     """The console over one desk. Exits with 0, or with 1 after a failure of its own."""
 
     CSS_PATH = "console.tcss"
@@ -71,9 +73,10 @@ class ConsoleApp(ActingApp):
         theme: str = "",
         remembered: Remembered | None = None,
         contexts: Sequence[ContextChoice] = (),
+        recording: RecordingRules | None = None,
     ) -> None:
         """``theme``: a theme's name; "": what suits the terminal. ``remembered``: where a chosen one is kept.
-        ``contexts``: the clusters that one can go to.
+        ``contexts``: the clusters that one can go to. ``recording``: where recordings go, and how large they may be.
         """
         no_colour = "NO_COLOR" in os.environ  # then none is sent at all, and no shade of grey in its place
         super().__init__(desk, user=user, ansi_color=True if no_colour else None)
@@ -86,6 +89,7 @@ class ConsoleApp(ActingApp):
         self._farewell = farewell
         self._crash_log = crash_log
         self._contexts = contexts
+        self.recording_rules = recording
         self.next_context: str | None = None
         """The context that the operator has gone to; None: they have left."""
         self._flushes = 0
@@ -129,7 +133,8 @@ class ConsoleApp(ActingApp):
         self.add_mode("activity", lambda: ActivityScreen(self.desk))
         self.switch_mode("tasks")
         self.run_worker(self.desk.feed.run(), name="feed", group="feed")
-        self.run_worker(self.desk.pulse.run(), name="pulse", group="feed")
+        if self.desk.playback is None:
+            self.run_worker(self.desk.pulse.run(), name="pulse", group="feed")
         self.run_worker(self.desk.asker.run(), name="asker", group="feed")
         self.set_interval(FLUSH_S, self._bring_news)
 
@@ -370,53 +375,80 @@ async def run_console_async(
     scheduler: str | None = None,
     theme: str = "",
     read_only: bool = False,
+    record: str = "",
+    replay: str = "",
+    at: str = "",
     stop: asyncio.Event | None = None,
 ) -> int:
     """Run the console on this event loop until the operator leaves it, or ``stop`` is set; its exit code.
+
+    ``record``: a file to record into. ``replay``: a recording to show instead of a cluster, from the time ``at`` on.
 
     The terminal is its own while it runs: nothing else in the process may write to stdout or stderr, so
     send the log to a file first (``lcq.log.setup_logging``).
 
     Raises:
-        InvalidInput: there is no terminal to run in, or no such theme.
+        InvalidInput: there is no terminal to run in, no such theme, or no such recording.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise InvalidInput(
             "the console needs a terminal for its input and its screen",
             hint="run it in one, or use 'lcq tasks', 'lcq nodes' and 'lcq events' with --json",
         )
+    past: tuple[Recording, int | None] | None = None
+    if replay:
+        recording = await asyncio.to_thread(Recording.open, _file_of(replay))
+        past = (recording, recording.moment(at) if at else None)
+    user = user or login_name()
+    saved = SavedViews(views_path())
     while True:
-        rights = Rights(read_only=read_only, production=config.production)
-        app = await _run_one(config, user, farewell, scheduler, theme, rights, stop)
-        if app.next_context is None:
+        if past is not None:
+            desk = past_desk(Playback(*past), saved=saved)
+            app = await _run_app(config, desk, stop, user=user, farewell="It is only a recording.", theme=theme)
+        else:
+            rights = Rights(read_only=read_only, production=config.production)
+            async with Cluster(config, scheduler=scheduler) as cluster:
+                desk = Desk(cluster, cluster, cluster=cluster_name(config), saved=saved, rights=rights)
+                app = await _run_app(config, desk, stop, user=user, farewell=farewell, theme=theme, record=record)
+        goes_on = app.next_context is not None or app.next_replay is not None or (past is not None and not replay)
+        if app.return_code or not goes_on or (stop is not None and stop.is_set()):
             return app.return_code or 0
-        config, scheduler = config.in_context(app.next_context), None
-        farewell = FAREWELL  # the cluster that ended with the console is not this one
+        past, record = app.next_replay, ""  # who leaves a replay that began in a console comes back there
+        if app.next_context is not None:
+            config, scheduler, replay = config.in_context(app.next_context), None, ""
+            farewell = FAREWELL  # the cluster that ends with the console is not this one
 
 
-async def _run_one(
+def _file_of(typed: str) -> Path:
+    return Path(typed).expanduser()
+
+
+async def _run_app(
     config: DistributedConfig,
-    user: str | None,
-    farewell: str,
-    scheduler: str | None,
-    theme: str,
-    rights: Rights,
+    desk: Desk,
     stop: asyncio.Event | None,
+    *,
+    user: str,
+    farewell: str,
+    theme: str,
+    record: str = "",
 ) -> ConsoleApp:
-    """A console over one cluster, until it is left."""
+    """A console over one desk, until it is left."""
     remembered = Remembered(config.data_path / "console-choices.json") if config.console.remember else None
-    theme = theme or (remembered and remembered.get("theme")) or config.console.theme
-    async with Cluster(config, scheduler=scheduler) as cluster:
-        desk = Desk(cluster, cluster, cluster=cluster_name(config), saved=SavedViews(views_path()), rights=rights)
-        app = ConsoleApp(
-            desk, user=user or login_name(), farewell=farewell, crash_log=config.data_path / "console-crash.log",
-            theme=theme, remembered=remembered, contexts=choices(config),
-        )  # fmt: skip
-        async with asyncio.TaskGroup() as tasks:
-            watch = tasks.create_task(_exit_when(stop, app), name="console stop") if stop is not None else None
-            await app.run_async()
-            if watch is not None:
-                watch.cancel()
+    kept = config.console
+    app = ConsoleApp(
+        desk, user=user, farewell=farewell, crash_log=config.data_path / "console-crash.log",
+        theme=theme or (remembered and remembered.get("theme")) or kept.theme, remembered=remembered,
+        contexts=choices(config),
+        recording=RecordingRules(config.data_path, kept.record_mib * 2**20, kept.record_hours * 3600),
+    )  # fmt: skip
+    if record:
+        app.call_later(app.record, record)
+    async with asyncio.TaskGroup() as tasks:
+        watch = tasks.create_task(_exit_when(stop, app), name="console stop") if stop is not None else None
+        await app.run_async()
+        if watch is not None:
+            watch.cancel()
     return app
 
 
@@ -432,15 +464,18 @@ def run_console(
     scheduler: str | None = None,
     theme: str = "",
     read_only: bool = False,
+    record: str = "",
+    replay: str = "",
+    at: str = "",
 ) -> int:
     """The program ``lcq console``: runs until the operator leaves; its exit code.
 
     ``farewell`` is what the operator is told when asked whether to leave. ``scheduler`` ("HOST:PORT") is
     commanded; default: the one that the configuration names. ``theme``: its colours; default: those chosen last.
-    ``read_only``: no key changes anything.
+    ``read_only``: no key changes anything. ``record``, ``replay``, ``at``: as for ``run_console_async``.
 
     Raises:
-        InvalidInput: there is no terminal to run in, or no such theme.
+        InvalidInput: there is no terminal to run in, no such theme, or no such recording.
     """
     setup_logging(config.log_level, file=config.data_path / "console.log")
 
@@ -450,7 +485,8 @@ def run_console(
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)  # so that the terminal is left as it was found
         return await run_console_async(
-            config, farewell=farewell, scheduler=scheduler, theme=theme, read_only=read_only, stop=stop
-        )
+            config, farewell=farewell, scheduler=scheduler, theme=theme, read_only=read_only, record=record,
+            replay=replay, at=at, stop=stop,
+        )  # fmt: skip
 
     return asyncio.run(main())

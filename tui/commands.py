@@ -110,6 +110,13 @@ COMMANDS: tuple[Command, ...] = (
     Command("saved_views", "Saved views: look so again, or keep how it looks now", ("apostrophe",), _LOOK,
             Scope.EVERYWHERE, "views", 16),
 
+    Command("record", "Record what is seen into a file, or end that", ("ampersand",), _LOOK, Scope.EVERYWHERE),
+    Command("replay_pause", "In a replay: stand still, or go on", ("backslash",), _LOOK, Scope.EVERYWHERE),
+    Command("replay_step", "In a replay: to the next thing that happened", ("semicolon",), _LOOK, Scope.EVERYWHERE),
+    Command("replay_faster", "In a replay: faster", ("right_parenthesis",), _LOOK, Scope.EVERYWHERE),
+    Command("replay_slower", "In a replay: slower", ("left_parenthesis",), _LOOK, Scope.EVERYWHERE),
+    Command("replay_at", "In a replay: to a time", ("at",), _LOOK, Scope.EVERYWHERE),
+
     Command("open", "Open the row under the cursor", ("enter",), _LOOK, Scope.TABLE, "open", 1),
     Command("describe", "All details of the row", ("d",), _LOOK, Scope.TABLE, "details", 8),
     Command("cursor_down", "One row down", ("j", "down"), _LOOK, Scope.TABLE),

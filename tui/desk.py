@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 from lcq.models import TaskStatus
 from tui.asking import Asker
@@ -23,6 +24,8 @@ from tui.columns import (
     fleet_columns,
 )
 from tui.pulse import Pulse
+from tui.record import Tape
+from tui.replay import PastCommander, Playback, ReplayLink
 from tui.rights import Rights
 from tui.saved import SavedViews
 from tui.source import Commander, Feed, Link, Reader
@@ -75,13 +78,18 @@ class Desk:
         cluster: str = "lcq",
         saved: SavedViews | None = None,
         rights: Rights | None = None,
+        playback: Playback | None = None,
     ) -> None:
-        """``saved``: the operator's views; None: what they save lasts as long as the console. ``rights``: None: all."""
+        """``saved``: the operator's views; None: what they save lasts as long as the console. ``rights``: None: all.
+        ``playback``: what ``reader`` is, where that is a replay.
+        """
         self.cluster = cluster
         self.saved = saved or SavedViews()
         self.rights = rights or Rights()
         self.reader, self.commander = reader, commander
-        self.store, self.link = Store(), Link()
+        self.playback = playback
+        self.tape = Tape(reader)
+        self.store, self.link = Store(), Link() if playback is None else ReplayLink(playback)
         self.tasks: View[TaskRow] = View(
             self.store.tasks, {column.id: column.sort for column in (*TASK_COLUMNS, *TASK_MORE)},
             sort="age", descending=True, fields=TASK_FIELDS,
@@ -110,8 +118,8 @@ class Desk:
         self._said_at = 0.0
         self._done: Undoable | None = None
         self.open_task = ""  # the task whose details are on the screen
-        self.feed = Feed(reader, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
-
+        tape = cast("Reader", self.tape)
+        self.feed = Feed(tape, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
         self.pulse = Pulse(reader, commander, self.link)
         self.asker = Asker(commander, self.store, self.link, waiting=self._waiting)
 
@@ -125,7 +133,7 @@ class Desk:
     @property
     def refusal(self) -> str:
         """Why no act may be sent now; "" where it may."""
-        return self.rights.refusal() or self.link.refusal
+        return self.link.refusal if self.playback is not None else self.rights.refusal() or self.link.refusal
 
     def say(self, text: str, *, good: bool = True) -> None:
         """Keep ``text`` as the last word, for all screens to show."""
@@ -172,3 +180,9 @@ class Desk:
         for row in self.tasks.window():
             if row.partial or row.status is TaskStatus.PROCESSING:
                 yield row.id
+
+
+def past_desk(playback: Playback, *, saved: SavedViews | None = None) -> Desk:
+    """The desk of a replay: it reads the recording, and nothing can be done."""
+    nobody = cast("Commander", PastCommander())
+    return Desk(cast("Reader", playback), nobody, cluster=playback.recording.cluster, saved=saved, playback=playback)

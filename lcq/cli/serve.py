@@ -44,6 +44,7 @@ def scheduler(context: typer.Context) -> int:
         "lcq console",
         "lcq --context studio console --read-only",
         "lcq console --once 'state:failed age<1d'",
+        "lcq console --replay this-morning.lcqrec --at 11:45",
         "lcq console --json --view nodes needs:attention",
     )
 )
@@ -59,6 +60,9 @@ def console(
         ),
     ] = "",
     read_only: Annotated[bool, typer.Option("--read-only", help="No key changes anything.")] = False,
+    record: Annotated[str, typer.Option("--record", metavar="FILE", help="Record what is seen into a new file.")] = "",
+    replay: Annotated[str, typer.Option("--replay", metavar="FILE", help="Show a recording instead.")] = "",
+    at: Annotated[str, typer.Option("--at", metavar="TIME", help="For --replay: from then on, such as 11:45.")] = "",
     once: Annotated[bool, typer.Option("--once", help="Print the view and exit; needs no terminal.")] = False,
     as_json: JsonFlag = False,
     view: Annotated[
@@ -75,7 +79,15 @@ def console(
         return print_view(session.config, mode=view, words=words, saved=saved, as_json=session.as_json, limit=limit)
     if where:
         raise InvalidInput("a filter here is for --once and --json", hint="in the console, / takes it")
-    return find_console()(session.config, scheduler=session.scheduler, theme=theme, read_only=read_only)
+    return find_console()(
+        session.config,
+        scheduler=session.scheduler,
+        theme=theme,
+        read_only=read_only,
+        record=record,
+        replay=replay,
+        at=at,
+    )
 
 
 @app.command(epilog=examples("lcq demo", "lcq demo my-results --no-console"))

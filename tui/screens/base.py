@@ -17,6 +17,7 @@ from textual.widget import Widget
 from tui.acts import Act
 from tui.commands import Scope, bindings_of, footer_of
 from tui.desk import Desk
+from tui.replay import Playback
 from tui.text import long_span
 from tui.widgets.frame import Banner, KeyLine, OneLine, Part
 
@@ -110,6 +111,15 @@ class ConsoleScreen(Screen[None]):
     class RepeatWished(Message):
         """The operator wants the last act done again, on what is meant now."""
 
+    @dataclass
+    class ReplayWished(Message):
+        """The operator wants the replay's time to go otherwise: pause, step, faster, slower or at."""
+
+        what: str
+
+    class RecordWished(Message):
+        """The operator wants what is seen recorded, or no longer."""
+
     class RefetchWished(Message):
         """The operator wants everything read again."""
 
@@ -183,6 +193,8 @@ class ConsoleScreen(Screen[None]):
         if self.desk.tasks.frozen:
             held = self.desk.tasks.held
             return [Part(f" FROZEN {held:,} held ", "bold reverse $text-warning"), clock]
+        if self.desk.playback is not None:
+            return [Part(f" REPLAY {self.desk.playback.told} ", "bold reverse $text-warning"), clock]
         if link.is_stale and link.since is None:
             return [Part(" NO CLUSTER ", "bold reverse $text-error"), clock]
         if link.is_stale:
@@ -190,6 +202,10 @@ class ConsoleScreen(Screen[None]):
         if not link.loaded:
             return [Part(" LOADING ", "bold $text-warning"), clock]
         trips = self._round_trips() if self.size.width >= _WIDE else []
+        recorder = self.desk.tape.recorder
+        if recorder is not None:
+            trips.append(Part(f" REC {recorder.written / 2**20:.1f}M ", "reverse $text-warning"))
+            trips.append(Part(" "))
         if link.control_trouble:
             return [*trips, Part(" NO SCHEDULER ", "bold reverse $text-error"), clock]
         if link.behind_ms > _BEHIND_MS:
@@ -202,7 +218,9 @@ class ConsoleScreen(Screen[None]):
         return [Part(f"{name} {'--' if took is None else f'{took:.0f}ms'}  ", "$text-muted") for name, took in pairs]
 
     def _trouble(self) -> str:
-        link = self.desk.link
+        link, playback = self.desk.link, self.desk.playback
+        if playback is not None:
+            return self._about_replay(playback)
         if not link.is_stale:
             return self._no_control()
         reason = link.trouble or "the cluster does not answer"
@@ -210,6 +228,12 @@ class ConsoleScreen(Screen[None]):
             return f" Waiting for the cluster: {reason}"
         silence = long_span(link.silence_s * 1000)
         return f" No news since {link.since:%H:%M:%S}Z ({silence}); below is how it was then. {reason}"
+
+    def _about_replay(self, playback: Playback) -> str:
+        day = f"{datetime.fromtimestamp(self.desk.link.now_ms / 1000, UTC):%Y-%m-%d}"
+        keys = "\\ stands still or goes on, ; next event, ( ) speed, @ time, q leaves"
+        problem = f" {playback.problem}." if playback.problem else ""
+        return f" REPLAY of {self.desk.cluster}, {day}: nothing here is live, acts are refused.{problem} {keys}"
 
     def _no_control(self) -> str:
         link = self.desk.link
@@ -283,3 +307,21 @@ class ConsoleScreen(Screen[None]):
 
     def action_charts(self) -> None:
         self.post_message(self.ChartsWished())
+
+    def action_record(self) -> None:
+        self.post_message(self.RecordWished())
+
+    def action_replay_pause(self) -> None:
+        self.post_message(self.ReplayWished("pause"))
+
+    def action_replay_step(self) -> None:
+        self.post_message(self.ReplayWished("step"))
+
+    def action_replay_faster(self) -> None:
+        self.post_message(self.ReplayWished("faster"))
+
+    def action_replay_slower(self) -> None:
+        self.post_message(self.ReplayWished("slower"))
+
+    def action_replay_at(self) -> None:
+        self.post_message(self.ReplayWished("at"))

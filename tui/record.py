@@ -1,0 +1,294 @@
+"""Records what a console sees into a file that ``tui.replay`` plays: bounded, and whole up to any moment of a crash.
+
+Lines of JSON in gzip, each beginning ``{"at":MS,"kind":"…"``; a new gzip member begins with each snapshot, so that a
+player can start there. What is written is flushed every second: a file that was cut off plays up to that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import time
+import zlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from lcq import __version__
+from lcq.errors import LcqError
+from lcq.models import NodeRecord, QueueRecord, TaskRecord
+from lcq.wire import EventsAnswer
+from tui.store import SnapshotLike
+
+FORMAT = 1
+FLUSH_S = 1.0
+THIN_S = 3.0  # so often, at most, the nodes and queues are written
+OVERVIEW_S = 15.0  # so often what no event tells is read for the recording: minutes, failures, acts
+_MOST_WAITING = 100_000  # things seen that wait to be written: the disk does not keep up
+_SLICE = 500
+_LINES = 50  # written at once
+_ENDING = ".lcqrec"
+
+
+class RecordingExists(LcqError):
+    """Nothing was recorded: a file of that name is there."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is there already", hint="a recording never overwrites a file: give another name")
+
+
+def recordings_folder(data_path: Path) -> Path:
+    """Where recordings go that nobody gave a name."""
+    return data_path / "recordings"
+
+
+def new_recording(data_path: Path, cluster: str) -> Path:
+    """The file of a recording that begins now."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", cluster).strip("-.") or "lcq"
+    return recordings_folder(data_path) / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{name}{_ENDING}"
+
+
+def latest_recording(data_path: Path) -> Path | None:
+    """The newest of the recordings that nobody gave a name."""
+    return max(recordings_folder(data_path).glob(f"*{_ENDING}"), default=None)
+
+
+def line_of(at_ms: int, kind: str, **parts: str) -> bytes:
+    """One line of a recording; ``parts`` are JSON already."""
+    more = "".join(f',"{name}":{part}' for name, part in parts.items())
+    return f'{{"at":{at_ms:013d},"kind":"{kind}"{more}}}\n'.encode(errors="backslashreplace")
+
+
+def _listed(models: Iterable[BaseModel]) -> str:
+    return f"[{','.join(model.model_dump_json() for model in models)}]"
+
+
+@dataclass(frozen=True)
+class RecordingRules:
+    """Where recordings go, and how large and long they may become."""
+
+    data_path: Path
+    most_bytes: int = 200 * 2**20
+    most_s: float = 12 * 3600.0
+
+
+class Recorder:
+    """Writes one recording. What is noted is written by ``run``, so that nobody who notes ever waits for the disk."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        cluster: str,
+        now_ms: Callable[[], int],
+        rules: RecordingRules,
+    ) -> None:
+        """Raises:
+        RecordingExists: ``path`` is there.
+        LcqError: it cannot be written.
+        """
+        self.path = path
+        self.written = 0  # bytes
+        self.stopped = ""  # why it has ended; "" while it goes on
+        self._now_ms, self._rules = now_ms, rules
+        self._until = time.monotonic() + rules.most_s
+        self._last_ms = 0
+        self._waiting: deque[tuple[str, int, Any]] = deque()
+        self._begun = False  # a snapshot has been noted: nothing before it could be played
+        self._thinned: dict[str, tuple[float, str]] = {}
+        self._overview_due = 0.0
+        self._lines: list[bytes] = []
+        self._packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError as error:
+            raise RecordingExists(path) from error
+        except OSError as error:
+            raise LcqError(f"{path} cannot be recorded to: {error.strerror or error}") from error
+        about = f'{{"format":{FORMAT},"cluster":{_quoted(cluster)},"lcq":{_quoted(__version__)}}}'
+        self._put(line_of(self._moment(), "begin", about=about))
+
+    # ------------------------------------------------------------ noting
+
+    def note_snapshot(self, snapshot: SnapshotLike) -> None:
+        self._begun = True
+        self._note("snapshot", snapshot)
+
+    def note_events(self, answer: EventsAnswer) -> None:
+        if answer.events:
+            self._note("events", answer.events)
+
+    def note(self, kind: str, seen: Any) -> None:
+        """``kind``: nodes, queues, tasks, minutes, dead or acts."""
+        self._note(kind, seen)
+
+    def _note(self, kind: str, seen: Any) -> None:
+        if self.stopped or not self._begun:
+            return
+        if len(self._waiting) >= _MOST_WAITING:
+            self.stop("the disk does not keep up")
+            return
+        self._waiting.append((kind, self._moment(), seen))
+
+    def _moment(self) -> int:
+        self._last_ms = max(self._last_ms, self._now_ms())  # a clock that is set back must not turn the order round
+        return self._last_ms
+
+    def stop(self, why: str) -> None:
+        """End it: what waits is still written."""
+        self.stopped = self.stopped or why
+
+    # ------------------------------------------------------------ writing
+
+    async def run(self, overview: Mapping[str, Callable[[], Awaitable[Any]]]) -> None:
+        """Write until it has ended. ``overview``: what is to be read now and then, by its kind."""
+        try:
+            while not self.stopped:
+                await asyncio.sleep(FLUSH_S)
+                await self._read_overview(overview)
+                await self._write_waiting()
+                if self.written >= self._rules.most_bytes:
+                    self.stop(f"it has reached {self._rules.most_bytes // 2**20} MiB (console.record_mib)")
+                elif time.monotonic() >= self._until:
+                    self.stop(f"it has reached {self._rules.most_s / 3600:g} hours (console.record_hours)")
+            await self._write_waiting()
+        except OSError as error:
+            self.stop(f"{self.path} cannot be written: {error.strerror or error}")
+        finally:
+            self._end()
+
+    async def _read_overview(self, ways: Mapping[str, Callable[[], Awaitable[Any]]]) -> None:
+        if time.monotonic() < self._overview_due or not self._begun:
+            return
+        self._overview_due = time.monotonic() + OVERVIEW_S
+        for kind, read in ways.items():
+            try:
+                async with asyncio.timeout(5.0):
+                    self._note(kind, await read())
+            except (LcqError, OSError, TimeoutError, ValidationError):
+                pass  # what is not known is not in the recording either
+
+    async def _write_waiting(self) -> None:
+        while self._waiting:
+            kind, at_ms, seen = self._waiting.popleft()
+            if kind == "snapshot":
+                await self._write_snapshot(at_ms, seen)
+            elif kind == "dead":
+                await self._write(line_of(at_ms, kind, dead=seen.model_dump_json()))
+            else:
+                for start in range(0, max(1, len(seen)), _SLICE):
+                    text = _listed(seen[start : start + _SLICE])
+                    if kind not in ("nodes", "queues") or self._is_news(kind, text):
+                        await self._write(line_of(at_ms, kind, **{kind: text}))
+        await asyncio.to_thread(self._flush)
+
+    def _is_news(self, kind: str, text: str) -> bool:
+        due, before = self._thinned.get(kind, (0.0, ""))
+        if text == before or time.monotonic() < due:
+            return False
+        self._thinned[kind] = (time.monotonic() + THIN_S, text)
+        return True
+
+    async def _write_snapshot(self, at_ms: int, snapshot: SnapshotLike) -> None:
+        await asyncio.to_thread(self._new_member)
+        last, total = _quoted(snapshot.last_event_id), str(snapshot.total_tasks)
+        await self._write(line_of(at_ms, "snapshot", last=last, total=total))
+        for start in range(0, len(snapshot.tasks), _SLICE):
+            await self._write(line_of(at_ms, "rows", rows=_listed(snapshot.tasks[start : start + _SLICE])))
+        await self._write(line_of(at_ms, "nodes", nodes=_listed(snapshot.nodes)))
+        await self._write(line_of(at_ms, "queues", queues=_listed(snapshot.queues)))
+        await self._write(line_of(at_ms, "whole"))
+
+    async def _write(self, line: bytes) -> None:
+        self._lines.append(line)
+        if len(self._lines) >= _LINES:
+            await asyncio.to_thread(self._put_lines)
+        else:
+            await asyncio.sleep(0)  # the screen has its turn
+
+    def _put_lines(self) -> None:
+        lines, self._lines = self._lines, []
+        self._put(b"".join(lines))
+
+    def _put(self, text: bytes) -> None:
+        self._out(self._packer.compress(text))
+
+    def _flush(self) -> None:
+        self._put_lines()
+        self._out(self._packer.flush(zlib.Z_SYNC_FLUSH))
+
+    def _new_member(self) -> None:
+        self._put_lines()
+        self._out(self._packer.flush())
+        self._packer = zlib.compressobj(6, zlib.DEFLATED, 31)
+
+    def _out(self, data: bytes) -> None:
+        while data:
+            done = os.write(self._file, data)
+            self.written += done
+            data = data[done:]
+
+    def _end(self) -> None:
+        self.stop("the console was left")
+        try:
+            self._put_lines()
+            self._put(line_of(self._moment(), "end", why=_quoted(self.stopped)))
+            self._out(self._packer.flush())
+        except OSError:
+            pass  # it plays up to where it is whole
+        finally:
+            os.close(self._file)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)
+
+
+class Tape:
+    """A reader through which everything that is read goes, to be noted while somebody records. A ``Reader`` itself."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self.recorder: Recorder | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._reader, name)
+
+    def _noted(self, kind: str, seen: Any) -> Any:
+        if self.recorder is not None:
+            self.recorder.note(kind, seen)
+        return seen
+
+    async def snapshot(self, limit: int) -> SnapshotLike:
+        found: SnapshotLike = await self._reader.snapshot(limit=limit)
+        if self.recorder is not None:
+            self.recorder.note_snapshot(found)
+        return found
+
+    async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer:
+        answer: EventsAnswer = await self._reader.events(after, wait_ms, limit)
+        if self.recorder is not None:
+            self.recorder.note_events(answer)
+        return answer
+
+    async def nodes(self) -> Sequence[NodeRecord]:
+        found: Sequence[NodeRecord] = self._noted("nodes", await self._reader.nodes())
+        return found
+
+    async def queues(self) -> Sequence[QueueRecord]:
+        found: Sequence[QueueRecord] = self._noted("queues", await self._reader.queues())
+        return found
+
+    async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]:
+        found: Mapping[str, TaskRecord] = await self._reader.tasks(ids)
+        if self.recorder is not None and found:
+            self.recorder.note("tasks", tuple(found.values()))
+        return found

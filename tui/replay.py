@@ -1,0 +1,446 @@
+"""Plays what ``tui.record`` has written: a reader whose time can stand still, run faster and jump. No terminal here."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import TypeAdapter, ValidationError
+
+from lcq.errors import InvalidInput, LcqError, TaskNotFound
+from lcq.models import (
+    ActRecord,
+    Attempt,
+    Event,
+    MinuteTally,
+    NodeRecord,
+    QueueRecord,
+    TaskPriority,
+    TaskRecord,
+    TaskStatus,
+)
+from lcq.wire import DeadAnswer, EventsAnswer
+from tui.record import FORMAT
+from tui.source import Link
+
+SPEEDS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+_LINE = re.compile(rb'\{"at":(\d{13}),"kind":"([a-z]+)"')
+_READ_BYTES = 1 << 13  # what is lost at most before the place of a damage
+_LONGEST_LINE = 64 << 20
+_LOOK_S = 0.1
+_PAST_KEPT = 50_000
+
+
+@cache  # made when first needed: a live console never does
+def _read(model: type[Any]) -> Callable[[bytes], tuple[Any, ...]]:
+    """Reads a JSON list of these."""
+    return TypeAdapter(tuple[model, ...]).validate_json  # type: ignore[valid-type]  # a variable's
+
+
+class NotARecording(InvalidInput):
+    """The file cannot be played."""
+
+    def __init__(self, path: Path, found: str) -> None:
+        super().__init__(f"{path} cannot be replayed: {found}", hint="make one with 'lcq console --record FILE'")
+
+
+class IsReplay(LcqError):
+    """What has been cannot be changed."""
+
+    def __init__(self) -> None:
+        super().__init__("this is a replay: nothing can be done to what has been", hint="leave it with q to act")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a recording, not read yet but for its moment and its kind. ``member``: where its part begins."""
+
+    at_ms: int
+    kind: str
+    text: bytes
+    member: int
+
+
+def lines_of(path: Path, start: int = 0) -> Iterator[Line]:
+    """The lines from the gzip member at ``start`` on, as far as they are whole; never more."""
+    with path.open("rb") as file:
+        file.seek(start)
+        unpacker, member, read, rest = zlib.decompressobj(31), start, start, b""
+        while data := file.read(_READ_BYTES):
+            read += len(data)
+            while data:
+                try:
+                    rest += unpacker.decompress(data)
+                except zlib.error:
+                    return  # damaged from here on
+                data = unpacker.unused_data
+                *whole, rest = rest.split(b"\n")
+                for text in whole:
+                    head = _LINE.match(text)
+                    if head is None:
+                        return  # not one of ours
+                    yield Line(int(head[1]), head[2].decode(), text, member)
+                if len(rest) > _LONGEST_LINE:
+                    return
+                if unpacker.eof:  # lines end where members do
+                    unpacker, member = zlib.decompressobj(31), read - len(data)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A file that can be played: of which cluster, from when to when, and where one can begin."""
+
+    path: Path
+    cluster: str
+    begun_ms: int
+    ended_ms: int
+    chapters: tuple[tuple[int, int], ...]  # moment and place of each whole snapshot
+    ended: bool  # in order; not cut off by a crash, or still being written
+
+    @classmethod
+    def open(cls, path: Path) -> Recording:
+        """Look through the file.
+
+        Raises:
+            NotARecording: there is none, or nothing in it can be played.
+        """
+        cluster, begun, last, ended = "", 0, 0, False
+        chapters: list[tuple[int, int]] = []
+        opened: tuple[int, int] | None = None
+        try:
+            for line in lines_of(path):
+                last = line.at_ms
+                if line.kind == "begin":
+                    about = json.loads(line.text)["about"]
+                    if about["format"] > FORMAT:
+                        raise NotARecording(path, f"it was made by a newer LCQ ({about['lcq']})")
+                    cluster = str(about["cluster"])
+                elif line.kind == "snapshot":
+                    opened = (line.at_ms, line.member)
+                elif line.kind == "whole" and opened is not None:
+                    chapters.append(opened)
+                    begun, opened = begun or opened[0], None
+                elif line.kind == "end":
+                    ended = True
+        except OSError as error:
+            raise NotARecording(path, error.strerror or str(error)) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise NotARecording(path, f"its head cannot be read ({error})") from error
+        if not cluster or not chapters:
+            raise NotARecording(
+                path, "it is no recording of a console" if not cluster else "no snapshot in it is whole"
+            )
+        return cls(path, cluster, begun, max(last, begun), tuple(chapters), ended)
+
+    def moment(self, text: str) -> int:
+        """``11:45``, ``11:45:30`` (UTC) or a whole ISO date as ms since 1970.
+
+        Raises:
+            InvalidInput: it is none, or not in the recording.
+        """
+        begun = datetime.fromtimestamp(self.begun_ms / 1000, UTC)
+        clock = re.fullmatch(r"(\d{1,2}):(\d{2})(?::(\d{2}))?Z?", text.strip())
+        try:
+            if clock is not None:
+                hour, minute, second = (int(part or 0) for part in clock.groups())
+                meant = begun.replace(hour=hour, minute=minute, second=second, microsecond=0)
+                if meant < begun.replace(second=0 if clock[3] is None else begun.second, microsecond=0):
+                    meant += timedelta(days=1)
+            else:
+                meant = datetime.fromisoformat(text.strip())
+                meant = meant if meant.tzinfo is not None else meant.replace(tzinfo=UTC)
+        except ValueError as error:
+            raise InvalidInput(f"{text!r:.40} is no time", hint="such as 11:45, 11:45:30, 2026-11-29T11:45") from error
+        at_ms = max(int(meant.timestamp() * 1000), self.begun_ms)
+        if at_ms > self.ended_ms or meant < begun - timedelta(minutes=1):
+            raise InvalidInput(f"{text} is not in the recording", hint=f"it goes {self.told_span}")
+        return at_ms
+
+    @property
+    def told_span(self) -> str:
+        """From when to when, in UTC."""
+        begun, ended = (datetime.fromtimestamp(at / 1000, UTC) for at in (self.begun_ms, self.ended_ms))
+        until = f"{ended:%H:%M:%S}Z" if begun.date() == ended.date() else f"{ended:%Y-%m-%d %H:%M:%S}Z"
+        return f"from {begun:%Y-%m-%d %H:%M:%S}Z to {until}"
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    tasks: tuple[TaskRecord, ...]
+    nodes: tuple[NodeRecord, ...]
+    queues: tuple[QueueRecord, ...]
+    last_event_id: str
+    total_tasks: int
+
+
+class Playback:
+    """Reads a recording as if it were the cluster, at its own time. A ``Reader`` for the feed."""
+
+    def __init__(self, recording: Recording, at_ms: int | None = None) -> None:
+        self.recording = recording
+        self.speed = 1.0
+        self.paused = False
+        self.problem = ""
+        self._held_ms = recording.begun_ms if at_ms is None else at_ms
+        self._since = time.monotonic()
+        self._lock = asyncio.Lock()
+        self._past: deque[Event] = deque(maxlen=_PAST_KEPT)
+        self._open_at(self._held_ms)
+
+    # ------------------------------------------------------------ its time
+
+    @property
+    def now_is(self) -> int:
+        """The replay's time, in ms since 1970."""
+        if self.paused:
+            return self._held_ms
+        gone = (time.monotonic() - self._since) * 1000 * self.speed
+        return min(self.recording.ended_ms, self._held_ms + int(gone))
+
+    @property
+    def at_end(self) -> bool:
+        return self.now_is >= self.recording.ended_ms
+
+    @property
+    def told(self) -> str:
+        """How it goes, in a word."""
+        return "END" if self.at_end else "HELD" if self.paused else f"x{self.speed:g}"
+
+    def _hold(self, at_ms: int) -> None:
+        self._held_ms, self._since = at_ms, time.monotonic()
+
+    def toggle(self) -> None:
+        """Stand still, or go on."""
+        self._hold(self.now_is)
+        self.paused = not self.paused
+
+    def change_speed(self, steps: int) -> None:
+        """Faster (1) or slower (-1)."""
+        self._hold(self.now_is)
+        here = SPEEDS.index(self.speed)
+        self.speed = SPEEDS[max(0, min(here + steps, len(SPEEDS) - 1))]
+
+    async def seek(self, at_ms: int) -> None:
+        """Jump there."""
+        at_ms = max(self.recording.begun_ms, min(at_ms, self.recording.ended_ms))
+        async with self._lock:
+            self._hold(at_ms)
+            self._open_at(at_ms)
+        await self._advance()
+
+    async def step(self) -> None:
+        """Stand still at the next thing that happened."""
+        if not self.paused:
+            self.toggle()
+        async with self._lock:
+            await asyncio.to_thread(self._read_event)
+
+    # ------------------------------------------------------------ reading the file
+
+    def _open_at(self, at_ms: int) -> None:
+        """Begin at the last snapshot before that moment."""
+        before = [chapter for chapter in self.recording.chapters if chapter[0] <= at_ms]
+        _, place = before[-1] if before else self.recording.chapters[0]
+        self._lines = lines_of(self.recording.path, place)
+        self._next: Line | None = next(self._lines, None)
+        self._reading: dict[str, Any] | None = None  # a snapshot of which not all is read yet
+        self._snapshot: _Snapshot | None = None
+        self._jumped = False
+        self._records: dict[str, TaskRecord] = {}
+        self._later: dict[str, Event] = {}
+        self._pending: deque[Event] = deque()
+        self._nodes: tuple[NodeRecord, ...] = ()
+        self._queues: tuple[QueueRecord, ...] = ()
+        self._minutes: tuple[MinuteTally, ...] = ()
+        self._acts: tuple[ActRecord, ...] = ()
+        self._dead = DeadAnswer()
+        self._past.clear()
+
+    async def _advance(self) -> None:
+        async with self._lock:
+            await asyncio.to_thread(self._read_until, self.now_is)
+
+    def _read_until(self, at_ms: int) -> None:
+        """Take in all lines up to that moment; a snapshot that has begun in full."""
+        while self._next is not None and (self._next.at_ms <= at_ms or self._snapshot is None):
+            self._take_next()
+
+    def _read_event(self) -> None:
+        self._read_until(self._held_ms)
+        while self._next is not None:
+            line = self._next
+            self._take_next()
+            if line.kind == "events":
+                self._hold(max(line.at_ms, self._held_ms))
+                return
+
+    def _take_next(self) -> None:
+        line = self._next
+        if line is None:
+            return
+        try:
+            self._take(line.kind, json.loads(line.text) if line.kind == "snapshot" else line.text)
+        except (ValidationError, ValueError, KeyError, TypeError) as error:
+            self.problem = f"it ends here: what follows cannot be read ({type(error).__name__})"
+            self._next = None
+            return
+        self._next = next(self._lines, None)
+
+    def _take(self, kind: str, told: Any) -> None:
+        match kind:
+            case "snapshot":
+                self._reading = {"last": str(told["last"]), "total": int(told["total"]), "tasks": []}
+            case "rows" if self._reading is not None:
+                self._reading["tasks"] += _read(TaskRecord)(_inner(told, "rows"))
+            case "nodes":
+                self._nodes = _read(NodeRecord)(_inner(told, kind))
+            case "queues":
+                self._queues = _read(QueueRecord)(_inner(told, kind))
+            case "whole" if self._reading is not None:
+                one, self._reading = self._reading, None
+                tasks = tuple(one["tasks"])
+                self._snapshot = _Snapshot(tasks, self._nodes, self._queues, one["last"], one["total"])
+                self._records = {record.id: record for record in tasks}
+                self._later.clear()
+                self._pending.clear()
+                self._jumped = True
+            case "events":
+                events = _read(Event)(_inner(told, kind))
+                self._pending.extend(events)
+                self._past.extend(events)
+                self._later |= {event.fields["id"]: event for event in events if "rev" in event.fields}
+            case "tasks":
+                self._records |= {record.id: record for record in _read(TaskRecord)(_inner(told, kind))}
+            case "minutes":
+                self._minutes = _read(MinuteTally)(_inner(told, kind))
+            case "acts":
+                self._acts = _read(ActRecord)(_inner(told, kind))
+            case "dead":
+                self._dead = DeadAnswer.model_validate_json(_inner(told, kind))
+
+    # ------------------------------------------------------------ a reader of the cluster as it was
+
+    async def now_ms(self) -> int:
+        return self.now_is
+
+    async def snapshot(self, limit: int = 0) -> _Snapshot:
+        await self._advance()
+        self._jumped = False
+        if self._snapshot is None:
+            raise NotARecording(self.recording.path, self.problem or "no snapshot in it is whole")
+        return self._snapshot
+
+    async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer:
+        until = time.monotonic() + wait_ms / 1000
+        while True:
+            await self._advance()
+            if self._jumped:
+                return EventsAnswer(events=(), last_id=after, gap=True)
+            if self._pending:
+                found = tuple(self._pending.popleft() for _ in range(min(limit, len(self._pending))))
+                return EventsAnswer(events=found, last_id=found[-1].id, gap=False)
+            if time.monotonic() >= until:
+                return EventsAnswer(events=(), last_id=after, gap=False)
+            await asyncio.sleep(_LOOK_S)
+
+    async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]:
+        return {one: self._as_now(self._records[one]) for one in ids if one in self._records}
+
+    def _as_now(self, record: TaskRecord) -> TaskRecord:
+        """The record as the last event tells the task, where that is newer."""
+        event = self._later.get(record.id)
+        if event is None or int(event.fields["rev"]) <= record.revision:
+            return record
+        told = event.fields
+        return record.model_copy(
+            update={
+                "status": TaskStatus(told["status"]), "revision": int(told["rev"]), "updated_ms": event.at_ms,
+                "queue": told.get("queue", record.queue), "node": told.get("node", ""), "why": told.get("why", ""),
+                "attempt": int(told.get("attempt", record.attempt)),
+                "priority": TaskPriority(told.get("priority", record.priority)),
+            }
+        )  # fmt: skip
+
+    async def nodes(self) -> Sequence[NodeRecord]:
+        return self._nodes
+
+    async def queues(self) -> Sequence[QueueRecord]:
+        return self._queues
+
+    async def minutes(self) -> tuple[MinuteTally, ...]:
+        return self._minutes
+
+    async def dead(self) -> DeadAnswer:
+        return self._dead
+
+    async def acts(self, limit: int) -> Sequence[ActRecord]:
+        return self._acts[:limit]
+
+    async def task(self, task_id: str) -> TaskRecord:
+        if task_id not in self._records:
+            raise TaskNotFound(task_id)
+        return self._as_now(self._records[task_id])
+
+    async def attempts(self, task_id: str) -> Sequence[Attempt]:
+        return ()  # a recording has none
+
+    async def task_events(self, record: TaskRecord, *, limit: int = 200) -> Sequence[Event]:
+        return [event for event in self._past if event.fields.get("id") == record.id][-limit:]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _refuse  # whatever else a console may ask of a cluster is not in a recording
+
+
+def _inner(line: bytes, name: str) -> bytes:
+    """The JSON of the part ``name`` of a line, which is its last."""
+    head = _LINE.match(line)
+    start = (head.end() if head is not None else 0) + len(name) + 4  # ,"name":
+    return line[start:-1]
+
+
+async def _refuse(*_: Any, **__: Any) -> NoReturn:
+    raise IsReplay
+
+
+class PastCommander:
+    """Stands where a scheduler would be asked: everything is refused."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _refuse
+
+
+class ReplayLink(Link):
+    """Its time is the replay's. What it shows is never stale: it is the past, and said to be."""
+
+    def __init__(self, playback: Playback) -> None:
+        super().__init__()
+        self._playback = playback
+
+    @property
+    def now_ms(self) -> int:
+        return self._playback.now_is
+
+    @property
+    def is_stale(self) -> bool:
+        return False
+
+    @property
+    def refusal(self) -> str:
+        return str(IsReplay())
+
+    def note_skew(self, there_ms: int) -> None:
+        pass
