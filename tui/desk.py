@@ -185,4 +185,4 @@ class Desk:
 def past_desk(playback: Playback, *, saved: SavedViews | None = None) -> Desk:
     """The desk of a replay: it reads the recording, and nothing can be done."""
     nobody = cast("Commander", PastCommander())
-    return Desk(cast("Reader", playback), nobody, cluster=playback.recording.cluster, saved=saved, playback=playback)
+    return Desk(playback, nobody, cluster=playback.recording.cluster, saved=saved, playback=playback)

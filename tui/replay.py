@@ -21,6 +21,7 @@ from lcq.errors import InvalidInput, LcqError, TaskNotFound
 from lcq.models import (
     ActRecord,
     Attempt,
+    DeviceSample,
     Event,
     MinuteTally,
     NodeRecord,
@@ -377,8 +378,11 @@ class Playback:
     async def queues(self) -> Sequence[QueueRecord]:
         return self._queues
 
-    async def minutes(self) -> tuple[MinuteTally, ...]:
-        return self._minutes
+    async def minutes(self, count: int = 60) -> tuple[MinuteTally, ...]:
+        return self._minutes[-count:] or (MinuteTally(minute=self.now_is // 60_000),)
+
+    async def device_history(self, node: str) -> Mapping[str, Sequence[DeviceSample]]:
+        return {}  # a recording has none
 
     async def dead(self) -> DeadAnswer:
         return self._dead
