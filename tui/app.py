@@ -390,7 +390,7 @@ async def run_console_async(
     Raises:
         InvalidInput: there is no terminal to run in, no such theme, or no such recording.
     """
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if "TEXTUAL_DRIVER" not in os.environ and not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise InvalidInput(
             "the console needs a terminal for its input and its screen",
             hint="run it in one, or use 'lcq tasks', 'lcq nodes' and 'lcq events' with --json",

@@ -63,6 +63,13 @@ def console(
     record: Annotated[str, typer.Option("--record", metavar="FILE", help="Record what is seen into a new file.")] = "",
     replay: Annotated[str, typer.Option("--replay", metavar="FILE", help="Show a recording instead.")] = "",
     at: Annotated[str, typer.Option("--at", metavar="TIME", help="For --replay: from then on, such as 11:45.")] = "",
+    web: Annotated[
+        bool, typer.Option("--web", help=r"In a browser (pip install 'lcq\[web]'); on loopback, unless told.")
+    ] = False,
+    web_host: Annotated[
+        str, typer.Option("--web-host", metavar="ADDRESS", help="For --web: what to bind; nothing is encrypted.")
+    ] = "127.0.0.1",
+    web_port: Annotated[int, typer.Option("--web-port", min=0, max=65535, help="For --web; 0: a free one.")] = 8000,
     once: Annotated[bool, typer.Option("--once", help="Print the view and exit; needs no terminal.")] = False,
     as_json: JsonFlag = False,
     view: Annotated[
@@ -79,6 +86,11 @@ def console(
         return print_view(session.config, mode=view, words=words, saved=saved, as_json=session.as_json, limit=limit)
     if where:
         raise InvalidInput("a filter here is for --once and --json", hint="in the console, / takes it")
+    if web:
+        options = {"--theme": theme, "--record": record, "--replay": replay, "--at": at}
+        rest = [word for option, value in options.items() if value for word in (option, value)]
+        arguments = [*session.as_arguments(), "console", *rest, *(["--read-only"] if read_only else [])]
+        return find_console("console-web")(session.config, arguments, host=web_host, port=web_port)
     return find_console()(
         session.config,
         scheduler=session.scheduler,

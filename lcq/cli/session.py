@@ -55,6 +55,16 @@ class Session:
         """
         return self.settings.config
 
+    def as_arguments(self) -> list[str]:
+        """The global options that lead another ``lcq`` to the same cluster."""
+        given = {
+            "--config": None if self.config_file is None else str(self.config_file.absolute()),
+            "--scheduler": self.scheduler,
+            "--context": self.context,
+            "--log-level": self.log_level,
+        }
+        return [word for option, value in given.items() if value is not None for word in (option, value)]
+
     @cached_property
     def output(self) -> Output:
         return Output(as_json=self.as_json)
