@@ -25,6 +25,8 @@ LcqError
 ├── AgentTooOld             a node's agent does not know what it is to be told
 ├── NoThumbnail             no node can make small pictures of a task now
 │   └── NodeElsewhere       those that could speak to another scheduler
+├── NoLog                   a node cannot be asked for its log now
+│   └── LogElsewhere        another scheduler can
 ├── StaleBoot               a node speaks with a boot id that has been replaced
 ├── ProtocolError           a message that cannot be understood
 │   ├── UnknownCommand
@@ -419,6 +421,19 @@ class NodeElsewhere(NoThumbnail):
     code = "node_elsewhere"
 
 
+class NoLog(LcqError):
+    code = "no_log"
+
+    def __init__(self, node_id: str, why: str) -> None:
+        self.node_id = node_id
+        self.why = why
+        super().__init__(f"the log of {node_id} cannot be read now: {why}")
+
+
+class LogElsewhere(NoLog):
+    code = "log_elsewhere"
+
+
 class StateFormatMismatch(LcqError):
     """Another version of LCQ writes this state, in a form that this one does not know."""
 
@@ -464,7 +479,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
         OutsideRoots, TooManyRequirements, ManifestUnusable, NoMulticast, SeveralClusters,
         NodeNameTaken, QueueFull, TooSoon, DeviceNotFound, AgentTooOld, NothingToUndo, NoThumbnail,
-        NodeElsewhere,
+        NodeElsewhere, NoLog, LogElsewhere,
     )
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ from lcq.costs import CostKey
 from lcq.errors import LcqError, NotFound, StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
 from lcq.health import KNOWS_ORDERS, alarm_verdict, is_held_by_device, verdict
 from lcq.ids import new_id
+from lcq.logs import Logs
 from lcq.models import (
     DeviceKind,
     ErrorClass,
@@ -59,10 +60,12 @@ from lcq.wire import (
     Grant,
     Hello,
     HelloAnswer,
+    Logged,
     Order,
     Outcome,
     Pictured,
     Probed,
+    ReadLog,
     Step,
     StepAnswer,
     Verdict,
@@ -108,9 +111,11 @@ class NodeManager(Manager):
         self._beat_s = leases.beat_s
         refuse_open_bind(ground.config)
         previews = Previews(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
+        logs = Logs(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
         for kind, handler in (
             (Hello, self.hello), (Step, self.step), (Beat, self.beat), (Probed, self.probed), (Bye, self.bye),
             (AskThumbnail, previews.thumbnail), (Pictured, previews.pictured),
+            (ReadLog, logs.read), (Logged, logs.logged),
         ):  # fmt: skip
             ground.site.desk.serve(kind, handler)  # type: ignore[arg-type]
         context = zmq.Context()

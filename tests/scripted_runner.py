@@ -123,6 +123,8 @@ class Scripted:
         match task.config.get("do", "done"):
             case "done":
                 pass
+            case "talk":  # writes to its output, as libraries do
+                os.write(2, b"loading\n\x1b[31m 50%\r100%\x1b[0m\n")
             case "write":  # leaves a file to be published, once the test lets it
                 final = Path(str(task.config["final"]))
                 staged = final.with_name(f".{final.name}.{task.id}-{run.attempt}.lcq-tmp")

@@ -62,6 +62,7 @@ from worker.leases import Leases
 from worker.leftovers import Leftovers
 from worker.lifeline import Lifeline
 from worker.line import ControlLine
+from worker.logbook import TELL_S, Logbook, LogTeller
 from worker.membership import Membership
 from worker.outcomes import Outcomes, discard_staged, result_folder
 from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, Shown, SlotState, key_of
@@ -113,6 +114,7 @@ class Agent:
         self._roots = Roots(config.storage.roots)
         self._follower = ConfigFollower(manager, on_change=self._follow_config) if manager is not None else None
         self.boot_id = new_id()
+        self._logbook = Logbook()
         self._stack = AsyncExitStack()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -140,6 +142,8 @@ class Agent:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
+            logging.getLogger().addHandler(self._logbook)
+            stack.callback(logging.getLogger().removeHandler, self._logbook)
             home = stack.enter_context(agent_home(self._config.data_path, self._config.agent.name))
             self.node_id = home.node_id
             self._home, self._home_id = home, home.identity
@@ -162,6 +166,9 @@ class Agent:
                 limits=lambda: self._config.limits,
                 roots=self._config.storage.roots,
                 is_on=lambda: self._config.agent.thumbnails,
+            )
+            self._log_teller = LogTeller(
+                self.node_id, self.boot_id, self._logbook, tell=lambda told: self._line.ask(told, patience_s=TELL_S)
             )
             self._lifeline = Lifeline(self.node_id, self.boot_id, on_lost=lambda: self._membership.scheduler_died())
             context = zmq.Context()
@@ -207,6 +214,7 @@ class Agent:
                     recycle=self._config.agent.recycle,
                     command=self._runner,
                     kill=self._kill,
+                    on_line=self._note_line,
                 ),
                 on_ended=self._conclude,
                 on_change=self._slot_changed,
@@ -265,6 +273,7 @@ class Agent:
                     *([("settings", self._follower.follow())] if self._follower is not None else ()),
                     ("leftovers", self._leftovers.clear_up()),
                     ("thumbnails", self._thumbnails.run()),
+                    ("log", self._log_teller.run()),
                 )
             ]
             try:
@@ -302,6 +311,10 @@ class Agent:
         self._skew.follow(config.agent.clock_skew_s)
         self._pool.follow(limits=config.limits, no_progress_s=config.agent.no_progress_s)
         self._step_due.set()
+
+    def _note_line(self, slot: str, grant: Grant | None, line: str) -> None:
+        task, attempt = key_of(grant) if grant is not None else ("", 0)
+        self._logbook.note(slot, line, task=task, attempt=attempt)
 
     def _stir(self) -> None:
         self._stirred.set()
@@ -572,6 +585,8 @@ class Agent:
                 self._membership.beat_now()
             case "picture" if order.wish is not None:
                 self._thumbnails.wish(order.wish)
+            case "log" if order.log is not None:
+                self._log_teller.wish(order.log)
 
     def _follow_orders(self, orders: Orders | None) -> None:
         """Do with our devices, and with ourselves, what operators want; an older scheduler wants nothing of this."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Callable
 
 from lcq.wire import MAX_LOG
 
@@ -15,7 +16,10 @@ _KEPT_BYTES = 4 * MAX_LOG  # a character takes four bytes at most
 class LastWords:
     """A pipe: ``writer`` is for the runner; call ``started()`` once that has it, and ``close()`` when it is gone."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_line: Callable[[str], None] | None = None) -> None:
+        """``on_line`` is told each line as soon as it is whole."""
+        self._on_line = on_line
+        self._begun = bytearray()  # a line that is not whole yet
         self._reader, self.writer = os.pipe()
         os.set_blocking(self._reader, False)
         self._kept = bytearray()
@@ -59,12 +63,24 @@ class LastWords:
             self._end()
             return False
         self._kept += data
+        self._tell_lines(data)
         del self._kept[:-_KEPT_BYTES]
         with contextlib.suppress(OSError):  # our own stderr may be gone: that is no reason to stop
             os.write(_STDERR, data)
         return True
 
+    def _tell_lines(self, data: bytes) -> None:
+        if self._on_line is None:
+            return
+        *whole, rest = (self._begun + data).split(b"\n")
+        self._begun = bytearray(rest[-_KEPT_BYTES:])
+        for line in whole:
+            self._on_line(line[-_KEPT_BYTES:].decode("utf-8", "replace"))
+
     def _end(self) -> None:
+        if self._begun and self._on_line is not None:
+            self._on_line(self._begun.decode("utf-8", "replace"))
+            self._begun.clear()
         if self._reader >= 0:
             asyncio.get_running_loop().remove_reader(self._reader)
             os.close(self._reader)

@@ -129,6 +129,7 @@ class PoolSettings:
     recycle: RecycleConfig = field(default_factory=RecycleConfig)
     command: Sequence[str] = RUNNER
     kill: Kill = os.killpg
+    on_line: Callable[[str, Grant | None, str], None] | None = None  # slot, its grant, what its runner wrote
 
 
 class _Sign(StrEnum):
@@ -376,7 +377,7 @@ class Slot:
                 raise
             # Nothing is awaited from here on: a process that has begun is always seen to its end.
             mark = new_id()
-            words = LastWords()
+            words = LastWords(self._note_line)
             try:
                 process = ProcessGroup.start(
                     self.settings.command,
@@ -393,6 +394,11 @@ class Slot:
             words.started()
         self.settings.records.add(RunnerRecord(process.pid, process.started, self.settings.boot_id, mark))
         return _Runner(process, line, inbox, words)
+
+    def _note_line(self, line: str) -> None:
+        """Take in a line that the runner wrote, whatever it was doing."""
+        if self.settings.on_line is not None:
+            self.settings.on_line(self.plan.name, self.grant, line)
 
     async def _watch(self, runner: _Runner) -> None:
         code = await runner.process.exited()

@@ -98,6 +98,7 @@ class Client:
     why = _waits(AsyncClient.why)
     whys = _waits(AsyncClient.whys)
     thumbnail = _waits(AsyncClient.thumbnail)
+    log = _waits(AsyncClient.log)
     nodes = _waits(AsyncClient.nodes)
     queues = _waits(AsyncClient.queues)
     jobs = _waits(AsyncClient.jobs)

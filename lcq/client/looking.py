@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Literal, TypeVar
 
 from lcq.client.connection import Connection
-from lcq.errors import InvalidInput, NodeElsewhere, TaskNotFound, VersionMismatch
+from lcq.errors import InvalidInput, LogElsewhere, NodeElsewhere, TaskNotFound, VersionMismatch
 from lcq.ids import is_id, normalise_prefix
 from lcq.models import ActRecord, JobReport, JobSummary, NodeRecord, QueueRecord, Skips, TaskRecord, TaskStatus
 from lcq.reasons import Why
@@ -30,9 +30,11 @@ from lcq.wire import (
     Jobs,
     ListTasks,
     ListTasksAnswer,
+    LogAnswer,
     Nodes,
     NoteJob,
     Queues,
+    ReadLog,
     ReportJob,
     ThumbnailAnswer,
     WhyAnswer,
@@ -40,6 +42,8 @@ from lcq.wire import (
 
 ItemT = TypeVar("ItemT")
 
+LOG_S = 3.0
+"""How long a scheduler may wait for the lines of an agent's log."""
 THUMBNAIL_S = 25.0
 """How long a scheduler may take to have small pictures made."""
 
@@ -212,6 +216,26 @@ class Looking(Connection):
             try:
                 return await self.ask(request, hold_s=THUMBNAIL_S)
             except NodeElsewhere:  # requests go round the schedulers: the next one may be the node's
+                tried += 1
+                if tried >= 2 * len(self._connected):
+                    raise
+
+    async def log(self, node: str, *, after: int = -1, limit: int = 200, task: str = "") -> LogAnswer:
+        """What the agent of ``node`` has logged of late, and what its runners wrote.
+
+        ``after``: only lines with greater numbers, the oldest first (``last`` of an answer goes on where it ended);
+        -1: the newest ``limit``. ``task``: only lines of this task, or that name it.
+
+        Raises:
+            NodeNotFound.
+            NoLog: its agent cannot be asked: why not.
+            UnknownCommand: this scheduler is older.
+        """
+        tried = 0
+        while True:
+            try:
+                return await self.ask(ReadLog(node=node, after=after, limit=limit, task=task), hold_s=LOG_S)
+            except LogElsewhere:  # requests go round the schedulers: the next one may be the node's
                 tried += 1
                 if tried >= 2 * len(self._connected):
                     raise

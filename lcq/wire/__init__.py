@@ -66,12 +66,17 @@ if TYPE_CHECKING:
     from lcq.wire.message import Message as Message
     from lcq.wire.message import Refusal as Refusal
     from lcq.wire.message import Request as Request
+    from lcq.wire.nodes import MOST_LOG_CHARS as MOST_LOG_CHARS
+    from lcq.wire.nodes import MOST_LOG_LINES as MOST_LOG_LINES
     from lcq.wire.nodes import Beat as Beat
     from lcq.wire.nodes import BeatAnswer as BeatAnswer
     from lcq.wire.nodes import Bye as Bye
     from lcq.wire.nodes import Grant as Grant
     from lcq.wire.nodes import Hello as Hello
     from lcq.wire.nodes import HelloAnswer as HelloAnswer
+    from lcq.wire.nodes import Logged as Logged
+    from lcq.wire.nodes import LogLine as LogLine
+    from lcq.wire.nodes import LogWish as LogWish
     from lcq.wire.nodes import Order as Order
     from lcq.wire.nodes import Orders as Orders
     from lcq.wire.nodes import Outcome as Outcome
@@ -111,10 +116,12 @@ if TYPE_CHECKING:
     from lcq.wire.questions import JobsAnswer as JobsAnswer
     from lcq.wire.questions import ListTasks as ListTasks
     from lcq.wire.questions import ListTasksAnswer as ListTasksAnswer
+    from lcq.wire.questions import LogAnswer as LogAnswer
     from lcq.wire.questions import Nodes as Nodes
     from lcq.wire.questions import NodesAnswer as NodesAnswer
     from lcq.wire.questions import Queues as Queues
     from lcq.wire.questions import QueuesAnswer as QueuesAnswer
+    from lcq.wire.questions import ReadLog as ReadLog
     from lcq.wire.questions import ReportJob as ReportJob
     from lcq.wire.questions import ReportJobAnswer as ReportJobAnswer
     from lcq.wire.questions import ThumbnailAnswer as ThumbnailAnswer

@@ -206,15 +206,55 @@ class Pictured(Request[Done]):
     parts: dict[str, ThumbnailPart]
 
 
+MOST_LOG_LINES = 500
+MOST_LOG_CHARS = 65_536  # of all lines of one answer
+
+
+class LogLine(Message):
+    """One line of an agent's log, or of what one of its runners wrote. Its number only grows, while that agent runs."""
+
+    number: int
+    at_ms: int  # by the clock of the agent's host
+    source: str  # "agent", or the slot whose runner wrote it
+    level: str = ""  # where the agent said so: DEBUG, INFO, WARNING, ERROR
+    task: str = ""  # the attempt that ran in that slot
+    attempt: int = 0
+    text: str
+
+
+class LogWish(Message):
+    """What somebody wants to read of an agent's log. The agent answers by ``logged``."""
+
+    id: str
+    after: int = -1  # only lines with greater numbers, the oldest first; -1: the newest
+    limit: int = Field(ge=1, le=MOST_LOG_LINES)
+    task: str = ""  # only lines of this task, or that name it
+
+
+class Logged(Request[Done]):
+    """The lines that a ``LogWish`` asked for."""
+
+    CMD = "logged"
+    ANSWER = Done
+    IS_KEPT = False
+    node_id: str
+    boot_id: str
+    wish: str
+    lines: tuple[LogLine, ...] = Field(default=(), max_length=MOST_LOG_LINES)
+    first: int = 0  # the number of the oldest line that the agent still has
+    last: int = -1  # up to which it has looked: ask for what comes after that
+
+
 class Order(Message):
     """A word that hurries what the next beat would tell anyway. Agents do not answer it.
 
-    ``beat``: beat now, for there are new ``Orders``; ``picture``: make what ``wish`` says. Both only for agents that
-    know them (``NodeCapability.knows``).
+    ``beat``: beat now, for there are new ``Orders``; ``picture``: make what ``wish`` says; ``log``: tell the lines
+    that ``log`` asks for. All three only for agents that know them (``NodeCapability.knows``).
     """
 
-    cmd: Literal["cancel", "drain", "resume", "release", "wake", "beat", "picture"]
+    cmd: Literal["cancel", "drain", "resume", "release", "wake", "beat", "picture", "log"]
     task_id: str = ""
     attempt: int = 0
     reason: str = ""
     wish: ThumbnailWish | None = Field(default=None, exclude_if=lambda wish: wish is None)
+    log: LogWish | None = Field(default=None, exclude_if=lambda wish: wish is None)

@@ -22,7 +22,7 @@ from lcq.models import (
 )
 from lcq.reasons import Why
 from lcq.wire.message import MAX_BATCH, Message, Request
-from lcq.wire.nodes import MOST_THUMBNAIL_PX, ThumbnailPart
+from lcq.wire.nodes import MOST_LOG_LINES, MOST_THUMBNAIL_PX, LogLine, ThumbnailPart
 
 
 class InfoAnswer(Message):
@@ -288,3 +288,23 @@ class AskThumbnail(Request[ThumbnailAnswer]):
     parts: tuple[Literal["before", "mask", "after"], ...] = ("before", "mask", "after")
     longest: int = Field(default=320, ge=16, le=MOST_THUMBNAIL_PX)  # pixels of the longer side
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)  # which part of the pictures, in shares
+
+
+class LogAnswer(Message):
+    node: str
+    boot: str  # of the agent that told it: another one begins its numbers anew
+    lines: tuple[LogLine, ...] = ()
+    first: int = 0  # the number of the oldest line that the agent still has
+    last: int = -1  # up to which it has looked: ask for what comes after that
+
+
+class ReadLog(Request[LogAnswer]):
+    """What the agent of a node has logged of late, and what its runners wrote, as far as the agent still has it."""
+
+    CMD = "read_log"
+    ANSWER = LogAnswer
+    IS_KEPT = False
+    node: str = Field(min_length=1, max_length=64)
+    after: int = Field(default=-1, ge=-1)  # only lines with greater numbers, the oldest first; -1: the newest
+    limit: int = Field(default=200, ge=1, le=MOST_LOG_LINES)
+    task: str = Field(default="", max_length=64)  # only lines of this task, or that name it

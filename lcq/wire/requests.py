@@ -35,7 +35,7 @@ from lcq.wire.acts import (
 )
 from lcq.wire.frames import unpacked
 from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, Request
-from lcq.wire.nodes import Beat, Bye, Hello, Pictured, Probed, Step
+from lcq.wire.nodes import Beat, Bye, Hello, Logged, Pictured, Probed, Step
 from lcq.wire.questions import (
     Acts,
     AskThumbnail,
@@ -53,6 +53,7 @@ from lcq.wire.questions import (
     ListTasks,
     Nodes,
     Queues,
+    ReadLog,
     ReportJob,
 )
 
@@ -63,7 +64,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob,
         PrioritiseJob, NoteJob, Info, AskWhys,
         Undo, Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
-        Autoscale, DrainIdle, AskThumbnail, Pictured,
+        Autoscale, DrainIdle, AskThumbnail, Pictured, ReadLog, Logged,
     )
 }  # fmt: skip
 

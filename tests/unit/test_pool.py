@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -80,6 +80,7 @@ async def a_pool(
     environment: dict[str, str] | None = None,
     device: Device = CPU,
     self_test: bool = False,
+    on_line: Callable[[str, Grant | None, str], None] | None = None,
 ) -> AsyncIterator[Pool]:
     told = Pool(device)
     variables = {**os.environ, **(environment or {})}
@@ -96,12 +97,26 @@ async def a_pool(
         self_test=self_test,
         command=command,
         kill=kill,
+        on_line=on_line,
     )
     told.pool = RunnerPool(
         plans, settings, on_ended=told.on_ended, on_change=told.states.append, on_shown=told.shown.append
     )
     async with told.pool:
         yield told
+
+
+async def test_what_a_runner_writes_is_told_with_its_slot_and_its_attempt(tmp_path: Path):
+    lines: list[tuple[str, str, str]] = []
+
+    def note(slot: str, grant: Grant | None, line: str) -> None:
+        lines.append((slot, grant.task.id if grant is not None else "", line))
+
+    async with a_pool(tmp_path, on_line=note) as told:
+        grant = told.grant("talk")
+        await told.run(grant)
+        await wait_until(lambda: len(lines) >= 2)
+    assert lines == [("cpu/0", grant.task.id, "loading"), ("cpu/0", grant.task.id, "\x1b[31m 50%\r100%\x1b[0m")]
 
 
 async def test_an_attempt_ends_with_its_result_and_its_slot_is_free_and_warm(tmp_path: Path):

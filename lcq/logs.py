@@ -1,0 +1,67 @@
+"""What agents have logged of late: asked for by who reads it, told by the agents themselves. Nothing is kept here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from lcq.errors import LogElsewhere, NodeNotFound, NoLog
+from lcq.health import KNOWS_LOG
+from lcq.ids import new_id
+from lcq.models import NodeStatus
+from lcq.state.reader import StateReader
+from lcq.wire import Done, LogAnswer, Logged, LogWish, Order, ReadLog
+
+_MOST_AT_A_TIME = 64  # questions that wait for their agents
+_ANSWER_S = 2.5  # an agent answers at once, or not at all
+
+
+class Logs:
+    """Brings the lines that an agent keeps to who asks for them."""
+
+    def __init__(
+        self, reader: StateReader, *, order: Callable[[str, Order], None], is_here: Callable[[str], bool]
+    ) -> None:
+        """``order`` tells a node; ``is_here``: whether that node speaks to this scheduler."""
+        self._reader, self._order, self._is_here = reader, order, is_here
+        self._wished: dict[str, asyncio.Future[Logged]] = {}
+
+    async def read(self, request: ReadLog, sender: bytes) -> LogAnswer:
+        """Raises:
+        NodeNotFound.
+        NoLog: its agent cannot be asked: why not.
+        LogElsewhere: it speaks to another scheduler.
+        """
+        node = request.node
+        record = next((one for one in await self._reader.nodes() if one.id == node), None)
+        if record is None:
+            raise NodeNotFound(node)
+        if record.status is NodeStatus.OFFLINE:
+            raise NoLog(node, "it is offline; what its agent wrote to its own log file is still on its host")
+        if KNOWS_LOG not in record.capability.knows:
+            raise NoLog(
+                node, f"its agent (lcq {record.capability.version or 'of an unknown version'}) is too old for that"
+            )
+        if not self._is_here(node):
+            raise LogElsewhere(node, "it speaks to another scheduler")
+        if len(self._wished) >= _MOST_AT_A_TIME:
+            raise NoLog(node, f"{_MOST_AT_A_TIME} others are reading logs just now")
+        wish = LogWish(id=new_id(), after=request.after, limit=request.limit, task=request.task)
+        waiting: asyncio.Future[Logged] = asyncio.get_running_loop().create_future()
+        self._wished[wish.id] = waiting
+        try:
+            self._order(node, Order(cmd="log", log=wish))
+            async with asyncio.timeout(_ANSWER_S):
+                told = await waiting
+        except TimeoutError:
+            raise LogElsewhere(node, f"its agent has not answered within {_ANSWER_S:g} s") from None
+        finally:
+            del self._wished[wish.id]
+        return LogAnswer(node=node, boot=told.boot_id, lines=told.lines, first=told.first, last=told.last)
+
+    async def logged(self, told: Logged, sender: bytes) -> Done:
+        """Take in what an agent tells; nobody may wait for it any more."""
+        waiting = self._wished.get(told.wish)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(told)
+        return Done()
