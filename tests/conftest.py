@@ -22,6 +22,7 @@ pytest.register_assert_rewrite("tests.audit")  # what the audit found is the evi
 T = TypeVar("T")
 _SEED = "LCQ_TEST_SEED"
 _POLL_S = 0.01
+_MOST_SCRIPTS = 300
 
 
 def _described(condition: Callable[[], object], what: str) -> str:
@@ -107,11 +108,14 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateSe
 
 @pytest.fixture
 def redis_url(redis_server: PrivateServer) -> str:
-    """The address of a running server with nothing in it."""
+    """The address of a running server with no key in it."""
     redis_server.ensure_running()
     with redis.Redis.from_url(redis_server.url) as client:
         client.flushall()
-        client.script_flush()
+        # Scripts stay, as many as a few configurations have: their names are their digests, and to compile them all
+        # anew would be what most tests of the state do longest.
+        if client.info("memory")["number_of_cached_scripts"] > _MOST_SCRIPTS:
+            client.script_flush()
     return redis_server.url
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 _BEGINS = re.compile(r"^(?:local function (?P<function>\w+)|local (?P<names>\w+(?:, \w+)*)(?: = |$)|(?P<later>\w+) = )")
 _AT_ONCE = re.compile(r"^(?:do|if|for|while)\b")
@@ -26,7 +27,7 @@ class Part:
     names: frozenset[str]
     text: str
 
-    @property
+    @cached_property
     def words(self) -> frozenset[str]:
         """Every word in it: what it uses is among them."""
         return frozenset(_WORD.findall(self.text))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha1
 from importlib import resources
+from types import MappingProxyType
 
 from lcq.config import DistributedConfig
 from lcq.costs import KEPT, MOST_KEYS, ORDINARY_MEGAPIXELS
@@ -105,13 +107,11 @@ class Scripts:
         return "\n".join(lines) + "\n"
 
     @cached_property
-    def texts(self) -> dict[str, str]:
-        parts = parts_of(self.header + self.ground)
-        bodies = {name: self.body(name) for name in move_names()}
-        return {name: f'local MOVE = "{name}"\n' + needed(parts, body) + body for name, body in bodies.items()}
+    def texts(self) -> Mapping[str, str]:
+        return _texts_under(self.header)
 
-    @property
-    def ground(self) -> str:
+    @staticmethod
+    def ground() -> str:
         """What all moves share."""
         return "".join((_MOVES / f"{part}.lua").read_text(encoding="utf-8") for part in _GROUND)
 
@@ -125,3 +125,12 @@ class Scripts:
     def digests(self) -> dict[str, str]:
         # Redis names scripts by SHA-1; no secrecy hangs on it.
         return {name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self.texts.items()}
+
+
+@lru_cache(maxsize=8)
+def _texts_under(header: str) -> Mapping[str, str]:
+    """By move, its script. The files stay as they are; only the header depends on the configuration."""
+    parts = parts_of(header + Scripts.ground())
+    bodies = {name: Scripts.body(name) for name in move_names()}
+    texts = {name: f'local MOVE = "{name}"\n' + needed(parts, body) + body for name, body in bodies.items()}
+    return MappingProxyType(texts)

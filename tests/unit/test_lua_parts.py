@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from lcq.config import DistributedConfig
+from lcq.config import DistributedConfig, RetentionConfig
 from lcq.state.lua_parts import needed, parts_of
 from lcq.state.scripts import Scripts, move_names
 
@@ -68,7 +68,7 @@ def test_a_line_that_begins_nothing_known_is_refused() -> None:
 def test_every_move_has_what_it_names_and_small_moves_are_small() -> None:
     """What is left out would be read as a global, which Redis refuses when it is met: so it must be found here."""
     scripts = Scripts(DistributedConfig())
-    shared = {name for part in parts_of(scripts.header + scripts.ground) for name in part.names}
+    shared = {name for part in parts_of(scripts.header + scripts.ground()) for name in part.names}
     for move in move_names():
         text = scripts.texts[move]
         body = re.sub(r"--.*", "", scripts.body(move))
@@ -78,3 +78,10 @@ def test_every_move_has_what_it_names_and_small_moves_are_small() -> None:
         missing = (set(re.findall(r"\b\w+\b", body)) & shared) - defined - names
         assert not missing, f"{move} misses {missing}"
     assert len(scripts.texts["note_job"]) < len(scripts.texts["claim_tasks"]) / 10
+
+
+def test_each_configuration_has_scripts_of_its_own() -> None:
+    usual, short = Scripts(DistributedConfig()), Scripts(DistributedConfig(retention=RetentionConfig(events=4321)))
+    assert "local EVENTS_KEPT = 4321\n" in short.texts["submit_task"]
+    assert "4321" not in usual.texts["submit_task"]
+    assert usual.digests["submit_task"] != short.digests["submit_task"]
