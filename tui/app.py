@@ -33,15 +33,17 @@ from tui.replay import Playback, Recording
 from tui.rights import Rights
 from tui.saved import SavedView, SavedViews, views_path
 from tui.screens.activity import ActivityScreen
-from tui.screens.base import ConsoleScreen, RowWished, Said
+from tui.screens.base import CompareWished, ConsoleScreen, PicturesWished, RowWished, Said
 from tui.screens.causes import CausesScreen
 from tui.screens.charts import ChartsScreen
 from tui.screens.choose import ViewsPanel
+from tui.screens.compare import CompareScreen
 from tui.screens.detail import DescriptionScreen, TaskScreen
 from tui.screens.dialogs import Choice, Chooser, Help, Question
 from tui.screens.fleet import FleetScreen
 from tui.screens.listing import ListScreen
 from tui.screens.nodes import NodesScreen
+from tui.screens.picture import PictureScreen
 from tui.screens.queues import QueuesScreen
 from tui.screens.tasks import TasksScreen
 from tui.themes import FALLBACK, THEME_NAMES, THEMES, choose_theme, legible
@@ -321,6 +323,14 @@ class ConsoleApp(PlayingApp):
     def _show_task(self, wish: TasksScreen.DetailsWished) -> None:
         self.push_screen(TaskScreen(self.desk, wish.task_id))
 
+    @on(CompareWished)
+    def _compare(self, wish: CompareWished) -> None:
+        self.push_screen(CompareScreen(self.desk, wish.task_id, wish.other_id))
+
+    @on(PicturesWished)
+    def _show_pictures(self, wish: PicturesWished) -> None:
+        self.push_screen(PictureScreen(self.desk, wish.task_id))
+
     @on(QueuesScreen.DescriptionWished)
     def _describe_queue(self, wish: QueuesScreen.DescriptionWished) -> None:
         self.push_screen(DescriptionScreen(self.desk, "queues", wish.row.id))
@@ -409,6 +419,7 @@ async def run_console_async(
             rights = Rights(read_only=read_only, production=config.production)
             async with Cluster(config, scheduler=scheduler) as cluster:
                 desk = Desk(cluster, cluster, cluster=cluster_name(config), saved=saved, rights=rights)
+                desk.gallery = Gallery(cluster, limits=config.limits, roots=Roots(config.storage.roots))
                 app = await _run_app(config, desk, stop, user=user, farewell=farewell, theme=theme, record=record)
         goes_on = app.next_context is not None or app.next_replay is not None or (past is not None and not replay)
         if app.return_code or not goes_on or (stop is not None and stop.is_set()):

@@ -24,9 +24,20 @@ from lcq.models import (
     TaskPriority,
     TaskRecord,
 )
+from lcq.picture_parts import Part
 from lcq.reasons import Why
 from lcq.state.reader import Snapshot, StateReader
-from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, InfoAnswer, ListTasks, ListTasksAnswer, WhyAnswer
+from lcq.wire import (
+    Accepted,
+    BulkAnswer,
+    DeadAnswer,
+    EventsAnswer,
+    InfoAnswer,
+    ListTasks,
+    ListTasksAnswer,
+    ThumbnailAnswer,
+    WhyAnswer,
+)
 
 _ACT_S = 4.0  # an operator wants to hear soon that nobody answers
 
@@ -174,6 +185,11 @@ class Cluster:
 
     async def jobs(self, name: str) -> tuple[JobSummary, ...]:
         return await (await self._commander()).jobs(name)
+
+    async def thumbnail(
+        self, task_id: str, *, parts: Sequence[Part], longest: int, box: tuple[float, float, float, float]
+    ) -> ThumbnailAnswer:
+        return await (await self._commander()).thumbnail(task_id, parts=parts, longest=longest, box=box)
 
     async def submit(self, task: Task, *, queue: str = "") -> Accepted:
         return await (await self._commander()).submit(task, queue=queue)

@@ -30,6 +30,7 @@ class Scope(Enum):
     ACTIVITY = "Activity"
     DETAIL = "Details"
     READING = "Reading"
+    PICTURE = "Pictures"
     DIALOG = "In a question"
     PANEL = "In a list or a form"
     LINE = "On the command line (:)"
@@ -71,7 +72,7 @@ _PRINTED = {
     "escape": "esc", "pagedown": "pgdn", "pageup": "pgup", "question_mark": "?", "slash": "/", "plus": "+",
     "minus": "-", "asterisk": "*", "tilde": "~", "grave_accent": "`", "exclamation_mark": "!", "less_than_sign": "<",
     "greater_than_sign": ">", "left_curly_bracket": "{", "right_curly_bracket": "}", "left_square_bracket": "[",
-    "right_square_bracket": "]", "apostrophe": "'", "colon": ":", "full_stop": ".",
+    "right_square_bracket": "]", "apostrophe": "'", "colon": ":", "full_stop": ".", "equals_sign": "=",
 }  # fmt: skip
 
 
@@ -161,6 +162,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("lower_priority", "Lower the priority by one", ("minus",), _UNDO, Scope.TASKS),
     Command("go_to_node", "Go to its node", ("n",), _LOOK, Scope.TASKS),
     Command("go_to_queue", "Go to its queue", ("t",), _LOOK, Scope.TASKS),
+    Command("open_pictures", "The pictures: before, mask, after", ("i",), _LOOK, Scope.TASKS, "pictures", 18,
+            word="pictures"),
+    Command("compare_attempts", "Compare two attempts, two marked tasks, or two tasks of one image", ("equals_sign",),
+            _LOOK, Scope.TASKS, word="compare"),
     Command("cancel", "Cancel", ("X",), _COSTLY, Scope.TASKS, "cancel", 6, takes="[WHAT] [--reason TEXT]"),
 
     Command("toggle_pause", "Pause (asks a reason) or resume", ("p",), _UNDO, Scope.QUEUES, "pause/resume", 3),
@@ -193,6 +198,22 @@ COMMANDS: tuple[Command, ...] = (
     Command("half_screen_down", "Half a page down", ("ctrl+d", "pagedown"), _LOOK, Scope.READING),
     Command("half_screen_up", "Half a page up", ("ctrl+u", "pageup"), _LOOK, Scope.READING),
     Command("copy_shown_id", "Copy the id to the clipboard", ("y",), _LOOK, Scope.DETAIL, "copy id", 13),
+
+    Command("next_mode", "Both, wipe, difference, before, after", ("v",), _LOOK, Scope.PICTURE, "both/wipe/diff", 1),
+    Command("look_left", "Move the wipe, or what is in sight, to the left", ("left", "h"), _LOOK, Scope.PICTURE,
+            "move", 5),
+    Command("look_right", "Move the wipe, or what is in sight, to the right", ("right", "l"), _LOOK, Scope.PICTURE),
+    Command("look_up", "What is further up", ("up", "k"), _LOOK, Scope.PICTURE),
+    Command("look_down", "What is further down", ("down", "j"), _LOOK, Scope.PICTURE),
+    Command("pan_left", "What is further left, also in a wipe", ("shift+left", "H"), _LOOK, Scope.PICTURE),
+    Command("pan_right", "What is further right, also in a wipe", ("shift+right", "L"), _LOOK, Scope.PICTURE),
+    Command("zoom_in", "Nearer", ("plus",), _LOOK, Scope.PICTURE, "zoom", 3),
+    Command("zoom_out", "Further away", ("minus",), _LOOK, Scope.PICTURE),
+    Command("fit_all", "All of the picture", ("equals_sign",), _LOOK, Scope.PICTURE, "fit", 4),
+    Command("one_to_one", "A pixel for a pixel, around the mask", ("o",), _LOOK, Scope.PICTURE, "1:1", 6),
+    Command("toggle_mask", "The mask on or off", ("b",), _LOOK, Scope.PICTURE, "mask", 2),
+    Command("previous_picture", "Previous task of the list", ("left_curly_bracket",), _LOOK, Scope.PICTURE),
+    Command("next_picture", "Next task of the list", ("right_curly_bracket",), _LOOK, Scope.PICTURE, "next", 7),
 
     Command("agree", "Yes, do it", ("y",), _LOOK, Scope.DIALOG),
     Command("refuse", "No", ("n", "escape"), _LOOK, Scope.DIALOG),

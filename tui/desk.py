@@ -23,6 +23,7 @@ from tui.columns import (
     TASK_MORE,
     fleet_columns,
 )
+from tui.gallery import Gallery
 from tui.pulse import Pulse
 from tui.record import Tape
 from tui.replay import PastCommander, Playback, ReplayLink
@@ -120,6 +121,7 @@ class Desk:
         self.open_task = ""  # the task whose details are on the screen
         tape = cast("Reader", self.tape)
         self.feed = Feed(tape, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
+        self.gallery = Gallery(commander)
         self.pulse = Pulse(reader, commander, self.link)
         self.asker = Asker(commander, self.store, self.link, waiting=self._waiting)
 

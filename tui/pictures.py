@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lcq.thumbnails import Box, Thumbnail
+from lcq.thumbnails import WHOLE, Box, Thumbnail
 
 Pixels = NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -98,6 +98,17 @@ def placed(size: tuple[int, int], columns: int, rows: int, look: Look) -> Place:
 def one_to_one(size: tuple[int, int], columns: int, rows: int) -> float:
     """The zoom at which a pixel of the picture is one of the screen; 1 where it is smaller than the room."""
     return min(MOST_ZOOM, max(1.0, 1 / placed(size, columns, rows, Look()).scale))
+
+
+def middle_of(cover: Pixels) -> tuple[float, float]:
+    """Where the middle of a mask's holes lies, in shares of the width and the height; of none: in the middle."""
+    total = float(cover.sum())
+    if total <= 0:
+        return 0.5, 0.5
+    height, width = cover.shape
+    x = float((cover.sum(axis=0) * (np.arange(width) + 0.5)).sum()) / total / width
+    y = float((cover.sum(axis=1) * (np.arange(height) + 0.5)).sum()) / total / height
+    return x, y
 
 
 # ---------------------------------------------------------------- what is drawn
@@ -258,3 +269,101 @@ def _characters(pixels: Pixels, holes: NDArray[np.bool_] | None, *, dark: bool) 
         [Run("".join(HOLE if hole else _RAMP[step] for step, hole in zip(line, marks, strict=True)))]
         for line, marks in zip(steps.tolist(), pierced.tolist(), strict=True)
     ]
+
+
+# ---------------------------------------------------------------- a task's pictures together
+
+
+class Mode(StrEnum):
+    """What of a task's pictures is drawn in one place, in the order in which a key goes through them."""
+
+    BOTH = "both"
+    WIPE = "wipe"
+    DIFFERENCE = "difference"
+    BEFORE = "before"
+    AFTER = "after"
+
+    @property
+    def next(self) -> Mode:
+        modes = list(Mode)
+        return modes[(modes.index(self) + 1) % len(modes)]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What there is of each picture: of all of it, or also of a part nearer by."""
+
+    before: tuple[Thumbnail, ...] = ()
+    mask: tuple[Thumbnail, ...] = ()
+    after: tuple[Thumbnail, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Of the picture, in its own pixels."""
+        known = self.before or self.after
+        return known[0].size if known else (1, 1)
+
+    @property
+    def fits(self) -> bool:
+        """Whether before and after can be laid over each other."""
+        return bool(self.before and self.after) and self.before[0].size == self.after[0].size
+
+    def painted(
+        self,
+        mode: Mode,
+        room: tuple[int, int],
+        look: Look,
+        *,
+        depth: Depth,
+        with_holes: bool = True,
+        wipe: float = 0.5,
+        dark: bool = True,
+    ) -> list[list[Run]]:
+        """The cells of one picture in ``room`` (columns, rows); none where what ``mode`` needs is not there."""
+        before = self.after if mode is Mode.AFTER else self.before
+        if not before or (mode in (Mode.WIPE, Mode.DIFFERENCE) and not self.fits):
+            return []
+        place = placed(before[0].size, *room, look)
+        pixels, holes = _best(before, place), None
+        if self.mask and with_holes and mode is not Mode.AFTER:
+            holes = holes_in(_best(self.mask, place))
+        if mode is Mode.DIFFERENCE:
+            pixels = difference(pixels, _best(self.after, place))
+            holes = None
+        elif holes is not None and depth is not Depth.PLAIN:
+            pixels = with_mask(pixels, holes)
+        if mode is Mode.WIPE:
+            pixels = wiped(pixels, _best(self.after, place), wipe)
+            if holes is not None:
+                holes[:, round(wipe * pixels.shape[1]) :] = False
+        return drawn(pixels, depth, holes, dark=dark)
+
+
+def _best(known: tuple[Thumbnail, ...], place: Place) -> Pixels:
+    """What is drawn of a picture: from the finest of those that have all of the place."""
+    covering = [one for one in known if _covers(one.box, place.box)] or [known[0]]
+    return sampled(max(covering, key=lambda one: one.pixels.shape[1] / (one.box[2] - one.box[0])), place)
+
+
+def _covers(box: Box, part: Box) -> bool:
+    slack = 1e-6
+    return (
+        box[0] <= part[0] + slack and box[1] <= part[1] + slack
+        and box[2] >= part[2] - slack and box[3] >= part[3] - slack
+    )  # fmt: skip
+
+
+def wanted(size: tuple[int, int], room: tuple[int, int], look: Look, *, most: int) -> tuple[int, Box]:
+    """How many pixels of the longer side, and which part, are to be read so that ``look`` is as sharp as can be."""
+    place = placed(size, *room, look)
+    whole = max(size) * place.scale
+    for step in (256, 512, 1024, 2048):
+        if whole <= step <= most:
+            return step, WHOLE
+    if look.zoom < 1.5:
+        return most, WHOLE
+    left, top, right, bottom = place.box
+    across, down = (right - left) / 2, (bottom - top) / 2  # half a screen more on each side: so far one may pan
+    box = max(0.0, left - across), max(0.0, top - down), min(1.0, right + across), min(1.0, bottom + down)
+    part = max((box[2] - box[0]) * size[0], (box[3] - box[1]) * size[1])
+    return max(16, min(most, math.ceil(part * min(1.0, place.scale)))), box

@@ -35,9 +35,20 @@ from lcq.models import (
     TaskStatus,
     TaskType,
 )
+from lcq.picture_parts import Part
 from lcq.reasons import Why
 from lcq.task_fields import parse_where
-from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, InfoAnswer, Refusal, WhyAnswer
+from lcq.wire import (
+    Accepted,
+    BulkAnswer,
+    DeadAnswer,
+    EventsAnswer,
+    InfoAnswer,
+    Refusal,
+    ThumbnailAnswer,
+    ThumbnailPart,
+    WhyAnswer,
+)
 
 
 def now_ms() -> int:
@@ -99,6 +110,11 @@ class FakeCluster:
         self.paused: dict[str, str] = {}
         self.history: dict[str, list[Attempt]] = {}
         self.reasons: dict[str, Why] = {}
+        self.looks: list[tuple[str, tuple[str, ...], int, tuple[float, float, float, float]]] = []
+        self.thumbnails: dict[tuple[str, str], ThumbnailPart] = {}
+        self.thumbnail_trouble: LcqError | None = None
+        self.shutter = asyncio.Event()  # not set: pictures never come
+        self.shutter.set()
         self.whys_trouble: LcqError | None = None
         self.asked: list[tuple[str, ...]] = []  # of which tasks the reasons were asked, for the list
         self.job_summaries: dict[str, JobSummary] = {}
@@ -325,6 +341,17 @@ class FakeCluster:
         if name not in self.job_summaries:
             raise JobNotFound(name)
         return (self.job_summaries[name],)
+
+    async def thumbnail(
+        self, task_id: str, *, parts: Sequence[Part], longest: int, box: tuple[float, float, float, float]
+    ) -> ThumbnailAnswer:
+        self.looks.append((task_id, tuple(parts), longest, box))
+        await self.shutter.wait()
+        if self.thumbnail_trouble is not None:
+            raise self.thumbnail_trouble
+        gone = ThumbnailPart(why="no such file on this node")
+        told = {part: self.thumbnails.get((task_id, part), gone) for part in parts}
+        return ThumbnailAnswer(parts=told, node="gpu-1")
 
     async def submit(self, task: Task, *, queue: str = "") -> Accepted:
         await self._called("submit", task, queue)

@@ -58,6 +58,21 @@ class Said(Message):
         self.text, self.good = text, good
 
 
+@dataclass
+class PicturesWished(Message):
+    """The operator wants to see the pictures of this task."""
+
+    task_id: str
+
+
+@dataclass
+class CompareWished(Message):
+    """The operator wants two attempts beside each other: of this task, or of this one and another."""
+
+    task_id: str
+    other_id: str = ""
+
+
 class ConsoleScreen(Screen[None]):
     """A screen with title, banner, body, the last act and the keys.
 

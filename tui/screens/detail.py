@@ -29,6 +29,7 @@ from tui.source import trouble_of
 from tui.store import NodeRow, QueueRow, TaskRow, task_row
 from tui.text import clean, clean_block, fit, long_span, span
 from tui.widgets.frame import TONE_STYLE
+from tui.widgets.picture import PictureStrip
 
 _AGAIN_S = 1.0  # the history is read again at most so often
 _WHY_AGAIN_S = 2.0  # why a task waits may change although nothing happens to it
@@ -149,8 +150,13 @@ class TaskScreen(ReadingScreen, TaskActs):
         self._reason: Why | None = None
         self._asked: tuple[str, int] | None = None  # of which task, at which revision, the reason was asked last
         self._asked_at = 0.0
+        self._images = PictureStrip(desk, facts=False, id="images")
         self._job: JobSummary | None = None  # the task's, as the scheduler told of it last
         self._job_at = 0.0
+
+    def on_mount(self) -> None:
+        self._scroll.mount(self._images, after=self._sections["job"])
+        super().on_mount()
 
     @property
     def crumb(self) -> str:
@@ -246,6 +252,7 @@ class TaskScreen(ReadingScreen, TaskActs):
             text = self._trouble_text or "reading …"
             self.show_section("head", [(f" {clean(text)}", "bold")])
             return
+        self._images.look_at(row)
         self.show_section("head", self._head(row))
         self.show_section("why", self._why(row))
         self.show_section("job", self._of_job(self._job) if self._job is not None else [])

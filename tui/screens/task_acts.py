@@ -12,7 +12,7 @@ from textual.message import Message
 from tui import acts
 from tui.acts import Act
 from tui.commands import Scope, bindings_of
-from tui.screens.base import ActWished, ConsoleScreen, RowWished, Said
+from tui.screens.base import ActWished, CompareWished, ConsoleScreen, PicturesWished, RowWished, Said
 from tui.store import TaskRow
 
 
@@ -115,3 +115,18 @@ class TaskActs(ConsoleScreen):
         row = self.row_here
         if row is not None:
             self.post_message(RowWished("queues", row.queue))
+
+    def action_open_pictures(self) -> None:
+        row = self.row_here
+        if row is not None:
+            self.post_message(PicturesWished(row.id))
+
+    def action_compare_attempts(self) -> None:
+        """Two marked tasks, or the attempts of the one that is looked at."""
+        rows, row = self.act_rows(), self.row_here
+        if len(rows) > 2:
+            self.post_message(Said("mark two tasks to compare them, or none to compare a task's attempts", good=False))
+        elif len(rows) == 2:
+            self.post_message(CompareWished(rows[0].id, rows[1].id))
+        elif row is not None:
+            self.post_message(CompareWished(row.id))

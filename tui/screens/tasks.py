@@ -22,6 +22,7 @@ from tui.store import TaskRow
 from tui.text import basename, cells, compact, cut, cut_left
 from tui.widgets.frame import TONE_STYLE, Part, width_of
 from tui.widgets.head import FleetHead
+from tui.widgets.picture import SHOWN_FROM, PictureStrip
 from tui.widgets.table import LineTable
 
 
@@ -41,14 +42,24 @@ class TasksScreen(ListScreen[TaskRow], TaskActs):
         super().__init__(desk, desk.tasks, (*TASK_COLUMNS, *TASK_MORE))
         self._wide: tuple[str, int] | None = None  # filter and marks, when all that fit were marked
         self._head = FleetHead(always_panels=False, id="panels")
+        self._strip = PictureStrip(desk, id="strip")
 
     def compose_body(self) -> Iterable[Widget]:
         yield self._head
         yield from super().compose_body()
+        yield self._strip
 
     def show_news(self) -> None:
         self._head.show(self.desk.store, self.desk.link.now_ms, self.size.width, self.size.height)
         super().show_news()
+
+    def on_resize(self) -> None:
+        self._strip.display = self.size.width >= SHOWN_FROM[0] and self.size.height >= SHOWN_FROM[1]
+        super().on_resize()
+
+    def _show_lines(self) -> None:
+        super()._show_lines()
+        self._strip.look_at(self.view.cursor)
 
     # ------------------------------------------------------------ what is shown
 
