@@ -29,7 +29,7 @@ async def test_the_viewer_goes_through_its_modes_zooms_and_keeps_its_place_throu
         await console.press("v", "left", "left", "b")
         assert (screen.mode, screen.wipe, screen.mask_shown) == (Mode.WIPE, 0.4, False)
         assert "the line at 40%" in console.text()
-        await console.press("plus", "plus", "H")
+        await console.press("plus", "plus", "shift+left")
         assert screen.look.zoom > 2
         assert screen.look.x < 0.5
         await console.press("v")
