@@ -21,10 +21,12 @@ from lcq.client import login_name
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidInput
 from lcq.log import setup_logging
+from lcq.roots import Roots
 from tui.cluster import Cluster, cluster_name
 from tui.commands import Scope, commands_of
 from tui.contexts import ContextChoice, choices
 from tui.desk import Desk, past_desk
+from tui.gallery import Gallery
 from tui.history import Place, ViewHistory
 from tui.playing import PlayingApp
 from tui.record import RecordingRules
