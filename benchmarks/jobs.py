@@ -137,6 +137,7 @@ async def run(
         begun = time.perf_counter()
         await fill(state, count)
         figures["submit"] = {"seconds": round(time.perf_counter() - begun, 1)}
+        print("submit", json.dumps(figures["submit"]), flush=True)
         meter = Meter(eye, config)
 
         async def walked() -> None:
@@ -180,6 +181,7 @@ async def fail_all(state: StateManager) -> None:
     for queue in node.queues:
         await state.resume_queue(queue, actor="benchmark")
     while granted := await node.claim(64):
+        await node.beat()  # for minutes: who says nothing is lost
         for done in await asyncio.gather(
             *(node.fail(grant.task.id, failure=a_failure(code="lost")) for grant in granted), return_exceptions=True
         ):

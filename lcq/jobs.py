@@ -49,8 +49,8 @@ _DUTY_S = 0.5  # of a timed duty, for all jobs: others wait for their turn
 _FORETOLD = 50  # jobs of a list, the newest, that are told when they will be done
 _OVERTAKEN = (TaskNotFound, TransitionRefused)  # what it was meant for has ended, or is gone, since it was looked at
 
-OnOne: TypeAlias = Callable[[Any, str], Awaitable[None]]
-OnRecord: TypeAlias = Callable[[Any, TaskRecord, Fleet], Awaitable[None]]
+OnOne: TypeAlias = Callable[[Any, str], Awaitable[object]]
+OnRecord: TypeAlias = Callable[[Any, TaskRecord, Fleet], Awaitable[object]]
 
 
 class JobActs:

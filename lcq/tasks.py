@@ -258,22 +258,22 @@ class TaskManager(Manager):
     async def cancel(self, act: Cancel, sender: bytes = b"") -> BulkAnswer:
         return await self._each(act, act.ids, lambda task_id, seen: self._cancel_one(act, task_id, seen))
 
-    async def _cancel_one(self, act: Cancel | CancelJob, task_id: str, seen: int | None) -> None:
-        await self._state.cancel_task(task_id, why=_by(act), revision=seen, command=act.id)
+    async def _cancel_one(self, act: Cancel | CancelJob, task_id: str, seen: int | None) -> int:
+        return (await self._state.cancel_task(task_id, why=_by(act), revision=seen, command=act.id)).revision
 
     async def retry(self, act: Retry, sender: bytes = b"") -> BulkAnswer:
         fleet = await self.fleet()
         return await self._each(act, act.ids, lambda task_id, seen: self._retry_one(act, task_id, seen, fleet))
 
-    async def _retry_one(self, act: Retry, task_id: str, seen: int | None, fleet: Fleet) -> None:
-        await self._retry_known(act, await self._reader.task(task_id), seen, fleet)
+    async def _retry_one(self, act: Retry, task_id: str, seen: int | None, fleet: Fleet) -> int:
+        return await self._retry_known(act, await self._reader.task(task_id), seen, fleet)
 
-    async def _retry_known(self, act: Retry | RetryJob, record: TaskRecord, seen: int | None, fleet: Fleet) -> None:
+    async def _retry_known(self, act: Retry | RetryJob, record: TaskRecord, seen: int | None, fleet: Fleet) -> int:
         _refuse_damaged(record, "retry_task")
         queue = record.queue
         if not record.forced and not record.pinned_node:
             queue = route(record.task, fleet).queue
-        await self._state.retry_task(record.id, queue=queue, why=_by(act), revision=seen, command=act.id)
+        return await self._state.retry_task(record.id, queue=queue, why=_by(act), revision=seen, command=act.id)
 
     async def reroute(self, act: Reroute, sender: bytes = b"") -> BulkAnswer:
         fleet = await self._fleet_with(node=act.node)
@@ -285,16 +285,16 @@ class TaskManager(Manager):
             raise LcqError("reroute to where?", hint="name a queue, a node, or labels")
         return await self._each(act, act.ids, lambda task_id, seen: self._reroute_one(act, task_id, seen, fleet))
 
-    async def _reroute_one(self, act: Reroute, task_id: str, seen: int | None, fleet: Fleet) -> None:
-        await self._reroute_known(act, await self._reader.task(task_id), seen, fleet)
+    async def _reroute_one(self, act: Reroute, task_id: str, seen: int | None, fleet: Fleet) -> int:
+        return await self._reroute_known(act, await self._reader.task(task_id), seen, fleet)
 
     async def _reroute_known(
         self, act: Reroute | RerouteJob, record: TaskRecord, seen: int | None, fleet: Fleet
-    ) -> None:
+    ) -> int:
         _refuse_damaged(record, "reroute_task")
         asked = record.task if act.labels is None else record.task.model_copy(update={"requires": act.labels})
         chosen: Route = route(asked, fleet, queue=act.queue, node=act.node)
-        await self._state.reroute_task(
+        ended = await self._state.reroute_task(
             record.id,
             queue=chosen.queue,
             node=act.node,
@@ -304,12 +304,15 @@ class TaskManager(Manager):
             asked=None if act.labels is None else asked,
             command=act.id,
         )
+        return ended.revision
 
     async def prioritise(self, act: Prioritise, sender: bytes = b"") -> BulkAnswer:
         return await self._each(act, act.ids, lambda task_id, seen: self._prioritise_one(act, task_id, seen))
 
-    async def _prioritise_one(self, act: Prioritise | PrioritiseJob, task_id: str, seen: int | None) -> None:
-        await self._state.prioritise_task(task_id, priority=act.priority, why=_by(act), revision=seen, command=act.id)
+    async def _prioritise_one(self, act: Prioritise | PrioritiseJob, task_id: str, seen: int | None) -> int:
+        return await self._state.prioritise_task(
+            task_id, priority=act.priority, why=_by(act), revision=seen, command=act.id
+        )
 
     async def undo(self, act: Undo, sender: bytes = b"") -> BulkAnswer:
         """Take back, one by one, what another command has done.
@@ -322,37 +325,40 @@ class TaskManager(Manager):
             raise NothingToUndo(act.act)
         return await self._each(act, subjects, lambda subject, _: self._undo_one(act, subject))
 
-    async def _undo_one(self, act: Undo, subject: str) -> None:
+    async def _undo_one(self, act: Undo, subject: str) -> int:
         why = f"taken back {_by(act)}"
         kind, _, name = subject.rpartition(" ")
         if kind == "queue":
             await self._state.undo_queue(name, of=act.act, why=why, command=act.id)
         else:
             await self._state.undo_task(subject, of=act.act, why=why, command=act.id)
+        return 0
 
     async def acts(self, ask: Acts, sender: bytes = b"") -> ActsAnswer:
         return ActsAnswer(acts=await self._reader.acts.page(before=ask.before, actor=ask.actor, limit=ask.limit))
 
     async def _each(
-        self, act: Act[Any], ids: Sequence[str], do: Callable[[str, int | None], Awaitable[None]]
+        self, act: Act[Any], ids: Sequence[str], do: Callable[[str, int | None], Awaitable[int]]
     ) -> BulkAnswer:
-        """Do an act on every id by itself; each is done or refused, none is left unsaid."""
+        """Do an act on every id by itself; each is done or refused, none is left unsaid. ``do`` answers revisions."""
         seen: Sequence[int | None] = getattr(act, "revisions", ()) or (None,) * len(ids)
         if len(seen) != len(ids):
             raise LcqError(f"{len(ids)} ids came with {len(seen)} revisions", hint="give one an id, or none")
 
-        async def one(task_id: str, revision: int | None) -> Refusal | None:
+        async def one(task_id: str, revision: int | None) -> Refusal | int:
             try:
-                await do(task_id, revision)
+                return await do(task_id, revision)
             except StateUnavailable:
                 raise
             except LcqError as error:
                 return Refusal.of(task_id, error)
-            return None
 
         told = await asyncio.gather(*(one(task_id, revision) for task_id, revision in zip(ids, seen, strict=True)))
-        done = tuple(task_id for task_id, refusal in zip(ids, told, strict=True) if refusal is None)
-        return BulkAnswer(done=done, refused=tuple(refusal for refusal in told if refusal is not None))
+        return BulkAnswer(
+            done=tuple(task_id for task_id, one in zip(ids, told, strict=True) if not isinstance(one, Refusal)),
+            revisions=tuple(one for one in told if not isinstance(one, Refusal)),
+            refused=tuple(one for one in told if isinstance(one, Refusal)),
+        )
 
     # ------------------------------------------------------------ acts on queues and nodes
 

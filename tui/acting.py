@@ -16,6 +16,7 @@ from textual.binding import BindingType
 from lcq.errors import LcqError
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.task_fields import parse_where
+from lcq.wire import BulkAnswer
 from tui import acts
 from tui.acts import Act, told
 from tui.commands import Command, Scope
@@ -95,12 +96,34 @@ class ActingApp(App[int]):
     async def _do(self, act: Act, reason: str) -> None:
         if not self._may(act.title):  # it may have changed while the question was open
             return
+        async with self.desk.made.turn(act.ids):
+            await self._do_now(self._as_made(act), reason)
+
+    def _as_made(self, act: Act) -> Act:
+        """The act on what the operator's own acts have made of its tasks since the key was pressed."""
+        renewed = self.desk.made.renewed(act.rows) if act.again is not None else None
+        return act if renewed is None or act.again is None else act.again(renewed)
+
+    def _note_made(self, act: Act, answer: BulkAnswer) -> None:
+        """Take in at once what an act has made: the next one may come before the news."""
+        made, rows = self.desk.made, {row.id: row for row in act.rows}
+        for task_id, revision in zip(answer.done, answer.revisions, strict=False):  # an older scheduler tells none
+            row = rows.get(task_id)
+            if row is not None:
+                made.note(task_id, row.acts_on, revision, act.bands.get(task_id))
+                self.desk.store.put_acted(made.of(row))
+
+    async def _do_now(self, act: Act, reason: str) -> None:
+        if not act.ids and act.skipped:
+            self.say(f"nothing to do: {act.skipped}", good=False)
+            return
         self.say(f"{act.title} …")
         try:
             answer = await act.run(self.desk.commander, reason)
         except (LcqError, OSError, TimeoutError) as error:
             self.say(f"{act.title}: not done: {trouble_of(error)}", good=False)
             return
+        self._note_made(act, answer)
         self.desk.tasks.marks -= set(answer.done)  # what was refused stays marked
         if answer.done:  # what was refused leaves what can be taken back as it is
             self.desk.note_done(act.title, answer.acts)

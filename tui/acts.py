@@ -7,7 +7,7 @@ confirmed, it goes to those ids and carries the revisions seen: a task that has 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -44,6 +44,8 @@ class Act:
     skipped: str = ""  # which of the rows it leaves alone, and why
     word: str = ""  # what has to be typed before it is done, where it cannot come back
     again: Callable[[Sequence[TaskRow]], Act] | None = field(default=None, compare=False)  # the same on other tasks
+    rows: tuple[TaskRow, ...] = field(default=(), compare=False)  # as they were shown
+    bands: Mapping[str, TaskPriority] = field(default_factory=dict, compare=False)  # what it makes of their priorities
 
     @property
     def asks(self) -> bool:
@@ -104,16 +106,18 @@ def _act(
     warning: str = "",
     object_: str = "",
     word: str = "",
+    bands: Mapping[str, TaskPriority] | None = None,
 ) -> Act:
     lines = _described(rows) + tuple(filter(None, (warning, f"Left alone: {skipped}" if skipped else "")))
     tier = Tier.FINAL if word else Tier.COSTLY if costly or len(rows) > MANY else Tier.UNDOABLE
     title = f"{verb} {counted(len(rows), 'task')}{object_}"
     ids = tuple(row.id for row in rows)
-    return Act(title, done, ids, tier, run, lines, f"Yes, {verb.split()[0].lower()}", skipped, word, again)
+    go = f"Yes, {verb.split()[0].lower()}"
+    return Act(title, done, ids, tier, run, lines, go, skipped, word, again, tuple(rows), bands or {})
 
 
 def _pinned(rows: Sequence[TaskRow]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    return tuple(row.id for row in rows), tuple(row.revision for row in rows)
+    return tuple(row.id for row in rows), tuple(row.acts_on for row in rows)
 
 
 def retry(rows: Sequence[TaskRow]) -> Act:
@@ -189,19 +193,22 @@ def _to_priorities(
     async def run(commander: Commander, reason: str) -> BulkAnswer:
         done: list[str] = []
         refused: list[Refusal] = []
+        made: list[int] = []
         told_acts: list[str] = []
         for priority, group in wanted.items():
             group_ids, revisions = _pinned(group)
             answer = await commander.prioritise(group_ids, priority, revisions=revisions, reason=reason)
             done += answer.done
+            made += answer.revisions or [0] * len(answer.done)  # an older scheduler tells none
             refused += answer.refused
             told_acts += answer.acts
-        return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=tuple(told_acts))
+        return BulkAnswer(done=tuple(done), revisions=tuple(made), refused=tuple(refused), acts=tuple(told_acts))
 
     past = {"Raise": "raised", "Lower": "lowered", "Set": "set"}[verb]
     level = f"now {next(iter(wanted))}:" if len(wanted) == 1 else f"{past} the priority of"
     changed = [row for group in wanted.values() for row in group]
-    return _act(f"{verb} the priority of", level, changed, skipped, run, again)
+    bands = {row.id: priority for priority, group in wanted.items() for row in group}
+    return _act(f"{verb} the priority of", level, changed, skipped, run, again, bands=bands)
 
 
 def move_backlog(queue: str, rows: Sequence[TaskRow], target: str) -> Act:

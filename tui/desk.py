@@ -24,6 +24,7 @@ from tui.columns import (
     fleet_columns,
 )
 from tui.gallery import Gallery
+from tui.made import Made
 from tui.pulse import Pulse
 from tui.record import Tape
 from tui.replay import PastCommander, Playback, ReplayLink
@@ -91,6 +92,7 @@ class Desk:
         self.playback = playback
         self.tape = Tape(reader)
         self.store, self.link = Store(), Link() if playback is None else ReplayLink(playback)
+        self.made = Made()
         self.tasks: View[TaskRow] = View(
             self.store.tasks, {column.id: column.sort for column in (*TASK_COLUMNS, *TASK_MORE)},
             sort="age", descending=True, fields=TASK_FIELDS,

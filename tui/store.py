@@ -94,8 +94,14 @@ class TaskRow:
     why: str = ""
     partial: bool = False  # made from events alone: the whole record is still to be read
     told: Told | None = None  # of this revision, while it is in sight
+    acted: int = 0  # the revision that an act of this console has made of it, of which no news has come yet
     version: int = 0
     _haystack: str = ""
+
+    @property
+    def acts_on(self) -> int:
+        """The revision that an act has seen, who acts on what is shown."""
+        return max(self.revision, self.acted)
 
     @property
     def haystack(self) -> str:
@@ -264,7 +270,7 @@ class Shelf(Generic[RowT]):
         return taken
 
 
-_ASIDE = ("version", "_haystack", "told")  # slots that no record or event tells
+_ASIDE = ("version", "_haystack", "told", "acted")  # slots that no record or event tells
 
 
 def same(one: RowT, other: RowT) -> bool:
@@ -362,7 +368,7 @@ class Store:
         for record in records:
             self._wanted.pop(record.id, None)
             known = self.tasks.rows.get(record.id)
-            if record.id in self._forgotten or (known is not None and record.revision < known.revision):
+            if record.id in self._forgotten or (known is not None and record.revision < known.acts_on):
                 continue
             row = task_row(record)
             if known is not None and known.revision == row.revision:
@@ -429,7 +435,17 @@ class Store:
             row = copy.copy(known)
             row._haystack = ""
         self._move_on(row, event, revision)
+        if known is not None and revision < known.acted:  # old news: our own act has made something else of it since
+            row.priority = known.priority
         self._put_task(row, known)
+
+    def put_acted(self, row: TaskRow) -> None:
+        """Show a task as an act of ours has left it, unless there is news of it by now."""
+        known = self.tasks.rows.get(row.id)
+        if known is not None and known.acts_on < row.acted:
+            shown = copy.copy(known)
+            shown.acted, shown.priority, shown._haystack = row.acted, row.priority, ""
+            self._put_task(shown, known)
 
     @staticmethod
     def _move_on(row: TaskRow, event: Event, revision: int) -> None:

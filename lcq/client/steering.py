@@ -100,6 +100,7 @@ class Steering(Connection):
             raise InvalidInput(f"{len(wanted)} tasks need as many revisions, found {len(revisions)}")
         done: list[str] = []
         refused: list[Refusal] = []
+        made: list[int] = []
         acts: list[str] = []
         for start in range(0, len(wanted), MAX_BATCH):
             piece = slice(start, start + MAX_BATCH)
@@ -107,9 +108,10 @@ class Steering(Connection):
             request = command(actor=self.actor, reason=reason, **values)
             answer = await self.ask(request)
             done += answer.done
+            made += answer.revisions if len(answer.revisions) == len(answer.done) else [0] * len(answer.done)
             refused += answer.refused
             acts.append(request.id)
-        return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=tuple(acts))
+        return BulkAnswer(done=tuple(done), revisions=tuple(made), refused=tuple(refused), acts=tuple(acts))
 
     async def pause_job(self, job: str, *, reason: str = "") -> AsideAnswer:
         """Let no task of ``job`` start; running ones finish, and what is submitted for it waits."""

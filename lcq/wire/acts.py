@@ -29,6 +29,7 @@ class BulkAnswer(Message):
 
     done: tuple[str, ...] = ()
     refused: tuple[Refusal, ...] = ()
+    revisions: tuple[int, ...] = ()  # of those that are done, now: one each, 0 where none is known; (): an older peer
     # The ids of the commands that did it: filled in by who asked, so it never travels.
     acts: tuple[str, ...] = Field(default=(), exclude_if=lambda acts: not acts)
 

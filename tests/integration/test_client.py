@@ -185,6 +185,7 @@ async def test_acts_on_many_tasks_go_in_pieces_with_their_revisions() -> None:
             await client.cancel(ids, revisions=[1])
     assert [one.id for one in answer.refused] == [ids[0], ids[MAX_BATCH]]
     assert len(answer.done) == MAX_BATCH
+    assert answer.revisions == (0,) * MAX_BATCH, "an older scheduler tells none"
     assert {(ask.actor, ask.reason) for ask in peer.heard if isinstance(ask, Act)} == {("ann", "mistake")}
 
 

@@ -190,6 +190,7 @@ async def test_who_did_what_is_listed_with_what_can_be_taken_back_and_undo_does_
             await ann.submit(a_task(id="0m84x2sshh0b4yjp", job="wedding"))
             await ann.note_job("wedding", ())  # a part of a submit, and nobody's act
             moved = await ann.reroute([one.id, other.id], queue=HEAVY, reason="too big")
+            assert moved.revisions == tuple([(await ann.get(each.id)).revision for each in (one, other)])
             paused = await ann.pause(LIGHT, reason="lunch")
             await ann.cancel(other.id)
             acts = await ann.acts()
@@ -209,3 +210,17 @@ async def test_who_did_what_is_listed_with_what_can_be_taken_back_and_undo_does_
             assert not any(queue.paused for queue in await ann.queues())
             with pytest.raises(NothingToUndo):
                 await ann.undo(paused)
+
+
+async def test_the_answer_of_an_act_tells_the_revision_that_the_next_one_goes_by(redis_url: str) -> None:
+    config = DistributedConfig(zeromq={"base_port": 0, "control_port": 0})  # type: ignore[arg-type]
+    async with Scheduler(config, redis_url=redis_url) as scheduler:
+        address = scheduler.control_endpoint.removeprefix("tcp://")
+        async with AsyncClient(DistributedConfig(), scheduler=address, actor="ann", timeout_s=60) as ann:
+            task = (await ann.submit(a_task())).id
+            (seen,) = (await ann.prioritise(task, TaskPriority.HIGH, revisions=[1])).revisions
+            assert (await ann.prioritise(task, TaskPriority.HIGH, revisions=[seen])).revisions == (seen,), "as it was"
+            (after,) = (await ann.cancel(task, revisions=[seen])).revisions
+            (again,) = (await ann.retry(task, revisions=[after])).revisions
+            assert again == (await ann.get(task)).revision == seen + 2
+            assert [one.code for one in (await ann.cancel(task, revisions=[after])).refused] == ["transition_refused"]

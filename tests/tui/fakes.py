@@ -285,7 +285,10 @@ class FakeCluster:
                 refused.append(Refusal(id=task_id, code="transition_refused", message=f"it is {record.status} by now"))
             else:
                 done.append(task_id)
-        return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=tuple(f"act of {one}" for one in done[:1]))
+        return BulkAnswer(
+            done=tuple(done), revisions=tuple(self.records[one].revision for one in done), refused=tuple(refused),
+            acts=tuple(f"act of {one}" for one in done[:1]),
+        )  # fmt: skip
 
     async def minutes(self, count: int = 60) -> tuple[MinuteTally, ...]:
         await self._answerable()

@@ -1,7 +1,7 @@
 -- cancel_task: PENDING, QUEUED or PROCESSING -> CANCELLED, by an operator.
 -- KEYS  namespace
 -- ARGV  id, why, revision the operator saw ("" for any)
--- RETURNS {"ok", node, attempt} (node: where its runner must be ended, or "") | {"missing"} | {"refused", status}
+-- RETURNS {"ok", node, attempt, revision} (node: where its runner must be ended, or "") | {"missing"} | {"refused", status}
 local id, why, seen = unpack(ARGV)
 local t = load_task(id)
 if not t then return {"missing"} end
@@ -15,4 +15,4 @@ if t.status == STATE.PROCESSING then
 end
 tally("cancelled", 1)
 transition("cancel_task", id, t, STATE.CANCELLED, ended({finished_ms = NOW, why = why, due_ms = false}), {"from", node})
-return {"ok", node, n}
+return {"ok", node, n, t.rev}

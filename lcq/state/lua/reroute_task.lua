@@ -3,7 +3,7 @@
 -- ARGV  id, why, revision the operator saw ("" for any), queue, pinned node ("" for any node of the queue),
 --       forced ("1": an operator chose the queue), requires (JSON of the labels that it requires from now on; "": as
 --       before), lane (of its model, its type and these), cost_s ("": as before)
--- RETURNS {"ok", node, attempt} (node: where its runner must be ended, or "") | {"missing"} | {"refused", status}
+-- RETURNS {"ok", node, attempt, revision} (node: where its runner must be ended, or "") | {"missing"} | {"refused", status}
 --         | {"moved_on", status} | {"too_many_labelled"}
 local id, why, seen, queue, pinned, forced, requires, lane, cost = unpack(ARGV)
 local t = load_task(id)
@@ -33,4 +33,4 @@ if requires ~= "" then
   changes.lane = lane ~= t.model and lane
 end
 transition("reroute_task", id, t, STATE.QUEUED, changes, {"from", node})
-return {"ok", node, n}
+return {"ok", node, n, t.rev}

@@ -1,7 +1,7 @@
 -- retry_task: COMPLETED, FAILED or CANCELLED -> QUEUED, by an operator. Counts start anew, history stays.
 -- KEYS  namespace
 -- ARGV  id, why, revision the operator saw ("" for any), queue
--- RETURNS {"ok"} | {"missing"} | {"refused", status} | {"moved_on", status}
+-- RETURNS {"ok", revision} | {"missing"} | {"refused", status} | {"moved_on", status}
 local id, why, seen, queue = unpack(ARGV)
 local t = load_task(id)
 if not t then return {"missing"} end
@@ -14,4 +14,4 @@ transition("retry_task", id, t, STATE.QUEUED, {
   class = false, code = false, message = false, result = false, committed = false, finished_ms = false,
   avoid = false, eased = false, score = false, tag = false, due_ms = false,
 })
-return {"ok"}
+return {"ok", t.rev}

@@ -32,6 +32,7 @@ class Ended:
     task_id: str
     node: str
     attempt: int
+    revision: int = 0  # of the task, after the move; 0: an older scheduler has made it, and it is not known
 
 
 class TaskMoves(Mover):
@@ -111,12 +112,12 @@ class TaskMoves(Mover):
         """
         answer = await self._move("cancel_task", task_id, why, "" if revision is None else revision, command=command)
         self._refuse("cancel_task", task_id, answer)
-        return Ended(task_id, answer[1], int(answer[2]))
+        return Ended(task_id, answer[1], int(answer[2]), _revision(answer, 3))
 
     async def retry_task(
         self, task_id: str, *, queue: str, why: str = "", revision: int | None = None, command: str = ""
-    ) -> None:
-        """Put a finished task into ``queue`` anew. ``command``: as for ``cancel_task``.
+    ) -> int:
+        """Put a finished task into ``queue`` anew. Answers its revision then. ``command``: as for ``cancel_task``.
 
         Raises:
             TaskNotFound, TransitionRefused: it is not finished, or has changed since ``revision``.
@@ -124,6 +125,7 @@ class TaskMoves(Mover):
         seen = "" if revision is None else revision
         answer = await self._move("retry_task", task_id, why, seen, queue, command=command)
         self._refuse("retry_task", task_id, answer)
+        return _revision(answer, 1)
 
     async def reroute_task(
         self,
@@ -158,12 +160,12 @@ class TaskMoves(Mover):
         self._refuse("reroute_task", task_id, answer)
         if answer[0] == "too_many_labelled":
             raise TooManyRequirements(told_labels(asked.requires) if asked else "labels", MOST_LABELLED_LANES)
-        return Ended(task_id, answer[1], int(answer[2]))
+        return Ended(task_id, answer[1], int(answer[2]), _revision(answer, 3))
 
     async def prioritise_task(
         self, task_id: str, *, priority: TaskPriority, why: str = "", revision: int | None = None, command: str = ""
-    ) -> None:
-        """``command``: as for ``cancel_task``.
+    ) -> int:
+        """Answers the task's revision then. ``command``: as for ``cancel_task``.
 
         Raises:
         TaskNotFound, TransitionRefused: it is finished, or has changed since ``revision``.
@@ -171,6 +173,7 @@ class TaskMoves(Mover):
         seen = "" if revision is None else revision
         answer = await self._move("prioritise_task", task_id, why, seen, priority, command=command)
         self._refuse("prioritise_task", task_id, answer)
+        return _revision(answer, 1)
 
     def _refuse(self, move: str, task_id: str, answer: list[Any]) -> None:
         """Raise what a script's refusal means; a caller who forgets to look must not go on."""
@@ -184,3 +187,8 @@ class TaskMoves(Mover):
             raise TransitionRefused(
                 move, f"task {task_id}", answer[1], hint="it has changed since you looked; look again"
             )
+
+
+def _revision(answer: list[Any], place: int) -> int:
+    """The revision that a move has made; 0 where an older scheduler has, whose answer is told once more."""
+    return int(answer[place]) if len(answer) > place else 0
