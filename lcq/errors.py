@@ -14,6 +14,7 @@ LcqError
 │   ├── NodeNotFound
 │   ├── DeviceNotFound
 │   ├── JobNotFound
+│   ├── CauseNotFound
 │   └── WeightsNotInstalled
 ├── TransitionRefused       the task's real state does not allow the move
 ├── NothingToUndo           an act of that kind, or of that age, cannot be taken back
@@ -204,6 +205,15 @@ class JobNotFound(NotFound):
         super().__init__(f"no job {job!r}", hint="lcq jobs lists them")
 
 
+class CauseNotFound(NotFound):
+    code = "cause_not_found"
+
+    def __init__(self, cause: str, text: str = "", *, acknowledged: bool = False) -> None:
+        self.cause = cause
+        what = f"nobody has acknowledged {cause!r}" if acknowledged else f"no task has failed of {cause!r}"
+        super().__init__(what + (f": {text}" if text else ""), hint="lcq dead list shows what tasks died of")
+
+
 class WeightsNotInstalled(NotFound):
     code = "weights_not_installed"
 
@@ -236,7 +246,7 @@ class NothingToUndo(LcqError):
         what = f" to {subject}" if subject else ""
         super().__init__(
             f"act {act} has done nothing{what} that can still be taken back",
-            hint="retry, reroute, prioritise, cancel (of what does not run), pause and resume can be, for 15 s",
+            hint="retry, reroute, prioritise, cancel (of what does not run), comment, pause, resume can be, for 15 s",
         )
 
 
@@ -474,7 +484,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
     kind.code: kind
     for kind in (
         LcqError, InvalidInput, InvalidConfig, UnknownModel, UnknownQueue, AmbiguousId, NotFound, TaskNotFound,
-        NodeNotFound, JobNotFound, TransitionRefused, IdempotencyConflict, StaleBoot, ProtocolError,
+        NodeNotFound, JobNotFound, CauseNotFound, TransitionRefused, IdempotencyConflict, StaleBoot, ProtocolError,
         UnknownCommand, VersionMismatch, SchedulerUnreachable, StateUnavailable, StateOverloaded, UnsafeState,
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
         OutsideRoots, TooManyRequirements, ManifestUnusable, NoMulticast, SeveralClusters,

@@ -367,6 +367,14 @@ class Attempt(Value):
     log: str = ""  # what its runner wrote last, where it failed
 
 
+class Note(Value):
+    """What somebody had to say, for other people to read."""
+
+    at_ms: int
+    actor: str
+    text: str
+
+
 class Cause(Value):
     """Failed tasks that died of the same: a code, and what their messages have in common."""
 
@@ -378,6 +386,7 @@ class Cause(Value):
     newest_ms: int
     oldest_ms: int = 0  # 0: told by an older scheduler
     nodes: tuple[str, ...] = ()  # where they failed last
+    acknowledged: Note | None = None  # by whom, and what they had to say of it
 
 
 class TaskRecord(Value):
@@ -414,6 +423,7 @@ class TaskRecord(Value):
     ends_ms: int | None = None  # when the running attempt is predicted to end
     why: str = ""  # why it waits, or who changed it last and for what reason
     damaged: str = ""  # what of its record could not be read; then no field of it is sure
+    notes: tuple[Note, ...] = ()  # comments, the oldest first
 
     @property
     def id(self) -> str:

@@ -42,6 +42,7 @@ from lcq.state.feed import batches
 from lcq.wire import (
     PROTOCOL_VERSION,
     Accepted,
+    Acknowledge,
     Act,
     Activate,
     Acts,
@@ -53,6 +54,7 @@ from lcq.wire import (
     BulkAnswer,
     Cancel,
     CancelJob,
+    Comment,
     Costs,
     CostsAnswer,
     CostStats,
@@ -136,7 +138,7 @@ class TaskManager(Manager):
             (Prioritise, self.prioritise), (Pause, self.pause), (Resume, self.resume), (Drain, self.drain),
             (Activate, self.activate), (Quarantine, self.quarantine), (Release, self.release), (Info, self.info),
             (StopNode, self.stop_node), (SetDevice, self.set_device), (LabelNode, self.label_node),
-            (Undo, self.undo), (Acts, self.acts),
+            (Undo, self.undo), (Comment, self.comment), (Acknowledge, self.acknowledge), (Acts, self.acts),
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
             (History, self.history), (AskWhy, self.why), (AskWhys, self.whys), (Costs, self.costs), (Nodes, self.nodes),
             (Queues, self.queues), (Events, self.events), (Autoscale, self.autoscale), (DrainIdle, self.drain_idle),
@@ -328,11 +330,25 @@ class TaskManager(Manager):
     async def _undo_one(self, act: Undo, subject: str) -> int:
         why = f"taken back {_by(act)}"
         kind, _, name = subject.rpartition(" ")
-        if kind == "queue":
+        if kind == "comment":
+            await self._state.undo_comment(name, of=act.act, command=act.id)
+        elif kind == "queue":
             await self._state.undo_queue(name, of=act.act, why=why, command=act.id)
         else:
             await self._state.undo_task(subject, of=act.act, why=why, command=act.id)
         return 0
+
+    async def comment(self, act: Comment, sender: bytes = b"") -> BulkAnswer:
+        async def note(task_id: str, _: int | None) -> None:
+            await self._state.comment_task(task_id, actor=act.actor, text=act.text, command=act.id)
+
+        return await self._each(act, act.ids, note)
+
+    async def acknowledge(self, act: Acknowledge, sender: bytes = b"") -> Done:
+        await self._state.acknowledge_cause(
+            act.cause, act.text, actor=act.actor, note=act.reason, withdraw=act.withdraw, command=act.id
+        )
+        return Done()
 
     async def acts(self, ask: Acts, sender: bytes = b"") -> ActsAnswer:
         return ActsAnswer(acts=await self._reader.acts.page(before=ask.before, actor=ask.actor, limit=ask.limit))

@@ -124,6 +124,7 @@ class ActingApp(App[int]):
             self.say(f"{act.title}: not done: {trouble_of(error)}", good=False)
             return
         self._note_made(act, answer)
+        self.desk.feed.recount()
         self.desk.tasks.marks -= set(answer.done)  # what was refused stays marked
         if answer.done:  # what was refused leaves what can be taken back as it is
             self.desk.note_done(act.title, answer.acts)
@@ -305,6 +306,28 @@ class ActingApp(App[int]):
             self.say(f"nothing to do: {act.skipped}", good=False)
         else:
             await self._ask_and_do(act.made_to_ask() if asks else act)
+
+    @on(TaskActs.CommentWished)
+    def _comment_wished(self, wish: TaskActs.CommentWished) -> None:
+        self._ask_comment(wish.rows)
+
+    @work(group="acts")
+    async def _ask_comment(self, rows: Sequence[TaskRow]) -> None:
+        first = acts.comment(rows, "")
+        if not self._may(first.title):
+            return
+        text = await self.push_screen_wait(
+            Question(f"{first.title}", first.lines, "Yes, note it", reason="the note (others will read it)", light=True)
+        )
+        if text:
+            act = acts.comment(rows, text)
+            await self._ask_and_do(act)
+        elif text is not None:
+            self.say("no note was typed: nothing is kept", good=False)
+
+    @on(CausesScreen.AcknowledgementWished)
+    def _acknowledgement_wished(self, wish: CausesScreen.AcknowledgementWished) -> None:
+        self._ask_why(acts.acknowledge(wish.row))
 
     def places(self, *, nodes: bool = True, without: str = "") -> list[Choice]:
         """Where tasks can go: every queue, and every node that is there."""

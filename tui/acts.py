@@ -16,7 +16,7 @@ from lcq.wire import BulkAnswer, Refusal
 from tui.commands import Tier
 from tui.desk import MANY
 from tui.source import Commander
-from tui.store import NodeRow, TaskRow
+from tui.store import CauseRow, NodeRow, TaskRow
 from tui.text import basename, counted, cut
 
 VERY_MANY = 1_000
@@ -246,6 +246,29 @@ def resume(queue: str) -> Act:
     return Act(f"Resume {queue}", "resumed", (queue,), Tier.UNDOABLE, run)
 
 
+def comment(rows: Sequence[TaskRow], text: str) -> Act:
+    ids = tuple(row.id for row in rows)
+    return _act(
+        "Comment on", "noted with", rows, "", lambda commander, _: commander.comment(ids, text),
+        lambda others: comment(others, text),
+    )  # fmt: skip
+
+
+def acknowledge(row: CauseRow) -> Act:
+    """Say that somebody knows of it, with a note; or that it is open again, where no note is given and one is there."""
+    code, text, name = row.code, row.text, f"cause {row.code}"
+    was_known = bool(row.known)
+
+    async def run(commander: Commander, reason: str) -> BulkAnswer:
+        await commander.acknowledge(code, text, note=reason, withdraw=was_known and not reason)
+        return BulkAnswer(done=(name,))
+
+    lines = (f"{row.count:,} tasks: {row.text}",)
+    if was_known:
+        lines = (*lines, f"Known to {row.known}", "Without a note it is open again.")
+    return Act(f"Acknowledge {code}", "acknowledged", (name,), Tier.UNDOABLE, run, lines, "Yes")
+
+
 def drain(row: NodeRow, *, deadline_s: float | None = None) -> Act:
     """``deadline_s``: then it hands back what still runs; None: it finishes that, however long it takes."""
     node = row.id
@@ -294,7 +317,7 @@ def undo(title: str, commands: Sequence[str]) -> Act:
         refused: list[Refusal] = []
         for command in reversed(commands):
             answer = await commander.undo(command)
-            done += (subject.removeprefix("queue ") for subject in answer.done)
+            done += (subject.removeprefix("queue ").removeprefix("comment ") for subject in answer.done)
             refused += answer.refused
         return BulkAnswer(done=tuple(done), refused=tuple(refused))
 

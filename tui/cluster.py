@@ -211,6 +211,12 @@ class Cluster:
     ) -> BulkAnswer:
         return await (await self._commander()).prioritise(ids, priority, revisions=revisions, reason=reason)
 
+    async def comment(self, ids: Sequence[str], text: str) -> BulkAnswer:
+        return await (await self._commander()).comment(ids, text)
+
+    async def acknowledge(self, cause: str, text: str, *, note: str = "", withdraw: bool = False) -> None:
+        await (await self._commander()).acknowledge(cause, text, note=note, withdraw=withdraw)
+
     async def undo(self, act: str) -> BulkAnswer:
         return await (await self._commander()).undo(act)
 

@@ -386,6 +386,8 @@ CAUSE_COLUMNS: tuple[Column[CauseRow], ...] = (
     Column("kind", "KIND", 9, lambda row, _: (row.kind, "plain"), lambda row: row.kind, rank=3),
     Column("nodes", "ON", 12, lambda row, _: (", ".join(row.nodes) or "-", "plain"), lambda row: ", ".join(row.nodes),
            rank=1, most=30),
+    Column("known", "KNOWN TO", 10, lambda row, _: (row.known or "-", "plain" if row.known else "dim"),
+           lambda row: row.known, rank=1, most=30),
     Column("text", "WHAT THEY SAID", 24, lambda row, _: (row.text, "plain"), lambda row: row.text, most=400),
 )  # fmt: skip
 
@@ -394,6 +396,7 @@ CAUSE_FIELDS: dict[str, QueryField[CauseRow]] = _named(
     QueryField("kind", Kind.TEXT, lambda row, _: row.kind, "its class"),
     QueryField("node", Kind.TEXT, lambda row, _: " ".join(row.nodes), "where they failed last"),
     QueryField("error", Kind.TEXT, lambda row, _: row.text, "what they said"),
+    QueryField("known", Kind.TEXT, lambda row, _: row.known, "who has acknowledged it, and their note"),
     QueryField("tasks", Kind.NUMBER, lambda row, _: row.count, "how many they are"),
     QueryField("last", Kind.SPAN, lambda row, now: max(0, now - row.newest_ms), "how long ago the last", timed=True),
 )

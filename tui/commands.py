@@ -160,6 +160,7 @@ COMMANDS: tuple[Command, ...] = (
             takes="[WHAT] PRIORITY [--reason TEXT]"),
     Command("raise_priority", "Raise the priority by one", ("plus",), _UNDO, Scope.TASKS, "prio", 10),
     Command("lower_priority", "Lower the priority by one", ("minus",), _UNDO, Scope.TASKS),
+    Command("comment", "Leave a note with it", ("c",), _UNDO, Scope.TASKS, takes="[WHAT] TEXT"),
     Command("go_to_node", "Go to its node", ("n",), _LOOK, Scope.TASKS),
     Command("go_to_queue", "Go to its queue", ("t",), _LOOK, Scope.TASKS),
     Command("open_pictures", "The pictures: before, mask, after", ("i",), _LOOK, Scope.TASKS, "pictures", 18,
@@ -183,6 +184,8 @@ COMMANDS: tuple[Command, ...] = (
 
     Command("retry_group", "Retry all that failed so", ("r",), _UNDO, Scope.CAUSES, "retry all", 3),
     Command("move_group", "Move all that failed so", ("m",), _UNDO, Scope.CAUSES, "move all", 4),
+
+    Command("acknowledge", "Say that you know of it (asks a note)", ("a",), _UNDO, Scope.CAUSES, "acknowledge", 5),
 
     Command("undo_act", "Take back the act under the cursor", ("r",), _UNDO, Scope.ACTIVITY, "take back", 3),
 

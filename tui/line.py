@@ -204,6 +204,14 @@ def _cancel(command: Command, words: Sequence[str], options: Mapping[str, str], 
     return _on_tasks(lambda rows: acts.cancel(rows, slots=slots), words, options, scene)
 
 
+def _comment(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
+    what = [words[0]] if words and words[0] in ("@marked", "@cursor") else []
+    text = " ".join(words[len(what) :])
+    if not text:
+        raise InvalidInput("which note?", hint=":comment what others shall read")
+    return _on_tasks(lambda rows: acts.comment(rows, text), what, options, scene)
+
+
 def _move(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
     place = options.get("to", "")
     if not place:
@@ -343,7 +351,7 @@ def _context(command: Command, words: Sequence[str], options: Mapping[str, str],
 Reader: TypeAlias = Callable[[Command, Sequence[str], Mapping[str, str], Scene], Meant]
 
 _READERS: dict[str, Reader] = {
-    "retry": _retry, "cancel": _cancel, "move": _move, "set_priority": _prio,
+    "retry": _retry, "cancel": _cancel, "comment": _comment, "move": _move, "set_priority": _prio,
     "pause_queue": _pause, "resume_queue": _resume, "move_backlog": _backlog, "empty_queue": _empty,
     "drain": _drain, "stop_node": _stop, "block_node": _block, "unblock_node": _activate, "activate": _activate,
     "lend_rights": _lend, "switch_context": _context, "filter": _go,

@@ -89,6 +89,8 @@ class Commander(Protocol):
     async def prioritise(
         self, ids: Sequence[str], priority: TaskPriority, *, revisions: Sequence[int], reason: str = ""
     ) -> BulkAnswer: ...
+    async def comment(self, ids: Sequence[str], text: str) -> BulkAnswer: ...
+    async def acknowledge(self, cause: str, text: str, *, note: str = "", withdraw: bool = False) -> None: ...
     async def undo(self, act: str) -> BulkAnswer: ...
     async def pause(self, queue: str, *, reason: str = "") -> str: ...
     async def resume(self, queue: str, *, reason: str = "") -> str: ...
@@ -205,6 +207,11 @@ class Feed:
     def refetch(self) -> None:
         """Read everything again at the next chance."""
         self._again.set()
+
+    def recount(self) -> None:
+        """Look at all failures at the next chance: something has been done to them."""
+        self._causes_read = 0.0
+        self._store.polling_due = True
 
     async def run(self) -> None:
         """Read until cancelled; troubles go to the link and are tried again."""

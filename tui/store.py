@@ -92,6 +92,7 @@ class TaskRow:
     due_ms: int | None = None
     error: str = ""  # "code: message" of its last failure
     why: str = ""
+    notes: int = 0  # comments
     partial: bool = False  # made from events alone: the whole record is still to be read
     told: Told | None = None  # of this revision, while it is in sight
     acted: int = 0  # the revision that an act of this console has made of it, of which no news has come yet
@@ -183,11 +184,12 @@ class CauseRow:
     newest_ms: int
     oldest_ms: int = 0
     nodes: tuple[str, ...] = ()
+    known: str = ""  # who has acknowledged it, and what they had to say
     version: int = 0
 
     @property
     def haystack(self) -> str:
-        return "\n".join((self.code, self.kind, self.text, *self.nodes)).casefold()
+        return "\n".join((self.code, self.kind, self.text, self.known, *self.nodes)).casefold()
 
 
 @dataclass(slots=True, eq=False)
@@ -407,6 +409,9 @@ class Store:
                     self._forget(clean(fields["id"]))
                 elif "rev" in fields:
                     self._apply_task(event)
+                elif event.move in ("comment_task", "undo_comment"):
+                    self._wanted[clean(fields["task"])] = None  # its record has the notes
+                    self.polling_due = True
                 elif "node" in fields:
                     self._apply_node(fields)
                 else:
@@ -530,6 +535,7 @@ def task_row(record: TaskRecord) -> TaskRow:
         due_ms=record.due_ms,
         error=clean(f"{failure.code}: {failure.message}") if failure else "",
         why=_name(record.why),
+        notes=len(record.notes),
     )
 
 
@@ -545,6 +551,7 @@ def cause_row(cause: Cause) -> CauseRow:
         newest_ms=cause.newest_ms,
         oldest_ms=cause.oldest_ms,
         nodes=tuple(map(_name, cause.nodes)),
+        known=clean(f"{cause.acknowledged.actor}: {cause.acknowledged.text}") if cause.acknowledged else "",
     )
 
 

@@ -25,6 +25,7 @@ from lcq.wire import BulkAnswer, HistoryAnswer, JobActAnswer
 app = typer.Typer()
 
 _EXPLAINED = 1000  # rows of a list that say why they wait, as the scheduler sees it now
+MAX_COMMENT = 500
 _WAITING = (TaskStatus.PENDING, TaskStatus.QUEUED)
 
 _COLUMNS = (
@@ -163,6 +164,12 @@ async def _task(session: Session, ids: list[str]) -> int:
 def _show(history: HistoryAnswer, output: Output) -> None:
     record = history.record
     output.facts(_facts(record, history.explanation))
+    if record.notes:
+        output.heading("Notes")
+        output.table(
+            [Column("TIME", whole=True), Column("WHO"), Column("NOTE", wrapped=True)],
+            ((clock(note.at_ms), note.actor, note.text) for note in record.notes),
+        )
     if history.attempts:
         eased = any(attempt.eased for attempt in history.attempts)
         predicted = any(attempt.predicted_s for attempt in history.attempts)
@@ -433,6 +440,26 @@ def prioritise(
             meant = await chosen(client, ids or [])
             answer = await client.prioritise(meant, priority, reason=reason)
             return tell(f"now {priority}", answer, session.output)
+
+    return run(act())
+
+
+@app.command(epilog=examples("lcq comment 06ft3k 'the mask is off by a pixel'"))
+def comment(
+    context: typer.Context,
+    task_id: Annotated[str, typer.Argument(metavar="TASK", help="Its id, or the beginning: lcq tasks.")],
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="What others shall read; at most 500 characters.")],
+    as_json: JsonFlag = False,
+) -> int:
+    """Leave a note with a task; its state stays as it is."""
+    session = session_of(context, as_json)
+    if not 0 < len(text.strip()) <= MAX_COMMENT:
+        raise InvalidInput(f"a note has 1 to {MAX_COMMENT} characters, found {len(text.strip())}")
+
+    async def act() -> int:
+        async with session.client() as client:
+            meant = await chosen(client, [task_id])
+            return tell("noted with", await client.comment(meant, text.strip()), session.output)
 
     return run(act())
 

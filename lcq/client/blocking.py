@@ -113,6 +113,8 @@ class Client:
     retry = _waits(AsyncClient.retry)
     reroute = _waits(AsyncClient.reroute)
     prioritise = _waits(AsyncClient.prioritise)
+    comment = _waits(AsyncClient.comment)
+    acknowledge = _waits(AsyncClient.acknowledge)
     pause = _waits(AsyncClient.pause)
     resume = _waits(AsyncClient.resume)
     pause_job = _waits(AsyncClient.pause_job)

@@ -11,10 +11,12 @@ from lcq.errors import InvalidInput
 from lcq.models import TaskPriority
 from lcq.wire import (
     MAX_BATCH,
+    Acknowledge,
     AsideAnswer,
     BulkAnswer,
     Cancel,
     CancelJob,
+    Comment,
     JobActAnswer,
     PauseJob,
     Prioritise,
@@ -76,6 +78,30 @@ class Steering(Connection):
     ) -> BulkAnswer:
         """Give tasks another priority."""
         return await self._on_tasks(Prioritise, ids, revisions, reason, priority=priority)
+
+    async def comment(self, ids: str | Iterable[str], text: str) -> BulkAnswer:
+        """Leave a note for people with tasks, of at most 500 characters; their state and revision stay as they are."""
+        wanted = listed(ids)
+        done: list[str] = []
+        refused: list[Refusal] = []
+        acts: list[str] = []
+        for start in range(0, len(wanted), MAX_BATCH):
+            request = Comment(ids=wanted[start : start + MAX_BATCH], text=text, actor=self.actor)
+            answer = await self.ask(request)
+            done += answer.done
+            refused += answer.refused
+            acts.append(request.id)
+        return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=tuple(acts))
+
+    async def acknowledge(self, cause: str, text: str = "", *, note: str = "", withdraw: bool = False) -> None:
+        """Tell others that the failures of this code, and with ``text`` in common (as ``dead`` answers it), are known.
+
+        ``withdraw``: they are open again.
+
+        Raises:
+            CauseNotFound: no task failed so, or nobody has acknowledged it.
+        """
+        await self.ask(Acknowledge(cause=cause, text=text, reason=note, withdraw=withdraw, actor=self.actor))
 
     async def undo(self, act: str, *, reason: str = "") -> BulkAnswer:
         """Take back what the command with the id ``act`` has done, exactly, where nothing has happened since.

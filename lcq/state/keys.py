@@ -149,6 +149,10 @@ class Keys:
         return self._key("acts")
 
     @property
+    def acks(self) -> str:
+        return self._key("acks")
+
+    @property
     def schedulers(self) -> str:
         return self._key("schedulers")
 

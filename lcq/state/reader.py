@@ -158,6 +158,7 @@ class StateReader:
         """The failed tasks, all or those of the code ``cause`` or of ``job``, by what they died of."""
         async with our_errors(self.url):
             codes = [cause] if cause else sorted(await self._redis.smembers(self.keys.causes))
+            acks = await self._redis.hgetall(self.keys.acks)
         found: dict[tuple[str, str, str], list[tuple[str, str, int]]] = {}
         total = looked_at = 0
         for code in codes:
@@ -182,7 +183,7 @@ class StateReader:
                     found.setdefault(kind, []).append((task_id, node or "", int(at_ms or 0)))
             looked_at += matching
             total += matching if job else max(there, matching)
-        causes = [_cause(*kind, members) for kind, members in found.items()]
+        causes = [_cause(*kind, members, acks.get(f"{kind[1]}: {kind[2]}", "")) for kind, members in found.items()]
         causes.sort(key=lambda one: (-one.count, -one.newest_ms))
         return DeadAnswer(causes=tuple(causes), total=total, looked_at=looked_at)
 
@@ -663,7 +664,7 @@ def _node_record(name: str, fields: Any, running: Any) -> NodeRecord:
         return records.damaged_node(name, records.told_damage(error))
 
 
-def _cause(error_class: str, code: str, text: str, members: list[tuple[str, str, int]]) -> Cause:
+def _cause(error_class: str, code: str, text: str, members: list[tuple[str, str, int]], ack: str) -> Cause:
     newest, _, newest_ms = max(members, key=lambda member: member[2])
     nodes = Counter(node for _, node, _ in members if node)
     return Cause(
@@ -675,6 +676,7 @@ def _cause(error_class: str, code: str, text: str, members: list[tuple[str, str,
         newest_ms=newest_ms,
         oldest_ms=min(at_ms for _, _, at_ms in members),
         nodes=tuple(node for node, _ in nodes.most_common(_NODES_NAMED)),
+        acknowledged=next(iter(records.notes(f"[{ack}]")), None) if ack else None,
     )
 
 

@@ -24,6 +24,7 @@ from lcq.models import (
     NodeCapability,
     NodeRecord,
     NodeStatus,
+    Note,
     QueueConfig,
     QueueRecord,
     Skips,
@@ -153,7 +154,17 @@ def task_record(fields: Hash) -> TaskRecord:
         cost_s=float(fields.get("cost") or 0),
         ends_ms=_integer(fields, "ends_ms"),
         why=fields.get("why", ""),
+        notes=notes(fields.get("notes", "")),
     )
+
+
+def notes(text: str) -> tuple[Note, ...]:
+    """What people have said; what cannot be read is left out."""
+    try:
+        told = json.loads(text) if text else []
+        return tuple(Note.model_validate(one, extra="ignore") for one in told)
+    except (ValueError, TypeError):
+        return ()
 
 
 def _size(text: str) -> tuple[int, int] | None:

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lcq.wire.acts import Accepted as Accepted
+    from lcq.wire.acts import Acknowledge as Acknowledge
     from lcq.wire.acts import Act as Act
     from lcq.wire.acts import Activate as Activate
     from lcq.wire.acts import AsideAnswer as AsideAnswer
     from lcq.wire.acts import BulkAnswer as BulkAnswer
     from lcq.wire.acts import Cancel as Cancel
     from lcq.wire.acts import CancelJob as CancelJob
+    from lcq.wire.acts import Comment as Comment
     from lcq.wire.acts import Drain as Drain
     from lcq.wire.acts import DrainIdle as DrainIdle
     from lcq.wire.acts import DrainIdleAnswer as DrainIdleAnswer

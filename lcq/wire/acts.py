@@ -87,6 +87,25 @@ class Prioritise(_OnTasks):
     priority: TaskPriority
 
 
+class Comment(Act[BulkAnswer]):
+    """A note for people is kept with tasks, in whatever state they are and whatever has happened to them since."""
+
+    CMD = "comment"
+    ANSWER = BulkAnswer
+    ids: tuple[str, ...] = Field(min_length=1, max_length=MAX_BATCH)
+    text: str = Field(min_length=1, max_length=500)
+
+
+class Acknowledge(Act[Done]):
+    """Somebody knows of what failed tasks died of; the act's reason is what they have to say of it."""
+
+    CMD = "acknowledge"
+    ANSWER = Done
+    cause: str = Field(min_length=1, max_length=64)  # its code
+    text: str = Field(default="", max_length=200)  # what the messages have in common, as ``Dead`` answers it
+    withdraw: bool = False  # it is open again
+
+
 class Undo(Act[BulkAnswer]):
     """What another act has done to tasks or a queue is taken back, where nothing else has happened to them since."""
 

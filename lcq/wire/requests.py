@@ -9,9 +9,11 @@ from pydantic import ValidationError
 from lcq.errors import ProtocolError, UnknownCommand, VersionMismatch
 from lcq.models import explain_invalid
 from lcq.wire.acts import (
+    Acknowledge,
     Activate,
     Cancel,
     CancelJob,
+    Comment,
     Drain,
     DrainIdle,
     LabelNode,
@@ -63,7 +65,8 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
         Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob,
         PrioritiseJob, NoteJob, Info, AskWhys,
-        Undo, Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
+        Undo, Comment, Acknowledge,
+        Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
         Autoscale, DrainIdle, AskThumbnail, Pictured, ReadLog, Logged,
     )
 }  # fmt: skip

@@ -28,6 +28,7 @@ from lcq.models import (
     NodeCapability,
     NodeRecord,
     NodeStatus,
+    Note,
     QueueRecord,
     Task,
     TaskPriority,
@@ -123,6 +124,7 @@ class FakeCluster:
         self.reasons_given: list[str] = []  # of the acts on tasks
         self.tallies: list[MinuteTally] = []
         self.samples: dict[str, dict[str, tuple[DeviceSample, ...]]] = {}  # node -> device -> its last hour
+        self.known: dict[str, Note] = {}  # causes that somebody has acknowledged, by their codes
         self.audit: list[ActRecord] = []  # the newest first
         self.snapshots = 0
         self.trouble: LcqError | None = None
@@ -312,7 +314,8 @@ class FakeCluster:
             Cause(
                 error_class=members[0].failure.error_class,  # type: ignore[union-attr]
                 code=code, text=text, count=len(members), newest=members[-1].id, newest_ms=now_ms(),
-                oldest_ms=now_ms() - 60_000, nodes=tuple({record.node for record in members if record.node}),
+                oldest_ms=now_ms() - 60_000, acknowledged=self.known.get(code),
+                nodes=tuple({record.node for record in members if record.node}),
             )
             for (code, text), members in groups.items()
         )  # fmt: skip
@@ -402,6 +405,22 @@ class FakeCluster:
         await self._called("prioritise", tuple(ids), priority)
         self.reasons_given.append(reason)
         return self._bulk(ids, revisions, lambda record: self.change(record.id, "prioritise_task", priority=priority))
+
+    async def comment(self, ids: Sequence[str], text: str) -> BulkAnswer:
+        await self._called("comment", tuple(ids), text)
+        for task_id in ids:
+            record = self.records[task_id]
+            note = Note(at_ms=now_ms(), actor="maria", text=text)
+            self.records[task_id] = record.model_copy(update={"notes": (*record.notes, note)})
+            self.emit("comment_task", task=task_id, actor="maria", note=text)
+        return BulkAnswer(done=tuple(ids), acts=(f"act of comment {ids[0]}",))
+
+    async def acknowledge(self, cause: str, text: str, *, note: str = "", withdraw: bool = False) -> None:
+        await self._called("acknowledge", cause, text, note, withdraw)
+        if withdraw:
+            self.known.pop(cause, None)
+        else:
+            self.known[cause] = Note(at_ms=now_ms(), actor="maria", text=note)
 
     async def undo(self, act: str) -> BulkAnswer:
         await self._called("undo", act)

@@ -9,7 +9,7 @@ from textual.widgets import Button, Input
 
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from tests.conftest import wait_until
-from tests.tui.fakes import FakeCluster, a_node, a_task, many_tasks, now_ms
+from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task, many_tasks, now_ms
 from tui.rights import Rights
 from tui.screens.activity import ActivityScreen
 from tui.screens.dialogs import Chooser, Question
@@ -204,3 +204,44 @@ async def test_nothing_is_sent_while_what_is_shown_is_old(open_console, monkeypa
         await console.press("j", "r")
         await said(console, "Retry 1 task: not done: there is no news from the cluster since")
         assert cluster.calls == []
+
+
+# ---------------------------------------------------------------- words for people
+
+
+async def test_a_note_is_left_with_a_task_shown_in_its_details_and_can_be_taken_back(open_console):
+    task = a_task()
+    cluster = FakeCluster([task], [a_node()])
+    async with open_console(cluster) as console:
+        await console.press("j", "c")
+        await asked(console)
+        await console.press("enter")
+        await said(console, "nothing is kept")
+        await console.press("d", "c")
+        question = await asked(console)
+        question.query_one("#reason", Input).value = "roll back [1.8]?"
+        await console.press("enter")
+        await wait_until(lambda: cluster.calls == [("comment", ((task.id,), "roll back [1.8]?"))])
+        await wait_until(lambda: "Notes (1)" in console.text() and "roll back [1.8]?" in console.text())
+        assert console.desk.undoable is not None
+        await console.press("u")
+        await wait_until(lambda: cluster.calls[1:] == [("undo", f"act of comment {task.id}")])
+
+
+async def test_a_cause_is_acknowledged_with_a_note_and_opened_again_without_one(open_console):
+    failed = a_task(status=TaskStatus.FAILED, failure=a_failure(), node="gpu-1")
+    cluster = FakeCluster([failed], [a_node()])
+    async with open_console(cluster) as console:
+        await console.press("5")
+        await wait_until(lambda: "1 cause   1 failed task" in console.text())
+        await console.press("g", "a")
+        await asked(console)
+        await console.press(*"mine", "enter")
+        await wait_until(lambda: [call[1][2:] for call in cluster.calls] == [("mine", False)])
+        await wait_until(lambda: "maria: mine" in console.text())
+        await console.press("a")
+        await asked(console)
+        assert "Without a note it is open again" in console.text()
+        await console.press("enter")
+        await wait_until(lambda: [call[1][2:] for call in cluster.calls[1:]] == [("", True)])
+        await wait_until(lambda: "maria: mine" not in console.text())

@@ -10,6 +10,7 @@ from lcq import errors
 from lcq.errors import (
     ERROR_BY_CODE,
     AmbiguousId,
+    CauseNotFound,
     DiskFull,
     DownloadFailed,
     IdempotencyConflict,
@@ -38,6 +39,7 @@ MADE = [
     TaskNotFound("1m84"),
     NodeNotFound("node-9"),
     JobNotFound("wedding"),
+    CauseNotFound("out_of_memory", "tried <n> GiB"),
     TransitionRefused("cancel_task", "task 1m84", "completed", hint="look again"),
     IdempotencyConflict("key", "1m84"),
     StaleBoot("node-1"),

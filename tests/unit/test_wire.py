@@ -121,7 +121,7 @@ def test_every_command_is_listed_once_and_only_acts_change_what_operators_see() 
     assert {kind.CMD for kind in KINDS if issubclass(kind, Act)} == {
         "submit", "cancel", "retry", "reroute", "prioritise", "pause", "resume", "drain", "activate", "quarantine",
         "release", "pause_job", "resume_job", "cancel_job", "retry_job", "reroute_job", "prioritise_job", "note_job",
-        "drain_idle", "undo",
+        "drain_idle", "undo", "comment", "acknowledge",
         "stop_node", "set_device", "label_node",
     }  # fmt: skip
 

@@ -37,6 +37,12 @@ class CausesScreen(ListScreen[CauseRow]):
 
         rows: Sequence[TaskRow]
 
+    @dataclass
+    class AcknowledgementWished(Message):
+        """The operator knows of this cause, and will be asked for a note."""
+
+        row: CauseRow
+
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk, desk.causes, CAUSE_COLUMNS)
 
@@ -76,6 +82,13 @@ class CausesScreen(ListScreen[CauseRow]):
             self.post_message(self.GroupMoveWished(rows))
         else:
             self._none()
+
+    def action_acknowledge(self) -> None:
+        rows = self.view.targets()
+        if len(rows) > 1:
+            self.post_message(Said("one cause at a time: esc clears the marks", good=False))
+        elif rows:
+            self.post_message(self.AcknowledgementWished(rows[0]))
 
     def _none(self) -> None:
         self.post_message(Said("nothing to do: none of these failures is here any more", good=False))

@@ -138,14 +138,14 @@ class TaskScreen(ReadingScreen, TaskActs):
         Scope.DETAIL,
         Scope.TASKS,
     )
-    SECTIONS = ("head", "why", "job", "life", "attempts", "task", "events")
+    SECTIONS = ("head", "why", "notes", "job", "life", "attempts", "task", "events")
 
     def __init__(self, desk: Desk, task_id: str) -> None:
         super().__init__(desk)
         self.task_id = task_id
         self._history: History | None = None
         self._trouble_text = ""
-        self._read_revision: int | None = None
+        self._read_state: tuple[int, int] | None = None  # its revision, and how many notes it had
         self._read_at = 0.0
         self._reason: Why | None = None
         self._asked: tuple[str, int] | None = None  # of which task, at which revision, the reason was asked last
@@ -177,7 +177,7 @@ class TaskScreen(ReadingScreen, TaskActs):
     def show_task(self, task_id: str) -> None:
         """Show another task in this screen's place."""
         self.task_id = task_id
-        self._history, self._trouble_text, self._read_revision = None, "", None
+        self._history, self._trouble_text, self._read_state = None, "", None
         self._reason, self._asked = None, None
         self._job, self._job_at = None, 0.0
         self._scroll.scroll_home(animate=False)
@@ -190,8 +190,9 @@ class TaskScreen(ReadingScreen, TaskActs):
         self.desk.open_task = self.task_id
         row = self.desk.store.tasks.rows.get(self.task_id)
         revision = row.revision if row is not None else -1
-        if revision != self._read_revision and time.monotonic() - self._read_at > _AGAIN_S:
-            self._read_revision, self._read_at = revision, time.monotonic()
+        seen = (revision, row.notes if row is not None else 0)
+        if seen != self._read_state and time.monotonic() - self._read_at > _AGAIN_S:
+            self._read_state, self._read_at = seen, time.monotonic()
             self._read()
         due = row is not None and not row.status.is_terminal and time.monotonic() - self._asked_at > _WHY_AGAIN_S
         if row is not None and (due or self._asked != (self.task_id, revision)):
@@ -237,7 +238,7 @@ class TaskScreen(ReadingScreen, TaskActs):
             self._trouble_text = str(gone)
         except (LcqError, OSError, TimeoutError) as error:
             self._trouble_text = f"its history cannot be read now: {trouble_of(error)}"
-            self._read_revision = None
+            self._read_state = None
         else:
             self._history = History(record, tuple(attempts), tuple(events))
             self._trouble_text = ""
@@ -259,6 +260,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         history = self._history
         if history is None:
             return
+        self.show_section("notes", self._notes(history.record))
         self.show_section("life", self._life(history))
         self.show_section("attempts", self._attempts(history))
         self.show_section("task", self._files(history.record))
@@ -363,6 +365,17 @@ class TaskScreen(ReadingScreen, TaskActs):
                 (f"{long_span(ended - attempt.started_ms)}\n", ""),
             ]
             waited = ended
+        return pieces
+
+    @staticmethod
+    def _notes(record: TaskRecord) -> list[Piece]:
+        """What people have said of it."""
+        if not record.notes:
+            return []
+        pieces: list[Piece] = [(f" Notes ({len(record.notes)})\n", "bold $text-primary")]
+        for note in record.notes:
+            pieces.append((f"  {stamp(note.at_ms)}  {fit(clean(note.actor), 12)}", "bold"))
+            pieces.append((f"{clean(note.text)}\n", ""))
         return pieces
 
     @staticmethod

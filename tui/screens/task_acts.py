@@ -41,6 +41,12 @@ class TaskActs(ConsoleScreen):
         where: str | None = None
 
     @dataclass
+    class CommentWished(Message):
+        """The operator wants to leave a note with these tasks."""
+
+        rows: Sequence[TaskRow]
+
+    @dataclass
     class WideActWished(Message):
         """The operator wants this done to all that the filter fits, also to what the window does not hold."""
 
@@ -102,6 +108,11 @@ class TaskActs(ConsoleScreen):
         rows = self.act_rows()
         if rows:
             self.post_message(self.MoveWished(rows, asks=self.unsure, where=self.wide_filter))
+
+    def action_comment(self) -> None:
+        rows = self.act_rows()
+        if rows:
+            self.post_message(self.CommentWished(rows))
 
     def action_go_to_node(self) -> None:
         row = self.row_here

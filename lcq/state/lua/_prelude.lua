@@ -874,7 +874,7 @@ end
 -- What an operator's command has done can be taken back for a while, exactly, as long as nothing else has happened to
 -- its subject. `undo:<command>` has for each task the revision that the command made and what its hash said before.
 local STAYS = {json = true, digest = true, idem = true, model = true, user = true, job = true, rev = true,
-  updated_ms = true, back = true, aside = true, waits_ms = true, why = true}
+  updated_ms = true, back = true, notes = true, aside = true, waits_ms = true, why = true}
 -- A task may be running by a lease of its own while only its place in the order is changed.
 local OF_ORDER = {priority = true, score = true, tag = true, place = true}
 
