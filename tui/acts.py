@@ -263,7 +263,7 @@ def acknowledge(row: CauseRow) -> Act:
         await commander.acknowledge(code, text, note=reason, withdraw=was_known and not reason)
         return BulkAnswer(done=(name,))
 
-    lines = (f"{row.count:,} tasks: {row.text}",)
+    lines: tuple[str, ...] = (f"{row.count:,} tasks: {row.text}",)
     if was_known:
         lines = (*lines, f"Known to {row.known}", "Without a note it is open again.")
     return Act(f"Acknowledge {code}", "acknowledged", (name,), Tier.UNDOABLE, run, lines, "Yes")
