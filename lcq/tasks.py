@@ -339,8 +339,9 @@ class TaskManager(Manager):
         return 0
 
     async def comment(self, act: Comment, sender: bytes = b"") -> BulkAnswer:
-        async def note(task_id: str, _: int | None) -> None:
+        async def note(task_id: str, _: int | None) -> int:
             await self._state.comment_task(task_id, actor=act.actor, text=act.text, command=act.id)
+            return 0
 
         return await self._each(act, act.ids, note)
 
