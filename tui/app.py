@@ -35,7 +35,14 @@ from tui.replay import Playback, Recording
 from tui.rights import Rights
 from tui.saved import SavedView, SavedViews, views_path
 from tui.screens.activity import ActivityScreen
-from tui.screens.base import CompareWished, ConsoleScreen, PicturesWished, RowWished, Said
+from tui.screens.base import (
+    CompareWished,
+    ConsoleScreen,
+    LogWished,
+    PicturesWished,
+    RowWished,
+    Said,
+)
 from tui.screens.causes import CausesScreen
 from tui.screens.charts import ChartsScreen
 from tui.screens.choose import ViewsPanel
@@ -44,6 +51,7 @@ from tui.screens.detail import DescriptionScreen, TaskScreen
 from tui.screens.dialogs import Choice, Chooser, Help, Question
 from tui.screens.fleet import FleetScreen
 from tui.screens.listing import ListScreen
+from tui.screens.log import LogScreen
 from tui.screens.nodes import NodesScreen
 from tui.screens.picture import PictureScreen
 from tui.screens.queues import QueuesScreen
@@ -120,6 +128,10 @@ class ConsoleApp(PlayingApp):
     def _show_charts(self) -> None:
         if not isinstance(self.screen, ChartsScreen):
             self.push_screen(ChartsScreen(self.desk, str(self.current_mode)))
+
+    @on(LogWished)
+    def _show_log(self, wish: LogWished) -> None:
+        self.push_screen(LogScreen(self.desk, node=wish.node, task_id=wish.task_id))
 
     @on(ConsoleScreen.OtherColoursWished)
     def _other_colours(self) -> None:

@@ -35,6 +35,7 @@ from lcq.wire import (
     InfoAnswer,
     ListTasks,
     ListTasksAnswer,
+    LogAnswer,
     ThumbnailAnswer,
     WhyAnswer,
 )
@@ -182,6 +183,9 @@ class Cluster:
 
     async def whys(self, ids: Sequence[str]) -> dict[str, WhyAnswer]:
         return await (await self._commander()).whys(ids)
+
+    async def read_log(self, node: str, *, after: int = -1, limit: int = 200, task: str = "") -> LogAnswer:
+        return await (await self._commander()).log(node, after=after, limit=limit, task=task)
 
     async def jobs(self, name: str) -> tuple[JobSummary, ...]:
         return await (await self._commander()).jobs(name)

@@ -31,6 +31,7 @@ class Scope(Enum):
     DETAIL = "Details"
     READING = "Reading"
     PICTURE = "Pictures"
+    LOG = "In a log"
     DIALOG = "In a question"
     PANEL = "In a list or a form"
     LINE = "On the command line (:)"
@@ -161,6 +162,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("raise_priority", "Raise the priority by one", ("plus",), _UNDO, Scope.TASKS, "prio", 10),
     Command("lower_priority", "Lower the priority by one", ("minus",), _UNDO, Scope.TASKS),
     Command("comment", "Leave a note with it", ("c",), _UNDO, Scope.TASKS, takes="[WHAT] TEXT"),
+    Command("task_log", "Its log", ("l",), _LOOK, Scope.TASKS, word="log"),
     Command("go_to_node", "Go to its node", ("n",), _LOOK, Scope.TASKS),
     Command("go_to_queue", "Go to its queue", ("t",), _LOOK, Scope.TASKS),
     Command("open_pictures", "The pictures: before, mask, after", ("i",), _LOOK, Scope.TASKS, "pictures", 18,
@@ -176,6 +178,7 @@ COMMANDS: tuple[Command, ...] = (
             word="empty", takes="QUEUE [REASON]"),
 
     Command("toggle_block", "Block (takes no new work; asks why) or unblock", ("b",), _UNDO, Scope.NODES, "block", 5),
+    Command("node_log", "Its agent's log", ("l",), _LOOK, Scope.NODES, "log", 7),
     Command("drain", "Drain: finish its work, take no more", ("D",), _COSTLY, Scope.NODES, "drain", 3,
             takes="NODE [--deadline SPAN] [REASON]"),
     Command("activate", "Activate: take work again", ("A",), _UNDO, Scope.NODES, "activate", 4, takes="NODE [REASON]"),
@@ -200,6 +203,16 @@ COMMANDS: tuple[Command, ...] = (
     Command("to_end", "To the end", ("G", "end"), _LOOK, Scope.READING),
     Command("half_screen_down", "Half a page down", ("ctrl+d", "pagedown"), _LOOK, Scope.READING),
     Command("half_screen_up", "Half a page up", ("ctrl+u", "pageup"), _LOOK, Scope.READING),
+    Command("follow_log", "Follow the newest line, or stay", ("f",), _LOOK, Scope.LOG, "follow", 1),
+    Command("wrap_lines", "Long lines wrapped, or cut", ("w",), _LOOK, Scope.LOG, "wrap", 4),
+    Command("time_stamps", "Times, or none", ("T",), _LOOK, Scope.LOG, "times", 6),
+    Command("log_window", "How far back: all, 1m, 5m, 15m, 1h, 6h", ("t",), _LOOK, Scope.LOG, "window", 5),
+    Command("search_log", "Search", ("slash",), _LOOK, Scope.LOG, "search", 2),
+    Command("next_match", "The next line with what is searched", ("n",), _LOOK, Scope.LOG, "next", 3),
+    Command("previous_match", "The line before with what is searched", ("N",), _LOOK, Scope.LOG),
+    Command("mark_line", "Mark the line, or no longer", ("M",), _LOOK, Scope.LOG, "mark", 7),
+    Command("save_log", "Save the lines that are shown, or those marked", ("S",), _LOOK, Scope.LOG, "save", 8),
+
     Command("copy_shown_id", "Copy the id to the clipboard", ("y",), _LOOK, Scope.DETAIL, "copy id", 13),
 
     Command("next_mode", "Both, wipe, difference, before, after", ("v",), _LOOK, Scope.PICTURE, "both/wipe/diff", 1),

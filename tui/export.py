@@ -83,6 +83,16 @@ def write_rows(path: Path, rows: list[Values], *, overwrite: bool = False) -> in
         text = as_csv(rows)
     else:
         raise LcqError(f"{path.name!r} is neither .csv nor .json", hint="the ending says what is written")
+    return write_text(path, text, overwrite=overwrite)
+
+
+def write_text(path: Path, text: str, *, overwrite: bool = False) -> int:
+    """Write ``text`` to ``path``, readable by the user alone. Gives bytes.
+
+    Raises:
+        FileIsThere: and ``overwrite`` is not set.
+        LcqError: it cannot be written; what was there still is.
+    """
     data = text.encode(errors="backslashreplace")
     try:
         if overwrite:

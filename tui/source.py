@@ -31,7 +31,16 @@ from lcq.models import (
 )
 from lcq.picture_parts import Part
 from lcq.reasons import Why
-from lcq.wire import Accepted, BulkAnswer, DeadAnswer, EventsAnswer, InfoAnswer, ThumbnailAnswer, WhyAnswer
+from lcq.wire import (
+    Accepted,
+    BulkAnswer,
+    DeadAnswer,
+    EventsAnswer,
+    InfoAnswer,
+    LogAnswer,
+    ThumbnailAnswer,
+    WhyAnswer,
+)
 from tui.store import MINUTES_SHOWN, SnapshotLike, Store, TaskRow, task_row
 from tui.text import clean
 
@@ -80,6 +89,7 @@ class Commander(Protocol):
     async def thumbnail(
         self, task_id: str, *, parts: Sequence[Part], longest: int, box: tuple[float, float, float, float]
     ) -> ThumbnailAnswer: ...
+    async def read_log(self, node: str, *, after: int = -1, limit: int = 200, task: str = "") -> LogAnswer: ...
     async def submit(self, task: Task, *, queue: str = "") -> Accepted: ...
     async def retry(self, ids: Sequence[str], *, revisions: Sequence[int], reason: str = "") -> BulkAnswer: ...
     async def cancel(self, ids: Sequence[str], *, revisions: Sequence[int], reason: str = "") -> BulkAnswer: ...

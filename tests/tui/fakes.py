@@ -45,6 +45,8 @@ from lcq.wire import (
     DeadAnswer,
     EventsAnswer,
     InfoAnswer,
+    LogAnswer,
+    LogLine,
     Refusal,
     ThumbnailAnswer,
     ThumbnailPart,
@@ -125,6 +127,9 @@ class FakeCluster:
         self.tallies: list[MinuteTally] = []
         self.samples: dict[str, dict[str, tuple[DeviceSample, ...]]] = {}  # node -> device -> its last hour
         self.known: dict[str, Note] = {}  # causes that somebody has acknowledged, by their codes
+        self.logs: dict[str, list[LogLine]] = {}  # node -> what its agent has
+        self.boots: dict[str, str] = {}
+        self.log_trouble: LcqError | None = None
         self.audit: list[ActRecord] = []  # the newest first
         self.snapshots = 0
         self.trouble: LcqError | None = None
@@ -341,6 +346,16 @@ class FakeCluster:
             task_id: WhyAnswer(id=task_id, status=one.status, why=self.reasons[task_id], revision=one.revision)
             for task_id, one in found.items()
         }
+
+    async def read_log(self, node: str, *, after: int = -1, limit: int = 200, task: str = "") -> LogAnswer:
+        await self._answerable()
+        if self.log_trouble is not None:
+            raise self.log_trouble
+        known = self.logs.get(node, [])
+        lines = [line for line in known if line.number > after and (not task or task in (line.task, line.text))]
+        lines = lines[-limit:] if after < 0 else lines[:limit]
+        first, last = (known[0].number, known[-1].number) if known else (0, -1)
+        return LogAnswer(node=node, boot=self.boots.get(node, "b1"), lines=tuple(lines), first=first, last=last)
 
     async def jobs(self, name: str) -> tuple[JobSummary, ...]:
         await self._answerable()

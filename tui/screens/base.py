@@ -50,6 +50,14 @@ class RowWished(Message):
         self.mode, self.row_id = mode, row_id
 
 
+class LogWished(Message):
+    """The operator wants to read the log of a node, or of a task."""
+
+    def __init__(self, *, node: str = "", task_id: str = "") -> None:
+        super().__init__()
+        self.node, self.task_id = node, task_id
+
+
 class Said(Message):
     """Something to tell in the line above the keys."""
 

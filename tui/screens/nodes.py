@@ -16,7 +16,7 @@ from tui import acts
 from tui.columns import NODE_COLUMNS, NODE_LOOK, Column
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
-from tui.screens.base import ActWished, Said
+from tui.screens.base import ActWished, LogWished, Said
 from tui.screens.listing import ListScreen
 from tui.store import NodeRow
 from tui.widgets.frame import TONE_STYLE, Part
@@ -93,6 +93,11 @@ class NodesScreen(ListScreen[NodeRow]):
             self.post_message(Said("one node at a time: esc clears the marks", good=False))
             return None
         return rows[0] if rows else None
+
+    def action_node_log(self) -> None:
+        row = self._one()
+        if row is not None:
+            self.post_message(LogWished(node=row.id))
 
     def action_drain(self) -> None:
         row = self._one()

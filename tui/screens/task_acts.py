@@ -12,7 +12,15 @@ from textual.message import Message
 from tui import acts
 from tui.acts import Act
 from tui.commands import Scope, bindings_of
-from tui.screens.base import ActWished, CompareWished, ConsoleScreen, PicturesWished, RowWished, Said
+from tui.screens.base import (
+    ActWished,
+    CompareWished,
+    ConsoleScreen,
+    LogWished,
+    PicturesWished,
+    RowWished,
+    Said,
+)
 from tui.store import TaskRow
 
 
@@ -113,6 +121,11 @@ class TaskActs(ConsoleScreen):
         rows = self.act_rows()
         if rows:
             self.post_message(self.CommentWished(rows))
+
+    def action_task_log(self) -> None:
+        row = self.row_here
+        if row is not None:
+            self.post_message(LogWished(node=row.node, task_id=row.id))
 
     def action_go_to_node(self) -> None:
         row = self.row_here

@@ -1,0 +1,393 @@
+"""The log of a node or of a task: the newest lines that its agent tells, followed, searched, marked and saved."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual import on, work
+from textual.binding import BindingType
+from textual.containers import Horizontal
+from textual.strip import Strip
+from textual.widget import Widget
+from textual.widgets import Input
+
+from lcq.errors import LcqError, NoLog
+from lcq.models import Attempt
+from lcq.wire import LogAnswer
+from tui import export
+from tui.commands import Scope, bindings_of
+from tui.desk import Desk
+from tui.loglines import WINDOWS, Line, LogLines, wrapped
+from tui.screens.base import ConsoleScreen, Said
+from tui.screens.choose import AskLine
+from tui.screens.dialogs import Question
+from tui.source import trouble_of
+from tui.text import clean, counted, fit
+from tui.widgets.field import CleanInput
+from tui.widgets.frame import TONE_STYLE, OneLine, Part
+
+FOLLOW_S = 1.0
+"""How often an agent is asked for what is new."""
+_AGAIN_S = 3.0  # after a refusal
+_PAGE = 500
+_SOURCES = 8  # cells for who wrote a line
+_MOST_NODES = 3  # of a task's attempts, the newest, whose agents are asked once
+
+
+class LogPane(Widget):
+    """Paints the lines; the keys are the screen's."""
+
+    ALLOW_SELECT = False
+    COMPONENT_CLASSES: ClassVar[set[str]] = {"log--cursor", "log--found", *(f"log--{tone}" for tone in TONE_STYLE)}
+
+    def __init__(self, lines: LogLines, empty: Callable[[], str], *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._lines, self._empty = lines, empty
+        self._rows: list[tuple[int, int, str]] = []  # line, piece of it, text
+        self._made: tuple[object, ...] = ()
+
+    def sync(self) -> None:
+        """Paint anew where anything is different from what is on the screen."""
+        lines, size = self._lines, self.size
+        state = (lines.changes, size, self._empty() if not len(lines) else "")
+        if state == self._made:
+            return
+        self._made = state
+        pieces = self._pieces()
+        lines.reveal(max(1, size.height), [len(one) for one in pieces])
+        self._rows = [
+            (index, place, text)
+            for index in range(lines.top, min(len(lines), lines.top + size.height))
+            for place, text in enumerate(pieces[index])
+        ][: size.height]
+        self.refresh()
+
+    def _pieces(self) -> list[list[str]]:
+        """Each line as the pieces that it takes on the screen."""
+        if not self._lines.wrap:
+            return [[line.text] for line in self._lines.shown]
+        room = max(1, self.size.width - self._head_width)
+        return [wrapped(line.text, room) for line in self._lines.shown]
+
+    @property
+    def _head_width(self) -> int:
+        return 1 + (9 if self._lines.stamps else 0) + _SOURCES + 3
+
+    def notify_style_update(self) -> None:
+        super().notify_style_update()
+        self._made = ()
+        self.refresh()
+
+    def on_resize(self) -> None:
+        self.sync()
+
+    def render_line(self, y: int) -> Strip:
+        width, ground = self.size.width, self.rich_style
+        if y >= len(self._rows):
+            text = f"  {self._empty()}" if y == 0 and not len(self._lines) else ""
+            return Strip([Segment(fit(text, width), ground + self._style("dim"))]).adjust_cell_length(width, ground)
+        index, place, text = self._rows[y]
+        line = self._lines.shown[index]
+        style = ground + self._style(line.tone)
+        if line.key == self._lines.cursor:
+            style += Style(bgcolor=self.get_component_rich_style("log--cursor").bgcolor)
+        elif line.key in self._lines.marks:
+            style += Style(bold=True)
+        head = self._lines.head(line, _SOURCES) if place == 0 else " " * self._head_width
+        shown = fit(f"{head}{text}", width)
+        return Strip(self._with_matches(shown, min(len(head), len(shown)), style)).adjust_cell_length(width, style)
+
+    def _with_matches(self, shown: str, begin: int, style: Style) -> list[Segment]:
+        """The line in segments, what is searched turned round."""
+        sought = self._lines.search
+        folded = shown.casefold()
+        if not sought or len(folded) != len(shown):
+            return [Segment(shown, style)]
+        segments, at = [], 0
+        while (found := folded.find(sought, max(at, begin))) >= 0:
+            end = found + len(sought)
+            segments += [Segment(shown[at:found], style), Segment(shown[found:end], style + Style(reverse=True))]
+            at = end
+        return [*segments, Segment(shown[at:], style)]
+
+    def _style(self, tone: str) -> Style:
+        return self.get_component_rich_style(f"log--{tone}", partial=True)
+
+
+class SearchInput(CleanInput):
+    """Where the search is typed."""
+
+
+class LogScreen(ConsoleScreen):
+    """What the agent of ``node`` tells of its log; with a task, what is kept and told of that."""
+
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.LOG)
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.READING, Scope.LOG)]
+    AUTO_FOCUS = ""  # not the field: letters are keys until somebody searches
+
+    def __init__(self, desk: Desk, *, node: str = "", task_id: str = "") -> None:
+        super().__init__(desk)
+        self.MODE = "tasks" if task_id else "nodes"
+        self.node, self.task_id = node, task_id
+        self.lines = LogLines()
+        self._parts = 0  # of the log: each boot of each agent is one, and what is kept with attempts
+        self._wrong = "reading …"
+        self._status_line = OneLine(id="logstatus")
+        self._search_field = SearchInput(
+            id="search", compact=True, select_on_focus=False, placeholder="words to search"
+        )
+        self.pane = LogPane(self.lines, self._why_empty, id="log")
+
+    def compose_body(self) -> Iterable[Widget]:
+        yield Horizontal(self._status_line, self._search_field, id="logline")
+        yield self.pane
+
+    @property
+    def crumb(self) -> str:
+        return f"{self.task_id or self.node} > log"
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self._read()
+
+    # ------------------------------------------------------------ reading
+
+    @work(exclusive=True, group="log")
+    async def _read(self) -> None:
+        """Read what there is, then follow, for as long as the screen is open."""
+        if self.task_id:
+            await self._read_attempts()
+        boot, after = "", -1
+        while True:
+            pause_s = FOLLOW_S
+            if not self.node:
+                self._wrong = "no node has taken it yet: there is no log"
+                await self._read_attempts()
+            else:
+                try:
+                    told = await self.desk.commander.read_log(self.node, after=after, limit=_PAGE, task=self.task_id)
+                except (LcqError, OSError, TimeoutError) as error:
+                    self._wrong = error.why if isinstance(error, NoLog) else trouble_of(error)
+                    pause_s = _AGAIN_S
+                else:
+                    self._wrong = ""
+                    if told.boot != boot:
+                        news = self._new_part(f"the agent of {self.node} was started anew" if boot else "")
+                        if boot:  # its numbers begin anew
+                            boot, after = told.boot, -1
+                            self._take(news)
+                            continue
+                        boot = told.boot
+                    self._take_in(told, after)
+                    pause_s = 0.05 if len(told.lines) == _PAGE and after >= 0 else FOLLOW_S
+                    after = max(told.last, after)
+            self._show_lines()
+            await asyncio.sleep(pause_s)
+
+    async def _read_attempts(self) -> None:
+        """What is kept with the task's attempts: the last words of those that failed."""
+        try:
+            attempts = await self.desk.reader.attempts(self.task_id)
+        except (LcqError, OSError, TimeoutError) as error:
+            self._wrong = trouble_of(error)
+            return
+        if not attempts:
+            return
+        if not self.node:
+            self.node = attempts[-1].node
+        for attempt in attempts:
+            self._take(self._kept(attempt))
+
+    def _kept(self, attempt: Attempt) -> list[Line]:
+        if not attempt.log:
+            return []
+        self._parts += 1
+        head = f"attempt {attempt.number} on {attempt.node} {attempt.outcome}; its runner wrote last:"
+        at_ms = attempt.ended_ms or attempt.started_ms
+        texts = [head, *attempt.log.splitlines()]
+        return [Line((self._parts, place), at_ms, "kept", "", clean(text)) for place, text in enumerate(texts)]
+
+    def _new_part(self, why: str) -> list[Line]:
+        self._parts += 1
+        return [Line((self._parts, -2), self.desk.link.now_ms, "console", "", clean(f"-- {why} --"))] if why else []
+
+    def _take_in(self, told: LogAnswer, after: int) -> None:
+        news = []
+        if after >= 0 and told.first > after + 1:
+            gone = told.first - after - 1
+            news.append(
+                Line((self._parts, told.first * 2 - 1), self.desk.link.now_ms, "console", "WARNING",
+                     f"-- {counted(gone, 'line')} came and went before they were read --")
+            )  # fmt: skip
+        for one in told.lines:
+            source = "agent" if one.source == "agent" else one.source
+            news.append(
+                Line((self._parts, one.number * 2), one.at_ms, clean(source), clean(one.level), clean(one.text))
+            )  # fmt: skip
+        self._take(news)
+
+    def _take(self, news: Sequence[Line]) -> None:
+        self.lines.add(news)
+        self._show_lines()
+
+    # ------------------------------------------------------------ what is shown
+
+    def show_news(self) -> None:
+        super().show_news()
+        self.lines.tick(self.desk.link.now_ms)
+        self._show_lines()
+
+    def _why_empty(self) -> str:
+        if self._wrong:
+            return clean(self._wrong)
+        if self.lines.total:
+            return f"nothing in the last {WINDOWS[self.lines.window][0]}: t changes the window"
+        return "nothing yet" if not self.task_id else f"{self.node} has told nothing of this task"
+
+    def _show_lines(self) -> None:
+        if not self.is_attached:
+            return
+        lines = self.lines
+        name = f"{self.task_id} on {self.node}" if self.task_id and self.node else self.task_id or self.node
+        parts = [Part(f" {name} ", "bold $text-primary")]
+        if self._wrong and lines.total:
+            parts.append(Part(f"  {self._wrong}", TONE_STYLE["warn"]))
+        elif lines.search:
+            found = lines.matches
+            parts.append(
+                Part(f"  /{lines.search}: {counted(found, 'line')}", "$text-accent" if found else "$text-warning")
+            )
+        notes = [f"{len(lines):,} of {counted(lines.total, 'line')}"]
+        if lines.window:
+            notes.append(f"last {WINDOWS[lines.window][0]}")
+        if lines.marks:
+            notes.append(f"{len(lines.marks)} marked")
+        notes += ["wrapped"] if lines.wrap else []
+        notes.append("FOLLOWING" if lines.follow else "f follows")
+        self._status_line.show(parts, [Part("   ".join(notes) + " ")])
+        self.pane.sync()
+
+    # ------------------------------------------------------------ keys
+
+    def _changed(self) -> None:
+        self._show_lines()
+
+    def action_line_down(self) -> None:
+        self.lines.move(1)
+        self._changed()
+
+    def action_line_up(self) -> None:
+        self.lines.move(-1)
+        self._changed()
+
+    def action_to_top(self) -> None:
+        self.lines.to(0)
+        self._changed()
+
+    def action_to_end(self) -> None:
+        self.lines.to(len(self.lines) - 1)
+        self._changed()
+
+    def action_half_screen_down(self) -> None:
+        self.lines.move(max(1, self.pane.size.height // 2))
+        self._changed()
+
+    def action_half_screen_up(self) -> None:
+        self.lines.move(-max(1, self.pane.size.height // 2))
+        self._changed()
+
+    def action_follow_log(self) -> None:
+        self.lines.set_follow(not self.lines.follow)
+        self._changed()
+
+    def action_wrap_lines(self) -> None:
+        self.lines.wrap = not self.lines.wrap
+        self.lines.changes += 1
+        self._changed()
+
+    def action_time_stamps(self) -> None:
+        self.lines.stamps = not self.lines.stamps
+        self.lines.changes += 1
+        self._changed()
+
+    def action_log_window(self) -> None:
+        self.lines.next_window()
+        self._changed()
+
+    def action_mark_line(self) -> None:
+        self.lines.mark()
+        self._changed()
+
+    def action_next_match(self) -> None:
+        self._match(1)
+
+    def action_previous_match(self) -> None:
+        self._match(-1)
+
+    def _match(self, step: int) -> None:
+        if not self.lines.search:
+            self.post_message(Said("nothing is searched: / asks for what"))
+        elif not self.lines.next_match(step):
+            self.post_message(Said(f"no line here has {self.lines.search!r}"))
+        self._changed()
+
+    def action_search_log(self) -> None:
+        self.add_class("-searching")
+        self._search_field.focus()
+
+    @on(Input.Submitted, "#search")
+    def _searched(self, typed: Input.Submitted) -> None:
+        self._leave_search()
+        self.lines.find(typed.value)
+        if self.lines.search and not self.lines.matches:
+            self.post_message(Said(f"no line here has {self.lines.search!r}"))
+        self._changed()
+
+    def _leave_search(self) -> None:
+        self.remove_class("-searching")
+        self.set_focus(None)
+
+    def action_back(self) -> None:
+        if self.has_class("-searching"):
+            self._leave_search()
+        elif self.lines.search:
+            self.lines.find("")
+            self._changed()
+        else:
+            super().action_back()
+
+    @work(group="panel", exclusive=True)
+    async def action_save_log(self) -> None:
+        text = self.lines.as_text()
+        if not text:
+            self.post_message(Said("nothing to save: no line is shown", good=False))
+            return
+        what = counted(text.count("\n"), "line")
+        stem = export.proposed_name(f"log-{self.task_id or self.node}", self.desk.link.now_ms).rpartition(".")[0]
+        hint = f"{_path_of('.')} is here; enter saves"
+        name = await self.app.push_screen_wait(AskLine(f"Save {what} as", value=f"{stem}.log", hint=hint))
+        if name is None:
+            return
+        path = _path_of(name)
+        try:
+            try:
+                size = await asyncio.to_thread(export.write_text, path, text)
+            except export.FileIsThere:
+                question = Question(f"Overwrite {path}?", ("A file of that name is there.",), "Yes, overwrite it")
+                if await self.app.push_screen_wait(question) is None:
+                    self.post_message(Said(f"{path} was left as it is"))
+                    return
+                size = await asyncio.to_thread(export.write_text, path, text, overwrite=True)
+        except LcqError as error:
+            self.post_message(Said(f"not saved: {error}", good=False))
+        else:
+            self.post_message(Said(f"saved {what} in {path} ({size:,} bytes, yours alone to read)"))
+
+
+def _path_of(name: str) -> Path:
+    return Path(name).expanduser().resolve()
