@@ -15,6 +15,7 @@ from typing import ClassVar
 from textual import on, work
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
+from textual.driver import Driver
 from textual.screen import Screen
 
 from lcq.client import login_name
@@ -285,6 +286,21 @@ class ConsoleApp(PlayingApp):
     def _refetch(self) -> None:
         self.desk.feed.refetch()
         self.say("reading everything again")
+
+    @on(ConsoleScreen.SuspendWished)
+    def _suspend(self) -> None:
+        """Stop, as ctrl-z does, where a shell waits that can bring us back."""
+        own_job = os.getpgrp() == os.getpid() and os.getsid(0) != os.getpid()
+        if own_job and not self.is_web:
+            self.action_suspend_process()
+        else:
+            self.say("it cannot be put aside: no shell waits for it that could bring it back", good=False)
+
+    @on(Driver.SignalResume)
+    def _repaint(self) -> None:
+        """Back from there: of what the terminal showed nothing is left."""
+        for screen in self.screen_stack:
+            screen.refresh(layout=True)
 
     @on(ConsoleScreen.SavedViewsWished)
     @work(group="panel", exclusive=True)

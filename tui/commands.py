@@ -112,6 +112,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("saved_views", "Saved views: look so again, or keep how it looks now", ("apostrophe",), _LOOK,
             Scope.EVERYWHERE, "views", 16),
 
+    Command("suspend", "Put the console aside (fg brings it back)", ("ctrl+z",), _LOOK, Scope.EVERYWHERE),
     Command("record", "Record what is seen into a file, or end that", ("ampersand",), _LOOK, Scope.EVERYWHERE),
     Command("replay_pause", "In a replay: stand still, or go on", ("backslash",), _LOOK, Scope.EVERYWHERE),
     Command("replay_step", "In a replay: to the next thing that happened", ("semicolon",), _LOOK, Scope.EVERYWHERE),

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import pty
 import sys
 from pathlib import Path
 
@@ -51,44 +48,6 @@ async def test_where_no_cluster_runs_the_console_is_told_how_to_start_one(tmp_pa
 def test_a_configured_redis_is_the_one_to_read():
     config = DistributedConfig(redis={"url": "redis://example:6379/1"})
     assert redis_url(config) == "redis://example:6379/1"
-
-
-async def test_on_a_real_terminal_it_opens_leaves_on_sigterm_and_puts_the_screen_back(tmp_path):
-    program = (
-        "import sys; from pathlib import Path; from lcq.config import DistributedConfig;"
-        "from tui.app import run_console; sys.exit(run_console(DistributedConfig(data_dir=Path(sys.argv[1]))))"
-    )
-    ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", program, str(tmp_path),
-        stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "xterm-256color"},
-    )  # fmt: skip
-    os.close(theirs)
-    os.set_blocking(ours, False)
-    seen = bytearray()
-
-    def shown(text: bytes) -> bool:
-        try:
-            while chunk := os.read(ours, 65536):
-                seen.extend(chunk)
-        except (BlockingIOError, OSError):  # nothing there now; OSError: its end is closed
-            pass
-        return text in bytes(seen)
-
-    try:
-        await wait_until(lambda: shown(b"\x1b[?1049h"), what="the alternate screen to be entered")
-        await wait_until(lambda: shown(b"Waiting for the cluster"))
-        process.terminate()
-        await wait_until(lambda: shown(b"\x1b[?1049l"), what="the alternate screen to be left")
-        assert await process.wait() == 0
-        assert shown(b"\x1b[?25h")
-        assert b"Traceback" not in seen
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        os.close(ours)
-    assert "console.log" in {path.name for path in tmp_path.iterdir()}
 
 
 async def test_the_scheduler_named_on_the_command_line_is_the_one_that_is_commanded(tmp_path: Path) -> None:

@@ -140,6 +140,9 @@ class ConsoleScreen(Screen[None]):
 
         what: str
 
+    class SuspendWished(Message):
+        """The operator wants their shell back for a while."""
+
     class RecordWished(Message):
         """The operator wants what is seen recorded, or no longer."""
 
@@ -348,3 +351,6 @@ class ConsoleScreen(Screen[None]):
 
     def action_replay_at(self) -> None:
         self.post_message(self.ReplayWished("at"))
+
+    def action_suspend(self) -> None:
+        self.post_message(self.SuspendWished())
