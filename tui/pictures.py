@@ -219,13 +219,15 @@ def _reduced_to(pixels: Pixels, depth: Depth) -> Pixels:
     height, width = pixels.shape[:2]
     noise = np.tile(_BAYER, (height // 4 + 1, width // 4 + 1))[:height, :width, None]
     if depth is Depth.XTERM:
-        shifted = pixels.astype(np.float32) + noise * 40
-        levels = np.abs(shifted[..., None] - _CUBE).argmin(axis=-1)
-        cube: Pixels = _CUBE[levels].astype(np.uint8)
-        return cube
+        shifted = pixels.astype(np.float32) + noise * 28
+        cube = _CUBE[np.abs(shifted[..., None] - _CUBE).argmin(axis=-1)]
+        grey = np.clip(np.round((shifted.mean(axis=2, keepdims=True) - 8) / 10), 0, 23) * 10 + 8
+        is_grey = ((shifted - grey) ** 2).sum(axis=2) < ((shifted - cube) ** 2).sum(axis=2)
+        nearest: Pixels = np.where(is_grey[..., None], grey, cube).astype(np.uint8)
+        return nearest
     shifted = pixels.astype(np.float32) + noise * 85
-    nearest = ((shifted[..., None, :] - _ANSI) ** 2).sum(axis=-1).argmin(axis=-1)
-    ansi: Pixels = _ANSI[nearest].astype(np.uint8)
+    closest = ((shifted[..., None, :] - _ANSI) ** 2).sum(axis=-1).argmin(axis=-1)
+    ansi: Pixels = _ANSI[closest].astype(np.uint8)
     return ansi
 
 

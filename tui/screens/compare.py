@@ -339,7 +339,7 @@ class CompareScreen(ReadingScreen):
         def paint(columns: int, rows: int) -> list[list[Run]]:
             return scene.painted(Mode.AFTER, (columns, rows), Look(), depth=depth, dark=dark)
 
-        view.show(paint, caption=captioned("after", pictures), words=pictures.parts["after"].why)
+        view.show(paint, caption=captioned("after", pictures, depth), words=pictures.parts["after"].why)
 
     # ------------------------------------------------------------ commands
 

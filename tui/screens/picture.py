@@ -202,7 +202,7 @@ class PictureScreen(ConsoleScreen):
         }
         view.show(
             paint,
-            caption=captions.get(mode, captioned(part, self.pictures, mask=shown)),
+            caption=captions.get(mode, captioned(part, self.pictures, depth, mask=shown)),
             words=self.pictures.parts[part].why,
             key=(id(self.pictures), id(self._nearer), mode, look, wipe, shown, depth, dark),
         )

@@ -154,13 +154,15 @@ def _wrapped(text: str, width: int) -> list[str]:
     return [*lines, line] if line else lines
 
 
-def captioned(part: Part, pictures: Pictures, *, mask: bool = True) -> str:
+def captioned(part: Part, pictures: Pictures, depth: Depth, *, mask: bool = True) -> str:
     """What stands above a picture: what it is, how large, and who has sent it."""
     picture = pictures.parts[part]
     if picture.thumbnail is None:
         return part
     size = "{}x{}".format(*picture.thumbnail.size)
-    name = "before, mask in red stripes" if mask and part == "before" and pictures.parts["mask"].thumbnail else part
+    name: str = part
+    if mask and part == "before" and pictures.parts["mask"].thumbnail is not None:
+        name += ", mask ////" if depth == "none" else ", mask in red stripes"
     return f"{name}  {size}" + (f"  from {picture.source}" if picture.source else "")
 
 
@@ -240,7 +242,7 @@ class PictureStrip(Horizontal):
                 return scene.painted(mode, (columns, rows), Look(), depth=depth, dark=dark)
 
             known: Part = "before" if part == "before" else "after"
-            view.show(paint, caption=captioned(known, pictures), words=pictures.parts[known].why)
+            view.show(paint, caption=captioned(known, pictures, depth), words=pictures.parts[known].why)
         self.set_class(not (scene.before or scene.after), "-empty")
 
     def _show_facts(self, record: TaskRecord, attempts: Sequence[Attempt]) -> None:
