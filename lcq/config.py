@@ -372,6 +372,9 @@ class ConsoleConfig(Section):
     """How large a recording may become; then it ends."""
     record_hours: float = Field(default=12.0, gt=0, le=24 * 365)
     """How long it may go on."""
+    pictures: Literal["auto", "cells", "sixel", "kitty"] = "auto"
+    """How pictures are drawn: in cells (half-blocks), or in pixels where the terminal has them and the extra
+    ``pictures`` is installed. "auto" asks the terminal, but not through tmux or screen."""
 
 
 CONTEXT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

@@ -28,6 +28,7 @@ from tui.commands import Scope, commands_of
 from tui.contexts import ContextChoice, choices
 from tui.desk import Desk, past_desk
 from tui.gallery import Gallery
+from tui.graphics import find_graphics
 from tui.history import Place, ViewHistory
 from tui.playing import PlayingApp
 from tui.record import RecordingRules
@@ -477,6 +478,7 @@ async def _run_app(
     """A console over one desk, until it is left."""
     remembered = Remembered(config.data_path / "console-choices.json") if config.console.remember else None
     kept = config.console
+    desk.graphics = find_graphics(kept.pictures, os.environ)
     app = ConsoleApp(
         desk, user=user, farewell=farewell, crash_log=config.data_path / "console-crash.log",
         theme=theme or (remembered and remembered.get("theme")) or kept.theme, remembered=remembered,

@@ -24,6 +24,7 @@ from tui.columns import (
     fleet_columns,
 )
 from tui.gallery import Gallery
+from tui.graphics import Graphics
 from tui.made import Made
 from tui.pulse import Pulse
 from tui.record import Tape
@@ -124,6 +125,7 @@ class Desk:
         tape = cast("Reader", self.tape)
         self.feed = Feed(tape, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
         self.gallery = Gallery(commander)
+        self.graphics: Graphics | None = None  # how the terminal shows pixels; None: in cells
         self.pulse = Pulse(reader, commander, self.link)
         self.asker = Asker(commander, self.store, self.link, waiting=self._waiting)
 

@@ -82,7 +82,11 @@ class Place:
 
 def placed(size: tuple[int, int], columns: int, rows: int, look: Look) -> Place:
     """Where a picture of ``size`` goes in so many cells: as large as they let it, in its own proportions."""
-    room = max(1, columns), max(1, rows) * 2
+    return placed_in(size, (max(1, columns), max(1, rows) * 2), look)
+
+
+def placed_in(size: tuple[int, int], room: tuple[int, int], look: Look) -> Place:
+    """The same in so many pixels of the screen."""
     fit = min(room[0] / size[0], room[1] / size[1])
     whole = size[0] * fit * look.zoom, size[1] * fit * look.zoom
     width, height = (max(1, min(space, round(side))) for space, side in zip(room, whole, strict=True))
@@ -135,12 +139,12 @@ def holes_in(cover: Pixels) -> NDArray[np.bool_]:
     return cover >= max(1, min(_SEEN_COVER, most // 2))
 
 
-def with_mask(pixels: Pixels, holes: NDArray[np.bool_]) -> Pixels:
-    """Holes in bright red and dark stripes: who sees no red sees the stripes."""
+def with_mask(pixels: Pixels, holes: NDArray[np.bool_], *, stripe: int = 2) -> Pixels:
+    """Holes in bright red and dark stripes, so many pixels broad: who sees no red sees the stripes."""
     if not holes.any():
         return pixels
     down, across = np.indices(holes.shape)
-    bright = holes & ((across + down) % 4 < 2)
+    bright = holes & ((across + down) % (2 * stripe) < stripe)
     out = pixels.astype(np.float32)
     out[bright] = out[bright] * 0.25 + _RED * 0.75
     dark = holes & ~bright
@@ -200,7 +204,7 @@ class Run:
 
 
 def drawn(
-    pixels: Pixels, depth: Depth, holes: NDArray[np.bool_] | None = None, *, dark: bool = True
+    pixels: Pixels, holes: NDArray[np.bool_] | None = None, *, depth: Depth, dark: bool = True
 ) -> list[list[Run]]:
     """The lines of cells that show ``pixels``, two of them to a cell.
 
@@ -322,23 +326,38 @@ class Scene:
         dark: bool = True,
     ) -> list[list[Run]]:
         """The cells of one picture in ``room`` (columns, rows); none where what ``mode`` needs is not there."""
+        room_px = max(1, room[0]), 2 * max(1, room[1])
+        stripe = 0 if depth is Depth.PLAIN else 2
+        made = self.composed(mode, room_px, look, with_holes=with_holes, wipe=wipe, stripe=stripe)
+        return drawn(*made, dark=dark, depth=depth) if made is not None else []
+
+    def composed(
+        self,
+        mode: Mode,
+        room: tuple[int, int],
+        look: Look,
+        *,
+        with_holes: bool = True,
+        wipe: float = 0.5,
+        stripe: int = 2,
+    ) -> tuple[Pixels, NDArray[np.bool_] | None] | None:
+        """One picture in ``room`` (pixels of the screen), the mask in it in stripes of that breadth; with 0 it is only
+        told which pixels are hole. None where what ``mode`` needs is not there."""
         before = self.after if mode is Mode.AFTER else self.before
         if not before or (mode in (Mode.WIPE, Mode.DIFFERENCE) and not self.fits):
-            return []
-        place = placed(before[0].size, *room, look)
+            return None
+        place = placed_in(before[0].size, room, look)
         pixels, holes = _best(before, place), None
+        if mode is Mode.DIFFERENCE:
+            return difference(pixels, _best(self.after, place)), None
         if self.mask and with_holes and mode is not Mode.AFTER:
             holes = holes_in(_best(self.mask, place))
-        if mode is Mode.DIFFERENCE:
-            pixels = difference(pixels, _best(self.after, place))
-            holes = None
-        elif holes is not None and depth is not Depth.PLAIN:
-            pixels = with_mask(pixels, holes)
+            pixels = with_mask(pixels, holes, stripe=stripe) if stripe else pixels
         if mode is Mode.WIPE:
             pixels = wiped(pixels, _best(self.after, place), wipe)
             if holes is not None:
                 holes[:, round(wipe * pixels.shape[1]) :] = False
-        return drawn(pixels, depth, holes, dark=dark)
+        return pixels, holes
 
 
 def _best(known: tuple[Thumbnail, ...], place: Place) -> Pixels:

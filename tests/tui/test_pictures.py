@@ -39,13 +39,13 @@ def flat(width: int, height: int, colour: tuple[int, int, int] = (80, 90, 100)) 
 
 
 def test_a_cell_shows_two_pixels_and_equal_neighbours_are_one_run():
-    assert drawn(QUARTERS, Depth.TRUE) == [[Run(UPPER_HALF, RED, BLUE), Run(UPPER_HALF, GREEN, WHITE)]]
-    assert drawn(flat(5, 2), Depth.TRUE) == [[Run(UPPER_HALF * 5, (80, 90, 100), (80, 90, 100))]]
+    assert drawn(QUARTERS, depth=Depth.TRUE) == [[Run(UPPER_HALF, RED, BLUE), Run(UPPER_HALF, GREEN, WHITE)]]
+    assert drawn(flat(5, 2), depth=Depth.TRUE) == [[Run(UPPER_HALF * 5, (80, 90, 100), (80, 90, 100))]]
 
 
 def test_an_odd_last_line_leaves_the_lower_half_to_the_terminal():
-    assert drawn(flat(2, 3), Depth.TRUE)[-1] == [Run(UPPER_HALF * 2, (80, 90, 100), None)]
-    assert drawn(flat(1, 1, RED), Depth.TRUE) == [[Run(UPPER_HALF, RED, None)]]
+    assert drawn(flat(2, 3), depth=Depth.TRUE)[-1] == [Run(UPPER_HALF * 2, (80, 90, 100), None)]
+    assert drawn(flat(1, 1, RED), depth=Depth.TRUE) == [[Run(UPPER_HALF, RED, None)]]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (6000, 4000), (10, 6000), (6000, 10), (3, 7)])
@@ -138,9 +138,9 @@ def test_without_colours_a_character_tells_how_light_it_is_and_a_stroke_where_th
     pixels = np.concatenate((flat(2, 2, (0, 0, 0)), flat(2, 2, WHITE)), axis=1)
     holes = np.zeros((2, 4), bool)
     holes[1, 1] = True
-    assert drawn(pixels, Depth.PLAIN, holes) == [[Run(f" {HOLE}@@")]]
-    assert drawn(pixels, Depth.PLAIN, None, dark=False) == [[Run("@@  ")]]
-    assert drawn(flat(1, 3, WHITE), Depth.PLAIN) == [[Run("@")], [Run("@")]]
+    assert drawn(pixels, holes, depth=Depth.PLAIN) == [[Run(f" {HOLE}@@")]]
+    assert drawn(pixels, None, depth=Depth.PLAIN, dark=False) == [[Run("@@  ")]]
+    assert drawn(flat(1, 3, WHITE), depth=Depth.PLAIN) == [[Run("@")], [Run("@")]]
 
 
 @pytest.mark.parametrize(("depth", "most"), [(Depth.XTERM, 6**3 + 24), (Depth.ANSI, 16)])
@@ -148,7 +148,7 @@ def test_fewer_colours_are_dithered_so_that_the_mean_stays(depth, most):
     ramp = np.repeat(np.linspace(0, 255, 64).astype(np.uint8)[None, :, None], 3, axis=2).repeat(16, axis=0)
     colours = set()
     total = np.zeros(3)
-    for line in drawn(ramp, depth):
+    for line in drawn(ramp, depth=depth):
         for run in line:
             for colour in (run.ink, run.ground):
                 assert colour is not None

@@ -27,13 +27,14 @@ from tui.widgets.frame import Part as LinePart
 from tui.widgets.picture import PictureView, captioned, depth_of
 
 if TYPE_CHECKING:
-    from tui.pictures import Look, Mode, Run, Scene
+    from tui.pictures import Look, Mode, Pixels, Run, Scene
 
 _FIRST_PX = 512
 _ZOOM = 1.5
 _PAN = 0.25  # of what is in sight
 _WIPE = 0.05  # of the width
 _LOSSY = (".jpg", ".jpeg", ".jpe", ".jfif", ".webp")
+_STRIPE_PX = 6
 _SAME = 2  # of 255: so much a picture differs by being encoded
 
 
@@ -57,7 +58,8 @@ class PictureScreen(ConsoleScreen):
         self._asked: tuple[int, int, tuple[float, float, float, float]] | None = None
         self._trouble_text = ""
         self._head, self._facts = OneLine(id="picture-head"), OneLine(id="picture-facts")
-        self._left, self._right = PictureView(id="left"), PictureView(id="right")
+        graphics = desk.graphics
+        self._left, self._right = PictureView(graphics=graphics, id="left"), PictureView(graphics=graphics, id="right")
 
     @property
     def crumb(self) -> str:
@@ -100,8 +102,10 @@ class PictureScreen(ConsoleScreen):
         self._draw()
 
     def _room(self) -> tuple[int, int]:
-        view = self._left if self._left.display else self._right
-        return max(1, view.size.width), max(1, view.size.height - 1)
+        """For one picture: in cells, or in as many as would have the pixels that there are."""
+        view, graphics = self._left, self.desk.graphics
+        columns, rows = max(1, view.size.width), max(1, view.size.height - 1)
+        return (columns, rows) if graphics is None else (columns * graphics.cell[0], rows * graphics.cell[1] // 2)
 
     def _wish(self) -> tuple[int, tuple[float, float, float, float]]:
         """How many pixels, and which part, are wanted for what is looked at now."""
@@ -187,7 +191,7 @@ class PictureScreen(ConsoleScreen):
         return Mode.BOTH if mode in (Mode.WIPE, Mode.DIFFERENCE) and not self._scene().fits else mode
 
     def _paint(self, view: PictureView, part: Part, mode: Mode, scene: Scene) -> None:
-        from tui.pictures import Look
+        from tui.pictures import Look, Mode
 
         assert self.pictures is not None  # noqa: S101 - by _draw
         look, wipe, shown = self.look or Look(), self.wipe, self.mask_shown
@@ -196,12 +200,18 @@ class PictureScreen(ConsoleScreen):
         def paint(columns: int, rows: int) -> list[list[Run]]:
             return scene.painted(mode, (columns, rows), look, depth=depth, with_holes=shown, wipe=wipe, dark=dark)
 
+        def pixels(width: int, height: int) -> Pixels | None:
+            made = scene.composed(mode, (width, height), look, with_holes=shown, wipe=wipe, stripe=_STRIPE_PX)
+            return made[0] if made is not None else None
+
+        has_picture = bool(scene.after if mode is Mode.AFTER else scene.before)
         captions = {
             "wipe": f"before | after, the line at {wipe:.0%}",
             "difference": "where after differs from before, the brighter the more",
         }
         view.show(
             paint,
+            pixels=pixels if has_picture and self.desk.graphics is not None else None,
             caption=captions.get(mode, captioned(part, self.pictures, depth, mask=shown)),
             words=self.pictures.parts[part].why,
             key=(id(self.pictures), id(self._nearer), mode, look, wipe, shown, depth, dark),

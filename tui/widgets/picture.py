@@ -28,7 +28,8 @@ from tui.text import cells, clean, clean_block, cut, cut_left, fit
 from tui.widgets.frame import TONE_STYLE
 
 if TYPE_CHECKING:
-    from tui.pictures import Depth, Run
+    from tui.graphics import Graphics
+    from tui.pictures import Depth, Pixels, Run
 
 REST_S = 0.2
 """So long the cursor has to rest on a task before its pictures are fetched."""
@@ -38,6 +39,8 @@ SHOWN_FROM = (120, 40)
 
 Paint = Callable[[int, int], "list[list[Run]]"]
 """The cells of a picture in so many columns and rows."""
+Compose = Callable[[int, int], "Pixels | None"]
+"""A picture in so many pixels at most."""
 
 
 def depth_of(widget: Widget) -> Depth:
@@ -56,22 +59,67 @@ class PictureView(Widget):
     DEFAULT_CSS = "PictureView { height: 1fr; width: 1fr; }"
     ALLOW_SELECT = False
 
-    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+    def __init__(self, *, graphics: Graphics | None = None, id: str | None = None) -> None:  # noqa: A002
+        """``graphics``: how pixels are shown where a picture is given as such; None: in cells."""
         super().__init__(id=id)
+        self._graphics = graphics
+        self._screen_px = graphics.widget() if graphics is not None else None
+        self._compose_px: Compose | None = None
         self._paint: Paint | None = None
         self._key: object = None
         self._lines: list[Strip] = []
         self._painted_for: tuple[int, int] | None = None
         self.caption, self.words = "", ""
 
-    def show(self, paint: Paint | None, *, caption: str = "", words: str = "", key: object = None) -> None:
-        """Show what ``paint`` paints, under a line of ``caption``; without it, ``words``. Nothing where ``key`` is the
-        one of what is shown."""
+    def compose(self) -> ComposeResult:
+        if self._screen_px is not None:
+            self._screen_px.display = False
+            yield self._screen_px
+
+    def show(
+        self,
+        paint: Paint | None,
+        *,
+        pixels: Compose | None = None,
+        caption: str = "",
+        words: str = "",
+        key: object = None,
+    ) -> None:
+        """Show what ``paint`` paints, or where the terminal has them ``pixels``, under a line of ``caption``; without
+        it, ``words``. What bears the ``key`` of what is shown already changes nothing."""
         if key is not None and key == self._key and (caption, words) == (self.caption, self.words):
             return
         self._paint, self._key, self.caption, self.words = paint, key, clean(caption), clean_block(words)
+        self._compose_px = pixels
         self._painted_for = None
+        self._place_pixels()
         self.refresh()
+
+    def on_resize(self) -> None:
+        self._place_pixels()
+
+    def _place_pixels(self) -> None:
+        """Have the terminal itself draw the picture, in the middle of the room, in whole cells."""
+        if self._graphics is None or self._screen_px is None:
+            return
+        width, height = self.size.width, self.size.height - (1 if self.caption else 0)
+        made = None
+        if self._compose_px is not None and width > 0 and height > 0:
+            made = self._compose_px(width * self._graphics.cell[0], height * self._graphics.cell[1])
+        self._screen_px.display = made is not None
+        if made is None:
+            return
+        from PIL import Image
+
+        columns = min(width, -(-made.shape[1] // self._graphics.cell[0]))
+        rows = min(height, -(-made.shape[0] // self._graphics.cell[1]))
+        self._screen_px.styles.width, self._screen_px.styles.height = columns, rows
+        self._screen_px.styles.offset = ((width - columns) // 2, self.size.height - height + (height - rows) // 2)
+        self._screen_px.image = Image.fromarray(made)  # type: ignore[attr-defined]
+
+    @property
+    def _in_pixels(self) -> bool:
+        return self._screen_px is not None and self._compose_px is not None
 
     @property
     def text(self) -> str:
@@ -89,7 +137,8 @@ class PictureView(Widget):
         if width <= 0 or height <= 0:
             return []
         room = height - 1 if self.caption else height
-        lines = self._paint(width, room) if self._paint is not None and room > 0 else []
+        paint = None if self._in_pixels else self._paint
+        lines = paint(width, room) if paint is not None and room > 0 else []
         body = [self._strip(line, width) for line in lines] or self._worded(width, room)
         above = (room - len(body)) // 2
         strips = [self._blank(width)] * above + body + [self._blank(width)] * (room - above - len(body))

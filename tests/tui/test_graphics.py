@@ -1,0 +1,57 @@
+"""Pixels of the terminal's own, where it has them: when it is asked, and what is sent."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import pytest
+from textual_image.widget import SixelImage
+
+from tests.conftest import wait_until
+from tests.tui.fakes import FakeCluster
+from tests.tui.test_gallery import a_finished_task
+from tui.graphics import Graphics, find_graphics, why_cells
+from tui.pictures import UPPER_HALF
+from tui.screens.picture import PictureScreen
+from tui.widgets.picture import PictureView
+
+
+@pytest.mark.parametrize(
+    ("wish", "environment", "why"),
+    [
+        ("auto", {"TERM": "xterm-kitty"}, ""), ("auto", {"TERM": "xterm", "TMUX": "/tmp/x"}, "a multiplexer"),
+        ("auto", {"TERM": "screen-256color"}, "a multiplexer"), ("sixel", {"TERM": "tmux-256color"}, ""),
+        ("cells", {"TERM": "xterm-kitty"}, "console.pictures"), ("kitty", {"NO_COLOR": "1"}, "NO_COLOR"),
+    ],
+)  # fmt: skip
+def test_the_terminal_is_asked_only_where_its_answer_can_come_and_is_wanted(wish, environment, why):
+    assert why_cells(wish, environment, is_terminal=True).startswith(why)
+    assert bool(why_cells(wish, environment, is_terminal=True)) == bool(why)
+
+
+def test_without_a_terminal_or_the_extra_nothing_is_asked(monkeypatch):
+    assert find_graphics("auto", {"TERM": "xterm-kitty"}) is None  # a test's streams are none
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert "pip install 'lcq[pictures]'" in why_cells("auto", {"TERM": "xterm-kitty"}, is_terminal=True)
+
+
+async def test_sixels_take_the_place_of_the_cells_and_words_that_of_both(open_console, tmp_path):
+    record = a_finished_task(tmp_path)
+    async with open_console(FakeCluster([record]), size=(80, 24)) as console:
+        console.desk.graphics = Graphics("sixel", (10, 20))
+        await console.press("i")
+        screen = console.app.screen
+        assert isinstance(screen, PictureScreen)
+        shown = screen.query_one("#left", PictureView).query_one(SixelImage)
+        await wait_until(lambda: screen.pictures is not None and shown.image is not None)
+        await console.pilot.pause()
+        assert shown.image.size == (400, 267)  # 40 cells of 10 pixels
+        assert (shown.size.width, shown.size.height) == (40, 14)
+        assert UPPER_HALF not in console.text()
+        assert "\x1bP" in console.text()
+        await console.press("v", "plus")
+        await console.pilot.pause()
+        assert shown.image.size[0] > 600
+        await console.pilot.resize_terminal(60, 20)
+        await console.pilot.pause()
+        assert shown.size.width <= 60
