@@ -15,7 +15,6 @@ time only; without it, every time.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
@@ -154,6 +153,8 @@ async def _meet(point: str, after: bool, error: Callable[[str], Exception]) -> N
             case "stop":
                 os.kill(os.getpid(), signal.SIGSTOP)
             case "delay":
+                import asyncio  # here, so that an engine that has drills need not load it
+
                 await asyncio.sleep(one.seconds)
             case _:
                 raise error(point)

@@ -28,6 +28,7 @@ QUICK = {
     "LCQ_DRILLS": "1",
 }
 _START_S = 120.0
+_ASK_S = 0.1  # between two questions whether a node is online: each costs the processor what its start needs
 
 
 def free_port() -> int:
@@ -103,7 +104,7 @@ class Cluster:
         with self.client() as client:
             while wait and not any(node.id == name and node.status == NodeStatus.ONLINE for node in client.nodes()):
                 self._check(name, deadline, "come online")
-                time.sleep(0.02)
+                time.sleep(_ASK_S)
         return process
 
     def _start(self, name: str, command: list[str], more: Mapping[str, str]) -> subprocess.Popen[bytes]:

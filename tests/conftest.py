@@ -21,7 +21,7 @@ pytest.register_assert_rewrite("tests.audit")  # what the audit found is the evi
 
 T = TypeVar("T")
 _SEED = "LCQ_TEST_SEED"
-_POLL_S = 0.01
+_POLL_S = (0.01, 0.1)  # shortest and longest pause between two askings
 _MOST_SCRIPTS = 300
 
 
@@ -34,6 +34,12 @@ def _described(condition: Callable[[], object], what: str) -> str:
         return repr(condition)
 
 
+def _pause_s(took_s: float) -> float:
+    """Asking that takes long takes the processor from whatever is waited for: it gets a fifth of the time at most."""
+    shortest, longest = _POLL_S
+    return min(longest, max(shortest, 4 * took_s))
+
+
 async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: float = 60.0, what: str = "") -> T:
     """Ask ``condition`` (plain or async) until it is true, and give back what it said.
 
@@ -42,6 +48,7 @@ async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: floa
     """
     deadline = time.monotonic() + timeout
     while True:
+        asked = time.monotonic()
         said = condition()
         if inspect.isawaitable(said):
             said = await said
@@ -49,17 +56,19 @@ async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: floa
             return cast(T, said)
         if time.monotonic() > deadline:
             pytest.fail(f"waited {timeout:g} s for: {_described(condition, what)} (last answer: {said!r})")
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(_pause_s(time.monotonic() - asked))
 
 
 def wait_until_sync(condition: Callable[[], T], *, timeout: float = 60.0, what: str = "") -> T:
     """``wait_until`` for tests that have no event loop."""
     deadline = time.monotonic() + timeout
-    while not (said := condition()):
+    while True:
+        asked = time.monotonic()
+        if said := condition():
+            return said
         if time.monotonic() > deadline:
             pytest.fail(f"waited {timeout:g} s for: {_described(condition, what)} (last answer: {said!r})")
-        time.sleep(_POLL_S)
-    return said
+        time.sleep(_pause_s(time.monotonic() - asked))
 
 
 def pytest_configure() -> None:

@@ -67,6 +67,13 @@ def test_a_runner_starts_without_what_reads_settings_and_without_an_event_loop()
     assert "lcq.config" not in loaded
 
 
+def test_a_runner_with_all_our_engines_has_loaded_neither_torch_nor_an_event_loop_nor_what_calls_a_server() -> None:
+    engines = [entry.value.partition(":")[0] for entry in metadata.entry_points(group="lcq.engines")]
+    assert "worker.engines.iopaint" in engines
+    loaded = packages(loaded_after("worker.runner", "worker.engines.registry", *engines))
+    assert not loaded & {"torch", "asyncio", "httpx"}
+
+
 def test_an_agent_loads_no_words_of_operators_and_no_client() -> None:
     loaded = loaded_after("worker.agent")
     assert "lcq.wire.nodes" in loaded

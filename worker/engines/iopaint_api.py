@@ -6,11 +6,13 @@ import json
 import re
 import socket
 from dataclasses import dataclass
-from typing import Any
-
-import httpx
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
 from worker.engines.base import EngineError, ErrorClass
+
+if TYPE_CHECKING:  # else where a server is called: every runner has this module, and few have a server
+    import httpx
 
 _CONNECT_S = 5.0
 _LONGEST_SAID = 500
@@ -48,6 +50,8 @@ class IopaintApi:
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
+        import httpx
+
         # A pool would only keep connections that the server, or a proxy before it, may have closed meanwhile.
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.Client(
@@ -62,15 +66,17 @@ class IopaintApi:
 
     def is_up(self) -> bool:
         """Whether a server answers there. Takes a second at most."""
+        import httpx
+
         try:
-            return self._client.get("/api/v1/model", timeout=1.0).status_code == httpx.codes.OK
+            return self._client.get("/api/v1/model", timeout=1.0).status_code == HTTPStatus.OK
         except httpx.TransportError:
             return False
 
     def current_model(self) -> str | None:
         """The loaded model; None where the server has lost it, as it does after a switch to an unknown one."""
         response = self._call("GET", "/api/v1/model")
-        if response.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
+        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
             return None
         return self._name(self._good(response))
 
@@ -94,6 +100,8 @@ class IopaintApi:
         return Answer(response.content, response.headers.get("x-seed", ""))
 
     def _call(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
+        import httpx
+
         headers = {"content-type": "application/json"} if body is not None else None
         try:
             return self._client.request(method, path, content=body, headers=headers)
@@ -127,7 +135,7 @@ class IopaintApi:
         Raises:
             EngineError: out_of_memory, config_invalid, iopaint_refused or engine_error, in the server's words.
         """
-        if response.status_code == httpx.codes.OK:
+        if response.status_code == HTTPStatus.OK:
             return response
         said = _said(response)
         match response.status_code:
