@@ -153,6 +153,7 @@ class ConsoleApp(PlayingApp):
         self.run_worker(self.desk.feed.run(), name="feed", group="feed")
         if self.desk.playback is None:
             self.run_worker(self.desk.pulse.run(), name="pulse", group="feed")
+            self.run_worker(self.desk.older.run(), name="older", group="feed")
         self.run_worker(self.desk.asker.run(), name="asker", group="feed")
         self.set_interval(FLUSH_S, self._bring_news)
 

@@ -242,6 +242,9 @@ class Cluster:
     async def stop_node(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None:
         await (await self._commander()).stop_node(node, deadline_s=deadline_s, reason=reason)
 
+    async def page(self, where: str = "", *, limit: int = 100, cursor: str = "") -> ListTasksAnswer:
+        return await (await self._commander()).page(where, limit=limit, cursor=cursor)
+
     async def matching(self, where: str) -> AsyncIterator[TaskRecord]:
         async for record in (await self._commander()).tasks(where):
             yield record

@@ -26,6 +26,7 @@ from tui.columns import (
 from tui.gallery import Gallery
 from tui.graphics import Graphics
 from tui.made import Made
+from tui.older import Older
 from tui.pulse import Pulse
 from tui.record import Tape
 from tui.replay import PastCommander, Playback, ReplayLink
@@ -126,6 +127,7 @@ class Desk:
         self.feed = Feed(tape, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
         self.gallery = Gallery(commander)
         self.graphics: Graphics | None = None  # how the terminal shows pixels; None: in cells
+        self.older = Older(commander, self.store, self.tasks)
         self.pulse = Pulse(reader, commander, self.link)
         self.asker = Asker(commander, self.store, self.link, waiting=self._waiting)
 

@@ -37,6 +37,7 @@ from lcq.wire import (
     DeadAnswer,
     EventsAnswer,
     InfoAnswer,
+    ListTasksAnswer,
     LogAnswer,
     ThumbnailAnswer,
     WhyAnswer,
@@ -108,6 +109,7 @@ class Commander(Protocol):
     async def activate(self, node: str, *, reason: str = "") -> None: ...
     async def block(self, node: str, *, reason: str = "") -> None: ...
     async def stop_node(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None: ...
+    async def page(self, where: str = "", *, limit: int = 100, cursor: str = "") -> ListTasksAnswer: ...
     def matching(self, where: str) -> AsyncIterator[TaskRecord]:
         """Every task that the filter ``where`` fits, also beyond the window; raises InvalidInput if it says nothing."""
 

@@ -308,7 +308,9 @@ class Store:
         self.minutes: tuple[MinuteTally, ...] = ()  # the oldest first; the last is under way
         self.failures = 0  # tasks that the causes are of
         self.counts: dict[TaskStatus, int] = dict.fromkeys(TaskStatus, 0)
-        self.beyond = 0  # tasks the cluster has that were too many for the snapshot
+        self.beyond = 0  # tasks the cluster has that are not here: they were too many for the snapshot
+        self.oldest = ""  # the oldest id of the snapshot, where there are others beyond it
+        self.loads = 0  # how often it was started over
         self.unreadable = 0  # events whose fields made no sense
         self.polling_due = False  # an event about a node or a queue: their records are worth reading now
         self._wanted: dict[str, None] = {}
@@ -332,6 +334,8 @@ class Store:
         for row in self.tasks.rows.values():
             self.counts[row.status] += 1
         self.beyond = max(0, snapshot.total_tasks - len(self.tasks.rows))
+        self.oldest = min(self.tasks.rows, default="") if self.beyond else ""
+        self.loads += 1
         self.put_nodes(snapshot.nodes)
         self.put_queues(snapshot.queues)
 
@@ -377,6 +381,14 @@ class Store:
                 row.told = known.told
             if known is None or not same(known, row):
                 self._put_task(row, known)
+
+    def put_older(self, records: Iterable[TaskRecord]) -> int:
+        """Take in tasks from beyond the window; answers how many of them were not here."""
+        before = len(self.tasks.rows)
+        self.put_tasks(record for record in records if record.id < self.oldest)
+        more = len(self.tasks.rows) - before
+        self.beyond = max(0, self.beyond - more)
+        return more
 
     def tell(self, reasons: Iterable[tuple[str, int, str, str]], now_ms: int) -> None:
         """Take in why tasks wait: of each its id, its revision then, and the reason in full and for a list."""
@@ -489,6 +501,8 @@ class Store:
         if known is not None:
             self.counts[known.status] -= 1
             self.tasks.drop(task_id)
+        elif task_id < self.oldest:
+            self.beyond = max(0, self.beyond - 1)
         self._wanted.pop(task_id, None)
         self._forgotten[task_id] = None  # a record that was on its way here must not bring it back
         if len(self._forgotten) > _FORGOTTEN_KEPT:

@@ -45,6 +45,7 @@ from lcq.wire import (
     DeadAnswer,
     EventsAnswer,
     InfoAnswer,
+    ListTasksAnswer,
     LogAnswer,
     LogLine,
     Refusal,
@@ -136,6 +137,7 @@ class FakeCluster:
         self.act_trouble: LcqError | None = None
         self.silent = False
         self.control_silent = False
+        self.page_size = 10
         self.skew_ms = 0
         self.gap = False
         self._total = total
@@ -211,7 +213,7 @@ class FakeCluster:
         self.gap = False
         tasks = sorted(self.records.values(), key=lambda record: record.id, reverse=True)[:limit]
         last = self.log[-1].id if self.log else "0-0"
-        total = len(tasks) if self._total is None else self._total
+        total = len(self.records) if self._total is None else self._total
         return FakeSnapshot(tuple(tasks), await self.nodes(), await self.queues(), last, total)
 
     async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer:
@@ -468,6 +470,20 @@ class FakeCluster:
     async def stop_node(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None:
         await self._called("stop_node", node, reason)
         self._set_node(node, NodeStatus.OFFLINE, reason, "leave_node")
+
+    async def page(self, where: str = "", *, limit: int = 100, cursor: str = "") -> ListTasksAnswer:
+        """As the scheduler answers it, a few records at a time."""
+        await self._answerable()
+        if self.act_trouble is not None:
+            raise self.act_trouble
+        ids = sorted((one for one in self.records if not cursor or one < cursor), reverse=True)
+        looked_at = ids[: min(limit, self.page_size)]
+        query = parse_where(where)
+        found = tuple(self.records[one] for one in looked_at if query.matches(self.records[one], now_ms()))
+        return ListTasksAnswer(
+            tasks=found, total=len(self.records), looked_at=len(looked_at),
+            cursor=looked_at[-1] if len(looked_at) < len(ids) else "",
+        )  # fmt: skip
 
     async def matching(self, where: str) -> AsyncIterator[TaskRecord]:
         await self._answerable()

@@ -112,8 +112,9 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
     def _notes(self) -> list[Part]:
         view = self.view
         notes = [f"{len(view):,} of {view.total:,}"]
-        if self.desk.store.beyond and self.view is self.desk.tasks:
+        if self.desk.store.oldest and self.view is self.desk.tasks:
             notes[0] += f", newest of {view.total + self.desk.store.beyond:,}"
+            notes += filter(None, (self.desk.older.told,))
         if view.marks:
             hidden = f" ({view.hidden_marks} not shown)" if view.hidden_marks else ""
             notes.append(f"{len(view.marks)} marked{hidden}")

@@ -1,0 +1,98 @@
+"""Tasks beyond the live window: where the cluster has more than the console holds, the scheduler looks for what fits
+the filter, page by page, and the list goes on as one scrolls to its end. Beside the feed: nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pydantic import ValidationError
+
+from lcq.errors import LcqError
+from tui.source import Commander
+from tui.store import Store, TaskRow
+from tui.view import View
+
+LOOK_S = 0.25
+PAGE = 500
+MOST = 20_000
+"""So many older tasks are taken in at most, until everything is read again."""
+_ANSWER_S = 10.0
+_TROUBLE_S = 2.0  # until it is tried again
+
+
+class Older:
+    """Fetches tasks that are older than the window. ``told`` says how far that is."""
+
+    def __init__(self, commander: Commander, store: Store, view: View[TaskRow]) -> None:
+        self._commander, self._store, self._view = commander, store, view
+        self._of = (0, "")  # the load of the store, and the filter, that what follows is about
+        self._cursor = ""
+        self._found = self._looked_at = 0
+        self._taken = 0  # in this load, whatever the filter
+        self._done = False
+        self._trouble = ""
+
+    @property
+    def told(self) -> str:
+        """What came of it, for the line above the table; "" where the window holds everything."""
+        if not self._store.oldest or self._of != self._now:
+            return ""
+        if self._trouble:
+            return f"older ones cannot be asked for: {self._trouble}"
+        if not self._view.filter:
+            return "" if not self._full else f"cut: {MOST:,} older ones are here, a filter finds the others"
+        how_far = (
+            "all" if self._done else f"cut at {self._looked_at:,}" if self._full else f"{self._looked_at:,} so far"
+        )
+        return f"older: {self._found:,} fit ({how_far} looked at)"
+
+    @property
+    def _now(self) -> tuple[int, str]:
+        found = self._view.filter
+        return self._store.loads, found.text if found and not found.problem else ""
+
+    @property
+    def _full(self) -> bool:
+        return self._taken >= MOST
+
+    async def run(self) -> None:
+        """Look for older tasks until cancelled."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            if not self._store.oldest:
+                continue  # all that there is is here
+            if self._of != self._now:
+                self._begin()
+            if not self._done and not self._full and self._wanted:
+                await self._look()
+
+    def _begin(self) -> None:
+        if self._of[0] != self._store.loads:
+            self._taken = 0
+        self._of = self._now
+        self._cursor, self._trouble = self._store.oldest, ""
+        self._found = self._looked_at = 0
+        self._done = False
+
+    @property
+    def _wanted(self) -> bool:
+        """A filter wants all that fits it; without one, what lies behind the end of the list, once that is near."""
+        view = self._view
+        return bool(view.filter) or view.top + 2 * view.height > len(view)
+
+    async def _look(self) -> None:
+        of = self._of
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                page = await self._commander.page(of[1], limit=PAGE, cursor=self._cursor)
+        except (LcqError, OSError, TimeoutError, ValidationError) as error:
+            self._trouble = str(error) or "no answer"
+            await asyncio.sleep(_TROUBLE_S)
+            return
+        if of != self._now:
+            return  # meanwhile something else is asked for
+        self._trouble = ""
+        self._taken += self._store.put_older(page.tasks)
+        self._found += len(page.tasks)
+        self._looked_at += page.looked_at
+        self._cursor, self._done = page.cursor, not page.cursor
