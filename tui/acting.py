@@ -26,7 +26,7 @@ from tui.screens.base import ActWished, ConsoleScreen
 from tui.screens.causes import CausesScreen
 from tui.screens.command_line import CommandLine
 from tui.screens.dialogs import Choice, Chooser, Question
-from tui.screens.forms import DrainQuestion
+from tui.screens.forms import ChangeForm, DrainQuestion
 from tui.screens.listing import ListScreen
 from tui.screens.nodes import NodesScreen
 from tui.screens.queues import QueuesScreen
@@ -306,6 +306,34 @@ class ActingApp(App[int]):
             self.say(f"nothing to do: {act.skipped}", good=False)
         else:
             await self._ask_and_do(act.made_to_ask() if asks else act)
+
+    @on(TaskActs.ChangeWished)
+    def _change_wished(self, wish: TaskActs.ChangeWished) -> None:
+        self._ask_changes(wish)
+
+    @work(group="acts")
+    async def _ask_changes(self, wish: TaskActs.ChangeWished) -> None:
+        title = "Submit anew with changes" if wish.anew else f"Retry {counted(len(wish.rows), 'task')} with changes"
+        if not self._may(title):
+            return
+        try:
+            found = await self.desk.reader.tasks([row.id for row in wish.rows])
+        except (LcqError, OSError, TimeoutError) as error:
+            self.say(f"{title}: not done: {trouble_of(error)}", good=False)
+            return
+        records = [found[row.id] for row in wish.rows if row.id in found]
+        if not records:
+            self.say(f"{title}: not done: the cluster has forgotten what was chosen", good=False)
+            return
+        act = await self.push_screen_wait(ChangeForm(title, records, self.places(), self._models, anew=wish.anew))
+        if act is None:
+            self.say(f"{title}: left as it is")
+        else:
+            await self._do(act, "")
+
+    @property
+    def _models(self) -> list[str]:
+        return sorted({model for row in self.desk.store.nodes.rows.values() for model in row.models})
 
     @on(TaskActs.CommentWished)
     def _comment_wished(self, wish: TaskActs.CommentWished) -> None:

@@ -36,6 +36,7 @@ from lcq.wire import (
     ListTasks,
     ListTasksAnswer,
     LogAnswer,
+    SubmitAnswer,
     ThumbnailAnswer,
     WhyAnswer,
 )
@@ -197,6 +198,11 @@ class Cluster:
 
     async def submit(self, task: Task, *, queue: str = "") -> Accepted:
         return await (await self._commander()).submit(task, queue=queue)
+
+    async def submit_many(
+        self, tasks: Sequence[Task], *, queue: str = "", node: str = "", reason: str = ""
+    ) -> SubmitAnswer:
+        return await (await self._commander()).submit_many(tasks, queue=queue, node=node, reason=reason)
 
     async def retry(self, ids: Sequence[str], *, revisions: Sequence[int], reason: str = "") -> BulkAnswer:
         return await (await self._commander()).retry(ids, revisions=revisions, reason=reason)

@@ -156,6 +156,8 @@ COMMANDS: tuple[Command, ...] = (
 
     Command("submit", "Submit a new task", ("s",), _UNDO, Scope.TASKS, "submit", 3),
     Command("retry", "Retry finished tasks", ("r",), _UNDO, Scope.TASKS, "retry", 4, takes="[WHAT] [--reason TEXT]"),
+    Command("retry_changed", "Retry with changes (a form)", ("R",), _UNDO, Scope.TASKS),
+    Command("edit", "Edit and submit as a new task (a form)", ("e",), _LOOK, Scope.TASKS),
     Command("move", "Move to another queue or node", ("m",), _UNDO, Scope.TASKS, "move", 5,
             takes="[WHAT] --to PLACE [--reason TEXT]"),
     Command("set_priority", "Set the priority", ("P",), _UNDO, Scope.TASKS, word="prio",

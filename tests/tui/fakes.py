@@ -49,6 +49,7 @@ from lcq.wire import (
     LogAnswer,
     LogLine,
     Refusal,
+    SubmitAnswer,
     ThumbnailAnswer,
     ThumbnailPart,
     WhyAnswer,
@@ -384,6 +385,16 @@ class FakeCluster:
         )  # fmt: skip
         self.add(record)
         return Accepted(id=task.id, queue=record.queue, status=record.status)
+
+    async def submit_many(
+        self, tasks: Sequence[Task], *, queue: str = "", node: str = "", reason: str = ""
+    ) -> SubmitAnswer:
+        await self._called("submit_many", tuple(tasks), queue, node)
+        accepted = []
+        for task in tasks:
+            record = self.add(a_task(task.image_path, queue=queue or "cpu-light").model_copy(update={"task": task}))
+            accepted.append(Accepted(id=task.id, queue=record.queue, status=record.status))
+        return SubmitAnswer(accepted=tuple(accepted))
 
     async def retry(self, ids: Sequence[str], *, revisions: Sequence[int], reason: str = "") -> BulkAnswer:
         await self._called("retry", tuple(ids))

@@ -17,7 +17,7 @@ from tui.screens.command_line import CommandLine
 from tui.screens.compare import CompareScreen
 from tui.screens.detail import DescriptionScreen, TaskScreen
 from tui.screens.dialogs import Chooser, Help, Question
-from tui.screens.forms import DrainQuestion
+from tui.screens.forms import ChangeForm, DrainQuestion
 from tui.screens.nodes import NodesScreen
 from tui.screens.picture import PictureScreen
 from tui.screens.queues import QueuesScreen
@@ -27,7 +27,7 @@ from tui.widgets.table import LineTable
 
 SCREENS = [
     TasksScreen, QueuesScreen, NodesScreen, TaskScreen, DescriptionScreen, Question, Chooser, Help, SubmitForm, AskLine,
-    ViewsPanel, ColumnsPanel, DrainQuestion, CommandLine, PictureScreen, CompareScreen,
+    ViewsPanel, ColumnsPanel, DrainQuestion, CommandLine, PictureScreen, CompareScreen, ChangeForm,
 ]  # fmt: skip
 EDITING = {"ctrl+a", "ctrl+e", "ctrl+u", "ctrl+k", "ctrl+w", "ctrl+d", "ctrl+x", "ctrl+c", "ctrl+v", "ctrl+f"}
 
@@ -110,7 +110,7 @@ async def test_a_walk_through_every_screen_meets_only_the_keys_of_the_table(open
             (("escape", "question_mark"), Help), (("escape", "2", "s"), SubmitForm), (("escape", "m"), Chooser),
             (("escape", "S"), AskLine), (("escape", "C"), ColumnsPanel), (("escape", "apostrophe"), ViewsPanel),
             (("escape", "i"), PictureScreen), (("escape", "equals_sign"), CompareScreen),
-            (("escape", "colon"), CommandLine), (("escape", "q"), Question),
+            (("escape", "colon"), CommandLine), (("escape", "e"), ChangeForm), (("escape", "q"), Question),
         ]  # fmt: skip
         for keys, kind in ways:
             await console.press(*keys)

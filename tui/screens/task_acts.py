@@ -49,6 +49,13 @@ class TaskActs(ConsoleScreen):
         where: str | None = None
 
     @dataclass
+    class ChangeWished(Message):
+        """The operator wants these tasks done again with something changed; ``anew``: as new ones."""
+
+        rows: Sequence[TaskRow]
+        anew: bool
+
+    @dataclass
     class CommentWished(Message):
         """The operator wants to leave a note with these tasks."""
 
@@ -116,6 +123,16 @@ class TaskActs(ConsoleScreen):
         rows = self.act_rows()
         if rows:
             self.post_message(self.MoveWished(rows, asks=self.unsure, where=self.wide_filter))
+
+    def action_retry_changed(self) -> None:
+        rows = self.act_rows()
+        if rows:
+            self.post_message(self.ChangeWished(rows, anew=False))
+
+    def action_edit(self) -> None:
+        row = self.row_here
+        if row is not None:
+            self.post_message(self.ChangeWished([row], anew=True))
 
     def action_comment(self) -> None:
         rows = self.act_rows()
