@@ -94,6 +94,7 @@ class Timetable:
     stations: Mapping[tuple[str, str], Station]
     backlog: Mapping[str, Backlog]
     costs: CostBook
+    users: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by queue: who waits there, or some of them
     _curves: dict[tuple[str, str, str, str], Curve] = field(default_factory=dict)
     _ratios: dict[tuple[str, str, str], float] = field(default_factory=dict)
     _drains: dict[str, float] = field(default_factory=dict)
@@ -160,15 +161,56 @@ class Timetable:
             self._drains[queue] = _Slots.of(slots).time_for(sum(lanes.values()))
         return self._drains[queue]
 
+    def _before(self, station: Station, queue: str) -> list[str]:
+        """The queues that ``station`` serves before ``queue``, and in which there is work for it."""
+        earlier = station.queues[: station.queues.index(queue)] if queue in station.queues else station.queues
+        return [name for name in earlier if any(lane in station.lanes for lane in self._by_lane(name))]
+
     def _starts(self, station: Station, queue: str) -> list[float]:
-        """When each slot of ``station`` turns to ``queue``: once it is free, and the queues before that are empty."""
-        before = 0.0
-        for earlier in station.queues:
-            if earlier == queue:
-                break
-            if any(lane in station.lanes for lane in self._by_lane(earlier)):
-                before = max(before, self.drained_s(earlier))
+        """When each slot of ``station`` turns to ``queue``: once it is free, and the queues before that are empty.
+
+        So it is between tasks of one user. Where there are several it begins sooner, and takes longer: see ``_shared``.
+        """
+        before = max((self.drained_s(earlier) for earlier in self._before(station, queue)), default=0.0)
         return [max(before, free_s) for free_s in station.free_s]
+
+    def _shared(
+        self, station: Station, queue: str, speed: float, user: str, priority: TaskPriority
+    ) -> tuple[float, list[tuple[float, float]]]:
+        """When a task of ``user`` in ``queue`` can begin there at the earliest, and what its slots do for that queue.
+
+        A device shares itself between the users of all its queues (claim_tasks.lua): where others than this one wait in
+        the queues before this, it does as large a part for this one as it has of the users, as soon as what is of a
+        higher band there is done; and all once those queues are empty.
+        """
+        starts = self._starts(station, queue)
+        earlier = self._before(station, queue)
+        others = frozenset().union(*(self.users.get(name, frozenset()) for name in earlier)) - {user}
+        if not others:
+            return min(starts), [(start, speed) for start in starts]
+        here = len(self.users.get(queue, frozenset()) | {user})
+        part = here / (here + len(others))
+        higher_s = max(self.drained_s(name) * self._higher(name, priority) for name in earlier)
+        soon = [max(higher_s, free_s) for free_s in station.free_s]
+        slots = [(start, part * speed) for start in soon]
+        return min(soon), slots + [(start, (1 - part) * speed) for start in starts]
+
+    def _higher(self, queue: str, priority: TaskPriority) -> float:
+        """The share of what waits in ``queue`` that is of a higher band than ``priority``."""
+        work = [(band.band < priority.band, seconds) for (band, _), seconds in self.backlog.get(queue, {}).items()]
+        whole = sum(seconds for _, seconds in work)
+        return sum(seconds for is_higher, seconds in work if is_higher) / whole if whole > 0 else 0.0
+
+    @cached_property
+    def _rivals(self) -> Mapping[str, frozenset[str]]:
+        """By queue: users who wait in queues that devices of it serve before it."""
+        found: dict[str, frozenset[str]] = {}
+        for station in self.stations.values():
+            before: frozenset[str] = frozenset()
+            for queue in station.queues:
+                found[queue] = found.get(queue, frozenset()) | before
+                before |= self.users.get(queue, frozenset())
+        return found
 
     # ------------------------------------------------------------ where a task would be done first
 
@@ -183,13 +225,14 @@ class Timetable:
         megapixels: float = ORDINARY_MEGAPIXELS,
         priority: TaskPriority = TaskPriority.NORMAL,
         more_s: float = 0.0,
+        user: str = "",
     ) -> float | None:
-        """Predicted seconds until a task that is put into ``queue`` now is done, P50; None if no station may run it.
+        """Predicted seconds until a task that ``user`` puts into ``queue`` now is done, P50; None if none may run it.
 
         ``among`` answers the stations that may, and is asked once for each ``key``. ``more_s``: typical seconds of work
         that were put there since this moment. What waits in lower bands waits on.
         """
-        choice = self._choice(queue, lane, among, precision, key)
+        choice = self._choice(queue, lane, among, precision, key, user, priority)
         if not choice.kinds:
             return None
         ahead_s = choice.slots.time_for((self.waiting(queue, least=priority) + more_s) * choice.share)
@@ -199,9 +242,17 @@ class Timetable:
         )
 
     def _choice(
-        self, queue: str, lane: str, among: Callable[[], Iterable[Station]], precision: str, key: object
+        self,
+        queue: str,
+        lane: str,
+        among: Callable[[], Iterable[Station]],
+        precision: str,
+        key: object,
+        user: str,
+        priority: TaskPriority,
     ) -> _Choice:
-        name = (queue, lane, precision, key)
+        is_shared = bool(self._rivals.get(queue, frozenset()) - {user})
+        name = (queue, lane, precision, key, (user, priority) if is_shared else None)
         known = self._choices.get(name)
         if known is not None:
             return known
@@ -210,12 +261,13 @@ class Timetable:
         own = everybodys = 0.0
         for station in among():
             curve, is_warm = self.curve(station, lane, precision), model_of(lane) in station.warm
-            starts, speed = self._starts(station, queue), 1 / self._ratio(station, lane)
-            slots += [(start, speed) for start in starts]
-            own += speed * len(starts)
+            speed = 1 / self._ratio(station, lane)
+            first, its_slots = self._shared(station, queue, speed, user, priority)
+            slots += its_slots
+            own += speed * len(station.free_s)
             kind = (id(curve), is_warm)
-            if kind not in kinds or min(starts) < kinds[kind][0]:
-                kinds[kind] = (min(starts), curve, is_warm)
+            if kind not in kinds or first < kinds[kind][0]:
+                kinds[kind] = (first, curve, is_warm)
         others = self._by_lane(queue)
         for station in self._serving.get(queue, ()):
             lanes = [other for other in others if other in station.lanes]

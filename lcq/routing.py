@@ -73,6 +73,7 @@ class Requirements:
     megapixels: float = ORDINARY_MEGAPIXELS  # that are worked on
     precision: str = ""
     priority: TaskPriority = TaskPriority.NORMAL
+    user: str = ""
     at_once: float = ORDINARY_MEGAPIXELS  # megapixels of it that are surely in memory at a time
     ordinary_mib: int = 0
     """What an ordinary picture needs of a GPU. Where none has what a large one needs whole, it has to be tried with
@@ -112,6 +113,7 @@ class Fleet:
     paused_jobs: Mapping[str, str] = field(default_factory=dict)  # paused job -> who and why
     costs: CostBook = SHIPPED
     backlog: Mapping[str, Backlog] = field(default_factory=dict)  # queue -> typical seconds of what waits there
+    users: Mapping[str, frozenset[str]] = field(default_factory=dict)  # queue -> who waits there; of many, some
     busy_s: Mapping[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
     """By node and device: seconds until each attempt there is predicted to end; of one that is late, by how much it
     is, for nothing better is known of it."""
@@ -145,7 +147,7 @@ class Fleet:
                         warm=frozenset(reading.warm if reading else ()),
                         lowered=lowered,
                     )
-        return Timetable(stations, self.backlog, self.costs)
+        return Timetable(stations, self.backlog, self.costs, self.users)
 
     def queue(self, name: str) -> QueueConfig | None:
         return next((queue for queue in self.queues if queue.name == name), None)
@@ -335,6 +337,7 @@ def requirements(task: Task, fleet: Fleet, *, size: tuple[int, int] | None = Non
         megapixels=megapixels,
         precision=precision,
         priority=task.priority,
+        user=task.user_id,
         at_once=at_once,
         ordinary_mib=ordinary_mib,
     )
@@ -521,6 +524,7 @@ def _finish(queue: QueueConfig, need: Requirements, fleet: Fleet, *, more_s: flo
         megapixels=need.megapixels,
         priority=need.priority,
         more_s=more_s,
+        user=need.user,
     )
     return float("inf") if finish_s is None else finish_s
 

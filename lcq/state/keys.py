@@ -91,6 +91,9 @@ class Keys:
     def backlog(self, queue: str) -> str:
         return self._key("backlog", queue)
 
+    def users(self, queue: str) -> str:
+        return self._key("users", queue)
+
     @property
     def ends(self) -> str:
         return self._key("ends")

@@ -47,6 +47,7 @@ from lcq.wire import DeadAnswer, EventsAnswer, ListTasks, ListTasksAnswer
 _PAGE = 500  # task hashes asked for in one pipeline
 _LOOKED_AT = 20_000  # failed tasks of one code that are read to count their causes
 _NODES_NAMED = 5
+_USERS_ASKED = 16  # of those who wait in a queue, to tell with how many its devices are shared
 _SAMPLE = 40  # tasks of a job that are looked at to tell where it waits
 
 
@@ -257,33 +258,38 @@ class StateReader:
             self._fleet = await self.fleet()
         return self._fleet
 
-    async def _backlog(self) -> tuple[dict[str, Backlog], dict[tuple[str, str], tuple[float, ...]]]:
-        """What waits in each queue, and when what runs on each device is predicted to end."""
+    async def _backlog(
+        self,
+    ) -> tuple[dict[str, Backlog], dict[str, frozenset[str]], dict[tuple[str, str], tuple[float, ...]]]:
+        """What waits in each queue, whose, and when what runs on each device is predicted to end."""
         async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
             pipe.time()
             pipe.zrange(self.keys.ends, 0, -1, withscores=True)
             for config in self.queue_configs:
                 pipe.hgetall(self.keys.backlog(config.name))
-            (seconds, micros), ends, *hashes = await pipe.execute()
+                pipe.hrandfield(self.keys.users(config.name), _USERS_ASKED)
+            (seconds, micros), ends, *told = await pipe.execute()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         backlog: dict[str, Backlog] = {
-            config.name: records.backlog(fields) for config, fields in zip(self.queue_configs, hashes, strict=True)
+            config.name: records.backlog(fields) for config, fields in zip(self.queue_configs, told[::2], strict=True)
         }
+        users = {config.name: frozenset(some) for config, some in zip(self.queue_configs, told[1::2], strict=True)}
         busy: dict[tuple[str, str], list[float]] = {}
         for member, ends_ms in ends:
             node, _, rest = member.partition("|")
             busy.setdefault((node, rest.rpartition("|")[0]), []).append(abs(ends_ms - now_ms) / 1000)
-        return backlog, {name: tuple(left) for name, left in busy.items()}
+        return backlog, users, {name: tuple(left) for name, left in busy.items()}
 
     async def fleet(self) -> Fleet:
         """A picture of the cluster as routing sees it."""
         nodes = await self.nodes()
         queues = await self._queues(nodes)
-        backlog, busy = await self._backlog()
+        backlog, users, busy = await self._backlog()
         return Fleet(
             costs=await self.learned.book(),
             backlog=backlog,
+            users=users,
             busy_s=busy,
             queues=self.queue_configs,
             nodes=nodes,

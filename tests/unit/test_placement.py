@@ -62,7 +62,9 @@ def fleet(*nodes: NodeRecord, costs: CostBook, backlog: dict[str, Backlog] | Non
     return Fleet(queues=queues, nodes=nodes, costs=costs, backlog=backlog or {QUEUE: {}}, busy_s=free)
 
 
-def finish_s(picture: Fleet, queue: str = QUEUE, *, priority: TaskPriority = NORMAL, more_s: float = 0.0) -> float:
+def finish_s(
+    picture: Fleet, queue: str = QUEUE, *, priority: TaskPriority = NORMAL, more_s: float = 0.0, user: str = ""
+) -> float:
     need = requirements(TASK, picture)
     told = picture.timetable.finish_s(
         queue,
@@ -70,6 +72,7 @@ def finish_s(picture: Fleet, queue: str = QUEUE, *, priority: TaskPriority = NOR
         lambda: [picture.timetable.stations[node.id, device.id] for node, device in picture.serving(queue, need)],
         priority=priority,
         more_s=more_s,
+        user=user,
     )
     assert told is not None
     return told
@@ -108,6 +111,27 @@ def test_a_bigger_gpu_helps_the_class_below_once_its_own_is_empty():
     small = fleet(a_node("small"), big, costs=seconds(small=1.0, big=1.0), backlog=backlog)
     assert finish_s(small, "gpu-high") == pytest.approx(6.0 + 1.0)
     assert finish_s(small) == pytest.approx(6.0 + (10 - 6) / 2 + 1.0)
+
+
+def test_a_device_shares_itself_between_the_users_of_all_its_queues():
+    backlog = {QUEUE: {LAMA: 4.0}, "gpu-high": {LAMA: 100.0, (URGENT, "lama"): 10.0}}
+    alone = fleet(a_node("big", vram_mib=9000), costs=seconds(big=1.0), backlog=backlog)
+
+    def when(user: str, **users: str) -> float:
+        names = {queue.replace("_", "-"): frozenset(one.split()) for queue, one in users.items()}
+        return finish_s(replace(alone, users=names), user=user)
+
+    assert when("ann", gpu_low="ann", gpu_high="ann") == pytest.approx(110 + 4 + 1), "her own class goes first"
+    assert when("ann", gpu_low="ann", gpu_high="ben") == pytest.approx(10 + 4 * 2 + 1), "every other start is hers"
+    assert when("ann", gpu_low="ann", gpu_high="ann ben") == pytest.approx(10 + 4 * 2 + 1)
+    assert when("ann", gpu_low="ann cleo", gpu_high="ben") == pytest.approx(10 + 4 * 1.5 + 1)
+    assert when("ann", gpu_low="", gpu_high="ben cleo") == pytest.approx(10 + 4 * 3 + 1)
+    little = replace(
+        alone, users={"gpu-high": frozenset({"ben"})}, backlog={QUEUE: {LAMA: 50.0}, "gpu-high": {LAMA: 6.0}}
+    )
+    assert finish_s(little, user="ann") == pytest.approx(6 + (50 - 3) + 1), (
+        "it is all for the lower class once the upper is empty"
+    )
 
 
 def test_a_model_that_is_not_loaded_there_is_loaded_first():
