@@ -45,17 +45,20 @@ from tui.screens.base import (
     RowWished,
     Said,
 )
+from tui.screens.cause import CauseScreen
 from tui.screens.causes import CausesScreen
 from tui.screens.charts import ChartsScreen
 from tui.screens.choose import ViewsPanel
 from tui.screens.compare import CompareScreen
-from tui.screens.detail import DescriptionScreen, TaskScreen
+from tui.screens.detail import TaskScreen
 from tui.screens.dialogs import Choice, Chooser, Help, Question
 from tui.screens.fleet import FleetScreen
 from tui.screens.listing import ListScreen
 from tui.screens.log import LogScreen
+from tui.screens.node import NodeScreen
 from tui.screens.nodes import NodesScreen
 from tui.screens.picture import PictureScreen
+from tui.screens.queue import QueueScreen
 from tui.screens.queues import QueuesScreen
 from tui.screens.tasks import TasksScreen
 from tui.themes import FALLBACK, THEME_NAMES, THEMES, choose_theme, legible
@@ -365,11 +368,15 @@ class ConsoleApp(PlayingApp):
 
     @on(QueuesScreen.DescriptionWished)
     def _describe_queue(self, wish: QueuesScreen.DescriptionWished) -> None:
-        self.push_screen(DescriptionScreen(self.desk, "queues", wish.row.id))
+        self.push_screen(QueueScreen(self.desk, wish.row.id))
+
+    @on(CausesScreen.DescriptionWished)
+    def _describe_cause(self, wish: CausesScreen.DescriptionWished) -> None:
+        self.push_screen(CauseScreen(self.desk, wish.row.id))
 
     @on(NodesScreen.DescriptionWished)
     def _describe_node(self, wish: NodesScreen.DescriptionWished) -> None:
-        self.push_screen(DescriptionScreen(self.desk, "nodes", wish.row.id))
+        self.push_screen(NodeScreen(self.desk, wish.row.id))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
         if isinstance(screen, ConsoleScreen):

@@ -32,6 +32,7 @@ class Scope(Enum):
     READING = "Reading"
     PICTURE = "Pictures"
     LOG = "In a log"
+    ABOUT = "About one"
     DIALOG = "In a question"
     PANEL = "In a list or a form"
     LINE = "On the command line (:)"
@@ -195,6 +196,7 @@ COMMANDS: tuple[Command, ...] = (
 
     Command("undo_act", "Take back the act under the cursor", ("r",), _UNDO, Scope.ACTIVITY, "take back", 3),
 
+    Command("open_tasks", "Its tasks; of a failed one, all that failed so", ("enter",), _LOOK, Scope.ABOUT, "tasks", 2),
     Command("next_section", "Next section", ("tab",), _LOOK, Scope.DETAIL, "section", 1),
     Command("previous_section", "Previous section", ("shift+tab",), _LOOK, Scope.DETAIL),
     Command("previous_row", "Previous of the list", ("left_curly_bracket",), _LOOK, Scope.DETAIL),

@@ -115,6 +115,23 @@ class TaskRow:
         return self._haystack
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceNow:
+    """One device of a node as its last beat told it. None: not known."""
+
+    id: str
+    name: str
+    kind: str
+    slots: int
+    busy: float | None = None
+    used_mib: int | None = None
+    total_mib: int | None = None
+    heat_c: float | None = None
+    power_w: float | None = None
+    why: str = ""  # what keeps it from work, or is held against it
+    warm: tuple[str, ...] = ()  # models loaded there
+
+
 @dataclass(slots=True, eq=False)
 class NodeRow:
     """One node. ``load`` holds what its beats tell, as text by name."""
@@ -137,6 +154,9 @@ class NodeRow:
     used_mib: int = 0  # of its devices' memory, and all there is; 0: not known
     total_mib: int = 0
     hottest_c: float | None = None
+    now: tuple[DeviceNow, ...] = ()  # its devices
+    hand_back_ms: int | None = None  # when a draining node hands back what it still runs; None: it may go on
+    stopping: bool = False  # its agent ends as soon as it has drained
     why: str = ""
     version: int = 0
 
@@ -642,8 +662,35 @@ def node_row(record: NodeRecord) -> NodeRow:
         used_mib=sum((one.total_mib or 0) - (one.free_mib or 0) for one in filled),
         total_mib=sum(one.total_mib or 0 for one in filled),
         hottest_c=max(heat, default=None),
+        now=_devices_now(record),
+        hand_back_ms=record.hand_back_ms,
+        stopping=record.stopping,
         why=clean(record.why),
     )
+
+
+def _devices_now(record: NodeRecord) -> tuple[DeviceNow, ...]:
+    out = []
+    for device in record.capability.devices:
+        told = record.readings.get(device.id, DeviceReading())
+        known = told.total_mib is not None and told.free_mib is not None
+        why = told.fault or record.quarantined.get(device.id, "") or told.alarm or record.caution(device.id)
+        out.append(
+            DeviceNow(
+                id=clean(device.id),
+                name=clean(device.name or device.id),
+                kind=str(device.kind),
+                slots=device.slots,
+                busy=told.busy,
+                used_mib=max(0, (told.total_mib or 0) - (told.free_mib or 0)) if known else None,
+                total_mib=told.total_mib,
+                heat_c=told.temperature_c,
+                power_w=told.power_w,
+                why=clean(why),
+                warm=tuple(clean(model) for model in told.warm),
+            )
+        )
+    return tuple(out)
 
 
 def queue_row(record: QueueRecord, place: int) -> QueueRow:

@@ -12,21 +12,26 @@ from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_node, a_task
 from tui.commands import COMMANDS, FORBIDDEN_KEYS, Scope, Tier, commands_of, footer_of, show_key
 from tui.screens.base import ConsoleScreen
+from tui.screens.cause import CauseScreen
 from tui.screens.choose import AskLine, ColumnsPanel, ViewsPanel
 from tui.screens.command_line import CommandLine
 from tui.screens.compare import CompareScreen
-from tui.screens.detail import DescriptionScreen, TaskScreen
+from tui.screens.detail import TaskScreen
 from tui.screens.dialogs import Chooser, Help, Question
 from tui.screens.forms import ChangeForm, DrainQuestion
+from tui.screens.log import LogScreen
+from tui.screens.node import NodeScreen
 from tui.screens.nodes import NodesScreen
 from tui.screens.picture import PictureScreen
+from tui.screens.queue import QueueScreen
 from tui.screens.queues import QueuesScreen
 from tui.screens.submit import SubmitForm
 from tui.screens.tasks import TasksScreen
 from tui.widgets.table import LineTable
 
 SCREENS = [
-    TasksScreen, QueuesScreen, NodesScreen, TaskScreen, DescriptionScreen, Question, Chooser, Help, SubmitForm, AskLine,
+    TasksScreen, QueuesScreen, NodesScreen, TaskScreen, QueueScreen, NodeScreen, CauseScreen, LogScreen,
+    Question, Chooser, Help, SubmitForm, AskLine,
     ViewsPanel, ColumnsPanel, DrainQuestion, CommandLine, PictureScreen, CompareScreen, ChangeForm,
 ]  # fmt: skip
 EDITING = {"ctrl+a", "ctrl+e", "ctrl+u", "ctrl+k", "ctrl+w", "ctrl+d", "ctrl+x", "ctrl+c", "ctrl+v", "ctrl+f"}
@@ -105,7 +110,9 @@ async def test_a_walk_through_every_screen_meets_only_the_keys_of_the_table(open
     seen: set[type[Screen[object]]] = set()
     async with open_console(cluster) as console:
         ways = [
-            ((), TasksScreen), (("d",), TaskScreen), (("escape", "3"), QueuesScreen), (("d",), DescriptionScreen),
+            ((), TasksScreen), (("d",), TaskScreen), (("escape", "3"), QueuesScreen), (("d",), QueueScreen),
+            (("escape", "4", "d"), NodeScreen), (("l",), LogScreen), (("escape", "escape", "2"), TasksScreen),
+            (("escape", "3"), QueuesScreen),
             (("escape", "p"), Question), (("escape", "4"), NodesScreen), (("D",), DrainQuestion),
             (("escape", "question_mark"), Help), (("escape", "2", "s"), SubmitForm), (("escape", "m"), Chooser),
             (("escape", "S"), AskLine), (("escape", "C"), ColumnsPanel), (("escape", "apostrophe"), ViewsPanel),
@@ -117,7 +124,7 @@ async def test_a_walk_through_every_screen_meets_only_the_keys_of_the_table(open
             await wait_until(lambda kind=kind: isinstance(console.app.screen, kind), what=f"{kind.__name__} to open")
             check_keys(console.app, console.app.screen)
             seen.add(type(console.app.screen))
-    assert seen == set(SCREENS)
+    assert seen | {CauseScreen} == set(SCREENS)  # that one is met in test_details: causes are read every few seconds
 
 
 async def test_the_palette_offers_every_command_of_the_screen(open_console):

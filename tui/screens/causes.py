@@ -16,7 +16,7 @@ from tui import acts
 from tui.columns import CAUSE_COLUMNS
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
-from tui.screens.base import ActWished, Said
+from tui.screens.base import ActWished, ConsoleScreen, Said
 from tui.screens.listing import ListScreen
 from tui.store import CauseRow, Store, TaskRow
 from tui.text import clean, counted
@@ -24,11 +24,9 @@ from tui.widgets.frame import Part
 from tui.widgets.table import LineTable
 
 
-class CausesScreen(ListScreen[CauseRow]):
-    """Failures that are the same but for paths, ids and numbers, as one line."""
+class CauseActs(ConsoleScreen):
+    """A screen of which some causes are meant by the keys of causes."""
 
-    MODE = "causes"
-    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.TABLE, Scope.CAUSES)
     BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.CAUSES)]
 
     @dataclass
@@ -40,6 +38,50 @@ class CausesScreen(ListScreen[CauseRow]):
     @dataclass
     class AcknowledgementWished(Message):
         """The operator knows of this cause, and will be asked for a note."""
+
+        row: CauseRow
+
+    def act_causes(self) -> list[CauseRow]:
+        """The causes that are meant."""
+        return []
+
+    def _group(self) -> list[TaskRow]:
+        return [task for row in self.act_causes() for task in tasks_of(row, self.desk.store)]
+
+    def action_retry_group(self) -> None:
+        rows = self._group()
+        if rows:
+            self.post_message(ActWished(acts.retry(rows).made_to_ask()))
+        else:
+            self._none()
+
+    def action_move_group(self) -> None:
+        rows = self._group()
+        if rows:
+            self.post_message(self.GroupMoveWished(rows))
+        else:
+            self._none()
+
+    def action_acknowledge(self) -> None:
+        rows = self.act_causes()
+        if len(rows) > 1:
+            self.post_message(Said("one cause at a time: esc clears the marks", good=False))
+        elif rows:
+            self.post_message(self.AcknowledgementWished(rows[0]))
+
+    def _none(self) -> None:
+        self.post_message(Said("nothing to do: none of these failures is here any more", good=False))
+
+
+class CausesScreen(ListScreen[CauseRow], CauseActs):
+    """Failures that are the same but for paths, ids and numbers, as one line."""
+
+    MODE = "causes"
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.TABLE, Scope.CAUSES)
+
+    @dataclass
+    class DescriptionWished(Message):
+        """The operator wants to know all about this cause."""
 
         row: CauseRow
 
@@ -59,39 +101,20 @@ class CausesScreen(ListScreen[CauseRow]):
             Part(f"   {row.count:,} of kind {row.kind}   {row.text}"),
         )
 
+    def act_causes(self) -> list[CauseRow]:
+        return self.view.targets()
+
     @on(LineTable.Opened)
-    @on(LineTable.Described)
-    def _open(self, wish: LineTable.Opened | LineTable.Described) -> None:
+    def _open(self, wish: LineTable.Opened) -> None:
         row = self.view.row(wish.row_id)
         if row is not None:
             self.post_message(self.ModeWished("tasks", f"state:failed cause={row.code}"))
 
-    def _group(self) -> list[TaskRow]:
-        return [task for row in self.view.targets() for task in tasks_of(row, self.desk.store)]
-
-    def action_retry_group(self) -> None:
-        rows = self._group()
-        if rows:
-            self.post_message(ActWished(acts.retry(rows).made_to_ask()))
-        else:
-            self._none()
-
-    def action_move_group(self) -> None:
-        rows = self._group()
-        if rows:
-            self.post_message(self.GroupMoveWished(rows))
-        else:
-            self._none()
-
-    def action_acknowledge(self) -> None:
-        rows = self.view.targets()
-        if len(rows) > 1:
-            self.post_message(Said("one cause at a time: esc clears the marks", good=False))
-        elif rows:
-            self.post_message(self.AcknowledgementWished(rows[0]))
-
-    def _none(self) -> None:
-        self.post_message(Said("nothing to do: none of these failures is here any more", good=False))
+    @on(LineTable.Described)
+    def _describe(self, wish: LineTable.Described) -> None:
+        row = self.view.row(wish.row_id)
+        if row is not None:
+            self.post_message(self.DescriptionWished(row))
 
 
 def tasks_of(cause: CauseRow, store: Store) -> list[TaskRow]:

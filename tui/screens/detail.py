@@ -19,14 +19,14 @@ from textual.widgets import Static
 from lcq.errors import LcqError, TaskNotFound
 from lcq.models import Attempt, Event, JobSummary, TaskRecord, TaskStatus
 from lcq.reasons import Why
-from tui.columns import NODE_LOOK, Tone, last_word, node_state_cell, state_cell
+from tui.columns import Tone, last_word, state_cell
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
 from tui.screens.base import ConsoleScreen, Said
 from tui.screens.task_acts import TaskActs
 from tui.screens.tasks import short_name
 from tui.source import trouble_of
-from tui.store import NodeRow, QueueRow, TaskRow, task_row
+from tui.store import TaskRow, task_row
 from tui.text import clean, clean_block, fit, long_span, span
 from tui.widgets.frame import TONE_STYLE
 from tui.widgets.picture import PictureStrip
@@ -132,10 +132,12 @@ class TaskScreen(ReadingScreen, TaskActs):
     """One task: what it is, why it is where it is, its attempts and its events."""
 
     MODE = "tasks"
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.ABOUT)]
     SCOPES: ClassVar[tuple[Scope, ...]] = (
         Scope.EVERYWHERE,
         Scope.READING,
         Scope.DETAIL,
+        Scope.ABOUT,
         Scope.TASKS,
     )
     SECTIONS = ("head", "why", "notes", "job", "life", "attempts", "task", "events")
@@ -452,88 +454,10 @@ class TaskScreen(ReadingScreen, TaskActs):
         row = self.row
         return [row] if row is not None else []
 
-
-class DescriptionScreen(ReadingScreen):
-    """All about one queue or node, kept up to date."""
-
-    SECTIONS = ("head", "more")
-
-    def __init__(self, desk: Desk, mode: str, row_id: str) -> None:
-        super().__init__(desk)
-        self.MODE = mode
-        self.row_id = row_id
-
-    @property
-    def crumb(self) -> str:
-        return self.row_id
-
-    def show_news(self) -> None:
-        super().show_news()
-        node = self.desk.store.nodes.rows.get(self.row_id) if self.MODE == "nodes" else None
-        queue = self.desk.store.queues.rows.get(self.row_id) if self.MODE == "queues" else None
-        if node is not None:
-            self._show_node(node)
-        elif queue is not None:
-            self._show_queue(queue)
+    def action_open_tasks(self) -> None:
+        row = self.row
+        code = row.error.partition(":")[0] if row is not None else ""
+        if row is not None and row.status is TaskStatus.FAILED and code:
+            self.post_message(self.ModeWished("tasks", f"state:failed cause={code}"))
         else:
-            self.show_section("head", [(f" {self.row_id} is gone: the cluster has forgotten it", "bold")])
-            self.show_section("more", [])
-
-    def _show_node(self, row: NodeRow) -> None:
-        now = self.desk.link.now_ms
-        word, _ = node_state_cell(row.status)
-        pieces: list[Piece] = [(f" {word}", TONE_STYLE[NODE_LOOK[row.status][1]]), (f"  {row.id}\n", "bold")]
-        pieces += fact("why", row.why, TONE_STYLE["warn"])
-        pieces += fact("host", f"{row.host}   lcq {row.software}" if row.software else row.host)
-        pieces += fact("seen", f"{span(now - row.seen_ms)} ago, registered {stamp(row.registered_ms)}")
-        pieces += fact("slots", f"{row.running} of {row.slots} busy")
-        pieces += fact("work", f"{row.completed:,} completed, {row.failed:,} failed")
-        self.show_section("head", pieces)
-        more: list[Piece] = [(" What it can do\n", "bold $text-primary")]
-        for device in row.devices:
-            more += fact("device", device)
-        more += fact("queues", ", ".join(row.queues) or "none")
-        more += fact("models", ", ".join(row.models) or "none")
-        if row.load:
-            more.append((" What it tells\n", "bold $text-primary"))
-            for name, value in row.load:
-                more += fact(name, value)
-        self.show_section("more", more)
-
-    def _show_queue(self, row: QueueRow) -> None:
-        now = self.desk.link.now_ms
-        state: Piece = ("| PAUSED", TONE_STYLE["warn"]) if row.paused else ("> OPEN", TONE_STYLE["good"])
-        pieces: list[Piece] = [(" ", ""), state, (f"  {row.id}\n", "bold")]
-        if row.paused:
-            since = f"{stamp(row.paused_ms)} by {row.paused_by or 'somebody'}"
-            pieces += fact("paused", f"{since}: {row.reason or 'no reason given'}", TONE_STYLE["warn"])
-        pieces += fact("devices", row.kind + (f" with at least {row.needs}" if row.needs else ""))
-        pieces += fact("served by", ", ".join(row.nodes) or "nobody: its tasks wait")
-        if row.oldest_ms is not None:
-            pieces += fact("oldest", f"waits for {long_span(now - row.oldest_ms)}")
-        self.show_section("head", pieces)
-        more: list[Piece] = [(" Its tasks\n", "bold $text-primary")]
-        for status in TaskStatus:
-            more += fact(status, f"{row.count(status):,}")
-        self.show_section("more", more)
-
-    def action_next_row(self) -> None:
-        self._step(1)
-
-    def action_previous_row(self) -> None:
-        self._step(-1)
-
-    def _step(self, steps: int) -> None:
-        view = self.desk.nodes if self.MODE == "nodes" else self.desk.queues
-        here = view.index_of(self.row_id)
-        there = view.row_at(here + steps) if here is not None else None
-        if here is None or there is None:
-            self.post_message(Said("there is no other in that direction"))
-        else:
-            view.move_to(here + steps)
-            self.row_id = there.id
-            self.show_news()
-
-    def action_copy_shown_id(self) -> None:
-        self.app.copy_to_clipboard(self.row_id)
-        self.post_message(Said(f"sent {self.row_id} to the terminal's clipboard (inside tmux: set-clipboard on)"))
+            self.post_message(Said("it has not failed: there are no others of its cause"))

@@ -16,18 +16,16 @@ from tui import acts
 from tui.columns import NODE_COLUMNS, NODE_LOOK, Column
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
-from tui.screens.base import ActWished, LogWished, Said
+from tui.screens.base import ActWished, ConsoleScreen, LogWished, Said
 from tui.screens.listing import ListScreen
 from tui.store import NodeRow
 from tui.widgets.frame import TONE_STYLE, Part
 from tui.widgets.table import LineTable
 
 
-class NodesScreen(ListScreen[NodeRow]):
-    """Every node that is not forgotten."""
+class NodeActs(ConsoleScreen):
+    """A screen of which some nodes are meant by the keys of nodes."""
 
-    MODE = "nodes"
-    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.TABLE, Scope.NODES)
     BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.NODES)]
 
     @dataclass
@@ -41,6 +39,51 @@ class NodesScreen(ListScreen[NodeRow]):
         """The operator wants this node to take no new work; why will be asked."""
 
         row: NodeRow
+
+    def act_nodes(self) -> list[NodeRow]:
+        """The nodes that are meant."""
+        return []
+
+    def _one(self) -> NodeRow | None:
+        rows = self.act_nodes()
+        if len(rows) > 1:
+            self.post_message(Said("one node at a time: esc clears the marks", good=False))
+            return None
+        return rows[0] if rows else None
+
+    def action_node_log(self) -> None:
+        row = self._one()
+        if row is not None:
+            self.post_message(LogWished(node=row.id))
+
+    def action_drain(self) -> None:
+        row = self._one()
+        if row is not None:
+            self.post_message(self.DrainWished(row))
+
+    def action_activate(self) -> None:
+        row = self._one()
+        if row is not None:
+            self.post_message(ActWished(acts.activate(row.id)))
+
+    def action_toggle_block(self) -> None:
+        row = self._one()
+        if row is not None and row.status is NodeStatus.QUARANTINED:
+            self.post_message(ActWished(acts.activate(row.id, verb="Unblock")))
+        elif row is not None:
+            self.post_message(self.BlockWished(row))
+
+    def action_stop_node(self) -> None:
+        row = self._one()
+        if row is not None:
+            self.post_message(ActWished(acts.stop_node(row)))
+
+
+class NodesScreen(ListScreen[NodeRow], NodeActs):
+    """Every node that is not forgotten."""
+
+    MODE = "nodes"
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.TABLE, Scope.NODES)
 
     @dataclass
     class DescriptionWished(Message):
@@ -87,36 +130,5 @@ class NodesScreen(ListScreen[NodeRow]):
         if row is not None:
             self.post_message(self.DescriptionWished(row))
 
-    def _one(self) -> NodeRow | None:
-        rows = self.view.targets()
-        if len(rows) > 1:
-            self.post_message(Said("one node at a time: esc clears the marks", good=False))
-            return None
-        return rows[0] if rows else None
-
-    def action_node_log(self) -> None:
-        row = self._one()
-        if row is not None:
-            self.post_message(LogWished(node=row.id))
-
-    def action_drain(self) -> None:
-        row = self._one()
-        if row is not None:
-            self.post_message(self.DrainWished(row))
-
-    def action_activate(self) -> None:
-        row = self._one()
-        if row is not None:
-            self.post_message(ActWished(acts.activate(row.id)))
-
-    def action_toggle_block(self) -> None:
-        row = self._one()
-        if row is not None and row.status is NodeStatus.QUARANTINED:
-            self.post_message(ActWished(acts.activate(row.id, verb="Unblock")))
-        elif row is not None:
-            self.post_message(self.BlockWished(row))
-
-    def action_stop_node(self) -> None:
-        row = self._one()
-        if row is not None:
-            self.post_message(ActWished(acts.stop_node(row)))
+    def act_nodes(self) -> list[NodeRow]:
+        return self.view.targets()

@@ -15,7 +15,7 @@ from tui import acts
 from tui.columns import QUEUE_COLUMNS
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
-from tui.screens.base import ActWished, Said
+from tui.screens.base import ActWished, ConsoleScreen, Said
 from tui.screens.listing import ListScreen
 from tui.store import QueueRow
 from tui.text import counted
@@ -23,11 +23,9 @@ from tui.widgets.frame import Part
 from tui.widgets.table import LineTable
 
 
-class QueuesScreen(ListScreen[QueueRow]):
-    """Every configured queue, in the configuration's order."""
+class QueueActs(ConsoleScreen):
+    """A screen of which some queues are meant by the keys of queues."""
 
-    MODE = "queues"
-    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.TABLE, Scope.QUEUES)
     BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.QUEUES)]
 
     @dataclass
@@ -47,6 +45,41 @@ class QueuesScreen(ListScreen[QueueRow]):
         """The operator wants all that waits in this queue cancelled; the name will be asked."""
 
         row: QueueRow
+
+    def act_queues(self) -> list[QueueRow]:
+        """The queues that are meant."""
+        return []
+
+    def _one(self) -> QueueRow | None:
+        rows = self.act_queues()
+        if len(rows) > 1:
+            self.post_message(Said("one queue at a time: esc clears the marks", good=False))
+            return None
+        return rows[0] if rows else None
+
+    def action_toggle_pause(self) -> None:
+        row = self._one()
+        if row is not None and row.paused:
+            self.post_message(ActWished(acts.resume(row.id)))
+        elif row is not None:
+            self.post_message(self.PauseWished(row))
+
+    def action_move_backlog(self) -> None:
+        row = self._one()
+        if row is not None:
+            self.post_message(self.BacklogMoveWished(row))
+
+    def action_empty_queue(self) -> None:
+        row = self._one()
+        if row is not None:
+            self.post_message(self.EmptyWished(row))
+
+
+class QueuesScreen(ListScreen[QueueRow], QueueActs):
+    """Every configured queue, in the configuration's order."""
+
+    MODE = "queues"
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.TABLE, Scope.QUEUES)
 
     @dataclass
     class DescriptionWished(Message):
@@ -92,26 +125,5 @@ class QueuesScreen(ListScreen[QueueRow]):
         if row is not None:
             self.post_message(self.DescriptionWished(row))
 
-    def _one(self) -> QueueRow | None:
-        rows = self.view.targets()
-        if len(rows) > 1:
-            self.post_message(Said("one queue at a time: esc clears the marks", good=False))
-            return None
-        return rows[0] if rows else None
-
-    def action_toggle_pause(self) -> None:
-        row = self._one()
-        if row is not None and row.paused:
-            self.post_message(ActWished(acts.resume(row.id)))
-        elif row is not None:
-            self.post_message(self.PauseWished(row))
-
-    def action_move_backlog(self) -> None:
-        row = self._one()
-        if row is not None:
-            self.post_message(self.BacklogMoveWished(row))
-
-    def action_empty_queue(self) -> None:
-        row = self._one()
-        if row is not None:
-            self.post_message(self.EmptyWished(row))
+    def act_queues(self) -> list[QueueRow]:
+        return self.view.targets()

@@ -1,0 +1,98 @@
+"""All about one cause: since when, how often, and what the tasks that died of it have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual.containers import Horizontal
+from textual.widget import Widget
+
+from tui.charts import MINUTE_MS, Graph, Series
+from tui.commands import Scope
+from tui.desk import Desk
+from tui.screens.about import AboutScreen
+from tui.screens.causes import CauseActs, tasks_of
+from tui.screens.detail import Piece, fact, stamp
+from tui.store import CauseRow, TaskRow
+from tui.text import counted, span
+from tui.widgets.chart import Chart
+from tui.widgets.frame import TONE_STYLE
+
+_MOST_TASKS = 8
+_HOUR = 60
+
+
+class CauseScreen(AboutScreen[CauseRow], CauseActs):
+    """One cause, kept up to date."""
+
+    MODE = "causes"
+    NOUN = "cause"
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL, Scope.ABOUT, Scope.CAUSES)
+    SECTIONS = ("head", "common", "tasks")
+
+    def __init__(self, desk: Desk, cause: str) -> None:
+        super().__init__(desk, desk.causes, cause)
+
+    def compose_charts(self) -> Iterable[Widget]:
+        self.charts = [Chart(classes="chart")]
+        return [Horizontal(*self.charts, classes="device-charts")]
+
+    def act_causes(self) -> list[CauseRow]:
+        return [self.row] if self.row is not None else []
+
+    @property
+    def crumb(self) -> str:
+        return self.row.code if self.row is not None else self.row_id
+
+    @property
+    def tasks(self) -> list[TaskRow]:
+        row = self.row
+        return sorted(tasks_of(row, self.desk.store), key=lambda task: -task.updated_ms) if row is not None else []
+
+    def action_open_tasks(self) -> None:
+        if self.row is not None:
+            self.post_message(self.ModeWished("tasks", f"state:failed cause={self.row.code}"))
+
+    def show_row(self, row: CauseRow) -> None:
+        tasks = self.tasks
+        now = self.desk.link.now_ms
+        pieces: list[Piece] = [(f" x {row.code}", TONE_STYLE["bad"]), (f"  of kind {row.kind}\n", "bold")]
+        pieces.append((f"  {row.text}\n", ""))
+        pieces += fact("known", row.known)
+        here = f", {len(tasks):,} of them here" if len(tasks) != row.count else ""
+        pieces += fact("tasks", f"{row.count:,}{here}")
+        pieces += fact("last", f"{stamp(row.newest_ms)}, {span(now - row.newest_ms)} ago")
+        pieces += fact("first", f"{stamp(row.oldest_ms)}, {span(now - row.oldest_ms)} ago" if row.oldest_ms else "")
+        self.show_section("head", pieces)
+        self.show_graphs([trend(tasks, now)])
+        self.show_section("common", _in_common(tasks))
+        self.show_section("tasks", self.listed("The newest", tasks, _MOST_TASKS))
+
+
+def trend(tasks: Iterable[TaskRow], now_ms: int) -> Graph:
+    """How many failed so in each minute of the last hour, of those that are here."""
+    minutes = Counter((now_ms - (task.finished_ms or task.updated_ms)) // MINUTE_MS for task in tasks)
+    values = [float(minutes[ago]) for ago in range(_HOUR - 1, -1, -1)]
+    return Graph("Failed so, tasks a minute", (Series("failed", values, "bad"),),
+                 note=f"{counted(int(sum(values)), 'task')} in the last hour")  # fmt: skip
+
+
+def _in_common(tasks: list[TaskRow]) -> list[Piece]:
+    """On which nodes, with which models, in which queues, whose: the most frequent of each."""
+    if not tasks:
+        return []
+    pieces: list[Piece] = [(" What they have in common\n", "bold $text-primary")]
+    for label, name in (
+        ("nodes", "node"),
+        ("models", "model"),
+        ("queues", "queue"),
+        ("users", "user"),
+        ("jobs", "job"),
+    ):
+        found = Counter(str(getattr(task, name)) for task in tasks if getattr(task, name))
+        told = [f"{what} {count:,}" for what, count in found.most_common(5)]
+        more = f"   and {len(found) - 5} others" if len(found) > 5 else ""
+        pieces += fact(label, "   ".join(told) + more)
+    return pieces

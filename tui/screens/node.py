@@ -1,0 +1,199 @@
+"""All about one node: each of its devices over the last hour, what it works on, how its drain goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual import work
+from textual.containers import Horizontal, Vertical
+from textual.content import Content
+from textual.widget import Widget
+from textual.widgets import Static
+
+from lcq.errors import LcqError
+from lcq.models import DeviceSample, NodeStatus, TaskStatus
+from tui.charts import device_graphs
+from tui.columns import NODE_LOOK, node_state_cell
+from tui.commands import Scope
+from tui.desk import Desk
+from tui.screens.about import AboutScreen
+from tui.screens.detail import Piece, fact, stamp
+from tui.screens.nodes import NodeActs
+from tui.source import trouble_of
+from tui.store import DeviceNow, NodeRow, TaskRow
+from tui.text import clean, counted, long_span, span
+from tui.widgets.chart import Chart
+from tui.widgets.frame import TONE_STYLE
+
+_HISTORY_S = 15.0  # between two looks at what the schedulers keep; what comes meanwhile is put to it from the beats
+_MOST_DEVICES = 16
+_MOST_TASKS = 12
+
+
+class DevicePane(Vertical):
+    """One device: a line of facts, its use and memory, its heat and power where it tells them."""
+
+    def __init__(self) -> None:
+        self.facts = Static(markup=False, classes="device-facts")
+        self.charts = (Chart(classes="chart"), Chart(classes="chart"))
+        super().__init__(self.facts, Horizontal(*self.charts, classes="device-charts"), classes="device")
+
+    def show(self, device: DeviceNow, samples: list[DeviceSample], now_ms: int) -> None:
+        pieces: list[Piece] = [(f" {device.name}", "bold $text-primary")]
+        told = [f"{device.kind}, {counted(device.slots, 'slot')}"]
+        if device.busy is not None:
+            told.append(f"busy {device.busy:.0%}")
+        if device.used_mib is not None and device.total_mib:
+            told.append(f"memory {device.used_mib / 1024:.1f} of {device.total_mib / 1024:.1f} GiB")
+        if device.heat_c is not None:
+            told.append(f"{device.heat_c:.0f} C")
+        if device.power_w is not None:
+            told.append(f"{device.power_w:.0f} W")
+        if device.warm:
+            told.append(f"loaded: {', '.join(device.warm)}")
+        pieces.append((f"   {'   '.join(told)}", ""))
+        if device.why:
+            pieces.append((f"   {device.why}", TONE_STYLE["warn"]))
+        content = Content.assemble(*pieces)
+        if self.facts.content != content:
+            self.facts.update(content)
+        graphs = device_graphs(samples, now_ms)
+        for place, chart in enumerate(self.charts):
+            chart.display = place < len(graphs)
+            if place < len(graphs):
+                chart.show(graphs[place])
+
+
+class NodeScreen(AboutScreen[NodeRow], NodeActs):
+    """One node, kept up to date."""
+
+    MODE = "nodes"
+    NOUN = "node"
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL, Scope.ABOUT, Scope.NODES)
+    SECTIONS = ("head", "drain", "tasks", "more", "failed")
+
+    def __init__(self, desk: Desk, node: str) -> None:
+        self._panes = [DevicePane() for _ in range(_MOST_DEVICES)]
+        super().__init__(desk, desk.nodes, node)
+        self._history: dict[str, list[DeviceSample]] = {}
+        self._read_at = -_HISTORY_S
+        self._trouble_text = ""
+
+    def compose_charts(self) -> Iterable[Widget]:
+        return self._panes
+
+    def act_nodes(self) -> list[NodeRow]:
+        return [self.row] if self.row is not None else []
+
+    def is_mine(self, task: TaskRow) -> bool:
+        return task.node == self.row_id and task.status in (TaskStatus.PROCESSING, TaskStatus.FAILED)
+
+    def show_other(self, row_id: str) -> None:
+        self._history, self._read_at = {}, -_HISTORY_S
+        super().show_other(row_id)
+
+    def action_open_tasks(self) -> None:
+        self.post_message(self.ModeWished("tasks", f"node:{self.row_id}"))
+
+    # ------------------------------------------------------------ reading
+
+    @work(exclusive=True, group="history")
+    async def _read(self) -> None:
+        node = self.row_id
+        try:
+            told = await self.desk.reader.device_history(node)
+        except (LcqError, OSError, TimeoutError) as error:
+            self._trouble_text = f"its devices' history cannot be read now: {trouble_of(error)}"
+            return
+        if node == self.row_id:
+            self._trouble_text = ""
+            self._history = {clean(device): list(samples) for device, samples in told.items()}
+
+    def _samples(self, device: DeviceNow, row: NodeRow) -> list[DeviceSample]:
+        """What is kept of a device, and how it is now."""
+        now = DeviceSample(
+            at_ms=row.seen_ms,
+            busy=device.busy,
+            used_mib=device.used_mib,
+            total_mib=device.total_mib,
+            temperature_c=None if device.heat_c is None else round(device.heat_c),
+            power_w=None if device.power_w is None else round(device.power_w),
+        )
+        return [*self._history.get(device.id, ()), now]
+
+    # ------------------------------------------------------------ sections
+
+    def show_row(self, row: NodeRow) -> None:
+        if time.monotonic() - self._read_at > _HISTORY_S:
+            self._read_at = time.monotonic()
+            self._read()
+        now = self.desk.link.now_ms
+        running = [task for task in self.tasks if task.status is TaskStatus.PROCESSING]
+        self.show_section("head", self._head(row))
+        for place, pane in enumerate(self._panes):
+            pane.display = place < len(row.now)
+            if place < len(row.now):
+                pane.show(row.now[place], self._samples(row.now[place], row), now)
+        self.show_section("drain", self._drain(row, running))
+        self.show_section("tasks", self.listed("Works on", running, _MOST_TASKS))
+        self.show_section("more", self._more(row))
+        failed = [task for task in self.tasks if task.status is TaskStatus.FAILED]
+        self.show_section("failed", self.listed("Failed here", failed, 5))
+
+    def _head(self, row: NodeRow) -> list[Piece]:
+        now = self.desk.link.now_ms
+        word, _ = node_state_cell(row.status)
+        pieces: list[Piece] = [(f" {word}", TONE_STYLE[NODE_LOOK[row.status][1]]), (f"  {row.id}\n", "bold")]
+        pieces += fact("why", row.why, TONE_STYLE["warn"])
+        pieces += fact("host", f"{row.host}   lcq {row.software}" if row.software else row.host)
+        pieces += fact("seen", f"{span(now - row.seen_ms)} ago, registered {stamp(row.registered_ms)}")
+        share = row.failed / max(1, row.completed + row.failed)
+        done = f"{row.completed:,} completed, {row.failed:,} failed ({share:.0%})"
+        pieces += fact("work", f"{row.running} of {counted(row.slots, 'slot')} busy   {done}")
+        pieces += fact("", self._trouble_text, TONE_STYLE["warn"])
+        return pieces
+
+    def _drain(self, row: NodeRow, running: list[TaskRow]) -> list[Piece]:
+        """How far a drain is, and when it will be done as far as its tasks tell."""
+        if row.status is not NodeStatus.DRAINING:
+            return []
+        now = self.desk.link.now_ms
+        then = ", then its agent ends" if row.stopping else ""
+        pieces: list[Piece] = [(" Drain\n", "bold $text-primary")]
+        if not row.running:
+            return [*pieces, *fact("state", f"drained{then}: nothing runs here any more", TONE_STYLE["good"])]
+        pieces += fact("still runs", counted(row.running, "task") + then)
+        left = [one for task in running if (one := left_ms(task, now)) is not None]
+        if left:
+            unknown = max(0, row.running - len(left))
+            more = f", {unknown} of which nothing is known yet" if unknown else ""
+            pieces += fact("done in", f"{long_span(max(left))} at their pace{more}", TONE_STYLE["run"])
+        else:
+            pieces += fact("done in", "not known: none has told yet how far it is")
+        if row.hand_back_ms is not None:
+            when = f"{stamp(row.hand_back_ms)}, in {long_span(max(0, row.hand_back_ms - now))}"
+            pieces += fact("hands back", f"what still runs then: {when}")
+        return pieces
+
+    @staticmethod
+    def _more(row: NodeRow) -> list[Piece]:
+        more: list[Piece] = [(" What it can do\n", "bold $text-primary")]
+        for device in row.devices:
+            more += fact("device", device)
+        more += fact("queues", ", ".join(row.queues) or "none")
+        more += fact("models", ", ".join(row.models) or "none")
+        if row.load:
+            more.append((" What it tells\n", "bold $text-primary"))
+            for name, value in row.load:
+                more += fact(name, value)
+        return more
+
+
+def left_ms(task: TaskRow, now_ms: int) -> float | None:
+    """How long a running task will take at its own pace so far; None where it has not told how far it is."""
+    if task.started_ms is None or task.progress < 0.02:
+        return None
+    took = max(0, now_ms - task.started_ms)
+    return took * (1 - task.progress) / task.progress
