@@ -372,6 +372,9 @@ class ConsoleConfig(Section):
     """How large a recording may become; then it ends."""
     record_hours: float = Field(default=12.0, gt=0, le=24 * 365)
     """How long it may go on."""
+    keys: dict[str, str] = Field(default_factory=dict)
+    """Keys of one's own: the id of a command, and its keys with spaces between them. A bad or double one is told at the
+    start."""
     pictures: Literal["auto", "cells", "sixel", "kitty"] = "auto"
     """How pictures are drawn: in cells (half-blocks), or in pixels where the terminal has them and the extra
     ``pictures`` is installed. "auto" asks the terminal, but not through tmux or screen."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from types import MappingProxyType
 from typing import ClassVar
 
 from textual import on, work
@@ -21,6 +22,7 @@ from tui import acts
 from tui.acts import Act, told
 from tui.commands import Command, Scope
 from tui.desk import Desk
+from tui.keymap import UserKeys
 from tui.line import LineHistory, Meant, Scene
 from tui.screens.base import ActWished, ConsoleScreen
 from tui.screens.causes import CausesScreen
@@ -46,8 +48,12 @@ class ActingApp(App[int]):
 
     BINDINGS: ClassVar[list[BindingType]] = []
 
-    def __init__(self, desk: Desk, *, user: str, ansi_color: bool | None = None) -> None:
+    def __init__(
+        self, desk: Desk, *, user: str, user_keys: UserKeys = MappingProxyType({}), ansi_color: bool | None = None
+    ) -> None:
         super().__init__(ansi_color=ansi_color)
+        self.user_keys = user_keys
+        self.set_keymap({command_id: ",".join(keys) for command_id, keys in user_keys.items()})
         self.desk = desk
         self._user = user
         self._last: Act | None = None  # that was done to tasks, to be repeated on others

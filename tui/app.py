@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from textual import on, work
@@ -30,6 +31,7 @@ from tui.desk import Desk, past_desk
 from tui.gallery import Gallery
 from tui.graphics import find_graphics
 from tui.history import Place, ViewHistory
+from tui.keymap import read_keymap
 from tui.playing import PlayingApp
 from tui.record import RecordingRules
 from tui.remembered import Remembered
@@ -72,6 +74,14 @@ _IDLE_FLUSHES = 4  # without news only every so many: clocks and ages go on
 _WAITING_WRITES = 3  # more than this in the writer's queue: the terminal is slower than we are
 
 
+def _heard_together() -> list[Sequence[Scope]]:
+    """Which scopes' keys are heard at a time: those of each kind of screen."""
+    kinds: list[type] = [Screen]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return list({tuple(getattr(kind, "SCOPES", ())) for kind in kinds})
+
+
 class ConsoleApp(PlayingApp):
     """The console over one desk. Exits with 0, or with 1 after a failure of its own."""
 
@@ -91,12 +101,18 @@ class ConsoleApp(PlayingApp):
         remembered: Remembered | None = None,
         contexts: Sequence[ContextChoice] = (),
         recording: RecordingRules | None = None,
+        keys: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """``theme``: a theme's name; "": what suits the terminal. ``remembered``: where a chosen one is kept.
         ``contexts``: the clusters that one can go to. ``recording``: where recordings go, and how large they may be.
+        ``keys``: the operator's own, by the ids of commands.
+
+        Raises:
+            InvalidConfig: one of them cannot be.
         """
         no_colour = "NO_COLOR" in os.environ  # then none is sent at all, and no shade of grey in its place
-        super().__init__(desk, user=user, ansi_color=True if no_colour else None)
+        user_keys = read_keymap(keys, _heard_together()) if keys else {}
+        super().__init__(desk, user=user, user_keys=user_keys, ansi_color=True if no_colour else None)
         for one in THEMES:
             self.register_theme(one)
         begin_with = choose_theme(theme, colours=self.console.color_system, no_colour=no_colour)
@@ -274,7 +290,7 @@ class ConsoleApp(PlayingApp):
     @on(ConsoleScreen.HelpWished)
     def _help(self) -> None:
         if isinstance(self.screen, ConsoleScreen):
-            self.push_screen(Help(self.screen.SCOPES))
+            self.push_screen(Help(self.screen.SCOPES, self.user_keys))
 
     @on(ConsoleScreen.FreezeWished)
     def _freeze(self) -> None:
@@ -385,7 +401,7 @@ class ConsoleApp(PlayingApp):
                     continue
                 for command in commands_of(scope):
                     run = functools.partial(self._run_command, screen, command.id, scope)
-                    yield SystemCommand(command.title, f"{scope.value}: {command.shown_key}", run)
+                    yield SystemCommand(command.title, f"{scope.value}: {command.shown_keys(self.user_keys)[0]}", run)
         if self._contexts:
             yield SystemCommand(
                 "Another cluster", "Contexts of the settings", functools.partial(self.switch_context, "")
@@ -490,7 +506,7 @@ async def _run_app(
     app = ConsoleApp(
         desk, user=user, farewell=farewell, crash_log=config.data_path / "console-crash.log",
         theme=theme or (remembered and remembered.get("theme")) or kept.theme, remembered=remembered,
-        contexts=choices(config),
+        contexts=choices(config), keys=kept.keys,
         recording=RecordingRules(config.data_path, kept.record_mib * 2**20, kept.record_hours * 3600),
     )  # fmt: skip
     if record:

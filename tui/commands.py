@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, IntEnum
 
@@ -59,10 +59,12 @@ class Command:
     word: str = ""
     takes: str = ""
 
-    @property
-    def shown_key(self) -> str:
-        """Its first key as it is printed on a keyboard; its word on the command line where it has none."""
-        return show_key(self.keys[0]) if self.keys else f":{self.called}"
+    def shown_keys(self, user_keys: Mapping[str, tuple[str, ...]]) -> list[str]:
+        """Its keys as they are printed on a keyboard; its word on the command line where it has none.
+
+        ``user_keys``: the operator's own, in place of its own, by the ids of commands.
+        """
+        return [show_key(key) for key in user_keys.get(self.id, self.keys)] or [f":{self.called}"]
 
     @property
     def called(self) -> str:

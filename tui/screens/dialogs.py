@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -159,9 +159,9 @@ class Help(ModalScreen[None]):
     BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.PANEL, Scope.READING)]
     AUTO_FOCUS = None
 
-    def __init__(self, scopes: Sequence[Scope]) -> None:
+    def __init__(self, scopes: Sequence[Scope], user_keys: Mapping[str, tuple[str, ...]]) -> None:
         super().__init__()
-        self._scopes = scopes
+        self._scopes, self._user_keys = scopes, user_keys
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide"):
@@ -178,8 +178,8 @@ class Help(ModalScreen[None]):
         ):  # what is special here comes first
             parts.append((f"{scope.value}\n", "bold $text-primary"))
             for command in commands_of(scope):
-                keys = " ".join(show_key(key) for key in command.keys)
-                parts.append((f"  {fit(keys or f':{command.called}', 12)}", "bold"))
+                keys = " ".join(command.shown_keys(self._user_keys))
+                parts.append((f"  {fit(keys, 12)}", "bold"))
                 said = f"  :{command.called} {command.takes}" if command.takes else ""
                 parts.append((command.title, ""))
                 parts.append((f"{said}\n", "$text-muted"))

@@ -119,14 +119,16 @@ class KeyLine(OneLine):
             gap = "  " if place else ""
             parts += [
                 Part(gap),
-                Part(command.shown_key, "bold $text-primary", command.id),
+                Part(self._key_of(command), "bold $text-primary", command.id),
                 Part(f" {command.label}", "$foreground", command.id),
             ]
         self.show(parts)
 
-    @staticmethod
-    def _width(command: Command) -> int:
-        return cells(f"{command.shown_key} {command.label}")
+    def _key_of(self, command: Command) -> str:
+        return command.shown_keys(getattr(self.app, "user_keys", {}))[0]
+
+    def _width(self, command: Command) -> int:
+        return cells(f"{self._key_of(command)} {command.label}")
 
 
 class Banner(Widget):
