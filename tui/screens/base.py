@@ -19,7 +19,7 @@ from tui.commands import Scope, bindings_of, footer_of
 from tui.desk import Desk
 from tui.replay import Playback
 from tui.text import long_span
-from tui.widgets.frame import Banner, KeyLine, OneLine, Part
+from tui.widgets.frame import Banner, KeyLine, OneLine, Part, width_of
 
 MODES = (
     ("fleet", "1", "Fleet"),
@@ -30,7 +30,6 @@ MODES = (
     ("activity", "6", "Activity"),
 )
 SMALLEST = (40, 10)
-_WIDE = 118  # from here on the title has room for the round trips
 _BEHIND_MS = 3_000
 
 
@@ -197,7 +196,22 @@ class ConsoleScreen(Screen[None]):
             self._act_line.show([Part(f" {said.text}", "$foreground" if said.good else "bold $text-error")], left)
 
     def _show_title(self) -> None:
-        link, narrow = self.desk.link, self.size.width < 60
+        rights = self.desk.rights.title
+        rights_part = [Part(f" {rights} ", "bold reverse $text-warning"), Part(" ")] if rights else []
+        recorder = self.desk.tape.recorder
+        if recorder is not None:
+            rights_part += [Part(f" REC {recorder.written / 2**20:.1f}M ", "reverse $text-warning"), Part(" ")]
+        freshness = [*rights_part, *self._freshness(self.desk.link.silence_s)]
+        trips = self._round_trips()
+        for gap, right in ((" ", [*trips, *freshness]), ("", [*trips, *freshness]), (" ", freshness)):
+            parts = self._way_here(gap)
+            if width_of(parts) + width_of(right) <= self.size.width:
+                break  # the round trips give way before the names of the views do
+        self._title_line.show(parts, right)
+
+    def _way_here(self, gap: str) -> list[Part]:
+        """The cluster, the views, and where one is."""
+        narrow = self.size.width < 60
         parts = [Part(" LCQ ", "bold $text-primary"), Part(f"{self.desk.cluster}  " if not narrow else " ")]
         for mode, key, title in MODES:
             here = mode == self.MODE
@@ -205,13 +219,11 @@ class ConsoleScreen(Screen[None]):
                 continue  # the way here matters more than the ways elsewhere
             parts += [
                 Part(f" {key} {title} ", "bold reverse" if here else "$foreground", f"show_{mode}"),
-                Part(" " if not narrow else ""),
+                Part(gap if not narrow else ""),
             ]
         if self.crumb:
             parts.append(Part(f"> {self.crumb} ", "bold"))
-        rights = self.desk.rights.title
-        rights_part = [Part(f" {rights} ", "bold reverse $text-warning"), Part(" ")] if rights else []
-        self._title_line.show(parts, [*rights_part, *self._freshness(link.silence_s)])
+        return parts
 
     def _freshness(self, silence_s: float) -> list[Part]:
         link = self.desk.link
@@ -227,21 +239,20 @@ class ConsoleScreen(Screen[None]):
             return [Part(f" STALE {long_span(silence_s * 1000)} ", "bold reverse $text-error"), clock]
         if not link.loaded:
             return [Part(" LOADING ", "bold $text-warning"), clock]
-        trips = self._round_trips() if self.size.width >= _WIDE else []
-        recorder = self.desk.tape.recorder
-        if recorder is not None:
-            trips.append(Part(f" REC {recorder.written / 2**20:.1f}M ", "reverse $text-warning"))
-            trips.append(Part(" "))
         if link.control_trouble:
-            return [*trips, Part(" NO SCHEDULER ", "bold reverse $text-error"), clock]
+            return [Part(" NO SCHEDULER ", "bold reverse $text-error"), clock]
         if link.behind_ms > _BEHIND_MS:
-            return [*trips, Part(f" BEHIND {long_span(link.behind_ms)} ", "bold reverse $text-warning"), clock]
-        return [*trips, Part(f"LIVE {max(silence_s, link.behind_ms / 1000):.1f}s", "$text-success"), clock]
+            return [Part(f" BEHIND {long_span(link.behind_ms)} ", "bold reverse $text-warning"), clock]
+        return [Part(f"LIVE {max(silence_s, link.behind_ms / 1000):.1f}s", "$text-success"), clock]
 
     def _round_trips(self) -> list[Part]:
         """How long a question to Redis and one to a scheduler take, there and back."""
-        pairs = (("redis", self.desk.link.redis_ms), ("zmq", self.desk.link.control_ms))
-        return [Part(f"{name} {'--' if took is None else f'{took:.0f}ms'}  ", "$text-muted") for name, took in pairs]
+        link = self.desk.link
+        if self.desk.playback is not None or not link.loaded:
+            return []
+        pairs = (("redis", link.redis_ms), ("zmq", link.control_ms))
+        told = (f"{name} {'--' if took is None else f'{took:.0f}ms'}" for name, took in pairs)
+        return [Part(f" {' '.join(told)}  ", "$text-muted")]
 
     def _trouble(self) -> str:
         link, playback = self.desk.link, self.desk.playback
