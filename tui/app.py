@@ -25,7 +25,7 @@ from lcq.errors import InvalidInput
 from lcq.log import setup_logging
 from lcq.roots import Roots
 from tui.cluster import Cluster, cluster_name
-from tui.commands import Scope, commands_of
+from tui.commands import Command, Scope, commands_of
 from tui.contexts import ContextChoice, choices
 from tui.desk import Desk, past_desk
 from tui.gallery import Gallery
@@ -331,6 +331,17 @@ class ConsoleApp(PlayingApp):
         if chosen is not None:
             self.look_so(chosen)
 
+    async def _run_line(self, command: Command, words: Sequence[str], reason: str, screen: ConsoleScreen) -> None:
+        if command.id != "saved_views" or not words:
+            await super()._run_line(command, words, reason, screen)
+            return
+        name = " ".join(words)
+        saved = next((view for view in self.desk.saved.all if view.name == name), None)
+        if saved is None:
+            self.say(f"no saved view {name!r}: ' lists them", good=False)
+        else:
+            self.look_so(saved)
+
     def look_so(self, saved: SavedView) -> None:
         """Go to a saved view."""
         self._mode_wished(ConsoleScreen.ModeWished(saved.mode, saved.filter_text))
@@ -402,10 +413,6 @@ class ConsoleApp(PlayingApp):
                 for command in commands_of(scope):
                     run = functools.partial(self._run_command, screen, command.id, scope)
                     yield SystemCommand(command.title, f"{scope.value}: {command.shown_keys(self.user_keys)[0]}", run)
-        if self._contexts:
-            yield SystemCommand(
-                "Another cluster", "Contexts of the settings", functools.partial(self.switch_context, "")
-            )
             for command in commands_of(Scope.LINE):
                 begin = functools.partial(screen.post_message, ConsoleScreen.LineWished(f"{command.called} "))
                 yield SystemCommand(command.title, f":{command.called} {command.takes}", begin)

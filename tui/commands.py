@@ -113,10 +113,11 @@ COMMANDS: tuple[Command, ...] = (
     Command("next_theme", "Other colours", ("f2",), _LOOK, Scope.EVERYWHERE),
 
     Command("saved_views", "Saved views: look so again, or keep how it looks now", ("apostrophe",), _LOOK,
-            Scope.EVERYWHERE, "views", 16),
+            Scope.EVERYWHERE, "views", 16, word="view", takes="[NAME]"),
 
     Command("suspend", "Put the console aside (fg brings it back)", ("ctrl+z",), _LOOK, Scope.EVERYWHERE),
-    Command("record", "Record what is seen into a file, or end that", ("ampersand",), _LOOK, Scope.EVERYWHERE),
+    Command("record", "Record what is seen into a file, or end that", ("ampersand",), _LOOK, Scope.EVERYWHERE,
+            takes="[FILE]"),
     Command("replay_pause", "In a replay: stand still, or go on", ("backslash",), _LOOK, Scope.EVERYWHERE),
     Command("replay_step", "In a replay: to the next thing that happened", ("semicolon",), _LOOK, Scope.EVERYWHERE),
     Command("replay_faster", "In a replay: faster", ("right_parenthesis",), _LOOK, Scope.EVERYWHERE),
@@ -257,6 +258,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("lend_rights", "Act in production for a while", (), _LOOK, Scope.LINE, word="write", takes="SPAN"),
     Command("read_only", "Read alone from now on", (), _LOOK, Scope.LINE),
     Command("switch_context", "Another cluster", (), _LOOK, Scope.LINE, word="ctx", takes="[CONTEXT]"),
+    Command("replay", "See a recording again, from a time on", (), _LOOK, Scope.LINE, takes="[TIME] [FILE]"),
     Command("quit_console", "Leave the console", (), _LOOK, Scope.LINE, word="q"),
 )  # fmt: skip
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from textual import on, work
 
 from lcq.errors import LcqError
 from tui.acting import ActingApp
+from tui.commands import Command
 from tui.record import Recorder, RecordingRules, latest_recording, new_recording
-from tui.replay import Playback, Recording
+from tui.replay import Playback, Recording, is_time
 from tui.screens.base import ConsoleScreen
 from tui.screens.choose import AskLine
 from tui.source import ACTS_SHOWN
@@ -23,6 +25,16 @@ class PlayingApp(ActingApp):
     """Where recordings go, and how large they may be; None: none is made."""
     next_replay: tuple[Recording, int | None] | None = None
     """What the operator wants to see again when this application has ended, from which moment on."""
+
+    async def _run_line(self, command: Command, words: Sequence[str], reason: str, screen: ConsoleScreen) -> None:
+        match command.id, *words:
+            case "record", *rest:
+                self.record(" ".join(rest))
+            case "replay", *rest:
+                at = rest.pop(0) if rest and is_time(rest[0]) else ""
+                self.replay(" ".join(rest), at)
+            case _:
+                await super()._run_line(command, words, reason, screen)
 
     @on(ConsoleScreen.RecordWished)
     def _record_wished(self) -> None:

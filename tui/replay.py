@@ -72,6 +72,14 @@ class Line:
     member: int
 
 
+_CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?Z?")
+
+
+def is_time(text: str) -> bool:
+    """Whether that is meant as a time, and not as a file."""
+    return _CLOCK.fullmatch(text) is not None or re.match(r"\d{4}-\d{2}-\d{2}T", text) is not None
+
+
 def lines_of(path: Path, start: int = 0) -> Iterator[Line]:
     """The lines from the gzip member at ``start`` on, as far as they are whole; never more."""
     with path.open("rb") as file:
@@ -150,7 +158,7 @@ class Recording:
             InvalidInput: it is none, or not in the recording.
         """
         begun = datetime.fromtimestamp(self.begun_ms / 1000, UTC)
-        clock = re.fullmatch(r"(\d{1,2}):(\d{2})(?::(\d{2}))?Z?", text.strip())
+        clock = _CLOCK.fullmatch(text.strip())
         try:
             if clock is not None:
                 hour, minute, second = (int(part or 0) for part in clock.groups())

@@ -76,6 +76,9 @@ async def test_a_shipped_view_of_the_nodes_leads_there(open_console):
         await wait_until(lambda: isinstance(console.app.screen, ViewsPanel))
         await console.press("end", "up", "enter")
         await wait_until(lambda: isinstance(console.app.screen, NodesScreen) and len(console.desk.nodes) == 1)
+        await console.press("colon", *"view waits longest", "enter")
+        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await wait_until(lambda: console.desk.tasks.filter.text == "state:waiting")
 
 
 async def test_sideways_the_hidden_columns_come_into_sight_beside_the_id(open_console):

@@ -130,4 +130,4 @@ async def test_a_walk_through_every_screen_meets_only_the_keys_of_the_table(open
 async def test_the_palette_offers_every_command_of_the_screen(open_console):
     async with open_console(FakeCluster([a_task()])) as console:
         offered = {command.title for command in console.app.get_system_commands(console.app.screen)}
-    assert {command.title for command in commands_of(*TasksScreen.SCOPES)} <= offered
+    assert {command.title for command in commands_of(*TasksScreen.SCOPES, Scope.LINE)} <= offered

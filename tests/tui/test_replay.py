@@ -211,9 +211,7 @@ async def test_a_replay_says_loudly_that_it_is_one_and_refuses_every_act(tape: P
         await wait_until(lambda: isinstance(app.screen, AskLine))
         await pilot.press(*"12:03:01", "enter")
         await wait_until(lambda: "late.jpg" in text())
-        await pilot.press("at")
-        await wait_until(lambda: isinstance(app.screen, AskLine))
-        await pilot.press(*"12:00", "enter")
+        await pilot.press("colon", *"replay 12:00", "enter")
         await wait_until(lambda: "late.jpg" not in text() and "FAILED  " not in text())
 
 
@@ -230,7 +228,7 @@ async def test_a_console_records_what_it_shows_until_the_key_ends_it_and_goes_to
         await console.press("ampersand")
         await wait_until(lambda: "it was ended" in (console.desk.said.text if console.desk.said else ""))
         assert console.desk.tape.recorder is None
-        console.app.replay("", "")
+        await console.press("colon", *"replay", "enter")
         await wait_until(lambda: console.app.next_replay is not None)
     [path] = (tmp_path / "recordings").iterdir()
     assert console.app.next_replay is not None
