@@ -190,7 +190,9 @@ def _plain(image: Image.Image) -> Image.Image:
         return Image.fromarray(_stretched(np.asarray(image, dtype=np.float64)))
     if image.has_transparency_data:
         return image.convert("RGBA")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+    if image.mode in ("L", "RGB"):
+        return image  # as it is: a copy of a large one would be as large again
+    return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def _stretched(values: NDArray[Any]) -> NDArray[np.uint8]:
@@ -205,9 +207,9 @@ def _holes(image: Image.Image) -> Image.Image:
     """White where a mask has holes, as ``lcq.images.load_mask`` reads it."""
     if image.mode in DEEP_GREY:
         holes = np.asarray(image).astype(np.uint16) >= (HOLE_ABOVE + 1) << 8
-    else:
-        holes = np.asarray(image.convert("L")) > HOLE_ABOVE
-    return Image.fromarray(holes.astype(np.uint8) * 255)
+        return Image.fromarray(holes.astype(np.uint8) * 255)
+    grey = image if image.mode == "L" else image.convert("L")
+    return grey.point([0] * (HOLE_ABOVE + 1) + [255] * (255 - HOLE_ABOVE))
 
 
 def to_jpeg(pixels: NDArray[np.uint8], *, quality: int = 80) -> bytes:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import pairwise
+from itertools import repeat
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +146,8 @@ def with_mask(pixels: Pixels, holes: NDArray[np.bool_], *, stripe: int = 2) -> P
         return pixels
     down, across = np.indices(holes.shape)
     bright = holes & ((across + down) % (2 * stripe) < stripe)
+    if not bright.any():
+        bright = holes  # smaller than a stripe
     out = pixels.astype(np.float32)
     out[bright] = out[bright] * 0.25 + _RED * 0.75
     dark = holes & ~bright
@@ -194,8 +197,7 @@ def outside_mask(before: Thumbnail, after: Thumbnail, mask: Thumbnail) -> Compar
 # ---------------------------------------------------------------- cells
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """Neighbouring cells of one style; a colour that is None is the terminal's own."""
 
     text: str
@@ -241,23 +243,14 @@ def _half_blocks(pixels: Pixels) -> list[list[Run]]:
         above = pixels[top]
         below = pixels[top + 1] if top + 1 < pixels.shape[0] else None
         both = above if below is None else np.concatenate((above, below), axis=1)
-        changes = np.flatnonzero((both[1:] != both[:-1]).any(axis=1)) + 1
+        starts = np.concatenate(([0], np.flatnonzero((both[1:] != both[:-1]).any(axis=1)) + 1))
+        lengths = np.diff(starts, append=both.shape[0]).tolist()
+        inks = map(tuple, above[starts].tolist())
+        grounds = map(tuple, below[starts].tolist()) if below is not None else repeat(None)
         lines.append(
-            [
-                Run(
-                    UPPER_HALF * (end - start),
-                    _colour(above[start]),
-                    _colour(below[start]) if below is not None else None,
-                )
-                for start, end in pairwise((0, *changes.tolist(), both.shape[0]))
-            ]
+            [Run(UPPER_HALF * cells, ink, ground) for cells, ink, ground in zip(lengths, inks, grounds, strict=False)]
         )
     return lines
-
-
-def _colour(pixel: Pixels) -> Colour:
-    red, green, blue = pixel.tolist()
-    return red, green, blue
 
 
 def _characters(pixels: Pixels, holes: NDArray[np.bool_] | None, *, dark: bool) -> list[list[Run]]:

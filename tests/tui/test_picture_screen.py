@@ -6,7 +6,7 @@ import asyncio
 
 from lcq.errors import NoThumbnail
 from tests.conftest import wait_until
-from tests.tui.fakes import FakeCluster, a_node, a_task
+from tests.tui.fakes import REDIS_AWAY, FakeCluster, a_node, a_task
 from tests.tui.test_gallery import a_finished_task, sent
 from tui.pictures import UPPER_HALF, Mode
 from tui.screens.detail import TaskScreen
@@ -23,7 +23,7 @@ async def test_the_viewer_goes_through_its_modes_zooms_and_keeps_its_place_throu
         await wait_until(lambda: screen.pictures is not None and screen.mode is Mode.BOTH)
         await console.pilot.pause()
         assert console.text().count(UPPER_HALF) > 500
-        assert "before, mask in red stripes  640x427" in console.text()
+        assert "before, mask red  640x427" in console.text()
         assert "mask 4.45% of the picture   outside the mask nothing differs" in console.text()
 
         await console.press("v", "left", "left", "b")
@@ -101,6 +101,21 @@ async def test_the_strip_fetches_where_the_cursor_rests_and_gives_up_when_it_mov
         await console.press("k")
         await asyncio.sleep(0)
         assert strip.pictures is None
+
+
+async def test_keys_that_come_before_the_pictures_and_a_cluster_that_comes_back_are_not_lost(open_console):
+    task = a_task("/nowhere/x.jpg")
+    cluster = FakeCluster([task])
+    cluster.thumbnails = {(task.id, "before"): sent("before")}
+    async with open_console(cluster, size=(80, 24)) as console:
+        cluster.trouble = REDIS_AWAY
+        await console.press("i", "v", "v", "v")
+        screen = console.app.screen
+        assert isinstance(screen, PictureScreen)
+        await wait_until(lambda: "cannot be shown now" in console.text())
+        cluster.trouble = None
+        await wait_until(lambda: screen.pictures is not None)
+        await wait_until(lambda: screen.mode is Mode.BEFORE)
 
 
 async def test_the_details_have_the_images_between_the_other_sections(open_console, tmp_path):

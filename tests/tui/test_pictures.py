@@ -106,6 +106,13 @@ def test_the_mask_is_told_from_the_picture_by_colour_and_by_stripes_of_light_and
     assert (out[:, 4:, 0] >= out[:, 4:, 2]).all()
 
 
+def test_a_hole_smaller_than_a_stripe_is_red_wherever_it_is():
+    for place in range(4):
+        holes = np.zeros((1, 4), bool)
+        holes[0, place] = True
+        assert with_mask(flat(4, 1), holes)[0, place, 0] > 200
+
+
 def test_the_wipe_shows_one_picture_on_each_side_of_its_line():
     out = wiped(flat(10, 2, RED), flat(10, 2, BLUE), 0.4)
     assert [tuple(pixel) for pixel in out[0].tolist()] == [RED] * 4 + [(255, 230, 120)] + [BLUE] * 5

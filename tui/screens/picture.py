@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tui.pictures import Look, Mode, Pixels, Run, Scene
 
 _FIRST_PX = 512
+_AGAIN_S = 2.0  # after the cluster has not answered
 _ZOOM = 1.5
 _PAN = 0.25  # of what is in sight
 _WIPE = 0.05  # of the width
@@ -50,6 +52,7 @@ class PictureScreen(ConsoleScreen):
         super().__init__(desk)
         self.task_id = task_id
         self.mode: Mode | None = None  # None: the first, before anything was drawn
+        self._steps = 0  # of the mode, wished before anything was drawn
         self.look: Look | None = None
         self.mask_shown, self.wipe = True, 0.5
         self.pictures: Pictures | None = None
@@ -57,6 +60,7 @@ class PictureScreen(ConsoleScreen):
         self._record: TaskRecord | None = None
         self._asked: tuple[int, int, tuple[float, float, float, float]] | None = None
         self._trouble_text = ""
+        self._again_at = 0.0
         self._head, self._facts = OneLine(id="picture-head"), OneLine(id="picture-facts")
         graphics = desk.graphics
         self._left, self._right = PictureView(graphics=graphics, id="left"), PictureView(graphics=graphics, id="right")
@@ -94,10 +98,12 @@ class PictureScreen(ConsoleScreen):
         super().show_news()
         self.desk.open_task = self.task_id
         row = self.desk.store.tasks.rows.get(self.task_id)
-        if self._record is None or (row is not None and row.revision > self._record.revision):
-            if self._record is not None or self._asked is None:
+        is_newer = self._record is not None and row is not None and row.revision > self._record.revision
+        if self._trouble_text:
+            if time.monotonic() >= self._again_at:
+                self._again_at = time.monotonic() + _AGAIN_S
                 self._fetch()
-        elif self._due():
+        elif self._asked is None or is_newer or self._due():
             self._fetch()
         self._draw()
 
@@ -127,9 +133,8 @@ class PictureScreen(ConsoleScreen):
         longest, box = self._wish() if self.pictures is not None else (_FIRST_PX, (0.0, 0.0, 1.0, 1.0))
         row = self.desk.store.tasks.rows.get(task_id)
         try:
-            record = self._record
+            record, self._asked = self._record, (-1, longest, box)
             if record is None or (row is not None and row.revision > record.revision):
-                self._asked = (-1, longest, box)
                 record = await self.desk.reader.task(task_id)
             if task_id != self.task_id:
                 return
@@ -137,7 +142,7 @@ class PictureScreen(ConsoleScreen):
             pictures = await self.desk.gallery.look(record, longest=longest, box=box)
         except (LcqError, OSError, TimeoutError) as error:
             if task_id == self.task_id:
-                self._trouble_text = trouble_of(error)
+                self._trouble_text, self._again_at = trouble_of(error), time.monotonic() + _AGAIN_S
                 self._draw()
             return
         if task_id != self.task_id:
@@ -148,6 +153,12 @@ class PictureScreen(ConsoleScreen):
         else:
             self._nearer = pictures
         self._draw()
+
+    def action_refetch(self) -> None:
+        """Also what could not be got."""
+        self._record = self._asked = None
+        super().action_refetch()
+        self.show_news()
 
     # ------------------------------------------------------------ drawing
 
@@ -173,6 +184,9 @@ class PictureScreen(ConsoleScreen):
         from tui.pictures import Look, Mode
 
         self.mode, self.look = self.mode or Mode.BOTH, self.look or Look()
+        for _ in range(self._steps):
+            self.mode = self.mode.next
+        self._steps = 0
         mode, scene = self._mode_that_can_be(), self._scene()
         both = mode is Mode.BOTH
         self._right.display = both
@@ -273,10 +287,12 @@ class PictureScreen(ConsoleScreen):
             self._fetch()
 
     def action_next_mode(self) -> None:
-        if self.mode is not None:
-            self.mode = self.mode.next
-            self._draw()
-            self.call_after_refresh(self.show_news)  # the room may be another: what is wanted as well
+        if self.mode is None:  # nothing is drawn yet
+            self._steps += 1
+            return
+        self.mode = self.mode.next
+        self._draw()
+        self.call_after_refresh(self.show_news)  # the room may be another: what is wanted as well
 
     def action_toggle_mask(self) -> None:
         self.mask_shown = not self.mask_shown

@@ -165,7 +165,10 @@ class PictureView(Widget):
         left = (width - taken) // 2
         ground = self.rich_style
         segments = [Segment(" " * left, ground)] if left else []
-        segments += [Segment(run.text, ground + _style(run.ink, run.ground)) for run in line]
+        segments += [
+            Segment(text, _style(ink, below) if below is not None else ground + _style(ink, None))
+            for text, ink, below in line
+        ]
         right = width - taken - left
         if right > 0:
             segments.append(Segment(" " * right, ground))
@@ -211,7 +214,7 @@ def captioned(part: Part, pictures: Pictures, depth: Depth, *, mask: bool = True
     size = "{}x{}".format(*picture.thumbnail.size)
     name: str = part
     if mask and part == "before" and pictures.parts["mask"].thumbnail is not None:
-        name += ", mask ////" if depth == "none" else ", mask in red stripes"
+        name += ", mask ////" if depth == "none" else ", mask red"
     return f"{name}  {size}" + (f"  from {picture.source}" if picture.source else "")
 
 
@@ -271,6 +274,8 @@ class PictureStrip(Horizontal):
             record = await self._desk.reader.task(task_id)
             attempts = await self._desk.reader.attempts(task_id)
             self._show_facts(record, attempts)
+            if self.pictures is None:
+                self._before.show(None, words="fetching …")
             pictures = await self._desk.gallery.look(record, longest=THUMBNAIL_PX)
         except (LcqError, OSError, TimeoutError) as error:
             if self._seen is not None and self._seen[0] == task_id:
