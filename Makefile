@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test check chaos soak parity clean
+.PHONY: help demo test every-test check chaos soak parity clean
 
 # The first of these that is new enough, else whatever python3 is, so that the complaint can name it.
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -23,7 +23,10 @@ help:  ## this list
 demo: $(VENV)/.runtime  ## a real cluster on this machine cleans the sample photos; results in demo-out/
 	@$(PY) -m lcq.cli.main demo
 
-test: check  ## everything that check does, then every test but the long ones
+test: $(VENV)/.dev  ## everything that check does, and beside it every test but the long ones
+	@$(MAKE) --no-print-directory -j 2 check every-test
+
+every-test: $(VENV)/.dev
 	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not chaos and not soak and not parity"
 
 check: $(VENV)/.dev  ## style, types, layers, dead code

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -69,6 +70,17 @@ def wait_until_sync(condition: Callable[[], T], *, timeout: float = 60.0, what: 
         if time.monotonic() > deadline:
             pytest.fail(f"waited {timeout:g} s for: {_described(condition, what)} (last answer: {said!r})")
         time.sleep(_pause_s(time.monotonic() - asked))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Tests, and all that they import, stay to the end: garbage is looked for neither among them nor meanwhile."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def pytest_configure() -> None:

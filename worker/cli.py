@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 
+_had_been_enabled = gc.isenabled()
 gc.disable()  # nothing that is imported becomes garbage: to look for it there is a tenth of the start
 
 import asyncio
@@ -27,7 +28,8 @@ from worker.health import read_health
 from worker.home import default_name
 from worker.probe import probe, show
 
-gc.enable()
+if _had_been_enabled:
+    gc.enable()
 
 _log = logging.getLogger(__name__)
 _REFUSED = 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 
+_had_been_enabled = gc.isenabled()
 gc.disable()  # nothing that is imported becomes garbage: to look for it there is a tenth of the start
 
 import sys
@@ -24,7 +25,8 @@ from lcq.cli.session import INTERRUPTED, NOT_IN_TIME, REFUSED, UNREACHABLE, Sess
 from lcq.config import LogLevel
 from lcq.errors import LcqError, SchedulerUnreachable, StateOverloaded, StateUnavailable
 
-gc.enable()
+if _had_been_enabled:
+    gc.enable()
 
 _EPILOG = (
     "Begin with [bold]lcq up[/bold] in one terminal and [bold]lcq submit FOLDER --wait[/bold] in another."

@@ -8,6 +8,8 @@ import struct
 import subprocess
 import sys
 import zlib
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -76,23 +78,28 @@ def _tiff(pages: int, width: int, height: int, *, loop: bool = False, nested: bo
     return out
 
 
-_SWOLLEN = b"a\0\0" + zlib.compress(b"\0" * 200_000_000, 9)
-BOMBS = {
-    "claims-65535.png": _png(65535, 65535, data=b"\0" * 700),
-    "claims-all.png": _png(2**31 - 1, 2**31 - 1),
-    "frames-10000.png": _apng(10_000),
-    "claims-frames.png": _apng(2**31 - 1),
-    "swollen-text.png": _png(1, 1, _chunk(b"zTXt", _SWOLLEN)),
-    "swollen-profile.png": _png(1, 1, _chunk(b"iCCP", _SWOLLEN)),
-    "claims-65535.gif": _gif(1, 65535, 65535),
-    "frames-10000.gif": _gif(10_000, 14_000, 14_000),
-    "frames-10000.webp": _webp(10_000, 14_000),
-    "claims-16777216.webp": _webp(2, 16_777_216),
-    "claims-65535.tiff": _tiff(1, 65535, 65535),
-    "pages-10000.tiff": _tiff(10_000, 10_000, 10_000),
-    "pages-for-ever.tiff": _tiff(50, 10_000, 10_000, loop=True),
-    "nested.tiff": _tiff(1, 65535, 65535, nested=True),
-    "claims-65535.bmp": b"BM" + struct.pack("<IHHI", 1000, 0, 0, 54)
+@cache
+def _swollen() -> bytes:
+    return b"a\0\0" + zlib.compress(b"\0" * 200_000_000, 9)
+
+
+# Made where they are needed: each worker of a test run reads this file, and to make them all takes a second.
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "claims-65535.png": lambda: _png(65535, 65535, data=b"\0" * 700),
+    "claims-all.png": lambda: _png(2**31 - 1, 2**31 - 1),
+    "frames-10000.png": lambda: _apng(10_000),
+    "claims-frames.png": lambda: _apng(2**31 - 1),
+    "swollen-text.png": lambda: _png(1, 1, _chunk(b"zTXt", _swollen())),
+    "swollen-profile.png": lambda: _png(1, 1, _chunk(b"iCCP", _swollen())),
+    "claims-65535.gif": lambda: _gif(1, 65535, 65535),
+    "frames-10000.gif": lambda: _gif(10_000, 14_000, 14_000),
+    "frames-10000.webp": lambda: _webp(10_000, 14_000),
+    "claims-16777216.webp": lambda: _webp(2, 16_777_216),
+    "claims-65535.tiff": lambda: _tiff(1, 65535, 65535),
+    "pages-10000.tiff": lambda: _tiff(10_000, 10_000, 10_000),
+    "pages-for-ever.tiff": lambda: _tiff(50, 10_000, 10_000, loop=True),
+    "nested.tiff": lambda: _tiff(1, 65535, 65535, nested=True),
+    "claims-65535.bmp": lambda: b"BM" + struct.pack("<IHHI", 1000, 0, 0, 54)
     + struct.pack("<IiiHHIIiiII", 40, 65535, 65535, 1, 24, 0, 0, 0, 0, 0, 0) + b"\0" * 900,
 }  # fmt: skip
 CODES = {"image_too_large", "image_unreadable", "mask_unreadable"}  # swollen text is no picture that Pillow would open
@@ -101,7 +108,7 @@ CODES = {"image_too_large", "image_unreadable", "mask_unreadable"}  # swollen te
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_as_a_picture_and_as_a_mask(tmp_path: Path, name: str) -> None:
     bomb = tmp_path / name
-    bomb.write_bytes(BOMBS[name])
+    bomb.write_bytes(BOMBS[name]())
     assert bomb.stat().st_size < 2_000_000
     me = psutil.Process()
     before = me.memory_info().rss
@@ -136,8 +143,8 @@ def test_no_process_of_a_real_cluster_grows_by_bombs(redis_url: str, tmp_path: P
     folder, masks = tmp_path / "in", tmp_path / "masks"
     folder.mkdir()
     masks.mkdir()
-    for name, data in BOMBS.items():
-        (folder / name).write_bytes(data)
+    for name, bomb in BOMBS.items():
+        (folder / name).write_bytes(bomb())
         shutil.copy(MASK, masks / Path(name).with_suffix(".png").name)
     with running_cluster(redis_url, tmp_path / "c") as cluster:
         cluster.start_scheduler()
