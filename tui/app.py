@@ -62,6 +62,7 @@ from tui.screens.nodes import NodesScreen
 from tui.screens.picture import PictureScreen
 from tui.screens.queue import QueueScreen
 from tui.screens.queues import QueuesScreen
+from tui.screens.small import SizeNote, is_too_small
 from tui.screens.tasks import TasksScreen
 from tui.themes import FALLBACK, THEME_NAMES, THEMES, choose_theme, legible
 from tui.widgets.table import LineTable
@@ -178,8 +179,20 @@ class ConsoleApp(PlayingApp):
 
     # ------------------------------------------------------------ keeping the screens fresh
 
+    def on_resize(self) -> None:
+        self._mind_the_size()
+
+    def _mind_the_size(self) -> None:
+        """Where the terminal is too small for any layout, say so on top of whatever is open, until it is not."""
+        small, told = is_too_small(*self.size), isinstance(self.screen, SizeNote)
+        if small and not told:
+            self.push_screen(SizeNote())
+        elif told and not small:
+            self.pop_screen()
+
     def _bring_news(self) -> None:
         """Bring news to the screens; a terminal that cannot keep up is given them less often."""
+        self._mind_the_size()  # something may have been opened over the note
         if self._waiting_writes() > _WAITING_WRITES:
             return
         self._flushes += 1

@@ -29,7 +29,7 @@ MODES = (
     ("causes", "5", "Causes"),
     ("activity", "6", "Activity"),
 )
-SMALLEST = (40, 10)
+SMALLEST = (60, 15)  # below that a terminal keeps the table and leaves out the rest
 _BEHIND_MS = 3_000
 
 
