@@ -356,10 +356,10 @@ class NodeManager(Manager):
 
     async def _see_to_lowered(self, node_id: str, took: Took, lowered: Lowered) -> None:
         """Give a device as much as before once it is as fast; else keep what is predicted for it about right."""
-        behind = self._slow.behind(node_id, took)
-        if self._slow.is_well(node_id, took):
+        behind, terms = self._slow.behind(node_id, took), self._ground.config.quarantine
+        if not terms.enabled or terms.slow_times is None or self._slow.is_well(node_id, took):
             await self._state.lower_device(node_id, took.device, None)
-            _log.warning("device %s of node %s is as fast as before, and is given as much", took.device, node_id)
+            _log.warning("device %s of node %s is given as much as before", took.device, node_id)
         elif not is_told(lowered, behind):
             lowered = lowered.model_copy(update={"behind": round(max(1.0, behind), 2)})
             await self._state.lower_device(node_id, took.device, lowered)

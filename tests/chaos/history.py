@@ -461,6 +461,7 @@ def _check_quiet(recording: Recording) -> Iterator[Violation]:
             is_within = _place(stretch.after) < _place(event.id) <= _place(stretch.until)
             is_alarm = event.move in LOST_BY_SILENCE or event.fields.get("status") in ("suspect", "quarantined")
             is_alarm = is_alarm and event.move not in WAYS_BACK
+            is_alarm = is_alarm or (event.move == "caution_device" and event.fields.get("on") == "1")
             if is_within and is_alarm:
                 subject = event.fields.get("node") or event.fields.get("from") or event.fields.get("id", "")
                 yield FalseAlarm(subject, f"{event.move} at {event.id}: {event.fields.get('why', '')}")

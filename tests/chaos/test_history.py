@@ -481,19 +481,21 @@ def test_every_kind_of_violation_is_planted_somewhere() -> None:
 
 
 async def test_a_node_quarantined_before_a_calm_is_probed_in_it_without_an_alarm(story: Recording) -> None:
-    def probed(move: str) -> Recording:
+    def probed(move: str, **more: str) -> Recording:
         after = story.events[-1]
-        fields = {"node": "node-1", "status": "quarantined", "why": "failed 5 tasks of late"}
+        fields = {"node": "node-1", "status": "quarantined", "why": "failed 5 tasks of late"} | more
         event = Event(id=f"{after.at_ms + 5}-0", move=move, fields=fields)
         stretch = Stretch(after.id, f"{after.at_ms + 10}-0")
         return replace(with_events(story, lambda events: events.append(event)), quiet=(stretch,))
 
-    def alarms(move: str) -> list[Violation]:
-        return [one for one in check(probed(move)).violations if isinstance(one, history.FalseAlarm)]
+    def alarms(move: str, **more: str) -> list[Violation]:
+        return [one for one in check(probed(move, **more)).violations if isinstance(one, history.FalseAlarm)]
 
     assert not alarms("probe_node")
     assert not alarms("settle_probe")
     assert alarms("quarantine_node")
+    assert alarms("caution_device", status="online", on="1")
+    assert not alarms("caution_device", status="online", on="0")
 
 
 async def test_a_file_that_was_looked_at_before_a_new_run_has_no_result_yet_is_no_violation(story: Recording) -> None:
