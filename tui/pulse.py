@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from lcq.errors import LcqError, StateUnavailable
 from tui.source import Commander, Link, Reader, trouble_of
 
-BEAT_S = 0.7
-"""So often each is asked; with ANSWER_S the loss of one is known within two seconds."""
-ANSWER_S = 1.1
+BEAT_S = 0.9
+"""So often a scheduler is asked; with ANSWER_S its loss is known within two seconds."""
+ANSWER_S = 1.0
+REDIS_BEAT_S = 2.0  # the feed asks it all the time and knows of its loss: this is only how fast it answers
 
 
 class Pulse:
@@ -39,7 +40,7 @@ class Pulse:
                 took_s = time.monotonic() - began
                 self._link.redis_ms = took_s * 1000
                 self._link.note_skew(there_ms + round(took_s * 500))
-            await asyncio.sleep(BEAT_S)
+            await asyncio.sleep(REDIS_BEAT_S)
 
     async def _feel_control(self) -> None:
         while True:

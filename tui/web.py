@@ -73,7 +73,7 @@ def run_web(config: DistributedConfig, arguments: Sequence[str], *, host: str = 
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         if not is_loopback(host):
-            sys.stderr.write(WARNING.format(host=host, port=port) + "\n")
+            sys.stderr.write(WARNING.format(host=host, port=port or "PORT") + "\n")
         await serve(command, host, port, stop, told=_tell)
         return 0
 

@@ -627,7 +627,9 @@ async def test_markup_and_escape_codes_in_every_field_are_shown_and_never_obeyed
         assert "[red]b␛]0;owned␇␛[2J" in console.text()
 
 
-@pytest.mark.parametrize("keys", [(), ("d",), ("3",), ("4",), ("s",), ("X",), ("question_mark",), ("m",)])
+@pytest.mark.parametrize(
+    "keys", [(), ("d",), ("3",), ("4",), ("s",), ("X",), ("question_mark",), ("m",), ("apostrophe",), ("C",)]
+)
 async def test_every_screen_lives_through_small_and_large_terminals(open_console, keys):
     cluster = FakeCluster(many_tasks(30), [a_node()])
     async with open_console(cluster, size=(80, 24)) as console:
