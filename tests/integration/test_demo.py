@@ -63,18 +63,14 @@ def test_without_a_terminal_it_cleans_every_photo_tells_so_in_a_table_and_leaves
     assert_nothing_is_left_of(tmp_path)
 
 
-def test_it_can_be_run_again_over_its_own_results(tmp_path: Path) -> None:
+def test_it_can_be_run_again_over_its_own_results_and_settings_of_a_cluster_elsewhere_do_not_lead_it_astray(
+    tmp_path: Path,
+) -> None:
+    elsewhere = {"LCQ_REDIS__HOST": "nowhere.invalid", "LCQ_SCHEDULER_HOST": "nowhere.invalid"}
     for _ in range(2):
-        with lcq("demo", cwd=tmp_path) as demo:
+        with lcq("demo", cwd=tmp_path, **elsewhere) as demo:
             _, talk = demo.communicate(timeout=110)
             assert demo.returncode == 0, talk
-
-
-def test_the_settings_of_a_cluster_elsewhere_do_not_lead_it_astray(tmp_path: Path) -> None:
-    elsewhere = {"LCQ_REDIS__HOST": "nowhere.invalid", "LCQ_SCHEDULER_HOST": "nowhere.invalid"}
-    with lcq("demo", cwd=tmp_path, **elsewhere) as demo:
-        _, talk = demo.communicate(timeout=110)
-        assert demo.returncode == 0, talk
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
