@@ -529,6 +529,26 @@ def _finish(queue: QueueConfig, need: Requirements, fleet: Fleet, *, more_s: flo
     return float("inf") if finish_s is None else finish_s
 
 
+@dataclass(frozen=True)
+class Foresight:
+    """Where a task would go now, and in how many seconds it would be done; None: nobody can say."""
+
+    route: Route
+    done_s: float | None
+
+
+def foresee(
+    task: Task, fleet: Fleet, *, queue: str = "", node: str = "", size: tuple[int, int] | None = None
+) -> Foresight:
+    """What would become of ``task`` if it were submitted now. As for ``route``."""
+    chosen = route(task, fleet, queue=queue, node=node, size=size)
+    known = fleet.queue(chosen.queue)
+    if chosen.why or node or known is None or known.name in fleet.paused:
+        return Foresight(chosen, None)
+    done_s = _finish(known, requirements(task, fleet, size=size), fleet)
+    return Foresight(chosen, None if done_s == float("inf") else done_s)
+
+
 # ---------------------------------------------------------------- the ladder
 
 

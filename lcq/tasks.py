@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from lcq import __version__
@@ -37,7 +37,7 @@ from lcq.memory_costs import memory_calibration
 from lcq.models import DeviceKind, NodeRecord, Task, TaskRecord, model_of
 from lcq.moving import Mover
 from lcq.roots import Roots
-from lcq.routing import Fleet, Route, route
+from lcq.routing import Fleet, Route, foresee, route
 from lcq.state.feed import batches
 from lcq.wire import (
     PROTOCOL_VERSION,
@@ -68,6 +68,9 @@ from lcq.wire import (
     EventsAnswer,
     Find,
     FindAnswer,
+    Foresee,
+    ForeseeAnswer,
+    Foreseen,
     GetTasks,
     GetTasksAnswer,
     History,
@@ -138,7 +141,8 @@ class TaskManager(Manager):
             (Prioritise, self.prioritise), (Pause, self.pause), (Resume, self.resume), (Drain, self.drain),
             (Activate, self.activate), (Quarantine, self.quarantine), (Release, self.release), (Info, self.info),
             (StopNode, self.stop_node), (SetDevice, self.set_device), (LabelNode, self.label_node),
-            (Undo, self.undo), (Comment, self.comment), (Acknowledge, self.acknowledge), (Acts, self.acts),
+            (Undo, self.undo), (Comment, self.comment), (Acknowledge, self.acknowledge), (Foresee, self.foresee),
+            (Acts, self.acts),
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
             (History, self.history), (AskWhy, self.why), (AskWhys, self.whys), (Costs, self.costs), (Nodes, self.nodes),
             (Queues, self.queues), (Events, self.events), (Autoscale, self.autoscale), (DrainIdle, self.drain_idle),
@@ -204,7 +208,40 @@ class TaskManager(Manager):
             refused=tuple(one for one in told if isinstance(one, Refusal)),
         )
 
-    async def _sizes(self, submit: Submit) -> tuple[Size | None, ...]:
+    async def foresee(self, ask: Foresee, sender: bytes = b"") -> ForeseeAnswer:
+        """Where tasks would go now, one after the other, and when the last of each queue would be done."""
+        fleet = await self._fleet_with(models={task.model for task in ask.tasks}, node=ask.node)
+        fleet = replace(fleet, placed_s=dict(fleet.placed_s))  # what is only asked about is not in anybody's way
+        sizes = await self._sizes(ask)
+        found: dict[tuple[str, str], Foreseen] = {}
+        refused: dict[str, Refusal] = {}
+        count = ask.each_stands_for
+        refusals = 0
+        for task, size in zip(ask.tasks, sizes, strict=True):
+            try:
+                for path in filter(None, (task.image_path, task.mask_path, task.output_path)):
+                    self._roots.refuse_by_name(path)
+                seen = foresee(task, fleet, queue=ask.queue, node=ask.node, size=size)
+            except LcqError as error:
+                refused.setdefault(error.code, Refusal.of(task.id, error))
+                refusals += 1
+                continue
+            chosen = seen.route
+            fleet.note_placed(replace(chosen, seconds=chosen.seconds * count))
+            pause = fleet.paused.get(chosen.queue)
+            why = chosen.why or (f"{chosen.queue} is paused {pause}" if pause is not None else "")
+            known = found.get((chosen.queue, why))
+            found[chosen.queue, why] = Foreseen(
+                queue=chosen.queue, why=why, done_s=seen.done_s,
+                count=(known.count if known else 0) + 1, seconds=(known.seconds if known else 0.0) + chosen.seconds,
+            )  # fmt: skip
+        scaled = [
+            one.model_copy(update={"count": round(one.count * count), "seconds": one.seconds * count})
+            for one in found.values()
+        ]
+        return ForeseeAnswer(foreseen=tuple(scaled), refused=tuple(refused.values()), refusals=round(refusals * count))
+
+    async def _sizes(self, submit: Submit | Foresee) -> tuple[Size | None, ...]:
         """How large each image is: as the client told, else as its header tells where it lies in storage.roots."""
         if len(submit.sizes) == len(submit.tasks):
             told = tuple(

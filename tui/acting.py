@@ -5,6 +5,7 @@ Every act goes through ``_do``, the one door that looks whether this console may
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import MappingProxyType
@@ -36,6 +37,7 @@ from tui.screens.submit import SubmitForm
 from tui.screens.task_acts import TaskActs
 from tui.source import trouble_of
 from tui.store import TaskRow, task_row
+from tui.submitting import Sent, prepare
 from tui.text import counted
 from tui.widgets.table import LineTable
 
@@ -455,21 +457,34 @@ class ActingApp(App[int]):
     async def _ask_for_task(self) -> None:
         if not self._may("Submit"):
             return
-        models = sorted({model for row in self.desk.store.nodes.rows.values() for model in row.models})
         queues = sorted(self.desk.store.queues.rows.values(), key=lambda row: row.place)
         wish = await self.push_screen_wait(
-            SubmitForm(user=self._user, queues=[row.id for row in queues], models=models)
+            SubmitForm(
+                user=self._user, queues=[row.id for row in queues], models=self._models, commander=self.desk.commander
+            )
         )
-        if wish is None or not self._may(f"Submit {wish.task.image_path}"):
+        if wish is None or not self._may(f"Submit {wish.inputs[0]}"):
             return
-        self.say(f"submitting {wish.task.id} …")
+        self.say(f"submitting {wish.inputs[0]} …")
         try:
-            accepted = await self.desk.commander.submit(wish.task, queue=wish.queue)
+            if wish.is_folder:
+                sent = await self.desk.commander.submit_folder(wish)
+                self.say(_told_of_folder(sent), good=not sent.refused)
+                return
+            prepared = await asyncio.to_thread(prepare, wish)
+            accepted = await self.desk.commander.submit(prepared.tasks[0], queue=wish.queue)
         except (LcqError, OSError, TimeoutError) as error:
-            self.say(f"{wish.task.image_path}: not submitted: {trouble_of(error)}", good=False)
+            self.say(f"{wish.inputs[0]}: not submitted: {trouble_of(error)}", good=False)
             return
         waits = f": {accepted.why}" if accepted.why else ""
         self.say(f"submitted {accepted.id} to {accepted.queue}, {accepted.status}{waits}")
+
+
+def _told_of_folder(sent: Sent) -> str:
+    """What has become of a folder, in one line."""
+    known = f", {sent.known:,} were done already" if sent.known else ""
+    refused = f"; refused {len(sent.refused):,}: {sent.refused[0].message}" if sent.refused else ""
+    return f"submitted {counted(len(sent.accepted), 'task')} of job {sent.job}{known}{refused}"
 
 
 def backlog_of(queue: str) -> str:

@@ -32,6 +32,7 @@ from lcq.wire import (
     BulkAnswer,
     DeadAnswer,
     EventsAnswer,
+    ForeseeAnswer,
     InfoAnswer,
     ListTasks,
     ListTasksAnswer,
@@ -40,6 +41,7 @@ from lcq.wire import (
     ThumbnailAnswer,
     WhyAnswer,
 )
+from tui.submitting import Sent, Wish, send_folder
 
 _ACT_S = 4.0  # an operator wants to hear soon that nobody answers
 
@@ -198,6 +200,12 @@ class Cluster:
 
     async def submit(self, task: Task, *, queue: str = "") -> Accepted:
         return await (await self._commander()).submit(task, queue=queue)
+
+    async def foresee(self, tasks: Sequence[Task], *, queue: str = "") -> ForeseeAnswer:
+        return await (await self._commander()).foresee(tasks, queue=queue)
+
+    async def submit_folder(self, wish: Wish) -> Sent:
+        return await send_folder(wish, await self._commander())
 
     async def submit_many(
         self, tasks: Sequence[Task], *, queue: str = "", node: str = "", reason: str = ""

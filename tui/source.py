@@ -36,6 +36,7 @@ from lcq.wire import (
     BulkAnswer,
     DeadAnswer,
     EventsAnswer,
+    ForeseeAnswer,
     InfoAnswer,
     ListTasksAnswer,
     LogAnswer,
@@ -44,6 +45,7 @@ from lcq.wire import (
     WhyAnswer,
 )
 from tui.store import MINUTES_SHOWN, SnapshotLike, Store, TaskRow, task_row
+from tui.submitting import Sent, Wish
 from tui.text import clean
 
 STALE_AFTER_S = 1.2
@@ -93,6 +95,8 @@ class Commander(Protocol):
     ) -> ThumbnailAnswer: ...
     async def read_log(self, node: str, *, after: int = -1, limit: int = 200, task: str = "") -> LogAnswer: ...
     async def submit(self, task: Task, *, queue: str = "") -> Accepted: ...
+    async def foresee(self, tasks: Sequence[Task], *, queue: str = "") -> ForeseeAnswer: ...
+    async def submit_folder(self, wish: Wish) -> Sent: ...
     async def submit_many(
         self, tasks: Sequence[Task], *, queue: str = "", node: str = "", reason: str = ""
     ) -> SubmitAnswer: ...

@@ -85,6 +85,7 @@ class Client:
     submit = _waits(AsyncClient.submit)
     submit_many = _waits(AsyncClient.submit_many)
     find = _waits(AsyncClient.find)
+    foresee = _waits(AsyncClient.foresee)
     get = _waits(AsyncClient.get)
     get_many = _waits(AsyncClient.get_many)
     known = _waits(AsyncClient.known)

@@ -14,7 +14,7 @@ from lcq.client.looking import Looking, pieces
 from lcq.errors import InvalidInput, TaskNotFound
 from lcq.image_size import Size, read_sizes
 from lcq.models import Task, TaskRecord
-from lcq.wire import MAX_BATCH, Accepted, GetTasks, Refusal, Submit, SubmitAnswer
+from lcq.wire import MAX_BATCH, Accepted, Foresee, ForeseeAnswer, GetTasks, Refusal, Submit, SubmitAnswer
 
 log = logging.getLogger(__name__)
 
@@ -128,6 +128,26 @@ class Submitting(Looking):
             refused += answer.refused
             self._submissions.remember(answer, wanted[piece], keys[piece], queue, node)
         return SubmitAnswer(accepted=tuple(accepted), refused=tuple(refused))
+
+    async def foresee(self, tasks: Sequence[Task], *, queue: str = "", node: str = "") -> ForeseeAnswer:
+        """Where these tasks would go, and when they would be done, if they were submitted now. Nothing is submitted.
+
+        Of more than one command holds, as many as it does are asked about, and stand for the rest.
+
+        Raises:
+            UnknownCommand: this scheduler is older and cannot say.
+        """
+        step = max(1, -(-len(tasks) // MAX_BATCH))
+        some = tuple(tasks[::step])
+        return await self.ask(
+            Foresee(
+                tasks=some,
+                sizes=await asyncio.to_thread(_sizes, some),
+                queue=queue,
+                node=node,
+                each_stands_for=len(tasks) / len(some),
+            )
+        )
 
     async def _submit_lost(self, ids: Iterable[str]) -> None:
         """Give those of ``ids`` that the cluster does not know any more to it again, as they were, under their keys.

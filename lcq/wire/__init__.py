@@ -108,6 +108,9 @@ if TYPE_CHECKING:
     from lcq.wire.questions import EventsAnswer as EventsAnswer
     from lcq.wire.questions import Find as Find
     from lcq.wire.questions import FindAnswer as FindAnswer
+    from lcq.wire.questions import Foresee as Foresee
+    from lcq.wire.questions import ForeseeAnswer as ForeseeAnswer
+    from lcq.wire.questions import Foreseen as Foreseen
     from lcq.wire.questions import GetTasks as GetTasks
     from lcq.wire.questions import GetTasksAnswer as GetTasksAnswer
     from lcq.wire.questions import History as History

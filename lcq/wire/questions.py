@@ -17,11 +17,12 @@ from lcq.models import (
     NodeRecord,
     QueueConfig,
     QueueRecord,
+    Task,
     TaskRecord,
     TaskStatus,
 )
 from lcq.reasons import Why
-from lcq.wire.message import MAX_BATCH, Message, Request
+from lcq.wire.message import MAX_BATCH, Message, Refusal, Request
 from lcq.wire.nodes import MOST_LOG_LINES, MOST_THUMBNAIL_PX, LogLine, ThumbnailPart
 
 
@@ -156,6 +157,34 @@ class History(Request[HistoryAnswer]):
     CMD = "history"
     ANSWER = HistoryAnswer
     task_id: str
+
+
+class Foreseen(Message):
+    """Some of the tasks that were asked about: where they would go, and why they would wait there."""
+
+    queue: str
+    count: int
+    seconds: float  # of work, in all
+    done_s: float | None = None  # until the last of them is done; None: nobody can say
+    why: str = ""
+
+
+class ForeseeAnswer(Message):
+    foreseen: tuple[Foreseen, ...] = ()
+    refused: tuple[Refusal, ...] = ()  # one of each kind
+    refusals: int = 0
+
+
+class Foresee(Request[ForeseeAnswer]):
+    """Where tasks would go, and when they would be done, if they were submitted now. Nothing is submitted."""
+
+    CMD = "foresee"
+    ANSWER = ForeseeAnswer
+    tasks: tuple[Task, ...] = Field(min_length=1, max_length=MAX_BATCH)
+    sizes: tuple[tuple[int, int] | None, ...] = ()
+    queue: str = ""
+    node: str = ""
+    each_stands_for: float = Field(default=1.0, ge=1, le=1_000_000)  # where these are a sample of more
 
 
 class WhyAnswer(Message):

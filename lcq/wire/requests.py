@@ -48,6 +48,7 @@ from lcq.wire.questions import (
     Dead,
     Events,
     Find,
+    Foresee,
     GetTasks,
     History,
     Info,
@@ -65,7 +66,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
         Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob,
         PrioritiseJob, NoteJob, Info, AskWhys,
-        Undo, Comment, Acknowledge,
+        Undo, Comment, Acknowledge, Foresee,
         Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
         Autoscale, DrainIdle, AskThumbnail, Pictured, ReadLog, Logged,
     )

@@ -44,6 +44,8 @@ from lcq.wire import (
     BulkAnswer,
     DeadAnswer,
     EventsAnswer,
+    ForeseeAnswer,
+    Foreseen,
     InfoAnswer,
     ListTasksAnswer,
     LogAnswer,
@@ -54,6 +56,7 @@ from lcq.wire import (
     ThumbnailPart,
     WhyAnswer,
 )
+from tui.submitting import Sent, Wish
 
 
 def now_ms() -> int:
@@ -385,6 +388,15 @@ class FakeCluster:
         )  # fmt: skip
         self.add(record)
         return Accepted(id=task.id, queue=record.queue, status=record.status)
+
+    async def foresee(self, tasks: Sequence[Task], *, queue: str = "") -> ForeseeAnswer:
+        await self._answerable()
+        found = Foreseen(queue=queue or "cpu-light", count=len(tasks), seconds=2.0 * len(tasks), done_s=30.0)
+        return ForeseeAnswer(foreseen=(found,))
+
+    async def submit_folder(self, wish: Wish) -> Sent:
+        await self._called("submit_folder", wish)
+        return Sent("job-of-it", (Accepted(id="0" * 16, queue="cpu-light", status=TaskStatus.QUEUED),), (), 2)
 
     async def submit_many(
         self, tasks: Sequence[Task], *, queue: str = "", node: str = "", reason: str = ""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import ValidationError
-from textual import on
+from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -17,20 +17,16 @@ from textual.screen import ModalScreen
 from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, Select, Static
 
-from lcq.models import DEFAULT_MODEL, Task, TaskPriority, TaskType, explain_invalid
+from lcq.errors import InvalidInput, LcqError, UnknownCommand
+from lcq.models import DEFAULT_MODEL, TaskPriority
 from tui.commands import Scope, bindings_of
+from tui.source import Commander, trouble_of
+from tui.submitting import Wish, prepare, told
 from tui.text import clean
 from tui.widgets.field import CleanInput
 
 ROUTED = "by routing"
-
-
-@dataclass(frozen=True)
-class Wish:
-    """A task to submit, and the queue it was wished into ("": routed)."""
-
-    task: Task
-    queue: str
+_TYPING_PAUSE_S = 0.3
 
 
 def here(path: str) -> str:
@@ -39,7 +35,7 @@ def here(path: str) -> str:
 
 
 class SubmitForm(ModalScreen[Wish | None]):
-    """Answers the task that was asked for, or None."""
+    """Answers what was asked for, or None. Says at every key where that would go, and when it would be done."""
 
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.PANEL,)
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -50,19 +46,26 @@ class SubmitForm(ModalScreen[Wish | None]):
     ]
     AUTO_FOCUS = "#image"
 
-    def __init__(self, *, user: str, queues: Sequence[str], models: Sequence[str]) -> None:
+    def __init__(self, *, user: str, queues: Sequence[str], models: Sequence[str], commander: Commander) -> None:
         super().__init__()
         self._user, self._queues, self._models = user, queues, models
+        self._commander = commander
         self._warned = ""
+        self._told_of: Wish | None = None  # of which the dry run on the screen is
 
     def compose(self) -> ComposeResult:
         known = ", ".join(self._models)
         with Vertical(classes="dialog wide"):
             yield Static(Content("Submit a task"), classes="dialog-title")
             with VerticalScroll(id="form", can_focus=False):
-                yield from self._row("Image", CleanInput(id="image", compact=True, placeholder="path"))
                 yield from self._row(
-                    "Mask", CleanInput(id="mask", compact=True, placeholder="path; bright is replaced")
+                    "Image", CleanInput(id="image", compact=True, placeholder="a path, several in quotes, or a folder")
+                )
+                yield from self._row(
+                    "Mask",
+                    CleanInput(
+                        id="mask", compact=True, placeholder="a file for all, or a folder; default: NAME_mask.EXT"
+                    ),
                 )
                 yield from self._row(
                     "Model",
@@ -86,8 +89,13 @@ class SubmitForm(ModalScreen[Wish | None]):
                     ),
                 )  # fmt: skip
                 yield from self._row(
-                    "Output", CleanInput(id="output", compact=True, placeholder="path; default: beside the image")
+                    "Output",
+                    CleanInput(
+                        id="output", compact=True, placeholder="default: beside the image; of a folder: in cleaned"
+                    ),
                 )
+                yield from self._row("Job", CleanInput(id="job", compact=True, placeholder="of a folder: its name"))
+            yield Static(id="form-differs", markup=False)
             yield Static(id="form-error", markup=False)
             with Horizontal(classes="dialog-buttons"):
                 yield Button(Content("Submit (enter)"), id="send", compact=True, variant="primary")
@@ -104,38 +112,83 @@ class SubmitForm(ModalScreen[Wish | None]):
         value: object = self.query_one(f"#{name}", Select).value
         return value if isinstance(value, str) else ""
 
+    def _wish(self) -> Wish | None:
+        """What the fields say; None where no image is named.
+
+        Raises:
+            InvalidInput: a field holds what cannot be.
+        """
+        typed = self._typed("image")
+        whole = here(typed) if typed else ""
+        try:  # a path with spaces may be typed as it is
+            inputs = [whole] if Path(whole).exists() else [here(path) for path in shlex.split(typed)]
+        except ValueError as error:
+            raise InvalidInput("Image: a quote is not closed") from error
+        if not typed or not inputs:
+            return None
+        mask, output = self._typed("mask"), self._typed("output")
+        return Wish(
+            tuple(inputs), self._typed("model") or DEFAULT_MODEL, self._user, here(mask) if mask else "",
+            here(output) if output else "", self._chosen("queue"), TaskPriority(self._chosen("priority")),
+            self._typed("job"),
+        )  # fmt: skip
+
+    @on(Input.Changed)
+    @on(Select.Changed)
+    def _changed(self) -> None:
+        self._foresee(wait_s=_TYPING_PAUSE_S)
+
+    @work(exclusive=True, group="foresee")
+    async def _foresee(self, *, wait_s: float) -> None:
+        """The dry run, when the typing rests: nothing is submitted by it."""
+        await asyncio.sleep(wait_s)
+        self._told_of = None
+        try:
+            wish = self._wish()
+            if wish is None:
+                self._tell(())
+                return
+            self._tell(("looking …",) if wish.is_folder else ())
+            prepared = await asyncio.to_thread(prepare, wish)
+            answer = await self._commander.foresee(prepared.tasks, queue=wish.queue)
+        except UnknownCommand:
+            self._tell(("this scheduler is older and cannot say where they would go",))
+            self._told_of = wish
+        except (LcqError, OSError, TimeoutError) as error:
+            self._tell((f"would not go: {trouble_of(error)}",))
+        else:
+            self._tell(told(prepared, answer))
+            self._told_of = wish
+
+    def _tell(self, lines: Sequence[str]) -> None:
+        self.query_one("#form-differs", Static).update(Content("\n".join(clean(line) for line in lines)))
+
     @on(Input.Submitted)
     @on(Button.Pressed, "#send")
     def _send(self) -> None:
-        image, mask, output = self._typed("image"), self._typed("mask"), self._typed("output")
-        if not image:
-            self._complain("Image: name the picture to clean")
-            self.query_one("#image").focus()
-            return
+        self._send_if_it_can_be()
+
+    @work(exclusive=True, group="send")
+    async def _send_if_it_can_be(self) -> None:
         try:
-            task = Task(
-                task_type=TaskType.INPAINT,
-                image_path=here(image),
-                mask_path=here(mask) if mask else None,
-                output_path=here(output) if output else None,
-                config={"model": self._typed("model") or DEFAULT_MODEL},
-                priority=TaskPriority(self._chosen("priority")),
-                user_id=self._user,
-            )
-        except ValidationError as error:
-            self._complain(explain_invalid(error))
+            wish = self._wish()
+            if wish is None:
+                self._complain("Image: name the picture to clean")
+                self.query_one("#image").focus()
+                return
+            prepared = await asyncio.to_thread(prepare, wish)
+        except InvalidInput as wrong:
+            self._complain(str(wrong))
             return
-        missing = [path for path in (task.image_path, task.mask_path) if path and not self._is_there(path)]
-        warning = f"not found on this machine: {', '.join(missing)}" if missing else ""
+        warning = f"not found on this machine: {', '.join(prepared.missing)}" if prepared.missing else ""
         if warning and warning != self._warned:  # a node may well see what this machine does not
             self._warned = warning
             self._complain(f"{warning}. Submit again to send it all the same.")
-            return
-        self.dismiss(Wish(task, self._chosen("queue")))
-
-    @staticmethod
-    def _is_there(path: str) -> bool:
-        return Path(path).is_file()
+        elif wish.is_folder and self._told_of != wish:  # what is many is seen first
+            self._complain("see above where they would go; submit again to send them")
+            self._foresee(wait_s=0)
+        else:
+            self.dismiss(wish)
 
     def _complain(self, text: str) -> None:
         self.query_one("#form-error", Static).update(Content(clean(text)))

@@ -1,0 +1,164 @@
+"""What a submit form asks for: one picture, several, or folders as one job that can be taken up again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lcq.client import AsyncClient
+from lcq.errors import InvalidInput
+from lcq.folder import Pairing, name_results, pair_images
+from lcq.models import Task, TaskPriority, TaskType, explain_invalid
+from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
+from lcq.wire import Accepted, ForeseeAnswer, Refusal
+from tui.text import counted, long_span
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be submitted. ``inputs``, ``mask`` and ``out`` are absolute paths."""
+
+    inputs: tuple[str, ...]
+    model: str
+    user: str
+    mask: str = ""  # a file for all, or a folder of masks; "": beside each image as NAME_mask.EXT
+    out: str = ""  # the result's file of one picture, else the folder of results
+    queue: str = ""
+    priority: TaskPriority = TaskPriority.NORMAL
+    job: str = ""
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is more than one picture, and so a job."""
+        return len(self.inputs) > 1 or any(Path(path).is_dir() for path in self.inputs)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The tasks that would be made, as far as files tell; what is skipped and why; which files are not here."""
+
+    tasks: tuple[Task, ...]
+    skipped: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What has become of a folder."""
+
+    job: str
+    accepted: tuple[Accepted, ...]
+    refused: tuple[Refusal, ...]
+    known: int  # were done already, unchanged
+
+
+def prepare(wish: Wish) -> Prepared:
+    """Look at the files, and make the tasks. Blocks on the disk.
+
+    Raises:
+        InvalidInput: what is asked for cannot be.
+    """
+    if wish.is_folder:
+        pairing = _paired(wish)
+        results = name_results(pairing.pairs, Path(wish.out) if wish.out else None)
+        tasks = tuple(
+            _task(wish, str(pair.image), str(pair.mask) if pair.mask else "", str(result.path), _job_of(wish))
+            for pair, result in zip(pairing.pairs, results, strict=True)
+        )
+        why = Counter(one.why for one in pairing.skipped)
+        return Prepared(tasks, tuple(f"{count:,} skipped: {reason}" for reason, count in why.most_common()))
+    (image,) = wish.inputs
+    mask = wish.mask
+    if not mask and Path(image).is_file():
+        with contextlib.suppress(InvalidInput):  # none lies beside it: then the node has to know
+            pair = pair_images([Path(image)]).pairs[0]
+            mask = str(pair.mask) if pair.mask is not None else ""
+    missing = tuple(path for path in (image, mask) if path and not Path(path).is_file())
+    return Prepared((_task(wish, image, mask, wish.out, wish.job),), missing=missing)
+
+
+def _paired(wish: Wish) -> Pairing:
+    pairing = pair_images(
+        [Path(path) for path in wish.inputs], Path(wish.mask) if wish.mask else None,
+        out=Path(wish.out) if wish.out else None,
+    )  # fmt: skip
+    if not pairing.pairs:
+        raise InvalidInput(
+            "no image with a mask was found there",
+            hint="masks lie beside images as NAME_mask.EXT, or name their folder",
+        )
+    return pairing
+
+
+def _task(wish: Wish, image: str, mask: str, output: str, job: str) -> Task:
+    try:
+        return Task(
+            task_type=TaskType.INPAINT, image_path=image, mask_path=mask or None, output_path=output or None,
+            config={"model": wish.model}, priority=wish.priority, user_id=wish.user, job=job or None,
+        )  # fmt: skip
+    except ValidationError as error:
+        raise InvalidInput(explain_invalid(error)) from error
+
+
+def _job_of(wish: Wish) -> str:
+    if wish.job:
+        return wish.job
+    first = Path(wish.inputs[0])
+    return folder_job_name(first if first.is_dir() else first.parent, Path(wish.out) if wish.out else None)
+
+
+def folder_job(wish: Wish, shelf: Shelf, pairing: Pairing) -> FolderJob:
+    """The job of a folder as ``lcq submit`` makes it: what is done already and has not changed is not done again."""
+    out = Path(wish.out) if wish.out else None
+    sums = sums_of_pairs(pairing.pairs)
+    named = named_results(pairing.pairs, sums, shelf, out, None)
+    name = wish.job or shelf.job_of(pair.image for pair in pairing.pairs) or _job_of(wish)
+    pieces = []
+    for pair, result in zip(pairing.pairs, named, strict=True):
+        task = _task(wish, str(pair.image), str(pair.mask) if pair.mask else "", str(result.path), name)
+        pieces.append(Piece(pair, result.path, task, sums[pair]))
+    job = FolderJob(name, pieces, shelf)
+    job.look()
+    return job
+
+
+async def send_folder(wish: Wish, client: AsyncClient) -> Sent:
+    """Give the cluster what of a folder is not done.
+
+    Raises:
+        InvalidInput: what is asked for cannot be.
+        LcqError: the cluster does not answer. What it has taken by then goes on.
+    """
+    pairing = await asyncio.to_thread(_paired, wish)
+    folders = result_folders(pairing.pairs, Path(wish.out) if wish.out else None)
+    with contextlib.ExitStack() as held:
+        shelf = await asyncio.to_thread(held.enter_context, Shelf.held(folders, lambda _: None))
+        job = await asyncio.to_thread(folder_job, wish, shelf, pairing)
+        await job.send(client, queue=wish.queue)
+    accepted = tuple(piece.accepted for piece in job.pieces if piece.accepted is not None)
+    refused = tuple(piece.refused for piece in job.pieces if piece.refused is not None)
+    return Sent(job.name or "", accepted, refused, sum(piece.done for piece in job.pieces))
+
+
+def told(prepared: Prepared, answer: ForeseeAnswer) -> list[str]:
+    """Where the tasks would go and when they would be done, a line each."""
+    lines = [counted(len(prepared.tasks), "task") + " would go:"]
+    for one in answer.foreseen:
+        when = (
+            f"the last done in about {long_span(one.done_s * 1000)}"
+            if one.done_s is not None
+            else "nobody can say when"
+        )
+        why = f" ({one.why})" if one.why else ""
+        lines.append(f"{one.count:,} to {one.queue}, {one.seconds:.3g} s of work, {when}{why}")
+    if answer.refused:
+        first = answer.refused[0]
+        lines.append(
+            f"{answer.refusals:,} would be refused: {first.message}" + (f" ({first.hint})" if first.hint else "")
+        )
+    return [*lines, *prepared.skipped]
