@@ -33,7 +33,7 @@ from tui.graphics import find_graphics
 from tui.history import Place, ViewHistory
 from tui.keymap import read_keymap
 from tui.playing import PlayingApp
-from tui.record import RecordingRules
+from tui.record import RecordingExists, RecordingRules
 from tui.remembered import Remembered
 from tui.replay import Playback, Recording
 from tui.rights import Rights
@@ -481,6 +481,8 @@ async def run_console_async(
             hint="run it in one, or use 'lcq tasks', 'lcq nodes' and 'lcq events' with --json",
         )
     past: tuple[Recording, int | None] | None = None
+    if record:
+        _refuse_to_overwrite(_file_of(record))  # before anybody believes that it is recorded
     if replay:
         recording = await asyncio.to_thread(Recording.open, _file_of(replay))
         past = (recording, recording.moment(at) if at else None)
@@ -507,6 +509,11 @@ async def run_console_async(
 
 def _file_of(typed: str) -> Path:
     return Path(typed).expanduser()
+
+
+def _refuse_to_overwrite(path: Path) -> None:
+    if path.exists():
+        raise RecordingExists(path)
 
 
 async def _run_app(

@@ -39,6 +39,7 @@ _LINE = re.compile(rb'\{"at":(\d{13}),"kind":"([a-z]+)"')
 _READ_BYTES = 1 << 13  # what is lost at most before the place of a damage
 _LONGEST_LINE = 64 << 20
 _LOOK_S = 0.1
+_SILENT_MS = 40_000  # what no event tells is recorded every 15 s
 _PAST_KEPT = 50_000
 
 
@@ -221,6 +222,11 @@ class Playback:
         return self.now_is >= self.recording.ended_ms
 
     @property
+    def silent_since_ms(self) -> int | None:
+        """Since when nothing was recorded, where that is longer than even a calm cluster is silent; else None."""
+        return self._seen_ms if self.now_is - self._seen_ms > _SILENT_MS and not self.at_end else None
+
+    @property
     def told(self) -> str:
         """How it goes, in a word."""
         return "END" if self.at_end else "HELD" if self.paused else f"x{self.speed:g}"
@@ -262,6 +268,7 @@ class Playback:
         _, place = before[-1] if before else self.recording.chapters[0]
         self._lines = lines_of(self.recording.path, place)
         self._next: Line | None = next(self._lines, None)
+        self._seen_ms = at_ms  # when the last was written that has been read
         self._reading: dict[str, Any] | None = None  # a snapshot of which not all is read yet
         self._snapshot: _Snapshot | None = None
         self._jumped = False
@@ -297,6 +304,7 @@ class Playback:
         line = self._next
         if line is None:
             return
+        self._seen_ms = line.at_ms
         try:
             self._take(line.kind, json.loads(line.text) if line.kind == "snapshot" else line.text)
         except (ValidationError, ValueError, KeyError, TypeError) as error:

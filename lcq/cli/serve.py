@@ -84,6 +84,8 @@ def console(
         print_view = find_console("console-once")
         words = " ".join(where or ())
         return print_view(session.config, mode=view, words=words, saved=saved, as_json=session.as_json, limit=limit)
+    if at and not replay:
+        raise InvalidInput("--at is for --replay", hint="lcq console --replay FILE --at 11:45")
     if where:
         raise InvalidInput("a filter here is for --once and --json", hint="in the console, / takes it")
     if web:

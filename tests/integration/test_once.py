@@ -70,6 +70,7 @@ def test_what_cannot_be_meant_is_refused(tasks: list[str]) -> None:
     for arguments, told in (
         (("--once", "stat:failed"), "did you mean 'state'"), (("--once", "--view", "moons"), "no view 'moons'"),
         (("--once", "--saved", "none"), "no saved view"), (("state:failed",), "--once and --json"),
+        (("--at", "11:45"), "--at is for --replay"),
     ):  # fmt: skip
         ran = Ran(*arguments)
         assert (ran.code, ran.out) == (2, "")

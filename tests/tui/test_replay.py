@@ -237,6 +237,15 @@ async def test_a_console_records_what_it_shows_until_the_key_ends_it_and_goes_to
     assert set(await state_of(Playback(found, found.ended_ms))) == {"/p/1.jpg", "/p/2.jpg"}
 
 
+async def test_a_time_in_which_the_console_saw_nothing_is_not_taken_for_a_calm_one(tape: Path) -> None:
+    playback = Playback(Recording.open(tape), NOON + MINUTE + 1000)
+    playback.toggle()
+    await playback.snapshot()
+    assert playback.silent_since_ms is None
+    await playback.seek(NOON + 2 * MINUTE - 1000)
+    assert playback.silent_since_ms == NOON + MINUTE
+
+
 async def test_what_a_recording_does_not_have_is_refused_not_invented(tape: Path) -> None:
     desk = past_desk(Playback(Recording.open(tape)))
     for ask in (desk.commander.why("task100000000000"), desk.commander.undo("x"), desk.commander.info()):

@@ -270,6 +270,10 @@ class ConsoleScreen(Screen[None]):
         day = f"{datetime.fromtimestamp(self.desk.link.now_ms / 1000, UTC):%Y-%m-%d}"
         keys = "\\ stands still or goes on, ; next event, ( ) speed, @ time, q leaves"
         problem = f" {playback.problem}." if playback.problem else ""
+        silent_ms = playback.silent_since_ms
+        if silent_ms is not None:
+            since = datetime.fromtimestamp(silent_ms / 1000, UTC)
+            problem += f" The console saw nothing from {since:%H:%M:%S}Z on: below is how it was then."
         return f" REPLAY of {self.desk.cluster}, {day}: nothing here is live, acts are refused.{problem} {keys}"
 
     def _no_control(self) -> str:
