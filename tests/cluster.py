@@ -147,16 +147,19 @@ class Cluster:
         return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')}" for path in self.folder.glob("*.log"))
 
     def stop(self) -> None:
-        """End all processes, agents first; kills what does not go."""
+        """End all processes, agents first: in order, then at once; kills what does not go."""
         for name in reversed(self.processes):
             process = self.processes[name]
             if process.poll() is None:
                 process.send_signal(signal.SIGCONT)
                 process.terminate()
         for process in reversed(self.processes.values()):
-            try:
-                process.wait(15)
-            except subprocess.TimeoutExpired:
+            for patience_s in (1, 15):
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(patience_s)
+                    break
+                process.terminate()  # told twice, an agent waits for nothing that runs
+            else:
                 process.kill()
                 process.wait(15)
 
