@@ -12,11 +12,14 @@ from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task, many_tasks, now_ms
 from tui.rights import Rights
 from tui.screens.activity import ActivityScreen
+from tui.screens.detail import TaskScreen
 from tui.screens.dialogs import Chooser, Question
 from tui.screens.nodes import NodesScreen
 from tui.screens.queues import QueuesScreen
 from tui.screens.tasks import TasksScreen
 from tui.source import Link
+from tui.widgets.frame import KeyLine
+from tui.widgets.table import LineTable
 
 
 async def asked(console) -> Question:
@@ -245,3 +248,23 @@ async def test_a_cause_is_acknowledged_with_a_note_and_opened_again_without_one(
         await console.press("enter")
         await wait_until(lambda: [call[1][2:] for call in cluster.calls[1:]] == [("", True)])
         await wait_until(lambda: "maria: mine" not in console.text())
+
+
+# ---------------------------------------------------------------- by mouse
+
+
+async def test_a_click_on_a_key_in_the_footer_does_what_the_key_does(open_console):
+    cluster = FakeCluster([a_task(), a_task()], [a_node()])
+    async with open_console(cluster) as console:
+        await console.press("g")
+        keys = console.app.screen.query_one("#keys", KeyLine)
+        await console.pilot.click(keys, offset=(keys.text.index("mark"), 0))
+        await wait_until(lambda: len(console.desk.tasks.marks) == 1)
+        await console.pilot.click(keys, offset=(keys.text.index("cancel"), 0))
+        question = await asked(console)
+        await console.pilot.click(question.query_one("#no"))
+        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        assert cluster.calls == []
+        table = console.app.screen.query_one(LineTable)
+        await console.pilot.click(table, offset=(5, 2), times=2)
+        await wait_until(lambda: isinstance(console.app.screen, TaskScreen))

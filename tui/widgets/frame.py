@@ -10,7 +10,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from tui.columns import Tone
-from tui.commands import Command
+from tui.commands import Command, Scope
 from tui.text import cells, clean, cut
 
 TONE_STYLE: dict[Tone, str] = {
@@ -70,12 +70,16 @@ class OneLine(Widget):
     def render(self) -> Content:
         return Content.assemble(*((part.text, part.style) for part in self._fitted()))
 
+    async def clicked_on(self, action: str) -> None:
+        """Do what a click on a part does."""
+        await self.screen.run_action(action)
+
     async def on_click(self, event: events.Click) -> None:
         left = 0
         for part in self._fitted():
             width = cells(part.text)
             if part.action and left <= event.x < left + width:
-                await self.screen.run_action(part.action)
+                await self.clicked_on(part.action)
                 return
             left += width
 
@@ -123,6 +127,11 @@ class KeyLine(OneLine):
                 Part(f" {command.label}", "$foreground", command.id),
             ]
         self.show(parts)
+
+    async def clicked_on(self, action: str) -> None:
+        is_of_table = any(command.id == action and command.scope is Scope.TABLE for command in self.shown)
+        where = self.screen.query_one("LineTable") if is_of_table else self.screen
+        await where.run_action(action)
 
     def _key_of(self, command: Command) -> str:
         return command.shown_keys(getattr(self.app, "user_keys", {}))[0]
