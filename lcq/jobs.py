@@ -44,7 +44,6 @@ from lcq.wire import (
 _UNFINISHED = frozenset(TaskStatus) - TERMINAL_STATES
 _PIECE = 250  # tasks that are looked at, at a time
 _AT_ONCE = 16  # and acted on: the server does what comes in one piece before it listens to anybody else
-_KNOWN = 4 * _AT_ONCE  # whose records are read at a time, where an act has to know them: each reading is a round trip
 _LONGEST_S = 3.0  # for one command; the next one goes on where this has stopped
 _DUTY_S = 0.5  # of a timed duty, for all jobs: others wait for their turn
 _FORETOLD = 50  # jobs of a list, the newest, that are told when they will be done
@@ -216,8 +215,8 @@ class JobActs:
             looked_at = len(page)
             for start in range(0, len(ids), _AT_ONCE):
                 some = ids[start : start + _AT_ONCE]
-                if look is not None and start % _KNOWN == 0:
-                    await look(ids[start : start + _KNOWN])
+                if look is not None:
+                    await look(some)
                 for refusal in await asyncio.gather(*(self._one(act, do, task_id) for task_id in some)):
                     if refusal is not None:
                         known = refused.get(refusal.code)
