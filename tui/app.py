@@ -68,6 +68,8 @@ from tui.themes import FALLBACK, THEME_NAMES, THEMES, choose_theme, legible
 from tui.widgets.table import LineTable
 
 FAREWELL = "The cluster goes on working without the console."
+OF_OTHERS = "This cluster goes on without the console; the one that was started with the console stops with it."
+ONLY_PAST = "It is only a recording."
 
 FLUSH_S = 0.125
 """How often news reach the screen at most."""
@@ -488,23 +490,26 @@ async def run_console_async(
         past = (recording, recording.moment(at) if at else None)
     user = user or login_name()
     saved = SavedViews(views_path())
+    home = config.context
     while True:
+        at_home = config.context == home
         if past is not None:
             desk = past_desk(Playback(*past), saved=saved)
-            app = await _run_app(config, desk, stop, user=user, farewell="It is only a recording.", theme=theme)
+            ends = ONLY_PAST if replay else f"{ONLY_PAST} You come back to where you were."
+            app = await _run_app(config, desk, stop, user=user, farewell=ends, theme=theme)
         else:
             rights = Rights(read_only=read_only, production=config.production)
-            async with Cluster(config, scheduler=scheduler) as cluster:
+            ends = farewell if at_home or farewell == FAREWELL else OF_OTHERS
+            async with Cluster(config, scheduler=scheduler if at_home else None) as cluster:
                 desk = Desk(cluster, cluster, cluster=cluster_name(config), saved=saved, rights=rights)
                 desk.gallery = Gallery(cluster, limits=config.limits, roots=Roots(config.storage.roots))
-                app = await _run_app(config, desk, stop, user=user, farewell=farewell, theme=theme, record=record)
+                app = await _run_app(config, desk, stop, user=user, farewell=ends, theme=theme, record=record)
         goes_on = app.next_context is not None or app.next_replay is not None or (past is not None and not replay)
         if app.return_code or not goes_on or (stop is not None and stop.is_set()):
             return app.return_code or 0
         past, record = app.next_replay, ""  # who leaves a replay that began in a console comes back there
         if app.next_context is not None:
-            config, scheduler, replay = config.in_context(app.next_context), None, ""
-            farewell = FAREWELL  # the cluster that ends with the console is not this one
+            config, replay = config.in_context(app.next_context), ""
 
 
 def _file_of(typed: str) -> Path:

@@ -154,7 +154,7 @@ class ColumnsPanel(ModalScreen["tuple[str, ...] | None"]):
             yield Static(Content("Columns"), classes="dialog-title")
             yield OptionList(compact=True)
             yield Static(
-                Content("space shows or hides, J K move, u the usual ones, enter is done, esc leaves it"),
+                Content("space shows, J K move, u as usual, enter is done, esc leaves it"),
                 classes="dialog-hint",
             )
 
