@@ -186,6 +186,8 @@ class ConsoleApp(PlayingApp):
 
     def _mind_the_size(self) -> None:
         """Where the terminal is too small for any layout, say so on top of whatever is open, until it is not."""
+        if not self.screen_stack:
+            return  # a last tick while the console is left
         small, told = is_too_small(*self.size), isinstance(self.screen, SizeNote)
         if small and not told:
             self.push_screen(SizeNote())
