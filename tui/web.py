@@ -19,12 +19,14 @@ from urllib.parse import urlsplit
 
 from lcq.config import DistributedConfig
 from lcq.errors import LcqError
+from lcq.leash import leashed
 from lcq.log import setup_logging
 
 if TYPE_CHECKING:
     from aiohttp import web
 
 KEY = "key"
+_END_S = 5.0  # how long a console may take to end when its page is closed
 _COOKIE = "lcq-console"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self' data: 'unsafe-inline' 'unsafe-eval'; connect-src 'self' ws: wss:; "
@@ -66,7 +68,8 @@ def run_web(config: DistributedConfig, arguments: Sequence[str], *, host: str = 
     except ImportError as error:
         raise NoWebServer from error
     setup_logging("warning", file=config.data_path / "console-web.log")
-    command = shlex.join([sys.executable, "-m", "lcq.cli.main", *arguments])
+    # The shell that textual-serve asks for it becomes it, so that it ends with us, however we end.
+    command = "exec " + shlex.join(leashed([sys.executable, "-m", "lcq.cli.main", *arguments]))
 
     async def main() -> int:
         stop = asyncio.Event()
@@ -93,6 +96,7 @@ async def serve(command: str, host: str, port: int, stop: asyncio.Event, *, told
         LcqError: the address cannot be served.
     """
     from aiohttp import web
+    from textual_serve.app_service import AppService
     from textual_serve.server import Server
 
     class Pages(Server):
@@ -106,6 +110,20 @@ async def serve(command: str, host: str, port: int, stop: asyncio.Event, *, told
             self.public_url = f"{'https' if scheme == 'https' else 'http'}://{request.host}"  # as the browser sees it
             return await super().handle_index(request)
 
+        async def _process_messages(self, websocket: web.WebSocketResponse, app_service: AppService) -> None:
+            try:
+                await super()._process_messages(websocket, app_service)
+            finally:
+                left.append(app_service)
+
+        async def handle_websocket(self, request: web.Request) -> web.WebSocketResponse:
+            try:
+                return await super().handle_websocket(request)
+            finally:
+                while left:  # its page is closed, and it was told to end: it is waited for, or killed
+                    await _ended(left.pop()._process)
+
+    left: list[AppService] = []
     pages = Pages(command, host=host, port=port, title="LCQ")
     key = secrets.token_urlsafe(24)
     app = await pages._make_app()
@@ -125,6 +143,18 @@ async def serve(command: str, host: str, port: int, stop: asyncio.Event, *, told
         await stop.wait()
     finally:
         await runner.cleanup()
+
+
+async def _ended(process: asyncio.subprocess.Process | None) -> None:
+    if process is None:
+        return
+    try:
+        async with asyncio.timeout(_END_S):
+            await process.wait()
+    except (TimeoutError, asyncio.CancelledError):
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 def _guard(key: str) -> Any:

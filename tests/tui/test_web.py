@@ -14,6 +14,7 @@ import pytest
 from yarl import URL
 
 from lcq.errors import LcqError
+from lcq.leash import leashed
 from tests.conftest import wait_until
 from tui.web import WARNING, is_loopback, serve
 
@@ -49,7 +50,8 @@ async def test_nobody_gets_in_without_the_key_and_it_does_not_stay_in_the_addres
 async def test_what_opens_is_the_console(tmp_path: Path) -> None:
     settings = tmp_path / "lcq.yaml"
     settings.write_text(f"data_dir: {tmp_path}/data\n")
-    command = shlex.join([sys.executable, "-m", "lcq.cli.main", "--config", str(settings), "console"])
+    console = leashed([sys.executable, "-m", "lcq.cli.main", "--config", str(settings), "console"])
+    command = f"exec {shlex.join(console)}"
     async with served(command) as address, a_browser() as browser:
         async with browser.get(address) as answer:
             assert answer.status == 200
