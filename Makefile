@@ -36,6 +36,9 @@ check: $(VENV)/.dev  ## style, types, layers, dead code
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@$(PY) -m vulture
 
+snapshots: $(VENV)/.dev  ## write the console's snapshots anew; git diff tests/tui/snapshots shows what that changes
+	@LCQ_RENEW_SNAPSHOTS=1 $(PY) -m pytest -q tests/tui/test_snapshots.py
+
 chaos: $(VENV)/.dev  ## the long tests that kill, freeze and cut
 	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m chaos --timeout 900 -rsP
 
