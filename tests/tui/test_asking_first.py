@@ -153,9 +153,11 @@ async def test_all_that_fit_are_meant_also_those_beyond_the_window(open_console)
         async def snapshot(self, limit=200_000):
             return await super().snapshot(limit=20)
 
-    cluster = Cut(many_tasks(60), total=60)
+    cluster = Cut(many_tasks(60), total=1000)
     async with open_console(cluster) as console:
-        await console.press("j", "slash", *"state:queued", "enter", "asterisk")
+        await console.press("j", "slash", *"state:queued", "enter")
+        await wait_until(lambda: console.desk.tasks.filter.text == "state:queued" and console.table.has_focus)
+        await console.press("asterisk")
         await said(console, "also those beyond the window")
         await console.press("X")
         await asked(console)
