@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lcq.client import Client
 from lcq.errors import NodeElsewhere, NoThumbnail, TaskNotFound
 from lcq.models import Task, TaskStatus, TaskType
 from lcq.picture_parts import KNOWS_PICTURES
@@ -17,7 +18,7 @@ from lcq.previews import MOST_AT_A_TIME, Previews
 from lcq.state.manager import StateManager
 from lcq.thumbnails import thumbnail_of
 from lcq.wire import AskThumbnail, Order, Pictured, ThumbnailAnswer, ThumbnailPart
-from tests.cluster import running_cluster
+from tests.cluster import free_port, running_cluster
 from tests.conftest import wait_until
 from tests.nodes import LIGHT, Node, a_task, the_cpu
 
@@ -71,6 +72,23 @@ def test_an_agent_shows_what_it_has_done_and_says_why_where_it_cannot(redis_url,
             assert agent.poll() is None
             with pytest.raises(TaskNotFound):
                 client.thumbnail("0" * 26)
+
+
+@pytest.mark.chaos
+def test_whoever_is_asked_the_scheduler_finds_that_the_node_speaks_to(redis_url, tmp_path):
+    image = tmp_path / "rocket.jpg"
+    shutil.copy(PHOTOS / "photos/rocket.jpg", image)
+    other = free_port()
+    with running_cluster(redis_url, tmp_path / "data") as cluster:
+        cluster.start_scheduler()
+        cluster.start_agent(slots=1)
+        cluster.start_scheduler("second", port=other)
+        with Client(cluster.config, scheduler=f"127.0.0.1:{other}", timeout_s=30) as client:
+            task = Task(task_type=TaskType.INPAINT, image_path=str(image), config={"model": "drill-noop"})
+            client.submit(task)
+            client.wait([task.id])
+            for _ in range(6):  # they go round the schedulers
+                assert client.thumbnail(task.id, parts=("before",)).parts["before"].width == 640
 
 
 class Agents:

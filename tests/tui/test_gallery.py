@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,12 @@ def sent(part: str) -> ThumbnailPart:
     small = read_thumbnail(str(SAMPLES / name), longest=64, as_mask=part == "mask")
     data = to_png(small.pixels) if part == "mask" else to_jpeg(small.pixels)
     return ThumbnailPart(data=base64.b64encode(data).decode(), width=640, height=427, bytes=1000)
+
+
+def test_a_console_that_shows_no_picture_loads_nothing_for_them():
+    code = "import sys, tui.app; print(sorted({'numpy', 'PIL', 'textual_image'} & sys.modules.keys()))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
 
 
 async def test_files_that_are_here_are_read_here_and_nobody_is_asked(tmp_path):
