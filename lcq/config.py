@@ -377,7 +377,8 @@ class ConsoleConfig(Section):
     start."""
     pictures: Literal["auto", "cells", "sixel", "kitty"] = "auto"
     """How pictures are drawn: in cells (half-blocks), or in pixels where the terminal has them and the extra
-    ``pictures`` is installed. "auto" asks the terminal, but not through tmux or screen."""
+    ``pictures`` is installed. "auto" asks the terminal, but not through tmux, screen or SSH: a picture in
+    pixels is a megabyte."""
 
 
 CONTEXT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

@@ -45,6 +45,8 @@ def why_cells(wish: Wish, environment: Mapping[str, str], *, is_terminal: bool) 
     term = environment.get("TERM", "")
     if wish == "auto" and ("TMUX" in environment or "STY" in environment or term.startswith(("tmux", "screen"))):
         return "a multiplexer is in between"
+    if wish == "auto" and not environment.keys().isdisjoint(("SSH_CONNECTION", "SSH_TTY")):
+        return "a link is in between, and a picture is a megabyte"
     if importlib.util.find_spec(_LIBRARY) is None:
         return "the extra is not installed: pip install 'lcq[pictures]'"
     return ""

@@ -21,6 +21,7 @@ from tui.widgets.picture import PictureView
     [
         ("auto", {"TERM": "xterm-kitty"}, ""), ("auto", {"TERM": "xterm", "TMUX": "/tmp/x"}, "a multiplexer"),
         ("auto", {"TERM": "screen-256color"}, "a multiplexer"), ("sixel", {"TERM": "tmux-256color"}, ""),
+        ("auto", {"TERM": "xterm-kitty", "SSH_TTY": "/dev/pts/1"}, "a link"),
         ("cells", {"TERM": "xterm-kitty"}, "console.pictures"), ("kitty", {"NO_COLOR": "1"}, "NO_COLOR"),
     ],
 )  # fmt: skip
