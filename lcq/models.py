@@ -695,6 +695,7 @@ class NodeRecord(Value):
     seen_ms: int = 0
     beat_ms: int = 0  # how often it was told to beat, and how long it may be silent; 0: by an older scheduler
     lease_ms: int = 0
+    scheduler: str = ""  # the id of the one that it said hello to last: only by that one it is heard
     running: int = 0
     idle_ms: int = 0  # when its last attempt ended and it ran nothing more; 0: not known
     completed: int = 0

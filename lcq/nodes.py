@@ -35,6 +35,7 @@ from lcq.models import (
 from lcq.outlook import Outlook
 from lcq.previews import Previews
 from lcq.routing import LIVE, OUT_OF_MEMORY, next_ease, told_steps
+from lcq.silence import overdue_ms, unheard_ms
 from lcq.slow import SlowWatch, Took, is_told, lowered_by, slow_verdict, used_by_others
 from lcq.sockets import (
     BACKLOG,
@@ -79,8 +80,6 @@ _DUTY_HOLD_MS = 3000
 _FORGET_NODE_MS = 24 * 3600 * 1000
 _COSTS_AGE_S = 10.0
 _BY_DEVICE = frozenset({"activate_node", "quarantine_node", "settle_probe"})
-_SUSPECT_BEATS = 1.5  # a beat comes 0.9 to 1 beats after the last: half a beat more is more than any jitter of ours
-_STANDSTILL_MS = 1000  # and a busy host stands still for so long, however short its beats are
 
 
 class NodeManager(Manager):
@@ -584,6 +583,11 @@ class NodeManager(Manager):
         """
         self._listen_until = time.monotonic() + self._beat_s * 1.5 + MOST_RECONNECT_S
 
+    @property
+    def _gap_ms(self) -> int:
+        """A longer pause between two looks means that this scheduler stood still."""
+        return int(1000 * (_TICK_S + self._beat_s / 2))
+
     async def _watch_nodes(self) -> None:
         scheduler_id = self._ground.site.scheduler_id
         last = time.monotonic()
@@ -591,15 +595,16 @@ class NodeManager(Manager):
         while True:
             await asyncio.sleep(_TICK_S)
             now = time.monotonic()
-            if now - last > _TICK_S + self._beat_s / 2:
+            if now - last > self._gap_ms / 1000:
                 _log.warning("this scheduler stood still for %.1f s; listening before judging", now - last)
                 self._listen_first()
             last = now
             try:
                 set_by_ms = await self._look_at_clock()
-                if now < self._listen_until and not set_by_ms:
-                    continue
-                judged_ms = await self._state.take_duty("nodes", scheduler_id, hold_ms=_DUTY_HOLD_MS)
+                may_judge = now >= self._listen_until or set_by_ms
+                judged_ms = await self._state.take_duty(
+                    "nodes", scheduler_id, hold_ms=_DUTY_HOLD_MS if may_judge else 0, listens_gap_ms=self._gap_ms
+                )
                 if time.monotonic() - now > self._beat_s / 2:
                     self._listen_first()  # we stood still in here, or Redis did: beats may be waiting to be heard
                     continue
@@ -646,6 +651,7 @@ class NodeManager(Manager):
     async def _judge_silent_nodes(self, now_ms: int) -> None:
         """Suspect nodes whose beat is overdue, lose those silent for a lease: each by what it was told at its hello."""
         leases = self._ground.config.leases
+        ears = await self._state.reader.listening()
         for node in await self._state.reader.nodes():
             if node.damaged:
                 await self._state.isolate_node(node.id, found=node.damaged)
@@ -656,10 +662,13 @@ class NodeManager(Manager):
                 await self._lose_silent_node(node, now_ms - lease_ms, lease_ms)
                 continue
             beat_ms = node.beat_ms or leases.beat_s * 1000
-            overdue_ms = int(max(_SUSPECT_BEATS * beat_ms, beat_ms + _STANDSTILL_MS))
-            if silent_ms >= overdue_ms and node.status is NodeStatus.ONLINE:
+            overdue = overdue_ms(beat_ms, lease_ms)
+            unheard = unheard_ms(
+                node.seen_ms, node.scheduler, ears, beat_ms=beat_ms, gap_ms=self._gap_ms, now_ms=now_ms
+            )
+            if unheard >= overdue and node.status is NodeStatus.ONLINE:
                 why = f"no beat for {silent_ms / 1000:.1f} s"
-                await self._state.suspect_node(node.id, boot=node.boot_id, seen_before_ms=now_ms - overdue_ms, why=why)
+                await self._state.suspect_node(node.id, boot=node.boot_id, seen_before_ms=now_ms - overdue, why=why)
 
     async def _lose_silent_node(self, node: NodeRecord, silent_since_ms: int, lease_ms: int) -> None:
         message = f"node {node.id} has been silent for {lease_ms / 1000:g} s"

@@ -25,7 +25,7 @@ CLASSES = {
     "expiry": "zset", "counts": "hash", "job:*": "hash", "jobs": "zset", "causes": "set", "node:*": "hash",
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
     "acts": "stream", "answer:*": "string", "undo:*": "hash", "done:*": "hash", "duty:*": "string",
-    "schedulers": "hash", "format": "string", "failover": "hash", "acks": "hash", "synced": "string", "labelled": "set",
+    "schedulers": "hash", "listening": "hash", "format": "string", "failover": "hash", "acks": "hash", "synced": "string", "labelled": "set",
     "blame:*": "zset", "budget": "hash", "cluster": "string", "rank:*": "zset", "mine:*": "zset", "users:*": "hash",
     "turn:*": "zset", "line:*": "zset", "band:*": "zset", "back:*": "zset", "over:*": "set", "overs": "set",
     "runs": "hash", "running": "hash", "rate:*": "string",

@@ -160,5 +160,9 @@ class Keys:
         return self._key("schedulers")
 
     @property
+    def listening(self) -> str:
+        return self._key("listening")
+
+    @property
     def synced(self) -> str:
         return self._key("synced")

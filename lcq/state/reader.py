@@ -35,6 +35,7 @@ from lcq.models import (
 )
 from lcq.placement import Backlog
 from lcq.routing import Fleet
+from lcq.silence import Ear
 from lcq.state import records
 from lcq.state.act_log import ActLog
 from lcq.state.connection import ANSWER_S, Client, connect, our_errors
@@ -597,6 +598,13 @@ class StateReader:
             if records.whole(until_ms) > now_ms:
                 alive[scheduler_id] = endpoint
         return alive
+
+    async def listening(self) -> dict[str, Ear]:
+        """How well each scheduler listens to its nodes, by scheduler id: those of the last minute."""
+        async with our_errors(self.url):
+            fields = await self._redis.hgetall(self.keys.listening)
+        told = {scheduler_id: text.partition(" ") for scheduler_id, text in fields.items()}
+        return {one: Ear(records.whole(last), records.whole(since)) for one, (last, _, since) in told.items()}
 
     # ------------------------------------------------------------ events
 

@@ -277,6 +277,7 @@ def node_record(node_id: str, fields: Hash, running: int) -> NodeRecord:
         seen_ms=_integer(fields, "seen_ms") or 0,
         beat_ms=_integer(fields, "beat_ms") or 0,
         lease_ms=_integer(fields, "lease_ms") or 0,
+        scheduler=fields.get("at", ""),
         running=running,
         idle_ms=_integer(fields, "idle_ms") or 0,
         completed=_integer(fields, "completed") or 0,

@@ -30,7 +30,7 @@ OWNERS = {
     "a node, forgotten after a day of silence": {"node:*", "nodes", "subs:*"},
     "a queue, while it is paused": {"queue:*"},
     "the cluster: one key, with so many fields at most": {
-        "counts", "totals", "failover", "schedulers", "format", "cluster", "acks",
+        "counts", "totals", "failover", "schedulers", "listening", "format", "cluster", "acks",
     },
     "the cluster: one stream, capped": {"events", "acts"},
     "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*", "memory:*"},

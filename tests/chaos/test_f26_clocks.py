@@ -48,8 +48,10 @@ ALLOWED = {
     "worker/health.py": "since when an agent claims or does not, for people",
     "worker/skew.py": "how far this clock is off from Redis's, for a warning; nothing else goes by it",
     "worker/leftovers.py": "the age of a file, which its time of change tells by this clock; a wrong one only delays",
+    "worker/logbook.py": "when a line was written, for people",
     "worker/weights.py": "when weights were added, for people",
     "tui/source.py": "the skew between this host and Redis, for the clock in the corner",
+    "tui/record.py": "the name of a recording, for people",
     "tui/screens/detail.py": "whether something was today, for people",
 }
 

@@ -155,6 +155,31 @@ async def test_f42_when_the_one_who_does_the_duties_stands_still_another_takes_t
     audit(eye)
 
 
+@pytest.mark.chaos
+async def test_f42_the_nodes_of_a_frozen_scheduler_are_no_suspects_for_the_one_that_judges(
+    redis_url: str, tmp_path: Path, eye: redis.Redis
+):
+    """With beats of 3 s they find another one after 6 s and more; a node of its own is suspect after 5."""
+    usual = {"LCQ_LEASES__BEAT_S": "3", "LCQ_LEASES__LEASE_S": "60", "LCQ_LEASES__LOST_AFTER_S": "1"}
+    second_port = free_port()
+    with running_cluster(redis_url, tmp_path / "c", **usual) as cluster:
+        cluster.start_scheduler()
+        await wait_until(lambda: eye.get("{lcq}:duty:nodes"), what="the duties to be taken")
+        cluster.start_scheduler("second", port=second_port)
+        async with a_client(second_port) as other, a_light_node([f"tcp://127.0.0.1:{second_port}"]) as node:
+            second = (await other.info()).scheduler_id
+            await wait_until(lambda: node.at == second and len(node.beats) > 1, what="beats to the second")
+            await wait_until(lambda: len(node.membership._schedulers) == 2, what="the node to hear of the first")
+            with frozen(cluster, "second"):
+                await wait_until(lambda: node.at != second, timeout=60, what="the node to go to the first")
+                welcome = node.welcomes[-1][0]
+                await wait_until(lambda: node.beats[-1] > welcome, timeout=60, what="it to be heard there")
+            moves = [fields["move"] for _, fields in eye.xrange("{lcq}:events")]
+            assert "suspect_node" not in moves
+            assert not LOSSES & set(moves)
+    audit(eye)
+
+
 # ---------------------------------------------------------------- what it still had in hand
 
 

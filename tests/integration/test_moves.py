@@ -39,6 +39,7 @@ from lcq.moves import LEGAL_MOVES, starts_of
 from lcq.state.manager import RULES, StateManager
 from lcq.state.scripts import POISON_DEATHS, move_names
 from tests.audit import Hash, audit
+from tests.conftest import wait_until
 from tests.nodes import HEAVY, LIGHT, Node, a_failure, a_result, a_task
 
 LONG_AGO = 1  # ms since 1970: by every clock, this has passed
@@ -963,6 +964,34 @@ async def test_a_duty_has_one_holder_until_it_stops_asking(state: StateManager, 
     eye.delete("{lcq}:duty:tasks")
     assert await state.take_duty("tasks", "another", hold_ms=60_000)
     audit(eye)
+
+
+async def test_schedulers_show_since_when_they_listen_without_a_pause(state: StateManager, eye: redis.Redis) -> None:
+    async def show(scheduler: str, gap_ms: int) -> None:
+        await state.take_duty("nodes", scheduler, hold_ms=60_000, listens_gap_ms=gap_ms)
+
+    await show("a", 60_000)
+    await show("b", 60_000)  # whoever has not the duty listens as well
+    first = await state.reader.listening()
+    assert set(first) == {"a", "b"}
+    assert all(ear.last_ms == ear.since_ms for ear in first.values())
+    await wait_for_another_ms(eye)
+    await show("a", 60_000)
+    await show("b", 0)  # any pause is too long for that one
+    ears = await state.reader.listening()
+    assert ears["a"].since_ms == first["a"].since_ms < ears["a"].last_ms
+    assert ears["b"].since_ms == ears["b"].last_ms > first["b"].last_ms
+    audit(eye)
+    await state.withdraw_scheduler("a")
+    eye.hset("{lcq}:listening", "b", "1000 1000")  # it showed something for the last time long ago
+    await state.announce_scheduler("c", "tcp://c:1", hold_ms=60_000)
+    assert await state.reader.listening() == {}
+
+
+async def wait_for_another_ms(eye: redis.Redis) -> None:
+    """Redis counts in milliseconds."""
+    (began, micros) = eye.time()
+    await wait_until(lambda: eye.time() >= (began, micros + 2000) or eye.time()[0] > began, what="two milliseconds")
 
 
 async def test_schedulers_are_listed_until_they_fall_silent(state: StateManager) -> None:

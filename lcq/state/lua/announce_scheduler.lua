@@ -6,6 +6,9 @@ local scheduler, endpoint, hold_ms = ARGV[1], ARGV[2], tonumber(ARGV[3])
 for name, text in pairs(load_hash(key("schedulers")) or {}) do
   if (tonumber(text:match("^%d+")) or 0) < NOW then redis.call("HDEL", key("schedulers"), name) end
 end
+for name, text in pairs(load_hash(key("listening")) or {}) do
+  if math.abs(NOW - (tonumber(text:match("^%d+")) or 0)) > 60000 then redis.call("HDEL", key("listening"), name) end
+end
 redis.call("HSET", key("schedulers"), scheduler, string.format("%.0f %s", NOW + hold_ms, endpoint))
 redis.call("SET", key("cluster"), ARGV[4], "NX")
 return {"ok", redis.call("GET", key("cluster"))}

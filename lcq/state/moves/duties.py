@@ -81,12 +81,18 @@ class Duties(Mover):
         answer = await self._move("shift_deadlines", by_ms, shifts)
         return int(answer[1]) if answer[0] == "ok" else None
 
-    async def take_duty(self, duty: str, scheduler_id: str, *, hold_ms: int) -> int | None:
+    async def take_duty(
+        self, duty: str, scheduler_id: str, *, hold_ms: int, listens_gap_ms: int | None = None
+    ) -> int | None:
         """Redis's time if ``scheduler_id`` does ``duty`` now, else None; it keeps it by asking again in ``hold_ms``.
 
         Two schedulers that both believe it for a moment do no harm: every duty is a move that may be made twice.
+        ``listens_gap_ms``: by asking it also shows the others that it listens to its nodes; whoever has not asked for
+        longer than this stood still, and listens only since then (``reader.listening``). None: it shows nothing.
+        With no ``hold_ms`` it asks for nothing, and shows only that.
         """
-        answer = await self._move("take_duty", duty, scheduler_id, hold_ms)
+        gap = "" if listens_gap_ms is None else listens_gap_ms
+        answer = await self._move("take_duty", duty, scheduler_id, hold_ms, gap)
         return int(answer[1]) if answer[0] == "ok" else None
 
     async def announce_scheduler(self, scheduler_id: str, endpoint: str, *, hold_ms: int, cluster: str = "") -> str:
@@ -101,3 +107,4 @@ class Duties(Mover):
         """Take a stopping scheduler off the list; its duties pass on when their short hold ends."""
         async with our_errors(self.url):
             await self._redis.hdel(self.keys.schedulers, scheduler_id)
+            await self._redis.hdel(self.keys.listening, scheduler_id)
