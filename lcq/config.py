@@ -31,6 +31,7 @@ from pydantic_settings import (
 
 from lcq.errors import InvalidConfig
 from lcq.labels import Labels
+from lcq.lang import as_language
 from lcq.models import DEFAULT_QUEUES, QueueConfig
 from lcq.runner_config import DEFAULT_SOURCES as DEFAULT_SOURCES
 from lcq.runner_config import IopaintConfig as IopaintConfig
@@ -428,6 +429,8 @@ class DistributedConfig(BaseSettings):
     data_dir: Path | None = None
     """Where a private server and spools keep their files; default: the user's data folder."""
     log_level: LogLevel = "info"
+    lang: Annotated[Literal["", "en", "zh"], BeforeValidator(as_language)] = ""
+    """The language of the command line and the console; "": that of the locale. Logs and JSON are English always."""
     zeromq: ZeroMqConfig = ZeroMqConfig()
     redis: RedisConfig = RedisConfig()
     discovery: DiscoveryConfig = DiscoveryConfig()

@@ -12,6 +12,7 @@ from typing import cast
 
 from lcq.config import load
 from lcq.errors import LcqError
+from lcq.lang import retold, speak, speak_as_asked
 
 
 def find_console(name: str = "console") -> Callable[..., int]:
@@ -32,9 +33,13 @@ def main() -> None:
     """Run the console with the settings of the environment, and end the process with its exit code."""
     try:
         farewell = {"farewell": sys.argv[1]} if len(sys.argv) > 1 else {}
-        sys.exit(find_console()(load(), **farewell))
+        speak_as_asked(())
+        config = load()
+        if config.lang:
+            speak(config.lang)
+        sys.exit(find_console()(config, **farewell))
     except LcqError as error:
-        sys.exit(f"lcq: {error}")
+        sys.exit(f"lcq: {retold(str(error))}")
 
 
 if __name__ == "__main__":

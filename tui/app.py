@@ -22,6 +22,7 @@ from textual.screen import Screen
 from lcq.client import login_name
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidInput
+from lcq.lang import tr
 from lcq.log import setup_logging
 from lcq.roots import Roots
 from tui.cluster import Cluster, cluster_name
@@ -429,11 +430,13 @@ class ConsoleApp(PlayingApp):
                     continue
                 for command in commands_of(scope):
                     run = functools.partial(self._run_command, screen, command.id, scope)
-                    yield SystemCommand(command.title, f"{scope.value}: {command.shown_keys(self.user_keys)[0]}", run)
+                    yield SystemCommand(
+                        command.shown_title, f"{tr(scope.value)}: {command.shown_keys(self.user_keys)[0]}", run
+                    )
             for command in commands_of(Scope.LINE):
                 begin = functools.partial(screen.post_message, ConsoleScreen.LineWished(f"{command.called} "))
-                yield SystemCommand(command.title, f":{command.called} {command.takes}", begin)
-        yield SystemCommand("Theme", "Choose other colours", self.action_change_theme)
+                yield SystemCommand(command.shown_title, f":{command.called} {command.takes}", begin)
+        yield SystemCommand(tr("Theme"), tr("Choose other colours"), self.action_change_theme)
 
     async def _run_command(self, screen: ConsoleScreen, command_id: str, scope: Scope) -> None:
         where = screen.query_one(LineTable) if scope is Scope.TABLE else screen

@@ -8,6 +8,8 @@ from enum import Enum, IntEnum
 
 from textual.binding import Binding
 
+from lcq.lang import N, tr
+
 
 class Tier(IntEnum):
     """How much is asked before a command is done (CONSOLE: "How much to ask")."""
@@ -21,23 +23,23 @@ class Tier(IntEnum):
 class Scope(Enum):
     """Where a command is at home; its value is the heading in the help."""
 
-    EVERYWHERE = "Everywhere"
-    TABLE = "In a table"
-    TASKS = "Tasks"
-    QUEUES = "Queues"
-    NODES = "Nodes"
-    CAUSES = "Causes"
-    ACTIVITY = "Activity"
-    DETAIL = "Details"
-    READING = "Reading"
-    PICTURE = "Pictures"
-    LOG = "In a log"
-    ABOUT = "About one"
-    DIALOG = "In a question"
-    PANEL = "In a list or a form"
-    LINE = "On the command line (:)"
-    VIEWS = "Saved views"
-    COLUMNS = "Columns"
+    EVERYWHERE = N("Everywhere")
+    TABLE = N("In a table")
+    TASKS = N("Tasks")
+    QUEUES = N("Queues")
+    NODES = N("Nodes")
+    CAUSES = N("Causes")
+    ACTIVITY = N("Activity")
+    DETAIL = N("Details")
+    READING = N("Reading")
+    PICTURE = N("Pictures")
+    LOG = N("In a log")
+    ABOUT = N("About one")
+    DIALOG = N("In a question")
+    PANEL = N("In a list or a form")
+    LINE = N("On the command line (:)")
+    VIEWS = N("Saved views")
+    COLUMNS = N("Columns")
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,16 @@ class Command:
         ``user_keys``: the operator's own, in place of its own, by the ids of commands.
         """
         return [show_key(key) for key in user_keys.get(self.id, self.keys)] or [f":{self.called}"]
+
+    @property
+    def shown_title(self) -> str:
+        """Its title in the language that is spoken."""
+        return tr(self.title)
+
+    @property
+    def shown_label(self) -> str:
+        """Its word in the footer in the language that is spoken."""
+        return tr(self.label)
 
     @property
     def called(self) -> str:

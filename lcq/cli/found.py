@@ -8,6 +8,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from lcq.cli.translated import translate
 from lcq.errors import LcqError
 
 
@@ -36,4 +37,5 @@ def _group(name: str) -> TyperGroup:
     group = typer.main.get_command(found[0].load())
     if not isinstance(group, TyperGroup):
         raise LcqError(f"the entry point {name!r} of lcq.commands has no commands", hint="install LCQ anew")
+    translate(group)
     return group

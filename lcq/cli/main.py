@@ -22,8 +22,10 @@ from lcq.cli.examples import examples
 from lcq.cli.found import found_commands
 from lcq.cli.output import Output
 from lcq.cli.session import INTERRUPTED, NOT_IN_TIME, REFUSED, UNREACHABLE, Session
+from lcq.cli.translated import translate
 from lcq.config import LogLevel
 from lcq.errors import LcqError, SchedulerUnreachable, StateOverloaded, StateUnavailable
+from lcq.lang import Language, retold, speak_as_asked, tr
 
 if _had_been_enabled:
     gc.enable()
@@ -56,13 +58,19 @@ class Program(TyperGroup):
         windows_expand_args: bool = True,
         **extra: Any,
     ) -> Any:
+        args = sys.argv[1:] if args is None else list(args)
+        speak_as_asked(args)
+        translate(self)
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except typer.TyperException as error:
             code = error.exit_code
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "lcq"
-            Output().complain(_one_line(error.format_message()), f"'{command} --help' tells how it is used")
+            Output().complain(
+                retold(_one_line(error.format_message())),
+                tr("'{command} --help' tells how it is used", command=command),
+            )
         except typer.Abort:
             code = INTERRUPTED
         if standalone_mode:
@@ -72,7 +80,7 @@ class Program(TyperGroup):
 
 def _tell(error: LcqError | TimeoutError, output: Output) -> int:
     if isinstance(error, TimeoutError):
-        output.complain(str(error), "they go on; wait again, or see 'lcq tasks'")
+        output.complain(retold(str(error)), tr("they go on; wait again, or see 'lcq tasks'"))
         return NOT_IN_TIME
     output.error(error)
     if isinstance(error, StateOverloaded):
@@ -125,8 +133,12 @@ def begin(
     cluster: Annotated[
         str | None, typer.Option("--context", metavar="NAME", help="One of the contexts in the settings.")
     ] = None,
+    lang: Annotated[
+        Language | None,
+        typer.Option("--lang", help="The language to speak; default: LCQ_LANG, else the locale."),
+    ] = None,
 ) -> None:
-    context.obj = Session(config, scheduler, as_json, log_level, patience_s, cluster)
+    context.obj = Session(config, scheduler, as_json, log_level, patience_s, cluster, lang)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lcq.errors import LcqError
+from lcq.lang import retold, tr
 from lcq.models import Event, NodeStatus, TaskStatus
 
 STYLES = {
@@ -154,12 +155,12 @@ class Output:
 
     def error(self, error: LcqError) -> None:
         """What went wrong, and what to do, a line each."""
-        self.complain(error.message, error.hint)
+        self.complain(retold(error.message), retold(error.hint))
 
     def complain(self, message: str, hint: str = "") -> None:
-        self.talk_console.print(Text.assemble(("error: ", "bold red"), visible(message)), soft_wrap=True)
+        self.talk_console.print(Text.assemble((tr("error: "), "bold red"), visible(message)), soft_wrap=True)
         if hint:
-            self.talk_console.print(Text.assemble(("hint: ", "bold"), visible(hint)), soft_wrap=True)
+            self.talk_console.print(Text.assemble((tr("hint: "), "bold"), visible(hint)), soft_wrap=True)
 
 
 def status_text(status: TaskStatus | NodeStatus) -> Text:

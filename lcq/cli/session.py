@@ -15,6 +15,7 @@ import typer
 from lcq.cli.output import Output
 from lcq.client import AsyncClient
 from lcq.config import ConfigManager, DistributedConfig, LogLevel
+from lcq.lang import Language, speak
 from lcq.log import setup_logging
 
 T = TypeVar("T")
@@ -39,14 +40,19 @@ class Session:
     log_level: LogLevel | None = None
     patience_s: float = 10.0
     context: str | None = None
+    lang: Language | None = None
 
     @cached_property
     def settings(self) -> ConfigManager:
         """Raises:
         InvalidConfig: naming file and key.
         """
-        overrides = {"log_level": self.log_level} if self.log_level else {}
-        return ConfigManager(self.config_file, overrides=overrides, context=self.context)
+        given: dict[str, object] = {"log_level": self.log_level, "lang": self.lang}
+        overrides = {name: value for name, value in given.items() if value}
+        manager = ConfigManager(self.config_file, overrides=overrides, context=self.context)
+        if manager.config.lang:
+            speak(manager.config.lang)
+        return manager
 
     @property
     def config(self) -> DistributedConfig:
@@ -62,6 +68,7 @@ class Session:
             "--scheduler": self.scheduler,
             "--context": self.context,
             "--log-level": self.log_level,
+            "--lang": self.lang,
         }
         return [word for option, value in given.items() if value is not None for word in (option, value)]
 

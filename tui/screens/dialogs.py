@@ -15,6 +15,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from lcq.lang import tr
 from tui.commands import PALETTE_KEY, Scope, bindings_of, commands_of, show_key
 from tui.text import cells, clean, fit
 from tui.widgets.field import CleanInput
@@ -165,10 +166,10 @@ class Help(ModalScreen[None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide"):
-            yield Static(Content("Keys of this screen"), classes="dialog-title")
+            yield Static(Content(tr("Keys of this screen")), classes="dialog-title")
             with VerticalScroll(id="help-text", can_focus=False):
                 yield Static(self._text())
-            yield Static(Content("j k scroll, esc closes"), classes="dialog-hint")
+            yield Static(Content(tr("j k scroll, esc closes")), classes="dialog-hint")
 
     def _text(self) -> Content:
         parts: list[tuple[str, str]] = []
@@ -176,16 +177,16 @@ class Help(ModalScreen[None]):
             *reversed(self._scopes),
             *((Scope.LINE,) if Scope.EVERYWHERE in self._scopes else ()),
         ):  # what is special here comes first
-            parts.append((f"{scope.value}\n", "bold $text-primary"))
+            parts.append((f"{tr(scope.value)}\n", "bold $text-primary"))
             for command in commands_of(scope):
                 keys = " ".join(command.shown_keys(self._user_keys))
                 parts.append((f"  {fit(keys, 12)}", "bold"))
                 said = f"  :{command.called} {command.takes}" if command.takes else ""
-                parts.append((command.title, ""))
+                parts.append((command.shown_title, ""))
                 parts.append((f"{said}\n", "$text-muted"))
             parts.append(("\n", ""))
         parts.append((f"  {fit(show_key(PALETTE_KEY), 12)}", "bold"))
-        parts.append(("All commands by name, and the themes\n", ""))
+        parts.append((tr("All commands by name, and the themes\n"), ""))
         return Content.assemble(*parts)
 
     def action_shut(self) -> None:

@@ -124,7 +124,7 @@ class KeyLine(OneLine):
             parts += [
                 Part(gap),
                 Part(self._key_of(command), "bold $text-primary", command.id),
-                Part(f" {command.label}", "$foreground", command.id),
+                Part(f" {command.shown_label}", "$foreground", command.id),
             ]
         self.show(parts)
 
@@ -137,7 +137,7 @@ class KeyLine(OneLine):
         return command.shown_keys(getattr(self.app, "user_keys", {}))[0]
 
     def _width(self, command: Command) -> int:
-        return cells(f"{self._key_of(command)} {command.label}")
+        return cells(f"{self._key_of(command)} {command.shown_label}")
 
 
 class Banner(Widget):

@@ -1,0 +1,322 @@
+"""The catalogues of other languages: what there is to translate, taken from the sources, and what is said for it.
+
+python -m tests.catalogue     (make catalogue) brings the .po files up to the sources and writes their .mo files
+python -m tests.catalogue -l  lists what has no translation yet
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import itertools
+import string
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from babel.messages.catalog import Catalog, Message
+from babel.messages.mofile import write_mo
+from babel.messages.pofile import read_po, write_po
+
+from lcq.lang import DOMAIN, FOLDER
+
+ROOT = Path(__file__).parents[1]
+TOLD = "told"
+"""The context of what stays English where it is made: lcq.lang.retold finds it by its form."""
+
+MARKED: dict[str, tuple[int | str, ...]] = {
+    "tr": (0,),
+    "N": (0,),
+    "Command": (1, 5, "title", "label"),
+    "Column": (1, "title"),
+    "_count_column": (1,),
+    "fact": (0,),
+}
+"""Which arguments of which calls are translated: at once, or by whoever shows what is made there."""
+SHOWN_BY_PEOPLE = ("lcq/errors.py", "lcq/reasons.py", "lcq/why.py", "lcq/cli/**/*.py", "tui/**/*.py")
+_MOST_FORMS = 24
+
+
+@dataclass(frozen=True)
+class Found:
+    """One thing to translate: its English, in the plural too where it is counted, and where it stands."""
+
+    text: str
+    plural: str = ""
+    context: str = ""
+    where: str = ""
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.context, self.text
+
+
+def po_path(folder: str) -> Path:
+    return FOLDER / folder / "LC_MESSAGES" / f"{DOMAIN}.po"
+
+
+def sources(*patterns: str) -> list[Path]:
+    return sorted({path for pattern in patterns for path in ROOT.glob(pattern)})
+
+
+def places_of(text: str) -> set[str]:
+    """The names of the ``{places}`` in a text."""
+    return {name for _, name, _, _ in string.Formatter().parse(text) if name}
+
+
+# ---------------------------------------------------------------- what is marked
+
+
+def found_in(path: Path) -> Iterator[Found]:
+    """What is marked for the catalogue in a file."""
+    where = path.relative_to(ROOT).as_posix()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        name = called(node)
+        if name == "ntr":
+            one, many = map(literal, node.args[:2])
+            yield Found(one or "", many or "", where=where)
+        elif name == "counted" and len(node.args) == 2:
+            noun = literal(node.args[1])
+            if noun:
+                yield Found(f"{{n:,}} {noun}", f"{{n:,}} {noun}s", where=where)
+        for key in MARKED.get(name, ()):
+            marked = argument(node, key)
+            for text in texts_of(marked) if marked is not None else ():
+                if any(char.isalpha() for char in text):
+                    yield Found(text, where=where)
+
+
+def called(call: ast.Call) -> str:
+    """The last name of what is called."""
+    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+
+
+def argument(call: ast.Call, key: int | str) -> ast.expr | None:
+    if isinstance(key, int):
+        return call.args[key] if key < len(call.args) else None
+    return next((keyword.value for keyword in call.keywords if keyword.arg == key), None)
+
+
+def literal(node: ast.expr) -> str | None:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def texts_of(node: ast.expr) -> Iterator[str]:
+    """The literals that an argument may be: itself, or either branch of a choice."""
+    if isinstance(node, ast.IfExp):
+        yield from texts_of(node.body)
+        yield from texts_of(node.orelse)
+    elif (text := literal(node)) is not None:
+        yield text
+
+
+# ---------------------------------------------------------------- what is made in English
+
+
+class Forms:
+    """The forms that an expression of text can take, with ``{a}``, ``{b}`` … for what is known only when it is run."""
+
+    def __init__(self, function: ast.AST) -> None:
+        self._local: dict[str, list[ast.expr]] = {}
+        for node in ast.walk(function):
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                self._local.setdefault(node.targets[0].id, []).append(node.value)
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Tuple):
+                inner = node.value.elts if isinstance(node.value, ast.Tuple) else ()
+                for target, value in zip(node.targets[0].elts, inner, strict=False):
+                    if isinstance(target, ast.Name):
+                        self._local.setdefault(target.id, []).append(value)
+            elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
+                self._local.setdefault(node.target.id, []).append(ast.Name("?"))
+
+    def of(self, node: ast.expr, depth: int = 0) -> list[str]:
+        """Each with "\0" where a place is."""
+        place = ["\0"]
+        if depth > 6:
+            return place
+        if (text := literal(node)) is not None:
+            return [text]
+        if isinstance(node, ast.IfExp):
+            return [*self.of(node.body, depth + 1), *self.of(node.orelse, depth + 1)]
+        if isinstance(node, ast.JoinedStr):
+            return self._joined([self._part(part, depth) for part in node.values])
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+            return self._joined([self.of(node.left, depth + 1), self.of(node.right, depth + 1)])
+        if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
+            return [form for value in node.values for form in self.of(value, depth + 1)]
+        if isinstance(node, ast.Name) and len(self._local.get(node.id, ())) == 1:
+            forms = self.of(self._local[node.id][0], depth + 1)
+            return forms if any(char.isalpha() for form in forms for char in form) or "" in forms else place
+        return place
+
+    def _part(self, part: ast.expr, depth: int) -> list[str]:
+        if isinstance(part, ast.FormattedValue):
+            return ["\0"] if part.conversion != -1 or part.format_spec else self.of(part.value, depth + 1)
+        return self.of(part, depth)
+
+    @staticmethod
+    def _joined(parts: list[list[str]]) -> list[str]:
+        return ["".join(one) for one in itertools.islice(itertools.product(*parts), _MOST_FORMS)]
+
+
+def with_places(form: str) -> str:
+    pieces = form.split("\0")
+    named = (f"{{{string.ascii_lowercase[at]}}}" for at in range(len(pieces) - 1))
+    return "".join(itertools.chain(*itertools.zip_longest(pieces, named, fillvalue="")))
+
+
+@cache
+def error_names() -> frozenset[str]:
+    """The classes of errors, by the names that the sources give them and their bases."""
+    bases: dict[str, set[str]] = {}
+    for path in sources("lcq/**/*.py", "tui/**/*.py", "worker/**/*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                bases.setdefault(node.name, set()).update(getattr(base, "id", "") for base in node.bases)
+    known = {"LcqError"}
+    while more := {name for name, of in bases.items() if of & known} - known:
+        known |= more
+    return frozenset(known)
+
+
+def told_in(path: Path) -> Iterator[Found]:
+    """The forms of what a file says in English to whoever will show it: errors with their hints, reasons to wait."""
+    where = path.relative_to(ROOT).as_posix()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    inner = {id(node) for function in functions for node in ast.walk(function)}
+    errors = {
+        node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name in error_names()
+    }
+    in_errors = {id(node) for found in errors.values() for node in ast.walk(found)}
+    for scope in [*functions, tree]:
+        forms = Forms(scope)
+        for node in ast.walk(scope):
+            if not isinstance(node, ast.Call) or (scope is tree and id(node) in inner):
+                continue
+            for said in _said(node, id(node) in in_errors):
+                for form in forms.of(said):
+                    text = with_places(form)
+                    if _is_sentence(form):
+                        yield Found(text, context=TOLD, where=where)
+
+
+def _said(call: ast.Call, in_error: bool) -> Iterator[ast.expr]:
+    name = called(call)
+    hint = [keyword.value for keyword in call.keywords if keyword.arg == "hint"]
+    is_super = name == "__init__" and in_error
+    if name in error_names() or is_super:
+        yield from (
+            call.args[:1]
+            if not (is_super and isinstance(call.args[0], ast.Name) and call.args[0].id == "self")
+            else call.args[1:2]
+        )
+        yield from hint
+    elif name == "because":
+        yield from call.args[1:2]
+    elif name == "Meaning":
+        yield from call.args[:2]
+
+
+def _is_sentence(form: str) -> bool:
+    return sum(char.isalpha() for char in form) > 3 and " " in form.strip()
+
+
+# ---------------------------------------------------------------- all of it
+
+
+def helps() -> Iterator[Found]:
+    """What the commands say of themselves."""
+    import typer.main
+
+    from lcq.cli import translated
+    from lcq.cli.found import _group
+    from lcq.cli.main import app
+
+    for command in (typer.main.get_command(app), _group("models")):
+        for part in translated.parts_of(command):
+            for name in translated._HELPS:
+                text = translated.english_help(part, name)
+                text = text.partition("\n\n")[0] if name == "epilog" else text
+                if text:
+                    yield Found(text, where="lcq --help")
+
+
+def everything() -> dict[tuple[str, str], Found]:
+    """All that is to be translated, each once, in a steady order."""
+    found: dict[tuple[str, str], Found] = {}
+    marked = itertools.chain(
+        helps(),
+        *(found_in(path) for path in sources("lcq/**/*.py", "tui/**/*.py")),
+        *(told_in(path) for path in sources(*SHOWN_BY_PEOPLE)),
+    )
+    for one in marked:
+        known = found.get(one.key)
+        if known is None or (one.plural and not known.plural):
+            found[one.key] = one
+    return found
+
+
+def read_catalogue(folder: str) -> Catalog:
+    path = po_path(folder)
+    if not path.exists():
+        return Catalog(locale=folder, domain=DOMAIN, charset="utf-8", fuzzy=False)
+    with path.open("rb") as file:
+        return read_po(file, locale=folder, domain=DOMAIN)
+
+
+def brought_up(folder: str, said: Catalog | None = None) -> Catalog:
+    """The catalogue with all that the sources have now and nothing else; translations are kept."""
+    said = said or read_catalogue(folder)
+    fresh = Catalog(
+        locale=folder, domain=DOMAIN, charset="utf-8", fuzzy=False, project="LCQ", version="0.1",
+        header_comment="# What LCQ says, in another language. Brought up to the sources by: make catalogue",
+        creation_date=said.creation_date, revision_date=said.creation_date,
+    )  # fmt: skip
+    for one in sorted(everything().values(), key=lambda one: (one.where, one.context, one.text)):
+        known = said.get((one.text, one.plural) if one.plural else one.text, one.context or None)
+        old = known.string if known is not None else ""
+        old = old if isinstance(old, str) or one.plural else old[0]
+        fresh.add(
+            (one.text, one.plural) if one.plural else one.text,
+            (old,) if one.plural and isinstance(old, str) else old,
+            locations=[(one.where, None)],
+            context=one.context or None,
+        )
+    return fresh
+
+
+def untranslated(catalogue: Iterable[Message]) -> list[Message]:
+    return [one for one in catalogue if one.id and not (one.string if isinstance(one.string, str) else one.string[0])]
+
+
+def written(catalogue: Catalog) -> bytes:
+    out = io.BytesIO()
+    write_po(out, catalogue, width=110, omit_header=False, include_lineno=False)
+    return out.getvalue()
+
+
+def compiled(catalogue: Catalog) -> bytes:
+    out = io.BytesIO()
+    write_mo(out, catalogue)
+    return out.getvalue()
+
+
+def main() -> None:
+    for path in FOLDER.glob("*/LC_MESSAGES"):
+        catalogue = brought_up(path.parent.name)
+        if "-l" in sys.argv:
+            for one in untranslated(catalogue):
+                print(one.context or "-", repr(one.id))
+            continue
+        po_path(path.parent.name).write_bytes(written(catalogue))
+        po_path(path.parent.name).with_suffix(".mo").write_bytes(compiled(catalogue))
+        print(f"{path.parent.name}: {len(catalogue)} messages, {len(untranslated(catalogue))} without a translation")
+
+
+if __name__ == "__main__":
+    main()
