@@ -25,6 +25,7 @@ from lcq.errors import InvalidInput
 from lcq.lang import tr
 from lcq.log import setup_logging
 from lcq.roots import Roots
+from tui import lateness
 from tui.cluster import Cluster, cluster_name
 from tui.commands import Command, Scope, commands_of
 from tui.contexts import ContextChoice, choices
@@ -588,9 +589,10 @@ def run_console(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, stop.set)  # so that the terminal is left as it was found
-        return await run_console_async(
-            config, farewell=farewell, scheduler=scheduler, theme=theme, read_only=read_only, record=record,
-            replay=replay, at=at, stop=stop,
-        )  # fmt: skip
+        async with lateness.measured():
+            return await run_console_async(
+                config, farewell=farewell, scheduler=scheduler, theme=theme, read_only=read_only, record=record,
+                replay=replay, at=at, stop=stop,
+            )  # fmt: skip
 
     return asyncio.run(main())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -134,8 +134,10 @@ class Cluster:
 
     # ------------------------------------------------------------ reading
 
-    async def snapshot(self, limit: int = 200_000) -> Snapshot:
-        return await (await self._find_reader()).snapshot(limit)
+    async def snapshot(
+        self, limit: int = 200_000, take: Callable[[Sequence[TaskRecord]], None] | None = None
+    ) -> Snapshot:
+        return await (await self._find_reader()).snapshot(limit, take)
 
     async def now_ms(self) -> int:
         return await (await self._find_reader()).now_ms()

@@ -267,10 +267,16 @@ class Tape:
             self.recorder.note(kind, seen)
         return seen
 
-    async def snapshot(self, limit: int) -> SnapshotLike:
-        found: SnapshotLike = await self._reader.snapshot(limit=limit)
-        if self.recorder is not None:
-            self.recorder.note_snapshot(found)
+    async def snapshot(self, limit: int, take: Callable[[Sequence[TaskRecord]], None]) -> SnapshotLike:
+        found: SnapshotLike
+        if self.recorder is None:
+            found = await self._reader.snapshot(limit=limit, take=take)
+            return found
+        found = await self._reader.snapshot(limit=limit)  # whole: the recorder writes it by and by
+        self.recorder.note_snapshot(found)
+        for start in range(0, len(found.tasks), _SLICE):
+            take(found.tasks[start : start + _SLICE])
+            await asyncio.sleep(0)  # a key pressed meanwhile is answered meanwhile
         return found
 
     async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer:

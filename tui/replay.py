@@ -39,6 +39,7 @@ _LINE = re.compile(rb'\{"at":(\d{13}),"kind":"([a-z]+)"')
 _READ_BYTES = 1 << 13  # what is lost at most before the place of a damage
 _LONGEST_LINE = 64 << 20
 _LOOK_S = 0.1
+_SLICE = 1000  # records taken in before the screen has its turn
 _SILENT_MS = 40_000  # what no event tells is recorded every 15 s
 _PAST_KEPT = 50_000
 
@@ -350,12 +351,17 @@ class Playback:
     async def now_ms(self) -> int:
         return self.now_is
 
-    async def snapshot(self, limit: int = 0) -> _Snapshot:
+    async def snapshot(self, limit: int = 0, take: Callable[[Sequence[TaskRecord]], None] | None = None) -> _Snapshot:
         await self._advance()
         self._jumped = False
         if self._snapshot is None:
             raise NotARecording(self.recording.path, self.problem or "no snapshot in it is whole")
-        return self._snapshot
+        snapshot = self._snapshot
+        if take is not None:
+            for start in range(0, len(snapshot.tasks), _SLICE):
+                take(snapshot.tasks[start : start + _SLICE])
+                await asyncio.sleep(0)  # a key pressed meanwhile is answered meanwhile
+        return snapshot
 
     async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer:
         until = time.monotonic() + wait_ms / 1000

@@ -53,7 +53,7 @@ STALE_AFTER_S = 1.2
 WAIT_MS = 500
 POLL_S = 1.0
 ANSWER_S = 5.0
-SNAPSHOT_S = 60.0
+SNAPSHOT_S = 60.0  # without a further piece of it
 WINDOW = 200_000
 CAUSES_S = 5.0  # between two looks at all failures
 ACTS_SHOWN = 500
@@ -69,7 +69,11 @@ class Reader(Protocol):
     """Reads the cluster's state. Every call raises LcqError when the cluster does not answer."""
 
     async def now_ms(self) -> int: ...
-    async def snapshot(self, limit: int = WINDOW) -> SnapshotLike: ...
+    async def snapshot(
+        self, limit: int = WINDOW, take: Callable[[Sequence[TaskRecord]], None] | None = None
+    ) -> SnapshotLike:
+        """With ``take``, that is given the tasks in pieces, and the answer may have none."""
+
     async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer: ...
     async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]: ...
     async def nodes(self) -> Sequence[NodeRecord]: ...
@@ -243,13 +247,15 @@ class Feed:
                 await asyncio.sleep(_RETRY_S)
 
     async def _load_and_follow(self) -> None:
-        async with asyncio.timeout(SNAPSHOT_S):
-            snapshot = await self._reader.snapshot(limit=WINDOW)
-        self._again.clear()
         rows: list[TaskRow] = []
-        for start in range(0, len(snapshot.tasks), _SLICE):
-            rows += map(task_row, snapshot.tasks[start : start + _SLICE])
-            await asyncio.sleep(0)  # a key pressed meanwhile is answered meanwhile
+        async with asyncio.timeout(SNAPSHOT_S) as deadline:
+
+            def take(records: Sequence[TaskRecord]) -> None:  # never all of them at once: they are ten times their rows
+                rows.extend(map(task_row, records))
+                deadline.reschedule(asyncio.get_running_loop().time() + SNAPSHOT_S)
+
+            snapshot = await self._reader.snapshot(limit=WINDOW, take=take)
+        self._again.clear()
         self._store.load(snapshot, rows)
         if len(rows) >= _MANY_ROWS:
             gc.freeze()  # a full collection looks through all of them each time: tens of ms, for nothing

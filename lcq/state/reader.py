@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from types import TracebackType
@@ -46,6 +46,7 @@ from lcq.why import Standing
 from lcq.wire import DeadAnswer, EventsAnswer, ListTasks, ListTasksAnswer
 
 _PAGE = 500  # task hashes asked for in one pipeline
+_PIECE = 100  # of them where somebody looks at a screen meanwhile: making records of them holds the loop
 _LOOKED_AT = 20_000  # failed tasks of one code that are read to count their causes
 _NODES_NAMED = 5
 _USERS_ASKED = 16  # of those who wait in a queue, to tell with how many its devices are shared
@@ -637,15 +638,24 @@ class StateReader:
             answer = await self._follow.xread({self.keys.events: after}, count=limit, block=wait_ms or None)
         return tuple(records.event(*entry) for _, entries in _streams(answer) for entry in entries)
 
-    async def snapshot(self, limit: int = 200_000) -> Snapshot:
-        """Everything a view needs to begin, at most the newest ``limit`` tasks."""
+    async def snapshot(
+        self, limit: int = 200_000, take: Callable[[Sequence[TaskRecord]], None] | None = None
+    ) -> Snapshot:
+        """Everything a view needs to begin, at most the newest ``limit`` tasks.
+
+        ``take`` is given the tasks in pieces as they are read, the newest first, and the answer has none then: all of
+        them at once need some six kB each.
+        """
         last = await self.last_event_id()  # read first: what happens meanwhile comes again as an event
         async with our_errors(self.url):
             total = await self._redis.zcard(self.keys.ids)
         ids = await self._newest(self.keys.ids, limit)
-        found = await self.tasks(ids)
+        tasks: list[TaskRecord] = []
+        for start in range(0, len(ids), _PIECE):
+            found = await self.tasks(ids[start : start + _PIECE])
+            (take or tasks.extend)(tuple(found.values()))
         return Snapshot(
-            tasks=tuple(found.values()),
+            tasks=tuple(tasks),
             nodes=await self.nodes(),
             queues=await self.queues(),
             last_event_id=last,

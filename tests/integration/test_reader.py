@@ -335,6 +335,13 @@ async def test_a_snapshot_says_how_much_it_left_out(mixed: StateManager) -> None
     assert (list(snapshot.tasks), snapshot.total_tasks) == (newest, 40)
 
 
+async def test_a_snapshot_told_in_pieces_has_the_same_tasks_and_keeps_none(mixed: StateManager) -> None:
+    whole = await mixed.reader.snapshot()
+    pieces: list[TaskRecord] = []
+    told = await mixed.reader.snapshot(take=pieces.extend)
+    assert (told.tasks, tuple(pieces), told.total_tasks) == ((), whole.tasks, 40)
+
+
 async def test_the_feed_tells_all_its_listeners_all_that_happens(state: StateManager) -> None:
     listeners = [state.feed.listen() for _ in range(3)]
     ids = [(await state.submit_task(a_task(), queue=LIGHT)).id for _ in range(20)]

@@ -211,13 +211,18 @@ class FakeCluster:
             last_event_id="0-0", pid=1,
         )  # fmt: skip
 
-    async def snapshot(self, limit: int = 200_000) -> FakeSnapshot:
+    async def snapshot(
+        self, limit: int = 200_000, take: Callable[[Sequence[TaskRecord]], None] | None = None
+    ) -> FakeSnapshot:
         await self._answerable()
         self.snapshots += 1
         self.gap = False
         tasks = sorted(self.records.values(), key=lambda record: record.id, reverse=True)[:limit]
         last = self.log[-1].id if self.log else "0-0"
         total = len(self.records) if self._total is None else self._total
+        if take is not None:
+            take(tasks)
+            tasks = []
         return FakeSnapshot(tuple(tasks), await self.nodes(), await self.queues(), last, total)
 
     async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer:

@@ -150,8 +150,8 @@ async def test_the_priority_is_set_the_last_act_repeated_and_the_ways_to_node_qu
 
 async def test_all_that_fit_are_meant_also_those_beyond_the_window(open_console):
     class Cut(FakeCluster):
-        async def snapshot(self, limit=200_000):
-            return await super().snapshot(limit=20)
+        async def snapshot(self, limit=200_000, take=None):
+            return await super().snapshot(20, take)
 
     cluster = Cut(many_tasks(60), total=1000)
     async with open_console(cluster) as console:

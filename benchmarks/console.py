@@ -1,0 +1,344 @@
+"""What the console costs and how soon it answers, beside its budgets: ``lcq console`` on a real pty, 120x40.
+
+    python -m benchmarks.console [--tasks N] [--million] [--rate N] [--state FOLDER] [--seconds S] [--only PART ...]
+
+A private server with its log on, a scheduler, and N tasks in it, submitted by the real scripts; then so many changes a
+second by the same (``benchmarks.changes``). The console runs as the command, on a pty that is read here: its bytes are
+counted, its processor time and memory are those that /proc tells. ``--state`` keeps the tasks for the next time.
+
+On a machine that does other things too, what takes time tells of those as well; so beside each such figure stands
+what is left of it without the time in which the console was ready to run and another had the core
+(/proc/PID/schedstat). What takes processor time is about right everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import pty
+import re
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lcq.embedded import PrivateServer
+from tests.cluster import Cluster, running_cluster
+from tui.lateness import VARIABLE
+
+SIZE = (40, 120)
+SLOW_BYTES_S = 30_000
+KEYS = 100
+STARTS = 7
+PARTS = ("start", "idle", "busy", "late", "slow")
+_PATIENCE_S = 120.0
+_CURSOR = re.compile(rb"\x1b\[(\d+);1H(?:\x1b\[[\d;]*m)*>[ *]")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_WITH_TERMINAL = """
+import fcntl, os, sys, termios
+os.setsid()
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+
+
+@dataclass
+class Spent:
+    """What a process has used up to a moment."""
+
+    at: float
+    cpu_s: float
+    waited_s: float  # ready to run, without a core: of its main thread
+    sent: int  # bytes to the terminal
+
+
+@dataclass
+class Figure:
+    """One line of the table."""
+
+    name: str
+    value: float
+    unit: str
+    budget: float | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        budget = "" if self.budget is None else f"{self.budget:g}"
+        kept = "" if self.budget is None else "kept" if self.value <= self.budget else "MISSED"
+        return f"| {self.name} | {self.value:,.3g} {self.unit} | {budget} | {kept} | {self.note} |"
+
+
+@dataclass
+class Terminal:
+    """A console on a pty. Whatever it sends is read, at most ``bytes_s`` of it a second where that is set."""
+
+    command: Sequence[str]
+    environment: dict[str, str]
+    bytes_s: int = 0
+    seen: bytearray = field(default_factory=bytearray)
+    sent: int = 0
+
+    def __enter__(self) -> Terminal:
+        ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, SIZE)
+        self.began = time.monotonic()
+        self.process = subprocess.Popen(
+            [*self.command], env=self.environment, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(theirs)
+        os.set_blocking(ours, False)
+        self._ours = ours
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                self.until(lambda: self.process.poll() is not None, "end")
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+    def read(self, wait_s: float) -> None:
+        """Take in what has come, after waiting for it for up to ``wait_s``."""
+        if self.bytes_s:
+            time.sleep(min(wait_s, 0.01))
+        elif not select.select([self._ours], [], [], wait_s)[0]:
+            return
+        with contextlib.suppress(BlockingIOError, OSError):  # OSError: its other end is closed
+            chunk = os.read(self._ours, self.bytes_s // 100 or 65536)
+            self.sent += len(chunk)
+            self.seen += chunk
+            del self.seen[:-200_000]
+
+    def until(self, found: Callable[[], object], what: str) -> float:
+        """Read until ``found``; answers when that was."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while not found():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the console did not {what}; the last it sent: {bytes(self.seen[-2000:])!r}")
+            self.read(0.05)
+        return time.monotonic()
+
+    def shows(self, text: bytes) -> float:
+        return self.until(lambda: text in self.seen, f"show {text!r}")
+
+    def read_for(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.read(left)
+
+    def type(self, text: str) -> None:
+        os.write(self._ours, text.encode())
+
+    @property
+    def spent(self) -> Spent:
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        waited_ns = int(Path(f"/proc/{self.process.pid}/schedstat").read_text(encoding="ascii").split()[1])
+        return Spent(time.monotonic(), (int(fields[11]) + int(fields[12])) / _TICKS, waited_ns / 1e9, self.sent)
+
+    def memory_mb(self, what: str = "VmRSS") -> float:
+        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="ascii")
+        found = re.search(rf"{what}:\s+(\d+) kB", status)
+        return int(found[1]) * 1024 / 1e6 if found else 0.0
+
+
+def cursor_line(seen: bytearray) -> int:
+    """The screen line on which the table's cursor was painted last."""
+    found = _CURSOR.findall(seen[-20_000:])
+    return int(found[-1]) if found else 0
+
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))] if ordered else 0.0
+
+
+class Bench:
+    """Runs the parts, and gathers their figures."""
+
+    def __init__(self, cluster: Cluster, url: str, rate: float, seconds: float, tasks: int) -> None:
+        self._cluster, self._url = cluster, url
+        self._rate, self._seconds, self._tasks = rate, seconds, tasks
+        self.figures: list[Figure] = []
+
+    def note(self, name: str, value: float, unit: str, budget: float | None = None, note: str = "") -> None:
+        figure = Figure(name, value, unit, budget, note)
+        self.figures.append(figure)
+        print(figure, flush=True)
+
+    def console(self, *, bytes_s: int = 0, **more: str) -> Terminal:
+        environment = os.environ | {
+            "TERM": "xterm-256color", "COLORTERM": "truecolor", "LCQ_REDIS__URL": self._url,
+            "LCQ_DATA_DIR": str(self._cluster.folder / "console"),
+            "LCQ_ZEROMQ__CONTROL_PORT": str(self._cluster.control_port), "LCQ_SCHEDULER_HOST": "127.0.0.1", **more,
+        }  # fmt: skip
+        environment.pop("NO_COLOR", None)
+        return Terminal([str(Path(sys.executable).with_name("lcq")), "console"], environment, bytes_s)
+
+    @contextlib.contextmanager
+    def changes(self, seconds: float) -> Iterator[subprocess.Popen[bytes]]:
+        command = [sys.executable, "-m", "benchmarks.changes", self._url]
+        process = subprocess.Popen(
+            [*command, "--rate", str(self._rate), "--seconds", str(seconds)], stdout=subprocess.PIPE
+        )
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait()
+
+    def loaded(self, terminal: Terminal) -> None:
+        terminal.shows(b"LIVE")
+        terminal.read_for(3.0)  # whatever comes in with the first poll
+
+    def start(self) -> None:
+        """From the command to the first frame, and to the tasks."""
+        first, own, cpu, there = [], [], [], []
+        for _ in range(STARTS):
+            with self.console() as terminal:
+                at = terminal.shows(b"LCQ")
+                spent = terminal.spent
+                first.append(at - terminal.began)
+                own.append(at - terminal.began - spent.waited_s)
+                cpu.append(spent.cpu_s)
+                there.append(terminal.shows(b"LIVE") - terminal.began)
+        note = f"{min(first):.2f} to {max(first):.2f} s; {statistics.median(own):.2f} without waiting for a core"
+        self.note("first paint", statistics.median(first), "s", 0.5, note)
+        self.note("processor time until then", statistics.median(cpu), "s")
+        self.note("all tasks there", statistics.median(there), "s", note=f"{self._tasks:,} tasks")
+
+    def idle(self) -> None:
+        with self.console() as terminal:
+            self.loaded(terminal)
+            before = terminal.spent
+            terminal.read_for(self._seconds)
+            self._told_of(before, terminal.spent, "idle", cpu=1.0)
+            self._memory(terminal, "idle")
+
+    def busy(self) -> None:
+        """Changes all the time, the newest tasks in sight, then keys among them."""
+        with self.console() as terminal:
+            self.loaded(terminal)
+            with self.changes(2 * self._seconds + 60) as changes:
+                terminal.read_for(5.0)
+                before, made = terminal.spent, self._events()
+                terminal.read_for(self._seconds)
+                after, done = terminal.spent, self._events() - made
+                rate = done / (after.at - before.at)
+                self.note("changes", rate, "a second", note=f"asked for {self._rate:,.0f}")
+                self._told_of(before, after, "busy", cpu=15.0, sent=40.0)
+                self.note("processor time a change", 1e6 * (after.cpu_s - before.cpu_s) / max(1, done), "us")
+                self._keys(terminal)
+                self._memory(terminal, "busy")
+                changes.terminate()
+
+    def _told_of(self, before: Spent, after: Spent, how: str, cpu: float, sent: float | None = None) -> None:
+        seconds = after.at - before.at
+        self.note(f"{how}: CPU", 100 * (after.cpu_s - before.cpu_s) / seconds, "% of a core", cpu)
+        self.note(f"{how}: to the terminal", (after.sent - before.sent) / seconds / 1000, "kB/s", sent)
+
+    def _memory(self, terminal: Terminal, how: str) -> None:
+        note = f"at most {terminal.memory_mb('VmHWM'):.0f} MB, while the tasks came in"
+        self.note(f"{how}: memory", terminal.memory_mb(), "MB", 150, note)
+
+    def _keys(self, terminal: Terminal) -> None:
+        """j and k by turns: from the key to the cursor on the other line."""
+        terminal.type("jjjj")
+        terminal.until(lambda: cursor_line(terminal.seen), "show a cursor")
+        terminal.read_for(1.0)
+        took, own, cpu_s = [], [], []
+        for turn in range(KEYS):
+            terminal.read_for(0.05 + 0.1 * (turn % 7) / 7)  # not in step with the console's own rhythm
+            here, before = cursor_line(terminal.seen), terminal.spent
+            terminal.type("kj"[turn % 2])
+            at = terminal.until(lambda here=here: cursor_line(terminal.seen) != here, "move its cursor")
+            after = terminal.spent
+            took.append(1000 * (at - before.at))
+            own.append(took[-1] - 1000 * (after.waited_s - before.waited_s))
+            cpu_s.append(after.cpu_s - before.cpu_s)
+        without = f"without waiting for a core {percentile(own, 50):.0f} and {percentile(own, 95):.0f}"
+        note = f"P50 {percentile(took, 50):.0f}; {without}; {1000 * statistics.mean(cpu_s):.1f} ms of processor time"
+        self.note("key to paint, P95", percentile(took, 95), "ms", 50, note)
+
+    def late(self) -> None:
+        self._lateness("late", 0, 50)
+
+    def slow(self) -> None:
+        """A link of 30 kB/s: the loop must not wait for it."""
+        self._lateness("slow link", SLOW_BYTES_S, None)
+
+    def _lateness(self, how: str, bytes_s: int, p99: float | None) -> None:
+        path = self._cluster.folder / "lateness.txt"
+        with self.console(bytes_s=bytes_s, **{VARIABLE: str(path)}) as terminal, self.changes(self._seconds + 30):
+            terminal.shows(b"LIVE")
+            there = time.monotonic()
+            terminal.read_for(5.0)
+            begun = time.monotonic()
+            terminal.read_for(self._seconds)
+            ended = time.monotonic()
+            terminal.bytes_s = 0
+        rows = [tuple(map(float, line.split())) for line in path.read_text(encoding="ascii").splitlines()]
+        then = [(1000 * late, 1000 * max(0.0, late - waited)) for at, late, waited in rows if begun <= at < ended]
+        late, own = [one for one, _ in then], [one for _, one in then]
+        told = f"without waiting for a core {percentile(own, 99):.1f} and {max(own):.0f}"
+        self.note(f"{how}: loop late, P99", percentile(late, 99), "ms", p99, f"at most {max(late):.0f}; {told}")
+        self.note(f"{how}: longest stall, without waiting for a core", max(own), "ms", 100 if bytes_s else None)
+        coming = [1000 * max(0.0, late - waited) for at, late, waited in rows if at < there]
+        if coming and not bytes_s:
+            self.note("longest stall while the tasks come in, likewise", max(coming), "ms")
+
+    def _events(self) -> int:
+        """How many events the stream has ever had."""
+        from redis import Redis
+
+        with Redis.from_url(self._url) as redis:
+            return int(redis.xinfo_stream("{lcq}:events")["entries-added"])
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--tasks", type=int, default=100_000, metavar="N")
+    arguments.add_argument("--million", action="store_true", help="a million tasks: an hour's submitting, at first")
+    arguments.add_argument("--rate", type=float, default=1000, metavar="N", help="changes a second")
+    arguments.add_argument("--seconds", type=float, default=30, metavar="S", help="of each part")
+    arguments.add_argument("--state", type=Path, metavar="FOLDER", help="where the tasks are, or will be kept")
+    arguments.add_argument("--only", nargs="*", choices=PARTS, default=PARTS, metavar="PART")
+    chosen = arguments.parse_args()
+    tasks = 1_000_000 if chosen.million else chosen.tasks
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        PrivateServer(chosen.state or Path(folder)) as server,
+        running_cluster(server.tcp_url, Path(folder) / "c", LCQ_LEASES__LEASE_S="600") as cluster,
+    ):
+        subprocess.run([sys.executable, "-m", "benchmarks.changes", server.tcp_url, "--fill", str(tasks)], check=True)
+        cluster.start_scheduler()
+        bench = Bench(cluster, server.tcp_url, chosen.rate, chosen.seconds, tasks)
+        print("| what | found | budget | | |\n|---|---:|---:|---|---|", flush=True)
+        for part in chosen.only:
+            getattr(bench, part)()
+    print(
+        json.dumps(
+            {
+                "python": platform.python_version(), "tasks": tasks, "load": os.getloadavg(),
+                "figures": {one.name: round(one.value, 3) for one in bench.figures},
+            }
+        )
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
