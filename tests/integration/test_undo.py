@@ -101,6 +101,18 @@ async def test_an_act_taken_back_leaves_everything_as_it_was(state: StateManager
         assert lanes(eye, after) == order
 
 
+@pytest.mark.parametrize("act", ["move", "send to a node", "prioritise", "cancel"])
+async def test_what_waited_far_back_is_there_again(state: StateManager, eye: redis.Redis, act: str) -> None:
+    tasks = [a_task(user_id="ann") for _ in range(4)]
+    for task in tasks:
+        await state.submit_task(task, queue=LIGHT, cost_s=2)
+    order = lanes(eye, audit(eye).tasks)
+    for task in reversed(tasks):
+        await ACTS[act](state, task.id, f"command-{task.id}")
+        await state.undo_task(task.id, of=f"command-{task.id}", why="taken back by ann")
+        assert lanes(eye, audit(eye).tasks) == order
+
+
 async def test_what_has_moved_on_is_not_taken_back_and_what_it_did_is_told(
     state: StateManager, eye: redis.Redis
 ) -> None:

@@ -129,9 +129,13 @@ local function rank(t)
 end
 
 -- A task that had its place before keeps it: it is never behind the queue's virtual time, also where an empty
--- queue has begun a new book since.
-local function rank_again(t)
-  t.tag = tostring(math.min(number(t.tag), number(redis.call("HGET", key("fair", t.queue), "v"))))
+-- queue has begun a new book since. One that waited, and is taken back to where it did, may be: but in the same book it
+-- was never behind its user's last finish, and so it is not in a new one.
+local function rank_again(t, move)
+  local known = redis.call("HMGET", key("fair", t.queue), "v", t.priority .. ":" .. t.user)
+  local latest = number(known[1])
+  if move == "undo_task" then latest = math.max(latest, number(known[2])) end
+  t.tag = tostring(math.min(number(t.tag), latest))
   t.score = tostring(number(t.tag) + BANDS[t.priority])
 end
 
@@ -456,7 +460,7 @@ local function transition(move, id, t, to, changes, more)
     if value == false then t[field] = nil else t[field] = tostring(value) end
   end
   if to == STATE.QUEUED then
-    if t.score then rank_again(t) else rank(t) end
+    if t.score then rank_again(t, move) else rank(t) end
     changes.tag, changes.score, changes.place = t.tag, t.score, t.place
     t.waits_ms = waits_ms(t)
     changes.waits_ms = t.waits_ms
