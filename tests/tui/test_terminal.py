@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import pty
-import re
 import shutil
 import signal
 import sys
-import termios
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import wait_until
+from tests.tui.terminal import on_a_terminal
 
 _CONSOLE = """
 import sys
@@ -37,69 +30,6 @@ if sys.argv[2:] == ["broken"]:
     tui.app.ConsoleApp.on_mount = breaks
 sys.exit(tui.app.run_console(DistributedConfig(data_dir=Path(sys.argv[1]))))
 """
-_WITH_TERMINAL = """
-import fcntl, os, sys, termios
-os.setsid()
-fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
-_MODE = re.compile(rb"\x1b\[\?(\d+)([hl])")
-
-
-class Terminal:
-    """A pty with a program on it that has it as its controlling terminal; ``seen`` is all that it has sent."""
-
-    def __init__(self, ours: int, process: asyncio.subprocess.Process) -> None:
-        self._ours, self.process = ours, process
-        self.seen = bytearray()
-
-    def _read(self) -> None:
-        try:
-            while chunk := os.read(self._ours, 65536):
-                self.seen.extend(chunk)
-        except (BlockingIOError, OSError):  # nothing there now; OSError: its other end is closed
-            pass
-
-    def type(self, text: str) -> None:
-        os.write(self._ours, text.encode())
-
-    async def shows(self, text: str, *, after: int = 0) -> int:
-        """Wait until ``text`` has been sent behind the place ``after``; gives the place behind it."""
-
-        def found() -> int:
-            self._read()
-            return self.seen.find(text.encode(), after) + 1
-
-        return await wait_until(found, what=f"{text!r} on the terminal") + len(text) - 1
-
-    def check_sane(self) -> None:
-        """No alternate screen, no mouse, no pasting mode is left on; the cursor is there."""
-        self._read()
-        modes = {int(number): state == b"h" for number, state in _MODE.findall(self.seen)}
-        assert 1049 in modes
-        assert [mode for mode, on in modes.items() if on and mode not in (7, 25)] == []
-        assert modes[25]
-        assert len(re.findall(rb"\x1b\[>\d+u", self.seen)) <= self.seen.count(b"\x1b[<u"), "the keyboard is as before"
-        assert b"Traceback" not in self.seen
-
-
-@asynccontextmanager
-async def on_a_terminal(*command: str) -> AsyncIterator[Terminal]:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, 80))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _WITH_TERMINAL, *command,
-        stdin=theirs, stdout=theirs, stderr=theirs, env=os.environ | {"TERM": "xterm-256color", "PS1": "$ "},
-    )  # fmt: skip
-    os.close(theirs)
-    os.set_blocking(ours, False)
-    try:
-        yield Terminal(ours, process)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-        os.close(ours)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["TERM", "HUP"])
