@@ -8,6 +8,7 @@ import inspect
 import os
 import random
 import secrets
+import signal
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
@@ -85,6 +86,8 @@ def pytest_collection() -> Generator[None, object, object]:
 
 def pytest_configure() -> None:
     os.environ.setdefault(_SEED, str(secrets.randbelow(2**32)))  # before xdist's workers inherit it
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what is to run in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started here would inherit its deafness
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

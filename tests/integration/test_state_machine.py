@@ -200,7 +200,7 @@ class StateMachine(RuleBasedStateMachine):
     def cancel(self, which: int) -> None:
         t = self.pick(which)
         move = self.state.cancel_task(t.id, why="by ann", revision=t.rev)
-        self.both(move, lambda: Ended(t.id, *self.model.cancel(t)))
+        self.both(move, lambda: Ended(t.id, *self.model.cancel(t), t.rev))
 
     @has_tasks
     @rule(which=which, queue=queues)
@@ -214,7 +214,7 @@ class StateMachine(RuleBasedStateMachine):
         t = self.pick(which)
         asked = None if labels is None else t.task.model_copy(update={"requires": labels})
         move = self.state.reroute_task(t.id, queue=queue, node=pinned, forced=forced, asked=asked)
-        self.both(move, lambda: Ended(t.id, *self.model.reroute(t, queue, pinned, labels)))
+        self.both(move, lambda: Ended(t.id, *self.model.reroute(t, queue, pinned, labels), t.rev))
 
     @has_tasks
     @rule(which=which, priority=priorities)
