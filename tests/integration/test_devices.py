@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -114,7 +115,10 @@ class Host:
     def runners(self) -> dict[str, dict[str, str]]:
         """The environments of the runners, by the GPU that each sees."""
         assert self.process is not None
-        environments = [child.environ() for child in psutil.Process(self.process.pid).children()]
+        environments = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+                environments.append(child.environ())
         return {found["CUDA_VISIBLE_DEVICES"]: found for found in environments if "CUDA_VISIBLE_DEVICES" in found}
 
     def runner_pids(self, gpu: FakeGpu) -> list[int]:
