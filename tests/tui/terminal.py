@@ -22,6 +22,7 @@ os.setsid()
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
+_PATIENCE_S = 120.0  # a whole cluster and its console on a busy machine: each of them may have to wait for the others
 _MODE = re.compile(rb"\x1b\[\?(\d+)([hl])")
 
 
@@ -82,7 +83,7 @@ class Terminal:
             return hits[0] if all(hits) else None
 
         try:
-            return await wait_until(found, what=" and ".join(patterns))
+            return await wait_until(found, what=" and ".join(patterns), timeout=_PATIENCE_S)
         except BaseException as failure:
             failure.add_note("on the screen:\n" + "\n".join(self.lines()))
             raise
