@@ -89,6 +89,7 @@ _PRINTED = {
     "minus": "-", "asterisk": "*", "tilde": "~", "grave_accent": "`", "exclamation_mark": "!", "less_than_sign": "<",
     "greater_than_sign": ">", "left_curly_bracket": "{", "right_curly_bracket": "}", "left_square_bracket": "[",
     "right_square_bracket": "]", "apostrophe": "'", "colon": ":", "full_stop": ".", "equals_sign": "=",
+    "ampersand": "&", "backslash": "\\", "semicolon": ";", "left_parenthesis": "(", "right_parenthesis": ")", "at": "@",
 }  # fmt: skip
 
 

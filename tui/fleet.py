@@ -110,6 +110,14 @@ def _fleet(store: Store, width: int) -> Panel:
     )
 
 
+def _mean(minutes: Sequence[MinuteTally]) -> str:
+    """What was done in a minute, since the first in which there was anything to do."""
+    begun = next((n for n, one in enumerate(minutes) if one.completed or one.failed or one.waiting), len(minutes))
+    done = [one.completed for one in minutes[begun:]]
+    mean = sum(done) / len(done) if done else 0.0
+    return f"{mean:.1f}" if 0 < mean < 9.95 else f"{mean:,.0f}"
+
+
 def _throughput(minutes: Sequence[MinuteTally], width: int) -> Panel:
     whole = minutes[:-1]  # the one under way is not over
     done = [minute.completed for minute in whole]
@@ -117,8 +125,7 @@ def _throughput(minutes: Sequence[MinuteTally], width: int) -> Panel:
     ended = failed + sum(minute.completed for minute in minutes)
     share = failed / ended if ended else 0.0
     now, last = (minutes[-1].completed if minutes else 0), (done[-1] if done else 0)
-    mean = sum(done) / len(done) if done else 0.0
-    said = f"mean {mean:,.0f}  failed {share:.1%}"
+    said = f"mean {_mean(whole)}  failed {share:.1%}"
     rates = bars([failing(minute) for minute in whole], max(0, width - cells(said) - 2), top=1) if failed else ""
     return Panel(
         "Throughput, tasks/min",

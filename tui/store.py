@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
@@ -26,7 +26,7 @@ from lcq.models import (
     TaskStatus,
 )
 from lcq.wire import DeadAnswer
-from tui.text import clean
+from tui.text import clean, counted
 
 _FORGOTTEN_KEPT = 10_000
 MINUTES_SHOWN = 60
@@ -597,6 +597,17 @@ def act_row(act: ActRecord, now_ms: int) -> ActRow:
     )  # fmt: skip
 
 
+_CLOCK = ("clock_offset_s", "clock_error_s")
+
+
+def _clock(told: Mapping[str, float | str]) -> list[tuple[str, str]]:
+    """How far a node's clock is off, where that is more than it may be wrong about it, and enough to mind."""
+    offset, error = (told.get(name) for name in _CLOCK)
+    if not isinstance(offset, float | int) or not isinstance(error, float | int) or abs(offset) < max(error, 0.1):
+        return []
+    return [("clock", f"{offset:+.1f} s")]
+
+
 def _told(name: str, value: float | str) -> tuple[str, str]:
     """One thing a node tells, in a person's units: the unit is the end of its name."""
     label = clean(name)
@@ -640,7 +651,7 @@ def node_row(record: NodeRecord) -> NodeRow:
         status=record.status,
         host=clean(capability.host),
         devices=tuple(
-            clean(f"{device.name or device.id} ({device.kind}, {device.slots} slots)") for device in capability.devices
+            clean(f"{one.name or one.id} ({one.kind}, {counted(one.slots, 'slot')})") for one in capability.devices
         ),
         queues=tuple(clean(queue) for queue in queues),
         models=tuple(clean(model) for model in sorted(capability.models)),
@@ -652,11 +663,12 @@ def node_row(record: NodeRecord) -> NodeRow:
         registered_ms=record.registered_ms,
         software=clean(capability.version),
         load=(
-            *(_told(name, value) for name, value in sorted(record.telemetry.items())),
             *(
                 (clean(device[:12]), _reading(reading, record.caution(device)))
                 for device, reading in sorted(record.readings.items())
             ),
+            *(_told(name, value) for name, value in sorted(record.telemetry.items()) if name not in _CLOCK),
+            *_clock(record.telemetry),
         ),
         busy=round(sum(busy) / len(busy), 2) if busy else None,
         used_mib=sum((one.total_mib or 0) - (one.free_mib or 0) for one in filled),

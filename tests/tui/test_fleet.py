@@ -62,6 +62,11 @@ def test_the_mean_of_the_throughput_leaves_out_the_minute_that_is_not_over():
     assert said(a_store(), "Throughput") == ["now 0  last 0", "", "mean 0  failed 0.0%"]
 
 
+def test_the_mean_begins_where_the_work_did_and_a_small_one_has_its_tenths():
+    minutes = tuple(MinuteTally(minute=n, completed=7 * (n > 50)) for n in range(58)) + (MinuteTally(minute=58),) * 2
+    assert "mean 6.1" in said(a_store(minutes=minutes), "Throughput")[2]
+
+
 def test_the_backlog_says_when_it_will_be_empty_at_this_pace():
     queue = QueueRow("gpu-high", counts=counted(TaskStatus.QUEUED, 1200), oldest_ms=NOW - 2_460_000)
     minutes = tuple(MinuteTally(minute=n, completed=20) for n in range(11))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -11,7 +10,7 @@ from lcq.errors import InvalidConfig
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_node, a_task
 from tui.app import ConsoleApp
-from tui.commands import COMMANDS, Scope
+from tui.commands import Scope
 from tui.desk import Desk
 from tui.keymap import read_keymap
 
@@ -56,13 +55,6 @@ def test_a_key_that_cannot_be_is_told_in_words(wishes, complaint):
 def test_two_commands_may_change_keys_and_one_key_may_mean_things_on_different_screens():
     assert read_keymap({"move": "r", "retry": "m"}, SCREENS) == {"move": ("r",), "retry": ("m",)}
     assert read_keymap({"retry": "p"}, SCREENS) == {"retry": ("p",)}
-
-
-def test_the_page_of_keys_names_no_command_that_is_not_there():
-    page = Path(__file__).parents[2] / "docs" / "keys.md"
-    assert set(re.findall(r"^\| `(\w+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)) <= {
-        one.id for one in COMMANDS
-    }
 
 
 async def test_own_keys_are_heard_and_shown_and_the_old_ones_are_not_heard():

@@ -195,6 +195,14 @@ def test_what_a_node_tells_is_shown_in_a_persons_units():
     assert dict(row.load) == {"cpu": "71%", "memory available": "2.0 GiB", "gpu": "idle", "load 1m": "4.62"}
 
 
+def test_a_nodes_clock_is_told_where_it_is_off_by_more_than_is_known_of_it():
+    def told(offset: float, error: float) -> dict[str, str]:
+        return dict(node_row(a_node(telemetry={"clock_offset_s": offset, "clock_error_s": error})).load)
+
+    assert told(-7.3, 0.01) == {"clock": "-7.3 s"}
+    assert told(0.02, 0.001) == told(0.5, 0.9) == {}
+
+
 def test_how_a_nodes_devices_are_is_told_in_a_few_words():
     evil = "warm" + chr(27) + "[31m"
     readings = {

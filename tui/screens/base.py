@@ -203,20 +203,24 @@ class ConsoleScreen(Screen[None]):
             rights_part += [Part(f" REC {recorder.written / 2**20:.1f}M ", "reverse $text-warning"), Part(" ")]
         freshness = [*rights_part, *self._freshness(self.desk.link.silence_s)]
         trips = self._round_trips()
-        for gap, right in ((" ", [*trips, *freshness]), ("", [*trips, *freshness]), (" ", freshness)):
-            parts = self._way_here(gap)
+        whole = [*trips, *freshness]
+        ways = [(" ", whole, False), ("", whole, False), (" ", freshness, False)]
+        if self.crumb:  # how one came here matters more than the ways elsewhere
+            ways = [*ways[:2], ("", whole, True), ("", freshness, True)]
+        for gap, right, alone in ways:
+            parts = self._way_here(gap, alone=alone)
             if width_of(parts) + width_of(right) <= self.size.width:
                 break  # the round trips give way before the names of the views do
         self._title_line.show(parts, right)
 
-    def _way_here(self, gap: str) -> list[Part]:
-        """The cluster, the views, and where one is."""
+    def _way_here(self, gap: str, *, alone: bool = False) -> list[Part]:
+        """The cluster, the views (only the one that this belongs to, if ``alone``), and where one is."""
         narrow = self.size.width < 60
         parts = [Part(" LCQ ", "bold $text-primary"), Part(f"{self.desk.cluster}  " if not narrow else " ")]
         for mode, key, title in MODES:
             here = mode == self.MODE
-            if self.crumb and not here and self.size.width < 100:
-                continue  # the way here matters more than the ways elsewhere
+            if alone and not here:
+                continue
             parts += [
                 Part(f" {key} {title} ", "bold reverse" if here else "$foreground", f"show_{mode}"),
                 Part(gap if not narrow else ""),
