@@ -5,6 +5,7 @@ python -m lcq.console [FAREWELL]      (lcq/server.py starts it, on the terminal 
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
@@ -26,7 +27,13 @@ def find_console(name: str = "console") -> Callable[..., int]:
     found = tuple(entry_points(group="lcq.commands", name=name))
     if not found:
         raise LcqError("the console is not installed", hint="install LCQ anew: pip install --force-reinstall lcq")
-    return cast("Callable[..., int]", found[0].load())
+    enabled = gc.isenabled()
+    gc.disable()  # nothing that is imported becomes garbage, as in lcq/cli/main.py
+    try:
+        return cast("Callable[..., int]", found[0].load())
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def main() -> None:

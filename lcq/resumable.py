@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lcq.client import AsyncClient
 from lcq.errors import ManifestUnusable
 from lcq.folder import Named, Pair, name_results, result_folder
 from lcq.manifest import Entry, Manifest, locked
 from lcq.models import Task, TaskRecord, TaskResult, TaskStatus
 from lcq.wire import MAX_BATCH, Accepted, Refusal
+
+if TYPE_CHECKING:
+    from lcq.client import AsyncClient
 
 UNCHANGED = "done already, unchanged"
 EARLIER = "of an earlier submit"

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
@@ -19,7 +19,6 @@ from textual.binding import BindingType
 from textual.driver import Driver
 from textual.screen import Screen
 
-from lcq.client import login_name
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidInput
 from lcq.lang import tr
@@ -34,6 +33,7 @@ from tui.gallery import Gallery
 from tui.graphics import find_graphics
 from tui.history import Place, ViewHistory
 from tui.keymap import read_keymap
+from tui.pace import Pace
 from tui.playing import PlayingApp
 from tui.record import RecordingExists, RecordingRules
 from tui.remembered import Remembered
@@ -75,7 +75,8 @@ ONLY_PAST = "It is only a recording."
 
 FLUSH_S = 0.125
 """How often news reach the screen at most."""
-_IDLE_FLUSHES = 4  # without news only every so many: clocks and ages go on
+_IDLE_FLUSHES = 8  # without news only every so many: clocks and ages go on
+_PULSE_FLUSHES = 4  # how fresh it all is, is told more often
 _WAITING_WRITES = 3  # more than this in the writer's queue: the terminal is slower than we are
 
 
@@ -131,6 +132,7 @@ class ConsoleApp(PlayingApp):
         self.next_context: str | None = None
         """The context that the operator has gone to; None: they have left."""
         self._flushes = 0
+        self._pace = Pace()
         self._history = ViewHistory(Place("tasks"))
         self._went_back = 0  # by the key that goes to the last view and back: 1 when it has gone there
 
@@ -166,6 +168,7 @@ class ConsoleApp(PlayingApp):
         self.say(f"colours: {self.theme}")
 
     def on_mount(self) -> None:
+        self._count_what_is_sent()
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
         self.add_mode("fleet", lambda: FleetScreen(self.desk))
         self.add_mode("tasks", lambda: TasksScreen(self.desk))
@@ -174,12 +177,15 @@ class ConsoleApp(PlayingApp):
         self.add_mode("causes", lambda: CausesScreen(self.desk))
         self.add_mode("activity", lambda: ActivityScreen(self.desk))
         self.switch_mode("tasks")
+        self.call_after_refresh(self._begin_to_read)  # what is loaded for that must not keep the first frame waiting
+        self.set_interval(FLUSH_S, self._bring_news)
+
+    def _begin_to_read(self) -> None:
         self.run_worker(self.desk.feed.run(), name="feed", group="feed")
         if self.desk.playback is None:
             self.run_worker(self.desk.pulse.run(), name="pulse", group="feed")
             self.run_worker(self.desk.older.run(), name="older", group="feed")
         self.run_worker(self.desk.asker.run(), name="asker", group="feed")
-        self.set_interval(FLUSH_S, self._bring_news)
 
     # ------------------------------------------------------------ keeping the screens fresh
 
@@ -199,18 +205,37 @@ class ConsoleApp(PlayingApp):
     def _bring_news(self) -> None:
         """Bring news to the screens; a terminal that cannot keep up is given them less often."""
         self._mind_the_size()  # something may have been opened over the note
-        if self._waiting_writes() > _WAITING_WRITES:
+        if self._waiting_writes() > _WAITING_WRITES or not self._pace.allows:
             return
         self._flushes += 1
         if self.desk.flush() or self._flushes % _IDLE_FLUSHES == 0:
             self.show_news()
+        elif self._flushes % _PULSE_FLUSHES == 0:
+            for screen in self._screens_in_sight():
+                screen.show_pulse()
 
-    def show_news(self) -> None:
-        """Let the screens in sight show how things are now."""
+    def _screens_in_sight(self) -> Iterator[ConsoleScreen]:
         for screen in self.screen_stack:
             in_sight = screen is self.screen or self.screen.is_modal
             if in_sight and isinstance(screen, ConsoleScreen):
-                screen.show_news()
+                yield screen
+
+    def show_news(self) -> None:
+        """Let the screens in sight show how things are now."""
+        for screen in self._screens_in_sight():
+            screen.show_news()
+
+    def _count_what_is_sent(self) -> None:
+        driver = self._driver
+        if driver is None:
+            return
+        write = driver.write
+
+        def counted(data: str) -> None:
+            self._pace.note(len(data))
+            write(data)
+
+        driver.write = counted  # type: ignore[method-assign]  # Textual tells this nowhere else
 
     def _waiting_writes(self) -> int:
         writer = getattr(self._driver, "_writer_thread", None)  # Textual tells this nowhere else
@@ -494,7 +519,10 @@ async def run_console_async(
     if replay:
         recording = await asyncio.to_thread(Recording.open, _file_of(replay))
         past = (recording, recording.moment(at) if at else None)
-    user = user or login_name()
+    if user is None:
+        from lcq.client import login_name
+
+        user = login_name()
     saved = SavedViews(views_path())
     home = config.context
     while True:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from lcq.client import AsyncClient, find_schedulers
 from lcq.config import DistributedConfig
 from lcq.embedded import read_cluster_file
 from lcq.errors import LcqError, StateUnavailable
@@ -26,7 +27,6 @@ from lcq.models import (
 )
 from lcq.picture_parts import Part
 from lcq.reasons import Why
-from lcq.state.reader import Snapshot, StateReader
 from lcq.wire import (
     Accepted,
     BulkAnswer,
@@ -42,6 +42,10 @@ from lcq.wire import (
     WhyAnswer,
 )
 from tui.submitting import Sent, Wish, send_folder
+
+if TYPE_CHECKING:  # loaded when first needed, after the first frame: they bring redis and zmq
+    from lcq.client import AsyncClient
+    from lcq.state.reader import Snapshot, StateReader
 
 _ACT_S = 4.0  # an operator wants to hear soon that nobody answers
 
@@ -113,6 +117,10 @@ class Cluster:
             await client.__aexit__(None, None, None)
 
     async def _find_reader(self) -> StateReader:
+        if self._reader is None:
+            await asyncio.to_thread(import_module, "lcq.state.reader")  # a key pressed meanwhile is answered meanwhile
+        from lcq.state.reader import StateReader
+
         url = redis_url(self._config)
         if self._reader is None or self._reader.url != url:
             await self._close_reader()
@@ -126,6 +134,10 @@ class Cluster:
         return self._reader
 
     async def _commander(self) -> AsyncClient:
+        if self._client is None:
+            await asyncio.to_thread(import_module, "lcq.client.asynchronous")
+        from lcq.client import AsyncClient, find_schedulers
+
         if self._client is None or self._client.given != find_schedulers(self._config, self._scheduler):
             await self._close_client()
             client = AsyncClient(self._config, scheduler=self._scheduler, timeout_s=_ACT_S)
@@ -151,8 +163,8 @@ class Cluster:
     async def nodes(self) -> tuple[NodeRecord, ...]:
         return await self._open_reader.nodes()
 
-    async def queues(self) -> tuple[QueueRecord, ...]:
-        return await self._open_reader.queues()
+    async def queues(self, nodes: Sequence[NodeRecord] | None = None) -> tuple[QueueRecord, ...]:
+        return await self._open_reader.queues(nodes)
 
     async def minutes(self, count: int = 60) -> tuple[MinuteTally, ...]:
         return await self._open_reader.minutes(count)

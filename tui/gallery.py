@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pydantic import ValidationError
@@ -137,11 +138,14 @@ class Gallery:
         return found
 
     def _read_one(self, part: Part, path: str, record: TaskRecord, longest: int, box: Box) -> Picture:
-        from lcq.images import BadImage, ImageProblem
-        from lcq.thumbnails import read_thumbnail
-
         if "://" in path:
             return Picture(why="not a path of this machine", source=_AWAY)
+        missing = Picture(why=f"{clean(path)} is not on this machine", source=_AWAY)
+        if self._is_missing(path):
+            return missing
+        from lcq.images import BadImage, ImageProblem  # only now: they bring 25 MB with them
+        from lcq.thumbnails import read_thumbnail
+
         elsewhere = ImageProblem.IMAGE_MISSING, ImageProblem.IMAGE_IS_DIRECTORY, ImageProblem.IMAGE_UNREADABLE
         try:
             small = read_thumbnail(
@@ -149,12 +153,22 @@ class Gallery:
             )
         except BadImage as problem:
             if problem.problem is ImageProblem.IMAGE_MISSING:
-                return Picture(why=f"{clean(path)} is not on this machine", source=_AWAY)
+                return missing
             return Picture(why=clean(str(problem)), source=_AWAY if problem.problem in elsewhere else "")
         except (OutsideRoots, OSError) as problem:
             return Picture(why=clean(str(problem)), source=_AWAY)
         why = why_another(part, record, size=small.size, file_bytes=small.file_bytes)
         return Picture(why=f"on this machine {why}", source=_AWAY) if why else Picture(small)
+
+    def _is_missing(self, path: str) -> bool:
+        try:
+            self._roots.refuse(path)
+            Path(path).stat()
+        except FileNotFoundError:
+            return True
+        except (OutsideRoots, OSError, ValueError):
+            return False  # what is wrong with it, who opens it will tell
+        return False
 
     async def _from_node(
         self, record: TaskRecord, here: dict[Part, str], longest: int, box: Box
@@ -182,11 +196,11 @@ def _unpacked(told: ThumbnailAnswer, here: dict[Part, str], box: Box) -> dict[Pa
 
 def _picture(part: Part, told: ThumbnailPart | None, node: str, here: str, box: Box) -> Picture:
     """A picture as a node has sent it: a stranger's bytes, decoded with limits like any other."""
+    if told is None or not told.data:
+        return Picture(why=f"{here}; {clean(told.why) if told is not None and told.why else 'no node has it either'}")
     from lcq.images import BadImage
     from lcq.thumbnails import thumbnail_of
 
-    if told is None or not told.data:
-        return Picture(why=f"{here}; {clean(told.why) if told is not None and told.why else 'no node has it either'}")
     kind = "PNG" if part == "mask" else "JPEG"
     try:
         data = base64.b64decode(told.data, validate=True)
@@ -203,13 +217,15 @@ def _picture(part: Part, told: ThumbnailPart | None, node: str, here: str, box: 
 
 def _together(record: TaskRecord, found: dict[Part, Picture]) -> Pictures:
     """What the pictures say of each other."""
-    from tui.pictures import outside_mask
-
     before, mask, after = (found[part].thumbnail for part in _PARTS)
     if before is not None and mask is not None and before.size != mask.size:
         sizes = f"{mask.size[0]} x {mask.size[1]}, the picture {before.size[0]} x {before.size[1]}"
         found["mask"], mask = Picture(why=f"the mask is {sizes}"), None
-    compared = outside_mask(before, after, mask) if before and mask and after else None
+    compared = None
+    if before and mask and after:
+        from tui.pictures import outside_mask
+
+        compared = outside_mask(before, after, mask)
     hole = float(mask.pixels.mean()) / 255 if mask is not None else None
     if record.result is not None and hole is not None:
         hole = record.result.mask_fraction or hole

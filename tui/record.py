@@ -289,8 +289,8 @@ class Tape:
         found: Sequence[NodeRecord] = self._noted("nodes", await self._reader.nodes())
         return found
 
-    async def queues(self) -> Sequence[QueueRecord]:
-        found: Sequence[QueueRecord] = self._noted("queues", await self._reader.queues())
+    async def queues(self, nodes: Sequence[NodeRecord] | None = None) -> Sequence[QueueRecord]:
+        found: Sequence[QueueRecord] = self._noted("queues", await self._reader.queues(nodes))
         return found
 
     async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]:

@@ -397,7 +397,7 @@ class Playback:
     async def nodes(self) -> Sequence[NodeRecord]:
         return self._nodes
 
-    async def queues(self) -> Sequence[QueueRecord]:
+    async def queues(self, nodes: Sequence[NodeRecord] | None = None) -> Sequence[QueueRecord]:
         return self._queues
 
     async def minutes(self, count: int = 60) -> tuple[MinuteTally, ...]:

@@ -51,7 +51,10 @@ from tui.text import clean
 STALE_AFTER_S = 1.2
 """An answer comes at least every WAIT_MS; silence for so long is told to the operator."""
 WAIT_MS = 500
+GATHER_S = 0.1
+"""After news, so long until it is asked for more: a thousand changes a second come in ten pieces, not in eighty."""
 POLL_S = 1.0
+_CALM_POLL_S = 2.0  # where nothing happens, and nothing in sight goes on without events
 ANSWER_S = 5.0
 SNAPSHOT_S = 60.0  # without a further piece of it
 WINDOW = 200_000
@@ -77,7 +80,9 @@ class Reader(Protocol):
     async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer: ...
     async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]: ...
     async def nodes(self) -> Sequence[NodeRecord]: ...
-    async def queues(self) -> Sequence[QueueRecord]: ...
+    async def queues(self, nodes: Sequence[NodeRecord] | None = None) -> Sequence[QueueRecord]:
+        """``nodes``: as they have been read just now, where somebody has."""
+
     async def minutes(self, count: int = 60) -> tuple[MinuteTally, ...]: ...
     async def device_history(self, node: str) -> Mapping[str, Sequence[DeviceSample]]: ...
     async def dead(self) -> DeadAnswer: ...
@@ -262,19 +267,28 @@ class Feed:
         self._link.loaded = True
         self._link.answer()
         self.read_up_to = after = snapshot.last_event_id
-        polled = time.monotonic()
+        polled, calm = time.monotonic(), False
         while not self._again.is_set():
             answer = await self._ask(self._reader.events(after, WAIT_MS, _SLICE))
             if answer.gap:
                 return  # what was missed cannot be told event by event: start over
             self._store.apply(answer.events)
+            calm = calm and not answer.events
             behind = len(answer.events) >= _SLICE
             self._link.behind_ms = max(0, self._link.now_ms - answer.events[-1].at_ms) if behind else 0
             self.read_up_to = after = answer.last_id
-            due = time.monotonic() - polled > POLL_S
+            pause_s = _CALM_POLL_S if calm and self._is_still else POLL_S
+            due = time.monotonic() - polled > pause_s
             if due or (self._store.polling_due and time.monotonic() - polled > POLL_S / 4):
-                polled = time.monotonic()
+                polled, calm = time.monotonic(), True
                 await self._poll()
+            if answer.events and not behind:
+                await asyncio.sleep(GATHER_S)
+
+    @property
+    def _is_still(self) -> bool:
+        """Nothing in sight goes on by itself, as nodes' beats and tasks' progress do."""
+        return self._view() not in ("fleet", "nodes") and not any(True for _ in self._on_screen())
 
     async def _ask(self, call: Awaitable[_T]) -> _T:
         async with asyncio.timeout(ANSWER_S):
@@ -284,9 +298,9 @@ class Feed:
 
     async def _poll(self) -> None:
         self._store.polling_due = False
-        nodes, queues = await self._ask(asyncio.gather(self._reader.nodes(), self._reader.queues()))
+        nodes = await self._ask(self._reader.nodes())
         self._store.put_nodes(nodes)
-        self._store.put_queues(queues)
+        self._store.put_queues(await self._ask(self._reader.queues(nodes)))
         ids = dict.fromkeys([*self._on_screen(), *self._store.take_wanted(_POLLED_IDS)])
         if ids:
             found = await self._ask(self._reader.tasks(list(ids)[: 2 * _POLLED_IDS]))

@@ -10,6 +10,7 @@ import copy
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
 from lcq.models import (
@@ -232,6 +233,14 @@ class ActRow:
         return "\n".join((self.act, self.actor, self.on, self.reason, self.outcome, self.command)).casefold()
 
 
+_ALL_OF_A_TASK = attrgetter(*TaskRow.__slots__)
+
+
+def _like(row: TaskRow) -> TaskRow:
+    """Another row that says the same; ``copy.copy`` takes four times as long."""
+    return TaskRow(*_ALL_OF_A_TASK(row))
+
+
 _STATUS_INDEX = {status: index for index, status in enumerate(TaskStatus)}
 
 
@@ -273,7 +282,11 @@ class Shelf(Generic[RowT]):
 
     def replace(self, rows: Iterable[RowT]) -> None:
         """Forget what was known and keep ``rows``."""
-        self.rows = {row.id: self._stamp(row) for row in rows}
+        self._versions += 1
+        self.rows = {}
+        for row in rows:
+            row.version = self._versions
+            self.rows[row.id] = row
         self._changes = Changes(everything=True)
 
     def update(self, rows: Iterable[RowT]) -> None:
@@ -469,7 +482,7 @@ class Store:
                 submitted_ms=int(fields["submitted_ms"]), partial=True,
             )  # fmt: skip
         else:
-            row = copy.copy(known)
+            row = _like(known)
             row._haystack = ""
         self._move_on(row, event, revision)
         if known is not None and revision < known.acted:  # old news: our own act has made something else of it since
@@ -545,6 +558,8 @@ class Store:
 def task_row(record: TaskRecord) -> TaskRow:
     """A task's record as its row."""
     task, failure = record.task, record.failure
+    submitted_ms = record.submitted_ms
+    updated_ms = submitted_ms if record.updated_ms == submitted_ms else record.updated_ms
     return TaskRow(
         id=clean(record.id),
         status=record.status,
@@ -560,12 +575,12 @@ def task_row(record: TaskRecord) -> TaskRow:
         pinned=_name(record.pinned_node),
         attempt=record.attempt,
         max_attempts=task.max_retries + 1,
-        progress=record.progress,
+        progress=record.progress or 0.0,  # one nought for all; so below: a hundred thousand rows, a thing each
         stage=_name(record.stage),
-        submitted_ms=record.submitted_ms,
-        updated_ms=record.updated_ms,
+        submitted_ms=submitted_ms,
+        updated_ms=updated_ms,
         started_ms=record.started_ms,
-        finished_ms=record.finished_ms,
+        finished_ms=updated_ms if record.finished_ms == updated_ms else record.finished_ms,
         due_ms=record.due_ms,
         error=clean(f"{failure.code}: {failure.message}") if failure else "",
         why=_name(record.why),

@@ -7,16 +7,19 @@ import contextlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from lcq.client import AsyncClient
 from lcq.errors import InvalidInput
 from lcq.folder import Pairing, name_results, pair_images
 from lcq.models import Task, TaskPriority, TaskType, explain_invalid
 from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
 from lcq.wire import Accepted, ForeseeAnswer, Refusal
 from tui.text import counted, long_span
+
+if TYPE_CHECKING:
+    from lcq.client import AsyncClient
 
 
 @dataclass(frozen=True)

@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from lcq.client.addresses import looks_around as looks_around
     from lcq.client.asynchronous import AsyncClient as AsyncClient
     from lcq.client.blocking import Client as Client
-    from lcq.client.connection import login_name as login_name
+    from lcq.client.login import login_name as login_name
 
 _HOMES = {
     "AsyncClient": "asynchronous",
     "Client": "blocking",
     "find_schedulers": "addresses",
     "listens": "addresses",
-    "login_name": "connection",
+    "login_name": "login",
     "looks_around": "addresses",
 }
 

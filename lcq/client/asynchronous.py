@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lcq.client.connection import login_name
 from lcq.client.following import Following
+from lcq.client.login import login_name
 from lcq.client.operating import Operating
 from lcq.client.steering import Steering
 from lcq.client.submitting import Submissions

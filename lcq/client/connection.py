@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import logging
-import os
 import random
 from types import TracebackType
 from typing import Self, cast
@@ -190,11 +188,3 @@ class Connection:
 
 def _is_away(reply: Reply) -> bool:
     return reply.error is not None and reply.error.get("code") == StateUnavailable.code
-
-
-def login_name() -> str:
-    """Who runs this program, as far as the system knows."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container may run a uid that has no name
-        return f"uid-{os.getuid()}"

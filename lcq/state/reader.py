@@ -228,9 +228,12 @@ class StateReader:
         pairs = zip(names, answers[::2], answers[1::2], strict=True)
         return tuple(_node_record(name, fields, running) for name, fields, running in pairs if fields)
 
-    async def queues(self) -> tuple[QueueRecord, ...]:
-        """Every configured queue with its counts, in the configuration's order."""
-        return await self._queues(await self.nodes())
+    async def queues(self, nodes: Sequence[NodeRecord] | None = None) -> tuple[QueueRecord, ...]:
+        """Every configured queue with its counts, in the configuration's order.
+
+        ``nodes``: those that may serve them, where the caller has read them just now.
+        """
+        return await self._queues(await self.nodes() if nodes is None else nodes)
 
     async def _queues(self, nodes: Iterable[NodeRecord]) -> tuple[QueueRecord, ...]:
         live: dict[str, list[str]] = {}
@@ -654,10 +657,11 @@ class StateReader:
         for start in range(0, len(ids), _PIECE):
             found = await self.tasks(ids[start : start + _PIECE])
             (take or tasks.extend)(tuple(found.values()))
+        nodes = await self.nodes()
         return Snapshot(
             tasks=tuple(tasks),
-            nodes=await self.nodes(),
-            queues=await self.queues(),
+            nodes=nodes,
+            queues=await self.queues(nodes),
             last_event_id=last,
             total_tasks=total,
         )

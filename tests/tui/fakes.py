@@ -251,7 +251,7 @@ class FakeCluster:
         await self._answerable()
         return tuple(self.node_records.values())
 
-    async def queues(self) -> tuple[QueueRecord, ...]:
+    async def queues(self, nodes: Sequence[NodeRecord] | None = None) -> tuple[QueueRecord, ...]:
         await self._answerable()
         out = []
         tally = Counter((record.queue, record.status) for record in self.records.values())

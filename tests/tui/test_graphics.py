@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import pty
+import sys
+import termios
 
 import pytest
 from textual_image.widget import SixelImage
@@ -10,7 +14,7 @@ from textual_image.widget import SixelImage
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster
 from tests.tui.test_gallery import a_finished_task
-from tui.graphics import Graphics, find_graphics, why_cells
+from tui.graphics import Graphics, ask_terminal, find_graphics, has_pixels, why_cells
 from tui.pictures import UPPER_HALF
 from tui.screens.picture import PictureScreen
 from tui.widgets.picture import PictureView
@@ -28,6 +32,29 @@ from tui.widgets.picture import PictureView
 def test_the_terminal_is_asked_only_where_its_answer_can_come_and_is_wanted(wish, environment, why):
     assert why_cells(wish, environment, is_terminal=True).startswith(why)
     assert bool(why_cells(wish, environment, is_terminal=True)) == bool(why)
+
+
+@pytest.mark.parametrize(
+    ("answer", "pixels"),
+    [
+        (b"\x1b[?62;4;22c", True), (b"\x1b_Gi=31;OK\x1b\\\x1b[?62;c", True), (b"\x1b[?4;22c", False), (b"", False),
+        (b"\x1b[?62;22c", False), (b"j\x1b_Gi=31;ENOTSUPPORTED\x1b\\\x1b[?64;1;2c", False),
+    ],
+)  # fmt: skip
+def test_a_terminal_tells_whether_it_has_pixels(answer, pixels):
+    assert has_pixels(answer) is pixels
+
+
+def test_the_terminal_is_asked_and_left_as_it_was(monkeypatch):
+    ours, theirs = pty.openpty()
+    before = termios.tcgetattr(theirs)
+    with os.fdopen(theirs, "rb", buffering=0) as stream:
+        monkeypatch.setattr(sys, "__stdin__", stream)
+        os.write(ours, b"\x1b[?62;4c\n")  # typed ahead, as a terminal's answer is
+        assert has_pixels(ask_terminal(within_s=60))
+        assert termios.tcgetattr(theirs) == before
+        assert os.read(ours, 1000).endswith(b"\x1b[c")
+    os.close(ours)
 
 
 def test_without_a_terminal_or_the_extra_nothing_is_asked(monkeypatch):

@@ -184,10 +184,14 @@ class ConsoleScreen(Screen[None]):
 
     # ------------------------------------------------------------ what is shown
 
-    def show_news(self) -> None:
-        """Show how things are now."""
+    def show_pulse(self) -> None:
+        """Show how fresh all of it is."""
         self._show_title()
         self._banner.show(self._trouble())
+
+    def show_news(self) -> None:
+        """Show how things are now."""
+        self.show_pulse()
         said = self.desk.said
         self._act_line.display = said is not None
         if said is not None:

@@ -261,7 +261,7 @@ class PictureStrip(Horizontal):
         self.pictures = None
         self._before.show(None)
         self._after.show(None)
-        self._facts.update(Content())
+        self._facts.update(Content(), layout=False)  # its room is always the same: no layout of the whole screen
 
     def _rested(self) -> None:
         self._rest = None
@@ -286,9 +286,14 @@ class PictureStrip(Horizontal):
             self._show(pictures)
 
     def _show(self, pictures: Pictures) -> None:
-        from tui.pictures import Look, Mode
-
         self.pictures = pictures
+        if not any(pictures.parts[part].thumbnail for part in ("before", "after")):
+            self._before.show(None, words=pictures.parts["before"].why)
+            self._after.show(None, words=pictures.parts["after"].why)
+            self.add_class("-empty")
+            return
+        from tui.pictures import Look, Mode  # only now: they bring 25 MB with them
+
         scene, depth, dark = pictures.scene, depth_of(self), self.app.current_theme.dark
         for view, part, mode in ((self._before, "before", Mode.BEFORE), (self._after, "after", Mode.AFTER)):
 
@@ -314,4 +319,4 @@ class PictureStrip(Horizontal):
             pieces.append((f"{clean(record.failure.message)}\n", TONE_STYLE["bad"]))
         elif record.result is not None:
             pieces.append((f"{record.result.seconds:.2f} s of work, mask {record.result.mask_fraction:.1%}\n", ""))
-        self._facts.update(Content.assemble(*pieces).rstrip("\n"))
+        self._facts.update(Content.assemble(*pieces).rstrip("\n"), layout=False)
