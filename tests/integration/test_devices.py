@@ -124,8 +124,12 @@ class Host:
     def runner_pids(self, gpu: FakeGpu) -> list[int]:
         """The processes of the runners that see ``gpu``, wardens among them."""
         assert self.process is not None
-        below = psutil.Process(self.process.pid).children(recursive=True)
-        return [child.pid for child in below if child.environ().get("CUDA_VISIBLE_DEVICES") == gpu.uuid]
+        found = []
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if child.environ().get("CUDA_VISIBLE_DEVICES") == gpu.uuid:
+                    found.append(child.pid)
+        return found
 
     async def until(self, condition: Callable[[], object], what: str = "") -> None:
         """``wait_until``, with the agent's log where it was in vain."""

@@ -106,9 +106,11 @@ async def on_a_terminal(
     """Run ``command`` on a terminal of ``size`` (columns, lines), with ``environment`` beside our own."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (size[1], size[0]))
+    # readline, which pytest loads, has told our children its own idea of the size
+    own = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", _WITH_TERMINAL, *command, stdin=theirs, stdout=theirs, stderr=theirs,
-        env=os.environ | {"TERM": "xterm-256color", "PS1": "$ "} | dict(environment),
+        env=own | {"TERM": "xterm-256color", "PS1": "$ "} | dict(environment),
     )  # fmt: skip
     os.close(theirs)
     os.set_blocking(ours, False)
