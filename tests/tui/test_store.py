@@ -221,3 +221,20 @@ def test_how_a_nodes_devices_are_is_told_in_a_few_words():
 def test_trouble_is_told_without_passwords():
     trouble = trouble_of(StateUnavailable("unix://:s3cret@/run/redis.sock?db=0", "gone"))
     assert "s3cret" not in trouble
+
+
+async def test_a_burst_of_changes_and_new_tasks_is_taken_in_once_a_task_however_many_there_are():
+    cluster = FakeCluster([a_task() for _ in range(10)])
+    store = await a_store(cluster)
+    ids = [cluster.add(a_task(status=TaskStatus.QUEUED)).id for _ in range(6_000)]
+    for number in range(15_000):  # some tasks many times
+        task_id = ids[number % 1_500]
+        cluster.change(task_id, "prioritise_task", priority=list(TaskPriority)[number % 3])
+    store.apply(cluster.log)
+    changes = store.tasks.take()
+    assert changes.changed == set(ids), "what one frame has to take in is bounded by the tasks, whatever came"
+    assert not changes.everything
+    assert not store.tasks.take()
+    assert counts_hold(store)
+    last = cluster.records[ids[0]]
+    assert (store.tasks.rows[ids[0]].priority, store.tasks.rows[ids[0]].revision) == (last.priority, last.revision)

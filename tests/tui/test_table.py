@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 
 import pytest
@@ -60,7 +61,9 @@ async def test_a_line_has_no_two_neighbouring_segments_of_one_style(open_console
 
 async def test_with_100k_tasks_only_lines_on_the_screen_that_differ_are_rendered(open_console):
     cluster = FakeCluster(many_tasks(100_000))
+    watched = gc.get_freeze_count()
     async with open_console(cluster) as console:
+        assert gc.get_freeze_count() > watched + 100_000, "the garbage collector leaves the rows alone"
         table, view = console.table, console.desk.tasks
         assert len(view) == 100_000
         await console.press("j")
