@@ -282,13 +282,14 @@ class Bench:
 
     def _lateness(self, how: str, bytes_s: int, p99: float | None) -> None:
         path = self._cluster.folder / "lateness.txt"
-        with self.console(bytes_s=bytes_s, **{VARIABLE: str(path)}) as terminal, self.changes(self._seconds + 30):
+        with self.console(bytes_s=bytes_s, **{VARIABLE: str(path)}) as terminal:
             terminal.shows(b"LIVE")
             there = time.monotonic()
-            terminal.read_for(5.0)
-            begun = time.monotonic()
-            terminal.read_for(self._seconds)
-            ended = time.monotonic()
+            with self.changes(self._seconds + 60):
+                terminal.read_for(5.0)
+                begun = time.monotonic()
+                terminal.read_for(self._seconds)
+                ended = time.monotonic()
             terminal.bytes_s = 0
         rows = [tuple(map(float, line.split())) for line in path.read_text(encoding="ascii").splitlines()]
         then = [(1000 * late, 1000 * max(0.0, late - waited)) for at, late, waited in rows if begun <= at < ended]

@@ -57,7 +57,9 @@ POLL_S = 1.0
 _CALM_POLL_S = 2.0  # where nothing happens, and nothing in sight goes on without events
 ANSWER_S = 5.0
 SNAPSHOT_S = 60.0  # without a further piece of it
-WINDOW = 200_000
+WINDOW = 100_000
+"""So many tasks, the newest, are held here: each takes some 0.7 kB, and the console as a whole is to stay under 150 MB.
+Beyond them the scheduler looks (tui/older.py)."""
 CAUSES_S = 5.0  # between two looks at all failures
 ACTS_SHOWN = 500
 _MINUTES_AGAIN = 3  # the one under way, and those that a late word or a slow look may still change
