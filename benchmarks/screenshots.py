@@ -232,7 +232,7 @@ async def _settled(app: ConsoleApp, pilot: Pilot[int]) -> None:
 
 
 def load_config(stage: Stage) -> DistributedConfig:
-    os.environ |= settings_of(stage)
+    os.environ |= settings_of(stage) | {"COLORTERM": "truecolor"}
     return load()
 
 

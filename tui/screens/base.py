@@ -210,7 +210,7 @@ class ConsoleScreen(Screen[None]):
         whole = [*trips, *freshness]
         ways = [(" ", whole, False), ("", whole, False), (" ", freshness, False)]
         if self.crumb:  # how one came here matters more than the ways elsewhere
-            ways = [*ways[:2], ("", whole, True), ("", freshness, True)]
+            ways = [*ways[:2], (" ", whole, True), (" ", freshness, True)]
         for gap, right, alone in ways:
             parts = self._way_here(gap, alone=alone)
             if width_of(parts) + width_of(right) <= self.size.width:
