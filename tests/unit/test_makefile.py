@@ -94,7 +94,8 @@ def test_setting_up_a_second_time_does_nothing_and_a_new_constraint_does_it_agai
 
 def test_make_help_lists_every_goal(clone: Path) -> None:
     listed = re.findall(r"^make (\w+)", make(clone).stdout, re.MULTILINE)
-    assert listed == ["help", "demo", "test", "check", "snapshots", "catalogue", "chaos", "soak", "parity", "clean"]
+    assert listed == re.findall(r"^(\w+):.*  ## ", (clone / "Makefile").read_text(), re.MULTILINE)
+    assert {"help", "demo", "test", "check", "chaos", "soak", "parity", "clean"} <= set(listed)
 
 
 def test_continuous_integration_runs_make_test_and_nothing_else() -> None:
