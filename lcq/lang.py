@@ -60,6 +60,14 @@ def retold(text: str) -> str:
     return text if _catalogue is None or not text else _retold(text, 0)
 
 
+def retold_error(error: BaseException) -> str:
+    """What an error says, with its hint behind it, in the language that is spoken."""
+    message, hint = getattr(error, "message", None), getattr(error, "hint", "")
+    if not isinstance(message, str):
+        return retold(str(error))
+    return f"{retold(message)} ({retold(hint)})" if hint else retold(message)
+
+
 @lru_cache(maxsize=4096)
 def _retold(text: str, depth: int) -> str:
     if _catalogue is None or depth > _DEEPEST:

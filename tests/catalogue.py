@@ -120,8 +120,11 @@ def texts_of(node: ast.expr) -> Iterator[str]:
 class Forms:
     """The forms that an expression of text can take, with ``{a}``, ``{b}`` … for what is known only when it is run."""
 
-    def __init__(self, function: ast.AST) -> None:
+    def __init__(self, function: ast.AST, module: ast.Module) -> None:
         self._local: dict[str, list[ast.expr]] = {}
+        for node in module.body:  # its constants
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and function is not module:
+                self._local[node.targets[0].id] = [node.value]
         for node in ast.walk(function):
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
                 self._local.setdefault(node.targets[0].id, []).append(node.value)
@@ -194,7 +197,7 @@ def told_in(path: Path) -> Iterator[Found]:
     }
     in_errors = {id(node) for found in errors.values() for node in ast.walk(found)}
     for scope in [*functions, tree]:
-        forms = Forms(scope)
+        forms = Forms(scope, tree)
         for node in ast.walk(scope):
             if not isinstance(node, ast.Call) or (scope is tree and id(node) in inner):
                 continue
@@ -216,7 +219,7 @@ def _said(call: ast.Call, in_error: bool) -> Iterator[ast.expr]:
             else call.args[1:2]
         )
         yield from hint
-    elif name == "because":
+    elif name in ("because", "_refuse"):
         yield from call.args[1:2]
     elif name == "Meaning":
         yield from call.args[:2]

@@ -16,6 +16,7 @@ from textual.app import App
 from textual.binding import BindingType
 
 from lcq.errors import LcqError
+from lcq.lang import N, retold, tr
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.task_fields import parse_where
 from lcq.wire import BulkAnswer
@@ -41,7 +42,7 @@ from tui.submitting import Sent, prepare
 from tui.text import counted
 from tui.widgets.table import LineTable
 
-WHY = "why (others will read it)"
+WHY = N("why (others will read it)")
 _TOLD_EVERY = 5_000  # tasks that were looked for, between two words about it
 
 
@@ -71,7 +72,7 @@ class ActingApp(App[int]):
         """Whether acts may be sent now; where not, it is said why."""
         refused = self.desk.refusal
         if refused:
-            self.say(f"{title}: not done: {refused}", good=False)
+            self.say(tr("{title}: not done: {refused}", title=title, refused=refused), good=False)
         return not refused
 
     @on(ActWished)
@@ -87,16 +88,16 @@ class ActingApp(App[int]):
         if not self._may(act.title):
             return
         if not act.ids and act.skipped:
-            self.say(f"nothing to do: {act.skipped}", good=False)
+            self.say(tr("nothing to do: {skipped}", skipped=act.skipped), good=False)
             return
         if act.asks:
-            asked = "" if reason else WHY
+            asked = "" if reason else tr(WHY)
             question = Question(
                 f"{act.title}?", act.lines, act.go, reason=asked, word=act.word, starts_at_no=not act.word
             )
             answer = await self.push_screen_wait(question)
             if answer is None:
-                self.say(f"{act.title}: left as it is")
+                self.say(tr("{title}: left as it is", title=act.title))
                 return
             reason = reason or answer
         await self._do(act, reason)
@@ -123,13 +124,13 @@ class ActingApp(App[int]):
 
     async def _do_now(self, act: Act, reason: str) -> None:
         if not act.ids and act.skipped:
-            self.say(f"nothing to do: {act.skipped}", good=False)
+            self.say(tr("nothing to do: {skipped}", skipped=act.skipped), good=False)
             return
         self.say(f"{act.title} …")
         try:
             answer = await act.run(self.desk.commander, reason)
         except (LcqError, OSError, TimeoutError) as error:
-            self.say(f"{act.title}: not done: {trouble_of(error)}", good=False)
+            self.say(tr("{title}: not done: {error}", title=act.title, error=trouble_of(error)), good=False)
             return
         self._note_made(act, answer)
         self.desk.feed.recount()
@@ -147,9 +148,9 @@ class ActingApp(App[int]):
     def _undo_wished(self) -> None:
         done = self.desk.undoable
         if done is None:
-            self.say("nothing of yours can be taken back: an act can for 15 s, and none is that young", good=False)
+            self.say(tr("nothing of yours can be taken back: an act can for 15 s, and none is that young"), good=False)
             return
-        if not self._may(f"Take back: {done.title}"):
+        if not self._may(tr("Take back: {title}", title=done.title)):
             return
         self.desk.note_done("", ())  # once
         self.perform(acts.undo(done.title, done.commands))
@@ -158,9 +159,9 @@ class ActingApp(App[int]):
     def _repeat_wished(self) -> None:
         screen, last = self.screen, self._last
         if last is None or last.again is None:
-            self.say("nothing to repeat: no act on tasks has been done here yet", good=False)
+            self.say(tr("nothing to repeat: no act on tasks has been done here yet"), good=False)
         elif not isinstance(screen, TaskActs):
-            self.say(f"{last.title!r} is repeated on tasks: go to them first (2)", good=False)
+            self.say(tr("{title!r} is repeated on tasks: go to them first (2)", title=last.title), good=False)
         else:
             screen.wish(last.again)
 
@@ -202,7 +203,7 @@ class ActingApp(App[int]):
     async def _run_line(self, command: Command, words: Sequence[str], reason: str, screen: ConsoleScreen) -> None:
         match command.id, *words:
             case "move_backlog", queue, target:
-                if self._may(f"Move the backlog of {queue}"):
+                if self._may(tr("Move the backlog of {queue}", queue=queue)):
                     await self._move_backlog(queue, target, reason)
             case "empty_queue", queue:
                 self._ask_empty(queue, reason)
@@ -247,9 +248,9 @@ class ActingApp(App[int]):
             async for record in self.desk.commander.matching(where):
                 found.append(task_row(record))
                 if len(found) % _TOLD_EVERY == 0:
-                    self.say(f"{title}: {len(found):,} tasks found so far …")
+                    self.say(tr("{title}: {count:,} tasks found so far …", title=title, count=len(found)))
         except (LcqError, OSError, TimeoutError) as error:
-            self.say(f"{title}: not done: {trouble_of(error)}", good=False)
+            self.say(tr("{title}: not done: {error}", title=title, error=trouble_of(error)), good=False)
             return None
         return found
 
@@ -260,7 +261,9 @@ class ActingApp(App[int]):
     @work(group="acts")
     async def perform_on_all(self, make: Callable[[Sequence[TaskRow]], Act], where: str, reason: str = "") -> None:
         """Do an act on all that a filter fits, after it has been asked about."""
-        title = make(()).title.replace("0 tasks", f"all that fit {where!r}" if where else "all tasks")
+        title = make(()).title.replace(
+            counted(0, "task"), tr("all that fit {where!r}", where=where) if where else tr("all tasks")
+        )
         if not self._may(title):
             return
         rows = await self.matching(where, title=title)
@@ -277,10 +280,10 @@ class ActingApp(App[int]):
 
     @work(group="acts")
     async def _ask_where(self, rows: Sequence[TaskRow], *, asks: bool, where: str | None) -> None:
-        what = counted(len(rows), "task") if where is None else "all that fit"
-        title = f"Move {what} where? ({rows[0].id}{' …' if rows[1:] else ''})"
-        if not self._may(title.partition(" where?")[0]):
+        what = counted(len(rows), "task") if where is None else tr("all that fit")
+        if not self._may(tr("Move {what}", what=what)):
             return
+        title = f"{tr('Move {what} where?', what=what)} ({rows[0].id}{' …' if rows[1:] else ''})"
         place = await self.push_screen_wait(Chooser(title, self.places()))
         if place is not None:
             kind, name = place
@@ -292,11 +295,11 @@ class ActingApp(App[int]):
 
     @work(group="acts")
     async def _ask_priority(self, wish: TaskActs.PriorityWished) -> None:
-        what = counted(len(wish.rows), "task") if wish.where is None else "all that fit"
-        if not self._may(f"Set the priority of {what}"):
+        what = counted(len(wish.rows), "task") if wish.where is None else tr("all that fit")
+        if not self._may(tr("Set the priority of {what}", what=what)):
             return
         choices = [Choice(("priority", str(priority)), str(priority)) for priority in TaskPriority]
-        chosen = await self.push_screen_wait(Chooser(f"Which priority for {what}?", choices))
+        chosen = await self.push_screen_wait(Chooser(tr("Which priority for {what}?", what=what), choices))
         if chosen is not None:
             priority = TaskPriority(chosen[1])
             await self._on_rows(
@@ -311,7 +314,7 @@ class ActingApp(App[int]):
             return
         act = make(rows)
         if not act.ids:
-            self.say(f"nothing to do: {act.skipped}", good=False)
+            self.say(tr("nothing to do: {skipped}", skipped=act.skipped), good=False)
         else:
             await self._ask_and_do(act.made_to_ask() if asks else act)
 
@@ -321,21 +324,25 @@ class ActingApp(App[int]):
 
     @work(group="acts")
     async def _ask_changes(self, wish: TaskActs.ChangeWished) -> None:
-        title = "Submit anew with changes" if wish.anew else f"Retry {counted(len(wish.rows), 'task')} with changes"
+        title = (
+            tr("Submit anew with changes")
+            if wish.anew
+            else tr("Retry {count} with changes", count=counted(len(wish.rows), "task"))
+        )
         if not self._may(title):
             return
         try:
             found = await self.desk.reader.tasks([row.id for row in wish.rows])
         except (LcqError, OSError, TimeoutError) as error:
-            self.say(f"{title}: not done: {trouble_of(error)}", good=False)
+            self.say(tr("{title}: not done: {error}", title=title, error=trouble_of(error)), good=False)
             return
         records = [found[row.id] for row in wish.rows if row.id in found]
         if not records:
-            self.say(f"{title}: not done: the cluster has forgotten what was chosen", good=False)
+            self.say(tr("{title}: not done: the cluster has forgotten what was chosen", title=title), good=False)
             return
         act = await self.push_screen_wait(ChangeForm(title, records, self.places(), self._models, anew=wish.anew))
         if act is None:
-            self.say(f"{title}: left as it is")
+            self.say(tr("{title}: left as it is", title=title))
         else:
             await self._do(act, "")
 
@@ -353,13 +360,19 @@ class ActingApp(App[int]):
         if not self._may(first.title):
             return
         text = await self.push_screen_wait(
-            Question(f"{first.title}", first.lines, "Yes, note it", reason="the note (others will read it)", light=True)
+            Question(
+                f"{first.title}",
+                first.lines,
+                tr("Yes, note it"),
+                reason=tr("the note (others will read it)"),
+                light=True,
+            )
         )
         if text:
             act = acts.comment(rows, text)
             await self._ask_and_do(act)
         elif text is not None:
-            self.say("no note was typed: nothing is kept", good=False)
+            self.say(tr("no note was typed: nothing is kept"), good=False)
 
     @on(CausesScreen.AcknowledgementWished)
     def _acknowledgement_wished(self, wish: CausesScreen.AcknowledgementWished) -> None:
@@ -369,15 +382,28 @@ class ActingApp(App[int]):
         """Where tasks can go: every queue, and every node that is there."""
         choices = []
         for queue in sorted(self.desk.store.queues.rows.values(), key=lambda row: row.place):
-            note = f"{queue.count(TaskStatus.QUEUED):,} queued, {counted(len(queue.nodes), 'node')}"
+            note = tr(
+                "{queued:,} queued, {count}",
+                queued=queue.count(TaskStatus.QUEUED),
+                count=counted(len(queue.nodes), "node"),
+            )
             if queue.id != without:
                 choices.append(
-                    Choice(("queue", queue.id), f"queue {queue.id}", note + (", PAUSED" if queue.paused else ""))
+                    Choice(
+                        ("queue", queue.id),
+                        tr("queue {id}", id=queue.id),
+                        note + (tr(", PAUSED") if queue.paused else ""),
+                    )
                 )
         for node in sorted(self.desk.store.nodes.rows.values(), key=lambda row: row.id) if nodes else ():
             if node.status is not NodeStatus.OFFLINE:
-                note = f"{node.status}, {node.running} of {node.slots} slots busy"
-                choices.append(Choice(("node", node.id), f"node {node.id}", note))
+                note = tr(
+                    "{status}, {running} of {slots} slots busy",
+                    status=tr(node.status),
+                    running=node.running,
+                    slots=node.slots,
+                )
+                choices.append(Choice(("node", node.id), tr("node {id}", id=node.id), note))
         return choices
 
     # ------------------------------------------------------------ queues and nodes
@@ -395,7 +421,7 @@ class ActingApp(App[int]):
         """Ask for the reason of an act that can be taken back: enter in it goes on."""
         if not self._may(act.title):
             return
-        reason = await self.push_screen_wait(Question(f"{act.title}?", act.lines, act.go, reason=WHY, light=True))
+        reason = await self.push_screen_wait(Question(f"{act.title}?", act.lines, act.go, reason=tr(WHY), light=True))
         if reason is not None:
             await self._do(act, reason)
 
@@ -405,15 +431,17 @@ class ActingApp(App[int]):
 
     @work(group="acts")
     async def _ask_backlog_move(self, queue: str) -> None:
-        title = f"Move the backlog of {queue}"
+        title = tr("Move the backlog of {queue}", queue=queue)
         if not self._may(title):
             return
-        place = await self.push_screen_wait(Chooser(f"{title} where?", self.places(nodes=False, without=queue)))
+        place = await self.push_screen_wait(
+            Chooser(tr("{title} where?", title=title), self.places(nodes=False, without=queue))
+        )
         if place is not None:
             await self._move_backlog(queue, place[1], "")
 
     async def _move_backlog(self, queue: str, target: str, reason: str) -> None:
-        rows = await self.matching(backlog_of(queue), title=f"Move the backlog of {queue}")
+        rows = await self.matching(backlog_of(queue), title=tr("Move the backlog of {queue}", queue=queue))
         if rows is not None:
             await self._ask_and_do(acts.move_backlog(queue, rows, target).made_to_ask(), reason)
 
@@ -423,11 +451,11 @@ class ActingApp(App[int]):
 
     @work(group="acts")
     async def _ask_empty(self, queue: str, reason: str = "") -> None:
-        if not self._may(f"Empty {queue}"):
+        if not self._may(tr("Empty {queue}", queue=queue)):
             return
-        rows = await self.matching(backlog_of(queue), title=f"Empty {queue}")
+        rows = await self.matching(backlog_of(queue), title=tr("Empty {queue}", queue=queue))
         if rows is not None and not rows:
-            self.say(f"nothing to do: nothing waits in {queue}", good=False)
+            self.say(tr("nothing to do: nothing waits in {queue}", queue=queue), good=False)
         elif rows is not None:
             await self._ask_and_do(acts.empty(queue, rows), reason)
 
@@ -440,10 +468,10 @@ class ActingApp(App[int]):
         act = acts.drain(wish.row)
         if not self._may(act.title):
             return
-        question = DrainQuestion(f"{act.title}?", act.lines, act.go, reason=WHY)
+        question = DrainQuestion(f"{act.title}?", act.lines, act.go, reason=tr(WHY))
         reason = await self.push_screen_wait(question)
         if reason is None:
-            self.say(f"{act.title}: left as it is")
+            self.say(tr("{title}: left as it is", title=act.title))
         else:
             await self._do(acts.drain(wish.row, deadline_s=question.deadline_s), reason)
 
@@ -455,7 +483,7 @@ class ActingApp(App[int]):
 
     @work(group="acts", exclusive=False)
     async def _ask_for_task(self) -> None:
-        if not self._may("Submit"):
+        if not self._may(tr("Submit")):
             return
         queues = sorted(self.desk.store.queues.rows.values(), key=lambda row: row.place)
         wish = await self.push_screen_wait(
@@ -463,9 +491,9 @@ class ActingApp(App[int]):
                 user=self._user, queues=[row.id for row in queues], models=self._models, commander=self.desk.commander
             )
         )
-        if wish is None or not self._may(f"Submit {wish.inputs[0]}"):
+        if wish is None or not self._may(tr("Submit {inputs}", inputs=wish.inputs[0])):
             return
-        self.say(f"submitting {wish.inputs[0]} …")
+        self.say(tr("submitting {inputs} …", inputs=wish.inputs[0]))
         try:
             if wish.is_folder:
                 sent = await self.desk.commander.submit_folder(wish)
@@ -474,17 +502,35 @@ class ActingApp(App[int]):
             prepared = await asyncio.to_thread(prepare, wish)
             accepted = await self.desk.commander.submit(prepared.tasks[0], queue=wish.queue)
         except (LcqError, OSError, TimeoutError) as error:
-            self.say(f"{wish.inputs[0]}: not submitted: {trouble_of(error)}", good=False)
+            self.say(tr("{inputs}: not submitted: {error}", inputs=wish.inputs[0], error=trouble_of(error)), good=False)
             return
-        waits = f": {accepted.why}" if accepted.why else ""
-        self.say(f"submitted {accepted.id} to {accepted.queue}, {accepted.status}{waits}")
+        waits = f": {retold(accepted.why)}" if accepted.why else ""
+        self.say(
+            tr(
+                "submitted {id} to {queue}, {status}{waits}",
+                id=accepted.id,
+                queue=accepted.queue,
+                status=tr(accepted.status),
+                waits=waits,
+            )
+        )
 
 
 def _told_of_folder(sent: Sent) -> str:
     """What has become of a folder, in one line."""
-    known = f", {sent.known:,} were done already" if sent.known else ""
-    refused = f"; refused {len(sent.refused):,}: {sent.refused[0].message}" if sent.refused else ""
-    return f"submitted {counted(len(sent.accepted), 'task')} of job {sent.job}{known}{refused}"
+    known = tr(", {known:,} were done already", known=sent.known) if sent.known else ""
+    refused = (
+        tr("; refused {count:,}: {message}", count=len(sent.refused), message=retold(sent.refused[0].message))
+        if sent.refused
+        else ""
+    )
+    return tr(
+        "submitted {count} of job {job}{known}{refused}",
+        count=counted(len(sent.accepted), "task"),
+        job=sent.job,
+        known=known,
+        refused=refused,
+    )
 
 
 def backlog_of(queue: str) -> str:

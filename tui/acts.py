@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from lcq.lang import retold, tr
 from lcq.models import TERMINAL_STATES, TaskPriority, TaskStatus
 from lcq.wire import BulkAnswer, Refusal
 from tui.commands import Tier
@@ -40,7 +41,7 @@ class Act:
     tier: Tier
     run: Run = field(compare=False)
     lines: tuple[str, ...] = ()
-    go: str = "Yes, do it"
+    go: str = field(default_factory=lambda: tr("Yes, do it"))
     skipped: str = ""  # which of the rows it leaves alone, and why
     word: str = ""  # what has to be typed before it is done, where it cannot come back
     again: Callable[[Sequence[TaskRow]], Act] | None = field(default=None, compare=False)  # the same on other tasks
@@ -58,8 +59,13 @@ class Act:
     @property
     def forecast(self) -> str:
         """What it would do, in one line."""
-        left_alone = f"; {self.skipped}" if self.skipped else ""
-        return f"{self.title}{left_alone}" if self.ids else f"nothing to do{left_alone or ': no task is meant'}"
+        if self.ids:
+            return f"{self.title}; {self.skipped}" if self.skipped else self.title
+        return (
+            tr("nothing to do; {skipped}", skipped=self.skipped)
+            if self.skipped
+            else tr("nothing to do: no task is meant")
+        )
 
 
 def told(act: Act, answer: BulkAnswer) -> tuple[str, bool]:
@@ -67,22 +73,22 @@ def told(act: Act, answer: BulkAnswer) -> tuple[str, bool]:
     parts = []
     if answer.done:
         subject = answer.done[0] if len(answer.done) == 1 else counted(len(answer.done), "task")
-        parts.append(f"{act.done} {subject}")
+        parts.append(tr("{done} {subject}", done=act.done, subject=subject))
     if answer.refused:
         first = answer.refused[0]
-        reason = first.message + (f" ({first.hint})" if first.hint else "")
-        more = f" and {len(answer.refused) - 1:,} more" if len(answer.refused) > 1 else ""
-        parts.append(f"refused {first.id}{more}: {reason}")
-    return "; ".join(parts) or f"{act.title}: nothing to do", not answer.refused
+        reason = retold(first.message) + (f" ({retold(first.hint)})" if first.hint else "")
+        more = tr(" and {n:,} more", n=len(answer.refused) - 1) if len(answer.refused) > 1 else ""
+        parts.append(tr("refused {id}{more}: {reason}", id=first.id, more=more, reason=reason))
+    return "; ".join(parts) or tr("{title}: nothing to do", title=act.title), not answer.refused
 
 
 def _described(rows: Sequence[TaskRow]) -> tuple[str, ...]:
     """The rows an act is meant for, so that the operator sees on what the act will fall."""
     by_state = Counter(row.status for row in rows)
-    lines = [", ".join(f"{count:,} {status}" for status, count in by_state.items())] if len(rows) > 1 else []
-    lines += [f"{row.id}  {row.status}  {row.queue}  {cut(basename(row.image), 40)}" for row in rows[:_IDS_TOLD]]
+    lines = [", ".join(f"{count:,} {tr(status)}" for status, count in by_state.items())] if len(rows) > 1 else []
+    lines += [f"{row.id}  {tr(row.status)}  {row.queue}  {cut(basename(row.image), 40)}" for row in rows[:_IDS_TOLD]]
     if len(rows) > _IDS_TOLD:
-        lines.append(f"… and {len(rows) - _IDS_TOLD:,} more")
+        lines.append(tr("… and {n:,} more", n=len(rows) - _IDS_TOLD))
     return tuple(lines)
 
 
@@ -90,12 +96,13 @@ def _split(rows: Sequence[TaskRow], legal: Collection[TaskStatus], past: str) ->
     """The rows an act can be done to, and a word on the others. The scheduler looks again and has the last say."""
     fit = [row for row in rows if row.status in legal]
     others = Counter(row.status for row in rows if row.status not in legal)
-    named = ", ".join(f"{count:,} {status}" for status, count in others.items())
-    return fit, f"cannot be {past}: {named}" if others else ""
+    named = ", ".join(f"{count:,} {tr(status)}" for status, count in others.items())
+    return fit, tr("cannot be {past}: {named}", past=past, named=named) if others else ""
 
 
 def _act(
-    verb: str,
+    title: str,
+    go: str,
     done: str,
     rows: Sequence[TaskRow],
     skipped: str,
@@ -104,15 +111,15 @@ def _act(
     *,
     costly: bool = False,
     warning: str = "",
-    object_: str = "",
     word: str = "",
     bands: Mapping[str, TaskPriority] | None = None,
 ) -> Act:
-    lines = _described(rows) + tuple(filter(None, (warning, f"Left alone: {skipped}" if skipped else "")))
+    """``title``: what is done to ``{tasks}``, in the language that is spoken."""
+    left_alone = tr("Left alone: {skipped}", skipped=skipped) if skipped else ""
+    lines = _described(rows) + tuple(filter(None, (warning, left_alone)))
     tier = Tier.FINAL if word else Tier.COSTLY if costly or len(rows) > MANY else Tier.UNDOABLE
-    title = f"{verb} {counted(len(rows), 'task')}{object_}"
     ids = tuple(row.id for row in rows)
-    go = f"Yes, {verb.split()[0].lower()}"
+    title = title.replace("{tasks}", counted(len(rows), "task"))
     return Act(title, done, ids, tier, run, lines, go, skipped, word, again, tuple(rows), bands or {})
 
 
@@ -121,10 +128,10 @@ def _pinned(rows: Sequence[TaskRow]) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def retry(rows: Sequence[TaskRow]) -> Act:
-    fit, skipped = _split(rows, TERMINAL_STATES, "retried")
+    fit, skipped = _split(rows, TERMINAL_STATES, tr("retried"))
     ids, revisions = _pinned(fit)
     return _act(
-        "Retry", "retried", fit, skipped,
+        tr("Retry {tasks}"), tr("Yes, retry"), tr("retried"), fit, skipped,
         lambda commander, reason: commander.retry(ids, revisions=revisions, reason=reason), retry,
     )  # fmt: skip
 
@@ -134,30 +141,31 @@ def cancel(rows: Sequence[TaskRow], *, slots: int = 0) -> Act:
 
     0: not known.
     """
-    fit, skipped = _split(rows, _OPEN, "cancelled")
+    fit, skipped = _split(rows, _OPEN, tr("cancelled"))
     ids, revisions = _pinned(fit)
     running = sum(row.status is TaskStatus.PROCESSING for row in fit)
     is_quarter = slots > 0 and running > MANY and 4 * running > slots
     return _act(
-        "Cancel", "cancelled", fit, skipped,
+        tr("Cancel {tasks}"), tr("Yes, cancel"), tr("cancelled"), fit, skipped,
         lambda commander, reason: commander.cancel(ids, revisions=revisions, reason=reason),
         lambda others: cancel(others, slots=slots),
-        costly=True, warning=f"{running:,} running now: the work done so far is lost" if running else "",
+        costly=True, warning=tr("{n:,} running now: the work done so far is lost", n=running) if running else "",
         word=str(len(fit)) if len(fit) > VERY_MANY or is_quarter else "",
     )  # fmt: skip
 
 
 def move(rows: Sequence[TaskRow], *, queue: str = "", node: str = "") -> Act:
-    fit, skipped = _split(rows, _MOVABLE, "moved")
+    fit, skipped = _split(rows, _MOVABLE, tr("moved"))
     ids, revisions = _pinned(fit)
     running = sum(row.status is TaskStatus.PROCESSING for row in fit)
-    where = f"node {node}" if node else queue
+    where = tr("node {node}", node=node) if node else queue
     return _act(
-        "Move", f"moved to {where}:", fit, skipped,
+        tr("Move {tasks} to {where}", tasks="{tasks}", where=where), tr("Yes, move"),
+        tr("moved to {where}:", where=where), fit, skipped,
         lambda commander, reason: commander.reroute(ids, revisions=revisions, queue=queue, node=node, reason=reason),
         lambda others: move(others, queue=queue, node=node),
-        costly=running > 0, object_=f" to {where}",
-        warning=f"{running:,} running now: the attempt is cancelled first" if running else "",
+        costly=running > 0,
+        warning=tr("{n:,} running now: the attempt is cancelled first", n=running) if running else "",
     )  # fmt: skip
 
 
@@ -180,13 +188,13 @@ def _to_priorities(
     verb: str,
     again: Callable[[Sequence[TaskRow]], Act],
 ) -> Act:
-    fit, skipped = _split(rows, _OPEN, "given another priority")
+    fit, skipped = _split(rows, _OPEN, tr("given another priority"))
     wanted: dict[TaskPriority, list[TaskRow]] = defaultdict(list)
     for row in fit:
         target = target_of(row)
         if target is row.priority:
-            beyond = "there is nothing beyond" if verb != "Set" else "as wished"
-            skipped = skipped or f"already {target}, {beyond}"
+            beyond = tr("there is nothing beyond") if verb != "Set" else tr("as wished")
+            skipped = skipped or tr("already {target}, {beyond}", target=target, beyond=beyond)
         else:
             wanted[target].append(row)
 
@@ -204,25 +212,31 @@ def _to_priorities(
             told_acts += answer.acts
         return BulkAnswer(done=tuple(done), revisions=tuple(made), refused=tuple(refused), acts=tuple(told_acts))
 
-    past = {"Raise": "raised", "Lower": "lowered", "Set": "set"}[verb]
-    level = f"now {next(iter(wanted))}:" if len(wanted) == 1 else f"{past} the priority of"
+    title, go, past = {
+        "Raise": (tr("Raise the priority of {tasks}"), tr("Yes, raise"), tr("raised the priority of")),
+        "Lower": (tr("Lower the priority of {tasks}"), tr("Yes, lower"), tr("lowered the priority of")),
+        "Set": (tr("Set the priority of {tasks}"), tr("Yes, set"), tr("set the priority of")),
+    }[verb]
+    level = tr("now {priority}:", priority=next(iter(wanted))) if len(wanted) == 1 else past
     changed = [row for group in wanted.values() for row in group]
     bands = {row.id: priority for priority, group in wanted.items() for row in group}
-    return _act(f"{verb} the priority of", level, changed, skipped, run, again, bands=bands)
+    return _act(title, go, level, changed, skipped, run, again, bands=bands)
 
 
 def move_backlog(queue: str, rows: Sequence[TaskRow], target: str) -> Act:
     """What waits in one queue goes to another."""
     act = move(rows, queue=target)
-    return replace(act, title=f"Move the backlog of {queue}, {counted(len(act.ids), 'task')}, to {target}", again=None)
+    tasks = counted(len(act.ids), "task")
+    title = tr("Move the backlog of {queue}, {tasks}, to {target}", queue=queue, tasks=tasks, target=target)
+    return replace(act, title=title, again=None)
 
 
 def empty(queue: str, rows: Sequence[TaskRow]) -> Act:
     """All that waits in a queue is cancelled; the name has to be typed."""
     act = cancel([row for row in rows if row.status is not TaskStatus.PROCESSING])
-    lines = (f"All that waits in {queue} is cancelled; what runs goes on.", *act.lines)
-    title = f"Empty {queue}: cancel {counted(len(act.ids), 'waiting task')}"
-    return replace(act, title=title, tier=Tier.FINAL, lines=lines, go="Yes, empty", word=queue, again=None)
+    lines = (tr("All that waits in {queue} is cancelled; what runs goes on.", queue=queue), *act.lines)
+    title = tr("Empty {queue}: cancel {tasks}", queue=queue, tasks=counted(len(act.ids), "waiting task"))
+    return replace(act, title=title, tier=Tier.FINAL, lines=lines, go=tr("Yes, empty"), word=queue, again=None)
 
 
 def _one(subject: str, call: Callable[[Commander, str], Awaitable[str | None]]) -> Run:
@@ -237,65 +251,76 @@ def _one(subject: str, call: Callable[[Commander, str], Awaitable[str | None]]) 
 
 def pause(queue: str) -> Act:
     run = _one(queue, lambda commander, reason: commander.pause(queue, reason=reason))
-    lines = ("It gives out no more tasks; those that run finish.",)
-    return Act(f"Pause {queue}", "paused", (queue,), Tier.UNDOABLE, run, lines, "Yes, pause")
+    lines = (tr("It gives out no more tasks; those that run finish."),)
+    return Act(tr("Pause {queue}", queue=queue), tr("paused"), (queue,), Tier.UNDOABLE, run, lines, tr("Yes, pause"))
 
 
 def resume(queue: str) -> Act:
     run = _one(queue, lambda commander, reason: commander.resume(queue, reason=reason))
-    return Act(f"Resume {queue}", "resumed", (queue,), Tier.UNDOABLE, run)
+    return Act(tr("Resume {queue}", queue=queue), tr("resumed"), (queue,), Tier.UNDOABLE, run)
 
 
 def comment(rows: Sequence[TaskRow], text: str) -> Act:
     ids = tuple(row.id for row in rows)
     return _act(
-        "Comment on", "noted with", rows, "", lambda commander, _: commander.comment(ids, text),
-        lambda others: comment(others, text),
+        tr("Comment on {tasks}"), tr("Yes, comment"), tr("noted with"), rows, "",
+        lambda commander, _: commander.comment(ids, text), lambda others: comment(others, text),
     )  # fmt: skip
 
 
 def acknowledge(row: CauseRow) -> Act:
     """Say that somebody knows of it, with a note; or that it is open again, where no note is given and one is there."""
-    code, text, name = row.code, row.text, f"cause {row.code}"
+    code, text, name = row.code, row.text, tr("cause {code}", code=row.code)
     was_known = bool(row.known)
 
     async def run(commander: Commander, reason: str) -> BulkAnswer:
         await commander.acknowledge(code, text, note=reason, withdraw=was_known and not reason)
         return BulkAnswer(done=(name,))
 
-    lines: tuple[str, ...] = (f"{row.count:,} tasks: {row.text}",)
+    lines: tuple[str, ...] = (f"{counted(row.count, 'task')}: {row.text}",)
     if was_known:
-        lines = (*lines, f"Known to {row.known}", "Without a note it is open again.")
-    return Act(f"Acknowledge {code}", "acknowledged", (name,), Tier.UNDOABLE, run, lines, "Yes")
+        lines = (*lines, tr("Known to {who}", who=row.known), tr("Without a note it is open again."))
+    title = tr("Acknowledge {code}", code=code)
+    return Act(title, tr("acknowledged"), (name,), Tier.UNDOABLE, run, lines, tr("Yes"))
 
 
 def drain(row: NodeRow, *, deadline_s: float | None = None) -> Act:
     """``deadline_s``: then it hands back what still runs; None: it finishes that, however long it takes."""
     node = row.id
     run = _one(node, lambda commander, reason: commander.drain(node, deadline_s=deadline_s, reason=reason))
-    return Act(f"Drain {node}", "draining", (node,), Tier.COSTLY, run, _drain_lines(row, deadline_s), "Yes, drain")
+    lines = _drain_lines(row, deadline_s)
+    return Act(
+        tr("Drain {node}", node=node), tr("draining"), (node,), Tier.COSTLY, run, lines, tr("Yes, drain")
+    )  # fmt: skip
 
 
 def _drain_lines(row: NodeRow, deadline_s: float | None) -> tuple[str, ...]:
     running = counted(row.running, "running task")
     if not row.running:
-        work = "It is idle now, and"
-    elif deadline_s is None:
-        work = f"It finishes {running} and"
-    else:
-        work = f"It has {deadline_s:g} s to finish {running}, hands back what still runs then, and"
-    return (f"{work} takes nothing new until it is activated.",)
+        return (tr("It is idle now, and takes nothing new until it is activated."),)
+    if deadline_s is None:
+        return (tr("It finishes {running} and takes nothing new until it is activated.", running=running),)
+    said = tr(
+        "It has {seconds:g} s to finish {running}, hands back what still runs then, and takes nothing new until it is"
+        " activated.",
+        seconds=deadline_s, running=running,
+    )  # fmt: skip
+    return (said,)
 
 
 def block(node: str) -> Act:
     run = _one(node, lambda commander, reason: commander.block(node, reason=reason))
-    lines = ("It takes nothing new until it is unblocked; what runs goes on, and nothing is handed back.",)
-    return Act(f"Block {node}", "blocked", (node,), Tier.UNDOABLE, run, lines, "Yes, block")
+    lines = (tr("It takes nothing new until it is unblocked; what runs goes on, and nothing is handed back."),)
+    return Act(tr("Block {node}", node=node), tr("blocked"), (node,), Tier.UNDOABLE, run, lines, tr("Yes, block"))
 
 
-def activate(node: str, *, verb: str = "Activate") -> Act:
+def activate(node: str, *, unblocks: bool = False) -> Act:
+    """``unblocks``: it was blocked, and that is what the act is called."""
     run = _one(node, lambda commander, reason: commander.activate(node, reason=reason))
-    return Act(f"{verb} {node}", f"{verb.lower().removesuffix('e')}ed", (node,), Tier.UNDOABLE, run)
+    title, done = tr("Activate {node}", node=node), tr("activated")
+    if unblocks:
+        title, done = tr("Unblock {node}", node=node), tr("unblocked")
+    return Act(title, done, (node,), Tier.UNDOABLE, run)
 
 
 def stop_node(row: NodeRow, *, deadline_s: float | None = None) -> Act:
@@ -303,10 +328,14 @@ def stop_node(row: NodeRow, *, deadline_s: float | None = None) -> Act:
     node = row.id
     run = _one(node, lambda commander, reason: commander.stop_node(node, deadline_s=deadline_s, reason=reason))
     lines = (
-        f"Its agent drains and ends: {counted(row.running, 'running task')} to finish or to hand back.",
-        "Only somebody on its host can start it again.",
+        tr(
+            "Its agent drains and ends: {running} to finish or to hand back.",
+            running=counted(row.running, "running task"),
+        ),
+        tr("Only somebody on its host can start it again."),
     )
-    return Act(f"Stop {node}", "stopping", (node,), Tier.FINAL, run, lines, "Yes, stop", word=node)
+    title = tr("Stop {node}", node=node)
+    return Act(title, tr("stopping"), (node,), Tier.FINAL, run, lines, tr("Yes, stop"), word=node)
 
 
 def undo(title: str, commands: Sequence[str]) -> Act:
@@ -321,4 +350,4 @@ def undo(title: str, commands: Sequence[str]) -> Act:
             refused += answer.refused
         return BulkAnswer(done=tuple(done), refused=tuple(refused))
 
-    return Act(f"Take back: {title}", "taken back:", (), Tier.UNDOABLE, run)
+    return Act(tr("Take back: {title}", title=title), tr("taken back:"), (), Tier.UNDOABLE, run)

@@ -21,7 +21,7 @@ from textual.screen import Screen
 
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidInput
-from lcq.lang import tr
+from lcq.lang import N, tr
 from lcq.log import setup_logging
 from lcq.roots import Roots
 from tui import lateness
@@ -69,9 +69,9 @@ from tui.screens.tasks import TasksScreen
 from tui.themes import FALLBACK, THEME_NAMES, THEMES, choose_theme, legible
 from tui.widgets.table import LineTable
 
-FAREWELL = "The cluster goes on working without the console."
-OF_OTHERS = "This cluster goes on without the console; the one that was started with the console stops with it."
-ONLY_PAST = "It is only a recording."
+FAREWELL = N("The cluster goes on working without the console.")
+OF_OTHERS = N("This cluster goes on without the console; the one that was started with the console stops with it.")
+ONLY_PAST = N("It is only a recording.")
 
 FLUSH_S = 0.125
 """How often news reach the screen at most."""
@@ -165,7 +165,7 @@ class ConsoleApp(PlayingApp):
     def _other_colours(self) -> None:
         here = THEME_NAMES.index(self.theme) if self.theme in THEME_NAMES else -1
         self.theme = THEME_NAMES[(here + 1) % len(THEME_NAMES)]
-        self.say(f"colours: {self.theme}")
+        self.say(tr("colours: {theme}", theme=self.theme))
 
     def on_mount(self) -> None:
         self._count_what_is_sent()
@@ -267,7 +267,9 @@ class ConsoleApp(PlayingApp):
         self._history.leave(self._root_filter)
         place = self._history.step(wish.steps or (-1 if self._went_back <= 0 else 1))
         if place is None:
-            self.say("there is no view before this one" if wish.steps < 1 else "there is no view after this one")
+            self.say(
+                tr("there is no view before this one") if wish.steps < 1 else tr("there is no view after this one")
+            )
             return
         self._went_back = 0 if wish.steps else (1 if self._went_back <= 0 else 0)
         self._show_mode(place.mode, place.filter_text)
@@ -302,7 +304,7 @@ class ConsoleApp(PlayingApp):
             if not isinstance(root, ListScreen):
                 return
             if root.view.row(wish.row_id) is None:
-                self.say(f"{wish.row_id} is not here: the cluster has forgotten it", good=False)
+                self.say(tr("{row_id} is not here: the cluster has forgotten it", row_id=wish.row_id), good=False)
                 return
             if root.view.index_of(wish.row_id) is None:
                 root.set_filter_text("")
@@ -327,7 +329,7 @@ class ConsoleApp(PlayingApp):
 
     @work(group="quit", exclusive=True)
     async def _ask_to_quit(self) -> None:
-        question = Question("Leave the console?", (self._farewell,), "Yes, leave")
+        question = Question(tr("Leave the console?"), (tr(self._farewell),), tr("Yes, leave"))
         if await self.push_screen_wait(question) is not None:
             self.exit(0)
 
@@ -350,7 +352,7 @@ class ConsoleApp(PlayingApp):
     @on(ConsoleScreen.RefetchWished)
     def _refetch(self) -> None:
         self.desk.feed.refetch()
-        self.say("reading everything again")
+        self.say(tr("reading everything again"))
 
     @on(ConsoleScreen.SuspendWished)
     def _suspend(self) -> None:
@@ -359,7 +361,7 @@ class ConsoleApp(PlayingApp):
         if own_job and not self.is_web:
             self.action_suspend_process()
         else:
-            self.say("it cannot be put aside: no shell waits for it that could bring it back", good=False)
+            self.say(tr("it cannot be put aside: no shell waits for it that could bring it back"), good=False)
 
     @on(Driver.SignalResume)
     def _repaint(self) -> None:
@@ -380,9 +382,9 @@ class ConsoleApp(PlayingApp):
             await super()._run_line(command, words, reason, screen)
             return
         name = " ".join(words)
-        saved = next((view for view in self.desk.saved.all if view.name == name), None)
+        saved = next((view for view in self.desk.saved.all if name in (view.name, view.shown_name)), None)
         if saved is None:
-            self.say(f"no saved view {name!r}: ' lists them", good=False)
+            self.say(tr("no saved view {name!r}: ' lists them", name=name), good=False)
         else:
             self.look_so(saved)
 
@@ -407,20 +409,22 @@ class ConsoleApp(PlayingApp):
     @work(group="panel", exclusive=True)
     async def _choose_context(self) -> None:
         if not self._contexts:
-            self.say("the settings name no other cluster: see contexts in sample-config/lcq.yaml", good=False)
+            self.say(tr("the settings name no other cluster: see contexts in sample-config/lcq.yaml"), good=False)
             return
-        listed = [Choice(("context", one.title), one.title, one.where + ", here" * one.here) for one in self._contexts]
-        chosen = await self.push_screen_wait(Chooser("Which cluster?", listed))
+        listed = [
+            Choice(("context", one.title), one.title, one.where + tr(", here") * one.here) for one in self._contexts
+        ]
+        chosen = await self.push_screen_wait(Chooser(tr("Which cluster?"), listed))
         if chosen is not None:
             self._go_to_context(chosen[1])
 
     def _go_to_context(self, title: str) -> None:
         chosen = next((one for one in self._contexts if title in (one.title, one.name)), None)
         if chosen is None:
-            known = ", ".join(one.title for one in self._contexts) or "none"
-            self.say(f"no context {title!r}: there is {known}", good=False)
+            known = ", ".join(one.title for one in self._contexts) or tr("none")
+            self.say(tr("no context {title!r}: there is {known}", title=title, known=known), good=False)
         elif chosen.here:
-            self.say(f"this is {title}")
+            self.say(tr("this is {title}", title=title))
         else:
             self.next_context = chosen.name
             self.exit(0)
@@ -481,7 +485,10 @@ class ConsoleApp(PlayingApp):
             log.write(text)
         self.exit(
             1, return_code=1,
-            message=f"error: the console failed: {type(error).__name__}; the details are in {self._crash_log}",
+            message=tr(
+                "error: the console failed: {error}; the details are in {file}",
+                error=type(error).__name__, file=self._crash_log,
+            ),
         )  # fmt: skip
 
 
@@ -529,7 +536,7 @@ async def run_console_async(
         at_home = config.context == home
         if past is not None:
             desk = past_desk(Playback(*past), saved=saved)
-            ends = ONLY_PAST if replay else f"{ONLY_PAST} You come back to where you were."
+            ends = tr(ONLY_PAST) if replay else tr("It is only a recording. You come back to where you were.")
             app = await _run_app(config, desk, stop, user=user, farewell=ends, theme=theme)
         else:
             rights = Rights(read_only=read_only, production=config.production)

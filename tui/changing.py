@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from lcq.errors import InvalidInput
 from lcq.ids import new_id
+from lcq.lang import tr
 from lcq.models import TERMINAL_STATES, Task, TaskPriority, TaskRecord, TaskStatus, explain_invalid
 from lcq.wire import BulkAnswer, Refusal
 from tui.acts import Act
@@ -111,31 +112,31 @@ def differences(records: Sequence[TaskRecord], changes: Changes) -> list[str]:
     lines = []
 
     def told(name: str, before: set[str], after: object) -> None:
-        was = next(iter(before)) if len(before) == 1 else "as each has it"
+        was = next(iter(before)) if len(before) == 1 else tr("as each has it")
         if before != {str(after)}:
-            lines.append(f"{name} {was or 'none'} -> {after if str(after) else 'none'}")
+            lines.append(f"{name} {was or tr('none')} -> {after if str(after) else tr('none')}")
 
     tasks = [record.task for record in records]
     for name, before, after in (
-        ("model", {task.model for task in tasks}, changes.model),
+        (tr("model"), {task.model for task in tasks}, changes.model),
         (
-            "time-out",
+            tr("time-out"),
             {f"{task.timeout_s:g}" for task in tasks},
             None if changes.timeout_s is None else f"{changes.timeout_s:g}",
         ),
-        ("retries", {str(task.max_retries) for task in tasks}, changes.max_retries),
-        ("priority", {str(record.priority) for record in records}, changes.priority),
-        ("image", {task.image_path for task in tasks}, changes.image),
-        ("mask", {task.mask_path or "" for task in tasks}, changes.mask),
-        ("output", {task.output_path or "" for task in tasks}, changes.output),
+        (tr("retries"), {str(task.max_retries) for task in tasks}, changes.max_retries),
+        (tr("priority"), {str(record.priority) for record in records}, changes.priority),
+        (tr("image"), {task.image_path for task in tasks}, changes.image),
+        (tr("mask"), {task.mask_path or "" for task in tasks}, changes.mask),
+        (tr("output"), {task.output_path or "" for task in tasks}, changes.output),
     ):
         if after is not None:
             told(name, before, after)
     if changes.parameters is not None:
         after_text = " ".join(f"{name}={_shown(value)}" for name, value in changes.parameters.items())
-        told("parameters", {parameters_of(task) for task in tasks}, after_text)
+        told(tr("parameters"), {parameters_of(task) for task in tasks}, after_text)
     if changes.queue or changes.node:
-        told("place", {record.pinned_node or record.queue for record in records}, changes.node or changes.queue)
+        told(tr("place"), {record.pinned_node or record.queue for record in records}, changes.node or changes.queue)
     return lines
 
 
@@ -193,10 +194,11 @@ def again(records: Sequence[TaskRecord], changes: Changes) -> Act:
         # Two moves on one task cannot be taken back by the one command that is told for it.
         return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=() if second else tuple(commands))
 
-    title = f"Retry {counted(len(fit), 'task')}" + (f" in {place}" if place else "")
-    lines = tuple(differences(fit, changes)) or ("nothing is changed: they go again as they were",)
-    skipped = f"cannot be retried: {others:,} that have not ended" if others else ""
-    return Act(title, "retried", tuple(one.id for one in fit), Tier.UNDOABLE, run, lines, "Yes, retry", skipped)
+    tasks = counted(len(fit), "task")
+    title = tr("Retry {tasks} in {place}", tasks=tasks, place=place) if place else tr("Retry {count}", count=tasks)
+    lines = tuple(differences(fit, changes)) or (tr("nothing is changed: they go again as they were"),)
+    skipped = tr("cannot be retried: {others:,} that have not ended", others=others) if others else ""
+    return Act(title, tr("retried"), tuple(one.id for one in fit), Tier.UNDOABLE, run, lines, tr("Yes, retry"), skipped)
 
 
 def _seen(ids: Sequence[str], revisions: Mapping[str, int]) -> Sequence[int]:
@@ -213,8 +215,13 @@ def _new_ones(records: Sequence[TaskRecord], changes: Changes) -> Act:
 
     names = ", ".join(f"{record.id} {basename(record.task.image_path)}" for record in records[:3])
     lines = (
-        f"{counted(len(tasks), 'new task')} of {names}{' …' if records[3:] else ''}; the old ones stay as they are",
+        tr(
+            "{count} of {names}{what}; the old ones stay as they are",
+            count=counted(len(tasks), "new task"),
+            names=names,
+            what=" …" if records[3:] else "",
+        ),
         *differences(records, changes),
     )
-    title = f"Submit {counted(len(tasks), 'changed task')}"
-    return Act(title, "submitted", tuple(task.id for task in tasks), Tier.UNDOABLE, run, lines, "Yes, submit")
+    title = tr("Submit {count}", count=counted(len(tasks), "changed task"))
+    return Act(title, tr("submitted"), tuple(task.id for task in tasks), Tier.UNDOABLE, run, lines, tr("Yes, submit"))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from lcq.lang import tr
 from lcq.models import DeviceSample, MinuteTally
 from tui.columns import Tone
 from tui.text import cells, compact, cut, fit, long_span
@@ -72,7 +73,7 @@ def plot(graph: Graph, width: int, height: int) -> list[list[Piece]]:
     if rows < 1:
         return [*lines, *(_pad([], width) for _ in range(height - 1))][:height]
     if not graph.is_known:
-        said = _pad([("  nothing is known of that yet", "dim")], width)
+        said = _pad([(tr("  nothing is known of that yet"), "dim")], width)
         return [*lines, said, *(_pad([], width) for _ in range(height - 2))]
     top = graph.top or _nice(max(value for one in graph.series for value in one.values if value is not None))
     scale = [graph.write(top), graph.write(top / 2), graph.write(0)]
@@ -102,9 +103,9 @@ def _title(graph: Graph) -> list[Piece]:
 
 def _times(width: int, span_ms: int) -> str:
     """When the left edge, the middle and the right edge of the plot are."""
-    ends = [f"-{_short(span_ms)}", f"-{_short(span_ms // 2)}", "now"]
+    ends = [f"-{_short(span_ms)}", f"-{_short(span_ms // 2)}", tr("now")]
     if width < sum(map(len, ends)) + 4:
-        return fit("now", width, right=True)
+        return fit(tr("now"), width, right=True)
     middle = fit(ends[1].center(width - len(ends[0]) - len(ends[2])), width - len(ends[0]) - len(ends[2]))
     return ends[0] + middle + ends[2]
 
@@ -224,32 +225,32 @@ def growth(minutes: Sequence[MinuteTally]) -> float:
 def forecast(minutes: Sequence[MinuteTally], waiting: int) -> tuple[str, Tone]:
     """When what waits will be done at the pace of late, in words."""
     if not waiting:
-        return "empty", "good"
+        return tr("empty"), "good"
     now = pace(minutes)
     if not now:
-        return "nothing was done in the last 10 minutes", "warn"
+        return tr("nothing was done in the last 10 minutes"), "warn"
     if growth(minutes) > 0.5:
-        return f"grows by {growth(minutes):,.0f} a minute", "warn"
-    return f"empty in {long_span(waiting / now * MINUTE_MS)} at this pace", "plain"
+        return tr("grows by {minutes:,.0f} a minute", minutes=growth(minutes)), "warn"
+    return tr("empty in {waiting} at this pace", waiting=long_span(waiting / now * MINUTE_MS)), "plain"
 
 
 def cluster_graphs(minutes: Sequence[MinuteTally], waiting: int) -> tuple[Graph, ...]:
     """The cluster's last hour: what was done, what failed, what waits, and how its devices are used."""
     over = minutes[:-1]  # the minute under way tells too little of itself
-    done = Series("done", _of(over, lambda one: one.completed), "good")
-    came = Series("came", _of(over, lambda one: one.submitted), "plain", dotted=True)
+    done = Series(tr("done"), _of(over, lambda one: one.completed), "good")
+    came = Series(tr("came"), _of(over, lambda one: one.submitted), "plain", dotted=True)
     waits = _of(minutes, lambda one: one.waiting)
     if waits:
         waits[-1] = waiting
     return (
-        Graph("Throughput, tasks a minute", (done, came), note=f"mean {_mean(done.values):,.0f}"),
-        Graph("Failed, of what ended", (Series("failed", _of(over, failing), "bad"),), write=percent,
-              note=f"{sum(one.failed for one in minutes):,} in the hour"),
-        Graph("Waiting tasks", (Series("waiting", waits, "run"),
-                                Series("running", _of(minutes, lambda one: one.running), "plain", dotted=True)),
+        Graph(tr("Throughput, tasks a minute"), (done, came), note=tr("mean {values:,.0f}", values=_mean(done.values))),
+        Graph(tr("Failed, of what ended"), (Series(tr("failed"), _of(over, failing), "bad"),), write=percent,
+              note=tr("{what:,} in the hour", what=sum(one.failed for one in minutes))),
+        Graph(tr("Waiting tasks"), (Series(tr("waiting"), waits, "run"),
+                                Series(tr("running"), _of(minutes, lambda one: one.running), "plain", dotted=True)),
               note=forecast(minutes, waiting)[0]),
-        Graph("Devices", (Series("busy", _of(over, lambda one: one.busy), "run"),
-                          Series("memory", _of(over, lambda one: one.memory), "warn", dotted=True)),
+        Graph(tr("Devices"), (Series(tr("busy"), _of(over, lambda one: one.busy), "run"),
+                          Series(tr("memory"), _of(over, lambda one: one.memory), "warn", dotted=True)),
               top=1, write=percent),
     )  # fmt: skip
 
@@ -261,10 +262,22 @@ def queue_graphs(minutes: Sequence[MinuteTally], queue: str, waiting: int) -> tu
         waits[-1] = waiting
     done: list[Known] = [minute.completed_in.get(queue, 0) for minute in minutes[:-1]]
     recent = [value for value in done[-10:] if value is not None]
-    left = f"{long_span(waiting / (sum(recent) / len(recent)) * MINUTE_MS)} at this pace" if sum(recent) else ""
+    left = (
+        tr("{waiting} at this pace", waiting=long_span(waiting / (sum(recent) / len(recent)) * MINUTE_MS))
+        if sum(recent)
+        else ""
+    )
     return (
-        Graph("Waiting tasks", (Series("waiting", waits, "run"),), note=f"empty in {left}" if left and waiting else ""),
-        Graph("Done, tasks a minute", (Series("done", done, "good"),), note=f"mean {_mean(done):,.0f}"),
+        Graph(
+            tr("Waiting tasks"),
+            (Series(tr("waiting"), waits, "run"),),
+            note=tr("empty in {left}", left=left) if left and waiting else "",
+        ),
+        Graph(
+            tr("Done, tasks a minute"),
+            (Series(tr("done"), done, "good"),),
+            note=tr("mean {done:,.0f}", done=_mean(done)),
+        ),
     )
 
 
@@ -277,7 +290,7 @@ def device_graphs(samples: Sequence[DeviceSample], now_ms: int) -> tuple[Graph, 
     ]
     busy: list[Known] = [None if one is None else one.busy for one in steps]
     graphs = [
-        Graph("Use", (Series("busy", busy, "run"), Series("memory", share, "warn", dotted=True)),
+        Graph(tr("Use"), (Series(tr("busy"), busy, "run"), Series(tr("memory"), share, "warn", dotted=True)),
               step_ms=SAMPLE_MS, top=1, write=percent),
     ]  # fmt: skip
     heat: list[Known] = [None if one is None else one.temperature_c for one in steps]
@@ -285,7 +298,7 @@ def device_graphs(samples: Sequence[DeviceSample], now_ms: int) -> tuple[Graph, 
     warm = [Series("C", heat, "bad")] if any(value is not None for value in heat) else []
     drawn = [Series("W", power, "plain", dotted=True)] if any(value is not None for value in power) else []
     if warm or drawn:
-        graphs.append(Graph("Heat and power", (*warm, *drawn), step_ms=SAMPLE_MS))
+        graphs.append(Graph(tr("Heat and power"), (*warm, *drawn), step_ms=SAMPLE_MS))
     return tuple(graphs)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Literal
 
+from lcq.lang import N, retold, tr
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.query import Kind, QueryField
 from lcq.task_fields import NEEDS, fields_over, needed, took_ms
@@ -35,6 +36,11 @@ class Column(Generic[RowT]):
     most: int = 0  # it may grow to so many cells where there is room
     extra: bool = False  # shown only where somebody has chosen it
 
+    @property
+    def shown_title(self) -> str:
+        """Its head in the language that is spoken."""
+        return tr(self.title)
+
 
 def _named(*fields: QueryField[RowT]) -> dict[str, QueryField[RowT]]:
     return {field.name: field for field in fields}
@@ -50,6 +56,16 @@ TASK_LOOK: dict[TaskStatus, tuple[str, Tone]] = {
     TaskStatus.FAILED: ("x", "bad"),
     TaskStatus.CANCELLED: ("-", "dim"),
 }
+STATE_WORDS = (
+    N("PENDING"), N("QUEUED"), N("PROCESSING"), N("COMPLETED"), N("FAILED"), N("CANCELLED"),
+    N("pending"), N("queued"), N("processing"), N("completed"), N("failed"), N("cancelled"), N("running"),
+    N("ONLINE"), N("SUSPECT"), N("DRAINING"), N("QUARANTINED"), N("OFFLINE"),
+    N("online"), N("suspect"), N("draining"), N("quarantined"), N("offline"),
+    N("urgent"), N("high"), N("normal"), N("low"),
+    N("both"), N("wipe"), N("difference"), N("before"), N("after"),
+    N("bad_input"), N("resource"), N("transient"), N("crash"), N("bad_output"), N("bug"), N("cancelled"),
+)  # fmt: skip
+"""States, outcomes, priorities and classes of errors in words: what shows one asks ``tr`` for it."""
 _STATUS_PLACE = {status: place for place, status in enumerate(TaskStatus)}
 _PRIORITY_TONE: dict[TaskPriority, Tone] = {
     TaskPriority.URGENT: "warn",
@@ -62,7 +78,7 @@ _PRIORITY_TONE: dict[TaskPriority, Tone] = {
 def state_cell(status: TaskStatus) -> Cell:
     """A state as letter and word, so that it needs no colour."""
     letter, tone = TASK_LOOK[status]
-    return f"{letter} {status.upper()}", tone
+    return f"{letter} {tr(status.upper())}", tone
 
 
 TOLD_FOR_MS = 3_000
@@ -74,7 +90,13 @@ def reason(row: TaskRow, now_ms: int, *, in_full: bool = False) -> str:
     told = row.told
     if told is None or now_ms - told.at_ms > TOLD_FOR_MS:
         return ""
-    return told.text if in_full else told.short
+    return retold(told.text if in_full else told.short)
+
+
+def retold_failure(error: str) -> str:
+    """``CODE: what it said``, the latter in the language that is spoken."""
+    code, colon, said = error.partition(": ")
+    return f"{code}{colon}{retold(said)}"
 
 
 def last_word(row: TaskRow, now_ms: int, *, in_full: bool = False) -> Cell:
@@ -84,21 +106,22 @@ def last_word(row: TaskRow, now_ms: int, *, in_full: bool = False) -> Cell:
         return told, "plain"
     match row.status:
         case TaskStatus.FAILED:
-            return row.error or row.why, "bad"
+            return retold_failure(row.error) or retold(row.why), "bad"
         case TaskStatus.PENDING:
-            due = f"due in {span(row.due_ms - now_ms)}: " if row.due_ms and row.due_ms > now_ms else ""
-            return due + (row.error or row.why or "waits for its time"), "plain"
+            due = tr("due in {span}: ", span=span(row.due_ms - now_ms)) if row.due_ms and row.due_ms > now_ms else ""
+            return due + (retold_failure(row.error) or retold(row.why) or tr("waits for its time")), "plain"
         case TaskStatus.PROCESSING:
-            return row.stage or row.why, "plain"
+            return tr(row.stage) or retold(row.why), "plain"
         case TaskStatus.COMPLETED:
             took = ""
             if row.finished_ms is not None and row.started_ms is not None:
-                took = f"took {long_span(row.finished_ms - row.started_ms)}"
-            return ", ".join(filter(None, (took, row.why))), "dim"
+                took = tr("took {span}", span=long_span(row.finished_ms - row.started_ms))
+            return ", ".join(filter(None, (took, retold(row.why)))), "dim"
         case TaskStatus.QUEUED:
-            return row.why or (f"again after {row.error}" if row.error else ""), "plain"
+            again = tr("again after {error}", error=retold_failure(row.error)) if row.error else ""
+            return retold(row.why) or again, "plain"
         case TaskStatus.CANCELLED:
-            return row.why, "dim"
+            return retold(row.why), "dim"
 
 
 def _progress(row: TaskRow, _now: int) -> Cell:
@@ -129,7 +152,7 @@ TASK_COLUMNS: tuple[Column[TaskRow], ...] = (
     Column("progress", "PROG", 4, _progress, lambda row: row.progress, rank=1, live=True, right=True),
     Column("state", "STATE", 12, lambda row, _: state_cell(row.status), lambda row: _STATUS_PLACE[row.status]),
     Column("attempt", "TRY", 4, _attempts, lambda row: row.attempt, rank=5, right=True),
-    Column("priority", "PRI", 6, lambda row, _: (row.priority, _PRIORITY_TONE[row.priority]),
+    Column("priority", "PRI", 6, lambda row, _: (tr(row.priority), _PRIORITY_TONE[row.priority]),
            lambda row: row.priority.band, rank=4),
     Column("queue", "QUEUE", 13, lambda row, _: (row.queue, "plain"), lambda row: row.queue, rank=2),
     Column("node", "NODE", 10, lambda row, _: (row.node or "-", "plain"), lambda row: row.node, rank=6, most=16),
@@ -148,7 +171,8 @@ TASK_MORE: tuple[Column[TaskRow], ...] = (
     Column("pinned", "PINNED", 8, lambda row, _: (row.pinned or "-", "plain"), lambda row: row.pinned, most=16,
            extra=True),
     Column("path", "PATH", 20, lambda row, _: (row.image, "plain"), lambda row: row.image, most=80, extra=True),
-    Column("error", "LAST ERROR", 20, lambda row, _: (row.error, "bad"), lambda row: row.error, most=120, extra=True),
+    Column("error", "LAST ERROR", 20, lambda row, _: (retold_failure(row.error), "bad"), lambda row: row.error,
+           most=120, extra=True),
 )  # fmt: skip
 
 TASK_FIELDS: dict[str, QueryField[TaskRow]] = fields_over(
@@ -186,7 +210,7 @@ def _queue_count(status: TaskStatus) -> Callable[[QueueRow, int], Cell]:
 
 
 def _queue_state(row: QueueRow, _now: int) -> Cell:
-    return ("| PAUSED", "warn") if row.paused else ("> OPEN", "good")
+    return (tr("| PAUSED"), "warn") if row.paused else (tr("> OPEN"), "good")
 
 
 def _oldest(row: QueueRow, now_ms: int) -> Cell:
@@ -195,12 +219,15 @@ def _oldest(row: QueueRow, now_ms: int) -> Cell:
 
 def _queue_note(row: QueueRow, now_ms: int) -> Cell:
     if row.paused:
-        since = f" {span(now_ms - row.paused_ms)} ago" if row.paused_ms else ""
         reason = f": {row.reason}" if row.reason else ""
-        return f"paused{since} by {row.paused_by or 'somebody'}{reason}", "warn"
+        by = row.paused_by or tr("somebody")
+        if row.paused_ms:
+            ago = span(now_ms - row.paused_ms)
+            return tr("paused {ago} ago by {by}{reason}", ago=ago, by=by, reason=reason), "warn"
+        return tr("paused by {by}{reason}", by=by, reason=reason), "warn"
     if not row.nodes:
         waits = row.count(TaskStatus.QUEUED) > 0
-        return f"no node serves it{'; its tasks wait' if waits else ''}", "warn" if waits else "dim"
+        return tr("no node serves it; its tasks wait") if waits else tr("no node serves it"), "warn" if waits else "dim"
     return f"{row.kind}{', ' if row.needs else ''}{row.needs}: {', '.join(row.nodes)}", "dim"
 
 
@@ -277,7 +304,7 @@ def _seen(row: NodeRow, now_ms: int) -> Cell:
 
 def node_state_cell(status: NodeStatus) -> Cell:
     letter, tone = NODE_LOOK[status]
-    return f"{letter} {status.upper()}", tone
+    return f"{letter} {tr(status.upper())}", tone
 
 
 def _node_load(row: NodeRow, _now: int) -> Cell:
@@ -299,7 +326,7 @@ NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
     Column("serves", "SERVES", 14, lambda row, _: (", ".join(row.queues), "plain"),
            lambda row: ", ".join(row.queues), rank=4, most=40),
     Column("load", "LOAD", 14, _node_load, lambda row: _node_load(row, 0)[0], rank=5, most=60),
-    Column("why", "WHY", 10, lambda row, _: (row.why, "plain"), lambda row: row.why, most=400),
+    Column("why", "WHY", 10, lambda row, _: (retold(row.why), "plain"), lambda row: row.why, most=400),
 )  # fmt: skip
 
 
@@ -364,7 +391,8 @@ def fleet_columns(now_running: Callable[[str], str]) -> tuple[Column[NodeRow], .
                rank=4, right=True),
         Column("failing", "FAIL", 4, lambda row, _: (f"{_failing(row):.0%}", "bad" if row.failed else "dim"), _failing,
                rank=1, right=True),
-        Column("why", "NOW / WHY", 16, lambda row, _: (row.why, "warn") if row.why else (now_running(row.id), "plain"),
+        Column("why", "NOW / WHY", 16,
+               lambda row, _: (retold(row.why), "warn") if row.why else (now_running(row.id), "plain"),
                lambda row: row.why, most=400),
     )  # fmt: skip
 
@@ -383,12 +411,12 @@ CAUSE_COLUMNS: tuple[Column[CauseRow], ...] = (
     Column("first", "FIRST", 5, lambda row, now: (_ago(row.oldest_ms, now), "dim"), lambda row: row.oldest_ms,
            rank=2, live=True, right=True),
     Column("code", "CAUSE", 16, lambda row, _: (row.code, "strong"), lambda row: row.code, most=28),
-    Column("kind", "KIND", 9, lambda row, _: (row.kind, "plain"), lambda row: row.kind, rank=3),
+    Column("kind", "KIND", 9, lambda row, _: (tr(row.kind), "plain"), lambda row: row.kind, rank=3),
     Column("nodes", "ON", 12, lambda row, _: (", ".join(row.nodes) or "-", "plain"), lambda row: ", ".join(row.nodes),
            rank=1, most=30),
     Column("known", "KNOWN TO", 10, lambda row, _: (row.known or "-", "plain" if row.known else "dim"),
            lambda row: row.known, rank=1, most=30),
-    Column("text", "WHAT THEY SAID", 24, lambda row, _: (row.text, "plain"), lambda row: row.text, most=400),
+    Column("text", "WHAT THEY SAID", 24, lambda row, _: (retold(row.text), "plain"), lambda row: row.text, most=400),
 )  # fmt: skip
 
 CAUSE_FIELDS: dict[str, QueryField[CauseRow]] = _named(

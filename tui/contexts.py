@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from lcq.config import ContextConfig, DistributedConfig
 from lcq.errors import without_password
+from lcq.lang import tr
 
 OUTSIDE = "(none)"
 """How the cluster outside of all contexts is called."""
@@ -32,6 +33,6 @@ def choices(config: DistributedConfig) -> list[ContextChoice]:
 
 
 def _where(there: DistributedConfig | ContextConfig) -> str:
-    redis = "its own Redis" if there.redis.is_private else without_password(there.redis.address)
+    redis = tr("its own Redis") if there.redis.is_private else without_password(there.redis.address)
     scheduler = f"{there.scheduler_host}:{there.zeromq.control_port}"
-    return ", ".join((scheduler, redis, *(["PRODUCTION"] if there.production else [])))
+    return ", ".join((scheduler, redis, *([tr("PRODUCTION")] if there.production else [])))

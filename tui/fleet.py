@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from lcq.lang import tr
 from lcq.models import MinuteTally, NodeStatus, TaskStatus
 from tui.charts import bars, failing, forecast
 from tui.columns import Tone
@@ -38,7 +39,7 @@ def panels(store: Store, now_ms: int, width: int) -> tuple[Panel, ...]:
         _fleet(store, width),
         _throughput(store.minutes, width),
         _backlog(store, queues, now_ms, width),
-        Panel("Needs you", tuple(needs(store, now_ms)[:PANEL_LINES]) or (Line("nothing", "good"),)),
+        Panel(tr("Needs you"), tuple(needs(store, now_ms)[:PANEL_LINES]) or (Line(tr("nothing"), "good"),)),
     )
 
 
@@ -49,9 +50,9 @@ def summary(store: Store, now_ms: int, width: int) -> list[Line]:
     words, tone = _up(store)
     done = [minute.completed for minute in store.minutes[:-1]]
     rest = [
-        Line(f"{done[-1] if done else 0:,}/min {bars(done, 10)}", "run"),
+        Line(tr("{done:,}/min {done2}", done=done[-1] if done else 0, done2=bars(done, 10)), "run"),
         Line("  ".join(words), tone),
-        Line(f"slots {_slots(store)}"),
+        Line(tr("slots {store}", store=_slots(store))),
         Line(forecast(store.minutes, waiting_in(store))[0], "dim"),
         *(Line(text, "dim") for text in _use(store)),
     ]
@@ -69,7 +70,7 @@ def _live(store: Store) -> list[NodeRow]:
 
 def _up(store: Store) -> tuple[list[str], Tone]:
     by_status = Counter(node.status for node in store.nodes.rows.values())
-    words = [f"{by_status[NodeStatus.ONLINE]} up"]
+    words = [tr("{by_status} up", by_status=by_status[NodeStatus.ONLINE])]
     words += [f"{by_status[one]} {one}" for one in NodeStatus if one is not NodeStatus.ONLINE and by_status[one]]
     return words, "warn" if len(words) > 1 else "plain"
 
@@ -89,8 +90,8 @@ def _use(store: Store) -> list[str]:
     busy = [node.busy for node in live if node.busy is not None]
     used, total = sum(node.used_mib for node in live), sum(node.total_mib for node in live)
     return [
-        *([f"devices {sum(busy) / len(busy):.0%} busy"] if busy else []),
-        *([f"memory {used / total:.0%}"] if total else []),
+        *([tr("devices {busy:.0%} busy", busy=sum(busy) / len(busy))] if busy else []),
+        *([tr("memory {used:.0%}", used=used / total)] if total else []),
     ]
 
 
@@ -98,14 +99,16 @@ def _fleet(store: Store, width: int) -> Panel:
     words, tone = _up(store)
     devices = "   ".join(_use(store))
     hour = bars(
-        [minute.busy for minute in store.minutes[:-1]], max(0, width - cells(f"slots {_slots(store)}  ")), top=1
+        [minute.busy for minute in store.minutes[:-1]],
+        max(0, width - cells(tr("slots {store}  ", store=_slots(store)))),
+        top=1,
     )
     return Panel(
-        "Fleet",
+        tr("Fleet"),
         (
             Line("  ".join(words), tone),
-            Line(devices or "devices tell nothing", "plain" if devices else "dim"),
-            Line(f"slots {_slots(store)}" + (f"  {hour}" if hour.strip() else "")),
+            Line(devices or tr("devices tell nothing"), "plain" if devices else "dim"),
+            Line(tr("slots {store}", store=_slots(store)) + (f"  {hour}" if hour.strip() else "")),
         ),
     )
 
@@ -125,12 +128,12 @@ def _throughput(minutes: Sequence[MinuteTally], width: int) -> Panel:
     ended = failed + sum(minute.completed for minute in minutes)
     share = failed / ended if ended else 0.0
     now, last = (minutes[-1].completed if minutes else 0), (done[-1] if done else 0)
-    said = f"mean {_mean(whole)}  failed {share:.1%}"
+    said = tr("mean {whole}  failed {share:.1%}", whole=_mean(whole), share=share)
     rates = bars([failing(minute) for minute in whole], max(0, width - cells(said) - 2), top=1) if failed else ""
     return Panel(
-        "Throughput, tasks/min",
+        tr("Throughput, tasks/min"),
         (
-            Line(f"now {now:,}  last {last:,}"),
+            Line(tr("now {now:,}  last {last:,}", now=now, last=last)),
             Line(bars([*done, now] if minutes else done, width), "run"),
             Line(f"{said}  {rates}" if rates.strip() else said, "bad" if share > 0.05 else "plain"),
         ),
@@ -144,12 +147,12 @@ def _backlog(store: Store, queues: Sequence[QueueRow], now_ms: int, width: int) 
     by_queue = "  ".join(
         f"{queue.id} {compact(queue.count(TaskStatus.QUEUED))}" for queue in deepest if queue.count(TaskStatus.QUEUED)
     )
-    age = f"   oldest {span(now_ms - oldest)}" if oldest is not None else ""
+    age = tr("   oldest {age}", age=span(now_ms - oldest)) if oldest is not None else ""
     hour = bars([minute.waiting for minute in store.minutes], max(0, width - cells(by_queue) - 2))
     return Panel(
-        "Backlog",
+        tr("Backlog"),
         (
-            Line(f"waiting {waiting:,}{age}"),
+            Line(tr("waiting {waiting:,}{age}", waiting=waiting, age=age)),
             Line(f"{by_queue}  {hour}" if hour.strip() else by_queue or "-", "dim"),
             Line(*forecast(store.minutes, waiting)),
         ),
@@ -167,9 +170,9 @@ def needs(store: Store, now_ms: int) -> list[Line]:
 
 def _nodes_in_need(nodes: Iterable[NodeRow], now_ms: int) -> list[Line]:
     told: dict[NodeStatus, tuple[str, Tone]] = {
-        NodeStatus.OFFLINE: ("down", "bad"),
-        NodeStatus.QUARANTINED: ("in quarantine", "bad"),
-        NodeStatus.SUSPECT: ("silent", "warn"),
+        NodeStatus.OFFLINE: (tr("down"), "bad"),
+        NodeStatus.QUARANTINED: (tr("in quarantine"), "bad"),
+        NodeStatus.SUSPECT: (tr("silent"), "warn"),
     }
     lines: list[tuple[int, Line]] = []
     for node in nodes:
@@ -185,12 +188,16 @@ def _queues_in_need(queues: Iterable[QueueRow]) -> list[Line]:
     for queue in queues:
         waits = queue.count(TaskStatus.QUEUED)
         if queue.paused:
-            lines.append(Line(f"{queue.id} paused by {queue.paused_by or 'somebody'}", "warn"))
+            lines.append(
+                Line(tr("{id} paused by {paused_by}", id=queue.id, paused_by=queue.paused_by or tr("somebody")), "warn")
+            )
         elif waits and not queue.nodes:
-            lines.append(Line(f"{queue.id}: {counted(waits, 'task')} wait, no node serves it", "bad"))
+            lines.append(
+                Line(tr("{id}: {waits} wait, no node serves it", id=queue.id, waits=counted(waits, "task")), "bad")
+            )
     return lines
 
 
 def _failures_in_need(minutes: Sequence[MinuteTally]) -> list[Line]:
     failed = sum(minute.failed for minute in minutes[-10:])
-    return [Line(f"{counted(failed, 'task')} failed in 10 minutes", "bad")] if failed else []
+    return [Line(tr("{failed} failed in 10 minutes", failed=counted(failed, "task")), "bad")] if failed else []

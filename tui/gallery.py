@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from pydantic import ValidationError
 
 from lcq.errors import LcqError, OutsideRoots, UnknownCommand
+from lcq.lang import retold, tr
 from lcq.models import TaskRecord
 from lcq.picture_parts import Part, files_of, why_another, why_none
 from lcq.roots import ANYWHERE, Roots
@@ -139,8 +140,8 @@ class Gallery:
 
     def _read_one(self, part: Part, path: str, record: TaskRecord, longest: int, box: Box) -> Picture:
         if "://" in path:
-            return Picture(why="not a path of this machine", source=_AWAY)
-        missing = Picture(why=f"{clean(path)} is not on this machine", source=_AWAY)
+            return Picture(why=tr("not a path of this machine"), source=_AWAY)
+        missing = Picture(why=tr("{path} is not on this machine", path=clean(path)), source=_AWAY)
         if self._is_missing(path):
             return missing
         from lcq.images import BadImage, ImageProblem  # only now: they bring 25 MB with them
@@ -158,7 +159,7 @@ class Gallery:
         except (OutsideRoots, OSError) as problem:
             return Picture(why=clean(str(problem)), source=_AWAY)
         why = why_another(part, record, size=small.size, file_bytes=small.file_bytes)
-        return Picture(why=f"on this machine {why}", source=_AWAY) if why else Picture(small)
+        return Picture(why=tr("on this machine {why}", why=why), source=_AWAY) if why else Picture(small)
 
     def _is_missing(self, path: str) -> bool:
         try:
@@ -179,10 +180,12 @@ class Gallery:
                 record.id, parts=tuple(here), longest=min(longest, _MOST_FROM_NODE), box=box
             )
         except UnknownCommand:
-            no = "the scheduler is older and has no pictures made"
+            no = tr("the scheduler is older and has no pictures made")
             return {part: Picture(why=f"{why}; {no}") for part, why in here.items()}
         except (LcqError, OSError, TimeoutError, ValidationError) as error:
-            no = clean(error.message if isinstance(error, LcqError) else str(error)) or "the cluster does not answer"
+            no = clean(retold(error.message) if isinstance(error, LcqError) else str(error)) or tr(
+                "the cluster does not answer"
+            )
             return {part: Picture(why=f"{why}; {no}") for part, why in here.items()}
         return await self._in_thread(partial(_unpacked, told, here, box))
 
@@ -197,7 +200,8 @@ def _unpacked(told: ThumbnailAnswer, here: dict[Part, str], box: Box) -> dict[Pa
 def _picture(part: Part, told: ThumbnailPart | None, node: str, here: str, box: Box) -> Picture:
     """A picture as a node has sent it: a stranger's bytes, decoded with limits like any other."""
     if told is None or not told.data:
-        return Picture(why=f"{here}; {clean(told.why) if told is not None and told.why else 'no node has it either'}")
+        said = clean(retold(told.why)) if told is not None and told.why else tr("no node has it either")
+        return Picture(why=f"{here}; {said}")
     from lcq.images import BadImage
     from lcq.thumbnails import thumbnail_of
 
@@ -205,10 +209,16 @@ def _picture(part: Part, told: ThumbnailPart | None, node: str, here: str, box: 
     try:
         data = base64.b64decode(told.data, validate=True)
         small = thumbnail_of(
-            data, f"what {node} sent", longest=MOST_PX, limits=LimitsConfig(image_pixels=MOST_PX**2), formats=(kind,)
+            data,
+            tr("what {node} sent", node=node),
+            longest=MOST_PX,
+            limits=LimitsConfig(image_pixels=MOST_PX**2),
+            formats=(kind,),
         )
     except (BadImage, binascii.Error) as problem:
-        return Picture(why=f"what {clean(node)} sent is no picture: {clean(str(problem))}")
+        return Picture(
+            why=tr("what {node} sent is no picture: {problem}", node=clean(node), problem=clean(str(problem)))
+        )
     pixels = small.pixels[..., 0] if part == "mask" else small.pixels
     size = told.width or small.size[0], told.height or small.size[1]
     small = replace(small, pixels=pixels, size=size, box=box, file_bytes=told.bytes)
@@ -219,8 +229,14 @@ def _together(record: TaskRecord, found: dict[Part, Picture]) -> Pictures:
     """What the pictures say of each other."""
     before, mask, after = (found[part].thumbnail for part in _PARTS)
     if before is not None and mask is not None and before.size != mask.size:
-        sizes = f"{mask.size[0]} x {mask.size[1]}, the picture {before.size[0]} x {before.size[1]}"
-        found["mask"], mask = Picture(why=f"the mask is {sizes}"), None
+        sizes = tr(
+            "{size} x {size2}, the picture {size3} x {size4}",
+            size=mask.size[0],
+            size2=mask.size[1],
+            size3=before.size[0],
+            size4=before.size[1],
+        )
+        found["mask"], mask = Picture(why=tr("the mask is {sizes}", sizes=sizes)), None
     compared = None
     if before and mask and after:
         from tui.pictures import outside_mask

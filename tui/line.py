@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from lcq.errors import InvalidInput
+from lcq.lang import tr
 from lcq.models import NodeStatus, TaskPriority
 from lcq.task_fields import parse_where
 from tui import acts
@@ -113,7 +114,7 @@ def understand(text: str, scene: Scene) -> Meant:
         raise InvalidInput(f":{command.called} takes {command.takes or 'nothing more'}")
     if command.scope not in (Scope.EVERYWHERE, Scope.LINE, *scene.scopes):
         raise InvalidInput(f":{command.called} is for {command.scope.value.lower()}: go there first")
-    return Meant(command.title, command=command, words=tuple(rest))
+    return Meant(command.shown_title, command=command, words=tuple(rest))
 
 
 def _split(text: str) -> tuple[list[str], dict[str, str]]:
@@ -191,7 +192,7 @@ def _on_filter(make: Make, where: str, reason: str, scene: Scene) -> Meant:
     fits, now = scene.desk.tasks.parsed(where).matches, scene.desk.link.now_ms
     act = make([row for row in scene.desk.store.tasks.rows.values() if fits(row, now)])
     beyond = scene.desk.store.beyond
-    more = f"; {beyond:,} tasks beyond the window are looked through too" if beyond else ""
+    more = tr("; {beyond:,} tasks beyond the window are looked through too", beyond=beyond) if beyond else ""
     return Meant(act.forecast + more, make=make, where=where, reason=reason)
 
 
@@ -270,19 +271,23 @@ def _pause(command: Command, words: Sequence[str], options: Mapping[str, str], s
     row = _queue(words, scene)
     if row.paused:
         raise InvalidInput(f"{row.id} is paused by {row.paused_by}: {row.reason or 'no reason given'}")
-    return Meant(f"pauses {row.id}: {_waits(row)}", act=acts.pause(row.id), reason=_reason(words, options))
+    return Meant(
+        tr("pauses {id}: {row}", id=row.id, row=_waits(row)), act=acts.pause(row.id), reason=_reason(words, options)
+    )
 
 
 def _resume(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
     row = _queue(words, scene)
     if not row.paused:
         raise InvalidInput(f"{row.id} is not paused")
-    return Meant(f"resumes {row.id}: {_waits(row)}", act=acts.resume(row.id), reason=_reason(words, options))
+    return Meant(
+        tr("resumes {id}: {row}", id=row.id, row=_waits(row)), act=acts.resume(row.id), reason=_reason(words, options)
+    )
 
 
 def _waits(row: QueueRow) -> str:
     waiting = sum(row.count(status) for status in WAITING)
-    return f"{counted(waiting, 'task')} wait in it"
+    return tr("{waiting} wait in it", waiting=counted(waiting, "task"))
 
 
 def _backlog(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
@@ -290,13 +295,13 @@ def _backlog(command: Command, words: Sequence[str], options: Mapping[str, str],
     target = _queue([options["to"]], scene) if "to" in options else None
     if target is None or target is row:
         raise InvalidInput("move its backlog where?", hint="--to another QUEUE")
-    forecast = f"moves all that waits in {row.id} to {target.id}: {_waits(row)}"
+    forecast = tr("moves all that waits in {id} to {id2}: {row}", id=row.id, id2=target.id, row=_waits(row))
     return Meant(forecast, command=command, words=(row.id, target.id), reason=_reason(words, options))
 
 
 def _empty(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
     row = _queue(words, scene)
-    forecast = f"cancels all that waits in {row.id}: {_waits(row)}; its name will be asked"
+    forecast = tr("cancels all that waits in {id}: {row}; its name will be asked", id=row.id, row=_waits(row))
     return Meant(forecast, command=command, words=(row.id,), reason=_reason(words, options))
 
 
@@ -311,7 +316,7 @@ def _drain(command: Command, words: Sequence[str], options: Mapping[str, str], s
 
 def _stop(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
     act = acts.stop_node(_node(words, scene), deadline_s=_deadline(options))
-    return Meant(f"{act.lines[0]} Its name will be asked.", act=act, reason=_reason(words, options))
+    return Meant(tr("{lines} Its name will be asked.", lines=act.lines[0]), act=act, reason=_reason(words, options))
 
 
 def _block(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
@@ -323,8 +328,12 @@ def _activate(command: Command, words: Sequence[str], options: Mapping[str, str]
     row = _node(words, scene)
     if row.status is NodeStatus.ONLINE:
         raise InvalidInput(f"{row.id} is online: it takes work already")
-    act = acts.activate(row.id, verb="Unblock" if command.id == "unblock_node" else "Activate")
-    return Meant(f"{row.id} takes work again: it is {row.status}", act=act, reason=_reason(words, options))
+    act = acts.activate(row.id, unblocks=command.id == "unblock_node")
+    return Meant(
+        tr("{id} takes work again: it is {status}", id=row.id, status=tr(row.status)),
+        act=act,
+        reason=_reason(words, options),
+    )
 
 
 # ---------------------------------------------------------------- the console itself
@@ -332,12 +341,16 @@ def _activate(command: Command, words: Sequence[str], options: Mapping[str, str]
 
 def _go(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
     text = " ".join(words)
-    return Meant(command.title + (f", of {text}" if text else ""), command=command, words=(text,) if text else ())
+    return Meant(
+        command.shown_title + (tr(", of {text}", text=text) if text else ""),
+        command=command,
+        words=(text,) if text else (),
+    )
 
 
 def _lend(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
-    span: timedelta = read_span(" ".join(words) or "15m", named="the time to write")
-    return Meant("lends the right to act here", command=command, words=(str(span.total_seconds()),))
+    span: timedelta = read_span(" ".join(words) or "15m", named=tr("the time to write"))
+    return Meant(tr("lends the right to act here"), command=command, words=(str(span.total_seconds()),))
 
 
 def _context(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
@@ -345,7 +358,7 @@ def _context(command: Command, words: Sequence[str], options: Mapping[str, str],
     if name and name not in scene.contexts:
         known = ", ".join(scene.contexts) or "none: see contexts in sample-config/lcq.yaml"
         raise InvalidInput(f"no context {name!r}{_nearest(name, scene.contexts)}", hint=known)
-    return Meant(f"to {name}" if name else "asks which", command=command, words=(name,))
+    return Meant(tr("to {name}", name=name) if name else tr("asks which"), command=command, words=(name,))
 
 
 Reader: TypeAlias = Callable[[Command, Sequence[str], Mapping[str, str], Scene], Meant]

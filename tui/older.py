@@ -8,6 +8,7 @@ import asyncio
 from pydantic import ValidationError
 
 from lcq.errors import LcqError
+from lcq.lang import retold_error, tr
 from tui.source import Commander
 from tui.store import Store, TaskRow
 from tui.view import View
@@ -38,13 +39,19 @@ class Older:
         if not self._store.oldest or self._of != self._now:
             return ""
         if self._trouble:
-            return f"older ones cannot be asked for: {self._trouble}"
+            return tr("older ones cannot be asked for: {trouble}", trouble=self._trouble)
         if not self._view.filter:
-            return "" if not self._full else f"cut: {MOST:,} older ones are here, a filter finds the others"
+            return (
+                "" if not self._full else tr("cut: {most:,} older ones are here, a filter finds the others", most=MOST)
+            )
         how_far = (
-            "all" if self._done else f"cut at {self._looked_at:,}" if self._full else f"{self._looked_at:,} so far"
+            tr("all")
+            if self._done
+            else tr("cut at {looked_at:,}", looked_at=self._looked_at)
+            if self._full
+            else tr("{looked_at:,} so far", looked_at=self._looked_at)
         )
-        return f"older: {self._found:,} fit ({how_far} looked at)"
+        return tr("older: {found:,} fit ({how_far} looked at)", found=self._found, how_far=how_far)
 
     @property
     def _now(self) -> tuple[int, str]:
@@ -86,7 +93,7 @@ class Older:
             async with asyncio.timeout(_ANSWER_S):
                 page = await self._commander.page(of[1], limit=PAGE, cursor=self._cursor)
         except (LcqError, OSError, TimeoutError, ValidationError) as error:
-            self._trouble = str(error) or "no answer"
+            self._trouble = retold_error(error) or tr("no answer")
             await asyncio.sleep(_TROUBLE_S)
             return
         if of != self._now:

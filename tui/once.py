@@ -14,6 +14,7 @@ from typing import Any
 
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidInput
+from lcq.lang import tr
 from lcq.log import setup_logging
 from lcq.models import TaskRecord, TaskStatus
 from lcq.wire import ListTasks
@@ -85,7 +86,7 @@ def run_once(
         piped = not sys.stdout.isatty() and "COLUMNS" not in os.environ
         lines = text_lines(shown, look, None if piped else shutil.get_terminal_size().columns)
     sys.stdout.write("".join(f"{line}\n" for line in lines))
-    note = f"{len(shown.view):,} of {shown.total:,} {look.mode}"
+    note = tr("{count:,} of {total:,} {mode}", count=len(shown.view), total=shown.total, mode=look.mode)
     sys.stderr.write(f"{note}; {shown.note}\n" if shown.note else f"{note}\n")
     return 0
 
@@ -176,7 +177,7 @@ async def _tasks(cluster: Cluster, where: str, limit: int) -> tuple[list[TaskRec
             break
     if not cursor:
         return found, total, ""
-    return found, total, f"cut after the newest {looked_at:,}: --limit shows more"
+    return found, total, tr("cut after the newest {looked_at:,}: --limit shows more", looked_at=looked_at)
 
 
 def document(shown: Shown, look: SavedView) -> dict[str, Any]:
@@ -207,13 +208,13 @@ def text_lines(shown: Shown, look: SavedView, width: int | None) -> list[str]:
             lines.append(" ".join(fit(text, each) for text in texts).rstrip())
     rows = [[clean(column.cell(row, now)[0]) for column in shown.columns] for row in shown.view.rows()]
     if width is None:
-        widest = [max(cells(column.title), *(cells(row[at]) for row in rows), 1) if rows else cells(column.title)
-                  for at, column in enumerate(shown.columns)]  # fmt: skip
+        heads = [cells(column.shown_title) for column in shown.columns]
+        widest = [max(head, 1, *(cells(row[at]) for row in rows)) for at, head in enumerate(heads)]
         laid = list(zip(shown.columns, widest, strict=True))
     else:
         laid = lay_out(shown.columns, width)
     places = {column.id: at for at, column in enumerate(shown.columns)}
-    lines.append(" ".join(fit(column.title, room, right=column.right) for column, room in laid).rstrip())
+    lines.append(" ".join(fit(column.shown_title, room, right=column.right) for column, room in laid).rstrip())
     for row in rows:
         words = (fit(row[places[column.id]], room, right=column.right) for column, room in laid)
         lines.append(" ".join(words).rstrip())

@@ -9,6 +9,7 @@ from pathlib import Path
 from textual import on, work
 
 from lcq.errors import LcqError
+from lcq.lang import retold_error, tr
 from tui.acting import ActingApp
 from tui.commands import Command
 from tui.record import Recorder, RecordingRules, latest_recording, new_recording
@@ -44,9 +45,9 @@ class PlayingApp(ActingApp):
         """Record what is seen into the file ``name`` ("": one in the data folder), or end the recording under way."""
         tape, rules = self.desk.tape, self.recording_rules
         if tape.recorder is not None:
-            tape.recorder.stop("it was ended")
+            tape.recorder.stop(tr("it was ended"))
         elif self.desk.playback is not None or rules is None:
-            self.say("a replay is not recorded" if self.desk.playback else "nowhere to record to", good=False)
+            self.say(tr("a replay is not recorded") if self.desk.playback else tr("nowhere to record to"), good=False)
         else:
             path = Path(name).expanduser() if name else new_recording(rules.data_path, self.desk.cluster)
             try:
@@ -54,18 +55,25 @@ class PlayingApp(ActingApp):
                     path, cluster=self.desk.cluster, now_ms=lambda: self.desk.link.now_ms, rules=rules
                 )
             except LcqError as error:
-                self.say(str(error), good=False)
+                self.say(retold_error(error), good=False)
                 return
             self.desk.feed.refetch()  # it begins with a snapshot
             self._keep_recording(tape.recorder)
-            self.say(f"recording into {path}")
+            self.say(tr("recording into {path}", path=path))
 
     @work(group="recorder")
     async def _keep_recording(self, recorder: Recorder) -> None:
         reader = self.desk.reader
         await recorder.run({"minutes": reader.minutes, "dead": reader.dead, "acts": lambda: reader.acts(ACTS_SHOWN)})
         self.desk.tape.recorder = None
-        self.say(f"{recorder.path}: {recorder.written / 2**20:.1f} MiB recorded; {recorder.stopped}")
+        self.say(
+            tr(
+                "{path}: {written:.1f} MiB recorded; {stopped}",
+                path=recorder.path,
+                written=recorder.written / 2**20,
+                stopped=recorder.stopped,
+            )
+        )
 
     @work(group="replay", exclusive=True)
     async def replay(self, name: str = "", at: str = "") -> None:
@@ -79,7 +87,7 @@ class PlayingApp(ActingApp):
                 self.next_replay = (recording, recording.moment(at) if at else None)
                 self.exit(0)
         except LcqError as error:
-            self.say(str(error), good=False)
+            self.say(retold_error(error), good=False)
 
     def _file_of(self, name: str) -> Path:
         recorder, rules = self.desk.tape.recorder, self.recording_rules
@@ -96,7 +104,7 @@ class PlayingApp(ActingApp):
     async def _replay_wished(self, wish: ConsoleScreen.ReplayWished) -> None:
         playback = self.desk.playback
         if playback is None:
-            self.say("this is live: 'lcq console --replay FILE' plays a recording, & makes one", good=False)
+            self.say(tr("this is live: 'lcq console --replay FILE' plays a recording, & makes one"), good=False)
             return
         match wish.what:
             case "pause":
@@ -111,12 +119,12 @@ class PlayingApp(ActingApp):
                 await self._ask_for_time(playback)
 
     async def _ask_for_time(self, playback: Playback) -> None:
-        title = f"To which time? It goes {playback.recording.told_span}"
-        at = await self.push_screen_wait(AskLine(title, hint="such as 11:45 or 11:45:30, in UTC"))
+        title = tr("To which time? It goes {told_span}", told_span=playback.recording.told_span)
+        at = await self.push_screen_wait(AskLine(title, hint=tr("such as 11:45 or 11:45:30, in UTC")))
         try:
             await self._go_to(playback, at or "")
         except LcqError as error:
-            self.say(str(error), good=False)
+            self.say(retold_error(error), good=False)
 
     @staticmethod
     async def _go_to(playback: Playback, at: str) -> None:

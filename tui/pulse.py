@@ -8,6 +8,7 @@ import time
 from pydantic import ValidationError
 
 from lcq.errors import LcqError, StateUnavailable
+from lcq.lang import tr
 from tui.source import Commander, Link, Reader, trouble_of
 
 BEAT_S = 0.9
@@ -52,7 +53,7 @@ class Pulse:
                 self._link.feel_control((time.monotonic() - began) * 1000)
             except (LcqError, OSError, TimeoutError, ValidationError) as error:
                 no_answer = isinstance(error, TimeoutError)
-                self._link.lose_control("no scheduler answers" if no_answer else trouble_of(error))
+                self._link.lose_control(tr("no scheduler answers") if no_answer else trouble_of(error))
             else:
                 self._link.feel_control((time.monotonic() - began) * 1000)
             await asyncio.sleep(BEAT_S)

@@ -23,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from lcq import __version__
 from lcq.errors import LcqError
+from lcq.lang import tr
 from lcq.models import NodeRecord, QueueRecord, TaskRecord
 from lcq.wire import EventsAnswer
 from tui.store import SnapshotLike
@@ -134,7 +135,7 @@ class Recorder:
         if self.stopped or not self._begun:
             return
         if len(self._waiting) >= _MOST_WAITING:
-            self.stop("the disk does not keep up")
+            self.stop(tr("the disk does not keep up"))
             return
         self._waiting.append((kind, self._moment(), seen))
 
@@ -156,12 +157,19 @@ class Recorder:
                 await self._read_overview(overview)
                 await self._write_waiting()
                 if self.written >= self._rules.most_bytes:
-                    self.stop(f"it has reached {self._rules.most_bytes // 2**20} MiB (console.record_mib)")
+                    self.stop(
+                        tr(
+                            "it has reached {most_bytes} MiB (console.record_mib)",
+                            most_bytes=self._rules.most_bytes // 2**20,
+                        )
+                    )
                 elif time.monotonic() >= self._until:
-                    self.stop(f"it has reached {self._rules.most_s / 3600:g} hours (console.record_hours)")
+                    self.stop(
+                        tr("it has reached {most:g} hours (console.record_hours)", most=self._rules.most_s / 3600)
+                    )
             await self._write_waiting()
         except OSError as error:
-            self.stop(f"{self.path} cannot be written: {error.strerror or error}")
+            self.stop(tr("{path} cannot be written: {strerror}", path=self.path, strerror=error.strerror or error))
         finally:
             self._end()
 
@@ -237,7 +245,7 @@ class Recorder:
             data = data[done:]
 
     def _end(self) -> None:
-        self.stop("the console was left")
+        self.stop(tr("the console was left"))
         try:
             self._put_lines()
             self._put(line_of(self._moment(), "end", why=_quoted(self.stopped)))

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 from pydantic import TypeAdapter, ValidationError
 
 from lcq.errors import InvalidInput, LcqError, TaskNotFound
+from lcq.lang import tr
 from lcq.models import (
     ActRecord,
     Attempt,
@@ -182,7 +183,7 @@ class Recording:
         """From when to when, in UTC."""
         begun, ended = (datetime.fromtimestamp(at / 1000, UTC) for at in (self.begun_ms, self.ended_ms))
         until = f"{ended:%H:%M:%S}Z" if begun.date() == ended.date() else f"{ended:%Y-%m-%d %H:%M:%S}Z"
-        return f"from {begun:%Y-%m-%d %H:%M:%S}Z to {until}"
+        return tr("from {begun:%Y-%m-%d %H:%M:%S}Z to {until}", begun=begun, until=until)
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ class Playback:
     @property
     def told(self) -> str:
         """How it goes, in a word."""
-        return "END" if self.at_end else "HELD" if self.paused else f"x{self.speed:g}"
+        return tr("END") if self.at_end else tr("HELD") if self.paused else f"x{self.speed:g}"
 
     def _hold(self, at_ms: int) -> None:
         self._held_ms, self._since = at_ms, time.monotonic()
@@ -309,7 +310,7 @@ class Playback:
         try:
             self._take(line.kind, json.loads(line.text) if line.kind == "snapshot" else line.text)
         except (ValidationError, ValueError, KeyError, TypeError) as error:
-            self.problem = f"it ends here: what follows cannot be read ({type(error).__name__})"
+            self.problem = tr("it ends here: what follows cannot be read ({name})", name=type(error).__name__)
             self._next = None
             return
         self._next = next(self._lines, None)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from lcq.errors import InvalidInput
+from lcq.lang import tr
 from tui.text import long_span
 
 LONGEST = timedelta(hours=8)
@@ -35,8 +36,10 @@ class Rights:
         if self.left_s:
             return ""
         if self._read_only:
-            return "this console only reads: it was started with --read-only"
-        return "this is production, where the console starts with reading alone: ':write 15m' lends the right to act"
+            return tr("this console only reads: it was started with --read-only")
+        return tr(
+            "this is production, where the console starts with reading alone: ':write 15m' lends the right to act"
+        )
 
     def lend(self, span: timedelta) -> str:
         """Let acts through for ``span`` from now on; answers that in words.
@@ -50,21 +53,21 @@ class Rights:
             most = long_span(LONGEST / timedelta(milliseconds=1))
             raise InvalidInput(f"the right to act is lent for up to {most}", hint="such as ':write 15m'")
         if not self._production:
-            return "this console may act anyway: its cluster is not set as production"
+            return tr("this console may act anyway: its cluster is not set as production")
         self._until = self._clock() + span.total_seconds()
-        return f"may act for {long_span(span / timedelta(milliseconds=1))}"
+        return tr("may act for {span}", span=long_span(span / timedelta(milliseconds=1)))
 
     def give_back(self) -> str:
         """Let nothing through any more, until it is lent again; answers that in words."""
         self._until = -math.inf
         if not self._production:
             self._production = True  # whoever asks for it gets it, wherever that is
-        return "reads alone now: ':write 15m' lends the right to act"
+        return tr("reads alone now: ':write 15m' lends the right to act")
 
     @property
     def title(self) -> str:
         """What the title says of it: nothing where acts go through without more ado."""
         left = self.left_s
         if not left:
-            return "READ-ONLY"
-        return "" if math.isinf(left) else f"WRITE {long_span(left * 1000)}"
+            return tr("READ-ONLY")
+        return "" if math.isinf(left) else tr("WRITE {left}", left=long_span(left * 1000))

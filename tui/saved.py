@@ -16,6 +16,7 @@ from typing import Any
 import platformdirs
 
 from lcq.errors import LcqError
+from lcq.lang import N, retold_error, tr
 from lcq.query import words_of
 from tui.text import clean
 
@@ -39,25 +40,30 @@ class SavedView:
     shipped: bool = False
 
     @property
+    def shown_name(self) -> str:
+        """Its name; of one that came with LCQ, in the language that is spoken."""
+        return tr(self.name) if self.shipped else self.name
+
+    @property
     def told(self) -> str:
         """What it shows, in one line."""
-        words = [self.mode, self.filter_text or "all"]
+        words = [self.mode, self.filter_text or tr("all")]
         if self.sort:
-            words.append(f"by {self.sort}{', descending' if self.descending else ''}")
+            words.append(tr("by {sort}{what}", sort=self.sort, what=tr(", descending") if self.descending else ""))
         if self.columns is not None:
-            words.append(f"{len(self.columns)} columns")
+            words.append(tr("{count} columns", count=len(self.columns)))
         return "  ".join(words)
 
 
 SHIPPED = (
-    SavedView("needs attention", "tasks", NEEDS_ATTENTION, shipped=True),
-    SavedView("failed in the last day", "tasks", "state:failed age<1d", shipped=True),
-    SavedView("waits longest", "tasks", "state:waiting", sort="age", shipped=True),
-    SavedView("runs longest", "tasks", "state:running", sort="took", descending=True,
+    SavedView(N("needs attention"), "tasks", NEEDS_ATTENTION, shipped=True),
+    SavedView(N("failed in the last day"), "tasks", "state:failed age<1d", shipped=True),
+    SavedView(N("waits longest"), "tasks", "state:waiting", sort="age", shipped=True),
+    SavedView(N("runs longest"), "tasks", "state:running", sort="took", descending=True,
               columns=("id", "took", "progress", "state", "node", "model", "image", "why"), shipped=True),
-    SavedView("tried again", "tasks", "try>1 -state:done", shipped=True),
-    SavedView("nodes that need attention", "nodes", NEEDS_ATTENTION, shipped=True),
-    SavedView("queues that need attention", "queues", NEEDS_ATTENTION, shipped=True),
+    SavedView(N("tried again"), "tasks", "try>1 -state:done", shipped=True),
+    SavedView(N("nodes that need attention"), "nodes", NEEDS_ATTENTION, shipped=True),
+    SavedView(N("queues that need attention"), "queues", NEEDS_ATTENTION, shipped=True),
 )  # fmt: skip
 
 
@@ -126,7 +132,11 @@ class SavedViews:
         except FileNotFoundError:
             self._views = {}
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            self.problem = f"{self.path} cannot be read ({error}): it is put aside when you save a view"
+            self.problem = tr(
+                "{path} cannot be read ({error}): it is put aside when you save a view",
+                path=self.path,
+                error=retold_error(error),
+            )
         else:
             self.problem = ""
             self._views = {view.name: view for view in views[:MOST_VIEWS] if view is not None}

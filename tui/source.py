@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 from pydantic import ValidationError
 
 from lcq.errors import LcqError
+from lcq.lang import retold_error, tr
 from lcq.models import (
     ActRecord,
     Attempt,
@@ -170,11 +171,15 @@ class Link:
     def refusal(self) -> str:
         """Why no act may be sent now; "" where it may: what is shown is how things are, and somebody would do it."""
         if self.is_stale:
-            since = f" since {self.since:%H:%M:%S}Z" if self.since is not None else ""
-            return f"there is no news from the cluster{since}, so what is shown may not be so any more"
+            since = tr(" since {since:%H:%M:%S}Z", since=self.since) if self.since is not None else ""
+            return tr("there is no news from the cluster{since}, so what is shown may not be so any more", since=since)
         if not self.loaded:
-            return "the cluster has not been read yet"
-        return f"nobody would do it: {self.control_trouble}" if self.control_trouble else ""
+            return tr("the cluster has not been read yet")
+        return (
+            tr("nobody would do it: {control_trouble}", control_trouble=self.control_trouble)
+            if self.control_trouble
+            else ""
+        )
 
     @property
     def silence_s(self) -> float:
@@ -207,10 +212,10 @@ _TROUBLES = (LcqError, OSError, TimeoutError, ValidationError)
 def trouble_of(error: BaseException) -> str:
     """One line on what went wrong."""
     if isinstance(error, TimeoutError) and not str(error):
-        return "the cluster does not answer"
+        return tr("the cluster does not answer")
     if isinstance(error, ValidationError):
-        return f"the cluster's answer is not one this console knows: {error.title}"
-    return str(error) or type(error).__name__
+        return tr("the cluster's answer is not one this console knows: {title}", title=error.title)
+    return retold_error(error) or type(error).__name__
 
 
 _T = TypeVar("_T")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import Generic, Protocol, TypeVar
 
+from lcq.lang import tr
 from lcq.models import (
     ActRecord,
     Cause,
@@ -638,18 +639,18 @@ def _reading(reading: DeviceReading, caution: str) -> str:
     """How a device is, in a few words; first what is held against it (``caution``)."""
     words = [clean(caution)] if caution else []
     if reading.fault:
-        words.append(f"takes no work: {clean(reading.fault)}")
+        words.append(tr("takes no work: {fault}", fault=clean(reading.fault)))
     if reading.free_mib is not None:
-        total = "" if reading.total_mib is None else f" of {reading.total_mib / 1024:.1f}"
-        words.append(f"{reading.free_mib / 1024:.1f}{total} GiB free")
+        total = "" if reading.total_mib is None else tr(" of {total:.1f}", total=reading.total_mib / 1024)
+        words.append(tr("{free_mib:.1f}{total} GiB free", free_mib=reading.free_mib / 1024, total=total))
     if reading.foreign_mib:
-        words.append(f"others hold {reading.foreign_mib / 1024:.1f}")
+        words.append(tr("others hold {foreign_mib:.1f}", foreign_mib=reading.foreign_mib / 1024))
     if reading.busy is not None:
-        words.append(f"{reading.busy:.0%} busy")
+        words.append(tr("{busy:.0%} busy", busy=reading.busy))
     if reading.temperature_c is not None:
         words.append(f"{reading.temperature_c:.0f} °C")
     if reading.warm:
-        words.append(f"warm: {clean(', '.join(reading.warm))}")
+        words.append(tr("warm: {models}", models=clean(", ".join(reading.warm))))
     return ", ".join(words)
 
 
@@ -666,7 +667,10 @@ def node_row(record: NodeRecord) -> NodeRow:
         status=record.status,
         host=clean(capability.host),
         devices=tuple(
-            clean(f"{one.name or one.id} ({one.kind}, {counted(one.slots, 'slot')})") for one in capability.devices
+            clean(
+                tr("{name} ({kind}, {slots})", name=one.name or one.id, kind=one.kind, slots=counted(one.slots, "slot"))
+            )
+            for one in capability.devices
         ),
         queues=tuple(clean(queue) for queue in queues),
         models=tuple(clean(model) for model in sorted(capability.models)),
@@ -724,9 +728,11 @@ def queue_row(record: QueueRecord, place: int) -> QueueRow:
     """A queue's record as its row."""
     config = record.config
     needs = [
-        f"{config.min_vram_mib / 1000:g} GB VRAM" if config.min_vram_mib else "",
-        f"{config.min_cores} cores" if config.min_cores else "",
-        f"{config.min_memory_mib / 1000:g} GB memory" if config.min_memory_mib else "",
+        tr("{min_vram_mib:g} GB VRAM", min_vram_mib=config.min_vram_mib / 1000) if config.min_vram_mib else "",
+        tr("{n} cores", n=config.min_cores) if config.min_cores else "",
+        tr("{min_memory_mib:g} GB memory", min_memory_mib=config.min_memory_mib / 1000)
+        if config.min_memory_mib
+        else "",
     ]
     return QueueRow(
         id=clean(record.name),

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from lcq.errors import InvalidInput
 from lcq.folder import Pairing, name_results, pair_images
+from lcq.lang import retold, tr
 from lcq.models import Task, TaskPriority, TaskType, explain_invalid
 from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
 from lcq.wire import Accepted, ForeseeAnswer, Refusal
@@ -74,7 +75,10 @@ def prepare(wish: Wish) -> Prepared:
             for pair, result in zip(pairing.pairs, results, strict=True)
         )
         why = Counter(one.why for one in pairing.skipped)
-        return Prepared(tasks, tuple(f"{count:,} skipped: {reason}" for reason, count in why.most_common()))
+        return Prepared(
+            tasks,
+            tuple(tr("{count:,} skipped: {reason}", count=count, reason=reason) for reason, count in why.most_common()),
+        )
     (image,) = wish.inputs
     mask = wish.mask
     if not mask and Path(image).is_file():
@@ -150,18 +154,28 @@ async def send_folder(wish: Wish, client: AsyncClient) -> Sent:
 
 def told(prepared: Prepared, answer: ForeseeAnswer) -> list[str]:
     """Where the tasks would go and when they would be done, a line each."""
-    lines = [counted(len(prepared.tasks), "task") + " would go:"]
+    lines = [counted(len(prepared.tasks), "task") + tr(" would go:")]
     for one in answer.foreseen:
         when = (
-            f"the last done in about {long_span(one.done_s * 1000)}"
+            tr("the last done in about {done}", done=long_span(one.done_s * 1000))
             if one.done_s is not None
-            else "nobody can say when"
+            else tr("nobody can say when")
         )
         why = f" ({one.why})" if one.why else ""
-        lines.append(f"{one.count:,} to {one.queue}, {one.seconds:.3g} s of work, {when}{why}")
+        lines.append(
+            tr(
+                "{count:,} to {queue}, {seconds:.3g} s of work, {when}{why}",
+                count=one.count,
+                queue=one.queue,
+                seconds=one.seconds,
+                when=when,
+                why=why,
+            )
+        )
     if answer.refused:
         first = answer.refused[0]
         lines.append(
-            f"{answer.refusals:,} would be refused: {first.message}" + (f" ({first.hint})" if first.hint else "")
+            tr("{refusals:,} would be refused: {message}", refusals=answer.refusals, message=retold(first.message))
+            + (f" ({retold(first.hint)})" if first.hint else "")
         )
     return [*lines, *prepared.skipped]

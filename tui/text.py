@@ -7,6 +7,8 @@ from functools import lru_cache
 
 from rich.cells import cell_len, get_character_cell_size
 
+from lcq.lang import ntr, tr
+
 ELLIPSIS = "…"
 _MAX_COMBINING = 2  # more marks than this on one letter is an attack on the lines above and below
 
@@ -146,12 +148,12 @@ def compact(number: int) -> str:
             return f"{number // (size // 10) / 10:.1f}{unit}"
         if number < size * 1000:
             return f"{number // size}{unit}"
-    return "lots"
+    return tr("lots")
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 task``, ``3,000 tasks``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    """``1 task``, ``3,000 tasks``; ``noun`` is English, what comes out is in the language that is spoken."""
+    return ntr(f"{{n:,}} {noun}", f"{{n:,}} {noun}s", number)
 
 
 def basename(path: str) -> str:

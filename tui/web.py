@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from lcq.config import DistributedConfig
 from lcq.errors import LcqError
+from lcq.lang import N, tr
 from lcq.leash import leashed
 from lcq.log import setup_logging
 
@@ -34,10 +35,10 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
 }
-WARNING = (
-    "warning: {host} can be reached from other machines, and nothing is encrypted: whoever gets the address, or reads "
-    "it on the way, steers the cluster as you. Better: leave it on loopback and use 'ssh -L {port}:127.0.0.1:{port}', "
-    "or put a proxy with TLS before it."
+WARNING = N(
+    "warning: {host} can be reached from other machines, and nothing is encrypted: whoever gets the address, or reads"
+    " it on the way, steers the cluster as you. Better: leave it on loopback and use 'ssh -L {port}:127.0.0.1:{port}',"
+    " or put a proxy with TLS before it."
 )
 
 
@@ -76,7 +77,7 @@ def run_web(config: DistributedConfig, arguments: Sequence[str], *, host: str = 
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         if not is_loopback(host):
-            sys.stderr.write(WARNING.format(host=host, port=port or "PORT") + "\n")
+            sys.stderr.write(tr(WARNING, host=host, port=port or "PORT") + "\n")
         await serve(command, host, port, stop, told=_tell)
         return 0
 
@@ -84,8 +85,8 @@ def run_web(config: DistributedConfig, arguments: Sequence[str], *, host: str = 
 
 
 def _tell(address: str) -> None:
-    sys.stdout.write(f"the console is at {address}\n")
-    sys.stderr.write("whoever has this address can do all that you can; ctrl-c ends it\n")
+    sys.stdout.write(tr("the console is at {address}\n", address=address))
+    sys.stderr.write(tr("whoever has this address can do all that you can; ctrl-c ends it\n"))
     sys.stdout.flush()
 
 
@@ -170,13 +171,15 @@ def _guard(key: str) -> Any:
     ) -> web.StreamResponse:
         origin = request.headers.get("Origin")
         if origin is not None and urlsplit(origin).netloc != request.host:
-            raise web.HTTPForbidden(text="this console is not for the pages of other sites\n")
+            raise web.HTTPForbidden(text=tr("this console is not for the pages of other sites\n"))
         if is_key(request.query.get(KEY)):
             there = web.HTTPSeeOther(request.path)  # without the key: it would stay in the history
             there.set_cookie(f"{_COOKIE}-{request.url.port}", key, httponly=True, samesite="Strict", path="/")
             raise there
         if not is_key(request.cookies.get(f"{_COOKIE}-{request.url.port}")):
-            raise web.HTTPForbidden(text="open the address that 'lcq console --web' has printed: it carries the key\n")
+            raise web.HTTPForbidden(
+                text=tr("open the address that 'lcq console --web' has printed: it carries the key\n")
+            )
         response = await handler(request)
         if not response.prepared:
             response.headers.update(_HEADERS)

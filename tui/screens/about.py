@@ -10,6 +10,7 @@ from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.widget import Widget
 
+from lcq.lang import tr
 from lcq.models import TaskStatus
 from tui.charts import Graph
 from tui.columns import last_word, state_cell
@@ -58,7 +59,19 @@ class AboutScreen(ReadingScreen, Generic[RowT]):
         super().show_news()
         row = self.row
         if row is None:
-            self.show_section("head", [(f" {self.NOUN} {self.row_id} is gone: the cluster has forgotten it", "bold")])
+            self.show_section(
+                "head",
+                [
+                    (
+                        tr(
+                            " {noun} {row_id} is gone: the cluster has forgotten it",
+                            noun=tr(self.NOUN),
+                            row_id=self.row_id,
+                        ),
+                        "bold",
+                    )
+                ],
+            )
             for name in self.SECTIONS[1:]:
                 self.show_section(name, [])
         else:
@@ -105,7 +118,7 @@ class AboutScreen(ReadingScreen, Generic[RowT]):
                 (f"{fit(basename(task.image), name)} {cut(clean(word), room)}\n", ""),
             ]
         if len(tasks) > most:
-            pieces.append((f"  … {len(tasks) - most:,} more: enter shows all\n", "$text-muted"))
+            pieces.append((tr("  … {count:,} more: enter shows all\n", count=len(tasks) - most), "$text-muted"))
         return pieces
 
     # ------------------------------------------------------------ commands
@@ -121,7 +134,7 @@ class AboutScreen(ReadingScreen, Generic[RowT]):
         here = self.view.index_of(self.row_id)
         there = self.view.row_at(here + steps) if here is not None else None
         if here is None or there is None:
-            self.post_message(Said("there is no other in that direction"))
+            self.post_message(Said(tr("there is no other in that direction")))
         else:
             self.view.move_to(here + steps)
             self.show_other(there.id)
@@ -137,4 +150,6 @@ class AboutScreen(ReadingScreen, Generic[RowT]):
 
     def action_copy_shown_id(self) -> None:
         self.app.copy_to_clipboard(self.row_id)
-        self.post_message(Said(f"sent {self.row_id} to the terminal's clipboard (inside tmux: set-clipboard on)"))
+        self.post_message(
+            Said(tr("sent {row_id} to the terminal's clipboard (inside tmux: set-clipboard on)", row_id=self.row_id))
+        )

@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual import on
 from textual.binding import BindingType
 
+from lcq.lang import tr
 from tui import acts
 from tui.columns import ACT_COLUMNS
 from tui.commands import Scope, bindings_of
@@ -33,15 +34,31 @@ class ActivityScreen(ListScreen[ActRow]):
     def counts(self) -> Sequence[Part]:
         rows = self.desk.store.acts.rows.values()
         actors = len({row.actor for row in rows})
-        return [Part(f" the newest {counted(len(rows), 'act')}   of {counted(actors, 'actor')}")]
+        return [
+            Part(
+                tr(
+                    " the newest {count}   of {actors}",
+                    count=counted(len(rows), "act"),
+                    actors=counted(actors, "actor"),
+                )
+            )
+        ]
 
     def nothing(self) -> str:
-        return "nobody has done anything yet"
+        return tr("nobody has done anything yet")
 
     def about(self, row: ActRow) -> Sequence[Part]:
         return (
             Part(f" {row.act}", "bold $text-primary"),
-            Part(f"   by {row.actor}   {row.reason or 'no reason given'}   {row.outcome}   {row.on}"),
+            Part(
+                tr(
+                    "   by {actor}   {reason}   {outcome}   {on}",
+                    actor=row.actor,
+                    reason=row.reason or tr("no reason given"),
+                    outcome=row.outcome,
+                    on=row.on,
+                )
+            ),
         )
 
     @on(LineTable.Opened)
@@ -53,16 +70,18 @@ class ActivityScreen(ListScreen[ActRow]):
         if ids:
             self.post_message(self.ModeWished("tasks", f"id:{'|'.join(ids)}"))
         else:
-            self.post_message(Said("this act names no task", good=False))
+            self.post_message(Said(tr("this act names no task"), good=False))
 
     def action_undo_act(self) -> None:
         row = self.view.cursor
         if row is None:
             return
         if row.undo_until_ms <= self.desk.link.now_ms:
-            self.post_message(Said(f"{row.act} by {row.actor} cannot be taken back any more", good=False))
+            self.post_message(
+                Said(tr("{act} by {actor} cannot be taken back any more", act=row.act, actor=row.actor), good=False)
+            )
             return
-        act = acts.undo(f"{row.act} by {row.actor}", (row.command,))
+        act = acts.undo(tr("{act} by {actor}", act=row.act, actor=row.actor), (row.command,))
         self.post_message(ActWished(act.made_to_ask()))  # the cursor follows the newest: it may be another's
 
 

@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widget import Widget
 
+from lcq.lang import N, spoken, tr
 from tui.acts import Act
 from tui.commands import Scope, bindings_of, footer_of
 from tui.desk import Desk
@@ -22,12 +23,12 @@ from tui.text import long_span
 from tui.widgets.frame import Banner, KeyLine, OneLine, Part, width_of
 
 MODES = (
-    ("fleet", "1", "Fleet"),
-    ("tasks", "2", "Tasks"),
-    ("queues", "3", "Queues"),
-    ("nodes", "4", "Nodes"),
-    ("causes", "5", "Causes"),
-    ("activity", "6", "Activity"),
+    ("fleet", "1", N("Fleet")),
+    ("tasks", "2", N("Tasks")),
+    ("queues", "3", N("Queues")),
+    ("nodes", "4", N("Nodes")),
+    ("causes", "5", N("Causes")),
+    ("activity", "6", N("Activity")),
 )
 SMALLEST = (60, 15)  # below that a terminal keeps the table and leaves out the rest
 _BEHIND_MS = 3_000
@@ -196,7 +197,11 @@ class ConsoleScreen(Screen[None]):
         self._act_line.display = said is not None
         if said is not None:
             undoable = self.desk.undoable
-            left = [Part(f"  UNDO {undoable.left_s:.0f}s  u takes it back ", "bold", "undo")] if undoable else []
+            left = (
+                [Part(tr("  UNDO {left:.0f}s  u takes it back ", left=undoable.left_s), "bold", "undo")]
+                if undoable
+                else []
+            )
             self._act_line.show([Part(f" {said.text}", "$foreground" if said.good else "bold $text-error")], left)
 
     def _show_title(self) -> None:
@@ -204,13 +209,18 @@ class ConsoleScreen(Screen[None]):
         rights_part = [Part(f" {rights} ", "bold reverse $text-warning"), Part(" ")] if rights else []
         recorder = self.desk.tape.recorder
         if recorder is not None:
-            rights_part += [Part(f" REC {recorder.written / 2**20:.1f}M ", "reverse $text-warning"), Part(" ")]
+            rights_part += [
+                Part(tr(" REC {written:.1f}M ", written=recorder.written / 2**20), "reverse $text-warning"),
+                Part(" "),
+            ]
         freshness = [*rights_part, *self._freshness(self.desk.link.silence_s)]
         trips = self._round_trips()
         whole = [*trips, *freshness]
         ways = [(" ", whole, False), ("", whole, False), (" ", freshness, False)]
         if self.crumb:  # how one came here matters more than the ways elsewhere
             ways = [*ways[:2], (" ", whole, True), (" ", freshness, True)]
+        elif spoken() != "en":  # where the names are short enough to stand all, without gaps
+            ways = [*ways, ("", freshness, False)]
         for gap, right, alone in ways:
             parts = self._way_here(gap, alone=alone)
             if width_of(parts) + width_of(right) <= self.size.width:
@@ -226,7 +236,7 @@ class ConsoleScreen(Screen[None]):
             if alone and not here:
                 continue
             parts += [
-                Part(f" {key} {title} ", "bold reverse" if here else "$foreground", f"show_{mode}"),
+                Part(f" {key} {tr(title)} ", "bold reverse" if here else "$foreground", f"show_{mode}"),
                 Part(gap if not narrow else ""),
             ]
         if self.crumb:
@@ -238,20 +248,26 @@ class ConsoleScreen(Screen[None]):
         clock = Part(f"  {datetime.fromtimestamp(link.now_ms / 1000, UTC):%H:%M:%S}Z ", "$foreground")
         if self.desk.tasks.frozen:
             held = self.desk.tasks.held
-            return [Part(f" FROZEN {held:,} held ", "bold reverse $text-warning"), clock]
+            return [Part(tr(" FROZEN {held:,} held ", held=held), "bold reverse $text-warning"), clock]
         if self.desk.playback is not None:
-            return [Part(f" REPLAY {self.desk.playback.told} ", "bold reverse $text-warning"), clock]
+            return [Part(tr(" REPLAY {told} ", told=self.desk.playback.told), "bold reverse $text-warning"), clock]
         if link.is_stale and link.since is None:
-            return [Part(" NO CLUSTER ", "bold reverse $text-error"), clock]
+            return [Part(tr(" NO CLUSTER "), "bold reverse $text-error"), clock]
         if link.is_stale:
-            return [Part(f" STALE {long_span(silence_s * 1000)} ", "bold reverse $text-error"), clock]
+            return [
+                Part(tr(" STALE {silence} ", silence=long_span(silence_s * 1000)), "bold reverse $text-error"),
+                clock,
+            ]
         if not link.loaded:
-            return [Part(" LOADING ", "bold $text-warning"), clock]
+            return [Part(tr(" LOADING "), "bold $text-warning"), clock]
         if link.control_trouble:
-            return [Part(" NO SCHEDULER ", "bold reverse $text-error"), clock]
+            return [Part(tr(" NO SCHEDULER "), "bold reverse $text-error"), clock]
         if link.behind_ms > _BEHIND_MS:
-            return [Part(f" BEHIND {long_span(link.behind_ms)} ", "bold reverse $text-warning"), clock]
-        return [Part(f"LIVE {max(silence_s, link.behind_ms / 1000):.1f}s", "$text-success"), clock]
+            return [
+                Part(tr(" BEHIND {behind} ", behind=long_span(link.behind_ms)), "bold reverse $text-warning"),
+                clock,
+            ]
+        return [Part(tr("LIVE {silence:.1f}s", silence=max(silence_s, link.behind_ms / 1000)), "$text-success"), clock]
 
     def _round_trips(self) -> list[Part]:
         """How long a question to Redis and one to a scheduler take, there and back."""
@@ -268,29 +284,49 @@ class ConsoleScreen(Screen[None]):
             return self._about_replay(playback)
         if not link.is_stale:
             return self._no_control()
-        reason = link.trouble or "the cluster does not answer"
+        reason = link.trouble or tr("the cluster does not answer")
         if link.since is None:
-            return f" Waiting for the cluster: {reason}"
+            return tr(" Waiting for the cluster: {reason}", reason=reason)
         silence = long_span(link.silence_s * 1000)
-        return f" No news since {link.since:%H:%M:%S}Z ({silence}); below is how it was then. {reason}"
+        return tr(
+            " No news since {since:%H:%M:%S}Z ({silence}); below is how it was then. {reason}",
+            since=link.since,
+            silence=silence,
+            reason=reason,
+        )
 
     def _about_replay(self, playback: Playback) -> str:
         day = f"{datetime.fromtimestamp(self.desk.link.now_ms / 1000, UTC):%Y-%m-%d}"
-        keys = "\\ stands still or goes on, ; next event, ( ) speed, @ time, q leaves"
+        keys = tr("\\ stands still or goes on, ; next event, ( ) speed, @ time, q leaves")
         problem = f" {playback.problem}." if playback.problem else ""
         silent_ms = playback.silent_since_ms
         if silent_ms is not None:
             since = datetime.fromtimestamp(silent_ms / 1000, UTC)
-            problem += f" The console saw nothing from {since:%H:%M:%S}Z on: below is how it was then."
-        return f" REPLAY of {self.desk.cluster}, {day}: nothing here is live, acts are refused.{problem} {keys}"
+            problem += tr(" The console saw nothing from {since:%H:%M:%S}Z on: below is how it was then.", since=since)
+        return tr(
+            " REPLAY of {cluster}, {day}: nothing here is live, acts are refused.{problem} {keys}",
+            cluster=self.desk.cluster,
+            day=day,
+            problem=problem,
+            keys=keys,
+        )
 
     def _no_control(self) -> str:
         link = self.desk.link
         if not link.control_trouble or not link.loaded:
             return ""
-        since = f" since {link.control_lost_at:%H:%M:%S}Z" if link.control_lost_at is not None else ""
-        what = "acts are refused until one does; what is shown is live."
-        return f" No scheduler answers{since}: {what} {link.control_trouble}"
+        since = (
+            tr(" since {control_lost_at:%H:%M:%S}Z", control_lost_at=link.control_lost_at)
+            if link.control_lost_at is not None
+            else ""
+        )
+        what = tr("acts are refused until one does; what is shown is live.")
+        return tr(
+            " No scheduler answers{since}: {what} {control_trouble}",
+            since=since,
+            what=what,
+            control_trouble=link.control_trouble,
+        )
 
     # ------------------------------------------------------------ commands that work everywhere
 

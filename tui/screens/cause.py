@@ -9,6 +9,7 @@ from typing import ClassVar
 from textual.containers import Horizontal
 from textual.widget import Widget
 
+from lcq.lang import N, tr
 from tui.charts import MINUTE_MS, Graph, Series
 from tui.commands import Scope
 from tui.desk import Desk
@@ -28,7 +29,7 @@ class CauseScreen(AboutScreen[CauseRow], CauseActs):
     """One cause, kept up to date."""
 
     MODE = "causes"
-    NOUN = "cause"
+    NOUN = N("cause")
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL, Scope.ABOUT, Scope.CAUSES)
     SECTIONS = ("head", "common", "tasks")
 
@@ -58,41 +59,46 @@ class CauseScreen(AboutScreen[CauseRow], CauseActs):
     def show_row(self, row: CauseRow) -> None:
         tasks = self.tasks
         now = self.desk.link.now_ms
-        pieces: list[Piece] = [(f" x {row.code}", TONE_STYLE["bad"]), (f"  of kind {row.kind}\n", "bold")]
+        pieces: list[Piece] = [(f" x {row.code}", TONE_STYLE["bad"]), (tr("  of kind {kind}\n", kind=row.kind), "bold")]
         pieces.append((f"  {row.text}\n", ""))
         pieces += fact("known", row.known)
-        here = f", {len(tasks):,} of them here" if len(tasks) != row.count else ""
+        here = tr(", {count:,} of them here", count=len(tasks)) if len(tasks) != row.count else ""
         pieces += fact("tasks", f"{row.count:,}{here}")
-        pieces += fact("last", f"{stamp(row.newest_ms)}, {span(now - row.newest_ms)} ago")
-        pieces += fact("first", f"{stamp(row.oldest_ms)}, {span(now - row.oldest_ms)} ago" if row.oldest_ms else "")
+        pieces += fact("last", tr("{newest}, {now} ago", newest=stamp(row.newest_ms), now=span(now - row.newest_ms)))
+        pieces += fact(
+            "first",
+            tr("{oldest}, {now} ago", oldest=stamp(row.oldest_ms), now=span(now - row.oldest_ms))
+            if row.oldest_ms
+            else "",
+        )
         self.show_section("head", pieces)
         self.show_graphs([trend(tasks, now)])
         self.show_section("common", _in_common(tasks))
-        self.show_section("tasks", self.listed("The newest", tasks, _MOST_TASKS))
+        self.show_section("tasks", self.listed(tr("The newest"), tasks, _MOST_TASKS))
 
 
 def trend(tasks: Iterable[TaskRow], now_ms: int) -> Graph:
     """How many failed so in each minute of the last hour, of those that are here."""
     minutes = Counter((now_ms - (task.finished_ms or task.updated_ms)) // MINUTE_MS for task in tasks)
     values = [float(minutes[ago]) for ago in range(_HOUR - 1, -1, -1)]
-    return Graph("Failed so, tasks a minute", (Series("failed", values, "bad"),),
-                 note=f"{counted(int(sum(values)), 'task')} in the last hour")  # fmt: skip
+    return Graph(tr("Failed so, tasks a minute"), (Series(tr("failed"), values, "bad"),),
+                 note=tr("{values} in the last hour", values=counted(int(sum(values)), 'task')))  # fmt: skip
 
 
 def _in_common(tasks: list[TaskRow]) -> list[Piece]:
     """On which nodes, with which models, in which queues, whose: the most frequent of each."""
     if not tasks:
         return []
-    pieces: list[Piece] = [(" What they have in common\n", "bold $text-primary")]
+    pieces: list[Piece] = [(tr(" What they have in common\n"), "bold $text-primary")]
     for label, name in (
-        ("nodes", "node"),
-        ("models", "model"),
-        ("queues", "queue"),
-        ("users", "user"),
-        ("jobs", "job"),
+        (N("nodes"), "node"),
+        (N("models"), "model"),
+        (N("queues"), "queue"),
+        (N("users"), "user"),
+        (N("jobs"), "job"),
     ):
         found = Counter(str(getattr(task, name)) for task in tasks if getattr(task, name))
         told = [f"{what} {count:,}" for what, count in found.most_common(5)]
-        more = f"   and {len(found) - 5} others" if len(found) > 5 else ""
+        more = tr("   and {count} others", count=len(found) - 5) if len(found) > 5 else ""
         pieces += fact(label, "   ".join(told) + more)
     return pieces

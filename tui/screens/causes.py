@@ -11,6 +11,7 @@ from textual.binding import BindingType
 from textual.message import Message
 
 from lcq.causes import in_common
+from lcq.lang import tr
 from lcq.models import TaskStatus
 from tui import acts
 from tui.columns import CAUSE_COLUMNS
@@ -65,12 +66,12 @@ class CauseActs(ConsoleScreen):
     def action_acknowledge(self) -> None:
         rows = self.act_causes()
         if len(rows) > 1:
-            self.post_message(Said("one cause at a time: esc clears the marks", good=False))
+            self.post_message(Said(tr("one cause at a time: esc clears the marks"), good=False))
         elif rows:
             self.post_message(self.AcknowledgementWished(rows[0]))
 
     def _none(self) -> None:
-        self.post_message(Said("nothing to do: none of these failures is here any more", good=False))
+        self.post_message(Said(tr("nothing to do: none of these failures is here any more"), good=False))
 
 
 class CausesScreen(ListScreen[CauseRow], CauseActs):
@@ -93,12 +94,12 @@ class CausesScreen(ListScreen[CauseRow], CauseActs):
         return [Part(f" {counted(len(store.causes.rows), 'cause')}   {counted(store.failures, 'failed task')}")]
 
     def nothing(self) -> str:
-        return "no task has failed"
+        return tr("no task has failed")
 
     def about(self, row: CauseRow) -> Sequence[Part]:
         return (
             Part(f" {row.code}", "bold $text-primary"),
-            Part(f"   {row.count:,} of kind {row.kind}   {row.text}"),
+            Part(tr("   {count:,} of kind {kind}   {text_}", count=row.count, kind=row.kind, text_=row.text)),
         )
 
     def act_causes(self) -> list[CauseRow]:

@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual.containers import Grid, VerticalScroll
 from textual.widget import Widget
 
+from lcq.lang import tr
 from tui.charts import cluster_graphs
 from tui.commands import Scope
 from tui.desk import Desk
@@ -37,7 +38,7 @@ class ChartsScreen(Reading):
 
     @property
     def crumb(self) -> str:
-        return "Charts"
+        return tr("Charts")
 
     def show_news(self) -> None:
         super().show_news()

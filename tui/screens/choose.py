@@ -16,6 +16,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from lcq.errors import LcqError
+from lcq.lang import retold_error, tr
 from tui.columns import Column
 from tui.commands import Scope, bindings_of
 from tui.saved import LONGEST_NAME, SavedView, SavedViews
@@ -41,7 +42,7 @@ class AskLine(ModalScreen["str | None"]):
         with Vertical(classes="dialog"):
             yield Static(Content(clean(self._title)), classes="dialog-title")
             yield CleanInput(self._value, max_length=self._longest, id="line", compact=True, select_on_focus=False)
-            yield Static(Content(clean(self._hint or "enter goes on, esc leaves it")), classes="dialog-hint")
+            yield Static(Content(clean(self._hint or tr("enter goes on, esc leaves it"))), classes="dialog-hint")
 
     @on(Input.Submitted, "#line")
     def _given(self, typed: Input.Submitted) -> None:
@@ -67,7 +68,7 @@ class ViewsPanel(ModalScreen["SavedView | None"]):
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog wide"):
-            yield Static(Content("Saved views"), classes="dialog-title")
+            yield Static(Content(tr("Saved views")), classes="dialog-title")
             yield OptionList(compact=True)
             yield Static(classes="dialog-hint", id="views-hint")
 
@@ -76,16 +77,16 @@ class ViewsPanel(ModalScreen["SavedView | None"]):
 
     def _fill(self, at: str = "") -> None:
         self._shown = self._saved.all
-        wide = max(cells(view.name) for view in self._shown)
+        wide = max(cells(view.shown_name) for view in self._shown)
         listed = self.query_one(OptionList)
         listed.clear_options()
         listed.add_options(
-            Option(Content(f"{fit(view.name, wide)}  {'' if not view.shipped else '(LCQ) '}{view.told}"))
+            Option(Content(f"{fit(view.shown_name, wide)}  {'' if not view.shipped else '(LCQ) '}{view.told}"))
             for view in self._shown
         )
         names = [view.name for view in self._shown]
         listed.highlighted = names.index(at) if at in names else 0
-        self._hint(self._saved.problem or "enter looks so, s keeps how it looks now, D deletes yours, esc closes")
+        self._hint(self._saved.problem or tr("enter looks so, s keeps how it looks now, D deletes yours, esc closes"))
 
     def _hint(self, text: str) -> None:
         self.query_one("#views-hint", Static).update(Content(clean(text)))
@@ -100,20 +101,20 @@ class ViewsPanel(ModalScreen["SavedView | None"]):
     @work(exclusive=True)
     async def action_keep_view(self) -> None:
         if self._present is None:
-            self._hint("here is no list whose look could be kept: esc, then go to one")
+            self._hint(tr("here is no list whose look could be kept: esc, then go to one"))
             return
-        title = f"Keep {self._present.told} as"
-        name = await self.app.push_screen_wait(AskLine(title, longest=LONGEST_NAME, hint="a name; enter keeps it"))
+        title = tr("Keep {told} as", told=self._present.told)
+        name = await self.app.push_screen_wait(AskLine(title, longest=LONGEST_NAME, hint=tr("a name; enter keeps it")))
         if name is None:
             return
         if name in self._saved:
-            question = Question(f"Replace the view {name!r}?", (), "Yes, replace it")
+            question = Question(tr("Replace the view {name!r}?", name=name), (), tr("Yes, replace it"))
             if await self.app.push_screen_wait(question) is None:
                 return
         try:
             self._saved.save(replace(self._present, name=name))
         except LcqError as error:
-            self._hint(str(error))
+            self._hint(retold_error(error))
         else:
             self._fill(name)
 
@@ -122,15 +123,15 @@ class ViewsPanel(ModalScreen["SavedView | None"]):
         at = self.query_one(OptionList).highlighted
         view = self._shown[at] if at is not None else None
         if view is None or view.shipped:
-            self._hint("this one came with LCQ and stays")
+            self._hint(tr("this one came with LCQ and stays"))
             return
-        question = Question(f"Delete the view {view.name!r}?", (view.told,), "Yes, delete it")
+        question = Question(tr("Delete the view {name!r}?", name=view.name), (view.told,), tr("Yes, delete it"))
         if await self.app.push_screen_wait(question) is None:
             return
         try:
             self._saved.delete(view.name)
         except LcqError as error:
-            self._hint(str(error))
+            self._hint(retold_error(error))
         else:
             self._fill()
 
@@ -144,17 +145,17 @@ class ColumnsPanel(ModalScreen["tuple[str, ...] | None"]):
 
     def __init__(self, columns: Sequence[Column[Any]], shown: Sequence[str]) -> None:
         super().__init__()
-        titles = {column.id: column.title for column in columns}
+        titles = {column.id: column.shown_title for column in columns}
         self._titles = titles
         self._order = [*shown, *(one for one in titles if one not in shown)]
         self._shown = set(shown)
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
-            yield Static(Content("Columns"), classes="dialog-title")
+            yield Static(Content(tr("Columns")), classes="dialog-title")
             yield OptionList(compact=True)
             yield Static(
-                Content("space shows, J K move, u as usual, enter is done, esc leaves it"),
+                Content(tr("space shows, J K move, u as usual, enter is done, esc leaves it")),
                 classes="dialog-hint",
             )
 

@@ -16,6 +16,7 @@ from textual.suggester import Suggester
 from textual.widgets import Input, Static
 
 from lcq.errors import InvalidInput
+from lcq.lang import retold_error, tr
 from tui.commands import Scope, bindings_of
 from tui.line import LineHistory, Meant, Scene, complete, line_commands, understand
 from tui.text import clean
@@ -84,7 +85,8 @@ class CommandLine(ModalScreen[Meant | None]):
         self._scene, self._history = scene, history
         self._field = LineInput(
             text, id="command", compact=True, max_length=_LONGEST, select_on_focus=False,
-            suggester=_Completions(scene), placeholder="move @marked --to QUEUE, retry 'state:failed', … tab completes",
+            suggester=_Completions(scene),
+            placeholder=tr("move @marked --to QUEUE, retry 'state:failed', … tab completes"),
         )  # fmt: skip
         self._offers: list[str] = []
         self._offer = -1
@@ -123,9 +125,9 @@ class CommandLine(ModalScreen[Meant | None]):
         except InvalidInput as wrong:
             command = line_commands().get(text.split()[0])
             usage = f"   :{command.called} {command.takes}" if command is not None and command.takes else ""
-            self._tell(f"{wrong}{usage}", "$text-warning")
+            self._tell(f"{retold_error(wrong)}{usage}", "$text-warning")
         else:
-            self._tell(f"would: {meant.forecast}", "$text-success")
+            self._tell(tr("would: {forecast}", forecast=meant.forecast), "$text-success")
 
     @on(LineInput.CompleteWished)
     def _complete(self, wish: LineInput.CompleteWished) -> None:
@@ -157,7 +159,7 @@ class CommandLine(ModalScreen[Meant | None]):
         try:
             meant = await asyncio.to_thread(understand, text, self._scene)
         except InvalidInput as wrong:
-            self._tell(f"not done: {wrong}", "bold $text-error")
+            self._tell(tr("not done: {wrong}", wrong=retold_error(wrong)), "bold $text-error")
             return
         self._history.note(text.strip())
         self.dismiss(meant)

@@ -11,6 +11,7 @@ from textual import work
 from textual.containers import Horizontal
 
 from lcq.errors import LcqError
+from lcq.lang import retold, tr
 from lcq.models import Attempt, TaskRecord, TaskStatus
 from tui.desk import Desk
 from tui.gallery import Pictures
@@ -70,23 +71,23 @@ def sides_of(record: TaskRecord, attempts: Sequence[Attempt]) -> list[Side]:
 def facts_of(left: Side, right: Side) -> list[Fact]:
     """Everything in which two attempts can differ, what is empty on both sides left out."""
     same_task = left.record.id == right.record.id
-    facts = [Fact("task", left.record.id, right.record.id, matters=False)] if not same_task else []
+    facts = [Fact(tr("task"), left.record.id, right.record.id, matters=False)] if not same_task else []
     for label, matters, tell in (
-        ("attempt", False, lambda side: f"#{side.attempt.number}" if side.attempt else "none yet"),
-        ("outcome", True, lambda side: side.attempt.outcome if side.attempt else ""),
-        ("node", True, lambda side: side.attempt.node if side.attempt else ""),
-        ("device", True, lambda side: side.attempt.device if side.attempt else ""),
-        ("began", False, lambda side: stamp(side.attempt.started_ms) if side.attempt else ""),
-        ("waited", False, lambda side: long_span(side.waited_ms)),
-        ("held its slot", False, _held),
-        ("worked", False, _worked),
-        ("around it", False, _around),
-        ("predicted", False, lambda side: _seconds(side.attempt.predicted_s) if side.attempt else ""),
-        ("model loaded", True, _warm),
-        ("made easier", True, lambda side: ", ".join(side.attempt.eased) if side.attempt else ""),
-        ("memory", False, _memory),
-        ("megapixels", True, lambda side: f"{side.attempt.megapixels:.2f}" if _has_pixels(side) else ""),
-        ("error", True, _error),
+        (tr("attempt"), False, lambda side: f"#{side.attempt.number}" if side.attempt else tr("none yet")),
+        (tr("outcome"), True, lambda side: tr(side.attempt.outcome) if side.attempt else ""),
+        (tr("node"), True, lambda side: side.attempt.node if side.attempt else ""),
+        (tr("device"), True, lambda side: side.attempt.device if side.attempt else ""),
+        (tr("began"), False, lambda side: stamp(side.attempt.started_ms) if side.attempt else ""),
+        (tr("waited"), False, lambda side: long_span(side.waited_ms)),
+        (tr("held its slot"), False, _held),
+        (tr("worked"), False, _worked),
+        (tr("around it"), False, _around),
+        (tr("predicted"), False, lambda side: _seconds(side.attempt.predicted_s) if side.attempt else ""),
+        (tr("model loaded"), True, _warm),
+        (tr("made easier"), True, lambda side: ", ".join(side.attempt.eased) if side.attempt else ""),
+        (tr("memory"), False, _memory),
+        (tr("megapixels"), True, lambda side: f"{side.attempt.megapixels:.2f}" if _has_pixels(side) else ""),
+        (tr("error"), True, _error),
     ):
         facts.append(Fact(label, clean(tell(left)), clean(tell(right)), matters))
     if not same_task:
@@ -118,7 +119,7 @@ def _around(side: Side) -> str:
 def _warm(side: Side) -> str:
     if side.attempt is None or not side.attempt.cost:
         return ""
-    return "was there" if side.attempt.warm else "had to be loaded"
+    return tr("was there") if side.attempt.warm else tr("had to be loaded")
 
 
 def _memory(side: Side) -> str:
@@ -126,7 +127,7 @@ def _memory(side: Side) -> str:
         return ""
     parts = [
         f"{mib:,} MiB{where}"
-        for mib, where in ((side.attempt.peak_mib, ""), (side.attempt.device_peak_mib, " of the device"))
+        for mib, where in ((side.attempt.peak_mib, ""), (side.attempt.device_peak_mib, tr(" of the device")))
         if mib
     ]
     return ", ".join(parts)
@@ -138,7 +139,7 @@ def _has_pixels(side: Side) -> bool:
 
 def _error(side: Side) -> str:
     failure = side.attempt.failure if side.attempt else None
-    return f"{failure.code}: {failure.message}" if failure else ""
+    return f"{failure.code}: {retold(failure.message)}" if failure else ""
 
 
 def _parameters(left: TaskRecord, right: TaskRecord) -> list[Fact]:
@@ -147,20 +148,20 @@ def _parameters(left: TaskRecord, right: TaskRecord) -> list[Fact]:
     names = list(dict.fromkeys((*told[0], *told[1])))
     facts = [Fact(name, clean(told[0].get(name, "")), clean(told[1].get(name, ""))) for name in names]
     different = [fact for fact in facts if fact.differs]
-    return different or [Fact("parameters", "the same", "the same")]
+    return different or [Fact(tr("parameters"), tr("the same"), tr("the same"))]
 
 
 def _told(record: TaskRecord) -> dict[str, str]:
     task = record.task
     told = {
-        "image": task.image_path,
-        "mask": task.mask_path or "",
-        "model": task.model,
-        "queue": record.queue,
-        "priority": str(record.priority),
-        "user": task.user_id,
-        "time-out": f"{task.timeout_s:g} s",
-        "retries": str(task.max_retries),
+        tr("image"): task.image_path,
+        tr("mask"): task.mask_path or "",
+        tr("model"): task.model,
+        tr("queue"): record.queue,
+        tr("priority"): str(record.priority),
+        tr("user"): task.user_id,
+        tr("time-out"): f"{task.timeout_s:g} s",
+        tr("retries"): str(task.max_retries),
     }
     plain = task.model_dump(mode="json")
     for section in ("config", "metadata"):
@@ -219,7 +220,7 @@ def logs_of(left: Side, right: Side, width: int) -> list[Piece]:
     ]
     if not any(tails):
         return []
-    pieces: list[Piece] = [(" Last log lines\n", "bold $text-primary")]
+    pieces: list[Piece] = [(tr(" Last log lines\n"), "bold $text-primary")]
     for number in range(max(map(len, tails))):
         one, other = (cut(tail[number], room) if number < len(tail) else "" for tail in tails)
         pieces.append((f"  {fit(one, room)} {other}\n", ""))
@@ -249,7 +250,7 @@ class CompareScreen(ReadingScreen):
 
     def on_mount(self) -> None:
         self._scroll.mount(self._panes, after=self._sections["facts"])
-        self.show_section("head", [(" reading …", "bold")])
+        self.show_section("head", [(tr(" reading …"), "bold")])
         super().on_mount()
         self._read()
 
@@ -269,7 +270,9 @@ class CompareScreen(ReadingScreen):
                 others = sides_of(other, await self.desk.reader.attempts(self.other_id))
                 sides = [(sides or [Side(record, None)])[-1], (others or [Side(other, None)])[-1]]
         except (LcqError, OSError, TimeoutError) as error:
-            self.show_section("head", [(f" cannot be compared now: {clean(trouble_of(error))}", TONE_STYLE["bad"])])
+            self.show_section(
+                "head", [(tr(" cannot be compared now: {error}", error=clean(trouble_of(error))), TONE_STYLE["bad"])]
+            )
             return
         self._sides = sides
         self._show()
@@ -289,9 +292,10 @@ class CompareScreen(ReadingScreen):
         if not sides:
             return
         if len(sides) < 2:
-            words = (
-                f" {self.task_id} has one attempt, and no other task of its image is known here.\n"
-                " = on a task with two attempts, or on two marked tasks, compares them."
+            words = tr(
+                " {task_id} has one attempt, and no other task of its image is known here.\n"
+                " = on a task with two attempts, or on two marked tasks, compares them.",
+                task_id=self.task_id,
             )
             self.show_section("head", [(words, "bold")])
             return
@@ -300,13 +304,25 @@ class CompareScreen(ReadingScreen):
         self.left, self.right = sides[at], sides[at + 1]
         facts = facts_of(self.left, self.right)
         count = sum(fact.differs and fact.matters for fact in facts)
-        title = f"attempts {at + 1} and {at + 2} of {len(sides)}" if not self.other_id else "their last attempts"
+        title = (
+            tr("attempts {at} and {at2} of {count}", at=at + 1, at2=at + 2, count=len(sides))
+            if not self.other_id
+            else tr("their last attempts")
+        )
         self.show_section(
             "head",
             [
                 (f" {self.task_id}", "bold $text-primary"),
-                (f" and {self.other_id}" if self.other_id else "", "bold $text-primary"),
-                (f"  {title}   {count} differences that matter are marked {DIFFERS}\n", ""),
+                (tr(" and {id}", id=self.other_id) if self.other_id else "", "bold $text-primary"),
+                (
+                    tr(
+                        "  {title}   {count} differences that matter are marked {differs}\n",
+                        title=title,
+                        count=count,
+                        differs=DIFFERS,
+                    ),
+                    "",
+                ),
             ],
         )
         self.show_section("facts", table_of(facts, width))
@@ -321,7 +337,7 @@ class CompareScreen(ReadingScreen):
             return
         for view, side in zip(self._views, (left, right), strict=True):
             if not side.has_result:
-                view.show(None, words="this attempt has left no result")
+                view.show(None, words=tr("this attempt has left no result"))
                 continue
             try:
                 pictures = await self.desk.gallery.look(side.record, longest=THUMBNAIL_PX)
@@ -351,13 +367,15 @@ class CompareScreen(ReadingScreen):
 
     def action_copy_shown_id(self) -> None:
         self.app.copy_to_clipboard(self.task_id)
-        self.post_message(Said(f"sent {self.task_id} to the terminal's clipboard (inside tmux: set-clipboard on)"))
+        self.post_message(
+            Said(tr("sent {task_id} to the terminal's clipboard (inside tmux: set-clipboard on)", task_id=self.task_id))
+        )
 
     def _step(self, steps: int) -> None:
         last = len(self._sides) - 2
         at = (last if self._at < 0 else self._at) + steps
         if self.other_id or not 0 <= at <= last:
-            self.post_message(Said("there are no other attempts in that direction"))
+            self.post_message(Said(tr("there are no other attempts in that direction")))
             return
         self._at = at
         self._show()

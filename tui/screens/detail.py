@@ -17,6 +17,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from lcq.errors import LcqError, TaskNotFound
+from lcq.lang import retold, tr
 from lcq.models import Attempt, Event, JobSummary, TaskRecord, TaskStatus
 from lcq.reasons import Why
 from tui.columns import Tone, last_word, state_cell
@@ -49,7 +50,7 @@ def stamp(ms: int | None) -> str:
 
 def fact(label: str, value: str, style: str = "") -> list[Piece]:
     """One line ``label value``; nothing where there is no value."""
-    return [(f"  {fit(label, _LABEL)}", "$text-muted"), (f"{clean(value)}\n", style)] if value else []
+    return [(f"  {fit(tr(label), _LABEL)}", "$text-muted"), (f"{clean(value)}\n", style)] if value else []
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         except TaskNotFound as gone:
             self._trouble_text = str(gone)
         except (LcqError, OSError, TimeoutError) as error:
-            self._trouble_text = f"its history cannot be read now: {trouble_of(error)}"
+            self._trouble_text = tr("its history cannot be read now: {error}", error=trouble_of(error))
             self._read_state = None
         else:
             self._history = History(record, tuple(attempts), tuple(events))
@@ -252,7 +253,7 @@ class TaskScreen(ReadingScreen, TaskActs):
     def _show_sections(self) -> None:
         row = self.row
         if row is None:
-            text = self._trouble_text or "reading …"
+            text = self._trouble_text or tr("reading …")
             self.show_section("head", [(f" {clean(text)}", "bold")])
             return
         self._images.look_at(row)
@@ -274,20 +275,26 @@ class TaskScreen(ReadingScreen, TaskActs):
         pieces: list[Piece] = [(f" {word}", TONE_STYLE[tone]), (f"  {short_name(row)}\n", "bold")]
         if row.status is TaskStatus.PROCESSING:
             pieces += fact("progress", f"{int(row.progress * 100)}%  {row.stage}", TONE_STYLE["run"])
-        tries = f"{row.attempt} of {row.max_attempts or '?'}"
-        place = row.queue + (f", pinned to {row.pinned}" if row.pinned else "")
-        pieces += fact("queue", f"{place}   priority {row.priority}   try {tries}")
-        pieces += fact("model", f"{row.model}   user {row.user}" + (f"   job {row.job}" if row.job else ""))
+        tries = tr("{attempt} of {max_attempts}", attempt=row.attempt, max_attempts=row.max_attempts or "?")
+        place = row.queue + (tr(", pinned to {pinned}", pinned=row.pinned) if row.pinned else "")
+        pieces += fact(
+            "queue", tr("{place}   priority {priority}   try {tries}", place=place, priority=row.priority, tries=tries)
+        )
+        pieces += fact(
+            "model",
+            tr("{model}   user {user}", model=row.model, user=row.user)
+            + (tr("   job {job}", job=row.job) if row.job else ""),
+        )
         where = row.node + (f", {row.device}" if row.device else "")
         pieces += fact("node", where)
-        sent = f"{stamp(row.submitted_ms)}, {span(now - row.submitted_ms)} ago"
+        sent = tr("{submitted}, {now} ago", submitted=stamp(row.submitted_ms), now=span(now - row.submitted_ms))
         if row.started_ms:
-            sent += f"   started {stamp(row.started_ms)}"
+            sent += tr("   started {at}", at=stamp(row.started_ms))
         if row.finished_ms:
-            sent += f"   ended {stamp(row.finished_ms)}"
+            sent += tr("   ended {at}", at=stamp(row.finished_ms))
         pieces += fact("submitted", sent)
         if row.due_ms and row.status is TaskStatus.PENDING:
-            pieces += fact("due", f"{stamp(row.due_ms)}, in {span(row.due_ms - now)}")
+            pieces += fact("due", tr("{due}, in {due2}", due=stamp(row.due_ms), due2=span(row.due_ms - now)))
         return pieces
 
     def _why(self, row: TaskRow) -> list[Piece]:
@@ -295,20 +302,25 @@ class TaskScreen(ReadingScreen, TaskActs):
         pieces: list[Piece] = []
         failure = self._history.record.failure if self._history is not None else None
         if row.status is TaskStatus.FAILED and failure is not None:
-            pieces.append((f" Error: {failure.error_class}, {failure.code}\n", TONE_STYLE["bad"]))
-            pieces += [(f"  {line}\n", "") for line in clean_block(failure.message).splitlines()]
+            pieces.append(
+                (
+                    tr(" Error: {error_class}, {code}\n", error_class=tr(failure.error_class), code=failure.code),
+                    TONE_STYLE["bad"],
+                )
+            )
+            pieces += [(f"  {line}\n", "") for line in clean_block(retold(failure.message)).splitlines()]
         elif self._reason is not None:
             pieces += [
-                (" Why it is here\n", "bold $text-primary"),
-                (f"  {clean(self._reason.text)}\n", TONE_STYLE[tone]),
+                (tr(" Why it is here\n"), "bold $text-primary"),
+                (f"  {clean(retold(self._reason.text))}\n", TONE_STYLE[tone]),
             ]
             text = self._reason.text
             if self._reason.hint:
-                pieces.append((f"  {clean(self._reason.hint.replace('ID', self.task_id))}\n", "$text-muted"))
+                pieces.append((f"  {clean(retold(self._reason.hint).replace('ID', self.task_id))}\n", "$text-muted"))
         elif text:
-            pieces += [(" Why it is here\n", "bold $text-primary"), (f"  {text}\n", TONE_STYLE[tone])]
-        if row.why and row.why not in text:
-            pieces.append((f"  {row.why}\n", ""))
+            pieces += [(tr(" Why it is here\n"), "bold $text-primary"), (f"  {text}\n", TONE_STYLE[tone])]
+        if row.why and row.why not in text and retold(row.why) not in text:
+            pieces.append((f"  {retold(row.why)}\n", ""))
         if self._trouble_text:
             pieces.append((f"  {clean(self._trouble_text)}\n", TONE_STYLE["warn"]))
         return pieces
@@ -318,25 +330,25 @@ class TaskScreen(ReadingScreen, TaskActs):
         """The task's job: whether it is paused, by whom and why; how far it is, and when it is likely to be done."""
         done = job.counts.get(TaskStatus.COMPLETED, 0)
         share = 100 * (job.total - job.unfinished) // max(1, job.total)
-        parts = [f"{done:,} of {job.total:,} done"]
+        parts = [tr("{done:,} of {total:,} done", done=done, total=job.total)]
         parts += [
-            f"{count:,} {status}"
+            f"{count:,} {tr(status)}"
             for status in (TaskStatus.FAILED, TaskStatus.CANCELLED, TaskStatus.PROCESSING)
             if (count := job.counts.get(status, 0))
         ]
-        parts += [f"{job.unfinished:,} left"] if job.unfinished else []
-        pieces: list[Piece] = [(f" Job {clean(job.name)}\n", "bold $text-primary")]
+        parts += [tr("{unfinished:,} left", unfinished=job.unfinished)] if job.unfinished else []
+        pieces: list[Piece] = [(tr(" Job {name}\n", name=clean(job.name)), "bold $text-primary")]
         if job.paused:
-            pieces += fact("state", f"PAUSED {job.paused}", TONE_STYLE["warn"])
+            pieces += fact("state", tr("PAUSED {paused}", paused=job.paused), TONE_STYLE["warn"])
         else:
-            pieces += fact("state", "at work" if job.unfinished else "ended")
+            pieces += fact("state", tr("at work") if job.unfinished else tr("ended"))
         pieces += fact("progress", f"{share}%: {', '.join(parts)}")
         eta = job.eta
         if eta is not None and eta.p50_s is not None and eta.p90_s is not None:
             times = f"{long_span(eta.p50_s * 1000)} (P50), {long_span(eta.p90_s * 1000)} (P90)"
             pieces += fact("likely done in", times)
         elif eta is not None and not job.paused:
-            pieces += fact("waits", eta.why, TONE_STYLE["warn"])
+            pieces += fact("waits", retold(eta.why), TONE_STYLE["warn"])
         return pieces
 
     def _life(self, history: History) -> list[Piece]:
@@ -350,7 +362,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         room = max(10, self.size.width - 44)
         scale = room / (end - begin)
         took = long_span(end - begin)
-        pieces: list[Piece] = [(f" Life of the task: {took}\n", "bold $text-primary")]
+        pieces: list[Piece] = [(tr(" Life of the task: {took}\n", took=took), "bold $text-primary")]
         tones: dict[str, Tone] = {"#": "good", "x": "bad", ">": "run"}
         waited = begin
         for attempt in history.attempts:
@@ -374,7 +386,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         """What people have said of it."""
         if not record.notes:
             return []
-        pieces: list[Piece] = [(f" Notes ({len(record.notes)})\n", "bold $text-primary")]
+        pieces: list[Piece] = [(tr(" Notes ({count})\n", count=len(record.notes)), "bold $text-primary")]
         for note in record.notes:
             pieces.append((f"  {stamp(note.at_ms)}  {fit(clean(note.actor), 12)}", "bold"))
             pieces.append((f"{clean(note.text)}\n", ""))
@@ -384,41 +396,56 @@ class TaskScreen(ReadingScreen, TaskActs):
     def _attempts(history: History) -> list[Piece]:
         if not history.attempts:
             return []
-        pieces: list[Piece] = [(f" Attempts ({len(history.attempts)})\n", "bold $text-primary")]
+        pieces: list[Piece] = [(tr(" Attempts ({count})\n", count=len(history.attempts)), "bold $text-primary")]
         for attempt in history.attempts:
-            took = f", took {long_span(attempt.ended_ms - attempt.started_ms)}" if attempt.ended_ms else ""
+            took = (
+                tr(", took {ended}", ended=long_span(attempt.ended_ms - attempt.started_ms)) if attempt.ended_ms else ""
+            )
             device = f", {attempt.device}" if attempt.device else ""
-            pieces.append((f"  #{attempt.number} {fit(clean(attempt.outcome), 12)}", "bold"))
+            pieces.append((f"  #{attempt.number} {fit(tr(clean(attempt.outcome)), 12)}", "bold"))
             pieces.append((f"{clean(attempt.node + device)}, {stamp(attempt.started_ms)}{took}\n", ""))
             if attempt.failure is not None:
-                message = clean(f"{attempt.failure.code}: {attempt.failure.message}")
+                message = clean(f"{attempt.failure.code}: {retold(attempt.failure.message)}")
                 pieces.append((f"     {message}\n", TONE_STYLE["bad"]))
         return pieces
 
     @staticmethod
     def _files(record: TaskRecord) -> list[Piece]:
         task, result = record.task, record.result
-        pieces: list[Piece] = [(" Files and settings\n", "bold $text-primary")]
+        pieces: list[Piece] = [(tr(" Files and settings\n"), "bold $text-primary")]
         pieces += fact("image", task.image_path)
         pieces += fact("mask", task.mask_path or "")
         pieces += fact("output", task.output_path or "")
         if result is not None:
-            size = f"{result.width}x{result.height}, {result.bytes:,} bytes, {result.seconds:.2f} s of work"
+            size = tr(
+                "{width}x{height}, {bytes:,} bytes, {seconds:.2f} s of work",
+                width=result.width,
+                height=result.height,
+                bytes=result.bytes,
+                seconds=result.seconds,
+            )
             pieces += fact("result", result.path, TONE_STYLE["good"])
-            pieces += fact("", f"{size}, mask {result.mask_fraction:.1%}")
+            pieces += fact("", tr("{size}, mask {mask_fraction:.1%}", size=size, mask_fraction=result.mask_fraction))
             pieces += fact("notes", "; ".join(result.notes))
         plain = task.model_dump(mode="json")
         for name in ("config", "metadata"):
             if plain[name]:
                 pieces += fact(name, json.dumps(plain[name], ensure_ascii=False))
-        pieces += fact("limits", f"up to {task.max_retries} retries, time-out {task.timeout_s:g} s")
+        pieces += fact(
+            "limits",
+            tr(
+                "up to {max_retries} retries, time-out {timeout:g} s",
+                max_retries=task.max_retries,
+                timeout=task.timeout_s,
+            ),
+        )
         return pieces
 
     @staticmethod
     def _events(history: History) -> list[Piece]:
         if not history.events:
             return []
-        pieces: list[Piece] = [(f" Events ({len(history.events)})\n", "bold $text-primary")]
+        pieces: list[Piece] = [(tr(" Events ({count})\n", count=len(history.events)), "bold $text-primary")]
         for event in history.events:
             fields = event.fields
             said = [fields.get("status", ""), fields.get("node", ""), fields.get("queue", "")]
@@ -435,7 +462,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         here = view.index_of(self.task_id)
         there = view.row_at(here + steps) if here is not None else None
         if here is None or there is None:
-            self.post_message(Said("there is no other task in that direction"))
+            self.post_message(Said(tr("there is no other task in that direction")))
         else:
             view.move_to(here + steps)
             self.show_task(there.id)
@@ -448,7 +475,9 @@ class TaskScreen(ReadingScreen, TaskActs):
 
     def action_copy_shown_id(self) -> None:
         self.app.copy_to_clipboard(self.task_id)
-        self.post_message(Said(f"sent {self.task_id} to the terminal's clipboard (inside tmux: set-clipboard on)"))
+        self.post_message(
+            Said(tr("sent {task_id} to the terminal's clipboard (inside tmux: set-clipboard on)", task_id=self.task_id))
+        )
 
     def act_rows(self) -> list[TaskRow]:
         row = self.row
@@ -460,4 +489,4 @@ class TaskScreen(ReadingScreen, TaskActs):
         if row is not None and row.status is TaskStatus.FAILED and code:
             self.post_message(self.ModeWished("tasks", f"state:failed cause={code}"))
         else:
-            self.post_message(Said("it has not failed: there are no others of its cause"))
+            self.post_message(Said(tr("it has not failed: there are no others of its cause")))

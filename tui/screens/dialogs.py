@@ -60,11 +60,11 @@ class Question(ModalScreen[str | None]):
             if self._reason:
                 yield CleanInput(placeholder=self._reason, max_length=MAX_REASON, id="reason", compact=True)
             if self._word:
-                asked = f"type {self._word} to go on: it cannot be taken back"
+                asked = tr("type {word} to go on: it cannot be taken back", word=self._word)
                 yield CleanInput(placeholder=asked, max_length=MAX_REASON, id="word", compact=True)
                 yield Static(id="word-error", markup=False)
             with Horizontal(classes="dialog-buttons"):
-                yield Button(Content("No (n)"), id="no", compact=True)
+                yield Button(Content(tr("No (n)")), id="no", compact=True)
                 yield Button(Content(f"{self._go} (y)"), id="yes", compact=True, variant="warning")
 
     def compose_more(self) -> ComposeResult:
@@ -77,7 +77,7 @@ class Question(ModalScreen[str | None]):
 
     def action_agree(self) -> None:
         if self._word and not is_typed(self._word, self.query_one("#word", Input).value):
-            complaint = f"not done: type {self._word} here first"
+            complaint = tr("not done: type {word} here first", word=self._word)
             self.query_one("#word-error", Static).update(Content(clean(complaint)))
             self.query_one("#word").focus()
             return
@@ -143,7 +143,7 @@ class Chooser(ModalScreen["tuple[str, str] | None"]):
                 ),
                 compact=True,
             )
-            yield Static(Content("enter chooses, esc leaves it as it is"), classes="dialog-hint")
+            yield Static(Content(tr("enter chooses, esc leaves it as it is")), classes="dialog-hint")
 
     @on(OptionList.OptionSelected)
     def _chosen(self, chosen: OptionList.OptionSelected) -> None:

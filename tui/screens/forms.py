@@ -16,6 +16,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, Select, Static
 
 from lcq.errors import InvalidInput
+from lcq.lang import retold_error, tr
 from lcq.models import TaskPriority, TaskRecord
 from tui.acts import Act
 from tui.changing import Changes, again, differences, parameters_of, read_parameters
@@ -37,7 +38,7 @@ class DrainQuestion(Question):
 
     def compose_more(self) -> ComposeResult:
         yield CleanInput(
-            placeholder="finish by, such as 10m; then hand back. Empty: finish, however long", id="deadline",
+            placeholder=tr("finish by, such as 10m; then hand back. Empty: finish, however long"), id="deadline",
             compact=True, max_length=20,
         )  # fmt: skip
         yield Static(id="deadline-error", markup=False)
@@ -45,9 +46,11 @@ class DrainQuestion(Question):
     def action_agree(self) -> None:
         typed = self.query_one("#deadline", Input).value.strip()
         try:
-            self.deadline_s = read_span(typed, named="the deadline").total_seconds() if typed else None
+            self.deadline_s = read_span(typed, named=tr("the deadline")).total_seconds() if typed else None
         except InvalidInput as wrong:
-            self.query_one("#deadline-error", Static).update(Content(clean(f"not done: {wrong}")))
+            self.query_one("#deadline-error", Static).update(
+                Content(clean(tr("not done: {wrong}", wrong=retold_error(wrong))))
+            )
             self.query_one("#deadline").focus()
             return
         super().action_agree()
@@ -106,33 +109,33 @@ class ChangeForm(ModalScreen[Act | None]):
             yield Static(Content(clean(f"{self._title}: {ids}{more}")), classes="dialog-title")
             with VerticalScroll(id="form", can_focus=False):
                 for name in ("image", "mask", "output") if self._anew else ():
-                    yield from self._row(name.capitalize(), self._input(name))
-                yield from self._row("Model", self._input("model", suggester=SuggestFromList(self._models)))
-                yield from self._row("Engine", self._input("parameters", hint="radius=5 format=png …"))
-                yield from self._row("Time-out", self._input("timeout", hint="seconds, or 10m"))
-                yield from self._row("Retries", self._input("retries"))
-                yield from self._row("Place", self._place())
-                yield from self._row("Priority", self._priority())
+                    yield from self._row(tr(name.capitalize()), self._input(name))
+                yield from self._row(tr("Model"), self._input("model", suggester=SuggestFromList(self._models)))
+                yield from self._row(tr("Engine"), self._input("parameters", hint="radius=5 format=png …"))
+                yield from self._row(tr("Time-out"), self._input("timeout", hint=tr("seconds, or 10m")))
+                yield from self._row(tr("Retries"), self._input("retries"))
+                yield from self._row(tr("Place"), self._place())
+                yield from self._row(tr("Priority"), self._priority())
             yield Static(id="form-differs", markup=False)
             yield Static(id="form-error", markup=False)
             with Horizontal(classes="dialog-buttons"):
-                go = "Submit (enter)" if self._anew else "Retry (enter)"
+                go = tr("Submit (enter)") if self._anew else tr("Retry (enter)")
                 yield Button(Content(go), id="send", compact=True, variant="primary")
-                yield Button(Content("Close (esc)"), id="close", compact=True)
+                yield Button(Content(tr("Close (esc)")), id="close", compact=True)
 
     @staticmethod
     def _row(label: str, field: Input | Select[str]) -> ComposeResult:
         yield Horizontal(Static(Content(label), classes="label"), field, classes="row")
 
     def _input(self, name: str, *, hint: str = "", suggester: SuggestFromList | None = None) -> CleanInput:
-        placeholder = hint if len(self._records) == 1 else "as each has it"
+        placeholder = hint if len(self._records) == 1 else tr("as each has it")
         return CleanInput(
             clean(self._begun[name]), id=name, compact=True, placeholder=placeholder, suggester=suggester,
             select_on_focus=False,
         )  # fmt: skip
 
     def _place(self) -> Select[str]:
-        as_it_is = "by routing" if self._anew else "where it was"
+        as_it_is = tr("by routing") if self._anew else tr("where it was")
         options = [(choice.name, f"{choice.value[0]} {choice.value[1]}") for choice in self._places]
         return Select([(as_it_is, _AS_IT_IS), *options], value=_AS_IT_IS, allow_blank=False, id="place", compact=True)
 
@@ -140,7 +143,7 @@ class ChangeForm(ModalScreen[Act | None]):
         common = self._common(lambda one: str(one.priority))
         options = [(str(priority), str(priority)) for priority in TaskPriority]
         if not common:
-            options = [("as each has it", _AS_IT_IS), *options]
+            options = [(tr("as each has it"), _AS_IT_IS), *options]
         return Select(options, value=common, allow_blank=False, id="priority", compact=True)
 
     def on_mount(self) -> None:
@@ -167,7 +170,7 @@ class ChangeForm(ModalScreen[Act | None]):
         if wanted is not None and all(record.priority is wanted for record in self._records):
             wanted = None
         parameters, timeout, retries = (self._changed(name) for name in ("parameters", "timeout", "retries"))
-        seconds = read_span(timeout, named="the time-out").total_seconds() if timeout else None
+        seconds = read_span(timeout, named=tr("the time-out")).total_seconds() if timeout else None
         if seconds is not None and not (math.isfinite(seconds) and seconds > 0):
             raise InvalidInput("the time-out is more than nothing")
         if retries and not retries.isdecimal():
@@ -205,11 +208,15 @@ class ChangeForm(ModalScreen[Act | None]):
             act = again(self._records, changes)
         except InvalidInput as wrong:
             differs.update("")
-            complaint.update(Content(clean(str(wrong))))
+            complaint.update(Content(clean(retold_error(wrong))))
             return
-        which = "the same task" if len(act.ids) == 1 else "the same tasks"
+        which = tr("the same task") if len(act.ids) == 1 else tr("the same tasks")
         if changes.makes_new:
-            which = "a new task; the old one stays as it is" if len(act.ids) == 1 else "new tasks; the old ones stay"
+            which = (
+                tr("a new task; the old one stays as it is")
+                if len(act.ids) == 1
+                else tr("new tasks; the old ones stay")
+            )
         lines = [f"{act.title}: {which}", *differences(self._records, changes), *filter(None, (act.skipped,))]
         differs.update(Content(clean("; ".join(lines))))
         complaint.update("")
@@ -220,12 +227,16 @@ class ChangeForm(ModalScreen[Act | None]):
         try:
             act = self._act()
         except InvalidInput as wrong:
-            self.query_one("#form-error", Static).update(Content(clean(f"not done: {wrong}")))
+            self.query_one("#form-error", Static).update(
+                Content(clean(tr("not done: {wrong}", wrong=retold_error(wrong))))
+            )
             return
         if act.ids:
             self.dismiss(act)
         else:
-            self.query_one("#form-error", Static).update(Content(clean(f"nothing to do: {act.skipped}")))
+            self.query_one("#form-error", Static).update(
+                Content(clean(tr("nothing to do: {skipped}", skipped=act.skipped)))
+            )
 
     @on(Button.Pressed, "#close")
     def _close(self) -> None:

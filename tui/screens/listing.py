@@ -13,6 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from lcq.errors import LcqError
+from lcq.lang import retold, retold_error, tr
 from tui import export
 from tui.columns import Column
 from tui.commands import Scope
@@ -64,7 +65,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
 
     @property
     def _hint(self) -> str:
-        return f"words, -word, name:word, name~regex, name<15m with {' '.join(self.view.fields)}"
+        return tr("words, -word, name:word, name~regex, name<15m with {fields}", fields=" ".join(self.view.fields))
 
     # ------------------------------------------------------------ what is shown
 
@@ -96,32 +97,32 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
 
     def _why_empty(self) -> str:
         if not self.desk.link.loaded:
-            return "reading the cluster …"
+            return tr("reading the cluster …")
         if self.view.total:
-            return "nothing fits the filter: esc clears it"
+            return tr("nothing fits the filter: esc clears it")
         return self.nothing()
 
     def _found(self) -> list[Part]:
         found = self.view.filter
         parts = [Part(" / ", "bold $text-primary", "focus_filter")]
-        parts.append(Part(found.text or "filter", "bold" if found.text else "$text-muted", "focus_filter"))
+        parts.append(Part(found.text or tr("filter"), "bold" if found.text else "$text-muted", "focus_filter"))
         if found.problem:
-            parts.append(Part(f"  {found.problem}", "bold $text-error"))
+            parts.append(Part(f"  {retold(found.problem)}", "bold $text-error"))
         return parts
 
     def _notes(self) -> list[Part]:
         view = self.view
-        notes = [f"{len(view):,} of {view.total:,}"]
+        notes = [tr("{count:,} of {total:,}", count=len(view), total=view.total)]
         if self.desk.store.oldest and self.view is self.desk.tasks:
-            notes[0] += f", newest of {view.total + self.desk.store.beyond:,}"
+            notes[0] += tr(", newest of {total:,}", total=view.total + self.desk.store.beyond)
             notes += filter(None, (self.desk.older.told,))
         if view.marks:
-            hidden = f" ({view.hidden_marks} not shown)" if view.hidden_marks else ""
-            notes.append(f"{len(view.marks)} marked{hidden}")
+            hidden = tr(" ({hidden_marks} not shown)", hidden_marks=view.hidden_marks) if view.hidden_marks else ""
+            notes.append(tr("{count} marked{hidden}", count=len(view.marks), hidden=hidden))
         if view.follow:
-            notes.append("FOLLOWING")
+            notes.append(tr("FOLLOWING"))
         elif view.top:
-            notes.append(f"{view.top:,} above")
+            notes.append(tr("{top:,} above", top=view.top))
         return [Part("   ".join(notes) + " ")]
 
     @on(LineTable.Looked)
@@ -131,7 +132,9 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
     @on(LineTable.Copied)
     def _copied(self, wish: LineTable.Copied) -> None:
         self.app.copy_to_clipboard(wish.row_id)
-        self.post_message(Said(f"sent {wish.row_id} to the terminal's clipboard (inside tmux: set-clipboard on)"))
+        self.post_message(
+            Said(tr("sent {row_id} to the terminal's clipboard (inside tmux: set-clipboard on)", row_id=wish.row_id))
+        )
 
     # ------------------------------------------------------------ filter
 
@@ -184,7 +187,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
     def _step_state(self, step: int) -> None:
         states = list(self.states())
         if not states:
-            self.post_message(Said("the rows here have no states to choose from", good=False))
+            self.post_message(Said(tr("the rows here have no states to choose from"), good=False))
             return
         now = state_of(self.view.filter.text)
         here = states.index(now) if now in states else 0
@@ -228,17 +231,21 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
         if "needs" in self.view.fields:
             self.set_filter_text(toggled(self.view.filter.text, NEEDS_ATTENTION))
         else:
-            self.post_message(Said("here everything is told that needs attention, or nothing: see 2, 3 and 4"))
+            self.post_message(Said(tr("here everything is told that needs attention, or nothing: see 2, 3 and 4")))
 
     @work(group="panel", exclusive=True)
     async def _choose_order(self) -> None:
-        now, way = self.view.sort, "descending" if self.view.descending else "ascending"
+        now, way = self.view.sort, tr("descending") if self.view.descending else tr("ascending")
         choices = [
-            Choice(("sort", column.id), column.title, f"now, {way}: enter turns it round" if column.id == now else "")
+            Choice(
+                ("sort", column.id),
+                column.shown_title,
+                tr("now, {way}: enter turns it round", way=way) if column.id == now else "",
+            )
             for column in self.table.all_columns
         ]
         choices.sort(key=lambda choice: choice.value[1] != now)
-        chosen = await self.app.push_screen_wait(Chooser("Order by", choices))
+        chosen = await self.app.push_screen_wait(Chooser(tr("Order by"), choices))
         if chosen is None:
             return
         if chosen[1] == now:
@@ -259,30 +266,35 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
     def _copy_json(self) -> None:
         rows = self.view.targets()
         if not rows:
-            self.post_message(Said("nothing to copy: no row is under the cursor", good=False))
+            self.post_message(Said(tr("nothing to copy: no row is under the cursor"), good=False))
             return
         now = self.desk.link.now_ms
         text = export.as_json(export.values_of(row, self.view.fields, now) for row in rows)
         size = len(text.encode())
         if size > export.CLIPBOARD_BYTES:
-            told = (
-                f"{counted(len(rows), 'row')} are {size // 1000} kB, too much for a terminal's clipboard: S saves them"
+            told = tr(
+                "{count} are {size} kB, too much for a terminal's clipboard: S saves them",
+                count=counted(len(rows), "row"),
+                size=size // 1000,
             )
             self.post_message(Said(told, good=False))
             return
         self.app.copy_to_clipboard(text)
-        told = f"sent {counted(len(rows), 'row')} as JSON to the terminal's clipboard (inside tmux: set-clipboard on)"
+        told = tr(
+            "sent {count} as JSON to the terminal's clipboard (inside tmux: set-clipboard on)",
+            count=counted(len(rows), "row"),
+        )
         self.post_message(Said(told))
 
     @work(group="panel", exclusive=True)
     async def _save_rows(self) -> None:
-        rows, what = (self.view.targets(), "marked") if self.view.marks else (list(self.view.rows()), "shown")
+        rows, what = (self.view.targets(), tr("marked")) if self.view.marks else (list(self.view.rows()), tr("shown"))
         if not rows:
-            self.post_message(Said("nothing to save: no row is shown", good=False))
+            self.post_message(Said(tr("nothing to save: no row is shown"), good=False))
             return
         now, fields = self.desk.link.now_ms, self.view.fields
-        hint = f"{_file_of('.')} is here; .csv or .json; enter saves"
-        title = f"Save the {counted(len(rows), 'row')} {what} as"
+        hint = tr("{what} is here; .csv or .json; enter saves", what=_file_of("."))
+        title = tr("Save the {count} {what} as", count=counted(len(rows), "row"), what=what)
         name = await self.app.push_screen_wait(AskLine(title, value=export.proposed_name(self.MODE, now), hint=hint))
         if name is None:
             return
@@ -295,16 +307,25 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
             try:
                 size = await asyncio.to_thread(write)
             except export.FileIsThere:
-                question = Question(f"Overwrite {path}?", ("A file of that name is there.",), "Yes, overwrite it")
+                question = Question(
+                    tr("Overwrite {path}?", path=path), (tr("A file of that name is there."),), tr("Yes, overwrite it")
+                )
                 if await self.app.push_screen_wait(question) is None:
-                    self.post_message(Said(f"{path} was left as it is"))
+                    self.post_message(Said(tr("{path} was left as it is", path=path)))
                     return
                 size = await asyncio.to_thread(write, overwrite=True)
         except LcqError as error:
-            self.post_message(Said(f"not saved: {error}", good=False))
+            self.post_message(Said(tr("not saved: {error}", error=retold_error(error)), good=False))
         else:
             self.post_message(
-                Said(f"saved {counted(len(rows), 'row')} in {path} ({size:,} bytes, yours alone to read)")
+                Said(
+                    tr(
+                        "saved {count} in {path} ({size:,} bytes, yours alone to read)",
+                        count=counted(len(rows), "row"),
+                        path=path,
+                        size=size,
+                    )
+                )
             )
 
     # ------------------------------------------------------------ back

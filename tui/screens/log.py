@@ -17,6 +17,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from lcq.errors import LcqError, NoLog
+from lcq.lang import retold_error, tr
 from lcq.models import Attempt
 from lcq.wire import LogAnswer
 from tui import export
@@ -136,10 +137,10 @@ class LogScreen(ConsoleScreen):
         self.node, self.task_id = node, task_id
         self.lines = LogLines()
         self._parts = 0  # of the log: each boot of each agent is one, and what is kept with attempts
-        self._wrong = "reading …"
+        self._wrong = tr("reading …")
         self._status_line = OneLine(id="logstatus")
         self._search_field = SearchInput(
-            id="search", compact=True, select_on_focus=False, placeholder="words to search"
+            id="search", compact=True, select_on_focus=False, placeholder=tr("words to search")
         )
         self.pane = LogPane(self.lines, self._why_empty, id="log")
 
@@ -149,7 +150,7 @@ class LogScreen(ConsoleScreen):
 
     @property
     def crumb(self) -> str:
-        return f"{self.task_id or self.node} > log"
+        return tr("{task_id} > log", task_id=self.task_id or self.node)
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -166,7 +167,7 @@ class LogScreen(ConsoleScreen):
         while True:
             pause_s = FOLLOW_S
             if not self.node:
-                self._wrong = "no node has taken it yet: there is no log"
+                self._wrong = tr("no node has taken it yet: there is no log")
                 await self._read_attempts()
             else:
                 try:
@@ -177,7 +178,9 @@ class LogScreen(ConsoleScreen):
                 else:
                     self._wrong = ""
                     if told.boot != boot:
-                        news = self._new_part(f"the agent of {self.node} was started anew" if boot else "")
+                        news = self._new_part(
+                            tr("the agent of {node} was started anew", node=self.node) if boot else ""
+                        )
                         if boot:  # its numbers begin anew
                             boot, after = told.boot, -1
                             self._take(news)
@@ -207,7 +210,12 @@ class LogScreen(ConsoleScreen):
         if not attempt.log:
             return []
         self._parts += 1
-        head = f"attempt {attempt.number} on {attempt.node} {attempt.outcome}; its runner wrote last:"
+        head = tr(
+            "attempt {number} on {node} {outcome}; its runner wrote last:",
+            number=attempt.number,
+            node=attempt.node,
+            outcome=tr(attempt.outcome),
+        )
         at_ms = attempt.ended_ms or attempt.started_ms
         texts = [head, *attempt.log.splitlines()]
         return [Line((self._parts, place), at_ms, "kept", "", clean(text)) for place, text in enumerate(texts)]
@@ -222,7 +230,7 @@ class LogScreen(ConsoleScreen):
             gone = told.first - after - 1
             news.append(
                 Line((self._parts, told.first * 2 - 1), self.desk.link.now_ms, "console", "WARNING",
-                     f"-- {counted(gone, 'line')} came and went before they were read --")
+                     tr("-- {gone} came and went before they were read --", gone=counted(gone, 'line')))
             )  # fmt: skip
         for one in told.lines:
             source = "agent" if one.source == "agent" else one.source
@@ -246,14 +254,18 @@ class LogScreen(ConsoleScreen):
         if self._wrong:
             return clean(self._wrong)
         if self.lines.total:
-            return f"nothing in the last {WINDOWS[self.lines.window][0]}: t changes the window"
-        return "nothing yet" if not self.task_id else f"{self.node} has told nothing of this task"
+            return tr("nothing in the last {windows}: t changes the window", windows=WINDOWS[self.lines.window][0])
+        return tr("nothing yet") if not self.task_id else tr("{node} has told nothing of this task", node=self.node)
 
     def _show_lines(self) -> None:
         if not self.is_attached:
             return
         lines = self.lines
-        name = f"{self.task_id} on {self.node}" if self.task_id and self.node else self.task_id or self.node
+        name = (
+            tr("{id} on {node}", id=self.task_id, node=self.node)
+            if self.task_id and self.node
+            else self.task_id or self.node
+        )
         parts = [Part(f" {name} ", "bold $text-primary")]
         if self._wrong and lines.total:
             parts.append(Part(f"  {self._wrong}", TONE_STYLE["warn"]))
@@ -262,13 +274,13 @@ class LogScreen(ConsoleScreen):
             parts.append(
                 Part(f"  /{lines.search}: {counted(found, 'line')}", "$text-accent" if found else "$text-warning")
             )
-        notes = [f"{len(lines):,} of {counted(lines.total, 'line')}"]
+        notes = [tr("{count:,} of {total}", count=len(lines), total=counted(lines.total, "line"))]
         if lines.window:
-            notes.append(f"last {WINDOWS[lines.window][0]}")
+            notes.append(tr("last {windows}", windows=WINDOWS[lines.window][0]))
         if lines.marks:
-            notes.append(f"{len(lines.marks)} marked")
-        notes += ["wrapped"] if lines.wrap else []
-        notes.append("FOLLOWING" if lines.follow else "f follows")
+            notes.append(tr("{count} marked", count=len(lines.marks)))
+        notes += [tr("wrapped")] if lines.wrap else []
+        notes.append(tr("FOLLOWING") if lines.follow else tr("f follows"))
         self._status_line.show(parts, [Part("   ".join(notes) + " ")])
         self.pane.sync()
 
@@ -331,9 +343,9 @@ class LogScreen(ConsoleScreen):
 
     def _match(self, step: int) -> None:
         if not self.lines.search:
-            self.post_message(Said("nothing is searched: / asks for what"))
+            self.post_message(Said(tr("nothing is searched: / asks for what")))
         elif not self.lines.next_match(step):
-            self.post_message(Said(f"no line here has {self.lines.search!r}"))
+            self.post_message(Said(tr("no line here has {search!r}", search=self.lines.search)))
         self._changed()
 
     def action_search_log(self) -> None:
@@ -345,7 +357,7 @@ class LogScreen(ConsoleScreen):
         self._leave_search()
         self.lines.find(typed.value)
         if self.lines.search and not self.lines.matches:
-            self.post_message(Said(f"no line here has {self.lines.search!r}"))
+            self.post_message(Said(tr("no line here has {search!r}", search=self.lines.search)))
         self._changed()
 
     def _leave_search(self) -> None:
@@ -365,12 +377,12 @@ class LogScreen(ConsoleScreen):
     async def action_save_log(self) -> None:
         text = self.lines.as_text()
         if not text:
-            self.post_message(Said("nothing to save: no line is shown", good=False))
+            self.post_message(Said(tr("nothing to save: no line is shown"), good=False))
             return
         what = counted(text.count("\n"), "line")
         stem = export.proposed_name(f"log-{self.task_id or self.node}", self.desk.link.now_ms).rpartition(".")[0]
-        hint = f"{_path_of('.')} is here; enter saves"
-        name = await self.app.push_screen_wait(AskLine(f"Save {what} as", value=f"{stem}.log", hint=hint))
+        hint = tr("{what} is here; enter saves", what=_path_of("."))
+        name = await self.app.push_screen_wait(AskLine(tr("Save {what} as", what=what), value=f"{stem}.log", hint=hint))
         if name is None:
             return
         path = _path_of(name)
@@ -378,15 +390,21 @@ class LogScreen(ConsoleScreen):
             try:
                 size = await asyncio.to_thread(export.write_text, path, text)
             except export.FileIsThere:
-                question = Question(f"Overwrite {path}?", ("A file of that name is there.",), "Yes, overwrite it")
+                question = Question(
+                    tr("Overwrite {path}?", path=path), (tr("A file of that name is there."),), tr("Yes, overwrite it")
+                )
                 if await self.app.push_screen_wait(question) is None:
-                    self.post_message(Said(f"{path} was left as it is"))
+                    self.post_message(Said(tr("{path} was left as it is", path=path)))
                     return
                 size = await asyncio.to_thread(export.write_text, path, text, overwrite=True)
         except LcqError as error:
-            self.post_message(Said(f"not saved: {error}", good=False))
+            self.post_message(Said(tr("not saved: {error}", error=retold_error(error)), good=False))
         else:
-            self.post_message(Said(f"saved {what} in {path} ({size:,} bytes, yours alone to read)"))
+            self.post_message(
+                Said(
+                    tr("saved {what} in {path} ({size:,} bytes, yours alone to read)", what=what, path=path, size=size)
+                )
+            )
 
 
 def _path_of(name: str) -> Path:

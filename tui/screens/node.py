@@ -13,6 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from lcq.errors import LcqError
+from lcq.lang import N, tr
 from lcq.models import DeviceSample, NodeStatus, TaskStatus
 from tui.charts import device_graphs
 from tui.columns import NODE_LOOK, node_state_cell
@@ -44,15 +45,21 @@ class DevicePane(Vertical):
         pieces: list[Piece] = [(f" {device.name}", "bold $text-primary")]
         told = [f"{device.kind}, {counted(device.slots, 'slot')}"]
         if device.busy is not None:
-            told.append(f"busy {device.busy:.0%}")
+            told.append(tr("busy {busy:.0%}", busy=device.busy))
         if device.used_mib is not None and device.total_mib:
-            told.append(f"memory {device.used_mib / 1024:.1f} of {device.total_mib / 1024:.1f} GiB")
+            told.append(
+                tr(
+                    "memory {used_mib:.1f} of {total_mib:.1f} GiB",
+                    used_mib=device.used_mib / 1024,
+                    total_mib=device.total_mib / 1024,
+                )
+            )
         if device.heat_c is not None:
             told.append(f"{device.heat_c:.0f} C")
         if device.power_w is not None:
             told.append(f"{device.power_w:.0f} W")
         if device.warm:
-            told.append(f"loaded: {', '.join(device.warm)}")
+            told.append(tr("loaded: {warm}", warm=", ".join(device.warm)))
         pieces.append((f"   {'   '.join(told)}", ""))
         if device.why:
             pieces.append((f"   {device.why}", TONE_STYLE["warn"]))
@@ -70,7 +77,7 @@ class NodeScreen(AboutScreen[NodeRow], NodeActs):
     """One node, kept up to date."""
 
     MODE = "nodes"
-    NOUN = "node"
+    NOUN = N("node")
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL, Scope.ABOUT, Scope.NODES)
     SECTIONS = ("head", "drain", "tasks", "more", "failed")
 
@@ -105,7 +112,7 @@ class NodeScreen(AboutScreen[NodeRow], NodeActs):
         try:
             told = await self.desk.reader.device_history(node)
         except (LcqError, OSError, TimeoutError) as error:
-            self._trouble_text = f"its devices' history cannot be read now: {trouble_of(error)}"
+            self._trouble_text = tr("its devices' history cannot be read now: {error}", error=trouble_of(error))
             return
         if node == self.row_id:
             self._trouble_text = ""
@@ -137,21 +144,34 @@ class NodeScreen(AboutScreen[NodeRow], NodeActs):
             if place < len(row.now):
                 pane.show(row.now[place], self._samples(row.now[place], row), now)
         self.show_section("drain", self._drain(row, running))
-        self.show_section("tasks", self.listed("Works on", running, _MOST_TASKS))
+        self.show_section("tasks", self.listed(tr("Works on"), running, _MOST_TASKS))
         self.show_section("more", self._more(row))
         failed = [task for task in self.tasks if task.status is TaskStatus.FAILED]
-        self.show_section("failed", self.listed("Failed here", failed, 5))
+        self.show_section("failed", self.listed(tr("Failed here"), failed, 5))
 
     def _head(self, row: NodeRow) -> list[Piece]:
         now = self.desk.link.now_ms
         word, _ = node_state_cell(row.status)
         pieces: list[Piece] = [(f" {word}", TONE_STYLE[NODE_LOOK[row.status][1]]), (f"  {row.id}\n", "bold")]
         pieces += fact("why", row.why, TONE_STYLE["warn"])
-        pieces += fact("host", f"{row.host}   lcq {row.software}" if row.software else row.host)
-        pieces += fact("seen", f"{span(now - row.seen_ms)} ago, registered {stamp(row.registered_ms)}")
+        pieces += fact(
+            "host", tr("{host}   lcq {software}", host=row.host, software=row.software) if row.software else row.host
+        )
+        pieces += fact(
+            "seen",
+            tr("{now} ago, registered {registered}", now=span(now - row.seen_ms), registered=stamp(row.registered_ms)),
+        )
         share = row.failed / max(1, row.completed + row.failed)
-        done = f"{row.completed:,} completed, {row.failed:,} failed ({share:.0%})"
-        pieces += fact("work", f"{row.running} of {counted(row.slots, 'slot')} busy   {done}")
+        done = tr(
+            "{completed:,} completed, {failed:,} failed ({share:.0%})",
+            completed=row.completed,
+            failed=row.failed,
+            share=share,
+        )
+        pieces += fact(
+            "work",
+            tr("{running} of {slots} busy   {done}", running=row.running, slots=counted(row.slots, "slot"), done=done),
+        )
         pieces += fact("", self._trouble_text, TONE_STYLE["warn"])
         return pieces
 
@@ -160,32 +180,41 @@ class NodeScreen(AboutScreen[NodeRow], NodeActs):
         if row.status is not NodeStatus.DRAINING:
             return []
         now = self.desk.link.now_ms
-        then = ", then its agent ends" if row.stopping else ""
+        then = tr(", then its agent ends") if row.stopping else ""
         pieces: list[Piece] = [(" Drain\n", "bold $text-primary")]
         if not row.running:
-            return [*pieces, *fact("state", f"drained{then}: nothing runs here any more", TONE_STYLE["good"])]
+            return [
+                *pieces,
+                *fact("state", tr("drained{then}: nothing runs here any more", then=then), TONE_STYLE["good"]),
+            ]
         pieces += fact("still runs", counted(row.running, "task") + then)
         left = [one for task in running if (one := left_ms(task, now)) is not None]
         if left:
             unknown = max(0, row.running - len(left))
-            more = f", {unknown} of which nothing is known yet" if unknown else ""
-            pieces += fact("done in", f"{long_span(max(left))} at their pace{more}", TONE_STYLE["run"])
+            more = tr(", {unknown} of which nothing is known yet", unknown=unknown) if unknown else ""
+            pieces += fact(
+                "done in", tr("{left} at their pace{more}", left=long_span(max(left)), more=more), TONE_STYLE["run"]
+            )
         else:
-            pieces += fact("done in", "not known: none has told yet how far it is")
+            pieces += fact("done in", tr("not known: none has told yet how far it is"))
         if row.hand_back_ms is not None:
-            when = f"{stamp(row.hand_back_ms)}, in {long_span(max(0, row.hand_back_ms - now))}"
-            pieces += fact("hands back", f"what still runs then: {when}")
+            when = tr(
+                "{hand_back}, in {what}",
+                hand_back=stamp(row.hand_back_ms),
+                what=long_span(max(0, row.hand_back_ms - now)),
+            )
+            pieces += fact("hands back", tr("what still runs then: {when}", when=when))
         return pieces
 
     @staticmethod
     def _more(row: NodeRow) -> list[Piece]:
-        more: list[Piece] = [(" What it can do\n", "bold $text-primary")]
+        more: list[Piece] = [(tr(" What it can do\n"), "bold $text-primary")]
         for device in row.devices:
             more += fact("device", device)
-        more += fact("queues", ", ".join(row.queues) or "none")
-        more += fact("models", ", ".join(row.models) or "none")
+        more += fact("queues", ", ".join(row.queues) or tr("none"))
+        more += fact("models", ", ".join(row.models) or tr("none"))
         if row.load:
-            more.append((" What it tells\n", "bold $text-primary"))
+            more.append((tr(" What it tells\n"), "bold $text-primary"))
             for name, value in row.load:
                 more += fact(name, value)
         return more

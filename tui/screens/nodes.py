@@ -11,6 +11,7 @@ from textual import on
 from textual.binding import BindingType
 from textual.message import Message
 
+from lcq.lang import tr
 from lcq.models import NodeStatus
 from tui import acts
 from tui.columns import NODE_COLUMNS, NODE_LOOK, Column
@@ -47,7 +48,7 @@ class NodeActs(ConsoleScreen):
     def _one(self) -> NodeRow | None:
         rows = self.act_nodes()
         if len(rows) > 1:
-            self.post_message(Said("one node at a time: esc clears the marks", good=False))
+            self.post_message(Said(tr("one node at a time: esc clears the marks"), good=False))
             return None
         return rows[0] if rows else None
 
@@ -69,7 +70,7 @@ class NodeActs(ConsoleScreen):
     def action_toggle_block(self) -> None:
         row = self._one()
         if row is not None and row.status is NodeStatus.QUARANTINED:
-            self.post_message(ActWished(acts.activate(row.id, verb="Unblock")))
+            self.post_message(ActWished(acts.activate(row.id, unblocks=True)))
         elif row is not None:
             self.post_message(self.BlockWished(row))
 
@@ -98,9 +99,19 @@ class NodesScreen(ListScreen[NodeRow], NodeActs):
         rows = list(self.desk.store.nodes.rows.values())
         by_status = Counter(row.status for row in rows)
         live = [row for row in rows if row.status is not NodeStatus.OFFLINE]
-        parts = [Part(f" slots {sum(row.running for row in live)}/{sum(row.slots for row in live)} busy")]
+        parts = [
+            Part(
+                tr(
+                    " slots {what}/{what2} busy",
+                    what=sum(row.running for row in live),
+                    what2=sum(row.slots for row in live),
+                )
+            )
+        ]
         parts += [
-            Part(f"   {by_status[status]} {status}", TONE_STYLE[NODE_LOOK[status][1]], f"filter_by('state:{status}')")
+            Part(
+                f"   {by_status[status]} {tr(status)}", TONE_STYLE[NODE_LOOK[status][1]], f"filter_by('state:{status}')"
+            )
             for status in NodeStatus
             if by_status[status]
         ]
@@ -110,13 +121,20 @@ class NodesScreen(ListScreen[NodeRow], NodeActs):
         return ("", *(f"state:{status}" for status in NodeStatus))
 
     def nothing(self) -> str:
-        return "no node yet: start one with lcq-agent, or lcq up"
+        return tr("no node yet: start one with lcq-agent, or lcq up")
 
     def about(self, row: NodeRow) -> Sequence[Part]:
-        where = f" on {row.host}" if row.host and row.host != row.id else ""
+        where = tr(" on {host}", host=row.host) if row.host and row.host != row.id else ""
         return (
             Part(f" {row.id}", "bold $text-primary"),
-            Part(f"{where}   {'; '.join(row.devices)}   models {', '.join(row.models) or 'none'}"),
+            Part(
+                tr(
+                    "{where}   {devices}   models {models}",
+                    where=where,
+                    devices="; ".join(row.devices),
+                    models=", ".join(row.models) or tr("none"),
+                )
+            ),
             Part(f"   {row.why}" if row.why else "", "$text-warning"),
         )
 

@@ -13,6 +13,7 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 
 from lcq.errors import LcqError
+from lcq.lang import tr
 from lcq.models import TaskRecord
 from lcq.picture_parts import Part
 from tui.columns import state_cell
@@ -67,7 +68,7 @@ class PictureScreen(ConsoleScreen):
 
     @property
     def crumb(self) -> str:
-        return f"{self.task_id} > pictures"
+        return tr("{task_id} > pictures", task_id=self.task_id)
 
     def compose_body(self) -> Iterable[Widget]:
         yield self._head
@@ -176,7 +177,11 @@ class PictureScreen(ConsoleScreen):
     def _draw(self) -> None:
         self._head.show(self._headline())
         if self.pictures is None:
-            words = f"cannot be shown now: {self._trouble_text}" if self._trouble_text else "fetching …"
+            words = (
+                tr("cannot be shown now: {trouble_text}", trouble_text=self._trouble_text)
+                if self._trouble_text
+                else tr("fetching …")
+            )
             self._left.show(None, words=words)
             self._right.display = False
             self._facts.show(())
@@ -220,8 +225,8 @@ class PictureScreen(ConsoleScreen):
 
         has_picture = bool(scene.after if mode is Mode.AFTER else scene.before)
         captions = {
-            "wipe": f"before | after, the line at {wipe:.0%}",
-            "difference": "where after differs from before, the brighter the more",
+            "wipe": tr("before | after, the line at {wipe:.0%}", wipe=wipe),
+            "difference": tr("where after differs from before, the brighter the more"),
         }
         view.show(
             paint,
@@ -239,16 +244,30 @@ class PictureScreen(ConsoleScreen):
             parts += [LinePart(word, TONE_STYLE[tone]), LinePart(f"  {basename(row.image)}  ", "bold")]
         if self.pictures is not None and self.mode is not None and self.look is not None:
             mode, zoom = self._mode_that_can_be(), self._nearness(self.look)
-            parts.append(LinePart(f" {mode}   {zoom}   mask {'on' if self.mask_shown else 'off'}", "$text-muted"))
+            parts.append(
+                LinePart(
+                    tr(
+                        " {mode}   {zoom}   mask {what}",
+                        mode=tr(mode),
+                        zoom=zoom,
+                        what=tr("on") if self.mask_shown else tr("off"),
+                    ),
+                    "$text-muted",
+                )
+            )
             if mode is not self.mode:
-                parts.append(LinePart(f"   no {self.mode}: there are not two of one size", "$text-warning"))
+                parts.append(
+                    LinePart(tr("   no {mode}: there are not two of one size", mode=tr(self.mode)), "$text-warning")
+                )
         return parts
 
     def _nearness(self, look: Look) -> str:
         from tui.pictures import placed
 
         scale = placed(self._scene().size, *self._room(), look).scale
-        return f"{'all of it at' if look.zoom <= 1 else 'at'} {scale:.0%}" if abs(scale - 1) > 0.005 else "1:1"
+        if abs(scale - 1) <= 0.005:
+            return "1:1"
+        return tr("all of it at {scale:.0%}", scale=scale) if look.zoom <= 1 else tr("at {scale:.0%}", scale=scale)
 
     def _told(self) -> list[LinePart]:
         """What there is to say of the pictures, also for who sees none."""
@@ -258,19 +277,28 @@ class PictureScreen(ConsoleScreen):
         parts = [LinePart(" ")]
         mask = pictures.parts["mask"]
         if mask.thumbnail is not None:
-            parts.append(LinePart(f"mask {pictures.hole or 0:.2%} of the picture   "))
+            parts.append(LinePart(tr("mask {hole:.2%} of the picture   ", hole=pictures.hole or 0)))
         elif mask.why:
-            parts.append(LinePart(f"mask: {mask.why}   ", "$text-muted"))
+            parts.append(LinePart(tr("mask: {why}   ", why=mask.why), "$text-muted"))
         compared = pictures.compared
         if compared is not None and compared.most <= _SAME:
-            parts.append(LinePart("outside the mask nothing differs   ", "$text-success"))
+            parts.append(LinePart(tr("outside the mask nothing differs   "), "$text-success"))
         elif compared is not None:
-            anew = ": a lossy format encodes all anew" if self._is_lossy else ""
+            anew = tr(": a lossy format encodes all anew") if self._is_lossy else ""
             parts.append(
-                LinePart(f"outside the mask PSNR {compared.psnr:.0f} dB, at most {compared.most} of 255{anew}   ")
+                LinePart(
+                    tr(
+                        "outside the mask PSNR {psnr:.0f} dB, at most {most} of 255{anew}   ",
+                        psnr=compared.psnr,
+                        most=compared.most,
+                        anew=anew,
+                    )
+                )
             )
         if pictures.sources:
-            parts.append(LinePart(f"small pictures made by {', '.join(pictures.sources)}", "$text-muted"))
+            parts.append(
+                LinePart(tr("small pictures made by {sources}", sources=", ".join(pictures.sources)), "$text-muted")
+            )
         return parts
 
     @property
@@ -362,7 +390,7 @@ class PictureScreen(ConsoleScreen):
         here = view.index_of(self.task_id)
         there = view.row_at(here + steps) if here is not None else None
         if here is None or there is None:
-            self.post_message(Said("there is no other task in that direction"))
+            self.post_message(Said(tr("there is no other task in that direction")))
         else:
             view.move_to(here + steps)
             self.show_task(clean(there.id))

@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual.containers import Horizontal
 from textual.widget import Widget
 
+from lcq.lang import N, tr
 from lcq.models import TaskStatus
 from tui.charts import queue_graphs
 from tui.columns import NODE_LOOK, node_state_cell
@@ -28,7 +29,7 @@ class QueueScreen(AboutScreen[QueueRow], QueueActs):
     """One queue, kept up to date."""
 
     MODE = "queues"
-    NOUN = "queue"
+    NOUN = N("queue")
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL, Scope.ABOUT, Scope.QUEUES)
     SECTIONS = ("head", "served", "waiting", "running")
 
@@ -56,33 +57,35 @@ class QueueScreen(AboutScreen[QueueRow], QueueActs):
         tasks = self.tasks
         waits = sorted((task for task in tasks if task.status in WAITING), key=lambda task: task.submitted_ms)
         runs = [task for task in tasks if task.status is TaskStatus.PROCESSING]
-        self.show_section("waiting", self.listed("Waiting, the oldest first", waits, _MOST_TASKS))
-        self.show_section("running", self.listed("Running", runs, _MOST_TASKS))
+        self.show_section("waiting", self.listed(tr("Waiting, the oldest first"), waits, _MOST_TASKS))
+        self.show_section("running", self.listed(tr("Running"), runs, _MOST_TASKS))
 
     def _head(self, row: QueueRow) -> list[Piece]:
         now = self.desk.link.now_ms
-        state: Piece = ("| PAUSED", TONE_STYLE["warn"]) if row.paused else ("> OPEN", TONE_STYLE["good"])
+        state: Piece = (tr("| PAUSED"), TONE_STYLE["warn"]) if row.paused else (tr("> OPEN"), TONE_STYLE["good"])
         pieces: list[Piece] = [(" ", ""), state, (f"  {row.id}\n", "bold")]
         if row.paused:
-            since = f"{stamp(row.paused_ms)} by {row.paused_by or 'somebody'}"
-            pieces += fact("paused", f"{since}: {row.reason or 'no reason given'}", TONE_STYLE["warn"])
-        pieces += fact("devices", row.kind + (f" with at least {row.needs}" if row.needs else ""))
+            since = tr(
+                "{paused} by {paused_by}", paused=stamp(row.paused_ms), paused_by=row.paused_by or tr("somebody")
+            )
+            pieces += fact("paused", f"{since}: {row.reason or tr('no reason given')}", TONE_STYLE["warn"])
+        pieces += fact("devices", row.kind + (tr(" with at least {needs}", needs=row.needs) if row.needs else ""))
         if row.oldest_ms is not None:
-            pieces += fact("oldest", f"waits for {long_span(now - row.oldest_ms)}")
-        counts = [f"{row.count(status):,} {status}" for status in TaskStatus if row.count(status)]
-        pieces += fact("tasks", "   ".join(counts) or "none")
+            pieces += fact("oldest", tr("waits for {now}", now=long_span(now - row.oldest_ms)))
+        counts = [f"{row.count(status):,} {tr(status)}" for status in TaskStatus if row.count(status)]
+        pieces += fact("tasks", "   ".join(counts) or tr("none"))
         return pieces
 
     def _served(self, row: QueueRow) -> list[Piece]:
         nodes = [node for node in self.desk.store.nodes.rows.values() if row.id in node.queues]
         if not nodes:
-            return [(" Nobody serves it: its tasks wait\n", TONE_STYLE["warn"])]
-        pieces: list[Piece] = [(f" Served by ({len(nodes)})\n", "bold $text-primary")]
+            return [(tr(" Nobody serves it: its tasks wait\n"), TONE_STYLE["warn"])]
+        pieces: list[Piece] = [(tr(" Served by ({count})\n", count=len(nodes)), "bold $text-primary")]
         for node in sorted(nodes, key=lambda one: (one.id not in row.nodes, one.id)):
             word, _ = node_state_cell(node.status)
             pieces += [
                 (f"  {fit(node.id, 16)} ", ""),
                 (fit(word, 14), TONE_STYLE[NODE_LOOK[node.status][1]]),
-                (f"{node.running} of {node.slots} busy   {node.why}\n", ""),
+                (tr("{running} of {slots} busy   {why}\n", running=node.running, slots=node.slots, why=node.why), ""),
             ]
         return pieces

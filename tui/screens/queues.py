@@ -10,6 +10,7 @@ from textual import on
 from textual.binding import BindingType
 from textual.message import Message
 
+from lcq.lang import tr
 from lcq.models import TaskStatus
 from tui import acts
 from tui.columns import QUEUE_COLUMNS
@@ -53,7 +54,7 @@ class QueueActs(ConsoleScreen):
     def _one(self) -> QueueRow | None:
         rows = self.act_queues()
         if len(rows) > 1:
-            self.post_message(Said("one queue at a time: esc clears the marks", good=False))
+            self.post_message(Said(tr("one queue at a time: esc clears the marks"), good=False))
             return None
         return rows[0] if rows else None
 
@@ -95,23 +96,49 @@ class QueuesScreen(ListScreen[QueueRow], QueueActs):
         waiting = sum(row.count(TaskStatus.QUEUED) for row in rows)
         running = sum(row.count(TaskStatus.PROCESSING) for row in rows)
         paused = sum(row.paused for row in rows)
-        parts = [Part(f" {counted(len(rows), 'queue')}   {waiting:,} queued   {running:,} processing")]
+        parts = [
+            Part(
+                tr(
+                    " {count}   {waiting:,} queued   {running:,} processing",
+                    count=counted(len(rows), "queue"),
+                    waiting=waiting,
+                    running=running,
+                )
+            )
+        ]
         if paused:
-            parts.append(Part(f"   {paused} paused", "bold $text-warning", "filter_by('state:paused')"))
+            parts.append(
+                Part(tr("   {paused} paused", paused=paused), "bold $text-warning", "filter_by('state:paused')")
+            )
         return parts
 
     def states(self) -> Sequence[str]:
         return ("", "state:open", "state:paused")
 
     def nothing(self) -> str:
-        return "this cluster has no queues"
+        return tr("this cluster has no queues")
 
     def about(self, row: QueueRow) -> Sequence[Part]:
-        needs = f" with {row.needs}" if row.needs else ""
-        state = f"   paused by {row.paused_by}: {row.reason or 'no reason given'}" if row.paused else ""
+        needs = tr(" with {needs}", needs=row.needs) if row.needs else ""
+        state = (
+            tr(
+                "   paused by {paused_by}: {reason}",
+                paused_by=row.paused_by,
+                reason=row.reason or tr("no reason given"),
+            )
+            if row.paused
+            else ""
+        )
         return (
             Part(f" {row.id}", "bold $text-primary"),
-            Part(f"   {row.kind}{needs}   served by {', '.join(row.nodes) or 'nobody'}"),
+            Part(
+                tr(
+                    "   {kind}{needs}   served by {nodes}",
+                    kind=row.kind,
+                    needs=needs,
+                    nodes=", ".join(row.nodes) or tr("nobody"),
+                )
+            ),
             Part(state, "$text-warning"),
         )
 

@@ -10,6 +10,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 from textual.widgets import Static
 
+from lcq.lang import tr
 from tui.commands import Scope
 
 SMALLEST = (41, 11)
@@ -40,9 +41,9 @@ class SizeNote(ModalScreen[None]):
     def _say(self) -> None:
         width, height = self.size
         lines = (
-            f"LCQ: {width}x{height} is too small",
-            f"it needs {SMALLEST[0]}x{SMALLEST[1]} or more",
-            "make the window larger, or the font smaller",
-            "the cluster works on; ctrl-q leaves",
+            tr("LCQ: {width}x{height} is too small", width=width, height=height),
+            tr("it needs {smallest}x{smallest2} or more", smallest=SMALLEST[0], smallest2=SMALLEST[1]),
+            tr("make the window larger, or the font smaller"),
+            tr("the cluster works on; ctrl-q leaves"),
         )
         self.query_one("#size-note", Static).update(Content("\n".join(lines[: max(1, height)])))

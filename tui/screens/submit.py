@@ -18,6 +18,7 @@ from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, Select, Static
 
 from lcq.errors import InvalidInput, LcqError, UnknownCommand
+from lcq.lang import N, retold_error, tr
 from lcq.models import DEFAULT_MODEL, TaskPriority
 from tui.commands import Scope, bindings_of
 from tui.source import Commander, trouble_of
@@ -25,7 +26,7 @@ from tui.submitting import Wish, prepare, told
 from tui.text import clean
 from tui.widgets.field import CleanInput
 
-ROUTED = "by routing"
+ROUTED = N("by routing")
 _TYPING_PAUSE_S = 0.3
 
 
@@ -56,50 +57,53 @@ class SubmitForm(ModalScreen[Wish | None]):
     def compose(self) -> ComposeResult:
         known = ", ".join(self._models)
         with Vertical(classes="dialog wide"):
-            yield Static(Content("Submit a task"), classes="dialog-title")
+            yield Static(Content(tr("Submit a task")), classes="dialog-title")
             with VerticalScroll(id="form", can_focus=False):
                 yield from self._row(
-                    "Image", CleanInput(id="image", compact=True, placeholder="a path, several in quotes, or a folder")
+                    tr("Image"),
+                    CleanInput(id="image", compact=True, placeholder=tr("a path, several in quotes, or a folder")),
                 )
                 yield from self._row(
-                    "Mask",
+                    tr("Mask"),
                     CleanInput(
-                        id="mask", compact=True, placeholder="a file for all, or a folder; default: NAME_mask.EXT"
+                        id="mask", compact=True, placeholder=tr("a file for all, or a folder; default: NAME_mask.EXT")
                     ),
                 )
                 yield from self._row(
-                    "Model",
+                    tr("Model"),
                     CleanInput(
                         value=DEFAULT_MODEL, id="model", compact=True, placeholder=known,
                         suggester=SuggestFromList(self._models),
                     ),
                 )  # fmt: skip
                 yield from self._row(
-                    "Queue",
+                    tr("Queue"),
                     Select(
-                        [(ROUTED, ""), *((queue, queue) for queue in self._queues)],
+                        [(tr(ROUTED), ""), *((queue, queue) for queue in self._queues)],
                         value="", allow_blank=False, id="queue", compact=True,
                     ),
                 )  # fmt: skip
                 yield from self._row(
-                    "Priority",
+                    tr("Priority"),
                     Select(
                         [(str(priority), str(priority)) for priority in TaskPriority],
                         value=str(TaskPriority.NORMAL), allow_blank=False, id="priority", compact=True,
                     ),
                 )  # fmt: skip
                 yield from self._row(
-                    "Output",
+                    tr("Output"),
                     CleanInput(
-                        id="output", compact=True, placeholder="default: beside the image; of a folder: in cleaned"
+                        id="output", compact=True, placeholder=tr("default: beside the image; of a folder: in cleaned")
                     ),
                 )
-                yield from self._row("Job", CleanInput(id="job", compact=True, placeholder="of a folder: its name"))
+                yield from self._row(
+                    tr("Job"), CleanInput(id="job", compact=True, placeholder=tr("of a folder: its name"))
+                )
             yield Static(id="form-differs", markup=False)
             yield Static(id="form-error", markup=False)
             with Horizontal(classes="dialog-buttons"):
-                yield Button(Content("Submit (enter)"), id="send", compact=True, variant="primary")
-                yield Button(Content("Close (esc)"), id="close", compact=True)
+                yield Button(Content(tr("Submit (enter)")), id="send", compact=True, variant="primary")
+                yield Button(Content(tr("Close (esc)")), id="close", compact=True)
 
     @staticmethod
     def _row(label: str, field: Input | Select[str]) -> ComposeResult:
@@ -148,14 +152,14 @@ class SubmitForm(ModalScreen[Wish | None]):
             if wish is None:
                 self._tell(())
                 return
-            self._tell(("looking …",) if wish.is_folder else ())
+            self._tell((tr("looking …"),) if wish.is_folder else ())
             prepared = await asyncio.to_thread(prepare, wish)
             answer = await self._commander.foresee(prepared.tasks, queue=wish.queue)
         except UnknownCommand:
-            self._tell(("this scheduler is older and cannot say where they would go",))
+            self._tell((tr("this scheduler is older and cannot say where they would go"),))
             self._told_of = wish
         except (LcqError, OSError, TimeoutError) as error:
-            self._tell((f"would not go: {trouble_of(error)}",))
+            self._tell((tr("would not go: {error}", error=trouble_of(error)),))
         else:
             self._tell(told(prepared, answer))
             self._told_of = wish
@@ -173,19 +177,21 @@ class SubmitForm(ModalScreen[Wish | None]):
         try:
             wish = self._wish()
             if wish is None:
-                self._complain("Image: name the picture to clean")
+                self._complain(tr("Image: name the picture to clean"))
                 self.query_one("#image").focus()
                 return
             prepared = await asyncio.to_thread(prepare, wish)
         except InvalidInput as wrong:
-            self._complain(str(wrong))
+            self._complain(retold_error(wrong))
             return
-        warning = f"not found on this machine: {', '.join(prepared.missing)}" if prepared.missing else ""
+        warning = (
+            tr("not found on this machine: {missing}", missing=", ".join(prepared.missing)) if prepared.missing else ""
+        )
         if warning and warning != self._warned:  # a node may well see what this machine does not
             self._warned = warning
-            self._complain(f"{warning}. Submit again to send it all the same.")
+            self._complain(tr("{warning}. Submit again to send it all the same.", warning=warning))
         elif wish.is_folder and self._told_of != wish:  # what is many is seen first
-            self._complain("see above where they would go; submit again to send them")
+            self._complain(tr("see above where they would go; submit again to send them"))
             self._foresee(wait_s=0)
         else:
             self.dismiss(wish)

@@ -9,6 +9,7 @@ from typing import ClassVar
 from textual.binding import BindingType
 from textual.message import Message
 
+from lcq.lang import tr
 from tui import acts
 from tui.acts import Act
 from tui.commands import Scope, bindings_of
@@ -96,7 +97,11 @@ class TaskActs(ConsoleScreen):
         if act.ids:
             self.post_message(ActWished(act.made_to_ask() if self.unsure else act))
         else:
-            self.post_message(Said(f"nothing to do: {act.skipped or 'no task is under the cursor'}", good=False))
+            self.post_message(
+                Said(
+                    tr("nothing to do: {skipped}", skipped=act.skipped or tr("no task is under the cursor")), good=False
+                )
+            )
 
     def action_submit(self) -> None:
         self.post_message(self.SubmitWished())
@@ -150,7 +155,7 @@ class TaskActs(ConsoleScreen):
         if node:
             self.post_message(RowWished("nodes", node))
         else:
-            self.post_message(Said("it has run on no node yet", good=False))
+            self.post_message(Said(tr("it has run on no node yet"), good=False))
 
     def action_go_to_queue(self) -> None:
         row = self.row_here
@@ -166,7 +171,9 @@ class TaskActs(ConsoleScreen):
         """Two marked tasks, or the attempts of the one that is looked at."""
         rows, row = self.act_rows(), self.row_here
         if len(rows) > 2:
-            self.post_message(Said("mark two tasks to compare them, or none to compare a task's attempts", good=False))
+            self.post_message(
+                Said(tr("mark two tasks to compare them, or none to compare a task's attempts"), good=False)
+            )
         elif len(rows) == 2:
             self.post_message(CompareWished(rows[0].id, rows[1].id))
         elif row is not None:

@@ -10,6 +10,7 @@ from textual import on
 from textual.message import Message
 from textual.widget import Widget
 
+from lcq.lang import tr
 from lcq.models import TaskStatus
 from tui.columns import TASK_COLUMNS, TASK_LOOK, TASK_MORE, Tone, last_word
 from tui.commands import Scope
@@ -67,7 +68,7 @@ class TasksScreen(ListScreen[TaskRow], TaskActs):
         """Chips, as long as the room allows: words with numbers, short numbers, short words."""
         counts = self.desk.store.all_counts
         for whole_numbers, letters in ((True, 12), (False, 12), (False, 4), (False, 0)):
-            parts = [self._chip("all", sum(counts.values()), "", "plain", whole_numbers, letters)]
+            parts = [self._chip(tr("all"), sum(counts.values()), "", "plain", whole_numbers, letters)]
             parts += [
                 self._chip(status, count, f"state:{status}", TASK_LOOK[status][1], whole_numbers, letters)
                 for status, count in counts.items()
@@ -78,7 +79,8 @@ class TasksScreen(ListScreen[TaskRow], TaskActs):
 
     def _chip(self, word: str, count: int, filter_text: str, tone: Tone, whole_numbers: bool, letters: int) -> Part:
         number = f"{count:,}" if whole_numbers else compact(count)
-        name = word[:letters] or (TASK_LOOK[TaskStatus(word)][0] if filter_text else "all")
+        known = tr(word) if filter_text else word
+        name = cut(known, letters) if letters else (TASK_LOOK[TaskStatus(word)][0] if filter_text else word)
         chosen = state_of(self.view.filter.text) == filter_text
         text = f"[{name} {number}]" if chosen else f" {name} {number} "
         return Part(text, TONE_STYLE[tone if count else "dim"], f"filter_by('{filter_text}')")
@@ -87,14 +89,14 @@ class TasksScreen(ListScreen[TaskRow], TaskActs):
         return ("", *(f"state:{status}" for status in TaskStatus))
 
     def nothing(self) -> str:
-        return "no tasks yet: s submits one"
+        return tr("no tasks yet: s submits one")
 
     def about(self, row: TaskRow) -> Sequence[Part]:
         word, tone = last_word(row, self.desk.link.now_ms, in_full=True)
         head = f" {row.id} "
-        facts = f"{row.model}  {row.user}" + (f"  job {row.job}" if row.job else "")
+        facts = f"{row.model}  {row.user}" + (tr("  job {job}", job=row.job) if row.job else "")
         if row.pinned:
-            facts += f"  pinned to {row.pinned}"
+            facts += tr("  pinned to {pinned}", pinned=row.pinned)
         room = max(10, self.size.width - cells(head) - cells(facts) - 6)
         word = cut(word, room * 2 // 3)
         path = cut_left(row.image, max(8, room - cells(word)))
@@ -130,7 +132,7 @@ class TasksScreen(ListScreen[TaskRow], TaskActs):
     def _all_marked(self) -> None:
         if self.view.marks and self.desk.store.beyond:
             self._wide = (self.view.filter.text, len(self.view.marks))
-            self.post_message(Said("all that fit are meant, also those beyond the window; esc clears that"))
+            self.post_message(Said(tr("all that fit are meant, also those beyond the window; esc clears that")))
 
 
 def short_name(row: TaskRow) -> str:

@@ -19,6 +19,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from lcq.errors import LcqError
+from lcq.lang import retold, retold_error, tr
 from lcq.models import Attempt, TaskRecord
 from lcq.picture_parts import Part
 from tui.desk import Desk
@@ -210,12 +211,12 @@ def captioned(part: Part, pictures: Pictures, depth: Depth, *, mask: bool = True
     """What stands above a picture: what it is, how large, and who has sent it."""
     picture = pictures.parts[part]
     if picture.thumbnail is None:
-        return part
+        return tr(part)
     size = "{}x{}".format(*picture.thumbnail.size)
-    name: str = part
+    name = tr(part)
     if mask and part == "before" and pictures.parts["mask"].thumbnail is not None:
-        name += ", mask ////" if depth == "none" else ", mask red"
-    return f"{name}  {size}" + (f"  from {picture.source}" if picture.source else "")
+        name += tr(", mask ////") if depth == "none" else tr(", mask red")
+    return f"{name}  {size}" + (tr("  from {source}", source=picture.source) if picture.source else "")
 
 
 class PictureStrip(Horizontal):
@@ -275,12 +276,12 @@ class PictureStrip(Horizontal):
             attempts = await self._desk.reader.attempts(task_id)
             self._show_facts(record, attempts)
             if self.pictures is None:
-                self._before.show(None, words="fetching …")
+                self._before.show(None, words=tr("fetching …"))
             pictures = await self._desk.gallery.look(record, longest=THUMBNAIL_PX)
         except (LcqError, OSError, TimeoutError) as error:
             if self._seen is not None and self._seen[0] == task_id:
                 self._seen = None  # asked again when somebody looks again
-                self._before.show(None, words=str(error))
+                self._before.show(None, words=retold_error(error))
             return
         if self._seen is not None and self._seen[0] == task_id:
             self._show(pictures)
@@ -307,16 +308,25 @@ class PictureStrip(Horizontal):
     def _show_facts(self, record: TaskRecord, attempts: Sequence[Attempt]) -> None:
         width = max(8, self._facts.size.width - 2)
         pieces: list[tuple[str, str]] = [(f"{cut_left(clean(record.task.image_path), width)}\n", "bold")]
-        tried = ", ".join(f"{one.node} {one.failure.code if one.failure else one.outcome}" for one in attempts[-4:])
+        tried = ", ".join(f"{one.node} {one.failure.code if one.failure else tr(one.outcome)}" for one in attempts[-4:])
         if tried:
-            pieces.append((f"{cut(clean(f'tried: {tried}'), width)}\n", ""))
+            pieces.append((f"{cut(clean(tr('tried: {tried}', tried=tried)), width)}\n", ""))
         log = next((one.log for one in reversed(attempts) if one.log), "")
         if log:
-            pieces.append(("last log lines\n", "$text-muted"))
+            pieces.append((tr("last log lines\n"), "$text-muted"))
             room = max(1, self._facts.size.height - len(pieces))
             pieces += [(f"{cut(line, width)}\n", "") for line in clean_block(log).splitlines()[-room:]]
         elif record.failure is not None:
-            pieces.append((f"{clean(record.failure.message)}\n", TONE_STYLE["bad"]))
+            pieces.append((f"{clean(retold(record.failure.message))}\n", TONE_STYLE["bad"]))
         elif record.result is not None:
-            pieces.append((f"{record.result.seconds:.2f} s of work, mask {record.result.mask_fraction:.1%}\n", ""))
+            pieces.append(
+                (
+                    tr(
+                        "{seconds:.2f} s of work, mask {mask_fraction:.1%}\n",
+                        seconds=record.result.seconds,
+                        mask_fraction=record.result.mask_fraction,
+                    ),
+                    "",
+                )
+            )
         self._facts.update(Content.assemble(*pieces).rstrip("\n"), layout=False)

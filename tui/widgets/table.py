@@ -213,7 +213,7 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
         segments = [Segment(" " * _GUTTER, self._style("header"))]
         for place, (column, room) in enumerate(self._layout):
             is_sorted = column.id == self.view.sort
-            title = column.title
+            title = column.shown_title
             if is_sorted:
                 arrow = "v" if self.view.descending else "^"
                 title = f"{title} {arrow}" if cells(title) + 2 <= room else f"{cut(title, max(0, room - 1))}{arrow}"
