@@ -50,7 +50,7 @@ def stamp(ms: int | None) -> str:
 
 def fact(label: str, value: str, style: str = "") -> list[Piece]:
     """One line ``label value``; nothing where there is no value."""
-    return [(f"  {fit(tr(label), _LABEL)}", "$text-muted"), (f"{clean(value)}\n", style)] if value else []
+    return [(f"  {fit(tr(label), _LABEL)}  ", "$text-muted"), (f"{clean(value)}\n", style)] if value else []
 
 
 @dataclass(frozen=True)
