@@ -42,6 +42,7 @@ FACE = "127.0.0.2"
 
 # "127.1" is 127.0.0.1, spelled so that it counts as no loopback address: then peers are told scheduler_host.
 ENVIRONMENT = {
+    "PYTHONFAULTHANDLER": "1",  # where an abort of a library happened
     "LCQ_ZEROMQ__BIND": "127.1",
     "LCQ_ZEROMQ__TRUSTED_NETWORK": "1",
     "LCQ_SCHEDULER_HOST": FACE,
@@ -379,6 +380,7 @@ class Storm:
         self._down: set[str] = set()
         self._faults: Counter[str] = Counter()
         self._restarts: Counter[str] = Counter()
+        self._last_words: dict[str, str] = {}  # the end of the log of the first that ended so
         self._quiet: list[Stretch] = []
         self._seconds = 0.0
         self._stack = contextlib.ExitStack()
@@ -431,7 +433,9 @@ class Storm:
         for name, process in list(self._cluster.processes.items()):
             code = process.poll()
             if code is not None and name not in self._down:
-                self._restarts[f"{name.partition('-')[0]} with code {code}"] += 1
+                kind = f"{name.partition('-')[0]} with code {code}"
+                self._restarts[kind] += 1
+                self._last_words.setdefault(kind, self._tail_of(self._folder / "cluster" / f"{name}.log"))
                 self._start(name)
         for name, link in self._links.items():
             link.follow(self._cluster.processes[name])
@@ -450,8 +454,11 @@ class Storm:
 
     def tail_of_logs(self) -> str:
         """The end of what each process wrote."""
-        paths = sorted((self._folder / "cluster").glob("*.log"))
-        return "\n".join(f"--- {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in paths)
+        return "\n".join(map(self._tail_of, sorted((self._folder / "cluster").glob("*.log"))))
+
+    @staticmethod
+    def _tail_of(log: Path) -> str:
+        return f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" if log.exists() else f"--- {log.name}: none"
 
     # ------------------------------------------------------------ the people
 
@@ -848,7 +855,7 @@ class Storm:
         """A scheduler may refuse to start while Redis is away; nothing else has a reason to end."""
         for what, times in self._restarts.items():
             if what != f"scheduler with code {NO_REDIS}":
-                yield f"a {what} ended by itself, {times} times"
+                yield f"a {what} ended by itself, {times} times; its last words:\n{self._last_words[what]}"
 
     def _left_processes(self) -> dict[int, str]:
         left = {}
