@@ -176,6 +176,7 @@ ANSI = Theme(
         "text-success": "ansi_bright_cyan",
         "text-warning": "ansi_bright_yellow",
         "text-error": "ansi_bright_red",
+        "banner-text": "ansi_black",
         "row-cursor": "ansi_blue",
         "row-marked": "ansi_default",
         "input-cursor-background": "ansi_white",
@@ -206,6 +207,7 @@ ANSI_LIGHT = Theme(
         "text-success": "ansi_blue",
         "text-warning": "ansi_magenta",
         "text-error": "ansi_red",
+        "banner-text": "ansi_bright_white",
         "row-cursor": "ansi_bright_cyan",
         "row-marked": "ansi_default",
         "input-cursor-background": "ansi_black",
@@ -240,7 +242,12 @@ def choose_theme(wanted: str, *, colours: str | None, no_colour: bool) -> str:
     return wanted
 
 
-FALLBACK = {"row-cursor": "surface-lighten-2", "row-marked": "surface-lighten-1", "bar": "text-muted"}
+FALLBACK = {
+    "row-cursor": "surface-lighten-2",
+    "row-marked": "surface-lighten-1",
+    "bar": "text-muted",
+    "banner-text": "background",
+}
 """Which colour stands in for a variable of our own in a theme that does not know it."""
 
 

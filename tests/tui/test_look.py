@@ -20,6 +20,7 @@ from tui.app import ConsoleApp
 from tui.columns import NODE_LOOK, TASK_LOOK
 from tui.remembered import Remembered
 from tui.themes import FALLBACK, GROUNDS, TEXTS, THEME_NAMES, THEMES, choose_theme, legible
+from tui.widgets.frame import Banner
 
 PLAIN = [theme for theme in THEMES if not theme.ansi]
 XTERM = TerminalTheme(  # what xterm calls its sixteen colours, on black
@@ -123,7 +124,11 @@ def painted(app: ConsoleApp) -> Iterator[Segment]:
 
 async def test_what_is_really_painted_reads_at_4_5_to_1_in_every_theme(open_console):
     seen: dict[str, set[tuple[RichColor | None, RichColor | None, str]]] = {name: set() for name in THEME_NAMES}
-    async with open_console(a_cluster_of_every_state(), size=(120, 24), theme="lcq-ansi") as console:
+    cluster = a_cluster_of_every_state()
+    async with open_console(cluster, size=(120, 24), theme="lcq-ansi") as console:
+        cluster.control_silent = True
+        banner = console.app.screen.query_one(Banner)
+        await wait_until(lambda: "No scheduler answers" in banner.text, timeout=60)
         for keys in (("j", "space", "space"), ("4",), ("2", "d"), ("question_mark",)):
             await console.press(*keys)
             for name in THEME_NAMES:
@@ -137,6 +142,7 @@ async def test_what_is_really_painted_reads_at_4_5_to_1_in_every_theme(open_cons
     for name, styles in seen.items():
         palette = XTERM_ON_WHITE if name == "lcq-ansi-light" else XTERM
         assert len(styles) > 40
+        assert any("No scheduler answers" in text for _, _, text in styles)
         for color, back, text in styles:
             front = color.get_truecolor(palette, foreground=True) if color else palette.foreground_color
             ground = back.get_truecolor(palette, foreground=False) if back else palette.background_color

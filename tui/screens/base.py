@@ -321,12 +321,13 @@ class ConsoleScreen(Screen[None]):
             else ""
         )
         what = tr("acts are refused until one does; what is shown is live.")
+        said = link.control_trouble != tr("no scheduler answers")  # the banner's own first words
         return tr(
             " No scheduler answers{since}: {what} {control_trouble}",
             since=since,
             what=what,
-            control_trouble=link.control_trouble,
-        )
+            control_trouble=link.control_trouble if said else "",
+        ).rstrip()
 
     # ------------------------------------------------------------ commands that work everywhere
 
