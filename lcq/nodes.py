@@ -76,6 +76,7 @@ from lcq.wire import (
 
 _log = logging.getLogger(__name__)
 _TICK_S = 0.25
+_LATE_S = 0.75
 _DUTY_HOLD_MS = 3000
 _FORGET_NODE_MS = 24 * 3600 * 1000
 _COSTS_AGE_S = 10.0
@@ -585,8 +586,12 @@ class NodeManager(Manager):
 
     @property
     def _gap_ms(self) -> int:
-        """A longer pause between two looks means that this scheduler stood still."""
-        return int(1000 * (_TICK_S + self._beat_s / 2))
+        """After a longer pause between two of its looks a scheduler counts as one that has not listened.
+
+        However short its beats are: a busy one is late by some tenths of a second all the time, and listens all the
+        same.
+        """
+        return int(1000 * (_TICK_S + max(self._beat_s / 2, _LATE_S)))
 
     async def _watch_nodes(self) -> None:
         scheduler_id = self._ground.site.scheduler_id
@@ -595,7 +600,7 @@ class NodeManager(Manager):
         while True:
             await asyncio.sleep(_TICK_S)
             now = time.monotonic()
-            if now - last > self._gap_ms / 1000:
+            if now - last > _TICK_S + self._beat_s / 2:
                 _log.warning("this scheduler stood still for %.1f s; listening before judging", now - last)
                 self._listen_first()
             last = now
