@@ -114,10 +114,12 @@ def _fleet(store: Store, width: int) -> Panel:
 
 
 def _mean(minutes: Sequence[MinuteTally]) -> str:
-    """What was done in a minute, since the first in which there was anything to do."""
+    """What was done in a minute, since the first in which there was anything to do; "--" before that one is over."""
     begun = next((n for n, one in enumerate(minutes) if one.completed or one.failed or one.waiting), len(minutes))
     done = [one.completed for one in minutes[begun:]]
-    mean = sum(done) / len(done) if done else 0.0
+    if not done:
+        return "--"
+    mean = sum(done) / len(done)
     return f"{mean:.1f}" if 0 < mean < 9.95 else f"{mean:,.0f}"
 
 

@@ -59,7 +59,7 @@ def test_the_mean_of_the_throughput_leaves_out_the_minute_that_is_not_over():
         "▁▁▁█",
         "mean 20  failed 0.2%  ▁▁▁",
     ]
-    assert said(a_store(), "Throughput") == ["now 0  last 0", "", "mean 0  failed 0.0%"]
+    assert said(a_store(), "Throughput") == ["now 0  last 0", "", "mean --  failed 0.0%"]
 
 
 def test_the_mean_begins_where_the_work_did_and_a_small_one_has_its_tenths():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from lcq.errors import NoThumbnail
 from tests.conftest import wait_until
 from tests.tui.fakes import REDIS_AWAY, FakeCluster, a_node, a_task
 from tests.tui.test_gallery import a_finished_task, sent
-from tui.pictures import UPPER_HALF, Mode
+from tui.pictures import UPPER_HALF, Compared, Mode
 from tui.screens.detail import TaskScreen
 from tui.screens.picture import PictureScreen
 from tui.widgets.picture import PictureStrip
@@ -48,6 +49,28 @@ async def test_the_viewer_goes_through_its_modes_zooms_and_keeps_its_place_throu
         assert "1:1" in console.text()
         await console.press("equals_sign", "escape")
         assert not isinstance(console.app.screen, PictureScreen)
+
+
+async def test_a_difference_outside_the_mask_is_told_of_the_files_own_pixels_not_of_small_pictures(
+    open_console, tmp_path
+):
+    async with open_console(FakeCluster([a_finished_task(tmp_path)], [a_node()]), size=(80, 24)) as console:
+        await console.press("i")
+        screen = console.app.screen
+        assert isinstance(screen, PictureScreen)
+        pictures = await wait_until(lambda: screen.pictures)
+
+        def told(scale: int) -> str:
+            parts = dict(pictures.parts)
+            for part in ("before", "after"):
+                small = parts[part].thumbnail
+                rows, columns = small.pixels.shape[:2]
+                parts[part] = replace(parts[part], thumbnail=replace(small, size=(columns * scale, rows * scale)))
+            screen.pictures = replace(pictures, parts=parts, compared=Compared(26, 44.0))
+            return "".join(part.text for part in screen._told())
+
+        assert "outside the mask PSNR 44 dB, at most 26 of 255" in told(1)
+        assert "outside" not in told(2)
 
 
 async def test_what_cannot_be_shown_is_said_and_the_next_task_is_shown_in_the_same_way(open_console, tmp_path):

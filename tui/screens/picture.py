@@ -283,7 +283,7 @@ class PictureScreen(ConsoleScreen):
         compared = pictures.compared
         if compared is not None and compared.most <= _SAME:
             parts.append(LinePart(tr("outside the mask nothing differs   "), "$text-success"))
-        elif compared is not None:
+        elif compared is not None and self._is_exact:
             anew = tr(": a lossy format encodes all anew") if self._is_lossy else ""
             parts.append(
                 LinePart(
@@ -300,6 +300,14 @@ class PictureScreen(ConsoleScreen):
                 LinePart(tr("small pictures made by {sources}", sources=", ".join(pictures.sources)), "$text-muted")
             )
         return parts
+
+    @property
+    def _is_exact(self) -> bool:
+        """Whether the pixels here are the files' own: what was scaled, or sent as JPEG, differs where they do not."""
+        pictures = self.pictures
+        shown = [pictures.parts[part].thumbnail for part in ("before", "after")] if pictures is not None else []
+        own = all(one is not None and one.pixels.shape[:2] == (one.size[1], one.size[0]) for one in shown)
+        return pictures is not None and own and not pictures.sources
 
     @property
     def _is_lossy(self) -> bool:
