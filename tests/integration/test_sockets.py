@@ -42,6 +42,43 @@ for n in range(20):
 print("alive")
 """
 
+# A peer rings more often than anybody looks, asks whether we are there, and is gone: its question is found afterwards.
+ASKS_AND_BREAKS = """
+import socket
+import struct
+
+import zmq
+from lcq.sockets import make_socket
+
+context = zmq.Context()
+pull = make_socket(context, zmq.PULL, high_water=4)
+watch = pull.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+port = pull.bind_to_random_port("tcp://127.0.0.1")
+peer = socket.create_connection(("127.0.0.1", port))
+peer.sendall(b"\\xff" + bytes(8) + b"\\x7f\\x03\\x01" + b"NULL".ljust(20, b"\\0") + bytes(32))
+ready = b"\\x05READY\\x0bSocket-Type" + struct.pack(">I", 4) + b"PUSH"
+peer.sendall(b"\\x04" + bytes([len(ready)]) + ready)
+watch.recv_multipart()
+ping = b"\\x04PING" + bytes(2)
+peer.sendall(b"\\x00\\x01a" * 20 + b"\\x04" + bytes([len(ping)]) + ping)
+pull.poll(60_000)
+peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+peer.close()
+watch.poll(300)  # that it is gone is told at once, or never, where the pipe is full
+for _ in range(20):
+    assert pull.poll(60_000)
+    pull.recv()
+pull.poll(300)
+print("alive")
+"""
+
+
+def test_a_question_behind_more_rings_than_anybody_looked_at_ends_nobody_though_its_connection_has_broken() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASKS_AND_BREAKS], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
 
 def test_a_peer_that_comes_back_under_its_name_and_lets_its_old_connection_break_ends_nobody() -> None:
     done = subprocess.run([sys.executable, "-c", COMES_BACK], capture_output=True, text=True, timeout=120, check=False)
