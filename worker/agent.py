@@ -13,7 +13,7 @@ import math
 import os
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from types import TracebackType
@@ -31,7 +31,7 @@ from lcq.hardware import detect_devices, usable_cores
 from lcq.health import DEPENDENCY_DOWN
 from lcq.ids import new_id
 from lcq.log import set_log_level
-from lcq.models import ErrorClass, NodeCapability, NodeStatus, RestCode
+from lcq.models import DeviceReading, ErrorClass, NodeCapability, NodeStatus, RestCode
 from lcq.reload import ConfigFollower
 from lcq.roots import Roots
 from lcq.wire import (
@@ -465,13 +465,21 @@ class Agent:
         )
 
     def _beat(self) -> Beat:
+        telemetry, readings = self._telemetry(), self._service.readings()
         return Beat(
             node_id=self.node_id,
             boot_id=self.boot_id,
             running=tuple(self._held().values()),
-            telemetry=self._telemetry(),
-            devices=self._service.readings(),
+            telemetry=telemetry,
+            devices={device: self._with_load(device, one, telemetry) for device, one in readings.items()},
         )
+
+    def _with_load(self, device: str, reading: DeviceReading, telemetry: Mapping[str, float | str]) -> DeviceReading:
+        """A CPU is as busy as its host, which the telemetry has just been asked for; a GPU has told it by itself."""
+        percent = telemetry.get("cpu_percent")
+        if device != "cpu" or reading.busy is not None or not isinstance(percent, float):
+            return reading
+        return reading.model_copy(update={"busy": min(1.0, max(0.0, percent / 100))})
 
     def _held(self) -> dict[Key, Running]:
         """All attempts that are ours: running, or done and not settled."""

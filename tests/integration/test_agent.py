@@ -319,6 +319,7 @@ async def test_beats_tell_progress_and_how_the_node_feels(tmp_path, scheduler):
     assert (beat.running[0].task_id, beat.running[0].attempt, beat.running[0].stage) == (task.id, 1, "going on")
     assert {"cpu_percent", "memory_available_mib", "load_1m", "slots_busy", "slots_broken"} <= set(beat.telemetry)
     assert beat.telemetry["slots_busy"] == 1
+    assert beat.devices["cpu"].busy == pytest.approx(float(beat.telemetry["cpu_percent"]) / 100)
 
 
 async def test_a_finished_attempt_is_beaten_for_until_its_verdict(tmp_path, scheduler):
