@@ -74,6 +74,15 @@ class Undoable:
 class Desk:
     """What there is to see, and by whom it is read and changed."""
 
+    def step_from(self, task_id: str, steps: int) -> str | None:
+        """Move the list of tasks that many rows on from ``task_id``: the task there; None where the list ends."""
+        here = self.tasks.index_of(task_id)
+        there = self.tasks.row_at(here + steps) if here is not None else None
+        if here is None or there is None:
+            return None
+        self.tasks.move_to(here + steps)
+        return there.id
+
     def __init__(
         self,
         reader: Reader,

@@ -6,6 +6,7 @@ import unicodedata
 from functools import lru_cache
 
 from rich.cells import cell_len, get_character_cell_size
+from textual.content import Content
 
 from lcq.lang import ntr, tr
 
@@ -71,6 +72,11 @@ def clean_block(text: str) -> str:
 def cells(text: str) -> int:
     """How many terminal cells ``text`` takes."""
     return len(text) if text.isascii() else cell_len(text)
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """``text`` in lines of at most ``width`` cells, broken between words where that can be."""
+    return [line.plain for line in Content(text).wrap(max(1, width))]
 
 
 def cut(text: str, width: int) -> str:

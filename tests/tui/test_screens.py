@@ -95,6 +95,16 @@ async def test_the_details_of_a_waiting_task_say_what_the_scheduler_says_and_fol
         cluster.reasons[task.id] = because(WhyCode.NO_NODE, "no node is online", known=0)
         await wait_until(lambda: "no node is online" in console.text(), what="it is asked again")
         assert "paused by ivo" not in console.text()
+        cluster.reasons[task.id] = because(WhyCode.OTHER, "said " * 40 + "at length")
+        await wait_until(lambda: "at length" in console.text())
+        lines = console.text().splitlines()
+        margins = [
+            len(line) - len(line.lstrip())
+            for line in lines
+            if "Why it is here" in line or line.strip().startswith("said")
+        ]
+        assert len(margins) > 2
+        assert set(margins[1:]) == {margins[0] + 1}, "no line of it begins where a heading would"
 
 
 async def test_the_list_says_of_what_waits_why_as_the_scheduler_sees_it_and_never_what_it_said_of_another_state(

@@ -18,7 +18,7 @@ from tui.gallery import Pictures
 from tui.screens.base import Said
 from tui.screens.detail import Piece, ReadingScreen, stamp
 from tui.source import trouble_of
-from tui.text import cells, clean, clean_block, cut, cut_left, fit, long_span
+from tui.text import clean, clean_block, cut, cut_left, fit, long_span, wrapped
 from tui.widgets.frame import TONE_STYLE
 from tui.widgets.picture import THUMBNAIL_PX, PictureView, captioned, depth_of
 
@@ -196,18 +196,9 @@ def _lines(text: str, room: int, most: int = 4) -> list[str]:
     """``text`` in at most so many lines of ``room`` cells; a path keeps its end."""
     if "/" in text and " " not in text:
         return [cut_left(text, room)]
-    lines: list[str] = []
-    while text and len(lines) < most:
-        if cells(text) <= room or len(lines) == most - 1:
-            lines.append(cut(text, room))
-            break
-        piece = text[:room]
-        while cells(piece) > room:
-            piece = piece[:-1]
-        at = piece.rfind(" ")
-        piece = piece[: at + 1] if at > room // 2 else piece
-        lines.append(piece.rstrip())
-        text = text[len(piece) :]
+    lines = wrapped(text, room)
+    if len(lines) > most:
+        lines[most - 1 :] = [cut(" ".join(lines[most - 1 :]), room)]
     return lines or [""]
 
 

@@ -28,7 +28,7 @@ from tui.screens.task_acts import TaskActs
 from tui.screens.tasks import short_name
 from tui.source import trouble_of
 from tui.store import TaskRow, task_row
-from tui.text import clean, clean_block, fit, long_span, span
+from tui.text import clean, clean_block, fit, long_span, span, wrapped
 from tui.widgets.frame import TONE_STYLE
 from tui.widgets.picture import PictureStrip
 
@@ -308,22 +308,27 @@ class TaskScreen(ReadingScreen, TaskActs):
                     TONE_STYLE["bad"],
                 )
             )
-            pieces += [(f"  {line}\n", "") for line in clean_block(retold(failure.message)).splitlines()]
+            pieces += [self._indented(line, "") for line in clean_block(retold(failure.message)).splitlines()]
         elif self._reason is not None:
             pieces += [
                 (tr(" Why it is here\n"), "bold $text-primary"),
-                (f"  {clean(retold(self._reason.text))}\n", TONE_STYLE[tone]),
+                self._indented(clean(retold(self._reason.text)), TONE_STYLE[tone]),
             ]
             text = self._reason.text
             if self._reason.hint:
-                pieces.append((f"  {clean(retold(self._reason.hint).replace('ID', self.task_id))}\n", "$text-muted"))
+                hint = clean(retold(self._reason.hint).replace("ID", self.task_id))
+                pieces.append(self._indented(hint, "$text-muted"))
         elif text:
-            pieces += [(tr(" Why it is here\n"), "bold $text-primary"), (f"  {text}\n", TONE_STYLE[tone])]
+            pieces += [(tr(" Why it is here\n"), "bold $text-primary"), self._indented(text, TONE_STYLE[tone])]
         if row.why and row.why not in text and retold(row.why) not in text:
-            pieces.append((f"  {retold(row.why)}\n", ""))
+            pieces.append(self._indented(retold(row.why), ""))
         if self._trouble_text:
-            pieces.append((f"  {clean(self._trouble_text)}\n", TONE_STYLE["warn"]))
+            pieces.append(self._indented(clean(self._trouble_text), TONE_STYLE["warn"]))
         return pieces
+
+    def _indented(self, text: str, style: str) -> Piece:
+        """``text`` with every line of it two cells in, so that none begins where the next heading would."""
+        return "".join(f"  {line}\n" for line in wrapped(text, self.size.width - 6)), style
 
     @staticmethod
     def _of_job(job: JobSummary) -> list[Piece]:
@@ -458,14 +463,11 @@ class TaskScreen(ReadingScreen, TaskActs):
     # ------------------------------------------------------------ commands
 
     def _step(self, steps: int) -> None:
-        view = self.desk.tasks
-        here = view.index_of(self.task_id)
-        there = view.row_at(here + steps) if here is not None else None
-        if here is None or there is None:
+        there = self.desk.step_from(self.task_id, steps)
+        if there is None:
             self.post_message(Said(tr("there is no other task in that direction")))
         else:
-            view.move_to(here + steps)
-            self.show_task(there.id)
+            self.show_task(there)
 
     def action_next_row(self) -> None:
         self._step(1)

@@ -23,7 +23,7 @@ from tui.gallery import MOST_PX, Pictures
 from tui.screens.base import ConsoleScreen, Said
 from tui.source import trouble_of
 from tui.store import TaskRow, task_row
-from tui.text import basename, clean
+from tui.text import basename
 from tui.widgets.frame import TONE_STYLE, OneLine
 from tui.widgets.frame import Part as LinePart
 from tui.widgets.picture import PictureView, captioned, depth_of
@@ -394,11 +394,8 @@ class PictureScreen(ConsoleScreen):
         self._step(1)
 
     def _step(self, steps: int) -> None:
-        view = self.desk.tasks
-        here = view.index_of(self.task_id)
-        there = view.row_at(here + steps) if here is not None else None
-        if here is None or there is None:
+        there = self.desk.step_from(self.task_id, steps)
+        if there is None:
             self.post_message(Said(tr("there is no other task in that direction")))
         else:
-            view.move_to(here + steps)
-            self.show_task(clean(there.id))
+            self.show_task(there)
