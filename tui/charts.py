@@ -243,7 +243,7 @@ def cluster_graphs(minutes: Sequence[MinuteTally], waiting: int) -> tuple[Graph,
     if waits:
         waits[-1] = waiting
     return (
-        Graph(tr("Throughput, tasks a minute"), (done, came), note=tr("mean {values:,.0f}", values=_mean(done.values))),
+        Graph(tr("Throughput, tasks a minute"), (done, came), note=tr("mean {values}", values=mean_of(over))),
         Graph(tr("Failed, of what ended"), (Series(tr("failed"), _of(over, failing), "bad"),), write=percent,
               note=tr("{what:,} in the hour", what=sum(one.failed for one in minutes))),
         Graph(tr("Waiting tasks"), (Series(tr("waiting"), waits, "run"),
@@ -322,6 +322,16 @@ def in_steps(samples: Sequence[DeviceSample], now_ms: int, count: int = 120) -> 
 def _mean(values: Sequence[Known]) -> float:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else 0.0
+
+
+def mean_of(minutes: Sequence[MinuteTally]) -> str:
+    """What was done in a minute, since the first in which there was anything to do; "--" before that one is over."""
+    begun = next((n for n, one in enumerate(minutes) if one.completed or one.failed or one.waiting), len(minutes))
+    done = [one.completed for one in minutes[begun:]]
+    if not done:
+        return "--"
+    mean = sum(done) / len(done)
+    return f"{mean:.1f}" if 0 < mean < 9.95 else f"{mean:,.0f}"
 
 
 def newest(history: Mapping[str, Sequence[DeviceSample]]) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lcq.lang import tr
 from lcq.models import MinuteTally, NodeStatus, TaskStatus
-from tui.charts import bars, failing, forecast
+from tui.charts import bars, failing, forecast, mean_of
 from tui.columns import Tone
 from tui.store import NodeRow, QueueRow, Store
 from tui.text import cells, compact, counted, span
@@ -113,16 +113,6 @@ def _fleet(store: Store, width: int) -> Panel:
     )
 
 
-def _mean(minutes: Sequence[MinuteTally]) -> str:
-    """What was done in a minute, since the first in which there was anything to do; "--" before that one is over."""
-    begun = next((n for n, one in enumerate(minutes) if one.completed or one.failed or one.waiting), len(minutes))
-    done = [one.completed for one in minutes[begun:]]
-    if not done:
-        return "--"
-    mean = sum(done) / len(done)
-    return f"{mean:.1f}" if 0 < mean < 9.95 else f"{mean:,.0f}"
-
-
 def _throughput(minutes: Sequence[MinuteTally], width: int) -> Panel:
     whole = minutes[:-1]  # the one under way is not over
     done = [minute.completed for minute in whole]
@@ -130,7 +120,7 @@ def _throughput(minutes: Sequence[MinuteTally], width: int) -> Panel:
     ended = failed + sum(minute.completed for minute in minutes)
     share = failed / ended if ended else 0.0
     now, last = (minutes[-1].completed if minutes else 0), (done[-1] if done else 0)
-    said = tr("mean {whole}  failed {share:.1%}", whole=_mean(whole), share=share)
+    said = tr("mean {whole}  failed {share:.1%}", whole=mean_of(whole), share=share)
     rates = bars([failing(minute) for minute in whole], max(0, width - cells(said) - 2), top=1) if failed else ""
     return Panel(
         tr("Throughput, tasks/min"),

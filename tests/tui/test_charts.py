@@ -110,6 +110,12 @@ def test_the_clusters_plots_leave_out_the_minute_under_way_but_for_what_waits_no
     assert failed.series[0].values[0] == 1.0
     assert waiting.series[0].values == [0, 10, 20, 30, 77]
     assert devices.series[0].values == [0.5] * 4
+    assert throughput.note == "mean 1.5", throughput.note
+    quiet = [MinuteTally(minute=n) for n in range(57)]
+    assert cluster_graphs([*quiet, *minutes], 77)[0].note == "mean 1.5", (
+        "not of the time before there was anything to do"
+    )
+    assert cluster_graphs(quiet, 0)[0].note == "mean --"
     of_queue = queue_graphs([MinuteTally(minute=1, waiting_in={"a": 3}), MinuteTally(minute=2)], "a", 9)
     assert of_queue[0].series[0].values == [3, 9]
 

@@ -116,3 +116,12 @@ async def test_rows_are_copied_and_saved_and_no_file_is_overwritten_unasked(open
             console.desk.say("")
             if answer == "n":
                 await console.press("space")  # what is marked is what is meant
+
+
+async def test_where_words_and_numbers_have_no_room_states_without_tasks_go_first(open_console):
+    start = now_ms() - 60_000
+    done = [a_task(f"/p/{number}.jpg", status=TaskStatus.COMPLETED, submitted_ms=start) for number in range(240)]
+    async with open_console(FakeCluster(done), size=(80, 24)) as console:
+        await wait_until(lambda: "[all 240] completed 240" in console.text())
+        await console.press("slash", *"state:failed", "enter")
+        await wait_until(lambda: "completed 240 [failed 0]" in " ".join(console.text().split()))

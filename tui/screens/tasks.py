@@ -65,13 +65,16 @@ class TasksScreen(ListScreen[TaskRow], TaskActs):
     # ------------------------------------------------------------ what is shown
 
     def counts(self) -> Sequence[Part]:
-        """Chips, as long as the room allows: words with numbers, short numbers, short words."""
+        """Chips, as long as the room allows: words with numbers, short numbers, only states that are, short words."""
         counts = self.desk.store.all_counts
-        for whole_numbers, letters in ((True, 12), (False, 12), (False, 4), (False, 0)):
+        for whole_numbers, empty_ones, letters in (
+            (True, True, 12), (False, True, 12), (False, False, 12), (False, True, 4), (False, True, 0),
+        ):  # fmt: skip
             parts = [self._chip(tr("all"), sum(counts.values()), "", "plain", whole_numbers, letters)]
             parts += [
                 self._chip(status, count, f"state:{status}", TASK_LOOK[status][1], whole_numbers, letters)
                 for status, count in counts.items()
+                if count or empty_ones or state_of(self.view.filter.text) == f"state:{status}"
             ]
             if width_of(parts) <= self.size.width:
                 break
