@@ -35,7 +35,8 @@ def make_socket(
     # nothing more comes. It is the side whose incoming pipe never stops: libzmq 4.3.5 ends the process ("Assertion
     # failed: !_io_error") where it has to ask on a connection that broke while that pipe was full, or closed, as a
     # ROUTER's is when a peer comes back under its name. It ends it, too, where a question has to be answered that is
-    # found behind a full pipe of a connection that has broken: so a PULL's pipe never is full; who rings bounds it.
+    # found behind a full pipe of a connection that has broken: so the pipes of those who are asked never are full. Who
+    # rings bounds a PULL's; a ROUTER's would be bounded in messages only, of which each may be of MAX_MESSAGE_BYTES.
     if kind in _ASKING:
         socket.heartbeat_ivl = 2000
         socket.heartbeat_timeout = 6000
@@ -46,7 +47,7 @@ def make_socket(
     socket.backlog = BACKLOG
     socket.maxmsgsize = MAX_MESSAGE_BYTES
     socket.sndhwm = high_water
-    socket.rcvhwm = 0 if kind == zmq.PULL else high_water
+    socket.rcvhwm = high_water if kind in _ASKING else 0
     if kind == zmq.ROUTER:
         socket.router_mandatory = True  # a peer that has gone is an error, not a silent drop
         socket.router_handover = True  # a restarted agent takes its name over from its dead socket

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 # A peer comes back under its name while its old connection still stands; that one says another word, and breaks.
 COMES_BACK = """
 import zmq
@@ -42,7 +44,7 @@ for n in range(20):
 print("alive")
 """
 
-# A peer rings more often than anybody looks, asks whether we are there, and is gone: its question is found afterwards.
+# A peer says more than anybody looks at, asks whether we are there, and is gone: its question is found afterwards.
 ASKS_AND_BREAKS = """
 import socket
 import struct
@@ -50,32 +52,38 @@ import struct
 import zmq
 from lcq.sockets import make_socket
 
+PEER = b"PUSH" if zmq.KIND == zmq.PULL else b"DEALER"
 context = zmq.Context()
-pull = make_socket(context, zmq.PULL, high_water=4)
-watch = pull.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-port = pull.bind_to_random_port("tcp://127.0.0.1")
+asked = make_socket(context, zmq.KIND, high_water=4)
+watch = asked.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+port = asked.bind_to_random_port("tcp://127.0.0.1")
 peer = socket.create_connection(("127.0.0.1", port))
 peer.sendall(b"\\xff" + bytes(8) + b"\\x7f\\x03\\x01" + b"NULL".ljust(20, b"\\0") + bytes(32))
-ready = b"\\x05READY\\x0bSocket-Type" + struct.pack(">I", 4) + b"PUSH"
+ready = b"\\x05READY\\x0bSocket-Type" + struct.pack(">I", len(PEER)) + PEER
 peer.sendall(b"\\x04" + bytes([len(ready)]) + ready)
 watch.recv_multipart()
 ping = b"\\x04PING" + bytes(2)
 peer.sendall(b"\\x00\\x01a" * 20 + b"\\x04" + bytes([len(ping)]) + ping)
-pull.poll(60_000)
+asked.poll(60_000)
 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 peer.close()
 watch.poll(300)  # that it is gone is told at once, or never, where the pipe is full
 for _ in range(20):
-    assert pull.poll(60_000)
-    pull.recv()
-pull.poll(300)
+    assert asked.poll(60_000)
+    asked.recv_multipart()
+asked.poll(300)
 print("alive")
 """
 
 
-def test_a_question_behind_more_rings_than_anybody_looked_at_ends_nobody_though_its_connection_has_broken() -> None:
+@pytest.mark.parametrize("kind", ["PULL", "ROUTER"])
+def test_a_question_behind_more_than_anybody_has_read_ends_nobody_though_its_connection_has_broken(kind: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", ASKS_AND_BREAKS], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", ASKS_AND_BREAKS.replace("KIND", kind)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
 
