@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from lcq.errors import LogElsewhere, NodeNotFound, NoLog
@@ -11,6 +10,7 @@ from lcq.ids import new_id
 from lcq.models import NodeStatus
 from lcq.state.reader import StateReader
 from lcq.wire import Done, LogAnswer, Logged, LogWish, Order, ReadLog
+from lcq.wishes import Wishes
 
 _MOST_AT_A_TIME = 64  # questions that wait for their agents
 _ANSWER_S = 2.5  # an agent answers at once, or not at all
@@ -24,7 +24,7 @@ class Logs:
     ) -> None:
         """``order`` tells a node; ``is_here``: whether that node speaks to this scheduler."""
         self._reader, self._order, self._is_here = reader, order, is_here
-        self._wished: dict[str, asyncio.Future[Logged]] = {}
+        self._wishes: Wishes[Logged] = Wishes(patience_s=_ANSWER_S)
 
     async def read(self, request: ReadLog, sender: bytes) -> LogAnswer:
         """Raises:
@@ -44,24 +44,14 @@ class Logs:
             )
         if not self._is_here(node):
             raise LogElsewhere(node, "it speaks to another scheduler")
-        if len(self._wished) >= _MOST_AT_A_TIME:
+        if len(self._wishes) >= _MOST_AT_A_TIME:
             raise NoLog(node, f"{_MOST_AT_A_TIME} others are reading logs just now")
         wish = LogWish(id=new_id(), after=request.after, limit=request.limit, task=request.task)
-        waiting: asyncio.Future[Logged] = asyncio.get_running_loop().create_future()
-        self._wished[wish.id] = waiting
-        try:
-            self._order(node, Order(cmd="log", log=wish))
-            async with asyncio.timeout(_ANSWER_S):
-                told = await waiting
-        except TimeoutError:
-            raise LogElsewhere(node, f"its agent has not answered within {_ANSWER_S:g} s") from None
-        finally:
-            del self._wished[wish.id]
+        told = await self._wishes.ask(wish.id, lambda: self._order(node, Order(cmd="log", log=wish)))
+        if told is None:
+            raise LogElsewhere(node, f"its agent has not answered within {_ANSWER_S:g} s")
         return LogAnswer(node=node, boot=told.boot_id, lines=told.lines, first=told.first, last=told.last)
 
     async def logged(self, told: Logged, sender: bytes) -> Done:
         """Take in what an agent tells; nobody may wait for it any more."""
-        waiting = self._wished.get(told.wish)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(told)
-        return Done()
+        return self._wishes.take_in(told)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 
 from lcq.errors import NodeElsewhere, NoThumbnail
@@ -11,6 +10,7 @@ from lcq.models import NodeRecord, NodeStatus, TaskRecord
 from lcq.picture_parts import KNOWS_PICTURES, Part, files_of, why_another, why_none
 from lcq.state.reader import StateReader
 from lcq.wire import AskThumbnail, Done, Order, Pictured, ThumbnailAnswer, ThumbnailPart, ThumbnailWish
+from lcq.wishes import Wishes
 
 MOST_AT_A_TIME = 32  # wishes that wait for their agents
 _ANSWER_S = 12.0  # an agent gives up before that, and says so
@@ -25,12 +25,12 @@ class Previews:
     ) -> None:
         """``order`` tells a node; ``is_here``: whether that node speaks to this scheduler."""
         self._reader, self._order, self._is_here = reader, order, is_here
-        self._wished: dict[str, asyncio.Future[Pictured]] = {}
+        self._wishes: Wishes[Pictured] = Wishes(patience_s=_ANSWER_S)
 
     @property
     def waiting(self) -> int:
         """How many wishes wait for their agents."""
-        return len(self._wished)
+        return len(self._wishes)
 
     async def thumbnail(self, request: AskThumbnail, sender: bytes) -> ThumbnailAnswer:
         """Raises:
@@ -64,10 +64,7 @@ class Previews:
 
     async def pictured(self, told: Pictured, sender: bytes) -> Done:
         """Take in what an agent has made; nobody may wait for it any more."""
-        waiting = self._wished.get(told.wish)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(told)
-        return Done()
+        return self._wishes.take_in(told)
 
     @staticmethod
     def _able(record: TaskRecord, tried: Iterable[str], nodes: Iterable[NodeRecord]) -> tuple[str, list[str]]:
@@ -85,7 +82,7 @@ class Previews:
         return ranked[0], ranked
 
     async def _ask(self, node: str, files: dict[Part, str], request: AskThumbnail) -> Pictured | None:
-        if len(self._wished) >= MOST_AT_A_TIME:
+        if len(self._wishes) >= MOST_AT_A_TIME:
             raise NoThumbnail(
                 request.task_id, f"{MOST_AT_A_TIME} others are looked at just now; look again in a moment"
             )
@@ -95,16 +92,7 @@ class Previews:
             longest=request.longest,
             box=request.box,
         )
-        waiting: asyncio.Future[Pictured] = asyncio.get_running_loop().create_future()
-        self._wished[wish.id] = waiting
-        try:
-            self._order(node, Order(cmd="picture", wish=wish))
-            async with asyncio.timeout(_ANSWER_S):
-                return await waiting
-        except TimeoutError:
-            return None
-        finally:
-            del self._wished[wish.id]
+        return await self._wishes.ask(wish.id, lambda: self._order(node, Order(cmd="picture", wish=wish)))
 
 
 def _judged(part: Part, told: ThumbnailPart | None, record: TaskRecord, node: str) -> ThumbnailPart | None:
