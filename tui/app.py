@@ -314,7 +314,9 @@ class ConsoleApp(PlayingApp):
         self.call_later(go)
 
     @on(ConsoleScreen.LeaveWished)
-    async def _leave(self) -> None:
+    async def _leave(self, wish: ConsoleScreen.LeaveWished) -> None:
+        if wish.screen is not self.screen:
+            return  # it has been left already: a key that is pressed twice is no wish to quit
         if len(self.screen_stack) > 1:
             self.pop_screen()
         else:

@@ -178,7 +178,7 @@ async def work_the_cluster(terminal: Terminal, cluster: Cluster, photos: Path) -
         tell([*dies, *lives], signal.SIGCONT)
     await filtered(terminal, task, 1)
     terminal.type("\r")
-    await terminal.stands(r"node-a.*lost", r"node-b")
+    await terminal.stands(r"Tasks +> 1\w{15}", "node_lost: the agent on node-a", r"completed +node-b")
     await back(terminal, rf"^> {task} .*node-b")
     await back(terminal, UNFILTERED)
     await retry_what_failed(terminal, photos)

@@ -42,9 +42,10 @@ async def test_the_viewer_goes_through_its_modes_zooms_and_keeps_its_place_throu
         await console.pilot.resize_terminal(120, 40)
         await console.pilot.pause()
         assert (screen.mode, screen.look) == (Mode.DIFFERENCE, look)
-        lines = console.lines()
-        assert len(lines) == 40
-        assert any(UPPER_HALF * 3 in line or line.count(UPPER_HALF) > 60 for line in lines)
+        await wait_until(
+            lambda: any(line.count(UPPER_HALF) > 60 for line in console.lines()), what="the difference anew"
+        )
+        assert len(console.lines()) == 40
         await console.press("o")
         assert "1:1" in console.text()
         await console.press("equals_sign", "escape")

@@ -223,6 +223,19 @@ async def test_typing_a_filter_triggers_no_act(open_console):
         assert cluster.calls == []
 
 
+async def test_escape_pressed_twice_in_a_detail_leaves_that_and_never_the_console(open_console):
+    async with open_console(FakeCluster([a_task()])) as console:
+        await console.press("slash", *"cover", "enter", "d")
+        detail = console.app.screen
+        assert isinstance(detail, TaskScreen)
+        detail.action_back()
+        detail.action_back()  # before the first has been heard
+        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await console.pilot.pause()
+        assert isinstance(console.app.screen, TasksScreen)
+        assert console.desk.tasks.filter.text == "cover"
+
+
 async def test_a_filter_narrows_and_escape_takes_it_back_step_by_step(open_console):
     cluster = three()
     async with open_console(cluster) as console:

@@ -99,7 +99,11 @@ class ConsoleScreen(Screen[None]):
         filter_text: str | None = None
 
     class LeaveWished(Message):
-        """The operator wants back; at the root that is out."""
+        """The operator wants back from ``screen``; at the root that is out."""
+
+        def __init__(self, screen: ConsoleScreen) -> None:
+            super().__init__()
+            self.screen = screen
 
     class HelpWished(Message):
         """The operator wants to see all keys."""
@@ -338,7 +342,7 @@ class ConsoleScreen(Screen[None]):
         self.action_leave()
 
     def action_leave(self) -> None:
-        self.post_message(self.LeaveWished())
+        self.post_message(self.LeaveWished(self))
 
     def action_show_fleet(self) -> None:
         self.post_message(self.ModeWished("fleet"))
