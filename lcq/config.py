@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -345,12 +346,44 @@ class AgentConfig(Section):
         return {key: str(value) if type(value) in (int, float) else value for key, value in given.items()}
 
 
+class BlobsConfig(DiskConfig):
+    """Bytes that a cluster keeps by their SHA-256: what clients have uploaded, and results that have no other place.
+
+    The floor is that of the disk on which a scheduler keeps them, or what has come of uploads.
+    """
+
+    floor_mib: int = Field(default=256, ge=0)
+    limit_mib: int = Field(default=50 * 1024, ge=1)
+    """So much they may be in all; then uploads are refused."""
+    keep_hours: float = Field(default=24.0, ge=1, le=24 * 365)
+    """What no task needs goes when nobody has used it for so long. A task needs its input until it is forgotten
+    (``retention``), and so does its result."""
+
+
 class StorageConfig(Section):
-    """Which files tasks may name."""
+    """Which files tasks may name, and where the cluster keeps bytes."""
 
     roots: tuple[Path, ...] = ()
     """Pictures, masks and results must lie inside one of these folders, links resolved. None: wherever the agent's
     user may read and write. A scheduler refuses what lies outside by its name, an agent whatever leads out."""
+    url: str = ""
+    """Where blobs are: file:///mnt/share/lcq, s3://bucket/folder, gs://… (what fsspec knows; of s3 and gs the extras
+    ``lcq[s3]`` and ``lcq[gs]``). "": a folder beside the state. Whoever can reach it (agents and clients are told)
+    does so; all others go through the scheduler's HTTP."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """How such places are reached, as fsspec's file systems take it, by scheme: {"s3": {"profile": "lcq"}}. Secrets
+    are better in the files and variables that their libraries read."""
+    urls: tuple[str, ...] = ()
+    """Beginnings of what tasks may name there, such as "s3://studio/in". An agent goes there with its own rights."""
+    web: bool = False
+    """Whether tasks may name pictures at http(s):// addresses. Only public ones are ever asked, under ``limits``."""
+    blobs: BlobsConfig = BlobsConfig()
+    http: str = ""
+    """The scheduler's HTTP, such as http://head:8081; "": at scheduler_host and scheduler_port."""
+    token: str = ""
+    """What agents and clients show there."""
+    cache_mib: int = Field(default=1024, ge=0)
+    """Of blobs, an agent keeps so much for the next task: the mask of a thousand pictures is fetched once."""
 
     @field_validator("roots")
     @classmethod
@@ -359,6 +392,21 @@ class StorageConfig(Section):
             if not root.is_absolute():
                 raise ValueError(f"must be absolute paths, found {str(root)!r}")
         return roots
+
+    @field_validator("url", "http")
+    @classmethod
+    def _has_scheme(cls, url: str) -> str:
+        if url and not re.match(r"^[A-Za-z][A-Za-z0-9+.-]*://", url):
+            raise ValueError("must begin with a scheme, such as file:///mnt/share or s3://bucket")
+        return url.rstrip("/")
+
+    @field_validator("urls")
+    @classmethod
+    def _have_schemes(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if not re.match(r"^[a-z][a-z0-9+.-]*://[^/]", url):
+                raise ValueError(f"must name a scheme and a host or bucket, such as s3://studio/in; found {url!r}")
+        return urls
 
 
 class ConsoleConfig(Section):
@@ -511,6 +559,11 @@ class DistributedConfig(BaseSettings):
     def models_path(self) -> Path:
         """Where weights are kept."""
         return self.models.folder or self.data_path / "models"
+
+    @property
+    def storage_path(self) -> Path:
+        """Where a scheduler keeps blobs, and what has come of uploads."""
+        return self.data_path / "storage"
 
     @property
     def has_address(self) -> bool:

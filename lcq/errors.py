@@ -7,6 +7,9 @@ LcqError
 │   ├── UnknownQueue
 │   ├── AmbiguousId         an id prefix fits several
 │   ├── OutsideRoots        a path that leads out of storage.roots
+│   ├── AddressRefused      what a task names is no place that tasks may use here
+│   ├── BlobMismatch        bytes that are not those which their SHA-256 says
+│   ├── BlobTooLarge        more bytes than a picture may have
 │   ├── ManifestUnusable    the manifest of a folder of results
 │   └── WeightsRefused      a weight file is not on the list, or not what it should be
 ├── NotFound
@@ -15,6 +18,7 @@ LcqError
 │   ├── DeviceNotFound
 │   ├── JobNotFound
 │   ├── CauseNotFound
+│   ├── BlobNotFound        storage has no such bytes
 │   └── WeightsNotInstalled
 ├── TransitionRefused       the task's real state does not allow the move
 ├── NothingToUndo           an act of that kind, or of that age, cannot be taken back
@@ -28,6 +32,9 @@ LcqError
 │   └── NodeElsewhere       those that could speak to another scheduler
 ├── NoLog                   a node cannot be asked for its log now
 │   └── LogElsewhere        another scheduler can
+├── UploadConflict          an upload goes on elsewhere, or from another byte
+├── StorageFull             blobs have as much room as they may
+├── StorageUnreachable      bytes cannot be got or put now
 ├── StaleBoot               a node speaks with a boot id that has been replaced
 ├── ProtocolError           a message that cannot be understood
 │   ├── UnknownCommand
@@ -126,6 +133,37 @@ class OutsideRoots(InvalidInput):
         )
 
 
+class AddressRefused(InvalidInput):
+    """``address`` is shown without what may be secret in it."""
+
+    code = "address_refused"
+
+    def __init__(self, address: str, why: str, *, hint: str) -> None:
+        self.address = address
+        super().__init__(f"{shown_address(address)} cannot be used: {why}", hint=hint)
+
+
+class BlobMismatch(InvalidInput):
+    code = "blob_mismatch"
+
+    def __init__(self, expected: str, found: str) -> None:
+        self.expected, self.found = expected, found
+        super().__init__(
+            f"the bytes that came are {found}, not {expected}", hint="send them again; what had come is thrown away"
+        )
+
+
+class BlobTooLarge(InvalidInput):
+    """``limit``, in bytes."""
+
+    code = "blob_too_large"
+
+    def __init__(self, what: str, limit: int, found: int | None = None) -> None:
+        self.limit = limit
+        of = f"{found:,} bytes" if found is not None else "more bytes"
+        super().__init__(f"{what}: {of}, over the limit of {limit:,}", hint="see limits.image_bytes")
+
+
 class ManifestUnusable(InvalidInput):
     """The manifest of a folder of results cannot be read or written. ``found`` says why."""
 
@@ -212,6 +250,16 @@ class CauseNotFound(NotFound):
         self.cause = cause
         what = f"nobody has acknowledged {cause!r}" if acknowledged else f"no task has failed of {cause!r}"
         super().__init__(what + (f": {text}" if text else ""), hint="lcq dead list shows what tasks died of")
+
+
+class BlobNotFound(NotFound):
+    code = "blob_not_found"
+
+    def __init__(self, sha256: str) -> None:
+        self.sha256 = sha256
+        super().__init__(
+            f"no blob {sha256}", hint="it was never uploaded whole, or nobody needed it for long; upload it again"
+        )
 
 
 class WeightsNotInstalled(NotFound):
@@ -374,6 +422,13 @@ _REDIS_ACCOUNT = re.compile(r"^(rediss?(?:\+sentinel)?:)//.*@")  # one not encod
 _SECRET_OPTION = re.compile(r"([?&][^=&]*password=)[^&]*", re.IGNORECASE)
 
 
+def shown_address(address: str) -> str:
+    """``address`` as it may be shown and logged: on one line, without accounts, and without what follows a ``?``."""
+    plain = without_password(address).partition("?")
+    line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in plain[0])
+    return line[-300:] + ("?…" if plain[1] else "")
+
+
 def without_password(url: str) -> str:
     """``url`` as it may be shown and logged."""
     return _SECRET_OPTION.sub(r"\1...", _ACCOUNT.sub("//", _REDIS_ACCOUNT.sub(r"\1//", url)))
@@ -425,6 +480,33 @@ class NoThumbnail(LcqError):
         self.task_id = task_id
         self.why = why
         super().__init__(f"no node can show the pictures of {task_id}: {why}")
+
+
+class UploadConflict(LcqError):
+    """``uploaded``: how many bytes are here, from where the upload can go on."""
+
+    code = "upload_conflict"
+
+    def __init__(self, sha256: str, why: str, *, uploaded: int) -> None:
+        self.uploaded = uploaded
+        super().__init__(f"the upload of {sha256}: {why}", hint=f"ask how far it is, and go on from there ({uploaded})")
+
+
+class StorageFull(LcqError):
+    code = "storage_full"
+
+    def __init__(self, where: str, why: str) -> None:
+        super().__init__(
+            f"no room for more bytes in {where}: {why}",
+            hint="try again later: what no task needs goes by itself; or see storage.blobs in lcq.yaml",
+        )
+
+
+class StorageUnreachable(LcqError):
+    code = "storage_unreachable"
+
+    def __init__(self, address: str, why: str, *, hint: str = "it is tried again") -> None:
+        super().__init__(f"{shown_address(address)}: {why}", hint=hint)
 
 
 class NodeElsewhere(NoThumbnail):
@@ -489,7 +571,8 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
         OutsideRoots, TooManyRequirements, ManifestUnusable, NoMulticast, SeveralClusters,
         NodeNameTaken, QueueFull, TooSoon, DeviceNotFound, AgentTooOld, NothingToUndo, NoThumbnail,
-        NodeElsewhere, NoLog, LogElsewhere,
+        NodeElsewhere, NoLog, LogElsewhere, AddressRefused, BlobMismatch, BlobTooLarge, BlobNotFound, UploadConflict,
+        StorageFull, StorageUnreachable,
     )
 }  # fmt: skip
 

@@ -1,0 +1,183 @@
+"""Uploads that may be broken off and go on later: what has come of them waits in a folder, under its SHA-256."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lcq.errors import BlobMismatch, BlobNotFound, BlobTooLarge, StorageFull, StorageUnreachable, UploadConflict
+from lcq.storage.addresses import is_sha256
+from lcq.storage.blobs import CHUNK, Blob
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_PART = ".part"
+
+Take = Callable[[Path, str], Blob]
+
+
+class Upload:
+    """One that is open: the only one of its bytes on this host. ``offset``: how many are here.
+
+    Its methods block for a disk's time. ``close()`` (or the end of a ``with`` block) keeps what has come, so that it
+    can go on later; ``finish()`` makes a blob of it.
+    """
+
+    def __init__(self, path: Path, sha256: str, size: int, take: Take, closed: Callable[[], None]) -> None:
+        """Raises:
+        UploadConflict: another one of these bytes is open. StorageFull, StorageUnreachable.
+        """
+        self.sha256, self.size = sha256, size
+        self._path, self._take, self._closed = path, take, closed
+        self._sum = hashlib.sha256()
+        try:
+            self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600), "r+b")
+        except OSError as error:
+            raise _named(error, path) from error
+        try:
+            fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            while chunk := self._file.read(CHUNK):
+                self._sum.update(chunk)
+            if self._file.tell() > size:  # of another that began under this name
+                self._restart()
+        except BlockingIOError as error:
+            self._file.close()
+            raise UploadConflict(sha256, "another one is at work", uploaded=path.stat().st_size) from error
+        except OSError as error:
+            self._file.close()
+            raise _named(error, path) from error
+        self.offset = self._file.tell()
+
+    def write(self, data: bytes) -> None:
+        """Add ``data`` at ``offset``.
+
+        Raises:
+            BlobTooLarge: that would be more than ``size``. StorageFull, StorageUnreachable.
+        """
+        if self.offset + len(data) > self.size:
+            raise BlobTooLarge(f"the upload of {self.sha256}", self.size, self.offset + len(data))
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self._rewind()
+            raise _named(error, self._path) from error
+        self._sum.update(data)
+        self.offset += len(data)
+
+    def restart(self) -> None:
+        """Begin again at 0."""
+        try:
+            self._restart()
+        except OSError as error:
+            raise _named(error, self._path) from error
+
+    def finish(self) -> Blob:
+        """The blob that has come whole.
+
+        Raises:
+            UploadConflict: some of it has not come yet.
+            BlobMismatch: it is not what it was to be; all of it is thrown away.
+            StorageFull, StorageUnreachable: what has come stays here.
+        """
+        if self.offset < self.size:
+            raise UploadConflict(self.sha256, f"{self.offset} of {self.size} bytes are here", uploaded=self.offset)
+        if self._sum.hexdigest() != self.sha256:
+            self._path.unlink(missing_ok=True)
+            raise BlobMismatch(self.sha256, self._sum.hexdigest())
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _named(error, self._path) from error
+        return self._take(self._path, self.sha256)
+
+    def close(self) -> None:
+        """Leave it; twice does no harm."""
+        if not self._file.closed:
+            with contextlib.suppress(OSError):  # a full disk: what of it is there will do
+                self._file.close()
+            self._closed()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _restart(self) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self._sum = hashlib.sha256()
+        self.offset = 0
+
+    def _rewind(self) -> None:
+        """After a failed write: what cannot be known to be here counts as not here."""
+        with contextlib.suppress(OSError):
+            self._restart()
+
+
+class Uploads:
+    """The folder of what has come so far."""
+
+    def __init__(self, folder: Path, take: Take) -> None:
+        """``take`` makes a blob of a whole file, and removes it."""
+        self._folder, self._take = folder, take
+
+    def begin(self, sha256: str, *, size: int, closed: Callable[[], None]) -> Upload:
+        """Open the upload of ``size`` bytes, where it was left off.
+
+        Raises:
+            UploadConflict, StorageFull, StorageUnreachable.
+        """
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _named(error, self._folder) from error
+        return Upload(self._path(sha256), sha256, size, self._take, closed)
+
+    def uploaded(self, sha256: str) -> int:
+        """How many bytes of it are here."""
+        try:
+            return self._path(sha256).stat().st_size
+        except OSError:
+            return 0
+
+    def forget_old(self, older_than_s: float) -> int:
+        """Remove what nobody went on with for so long; answers how many."""
+        count = 0
+        until = time.time() - older_than_s
+        for path in self._folder.glob(f"*{_PART}"):
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < until:
+                    path.unlink()
+                    count += 1
+        return count
+
+    @property
+    def bytes(self) -> int:
+        """What all of it takes."""
+        total = 0
+        for path in self._folder.glob(f"*{_PART}"):
+            with contextlib.suppress(OSError):
+                total += path.stat().st_size
+        return total
+
+    def _path(self, sha256: str) -> Path:
+        if not is_sha256(sha256):
+            raise BlobNotFound(sha256[:80])
+        return self._folder / f"{sha256}{_PART}"
+
+
+def _named(error: OSError, path: Path) -> StorageFull | StorageUnreachable:
+    if error.errno in _NO_ROOM:
+        return StorageFull(str(path.parent), error.strerror or "the disk is full")
+    return StorageUnreachable(str(path), error.strerror or str(error))
