@@ -107,13 +107,15 @@ class Objects:
             StorageFull, StorageUnreachable. OSError: the file cannot be read.
         """
         size = 0
-        with source.open("rb") as file, _failures_named(url):
-            if self.scheme in _LOCAL:
-                self._system.makedirs(posixpath.dirname(url), exist_ok=True)
-            out = self._system.open(url, "wb", block_size=_PIECE)
+        with source.open("rb") as file:
+            with _failures_named(url):
+                if self.scheme in _LOCAL:
+                    self._system.makedirs(posixpath.dirname(url), exist_ok=True)
+                out = self._system.open(url, "wb", block_size=_PIECE)
             try:
                 while chunk := file.read(CHUNK):
-                    out.write(chunk)
+                    with _failures_named(url):
+                        out.write(chunk)
                     size += len(chunk)
                     moved(len(chunk))
             except BaseException:
@@ -122,7 +124,8 @@ class Objects:
                 with contextlib.suppress(Exception):
                     out.closed = True  # else its end of life would finish what must not be
                 raise
-            out.close()
+            with _failures_named(url):
+                out.close()
         return size
 
     def delete(self, url: str) -> bool:
