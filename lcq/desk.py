@@ -182,4 +182,5 @@ class Site:
         self.rings: dict[str, str] = {}  # queue -> endpoint of its PUSH socket
         self.control_endpoint = ""
         self.lifeline = ""  # "host:port"
+        self.http = ""  # "host:port" at which others reach this scheduler's HTTP, once it listens
         self.settings: ConfigFollower | None = None  # where a file is followed

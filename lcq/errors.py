@@ -34,7 +34,8 @@ LcqError
 │   └── LogElsewhere        another scheduler can
 ├── UploadConflict          an upload goes on elsewhere, or from another byte
 ├── StorageFull             blobs have as much room as they may
-├── StorageUnreachable      bytes cannot be got or put now
+├── StorageUnreachable      the cluster's bytes cannot be got or put now
+│   └── SourceUnreachable   those of another place that a task names
 ├── StaleBoot               a node speaks with a boot id that has been replaced
 ├── ProtocolError           a message that cannot be understood
 │   ├── UnknownCommand
@@ -509,6 +510,10 @@ class StorageUnreachable(LcqError):
         super().__init__(f"{shown_address(address)}: {why}", hint=hint)
 
 
+class SourceUnreachable(StorageUnreachable):
+    code = "source_unreachable"
+
+
 class NodeElsewhere(NoThumbnail):
     code = "node_elsewhere"
 
@@ -572,7 +577,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         OutsideRoots, TooManyRequirements, ManifestUnusable, NoMulticast, SeveralClusters,
         NodeNameTaken, QueueFull, TooSoon, DeviceNotFound, AgentTooOld, NothingToUndo, NoThumbnail,
         NodeElsewhere, NoLog, LogElsewhere, AddressRefused, BlobMismatch, BlobTooLarge, BlobNotFound, UploadConflict,
-        StorageFull, StorageUnreachable,
+        StorageFull, StorageUnreachable, SourceUnreachable,
     )
 }  # fmt: skip
 

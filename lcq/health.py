@@ -13,6 +13,9 @@ FADED = 0.5  # what may have faded of a count of failures since the first of the
 DEPENDENCY_DOWN = frozenset({"iopaint_unreachable"})
 """Codes that say: what the work needs beside the node was away. No retry is lost by that, and nobody is to blame."""
 
+NO_RETRY_LOST = DEPENDENCY_DOWN | {"storage_unreachable"}
+"""The same of retries alone: a node whose own way to the cluster's blobs is broken may well be to blame."""
+
 KNOWS_LOG = "log"
 """In ``NodeCapability.knows`` of agents that tell what they have logged of late."""
 

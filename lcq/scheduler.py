@@ -16,6 +16,7 @@ from lcq.component import Complaints, Ground, run_beside
 from lcq.config import ConfigManager, DistributedConfig
 from lcq.desk import Site
 from lcq.errors import LcqError, StateFormatMismatch, StateUnavailable
+from lcq.keeper import Keeper
 from lcq.log import set_log_level
 from lcq.nodes import NodeManager
 from lcq.queues import QueueManager
@@ -34,6 +35,7 @@ class Scheduler:
 
     Raises on entering:
         StateUnavailable, UnsafeState: Redis is away, or may lose data.
+        AddressRefused: what is needed to reach ``storage.url`` is not installed.
         StateFormatMismatch: a newer LCQ has written what is there.
         InvalidConfig: a port is taken, or an address may not be bound.
     """
@@ -54,6 +56,7 @@ class Scheduler:
             self.tasks = await stack.enter_async_context(TaskManager(ground))
             self.queues = await stack.enter_async_context(QueueManager(ground))
             self.nodes = await stack.enter_async_context(NodeManager(ground))
+            self.keeper = await stack.enter_async_context(Keeper(ground))
             await self._announce()
             stack.push_async_callback(self._withdraw)
             await run_beside(stack, ("announce", self._keep_announced()))

@@ -18,6 +18,7 @@ from lcq.autoscale import DEFAULT_TARGET_S, Scale, scale
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
 from lcq.costs import KNOWN_MODELS, CostKey, Curve, calibration, cost_key, is_estimate, shipped_curve
 from lcq.errors import (
+    AddressRefused,
     AgentTooOld,
     DeviceNotFound,
     LcqError,
@@ -39,6 +40,7 @@ from lcq.moving import Mover
 from lcq.roots import Roots
 from lcq.routing import Fleet, Route, foresee, route
 from lcq.state.feed import batches
+from lcq.storage.addresses import Allowed, Kind, read_address
 from lcq.wire import (
     PROTOCOL_VERSION,
     Accepted,
@@ -219,8 +221,7 @@ class TaskManager(Manager):
         refusals = 0
         for task, size in zip(ask.tasks, sizes, strict=True):
             try:
-                for path in filter(None, (task.image_path, task.mask_path, task.output_path)):
-                    self._roots.refuse_by_name(path)
+                self._refuse_places(task)
                 seen = foresee(task, fleet, queue=ask.queue, node=ask.node, size=size)
             except LcqError as error:
                 refused.setdefault(error.code, Refusal.of(task.id, error))
@@ -261,8 +262,7 @@ class TaskManager(Manager):
         self, task: Task, key: str, queue: str, node: str, fleet: Fleet, size: Size | None
     ) -> Accepted | Refusal:
         try:
-            for path in filter(None, (task.image_path, task.mask_path, task.output_path)):
-                self._roots.refuse_by_name(path)
+            self._refuse_places(task)
             chosen = route(task, fleet, queue=queue, node=node, size=size)
             fleet.note_placed(chosen)
             pause = fleet.paused_jobs.get(task.job or "")
@@ -282,6 +282,22 @@ class TaskManager(Manager):
             if isinstance(error, StateUnavailable) and not isinstance(error, StateOverloaded):
                 raise  # nothing is known about any of them: the client asks again with the same keys
             return Refusal.of(task.id, error)
+
+    def _refuse_places(self, task: Task) -> None:
+        """Raises:
+        AddressRefused, OutsideRoots: tasks may not name what it names.
+        """
+        storage = self._state.config.storage
+        allowed = Allowed(storage.urls, storage.web)
+        for text in filter(None, (task.image_path, task.mask_path, task.output_path)):
+            address = read_address(text)
+            allowed.refuse(address)
+            if address.is_path:
+                self._roots.refuse_by_name(address.place)
+        if task.output_path and read_address(task.output_path).kind in (Kind.BLOB, Kind.WEB):
+            raise AddressRefused(
+                task.output_path, "no result can be put there", hint="leave it out: then the result is a blob"
+            )
 
     async def submit_task(self, task: Task) -> Accepted:
         """Take in one task, from code that runs in this process.

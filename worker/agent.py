@@ -66,6 +66,7 @@ from worker.logbook import TELL_S, Logbook, LogTeller
 from worker.membership import Membership
 from worker.outcomes import Outcomes, discard_staged, result_folder
 from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, Shown, SlotState, key_of
+from worker.porter import Porter
 from worker.processes import Kill
 from worker.readings import finite, host_telemetry
 from worker.rests import Rest
@@ -82,6 +83,7 @@ _EARLIER_S = 3.0  # how long the outcomes of an earlier run may take before the 
 _AGAIN_S = (0.5, 5.0)  # first and longest pause after a refusal, such as Redis being away
 _LAST_WORDS_S = 5.0  # how long a leaving agent waits for the verdicts on what it reported
 _BYE_S = 2.0
+_STORE_S = 30.0
 _SHOW_S = 60.0  # how long a hello waits for a device that nothing is known of; it can join later
 _TAKES_NOTHING = frozenset({NodeStatus.DRAINING, NodeStatus.QUARANTINED})
 
@@ -154,10 +156,14 @@ class Agent:
             self._found = found = detect_devices(self._config.agent, gpus, need_mib=gpu_need_mib(self._config))
             self._own_slots = {device.id: device.slots for device in found.devices}
             self._slots_now = dict(self._own_slots)
-            self._outcomes = Outcomes(home.spool, self.boot_id, self._roots)
+            self._porter = await stack.enter_async_context(
+                Porter(home.folder, config=lambda: self._config, roots=self._roots, ask=self._ask_store)
+            )
+            self._outcomes = Outcomes(home.spool, self.boot_id, self._roots, carrier=self._porter)
             recalled = self._outcomes.recall()
             if recalled:
                 _log.info("agent %s: %d outcomes of an earlier run wait to be reported", self.node_id, recalled)
+            self._porter.forget_others(self._outcomes.staged())
             self._health = HealthFile(home.folder)
             self._thumbnails = Thumbnails(
                 self.node_id,
@@ -215,6 +221,7 @@ class Agent:
                     command=self._runner,
                     kill=self._kill,
                     on_line=self._note_line,
+                    bringer=self._porter,
                 ),
                 on_ended=self._conclude,
                 on_change=self._slot_changed,
@@ -640,7 +647,10 @@ class Agent:
             await self._deadline_moved.wait()
 
     def _end_lost(self, key: Key, why: str) -> None:
-        if self._hand.drop(key) or self._pool.stop(key):
+        in_hand = self._hand.drop(key)
+        if in_hand:
+            self._porter.drop(key)
+        if in_hand or self._pool.stop(key):
             _log.info("agent %s: ending task %s, attempt %d: %s", self.node_id, *key, why)
 
     def _follow(self, status: str, why: str) -> None:
@@ -757,8 +767,11 @@ class Agent:
         self._leases.begin(grant, asked_at)
         await failpoints.passed("agent.lease")
         await failpoints.reach("agent.begin")
-        self._leftovers.expect_in(result_folder(grant.task))
-        self._disks.used(result_folder(grant.task))
+        folder = result_folder(grant.task)
+        if folder is not None:
+            self._leftovers.expect_in(folder)
+            self._disks.used(folder)
+        self._porter.expect(grant)
         if self._stop.is_set() or not self._begin(grant):
             _log.info("agent %s: handing back task %s, attempt %d: no slot is free", self.node_id, *key)
             await self._conclude(Ended(grant, handed_back=True))
@@ -797,6 +810,7 @@ class Agent:
 
     async def _conclude(self, ended: Ended) -> None:
         """Take in how an attempt ended; its slot is free after that."""
+        ended = self._porter.told(ended)
         grant, failure = ended.grant, ended.failure
         await failpoints.reach("agent.conclude")
         engine = self._service.engine_of(grant.task.model)
@@ -829,6 +843,7 @@ class Agent:
             )
             self._note_room(grant, reported)
             self._step_due.set()
+        self._porter.drop(ended.key, keep_result=self._outcomes.is_doubtful(ended.key))
         if self._outcomes.is_doubtful(ended.key):
             self._membership.beat_now()  # that tells whose it is
         else:
@@ -836,12 +851,24 @@ class Agent:
         self._stir()
         await failpoints.passed("agent.conclude")
 
+    async def _ask_store(self) -> tuple[str, str, str]:
+        """Where the scheduler says that blobs are.
+
+        Raises:
+            LcqError: it does not answer, or is older than blobs.
+        """
+        from lcq.wire.questions import AskStore  # few agents ever need it
+
+        told = (await self._line.ask(AskStore(), patience_s=_STORE_S)).reached_at(self._line.endpoint)
+        return told.url, told.mark, told.http
+
     def _note_room(self, grant: Grant, outcome: Outcome) -> None:
         """A full disk fails the next attempt too: nothing is begun until there is room."""
+        folder = result_folder(grant.task) or self._porter.folder
         if outcome.failure is not None and outcome.failure.code == "disk_full":
-            self._disks.found_full(result_folder(grant.task))
+            self._disks.found_full(folder)
         elif outcome.result is not None and outcome.result.path:
-            self._disks.used(result_folder(grant.task))
+            self._disks.used(folder)
 
     def _slot_changed(self, state: SlotState) -> None:
         if state is SlotState.FREE and not self._disks.full:

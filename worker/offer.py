@@ -11,6 +11,7 @@ from lcq.hardware import host_name
 from lcq.health import KNOWS_LOG, KNOWS_ORDERS
 from lcq.models import Device, DeviceKind, Ease, ModelOffer, NodeCapability
 from lcq.picture_parts import KNOWS_PICTURES
+from lcq.storage.addresses import KNOWS_ADDRESSES
 from worker.protocol import Ready
 
 
@@ -164,7 +165,7 @@ class Offer:
             host=host_name(),
             version=__version__,
             labels=self.labels,
-            knows=(KNOWS_ORDERS, KNOWS_PICTURES, KNOWS_LOG),
+            knows=(KNOWS_ORDERS, KNOWS_PICTURES, KNOWS_LOG, KNOWS_ADDRESSES),
         )
 
     def check_models(self) -> None:

@@ -10,13 +10,15 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 from lcq import failpoints
 from lcq.clock import steady_now
-from lcq.errors import OutsideRoots
+from lcq.errors import AddressRefused, LcqError, OutsideRoots
 from lcq.file_mark import file_mark
 from lcq.models import ErrorClass, Failure, Task
 from lcq.roots import ANYWHERE, Roots
+from lcq.storage.addresses import is_elsewhere, read_address
 from lcq.wire import MAX_BATCH, Outcome, Verdict
 from worker.spool import STAGED_SUFFIX, Spool, Unsettled
 
@@ -31,11 +33,28 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 Key = tuple[str, int]
 
 
+class Carrier(Protocol):
+    """Who carries results to places that are no paths."""
+
+    async def carry(self, staged: str, final: str) -> None:
+        """Put the file there, and remove it.
+
+        Raises:
+            LcqError, OSError.
+        """
+
+    async def is_there(self, final: str) -> bool:
+        """Raises:
+        LcqError: it cannot be told.
+        """
+
+
 class Outcomes:
     """What has been done and not been settled. Results are published here, when the right to it is sure."""
 
-    def __init__(self, spool: Spool, boot_id: str, roots: Roots = ANYWHERE) -> None:
+    def __init__(self, spool: Spool, boot_id: str, roots: Roots = ANYWHERE, *, carrier: Carrier | None = None) -> None:
         self._roots = roots
+        self._carrier = carrier
         self._spool = spool
         self._boot_id = boot_id
         self._entries: dict[Key, Unsettled] = {}
@@ -59,6 +78,10 @@ class Outcomes:
         """The next outcomes to report, oldest first."""
         told = (entry.outcome for key, entry in self._entries.items() if key not in self._doubtful)
         return tuple(islice(told, MAX_BATCH))
+
+    def staged(self) -> tuple[str, ...]:
+        """The files that wait for their places."""
+        return tuple(entry.staged for entry in self._entries.values() if entry.staged)
 
     def is_doubtful(self, key: Key) -> bool:
         """Whether nobody is told of this result before a beat has said whose its task is."""
@@ -114,15 +137,24 @@ class Outcomes:
     async def _published(self, outcome: Outcome, final: str, staged: str) -> Outcome:
         """Give the file its final name; a failure, where that cannot be."""
         try:
-            await failpoints.reach("agent.rename")
-            await asyncio.to_thread(_publish, staged, final, self._roots)
-            await failpoints.passed("agent.rename")
-        except (OSError, OutsideRoots) as error:
+            await self._put(staged, final)
+        except (OSError, LcqError) as error:
             return await self._failed(outcome, final, staged, error)
         return outcome
 
+    async def _put(self, staged: str, final: str) -> None:
+        """Raises:
+        OSError, LcqError: as renaming it, or carrying it away, failed.
+        """
+        await failpoints.reach("agent.rename")
+        if self._carrier is not None and is_elsewhere(final):
+            await self._carrier.carry(staged, final)
+        else:
+            await asyncio.to_thread(_publish, staged, final, self._roots)
+        await failpoints.passed("agent.rename")
+
     @staticmethod
-    async def _failed(outcome: Outcome, final: str, staged: str, error: OSError | OutsideRoots) -> Outcome:
+    async def _failed(outcome: Outcome, final: str, staged: str, error: OSError | LcqError) -> Outcome:
         failure = _unpublished(error, final)
         _log.warning("task %s, attempt %d: %s", outcome.task_id, outcome.attempt, failure.message)
         await asyncio.to_thread(_unlink, staged)
@@ -222,7 +254,7 @@ class Outcomes:
         Not before: one of them may come late, and then it is its file that counts.
         """
         result, attempt = entry.outcome.result, entry.outcome.attempt
-        if result is not None and attempt > 1:
+        if result is not None and attempt > 1 and not is_elsewhere(result.path):
             folder, attempts = Path(result.path).parent, tuple(range(1, attempt))
             await asyncio.to_thread(_discard_staged, folder, entry.outcome.task_id, attempts, self._roots)
 
@@ -232,21 +264,30 @@ class Outcomes:
         if result is None:
             return True
         try:
-            await failpoints.reach("agent.rename")
-            await asyncio.to_thread(_publish, entry.staged, result.path, self._roots)
-            await failpoints.passed("agent.rename")
+            await self._put(entry.staged, result.path)
         except FileNotFoundError:
             # Published before a crash that left the record; or taken away by somebody.
-            if not await asyncio.to_thread(os.path.exists, result.path):
+            if not await self._is_there(result.path):
                 _log.error(
                     "task %s is settled, but its result %s is gone: retry the task", entry.outcome.task_id, result.path
                 )
         except OSError as error:
             _log.error("the settled result %s cannot be renamed from %s: %s", result.path, entry.staged, error.strerror)
             return False
-        except OutsideRoots as refusal:  # its folder was put elsewhere since: it will never have its place
+        except (OutsideRoots, AddressRefused) as refusal:  # its folder was put elsewhere since: it never has its place
             _log.error("task %s is settled, but its result cannot be put there: %s", entry.outcome.task_id, refusal)
+        except LcqError as trouble:
+            _log.error("the settled result %s cannot be put there now: %s", result.path, trouble)
+            return False
         return True
+
+    async def _is_there(self, final: str) -> bool:
+        if self._carrier is None or not is_elsewhere(final):
+            return await asyncio.to_thread(os.path.exists, final)
+        try:
+            return await self._carrier.is_there(final)
+        except LcqError:
+            return True  # as far as anybody can say
 
     def _forget(self, entry: Unsettled) -> None:
         self._entries.pop(entry.key, None)
@@ -258,14 +299,21 @@ class Outcomes:
             self._spool.drop(entry)
 
 
-def result_folder(task: Task) -> Path:
-    """Where the result of ``task`` goes: the folder of what lcq.images.output_path_of says."""
-    return Path(task.output_path).parent if task.output_path else Path(task.image_path).parent / "cleaned"
+def result_folder(task: Task) -> Path | None:
+    """Where the result of ``task`` goes: the folder of what lcq.images.output_path_of says. None: it is no path."""
+    try:
+        address = read_address(task.output_path or task.image_path)
+    except AddressRefused:
+        return None
+    folder = Path(address.place).parent
+    return None if not address.is_path else folder if task.output_path else folder / "cleaned"
 
 
 async def discard_staged(task: Task, *attempts: int, roots: Roots = ANYWHERE) -> None:
     """Remove what killed attempts may have left beside the final name of the result."""
-    await asyncio.to_thread(_discard_staged, result_folder(task), task.id, attempts, roots)
+    folder = result_folder(task)
+    if folder is not None:
+        await asyncio.to_thread(_discard_staged, folder, task.id, attempts, roots)
 
 
 def _discard_staged(folder: Path, task_id: str, attempts: tuple[int, ...], roots: Roots) -> None:
@@ -290,9 +338,10 @@ def _unlink(path: str) -> None:
             Path(path).unlink()
 
 
-def _unpublished(error: OSError | OutsideRoots, path: str) -> Failure:
-    if isinstance(error, OutsideRoots):
-        return Failure(error_class=ErrorClass.BAD_INPUT, code=error.code, message=str(error)[:2000])
+def _unpublished(error: OSError | LcqError, path: str) -> Failure:
+    if isinstance(error, LcqError):
+        kind = ErrorClass.BAD_INPUT if isinstance(error, OutsideRoots | AddressRefused) else ErrorClass.TRANSIENT
+        return Failure(error_class=kind, code=error.code, message=str(error)[:2000])
     message = f"{path}: the finished result cannot be put there: {error.strerror or error}"
     if error.errno in _NO_PLACE:
         return Failure(error_class=ErrorClass.BAD_INPUT, code="output_unwritable", message=message[:2000])

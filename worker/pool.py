@@ -14,15 +14,16 @@ import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from types import TracebackType
-from typing import Self, cast
+from typing import Protocol, Self, cast
 
 from lcq import failpoints
 from lcq.clock import steady_now
 from lcq.config import LimitsConfig, RecycleConfig
 from lcq.errors import ProtocolError
 from lcq.ids import new_id
-from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult
+from lcq.models import DeviceKind, ErrorClass, Failure, Task, TaskResult
 from lcq.wire import Grant, Running, Want
 from worker.devices import SlotPlan
 from worker.last_words import LastWords
@@ -104,6 +105,34 @@ def key_of(grant: Grant) -> Key:
 
 
 @dataclass(frozen=True)
+class Brought:
+    """A task whose files are all here: ``also`` are folders that its runner may reach beside ``storage.roots``."""
+
+    task: Task
+    also: tuple[Path, ...] = ()
+
+
+class NotBrought(Exception):
+    """What a task names cannot be had here; ``failure`` says why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(f"{failure.code}: {failure.message}")
+        self.failure = failure
+
+
+class Bringer(Protocol):
+    """Who has the files brought that a task names and that lie elsewhere."""
+
+    def is_needed(self, task: Task) -> bool:
+        """Whether there are any."""
+
+    async def bring(self, grant: Grant) -> Brought:
+        """Raises:
+        NotBrought.
+        """
+
+
+@dataclass(frozen=True)
 class Shown:
     """What the runner of a slot says that it can do; ``tested``: after its self-test.
 
@@ -130,6 +159,7 @@ class PoolSettings:
     command: Sequence[str] = RUNNER
     kill: Kill = os.killpg
     on_line: Callable[[str, Grant | None, str], None] | None = None  # slot, its grant, what its runner wrote
+    bringer: Bringer | None = None
 
 
 class _Sign(StrEnum):
@@ -138,6 +168,7 @@ class _Sign(StrEnum):
     EXITED = "exited"  # the process is gone
     CLOSED = "closed"  # nothing more will come from it
     GIVEN = "given"  # there is a grant to begin
+    BROUGHT = "brought"  # its files are here, or cannot be had
     STOP = "stop"  # the attempt is to end: it is no longer ours
     HAND_BACK = "hand back"  # the attempt is to end, and to run elsewhere
     HELD = "held"  # the device has failed
@@ -517,11 +548,23 @@ class Slot:
         """Let the runner do the grant that is here. Answers whether the runner can do another."""
         grant = self.grant
         assert grant is not None  # noqa: S101 - by _until_given
-        await failpoints.reach("agent.tell")
-        runner.words.begin()
-        runner.line.say(Run(task=grant.task, attempt=grant.attempt, limits=self.settings.limits, eased=grant.eased))
-        await failpoints.passed("agent.tell")
-        ended, usable = await self._until_ended(runner, grant)
+        brought = await self._brought(runner, grant)
+        if isinstance(brought, Brought):
+            await failpoints.reach("agent.tell")
+            runner.words.begin()
+            runner.line.say(
+                Run(
+                    task=brought.task,
+                    attempt=grant.attempt,
+                    limits=self.settings.limits,
+                    eased=grant.eased,
+                    also=brought.also,
+                )
+            )
+            await failpoints.passed("agent.tell")
+            ended, usable = await self._until_ended(runner, grant)
+        else:
+            ended, usable = brought
         if ended.failure is not None and ended.failure.error_class is ErrorClass.CRASH:
             self._test_again()
         gone = usable or await self._end(runner)
@@ -540,6 +583,32 @@ class Slot:
         if not usable:
             self._to(SlotState.STARTING)
         return usable
+
+    async def _brought(self, runner: _Runner, grant: Grant) -> Brought | tuple[Ended, bool]:
+        """The task with all its files here; or how the attempt has ended before it began, and whether the runner is
+        any good after it."""
+        bringer = self.settings.bringer
+        if bringer is None or not bringer.is_needed(grant.task):
+            return Brought(grant.task)
+        self.stage = "fetch"
+        inbox = runner.inbox
+        bringing = asyncio.ensure_future(bringer.bring(grant))
+        bringing.add_done_callback(lambda _: inbox.put_nowait(_Sign.BROUGHT))
+        try:
+            while True:
+                match await inbox.get():
+                    case _Sign.BROUGHT if bringing.done():
+                        return bringing.result()
+                    case _Sign.STOP | _Sign.HAND_BACK as why:
+                        return Ended(grant, handed_back=why is _Sign.HAND_BACK), True
+                    case _Sign.EXITED | _Sign.CLOSED | _Sign.HELD | _Sign.RENEW:  # the attempt has not begun
+                        return Ended(grant, handed_back=True), False
+                    case Ready() as ready:
+                        self._take_in(ready)
+        except NotBrought as refusal:
+            return Ended(grant, failure=refusal.failure), True
+        finally:
+            bringing.cancel()
 
     async def _until_ended(self, runner: _Runner, grant: Grant) -> tuple[Ended, bool]:
         """How the attempt ended, and whether the runner is any good after it."""

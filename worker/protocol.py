@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import msgpack
@@ -49,6 +50,7 @@ class Run(Word):
     attempt: int
     limits: LimitsConfig = LimitsConfig()
     eased: tuple[Ease, ...] = ()
+    also: tuple[Path, ...] = ()  # folders that it may reach beside storage.roots: the agent has put its files there
 
 
 class Cancel(Word):

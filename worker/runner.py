@@ -147,7 +147,13 @@ class Runner:
 
         try:
             finished = run_task(
-                run.task, attempt=run.attempt, shelf=shelf, limits=run.limits, progress=progress, eased=run.eased
+                run.task,
+                attempt=run.attempt,
+                shelf=shelf,
+                limits=run.limits,
+                progress=progress,
+                eased=run.eased,
+                also=run.also,
             )
         except AttemptFailed as end:
             return Failed(failure=end.failure)

@@ -10,12 +10,14 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from lcq.models import explain_invalid
+from lcq.storage.addresses import is_elsewhere
 from lcq.wire import Outcome
 
 _log = logging.getLogger(__name__)
 _SUFFIX = ".json"
 _BAD = ".bad"
 _MOST_BAD = 20  # files set aside that are kept for somebody to look at
+ATTEMPTS = Path("bytes", "attempts")  # in an agent's home: a folder for each attempt that has files elsewhere
 STAGED_SUFFIX = ".lcq-tmp"  # as in lcq.images, which is not imported here: it would load Pillow
 
 
@@ -35,10 +37,11 @@ class Unsettled(BaseModel):
     def key(self) -> tuple[str, int]:
         return self.outcome.task_id, self.outcome.attempt
 
-    def trouble(self) -> str:
+    def trouble(self, home: Path) -> str:
         """Why this can be no record of ours, or "". What it says is renamed and removed: so it is not simply believed.
 
-        A staged file has the ending that only this attempt's has, and lies beside its result.
+        A staged file has the ending that only this attempt's has, and lies beside its result; or, where that is carried
+        elsewhere, in the attempt's folder in ``home``.
         """
         if not self.staged:
             return ""
@@ -46,7 +49,11 @@ class Unsettled(BaseModel):
             return f"it names {self.staged} as staged, but has no result"
         staged, final = Path(self.staged), Path(self.outcome.result.path)
         ending = f".{self.outcome.task_id}-{self.outcome.attempt}{STAGED_SUFFIX}"
-        if staged.parent != final.parent or not staged.name.endswith(ending):
+        if is_elsewhere(self.outcome.result.path):
+            own = home / ATTEMPTS / f"{self.outcome.task_id}-{self.outcome.attempt}"
+            if staged.parent.parent != own or not staged.name.endswith(ending):
+                return f"it names {self.staged} as staged, which is no file *{ending} in a folder of {own}"
+        elif staged.parent != final.parent or not staged.name.endswith(ending):
             return f"it names {self.staged} as staged, which is no file *{ending} beside {final}"
         return ""
 
@@ -102,7 +109,7 @@ class Spool:
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
             try:
                 entry = Unsettled.model_validate_json(path.read_bytes(), extra="ignore")
-                trouble = entry.trouble()
+                trouble = entry.trouble(self._folder.parent)
                 if not trouble and path != self._path(entry):
                     trouble = f"it should be named {self._path(entry).name}"
                 if not trouble:

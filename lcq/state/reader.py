@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -45,6 +46,7 @@ from lcq.state.search import PIECE, TaskSearch
 from lcq.why import Standing
 from lcq.wire import DeadAnswer, EventsAnswer, ListTasks, ListTasksAnswer
 
+_BLOB = re.compile(r"blob:([0-9a-f]{64})")  # as lcq.storage.addresses writes it, wherever a task names one
 _PAGE = 500  # task hashes asked for in one pipeline
 _PIECE = 100  # of them where somebody looks at a screen meanwhile: making records of them holds the loop
 _LOOKED_AT = 20_000  # failed tasks of one code that are read to count their causes
@@ -403,6 +405,21 @@ class StateReader:
             (task_id, *("", "")) if isinstance(told, Exception) else (task_id, told[0] or "", told[1] or "")
             for task_id, told in pairs
         )
+
+    async def blobs_of(self, *, after: str = "", limit: int = 500) -> tuple[str, frozenset[str]]:
+        """The blobs (SHA-256) that the next tasks after that id name, as their input or their result; and the id of the
+        last one looked at, "" at the end."""
+        async with our_errors(self.url):
+            ids = await self._redis.zrangebylex(self.keys.ids, f"({after}" if after else "-", "+", 0, limit)
+            pipe = self._redis.pipeline(transaction=False)
+            for task_id in ids:
+                pipe.hmget(self.keys.task(task_id), "json", "result")
+            answers = await pipe.execute(raise_on_error=False)
+        named: set[str] = set()
+        for told in answers:
+            if not isinstance(told, Exception):
+                named.update(sha256 for text in told if text for sha256 in _BLOB.findall(text))
+        return (ids[-1] if len(ids) == limit else ""), frozenset(named)
 
     async def done_by(self, command_id: str) -> int:
         """How many tasks an operator's command has changed, as long as that is remembered."""

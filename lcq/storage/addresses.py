@@ -12,6 +12,9 @@ from lcq.errors import AddressRefused
 
 BLOB = "blob:"
 
+KNOWS_ADDRESSES = "addresses"
+"""In ``NodeCapability.knows`` of agents that bring what lies elsewhere. Older ones take every address for a path."""
+
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 
@@ -79,6 +82,14 @@ def blob_address(sha256: str) -> str:
 def is_sha256(text: str) -> bool:
     """Whether ``text`` is a SHA-256 as LCQ writes it: 64 digits, in small letters."""
     return _SHA256.match(text) is not None and not text.endswith("\n")
+
+
+def is_elsewhere(text: str) -> bool:
+    """Whether ``text`` names anything else than a path that a runner opens as it stands."""
+    try:
+        return not read_address(text).is_path or text.startswith("file:")
+    except AddressRefused:  # which is for the porter to say
+        return True
 
 
 def _path_of(text: str) -> str:

@@ -128,6 +128,15 @@ class Objects:
                 out.close()
         return size
 
+    def write(self, url: str, data: bytes) -> None:
+        """Put a few bytes there.
+
+        Raises:
+            StorageFull, StorageUnreachable.
+        """
+        with _failures_named(url):
+            self._system.pipe_file(url, data)
+
     def delete(self, url: str) -> bool:
         """Raises:
         StorageUnreachable.

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lcq.config import DistributedConfig
+from lcq.errors import StorageUnreachable
 from lcq.storage.addresses import Kind, read_address
 from lcq.storage.blobs import BlobStore
 from lcq.storage.depot import Depot
 from lcq.storage.folder import FolderStore
+from lcq.storage.marks import is_reached
 
 
 def store_of(config: DistributedConfig, url: str = "") -> BlobStore:
@@ -28,6 +30,24 @@ def store_of(config: DistributedConfig, url: str = "") -> BlobStore:
 
     options = config.storage.options.get(url.partition("://")[0].lower())
     return ObjectStore(url, options, keep_s=config.storage.blobs.keep_hours * 3600)
+
+
+def store_reached(config: DistributedConfig, *, url: str, mark: str, http: str) -> BlobStore:
+    """The blobs of a cluster as they are reached from here: at ``url``, where the ``mark`` shows that it is that place;
+    else through the scheduler's HTTP, at ``storage.http`` or as the scheduler says ("host:port").
+
+    Raises:
+        StorageUnreachable: neither can be.
+    """
+    if is_reached(config, url, mark):
+        return store_of(config, url)
+    if not (config.storage.http or http):
+        raise StorageUnreachable(
+            url, "it cannot be reached from here, and the scheduler has no HTTP", hint="see storage.url in lcq.yaml"
+        )
+    from lcq.storage.http import HttpStore
+
+    return HttpStore(config.storage.http or f"http://{http}", token=config.storage.token)
 
 
 def depot_of(config: DistributedConfig, current: Callable[[], DistributedConfig] | None = None) -> Depot:

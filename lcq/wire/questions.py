@@ -319,6 +319,32 @@ class AskThumbnail(Request[ThumbnailAnswer]):
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)  # which part of the pictures, in shares
 
 
+class StoreAnswer(Message):
+    """``url`` and ``mark``: where blobs are; whoever finds the mark there needs nobody in between."""
+
+    url: str
+    mark: str = ""
+    http: str = ""  # "host:port" of the scheduler's HTTP, which hands them out to everybody else; "": it has none
+    same_host: bool = False  # that is at the host at which the control socket was reached
+    web: bool = False  # whether tasks may name public web addresses
+    urls: tuple[str, ...] = ()  # beginnings of what else they may name
+
+    def reached_at(self, endpoint: str) -> StoreAnswer:
+        """This, as it is to be read by who reached the scheduler at ``endpoint`` ("tcp://host:port")."""
+        if not (self.same_host and self.http):
+            return self
+        host = endpoint.removeprefix("tcp://").rpartition(":")[0]
+        return self.model_copy(update={"http": f"{host}:{self.http.rpartition(':')[2]}", "same_host": False})
+
+
+class AskStore(Request[StoreAnswer]):
+    """Where the cluster's blobs are, and what tasks may name beside them and paths."""
+
+    CMD = "store"
+    ANSWER = StoreAnswer
+    IS_KEPT = False
+
+
 class LogAnswer(Message):
     node: str
     boot: str  # of the agent that told it: another one begins its numbers anew

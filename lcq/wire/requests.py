@@ -40,6 +40,7 @@ from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, Request
 from lcq.wire.nodes import Beat, Bye, Hello, Logged, Pictured, Probed, Step
 from lcq.wire.questions import (
     Acts,
+    AskStore,
     AskThumbnail,
     AskWhy,
     AskWhys,
@@ -68,7 +69,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         PrioritiseJob, NoteJob, Info, AskWhys,
         Undo, Comment, Acknowledge, Foresee,
         Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
-        Autoscale, DrainIdle, AskThumbnail, Pictured, ReadLog, Logged,
+        Autoscale, DrainIdle, AskStore, AskThumbnail, Pictured, ReadLog, Logged,
     )
 }  # fmt: skip
 

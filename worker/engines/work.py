@@ -104,8 +104,11 @@ def run_task(
     limits: LimitsConfig,
     progress: Progress,
     eased: tuple[Ease, ...] = (),
+    also: tuple[Path, ...] = (),
 ) -> Finished:
     """Do ``task`` with the engine on ``shelf`` that has its model.
+
+    ``also``: folders that it may reach beside ``storage.roots``.
 
     Raises:
         AttemptFailed: nothing is left behind, and its ``failure`` says what kind of end it was.
@@ -128,7 +131,7 @@ def run_task(
     with _failures_named(task):
         with _timed(timings, "decode"):
             progress(0.0, "decode")
-            roots = Roots(shelf.settings.roots)
+            roots = Roots((*shelf.settings.roots, *also) if shelf.settings.roots else ())
             image, mask, output = _inputs(task, limits, roots)
             place, found = output.path, file_mark(output.path)
         if task.task_type is TaskType.INPAINT and not mask.any():

@@ -11,7 +11,7 @@ from typing import Any
 
 from lcq.config import DistributedConfig
 from lcq.errors import StaleBoot, TaskNotFound, TransitionRefused
-from lcq.health import DEPENDENCY_DOWN, is_too_much, may_blame
+from lcq.health import NO_RETRY_LOST, is_too_much, may_blame
 from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult
 from lcq.placement import Patience
 from lcq.routing import OUT_OF_MEMORY, EaseStep
@@ -163,7 +163,7 @@ class AttemptMoves(Mover):
             "device_peak_mib": device_peak_mib,
             "is_short": failure.code == OUT_OF_MEMORY,
             "blame": self.config.quarantine.enabled and may_blame(failure),
-            "free": failure.code in DEPENDENCY_DOWN,
+            "free": failure.code in NO_RETRY_LOST,
             "budget": {
                 "per_minute": retries.per_minute,
                 "per_cause_per_minute": retries.per_cause_per_minute,
