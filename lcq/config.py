@@ -39,7 +39,7 @@ from lcq.runner_config import IopaintConfig as IopaintConfig
 from lcq.runner_config import LimitsConfig as LimitsConfig
 from lcq.runner_config import ModelsConfig as ModelsConfig
 from lcq.runner_config import ModelSource as ModelSource
-from lcq.runner_config import Section
+from lcq.runner_config import Section, Sha256
 
 
 class ZeroMqConfig(Section):
@@ -409,6 +409,45 @@ class StorageConfig(Section):
         return urls
 
 
+HttpRole = Literal["viewer", "submitter", "operator"]
+
+
+class HttpToken(Section):
+    """Who may ask over HTTP. ``lcq token`` makes one: the token itself is kept nowhere."""
+
+    role: HttpRole = "viewer"
+    """A viewer looks; a submitter gives tasks and has its own cancelled and retried, too; an operator may all."""
+    sha256: Sha256
+    """Of the token."""
+
+
+class HttpConfig(Section):
+    """The scheduler's HTTP, at scheduler_port: /v1, the APIs of IOPaint and Lama Cleaner, /metrics (docs/http.md)."""
+
+    enabled: bool = True
+    bind: str = "127.0.0.1"
+    """The address it is bound to. Another one than loopback needs tokens."""
+    tokens: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")], HttpToken] = Field(
+        default_factory=dict
+    )
+    """By the name that acts and tasks then bear. None, on loopback: whoever is on this host may all."""
+    hosts: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """Names, beside this host's own and addresses, by which it may be asked: what a browser sends as Host."""
+    origins: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """Web pages of other origins that may use it, such as ["https://tools.example"]. None: only its own pages."""
+    body_mib: int = Field(default=128, ge=1, le=64 * 1024)
+    """How large one request may be."""
+    body_s: float = Field(default=120.0, gt=0)
+    """How long it may take to arrive."""
+    uploads: int = Field(default=16, ge=1)
+    """Bodies that are taken in at a time; others wait for their turn."""
+    connections: int = Field(default=1000, ge=1)
+    per_minute: float | None = Field(default=6000.0, gt=0)
+    """Requests of one client (a token; without tokens an address); a sixth of it may come at once. null: any number."""
+    answer_s: float = Field(default=600.0, gt=0)
+    """How long a request that waits for its picture waits; then its task is cancelled."""
+
+
 class ConsoleConfig(Section):
     """How ``lcq console`` looks to this user."""
 
@@ -473,7 +512,7 @@ class DistributedConfig(BaseSettings):
     """Further schedulers of the same cluster, each as HOST or HOST:PORT: agents, clients and consoles ask any that
     answers. Whoever has found one learns of the others by itself; these are for when the first is away at the start."""
     scheduler_port: int = Field(default=8081, ge=0, le=65535)
-    """The scheduler's HTTP port."""
+    """The scheduler's HTTP port (``http``). 0: a free one is chosen."""
     data_dir: Path | None = None
     """Where a private server and spools keep their files; default: the user's data folder."""
     log_level: LogLevel = "info"
@@ -491,6 +530,7 @@ class DistributedConfig(BaseSettings):
     agent: AgentConfig = AgentConfig()
     limits: LimitsConfig = LimitsConfig()
     storage: StorageConfig = StorageConfig()
+    http: HttpConfig = HttpConfig()
     models: ModelsConfig = Field(default_factory=ModelsConfig)
     iopaint: IopaintConfig = IopaintConfig()
     console: ConsoleConfig = ConsoleConfig()

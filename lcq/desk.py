@@ -8,21 +8,24 @@ import os
 import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from lcq.errors import LcqError, ProtocolError, StateUnavailable, UnknownCommand
+from lcq.errors import InternalError, LcqError, ProtocolError, StateUnavailable, UnknownCommand
 from lcq.ids import new_id
 from lcq.reload import ConfigFollower
 from lcq.state.manager import StateManager
 from lcq.wire import (
     PROTOCOL_VERSION,
     Act,
+    AnswerT,
     BulkAnswer,
     JobActAnswer,
     Message,
     Request,
     pack_answer,
     pack_error,
+    pack_request,
+    unpack_reply,
     unpack_request,
 )
 
@@ -47,6 +50,22 @@ class Desk:
     def serve(self, kind: type[RequestT], handler: Callable[[RequestT, bytes], Awaitable[Message]]) -> None:
         """From now on ``handler(request, sender)`` answers ``kind``; what it raises of ours is the answer too."""
         self._handlers[kind.CMD] = handler
+
+    async def ask(self, request: Request[AnswerT], sender: bytes) -> AnswerT:
+        """The answer to a request that is made in this process: as over the control socket, without the socket.
+
+        An act is done once under its id and goes into the audit; an answer to a question is kept for nobody.
+
+        Raises:
+            LcqError: the refusal.
+        """
+        if isinstance(request, Act):
+            told = unpack_reply(await self.answer(pack_request(request), sender))
+            return told.answer(cast("type[AnswerT]", request.ANSWER))
+        handler = self._handlers.get(request.CMD)
+        if handler is None:
+            raise UnknownCommand(f"nobody here serves the command {request.CMD!r}")
+        return cast("AnswerT", await handler(request, sender))
 
     async def answer(self, frame: bytes, sender: bytes) -> bytes:
         """The answer to one request, the same one if the request has been here before. Never raises ours.
@@ -97,7 +116,7 @@ class Desk:
             return pack_error(request.id, error, request.version), not isinstance(error, StateUnavailable)
         except Exception as error:  # noqa: BLE001 - a bug in one command must not end the scheduler of all
             _log.exception("command %s failed", request.CMD)
-            broken = LcqError(
+            broken = InternalError(
                 f"{request.CMD} failed inside the scheduler: {error!r}", hint="its log has the whole story"
             )
             return pack_error(request.id, broken, request.version), True

@@ -19,6 +19,7 @@ LcqError
 │   ├── JobNotFound
 │   ├── CauseNotFound
 │   ├── BlobNotFound        storage has no such bytes
+│   ├── ResultGone          a result is not where it was left, or not for this host to see
 │   └── WeightsNotInstalled
 ├── TransitionRefused       the task's real state does not allow the move
 ├── NothingToUndo           an act of that kind, or of that age, cannot be taken back
@@ -28,6 +29,13 @@ LcqError
 ├── QueueFull               as many tasks wait in a queue as may
 ├── TooSoon                 a user has submitted as many tasks as it may in a minute
 ├── AgentTooOld             a node's agent does not know what it is to be told
+├── AccessDenied            over HTTP: this client may not do this
+│   ├── Unauthenticated     it bears no token, or none that is known
+│   └── ForeignPage         a web page of another origin, or another host's name
+├── TooLarge                a request is over the limits of http
+├── TooManyRequests         a client asks more often than it may
+├── AnswerLate              the picture that a request waited for was not done in time
+├── InternalError           a bug: a command failed inside the scheduler
 ├── NoThumbnail             no node can make small pictures of a task now
 │   └── NodeElsewhere       those that could speak to another scheduler
 ├── NoLog                   a node cannot be asked for its log now
@@ -263,6 +271,16 @@ class BlobNotFound(NotFound):
         )
 
 
+class ResultGone(NotFound):
+    code = "result_gone"
+
+    def __init__(self, task_id: str, found: str) -> None:
+        self.task_id = task_id
+        super().__init__(
+            f"the result of task {task_id} cannot be read here: {found}", hint="it may lie on the disk of its node"
+        )
+
+
 class WeightsNotInstalled(NotFound):
     code = "weights_not_installed"
 
@@ -474,6 +492,60 @@ class StateDamaged(LcqError):
         )
 
 
+class AccessDenied(LcqError):
+    """``who`` may not do ``what``, for which ``needed`` is the least role."""
+
+    code = "access_denied"
+
+    def __init__(self, who: str, what: str, needed: str) -> None:
+        super().__init__(f"{who} may not {what}", hint=f"it takes a token of the role {needed}; see http.tokens")
+
+
+class Unauthenticated(AccessDenied):
+    code = "unauthenticated"
+
+    def __init__(self, found: str) -> None:
+        LcqError.__init__(
+            self, found, hint="send a token of http.tokens as 'Authorization: Bearer …'; lcq token makes one"
+        )
+
+
+class ForeignPage(AccessDenied):
+    code = "foreign_page"
+
+    def __init__(self, found: str, *, hint: str) -> None:
+        LcqError.__init__(self, found, hint=hint)
+
+
+class TooLarge(LcqError):
+    code = "too_large"
+
+
+class TooManyRequests(LcqError):
+    """``again_s``: when to come again."""
+
+    code = "too_many_requests"
+
+    def __init__(self, who: str, what: str, again_s: float) -> None:
+        self.again_s = again_s
+        super().__init__(f"{who} {what}", hint=f"ask again in {again_s:.1f} s")
+
+
+class AnswerLate(LcqError):
+    code = "answer_late"
+
+    def __init__(self, task_id: str, waited_s: float, why: str) -> None:
+        self.task_id = task_id
+        super().__init__(
+            f"task {task_id} was not done within {waited_s:g} s, and is cancelled: {why}",
+            hint="submit it to /v1/tasks, which does not wait; or raise http.answer_s",
+        )
+
+
+class InternalError(LcqError):
+    code = "internal_error"
+
+
 class NoThumbnail(LcqError):
     code = "no_thumbnail"
 
@@ -577,7 +649,8 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         OutsideRoots, TooManyRequirements, ManifestUnusable, NoMulticast, SeveralClusters,
         NodeNameTaken, QueueFull, TooSoon, DeviceNotFound, AgentTooOld, NothingToUndo, NoThumbnail,
         NodeElsewhere, NoLog, LogElsewhere, AddressRefused, BlobMismatch, BlobTooLarge, BlobNotFound, UploadConflict,
-        StorageFull, StorageUnreachable, SourceUnreachable,
+        StorageFull, StorageUnreachable, SourceUnreachable, AccessDenied, Unauthenticated, ForeignPage, TooLarge,
+        TooManyRequests, AnswerLate, InternalError, ResultGone,
     )
 }  # fmt: skip
 

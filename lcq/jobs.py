@@ -91,7 +91,7 @@ class JobActs:
 
     async def jobs(self, ask: Jobs, sender: bytes = b"") -> JobsAnswer:
         """Jobs with their counts, and when they are likely to be done."""
-        found = await self._reader.jobs(name=ask.name, limit=ask.limit)
+        found = await self._reader.jobs(name=ask.name, limit=ask.limit, after=ask.after)
         unfinished = [job for job in found if job.unfinished][:_FORETOLD]
         etas = dict(
             zip((job.name for job in unfinished), await asyncio.gather(*map(self._eta, unfinished)), strict=True)

@@ -20,6 +20,7 @@ _LOOK_S = 1.0
 LIVE_KEYS = (
     "log_level", "retries", "limits", "shares", "quotas", "agent.drain_s", "agent.poll_s", "agent.no_progress_s",
     "agent.labels", "agent.busy_elsewhere", "agent.heat", "agent.disk", "agent.thumbnails", "agent.clock_skew_s",
+    "http.tokens", "http.per_minute",
 )  # fmt: skip
 """Keys, and sections with all their keys, that a running process takes over. All others need a restart."""
 

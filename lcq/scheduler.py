@@ -16,6 +16,7 @@ from lcq.component import Complaints, Ground, run_beside
 from lcq.config import ConfigManager, DistributedConfig
 from lcq.desk import Site
 from lcq.errors import LcqError, StateFormatMismatch, StateUnavailable
+from lcq.http.door import HttpDoor
 from lcq.keeper import Keeper
 from lcq.log import set_log_level
 from lcq.nodes import NodeManager
@@ -57,12 +58,14 @@ class Scheduler:
             self.queues = await stack.enter_async_context(QueueManager(ground))
             self.nodes = await stack.enter_async_context(NodeManager(ground))
             self.keeper = await stack.enter_async_context(Keeper(ground))
+            self.http = await stack.enter_async_context(HttpDoor(ground))
             await self._announce()
             stack.push_async_callback(self._withdraw)
             await run_beside(stack, ("announce", self._keep_announced()))
             await self._open_announcer(stack)
             self._stack = stack.pop_all()
-        _log.info("scheduler %s answers at %s", self.site.scheduler_id, self.control_endpoint)
+        also = f" and {self.http.address}" if self.http.address else ""
+        _log.info("scheduler %s answers at %s%s", self.site.scheduler_id, self.control_endpoint, also)
         return self
 
     async def __aexit__(

@@ -114,6 +114,7 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest
     for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(variable, str(home / variable))
     monkeypatch.setenv("LCQ_DISCOVERY__ENABLED", "0")  # nor speaks on the LAN
+    monkeypatch.setenv("LCQ_HTTP__ENABLED", "0")  # nor takes the one port 8081 from others
     random.seed(int(os.environ[_SEED]))
 
 

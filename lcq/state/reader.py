@@ -309,8 +309,8 @@ class StateReader:
             },
         )
 
-    async def jobs(self, *, name: str = "", limit: int = 100) -> tuple[JobSummary, ...]:
-        """Jobs with their counts, newest first; with ``name``, that one.
+    async def jobs(self, *, name: str = "", limit: int = 100, after: str = "") -> tuple[JobSummary, ...]:
+        """Jobs with their counts, newest first; with ``name``, that one; with ``after``, those that come after it.
 
         Raises:
             JobNotFound: there is none of that name.
@@ -322,7 +322,13 @@ class StateReader:
                     raise JobNotFound(name)
                 named = [(name, score)]
             else:
-                named = await self._redis.zrevrange(self.keys.jobs, 0, limit - 1, withscores=True)
+                first = 0
+                if after:
+                    place = await self._redis.zrevrank(self.keys.jobs, after)
+                    if place is None:
+                        raise JobNotFound(after)
+                    first = int(place) + 1
+                named = await self._redis.zrevrange(self.keys.jobs, first, first + limit - 1, withscores=True)
             pipe = self._redis.pipeline(transaction=False)
             for job, _ in named:
                 pipe.hgetall(self.keys.job(job))

@@ -258,6 +258,7 @@ class Jobs(Request[JobsAnswer]):
     ANSWER = JobsAnswer
     name: str = ""  # "": all
     limit: int = Field(default=100, ge=1, le=1000)
+    after: str = Field(default="", max_length=128)  # a job: only those that were submitted before it
 
 
 class ReportJobAnswer(Message):

@@ -1,0 +1,109 @@
+"""The application: all routes, one guard around them, every error as a problem document."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from lcq import __version__
+from lcq.component import Ground
+from lcq.config import HttpConfig
+from lcq.errors import LcqError
+from lcq.http import events, health, v1_fleet, v1_tasks
+from lcq.http.endings import Endings
+from lcq.http.guard import Guard, Refused
+from lcq.http.line import Line
+from lcq.http.problems import PROBLEM_TYPE, as_json, headers_of, problem, problem_of, status_of
+from lcq.models import explain_invalid
+
+_WHAT = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
+
+
+class HttpApp:
+    """What serves one scheduler. ``guard`` is the ASGI application."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.closing = asyncio.Event()
+        self.endings = Endings(ground.state)
+        line = Line(ground)
+        app = FastAPI(
+            title="LCQ",
+            version=__version__,
+            description="Lama Cleaner Queue: image clean-up as a fleet's work.",
+            docs_url=None,  # their pages load scripts of others
+            redoc_url=None,
+            openapi_url="/openapi.json",
+        )
+        app.add_exception_handler(LcqError, _refused)
+        app.add_exception_handler(RequestValidationError, _invalid)
+        app.add_exception_handler(ValidationError, _invalid)
+        app.add_exception_handler(HTTPException, _failed)
+
+        def settings() -> HttpConfig:
+            return ground.state.config.http  # as it is now: tokens may change while it runs
+
+        origins = ground.config.http.origins
+        if origins:
+            app.add_middleware(
+                CORSMiddleware,
+                allow_origins=list(origins),
+                allow_methods=["*"],
+                allow_headers=["*"],
+                expose_headers=["X-Seed", "X-Width", "X-Height", "Link", "Location", "Retry-After"],
+            )
+        self.guard = Guard(app, settings, own_names=own_names(ground))
+        app.include_router(v1_tasks.router(line, self.endings))
+        app.include_router(v1_fleet.router(line))
+        app.include_router(events.router(line, self.closing))
+        app.include_router(health.router(line, self.guard))
+        self.app = app
+
+
+def make_app(ground: Ground) -> HttpApp:
+    return HttpApp(ground)
+
+
+def own_names(ground: Ground) -> frozenset[str]:
+    """The names by which this host may be asked."""
+    config = ground.config
+    names = (socket.gethostname(), config.scheduler_host, config.zeromq.host)
+    return frozenset(name.lower() for name in names)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LcqError)  # noqa: S101 - that is what it is registered for
+    document = problem_of(error)
+    if not request.url.path.startswith("/v1"):
+        document["errors"] = error.message
+    return _document(document, int(status_of(error)), headers_of(error))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError):
+        found = "; ".join(
+            ".".join(str(step) for step in one["loc"][1:]) + f": {one['msg'].removeprefix('Value error, ')}"
+            for one in error.errors()
+        )
+    else:
+        assert isinstance(error, ValidationError)  # noqa: S101
+        found = explain_invalid(error)
+    return _document(problem(422, "invalid_input", found.removeprefix(": ")[:2000]), 422)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    if isinstance(error, Refused):
+        return await _refused(request, error.refusal)
+    code = _WHAT.get(error.status_code, "invalid_input" if error.status_code < 500 else "internal_error")
+    return _document(problem(error.status_code, code, str(error.detail)), error.status_code, dict(error.headers or {}))
+
+
+def _document(document: dict[str, Any], status: int, headers: dict[str, str] | None = None) -> Response:
+    return Response(as_json(document), status, headers=headers, media_type=PROBLEM_TYPE)

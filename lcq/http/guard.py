@@ -1,0 +1,221 @@
+"""The ASGI layer around everything: who, from where, how often, how much and how long, before any of it is read."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias
+
+from starlette.exceptions import HTTPException
+
+from lcq.config import HttpConfig
+from lcq.errors import InternalError, LcqError, TooLarge, TooManyRequests, Unauthenticated
+from lcq.http.access import Caller, caller_of, needed_role, refuse_foreign, refuse_more
+from lcq.http.problems import PROBLEM_TYPE, as_json, headers_of, problem_of, status_of
+from lcq.http.rates import Rates
+
+_log = logging.getLogger(__name__)
+_WRONG_TOKENS_A_MINUTE = 60.0
+_MIB = 2**20
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Refused(HTTPException):
+    """A refusal on its way through FastAPI, which makes a 400 of every other error while it reads a body."""
+
+    def __init__(self, refusal: LcqError) -> None:
+        super().__init__(int(status_of(refusal)), refusal.message)
+        self.refusal = refusal
+
+
+class BodyLate(TooManyRequests):
+    """A body that took too long to come."""
+
+    code = "too_slow"
+
+    def __init__(self, body_s: float) -> None:
+        LcqError.__init__(
+            self, f"the request had not arrived within {body_s:g} s", hint="send less, or raise http.body_s"
+        )
+        self.again_s = 1.0
+
+
+class Guard:
+    """Wraps ``app``. What it refuses costs neither a body nor a look at Redis.
+
+    ``scope["state"]["caller"]`` is who asks. ``answered`` counts answers by method, route and status; ``seconds`` the
+    time that they took.
+    """
+
+    def __init__(
+        self, app: App, settings: Callable[[], HttpConfig], *, own_names: frozenset[str], clock: Any = time.monotonic
+    ) -> None:
+        self._app = app
+        self._settings = settings
+        self._own_names = own_names
+        self._clock = clock
+        self._rates = Rates(clock=clock)
+        self._uploads = asyncio.Semaphore(settings().uploads)
+        self.answered: Counter[tuple[str, str, int]] = Counter()
+        self.seconds: Counter[tuple[str, str]] = Counter()
+        self.under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        began = self._clock()
+        told = _Told(send)
+        self.under_way += 1
+        try:
+            await self._guarded(scope, receive, told)
+        except LcqError as refusal:
+            await self._refuse(scope, told, refusal)
+        except Exception:  # noqa: BLE001 - the edge: a bug in one answer must not end the scheduler of all
+            _log.exception("%s %s failed", scope["method"], scope["path"])
+            await self._refuse(
+                scope, told, InternalError("this request failed inside the scheduler", hint="its log has the story")
+            )
+        finally:
+            self.under_way -= 1
+            route = getattr(scope.get("route"), "path", "other")
+            self.answered[scope["method"][:8], route, told.status] += 1
+            self.seconds[scope["method"][:8], route] += self._clock() - began
+
+    async def _guarded(self, scope: Scope, receive: Receive, told: _Told) -> None:
+        settings = self._settings()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        method, path = scope["method"], scope["path"]
+        address = (scope.get("client") or ("?",))[0]
+        refuse_foreign(headers, settings, own_names=self._own_names, method=method)
+        caller = self._caller(headers, settings, method, path, address)
+        refuse_more(caller, method, path)
+        wait_s = self._rates.take(caller.name if caller.is_named else address, settings.per_minute)
+        if wait_s:
+            raise TooManyRequests(caller.name, f"asks more than {settings.per_minute:g} times a minute", wait_s)
+        scope.setdefault("state", {})["caller"] = caller
+        body = _Body(receive, headers, settings, self._uploads)
+        try:
+            await self._app(scope, body.receive, told)
+        finally:
+            body.release()
+
+    def _caller(self, headers: dict[str, str], settings: HttpConfig, method: str, path: str, address: str) -> Caller:
+        """Raises:
+        Unauthenticated, TooManyRequests: it has tried too many tokens.
+        """
+        if settings.tokens and needed_role(method, path) is None:
+            return caller_of(None, settings.model_copy(update={"tokens": {}}))
+        try:
+            return caller_of(headers.get("authorization"), settings)
+        except Unauthenticated:
+            wait_s = self._rates.take(f"wrong {address}", _WRONG_TOKENS_A_MINUTE)
+            if wait_s:
+                raise TooManyRequests(address, "shows too many wrong tokens", wait_s) from None
+            raise
+
+    @staticmethod
+    async def _refuse(scope: Scope, told: _Told, refusal: LcqError) -> None:
+        if told.status:
+            return  # it has begun to answer: the connection is closed by who served it
+        document = problem_of(refusal)
+        path = scope["path"]
+        if not path.startswith("/v1"):
+            document["errors"] = refusal.message
+        is_page = scope["method"] == "GET" and path in ("/", "/index.html")
+        more = [(name.encode(), value.encode()) for name, value in headers_of(refusal, is_for_browsers=is_page).items()]
+        content = as_json(document)
+        more += [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(content)).encode())]
+        if isinstance(refusal, TooLarge | BodyLate | TooManyRequests | Unauthenticated):
+            more.append((b"connection", b"close"))  # what is still to come of its body is not read
+        await told({"type": "http.response.start", "status": int(status_of(refusal)), "headers": more})
+        await told({"type": "http.response.body", "body": content if scope["method"] != "HEAD" else b""})
+
+
+class _Told:
+    """``send``, that remembers the status, and says to browsers what they may not guess."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    async def __call__(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = list(message.get("headers", ()))
+            named = {name.lower() for name, _ in headers}
+            for name, value in (
+                (b"x-content-type-options", b"nosniff"),
+                (b"cache-control", b"no-store"),
+                (b"cross-origin-resource-policy", b"same-origin"),
+                (b"x-frame-options", b"DENY"),
+            ):
+                if name not in named:
+                    headers.append((name, value))
+            message = {**message, "headers": headers}
+        await self._send(message)
+
+
+class _Body:
+    """``receive`` with limits: bytes, time, and how many bodies come in at once."""
+
+    def __init__(
+        self, receive: Receive, headers: dict[str, str], settings: HttpConfig, uploads: asyncio.Semaphore
+    ) -> None:
+        self._receive = receive
+        self._most = settings.body_mib * _MIB
+        self._body_s = settings.body_s
+        self._uploads = uploads
+        self._is_held = False
+        self._is_whole = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        self._taken = 0
+        self._until: float | None = None
+        declared = headers.get("content-length", "")
+        if declared.isdigit() and int(declared) > self._most:
+            raise self._too_large()
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(
+            f"a request may have {self._most // _MIB} MiB, and this one has more",
+            hint="send less at a time, by path or as blobs, or raise http.body_mib",
+        )
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """The next part of the body; after its end, when the client has gone.
+
+        Raises:
+            Refused: it is too large, or takes too long.
+        """
+        if self._is_whole:
+            return await self._receive()
+        loop = asyncio.get_running_loop()
+        if self._until is None:
+            await self._uploads.acquire()
+            self._is_held = True
+            self._until = loop.time() + self._body_s
+        try:
+            async with asyncio.timeout_at(self._until):
+                message = await self._receive()
+        except TimeoutError:
+            raise Refused(BodyLate(self._body_s)) from None
+        self._taken += len(message.get("body", b""))
+        if self._taken > self._most:
+            raise Refused(self._too_large())
+        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+            self._is_whole = True
+            self.release()
+        return message
+
+    def release(self) -> None:
+        if self._is_held:
+            self._is_held = False
+            self._uploads.release()

@@ -1,0 +1,220 @@
+"""/v1 over a real socket: what a client of the control socket may, in the words of HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from lcq.models import TaskResult
+from lcq.scheduler import Scheduler
+from tests.http.conftest import Serve
+from tests.nodes import Node
+
+PICTURE = "/photos/cat.png"
+
+
+async def submitted(http: httpx.AsyncClient, count: int = 1, *, key: str | None = None, **fields: Any) -> list[str]:
+    task = {"image_path": PICTURE, "config": {"model": "cv2-telea"}, **fields}
+    headers = {"Idempotency-Key": key} if key else {}
+    answer = await http.post("/v1/tasks", json={"tasks": [task] * count}, headers=headers)
+    assert answer.status_code == 201, answer.text
+    return [one["id"] for one in answer.json()["accepted"]]
+
+
+def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    assert answer.headers["content-type"] == "application/problem+json"
+    document: dict[str, Any] = answer.json()
+    assert (answer.status_code, document["status"], document["code"]) == (status, status, code), document
+    assert document["type"] == f"urn:lcq:problem:{code}"
+    assert document["title"]
+    assert document["detail"]
+    return document
+
+
+async def test_a_task_is_submitted_found_and_told_why_it_waits(http: httpx.AsyncClient, node: Node) -> None:
+    (task_id,) = await submitted(http, job="holidays", user_id="ann")
+    found = (await http.get(f"/v1/tasks/{task_id}")).json()
+    assert (found["task"]["job"], found["task"]["user_id"], found["status"]) == ("holidays", "ann", "queued")
+    assert (await http.get(f"/v1/tasks/{task_id[:-3]}")).json()["task"]["id"] == task_id
+    assert (await http.get(f"/v1/tasks/{task_id}/why")).json()["why"]["code"]
+    history = (await http.get(f"/v1/tasks/{task_id}/history")).json()
+    assert [event["move"] for event in history["events"]] == ["submit_task"]
+
+
+async def test_pages_of_tasks_follow_each_other_by_cursor_and_by_link(http: httpx.AsyncClient, node: Node) -> None:
+    ids = await submitted(http, 5)
+    seen: list[str] = []
+    where: str | None = "/v1/tasks?limit=2&where=state%3Aqueued"
+    while where:
+        answer = await http.get(where)
+        seen += [one["task"]["id"] for one in answer.json()["tasks"]]
+        where = answer.links["next"]["url"] if "next" in answer.links else None
+        assert bool(where) == bool(answer.json()["next"])
+    assert seen == sorted(ids, reverse=True)
+
+
+async def test_the_same_key_is_the_same_task_and_another_task_under_it_is_refused(
+    http: httpx.AsyncClient, node: Node
+) -> None:
+    first = await submitted(http, 2, key="k1")
+    assert await submitted(http, 2, key="k1") == first
+    other = {"tasks": [{"image_path": "/photos/dog.png"}]}
+    problem(await http.post("/v1/tasks", json=other, headers={"Idempotency-Key": "k1"}), 422, "idempotency_conflict")
+
+
+async def test_acts_are_done_once_under_a_key_are_in_the_audit_and_can_be_undone(
+    http: httpx.AsyncClient, node: Node
+) -> None:
+    (task_id,) = await submitted(http)
+    where, key = f"/v1/tasks/{task_id}/prioritise", {"Idempotency-Key": "once"}
+    first = (await http.post(where, json={"priority": "urgent", "reason": "now"}, headers=key)).json()
+    again = (await http.post(where, json={"priority": "urgent", "reason": "now"}, headers=key)).json()
+    assert (first["act"], first["task"]["revision"]) == (again["act"], again["task"]["revision"])
+    assert first["task"]["priority"] == "urgent"
+    acts = (await http.get("/v1/acts", params={"limit": 1})).json()
+    assert [(act["act"], act["reason"], act["command"]) for act in acts["acts"]] == [("prioritise", "now", first["act"])]
+    undone = (await http.post(f"/v1/acts/{first['act']}/undo")).json()
+    assert undone["done"] == [task_id]
+    assert (await http.get(f"/v1/tasks/{task_id}")).json()["priority"] == "normal"
+
+
+async def test_what_has_moved_on_is_refused_with_its_code(http: httpx.AsyncClient, node: Node) -> None:
+    (task_id,) = await submitted(http)
+    problem(await http.post(f"/v1/tasks/{task_id}/cancel", json={"revision": 99}), 409, "transition_refused")
+    assert (await http.post(f"/v1/tasks/{task_id}/cancel")).json()["task"]["status"] == "cancelled"
+    problem(await http.post(f"/v1/tasks/{task_id}/cancel"), 409, "transition_refused")
+    assert (await http.post(f"/v1/tasks/{task_id}/retry", json={})).json()["task"]["status"] == "queued"
+
+
+async def test_every_refusal_is_a_problem_document(http: httpx.AsyncClient, node: Node) -> None:
+    problem(await http.get("/v1/tasks/0000000000000000"), 404, "task_not_found")
+    problem(await http.get("/v1/nothing"), 404, "not_found")
+    problem(await http.delete("/v1/tasks"), 405, "method_not_allowed")
+    problem(await http.get("/v1/tasks", params={"where": "colour:red"}), 400, "invalid_input")
+    problem(await http.get("/v1/queues/gpu-hihg"), 400, "unknown_queue")
+    assert "image_pth" in problem(
+        await http.post("/v1/tasks", json={"tasks": [{"image_pth": "/a.png"}]}), 422, "invalid_input"
+    )["detail"]
+    no_model = {"tasks": [{"image_path": "/a.png", "config": {"model": "lamma"}}]}
+    assert "did you mean 'lama'" in problem(await http.post("/v1/tasks", json=no_model), 400, "unknown_model")["hint"]
+    problem(await http.post("/v1/tasks", content=b"{", headers={"content-type": "application/json"}), 422, "invalid_input")
+
+
+async def test_a_wait_ends_with_the_task_and_its_result_can_be_fetched(
+    http: httpx.AsyncClient, node: Node, tmp_path: Path
+) -> None:
+    (task_id,) = await submitted(http)
+    problem(await http.get(f"/v1/tasks/{task_id}/result"), 409, "transition_refused")
+    async with asyncio.TaskGroup() as group:
+        waits = group.create_task(http.get(f"/v1/tasks/{task_id}", params={"wait_s": 60}))
+        await asyncio.sleep(0.05)
+        await node.claim()
+        picture = tmp_path / "cat.png"
+        picture.write_bytes(b"5 by!")
+        result = TaskResult(path=str(picture), bytes=5, sha256="ab" * 32, width=1, height=1, seconds=0.1)
+        await node.state.finish_task(task_id, attempt=1, node=node.id, result=result)
+    assert waits.result().json()["status"] == "completed"
+    fetched = await http.get(f"/v1/tasks/{task_id}/result")
+    assert (fetched.content, fetched.headers["content-type"]) == (b"5 by!", "image/png")
+    picture.write_bytes(b"other")
+    picture.write_bytes(b"another")
+    problem(await http.get(f"/v1/tasks/{task_id}/result"), 404, "result_gone")
+
+
+async def test_jobs_nodes_queues_causes_and_the_rest_are_told_and_steered(http: httpx.AsyncClient, node: Node) -> None:
+    for job in ("a", "b", "c"):
+        await submitted(http, 2, job=job)
+        await asyncio.sleep(0.002)
+    first = (await http.get("/v1/jobs", params={"limit": 2})).json()
+    assert [job["name"] for job in first["jobs"]] == ["c", "b"]
+    rest = (await http.get("/v1/jobs", params={"limit": 2, "cursor": first["next"]})).json()
+    assert ([job["name"] for job in rest["jobs"]], rest["next"]) == (["a"], "")
+    assert (await http.post("/v1/jobs/a/cancel", json={"reason": "no"})).json()["done"] == 2
+    assert (await http.get("/v1/jobs/a")).json()["counts"]["cancelled"] == 2
+    assert (await http.get("/v1/jobs/a/report")).json()["cancelled"] == 2
+    assert (await http.post("/v1/nodes/node-1/drain", json={"reason": "dust"})).status_code == 200
+    assert (await http.get("/v1/nodes/node-1")).json()["status"] == "draining"
+    assert (await http.post("/v1/queues/cpu-light/pause")).status_code == 200
+    assert (await http.get("/v1/queues/cpu-light")).json()["paused"] is True
+    problem(await http.get("/v1/nodes/node-9"), 404, "node_not_found")
+    problem(await http.post("/v1/queues/nobody/pause"), 400, "unknown_queue")
+    for path in ("causes", "autoscale", "costs", "info", "nodes", "queues"):
+        assert (await http.get(f"/v1/{path}")).status_code == 200
+
+
+# ---------------------------------------------------------------- events
+
+
+async def told_events(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, str, dict[str, Any]]]:
+    """(id, name, data) of each event of a stream, as a browser would read it."""
+    found: dict[str, str] = {}
+    async for line in lines:
+        name, _, value = line.partition(": ")
+        if line == "" and "event" in found:
+            yield found["id"], found["event"], json.loads(found["data"])
+            found = {}
+        elif name in ("id", "event", "data"):
+            found[name] = value
+
+
+async def test_events_come_as_they_happen_and_who_comes_back_misses_none(http: httpx.AsyncClient, node: Node) -> None:
+    async with http.stream("GET", "/v1/events", params={"job": "mine"}) as stream:
+        events = told_events(stream.aiter_lines())
+        assert (await anext(events))[1] == "ready"
+        await submitted(http, job="others")
+        (first,) = await submitted(http, job="mine")
+        last, move, fields = await anext(events)
+        assert (move, fields["id"]) == ("submit_task", first)
+    (second,) = await submitted(http, job="mine")
+    async with http.stream("GET", "/v1/events", headers={"Last-Event-ID": last}) as stream:
+        events = told_events(stream.aiter_lines())
+        assert (await anext(events))[:2] == (last, "ready")
+        assert (await anext(events))[2]["id"] == second
+    async with http.stream("GET", "/v1/events", params={"after": "1-1"}) as stream:
+        events = told_events(stream.aiter_lines())
+        assert [(await anext(events))[1] for _ in range(2)] == ["ready", "gap"]
+    assert (await http.get("/v1/events", params={"after": "yesterday"})).status_code == 422
+
+
+# ---------------------------------------------------------------- who watches
+
+
+async def test_health_and_metrics_say_what_is_and_what_is_missing(
+    http: httpx.AsyncClient, scheduler: Scheduler
+) -> None:
+    assert (await http.get("/healthz")).json()["status"] == "ok"
+    ready = await http.get("/readyz")
+    assert (ready.status_code, ready.json()["ready"]) == (200, True)
+    assert "none is online" in ready.json()["checks"]["nodes"]
+    await Node(scheduler.state).hello()
+    await submitted(http, 3)
+    assert (await http.get("/readyz")).json()["checks"] == {"redis": "ok", "nodes": "ok"}
+    lines = (await http.get("/metrics")).text.splitlines()
+    assert 'lcq_queue_tasks{queue="cpu-light",status="queued"} 3' in lines
+    assert 'lcq_nodes{status="online"} 1' in lines
+    assert 'lcq_http_answers_total{method="GET",route="/readyz",status="200"} 2' in lines
+
+
+async def test_a_scheduler_without_http_has_no_port_and_one_that_nobody_asks_loads_nothing(serve: Serve) -> None:
+    import subprocess
+    import sys
+
+    script = (
+        "import asyncio, sys\nfrom lcq.config import DistributedConfig\nfrom lcq.scheduler import Scheduler\n"
+        "assert not {'fastapi', 'starlette', 'uvicorn'} & set(sys.modules)"
+    )
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], check=True)
+    async with serve(enabled=False) as (scheduler, _):
+        assert scheduler.http.address == ""
+
+
+async def test_a_scheduler_that_ends_ends_its_streams(serve: Serve) -> None:
+    async with serve() as (_, http):
+        stream = await http.send(http.build_request("GET", "/v1/events"), stream=True)
+        assert stream.status_code == 200
+    assert b"ready" in await stream.aread()
