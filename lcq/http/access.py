@@ -109,7 +109,7 @@ def needed_role(method: str, path: str) -> Role | None:
         return None
     if method in _READS or _HARMLESS.match(path):
         return Role.VIEWER
-    return Role.SUBMITTER if _OF_SUBMITTERS.match(path) else Role.OPERATOR
+    return Role.SUBMITTER if method != "DELETE" and _OF_SUBMITTERS.match(path) else Role.OPERATOR
 
 
 def refuse_more(caller: Caller, method: str, path: str) -> None:

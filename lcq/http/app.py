@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -16,11 +17,12 @@ from lcq import __version__
 from lcq.component import Ground
 from lcq.config import HttpConfig
 from lcq.errors import LcqError
-from lcq.http import events, health, v1_fleet, v1_tasks
+from lcq.http import events, health, v1_blobs, v1_fleet, v1_tasks
 from lcq.http.endings import Endings
 from lcq.http.guard import Guard, Refused
 from lcq.http.line import Line
 from lcq.http.problems import PROBLEM_TYPE, as_json, headers_of, problem, problem_of, status_of
+from lcq.http.shapes import Submitted
 from lcq.models import explain_invalid
 
 _WHAT = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
@@ -58,16 +60,33 @@ class HttpApp:
                 allow_headers=["*"],
                 expose_headers=["X-Seed", "X-Width", "X-Height", "Link", "Location", "Retry-After"],
             )
-        self.guard = Guard(app, settings, own_names=own_names(ground))
+        self.guard = Guard(
+            app, settings, own_names=own_names(ground), largest_blob=lambda: ground.state.config.limits.image_bytes
+        )
         app.include_router(v1_tasks.router(line, self.endings))
         app.include_router(v1_fleet.router(line))
+        app.include_router(v1_blobs.router(line))
         app.include_router(events.router(line, self.closing))
         app.include_router(health.router(line, self.guard))
+        app.openapi = lambda: _described(app)  # type: ignore[method-assign]
         self.app = app
 
 
 def make_app(ground: Ground) -> HttpApp:
     return HttpApp(ground)
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with the bodies that routes read by themselves."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schemas = document["components"]["schemas"]
+        for body in (Submitted,):
+            told = body.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(told.pop("$defs", {}))
+            schemas[body.__name__] = told
+        app.openapi_schema = document
+    return app.openapi_schema
 
 
 def own_names(ground: Ground) -> frozenset[str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from lcq.config import HttpConfig
 from lcq.errors import InternalError, LcqError, TooLarge, TooManyRequests, Unauthenticated
@@ -18,8 +19,11 @@ from lcq.http.problems import PROBLEM_TYPE, as_json, headers_of, problem_of, sta
 from lcq.http.rates import Rates
 
 _log = logging.getLogger(__name__)
+_GONE = 499  # as nginx counts answers to clients that have gone
 _WRONG_TOKENS_A_MINUTE = 60.0
 _MIB = 2**20
+_POLITE = 16 * _MIB  # of a refused body that is read all the same, so that its sender hears the refusal
+_LEAST_SPEED = 64 * 1024  # bytes a second, for a body that takes longer than http.body_s
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -55,16 +59,24 @@ class Guard:
     """
 
     def __init__(
-        self, app: App, settings: Callable[[], HttpConfig], *, own_names: frozenset[str], clock: Any = time.monotonic
+        self,
+        app: App,
+        settings: Callable[[], HttpConfig],
+        *,
+        own_names: frozenset[str],
+        largest_blob: Callable[[], int],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``settings`` and ``largest_blob`` answer what holds now; the latter in bytes."""
         self._app = app
         self._settings = settings
         self._own_names = own_names
+        self._largest_blob = largest_blob
         self._clock = clock
         self._rates = Rates(clock=clock)
         self._uploads = asyncio.Semaphore(settings().uploads)
         self.answered: Counter[tuple[str, str, int]] = Counter()
-        self.seconds: Counter[tuple[str, str]] = Counter()
+        self.seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
         self.under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,12 +86,14 @@ class Guard:
         if scope["type"] != "http":
             return
         began = self._clock()
-        told = _Told(send)
+        told = _Told(send, scope)
         self.under_way += 1
         try:
             await self._guarded(scope, receive, told)
         except LcqError as refusal:
             await self._refuse(scope, told, refusal)
+        except ClientDisconnect:
+            told.status = told.status or _GONE
         except Exception:  # noqa: BLE001 - the edge: a bug in one answer must not end the scheduler of all
             _log.exception("%s %s failed", scope["method"], scope["path"])
             await self._refuse(
@@ -103,7 +117,11 @@ class Guard:
         if wait_s:
             raise TooManyRequests(caller.name, f"asks more than {settings.per_minute:g} times a minute", wait_s)
         scope.setdefault("state", {})["caller"] = caller
-        body = _Body(receive, headers, settings, self._uploads)
+        is_blob = method == "PUT" and path.startswith("/v1/blobs/")
+        most = max(self._largest_blob() if is_blob else 0, settings.body_mib * _MIB)
+        body = told.body = _Body(receive, headers, most, settings.body_s, self._uploads)
+        if body.declared > most:
+            raise _too_large(most)
         try:
             await self._app(scope, body.receive, told)
         finally:
@@ -135,8 +153,6 @@ class Guard:
         more = [(name.encode(), value.encode()) for name, value in headers_of(refusal, is_for_browsers=is_page).items()]
         content = as_json(document)
         more += [(b"content-type", PROBLEM_TYPE.encode()), (b"content-length", str(len(content)).encode())]
-        if isinstance(refusal, TooLarge | BodyLate | TooManyRequests | Unauthenticated):
-            more.append((b"connection", b"close"))  # what is still to come of its body is not read
         await told({"type": "http.response.start", "status": int(status_of(refusal)), "headers": more})
         await told({"type": "http.response.body", "body": content if scope["method"] != "HEAD" else b""})
 
@@ -144,9 +160,11 @@ class Guard:
 class _Told:
     """``send``, that remembers the status, and says to browsers what they may not guess."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, send: Send, scope: Scope) -> None:
         self._send = send
         self.status = 0
+        self.body: _Body | None = None
+        self._has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
@@ -161,6 +179,8 @@ class _Told:
             ):
                 if name not in named:
                     headers.append((name, value))
+            if self.status >= 400 and (self.body.has_much_left if self.body is not None else self._has_body):
+                headers.append((b"connection", b"close"))  # nobody reads what is still to come of it
             message = {**message, "headers": headers}
         await self._send(message)
 
@@ -169,25 +189,25 @@ class _Body:
     """``receive`` with limits: bytes, time, and how many bodies come in at once."""
 
     def __init__(
-        self, receive: Receive, headers: dict[str, str], settings: HttpConfig, uploads: asyncio.Semaphore
+        self, receive: Receive, headers: dict[str, str], most: int, body_s: float, uploads: asyncio.Semaphore
     ) -> None:
+        """``most``: bytes. ``body_s``: what it may take, beside what its bytes take at the least speed."""
         self._receive = receive
-        self._most = settings.body_mib * _MIB
-        self._body_s = settings.body_s
+        self._most = most
+        self._body_s = body_s
         self._uploads = uploads
         self._is_held = False
-        self._is_whole = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+        length = headers.get("content-length", "")
+        self.declared = int(length) if length.isdigit() else 0
+        self._is_chunked = "transfer-encoding" in headers
+        self._is_whole = self.declared == 0 and not self._is_chunked
         self._taken = 0
         self._until: float | None = None
-        declared = headers.get("content-length", "")
-        if declared.isdigit() and int(declared) > self._most:
-            raise self._too_large()
 
-    def _too_large(self) -> TooLarge:
-        return TooLarge(
-            f"a request may have {self._most // _MIB} MiB, and this one has more",
-            hint="send less at a time, by path or as blobs, or raise http.body_mib",
-        )
+    @property
+    def has_much_left(self) -> bool:
+        """Whether more of it is still to come than one would read only to be polite."""
+        return not self._is_whole and (self._is_chunked or self.declared - self._taken > _POLITE)
 
     async def receive(self) -> MutableMapping[str, Any]:
         """The next part of the body; after its end, when the client has gone.
@@ -203,13 +223,13 @@ class _Body:
             self._is_held = True
             self._until = loop.time() + self._body_s
         try:
-            async with asyncio.timeout_at(self._until):
+            async with asyncio.timeout_at(self._until + self._taken / _LEAST_SPEED):
                 message = await self._receive()
         except TimeoutError:
             raise Refused(BodyLate(self._body_s)) from None
         self._taken += len(message.get("body", b""))
         if self._taken > self._most:
-            raise Refused(self._too_large())
+            raise Refused(_too_large(self._most))
         if message["type"] == "http.disconnect" or not message.get("more_body", False):
             self._is_whole = True
             self.release()
@@ -219,3 +239,10 @@ class _Body:
         if self._is_held:
             self._is_held = False
             self._uploads.release()
+
+
+def _too_large(most: int) -> TooLarge:
+    return TooLarge(
+        f"a request may have {most // _MIB} MiB, and this one has more",
+        hint="send less at a time, by path or as blobs, or raise http.body_mib",
+    )

@@ -11,6 +11,7 @@ from lcq.errors import AccessDenied
 from lcq.http.access import Caller, Role
 from lcq.ids import is_id, new_id, normalise_prefix
 from lcq.models import TaskRecord
+from lcq.storage.opening import depot_of
 from lcq.wire import AnswerT, Find, Request
 
 _SENDER = b"http"
@@ -23,6 +24,7 @@ class Line:
         self.ground = ground
         self.state = ground.state
         self.reader = ground.state.reader
+        self.depot = depot_of(ground.config, lambda: ground.state.config)
 
     async def ask(self, request: Request[AnswerT]) -> AnswerT:
         """The answer of the same desk that the control socket has.

@@ -12,6 +12,8 @@ from lcq.errors import (
     AccessDenied,
     AgentTooOld,
     AnswerLate,
+    BlobMismatch,
+    BlobTooLarge,
     DiskFull,
     ForeignPage,
     IdempotencyConflict,
@@ -26,6 +28,8 @@ from lcq.errors import (
     StateDamaged,
     StateFormatMismatch,
     StateUnavailable,
+    StorageFull,
+    StorageUnreachable,
     TooLarge,
     TooManyRequests,
     TooManyRequirements,
@@ -33,6 +37,7 @@ from lcq.errors import (
     TransitionRefused,
     Unauthenticated,
     UnknownCommand,
+    UploadConflict,
 )
 
 PROBLEM_TYPE = "application/problem+json"
@@ -58,6 +63,11 @@ _STATUS: tuple[tuple[type[LcqError], HTTPStatus], ...] = (
     (TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS),
     (TooSoon, HTTPStatus.TOO_MANY_REQUESTS),
     (NotFound, HTTPStatus.NOT_FOUND),
+    (BlobMismatch, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (BlobTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (UploadConflict, HTTPStatus.CONFLICT),
+    (StorageFull, HTTPStatus.INSUFFICIENT_STORAGE),
+    (StorageUnreachable, HTTPStatus.SERVICE_UNAVAILABLE),
     (IdempotencyConflict, HTTPStatus.UNPROCESSABLE_ENTITY),
     (TransitionRefused, HTTPStatus.CONFLICT),
     (NothingToUndo, HTTPStatus.CONFLICT),
@@ -104,6 +114,8 @@ def headers_of(error: LcqError, *, is_for_browsers: bool = False) -> dict[str, s
     if isinstance(error, Unauthenticated):
         scheme = 'Basic realm="lcq", charset="UTF-8"' if is_for_browsers else "Bearer"
         return {"www-authenticate": scheme}
+    if isinstance(error, UploadConflict):
+        return {"upload-offset": str(error.uploaded)}
     again_s = getattr(error, "again_s", None)
     if again_s is not None:
         return {"retry-after": str(max(1, round(again_s + 0.5)))}

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Path, Query, Request, Response
+from starlette.exceptions import HTTPException
 from starlette.responses import StreamingResponse
 
 from lcq.errors import InvalidInput, LcqError, ResultGone, TransitionRefused
 from lcq.http.access import Role
+from lcq.http.bytes import content_of, kept, pieces
 from lcq.http.endings import Endings
 from lcq.http.line import Line, act_id, caller_in
 from lcq.http.problems import Problem, as_json
@@ -29,10 +31,12 @@ from lcq.http.shapes import (
     Submitted,
     Taken,
     TaskPage,
+    Wanted,
     task_values,
 )
 from lcq.models import Task, TaskRecord, TaskResult, TaskStatus, build
 from lcq.roots import Roots
+from lcq.storage.addresses import Kind, read_address
 from lcq.wire import (
     Accepted,
     Act,
@@ -55,6 +59,28 @@ _LONGEST_WAIT_S = 60.0
 _CHUNK = 256 * 1024
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
+_MOST_JSON = 2**20  # of a part that is no file
+_SUBMIT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/Submitted"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "additionalProperties": False,
+                    "properties": {
+                        "image": {"type": "string", "format": "binary"},
+                        "mask": {"type": "string", "format": "binary"},
+                        "task": {"type": "string", "contentMediaType": "application/json"},
+                        **{name: {"type": "string", "maxLength": 128} for name in ("queue", "node", "reason")},
+                    },
+                }
+            },
+        },
+    }
+}
 TaskId = Annotated[
     str, Path(min_length=1, max_length=64, description="an id, or its beginning where only one task has that")
 ]
@@ -106,10 +132,18 @@ def router(line: Line, endings: Endings) -> APIRouter:
         answer = page.model_dump(mode="json", exclude={"cursor"}) | {"next": page.cursor}
         return told(answer, headers=next_link(request, "cursor", page.cursor))
 
-    @routes.post("", status_code=201, response_model=Taken)
-    async def submit(request: Request, wanted: Submitted, key: Key = None) -> Response:
-        """Give tasks to the cluster. Each is accepted for good, or refused by itself."""
-        return await submitted(line, request, wanted, key)
+    @routes.post("", status_code=201, response_model=Taken, openapi_extra=_SUBMIT_BODY)
+    async def submit(request: Request, key: Key = None) -> Response:
+        """Give tasks to the cluster. Each is accepted for good, or refused by itself.
+
+        As JSON, any number by address. As a form, one: image and mask are files, task is the JSON of the rest.
+        """
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "multipart/form-data":
+            return await submitted(line, request, await _in_form(line, request), key)
+        if kind not in ("application/json", ""):
+            raise HTTPException(415, f"a submit is application/json or multipart/form-data, found {kind[:80]!r}")
+        return await submitted(line, request, Submitted.model_validate_json(await request.body()), key)
 
     @routes.get("/{task_id}", response_model=TaskRecord)
     async def get_task(
@@ -148,6 +182,13 @@ def router(line: Line, endings: Endings) -> APIRouter:
         record = await line.record(task_id)
         if record.result is None:
             raise TransitionRefused("fetch_task", f"the result of task {record.id}", str(record.status))
+        address = read_address(record.result.path)
+        if address.kind is Kind.BLOB:
+            if await asyncio.to_thread(line.depot.stat, address.place) is None:
+                raise ResultGone(record.id, "its blob is gone")
+            headers = {"content-length": str(record.result.bytes), "etag": f'"{address.place}"'}
+            content = pieces(line.depot.read(address.place))
+            return StreamingResponse(content, headers=headers, media_type=_type_of(record))
         return await picture(record.id, record.result, Roots(line.ground.config.storage.roots))
 
     @routes.post("/{task_id}/cancel", response_model=Acted)
@@ -199,6 +240,22 @@ def router(line: Line, endings: Endings) -> APIRouter:
     return routes
 
 
+async def _in_form(line: Line, request: Request) -> Submitted:
+    """The task of a form, its pictures kept as blobs.
+
+    Raises:
+        InvalidInput, ValidationError, BlobTooLarge, StorageFull, StorageUnreachable.
+    """
+    async with request.form(max_files=2, max_fields=4, max_part_size=_MOST_JSON) as form:
+        said = form.get("task", "{}")
+        wanted = Wanted.model_validate_json(said if isinstance(said, str) else await said.read(_MOST_JSON))
+        found = {"image_path": await kept(line.depot, await content_of(form.get("image"), "image"))}
+        if "mask" in form:
+            found["mask_path"] = await kept(line.depot, await content_of(form["mask"], "mask"))
+        more = {name: form[name] for name in ("queue", "node", "reason") if isinstance(form.get(name), str)}
+    return Submitted.model_validate({"tasks": [wanted.model_copy(update=found)], **more})
+
+
 async def submitted(line: Line, request: Request, wanted: Submitted, key: str | None) -> Response:
     """Have tasks taken in; with nothing taken in the answer is the first refusal.
 
@@ -243,6 +300,12 @@ def next_link(request: Request, name: str, cursor: str) -> dict[str, str]:
 
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp", ".tif": "image/tiff",
           ".tiff": "image/tiff"}  # fmt: skip
+
+
+def _type_of(record: TaskRecord) -> str:
+    """The media type of a result that has no name: as far as the task says which format it wanted."""
+    wanted = record.task.config.get("format")
+    return _TYPES.get(f".{wanted}", "application/octet-stream")
 
 
 async def picture(task_id: str, result: TaskResult, roots: Roots) -> Response:

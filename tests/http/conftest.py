@@ -20,14 +20,14 @@ Serve: TypeAlias = Callable[..., AbstractAsyncContextManager[Served]]
 
 @pytest.fixture
 def serve(redis_url: str, tmp_path: Path) -> Serve:
-    """``async with serve(**http) as (scheduler, client)``: http are the settings of that section."""
+    """``async with serve(**http) as (scheduler, client)``: http are the settings of that section, port is its port."""
 
     @asynccontextmanager
-    async def served(**http: Any) -> AsyncIterator[Served]:
+    async def served(port: int = 0, **http: Any) -> AsyncIterator[Served]:
         config = DistributedConfig.model_validate(
             {
                 "data_dir": tmp_path / "data",
-                "scheduler_port": 0,
+                "scheduler_port": port,
                 "zeromq": {"base_port": 0, "control_port": 0},
                 "http": {"enabled": True, **http},
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -77,7 +78,9 @@ async def test_acts_are_done_once_under_a_key_are_in_the_audit_and_can_be_undone
     assert (first["act"], first["task"]["revision"]) == (again["act"], again["task"]["revision"])
     assert first["task"]["priority"] == "urgent"
     acts = (await http.get("/v1/acts", params={"limit": 1})).json()
-    assert [(act["act"], act["reason"], act["command"]) for act in acts["acts"]] == [("prioritise", "now", first["act"])]
+    assert [(act["act"], act["reason"], act["command"]) for act in acts["acts"]] == [
+        ("prioritise", "now", first["act"])
+    ]
     undone = (await http.post(f"/v1/acts/{first['act']}/undo")).json()
     assert undone["done"] == [task_id]
     assert (await http.get(f"/v1/tasks/{task_id}")).json()["priority"] == "normal"
@@ -97,12 +100,17 @@ async def test_every_refusal_is_a_problem_document(http: httpx.AsyncClient, node
     problem(await http.delete("/v1/tasks"), 405, "method_not_allowed")
     problem(await http.get("/v1/tasks", params={"where": "colour:red"}), 400, "invalid_input")
     problem(await http.get("/v1/queues/gpu-hihg"), 400, "unknown_queue")
-    assert "image_pth" in problem(
-        await http.post("/v1/tasks", json={"tasks": [{"image_pth": "/a.png"}]}), 422, "invalid_input"
-    )["detail"]
+    assert (
+        "image_pth"
+        in problem(await http.post("/v1/tasks", json={"tasks": [{"image_pth": "/a.png"}]}), 422, "invalid_input")[
+            "detail"
+        ]
+    )
     no_model = {"tasks": [{"image_path": "/a.png", "config": {"model": "lamma"}}]}
     assert "did you mean 'lama'" in problem(await http.post("/v1/tasks", json=no_model), 400, "unknown_model")["hint"]
-    problem(await http.post("/v1/tasks", content=b"{", headers={"content-type": "application/json"}), 422, "invalid_input")
+    problem(
+        await http.post("/v1/tasks", content=b"{", headers={"content-type": "application/json"}), 422, "invalid_input"
+    )
 
 
 async def test_a_wait_ends_with_the_task_and_its_result_can_be_fetched(
@@ -214,7 +222,49 @@ async def test_a_scheduler_without_http_has_no_port_and_one_that_nobody_asks_loa
 
 
 async def test_a_scheduler_that_ends_ends_its_streams(serve: Serve) -> None:
-    async with serve() as (_, http):
-        stream = await http.send(http.build_request("GET", "/v1/events"), stream=True)
-        assert stream.status_code == 200
-    assert b"ready" in await stream.aread()
+    async with httpx.AsyncClient(timeout=60) as client:
+        async with serve() as (scheduler, _):
+            request = client.build_request("GET", f"{scheduler.http.address}/v1/events")
+            stream = await client.send(request, stream=True)
+        assert b"event: ready" in await stream.aread()
+
+
+# ---------------------------------------------------------------- bytes
+
+
+async def test_a_form_brings_its_pictures_along_and_they_are_blobs(http: httpx.AsyncClient, node: Node) -> None:
+    files = {"image": ("cat.png", b"a picture"), "mask": ("m.png", b"a mask")}
+    answer = await http.post("/v1/tasks", data={"task": json.dumps({"job": "one"})}, files=files)
+    assert answer.status_code == 201, answer.text
+    task = (await http.get(answer.headers["location"])).json()["task"]
+    sums = [f"blob:{hashlib.sha256(data).hexdigest()}" for data in (b"a picture", b"a mask")]
+    assert [task["image_path"], task["mask_path"], task["job"]] == [*sums, "one"]
+    for bad in ({"task": "[]"}, {"task": "{"}):
+        problem(await http.post("/v1/tasks", data=bad, files=files), 422, "invalid_input")
+    problem(await http.post("/v1/tasks", files={"mask": files["mask"]}), 400, "invalid_input")
+    problem(await http.post("/v1/tasks", content=b"a=1", headers={"content-type": "text/plain"}), 415,
+            "unsupported_media_type")  # fmt: skip
+
+
+async def test_blobs_go_up_in_pieces_and_down_by_ranges(http: httpx.AsyncClient) -> None:
+    data = bytes(range(256)) * 1000
+    where = f"/v1/blobs/{hashlib.sha256(data).hexdigest()}"
+    assert (await http.head(where)).headers["upload-offset"] == "0"
+    first = {"content-range": f"bytes 0-99999/{len(data)}"}
+    problem(await http.put(where, content=data[:100_000], headers=first), 409, "upload_conflict")
+    told = await http.head(where)
+    assert (told.status_code, told.headers["upload-offset"]) == (404, "100000")
+    rest = {"content-range": f"bytes 100000-{len(data) - 1}/{len(data)}"}
+    assert (await http.put(where, content=data[100_000:], headers=rest)).status_code == 201
+    assert (await http.put(where, content=data)).status_code == 200
+    assert (await http.head(where)).headers["content-length"] == str(len(data))
+    assert (await http.get(where)).content == data
+    part = await http.get(where, headers={"range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, data[10:20])
+    assert part.headers["content-range"] == f"bytes 10-19/{len(data)}"
+    assert (await http.get(where, headers={"range": "bytes=-3"})).content == data[-3:]
+    assert (await http.get(where, headers={"range": f"bytes={len(data)}-"})).status_code == 416
+    assert (await http.get("/v1/blobs")).json()["count"] == 1
+    problem(await http.put(f"/v1/blobs/{'0' * 64}", content=b"x"), 422, "blob_mismatch")
+    assert (await http.delete(where)).status_code == 204
+    problem(await http.get(where), 404, "blob_not_found")
