@@ -58,7 +58,7 @@ class Scheduler:
             self.queues = await stack.enter_async_context(QueueManager(ground))
             self.nodes = await stack.enter_async_context(NodeManager(ground))
             self.keeper = await stack.enter_async_context(Keeper(ground))
-            self.http = await stack.enter_async_context(HttpDoor(ground))
+            self.http = await stack.enter_async_context(HttpDoor(ground, self.keeper.depot))
             await self._announce()
             stack.push_async_callback(self._withdraw)
             await run_beside(stack, ("announce", self._keep_announced()))

@@ -24,6 +24,7 @@ from lcq.http.line import Line
 from lcq.http.problems import PROBLEM_TYPE, as_json, headers_of, problem, problem_of, status_of
 from lcq.http.shapes import Submitted
 from lcq.models import explain_invalid
+from lcq.storage.depot import Depot
 
 _WHAT = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
 
@@ -31,10 +32,10 @@ _WHAT = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_ty
 class HttpApp:
     """What serves one scheduler. ``guard`` is the ASGI application."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, depot: Depot) -> None:
         self.closing = asyncio.Event()
         self.endings = Endings(ground.state)
-        line = Line(ground)
+        line = Line(ground, depot)
         app = FastAPI(
             title="LCQ",
             version=__version__,
@@ -72,8 +73,8 @@ class HttpApp:
         self.app = app
 
 
-def make_app(ground: Ground) -> HttpApp:
-    return HttpApp(ground)
+def make_app(ground: Ground, depot: Depot) -> HttpApp:
+    return HttpApp(ground, depot)
 
 
 def _described(app: FastAPI) -> dict[str, Any]:

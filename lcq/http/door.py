@@ -15,20 +15,21 @@ from typing import Self
 
 from lcq.component import Ground, run_beside
 from lcq.errors import InvalidConfig
-from lcq.sockets import BACKLOG, is_loopback
+from lcq.sockets import BACKLOG, advertised_host, is_loopback
+from lcq.storage.depot import Depot
 
 _log = logging.getLogger(__name__)
 
 
 class HttpDoor:
-    """``async with HttpDoor(ground)``: this scheduler answers HTTP, as far as its settings and the port allow it.
+    """``async with HttpDoor(ground, depot)``: this scheduler answers HTTP, as far as its settings and the port allow it.
 
     Raises on entering:
         InvalidConfig: it may not be bound so, or somebody chose a port that is taken.
     """
 
-    def __init__(self, ground: Ground) -> None:
-        self._ground = ground
+    def __init__(self, ground: Ground, depot: Depot) -> None:
+        self._ground, self._depot = ground, depot
         self._stack = AsyncExitStack()
         self.address = ""
         """The URL that it is reached by; "": it does not answer HTTP."""
@@ -49,7 +50,9 @@ class HttpDoor:
             stack.callback(listener.close)
             host, port = listener.getsockname()[:2]
             shown = "localhost" if host in ("0.0.0.0", "::") else host  # noqa: S104 - shown, not bound
-            self.address = f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+            self.address = _at(shown, port)
+            reached = advertised_host(config) if host in ("0.0.0.0", "::") else host  # noqa: S104
+            self._ground.site.http = _at(reached, port).removeprefix("http://")
             await run_beside(stack, ("http", self._serve(listener)))
             self._stack = stack.pop_all()
         return self
@@ -84,7 +87,11 @@ class HttpDoor:
         await _first_connection(listener)
         # By name, and in a thread: the scheduler goes on meanwhile.
         serving = await asyncio.to_thread(import_module, "lcq.http.serving")
-        await serving.serve(listener, self._ground)
+        await serving.serve(listener, self._ground, self._depot)
+
+
+def _at(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 async def _first_connection(listener: socket.socket) -> None:

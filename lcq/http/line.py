@@ -11,7 +11,7 @@ from lcq.errors import AccessDenied
 from lcq.http.access import Caller, Role
 from lcq.ids import is_id, new_id, normalise_prefix
 from lcq.models import TaskRecord
-from lcq.storage.opening import depot_of
+from lcq.storage.depot import Depot
 from lcq.wire import AnswerT, Find, Request
 
 _SENDER = b"http"
@@ -20,11 +20,11 @@ _SENDER = b"http"
 class Line:
     """Asks what an agent's or client's frame would ask."""
 
-    def __init__(self, ground: Ground) -> None:
+    def __init__(self, ground: Ground, depot: Depot) -> None:
         self.ground = ground
         self.state = ground.state
         self.reader = ground.state.reader
-        self.depot = depot_of(ground.config, lambda: ground.state.config)
+        self.depot = depot
 
     async def ask(self, request: Request[AnswerT]) -> AnswerT:
         """The answer of the same desk that the control socket has.

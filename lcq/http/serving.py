@@ -15,6 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from lcq.component import Ground
 from lcq.http.app import make_app
 from lcq.sockets import BACKLOG
+from lcq.storage.depot import Depot
 
 _PATIENCE_S = 3  # at the end, for answers that are under way
 _HEADER_BYTES = 64 * 1024
@@ -22,10 +23,10 @@ _HEADER_S = 20.0  # within which a connection must have asked something
 _IDLE_S = 30
 
 
-async def serve(listener: socket.socket, ground: Ground) -> None:
+async def serve(listener: socket.socket, ground: Ground, depot: Depot) -> None:
     """Answer HTTP on ``listener`` until cancelled; then what is under way has a moment to end."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    app = make_app(ground)
+    app = make_app(ground, depot)
     config = uvicorn.Config(
         app.guard,
         http=_Connection,
