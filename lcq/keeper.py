@@ -12,7 +12,7 @@ from typing import Self
 from lcq.component import Complaints, Ground, run_beside
 from lcq.errors import LcqError, StateUnavailable
 from lcq.ids import new_id
-from lcq.sockets import guesses_host
+from lcq.sockets import guesses_host, is_loopback
 from lcq.storage.depot import Depot
 from lcq.storage.marks import read_mark, write_mark
 from lcq.storage.opening import depot_of
@@ -62,6 +62,7 @@ class Keeper:
             mark=self._mark,
             http=self._ground.site.http,
             same_host=guesses_host(self._ground.config),
+            loopback=is_loopback(self._ground.config.zeromq.bind),
             web=storage.web,
             urls=storage.urls,
         )

@@ -238,6 +238,10 @@ DEVICE_WISH = re.compile(r"^(auto|cpu|gpu|cuda(:\d+)?|mps)$")
 DEFAULT_MODEL = "cv2-telea"
 
 
+SOURCE, RESULT = "source", "result"
+"""Keys of a task's metadata: where its submitter has the image, and will have the result, where agents see neither."""
+
+
 class Task(Value):
     """One image to process, as its submitter asked for it; it never changes after that.
 
@@ -283,6 +287,12 @@ class Task(Value):
     def model(self) -> str:
         """The model asked for."""
         return str(self.config.get("model", DEFAULT_MODEL))
+
+    @property
+    def source(self) -> str:
+        """What people know its image as: where whoever submitted it has it, if that is not where it is read from."""
+        named = self.metadata.get(SOURCE)
+        return named if isinstance(named, str) and named else self.image_path
 
     @property
     def lane(self) -> str:

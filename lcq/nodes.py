@@ -35,6 +35,7 @@ from lcq.models import (
 from lcq.outlook import Outlook
 from lcq.previews import Previews
 from lcq.routing import LIVE, OUT_OF_MEMORY, next_ease, told_steps
+from lcq.sights import Sights
 from lcq.silence import overdue_ms, unheard_ms
 from lcq.slow import SlowWatch, Took, is_told, lowered_by, slow_verdict, used_by_others
 from lcq.sockets import (
@@ -53,6 +54,7 @@ from lcq.state.manager import Heard
 from lcq.versions import knows_order
 from lcq.wire import (
     MOST_IN_HAND,
+    AskSees,
     AskThumbnail,
     Beat,
     BeatAnswer,
@@ -67,6 +69,7 @@ from lcq.wire import (
     Pictured,
     Probed,
     ReadLog,
+    Saw,
     Step,
     StepAnswer,
     Verdict,
@@ -111,11 +114,12 @@ class NodeManager(Manager):
         self._beat_s = leases.beat_s
         refuse_open_bind(ground.config)
         previews = Previews(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
+        sights = Sights(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
         logs = Logs(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
         for kind, handler in (
             (Hello, self.hello), (Step, self.step), (Beat, self.beat), (Probed, self.probed), (Bye, self.bye),
             (AskThumbnail, previews.thumbnail), (Pictured, previews.pictured),
-            (ReadLog, logs.read), (Logged, logs.logged),
+            (ReadLog, logs.read), (Logged, logs.logged), (AskSees, sights.sees), (Saw, sights.saw),
         ):  # fmt: skip
             ground.site.desk.serve(kind, handler)  # type: ignore[arg-type]
         context = zmq.Context()

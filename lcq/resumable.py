@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcq.errors import ManifestUnusable
+from lcq.errors import InvalidInput, ManifestUnusable
 from lcq.folder import Named, Pair, name_results, result_folder
 from lcq.manifest import Entry, Manifest, locked
-from lcq.models import Task, TaskRecord, TaskResult, TaskStatus
+from lcq.models import RESULT, SOURCE, Task, TaskRecord, TaskResult, TaskStatus
+from lcq.storage.addresses import blob_address, blob_in
 from lcq.wire import MAX_BATCH, Accepted, Refusal
 
 if TYPE_CHECKING:
     from lcq.client import AsyncClient
+    from lcq.client.courier import Courier
 
 UNCHANGED = "done already, unchanged"
 EARLIER = "of an earlier submit"
 _CHUNK = 2**20
 _READERS = 4  # files that are read at a time
 _AGAIN = "submitted again"
+
+Uploads = Callable[[Mapping[str, Path]], Awaitable[None]]
+"""Has files in the cluster's storage, each under its SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,37 @@ class Piece:
     accepted: Accepted | None = None  # the task that makes it now, here or since an earlier submit
     refused: Refusal | None = None
     why: str = ""  # why it is skipped, or done anew
+    uploaded: Task | None = None  # what is sent instead of ``task``, where agents do not see its files
+
+    @property
+    def sent(self) -> Task:
+        """What the cluster is given."""
+        return self.uploaded or self.task
+
+    def by_content(self) -> None:
+        """Name its files by what they are, not by where: they are to be uploaded, and the result fetched.
+
+        Raises:
+            InvalidInput: they cannot be read here.
+        """
+        if not self.is_known:
+            unread = self.pair.image if not self.sums.image else self.pair.mask
+            raise InvalidInput(f"{unread} cannot be read", hint="it has to be, for the cluster's nodes do not see it")
+        self.uploaded = self.task.model_copy(
+            update={
+                "image_path": blob_address(self.sums.image),
+                "mask_path": blob_address(self.sums.mask) if self.sums.mask else None,
+                "output_path": None,
+                "config": {**self.task.config, "format": _format_of(self.output, self.task)},
+                "metadata": {**self.task.metadata, SOURCE: str(self.pair.image), RESULT: str(self.output)},
+            }
+        )
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """What of it has to be uploaded, by SHA-256."""
+        mask = {self.sums.mask: self.pair.mask} if self.pair.mask is not None else {}
+        return {self.sums.image: self.pair.image, **mask}
 
     @property
     def params(self) -> str:
@@ -62,7 +99,7 @@ class Piece:
         """The idempotency key: the same job, files, contents and wishes have the same one, whoever asks."""
         if not self.is_known:
             return self.task.id
-        asked = json.loads(self.task.to_json())
+        asked = json.loads(self.sent.to_json())
         del asked["id"]
         return "folder:" + _digest({"asked": asked, "image": self.sums.image, "mask": self.sums.mask})
 
@@ -100,6 +137,15 @@ class Piece:
             "at_ms": time.time_ns() // 1_000_000,
         }
         return Entry.model_validate(values | more)
+
+
+def _format_of(output: Path, task: Task) -> object:
+    """The format that is asked for, else the one that the result's name stands for."""
+    if "format" in task.config:
+        return task.config["format"]
+    from lcq.images import FORMATS
+
+    return next((name for name, suffixes in FORMATS.items() if output.suffix.lower() in suffixes), "png")
 
 
 def _digest(value: object) -> str:
@@ -224,6 +270,8 @@ class FolderJob:
     pieces: Sequence[Piece]
     shelf: Shelf
     waits: dict[str, Piece] = field(default_factory=dict)  # by the id of the task that makes it
+    courier: Courier | None = None  # who fetches results that are not where they are wanted
+    unfetched: dict[str, str] = field(default_factory=dict)  # why a result could not be, by task
 
     # ------------------------------------------------------------ before anything is sent
 
@@ -252,10 +300,28 @@ class FolderJob:
 
     # ------------------------------------------------------------ sending
 
-    async def send(self, client: AsyncClient, *, queue: str = "", node: str = "", anew: bool = False) -> None:
+    def upload(self) -> None:
+        """Have agents given the files themselves, of all that is not done: they do not see them.
+
+        Raises:
+            InvalidInput: one cannot be read.
+        """
+        for piece in self.to_do:
+            piece.by_content()
+
+    async def send(
+        self,
+        client: AsyncClient,
+        *,
+        queue: str = "",
+        node: str = "",
+        anew: bool = False,
+        uploads: Uploads | None = None,
+    ) -> None:
         """Give the cluster what is not done; tasks of an earlier submit that still run are taken up instead.
 
-        What is to be sent is noted first, so that after an end at any point another submit finds it again.
+        What is to be sent is noted first, so that after an end at any point another submit finds it again. ``uploads``
+        brings files into the cluster's storage, where they are sent by their content.
 
         Raises:
             LcqError: the cluster does not answer. What it has taken by then goes on.
@@ -274,12 +340,15 @@ class FolderJob:
                     outdated.append(record.id)
             elif not record.status.is_terminal:
                 self._takes_up(piece, record)
-            elif record.result is not None and sha256_of(piece.output) == record.result.sha256:
+            elif await self._is_here(piece, record):
                 self._has_ended(piece, record)
                 piece.done, piece.why = True, UNCHANGED
         if outdated:  # it would put a result of what was there before into the place of the new one
             await client.cancel(outdated, reason="its input has changed and was submitted again")
         to_send = [piece for piece in self.to_do if piece.accepted is None]
+        to_upload = {sha256: path for piece in to_send if piece.uploaded for sha256, path in piece.files.items()}
+        if to_upload and uploads is not None:
+            await uploads(to_upload)
         self.shelf.note((piece.output, piece.noted(self.name or "")) for piece in to_send)
         try:
             for start in range(0, len(to_send), MAX_BATCH):
@@ -304,7 +373,7 @@ class FolderJob:
 
     async def _send_some(self, pieces: Sequence[Piece], client: AsyncClient, queue: str, node: str, anew: bool) -> None:
         answer = await client.submit_many(
-            [piece.task for piece in pieces],
+            [piece.sent for piece in pieces],
             keys=[piece.task.id if anew else piece.key for piece in pieces],
             queue=queue,
             node=node,
@@ -327,7 +396,7 @@ class FolderJob:
         to_retry = []
         for record in await client.known(known):
             piece = known[record.id]
-            if record.result is not None and sha256_of(piece.output) == record.result.sha256:
+            if await self._is_here(piece, record):
                 self._has_ended(piece, record)
                 piece.done, piece.why, piece.accepted = True, UNCHANGED, None
                 del self.waits[record.id]
@@ -349,9 +418,29 @@ class FolderJob:
 
     # ------------------------------------------------------------ what has come of it
 
+    async def _is_here(self, piece: Piece, record: TaskRecord) -> bool:
+        """Whether the result of a task that has ended has its name here; it is fetched where it only waits for that."""
+        if record.result is None:
+            return False
+        if sha256_of(piece.output) == record.result.sha256:
+            return True
+        if self.courier is None or not blob_in(record.result.path):
+            return False
+        return not await asyncio.to_thread(self.courier.fetch, [(record, piece.output)])
+
+    def _fetch(self, ended: Sequence[tuple[Piece, TaskRecord]]) -> None:
+        """Put results under their names that are in the cluster's storage."""
+        if self.courier is not None:
+            wanted = [
+                (record, piece.output) for piece, record in ended if record.result and blob_in(record.result.path)
+            ]
+            self.unfetched |= self.courier.fetch(wanted)
+
     def note_ended(self, records: Iterable[TaskRecord]) -> None:
         """Write into the manifests how these tasks have ended."""
         ended = [(self.waits[record.id], record) for record in records if record.id in self.waits]
+        self._fetch(ended)
+        ended = [(piece, record) for piece, record in ended if record.id not in self.unfetched]
         for piece, record in ended:
             self._has_ended(piece, record)
         if ended:

@@ -2,31 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from lcq.client import AsyncClient
+from lcq.client.courier import Courier
 from lcq.errors import ManifestUnusable
 from lcq.manifest import MANIFEST_NAME, Entry, Manifest, try_locked
-from lcq.models import TaskRecord
+from lcq.models import RESULT, TaskRecord
 from lcq.resumable import outcome_of
+from lcq.storage.addresses import blob_in
 
 UNKNOWN = "the cluster knows nothing of it"
 """Said of a result that was given to the cluster: it never arrived there, or has been forgotten since."""
 
 _MANY = 5000  # results of which the cluster is asked without a word
 
+_TOLD = 5  # reasons for which results could not be fetched
+
 _UPWARDS = 16  # folders above a result in which its manifest is looked for
 
 
 async def settle(
-    client: AsyncClient, folders: Iterable[Path], *, job: str = "", complain: Callable[[str], None] = lambda told: None
+    client: AsyncClient,
+    folders: Iterable[Path],
+    *,
+    job: str = "",
+    complain: Callable[[str], None] = lambda told: None,
+    courier: Courier | None = None,
 ) -> int:
     """Have the manifests of ``folders`` say how it stands with what was given to the cluster, and not seen to its end.
 
     ``job``: only what is of it. Answers how many results were told anew. A folder in which a submit is at work is left
     to that; of one that cannot be written ``complain`` is told, and
-    where it may take a while.
+    where it may take a while. ``courier`` fetches results that wait in the cluster's storage; without one, what is said
+    of those stays as it is.
 
     Raises:
         LcqError: the cluster does not answer; ManifestUnusable: a manifest cannot be read.
@@ -39,11 +50,35 @@ async def settle(
         if len(asked) > _MANY:
             complain(f"asking how it stands with {len(asked):,} results in {folder} …")
         records = {record.id: record for record in await client.known(entry.task for entry in asked)}
+        left = await _left(folder, asked, records, courier, complain)
+        asked = [entry for entry in asked if entry.task not in left]
         try:
             count += _note(folder, asked, records)
         except ManifestUnusable as error:
             complain(error.message)
     return count
+
+
+async def _left(
+    folder: Path,
+    asked: Iterable[Entry],
+    records: Mapping[str, TaskRecord],
+    courier: Courier | None,
+    complain: Callable[[str], None],
+) -> set[str]:
+    """The tasks whose results still wait in the cluster's storage, after they were fetched as far as can be."""
+    manifest = Manifest(folder.absolute())
+    waiting = [
+        (record, manifest.path_of(entry))
+        for entry in asked
+        if (record := records.get(entry.task)) is not None and record.result and blob_in(record.result.path)
+    ]
+    if courier is None or not waiting:
+        return {record.id for record, _ in waiting}
+    why = await asyncio.to_thread(courier.fetch, waiting)
+    for told in sorted(set(filter(None, why.values())))[:_TOLD]:
+        complain(f"a result cannot be fetched: {told}")
+    return set(why)
 
 
 def open_entries(folder: Path, job: str = "") -> list[Entry]:
@@ -86,9 +121,10 @@ def folders_of(records: Iterable[TaskRecord]) -> list[Path]:
     """The folders whose manifests tell of the results of these tasks, as far as they can be seen from here."""
     found: dict[Path, Path | None] = {}
     for record in records:
-        if record.task.output_path is None:
+        output = record.task.output_path or record.task.metadata.get(RESULT)
+        if not isinstance(output, str) or not output or "\x00" in output:
             continue
-        place = Path(record.task.output_path).parent
+        place = Path(output).parent
         if place not in found:
             above = [place, *place.parents][:_UPWARDS]
             found[place] = next((folder for folder in above if (folder / MANIFEST_NAME).is_file()), None)

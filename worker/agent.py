@@ -73,6 +73,7 @@ from worker.rests import Rest
 from worker.retest import Retest
 from worker.seeker import Seeker
 from worker.service import Service
+from worker.sights import SightTeller
 from worker.skew import Skew
 from worker.thumbnails import PATIENCE_S, Thumbnails
 
@@ -175,6 +176,9 @@ class Agent:
             )
             self._log_teller = LogTeller(
                 self.node_id, self.boot_id, self._logbook, tell=lambda told: self._line.ask(told, patience_s=TELL_S)
+            )
+            self._sights = SightTeller(
+                self.node_id, self.boot_id, self._roots, tell=lambda told: self._line.ask(told, patience_s=TELL_S)
             )
             self._lifeline = Lifeline(self.node_id, self.boot_id, on_lost=lambda: self._membership.scheduler_died())
             context = zmq.Context()
@@ -281,6 +285,7 @@ class Agent:
                     ("leftovers", self._leftovers.clear_up()),
                     ("thumbnails", self._thumbnails.run()),
                     ("log", self._log_teller.run()),
+                    ("sights", self._sights.run()),
                 )
             ]
             try:
@@ -602,6 +607,8 @@ class Agent:
                 self._thumbnails.wish(order.wish)
             case "log" if order.log is not None:
                 self._log_teller.wish(order.log)
+            case "see" if order.see is not None:
+                self._sights.wish(order.see)
 
     def _follow_orders(self, orders: Orders | None) -> None:
         """Do with our devices, and with ourselves, what operators want; an older scheduler wants nothing of this."""

@@ -20,7 +20,8 @@ from lcq.cli.examples import examples
 from lcq.cli.output import Output
 from lcq.cli.progress import Watch, follow
 from lcq.cli.report import counted, report_of, show_report
-from lcq.cli.session import INTERRUPTED, OK, REFUSED, JsonFlag, Session, run, session_of
+from lcq.cli.sending import Upload, choose_way, tell_unfetched, uploads_of
+from lcq.cli.session import INTERRUPTED, OK, REFUSED, SOME_FAILED, JsonFlag, Session, run, session_of
 from lcq.client import AsyncClient, login_name
 from lcq.errors import InvalidInput, LcqError
 from lcq.folder import Named, Pairing, Skipped, format_named, name_results, pair_images
@@ -142,11 +143,19 @@ def submit(
     ] = None,
     anew: Annotated[bool, typer.Option("--again", help="Also what is done already and has not changed.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results, with a progress bar.")] = False,
+    upload: Annotated[
+        Upload,
+        typer.Option(
+            "--upload",
+            help="Send the files themselves, and fetch the results: always, never, or where nodes do not see them.",
+        ),
+    ] = Upload.AUTO,
     as_json: JsonFlag = False,
 ) -> int:
     """Submit images to be cleaned; a folder's images are paired with their masks by name.
 
-    The same again does only what is not yet done or has changed: the results' folder remembers what they are of.
+    The same again does only what is not yet done or has changed: the results' folder remembers what they are of. Where
+    nodes do not see the files, they are uploaded, each once, and the results are fetched.
     """
     session = session_of(context, as_json)
     image_format = format_named(image_format) if image_format is not None else None
@@ -201,7 +210,7 @@ def submit(
         submission = Submission(FolderJob(name, pieces, shelf), pairing.skipped)
         try:
             submission.job.look(anew=anew)
-            return run(_submit(submission, session, held, queue, node, wait, anew))
+            return run(_submit(submission, session, held, queue, node, wait, anew, upload))
         except KeyboardInterrupt:
             _tell_interrupted(submission, output)
             return INTERRUPTED
@@ -228,10 +237,12 @@ async def _submit(
     node: str,
     wait: bool,
     anew: bool,
+    upload: Upload,
 ) -> int:
     output, job = session.output, submission.job
     began = time.monotonic()
     async with session.client() as client:
+        await choose_way(job, client, session.config, output, upload)
         await _send(submission, client, output, queue, node, anew)
         held.close()  # others may submit into these folders now
         for reason in dict.fromkeys(accepted.why for accepted in submission.accepted if accepted.why):
@@ -245,6 +256,9 @@ async def _submit(
             submission.watch = Watch([accepted.id for accepted in submission.accepted], job=submission.name or "")
             await follow(submission.watch, client, output, on_ended=job.note_ended)
             code = submission.watch.exit_code or code
+            if job.unfetched:
+                tell_unfetched(job, submission.how_to_wait, output)
+                code = code or SOME_FAILED
     report = report_of(submission.name or "", submission.all_skipped, submission.ended, time.monotonic() - began)
     if output.as_json:
         output.document(_as_document(submission, report))
@@ -272,7 +286,8 @@ async def _send(submission: Submission, client: AsyncClient, output: Output, que
     if not submission.job.to_do:
         return
     try:
-        await submission.job.send(client, queue=queue, node=node, anew=anew)
+        uploads = uploads_of(submission.job, output)
+        await submission.job.send(client, queue=queue, node=node, anew=anew, uploads=uploads)
     except LcqError:
         if submission.accepted:
             output.talk(f"{len(submission.accepted)} of {len(submission.job.pieces)} tasks were submitted before this:")

@@ -11,6 +11,7 @@ from lcq.cli.examples import examples
 from lcq.cli.progress import Watch, follow
 from lcq.cli.session import INTERRUPTED, OK, JobOption, JsonFlag, Session, SomeIds, run, session_of
 from lcq.client import AsyncClient
+from lcq.client.courier import Courier
 from lcq.errors import LcqError
 from lcq.places import places_of
 from lcq.settling import folders_of, settle
@@ -54,6 +55,8 @@ async def _settle(session: Session, client: AsyncClient, watch: Watch, job: str)
     """Have the manifests beside the results know what was waited for; also what had ended before."""
     places = places_of(session.config.data_path, job) if job else []
     try:
-        await settle(client, [*places, *folders_of(watch.ended)], complain=session.output.talk)
+        courier = await Courier.of(client, session.config)
+        folders = [*places, *folders_of(watch.ended)]
+        await settle(client, folders, complain=session.output.talk, courier=courier)
     except LcqError as error:  # the results are there all the same
         session.output.talk(f"the manifest beside the results does not know of them yet: {error.message}")

@@ -14,6 +14,8 @@ from lcq.wire import (
     MAX_BATCH,
     MOST_WHYS,
     Acts,
+    AskSees,
+    AskStore,
     AskThumbnail,
     AskWhy,
     AskWhys,
@@ -36,6 +38,9 @@ from lcq.wire import (
     Queues,
     ReadLog,
     ReportJob,
+    SeenFile,
+    SeesAnswer,
+    StoreAnswer,
     ThumbnailAnswer,
     WhyAnswer,
 )
@@ -88,6 +93,18 @@ class Looking(Connection):
                     raise TaskNotFound(task_id)
                 records.append(found[task_id])
         return records
+
+    async def store(self) -> StoreAnswer:
+        """Where the cluster's blobs are, and what tasks may name.
+
+        Raises:
+            UnknownCommand: this scheduler is older than blobs.
+        """
+        return (await self.ask(AskStore())).reached_at(self.endpoint)
+
+    async def sees(self, files: Sequence[SeenFile]) -> SeesAnswer:
+        """Whether all live nodes see ``files`` as they are seen here; at most ``MOST_SEEN`` of them."""
+        return await self.ask(AskSees(files=tuple(files)))
 
     async def known(self, ids: Iterable[str]) -> list[TaskRecord]:
         """The tasks of those of these (whole) ids that are there."""

@@ -79,6 +79,12 @@ def blob_address(sha256: str) -> str:
     return f"{BLOB}{sha256}"
 
 
+def blob_in(text: str) -> str:
+    """The SHA-256 of the blob that ``text`` names; "" where it names none."""
+    sha256 = text.removeprefix(BLOB)
+    return sha256 if text.startswith(BLOB) and is_sha256(sha256) else ""
+
+
 def is_sha256(text: str) -> bool:
     """Whether ``text`` is a SHA-256 as LCQ writes it: 64 digits, in small letters."""
     return _SHA256.match(text) is not None and not text.endswith("\n")

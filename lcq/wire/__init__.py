@@ -85,6 +85,9 @@ if TYPE_CHECKING:
     from lcq.wire.nodes import Pictured as Pictured
     from lcq.wire.nodes import Probed as Probed
     from lcq.wire.nodes import Running as Running
+    from lcq.wire.nodes import Saw as Saw
+    from lcq.wire.nodes import SeenFile as SeenFile
+    from lcq.wire.nodes import SeeWish as SeeWish
     from lcq.wire.nodes import Step as Step
     from lcq.wire.nodes import StepAnswer as StepAnswer
     from lcq.wire.nodes import ThumbnailPart as ThumbnailPart
@@ -94,6 +97,7 @@ if TYPE_CHECKING:
     from lcq.wire.questions import MOST_WHYS as MOST_WHYS
     from lcq.wire.questions import Acts as Acts
     from lcq.wire.questions import ActsAnswer as ActsAnswer
+    from lcq.wire.questions import AskSees as AskSees
     from lcq.wire.questions import AskStore as AskStore
     from lcq.wire.questions import AskThumbnail as AskThumbnail
     from lcq.wire.questions import AskWhy as AskWhy
@@ -130,6 +134,7 @@ if TYPE_CHECKING:
     from lcq.wire.questions import ReadLog as ReadLog
     from lcq.wire.questions import ReportJob as ReportJob
     from lcq.wire.questions import ReportJobAnswer as ReportJobAnswer
+    from lcq.wire.questions import SeesAnswer as SeesAnswer
     from lcq.wire.questions import StoreAnswer as StoreAnswer
     from lcq.wire.questions import ThumbnailAnswer as ThumbnailAnswer
     from lcq.wire.questions import WhyAnswer as WhyAnswer

@@ -10,6 +10,9 @@ from pydantic import Field, field_validator
 from lcq.models import DeviceReading, Ease, Failure, NodeCapability, Task, TaskResult, finite_only
 from lcq.wire.message import MAX_LOG, Done, Message, Request
 
+MOST_SEEN = 64
+"""Files that are asked after at a time."""
+
 
 class Orders(Message):
     """What operators and the cluster want of a node and its devices, told with each beat until it changes.
@@ -245,16 +248,44 @@ class Logged(Request[Done]):
     last: int = -1  # up to which it has looked: ask for what comes after that
 
 
+class SeenFile(Message):
+    """A file as somebody sees it: how many bytes it has, and the SHA-256 of the first of them (lcq.glance)."""
+
+    path: str = Field(min_length=1, max_length=4096)
+    size: int = Field(ge=0)
+    head: str = Field(pattern=r"^[0-9a-f]{64}$")
+
+
+class SeeWish(Message):
+    """Files of which somebody wants to know whether this host sees them too. The agent answers by ``saw``."""
+
+    id: str
+    files: tuple[SeenFile, ...] = Field(max_length=MOST_SEEN)
+
+
+class Saw(Request[Done]):
+    """Which files of a ``SeeWish`` are there, and the same."""
+
+    CMD = "saw"
+    ANSWER = Done
+    IS_KEPT = False
+    node_id: str
+    boot_id: str
+    wish: str
+    seen: tuple[str, ...] = ()  # their paths
+
+
 class Order(Message):
     """A word that hurries what the next beat would tell anyway. Agents do not answer it.
 
     ``beat``: beat now, for there are new ``Orders``; ``picture``: make what ``wish`` says; ``log``: tell the lines
-    that ``log`` asks for. All three only for agents that know them (``NodeCapability.knows``).
+    that ``log`` asks for; ``see``: look for files. All four only for agents that know them (``NodeCapability.knows``).
     """
 
-    cmd: Literal["cancel", "drain", "resume", "release", "wake", "beat", "picture", "log"]
+    cmd: Literal["cancel", "drain", "resume", "release", "wake", "beat", "picture", "log", "see"]
     task_id: str = ""
     attempt: int = 0
     reason: str = ""
     wish: ThumbnailWish | None = Field(default=None, exclude_if=lambda wish: wish is None)
     log: LogWish | None = Field(default=None, exclude_if=lambda wish: wish is None)
+    see: SeeWish | None = Field(default=None, exclude_if=lambda wish: wish is None)

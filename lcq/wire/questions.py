@@ -23,7 +23,7 @@ from lcq.models import (
 )
 from lcq.reasons import Why
 from lcq.wire.message import MAX_BATCH, Message, Refusal, Request
-from lcq.wire.nodes import MOST_LOG_LINES, MOST_THUMBNAIL_PX, LogLine, ThumbnailPart
+from lcq.wire.nodes import MOST_LOG_LINES, MOST_SEEN, MOST_THUMBNAIL_PX, LogLine, SeenFile, ThumbnailPart
 
 
 class InfoAnswer(Message):
@@ -327,6 +327,7 @@ class StoreAnswer(Message):
     mark: str = ""
     http: str = ""  # "host:port" of the scheduler's HTTP, which hands them out to everybody else; "": it has none
     same_host: bool = False  # that is at the host at which the control socket was reached
+    loopback: bool = False  # only processes of its own host reach it: then all of them see the same files
     web: bool = False  # whether tasks may name public web addresses
     urls: tuple[str, ...] = ()  # beginnings of what else they may name
 
@@ -344,6 +345,20 @@ class AskStore(Request[StoreAnswer]):
     CMD = "store"
     ANSWER = StoreAnswer
     IS_KEPT = False
+
+
+class SeesAnswer(Message):
+    unseen: dict[str, str] = Field(default_factory=dict)  # path -> a node that does not see it, or has not said so
+    nodes: int = 0  # how many live
+
+
+class AskSees(Request[SeesAnswer]):
+    """Whether all live nodes see these files, as whoever asks sees them."""
+
+    CMD = "sees"
+    ANSWER = SeesAnswer
+    IS_KEPT = False
+    files: tuple[SeenFile, ...] = Field(max_length=MOST_SEEN)
 
 
 class LogAnswer(Message):

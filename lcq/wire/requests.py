@@ -37,9 +37,10 @@ from lcq.wire.acts import (
 )
 from lcq.wire.frames import unpacked
 from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, Request
-from lcq.wire.nodes import Beat, Bye, Hello, Logged, Pictured, Probed, Step
+from lcq.wire.nodes import Beat, Bye, Hello, Logged, Pictured, Probed, Saw, Step
 from lcq.wire.questions import (
     Acts,
+    AskSees,
     AskStore,
     AskThumbnail,
     AskWhy,
@@ -69,7 +70,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         PrioritiseJob, NoteJob, Info, AskWhys,
         Undo, Comment, Acknowledge, Foresee,
         Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
-        Autoscale, DrainIdle, AskStore, AskThumbnail, Pictured, ReadLog, Logged,
+        Autoscale, DrainIdle, AskStore, AskSees, Saw, AskThumbnail, Pictured, ReadLog, Logged,
     )
 }  # fmt: skip
 
