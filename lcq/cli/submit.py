@@ -147,7 +147,7 @@ def submit(
         Upload,
         typer.Option(
             "--upload",
-            help="Send the files themselves, and fetch the results: always, never, or where nodes do not see them.",
+            help="Send files themselves and fetch results: always, never, or where nodes do not see them.",
         ),
     ] = Upload.AUTO,
     as_json: JsonFlag = False,
