@@ -67,7 +67,7 @@ async def _left(
     complain: Callable[[str], None],
 ) -> set[str]:
     """The tasks whose results still wait in the cluster's storage, after they were fetched as far as can be."""
-    manifest = Manifest(folder.absolute())
+    manifest = await asyncio.to_thread(_manifest_of, folder)
     waiting = [
         (record, manifest.path_of(entry))
         for entry in asked
@@ -79,6 +79,10 @@ async def _left(
     for told in sorted(set(filter(None, why.values())))[:_TOLD]:
         complain(f"a result cannot be fetched: {told}")
     return set(why)
+
+
+def _manifest_of(folder: Path) -> Manifest:
+    return Manifest(folder.absolute())
 
 
 def open_entries(folder: Path, job: str = "") -> list[Entry]:

@@ -30,6 +30,8 @@ _CONNECT_S = 10.0
 _SILENCE_S = 60.0  # how long a transfer may stand still
 _TRIES = 6  # in a row that move nothing
 _PAUSE_S = (0.2, 5.0)
+PART = 32 * 2**20
+"""Bytes of one request at most: a scheduler takes no endless ones (``http.body_mib``, ``http.body_s``)."""
 
 AnswerT = TypeVar("AnswerT")
 
@@ -83,8 +85,13 @@ class HttpStore:
                 known, offset = self._look(sha256)
                 if known is not None:
                     return known
-                tell(offset := min(offset, size))
-                return self._send(file, sha256, offset, size, tell)
+                offset = min(offset, size)
+                tell(offset)
+                while size - offset > PART:
+                    self._send(file, sha256, offset, offset + PART, size, tell)
+                    offset += PART
+                self._send(file, sha256, offset, size, size, tell)
+                return Blob(sha256, size, time.time())
 
             blob = self._patiently(attempt, lambda: told)
             tell(size)
@@ -143,23 +150,27 @@ class HttpStore:
         self._refuse(answer, sha256)
         return Blob(sha256, _whole(answer.headers.get("content-length")), time.time()), 0
 
-    def _send(self, file: IO[bytes], sha256: str, offset: int, size: int, tell: Callable[[int], None]) -> Blob:
+    def _send(
+        self, file: IO[bytes], sha256: str, offset: int, end: int, size: int, tell: Callable[[int], None]
+    ) -> None:
+        """Send what is from ``offset`` to ``end`` of a file of that ``size``."""
         file.seek(offset)
 
         def pieces() -> Iterator[bytes]:
             at = offset
-            while chunk := file.read(min(CHUNK, size - at)):
+            while chunk := file.read(min(CHUNK, end - at)):
                 yield chunk
                 at += len(chunk)
                 tell(at)
 
-        headers = {"Content-Length": str(size - offset), "Content-Type": "application/octet-stream"}
-        if offset:
-            headers["Content-Range"] = f"bytes {offset}-{size - 1}/{size}"
+        headers = {"Content-Length": str(end - offset), "Content-Type": "application/octet-stream"}
+        if (offset, end) != (0, size):
+            headers["Content-Range"] = f"bytes {offset}-{end - 1}/{size}"
         with self._failures_named():
             answer = self._client.put(_place(sha256), content=pieces(), headers=headers)
-        self._refuse(answer, sha256)
-        return Blob(sha256, size, time.time())
+        is_part = end < size and answer.status_code == httpx.codes.CONFLICT
+        if not (is_part and _whole(answer.headers.get("upload-offset")) == end):  # the rest has not come yet, of course
+            self._refuse(answer, sha256)
 
     def _received(self, sha256: str, offset: int, length: int | None) -> Iterator[bytes]:
         if length is not None and length <= 0:
