@@ -57,12 +57,16 @@ class Keeper:
 
     async def _tell(self, ask: AskStore, sender: bytes) -> StoreAnswer:
         storage = self._state.config.storage
+        config = self._ground.config
+        http, is_local = self._ground.site.http, is_loopback(config.zeromq.bind)
+        if not is_local and is_loopback(config.http.bind):
+            http = ""  # whoever asks may be on another host, and would ask its own
         return StoreAnswer(
             url=self.depot.store.url,
             mark=self._mark,
-            http=self._ground.site.http,
-            same_host=guesses_host(self._ground.config),
-            loopback=is_loopback(self._ground.config.zeromq.bind),
+            http=http,
+            same_host=guesses_host(config),
+            loopback=is_local,
             web=storage.web,
             urls=storage.urls,
         )

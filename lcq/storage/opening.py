@@ -43,7 +43,9 @@ def store_reached(config: DistributedConfig, *, url: str, mark: str, http: str) 
         return store_of(config, url)
     if not (config.storage.http or http):
         raise StorageUnreachable(
-            url, "it cannot be reached from here, and the scheduler has no HTTP", hint="see storage.url in lcq.yaml"
+            url,
+            "it cannot be reached from here, nor does the scheduler's HTTP answer to others",
+            hint="set http.bind where the scheduler runs, or a storage.url that is reached from here",
         )
     from lcq.storage.http import HttpStore
 
