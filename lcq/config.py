@@ -446,6 +446,12 @@ class HttpConfig(Section):
     """Requests of one client (a token; without tokens an address); a sixth of it may come at once. null: any number."""
     answer_s: float = Field(default=600.0, gt=0)
     """How long a request that waits for its picture waits; then its task is cancelled."""
+    model: str = ""
+    """What who speaks the parents' APIs has that has chosen none, such as cv2; "": lama where a node has it."""
+    web_app: str = ""
+    """The parent's web app at /: a folder with its index.html, or "iopaint": that of the wheel installed here."""
+    save_folder: Path | None = None
+    """Where results go that its users save there; null: they save in their browsers alone."""
 
 
 class ConsoleConfig(Section):

@@ -101,6 +101,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 _LONGEST_SIDE = {"jpeg": 65_500, "webp": 16_383}
 _LOSSLESS_TIFF = frozenset({"raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma"})
 _LONGEST_NAME = 255  # bytes, on every file system in use
+_SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 _JPEG_EXIF_BYTES = 65_533  # one APP1 segment, less its length field
 
 # Recognised only to be refused by name; the bytes before the magic ones are skipped.
@@ -460,6 +461,12 @@ def _kept_dpi(image: Image.Image, *, swaps: bool) -> tuple[float, float] | None:
     return (down, across) if swaps else (across, down)
 
 
+def _kept_icc(icc: bytes | None, *, of: NDArray[Any]) -> bytes | None:
+    """A colour profile, where it is one for what the pixels are now."""
+    made_for_other = icc is not None and of.ndim == 3 and icc[16:20] in (b"GRAY", b"CMYK")
+    return None if made_for_other else icc
+
+
 def _is_lossless_webp(data: bytes) -> bool:
     at = 12
     while at + 8 <= len(data) and data[at : at + 4] != b"VP8 ":
@@ -482,17 +489,29 @@ def _own_encoding(image: ImageFile.ImageFile, data: bytes) -> dict[str, Any]:
     return {}
 
 
-def load_image(path: str, limits: LimitsConfig, roots: Roots = ANYWHERE) -> LoadedImage:
+def _as_rgb(image: Image.Image) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    """Pixels and alpha as the parent programs read them: 8-bit RGB of whatever there is; only RGBA has an alpha."""
+    if image.mode == "RGBA":
+        both = np.asarray(image)
+        return np.ascontiguousarray(both[..., :3]), np.ascontiguousarray(both[..., 3])
+    if image.mode in DEEP_GREY:  # what is brighter than 255 of 65535 is white there
+        grey = np.minimum(np.asarray(image), 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2), None
+    return np.asarray(image.convert("RGB")), None
+
+
+def load_image(path: str, limits: LimitsConfig, roots: Roots = ANYWHERE, *, as_rgb: bool = False) -> LoadedImage:
     """Read one picture, upright, with alpha, profile, EXIF and resolution beside its pixels.
 
-    1-bit pictures come as grey, palettes as RGB. Of an MPO (two-picture JPEG) the first is read.
+    1-bit pictures come as grey, palettes as RGB. Of an MPO (two-picture JPEG) the first is read. ``as_rgb``: all of
+    them come as 8-bit RGB, as IOPaint reads them, CMYK and 16-bit grey too.
 
     Raises:
         BadImage: naming the file, what was found, and what to do.
         OSError: the storage failed while reading.
         MemoryError: the picture is within the limits, but this machine has no room for it.
     """
-    image, upright, swaps, data = _decoded(path, limits, roots, as_mask=False)
+    image, upright, swaps, data = _decoded(path, limits, roots, as_mask=as_rgb)
     notes: list[str] = []
     encoding = _own_encoding(image, data)
     if image.format == "TIFF":
@@ -502,7 +521,7 @@ def load_image(path: str, limits: LimitsConfig, roots: Roots = ANYWHERE) -> Load
     if image.format != "JPEG" and image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         notes.append("only the first frame or page was read")
     with pillow_limited(limits.image_pixels):
-        pixels, alpha = _arrays(upright)
+        pixels, alpha = _as_rgb(upright) if as_rgb else _arrays(upright)
         try:
             exif = _kept_exif(image, upright_size=upright.size)
             is_damaged = len(image.info.get("exif", b"")) > len(b"Exif\0\0") and not len(image.getexif())
@@ -518,7 +537,7 @@ def load_image(path: str, limits: LimitsConfig, roots: Roots = ANYWHERE) -> Load
         pixels=pixels,
         alpha=alpha,
         format=_OURS[str(image.format)],
-        icc=image.info.get("icc_profile") or None,
+        icc=_kept_icc(image.info.get("icc_profile"), of=pixels) or None,
         exif=exif,
         dpi=_kept_dpi(image, swaps=swaps),
         input_sha256=hashlib.sha256(data).hexdigest(),
@@ -580,6 +599,7 @@ class Output:
     format: str
     quality: int | None
     notes: tuple[str, ...] = ()
+    subsampling: str | None = None  # of a JPEG's colours; None: as its input has them
 
     def staged(self, task_id: str, attempt: int) -> Path:
         """The name beside the final one under which this attempt writes."""
@@ -702,7 +722,13 @@ def plan_output(task: Task, image: LoadedImage) -> Output:
             f"{shown(path)}: is a folder",
             hint="give output_path with a file name",
         )
-    return Output(path=path, format=chosen, quality=quality, notes=tuple(notes))
+    subsampling = task.config.get("subsampling")
+    if subsampling is not None and subsampling not in _SUBSAMPLINGS:
+        raise BadImage(
+            ImageProblem.CONFIG_INVALID,
+            f"{name}: config.subsampling must be one of {', '.join(_SUBSAMPLINGS)}, found {subsampling!r:.80}",
+        )
+    return Output(path=path, format=chosen, quality=quality, notes=tuple(notes), subsampling=subsampling)
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
@@ -780,7 +806,8 @@ def encode(image: LoadedImage, pixels: NDArray[Any], output: Output) -> tuple[by
     icc, exif = image.icc, image.exif
     match output.format:
         case "jpeg":
-            options = {"quality": output.quality or 95, "subsampling": own.get("subsampling", 0)}
+            sampling = output.subsampling or own.get("subsampling", 0)
+            options = {"quality": output.quality or 95, "subsampling": sampling}
             if exif is not None and len(exif) > _JPEG_EXIF_BYTES:
                 exif = None
                 notes.append("its EXIF block is too long for JPEG and was left out")

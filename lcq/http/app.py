@@ -17,15 +17,18 @@ from lcq import __version__
 from lcq.component import Ground
 from lcq.config import HttpConfig
 from lcq.errors import LcqError
-from lcq.http import events, health, v1_blobs, v1_fleet, v1_tasks
+from lcq.http import events, health, iopaint, lama_cleaner, socket_io, v1_blobs, v1_fleet, v1_tasks, web_app
 from lcq.http.endings import Endings
 from lcq.http.guard import Guard, Refused
 from lcq.http.line import Line
 from lcq.http.problems import PROBLEM_TYPE, as_json, headers_of, problem, problem_of, status_of
+from lcq.http.sessions import Sessions
 from lcq.http.shapes import Submitted
+from lcq.http.studio import Studio
 from lcq.models import explain_invalid
 from lcq.storage.depot import Depot
 
+_LONGEST_INPUT = 200
 _WHAT = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
 
 
@@ -69,6 +72,11 @@ class HttpApp:
         app.include_router(v1_blobs.router(line))
         app.include_router(events.router(line, self.closing))
         app.include_router(health.router(line, self.guard))
+        studio, sessions = Studio(line, self.endings), Sessions()
+        app.include_router(iopaint.router(line, studio, sessions))
+        app.include_router(lama_cleaner.router(line, studio, sessions))
+        app.include_router(socket_io.router(self.closing))
+        web_app.serve(app, ground.config.http.web_app)
         app.openapi = lambda: _described(app)  # type: ignore[method-assign]
         self.app = app
 
@@ -106,6 +114,8 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError) and request.url.path.startswith("/api/v1"):
+        return Response(as_json({"detail": _shortened(error.errors())}), 422, media_type="application/json")
     if isinstance(error, RequestValidationError):
         found = "; ".join(
             ".".join(str(step) for step in one["loc"][1:]) + f": {one['msg'].removeprefix('Value error, ')}"
@@ -115,6 +125,17 @@ async def _invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, ValidationError)  # noqa: S101
         found = explain_invalid(error)
     return _document(problem(422, "invalid_input", found.removeprefix(": ")[:2000]), 422)
+
+
+def _shortened(value: Any) -> Any:
+    """FastAPI's own list of what is wrong, as IOPaint answers it; but without the whole picture in it."""
+    if isinstance(value, dict):
+        return {str(key): _shortened(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shortened(inner) for inner in value]
+    if isinstance(value, str):
+        return value if len(value) <= _LONGEST_INPUT else value[:_LONGEST_INPUT] + "…"
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 async def _failed(request: Request, error: Exception) -> Response:

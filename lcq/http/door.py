@@ -22,7 +22,7 @@ _log = logging.getLogger(__name__)
 
 
 class HttpDoor:
-    """``async with HttpDoor(ground, depot)``: this scheduler answers HTTP, as far as its settings and the port allow it.
+    """``async with HttpDoor(ground, depot)``: this scheduler answers HTTP, as far as settings and port allow it.
 
     Raises on entering:
         InvalidConfig: it may not be bound so, or somebody chose a port that is taken.

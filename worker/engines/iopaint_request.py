@@ -23,7 +23,9 @@ ERASERS = frozenset({"lama", "anime-lama", "ldm", "zits", "mat", "fcf", "manga",
 """IOPaint's models that only erase. All others are diffusion models, which can also paint from nothing."""
 
 _CROPS_ITS_OWN_WAY = frozenset({"fcf", "migan"})  # whatever hd_strategy says
-_NOT_FOR_IOPAINT = frozenset({"model", "device", "format", "quality", "precision", "radius"})  # LCQ's own keys
+_NOT_FOR_IOPAINT = frozenset(  # LCQ's own keys
+    {"model", "device", "format", "quality", "subsampling", "as_rgb", "precision", "radius"}
+)
 _LONGEST_FOUND = 80
 
 

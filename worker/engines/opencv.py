@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.engines.base import DeviceKind, Engine, EngineError, EngineSettings, ErrorClass, ModelOffer, Work
+from worker.engines.crop import Network, Tick, fill
+from worker.engines.framing import Framing, Strategy
 from worker.engines.holes import boxes_of_holes
 
 _FLAGS = {"cv2-telea": cv2.INPAINT_TELEA, "cv2-ns": cv2.INPAINT_NS}
@@ -26,8 +28,9 @@ _OFFERS = MappingProxyType(
 class OpenCvEngine(Engine):
     """``cv2-telea`` and ``cv2-ns``. The configuration knows ``radius``: how far a pixel looks, in pixels.
 
-    Only the holes and their surroundings are worked on, each group of holes by itself; the result is the
-    one that the whole picture would give (tests/unit/test_opencv.py). 16-bit colour is done channel by channel.
+    With the parents' strategies crop and resize (``Framing``) the result is theirs. Without one only the holes and
+    their surroundings are worked on, each group of holes by itself; the result is the one that the whole picture would
+    give (tests/unit/test_opencv.py). 16-bit colour is done channel by channel.
     """
 
     name = "opencv"
@@ -52,6 +55,9 @@ class OpenCvEngine(Engine):
             raise EngineError(
                 "mask_full", "the mask covers the whole picture: nothing is left to fill it from (paint less)"
             )
+        framing = Framing.from_config(work.config)
+        if framing.strategy_for(picture.mask.shape) in (Strategy.CROP, Strategy.RESIZE):
+            return _framed(work, radius, framing)
         filled = picture.pixels.copy()
         boxes = list(boxes_of_holes(picture.mask, apart=_reach(radius)))
         for done, box in enumerate(boxes):
@@ -76,6 +82,23 @@ def _radius(config: Mapping[str, Any], model: str) -> float:
 def _reach(radius: float) -> int:
     """How far from a hole a pixel can still have a say: the radius as OpenCV rounds it, and its gradients."""
     return max(1, round(radius)) + 4
+
+
+def _framed(work: Work, radius: float, framing: Framing) -> NDArray[Any]:
+    """As the parents do it: a window a contour, or the whole picture scaled down."""
+    picture = work.picture
+    peak = np.iinfo(picture.pixels.dtype).max
+
+    def predict(pixels: NDArray[Any], holes: NDArray[np.bool_], tick: Tick) -> NDArray[np.float32]:
+        (shown,), (hole,) = pixels, holes
+        answer = _inpainted(shown, hole, radius, _FLAGS[work.model])
+        tick(1.0)
+        return (answer.astype(np.float32) / np.float32(peak))[None]
+
+    network = Network(predict, modulus=1, least_side=1)
+    return fill(
+        picture.pixels, picture.mask, network=network, framing=framing, progress=work.progress, notes=work.notes
+    )
 
 
 _LEAST_SIDE = 3  # of a picture one pixel high, OpenCV reads past the row

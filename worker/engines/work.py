@@ -259,7 +259,7 @@ def _inputs(task: Task, limits: LimitsConfig, roots: Roots) -> tuple[LoadedImage
     try:
         for path in filter(None, (task.image_path, task.mask_path, task.output_path)):
             roots.refuse(path)  # before any work, and before anything of it is looked at
-        image = load_image(task.image_path, limits, roots)
+        image = load_image(task.image_path, limits, roots, as_rgb=task.config.get("as_rgb") is True)
         output = plan_output(task, image)
         if task.mask_path is None:
             return image, np.zeros(image.pixels.shape[:2], bool), output

@@ -1,0 +1,36 @@
+"""The parent's web app at ``/``, unmodified: from a folder, or out of an installed iopaint wheel."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.staticfiles import StaticFiles
+
+_log = logging.getLogger(__name__)
+_WHEEL = "iopaint"
+
+
+def folder_of(setting: str) -> Path | None:
+    """Where the web app of ``http.web_app`` lies: a folder, or with "iopaint" that package's; None: nowhere."""
+    if setting != _WHEEL:
+        folder = Path(setting).expanduser()
+        return folder if (folder / "index.html").is_file() else None
+    found = find_spec(_WHEEL)  # imports nothing of it
+    if found is None or not found.submodule_search_locations:
+        return None
+    folder = Path(next(iter(found.submodule_search_locations))) / "web_app"
+    return folder if (folder / "index.html").is_file() else None
+
+
+def serve(app: FastAPI, setting: str) -> None:
+    """Have ``app`` serve it beside all its routes, if it is anywhere."""
+    if not setting:
+        return
+    folder = folder_of(setting)
+    if folder is None:
+        _log.warning("http.web_app is %r, and there is no index.html: no web app is served", setting)
+        return
+    app.mount("/", StaticFiles(directory=folder, html=True), name="web app")
