@@ -17,7 +17,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from lcq.cli import acts, dead, discover, events, fleet, jobs, node, serve, submit, tasks, wait
+from lcq.cli import acts, dead, discover, events, fleet, jobs, node, serve, submit, tasks, token, wait
 from lcq.cli.examples import examples
 from lcq.cli.found import found_commands
 from lcq.cli.output import Output
@@ -104,7 +104,7 @@ app = typer.Typer(
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for commands in (serve, submit, wait, tasks, acts, jobs, fleet, node, discover, events):
+for commands in (serve, submit, wait, tasks, acts, jobs, fleet, node, discover, events, token):
     app.add_typer(commands.app)
 app.add_typer(dead.app, name="dead")
 app.add_typer(

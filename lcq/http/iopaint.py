@@ -36,6 +36,30 @@ _QUALITY = 100
 _MOST_SEED = 99_999_999
 
 
+class Raised(BaseModel):
+    """What IOPaint answers where something is raised; its app shows ``errors``."""
+
+    error: str
+    detail: str
+    body: str
+    errors: str
+
+
+_RAISED: dict[int | str, dict[str, Any]] = {
+    status: {"model": Raised, "description": what}
+    for status, what in {
+        400: "the sizes of picture and mask differ",
+        413: "too large",
+        429: "asked too often",
+        500: "it could not be done",
+        503: "Redis is away, or a queue is full",
+        504: "it was not done in time",
+    }.items()
+}
+_IMAGE: dict[int | str, dict[str, Any]] = {200: {"description": "the picture", "content": {"image/*": {}}}}
+_BY_PLUGIN = {**_IMAGE, 422: {"description": "no such plugin", "content": {"application/json": {}}}}
+
+
 class CV2Flag(StrEnum):
     INPAINT_NS = "INPAINT_NS"
     INPAINT_TELEA = "INPAINT_TELEA"
@@ -147,7 +171,7 @@ def decoded(text: str | None, name: str) -> bytes:
 
 def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
     """The routes."""
-    routes = APIRouter(prefix="/api/v1", tags=["IOPaint"])
+    routes = APIRouter(prefix="/api/v1", tags=["IOPaint"], responses=_RAISED)
 
     async def chosen(request: Request) -> tuple[str, str]:
         """The model of this session, and the engine that has it here."""
@@ -206,7 +230,7 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
         """There is none: LCQ is started with no picture."""
         return refused_as_there(HTTPException(200, "No input image configured"))
 
-    @routes.post("/inpaint", response_class=Response)
+    @routes.post("/inpaint", response_class=Response, responses=_IMAGE)
     async def inpaint(request: Request, wish: InpaintRequest) -> Response:
         """The picture without what the mask covers, in the format that it came in."""
         try:
@@ -234,12 +258,12 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
             data = await asyncio.to_thread(_rewritten, data, ext)
         return Response(data, headers=headers, media_type=f"image/{ext}")
 
-    @routes.post("/run_plugin_gen_image", response_class=Response)
+    @routes.post("/run_plugin_gen_image", response_class=Response, responses=_BY_PLUGIN)
     async def gen_image(request: Request, wish: RunPlugin) -> Response:
         """A picture by a plugin that some node serves."""
         return await by_plugin(request, wish, is_mask=False)
 
-    @routes.post("/run_plugin_gen_mask", response_class=Response)
+    @routes.post("/run_plugin_gen_mask", response_class=Response, responses=_BY_PLUGIN)
     async def gen_mask(request: Request, wish: RunPlugin) -> Response:
         """A mask by a plugin that some node serves, in the colour of strokes."""
         return await by_plugin(request, wish, is_mask=True)
@@ -278,7 +302,7 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
         """Names for diffusion models."""
         return Response(as_json(list(_SAMPLERS)), media_type="application/json")
 
-    @routes.post("/adjust_mask", response_class=Response)
+    @routes.post("/adjust_mask", response_class=Response, responses=_IMAGE)
     async def adjust_mask(wish: AdjustMask) -> Response:
         """A mask grown, shrunk or turned round, in the colour of strokes."""
         limits = line.state.config.limits

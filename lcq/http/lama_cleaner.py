@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from starlette.datastructures import FormData, UploadFile
+from starlette.responses import JSONResponse, PlainTextResponse
 
 from lcq.errors import LcqError
 from lcq.http.iopaint import encoding, mismatched, save
@@ -66,6 +67,28 @@ _FIELDS: tuple[tuple[str, str, type], ...] = (
 )
 
 
+_WORDS: dict[int | str, dict[str, Any]] = {
+    status: {"description": what, "content": {"text/plain": {"schema": {"type": "string"}}}}
+    for status, what in {
+        400: "a field is wrong, or the sizes of picture and mask differ",
+        403: "no such model",
+        413: "too large",
+        500: "it could not be done",
+        503: "Redis is away, or a queue is full",
+        504: "it was not done in time",
+    }.items()
+}
+_IMAGE: dict[int | str, dict[str, Any]] = {200: {"description": "the picture", "content": {"image/*": {}}}}
+
+
+def _form(**parts: bool) -> dict[str, Any]:
+    """A form of these parts, in OpenAPI's words: True for a file."""
+    kinds = {name: {"type": "string", **({"format": "binary"} if is_file else {})} for name, is_file in parts.items()}
+    required = [name for name, is_file in parts.items() if is_file]
+    schema = {"type": "object", "properties": kinds, "required": required}
+    return {"requestBody": {"content": {"multipart/form-data": {"schema": schema}}}}
+
+
 class BadField(Exception):
     """A field that is not what it should be."""
 
@@ -105,14 +128,14 @@ def fields_of(form: Mapping[str, object], model: str) -> dict[str, Any]:
 
 def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
     """The routes."""
-    routes = APIRouter(tags=["Lama Cleaner"])
+    routes = APIRouter(tags=["Lama Cleaner"], responses=_WORDS, default_response_class=PlainTextResponse)
 
     async def chosen(request: Request) -> tuple[str, str]:
         known = models_of(await line.reader.nodes())
         model = sessions.of(request).model or line.state.config.http.model or next(iter(known), "lama")
         return model, known.get(model, "")
 
-    @routes.get("/server_config")
+    @routes.get("/server_config", response_class=JSONResponse)
     async def server_config(request: Request) -> Response:
         """What its app reads first."""
         told = {
@@ -132,7 +155,7 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
         """The name of the model that this session has."""
         return words((await chosen(request))[0])
 
-    @routes.post("/model")
+    @routes.post("/model", openapi_extra=_form(name=False))
     async def switch_model(request: Request) -> Response:
         """Have another one from now on: this session alone."""
         async with request.form(max_files=0, max_fields=_MOST_FIELDS) as form:
@@ -157,7 +180,12 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
     async def input_image() -> Response:
         return words("No Input Image")
 
-    @routes.post("/inpaint", response_class=Response)
+    @routes.post(
+        "/inpaint",
+        response_class=Response,
+        responses=_IMAGE,
+        openapi_extra=_form(image=True, mask=True, **{theirs: False for theirs, _, _ in _FIELDS}),
+    )
     async def inpaint(request: Request) -> Response:
         """The picture without what the mask covers, in the format that it came in."""
         async with request.form(max_files=3, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD) as form:
@@ -182,7 +210,12 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
         media = written_as(ext)
         return Response(data, headers={"X-Seed": str(seed)}, media_type=f"image/{media}")
 
-    @routes.post("/run_plugin", response_class=Response)
+    @routes.post(
+        "/run_plugin",
+        response_class=Response,
+        responses=_IMAGE,
+        openapi_extra=_form(image=True, name=False, clicks=False, upscale=False),
+    )
     async def run_plugin(request: Request) -> Response:
         """A picture, or a mask, by a plugin that some node serves."""
         async with request.form(max_files=2, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD) as form:
@@ -210,7 +243,7 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
             return words(str(refusal), int(status_of(refusal)))
         return Response(data, media_type="image/png")
 
-    @routes.post("/save_image")
+    @routes.post("/save_image", openapi_extra=_form(image=True, filename=False))
     async def save_image(request: Request) -> Response:
         """Keep a result in http.save_folder, beside what is there under that name."""
         folder = line.state.config.http.save_folder

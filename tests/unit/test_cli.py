@@ -12,13 +12,16 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from lcq.background import BackgroundLoop
 from lcq.cli.main import app
 from lcq.cli.output import age, clock, duration, tail, visible
 from lcq.client import login_name
+from lcq.config import DistributedConfig
 from lcq.errors import JobNotFound, NodeNotFound, StateUnavailable, TransitionRefused
+from lcq.http.access import digest_of
 from lcq.ids import new_id
 from lcq.models import (
     ActRecord,
@@ -71,7 +74,7 @@ EXPECTED = (
     "submit", "tasks", "task", "nodes", "node", "queues", "jobs", "job", "events", "wait", "cancel", "retry", "reroute",
     "prioritise", "pause", "resume", "drain", "activate", "quarantine", "release", "dead", "version", "up", "scheduler",
     "console", "demo", "models", "discover", "why", "autoscale", "label", "set", "stop",
-    "acts", "undo", "comment",
+    "acts", "undo", "comment", "token",
 )  # fmt: skip
 
 
@@ -799,3 +802,15 @@ def test_acts_on_the_fleet_do_what_they_can_and_tell_the_rest(peer: Peer, comman
     assert "error: no node 'b'" in answer.talk
     assert {ask.reason for ask in peer.heard_of(command)} == {"r"}
     assert lcq(peer, command, "a", "--json").document == {"done": ["a"], "refused": []}
+
+
+# ---------------------------------------------------------------- token
+
+
+def test_a_token_is_shown_once_and_the_settings_know_it_by_its_sum() -> None:
+    made = Answer("--json", "token", "ann", "--role", "submitter").document
+    assert (made["name"], made["role"], digest_of(made["token"])) == ("ann", "submitter", made["sha256"])
+    plain = Answer("token", "ann", columns=200)
+    (line,) = (one for one in plain.out.splitlines() if "tokens" in one)
+    DistributedConfig.model_validate(yaml.safe_load(line.partition("lcq.yaml")[2]))
+    Answer("token", "a b").refuses(2, "no name for a token", "letters")
