@@ -6,7 +6,7 @@ from typing import Literal
 
 from lcq.models import TaskRecord
 
-Part = Literal["before", "mask", "after"]
+Part = Literal["before", "mask", "after", "overlay"]
 KNOWS_PICTURES = "pictures"
 """What an agent says it knows (``NodeCapability.knows``) that makes small pictures when it is told to."""
 
@@ -23,7 +23,7 @@ def files_of(record: TaskRecord) -> dict[Part, str]:
 
 def why_none(part: Part, record: TaskRecord) -> str:
     """Why a task has no such picture."""
-    if part == "mask":
+    if part in ("mask", "overlay"):
         return "this task has no mask"
     if part == "after":
         yet = "" if record.status.is_terminal else " yet"
@@ -39,7 +39,7 @@ def why_another(part: Part, record: TaskRecord, *, size: tuple[int, int], file_b
     result = record.result
     if part == "after" and result is not None and result.bytes and file_bytes != result.bytes:
         return f"the file of that name has {file_bytes:,} bytes, the result had {result.bytes:,}"
-    if part == "before" and record.size is not None and sorted(size) != sorted(record.size):
+    if part in ("before", "overlay") and record.size is not None and sorted(size) != sorted(record.size):
         known = f"{record.size[0]} x {record.size[1]}"
         return f"the file of that name is {size[0]} x {size[1]}, the task's picture was {known}"
     return ""

@@ -41,6 +41,8 @@ class Previews:
         record = await self._reader.task(request.task_id)
         tried = [attempt.node for attempt in await self._reader.attempts(request.task_id)]
         files = {part: path for part, path in files_of(record).items() if part in request.parts}
+        if "overlay" in request.parts and "mask" in files_of(record):
+            files["overlay"] = record.task.image_path
         parts = {part: ThumbnailPart(why=why_none(part, record)) for part in request.parts if part not in files}
         if not files:
             return ThumbnailAnswer(parts={str(part): one for part, one in parts.items()})
@@ -50,7 +52,7 @@ class Previews:
             left = {part: path for part, path in files.items() if part not in parts or not parts[part].data}
             if not left:
                 break
-            told = await self._ask(node, left, request)
+            told = await self._ask(node, left, request, record.task.mask_path or "")
             for part in left if told is not None else ():
                 one = _judged(part, told.parts.get(part), record, node) if told is not None else None
                 if one is not None and (one.data or part not in parts):
@@ -81,7 +83,7 @@ class Previews:
         ranked = [*first, *others]
         return ranked[0], ranked
 
-    async def _ask(self, node: str, files: dict[Part, str], request: AskThumbnail) -> Pictured | None:
+    async def _ask(self, node: str, files: dict[Part, str], request: AskThumbnail, mask: str) -> Pictured | None:
         if len(self._wishes) >= MOST_AT_A_TIME:
             raise NoThumbnail(
                 request.task_id, f"{MOST_AT_A_TIME} others are looked at just now; look again in a moment"
@@ -91,6 +93,8 @@ class Previews:
             files={str(part): path for part, path in files.items()},
             longest=request.longest,
             box=request.box,
+            mask=mask if "overlay" in files else "",
+            webp=request.webp,
         )
         return await self._wishes.ask(wish.id, lambda: self._order(node, Order(cmd="picture", wish=wish)))
 

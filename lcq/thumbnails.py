@@ -42,6 +42,8 @@ MOST_DECODED = 64_000_000
 """Pixels that are decoded for a look. A JPEG is decoded at an eighth of its size where that will do."""
 
 _GROUND = 112  # of what can be seen through: a grey that neither black nor white ink vanishes on
+_INK = (255, 0, 48)  # of a mask over its image
+_INK_SHARE = 0.6
 _GAP = 2.0  # how much larger than asked for a picture may be left by the quick reduction before the good one
 
 
@@ -217,6 +219,22 @@ def to_jpeg(pixels: NDArray[np.uint8], *, quality: int = 80) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "JPEG", quality=quality)
     return out.getvalue()
+
+
+def to_webp(pixels: NDArray[np.uint8], *, quality: int = 80) -> bytes:
+    """A picture, or a mask in its few greys, as WebP."""
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "WEBP", quality=quality, method=2)
+    return out.getvalue()
+
+
+def overlaid(image: Thumbnail, mask: Thumbnail) -> Thumbnail | None:
+    """``image`` with the holes of ``mask`` over it in red; None where they are not of one size."""
+    if mask.size != image.size or mask.pixels.shape != image.pixels.shape[:2]:
+        return None
+    share = (mask.pixels.astype(np.float32) * (_INK_SHARE / 255.0))[..., None]
+    pixels = (image.pixels * (1 - share) + np.array(_INK, np.float32) * share).round().astype(np.uint8)
+    return replace(image, pixels=pixels)
 
 
 def to_png(pixels: NDArray[np.uint8]) -> bytes:

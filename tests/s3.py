@@ -51,7 +51,7 @@ def s3_server(folder: Path, *command: str, host: str = "127.0.0.1") -> Iterator[
             server.wait()
 
 
-def wait_for(s3: S3, patience_s: float = 90.0) -> None:
+def wait_for(s3: S3, patience_s: float = 300.0) -> None:
     until = time.monotonic() + patience_s
     while True:
         try:

@@ -173,6 +173,7 @@ class Agent:
                 limits=lambda: self._config.limits,
                 roots=self._config.storage.roots,
                 is_on=lambda: self._config.agent.thumbnails,
+                borrow=self._porter.borrowed,
             )
             self._log_teller = LogTeller(
                 self.node_id, self.boot_id, self._logbook, tell=lambda told: self._line.ask(told, patience_s=TELL_S)

@@ -15,7 +15,7 @@ import os
 import posixpath
 import shutil
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +35,7 @@ from lcq.errors import (
     StorageUnreachable,
     shown_address,
 )
+from lcq.ids import new_id
 from lcq.models import ErrorClass, Failure, Task, TaskResult
 from lcq.roots import Roots
 from lcq.storage.addresses import Address, Allowed, Kind, blob_address, is_elsewhere, read_address
@@ -51,6 +52,7 @@ _THREADS = 8  # transfers at a time
 _STORE_AGE_S = 60.0  # how long what a scheduler has told of its store is believed
 _TRIES = 3  # to carry a result away, before its attempt has failed
 _AGAIN_S = 1.0
+_LOOK_S = 8.0  # for what somebody only looks at
 _BAD = (AddressRefused, BlobNotFound, BlobTooLarge, OutsideRoots)
 _NAMES = ("image", "mask")
 _LONGEST_SUFFIX = 10
@@ -67,7 +69,7 @@ class _Stopped(Exception):
 class _Errand:
     """What is done for one attempt. ``names``: the paths that its runner sees -> the addresses that the task has."""
 
-    grant: Grant
+    grant: Grant | None  # None: somebody only looks
     folder: Path
     names: dict[str, str] = field(default_factory=dict)
     stop: threading.Event = field(default_factory=threading.Event)
@@ -157,6 +159,7 @@ class Porter:
             self._threads.submit(_cleared, errand.folder, keep_result=keep_result)
 
     async def _brought(self, errand: _Errand) -> Brought:
+        assert errand.grant is not None  # noqa: S101 - by expect
         task = errand.grant.task
         try:
             addresses = {
@@ -233,7 +236,8 @@ class Porter:
             case Kind.WEB:
                 from lcq.storage.web import Web
 
-                Web(most, seconds=errand.grant.task.timeout_s).get(address.place, target, moved=errand.moved)
+                seconds = errand.grant.task.timeout_s if errand.grant else _LOOK_S
+                Web(most, seconds=seconds).get(address.place, target, moved=errand.moved)
             case _:
                 from lcq.storage.objects import Objects
 
@@ -284,6 +288,47 @@ class Porter:
         lack = lack_of_room(folder, floor_mib=disk.floor_mib, floor_percent=disk.floor_percent)
         if lack:
             raise StorageFull(str(folder), lack)
+
+    @contextlib.asynccontextmanager
+    async def borrowed(
+        self, texts: Mapping[str, str]
+    ) -> AsyncIterator[tuple[dict[str, str], dict[str, str], tuple[Path, ...]]]:
+        """Files to look at, for the length of the block: for each name a path, or why there is none.
+
+        What lies at web addresses is not asked for again: another picture may be there by now.
+        """
+        folder = self._attempts / f"look-{new_id()}"
+        errand = _Errand(None, folder)
+        paths: dict[str, str] = {}
+        why: dict[str, str] = {}
+        try:
+            for name, text in texts.items():
+                try:
+                    async with asyncio.timeout(_LOOK_S):
+                        paths[name] = await self._borrow(text, folder / f"{len(paths) + len(why)}", errand)
+                except TimeoutError:
+                    why[name] = f"{shown_address(text)}: it has not come within {_LOOK_S:g} s"
+                except (LcqError, OSError) as error:
+                    why[name] = str(error)[:2000]
+            yield paths, why, (folder,)
+        finally:
+            errand.stop.set()
+            self._threads.submit(_cleared, folder, keep_result=False)
+
+    async def _borrow(self, text: str, target: Path, errand: _Errand) -> str:
+        address = read_address(text)
+        if address.is_path:
+            return address.place
+        if address.kind is Kind.WEB:
+            raise AddressRefused(text, "web addresses are not asked again for a look", hint="open it yourself")
+        Allowed(self._config().storage.urls).refuse(address)
+        store = await self._store_now() if address.kind is Kind.BLOB else None
+        await self._aside(self._fetch_aside, address, target, store, errand)
+        return str(target)
+
+    def _fetch_aside(self, address: Address, target: Path, store: BlobStore | None, errand: _Errand) -> None:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._fetch_one(address, target, store, errand)
 
     # ------------------------------------------------------------ out
 

@@ -32,6 +32,13 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 _CHILD = (sys.executable, "-m", "worker.thumbnail_child")
 _PARTS = TypeAdapter(dict[str, ThumbnailPart])
 
+_OVER = "mask of overlay"  # which is brought too, and shown only over its image
+
+Borrow = Callable[
+    [Mapping[str, str]], contextlib.AbstractAsyncContextManager[tuple[dict[str, str], dict[str, str], tuple[Path, ...]]]
+]
+"""Gives for each part a path, or why there is none; and the folders that those are in beside ``storage.roots``."""
+
 Tell = Callable[[Pictured], Awaitable[object]]
 
 
@@ -47,7 +54,10 @@ class Thumbnails:
         limits: Callable[[], LimitsConfig],
         roots: tuple[Path, ...],
         is_on: Callable[[], bool],
+        borrow: Borrow,
     ) -> None:
+        """``borrow`` brings files that lie elsewhere, for the length of a block."""
+        self._borrow = borrow
         self._node_id, self._boot_id, self._tell = node_id, boot_id, tell
         self._limits, self._roots, self._is_on = limits, roots, is_on
         self._wishes: asyncio.Queue[ThumbnailWish] = asyncio.Queue()
@@ -72,12 +82,27 @@ class Thumbnails:
                 await self._tell(told)
 
     async def _made(self, wish: ThumbnailWish) -> dict[str, ThumbnailPart]:
+        wanted = {**wish.files, **({_OVER: wish.mask} if wish.mask else {})}
+        async with self._borrow(wanted) as (paths, why, folders):
+            mask = paths.pop(_OVER, "")
+            if wish.mask and not mask:
+                why |= {"overlay": why.get(_OVER, "")}
+            files = {part: path for part, path in paths.items() if part not in why}
+            parts = {part: ThumbnailPart(why=why[part]) for part in wish.files if part in why}
+            roots = [str(root) for root in (*self._roots, *folders)] if self._roots else []
+            return parts | (await self._made_of(files, mask, roots, wish) if files else {})
+
+    async def _made_of(
+        self, files: dict[str, str], mask: str, roots: list[str], wish: ThumbnailWish
+    ) -> dict[str, ThumbnailPart]:
         request = {
-            "files": wish.files,
+            "files": files,
             "longest": wish.longest,
             "box": wish.box,
             "limits": self._limits().model_dump(mode="json"),
-            "roots": [str(root) for root in self._roots],
+            "roots": roots,
+            "mask": mask,
+            "webp": wish.webp,
         }
         try:
             answer = await _asked(json.dumps(request).encode())
@@ -87,7 +112,7 @@ class Thumbnails:
         except (OSError, ValidationError) as error:
             _log.warning("small pictures of %s cannot be made: %s", ", ".join(wish.files.values()), error)
             why = f"{self._node_id} could not make it small: its process ended"
-        return {part: ThumbnailPart(why=why) for part in wish.files}
+        return {part: ThumbnailPart(why=why) for part in files}
 
 
 async def _asked(request: bytes, *, command: tuple[str, ...] = _CHILD, extra: Mapping[str, str] = _ONE_THREAD) -> bytes:

@@ -215,13 +215,15 @@ class Looking(Connection):
         self,
         task_id: str,
         *,
-        parts: Sequence[Literal["before", "mask", "after"]] = ("before", "mask", "after"),
+        parts: Sequence[Literal["before", "mask", "after", "overlay"]] = ("before", "mask", "after"),
         longest: int = 320,
         box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0),
+        webp: bool = False,
     ) -> ThumbnailAnswer:
         """Small pictures of a task, made by a node that reaches its files; ``longest``: pixels of the longer side.
 
-        ``box`` is the part of them that is wanted: left, top, right and bottom, in shares.
+        ``overlay`` is the image with its mask over it in red; ``webp``: all of them as WebP. ``box`` is the part of
+        them that is wanted: left, top, right and bottom, in shares.
 
         Raises:
             NoThumbnail: no node can be asked: why not.
@@ -229,7 +231,7 @@ class Looking(Connection):
         """
         tried = 0
         while True:
-            request = AskThumbnail(task_id=task_id, parts=tuple(parts), longest=longest, box=box)
+            request = AskThumbnail(task_id=task_id, parts=tuple(parts), longest=longest, box=box, webp=webp)
             try:
                 return await self.ask(request, hold_s=THUMBNAIL_S)
             except NodeElsewhere:  # requests go round the schedulers: the next one may be the node's

@@ -17,7 +17,18 @@ from lcq import __version__
 from lcq.component import Ground
 from lcq.config import HttpConfig
 from lcq.errors import LcqError
-from lcq.http import events, health, iopaint, lama_cleaner, socket_io, v1_blobs, v1_fleet, v1_tasks, web_app
+from lcq.http import (
+    events,
+    health,
+    iopaint,
+    lama_cleaner,
+    socket_io,
+    v1_blobs,
+    v1_fleet,
+    v1_pictures,
+    v1_tasks,
+    web_app,
+)
 from lcq.http.endings import Endings
 from lcq.http.guard import Guard, Refused
 from lcq.http.line import Line
@@ -70,6 +81,7 @@ class HttpApp:
         app.include_router(v1_tasks.router(line, self.endings))
         app.include_router(v1_fleet.router(line))
         app.include_router(v1_blobs.router(line))
+        app.include_router(v1_pictures.router(line))
         app.include_router(events.router(line, self.closing))
         app.include_router(health.router(line, self.guard))
         studio, sessions = Studio(line, self.endings), Sessions()

@@ -181,7 +181,7 @@ MOST_THUMBNAIL_CHARS = 700_000  # of base64: half a megabyte, three of them far 
 class ThumbnailPart(Message):
     """One small picture, or why there is none. ``width`` and ``height`` are those of the whole file, upright."""
 
-    data: str = Field(default="", max_length=MOST_THUMBNAIL_CHARS)  # base64 of a JPEG; of a mask: of a PNG in grey
+    data: str = Field(default="", max_length=MOST_THUMBNAIL_CHARS)  # base64 of a JPEG, or WebP; of a mask: a grey PNG
     width: int = Field(default=0, ge=0)
     height: int = Field(default=0, ge=0)
     bytes: int = Field(default=0, ge=0)  # of the file
@@ -192,9 +192,11 @@ class ThumbnailWish(Message):
     """Files that somebody wants to look at. The agent makes small pictures of them, and answers by ``pictured``."""
 
     id: str
-    files: dict[str, str]  # "before", "mask", "after": the path of each
+    files: dict[str, str]  # "before", "mask", "after", "overlay": the path of each
     longest: int = Field(ge=16, le=MOST_THUMBNAIL_PX)
     box: tuple[float, float, float, float]
+    mask: str = ""  # that is laid over "overlay", which is the image's path
+    webp: bool = False  # as WebP, masks too
 
 
 class Pictured(Request[Done]):

@@ -315,7 +315,8 @@ class AskThumbnail(Request[ThumbnailAnswer]):
     ANSWER = ThumbnailAnswer
     IS_KEPT = False
     task_id: str
-    parts: tuple[Literal["before", "mask", "after"], ...] = ("before", "mask", "after")
+    parts: tuple[Literal["before", "mask", "after", "overlay"], ...] = ("before", "mask", "after")
+    webp: bool = False  # as WebP; else JPEG, and masks as PNG
     longest: int = Field(default=320, ge=16, le=MOST_THUMBNAIL_PX)  # pixels of the longer side
     box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)  # which part of the pictures, in shares
 
