@@ -238,7 +238,7 @@ DEVICE_WISH = re.compile(r"^(auto|cpu|gpu|cuda(:\d+)?|mps)$")
 DEFAULT_MODEL = "cv2-telea"
 
 
-SOURCE, RESULT = "source", "result"
+SOURCE, RESULT = "lcq.source", "lcq.result"
 """Keys of a task's metadata: where its submitter has the image, and will have the result, where agents see neither."""
 
 

@@ -96,7 +96,7 @@ RECORD_FIELDS: dict[str, QueryField[TaskRecord]] = fields_over(
         "user": lambda record, _: record.task.user_id,
         "job": lambda record, _: record.task.job or "",
         "priority": lambda record, _: record.priority.value,
-        "image": lambda record, _: record.task.image_path,
+        "image": lambda record, _: record.task.source,
         "error": lambda record, _: _error(record),
         "cause": lambda record, _: record.failure.code if record.failure else "",
         "why": lambda record, _: record.why,
@@ -115,7 +115,7 @@ def haystack(record: TaskRecord) -> str:
     """What free text is looked for in, casefolded."""
     words = (
         record.id, record.status, record.queue, record.priority, record.task.model, record.task.user_id,
-        record.task.job or "", record.task.image_path, record.node, _error(record), record.why, record.stage,
+        record.task.job or "", record.task.source, record.node, _error(record), record.why, record.stage,
     )  # fmt: skip
     return "\n".join(words).casefold()
 

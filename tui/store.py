@@ -570,7 +570,7 @@ def task_row(record: TaskRecord) -> TaskRow:
         model=_name(task.model),
         user=_name(task.user_id),
         job=_name(task.job or ""),
-        image=clean(task.image_path),
+        image=clean(task.source),
         node=_name(record.node),
         device=_name(record.device),
         pinned=_name(record.pinned_node),

@@ -131,8 +131,8 @@ def summary(counts: Counter[TaskStatus]) -> str:
 
 def unsuccessful(record: TaskRecord) -> str:
     """One line on a task that did not complete: the image, what happened, where to read more."""
-    image = record.task.image_path
+    image = record.task.source
     if record.failure is None:
         return f"{record.status} {image}: {record.why or 'no reason given'} [lcq task {record.id}]"
-    what = record.failure.message.removeprefix(f"{image}: ")
+    what = record.failure.message.removeprefix(f"{record.task.image_path}: ")
     return f"{record.status} {image}: {what} [{record.failure.code}; lcq task {record.id}]"

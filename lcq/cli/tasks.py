@@ -124,7 +124,7 @@ def _row(record: TaskRecord, reason: Why | None) -> tuple[str | Text, ...]:
         record.queue,
         record.node,
         record.task.model,
-        tail(record.task.image_path),
+        tail(record.task.source),
         str(record.attempt),
         age(record.submitted_ms),
         _note(record, reason),
@@ -235,6 +235,7 @@ def _facts(record: TaskRecord, explanation: str) -> Iterable[tuple[str, str | Te
     yield "status", status_text(record.status)
     yield "why", explanation
     yield "image", asked.image_path
+    yield "source", asked.source if asked.source != asked.image_path else ""
     yield "mask", asked.mask_path or ""
     yield "result", record.result.path if record.result else ""
     yield "output", asked.output_path if asked.output_path and not record.result else ""
