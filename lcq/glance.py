@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable
 
 from lcq.errors import OutsideRoots
@@ -19,12 +20,16 @@ def glance(path: str, roots: Roots = ANYWHERE) -> SeenFile | None:
         descriptor = roots.open_to_read(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except (OSError, OutsideRoots, ValueError):
         return None
-    with os.fdopen(descriptor, "rb") as file:
-        try:
-            size = os.fstat(descriptor).st_size
-            return SeenFile(path=path, size=size, head=hashlib.sha256(file.read(_HEAD)).hexdigest())
-        except OSError:
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             return None
+        head = os.read(descriptor, _HEAD)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return SeenFile(path=path, size=status.st_size, head=hashlib.sha256(head).hexdigest())
 
 
 def seen_of(files: Iterable[SeenFile], roots: Roots = ANYWHERE) -> tuple[str, ...]:

@@ -597,6 +597,8 @@ class Slot:
         try:
             while True:
                 match await inbox.get():
+                    case _Sign.BROUGHT if bringing.cancelled():  # somebody else has given it up
+                        return Ended(grant, handed_back=True), True
                     case _Sign.BROUGHT if bringing.done():
                         return bringing.result()
                     case _Sign.STOP | _Sign.HAND_BACK as why:

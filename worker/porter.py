@@ -180,6 +180,8 @@ class Porter:
             raise _not_brought(
                 ErrorClass.TRANSIENT, "fetch_timed_out", f"its files have not come within {task.timeout_s:g} s"
             ) from None
+        except _Stopped:
+            raise _not_brought(ErrorClass.TRANSIENT, "fetch_stopped", "nobody wanted its files any more") from None
         except (LcqError, OSError) as error:
             if isinstance(error, StorageUnreachable):
                 self._store = None  # another scheduler may know another way

@@ -44,7 +44,10 @@ class Address:
         """What the file is called there, as far as it has a name: its suffix may say which format is wanted."""
         if self.kind is Kind.BLOB:
             return ""
-        path = self.place if self.is_path else urlsplit(self.place).path
+        try:
+            path = self.place if self.is_path else urlsplit(self.place).path
+        except ValueError:  # a host that cannot be one
+            return ""
         return posixpath.basename(path)
 
     def __str__(self) -> str:

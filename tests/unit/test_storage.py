@@ -139,6 +139,7 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
         said = ""
         try:
             address = read_address(beginning + text)
+            assert "/" not in address.name
             Allowed(("s3://studio/in",), web=True).refuse(address)
         except AddressRefused as refusal:
             said = str(refusal)
