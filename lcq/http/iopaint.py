@@ -11,10 +11,10 @@ import random
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Request, Response, UploadFile
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, create_model
 from starlette.exceptions import HTTPException
 
 from lcq.errors import LcqError
@@ -65,57 +65,63 @@ class CV2Flag(StrEnum):
     INPAINT_TELEA = "INPAINT_TELEA"
 
 
-class InpaintRequest(BaseModel):
+_PASSED: dict[str, Any] = {
+    "ldm_steps": (int, 20),
+    "ldm_sampler": (str, "plms"),
+    "zits_wireframe": (bool, True),
+    "hd_strategy": (str, "Crop"),
+    "hd_strategy_crop_trigger_size": (int, 800),
+    "hd_strategy_crop_margin": (int, 128),
+    "hd_strategy_resize_limit": (int, 1280),
+    "prompt": (str, ""),
+    "negative_prompt": (str, ""),
+    "use_croper": (bool, False),
+    "croper_x": (int, 0),
+    "croper_y": (int, 0),
+    "croper_height": (int, 512),
+    "croper_width": (int, 512),
+    "use_extender": (bool, False),
+    "extender_x": (int, 0),
+    "extender_y": (int, 0),
+    "extender_height": (int, 640),
+    "extender_width": (int, 640),
+    "sd_scale": (Annotated[float, Field(gt=0, le=1)], 1.0),
+    "sd_mask_blur": (int, 11),
+    "sd_strength": (Annotated[float, Field(le=1)], 1.0),
+    "sd_steps": (int, 50),
+    "sd_guidance_scale": (float, 7.5),
+    "sd_sampler": (str, "UniPC"),
+    "sd_match_histograms": (bool, False),
+    "sd_outpainting_softness": (float, 20.0),
+    "sd_outpainting_space": (float, 20.0),
+    "sd_lcm_lora": (bool, False),
+    "sd_keep_unmasked_area": (bool, True),
+    "cv2_flag": (CV2Flag, CV2Flag.INPAINT_NS),
+    "cv2_radius": (int, 4),
+    "paint_by_example_example_image": (str | None, None),
+    "p2p_image_guidance_scale": (float, 1.5),
+    "enable_controlnet": (bool, False),
+    "controlnet_conditioning_scale": (Annotated[float, Field(ge=0, le=1)], 0.4),
+    "controlnet_method": (str | None, "lllyasviel/control_v11p_sd15_canny"),
+    "enable_brushnet": (bool, False),
+    "brushnet_method": (str, "Sanster/brushnet_random_mask"),
+    "brushnet_conditioning_scale": (Annotated[float, Field(ge=0, le=1)], 1.0),
+    "enable_powerpaint_v2": (bool, False),
+    "powerpaint_task": (
+        Literal["text-guided", "context-aware", "shape-guided", "object-remove", "outpainting"],
+        "text-guided",
+    ),
+    "fitting_degree": (Annotated[float, Field(gt=0, le=1)], 1.0),
+}
+_Passed: Any = create_model("_Passed", **_PASSED)
+
+
+class InpaintRequest(_Passed):  # type: ignore[misc]  # its fields are in the table above
     """Every field of IOPaint 1.6.0's; unknown ones are ignored, as there."""
 
     image: str | None = None
     mask: str | None = None
-    ldm_steps: int = 20
-    ldm_sampler: str = "plms"
-    zits_wireframe: bool = True
-    hd_strategy: str = "Crop"
-    hd_strategy_crop_trigger_size: int = 800
-    hd_strategy_crop_margin: int = 128
-    hd_strategy_resize_limit: int = 1280
-    prompt: str = ""
-    negative_prompt: str = ""
-    use_croper: bool = False
-    croper_x: int = 0
-    croper_y: int = 0
-    croper_height: int = 512
-    croper_width: int = 512
-    use_extender: bool = False
-    extender_x: int = 0
-    extender_y: int = 0
-    extender_height: int = 640
-    extender_width: int = 640
-    sd_scale: float = Field(default=1.0, gt=0, le=1)
-    sd_mask_blur: int = 11
-    sd_strength: float = Field(default=1.0, le=1)
-    sd_steps: int = 50
-    sd_guidance_scale: float = 7.5
-    sd_sampler: str = "UniPC"
     sd_seed: int = 42
-    sd_match_histograms: bool = False
-    sd_outpainting_softness: float = 20.0
-    sd_outpainting_space: float = 20.0
-    sd_lcm_lora: bool = False
-    sd_keep_unmasked_area: bool = True
-    cv2_flag: CV2Flag = CV2Flag.INPAINT_NS
-    cv2_radius: int = 4
-    paint_by_example_example_image: str | None = None
-    p2p_image_guidance_scale: float = 1.5
-    enable_controlnet: bool = False
-    controlnet_conditioning_scale: float = Field(default=0.4, ge=0, le=1)
-    controlnet_method: str | None = "lllyasviel/control_v11p_sd15_canny"
-    enable_brushnet: bool = False
-    brushnet_method: str = "Sanster/brushnet_random_mask"
-    brushnet_conditioning_scale: float = Field(default=1.0, ge=0, le=1)
-    enable_powerpaint_v2: bool = False
-    powerpaint_task: Literal["text-guided", "context-aware", "shape-guided", "object-remove", "outpainting"] = (
-        "text-guided"
-    )
-    fitting_degree: float = Field(default=1.0, gt=0, le=1)
 
 
 class SwitchModel(BaseModel):
