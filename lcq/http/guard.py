@@ -19,6 +19,7 @@ from lcq.http.problems import PROBLEM_TYPE, as_json, headers_of, problem_of, sta
 from lcq.http.rates import Rates
 
 _log = logging.getLogger(__name__)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"})
 _GONE = 499  # as nginx counts answers to clients that have gone
 _WRONG_TOKENS_A_MINUTE = 60.0
 _MIB = 2**20
@@ -102,8 +103,9 @@ class Guard:
         finally:
             self.under_way -= 1
             route = getattr(scope.get("route"), "path", "other")
-            self.answered[scope["method"][:8], route, told.status] += 1
-            self.seconds[scope["method"][:8], route] += self._clock() - began
+            method = scope["method"] if scope["method"] in _METHODS else "OTHER"  # strangers make no new series
+            self.answered[method, route, told.status] += 1
+            self.seconds[method, route] += self._clock() - began
 
     async def _guarded(self, scope: Scope, receive: Receive, told: _Told) -> None:
         settings = self._settings()

@@ -67,19 +67,38 @@ class _Server(uvicorn.Server):
 
 
 class _Connection(H11Protocol):
-    """A connection that has asked nothing within a while is closed: slow headers hold no place."""
+    """A connection whose request does not come whole within a while is closed: slow headers hold no place."""
 
     _patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._patience = self.loop.call_later(_HEADER_S, self._lose_patience)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
+        self._calm()
         super().connection_lost(exc)
 
+    @property
+    def _is_asking(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _watch(self) -> None:
+        if not self._is_asking:
+            self._calm()
+        elif self._patience is None:
+            self._patience = self.loop.call_later(_HEADER_S, self._lose_patience)
+
+    def _calm(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
     def _lose_patience(self) -> None:
-        if self.cycle is None and not self.transport.is_closing():
+        self._patience = None
+        if self._is_asking and not self.transport.is_closing():
             self.transport.abort()

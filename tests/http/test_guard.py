@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 
@@ -160,6 +161,24 @@ async def test_a_body_that_does_not_come_is_not_waited_for(serve: Serve) -> None
         writer.write(b"POST /v1/tasks HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
                      b"Content-Length: 9\r\n\r\n{")  # fmt: skip
         assert b"429" in await reader.readline()
+        writer.close()
+
+
+@pytest.mark.parametrize("before", [b"", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"])
+async def test_headers_that_do_not_come_are_not_waited_for(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, before: bytes
+) -> None:
+    monkeypatch.setattr("lcq.http.serving._HEADER_S", 0.2)
+    async with serve() as (scheduler, http):
+        assert (await http.get("/healthz")).status_code == 200
+        host, port = scheduler.http.address.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(before)
+        if before:
+            assert b'"ok"' in await reader.readuntil(b"}")
+        writer.write(b"GET /v1/tasks HTTP/1.1\r\nX-Slow")
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
         writer.close()
 
 
