@@ -28,7 +28,10 @@ class Peer:
     """A ROUTER that answers as each test wants; what a handler answers None to, it never heard."""
 
     def __init__(self, **handlers: Handler) -> None:
-        self.handlers: dict[str, Handler] = {"whys": lambda ask: UnknownCommand("an older scheduler knows no 'whys'")}
+        self.handlers: dict[str, Handler] = {
+            "whys": lambda ask: UnknownCommand("an older scheduler knows no 'whys'"),
+            "store": lambda ask: UnknownCommand("an older scheduler knows no 'store'"),
+        }
         self.handlers |= handlers
         self.heard: list[Any] = []  # Requests, of every kind
         self.senders: list[bytes] = []
