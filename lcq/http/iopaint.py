@@ -116,7 +116,7 @@ _PASSED: dict[str, Any] = {
 _Passed: Any = create_model("_Passed", **_PASSED)
 
 
-class InpaintRequest(_Passed):  # type: ignore[misc]  # its fields are in the table above
+class InpaintRequest(_Passed):  # its other fields are in the table above
     """Every field of IOPaint 1.6.0's; unknown ones are ignored, as there."""
 
     image: str | None = None

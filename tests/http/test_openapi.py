@@ -48,10 +48,12 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with PrivateServer(tmp_path_factory.mktemp("redis")) as server:
         thread = threading.Thread(target=lambda: asyncio.run(live(server.url)))
         thread.start()
-        ready.wait(60)
-        yield found[0]
-        over.set()
-        thread.join()
+        try:
+            assert ready.wait(240), "the scheduler did not start"
+            yield found[0]
+        finally:
+            over.set()
+            thread.join()
 
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of what schemathesis does with it
