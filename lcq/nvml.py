@@ -215,8 +215,9 @@ def look(session: Session, gpu: Gpu, own_pids: Collection[int]) -> Vitals:
         NvmlError: it cannot be read; ``fault`` says why.
     """
     handle, board = session.handles.get(gpu.uuid), session.boards.get(gpu.uuid)
-    if handle is None:
-        return broken("no longer there: taken out, or the MIG instance was removed; restart the agent")
+    if handle is None:  # NVML was started anew since it was found: one that it could not even name is still what it was
+        why = session.unreadable.get(f"gpu{gpu.number}")
+        return broken(why or "no longer there: taken out, or the MIG instance was removed; restart the agent")
     total, free, used = _memory(handle, shared=gpu.shared_memory)
     processes = _processes(handle)
     rates = _told("nvmlDeviceGetUtilizationRates", handle)

@@ -340,6 +340,18 @@ def test_a_gpu_that_falls_off_the_bus_is_told_the_others_go_on_and_after_a_reset
     assert watcher.reading(SLOW.uuid)["fault"] == ""
 
 
+def test_what_is_wrong_with_a_lost_gpu_is_still_told_after_its_driver_was_started_anew(
+    gpus: FakeGpus, start: Callable[..., Watcher]
+):
+    gpus.set([FAST, SLOW])
+    watcher = start()
+    watcher.open(retry_s=0.01)
+    gpus.set([replace(FAST, error=GPU_IS_LOST), SLOW], generation=1)  # SLOW too can be read only after a new start
+    assert "fallen off the bus" in watcher.reading(SLOW.uuid)["fault"]
+    wait_until_sync(lambda: watcher.reading(SLOW.uuid)["fault"] == "", what="the driver's new start")
+    assert "fallen off the bus" in watcher.reading(FAST.uuid)["fault"]
+
+
 def test_a_driver_that_does_not_start_again_is_told_of_each_gpu_until_it_does(
     gpus: FakeGpus, start: Callable[..., Watcher]
 ):
