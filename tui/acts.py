@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from lcq.errors import NothingToUndo
 from lcq.lang import retold, tr
 from lcq.models import TERMINAL_STATES, TaskPriority, TaskStatus
 from lcq.wire import BulkAnswer, Refusal
@@ -339,15 +340,32 @@ def stop_node(row: NodeRow, *, deadline_s: float | None = None) -> Act:
 
 
 def undo(title: str, commands: Sequence[str]) -> Act:
-    """Take back what these commands have done, the last first."""
+    """Take back what these commands have done, the last first. What several of them have been done to is taken back
+    when all of them are; else it is told which part of it was not."""
 
     async def run(commander: Commander, reason: str) -> BulkAnswer:
-        done: list[str] = []
-        refused: list[Refusal] = []
+        done: dict[str, None] = {}
+        refused: dict[str, Refusal] = {}
         for command in reversed(commands):
-            answer = await commander.undo(command)
-            done += (subject.removeprefix("queue ").removeprefix("comment ") for subject in answer.done)
-            refused += answer.refused
-        return BulkAnswer(done=tuple(done), refused=tuple(refused))
+            try:
+                answer = await commander.undo(command)
+            except NothingToUndo as nothing:  # the others are still taken back
+                if len(commands) == 1:
+                    raise
+                refused[command] = Refusal.of(command, nothing)
+                continue
+            done |= dict.fromkeys(_bare(subject) for subject in answer.done)
+            for one in answer.refused:
+                refused.setdefault(_bare(one.id), one)  # the first: the later ones are refused because of it
+        for subject in done.keys() & refused.keys():
+            one = refused[subject]
+            message = tr("only its last change is taken back, what was done before is not: {why}", why=one.message)
+            refused[subject] = one.model_copy(update={"message": message})
+        whole = tuple(subject for subject in done if subject not in refused)
+        return BulkAnswer(done=whole, refused=tuple(refused.values()))
 
     return Act(tr("Take back: {title}", title=title), tr("taken back:"), (), Tier.UNDOABLE, run)
+
+
+def _bare(subject: str) -> str:
+    return subject.removeprefix("queue ").removeprefix("comment ")

@@ -35,8 +35,8 @@ OWNERS = {
     "the cluster: one stream, capped": {"events", "acts"},
     "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*", "memory:*"},
     "its time to live": {
-        "minute:*", "answer:*", "undo:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*", "shared:*",
-        "use:*",
+        "minute:*", "answer:*", "undo:*", "undone:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*",
+        "shared:*", "use:*",
     },
 }  # fmt: skip
 

@@ -891,6 +891,11 @@ local function undo_key(command)
   return key("undo", command)
 end
 
+-- "<revision>:<an earlier one>": at that revision the task is as it was at the earlier one, an act having been taken back.
+local function undone_key(id)
+  return key("undone", id)
+end
+
 local function keep_for_undo(subject, entry)
   local command = KEYS[2] and KEYS[2]:match("([^:]+)$")
   if not command then return end  -- no operator's command
