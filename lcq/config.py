@@ -32,6 +32,7 @@ from pydantic_settings import (
 from lcq.errors import InvalidConfig
 from lcq.labels import Labels
 from lcq.lang import as_language
+from lcq.log import LogLevel as LogLevel
 from lcq.models import DEFAULT_QUEUES, QueueConfig
 from lcq.runner_config import DEFAULT_SOURCES as DEFAULT_SOURCES
 from lcq.runner_config import IopaintConfig as IopaintConfig
@@ -383,8 +384,6 @@ class ConsoleConfig(Section):
 
 
 CONTEXT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-
-LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class ContextConfig(Section):

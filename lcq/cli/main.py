@@ -8,24 +8,27 @@ import gc
 _had_been_enabled = gc.isenabled()
 gc.disable()  # nothing that is imported becomes garbage: to look for it there is a tenth of the start
 
+import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+# No package that extends pydantic is of use here: to look for them reads what every installed one says of itself.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 import typer
 from typer.core import TyperGroup
 
-from lcq.cli import acts, dead, discover, events, fleet, jobs, node, serve, submit, tasks, wait
-from lcq.cli.examples import examples
-from lcq.cli.found import found_commands
-from lcq.cli.output import Output
+from lcq.cli.commands import Commands
 from lcq.cli.session import INTERRUPTED, NOT_IN_TIME, REFUSED, UNREACHABLE, Session
 from lcq.cli.translated import translate
-from lcq.config import LogLevel
 from lcq.errors import LcqError, SchedulerUnreachable, StateOverloaded, StateUnavailable
 from lcq.lang import Language, retold, speak_as_asked, tr
+from lcq.log import LogLevel
+
+if TYPE_CHECKING:
+    from lcq.cli.output import Output
 
 if _had_been_enabled:
     gc.enable()
@@ -38,7 +41,14 @@ _EPILOG = (
 
 
 class Program(TyperGroup):
-    """Turns what goes wrong into one line, a hint and an exit code."""
+    """Turns what goes wrong into one line, a hint and an exit code. Of its commands it loads those that are used."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands = Commands()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(self.commands)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -46,6 +56,8 @@ class Program(TyperGroup):
         except (LcqError, TimeoutError) as error:
             session = ctx.obj or Session()
             if session.log_level == "debug":
+                import traceback
+
                 traceback.print_exception(error)
             raise typer.Exit(_tell(error, session.output)) from error
 
@@ -67,6 +79,8 @@ class Program(TyperGroup):
             code = error.exit_code
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "lcq"
+            from lcq.cli.output import Output
+
             Output().complain(
                 retold(_one_line(error.format_message())),
                 tr("'{command} --help' tells how it is used", command=command),
@@ -103,15 +117,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-)
-for commands in (serve, submit, wait, tasks, acts, jobs, fleet, node, discover, events):
-    app.add_typer(commands.app)
-app.add_typer(dead.app, name="dead")
-app.add_typer(
-    found_commands("models"),
-    name="models",
-    help="The weights of this host: list, pull, add, verify, rm.",
-    epilog=examples("lcq models list", "lcq models pull lama"),
 )
 
 

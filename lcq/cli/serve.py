@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lcq import __version__
 from lcq.cli.examples import examples
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.console import find_console
 from lcq.errors import InvalidInput, LcqError, SchedulerUnreachable
-from lcq.wire import PROTOCOL_VERSION, InfoAnswer
+
+if TYPE_CHECKING:
+    from lcq.wire import InfoAnswer
 
 app = typer.Typer()
 
@@ -125,6 +125,11 @@ def version(context: typer.Context, as_json: JsonFlag = False) -> int:
 
 
 async def _version(session: Session) -> int:
+    import platform
+
+    from lcq import __version__
+    from lcq.wire import PROTOCOL_VERSION
+
     output = session.output
     client = session.client(min(_BRIEFLY_S, session.patience_s))
     there: InfoAnswer | None = None

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from lcq.cli.output import Output
-from lcq.client import AsyncClient
-from lcq.config import ConfigManager, DistributedConfig, LogLevel
 from lcq.lang import Language, speak
-from lcq.log import setup_logging
+from lcq.log import LogLevel, setup_logging
+
+if TYPE_CHECKING:  # loaded where they are used: not every command needs all of them
+    from lcq.cli.output import Output
+    from lcq.client import AsyncClient
+    from lcq.config import ConfigManager, DistributedConfig
 
 T = TypeVar("T")
 
@@ -47,6 +48,8 @@ class Session:
         """Raises:
         InvalidConfig: naming file and key.
         """
+        from lcq.config import ConfigManager
+
         given: dict[str, object] = {"log_level": self.log_level, "lang": self.lang}
         overrides = {name: value for name, value in given.items() if value}
         manager = ConfigManager(self.config_file, overrides=overrides, context=self.context)
@@ -74,10 +77,14 @@ class Session:
 
     @cached_property
     def output(self) -> Output:
+        from lcq.cli.output import Output
+
         return Output(as_json=self.as_json)
 
     def client(self, patience_s: float | None = None) -> AsyncClient:
         """A client that the command opens. What it logs goes to stderr: warnings, unless asked for more."""
+        from lcq.client import AsyncClient
+
         setup_logging(self.log_level or "warning")
         return AsyncClient(self.config, scheduler=self.scheduler, timeout_s=patience_s or self.patience_s)
 
@@ -92,4 +99,6 @@ def session_of(context: typer.Context, as_json: bool = False) -> Session:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine; ctrl-c cancels it and comes out as KeyboardInterrupt."""
+    import asyncio
+
     return asyncio.run(work)

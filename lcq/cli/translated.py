@@ -28,7 +28,7 @@ def translate(command: Any) -> None:
     if spoken() == "en" and not _is_translated:
         return  # the usual case costs nothing
     _is_translated = True
-    for part in parts_of(command):
+    for part in parts_of(command, loaded=True):
         for name in _HELPS:
             english = english_help(part, name)
             if english:
@@ -41,12 +41,13 @@ def translate(command: Any) -> None:
         setattr(rich_utils, name, tr(english))
 
 
-def parts_of(command: Any) -> Iterator[Any]:
-    """The command, its parameters, and those of all commands below it that are loaded."""
+def parts_of(command: Any, *, loaded: bool = False) -> Iterator[Any]:
+    """The command, its parameters, and those of all commands below it; with ``loaded``, of those that are already."""
     yield command
     yield from command.params
-    for inner in getattr(command, "commands", {}).values():
-        yield from parts_of(inner)
+    commands = getattr(command, "commands", {})
+    for inner in (getattr(commands, "loaded", commands) if loaded else commands).values():
+        yield from parts_of(inner, loaded=loaded)
 
 
 def english_help(part: Any, name: str) -> str:

@@ -95,7 +95,7 @@ def test_the_console_loads_neither_the_worker_nor_what_writes_the_state() -> Non
 
 def test_the_command_line_answers_without_loading_a_server() -> None:
     loaded = packages(loaded_after("lcq.cli.main"))
-    assert not loaded & ({"redis", "textual", "worker", "tui"} | ENGINES_OWN)
+    assert not loaded & ({"redis", "textual", "worker", "tui", "zmq", "pydantic"} | ENGINES_OWN)
 
 
 @pytest.mark.parametrize("package", ["lcq", "worker", "tui"])
