@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
+from rich.console import RenderableType
 from textual import on, work
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
@@ -33,6 +34,7 @@ from tui.gallery import Gallery
 from tui.graphics import find_graphics
 from tui.history import Place, ViewHistory
 from tui.keymap import read_keymap
+from tui.outlet import Outlet
 from tui.pace import Pace
 from tui.playing import PlayingApp
 from tui.record import RecordingExists, RecordingRules
@@ -77,7 +79,6 @@ FLUSH_S = 0.125
 """How often news reach the screen at most."""
 _IDLE_FLUSHES = 8  # without news only every so many: clocks and ages go on
 _PULSE_FLUSHES = 4  # how fresh it all is, is told more often
-_WAITING_WRITES = 3  # more than this in the writer's queue: the terminal is slower than we are
 
 
 def _heard_together() -> list[Sequence[Scope]]:
@@ -133,6 +134,7 @@ class ConsoleApp(PlayingApp):
         """The context that the operator has gone to; None: they have left."""
         self._flushes = 0
         self._pace = Pace()
+        self._missed_a_frame = False
         self._history = ViewHistory(Place("tasks"))
         self._went_back = 0  # by the key that goes to the last view and back: 1 when it has gone there
 
@@ -205,8 +207,11 @@ class ConsoleApp(PlayingApp):
     def _bring_news(self) -> None:
         """Bring news to the screens; a terminal that cannot keep up is given them less often."""
         self._mind_the_size()  # something may have been opened over the note
-        if self._waiting_writes() > _WAITING_WRITES or not self._pace.allows:
+        if self._terminal_is_behind or not self._pace.allows:
             return
+        if self._missed_a_frame:
+            self._missed_a_frame = False
+            self.screen.refresh()  # all of it, as it is by now
         self._flushes += 1
         if self.desk.flush() or self._flushes % _IDLE_FLUSHES == 0:
             self.show_news()
@@ -237,9 +242,25 @@ class ConsoleApp(PlayingApp):
 
         driver.write = counted  # type: ignore[method-assign]  # Textual tells this nowhere else
 
-    def _waiting_writes(self) -> int:
-        writer = getattr(self._driver, "_writer_thread", None)  # Textual tells this nowhere else
-        return writer._queue.qsize() if writer is not None else 0
+    def get_driver_class(self) -> type[Driver]:
+        driver = super().get_driver_class()
+        if driver.__module__ == "textual.drivers.linux_driver":  # not one that the environment names
+            from tui.terminal import TerminalDriver
+
+            return TerminalDriver
+        return driver
+
+    @property
+    def _terminal_is_behind(self) -> bool:
+        outlet: Outlet | None = getattr(self._driver, "outlet", None)  # a browser and a test have none
+        return outlet is not None and outlet.is_behind
+
+    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
+        """Paint, but where the terminal is behind: it is spared what will be old when it can show it."""
+        if self._terminal_is_behind:
+            self._missed_a_frame = True
+        else:
+            super()._display(screen, renderable)
 
     def say(self, text: str, *, good: bool = True) -> None:
         self.desk.say(text, good=good)
