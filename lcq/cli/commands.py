@@ -18,6 +18,8 @@ _MODULES = {
     "submit": ("submit",),
     "wait": ("wait",),
     "tasks": ("tasks", "task", "why", "cancel", "retry", "reroute", "prioritise", "comment"),
+    "log": ("log",),
+    "causes": ("causes", "ack"),
     "acts": ("acts", "undo"),
     "jobs": ("jobs", "job"),
     "fleet": (

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from lcq.cli.causes import tell_causes
 from lcq.cli.choice import chosen
 from lcq.cli.examples import examples
-from lcq.cli.output import Column, Output, age, clock, status_text
+from lcq.cli.output import Output, clock, status_text
 from lcq.cli.session import OK, Ids, JobOption, JsonFlag, Session, run, session_of
 from lcq.wire import HistoryAnswer
 
@@ -33,34 +34,8 @@ def dead(
 
 
 async def _dead(session: Session, code: str, job: str) -> int:
-    output = session.output
     async with session.client() as client:
-        answer = await client.dead(cause=code, job=job)
-    if output.as_json:
-        output.document(answer)
-        return OK
-    output.table(
-        [
-            Column("COUNT", right=True, whole=True),
-            Column("CAUSE", wrapped=True),
-            Column("NODES"),
-            Column("LAST", right=True, whole=True),
-            Column("FOR EXAMPLE", whole=True),
-        ],
-        (
-            (
-                str(cause.count),
-                f"{cause.code}: {cause.text}",
-                ", ".join(cause.nodes),
-                f"{age(cause.newest_ms)} ago",
-                cause.newest,
-            )
-            for cause in answer.causes
-        ),
-        empty="no failed tasks",
-    )
-    if answer.total > answer.looked_at:
-        output.talk(f"counted from the newest {answer.looked_at} of {answer.total}")
+        tell_causes(await client.dead(cause=code, job=job), session.output)
     return OK
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from lcq.cli.bulk import DryRunFlag, WhereOption, YesFlag, meant
 from lcq.cli.choice import chosen
 from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output, age, clock, duration, status_text, tail
@@ -17,7 +18,7 @@ from lcq.cli.session import OK, REFUSED, Ids, JobOption, JsonFlag, Reason, Sessi
 from lcq.client import AsyncClient
 from lcq.errors import InvalidInput, UnknownCommand
 from lcq.labels import parse_labels, told_labels
-from lcq.models import Attempt, TaskPriority, TaskRecord, TaskStatus
+from lcq.models import TERMINAL_STATES, Attempt, TaskPriority, TaskRecord, TaskStatus
 from lcq.reasons import MEANINGS, Why, brief
 from lcq.task_fields import parse_where
 from lcq.wire import BulkAnswer, HistoryAnswer, JobActAnswer
@@ -27,6 +28,8 @@ app = typer.Typer()
 _EXPLAINED = 1000  # rows of a list that say why they wait, as the scheduler sees it now
 MAX_COMMENT = 500
 _WAITING = (TaskStatus.PENDING, TaskStatus.QUEUED)
+_OPEN = frozenset(TaskStatus) - TERMINAL_STATES
+_MOVABLE = frozenset(TaskStatus) - {TaskStatus.COMPLETED}
 
 _COLUMNS = (
     Column("TASK", whole=True),
@@ -313,16 +316,26 @@ def _codes(output: Output) -> int:
 # ---------------------------------------------------------------- acts
 
 
-@app.command(epilog=examples("lcq cancel 06ft3k 06ft3m", "lcq cancel --job holiday"))
+@app.command(
+    epilog=examples(
+        "lcq cancel 06ft3k 06ft3m",
+        "lcq cancel --job holiday",
+        "lcq cancel --where 'queue=gpu-low state:waiting age>1d' --dry-run",
+    )
+)
 def cancel(
     context: typer.Context,
     ids: SomeIds = None,
     job: JobOption = "",
+    where: WhereOption = "",
+    yes: YesFlag = False,
+    dry_run: DryRunFlag = False,
     reason: Reason = "",
     as_json: JsonFlag = False,
 ) -> int:
     """Cancel tasks; running ones are told to stop. --job means those of it that have not ended."""
     session = session_of(context, as_json)
+    _refuse_both(job, where, dry_run)
 
     async def act() -> int:
         async with session.client() as client:
@@ -330,14 +343,22 @@ def cancel(
                 say_how_far = _teller("cancelled", session.output)
                 of_job = await client.cancel_job(job, reason=reason, on_progress=say_how_far)
                 return _tell_job("cancelled", of_job, session.output)
-            meant = await chosen(client, ids or [])
-            return tell("cancelled", await client.cancel(meant, reason=reason), session.output)
+            found = await meant(client, session.output, ids or [], where=where, legal=_OPEN, yes=yes, dry_run=dry_run)
+            if found is None:
+                return OK
+            answer = await client.cancel(found.ids, revisions=found.revisions, reason=reason)
+            return tell("cancelled", answer, session.output)
 
     return run(act())
 
 
 @app.command(
-    epilog=examples("lcq retry 06ft3k", "lcq retry --failed --job holiday", "lcq retry --failed --cause out_of_memory")
+    epilog=examples(
+        "lcq retry 06ft3k",
+        "lcq retry --failed --job holiday",
+        "lcq retry --failed --cause out_of_memory",
+        "lcq retry --where 'state:failed node:gpu-1 age<2h' --yes",
+    )
 )
 def retry(
     context: typer.Context,
@@ -345,6 +366,9 @@ def retry(
     failed: Annotated[bool, typer.Option("--failed", help="All that failed (of --job, of --cause).")] = False,
     job: JobOption = "",
     cause: Annotated[str, typer.Option("--cause", metavar="CODE", help="Only failures of this code.")] = "",
+    where: WhereOption = "",
+    yes: YesFlag = False,
+    dry_run: DryRunFlag = False,
     reason: Reason = "",
     as_json: JsonFlag = False,
 ) -> int:
@@ -354,6 +378,7 @@ def retry(
         raise InvalidInput("say either ids or --failed", hint="--failed may be narrowed by --job NAME and --cause CODE")
     if cause and not (failed or job):
         raise InvalidInput("--cause narrows --failed", hint="lcq retry --failed --cause CODE")
+    _refuse_both(job or failed, where, dry_run)
 
     async def act() -> int:
         async with session.client() as client:
@@ -362,10 +387,15 @@ def retry(
                 of_job = await client.retry_job(job, cause=cause, reason=reason, on_progress=say_how_far)
                 return _tell_job("put back", of_job, session.output)
             if failed:
-                meant = [record.id async for record in client.tasks(status=TaskStatus.FAILED, cause=cause)]
-            else:
-                meant = await chosen(client, ids or [])
-            return tell("put back", await client.retry(meant, reason=reason), session.output)
+                all_failed = [record.id async for record in client.tasks(status=TaskStatus.FAILED, cause=cause)]
+                return tell("put back", await client.retry(all_failed, reason=reason), session.output)
+            found = await meant(
+                client, session.output, ids or [], where=where, legal=TERMINAL_STATES, yes=yes, dry_run=dry_run
+            )
+            if found is None:
+                return OK
+            answer = await client.retry(found.ids, revisions=found.revisions, reason=reason)
+            return tell("put back", answer, session.output)
 
     return run(act())
 
@@ -376,6 +406,7 @@ def retry(
         "lcq reroute 06ft3k --node studio-2",
         "lcq reroute 06ft3k --label rack=3",
         "lcq reroute --job holiday --any-label",
+        "lcq reroute --where 'queue=gpu-high state:waiting' --queue gpu-low --yes",
     )
 )
 def reroute(
@@ -389,6 +420,9 @@ def reroute(
     ] = None,
     any_label: Annotated[bool, typer.Option("--any-label", help="To nodes of any labels.")] = False,
     job: JobOption = "",
+    where: WhereOption = "",
+    yes: YesFlag = False,
+    dry_run: DryRunFlag = False,
     reason: Reason = "",
     as_json: JsonFlag = False,
 ) -> int:
@@ -402,19 +436,26 @@ def reroute(
             "say where to: --queue NAME or --node NAME, --label NAME=VALUE, or --any-label",
             hint="lcq queues, lcq nodes",
         )
+    _refuse_both(job, where, dry_run)
 
     async def act() -> int:
         async with session.client() as client:
-            where = queue or node or (f"nodes with {told_labels(labels)}" if labels else "nodes of any labels")
+            place = queue or node or (f"nodes with {told_labels(labels)}" if labels else "nodes of any labels")
             if _is_job(ids, job):
-                say_how_far = _teller(f"moved to {where}", session.output)
+                say_how_far = _teller(f"moved to {place}", session.output)
                 of_job = await client.reroute_job(
                     job, queue=queue, node=node, labels=labels, reason=reason, on_progress=say_how_far
                 )
-                return _tell_job(f"moved to {where}", of_job, session.output)
-            meant = await chosen(client, ids or [])
-            answer = await client.reroute(meant, queue=queue, node=node, labels=labels, reason=reason)
-            return tell(f"moved to {where}", answer, session.output)
+                return _tell_job(f"moved to {place}", of_job, session.output)
+            found = await meant(
+                client, session.output, ids or [], where=where, legal=_MOVABLE, yes=yes, dry_run=dry_run
+            )
+            if found is None:
+                return OK
+            answer = await client.reroute(
+                found.ids, queue=queue, node=node, labels=labels, revisions=found.revisions, reason=reason
+            )
+            return tell(f"moved to {place}", answer, session.output)
 
     return run(act())
 
@@ -425,11 +466,15 @@ def prioritise(
     priority: Annotated[TaskPriority, typer.Option("--priority", help="The new priority.")],
     ids: SomeIds = None,
     job: JobOption = "",
+    where: WhereOption = "",
+    yes: YesFlag = False,
+    dry_run: DryRunFlag = False,
     reason: Reason = "",
     as_json: JsonFlag = False,
 ) -> int:
     """Give tasks that wait another priority."""
     session = session_of(context, as_json)
+    _refuse_both(job, where, dry_run)
 
     async def act() -> int:
         async with session.client() as client:
@@ -437,31 +482,63 @@ def prioritise(
                 say_how_far = _teller(f"now {priority}", session.output)
                 of_job = await client.prioritise_job(job, priority, reason=reason, on_progress=say_how_far)
                 return _tell_job(f"now {priority}", of_job, session.output)
-            meant = await chosen(client, ids or [])
-            answer = await client.prioritise(meant, priority, reason=reason)
+            found = await meant(client, session.output, ids or [], where=where, legal=_OPEN, yes=yes, dry_run=dry_run)
+            if found is None:
+                return OK
+            answer = await client.prioritise(found.ids, priority, revisions=found.revisions, reason=reason)
             return tell(f"now {priority}", answer, session.output)
 
     return run(act())
 
 
-@app.command(epilog=examples("lcq comment 06ft3k 'the mask is off by a pixel'"))
+@app.command(
+    epilog=examples(
+        "lcq comment 06ft3k 'the mask is off by a pixel'",
+        "lcq comment --where 'cause:oom age<1h' 'the new driver; being looked at'",
+    )
+)
 def comment(
     context: typer.Context,
-    task_id: Annotated[str, typer.Argument(metavar="TASK", help="Its id, or the beginning: lcq tasks.")],
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What others shall read; at most 500 characters.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[TASK]... TEXT",
+            help="Of which tasks, by their ids or the beginnings; then what others shall read, at most 500 characters.",
+        ),
+    ],
+    where: WhereOption = "",
+    yes: YesFlag = False,
+    dry_run: DryRunFlag = False,
     as_json: JsonFlag = False,
 ) -> int:
-    """Leave a note with a task; its state stays as it is."""
+    """Leave a note with tasks; their state stays as it is."""
     session = session_of(context, as_json)
-    if not 0 < len(text.strip()) <= MAX_COMMENT:
-        raise InvalidInput(f"a note has 1 to {MAX_COMMENT} characters, found {len(text.strip())}")
+    *ids, text = (word.strip() for word in words)
+    if not ids and not where:
+        raise InvalidInput("say with which task, and then the note", hint="lcq comment TASK 'what others shall read'")
+    if not 0 < len(text) <= MAX_COMMENT:
+        raise InvalidInput(f"a note has 1 to {MAX_COMMENT} characters, found {len(text)}")
 
     async def act() -> int:
         async with session.client() as client:
-            meant = await chosen(client, [task_id])
-            return tell("noted with", await client.comment(meant, text.strip()), session.output)
+            found = await meant(
+                client, session.output, ids, where=where, legal=frozenset(TaskStatus), yes=yes, dry_run=dry_run
+            )
+            if found is None:
+                return OK
+            return tell("noted with", await client.comment(found.ids, text), session.output)
 
     return run(act())
+
+
+def _refuse_both(job: str | bool, where: str, dry_run: bool) -> None:
+    """Raises:
+    InvalidInput: a job, or all that failed, and a filter are given.
+    """
+    if job and where:
+        raise InvalidInput("say which tasks: either --where FILTER, or --job and --failed", hint="--where 'job=NAME …'")
+    if job and dry_run:
+        raise InvalidInput("--dry-run tells of ids or of --where", hint="--where 'job=NAME …' --dry-run")
 
 
 def _is_job(ids: list[str] | None, job: str) -> bool:
