@@ -324,6 +324,10 @@ class CostBook:
     """All that is known of costs at one moment; empty: what is shipped."""
 
     curves: Mapping[CostKey, Curve] = field(default_factory=dict)
+    _told: dict[tuple[int, str, float], tuple[NodeCapability, str]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """What ``curves_as_json`` has answered: nodes that say the same of themselves share what was read of them."""
 
     @cached_property
     def _typical(self) -> Mapping[tuple[str, str, str], Curve]:
@@ -374,6 +378,9 @@ class CostBook:
 
         ``behind``: how many times as long as on others of its class it takes there now.
         """
+        known = self._told.get((id(capability), device.id, behind))
+        if known is not None:
+            return known[1]
         told = {}
         for lane in capability.lanes_of(device):
             offer = capability.models[model_of(lane)]
@@ -383,7 +390,9 @@ class CostBook:
                 "engine": _engine_of(offer),
                 "curves": {name: _told(one.scaled(behind)) for name, one in curves.items()},
             }
-        return json.dumps({"class": device_class(device), "lanes": told})
+        text = json.dumps({"class": device_class(device), "lanes": told})
+        self._told[id(capability), device.id, behind] = capability, text  # kept, so that its id stays its own
+        return text
 
     def learned_memory(
         self, model: str, device: Device, *, precision: str = "", offer: ModelOffer | None = None

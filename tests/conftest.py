@@ -16,10 +16,15 @@ from typing import TypeVar, cast
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from lcq.embedded import PrivateServer, find_server
 
 pytest.register_assert_rewrite("tests.audit")  # what the audit found is the evidence, not that it found something
+
+# How long an example takes says how busy the machine is, and nothing else.
+settings.register_profile("lcq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lcq")
 
 T = TypeVar("T")
 _SEED = "LCQ_TEST_SEED"
