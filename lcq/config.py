@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 import platformdirs
-import yaml
 from pydantic import (
     BeforeValidator,
     Field,
@@ -564,6 +563,8 @@ def _read_text(path: Path) -> str:
 
 
 def _parsed(content: str, path: Path) -> Mapping[str, Any]:
+    import yaml  # here: where there is no file it is not needed
+
     try:
         values = yaml.safe_load(content)
     except yaml.YAMLError as error:
@@ -579,6 +580,8 @@ def _parsed(content: str, path: Path) -> Mapping[str, Any]:
 
 def _line_of(content: str, loc: tuple[Any, ...]) -> int | None:
     """The line in which the key at ``loc`` stands, or the nearest one above it; None if it is not in the file."""
+    import yaml
+
     node, line = yaml.compose(content, Loader=yaml.SafeLoader), None
     for step in loc:
         if isinstance(node, yaml.MappingNode):

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import MappingProxyType
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.app import App
@@ -19,28 +19,27 @@ from lcq.errors import LcqError
 from lcq.lang import N, retold, tr
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.task_fields import parse_where
-from lcq.wire import BulkAnswer
 from tui import acts
 from tui.acts import Act, told
 from tui.commands import Command, Scope
-from tui.desk import Desk
-from tui.keymap import UserKeys
 from tui.line import LineHistory, Meant, Scene
 from tui.screens.base import ActWished, ConsoleScreen
 from tui.screens.causes import CausesScreen
-from tui.screens.command_line import CommandLine
 from tui.screens.dialogs import Choice, Chooser, Question
-from tui.screens.forms import ChangeForm, DrainQuestion
 from tui.screens.listing import ListScreen
 from tui.screens.nodes import NodesScreen
 from tui.screens.queues import QueuesScreen
-from tui.screens.submit import SubmitForm
 from tui.screens.task_acts import TaskActs
 from tui.source import trouble_of
 from tui.store import TaskRow, task_row
-from tui.submitting import Sent, prepare
 from tui.text import counted
 from tui.widgets.table import LineTable
+
+if TYPE_CHECKING:
+    from lcq.wire import BulkAnswer
+    from tui.desk import Desk
+    from tui.keymap import UserKeys
+    from tui.submitting import Sent
 
 WHY = N("why (others will read it)")
 _TOLD_EVERY = 5_000  # tasks that were looked for, between two words about it
@@ -178,6 +177,8 @@ class ActingApp(App[int]):
 
     @work(group="line", exclusive=True)
     async def _ask_for_line(self, text: str) -> None:
+        from tui.screens.command_line import CommandLine  # here, as all that no first frame needs
+
         screen = self.screen
         if not isinstance(screen, ConsoleScreen):
             return
@@ -324,6 +325,8 @@ class ActingApp(App[int]):
 
     @work(group="acts")
     async def _ask_changes(self, wish: TaskActs.ChangeWished) -> None:
+        from tui.screens.forms import ChangeForm
+
         title = (
             tr("Submit anew with changes")
             if wish.anew
@@ -465,6 +468,8 @@ class ActingApp(App[int]):
 
     @work(group="acts")
     async def _ask_drain(self, wish: NodesScreen.DrainWished) -> None:
+        from tui.screens.forms import DrainQuestion
+
         act = acts.drain(wish.row)
         if not self._may(act.title):
             return
@@ -483,6 +488,9 @@ class ActingApp(App[int]):
 
     @work(group="acts", exclusive=False)
     async def _ask_for_task(self) -> None:
+        from tui.screens.submit import SubmitForm
+        from tui.submitting import prepare
+
         if not self._may(tr("Submit")):
             return
         queues = sorted(self.desk.store.queues.rows.values(), key=lambda row: row.place)

@@ -9,22 +9,24 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from lcq.errors import NothingToUndo
 from lcq.lang import retold, tr
 from lcq.models import TERMINAL_STATES, TaskPriority, TaskStatus
-from lcq.wire import BulkAnswer, Refusal
 from tui.commands import Tier
 from tui.desk import MANY
 from tui.source import Commander
 from tui.store import CauseRow, NodeRow, TaskRow
 from tui.text import basename, counted, cut
 
+if TYPE_CHECKING:  # where an answer is made it is loaded: none is before the first frame
+    from lcq.wire import BulkAnswer, Refusal
+
 VERY_MANY = 1_000
 """Cancelling more than this, or what occupies more than a quarter of the fleet's slots, asks for the number."""
 
-Run: TypeAlias = Callable[[Commander, str], Awaitable[BulkAnswer]]
+Run: TypeAlias = "Callable[[Commander, str], Awaitable[BulkAnswer]]"
 """Does an act, for a reason that others will read ("": none was given)."""
 
 _IDS_TOLD = 6
@@ -200,6 +202,8 @@ def _to_priorities(
             wanted[target].append(row)
 
     async def run(commander: Commander, reason: str) -> BulkAnswer:
+        from lcq.wire import BulkAnswer
+
         done: list[str] = []
         refused: list[Refusal] = []
         made: list[int] = []
@@ -244,6 +248,8 @@ def _one(subject: str, call: Callable[[Commander, str], Awaitable[str | None]]) 
     """``call`` on one thing; where it answers the id of its command, that can be taken back."""
 
     async def run(commander: Commander, reason: str) -> BulkAnswer:
+        from lcq.wire import BulkAnswer
+
         command = await call(commander, reason)
         return BulkAnswer(done=(subject,), acts=(command,) if command else ())
 
@@ -275,6 +281,8 @@ def acknowledge(row: CauseRow) -> Act:
     was_known = bool(row.known)
 
     async def run(commander: Commander, reason: str) -> BulkAnswer:
+        from lcq.wire import BulkAnswer
+
         await commander.acknowledge(code, text, note=reason, withdraw=was_known and not reason)
         return BulkAnswer(done=(name,))
 
@@ -344,6 +352,8 @@ def undo(title: str, commands: Sequence[str]) -> Act:
     when all of them are; else it is told which part of it was not."""
 
     async def run(commander: Commander, reason: str) -> BulkAnswer:
+        from lcq.wire import BulkAnswer, Refusal
+
         done: dict[str, None] = {}
         refused: dict[str, Refusal] = {}
         for command in reversed(commands):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
@@ -39,10 +41,8 @@ from tui.pace import Pace
 from tui.playing import PlayingApp
 from tui.record import RecordingExists, RecordingRules
 from tui.remembered import Remembered
-from tui.replay import Playback, Recording
 from tui.rights import Rights
 from tui.saved import SavedView, SavedViews, views_path
-from tui.screens.activity import ActivityScreen
 from tui.screens.base import (
     CompareWished,
     ConsoleScreen,
@@ -51,23 +51,14 @@ from tui.screens.base import (
     RowWished,
     Said,
 )
-from tui.screens.cause import CauseScreen
 from tui.screens.causes import CausesScreen
-from tui.screens.charts import ChartsScreen
-from tui.screens.choose import ViewsPanel
-from tui.screens.compare import CompareScreen
-from tui.screens.detail import TaskScreen
 from tui.screens.dialogs import Choice, Chooser, Help, Question
-from tui.screens.fleet import FleetScreen
 from tui.screens.listing import ListScreen
-from tui.screens.log import LogScreen
-from tui.screens.node import NodeScreen
 from tui.screens.nodes import NodesScreen
-from tui.screens.picture import PictureScreen
-from tui.screens.queue import QueueScreen
 from tui.screens.queues import QueuesScreen
 from tui.screens.small import SizeNote, is_too_small
 from tui.screens.tasks import TasksScreen
+from tui.sheets import OnceRead
 from tui.themes import FALLBACK, THEME_NAMES, THEMES, choose_theme, legible
 from tui.widgets.table import LineTable
 
@@ -79,6 +70,17 @@ FLUSH_S = 0.125
 """How often news reach the screen at most."""
 _IDLE_FLUSHES = 8  # without news only every so many: clocks and ages go on
 _PULSE_FLUSHES = 4  # how fresh it all is, is told more often
+
+
+_LATER = (
+    "screens.detail", "screens.fleet", "screens.node", "screens.queue", "screens.cause", "screens.activity",
+    "screens.command_line", "screens.forms", "screens.submit", "screens.log", "screens.charts", "screens.picture",
+    "screens.compare", "replay",
+)  # fmt: skip
+"""What is loaded after the first frame, in the order in which it may be wished."""
+_BETWEEN_MODULES_S = 0.1
+
+_VARIABLES: dict[str, dict[str, str]] = {}  # the colours of each theme that has been shown
 
 
 def _heard_together() -> list[Sequence[Scope]]:
@@ -96,6 +98,7 @@ class ConsoleApp(PlayingApp):
     TITLE = "LCQ"
     BINDINGS: ClassVar[list[BindingType]] = []
     ENABLE_COMMAND_PALETTE = True
+    DEFAULT_MODE = "tasks"  # the first screen is the one that is shown, and none before it
 
     def __init__(
         self,
@@ -125,6 +128,7 @@ class ConsoleApp(PlayingApp):
         begin_with = choose_theme(theme, colours=self.console.color_system, no_colour=no_colour)
         self.set_reactive(App.theme, begin_with)  # before anything is painted: nothing is read twice
         self._refresh_truecolor_filter(self.ansi_theme)  # which a theme that is set later does by itself
+        self.stylesheet = OnceRead(variables=self.get_css_variables())
         self._remembered = remembered
         self._farewell = farewell
         self._crash_log = crash_log
@@ -137,17 +141,37 @@ class ConsoleApp(PlayingApp):
         self._missed_a_frame = False
         self._history = ViewHistory(Place("tasks"))
         self._went_back = 0  # by the key that goes to the last view and back: 1 when it has gone there
+        self.add_mode("fleet", self._make_fleet)
+        self.add_mode("tasks", lambda: TasksScreen(self.desk))
+        self.add_mode("queues", lambda: QueuesScreen(self.desk))
+        self.add_mode("nodes", lambda: NodesScreen(self.desk))
+        self.add_mode("causes", lambda: CausesScreen(self.desk))
+        self.add_mode("activity", self._make_activity)
+
+    def _make_fleet(self) -> Screen[None]:
+        from tui.screens.fleet import FleetScreen
+
+        return FleetScreen(self.desk)
+
+    def _make_activity(self) -> Screen[None]:
+        from tui.screens.activity import ActivityScreen
+
+        return ActivityScreen(self.desk)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         colours = self.current_theme.to_color_system().generate()
         return {name: colours[standing_in] for name, standing_in in FALLBACK.items()}
 
     def get_css_variables(self) -> dict[str, str]:
-        variables = super().get_css_variables()
         theme = self.current_theme
+        if theme.name in _VARIABLES:  # reckoned once: each screen that is shown for the first time asks for them
+            self.theme_variables = dict(_VARIABLES[theme.name])
+            return self.theme_variables
+        variables = super().get_css_variables()
         if theme.name not in THEME_NAMES and not theme.ansi:
             variables |= legible(variables, dark=theme.dark)
             self.theme_variables = variables
+        _VARIABLES[theme.name] = dict(variables)
         return variables
 
     def _keep_theme(self, theme: str) -> None:
@@ -156,11 +180,15 @@ class ConsoleApp(PlayingApp):
 
     @on(ConsoleScreen.ChartsWished)
     def _show_charts(self) -> None:
+        from tui.screens.charts import ChartsScreen
+
         if not isinstance(self.screen, ChartsScreen):
             self.push_screen(ChartsScreen(self.desk, str(self.current_mode)))
 
     @on(LogWished)
     def _show_log(self, wish: LogWished) -> None:
+        from tui.screens.log import LogScreen
+
         self.push_screen(LogScreen(self.desk, node=wish.node, task_id=wish.task_id))
 
     @on(ConsoleScreen.OtherColoursWished)
@@ -172,22 +200,26 @@ class ConsoleApp(PlayingApp):
     def on_mount(self) -> None:
         self._count_what_is_sent()
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
-        self.add_mode("fleet", lambda: FleetScreen(self.desk))
-        self.add_mode("tasks", lambda: TasksScreen(self.desk))
-        self.add_mode("queues", lambda: QueuesScreen(self.desk))
-        self.add_mode("nodes", lambda: NodesScreen(self.desk))
-        self.add_mode("causes", lambda: CausesScreen(self.desk))
-        self.add_mode("activity", lambda: ActivityScreen(self.desk))
-        self.switch_mode("tasks")
         self.call_after_refresh(self._begin_to_read)  # what is loaded for that must not keep the first frame waiting
         self.set_interval(FLUSH_S, self._bring_news)
 
     def _begin_to_read(self) -> None:
+        if not gc.isenabled():
+            gc.freeze()  # what was loaded and built for the first frame stays: no collection need look at it again
+            gc.enable()
+        self.run_worker(self._load_the_rest(), name="modules", group="modules")
         self.run_worker(self.desk.feed.run(), name="feed", group="feed")
         if self.desk.playback is None:
             self.run_worker(self.desk.pulse.run(), name="pulse", group="feed")
             self.run_worker(self.desk.older.run(), name="older", group="feed")
         self.run_worker(self.desk.asker.run(), name="asker", group="feed")
+
+    async def _load_the_rest(self) -> None:
+        """Load what the first frame did not need, piece by piece: no view waits for it when it is first visited."""
+        for module in _LATER:
+            if f"tui.{module}" not in sys.modules:
+                await asyncio.sleep(_BETWEEN_MODULES_S)
+                import_module(f"tui.{module}")
 
     # ------------------------------------------------------------ keeping the screens fresh
 
@@ -395,6 +427,8 @@ class ConsoleApp(PlayingApp):
     @on(ConsoleScreen.SavedViewsWished)
     @work(group="panel", exclusive=True)
     async def _saved_views(self) -> None:
+        from tui.screens.choose import ViewsPanel
+
         present = self.screen.look_of() if isinstance(self.screen, ListScreen) else None
         chosen = await self.push_screen_wait(ViewsPanel(self.desk.saved, present))
         if chosen is not None:
@@ -454,26 +488,38 @@ class ConsoleApp(PlayingApp):
 
     @on(TasksScreen.DetailsWished)
     def _show_task(self, wish: TasksScreen.DetailsWished) -> None:
+        from tui.screens.detail import TaskScreen
+
         self.push_screen(TaskScreen(self.desk, wish.task_id))
 
     @on(CompareWished)
     def _compare(self, wish: CompareWished) -> None:
+        from tui.screens.compare import CompareScreen
+
         self.push_screen(CompareScreen(self.desk, wish.task_id, wish.other_id))
 
     @on(PicturesWished)
     def _show_pictures(self, wish: PicturesWished) -> None:
+        from tui.screens.picture import PictureScreen
+
         self.push_screen(PictureScreen(self.desk, wish.task_id))
 
     @on(QueuesScreen.DescriptionWished)
     def _describe_queue(self, wish: QueuesScreen.DescriptionWished) -> None:
+        from tui.screens.queue import QueueScreen
+
         self.push_screen(QueueScreen(self.desk, wish.row.id))
 
     @on(CausesScreen.DescriptionWished)
     def _describe_cause(self, wish: CausesScreen.DescriptionWished) -> None:
+        from tui.screens.cause import CauseScreen
+
         self.push_screen(CauseScreen(self.desk, wish.row.id))
 
     @on(NodesScreen.DescriptionWished)
     def _describe_node(self, wish: NodesScreen.DescriptionWished) -> None:
+        from tui.screens.node import NodeScreen
+
         self.push_screen(NodeScreen(self.desk, wish.row.id))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
@@ -547,6 +593,8 @@ async def run_console_async(
     if record:
         _refuse_to_overwrite(_file_of(record))  # before anybody believes that it is recorded
     if replay:
+        from tui.replay import Recording
+
         recording = await asyncio.to_thread(Recording.open, _file_of(replay))
         past = (recording, recording.moment(at) if at else None)
     if user is None:
@@ -558,6 +606,8 @@ async def run_console_async(
     while True:
         at_home = config.context == home
         if past is not None:
+            from tui.replay import Playback
+
             desk = past_desk(Playback(*past), saved=saved)
             ends = tr(ONLY_PAST) if replay else tr("It is only a recording. You come back to where you were.")
             app = await _run_app(config, desk, stop, user=user, farewell=ends, theme=theme)
@@ -653,4 +703,8 @@ def run_console(
                 replay=replay, at=at, stop=stop,
             )  # fmt: skip
 
-    return asyncio.run(main())
+    gc.disable()  # until the first frame, as while it was loaded
+    try:
+        return asyncio.run(main())
+    finally:
+        gc.enable()

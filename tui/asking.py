@@ -10,7 +10,6 @@ from pydantic import ValidationError
 
 from lcq.errors import LcqError, UnknownCommand
 from lcq.reasons import brief
-from lcq.wire import MOST_WHYS
 from tui.source import Commander, Link
 from tui.store import Store
 from tui.text import clean
@@ -30,6 +29,8 @@ class Asker:
 
     async def run(self) -> None:
         """Ask until cancelled."""
+        from lcq.wire import MOST_WHYS  # here: no answer of a scheduler is needed for the first frame
+
         while True:
             pause_s = ASK_S
             ids = list(islice(dict.fromkeys(self._waiting()), MOST_WHYS))

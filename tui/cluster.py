@@ -9,43 +9,42 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lcq.config import DistributedConfig
-from lcq.embedded import read_cluster_file
 from lcq.errors import LcqError, StateUnavailable
-from lcq.models import (
-    ActRecord,
-    Attempt,
-    DeviceSample,
-    Event,
-    JobSummary,
-    MinuteTally,
-    NodeRecord,
-    QueueRecord,
-    Task,
-    TaskPriority,
-    TaskRecord,
-)
-from lcq.picture_parts import Part
-from lcq.reasons import Why
-from lcq.wire import (
-    Accepted,
-    BulkAnswer,
-    DeadAnswer,
-    EventsAnswer,
-    ForeseeAnswer,
-    InfoAnswer,
-    ListTasks,
-    ListTasksAnswer,
-    LogAnswer,
-    SubmitAnswer,
-    ThumbnailAnswer,
-    WhyAnswer,
-)
-from tui.submitting import Sent, Wish, send_folder
 
 if TYPE_CHECKING:  # loaded when first needed, after the first frame: they bring redis and zmq
     from lcq.client import AsyncClient
+    from lcq.config import DistributedConfig
+    from lcq.models import (
+        ActRecord,
+        Attempt,
+        DeviceSample,
+        Event,
+        JobSummary,
+        MinuteTally,
+        NodeRecord,
+        QueueRecord,
+        Task,
+        TaskPriority,
+        TaskRecord,
+    )
+    from lcq.picture_parts import Part
+    from lcq.reasons import Why
     from lcq.state.reader import Snapshot, StateReader
+    from lcq.wire import (
+        Accepted,
+        BulkAnswer,
+        DeadAnswer,
+        EventsAnswer,
+        ForeseeAnswer,
+        InfoAnswer,
+        ListTasks,
+        ListTasksAnswer,
+        LogAnswer,
+        SubmitAnswer,
+        ThumbnailAnswer,
+        WhyAnswer,
+    )
+    from tui.submitting import Sent, Wish
 
 _ACT_S = 4.0  # an operator wants to hear soon that nobody answers
 
@@ -70,6 +69,8 @@ def redis_url(config: DistributedConfig) -> str:
     """
     if not config.redis.is_private:
         return config.redis.address
+    from lcq.embedded import read_cluster_file
+
     cluster = read_cluster_file(config.data_path)
     if cluster is None:
         raise NoClusterHere(config.data_path)
@@ -219,6 +220,8 @@ class Cluster:
         return await (await self._commander()).foresee(tasks, queue=queue)
 
     async def submit_folder(self, wish: Wish) -> Sent:
+        from tui.submitting import send_folder
+
         return await send_folder(wish, await self._commander())
 
     async def submit_many(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from lcq.models import TaskStatus
 from tui.asking import Asker
@@ -29,12 +29,14 @@ from tui.made import Made
 from tui.older import Older
 from tui.pulse import Pulse
 from tui.record import Tape
-from tui.replay import PastCommander, Playback, ReplayLink
 from tui.rights import Rights
 from tui.saved import SavedViews
 from tui.source import Commander, Feed, Link, Reader
 from tui.store import WAITING, ActRow, CauseRow, NodeRow, QueueRow, Store, TaskRow
 from tui.view import View
+
+if TYPE_CHECKING:
+    from tui.replay import Playback
 
 MANY = 10
 """An act on more tasks than this asks first, also where it can be taken back."""
@@ -102,7 +104,11 @@ class Desk:
         self.reader, self.commander = reader, commander
         self.playback = playback
         self.tape = Tape(reader)
-        self.store, self.link = Store(), Link() if playback is None else ReplayLink(playback)
+        self.store, self.link = Store(), Link()
+        if playback is not None:
+            from tui.replay import ReplayLink  # here: a live console needs nothing of it
+
+            self.link = ReplayLink(playback)
         self.made = Made()
         self.tasks: View[TaskRow] = View(
             self.store.tasks, {column.id: column.sort for column in (*TASK_COLUMNS, *TASK_MORE)},
@@ -201,5 +207,7 @@ class Desk:
 
 def past_desk(playback: Playback, *, saved: SavedViews | None = None) -> Desk:
     """The desk of a replay: it reads the recording, and nothing can be done."""
+    from tui.replay import PastCommander
+
     nobody = cast("Commander", PastCommander())
     return Desk(playback, nobody, cluster=playback.recording.cluster, saved=saved, playback=playback)

@@ -17,15 +17,15 @@ from pydantic import ValidationError
 
 from lcq.errors import LcqError, OutsideRoots, UnknownCommand
 from lcq.lang import retold, tr
-from lcq.models import TaskRecord
 from lcq.picture_parts import Part, files_of, why_another, why_none
 from lcq.roots import ANYWHERE, Roots
 from lcq.runner_config import LimitsConfig
-from lcq.wire import ThumbnailAnswer, ThumbnailPart
 from tui.text import clean
 
 if TYPE_CHECKING:  # they bring numpy and Pillow, which a console that shows no picture never needs
+    from lcq.models import TaskRecord
     from lcq.thumbnails import Box, Thumbnail
+    from lcq.wire import ThumbnailAnswer, ThumbnailPart
     from tui.pictures import Compared, Scene
 
 MOST_BYTES = 48 * 2**20

@@ -17,16 +17,18 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
 from lcq import __version__
 from lcq.errors import LcqError
 from lcq.lang import tr
-from lcq.models import NodeRecord, QueueRecord, TaskRecord
-from lcq.wire import EventsAnswer
-from tui.store import SnapshotLike
+
+if TYPE_CHECKING:
+    from lcq.models import NodeRecord, QueueRecord, TaskRecord
+    from lcq.wire import EventsAnswer
+    from tui.store import SnapshotLike
 
 FORMAT = 1
 FLUSH_S = 1.0

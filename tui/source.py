@@ -11,43 +11,45 @@ import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pydantic import ValidationError
 
 from lcq.errors import LcqError
 from lcq.lang import retold_error, tr
-from lcq.models import (
-    ActRecord,
-    Attempt,
-    DeviceSample,
-    Event,
-    JobSummary,
-    MinuteTally,
-    NodeRecord,
-    QueueRecord,
-    Task,
-    TaskPriority,
-    TaskRecord,
-)
-from lcq.picture_parts import Part
-from lcq.reasons import Why
-from lcq.wire import (
-    Accepted,
-    BulkAnswer,
-    DeadAnswer,
-    EventsAnswer,
-    ForeseeAnswer,
-    InfoAnswer,
-    ListTasksAnswer,
-    LogAnswer,
-    SubmitAnswer,
-    ThumbnailAnswer,
-    WhyAnswer,
-)
 from tui.store import MINUTES_SHOWN, SnapshotLike, Store, TaskRow, task_row
-from tui.submitting import Sent, Wish
 from tui.text import clean
+
+if TYPE_CHECKING:
+    from lcq.models import (
+        ActRecord,
+        Attempt,
+        DeviceSample,
+        Event,
+        JobSummary,
+        MinuteTally,
+        NodeRecord,
+        QueueRecord,
+        Task,
+        TaskPriority,
+        TaskRecord,
+    )
+    from lcq.picture_parts import Part
+    from lcq.reasons import Why
+    from lcq.wire import (
+        Accepted,
+        BulkAnswer,
+        DeadAnswer,
+        EventsAnswer,
+        ForeseeAnswer,
+        InfoAnswer,
+        ListTasksAnswer,
+        LogAnswer,
+        SubmitAnswer,
+        ThumbnailAnswer,
+        WhyAnswer,
+    )
+    from tui.submitting import Sent, Wish
 
 STALE_AFTER_S = 1.2
 """An answer comes at least every WAIT_MS; silence for so long is told to the operator."""

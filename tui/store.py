@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from lcq.lang import tr
 from lcq.models import (
@@ -27,8 +27,10 @@ from lcq.models import (
     TaskRecord,
     TaskStatus,
 )
-from lcq.wire import DeadAnswer
 from tui.text import clean, counted
+
+if TYPE_CHECKING:
+    from lcq.wire import DeadAnswer
 
 _FORGOTTEN_KEPT = 10_000
 MINUTES_SHOWN = 60

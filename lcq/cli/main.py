@@ -143,6 +143,7 @@ def begin(
         typer.Option("--lang", help="The language to speak; default: LCQ_LANG, else the locale."),
     ] = None,
 ) -> None:
+    gc.enable()  # main() had it disabled: what is loaded to find the command is kept too
     context.obj = Session(config, scheduler, as_json, log_level, patience_s, cluster, lang)
 
 
@@ -150,6 +151,7 @@ def main() -> None:
     """Run the command line and end the process with its exit code."""
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets its code, not a crash
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    gc.disable()
     try:
         app()
     finally:

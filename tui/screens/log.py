@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -18,11 +18,8 @@ from textual.widgets import Input
 
 from lcq.errors import LcqError, NoLog
 from lcq.lang import retold_error, tr
-from lcq.models import Attempt
-from lcq.wire import LogAnswer
 from tui import export
 from tui.commands import Scope, bindings_of
-from tui.desk import Desk
 from tui.loglines import WINDOWS, Line, LogLines, wrapped
 from tui.screens.base import ConsoleScreen, Said
 from tui.screens.choose import AskLine
@@ -31,6 +28,11 @@ from tui.source import trouble_of
 from tui.text import clean, counted, fit
 from tui.widgets.field import CleanInput
 from tui.widgets.frame import TONE_STYLE, OneLine, Part
+
+if TYPE_CHECKING:
+    from lcq.models import Attempt
+    from lcq.wire import LogAnswer
+    from tui.desk import Desk
 
 FOLLOW_S = 1.0
 """How often an agent is asked for what is new."""
