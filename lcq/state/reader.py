@@ -33,7 +33,7 @@ from lcq.models import (
     TaskRecord,
     TaskStatus,
 )
-from lcq.placement import Backlog
+from lcq.placement import USERS_TOLD, Backlog
 from lcq.routing import Fleet
 from lcq.silence import Ear
 from lcq.state import records
@@ -49,7 +49,6 @@ _PAGE = 500  # task hashes asked for in one pipeline
 _PIECE = 100  # of them where somebody looks at a screen meanwhile: making records of them holds the loop
 _LOOKED_AT = 20_000  # failed tasks of one code that are read to count their causes
 _NODES_NAMED = 5
-_USERS_ASKED = 16  # of those who wait in a queue, to tell with how many its devices are shared
 _SAMPLE = 40  # tasks of a job that are looked at to tell where it waits
 
 
@@ -273,7 +272,7 @@ class StateReader:
             pipe.zrange(self.keys.ends, 0, -1, withscores=True)
             for config in self.queue_configs:
                 pipe.hgetall(self.keys.backlog(config.name))
-                pipe.hrandfield(self.keys.users(config.name), _USERS_ASKED)
+                pipe.hrandfield(self.keys.users(config.name), USERS_TOLD)
             (seconds, micros), ends, *told = await pipe.execute()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         backlog: dict[str, Backlog] = {
