@@ -365,6 +365,7 @@ class Attempt(Value):
     warm: bool = False  # its model was loaded there
     cost: str = ""  # what these were predicted by, as lcq.costs.CostKey writes it
     log: str = ""  # what its runner wrote last, where it failed
+    result_of: int = 0  # it only put the late result of that attempt in its place; 0: it did the work itself
 
 
 class Note(Value):

@@ -67,6 +67,8 @@ from lcq.wire import (
     Pictured,
     Probed,
     ReadLog,
+    Retake,
+    RetakeAnswer,
     Step,
     StepAnswer,
     Verdict,
@@ -113,7 +115,8 @@ class NodeManager(Manager):
         previews = Previews(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
         logs = Logs(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
         for kind, handler in (
-            (Hello, self.hello), (Step, self.step), (Beat, self.beat), (Probed, self.probed), (Bye, self.bye),
+            (Hello, self.hello), (Step, self.step), (Beat, self.beat), (Retake, self.retake), (Probed, self.probed),
+            (Bye, self.bye),
             (AskThumbnail, previews.thumbnail), (Pictured, previews.pictured),
             (ReadLog, logs.read), (Logged, logs.logged),
         ):  # fmt: skip
@@ -186,7 +189,7 @@ class NodeManager(Manager):
                 fields["from"],
                 Order(cmd="cancel", task_id=fields["id"], attempt=attempt, reason=fields["why"]),
             )
-        elif event.move == "finish_task" and fields.get("from"):
+        elif event.move in ("finish_task", "retake_task") and fields.get("from"):
             attempt = int(fields["superseded"])
             self.order(
                 fields["from"],
@@ -455,6 +458,18 @@ class NodeManager(Manager):
             orders=heard.orders,
             now_ms=heard.now_ms,
         )
+
+    async def retake(self, asked: Retake, sender: bytes) -> RetakeAnswer:
+        """Raises:
+        StaleBoot: a newer process has taken this node's name.
+        """
+        try:
+            retaken = await self._state.retake_task(
+                asked.task_id, attempt=asked.attempt, node=asked.node_id, boot=asked.boot_id
+            )
+        except (TaskNotFound, TransitionRefused) as refusal:
+            return RetakeAnswer(why=str(refusal))
+        return RetakeAnswer(attempt=retaken.attempt, lease_ms=retaken.lease_ms)
 
     async def _hold_alarming(self, beat: Beat, heard: Heard) -> None:
         """Quarantine devices whose own agent says that their work is not to be trusted, if they can be spared."""

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lcq.file_mark import file_mark
 from lcq.models import DeviceKind, ErrorClass, Failure, ModelOffer, Task, TaskResult
 from worker.protocol import (
     Cancel,
@@ -130,11 +131,12 @@ class Scripted:
                 staged = final.with_name(f".{final.name}.{task.id}-{run.attempt}.lcq-tmp")
                 staged.parent.mkdir(parents=True, exist_ok=True)
                 content = f"attempt {run.attempt}".encode()
+                found = file_mark(final)
                 staged.write_bytes(content)
                 gate = str(task.config.get("gate", "/")).replace("{attempt}", str(run.attempt))
                 while not Path(gate).exists():
                     time.sleep(0.01)
-                done = Done(result=result_of(task, content), staged=str(staged))
+                done = Done(result=result_of(task, content), staged=str(staged), found=found)
             case "fail":
                 error_class = ErrorClass(str(task.config["class"]))
                 failure = Failure(
