@@ -7,13 +7,18 @@ words of a filter and whatever came from a person are names, and have no transla
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from gettext import GNUTranslations
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from gettext import GNUTranslations
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
@@ -27,6 +32,11 @@ _spoken: Language = "en"
 
 def N(text: str) -> str:  # noqa: N802 (as every program marks what it translates later)
     """Mark ``text`` for the catalogue where it stands; whoever shows it asks ``tr``."""
+    return text
+
+
+def T(text: str) -> str:  # noqa: N802
+    """Mark the form of a sentence that is told in English elsewhere, by whomever: ``retold`` then knows it."""
     return text
 
 
@@ -70,18 +80,28 @@ def retold_error(error: BaseException) -> str:
 
 @lru_cache(maxsize=4096)
 def _retold(text: str, depth: int) -> str:
-    if _catalogue is None or depth > _DEEPEST:
+    if _catalogue is None or depth > _DEEPEST or not text:
         return text
     whole = _catalogue.pgettext("told", text)
     if whole != text:
         return whole
-    first = _first_word(text)
-    for form, said in (*_forms().get(first, ()), *_forms().get("", ())):
-        found = form.fullmatch(text)
-        if found is not None:
-            facts = {name: _retold(value, depth + 1) for name, value in found.groupdict().items()}
-            return _PLACE.sub(lambda place, facts=facts: facts.get(place[1], place[0]), said)  # type: ignore[misc]
+    forms = _forms()
+    for form in (*forms.get(_first_word(text), ()), *forms.get("", ())):
+        facts = form.facts_in(text)
+        if facts is not None:
+            told = {name: _retold(value, depth + 1) for name, value in facts.items()}
+            return _PLACE.sub(lambda place, told=told: told.get(place[1], place[0]), form.said)  # type: ignore[misc]
+    for joint, ours in _JOINTS:  # several of them, one behind the other
+        parts = text.split(joint)
+        told_parts = [_retold(part, depth + 1) for part in parts] if len(parts) > 1 else parts
+        if told_parts != parts:
+            is_told = [told != part for told, part in zip(told_parts, parts, strict=True)]
+            joints = [ours if any(both) else joint for both in itertools.pairwise(is_told)]
+            return "".join(itertools.chain(*zip(told_parts, [*joints, ""], strict=True)))
     return text
+
+
+_JOINTS = (("; ", "；"), (", ", "，"), (": ", "："))
 
 
 def _first_word(text: str) -> str:
@@ -90,31 +110,68 @@ def _first_word(text: str) -> str:
     return found[0] if found is not None else ""
 
 
+@dataclass(frozen=True)
+class _Form:
+    """A sentence with places, in English and as it is said."""
+
+    english: str
+    said: str
+
+    def facts_in(self, text: str) -> dict[str, str] | None:
+        """What stands in its places in ``text``; None where that has not this form."""
+        if not all(part in text for part in self._between):  # most are told apart by this, and never compiled
+            return None
+        found = self._pattern.fullmatch(text)
+        return None if found is None else found.groupdict()
+
+    @cached_property
+    def _between(self) -> list[str]:
+        return _PLACE.split(self.english)[::2]
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        parts, seen = [], set()
+        for at, part in enumerate(_PLACE.split(self.english)):
+            if at % 2 == 0:
+                parts.append(re.escape(part))
+            else:
+                parts.append(f"(?P={part})" if part in seen else f"(?P<{part}>.*?)")
+                seen.add(part)
+        return re.compile("".join(parts), re.DOTALL)
+
+    @property
+    def openness(self) -> tuple[int, int]:
+        """Those that leave the least open come first."""
+        return -len("".join(self._between)), len(self._between)
+
+
 @lru_cache(maxsize=1)
-def _forms() -> dict[str, list[tuple[re.Pattern[str], str]]]:
+def _forms() -> dict[str, list[_Form]]:
     """What the catalogue can retell, by the first word, with those that leave the least open first."""
-    forms: dict[str, list[tuple[re.Pattern[str], str]]] = {}
-    told: dict[object, str] = {} if _catalogue is None else _catalogue._catalog  # type: ignore[attr-defined]
-    for key in sorted((key for key in told if isinstance(key, str) and key.startswith(_TOLD)), key=_openness):
-        english = key.removeprefix(_TOLD)
-        if _PLACE.search(english):
-            forms.setdefault(_first_word(english), []).append((_pattern(english), told[key]))
+    forms: dict[str, list[_Form]] = {}
+    told = (
+        _Form(english.removeprefix(_TOLD), said)
+        for english, said in _messages(_compiled(_spoken))
+        if english.startswith(_TOLD) and _PLACE.search(english)
+    )
+    for form in sorted(told, key=lambda form: form.openness):
+        forms.setdefault(_first_word(form.english), []).append(form)
     return forms
 
 
-def _openness(key: str) -> tuple[int, int]:
-    return -len(_PLACE.sub("", key)), len(_PLACE.findall(key))
+def _compiled(language: Language) -> Path:
+    return FOLDER / _CATALOGUES[language] / "LC_MESSAGES" / f"{DOMAIN}.mo"
 
 
-def _pattern(english: str) -> re.Pattern[str]:
-    parts, seen = [], set()
-    for at, part in enumerate(_PLACE.split(english)):
-        if at % 2 == 0:
-            parts.append(re.escape(part))
-        else:
-            parts.append(f"(?P={part})" if part in seen else f"(?P<{part}>.*?)")
-            seen.add(part)
-    return re.compile("".join(parts), re.DOTALL)
+def _messages(compiled: Path) -> Iterator[tuple[str, str]]:
+    """All that a catalogue has: gettext looks messages up, and has no way to list them."""
+    data = compiled.read_bytes()
+    order = "<" if data[:4] == b"\xde\x12\x04\x95" else ">"
+    count, english, said = struct.unpack_from(f"{order}3I", data, 8)
+    for at in range(count):
+        of_both = (struct.unpack_from(f"{order}2I", data, table + 8 * at) for table in (english, said))
+        key, value = (data[start : start + length].decode() for length, start in of_both)
+        yield key, value
 
 
 def spoken() -> Language:
@@ -125,11 +182,12 @@ def spoken() -> Language:
 def speak(language: Language) -> None:
     """Speak ``language`` from now on, in this process."""
     global _catalogue, _spoken
-    folder = _CATALOGUES.get(language)
-    if folder is None:
+    if language not in _CATALOGUES:
         _catalogue = None
     elif language != _spoken:
-        with (FOLDER / folder / "LC_MESSAGES" / f"{DOMAIN}.mo").open("rb") as compiled:
+        from gettext import GNUTranslations  # here: English has no use for it
+
+        with _compiled(language).open("rb") as compiled:
             _catalogue = GNUTranslations(compiled)
     if language != _spoken:
         _retold.cache_clear()

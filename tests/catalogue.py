@@ -35,7 +35,9 @@ MARKED: dict[str, tuple[int | str, ...]] = {
     "fact": (0,),
 }
 """Which arguments of which calls are translated: at once, or by whoever shows what is made there."""
-SHOWN_BY_PEOPLE = ("lcq/errors.py", "lcq/reasons.py", "lcq/why.py", "lcq/cli/**/*.py", "tui/**/*.py")
+MARKED_IN = {"lcq/cli/": {"Column": (0,)}, "worker/": {"Column": (0,)}}
+"""The same of calls that mean something else in the files of a folder."""
+SHOWN_BY_PEOPLE = ("lcq/**/*.py", "tui/**/*.py", "worker/**/*.py")
 _MOST_FORMS = 24
 
 
@@ -83,11 +85,17 @@ def found_in(path: Path) -> Iterator[Found]:
             noun = literal(node.args[1])
             if noun:
                 yield Found(f"{{n:,}} {noun}", f"{{n:,}} {noun}s", where=where)
-        for key in MARKED.get(name, ()):
+        for key in marked_of(where).get(name, ()):
             marked = argument(node, key)
             for text in texts_of(marked) if marked is not None else ():
                 if any(char.isalpha() for char in text):
                     yield Found(text, where=where)
+
+
+def marked_of(where: str) -> dict[str, tuple[int | str, ...]]:
+    """Which arguments of which calls in a file are translated."""
+    own = (marks for folder, marks in MARKED_IN.items() if where.startswith(folder))
+    return MARKED | next(own, {})
 
 
 def called(call: ast.Call) -> str:
@@ -221,6 +229,8 @@ def _said(call: ast.Call, in_error: bool) -> Iterator[ast.expr]:
         yield from hint
     elif name in ("because", "_refuse"):
         yield from call.args[1:2]
+    elif name in ("T", "complain", "_complain"):
+        yield from call.args[:1]
     elif name == "Meaning":
         yield from call.args[:2]
 
@@ -239,8 +249,9 @@ def helps() -> Iterator[Found]:
     from lcq.cli import translated
     from lcq.cli.found import _group
     from lcq.cli.main import app
+    from worker.cli import app as agent
 
-    for command in (typer.main.get_command(app), _group("models")):
+    for command in (typer.main.get_command(app), _group("models"), typer.main.get_command(agent)):
         for part in translated.parts_of(command):
             for name in translated._HELPS:
                 text = translated.english_help(part, name)
@@ -254,7 +265,7 @@ def everything() -> dict[tuple[str, str], Found]:
     found: dict[tuple[str, str], Found] = {}
     marked = itertools.chain(
         helps(),
-        *(found_in(path) for path in sources("lcq/**/*.py", "tui/**/*.py")),
+        *(found_in(path) for path in sources("lcq/**/*.py", "tui/**/*.py", "worker/**/*.py")),
         *(told_in(path) for path in sources(*SHOWN_BY_PEOPLE)),
     )
     for one in marked:

@@ -80,7 +80,9 @@ async def meant(
 
 
 def _counted(counts: Counter[TaskStatus]) -> str:
-    return ", ".join(f"{count:,} {status}" for status, count in counts.items())
+    return tr(", ").join(
+        tr("{count} {status}", count=f"{count:,}", status=tr(status.value)) for status, count in counts.items()
+    )
 
 
 def _tell_dry(fit: Sequence[TaskRecord], left_alone: Counter[TaskStatus], output: Output) -> None:

@@ -11,7 +11,7 @@ from lcq.cli.output import Column, Output, age
 from lcq.cli.session import OK, JobOption, JsonFlag, Session, run, session_of
 from lcq.client import AsyncClient
 from lcq.errors import CauseNotFound, InvalidInput
-from lcq.lang import tr
+from lcq.lang import retold, tr
 from lcq.models import Cause
 from lcq.wire import DeadAnswer
 
@@ -55,10 +55,10 @@ def tell_causes(answer: DeadAnswer, output: Output) -> None:
         (
             (
                 str(one.count),
-                f"{one.code}: {one.text}",
+                f"{one.code}: {retold(one.text)}",
                 ", ".join(one.nodes),
-                f"{age(one.oldest_ms)} ago" if one.oldest_ms else "",
-                f"{age(one.newest_ms)} ago",
+                tr("{age} ago", age=age(one.oldest_ms)) if one.oldest_ms else "",
+                tr("{age} ago", age=age(one.newest_ms)),
                 one.newest,
                 _known(one),
             )
@@ -67,9 +67,7 @@ def tell_causes(answer: DeadAnswer, output: Output) -> None:
         empty=tr("no failed tasks"),
     )
     if answer.total > answer.looked_at:
-        output.talk(
-            tr("counted from the newest {looked_at} of {total}", looked_at=answer.looked_at, total=answer.total)
-        )
+        output.talk(tr("counted from the newest {some} of {all}", some=answer.looked_at, all=answer.total))
 
 
 def _known(cause: Cause) -> str:

@@ -11,7 +11,6 @@ from typer.main import get_command_from_info, get_group_from_info
 from typer.models import TyperInfo
 
 from lcq.cli.examples import examples
-from lcq.cli.translated import translate
 
 _MODULES = {
     "serve": ("up", "scheduler", "console", "demo", "version"),
@@ -47,7 +46,6 @@ class Commands(MutableMapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         if name not in self.loaded:
             self.loaded[name] = self._loaders[name]()
-            translate(self.loaded[name])
         return self.loaded[name]
 
     def __setitem__(self, name: str, command: Any) -> None:

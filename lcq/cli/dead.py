@@ -12,6 +12,7 @@ from lcq.cli.choice import chosen
 from lcq.cli.examples import examples
 from lcq.cli.output import Output, clock, status_text
 from lcq.cli.session import OK, Ids, JobOption, JsonFlag, Session, run, session_of
+from lcq.lang import retold, tr
 from lcq.wire import HistoryAnswer
 
 app = typer.Typer()
@@ -74,19 +75,27 @@ def _tell(history: HistoryAnswer, output: Output) -> None:
     record = history.record
     output.facts(
         (
-            ("task", record.id),
-            ("status", status_text(record.status)),
-            ("reason", history.explanation),
+            (tr("task"), record.id),
+            (tr("status"), status_text(record.status)),
+            (tr("reason"), retold(history.explanation)),
         )
     )
-    output.heading("Payload")
+    output.heading(tr("Payload"))
     for line in json.dumps(json.loads(record.task.to_json()), indent=2).splitlines():
         output.say(line)
     for attempt in history.attempts:
         if attempt.failure is None:
             continue
         failure = attempt.failure
-        output.heading(f"Attempt {attempt.number} on {attempt.node} {attempt.device}, {clock(attempt.ended_ms)}")
-        output.say(f"{failure.error_class} / {failure.code}: {failure.message}")
+        output.heading(
+            tr(
+                "Attempt {number} on {node} {device}, {at}",
+                number=attempt.number,
+                node=attempt.node,
+                device=attempt.device,
+                at=clock(attempt.ended_ms),
+            )
+        )
+        output.say(f"{failure.error_class} / {failure.code}: {retold(failure.message)}")
         for line in attempt.log.splitlines():
             output.say(f"  {line}")

@@ -22,7 +22,7 @@ from typer.core import TyperGroup
 
 from lcq.cli.commands import Commands
 from lcq.cli.session import INTERRUPTED, NOT_IN_TIME, REFUSED, UNREACHABLE, Session
-from lcq.cli.translated import translate
+from lcq.cli.translated import translate_helps
 from lcq.errors import LcqError, SchedulerUnreachable, StateOverloaded, StateUnavailable
 from lcq.lang import Language, retold, speak_as_asked, tr
 from lcq.log import LogLevel
@@ -72,7 +72,7 @@ class Program(TyperGroup):
     ) -> Any:
         args = sys.argv[1:] if args is None else list(args)
         speak_as_asked(args)
-        translate(self)
+        translate_helps()
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except typer.TyperException as error:
@@ -81,10 +81,9 @@ class Program(TyperGroup):
             command = context.command_path if context is not None else "lcq"
             from lcq.cli.output import Output
 
-            Output().complain(
-                retold(_one_line(error.format_message())),
-                tr("'{command} --help' tells how it is used", command=command),
-            )
+            if message := _one_line(error.format_message()):  # else its help was shown
+                hint = tr("'{command} --help' tells how it is used", command=command)
+                Output().complain(retold(message), hint)
         except typer.Abort:
             code = INTERRUPTED
         if standalone_mode:

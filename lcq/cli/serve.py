@@ -11,6 +11,7 @@ from lcq.cli.examples import examples
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.console import find_console
 from lcq.errors import InvalidInput, LcqError, SchedulerUnreachable
+from lcq.lang import retold, retold_error, tr
 
 if TYPE_CHECKING:
     from lcq.wire import InfoAnswer
@@ -137,11 +138,17 @@ async def _version(session: Session) -> int:
         async with client:
             there = await client.info()
     except SchedulerUnreachable:
-        told = f"none answers at {client.endpoint}"
+        told = tr("none answers at {where}", where=client.endpoint)
     except LcqError as error:  # such as another protocol: that is what was asked for
-        told = f"{client.endpoint}: {error}"
+        told = f"{client.endpoint}: {retold_error(error)}"
     else:
-        told = f"LCQ {there.version}, protocol {there.protocol}, at {client.endpoint}, process {there.pid}"
+        told = tr(
+            "LCQ {version}, protocol {protocol}, at {where}, process {pid}",
+            version=there.version,
+            protocol=there.protocol,
+            where=client.endpoint,
+            pid=there.pid,
+        )
     if output.as_json:
         output.document(
             {
@@ -156,11 +163,17 @@ async def _version(session: Session) -> int:
     output.facts(
         [
             ("LCQ", __version__),
-            ("protocol", str(PROTOCOL_VERSION)),
+            (tr("protocol"), str(PROTOCOL_VERSION)),
             ("Python", platform.python_version()),
-            ("scheduler", told),
+            (tr("scheduler"), told),
             ("Redis", there.redis if there is not None else ""),
-            ("settings", f"not taken over: {there.config_error}" if there is not None and there.config_error else ""),
+            (tr("settings"), _not_taken_over(there)),
         ]
     )
     return OK
+
+
+def _not_taken_over(there: InfoAnswer | None) -> str:
+    if there is None or not there.config_error:
+        return ""
+    return tr("not taken over: {error}", error=retold(there.config_error))

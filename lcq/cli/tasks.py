@@ -18,6 +18,7 @@ from lcq.cli.session import OK, REFUSED, Ids, JobOption, JsonFlag, Reason, Sessi
 from lcq.client import AsyncClient
 from lcq.errors import InvalidInput, UnknownCommand
 from lcq.labels import parse_labels, told_labels
+from lcq.lang import N, ntr, retold, tr
 from lcq.models import TERMINAL_STATES, Attempt, TaskPriority, TaskRecord, TaskStatus
 from lcq.reasons import MEANINGS, Why, brief
 from lcq.task_fields import parse_where
@@ -100,14 +101,20 @@ async def _tasks(
     output.table(
         _COLUMNS,
         (_row(record, reasons.get(record.id)) for record in records),
-        empty="no task fits" if where else "no tasks",
+        empty=tr("no task fits") if where else tr("no tasks"),
     )
     if where and cursor:
-        output.talk(f"{len(records)} of those that fit, after looking at {looked_at} tasks; --limit shows more")
+        output.talk(
+            tr(
+                "{some} of those that fit, after looking at {all} tasks; --limit shows more",
+                some=len(records),
+                all=looked_at,
+            )
+        )
     elif where:
-        output.talk(f"{len(records)} of {first.total} tasks fit")
+        output.talk(tr("{some} of {all} tasks fit", some=len(records), all=first.total))
     elif first.total > len(records):
-        output.talk(f"{len(records)} of {first.total}; --limit shows more")
+        output.talk(tr("{some} of {all}; --limit shows more", some=len(records), all=first.total))
     return OK
 
 
@@ -136,12 +143,12 @@ def _row(record: TaskRecord, reason: Why | None) -> tuple[str | Text, ...]:
 
 def _note(record: TaskRecord, reason: Why | None) -> str:
     if reason is not None:
-        return brief(reason, time.time_ns() // 1_000_000)
+        return retold(brief(reason, time.time_ns() // 1_000_000))
     if record.status is TaskStatus.PROCESSING:
-        return f"{record.progress:.0%} {record.stage}".rstrip()
+        return f"{record.progress:.0%} {tr(record.stage)}".rstrip()
     if record.failure is not None and record.status in (TaskStatus.FAILED, TaskStatus.PENDING):
-        return record.failure.message.removeprefix(f"{record.task.image_path}: ")
-    return record.why
+        return retold(record.failure.message.removeprefix(f"{record.task.image_path}: "))
+    return retold(record.why)
 
 
 @app.command(epilog=examples("lcq task 06ft3k", "lcq task 06ft3k --json"))
@@ -168,7 +175,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
     record = history.record
     output.facts(_facts(record, history.explanation))
     if record.notes:
-        output.heading("Notes")
+        output.heading(tr("Notes"))
         output.table(
             [Column("TIME", whole=True), Column("WHO"), Column("NOTE", wrapped=True)],
             ((clock(note.at_ms), note.actor, note.text) for note in record.notes),
@@ -176,7 +183,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
     if history.attempts:
         eased = any(attempt.eased for attempt in history.attempts)
         predicted = any(attempt.predicted_s for attempt in history.attempts)
-        output.heading("Attempts")
+        output.heading(tr("Attempts"))
         output.table(
             [
                 Column("NO", right=True, whole=True),
@@ -197,19 +204,19 @@ def _show(history: HistoryAnswer, output: Output) -> None:
                     clock(attempt.started_ms),
                     duration((attempt.ended_ms - attempt.started_ms) / 1000) if attempt.ended_ms else "",
                     *([duration(attempt.seconds) if attempt.seconds else "", _predicted(attempt)] if predicted else []),
-                    attempt.outcome,
+                    tr(attempt.outcome),
                     *([", ".join(attempt.eased)] if eased else []),
-                    f"{attempt.failure.code}: {attempt.failure.message}" if attempt.failure else "",
+                    f"{attempt.failure.code}: {retold(attempt.failure.message)}" if attempt.failure else "",
                 )
                 for attempt in history.attempts
             ),
         )
     if history.events:
-        output.heading("Events")
+        output.heading(tr("Events"))
         output.table(
             [Column("TIME", whole=True), Column("MOVE", whole=True), Column("STATUS"), Column("DETAILS", wrapped=True)],
             (
-                (clock(event.at_ms), event.move, event.fields.get("status", ""), details(event.fields))
+                (clock(event.at_ms), event.move, tr(event.fields.get("status", "")), details(event.fields))
                 for event in history.events
             ),
         )
@@ -220,7 +227,7 @@ def _predicted(attempt: Attempt) -> str:
     if not attempt.predicted_s:
         return ""
     memory = f", {attempt.predicted_mib:,} MiB" if attempt.predicted_mib else ""
-    cold = "" if attempt.warm else ", with loading"
+    cold = "" if attempt.warm else tr(", with loading")
     times = f"{duration(attempt.predicted_s)} (P90 {duration(attempt.predicted_p90_s)})"
     return f"{times}{memory}, {attempt.megapixels:.1f} MP{cold}"
 
@@ -234,41 +241,58 @@ def details(fields: dict[str, str]) -> str:
 
 def _facts(record: TaskRecord, explanation: str) -> Iterable[tuple[str, str | Text]]:
     asked = record.task
-    yield "task", record.id
-    yield "status", status_text(record.status)
-    yield "why", explanation
-    yield "image", asked.image_path
-    yield "mask", asked.mask_path or ""
-    yield "result", record.result.path if record.result else ""
-    yield "output", asked.output_path if asked.output_path and not record.result else ""
-    yield "image size", f"{record.size[0]} x {record.size[1]}" if record.size else ""
-    yield "type", asked.task_type
-    yield "config", " ".join(f"{key}={value}" for key, value in asked.config.items())
-    yield "queue", record.queue
-    yield "pinned to", record.pinned_node
-    yield "requires", told_labels(asked.requires)
-    yield "node", f"{record.node} {record.device}".strip()
-    yield "priority", record.priority
-    yield "user", asked.user_id
-    yield "job", asked.job or ""
-    yield "attempts", f"{record.attempt}, retries {record.retries} of {asked.max_retries}"
-    yield "eased", ", ".join(record.eased)
+    yield tr("task"), record.id
+    yield tr("status"), status_text(record.status)
+    yield tr("why"), retold(explanation)
+    yield tr("image"), asked.image_path
+    yield tr("mask"), asked.mask_path or ""
+    yield tr("result"), record.result.path if record.result else ""
+    yield tr("output"), asked.output_path if asked.output_path and not record.result else ""
+    yield tr("image size"), f"{record.size[0]} x {record.size[1]}" if record.size else ""
+    yield tr("type"), asked.task_type
+    yield tr("config"), " ".join(f"{key}={value}" for key, value in asked.config.items())
+    yield tr("queue"), record.queue
+    yield tr("pinned to"), record.pinned_node
+    yield tr("requires"), told_labels(asked.requires)
+    yield tr("node"), f"{record.node} {record.device}".strip()
+    yield tr("priority"), tr(record.priority.value)
+    yield tr("user"), asked.user_id
+    yield tr("job"), asked.job or ""
+    yield (
+        tr("attempts"),
+        tr(
+            "{attempt}, retries {retries} of {most}",
+            attempt=record.attempt,
+            retries=record.retries,
+            most=asked.max_retries,
+        ),
+    )
+    yield tr("eased"), ", ".join(record.eased)
     if record.status is TaskStatus.PROCESSING:
-        yield "progress", f"{record.progress:.0%} {record.stage}"
-    yield "submitted", _moment(record.submitted_ms)
-    yield "due", clock(record.due_ms)
-    yield "started", _moment(record.started_ms)
-    yield "finished", _moment(record.finished_ms)
+        yield tr("progress"), f"{record.progress:.0%} {tr(record.stage)}"
+    yield tr("submitted"), _moment(record.submitted_ms)
+    yield tr("due"), clock(record.due_ms)
+    yield tr("started"), _moment(record.started_ms)
+    yield tr("finished"), _moment(record.finished_ms)
     if record.result is not None:
         result = record.result
-        yield "size", f"{result.width} x {result.height}, {result.bytes} bytes, {duration(result.seconds)}"
-        yield "notes", "; ".join(result.notes)
+        yield (
+            tr("size"),
+            tr(
+                "{width} x {height}, {bytes} bytes, {span}",
+                width=result.width,
+                height=result.height,
+                bytes=result.bytes,
+                span=duration(result.seconds),
+            ),
+        )
+        yield tr("notes"), tr("; ").join(map(retold, result.notes))
     if record.failure is not None:
-        yield "failure", f"{record.failure.error_class} / {record.failure.code}: {record.failure.message}"
+        yield tr("failure"), f"{record.failure.error_class} / {record.failure.code}: {retold(record.failure.message)}"
 
 
 def _moment(at_ms: int | None) -> str:
-    return f"{clock(at_ms)} ({age(at_ms)} ago)" if at_ms else ""
+    return tr("{at} ({age} ago)", at=clock(at_ms), age=age(at_ms)) if at_ms else ""
 
 
 @app.command(epilog=examples("lcq why 06ft3k", "lcq why --json 06ft3k", "lcq why --codes"))
@@ -296,9 +320,9 @@ async def _why(session: Session, ids: list[str]) -> int:
         output.document(told[0] if len(told) == 1 else told)
         return OK
     for task_id, why in found:
-        output.say((f"{task_id}  " if len(found) > 1 else "") + f"{why.code}: {why.text}")
+        output.say((f"{task_id}  " if len(found) > 1 else "") + f"{why.code}: {retold(why.text)}")
         if why.hint:
-            output.talk(f"hint: {why.hint.replace('ID', task_id)}")
+            output.talk(tr("hint: ") + retold(why.hint).replace("ID", task_id))
     return OK
 
 
@@ -308,7 +332,7 @@ def _codes(output: Output) -> int:
     else:
         output.table(
             [Column("CODE", whole=True), Column("MEANS", wrapped=True)],
-            ((code, one.says) for code, one in MEANINGS.items()),
+            ((code, retold(one.says)) for code, one in MEANINGS.items()),
         )
     return OK
 
@@ -340,14 +364,14 @@ def cancel(
     async def act() -> int:
         async with session.client() as client:
             if _is_job(ids, job):
-                say_how_far = _teller("cancelled", session.output)
+                say_how_far = _teller(tr("cancelled"), session.output)
                 of_job = await client.cancel_job(job, reason=reason, on_progress=say_how_far)
-                return _tell_job("cancelled", of_job, session.output)
+                return _tell_job(tr("cancelled"), of_job, session.output)
             found = await meant(client, session.output, ids or [], where=where, legal=_OPEN, yes=yes, dry_run=dry_run)
             if found is None:
                 return OK
             answer = await client.cancel(found.ids, revisions=found.revisions, reason=reason)
-            return tell("cancelled", answer, session.output)
+            return tell(tr("cancelled"), answer, session.output)
 
     return run(act())
 
@@ -383,19 +407,19 @@ def retry(
     async def act() -> int:
         async with session.client() as client:
             if _is_job(ids, job):
-                say_how_far = _teller("put back", session.output)
+                say_how_far = _teller(tr("put back"), session.output)
                 of_job = await client.retry_job(job, cause=cause, reason=reason, on_progress=say_how_far)
-                return _tell_job("put back", of_job, session.output)
+                return _tell_job(tr("put back"), of_job, session.output)
             if failed:
                 all_failed = [record.id async for record in client.tasks(status=TaskStatus.FAILED, cause=cause)]
-                return tell("put back", await client.retry(all_failed, reason=reason), session.output)
+                return tell(tr("put back"), await client.retry(all_failed, reason=reason), session.output)
             found = await meant(
                 client, session.output, ids or [], where=where, legal=TERMINAL_STATES, yes=yes, dry_run=dry_run
             )
             if found is None:
                 return OK
             answer = await client.retry(found.ids, revisions=found.revisions, reason=reason)
-            return tell("put back", answer, session.output)
+            return tell(tr("put back"), answer, session.output)
 
     return run(act())
 
@@ -440,13 +464,16 @@ def reroute(
 
     async def act() -> int:
         async with session.client() as client:
-            place = queue or node or (f"nodes with {told_labels(labels)}" if labels else "nodes of any labels")
+            place = queue or node or tr("nodes of any labels")
+            if labels:
+                place = tr("nodes with {labels}", labels=told_labels(labels))
+            moved = tr("moved to {where}", where=place)
             if _is_job(ids, job):
-                say_how_far = _teller(f"moved to {place}", session.output)
+                say_how_far = _teller(moved, session.output)
                 of_job = await client.reroute_job(
                     job, queue=queue, node=node, labels=labels, reason=reason, on_progress=say_how_far
                 )
-                return _tell_job(f"moved to {place}", of_job, session.output)
+                return _tell_job(moved, of_job, session.output)
             found = await meant(
                 client, session.output, ids or [], where=where, legal=_MOVABLE, yes=yes, dry_run=dry_run
             )
@@ -455,7 +482,7 @@ def reroute(
             answer = await client.reroute(
                 found.ids, queue=queue, node=node, labels=labels, revisions=found.revisions, reason=reason
             )
-            return tell(f"moved to {place}", answer, session.output)
+            return tell(moved, answer, session.output)
 
     return run(act())
 
@@ -476,17 +503,19 @@ def prioritise(
     session = session_of(context, as_json)
     _refuse_both(job, where, dry_run)
 
+    now = tr("now {priority}", priority=tr(priority.value))
+
     async def act() -> int:
         async with session.client() as client:
             if _is_job(ids, job):
-                say_how_far = _teller(f"now {priority}", session.output)
+                say_how_far = _teller(now, session.output)
                 of_job = await client.prioritise_job(job, priority, reason=reason, on_progress=say_how_far)
-                return _tell_job(f"now {priority}", of_job, session.output)
+                return _tell_job(now, of_job, session.output)
             found = await meant(client, session.output, ids or [], where=where, legal=_OPEN, yes=yes, dry_run=dry_run)
             if found is None:
                 return OK
             answer = await client.prioritise(found.ids, priority, revisions=found.revisions, reason=reason)
-            return tell(f"now {priority}", answer, session.output)
+            return tell(now, answer, session.output)
 
     return run(act())
 
@@ -526,7 +555,7 @@ def comment(
             )
             if found is None:
                 return OK
-            return tell("noted with", await client.comment(found.ids, text), session.output)
+            return tell(tr("noted with"), await client.comment(found.ids, text), session.output)
 
     return run(act())
 
@@ -557,8 +586,10 @@ def _teller(done: str, output: Output) -> Callable[[JobActAnswer], None]:
 
     def say_how_far(answer: JobActAnswer) -> None:
         if answer.after:
-            of = f" of {answer.total:,}" if answer.total else ""
-            output.talk(f"{done}: {answer.done:,} tasks, {answer.seen:,}{of} looked at; it goes on …")
+            form = N("{done}: {count:,} tasks, {seen:,} looked at; it goes on …")
+            if answer.total:
+                form = N("{done}: {count:,} tasks, {seen:,} of {total:,} looked at; it goes on …")
+            output.talk(tr(form, done=done, count=answer.done, seen=answer.seen, total=answer.total))
 
     return say_how_far
 
@@ -568,13 +599,13 @@ def _tell_job(done: str, answer: JobActAnswer, output: Output) -> int:
     if output.as_json:
         output.document(answer)
     elif answer.done:
-        output.say(f"{done}: {answer.done} tasks")
+        output.say(ntr("{done}: {n} task", "{done}: {n} tasks", answer.done, done=done))
     elif not answer.refused:
-        output.talk("no such tasks: nothing to do")
+        output.talk(tr("no such tasks: nothing to do"))
     for refused in answer.refused:
         output.error(refused.example.error())
         if refused.count > 1:
-            output.talk(f"so with {refused.count - 1} more")
+            output.talk(tr("so with {count} more", count=refused.count - 1))
     return REFUSED if answer.refused else OK
 
 
@@ -584,11 +615,12 @@ def tell(done: str, answer: BulkAnswer, output: Output) -> int:
         output.document(answer)
     elif answer.done:
         count = len(answer.done)
-        output.say(f"{done}: {' '.join(islice(answer.done, 5))}" + (f" and {count - 5} more" if count > 5 else ""))
+        names = " ".join(islice(answer.done, 5)) + (tr(" and {count} more", count=count - 5) if count > 5 else "")
+        output.say(tr("{done}: {names}", done=done, names=names))
         if answer.acts:
-            output.talk(f"'lcq undo {answer.acts[-1]}' takes it back, for 15 s")
+            output.talk(tr("'lcq undo {act}' takes it back, for 15 s", act=answer.acts[-1]))
     elif not answer.refused:
-        output.talk("no such tasks: nothing to do")
+        output.talk(tr("no such tasks: nothing to do"))
     for refusal in answer.refused:
         output.error(refusal.error())
     return REFUSED if answer.refused else OK

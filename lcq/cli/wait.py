@@ -12,6 +12,7 @@ from lcq.cli.progress import Watch, follow
 from lcq.cli.session import INTERRUPTED, OK, JobOption, JsonFlag, Session, SomeIds, run, session_of
 from lcq.client import AsyncClient
 from lcq.errors import LcqError
+from lcq.lang import retold, tr
 from lcq.places import places_of
 from lcq.settling import folders_of, settle
 
@@ -33,7 +34,8 @@ def wait(
     try:
         return run(_wait(session, ids or [], job, timeout_s))
     except KeyboardInterrupt:
-        session.output.talk("\ninterrupted: the tasks go on without you; the same command waits again")
+        session.output.talk("")
+        session.output.talk(tr("interrupted: the tasks go on without you; the same command waits again"))
         return INTERRUPTED
 
 
@@ -41,7 +43,7 @@ async def _wait(session: Session, ids: list[str], job: str, timeout_s: float | N
     async with session.client() as client:
         watch = Watch(await chosen(client, ids, job=job), job=job)
         if not watch.ids:
-            session.output.talk("nothing to wait for")
+            session.output.talk(tr("nothing to wait for"))
             return OK
         await follow(watch, client, session.output, timeout_s)
         await _settle(session, client, watch, job)
@@ -54,6 +56,7 @@ async def _settle(session: Session, client: AsyncClient, watch: Watch, job: str)
     """Have the manifests beside the results know what was waited for; also what had ended before."""
     places = places_of(session.config.data_path, job) if job else []
     try:
-        await settle(client, [*places, *folders_of(watch.ended)], complain=session.output.talk)
+        await settle(client, [*places, *folders_of(watch.ended)], complain=session.output.retell)
     except LcqError as error:  # the results are there all the same
-        session.output.talk(f"the manifest beside the results does not know of them yet: {error.message}")
+        why = retold(error.message)
+        session.output.talk(tr("the manifest beside the results does not know of them yet: {why}", why=why))

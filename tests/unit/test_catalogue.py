@@ -147,7 +147,7 @@ def _is_read(node: ast.AST, text: str, parent: dict[ast.AST, ast.AST]) -> bool:
     if isinstance(outer, ast.Call) and called(outer) in _TAKES:
         return inner in [outer.args[at] for at in _TAKES[called(outer)] if at < len(outer.args)]
     # Elsewhere what has words with spaces between them is read, unless it is a style of Textual's or one of its rules.
-    return " " in text.strip() and not re.search(r"\$[a-z]|^bold|[{;]\n|; }|%s|-src ", text)
+    return " " in text.strip() and not re.search(r"\$[a-z]|^bold|[{;]\n|; }|%s|-src |^Callable\[", text)
 
 
 def _is_annotation(node: ast.AST, parent: dict[ast.AST, ast.AST]) -> bool:
