@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # loaded when first needed, after the first frame: they bring
     )
     from lcq.picture_parts import Part
     from lcq.reasons import Why
+    from lcq.state.glance import TaskGlance
     from lcq.state.reader import Snapshot, StateReader
     from lcq.wire import (
         Accepted,
@@ -148,7 +149,7 @@ class Cluster:
     # ------------------------------------------------------------ reading
 
     async def snapshot(
-        self, limit: int = 200_000, take: Callable[[Sequence[TaskRecord]], None] | None = None
+        self, limit: int = 200_000, take: Callable[[Sequence[TaskGlance | TaskRecord]], None] | None = None
     ) -> Snapshot:
         return await (await self._find_reader()).snapshot(limit, take)
 
@@ -160,6 +161,9 @@ class Cluster:
 
     async def tasks(self, ids: Sequence[str]) -> dict[str, TaskRecord]:
         return await self._open_reader.tasks(ids)
+
+    async def glances(self, ids: Sequence[str]) -> list[TaskGlance | TaskRecord]:
+        return await self._open_reader.glances(ids)
 
     async def nodes(self) -> tuple[NodeRecord, ...]:
         return await self._open_reader.nodes()

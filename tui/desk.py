@@ -142,7 +142,7 @@ class Desk:
         self.feed = Feed(tape, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
         self.gallery = Gallery(commander)
         self.graphics: Graphics | None = None  # how the terminal shows pixels; None: in cells
-        self.older = Older(commander, self.store, self.tasks)
+        self.older = Older(commander, self.store, self.tasks, open_task=lambda: self.open_task)
         self.pulse = Pulse(reader, commander, self.link)
         self.asker = Asker(commander, self.store, self.link, waiting=self._waiting)
 

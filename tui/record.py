@@ -27,6 +27,7 @@ from lcq.lang import tr
 
 if TYPE_CHECKING:
     from lcq.models import NodeRecord, QueueRecord, TaskRecord
+    from lcq.state.glance import TaskGlance
     from lcq.wire import EventsAnswer
     from tui.store import SnapshotLike
 
@@ -277,7 +278,7 @@ class Tape:
             self.recorder.note(kind, seen)
         return seen
 
-    async def snapshot(self, limit: int, take: Callable[[Sequence[TaskRecord]], None]) -> SnapshotLike:
+    async def snapshot(self, limit: int, take: Callable[[Sequence[TaskGlance | TaskRecord]], None]) -> SnapshotLike:
         found: SnapshotLike
         if self.recorder is None:
             found = await self._reader.snapshot(limit=limit, take=take)
@@ -301,6 +302,12 @@ class Tape:
 
     async def queues(self, nodes: Sequence[NodeRecord] | None = None) -> Sequence[QueueRecord]:
         found: Sequence[QueueRecord] = self._noted("queues", await self._reader.queues(nodes))
+        return found
+
+    async def glances(self, ids: Sequence[str]) -> Sequence[TaskGlance | TaskRecord]:
+        if self.recorder is not None:
+            return tuple((await self.tasks(ids)).values())  # a recording has whole records
+        found: Sequence[TaskGlance | TaskRecord] = await self._reader.glances(ids)
         return found
 
     async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]:

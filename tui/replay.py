@@ -380,6 +380,9 @@ class Playback:
     async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]:
         return {one: self._as_now(self._records[one]) for one in ids if one in self._records}
 
+    async def glances(self, ids: Sequence[str]) -> Sequence[TaskRecord]:
+        return tuple((await self.tasks(ids)).values())
+
     def _as_now(self, record: TaskRecord) -> TaskRecord:
         """The record as the last event tells the task, where that is newer."""
         event = self._later.get(record.id)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -30,12 +31,16 @@ from lcq.models import (
 from tui.text import clean, counted
 
 if TYPE_CHECKING:
+    from lcq.state.glance import TaskGlance
     from lcq.wire import DeadAnswer
 
 _FORGOTTEN_KEPT = 10_000
 MINUTES_SHOWN = 60
 """Of the cluster's counters: the last hour."""
 _WANTED_KEPT = 5_000
+_CUT_AT_ONCE = 200  # tasks that leave the window at a time: a list of a hundred thousand is mended by the piece
+_CUT_FROM = 50
+_OLDER_KEPT = 25_000  # tasks older than the window that are held beside it
 
 WAITING = (TaskStatus.PENDING, TaskStatus.QUEUED)
 """The states of which the scheduler is asked why."""
@@ -348,6 +353,10 @@ class Store:
         self.oldest = ""  # the oldest id of the snapshot, where there are others beyond it
         self.loads = 0  # how often it was started over
         self.unreadable = 0  # events whose fields made no sense
+        self.cuts = 0  # how often what had been read from beyond the window was let go
+        self.seeking = False  # somebody looks at what lies beyond the window: what happens there is worth reading
+        self._line: deque[str] = deque()  # the window's ids, the oldest first
+        self._older: dict[str, None] = {}  # those of tasks that are here and are older than the window
         self.polling_due = False  # an event about a node or a queue: their records are worth reading now
         self._wanted: dict[str, None] = {}
         self._forgotten: dict[str, None] = {}
@@ -370,7 +379,8 @@ class Store:
         for row in self.tasks.rows.values():
             self.counts[row.status] += 1
         self.beyond = max(0, snapshot.total_tasks - len(self.tasks.rows))
-        self.oldest = min(self.tasks.rows, default="") if self.beyond else ""
+        self._line, self._older = deque(sorted(self.tasks.rows)), {}
+        self.oldest = self._line[0] if self.beyond and self._line else ""
         self.loads += 1
         self.put_nodes(snapshot.nodes)
         self.put_queues(snapshot.queues)
@@ -405,8 +415,8 @@ class Store:
             rows.append(row)
         self.acts.update(rows)
 
-    def put_tasks(self, records: Iterable[TaskRecord]) -> None:
-        """Take in whole records, unless an event has already told of something newer."""
+    def put_tasks(self, records: Iterable[TaskGlance | TaskRecord]) -> None:
+        """Take in what records say, unless an event has already told of something newer."""
         for record in records:
             self._wanted.pop(record.id, None)
             known = self.tasks.rows.get(record.id)
@@ -425,6 +435,40 @@ class Store:
         more = len(self.tasks.rows) - before
         self.beyond = max(0, self.beyond - more)
         return more
+
+    def cut(self, limit: int, kept: Callable[[str], bool]) -> None:
+        """Where the window has more than ``limit`` tasks, let some of the oldest go, but none that is to be ``kept``.
+
+        What was read from beyond it goes first, all of it, so that there is no gap between the two; unless somebody
+        looks there: then the window may grow by a fifth meanwhile.
+        """
+        excess = len(self.tasks.rows) - len(self._older) - limit
+        if len(self._older) > _OLDER_KEPT:
+            self._let_go([one for one in self._older if not kept(one)][: len(self._older) - _OLDER_KEPT])
+        if excess < _CUT_FROM or (self._older and self.seeking and excess < limit // 5):
+            return
+        if any(not kept(one) for one in self._older):
+            self._let_go([one for one in self._older if not kept(one)])
+            self.cuts += 1
+        leaving: list[str] = []
+        while self._line and len(leaving) < min(excess, _CUT_AT_ONCE):
+            task_id = self._line.popleft()
+            if task_id in self.tasks.rows:
+                if kept(task_id):
+                    self._older[task_id] = None
+                    excess -= 1
+                else:
+                    leaving.append(task_id)
+        self._let_go(leaving)
+        self.oldest = self._line[0] if self._line else ""
+
+    def _let_go(self, ids: Iterable[str]) -> None:
+        """The cluster has these tasks still, and they are not here any more."""
+        for task_id in ids:
+            self.counts[self.tasks.rows[task_id].status] -= 1
+            self.tasks.drop(task_id)
+            self._older.pop(task_id, None)
+            self.beyond += 1
 
     def tell(self, reasons: Iterable[tuple[str, int, str, str]], now_ms: int) -> None:
         """Take in why tasks wait: of each its id, its revision then, and the reason in full and for a list."""
@@ -458,7 +502,7 @@ class Store:
                 elif "rev" in fields:
                     self._apply_task(event)
                 elif event.move in ("comment_task", "undo_comment"):
-                    self._wanted[clean(fields["task"])] = None  # its record has the notes
+                    self._want(clean(fields["task"]))  # its record has the notes
                     self.polling_due = True
                 elif "node" in fields:
                     self._apply_node(fields)
@@ -475,8 +519,7 @@ class Store:
             return
         if known is None:
             if "submitted_ms" not in fields:
-                if len(self._wanted) < _WANTED_KEPT and task_id not in self._forgotten:
-                    self._wanted[task_id] = None
+                self._want(task_id)
                 return
             row = TaskRow(
                 task_id, TaskStatus(fields["status"]), revision, "", TaskPriority.NORMAL,
@@ -491,6 +534,12 @@ class Store:
         if known is not None and revision < known.acted:  # old news: our own act has made something else of it since
             row.priority = known.priority
         self._put_task(row, known)
+
+    def _want(self, task_id: str) -> None:
+        """Have its record read: unless it is beyond the window, and nobody looks there."""
+        is_ours = task_id in self.tasks.rows or task_id >= self.oldest or self.seeking
+        if is_ours and task_id not in self._forgotten and len(self._wanted) < _WANTED_KEPT:
+            self._wanted[task_id] = None
 
     def put_acted(self, row: TaskRow) -> None:
         """Show a task as an act of ours has left it, unless there is news of it by now."""
@@ -529,6 +578,10 @@ class Store:
     def _put_task(self, row: TaskRow, known: TaskRow | None) -> None:
         if known is not None:
             self.counts[known.status] -= 1
+        elif row.id < self.oldest:
+            self._older[row.id] = None
+        else:
+            self._line.append(row.id)
         self.counts[row.status] += 1
         self.tasks.put(row)
 
@@ -537,6 +590,9 @@ class Store:
         if known is not None:
             self.counts[known.status] -= 1
             self.tasks.drop(task_id)
+            self._older.pop(task_id, None)
+            if len(self._line) > 2 * len(self.tasks.rows) + _FORGOTTEN_KEPT:
+                self._line = deque(one for one in self._line if one in self.tasks.rows)
         elif task_id < self.oldest:
             self.beyond = max(0, self.beyond - 1)
         self._wanted.pop(task_id, None)
@@ -558,8 +614,27 @@ class Store:
 # ---------------------------------------------------------------- records as rows
 
 
-def task_row(record: TaskRecord) -> TaskRow:
-    """A task's record as its row."""
+def task_row(record: TaskGlance | TaskRecord) -> TaskRow:
+    """A task's record, whole or in short, as its row."""
+    return _glanced_row(record) if isinstance(record, tuple) else _recorded_row(record)
+
+
+def _glanced_row(glance: TaskGlance) -> TaskRow:
+    (
+        task_id, status, revision, queue, priority, model, user, job, image, node, device, pinned, attempt,
+        max_attempts, progress, stage, submitted_ms, updated_ms, started_ms, finished_ms, due_ms, error, why, notes,
+    ) = glance  # fmt: skip
+    if updated_ms == submitted_ms:
+        updated_ms = submitted_ms  # one thing for both, as below
+    return TaskRow(
+        clean(task_id), status, revision, _name(queue), priority, _name(model), _name(user), _name(job), clean(image),
+        _name(node), _name(device), _name(pinned), attempt, max_attempts, progress or 0.0, _name(stage), submitted_ms,
+        updated_ms, started_ms, updated_ms if finished_ms == updated_ms else finished_ms, due_ms, _name(error),
+        _name(why), notes,
+    )  # fmt: skip
+
+
+def _recorded_row(record: TaskRecord) -> TaskRow:
     task, failure = record.task, record.failure
     submitted_ms = record.submitted_ms
     updated_ms = submitted_ms if record.updated_ms == submitted_ms else record.updated_ms
@@ -585,7 +660,7 @@ def task_row(record: TaskRecord) -> TaskRow:
         started_ms=record.started_ms,
         finished_ms=updated_ms if record.finished_ms == updated_ms else record.finished_ms,
         due_ms=record.due_ms,
-        error=clean(f"{failure.code}: {failure.message}") if failure else "",
+        error=_name(f"{failure.code}: {failure.message}") if failure else "",
         why=_name(record.why),
         notes=len(record.notes),
     )

@@ -39,6 +39,7 @@ from lcq.silence import Ear
 from lcq.state import records
 from lcq.state.act_log import ActLog
 from lcq.state.connection import ANSWER_S, Client, connect, our_errors
+from lcq.state.glance import Glances, TaskGlance
 from lcq.state.keys import Keys
 from lcq.state.learned import LearnedCosts
 from lcq.state.search import PIECE, TaskSearch
@@ -46,7 +47,7 @@ from lcq.why import Standing
 from lcq.wire import DeadAnswer, EventsAnswer, ListTasks, ListTasksAnswer
 
 _PAGE = 500  # task hashes asked for in one pipeline
-_PIECE = 100  # of them where somebody looks at a screen meanwhile: making records of them holds the loop
+_PIECE = 250  # of them where somebody looks at a screen meanwhile: to make something of them holds the loop
 _LOOKED_AT = 20_000  # failed tasks of one code that are read to count their causes
 _NODES_NAMED = 5
 _SAMPLE = 40  # tasks of a job that are looked at to tell where it waits
@@ -77,6 +78,7 @@ class StateReader:
         self._follow = connect(url)  # blocks for news, on its own connection
         self.acts = ActLog(self._redis, self.keys, url)
         self._search = TaskSearch(self._redis, self.keys, url, tasks=self.tasks, now_ms=self.now_ms)
+        self._glances = Glances(self._redis, self.keys, url)
         self.learned = LearnedCosts(url, self._redis, self.keys)
         self._fleet: Fleet | None = None
         self._fleet_at = 0.0
@@ -114,6 +116,11 @@ class StateReader:
                 if fields and is_id(task_id)
             }
         return found
+
+    async def glances(self, ids: Sequence[str]) -> list[TaskGlance | TaskRecord]:
+        """Those of ``ids`` that exist, in short; in the place of what cannot be read so stands its record."""
+        found, unreadable = await self._glances.read([task_id for task_id in ids if is_id(task_id)])
+        return [*found, *(await self.tasks(unreadable)).values()] if unreadable else list(found)
 
     async def task(self, task_id: str) -> TaskRecord:
         """Raises:
@@ -641,12 +648,12 @@ class StateReader:
         return tuple(records.event(*entry) for _, entries in _streams(answer) for entry in entries)
 
     async def snapshot(
-        self, limit: int = 200_000, take: Callable[[Sequence[TaskRecord]], None] | None = None
+        self, limit: int = 200_000, take: Callable[[Sequence[TaskGlance | TaskRecord]], None] | None = None
     ) -> Snapshot:
         """Everything a view needs to begin, at most the newest ``limit`` tasks.
 
-        ``take`` is given the tasks in pieces as they are read, the newest first, and the answer has none then: all of
-        them at once need some six kB each.
+        ``take`` is given the tasks in pieces as they are read, in short and the newest first, and the answer has none
+        then: all their records at once need some six kB each.
         """
         last = await self.last_event_id()  # read first: what happens meanwhile comes again as an event
         async with our_errors(self.url):
@@ -654,8 +661,11 @@ class StateReader:
         ids = await self._newest(self.keys.ids, limit)
         tasks: list[TaskRecord] = []
         for start in range(0, len(ids), _PIECE):
-            found = await self.tasks(ids[start : start + _PIECE])
-            (take or tasks.extend)(tuple(found.values()))
+            piece = ids[start : start + _PIECE]
+            if take is None:
+                tasks += (await self.tasks(piece)).values()
+            else:
+                take(await self.glances(piece))
         nodes = await self.nodes()
         return Snapshot(
             tasks=tuple(tasks),

@@ -42,7 +42,7 @@ from lcq.wire import Orders
 Hash = Mapping[str, str]
 RECORD_DAMAGED = "record_damaged"  # the code of a task that was failed because of its record, as in _damage.lua
 _PRIORITIES = frozenset(TaskPriority)
-_LONGEST_MESSAGE = 2000  # what a Failure may say; a move may have put words in front of what a node said
+LONGEST_MESSAGE = 2000  # what a Failure may say; a move may have put words in front of what a node said
 
 
 def digest_of(task_json: str) -> str:
@@ -121,7 +121,7 @@ def task_record(fields: Hash) -> TaskRecord:
         failure = Failure(
             error_class=ErrorClass(fields["class"]),
             code=fields["code"],
-            message=fields.get("message", "")[:_LONGEST_MESSAGE],
+            message=fields.get("message", "")[:LONGEST_MESSAGE],
         )
     task = Task.from_json(fields["json"])
     if "requires" in fields:  # an operator's reroute has changed that
