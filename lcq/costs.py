@@ -236,6 +236,7 @@ class Prediction:
     seconds_p90: float
     peak_mib: int  # of the device's memory (of a CPU: the host's); 0: not known
     samples: int = 0
+    guessed: bool = False  # the seconds are an estimate that nobody has measured
 
 
 @dataclass(frozen=True)
@@ -251,6 +252,7 @@ class Curve:
     mib_from: float = 0.0  # megapixels, up to which memory does not grow
     samples: int = 0
     mib_samples: int = 0  # attempts that memory was learned from; 0: it is what was shipped
+    guessed: bool = False  # its seconds are an estimate: measured by nobody on such a device, and not learned
 
     def seconds(self, megapixels: float) -> float:
         """P50, with the model loaded."""
@@ -259,7 +261,7 @@ class Curve:
     def predict(self, megapixels: float = ORDINARY_MEGAPIXELS, *, warm: bool = True) -> Prediction:
         """What an attempt takes on a picture of which so much is worked on."""
         p50 = self.seconds(megapixels) + (0.0 if warm else self.load_s)
-        return Prediction(p50, p50 * self.spread, math.ceil(self.memory(megapixels)), self.samples)
+        return Prediction(p50, p50 * self.spread, math.ceil(self.memory(megapixels)), self.samples, self.guessed)
 
     def memory(self, megapixels: float) -> float:
         """MiB of the device that an attempt holds at its peak; 0: not known."""
@@ -316,6 +318,7 @@ def shipped_curve(
         fixed_mib=mib,
         mib_per_megapixel=mib_per_megapixel,
         mib_from=ORDINARY_MEGAPIXELS,
+        guessed=is_estimate(model, kind),
     )
 
 
@@ -419,7 +422,7 @@ def _engine_of(offer: ModelOffer | None) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", offer.engine)[:32] if offer else ""
 
 
-def _told(curve: Curve) -> tuple[float, ...]:
+def _told(curve: Curve) -> tuple[float | bool, ...]:
     return (
         curve.fixed_s,
         curve.s_per_megapixel,
@@ -428,6 +431,7 @@ def _told(curve: Curve) -> tuple[float, ...]:
         curve.fixed_mib,
         curve.mib_per_megapixel,
         curve.mib_from,
+        curve.guessed,
     )
 
 
@@ -493,6 +497,7 @@ def fitted(seen: Sequence[Observation], prior: Curve) -> Curve:
         spread=trust * spread + (1 - trust) * prior.spread,
         load_s=max(0.0, median(cold)) if cold and used is warm else prior.load_s,
         samples=len(sound),
+        guessed=False,
     )
 
 

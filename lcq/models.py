@@ -362,6 +362,7 @@ class Attempt(Value):
     predicted_s: float = 0.0  # what it was expected to take (P50, P90), and to hold of its device's memory
     predicted_p90_s: float = 0.0
     predicted_mib: int = 0
+    guessed: bool = False  # those seconds were an estimate: measured by nobody on such a device, and not learned
     warm: bool = False  # its model was loaded there
     cost: str = ""  # what these were predicted by, as lcq.costs.CostKey writes it
     log: str = ""  # what its runner wrote last, where it failed
@@ -445,6 +446,7 @@ class Eta(Value):
     p50_s: float | None = None  # None: nobody can say, see ``why``
     p90_s: float | None = None
     why: str = ""
+    guessed: bool = False  # by estimates alone: nobody has measured such work there, and none of the job is done
 
 
 class JobSummary(Value):

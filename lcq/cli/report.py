@@ -65,7 +65,8 @@ def eta_text(eta: Eta) -> str:
     """When a job is likely to be done, in words: ``3m 20s, at most 5m 0s``."""
     if eta.p50_s is None or eta.p90_s is None:
         return retold(eta.why)
-    return tr("{likely}, at most {most}", likely=duration(eta.p50_s), most=duration(eta.p90_s))
+    told = tr("{likely}, at most {most}", likely=duration(eta.p50_s), most=duration(eta.p90_s))
+    return tr("{told}, a guess", told=told) if eta.guessed else told
 
 
 def counted(skipped: Iterable[Skipped]) -> tuple[Skips, ...]:

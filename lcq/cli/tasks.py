@@ -223,12 +223,13 @@ def _show(history: HistoryAnswer, output: Output) -> None:
 
 
 def _predicted(attempt: Attempt) -> str:
-    """What it was expected to take: ``1.2 s (P90 2.4 s), 300 MiB, 4.2 MP``."""
+    """What it was expected to take: ``1.2 s (P90 2.4 s), 300 MiB, 4.2 MP``; *a guess*, where nobody had measured it."""
     if not attempt.predicted_s:
         return ""
     memory = f", {attempt.predicted_mib:,} MiB" if attempt.predicted_mib else ""
     cold = "" if attempt.warm else tr(", with loading")
     times = f"{duration(attempt.predicted_s)} (P90 {duration(attempt.predicted_p90_s)})"
+    times = tr("{told}, a guess", told=times) if attempt.guessed else times
     return f"{times}{memory}, {attempt.megapixels:.1f} MP{cold}"
 
 

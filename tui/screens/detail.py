@@ -351,7 +351,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         eta = job.eta
         if eta is not None and eta.p50_s is not None and eta.p90_s is not None:
             times = f"{long_span(eta.p50_s * 1000)} (P50), {long_span(eta.p90_s * 1000)} (P90)"
-            pieces += fact("likely done in", times)
+            pieces += fact("likely done in", tr("{told}, a guess", told=times) if eta.guessed else times)
         elif eta is not None and not job.paused:
             pieces += fact("waits", retold(eta.why), TONE_STYLE["warn"])
         return pieces
