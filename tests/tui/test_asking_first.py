@@ -26,6 +26,7 @@ async def asked(console) -> Question:
     await wait_until(lambda: isinstance(console.app.screen, Question))
     screen = console.app.screen
     assert isinstance(screen, Question)
+    await wait_until(lambda: screen.query("#no") and screen.query_one("#no").region.area)  # else a click goes beside it
     return screen
 
 
