@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Generic, Literal
 
 from lcq.lang import N, retold, tr
@@ -11,7 +12,7 @@ from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.query import Kind, QueryField
 from lcq.task_fields import NEEDS, fields_over, needed, took_ms
 from tui.store import WAITING, ActRow, CauseRow, NodeRow, QueueRow, RowT, TaskRow
-from tui.text import basename, compact, long_span, span
+from tui.text import basename, cells, compact, long_span, span
 
 Tone = Literal["plain", "dim", "good", "bad", "warn", "run", "strong"]
 Cell = tuple[str, Tone]
@@ -460,12 +461,27 @@ ACT_FIELDS: dict[str, QueryField[ActRow]] = _named(
 _WIDEST = 60  # cells of one column in a wide table
 
 
-def lay_out(columns: Sequence[Column[RowT]], width: int) -> list[tuple[Column[RowT], int]]:
+_SORT_MARK = 2  # cells of a head that tell the order
+
+
+def _narrowed(column: Column[RowT], longest: int | None) -> Column[RowT]:
+    """A column no wider than what it has to hold."""
+    if longest is None:
+        return column
+    needed = max(longest, cells(column.shown_title) + _SORT_MARK)
+    return replace(column, width=min(column.width, needed), most=min(column.most, max(column.width, needed)))
+
+
+def lay_out(
+    columns: Sequence[Column[RowT]], width: int, longest: Mapping[str, int] = MappingProxyType({})
+) -> list[tuple[Column[RowT], int]]:
     """Which columns fit ``width`` cells, a space between them, and how wide each is.
 
+    ``longest``: by a column's id, the cells of the longest that it ever holds, where that is known.
     Columns leave by rank, greatest first; the room that is left goes to those that may grow: the first one
     (a name) has what it can use, the last one (free text) takes what the others do not need.
     """
+    columns = [_narrowed(column, longest.get(column.id)) for column in columns]
     shown = list(columns)
     while any(column.rank for column in shown) and sum(column.width + 1 for column in shown) - 1 > width:
         shown.remove(max(shown, key=lambda column: (column.rank, columns.index(column))))

@@ -18,6 +18,8 @@ from lcq.lang import tr
 from lcq.models import (
     ActRecord,
     Cause,
+    Device,
+    DeviceKind,
     DeviceReading,
     Event,
     MinuteTally,
@@ -345,6 +347,7 @@ class Store:
         self.nodes: Shelf[NodeRow] = Shelf()
         self.queues: Shelf[QueueRow] = Shelf()
         self.causes: Shelf[CauseRow] = Shelf()
+        self.causes_read = self.acts_read = False  # they are asked for when somebody looks at them
         self.acts: Shelf[ActRow] = Shelf()
         self.minutes: tuple[MinuteTally, ...] = ()  # the oldest first; the last is under way
         self.failures = 0  # tasks that the causes are of
@@ -401,7 +404,7 @@ class Store:
         return True
 
     def put_causes(self, dead: DeadAnswer) -> None:
-        self.failures = dead.total
+        self.failures, self.causes_read = dead.total, True
         self.causes.update(cause_row(cause) for cause in dead.causes)
 
     def put_acts(self, acts: Iterable[ActRecord], now_ms: int) -> None:
@@ -414,6 +417,7 @@ class Store:
                 row.undo_until_ms = known.undo_until_ms
             rows.append(row)
         self.acts.update(rows)
+        self.acts_read = True
 
     def put_tasks(self, records: Iterable[TaskGlance | TaskRecord]) -> None:
         """Take in what records say, unless an event has already told of something newer."""
@@ -731,6 +735,12 @@ def _reading(reading: DeviceReading, caution: str) -> str:
     return ", ".join(words)
 
 
+def _short_names(devices: Sequence[Device]) -> dict[str, str]:
+    """How the devices of a node are called by its settings: cpu, gpu0, gpu1."""
+    gpus = [one.id for one in devices if one.kind is DeviceKind.GPU]
+    return {one.id: f"gpu{gpus.index(one.id)}" if one.id in gpus else clean(one.id[:12]) for one in devices}
+
+
 def node_row(record: NodeRecord) -> NodeRow:
     """A node's record as its row."""
     capability = record.capability
@@ -739,6 +749,7 @@ def node_row(record: NodeRecord) -> NodeRow:
     heat = [reading.temperature_c for reading in readings if reading.temperature_c is not None]
     filled = [reading for reading in readings if reading.total_mib and reading.free_mib is not None]
     queues = {queue: None for served in record.serves.values() for queue in served}
+    called = _short_names(capability.devices)
     return NodeRow(
         id=clean(record.id),
         status=record.status,
@@ -760,8 +771,8 @@ def node_row(record: NodeRecord) -> NodeRow:
         software=clean(capability.version),
         load=(
             *(
-                (clean(device[:12]), _reading(reading, record.caution(device)))
-                for device, reading in sorted(record.readings.items())
+                (called.get(device, clean(device[:12])), _reading(reading, record.caution(device)))
+                for device, reading in sorted(record.readings.items(), key=lambda pair: called.get(pair[0], pair[0]))
             ),
             *(_told(name, value) for name, value in sorted(record.telemetry.items()) if name not in _CLOCK),
             *_clock(record.telemetry),

@@ -223,17 +223,18 @@ def test_trouble_is_told_without_passwords():
     assert "s3cret" not in trouble
 
 
-async def test_a_burst_of_changes_and_new_tasks_is_taken_in_once_a_task_however_many_there_are():
+@pytest.mark.parametrize(("new", "changes"), [(6_000, 15_000), pytest.param(20_000, 50_000, marks=pytest.mark.chaos)])
+async def test_a_burst_of_changes_and_new_tasks_is_taken_in_once_a_task_however_many_there_are(new, changes):
     cluster = FakeCluster([a_task() for _ in range(10)])
     store = await a_store(cluster)
-    ids = [cluster.add(a_task(status=TaskStatus.QUEUED)).id for _ in range(6_000)]
-    for number in range(15_000):  # some tasks many times
+    ids = [cluster.add(a_task(status=TaskStatus.QUEUED)).id for _ in range(new)]
+    for number in range(changes):  # some tasks many times
         task_id = ids[number % 1_500]
         cluster.change(task_id, "prioritise_task", priority=list(TaskPriority)[number % 3])
     store.apply(cluster.log)
-    changes = store.tasks.take()
-    assert changes.changed == set(ids), "what one frame has to take in is bounded by the tasks, whatever came"
-    assert not changes.everything
+    taken = store.tasks.take()
+    assert taken.changed == set(ids), "what one frame has to take in is bounded by the tasks, whatever came"
+    assert not taken.everything
     assert not store.tasks.take()
     assert counts_hold(store)
     last = cluster.records[ids[0]]

@@ -174,6 +174,10 @@ class ConsoleScreen(Screen[None]):
         """The widgets between the banner and the last act."""
         return ()
 
+    def say_nothing_here(self, what: str) -> None:
+        """A key was pressed that needs a row, and there is none."""
+        self.post_message(Said(tr("nothing to do: {skipped}", skipped=what), good=False))
+
     @property
     def crumb(self) -> str:
         """What this screen adds to the way here, in the title."""

@@ -47,21 +47,23 @@ class CauseActs(ConsoleScreen):
         return []
 
     def _group(self) -> list[TaskRow]:
-        return [task for row in self.act_causes() for task in tasks_of(row, self.desk.store)]
+        """The failed tasks that are meant; where there is none, that is said."""
+        rows = self.act_causes()
+        tasks = [task for row in rows for task in tasks_of(row, self.desk.store)]
+        if not tasks:
+            none = tr("none of these failures is here any more")
+            self.say_nothing_here(none if rows else tr("no cause is under the cursor"))
+        return tasks
 
     def action_retry_group(self) -> None:
         rows = self._group()
         if rows:
             self.post_message(ActWished(acts.retry(rows).made_to_ask()))
-        else:
-            self._none()
 
     def action_move_group(self) -> None:
         rows = self._group()
         if rows:
             self.post_message(self.GroupMoveWished(rows))
-        else:
-            self._none()
 
     def action_acknowledge(self) -> None:
         rows = self.act_causes()
@@ -69,9 +71,8 @@ class CauseActs(ConsoleScreen):
             self.post_message(Said(tr("one cause at a time: esc clears the marks"), good=False))
         elif rows:
             self.post_message(self.AcknowledgementWished(rows[0]))
-
-    def _none(self) -> None:
-        self.post_message(Said(tr("nothing to do: none of these failures is here any more"), good=False))
+        else:
+            self.say_nothing_here(tr("no cause is under the cursor"))
 
 
 class CausesScreen(ListScreen[CauseRow], CauseActs):
@@ -91,7 +92,13 @@ class CausesScreen(ListScreen[CauseRow], CauseActs):
 
     def counts(self) -> Sequence[Part]:
         store = self.desk.store
+        if not self.is_read:
+            return []
         return [Part(f" {counted(len(store.causes.rows), 'cause')}   {counted(store.failures, 'failed task')}")]
+
+    @property
+    def is_read(self) -> bool:
+        return self.desk.store.causes_read
 
     def nothing(self) -> str:
         return tr("no task has failed")

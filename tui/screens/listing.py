@@ -95,8 +95,13 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
         """What to say where there is no row at all."""
         return ""
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the cluster has answered what its rows are."""
+        return self.desk.link.loaded
+
     def _why_empty(self) -> str:
-        if not self.desk.link.loaded:
+        if not self.desk.link.loaded or not self.is_read:
             return tr("reading the cluster …")
         if self.view.total:
             return tr("nothing fits the filter: esc clears it")
