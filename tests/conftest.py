@@ -47,7 +47,7 @@ def _pause_s(took_s: float) -> float:
     return min(longest, max(shortest, 4 * took_s))
 
 
-async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: float = 60.0, what: str = "") -> T:
+async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: float = 120.0, what: str = "") -> T:
     """Ask ``condition`` (plain or async) until it is true, and give back what it said.
 
     Fails the test after ``timeout`` seconds, saying ``what`` was waited for and the last answer. That is how long a
@@ -66,7 +66,7 @@ async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: floa
         await asyncio.sleep(_pause_s(time.monotonic() - asked))
 
 
-def wait_until_sync(condition: Callable[[], T], *, timeout: float = 60.0, what: str = "") -> T:
+def wait_until_sync(condition: Callable[[], T], *, timeout: float = 120.0, what: str = "") -> T:
     """``wait_until`` for tests that have no event loop."""
     deadline = time.monotonic() + timeout
     while True:

@@ -4,10 +4,15 @@ What it offers, and how it comes up, is in a JSON file that ``--script FILE`` na
 each start, so that a test can change it between two runners.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
-import contextlib
 import gc
+
+gc.disable()  # as the real one does
+
+import contextlib
 import hashlib
 import json
 import os
@@ -39,6 +44,9 @@ from worker.protocol import (
     pack_word,
     words_from,
 )
+
+gc.freeze()
+gc.enable()
 
 MODELS = ("cv2-ns", "cv2-telea")
 

@@ -10,10 +10,14 @@ gc.disable()  # nothing that is imported becomes garbage: to look for it there i
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
+
+# As in lcq/cli/main.py; its runners inherit it.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 import typer
 
@@ -29,6 +33,7 @@ from worker.home import default_name
 from worker.probe import probe, show
 
 if _had_been_enabled:
+    gc.freeze()  # all of it stays: no collection need look at it again
     gc.enable()
 
 _log = logging.getLogger(__name__)

@@ -142,7 +142,9 @@ def begin(
         typer.Option("--lang", help="The language to speak; default: LCQ_LANG, else the locale."),
     ] = None,
 ) -> None:
-    gc.enable()  # main() had it disabled: what is loaded to find the command is kept too
+    if not gc.isenabled():  # by main(): what is loaded to find the command is kept too
+        gc.freeze()
+        gc.enable()
     context.obj = Session(config, scheduler, as_json, log_level, patience_s, cluster, lang)
 
 

@@ -12,6 +12,7 @@ from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.console import find_console
 from lcq.errors import InvalidInput, LcqError, SchedulerUnreachable
 from lcq.lang import retold, retold_error, tr
+from lcq.loading import for_good
 
 if TYPE_CHECKING:
     from lcq.wire import InfoAnswer
@@ -27,7 +28,8 @@ def up(
     headless: Annotated[bool, typer.Option("--headless", help="Without the console.")] = False,
 ) -> int:
     """Run a whole cluster on this machine: private Redis, a scheduler, an agent, and the console."""
-    from lcq.server import run_up  # here, so that a client command need not load a scheduler
+    with for_good():
+        from lcq.server import run_up  # here, so that a client command need not load a scheduler
 
     return run_up(session_of(context).settings, headless=headless)
 
@@ -35,7 +37,8 @@ def up(
 @app.command(epilog=examples("lcq scheduler", "lcq --config lcq.yaml scheduler"))
 def scheduler(context: typer.Context) -> int:
     """Run a scheduler until it is told to stop; any number may run at once."""
-    from lcq.server import run_scheduler
+    with for_good():
+        from lcq.server import run_scheduler
 
     return run_scheduler(session_of(context).settings)
 

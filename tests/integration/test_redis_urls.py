@@ -12,6 +12,7 @@ import pytest
 
 from lcq.config import DistributedConfig, RedisConfig
 from lcq.errors import InvalidConfig, StateUnavailable, without_password
+from lcq.state import sentinels as sentinels_module
 from lcq.state.connection import connect
 from lcq.state.manager import StateManager
 from lcq.state.reader import StateReader
@@ -179,7 +180,10 @@ def test_no_form_of_a_password_is_shown(url: str):
     assert "et@" not in without_password(url)
 
 
-async def test_a_name_that_no_sentinel_knows_and_sentinels_that_are_away_are_told_one_by_one(tmp_path: Path):
+async def test_a_name_that_no_sentinel_knows_and_sentinels_that_are_away_are_told_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sentinels_module, "_ASK_BUSY_S", 1.0)
     with running_rig(tmp_path / "redis") as rig:
         with pytest.raises(
             StateUnavailable, match=r"no Sentinel names a primary 'other': 127\S+ does not know it; 127"
@@ -193,3 +197,11 @@ async def test_a_name_that_no_sentinel_knows_and_sentinels_that_are_away_are_tol
             StateUnavailable, match=r"127\S+ says Error 111.*127\S+ does not answer; 127\S+ says Error 111"
         ):
             await use(rig.url)
+        # Where all that live have too much to do, they are given longer: else nobody would ever be found there.
+        monkeypatch.setattr(sentinels_module, "_ASK_BUSY_S", 60.0)
+        monkeypatch.setattr(sentinels_module, "_ASK_S", 0.01)
+        asking = asyncio.create_task(SentinelUrl.read(rig.url).primary())
+        await asyncio.sleep(0.1)
+        assert not asking.done()
+        rig.sentinels[1].thaw()
+        assert (await asking)[1] == rig.first.port
