@@ -616,7 +616,8 @@ async def run_console_async(
             ends = farewell if at_home or farewell == FAREWELL else OF_OTHERS
             async with Cluster(config, scheduler=scheduler if at_home else None) as cluster:
                 desk = Desk(cluster, cluster, cluster=cluster_name(config), saved=saved, rights=rights)
-                desk.gallery = Gallery(cluster, limits=config.limits, roots=Roots(config.storage.roots))
+                roots, seen = Roots(config.storage.roots), desk.tape.note_pictures
+                desk.gallery = Gallery(cluster, limits=config.limits, roots=roots, seen=seen)
                 app = await _run_app(config, desk, stop, user=user, farewell=ends, theme=theme, record=record)
         goes_on = app.next_context is not None or app.next_replay is not None or (past is not None and not replay)
         if app.return_code or not goes_on or (stop is not None and stop.is_set()):

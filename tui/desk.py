@@ -25,6 +25,7 @@ from tui.columns import (
 )
 from tui.gallery import Gallery
 from tui.graphics import Graphics
+from tui.looks import Overheard
 from tui.made import Made
 from tui.older import Older
 from tui.pulse import Pulse
@@ -101,9 +102,10 @@ class Desk:
         self.cluster = cluster
         self.saved = saved or SavedViews()
         self.rights = rights or Rights()
-        self.reader, self.commander = reader, commander
         self.playback = playback
         self.tape = Tape(reader)
+        self.reader = reader = cast("Reader", self.tape)  # what is looked at can be recorded
+        self.commander = commander = cast("Commander", Overheard(commander, lambda: self.tape.noted))
         self.store, self.link = Store(), Link()
         if playback is not None:
             from tui.replay import ReplayLink  # here: a live console needs nothing of it
@@ -138,9 +140,8 @@ class Desk:
         self._said_at = 0.0
         self._done: Undoable | None = None
         self.open_task = ""  # the task whose details are on the screen
-        tape = cast("Reader", self.tape)
-        self.feed = Feed(tape, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
-        self.gallery = Gallery(commander)
+        self.feed = Feed(reader, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
+        self.gallery = Gallery(commander, seen=self.tape.note_pictures)
         self.graphics: Graphics | None = None  # how the terminal shows pixels; None: in cells
         self.older = Older(commander, self.store, self.tasks, open_task=lambda: self.open_task)
         self.pulse = Pulse(reader, commander, self.link)
@@ -207,7 +208,9 @@ class Desk:
 
 def past_desk(playback: Playback, *, saved: SavedViews | None = None) -> Desk:
     """The desk of a replay: it reads the recording, and nothing can be done."""
-    from tui.replay import PastCommander
+    from tui.past import PastCommander
 
-    nobody = cast("Commander", PastCommander())
-    return Desk(playback, nobody, cluster=playback.recording.cluster, saved=saved, playback=playback)
+    past = PastCommander(playback)
+    desk = Desk(playback, cast("Commander", past), cluster=playback.recording.cluster, saved=saved, playback=playback)
+    desk.gallery = Gallery(past, recorded=past.has_picture)
+    return desk

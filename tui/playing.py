@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from textual import on, work
 
@@ -68,7 +68,12 @@ class PlayingApp(ActingApp):
     @work(group="recorder")
     async def _keep_recording(self, recorder: Recorder) -> None:
         reader = self.desk.reader
-        await recorder.run({"minutes": reader.minutes, "dead": reader.dead, "acts": lambda: reader.acts(ACTS_SHOWN)})
+        overview: dict[str, Callable[[], Awaitable[Any]]] = {
+            "minutes": reader.minutes,
+            "dead": reader.dead,
+            "acts": lambda: reader.acts(ACTS_SHOWN),
+        }
+        await recorder.run(overview, reader.attempts)
         self.desk.tape.recorder = None
         self.say(
             tr(

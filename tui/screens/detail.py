@@ -397,11 +397,13 @@ class TaskScreen(ReadingScreen, TaskActs):
             pieces.append((f"{clean(note.text)}\n", ""))
         return pieces
 
-    @staticmethod
-    def _attempts(history: History) -> list[Piece]:
-        if not history.attempts:
+    def _attempts(self, history: History) -> list[Piece]:
+        missing = self._missing_attempts(history)
+        if not history.attempts and not missing:
             return []
         pieces: list[Piece] = [(tr(" Attempts ({count})\n", count=len(history.attempts)), "bold $text-primary")]
+        if missing:
+            pieces.append(self._indented(missing, TONE_STYLE["warn"]))
         for attempt in history.attempts:
             took = (
                 tr(", took {ended}", ended=long_span(attempt.ended_ms - attempt.started_ms)) if attempt.ended_ms else ""
@@ -413,6 +415,20 @@ class TaskScreen(ReadingScreen, TaskActs):
                 message = clean(f"{attempt.failure.code}: {retold(attempt.failure.message)}")
                 pieces.append((f"     {message}\n", TONE_STYLE["bad"]))
         return pieces
+
+    def _missing_attempts(self, history: History) -> str:
+        """What a replay does not know of the attempts: not all of what happens is recorded."""
+        playback, record = self.desk.playback, history.record
+        if playback is None or not record.attempt:
+            return ""
+        at_ms = playback.attempts_ms(self.task_id)
+        if at_ms is None:
+            return tr("they are not in the recording: nobody had looked at them by then")
+        newest = history.attempts[-1] if history.attempts else None
+        is_old = newest is None or newest.number < record.attempt
+        if is_old or (newest is not None and newest.ended_ms is None and record.status is not TaskStatus.PROCESSING):
+            return tr("as they were recorded at {at}; what came after that is not in the recording", at=stamp(at_ms))
+        return ""
 
     @staticmethod
     def _files(record: TaskRecord) -> list[Piece]:

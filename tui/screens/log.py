@@ -165,9 +165,14 @@ class LogScreen(ConsoleScreen):
         """Read what there is, then follow, for as long as the screen is open."""
         if self.task_id:
             await self._read_attempts()
-        boot, after = "", -1
+        boot, after, jumps = "", -1, self._jumps
         while True:
             pause_s = FOLLOW_S
+            if jumps != self._jumps:  # a replay that has been set to another time: what was read may not be yet
+                jumps, boot, after = self._jumps, "", -1
+                self.lines.clear()
+                if self.task_id:
+                    await self._read_attempts()
             if not self.node:
                 self._wrong = tr("no node has taken it yet: there is no log")
                 await self._read_attempts()
@@ -193,6 +198,10 @@ class LogScreen(ConsoleScreen):
                     after = max(told.last, after)
             self._show_lines()
             await asyncio.sleep(pause_s)
+
+    @property
+    def _jumps(self) -> int:
+        return self.desk.playback.jumps if self.desk.playback is not None else 0
 
     async def _read_attempts(self) -> None:
         """What is kept with the task's attempts: the last words of those that failed."""
