@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from lcq.config import ConfigManager, DistributedConfig, load
+from lcq.environment import told_by
 from lcq.errors import InvalidConfig
 
 SAMPLES = Path(__file__).parents[2] / "sample-config"
@@ -136,6 +137,30 @@ def test_a_bad_file_is_refused_in_one_line_that_names_file_and_key(text: str, co
 def test_a_bad_environment_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LCQ_REDIS__PORT", "many")
     with pytest.raises(InvalidConfig, match=r"redis\.port"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({"lcq_redis__Port": "7"}, {"redis": {"port": "7"}}),
+        ({"LCQ_REDIS__PORT": "7", "LCQ_REDIS": '{"host": "a", "port": 1}'}, {"redis": {"host": "a", "port": "7"}}),
+        ({"LCQ_SCHEDULERS": "a, b:5"}, {"schedulers": "a, b:5"}),
+        ({"LCQ_STORAGE__ROOTS": '["/a"]'}, {"storage": {"roots": ["/a"]}}),
+        ({"LCQ_CONTEXTS__EU__REDIS__URL": "redis://x"}, {"contexts": {"eu": {"redis": {"url": "redis://x"}}}}),
+        ({"LCQ_AGENT__LABELS__RACK": "7", "LCQ_REDIS__BOGUS": "1"}, {"agent": {"labels": {"rack": "7"}},
+                                                                     "redis": {"bogus": "1"}}),
+        ({"LCQ_AGENT__MODELS": '["lama"]'}, {"agent": {"models": ["lama"]}}),
+        ({"LCQ_BOGUS": "1", "LCQ_CONFIG": "x", "LCQ": "1", "HOME": "/root"}, {}),
+    ],
+)  # fmt: skip
+def test_the_environment_says_settings_section_by_section(variables: dict[str, str], found: dict[str, object]) -> None:
+    assert told_by(variables, DistributedConfig) == found
+
+
+def test_a_list_in_the_environment_that_is_no_json_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LCQ_STORAGE__ROOTS", "/photos")
+    with pytest.raises(InvalidConfig, match="environment: LCQ_STORAGE__ROOTS: expected JSON, found '/photos'"):
         load()
 
 
