@@ -107,6 +107,7 @@ class Timetable:
     backlog: Mapping[str, Backlog]
     costs: CostBook
     users: Mapping[str, frozenset[str]] = field(default_factory=dict)  # by queue: who waits there, or some of them
+    tasks_of: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # and how many tasks each has there
     _curves: dict[tuple[str, str, str, str], Curve] = field(default_factory=dict)
     _ratios: dict[tuple[str, str, str], float] = field(default_factory=dict)
     _turns: dict[object, _Turn] = field(default_factory=dict)
@@ -262,22 +263,32 @@ class Timetable:
         """Predicted seconds until a task that ``user`` puts into ``queue`` now is done, P50; None if none may run it.
 
         ``among`` answers the stations that may, and is asked once for each ``key``. ``more_s``: typical seconds of work
-        that were put there since this moment. What waits in lower bands waits on; and who has nothing in that queue yet
-        comes before what others have there, but for as much as is put there for it.
+        that were put there since this moment. What waits in lower bands waits on.
         """
         choice = self._choice(queue, lane, among, precision, key, user, priority)
         if not choice.kinds:
             return None
-        before = self.waiting(queue, least=priority) + more_s
-        others = self.users.get(queue, frozenset())
-        if user and others and user not in others and len(others) < USERS_TOLD:
-            higher = self.waiting(queue, least=priority.raised(1)) if priority.band else 0.0
-            before = min(before, higher + max(0.0, more_s) * (1 + len(others)))
-        ahead_s = choice.slots.time_for(before * choice.share)
+        ahead_s = choice.slots.time_for(self._before(queue, priority, user, more_s) * choice.share)
         return min(
             max(ahead_s, start) + curve.predict(megapixels, warm=is_warm).seconds_p50
             for start, curve, is_warm in choice.kinds
         )
+
+    def _before(self, queue: str, priority: TaskPriority, user: str, more_s: float) -> float:
+        """Typical seconds of the work in ``queue`` that comes before a task which ``user`` puts there now.
+
+        What is of a higher band, what the user has there itself, and of each other user no more than that: shares are
+        even. All of it where it is not known who waits there. ``more_s`` is taken for the user's own.
+        """
+        whole = self.waiting(queue, least=priority)
+        told, counts = self.users.get(queue, frozenset()), self.tasks_of.get(queue, {})
+        if not user or not told or len(told) >= USERS_TOLD or (user in told and user not in counts):
+            return whole + more_s
+        higher = self.waiting(queue, least=priority.raised(1)) if priority.band else 0.0
+        count = sum(counts.values())
+        theirs = {one: counts.get(one, 0) / count if count else 1 / len(told) for one in told}
+        own = max(0.0, theirs.pop(user, 0.0) * (whole - higher) + more_s)
+        return higher + own + sum(min(own, share * (whole - higher)) for share in theirs.values())
 
     def _choice(
         self,

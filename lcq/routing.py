@@ -120,6 +120,7 @@ class Fleet:
     costs: CostBook = SHIPPED
     backlog: Mapping[str, Backlog] = field(default_factory=dict)  # queue -> typical seconds of what waits there
     users: Mapping[str, frozenset[str]] = field(default_factory=dict)  # queue -> who waits there; of many, some
+    tasks_of: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # queue -> how many tasks each has there
     busy_s: Mapping[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
     """By node and device: seconds until each attempt there is predicted to end; of one that is late, by how much it
     is, for nothing better is known of it."""
@@ -153,7 +154,7 @@ class Fleet:
                         warm=frozenset(reading.warm if reading else ()),
                         lowered=lowered,
                     )
-        return Timetable(stations, self.backlog, self.costs, self.users)
+        return Timetable(stations, self.backlog, self.costs, self.users, self.tasks_of)
 
     def queue(self, name: str) -> QueueConfig | None:
         return next((queue for queue in self.queues if queue.name == name), None)

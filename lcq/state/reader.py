@@ -271,21 +271,21 @@ class StateReader:
 
     async def _backlog(
         self,
-    ) -> tuple[dict[str, Backlog], dict[str, frozenset[str]], dict[tuple[str, str], tuple[float, ...]]]:
-        """What waits in each queue, whose, and when what runs on each device is predicted to end."""
+    ) -> tuple[dict[str, Backlog], dict[str, dict[str, int]], dict[tuple[str, str], tuple[float, ...]]]:
+        """What waits in each queue, how much of it whose, and when what runs on each device is predicted to end."""
         async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
             pipe.time()
             pipe.zrange(self.keys.ends, 0, -1, withscores=True)
             for config in self.queue_configs:
                 pipe.hgetall(self.keys.backlog(config.name))
-                pipe.hrandfield(self.keys.users(config.name), USERS_TOLD)
+                pipe.hrandfield(self.keys.users(config.name), USERS_TOLD, withvalues=True)
             (seconds, micros), ends, *told = await pipe.execute()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         backlog: dict[str, Backlog] = {
             config.name: records.backlog(fields) for config, fields in zip(self.queue_configs, told[::2], strict=True)
         }
-        users = {config.name: frozenset(some) for config, some in zip(self.queue_configs, told[1::2], strict=True)}
+        users = {config.name: _counts(some) for config, some in zip(self.queue_configs, told[1::2], strict=True)}
         busy: dict[tuple[str, str], list[float]] = {}
         for member, ends_ms in ends:
             node, _, rest = member.partition("|")
@@ -300,7 +300,8 @@ class StateReader:
         return Fleet(
             costs=await self.learned.book(),
             backlog=backlog,
-            users=users,
+            users={queue: frozenset(counts) for queue, counts in users.items()},
+            tasks_of=users,
             busy_s=busy,
             queues=self.queue_configs,
             nodes=nodes,
@@ -690,6 +691,12 @@ def _task_record(task_id: str, fields: Any) -> TaskRecord:
     if record.id != task_id:
         return records.damaged_task(task_id, fields, f"its JSON is that of task {record.id}")
     return record
+
+
+def _counts(answer: Sequence[Any]) -> dict[str, int]:
+    """Field and number in turn, as HRANDFIELD has them; by RESP3 in pairs."""
+    flat = [one for pair in answer for one in pair] if answer and not isinstance(answer[0], str) else list(answer)
+    return {name: records.whole(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
 
 
 def _node_record(name: str, fields: Any, running: Any) -> NodeRecord:

@@ -195,7 +195,7 @@ def test_no_order_of_claims_does_more_than_all_work_and_the_last_queue_is_empty_
         assert empty[queue] >= sum(bands.values()) / len(busy) * (1 - 1e-6)
 
 
-def test_who_has_nothing_in_a_queue_yet_comes_before_what_others_flood_it_with():
+def test_who_has_little_in_a_queue_comes_before_what_others_flood_it_with():
     backlog: dict[str, Backlog] = {QUEUE: {LAMA: 1000.0, (URGENT, "lama"): 3.0}}
     picture = replace(
         fleet(a_node("a"), costs=seconds(a=1.0), backlog=backlog, a=2.0), users={QUEUE: frozenset({"ben"})}
@@ -205,6 +205,9 @@ def test_who_has_nothing_in_a_queue_yet_comes_before_what_others_flood_it_with()
     assert finish_s(picture, user="ann", more_s=50.0) == pytest.approx(2 + 3 + 100 + 1), (
         "her job gets every other start"
     )
+    small = replace(picture, users={QUEUE: frozenset({"ben", "ann"})}, tasks_of={QUEUE: {"ben": 998, "ann": 2}})
+    assert finish_s(small, user="ann") == pytest.approx(2 + 3 + 2 * 2 + 1), "her two, and two of his"
+    assert finish_s(small, user="ben") == pytest.approx(2 + 3 + 998 + 2 + 1)
     many = replace(picture, users={QUEUE: frozenset(f"user {n}" for n in range(USERS_TOLD))})
     assert finish_s(many, user="ann") == pytest.approx(2 + 1003 + 1), "she may be one of those who are not told"
 
