@@ -3,7 +3,7 @@
     python -m benchmarks.fleet                 # the small form: seconds
     python -m benchmarks.fleet --full          # 1,000 nodes, and queues of up to a million tasks
     python -m benchmarks.fleet --nodes 200 --tasks 20000 --depths 1000 100000 --sizes 10 1000
-    python -m benchmarks.fleet --only work --nodes 1000 --tasks 1000000 --small 500     # some half an hour of two cores
+    python -m benchmarks.fleet --only work --nodes 1000 --tasks 1000000 --waiting 200000 --small 500   # half an hour
 
 What is simulated is the work: how long a picture takes on which device, and the clock. What decides is what decides in
 a cluster: ``lcq.routing`` chooses the queue, the Lua scripts the order and who gets what, on a private server of their
@@ -281,7 +281,7 @@ class World:
             redis=RedisConfig(unsafe=True), retention=RetentionConfig(completed_s=0.001, events=1000)
         )
         cast("Any", our_errors).__wrapped__.__kwdefaults__["within_s"] = SILENCE_S
-        self.eye = redis.Redis.from_url(url, decode_responses=True)
+        self.eye = redis.Redis.from_url(url, decode_responses=True, socket_timeout=SILENCE_S)
         self.state = SimulatedState(self.config, url=url, eye=self.eye)
         self.eye.config_set("appendonly", "no")
         self.eye.config_set("save", "")
@@ -431,9 +431,11 @@ class Outcome:
 class Simulation:
     """The tasks, through routing and the scripts, to the devices."""
 
-    def __init__(self, world: World, stations: Sequence[Station], work: Sequence[Work]) -> None:
-        self._world, self._stations = world, stations
-        self._coming = deque(sorted(work, key=lambda one: one.after))
+    def __init__(self, world: World, stations: Sequence[Station], work: Sequence[Work], most: int) -> None:
+        """``most``: tasks that wait at a time; the flood goes on coming as there is room."""
+        self._world, self._stations, self._most = world, stations, most
+        self._flood = deque(one for one in work if not one.after)
+        self._singles = deque(sorted((one for one in work if one.after), key=lambda one: one.after))
         self._came_s: dict[str, tuple[Work, float]] = {}  # what waits, and since when
         self._left = len(work)
         self._news_at = 0
@@ -461,7 +463,7 @@ class Simulation:
                 free |= self._idle
                 next_poll = now + POLL_S
             await self._claim(now, free)
-            soon = now if self._coming and self._coming[0].after <= self.outcome.flood_starts else now + POLL_S
+            soon = now if self._is_due else now + POLL_S
             now = max(now + STEP_S, min(soon, self._ends[0][0]) if self._ends else soon)
             if self.outcome.done % NEWS < AT_ONCE:
                 await self._world.state.forget_tasks()
@@ -493,10 +495,18 @@ class Simulation:
             file=sys.stderr, flush=True,
         )  # fmt: skip
 
+    @property
+    def _is_due(self) -> bool:
+        """Whether a small user comes now."""
+        return bool(self._singles) and self._singles[0].after <= self.outcome.flood_starts
+
     async def _submit(self, now: float) -> bool:
         due = []
-        while self._coming and self._coming[0].after <= self.outcome.flood_starts:
-            due.append(self._coming.popleft())
+        while self._is_due:
+            due.append(self._singles.popleft())
+        room = self._most - len(self._came_s)
+        if room >= AT_ONCE or not self._came_s:
+            due += [self._flood.popleft() for _ in range(min(room, len(self._flood)))]
         for number, some in enumerate(_pieces(due)):
             # So many take a scheduler longer than its picture is good for.
             fleet = await self._take(now, anew=len(due) > AT_ONCE and number % ANEW == 0)
@@ -642,8 +652,12 @@ def first_come(stations: Sequence[Station], work: Iterable[Work]) -> Outcome:
 # ---------------------------------------------------------------- what is measured
 
 
-async def at_work(url: str, nodes: int, tasks: int, small: int, seed: int = 1) -> dict[str, Any]:
-    """A flood of ``tasks`` of one user, and ``small`` tasks of as many others while it is worked off."""
+async def at_work(
+    url: str, nodes: int, tasks: int, small: int, *, waiting: int = 10**9, seed: int = 1
+) -> dict[str, Any]:
+    """A flood of ``tasks`` of one user, and ``small`` tasks of as many others while it is worked off.
+
+    ``waiting``: how many of the flood wait in Redis at a time."""
     rng = random.Random(seed)
     flood = [a_work(rng, "flood", f"folder {n % 3}") for n in range(tasks)]
     others = {
@@ -661,7 +675,7 @@ async def at_work(url: str, nodes: int, tasks: int, small: int, seed: int = 1) -
     try:
         async with world.state:
             await world.register(stations)
-            simulation = Simulation(world, stations, work)
+            simulation = Simulation(world, stations, work, waiting)
             began = time.perf_counter()
             await simulation.run()
             took_s = time.perf_counter() - began
@@ -670,7 +684,8 @@ async def at_work(url: str, nodes: int, tasks: int, small: int, seed: int = 1) -
         world.eye.close()
     ours = simulation.outcome
     moves = 2 * len(work) + ours.starts  # each task is routed, submitted, and granted
-    figures: dict[str, Any] = {"nodes": nodes, "tasks": len(work), "lcq": ours.told()}
+    figures: dict[str, Any] = {"nodes": nodes, "tasks": len(work), "waiting_at_most": min(waiting, len(work))}
+    figures["lcq"] = ours.told()
     figures |= {name: outcome.told() for name, outcome in others.items()}
     figures["times_longer_than_lcq"] = {
         name: round(outcome.makespan_s / ours.makespan_s, 2) for name, outcome in others.items()
@@ -860,6 +875,9 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--full", action="store_true", help="1,000 nodes and queues of a million; some ten minutes")
     arguments.add_argument("--nodes", type=int, help="nodes that work off the flood (50; full: 1,000)")
     arguments.add_argument("--tasks", type=int, help="tasks of the flood (2,000; full: 100,000)")
+    arguments.add_argument(
+        "--waiting", type=int, help="of these in Redis at a time (all; 3.7 GB of memory for a million)"
+    )
     arguments.add_argument("--small", type=int, help="users with one picture each (50; full: 500)")
     arguments.add_argument(
         "--sizes", type=int, nargs="+", help="nodes at which decisions are priced (10 100; 10 100 1000)"
@@ -885,6 +903,7 @@ def run(told: Sequence[str] | None = None) -> dict[str, Any]:
                     chosen.nodes or (1000 if full else 50),
                     chosen.tasks or (100_000 if full else 2000),
                     chosen.small or (500 if full else 50),
+                    waiting=chosen.waiting or 10**9,
                 )
             )
         if chosen.only != "work":
