@@ -109,16 +109,27 @@ def pytest_report_header() -> list[str]:
     return [f"lcq: seed {seed} ({_SEED}={seed} repeats it), redis server {find_server()}"]
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test reads or writes what belongs to the person who runs it, and each starts from the same seed."""
+def _clean(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     for name in tuple(os.environ):
         if name.startswith("LCQ_") and name != _SEED:
             monkeypatch.delenv(name)
-    home = tmp_path_factory.getbasetemp() / "home"
     for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(variable, str(home / variable))
     monkeypatch.setenv("LCQ_DISCOVERY__ENABLED", "0")  # nor speaks on the LAN
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nor does what tests share, which is made before any of them begins."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _clean(monkeypatch, tmp_path_factory.getbasetemp() / "home")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or writes what belongs to the person who runs it, and each starts from the same seed."""
+    _clean(monkeypatch, tmp_path_factory.getbasetemp() / "home")
     random.seed(int(os.environ[_SEED]))
 
 

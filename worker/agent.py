@@ -84,6 +84,7 @@ _AGAIN_S = (0.5, 5.0)  # first and longest pause after a refusal, such as Redis 
 _LAST_WORDS_S = 5.0  # how long a leaving agent waits for the verdicts on what it reported
 _BYE_S = 2.0
 _RETAKE_S = 5.0  # how long the answer whether a late result counts may take; the next beat asks again
+_NOBODY_S = 1.0  # of that, how long there may be no connection by which to ask
 _SHOW_S = 60.0  # how long a hello waits for a device that nothing is known of; it can join later
 _TAKES_NOTHING = frozenset({NodeStatus.DRAINING, NodeStatus.QUARANTINED})
 
@@ -526,7 +527,7 @@ class Agent:
         asked_at = steady_now()
         request = Retake(node_id=self.node_id, boot_id=self.boot_id, task_id=key[0], attempt=key[1])
         try:
-            answer = await self._line.ask(request, patience_s=_RETAKE_S)
+            answer = await self._line.ask(request, patience_s=_RETAKE_S, nobody_s=_NOBODY_S)
         except UnknownCommand:
             return None  # an older scheduler: the verdict decides
         if not answer.attempt:

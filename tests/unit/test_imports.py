@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pkgutil
 import re
@@ -25,6 +26,7 @@ def modules_of(package: str, *, without: tuple[str, ...] = ()) -> list[str]:
     return [name for name in names if not name.endswith("__main__") and not name.startswith(without)]
 
 
+@functools.cache
 def loaded_after(*modules: str) -> set[str]:
     """What a fresh interpreter has in ``sys.modules`` after it imported ``modules``."""
     script = f"import sys, json\nfor name in {modules!r}: __import__(name)\nprint(json.dumps(sorted(sys.modules)))"
