@@ -29,7 +29,7 @@ def find_console(name: str = "console") -> Callable[..., int]:
     if not found:
         raise LcqError("the console is not installed", hint="install LCQ anew: pip install --force-reinstall lcq")
     enabled = gc.isenabled()
-    gc.disable()  # nothing that is imported becomes garbage, as in lcq/cli/main.py
+    gc.disable()  # nothing that is imported becomes garbage, as in lcq/cli/program.py
     try:
         return cast("Callable[..., int]", found[0].load())
     finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+LOG_LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
 
 _FILE_BYTES = 8 * 2**20
 _OLD_FILES = 2

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-# As in lcq/cli/main.py; its runners inherit it.
+# As in lcq/cli/program.py; its runners inherit it.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 import typer

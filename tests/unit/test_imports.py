@@ -96,8 +96,20 @@ def test_the_console_loads_neither_the_worker_nor_what_writes_the_state() -> Non
 
 
 def test_the_command_line_answers_without_loading_a_server() -> None:
-    loaded = packages(loaded_after("lcq.cli.main"))
+    loaded = packages(loaded_after("lcq.cli.program"))
     assert not loaded & ({"redis", "textual", "worker", "tui", "zmq", "pydantic"} | ENGINES_OWN)
+
+
+def test_what_opens_a_console_loads_no_library_for_command_lines_and_none_for_models() -> None:
+    assert not packages(loaded_after("lcq.cli.main")) & {
+        "typer",
+        "click",
+        "rich",
+        "pydantic",
+        "asyncio",
+        "redis",
+        "zmq",
+    }
 
 
 @pytest.mark.parametrize("package", ["lcq", "worker", "tui"])
