@@ -388,6 +388,9 @@ class Cause(Value):
     newest_ms: int
     oldest_ms: int = 0  # 0: told by an older scheduler
     nodes: tuple[str, ...] = ()  # where they failed last
+    models: tuple[str, ...] = ()  # with which models, the most frequent first
+    sizes: tuple[str, ...] = ()  # of which classes of size their images are (lcq.causes.size_class), likewise
+    trend: tuple[int, ...] = ()  # how many in each five minutes of the last hour, the oldest first
     acknowledged: Note | None = None  # by whom, and what they had to say of it
 
 

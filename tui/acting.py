@@ -24,7 +24,7 @@ from tui.acts import Act, told
 from tui.commands import Command, Scope
 from tui.line import LineHistory, Meant, Scene
 from tui.screens.base import ActWished, ConsoleScreen
-from tui.screens.causes import CausesScreen
+from tui.screens.causes import CausesScreen, died_of
 from tui.screens.dialogs import Choice, Chooser, Question
 from tui.screens.listing import ListScreen
 from tui.screens.nodes import NodesScreen
@@ -279,6 +279,26 @@ class ActingApp(App[int]):
     def _group_move_wished(self, wish: CausesScreen.GroupMoveWished) -> None:
         self._ask_where(wish.rows, asks=True, where=None)
 
+    @on(CausesScreen.WideGroupWished)
+    @work(group="acts")
+    async def _wide_group_wished(self, wish: CausesScreen.WideGroupWished) -> None:
+        """The tasks of causes, looked for by the scheduler: the window has not all of them."""
+        title = tr("Move all that failed so") if wish.moves else tr("Retry all that failed so")
+        if not self._may(title):
+            return
+        found: dict[str, TaskRow] = {}
+        for code in dict.fromkeys(cause.code for cause in wish.causes):
+            rows = await self.matching(f"state:failed cause={code}", title=title)
+            if rows is None:
+                return
+            found |= {row.id: row for row in rows if any(died_of(row, cause) for cause in wish.causes)}
+        if not found:
+            self.say(tr("none of these failures is here any more"), good=False)
+        elif wish.moves:
+            self._ask_where(list(found.values()), asks=True, where=None)
+        else:
+            await self._ask_and_do(acts.retry(list(found.values())).made_to_ask())
+
     @work(group="acts")
     async def _ask_where(self, rows: Sequence[TaskRow], *, asks: bool, where: str | None) -> None:
         what = counted(len(rows), "task") if where is None else tr("all that fit")
@@ -334,12 +354,19 @@ class ActingApp(App[int]):
         )
         if not self._may(title):
             return
+        rows = wish.rows
+        if wish.where is not None:
+            all_of_them = await self.matching(wish.where, title=title)
+            if all_of_them is None:
+                return
+            rows = all_of_them
+            title = tr("Retry {count} with changes", count=counted(len(rows), "task"))
         try:
-            found = await self.desk.reader.tasks([row.id for row in wish.rows])
+            found = await self.desk.reader.tasks([row.id for row in rows])
         except (LcqError, OSError, TimeoutError) as error:
             self.say(tr("{title}: not done: {error}", title=title, error=trouble_of(error)), good=False)
             return
-        records = [found[row.id] for row in wish.rows if row.id in found]
+        records = [found[row.id] for row in rows if row.id in found]
         if not records:
             self.say(tr("{title}: not done: the cluster has forgotten what was chosen", title=title), good=False)
             return
@@ -355,13 +382,18 @@ class ActingApp(App[int]):
 
     @on(TaskActs.CommentWished)
     def _comment_wished(self, wish: TaskActs.CommentWished) -> None:
-        self._ask_comment(wish.rows)
+        self._ask_comment(wish.rows, wish.where)
 
     @work(group="acts")
-    async def _ask_comment(self, rows: Sequence[TaskRow]) -> None:
+    async def _ask_comment(self, rows: Sequence[TaskRow], where: str | None) -> None:
         first = acts.comment(rows, "")
         if not self._may(first.title):
             return
+        if where is not None:
+            found = await self.matching(where, title=first.title)
+            if found is None:
+                return
+            rows, first = found, acts.comment(found, "")
         text = await self.push_screen_wait(
             Question(
                 f"{first.title}",

@@ -308,6 +308,8 @@ class ConsoleApp(PlayingApp):
     def _mode_wished(self, wish: ConsoleScreen.ModeWished) -> None:
         self._history.leave(self._root_filter)
         self._went_back = 0
+        is_drill = bool(wish.filter_text) and wish.mode != self.current_mode
+        self.desk.drilled = (wish.mode, wish.filter_text or "") if is_drill else None
         self._show_mode(wish.mode, wish.filter_text)
 
         def note() -> None:  # once the new root is there

@@ -405,16 +405,28 @@ def _ago(at_ms: int, now_ms: int) -> str:
     return span(now_ms - at_ms) if at_ms else "--"
 
 
+def _trend(row: CauseRow) -> Cell:
+    from tui.charts import bars  # which needs what is here
+
+    return (bars(row.trend, 12), "bad") if any(row.trend) else ("-", "dim")
+
+
 CAUSE_COLUMNS: tuple[Column[CauseRow], ...] = (
     Column("count", "TASKS", 6, lambda row, _: (compact(row.count), "bad"), lambda row: row.count, right=True),
     Column("last", "LAST", 4, lambda row, now: (_ago(row.newest_ms, now), "plain"), lambda row: row.newest_ms,
            live=True, right=True),
     Column("first", "FIRST", 5, lambda row, now: (_ago(row.oldest_ms, now), "dim"), lambda row: row.oldest_ms,
            rank=2, live=True, right=True),
+    Column("trend", "LAST HOUR", 12, lambda row, _: _trend(row),
+           lambda row: sum(row.trend), rank=2, live=True),
     Column("code", "CAUSE", 16, lambda row, _: (row.code, "strong"), lambda row: row.code, most=28),
     Column("kind", "KIND", 9, lambda row, _: (tr(row.kind), "plain"), lambda row: row.kind, rank=3),
     Column("nodes", "ON", 12, lambda row, _: (", ".join(row.nodes) or "-", "plain"), lambda row: ", ".join(row.nodes),
            rank=1, most=30),
+    Column("models", "WITH", 10, lambda row, _: (", ".join(row.models) or "-", "plain"),
+           lambda row: ", ".join(row.models), rank=4, most=24),
+    Column("sizes", "SIZES", 8, lambda row, _: (", ".join(row.sizes) or "-", "plain"),
+           lambda row: ", ".join(row.sizes), rank=5, most=24),
     Column("known", "KNOWN TO", 10, lambda row, _: (row.known or "-", "plain" if row.known else "dim"),
            lambda row: row.known, rank=1, most=30),
     Column("text", "WHAT THEY SAID", 24, lambda row, _: (retold(row.text), "plain"), lambda row: row.text, most=400),
@@ -424,6 +436,8 @@ CAUSE_FIELDS: dict[str, QueryField[CauseRow]] = _named(
     QueryField("cause", Kind.TEXT, lambda row, _: row.code, "its code"),
     QueryField("kind", Kind.TEXT, lambda row, _: row.kind, "its class"),
     QueryField("node", Kind.TEXT, lambda row, _: " ".join(row.nodes), "where they failed last"),
+    QueryField("model", Kind.TEXT, lambda row, _: " ".join(row.models), "with which models"),
+    QueryField("size", Kind.TEXT, lambda row, _: " ".join(row.sizes), "of which classes of size their images are"),
     QueryField("error", Kind.TEXT, lambda row, _: row.text, "what they said"),
     QueryField("known", Kind.TEXT, lambda row, _: row.known, "who has acknowledged it, and their note"),
     QueryField("tasks", Kind.NUMBER, lambda row, _: row.count, "how many they are"),

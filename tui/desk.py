@@ -139,6 +139,7 @@ class Desk:
         self._said: LastWord | None = None
         self._said_at = 0.0
         self._done: Undoable | None = None
+        self.drilled: tuple[str, str] | None = None  # the view, and its filter, that a row of another view has led to
         self.open_task = ""  # the task whose details are on the screen
         self.feed = Feed(reader, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
         self.gallery = Gallery(commander, seen=self.tape.note_pictures)

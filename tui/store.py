@@ -215,12 +215,17 @@ class CauseRow:
     newest_ms: int
     oldest_ms: int = 0
     nodes: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()  # classes of size of their images
+    trend: tuple[int, ...] = ()  # of the last hour, in each five minutes
     known: str = ""  # who has acknowledged it, and what they had to say
     version: int = 0
 
     @property
     def haystack(self) -> str:
-        return "\n".join((self.code, self.kind, self.text, self.known, *self.nodes)).casefold()
+        return "\n".join(
+            (self.code, self.kind, self.text, self.known, *self.nodes, *self.models, *self.sizes)
+        ).casefold()
 
 
 @dataclass(slots=True, eq=False)
@@ -682,6 +687,9 @@ def cause_row(cause: Cause) -> CauseRow:
         newest_ms=cause.newest_ms,
         oldest_ms=cause.oldest_ms,
         nodes=tuple(map(_name, cause.nodes)),
+        models=tuple(map(_name, cause.models)),
+        sizes=tuple(map(_name, cause.sizes)),
+        trend=cause.trend,
         known=clean(f"{cause.acknowledged.actor}: {cause.acknowledged.text}") if cause.acknowledged else "",
     )
 

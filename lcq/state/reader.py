@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from redis.exceptions import ResponseError
 
-from lcq.causes import in_common
+from lcq.causes import in_common, size_class, trend
 from lcq.errors import AmbiguousId, JobNotFound, TaskNotFound
 from lcq.eta import Rivals
 from lcq.ids import ALPHABET, ID_LENGTH, is_id, normalise_prefix
@@ -168,7 +168,8 @@ class StateReader:
         async with our_errors(self.url):
             codes = [cause] if cause else sorted(await self._redis.smembers(self.keys.causes))
             acks = await self._redis.hgetall(self.keys.acks)
-        found: dict[tuple[str, str, str], list[tuple[str, str, int]]] = {}
+        now_ms = await self.now_ms()
+        found: dict[tuple[str, str, str], list[_Death]] = {}
         total = looked_at = 0
         for code in codes:
             async with our_errors(self.url):
@@ -180,19 +181,23 @@ class StateReader:
                 async with our_errors(self.url):
                     pipe = self._redis.pipeline(transaction=False)
                     for task_id in page:
-                        pipe.hmget(
-                            self.keys.task(task_id), "job", "class", "message", "image", "node", "finished_ms", "code"
-                        )
+                        pipe.hmget(self.keys.task(task_id), *_OF_A_DEATH)
                     answers = await pipe.execute()
-                for task_id, (of_job, error_class, message, image, node, at_ms, now) in zip(page, answers, strict=True):
+                for task_id, (of_job, error_class, message, image, node, at_ms, now, model, size) in zip(
+                    page, answers, strict=True
+                ):
                     if now != code or (job and of_job != job):  # it was put back meanwhile
                         continue
                     matching += 1
                     kind = (error_class, code, in_common(message or "", paths=(image or "",)))
-                    found.setdefault(kind, []).append((task_id, node or "", int(at_ms or 0)))
+                    size_known = size_class(records.size_of(size or ""))
+                    death = _Death(task_id, node or "", int(at_ms or 0), model or "", size_known)
+                    found.setdefault(kind, []).append(death)
             looked_at += matching
             total += matching if job else max(there, matching)
-        causes = [_cause(*kind, members, acks.get(f"{kind[1]}: {kind[2]}", "")) for kind, members in found.items()]
+        causes = [
+            _cause(*kind, members, acks.get(f"{kind[1]}: {kind[2]}", ""), now_ms) for kind, members in found.items()
+        ]
         causes.sort(key=lambda one: (-one.count, -one.newest_ms))
         return DeadAnswer(causes=tuple(causes), total=total, looked_at=looked_at)
 
@@ -708,20 +713,39 @@ def _node_record(name: str, fields: Any, running: Any) -> NodeRecord:
         return records.damaged_node(name, records.told_damage(error))
 
 
-def _cause(error_class: str, code: str, text: str, members: list[tuple[str, str, int]], ack: str) -> Cause:
-    newest, _, newest_ms = max(members, key=lambda member: member[2])
-    nodes = Counter(node for _, node, _ in members if node)
+_OF_A_DEATH = ("job", "class", "message", "image", "node", "finished_ms", "code", "model", "size")
+
+
+class _Death(NamedTuple):
+    """What is told of one failed task where its cause is."""
+
+    task_id: str
+    node: str
+    at_ms: int
+    model: str
+    size: str
+
+
+def _cause(error_class: str, code: str, text: str, members: list[_Death], ack: str, now_ms: int) -> Cause:
+    newest = max(members, key=lambda member: member.at_ms)
     return Cause(
         error_class=ErrorClass(error_class),
         code=code,
         text=text,
         count=len(members),
-        newest=newest,
-        newest_ms=newest_ms,
-        oldest_ms=min(at_ms for _, _, at_ms in members),
-        nodes=tuple(node for node, _ in nodes.most_common(_NODES_NAMED)),
+        newest=newest.task_id,
+        newest_ms=newest.at_ms,
+        oldest_ms=min(member.at_ms for member in members),
+        nodes=_most_common(member.node for member in members),
+        models=_most_common(member.model for member in members),
+        sizes=_most_common(member.size for member in members),
+        trend=trend((member.at_ms for member in members), now_ms),
         acknowledged=next(iter(records.notes(f"[{ack}]")), None) if ack else None,
     )
+
+
+def _most_common(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name, _ in Counter(filter(None, names)).most_common(_NODES_NAMED))
 
 
 def _streams(answer: Any) -> Iterable[tuple[str, list[tuple[str, dict[str, str]]]]]:

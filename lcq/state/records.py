@@ -150,7 +150,7 @@ def task_record(fields: Hash) -> TaskRecord:
         result=TaskResult.model_validate_json(fields["result"], extra="ignore") if fields.get("result") else None,
         eased=steps(fields.get("eased", "")),
         vram_mib=_integer(fields, "vram") or 0,
-        size=_size(fields.get("size", "")),
+        size=size_of(fields.get("size", "")),
         cost_s=float(fields.get("cost") or 0),
         ends_ms=_integer(fields, "ends_ms"),
         why=fields.get("why", ""),
@@ -167,7 +167,7 @@ def notes(text: str) -> tuple[Note, ...]:
         return ()
 
 
-def _size(text: str) -> tuple[int, int] | None:
+def size_of(text: str) -> tuple[int, int] | None:
     """``WxH`` as two numbers; what cannot be read is not known."""
     width, _, height = text.partition("x")
     return (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None

@@ -42,9 +42,25 @@ class CauseActs(ConsoleScreen):
 
         row: CauseRow
 
+    @dataclass
+    class WideGroupWished(Message):
+        """The operator means all that failed so, also what the window does not hold. ``moves``: they choose where to,
+        else all of that is retried."""
+
+        causes: Sequence[CauseRow]
+        moves: bool
+
     def act_causes(self) -> list[CauseRow]:
         """The causes that are meant."""
         return []
+
+    def _is_wide(self, *, moves: bool) -> bool:
+        """Whether the scheduler has to be asked for the group: not all tasks are here. Then that is wished."""
+        causes = self.act_causes()
+        if not causes or not self.desk.store.beyond:
+            return False
+        self.post_message(self.WideGroupWished(causes, moves))
+        return True
 
     def _group(self) -> list[TaskRow]:
         """The failed tasks that are meant; where there is none, that is said."""
@@ -56,11 +72,15 @@ class CauseActs(ConsoleScreen):
         return tasks
 
     def action_retry_group(self) -> None:
+        if self._is_wide(moves=False):
+            return
         rows = self._group()
         if rows:
             self.post_message(ActWished(acts.retry(rows).made_to_ask()))
 
     def action_move_group(self) -> None:
+        if self._is_wide(moves=True):
+            return
         rows = self._group()
         if rows:
             self.post_message(self.GroupMoveWished(rows))
@@ -127,11 +147,12 @@ class CausesScreen(ListScreen[CauseRow], CauseActs):
 
 def tasks_of(cause: CauseRow, store: Store) -> list[TaskRow]:
     """The failed tasks of the console's window that died of this."""
-    found = []
-    for row in store.tasks.rows.values():
-        if row.status is not TaskStatus.FAILED:
-            continue
-        code, _, message = row.error.partition(": ")
-        if code == cause.code and clean(in_common(message, paths=(row.image,))) == cause.text:
-            found.append(row)
-    return found
+    return [row for row in store.tasks.rows.values() if died_of(row, cause)]
+
+
+def died_of(row: TaskRow, cause: CauseRow) -> bool:
+    """Whether that task failed of this cause."""
+    if row.status is not TaskStatus.FAILED:
+        return False
+    code, _, message = row.error.partition(": ")
+    return code == cause.code and clean(in_common(message, paths=(row.image,))) == cause.text

@@ -341,6 +341,9 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
         elif self.view.marks:
             self.view.marks.clear()
             self.show_news()
+        elif self.view.filter.text and self.desk.drilled == (self.MODE, self.view.filter.text):
+            self.desk.drilled = None
+            self.post_message(self.HistoryWished(-1))  # to the row that led here, as it was left
         elif self.view.filter.text:
             self.set_filter_text("")
         else:

@@ -55,12 +55,14 @@ class TaskActs(ConsoleScreen):
 
         rows: Sequence[TaskRow]
         anew: bool
+        where: str | None = None
 
     @dataclass
     class CommentWished(Message):
         """The operator wants to leave a note with these tasks."""
 
         rows: Sequence[TaskRow]
+        where: str | None = None
 
     @dataclass
     class WideActWished(Message):
@@ -142,7 +144,7 @@ class TaskActs(ConsoleScreen):
     def action_retry_changed(self) -> None:
         rows = self._rows()
         if rows:
-            self.post_message(self.ChangeWished(rows, anew=False))
+            self.post_message(self.ChangeWished(rows, anew=False, where=self.wide_filter))
 
     def action_edit(self) -> None:
         row = self._row()
@@ -152,7 +154,7 @@ class TaskActs(ConsoleScreen):
     def action_comment(self) -> None:
         rows = self._rows()
         if rows:
-            self.post_message(self.CommentWished(rows))
+            self.post_message(self.CommentWished(rows, self.wide_filter))
 
     def action_task_log(self) -> None:
         row = self._row()
