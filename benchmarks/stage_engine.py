@@ -18,7 +18,7 @@ from worker.engines.base import DeviceKind, Engine, EngineError, ErrorClass, Mod
 from worker.engines.opencv import OpenCvEngine
 
 VARIABLE = "STAGE_SPEED"  # not LCQ_…: runners do not see those
-_BASE_MIB, _MIB_A_MEGAPIXEL = 2600, 1900
+BASE_MIB, MIB_A_MEGAPIXEL = 2600, 3300
 _BASE_S, _S_A_MEGAPIXEL = 3.5, 4.0
 _TICK_S = 0.5
 _OFFERS = {
@@ -38,12 +38,12 @@ class StageEngine(Engine):
         return _OFFERS if os.environ.get(VARIABLE) else {}
 
     def load(self, model: str, config: Mapping[str, Any]) -> int:
-        return _BASE_MIB << 20
+        return BASE_MIB << 20
 
     def run(self, work: Work) -> NDArray[Any]:
         megapixels = work.picture.mask.size / 1e6
         device = self.settings.device
-        needed = round(_BASE_MIB + _MIB_A_MEGAPIXEL * megapixels) if device.kind is DeviceKind.GPU else 0
+        needed = round(BASE_MIB + MIB_A_MEGAPIXEL * megapixels) if device.kind is DeviceKind.GPU else 0
         tiles = max(4, round(megapixels * 5))
         until = (_BASE_S + _S_A_MEGAPIXEL * megapixels) / float(os.environ[VARIABLE])
         began = time.monotonic()
