@@ -7,11 +7,10 @@ words of a filter and whatever came from a person are names, and have no transla
 
 from __future__ import annotations
 
-import itertools
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -82,26 +81,61 @@ def retold_error(error: BaseException) -> str:
 def _retold(text: str, depth: int) -> str:
     if _catalogue is None or depth > _DEEPEST or not text:
         return text
+    core = text.strip()
+    if core != text:
+        return text.replace(core, _retold(core, depth), 1) if core else text
+    for joint, ours in _JOINTS:
+        if text.startswith(joint):
+            return ours + _retold(text.removeprefix(joint), depth)
     whole = _catalogue.pgettext("told", text)
     if whole != text:
         return whole
+    return (
+        _in_a_form(text, depth, joined=True)
+        or _in_parts(text, depth, _JOINTS[:1])
+        or _in_a_form(text, depth, joined=False)
+        or _in_parts(text, depth, _JOINTS[1:])
+        or _with_brackets(text, depth)
+        or text
+    )
+
+
+def _in_a_form(text: str, depth: int, *, joined: bool) -> str:
+    """``text`` by a form that has a ``;`` of its own (``joined``), or by one that has none; "" where none fits."""
     forms = _forms()
     for form in (*forms.get(_first_word(text), ()), *forms.get("", ())):
-        facts = form.facts_in(text)
+        facts = form.facts_in(text) if ("; " in form.english) is joined else None
         if facts is not None:
             told = {name: _retold(value, depth + 1) for name, value in facts.items()}
             return _PLACE.sub(lambda place, told=told: told.get(place[1], place[0]), form.said)  # type: ignore[misc]
-    for joint, ours in _JOINTS:  # several of them, one behind the other
+    return ""
+
+
+def _in_parts(text: str, depth: int, joints: Iterable[tuple[str, str]]) -> str:
+    """``text`` as parts that are joined, one behind the other, all of them known but perhaps the first; else ""."""
+    for joint, ours in joints:
         parts = text.split(joint)
-        told_parts = [_retold(part, depth + 1) for part in parts] if len(parts) > 1 else parts
-        if told_parts != parts:
-            is_told = [told != part for told, part in zip(told_parts, parts, strict=True)]
-            joints = [ours if any(both) else joint for both in itertools.pairwise(is_told)]
-            return "".join(itertools.chain(*zip(told_parts, [*joints, ""], strict=True)))
-    return text
+        told = [_retold(part, depth + 1) for part in parts]
+        if len(parts) > 1 and all(new != old for new, old in zip(told[1:], parts[1:], strict=True)):
+            return ours.join(told)
+    return ""
+
+
+def _with_brackets(text: str, depth: int) -> str:
+    """``text`` with what stands behind it in brackets, where one of them is known; else ""."""
+    bracketed = _BRACKETED.fullmatch(text)
+    if bracketed is None:
+        return ""
+    before, inner = bracketed.groups()
+    inside = _retold(f"({inner})", depth + 1)  # where brackets and all are a form
+    if inside == f"({inner})":
+        inside = f"（{_retold(inner, depth + 1)}）"
+    told = _retold(before, depth + 1)
+    return told + inside if told != before or inside[1:-1] != inner else ""
 
 
 _JOINTS = (("; ", "；"), (", ", "，"), (": ", "："))
+_BRACKETED = re.compile(r"(.+?) \((.*)\)", re.DOTALL)
 
 
 def _first_word(text: str) -> str:

@@ -459,7 +459,8 @@ ACT_COLUMNS: tuple[Column[ActRow], ...] = (
     Column("actor", "WHO", 10, lambda row, _: (row.actor, "strong"), lambda row: row.actor, most=18),
     Column("act", "ACT", 14, lambda row, _: (row.act, "plain"), lambda row: row.act),
     Column("reason", "REASON", 12, lambda row, _: (row.reason, "plain"), lambda row: row.reason, rank=1, most=40),
-    Column("outcome", "OUTCOME", 10, lambda row, _: (row.outcome, "dim"), lambda row: row.outcome, rank=2, most=30),
+    Column("outcome", "OUTCOME", 10, lambda row, _: (retold(row.outcome), "dim"), lambda row: row.outcome,
+           rank=2, most=30),
     Column("on", "ON", 14, lambda row, _: (row.on, "dim"), lambda row: row.on, most=400),
 )  # fmt: skip
 

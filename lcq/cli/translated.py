@@ -57,6 +57,19 @@ REFUSALS = (  # what Typer, and pydantic in it, say of a command line that they 
     T("Input should be a valid integer, unable to parse string as an integer"),
     T("Input should be a valid number, unable to parse string as a number"),
     T("Input should be a valid boolean, unable to interpret input"),
+    T("Input should be a valid string"),
+    T("Input should be a valid list"),
+    T("Input should be a valid tuple"),
+    T("Input should be a valid dictionary"),
+    T("Input should be a valid boolean"),
+    T("Input should be a valid integer"),
+    T("Input should be a valid number"),
+    T("Field required"),
+    T("Extra inputs are not permitted"),
+    T("String should match pattern {a}"),
+    T("String should have at least {a} characters"),
+    T("String should have at most {a} characters"),
+    T("String should have at least 1 character"),
 )
 _is_translated = False
 
