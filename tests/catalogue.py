@@ -54,6 +54,7 @@ TOLD_BY = (
 )  # fmt: skip
 """Files whose plain texts reach people elsewhere: reasons, faults, what is left out. Of others only their errors do."""
 NOT_TOLD = {
+    "why {a}",
     "{a} refused: {b}",
     "with {a}",
     "value: {a}", "inpaint with {a}", "ahead of",
