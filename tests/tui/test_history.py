@@ -81,8 +81,8 @@ async def test_escape_leads_back_to_the_row_that_led_here_with_cursor_marks_and_
         await wait_until(lambda: isinstance(console.app.screen, QueuesScreen))
         queues = console.desk.queues
         assert (queues.cursor_id, set(queues.marks), queues.filter.text) == (cursor, marks, "queue~gpu")
-        await console.press("2", "slash", *"2.jpg", "enter")
-        await wait_until(lambda: console.desk.tasks.filter.text == "2.jpg" and console.table.has_focus)
+        await console.press("2")
+        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
         await console.press("escape")
         await wait_until(lambda: console.desk.tasks.filter.text == "")
-        assert isinstance(console.app.screen, TasksScreen), "a filter that was typed is cleared"
+        assert isinstance(console.app.screen, TasksScreen), "who came by the key of the view clears its filter"
