@@ -21,6 +21,7 @@ from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.driver import Driver
 from textual.screen import Screen
+from textual.worker import WorkerFailed
 
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidInput
@@ -69,7 +70,6 @@ ONLY_PAST = N("It is only a recording.")
 FLUSH_S = 0.125
 """How often news reach the screen at most."""
 _IDLE_FLUSHES = 8  # without news only every so many: clocks and ages go on
-_PULSE_FLUSHES = 4  # how fresh it all is, is told more often
 
 
 _LATER = (
@@ -137,6 +137,7 @@ class ConsoleApp(PlayingApp):
         self.next_context: str | None = None
         """The context that the operator has gone to; None: they have left."""
         self._flushes = 0
+        self._link_shown: tuple[object, ...] = ()
         self._pace = Pace()
         self._missed_a_frame = False
         self._history = ViewHistory(Place("tasks"))
@@ -201,7 +202,7 @@ class ConsoleApp(PlayingApp):
         self._count_what_is_sent()
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
         self.call_after_refresh(self._begin_to_read)  # what is loaded for that must not keep the first frame waiting
-        self.set_interval(FLUSH_S, self._bring_news)
+        self.run_worker(self._keep_fresh(), name="news", group="news")
 
     def _begin_to_read(self) -> None:
         if not gc.isenabled():
@@ -236,6 +237,12 @@ class ConsoleApp(PlayingApp):
         elif told and not small:
             self.pop_screen()
 
+    async def _keep_fresh(self) -> None:
+        """Bring news as they come. No timer: its message to itself costs ten times what a look at nothing does."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            self._bring_news()
+
     def _bring_news(self) -> None:
         """Bring news to the screens; a terminal that cannot keep up is given them less often."""
         self._mind_the_size()  # something may have been opened over the note
@@ -245,11 +252,13 @@ class ConsoleApp(PlayingApp):
             self._missed_a_frame = False
             self.screen.refresh()  # all of it, as it is by now
         self._flushes += 1
+        state = self.desk.link.state
         if self.desk.flush() or self._flushes % _IDLE_FLUSHES == 0:
             self.show_news()
-        elif self._flushes % _PULSE_FLUSHES == 0:
+        elif state != self._link_shown:  # the loss of Redis or of the schedulers, say
             for screen in self._screens_in_sight():
                 screen.show_pulse()
+        self._link_shown = state
 
     def _screens_in_sight(self) -> Iterator[ConsoleScreen]:
         for screen in self.screen_stack:
@@ -550,6 +559,8 @@ class ConsoleApp(PlayingApp):
         if self._crash_log is None:
             super()._handle_exception(error)
             return
+        if isinstance(error, WorkerFailed) and isinstance(error.error, Exception):
+            error = error.error  # what went wrong, and not in which of our tasks
         text = "".join(traceback.format_exception(error))
         self._crash_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._crash_log.open("a", encoding="utf-8", errors="backslashreplace") as log:

@@ -180,8 +180,10 @@ class Desk:
 
     def flush(self) -> bool:
         """Let the views take in what the store has learnt. Answers whether that was anything."""
-        news, now = False, self.link.now_ms
         due = time.monotonic() - self._ticked >= TICK_S
+        if not due and not self.store.has_news:
+            return False
+        news, now = False, self.link.now_ms
         for view, changes in (
             (self.tasks, self.store.tasks.take()),
             (self.queues, self.store.queues.take()),

@@ -186,6 +186,11 @@ class Link:
         )
 
     @property
+    def state(self) -> tuple[object, ...]:
+        """What is shown of it at once when it changes; all else has a second's time."""
+        return self.loaded, self.is_stale, self.control_trouble, self.trouble if self.is_stale else ""
+
+    @property
     def silence_s(self) -> float:
         """Seconds since the last answer, or since the start if there was none."""
         return self._clock() - (self._began if self._answered is None else self._answered)

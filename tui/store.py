@@ -314,6 +314,10 @@ class Shelf(Generic[RowT]):
             if known is None or not same(known, row):
                 self.put(row)
 
+    @property
+    def has_news(self) -> bool:
+        return bool(self._changes)
+
     def take(self) -> Changes:
         """What has changed since the last ``take``."""
         taken, self._changes = self._changes, Changes()
@@ -368,6 +372,11 @@ class Store:
         self.polling_due = False  # an event about a node or a queue: their records are worth reading now
         self._wanted: dict[str, None] = {}
         self._forgotten: dict[str, None] = {}
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything has happened on a shelf since somebody took note of it."""
+        return any(shelf.has_news for shelf in (self.tasks, self.queues, self.nodes, self.causes, self.acts))
 
     @property
     def all_counts(self) -> dict[TaskStatus, int]:
