@@ -25,7 +25,7 @@ from lcq.client import AsyncClient, login_name
 from lcq.errors import InvalidInput, LcqError
 from lcq.folder import Named, Pairing, Skipped, format_named, name_results, pair_images
 from lcq.labels import parse_labels
-from lcq.lang import ntr, retold, tr
+from lcq.lang import T, ntr, retold, tr
 from lcq.models import JobReport, Task, TaskPriority, TaskRecord, TaskType, build
 from lcq.places import note_places
 from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
@@ -328,8 +328,8 @@ def _tell_known(submission: Submission, output: Output) -> None:
 
 def _where_masks_go(mask: Path | None) -> str:
     if mask is None:
-        return "name a mask or a folder of masks with --mask, or put NAME_mask.png beside each image"
-    return "the masks in --mask need the names of their images"
+        return T("name a mask or a folder of masks with --mask, or put NAME_mask.png beside each image")
+    return T("the masks in --mask need the names of their images")
 
 
 def _tell_skipped(pairing: Pairing, output: Output) -> None:

@@ -36,13 +36,15 @@ NAMES = {
     "LCQ", " LCQ ", "zmq", "redis", "now, ",
     "queue={} state:waiting", "state:failed cause={}", "state:failed age<1d", "try>1 -state:done",
     "radius=5 format=png …", "{} MiB{}", "{} GiB", "all that was told ", " (did you mean {}?)", "Pixels | None",
+    "module {} has no attribute {}", " --job {}", "Task ids, or any unique beginnings of them.",
     "none: see contexts in sample-config/lcq.yaml",  # a hint of a refusal
 }  # fmt: skip
 NOT_SHOWN = {  # files that say nothing to people, or whose words are names
     "tui/themes.py", "tui/graphics.py", "tui/keymap.py", "tui/spans.py", "tui/pictures.py",
 }  # fmt: skip
-DONE = {path.relative_to(ROOT).as_posix() for path in catalogue.sources("tui/**/*.py")} - NOT_SHOWN
-"""Files in which every text is marked. It may only grow: the command line (lcq/cli) is still to come."""
+SPEAKING = ("tui/**/*.py", "lcq/cli/*.py", "lcq/demo.py", "worker/models_cli.py")
+DONE = {path.relative_to(ROOT).as_posix() for path in catalogue.sources(*SPEAKING)} - NOT_SHOWN
+"""Files in which every text is marked. It may only grow."""
 
 _TAKES = {  # which arguments of what people read from; the others of these calls are styles, actions and ids
     "Part": (0,), "LinePart": (0,), "say": (0,), "Said": (0,), "Content": (0,), "notify": (0,), "Choice": (1, 2),
@@ -65,7 +67,7 @@ _READ_KEYWORDS = {
 _NOT_READ = {
     *MARKED, "ntr", "counted", "Literal", "getLogger", "compile", "QueryField", "query_one", "ModeWished", "warning",
     "RuntimeError", "run_action", "execute", "SavedView", "Binding", "setup_logging", "strptime", "strftime", "get",
-    "_no_column",
+    "_no_column", "examples", "Option", "Argument", "Typer", "T",
 }  # fmt: skip
 
 
@@ -159,6 +161,10 @@ def _is_read(node: ast.AST, text: str, parent: dict[ast.AST, ast.AST]) -> bool:
     inner, outer = node, parent[node]
     while isinstance(outer, ast.IfExp | ast.BoolOp | ast.BinOp | ast.Starred):
         inner, outer = outer, parent[outer]
+    if text.startswith(("lcq ", "lcq-agent", "Begin with [bold]lcq")) or re.fullmatch(
+        r"[{}/%., +:()\[\];]*( ?(MiB|MP|s/MP|s|lcq task|P90)\b[{}/%., +:()\[\];]*)*", text
+    ):
+        return False  # a command to type, numbers with their units
     if isinstance(outer, ast.Compare | ast.Subscript | ast.MatchValue) or _is_annotation(node, parent):
         return False
     above: ast.AST | None = outer
