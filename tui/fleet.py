@@ -48,7 +48,7 @@ def panels(store: Store, now_ms: int, width: int) -> tuple[Panel, ...]:
 def panels_over(store: Store, now_ms: int, width: int) -> list[tuple[Panel, int]]:
     """The four panels and how wide each is, of ``width`` cells in all: what one can spare goes to who needs it."""
     told = panels(store, now_ms, 0)
-    needed = [max(cells(panel.title) + 3, *(cells(line.text) for line in panel.lines)) for panel in told]
+    needed = [max(cells(panel.title) + 1, *(cells(line.text) for line in panel.lines)) for panel in told]
     widths = shares(needed, width)
     return [(panels(store, now_ms, each)[place], each) for place, each in enumerate(widths)]
 
@@ -57,9 +57,12 @@ def shares(needed: Sequence[int], width: int) -> list[int]:
     """``width`` cells in equal parts, but that who needs more gets what others have to spare; the last comes first."""
     widths = [width // len(needed)] * len(needed)
     spare = [max(0, each - max(need, _LEAST)) for need, each in zip(needed, widths, strict=True)]
+    lacks = [max(0, need - each) for need, each in zip(needed, widths, strict=True)]
+    stepped = [-(-lack // _STEP) * _STEP for lack in lacks]
+    if sum(stepped) <= sum(spare):
+        lacks = stepped
     for place in reversed(range(len(needed))):
-        lack = max(0, needed[place] - widths[place])
-        lack = min(-(-lack // _STEP) * _STEP, sum(spare))
+        lack = min(lacks[place], sum(spare))
         widths[place] += lack
         while lack:
             giver = spare.index(max(spare))

@@ -139,6 +139,7 @@ class DeviceNow:
     total_mib: int | None = None
     heat_c: float | None = None
     power_w: float | None = None
+    called: str = ""  # by the settings of its node
     why: str = ""  # what keeps it from work, or is held against it
     warm: tuple[str, ...] = ()  # models loaded there
 
@@ -807,6 +808,7 @@ def node_row(record: NodeRecord) -> NodeRow:
 
 def _devices_now(record: NodeRecord) -> tuple[DeviceNow, ...]:
     out = []
+    called = _short_names(record.capability.devices)
     for device in record.capability.devices:
         told = record.readings.get(device.id, DeviceReading())
         known = told.total_mib is not None and told.free_mib is not None
@@ -814,6 +816,7 @@ def _devices_now(record: NodeRecord) -> tuple[DeviceNow, ...]:
         out.append(
             DeviceNow(
                 id=clean(device.id),
+                called=called[device.id],
                 name=clean(device.name or device.id),
                 kind=str(device.kind),
                 slots=device.slots,

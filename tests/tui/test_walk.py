@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+
+import pytest
 
 from lcq.models import Device, DeviceKind, DeviceReading
 from tests.conftest import wait_until
@@ -11,6 +14,7 @@ from tui.columns import TASK_COLUMNS, lay_out
 from tui.commands import Scope, commands_of
 from tui.store import node_row
 from tui.text import cells
+from tui.widgets.devices import bar
 
 _BY_VIEW = {"2": Scope.TASKS, "3": Scope.QUEUES, "4": Scope.NODES, "5": Scope.CAUSES, "6": Scope.ACTIVITY}
 _NEEDS_NO_ROW = ("submit",)
@@ -55,8 +59,8 @@ def test_a_column_of_names_is_no_wider_than_the_longest_and_others_have_the_rest
     plain = {column.id: width for column, width in lay_out(TASK_COLUMNS, 117)}
     fitted = {column.id: width for column, width in lay_out(TASK_COLUMNS, 117, {"node": 6, "queue": 8})}
     assert (fitted["node"], fitted["queue"]) == (6, 8)
-    assert "model" in fitted
-    assert "model" not in plain, "there is room for another now"
+    assert fitted["image"] > plain["image"]
+    assert set(fitted) == set(plain), "none comes and goes with names"
     assert sum(fitted.values()) + len(fitted) - 1 == 117
     longer = {column.id: width for column, width in lay_out(TASK_COLUMNS, 117, {"node": 60, "queue": 60})}
     assert {name: longer[name] for name in ("node", "queue")} == {name: plain[name] for name in ("node", "queue")}
@@ -71,3 +75,25 @@ def test_a_nodes_gpus_are_called_as_its_settings_call_them_and_not_by_serial_num
     readings = {one.id: DeviceReading(busy=0.5) for one in (*gpus, record.capability.devices[0])}
     row = node_row(record.model_copy(update={"capability": capability, "readings": readings}))
     assert [name for name, _ in row.load][:3] == ["cpu", "gpu0", "gpu1"]
+
+
+@pytest.mark.parametrize(
+    ("share", "drawn"), [(0, "··········"), (1, "━━━━━━━━━━"), (0.56, "━━━━━╸····"), (7, "━" * 10)]
+)
+def test_a_bar_is_filled_to_half_a_cell(share, drawn):
+    assert bar(share) == drawn
+
+
+async def test_the_fleet_shows_every_device_below_its_nodes_where_there_is_room(open_console):
+    gpus = [Device(id=f"GPU-{n}7c1-44", kind=DeviceKind.GPU, name="RTX", slots=1, vram_mib=8000) for n in "ba"]
+    record = a_node("gpu-01")
+    capability = record.capability.model_copy(update={"devices": tuple(gpus)})
+    told = DeviceReading(busy=0.5, total_mib=8192, free_mib=2048, temperature_c=90, power_w=300)
+    node = record.model_copy(update={"capability": capability, "readings": {one.id: told for one in gpus}})
+    async with open_console(FakeCluster((), [node, a_node("gone", status="offline")])) as console:
+        await console.press("1")
+        line = r"gpu-01 gpu1 .*━━━━━····· +50% .*━━━━━━━╸··.* 6.0/8.0G .*90 C .*300 W"
+        await wait_until(lambda: re.search(line, console.text()), what="a line on each GPU")
+        assert not re.search("gone (cpu|gpu)", console.text()), "what a node that is gone said last is no news"
+        await console.pilot.resize_terminal(80, 14)
+        await wait_until(lambda: "gpu1 " not in console.text(), what="the nodes to have the room")
