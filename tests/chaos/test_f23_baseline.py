@@ -71,7 +71,8 @@ def footprint(eye: redis.Redis, scheduler: subprocess.Popen[bytes]) -> Footprint
     sizes = dict(zip(lasting, pipe.execute(), strict=True))
     data = sum(size or 0 for key, size in sizes.items() if key not in ("{lcq}:events", "{lcq}:acts"))
     ours = {f"{one.laddr.ip}:{one.laddr.port}" for one in psutil.Process(scheduler.pid).net_connections("tcp")}
-    kept = sum(client["addr"] in ours for client in (clients := eye.client_list()))
+    clients = eye.client_list()
+    kept = sum(client["addr"] in ours for client in clients)
     return Footprint(frozenset(lasting), data, len(clients) - kept, kept)
 
 
@@ -146,7 +147,8 @@ async def returns_to_baseline(tmp_path: Path, rng: random.Random, *, consoles: i
     print(
         f"\n{consoles} consoles came and went, {crashes} crashes, {time.monotonic() - began:.1f} s: "
         f"keys {len(before.keys)} -> {len(after.keys)}, bytes {before.data_bytes} -> {after.data_bytes}, "
-        f"connections {before.connections} -> {after.connections}, the scheduler's {before.kept} -> {after.kept}; classes {sorted(map(str, classes))}"
+        f"connections {before.connections} -> {after.connections}, the scheduler's {before.kept} -> {after.kept}; "
+        f"classes {sorted(map(str, classes))}"
     )
     assert not told.tasks
     assert after.data_bytes < before.data_bytes * 1.2 + 4096
