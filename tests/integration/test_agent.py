@@ -24,7 +24,7 @@ import worker.disks as disks_module
 import worker.pool as pool_module
 from lcq.config import DistributedConfig
 from lcq.embedded_watch import started_at
-from lcq.errors import InvalidInput, LcqError, NodeNameTaken, StaleBoot, StateUnavailable, UnknownModel
+from lcq.errors import InvalidInput, LcqError, NodeNameTaken, StaleBoot, StateUnavailable, UnknownCommand, UnknownModel
 from lcq.models import Task, TaskType
 from lcq.sockets import Mailbox, make_socket
 from lcq.wire import (
@@ -39,6 +39,8 @@ from lcq.wire import (
     Order,
     Outcome,
     Request,
+    Retake,
+    RetakeAnswer,
     Running,
     Step,
     StepAnswer,
@@ -82,6 +84,7 @@ class SchedulerDouble:
         self.lost: list[Running] = []
         self.was_there: dict[str, bool] = {}  # whether a result's file was in its place when it was first told of
         self.taken_back: set[str] = set()  # tasks that are lost whenever a beat lists them
+        self.knows_retake = True  # older ones do not
         self.status = "online"
         self.error: LcqError | None = None  # the answer to everything
         self.hello_error: LcqError | None = None
@@ -157,6 +160,8 @@ class SchedulerDouble:
                 error = error or self.hello_error
             case Beat():
                 error = error or self.beat_error
+            case Retake() if not self.knows_retake:
+                error = error or UnknownCommand(request.CMD)
         return pack_error(request.id, error) if error else pack_answer(request.id, self._answer(request))
 
     def _answer(self, request: Request) -> Message:
@@ -181,6 +186,10 @@ class SchedulerDouble:
                 lost, self.lost = tuple(self.lost), []
                 lost += tuple(one for one in request.running if one.task_id in self.taken_back)
                 return BeatAnswer(lost=lost, status=self.status, schedulers=self.schedulers)
+            case Retake() if request.task_id in self.refuse:
+                return RetakeAnswer(why="it does not count any more")
+            case Retake():
+                return RetakeAnswer(attempt=request.attempt + 1, lease_ms=60_000)
             case Bye():
                 return Done()
         raise AssertionError(request)
@@ -687,12 +696,14 @@ async def test_a_result_has_its_final_name_when_it_is_reported(tmp_path, schedul
 
 
 @pytest.mark.parametrize("verdict", ["settled", "refused"])
-async def test_f04_a_result_whose_task_may_have_been_taken_back_waits_for_a_beat_and_then_for_its_verdict(
-    tmp_path, verdict
+@pytest.mark.parametrize("knows_retake", [True, False], ids=["", "older scheduler"])
+async def test_f04_a_result_whose_task_may_have_been_taken_back_waits_for_a_beat_and_then_for_whether_it_counts(
+    tmp_path, verdict, knows_retake
 ):
     task, final, gate = a_writer(tmp_path)
     async with SchedulerDouble(lease_ms=200) as scheduler, an_agent(tmp_path, scheduler) as agent:
         scheduler.taken_back.add(task.id)
+        scheduler.knows_retake = knows_retake
         if verdict == "refused":
             scheduler.refuse.add(task.id)
         scheduler.give(task)
@@ -704,7 +715,9 @@ async def test_f04_a_result_whose_task_may_have_been_taken_back_waits_for_a_beat
         (staged,) = final.parent.iterdir()
         assert staged != final
         scheduler.deaf = False
-        await scheduler.outcome(task)
+        comes_back = knows_retake and verdict == "settled"
+        await scheduler.outcome(task, attempt=2 if comes_back else 1)
+        assert scheduler.was_there[task.id] == comes_back
         await wait_until(lambda: not agent._outcomes)
         assert [file.name for file in final.parent.iterdir()] == (["x.png"] if verdict == "settled" else [])
 
