@@ -3,6 +3,7 @@
     python -m benchmarks.fleet                 # the small form: seconds
     python -m benchmarks.fleet --full          # 1,000 nodes, and queues of up to a million tasks
     python -m benchmarks.fleet --nodes 200 --tasks 20000 --depths 1000 100000 --sizes 10 1000
+    python -m benchmarks.fleet --only work --nodes 1000 --tasks 1000000 --waiting 200000 --small 500   # half an hour
 
 What is simulated is the work: how long a picture takes on which device, and the clock. What decides is what decides in
 a cluster: ``lcq.routing`` chooses the queue, the Lua scripts the order and who gets what, on a private server of their
@@ -18,7 +19,10 @@ It tells
   long the unluckiest waits for its start, against a queue that is first come, first served.
 - **warm hits**: the share of starts that found their model loaded.
 - **the cost of a decision**, in processor time (of the server for the scripts, of this process for routing), by the
-  number of nodes and of waiting tasks.
+  number of nodes and of waiting tasks. Decisions a second are those of a second of processor time, the server's and
+  this process's together: what else the machine does spoils none of it.
+
+How far it is stands on the standard error output, once in twenty thousand tasks.
 
 Compare the figures of one run only. benchmarks/README.md has those that were seen.
 """
@@ -32,12 +36,13 @@ import json
 import os
 import random
 import statistics
+import sys
 import tempfile
 import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -59,6 +64,7 @@ from lcq.models import (
 )
 from lcq.outlook import Outlook
 from lcq.routing import Fleet, route
+from lcq.state.connection import our_errors
 from lcq.state.manager import StateManager
 from lcq.state.reader import StateReader
 from lcq.state.records import digest_of
@@ -71,6 +77,9 @@ POLL_S = 3.0  # how often an idle device asks although nobody called it
 LOADED = 2  # models that a device keeps loaded
 BEGIN_MS = 1_800_000_000_000
 AT_ONCE = 2000  # moves that are asked for together
+ANEW = 5  # times as many are submitted by one picture, where there are more
+NEWS = 20_000  # tasks after which is told how far it is
+SILENCE_S = 3600.0  # how long the server may say nothing: who runs this behind all others waits long for a processor
 
 
 # ---------------------------------------------------------------- the world
@@ -165,33 +174,40 @@ def the_fleet(count: int) -> list[Station]:
     return stations
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Work:
-    """One task of the simulation."""
+    """One task of the simulation: there may be a million, so it is made when it is submitted."""
 
-    task: Task
+    model: str
     megapixels: float
+    user: str
+    job: str
     after: int = 0  # starts of the flood's tasks before it comes; 0: it is of the flood
-
-    @property
-    def model(self) -> str:
-        return self.task.model
 
     @property
     def size(self) -> tuple[int, int]:
         side = max(1, round((self.megapixels * 1e6) ** 0.5))
         return side, side
 
+    @property
+    def task(self) -> Task:
+        """A new one each time."""
+        return _like(self.model, self.user, self.job).model_copy(update={"id": new_id()})
 
-def a_work(rng: random.Random, user: str, job: str, after: int = 0) -> Work:
-    (model,) = rng.choices(MODELS, [one.share for one in MODELS])
-    task = Task.model_validate(
+
+@lru_cache
+def _like(model: str, user: str, job: str) -> Task:
+    return Task.model_validate(
         {
-            "task_type": TaskType.INPAINT, "image_path": "/photos/a.png", "config": {"model": model.name},
+            "task_type": TaskType.INPAINT, "image_path": "/photos/a.png", "config": {"model": model},
             "user_id": user, "job": job or None,
         }
     )  # fmt: skip
-    return Work(task, min(max(rng.lognormvariate(0, 0.6), 0.1), 8.0), after)
+
+
+def a_work(rng: random.Random, user: str, job: str, after: int = 0) -> Work:
+    (model,) = rng.choices(MODELS, [one.share for one in MODELS])
+    return Work(model.name, min(max(rng.lognormvariate(0, 0.6), 0.1), 8.0), user, job, after)
 
 
 # ---------------------------------------------------------------- the server, and its clock
@@ -210,6 +226,52 @@ class SimulatedScripts(Scripts):
         return {name: text.replace(line, put) for name, text in texts.items()}
 
 
+class SimulatedState(StateManager):
+    """The moves, word for word; sent and read by less Python than redis-py's, which is half of a move's cost here.
+
+    It waits for the server as long as it takes, and nothing else of this process goes on meanwhile.
+    """
+
+    def __init__(self, config: DistributedConfig, *, url: str, eye: redis.Redis) -> None:
+        super().__init__(config, url=url)
+        self._scripts = SimulatedScripts(config)
+        self._line: Any = eye.connection_pool.get_connection()
+        # Nobody looks after the server, or listens to what happens.
+        self.watch.run = self.feed._follow = asyncio.Event().wait  # type: ignore[assignment,method-assign]
+
+    async def _pipeline(self, batch: Sequence[tuple[str, Sequence[Any], Any]]) -> list[Any]:
+        digests = self._scripts.digests
+        told = [packed(("EVALSHA", digests[name], *map(str, arguments))) for name, arguments, _ in batch]
+        self._line.send_packed_command([b"".join(told)])
+        return [self._line.read_response() for _ in batch]
+
+
+def packed(command: Sequence[str]) -> bytes:
+    """A command as Redis reads it."""
+    parts = [f"*{len(command)}\r\n".encode()]
+    for one in command:
+        said = one.encode()
+        parts.append(b"$%d\r\n%s\r\n" % (len(said), said))
+    return b"".join(parts)
+
+
+@dataclass
+class Spent:
+    """Seconds of processor time."""
+
+    server_s: float = 0.0
+    here_s: float = 0.0  # of this process
+
+    def add(self, began: Spent, ended: Spent) -> None:
+        self.server_s += ended.server_s - began.server_s
+        self.here_s += ended.here_s - began.here_s
+
+    def us_each(self, count: int) -> dict[str, float]:
+        """Microseconds, for each of so many."""
+        each = 1e6 / max(1, count)
+        return {"server_us": round(self.server_s * each, 1), "here_us": round(self.here_s * each, 1)}
+
+
 class World:
     """A private server with the scripts on it, a simulated clock, and what it all costs the server's processor."""
 
@@ -218,9 +280,9 @@ class World:
         self.config = DistributedConfig(
             redis=RedisConfig(unsafe=True), retention=RetentionConfig(completed_s=0.001, events=1000)
         )
-        self.state = StateManager(self.config, url=url)
-        self.state._scripts = SimulatedScripts(self.config)
-        self.eye = redis.Redis.from_url(url, decode_responses=True)
+        cast("Any", our_errors).__wrapped__.__kwdefaults__["within_s"] = SILENCE_S
+        self.eye = redis.Redis.from_url(url, decode_responses=True, socket_timeout=SILENCE_S)
+        self.state = SimulatedState(self.config, url=url, eye=self.eye)
         self.eye.config_set("appendonly", "no")
         self.eye.config_set("save", "")
         self.eye.flushall()
@@ -234,6 +296,10 @@ class World:
     def server_us(self) -> float:
         """Processor time that the server has had, in microseconds."""
         return int(self._clock_file.read_text().split()[0]) / 1e3
+
+    def clock(self) -> Spent:
+        """Processor time that was had until now."""
+        return Spent(self.server_us() / 1e6, time.process_time())
 
     async def register(self, stations: Iterable[Station]) -> None:
         for some in _pieces(stations):
@@ -279,6 +345,8 @@ class Picture:
         self._world = world
         self._stations = {one.id: one for one in stations}
         self._taken_s = -1.0
+        self._known: tuple[NodeRecord, ...] = ()
+        self.taken = 0
 
     async def recent_fleet(self, *, within_s: float) -> Fleet:
         """As the outlook asks for it."""
@@ -289,7 +357,8 @@ class Picture:
         self.now_s = now_s
         if anew or self._taken_s < 0 or now_s - self._taken_s >= PICTURE_S:
             self._taken_s = now_s
-            told = await self._world.state.reader.fleet()
+            self.taken += 1
+            told = await self._read()
             busy: dict[tuple[str, str], tuple[float, ...]] = {}
             for member, ends_ms in await self._world.ends_ms():
                 node, device, _ = member.split("|")
@@ -300,11 +369,25 @@ class Picture:
             self.fleet = replace(told, nodes=nodes, busy_s=busy, placed_s=self.placed_s)
         return self.fleet
 
+    async def _read(self) -> Fleet:
+        """As a scheduler does; but the nodes, of which nothing in Redis changes here, once."""
+        reader = self._world.state.reader
+        if not self._known:
+            self._known = await reader.nodes()
+
+            async def known() -> tuple[NodeRecord, ...]:
+                return self._known
+
+            reader.nodes = known  # type: ignore[method-assign]
+        return await reader.fleet()
+
     def _as_it_is(self, node: NodeRecord) -> NodeRecord:
         """With what its beat would tell: the loaded models."""
         one = self._stations[node.id]
-        reading = DeviceReading(warm=tuple(one.loaded))
-        return node.model_copy(update={"readings": {one.kind.device.id: reading}})
+        warm, before = tuple(one.loaded), self.nodes.get(node.id)
+        if before is not None and before.readings[one.kind.device.id].warm == warm:
+            return before
+        return node.model_copy(update={"readings": {one.kind.device.id: DeviceReading(warm=warm)}})
 
 
 def _pieces(things: Iterable[Any], size: int = AT_ONCE) -> Iterator[list[Any]]:
@@ -348,25 +431,31 @@ class Outcome:
 class Simulation:
     """The tasks, through routing and the scripts, to the devices."""
 
-    def __init__(self, world: World, stations: Sequence[Station], work: Sequence[Work]) -> None:
-        self._world, self._stations = world, stations
-        self._coming = deque(sorted(work, key=lambda one: one.after))
-        self._came_s: dict[str, float] = {}
-        self._work = {one.task.id: one for one in work}
+    def __init__(self, world: World, stations: Sequence[Station], work: Sequence[Work], most: int) -> None:
+        """``most``: tasks that wait at a time; the flood goes on coming as there is room."""
+        self._world, self._stations, self._most = world, stations, most
+        self._flood = deque(one for one in work if not one.after)
+        self._singles = deque(sorted((one for one in work if one.after), key=lambda one: one.after))
+        self._came_s: dict[str, tuple[Work, float]] = {}  # what waits, and since when
+        self._left = len(work)
+        self._news_at = 0
         self._seconds: dict[str, float] = {}  # that each running task truly takes
         self._ends: list[tuple[float, int, str]] = []  # when, which station, which task
         self._idle: set[int] = set()
         self._picture = Picture(world, stations)
         self.outcome = Outcome()
-        self.submits_s = self.rounds_s = self.routing_s = 0.0
+        self.submits, self.finishes, self.claims, self.pictures, self.all = Spent(), Spent(), Spent(), Spent(), Spent()
+        self.routing_s = 0.0
+        self.claims_asked = self.submitted = 0
 
     async def run(self) -> None:
         self._idle = set(range(len(self._stations)))
         now, next_poll = 0.0, 0.0
-        left = len(self._work)
-        while self.outcome.done < left:
+        self.began = self._world.clock()
+        while self.outcome.done < self._left:
             self._world.set_clock(now)
-            await self._picture.take(now)
+            await self._take(now)
+            self._tell(now)
             news = await self._submit(now)
             free = await self._finish(now)
             is_waiting = len(self._came_s) > 0
@@ -374,48 +463,85 @@ class Simulation:
                 free |= self._idle
                 next_poll = now + POLL_S
             await self._claim(now, free)
-            soon = now if self._coming and self._coming[0].after <= self.outcome.flood_starts else now + POLL_S
+            soon = now if self._is_due else now + POLL_S
             now = max(now + STEP_S, min(soon, self._ends[0][0]) if self._ends else soon)
-            if self.outcome.done % 20_000 < AT_ONCE:
+            if self.outcome.done % NEWS < AT_ONCE:
                 await self._world.state.forget_tasks()
+        self.all.add(self.began, self._world.clock())
+
+    @property
+    def pictures_taken(self) -> int:
+        return self._picture.taken
+
+    async def _take(self, now: float, *, anew: bool = False) -> Fleet:
+        began = self._world.clock()
+        fleet = await self._picture.take(now, anew=anew)
+        self.pictures.add(began, self._world.clock())
+        return fleet
+
+    def _tell(self, now: float) -> None:
+        """How far it is."""
+        if self.outcome.done + self.submitted < self._news_at:
+            return
+        self._news_at += NEWS
+        spent = Spent()
+        spent.add(self.began, self._world.clock())
+        waits = self.outcome.waits_s
+        print(
+            f"{time.strftime('%H:%M:%S')} simulated {now:.0f} s: {self.submitted} submitted, {self.outcome.done} of "
+            f"{self._left} done; processor {spent.server_s:.0f} s of the server, {spent.here_s:.0f} s here; "
+            f"{self.outcome.warm} of {self.outcome.starts} starts were warm; "
+            f"small users: {len(waits)} started, the longest wait {max(waits, default=0.0):.2f} s",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+
+    @property
+    def _is_due(self) -> bool:
+        """Whether a small user comes now."""
+        return bool(self._singles) and self._singles[0].after <= self.outcome.flood_starts
 
     async def _submit(self, now: float) -> bool:
         due = []
-        while self._coming and self._coming[0].after <= self.outcome.flood_starts:
-            due.append(self._coming.popleft())
-            self._came_s[due[-1].task.id] = now
-        began = time.perf_counter()
-        for some in _pieces(due):
-            fleet = await self._picture.take(now, anew=len(due) > AT_ONCE)  # so many take a scheduler longer than that
-            routed = time.process_time()
+        while self._is_due:
+            due.append(self._singles.popleft())
+        room = self._most - len(self._came_s)
+        if room >= AT_ONCE or not self._came_s:
+            due += [self._flood.popleft() for _ in range(min(room, len(self._flood)))]
+        for number, some in enumerate(_pieces(due)):
+            # So many take a scheduler longer than its picture is good for.
+            fleet = await self._take(now, anew=len(due) > AT_ONCE and number % ANEW == 0)
+            began = self._world.clock()
             routes = []
             for work in some:
-                chosen = route(work.task, fleet, size=work.size)
-                placed = self._picture.placed_s
-                placed[chosen.queue] = placed.get(chosen.queue, 0.0) + chosen.seconds
-                routes.append((work, chosen))
-            self.routing_s += time.process_time() - routed
+                task = work.task
+                routed = route(task, fleet, size=work.size)
+                fleet.note_placed(routed)
+                routes.append((work, task, routed))
+                self._came_s[task.id] = work, now
+            self.routing_s += time.process_time() - began.here_s
             await asyncio.gather(
                 *(
                     self._world.state.submit_task(
-                        work.task,
-                        queue=chosen.queue,
-                        cost_s=chosen.seconds,
-                        vram_mib=chosen.vram_mib,
-                        why=chosen.why,
+                        task,
+                        queue=routed.queue,
+                        cost_s=routed.seconds,
+                        vram_mib=routed.vram_mib,
+                        why=routed.why,
                         size=work.size,
                     )
-                    for work, chosen in routes
+                    for work, task, routed in routes
                 )
             )
-        self.submits_s += time.perf_counter() - began
+            self.submits.add(began, self._world.clock())
+            self.submitted += len(some)
+            self._tell(now)
         return bool(due)
 
     async def _finish(self, now: float) -> set[int]:
         ended = []
         while self._ends and self._ends[0][0] <= now:
             ended.append(heapq.heappop(self._ends))
-        began = time.perf_counter()
+        began = self._world.clock()
         for some in _pieces(ended):
             await asyncio.gather(
                 *(
@@ -425,14 +551,15 @@ class Simulation:
                     for _, place, task_id in some
                 )
             )
-        self.rounds_s += time.perf_counter() - began
+        self.finishes.add(began, self._world.clock())
         for _, place, _ in ended:
             self._stations[place].running -= 1
         self.outcome.done += len(ended)
         return {place for _, place, _ in ended}
 
     async def _claim(self, now: float, places: set[int]) -> None:
-        began = time.perf_counter()
+        began = self._world.clock()
+        self.claims_asked += len(places)
         for some in _pieces(sorted(places)):
             stations = [self._stations[place] for place in some]
             told = await asyncio.gather(
@@ -440,14 +567,14 @@ class Simulation:
             )
             for place, one, ids in zip(some, stations, told, strict=True):
                 for task_id in ids:
-                    work = self._work[task_id]
+                    work, came_s = self._came_s.pop(task_id)
                     seconds, is_warm = one.takes(work.model, work.megapixels)
-                    self.outcome.note(work, self._came_s.pop(task_id), now, now + seconds, is_warm=is_warm)
+                    self.outcome.note(work, came_s, now, now + seconds, is_warm=is_warm)
                     self._seconds[task_id] = seconds
                     heapq.heappush(self._ends, (now + seconds, place, task_id))
                 one.running += len(ids)
                 (self._idle.add if one.running < one.slots else self._idle.discard)(place)
-        self.rounds_s += time.perf_counter() - began
+        self.claims.add(began, self._world.clock())
 
 
 def _result(seconds: float) -> TaskResult:
@@ -525,8 +652,12 @@ def first_come(stations: Sequence[Station], work: Iterable[Work]) -> Outcome:
 # ---------------------------------------------------------------- what is measured
 
 
-async def at_work(url: str, nodes: int, tasks: int, small: int, seed: int = 1) -> dict[str, Any]:
-    """A flood of ``tasks`` of one user, and ``small`` tasks of as many others while it is worked off."""
+async def at_work(
+    url: str, nodes: int, tasks: int, small: int, *, waiting: int = 10**9, seed: int = 1
+) -> dict[str, Any]:
+    """A flood of ``tasks`` of one user, and ``small`` tasks of as many others while it is worked off.
+
+    ``waiting``: how many of the flood wait in Redis at a time."""
     rng = random.Random(seed)
     flood = [a_work(rng, "flood", f"folder {n % 3}") for n in range(tasks)]
     others = {
@@ -538,20 +669,23 @@ async def at_work(url: str, nodes: int, tasks: int, small: int, seed: int = 1) -
     singles = [a_work(rng, f"user {n}", "", max(1, round(0.9 * tasks * rng.random()))) for n in range(small)]
     work = [*flood, *singles]
     others["first_come_first_served"] = fifo = first_come(the_fleet(nodes), work)
+    print(json.dumps({name: outcome.told() for name, outcome in others.items()}), file=sys.stderr, flush=True)
     world = World(url)
     stations = the_fleet(nodes)
     try:
         async with world.state:
             await world.register(stations)
-            simulation = Simulation(world, stations, work)
+            simulation = Simulation(world, stations, work, waiting)
             began = time.perf_counter()
             await simulation.run()
             took_s = time.perf_counter() - began
+            used = world.eye.info("memory")["used_memory_peak"]
     finally:
         world.eye.close()
     ours = simulation.outcome
     moves = 2 * len(work) + ours.starts  # each task is routed, submitted, and granted
-    figures: dict[str, Any] = {"nodes": nodes, "tasks": len(work), "lcq": ours.told()}
+    figures: dict[str, Any] = {"nodes": nodes, "tasks": len(work), "waiting_at_most": min(waiting, len(work))}
+    figures["lcq"] = ours.told()
     figures |= {name: outcome.told() for name, outcome in others.items()}
     figures["times_longer_than_lcq"] = {
         name: round(outcome.makespan_s / ours.makespan_s, 2) for name, outcome in others.items()
@@ -559,11 +693,21 @@ async def at_work(url: str, nodes: int, tasks: int, small: int, seed: int = 1) -
     waits = ours.waits_s or [0.0]
     figures["small_users"] = {
         "worst_wait_s": round(max(waits), 2),
+        "p99_wait_s": round(sorted(waits)[int(0.99 * (len(waits) - 1))], 2),
         "median_wait_s": round(statistics.median(waits), 2),
         "worst_wait_first_come_s": round(max(fifo.waits_s, default=0.0), 1),
     }
-    figures["decisions_per_s"] = round(moves / (simulation.submits_s + simulation.rounds_s))
-    figures["routings_per_s"] = round(len(work) / max(simulation.routing_s, 1e-9))
+    spent = simulation.all
+    figures["decisions_per_processor_s"] = round(moves / (spent.server_s + spent.here_s))
+    figures["routings_per_processor_s"] = round(len(work) / max(simulation.routing_s, 1e-9))
+    figures["processor_s"] = {"server": round(spent.server_s, 1), "here": round(spent.here_s, 1)}
+    figures["each"] = {
+        "submit_and_route": simulation.submits.us_each(len(work)),
+        "finish": simulation.finishes.us_each(ours.done),
+        "claim": simulation.claims.us_each(simulation.claims_asked) | {"asked": simulation.claims_asked},
+        "picture": simulation.pictures.us_each(simulation.pictures_taken) | {"taken": simulation.pictures_taken},
+    }
+    figures["server_peak_mib"] = round(used / 2**20)
     figures["took_s"] = round(took_s, 1)
     return figures
 
@@ -583,10 +727,7 @@ def _alike(first: tuple[str, ...], number: int) -> bytes:
         text = text.replace(old, name)
     said = [new.get(one, one) for one in first]
     said[5], said[6] = text, digest_of(text)
-    parts = [f"*{len(said)}"]
-    for one in said:
-        parts += [f"${len(one.encode())}", one]
-    return ("\r\n".join(parts) + "\r\n").encode()
+    return packed(said)
 
 
 def _write(connection: Any, commands: list[bytes]) -> None:
@@ -734,6 +875,9 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--full", action="store_true", help="1,000 nodes and queues of a million; some ten minutes")
     arguments.add_argument("--nodes", type=int, help="nodes that work off the flood (50; full: 1,000)")
     arguments.add_argument("--tasks", type=int, help="tasks of the flood (2,000; full: 100,000)")
+    arguments.add_argument(
+        "--waiting", type=int, help="of these in Redis at a time (all; 3.7 GB of memory for a million)"
+    )
     arguments.add_argument("--small", type=int, help="users with one picture each (50; full: 500)")
     arguments.add_argument(
         "--sizes", type=int, nargs="+", help="nodes at which decisions are priced (10 100; 10 100 1000)"
@@ -759,6 +903,7 @@ def run(told: Sequence[str] | None = None) -> dict[str, Any]:
                     chosen.nodes or (1000 if full else 50),
                     chosen.tasks or (100_000 if full else 2000),
                     chosen.small or (500 if full else 50),
+                    waiting=chosen.waiting or 10**9,
                 )
             )
         if chosen.only != "work":

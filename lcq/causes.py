@@ -22,6 +22,34 @@ _RULES = tuple(
 )
 
 
+TREND_MS = 300_000
+"""How long each part of a cause's trend is; it has ``TREND_PARTS`` of them."""
+TREND_PARTS = 12
+_MEGAPIXELS = (1, 4, 16)  # where one class of size ends and the next begins
+
+
+def size_class(size: tuple[int, int] | None) -> str:
+    """How large an image is, in one of four classes: ``<1MP``, ``1-4MP``, ``4-16MP``, ``>16MP``; "": not known."""
+    if size is None:
+        return ""
+    pixels, low = size[0] * size[1], 0
+    for high in _MEGAPIXELS:
+        if pixels < high * 1_000_000:
+            return f"{low}-{high}MP" if low else f"<{high}MP"
+        low = high
+    return f">{low}MP"
+
+
+def trend(times_ms: Iterable[int], now_ms: int) -> tuple[int, ...]:
+    """How many of these moments lie in each five minutes of the last hour, the oldest first."""
+    parts = [0] * TREND_PARTS
+    for at_ms in times_ms:
+        ago = max(0, now_ms - at_ms) // TREND_MS
+        if ago < TREND_PARTS:
+            parts[TREND_PARTS - 1 - ago] += 1
+    return tuple(parts)
+
+
 def in_common(message: str, *, paths: Iterable[str] = ()) -> str:
     """``message`` with names for what differs: paths, ids, numbers. ``paths``: those of its task, spaces and all."""
     for path in sorted(filter(None, paths), key=len, reverse=True):

@@ -12,27 +12,22 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
 import platformdirs
-import yaml
 from pydantic import (
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
 
+from lcq.environment import AsText, NotJson, told_by
 from lcq.errors import InvalidConfig
 from lcq.labels import Labels
 from lcq.lang import as_language
+from lcq.log import LogLevel as LogLevel
 from lcq.models import DEFAULT_QUEUES, QueueConfig
 from lcq.runner_config import DEFAULT_SOURCES as DEFAULT_SOURCES
 from lcq.runner_config import IopaintConfig as IopaintConfig
@@ -105,7 +100,7 @@ class DiscoveryConfig(Section):
     """Look for schedulers, and as a scheduler announce this one, where it is bound to more than loopback."""
     cluster: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")
     """A scheduler announces this name (default: lcq); agents and clients take only the cluster of this name or id."""
-    interfaces: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    interfaces: Annotated[tuple[str, ...], AsText, BeforeValidator(_listed)] = ()
     """Names (eth0) or addresses of the interfaces to use; default: all that are up, but loopback."""
     key: str | None = Field(default=None, repr=False)
     """A secret of the cluster, at least 16 characters: schedulers sign by it, and whoever has it believes nothing
@@ -477,8 +472,6 @@ class ConsoleConfig(Section):
 
 CONTEXT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
-LogLevel = Literal["debug", "info", "warning", "error"]
-
 
 class ContextConfig(Section):
     """Another cluster that clients and consoles can look at: where it is, and with which keys. What is not set here is
@@ -496,25 +489,19 @@ class ContextConfig(Section):
     queues: tuple[QueueConfig, ...] = DEFAULT_QUEUES
 
 
-class DistributedConfig(BaseSettings):
+class DistributedConfig(BaseModel):
     """Every setting of a cluster. ``load()`` reads the layers; calling it takes defaults, LCQ_* and arguments.
 
     Environment names join sections with two underscores: ``LCQ_REDIS__HOST``.
     """
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix="LCQ_",
-        env_nested_delimiter="__",
-        defer_build=True,
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, defer_build=True)
 
     enabled: bool = True
     """Whether this host takes part in a cluster at all."""
     scheduler_host: str = "localhost"
     """Where the scheduler is, for agents, clients and consoles."""
-    schedulers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)] = ()
+    schedulers: Annotated[tuple[str, ...], AsText, BeforeValidator(_listed)] = ()
     """Further schedulers of the same cluster, each as HOST or HOST:PORT: agents, clients and consoles ask any that
     answers. Whoever has found one learns of the others by itself; these are for when the first is away at the start."""
     scheduler_port: int = Field(default=8081, ge=0, le=65535)
@@ -550,6 +537,9 @@ class DistributedConfig(BaseSettings):
 
     _outside: DistributedConfig | None = PrivateAttr(default=None)
 
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**_merged(told_by(os.environ, type(self)), given))
+
     @model_validator(mode="after")
     def _queues_do_not_collide(self) -> DistributedConfig:
         names = [queue.name for queue in self.queues]
@@ -562,17 +552,6 @@ class DistributedConfig(BaseSettings):
         if unknown:
             raise ValueError(f"quotas.queues: no such queue: {', '.join(unknown)}; there are {', '.join(names)}")
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (init_settings, env_settings)
 
     def in_context(self, name: str) -> DistributedConfig:
         """These settings for the cluster of that context; "": for the one outside of ``contexts``.
@@ -664,6 +643,8 @@ def _read_text(path: Path) -> str:
 
 
 def _parsed(content: str, path: Path) -> Mapping[str, Any]:
+    import yaml  # here: where there is no file it is not needed
+
     try:
         values = yaml.safe_load(content)
     except yaml.YAMLError as error:
@@ -679,6 +660,8 @@ def _parsed(content: str, path: Path) -> Mapping[str, Any]:
 
 def _line_of(content: str, loc: tuple[Any, ...]) -> int | None:
     """The line in which the key at ``loc`` stands, or the nearest one above it; None if it is not in the file."""
+    import yaml
+
     node, line = yaml.compose(content, Loader=yaml.SafeLoader), None
     for step in loc:
         if isinstance(node, yaml.MappingNode):
@@ -704,10 +687,10 @@ def _validated(
     values: Mapping[str, Any], origin: str, overrides: Mapping[str, Any] | None, content: str = ""
 ) -> DistributedConfig:
     try:
-        environment = EnvSettingsSource(DistributedConfig)()
+        environment = told_by(os.environ, DistributedConfig)
         layers = _merged(_merged(values, environment), overrides or {})
         return DistributedConfig(**layers)
-    except (ValidationError, SettingsError) as error:
+    except (ValidationError, NotJson) as error:
         problems = error.errors() if isinstance(error, ValidationError) else []
         found = "; ".join(_described_at(problem, content) for problem in problems) or str(error)
         raise InvalidConfig(f"{origin}: {found}") from error

@@ -236,6 +236,7 @@ class Prediction:
     seconds_p90: float
     peak_mib: int  # of the device's memory (of a CPU: the host's); 0: not known
     samples: int = 0
+    guessed: bool = False  # the seconds are an estimate that nobody has measured
 
 
 @dataclass(frozen=True)
@@ -251,6 +252,7 @@ class Curve:
     mib_from: float = 0.0  # megapixels, up to which memory does not grow
     samples: int = 0
     mib_samples: int = 0  # attempts that memory was learned from; 0: it is what was shipped
+    guessed: bool = False  # its seconds are an estimate: measured by nobody on such a device, and not learned
 
     def seconds(self, megapixels: float) -> float:
         """P50, with the model loaded."""
@@ -259,7 +261,7 @@ class Curve:
     def predict(self, megapixels: float = ORDINARY_MEGAPIXELS, *, warm: bool = True) -> Prediction:
         """What an attempt takes on a picture of which so much is worked on."""
         p50 = self.seconds(megapixels) + (0.0 if warm else self.load_s)
-        return Prediction(p50, p50 * self.spread, math.ceil(self.memory(megapixels)), self.samples)
+        return Prediction(p50, p50 * self.spread, math.ceil(self.memory(megapixels)), self.samples, self.guessed)
 
     def memory(self, megapixels: float) -> float:
         """MiB of the device that an attempt holds at its peak; 0: not known."""
@@ -316,6 +318,7 @@ def shipped_curve(
         fixed_mib=mib,
         mib_per_megapixel=mib_per_megapixel,
         mib_from=ORDINARY_MEGAPIXELS,
+        guessed=is_estimate(model, kind),
     )
 
 
@@ -324,6 +327,10 @@ class CostBook:
     """All that is known of costs at one moment; empty: what is shipped."""
 
     curves: Mapping[CostKey, Curve] = field(default_factory=dict)
+    _told: dict[tuple[int, str, float], tuple[NodeCapability, str]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+    """What ``curves_as_json`` has answered: nodes that say the same of themselves share what was read of them."""
 
     @cached_property
     def _typical(self) -> Mapping[tuple[str, str, str], Curve]:
@@ -374,6 +381,9 @@ class CostBook:
 
         ``behind``: how many times as long as on others of its class it takes there now.
         """
+        known = self._told.get((id(capability), device.id, behind))
+        if known is not None:
+            return known[1]
         told = {}
         for lane in capability.lanes_of(device):
             offer = capability.models[model_of(lane)]
@@ -383,7 +393,9 @@ class CostBook:
                 "engine": _engine_of(offer),
                 "curves": {name: _told(one.scaled(behind)) for name, one in curves.items()},
             }
-        return json.dumps({"class": device_class(device), "lanes": told})
+        text = json.dumps({"class": device_class(device), "lanes": told})
+        self._told[id(capability), device.id, behind] = capability, text  # kept, so that its id stays its own
+        return text
 
     def learned_memory(
         self, model: str, device: Device, *, precision: str = "", offer: ModelOffer | None = None
@@ -410,7 +422,7 @@ def _engine_of(offer: ModelOffer | None) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", offer.engine)[:32] if offer else ""
 
 
-def _told(curve: Curve) -> tuple[float, ...]:
+def _told(curve: Curve) -> tuple[float | bool, ...]:
     return (
         curve.fixed_s,
         curve.s_per_megapixel,
@@ -419,6 +431,7 @@ def _told(curve: Curve) -> tuple[float, ...]:
         curve.fixed_mib,
         curve.mib_per_megapixel,
         curve.mib_from,
+        curve.guessed,
     )
 
 
@@ -484,6 +497,7 @@ def fitted(seen: Sequence[Observation], prior: Curve) -> Curve:
         spread=trust * spread + (1 - trust) * prior.spread,
         load_s=max(0.0, median(cold)) if cold and used is warm else prior.load_s,
         samples=len(sound),
+        guessed=False,
     )
 
 

@@ -23,6 +23,7 @@ from lcq.embedded import read_cluster_file
 from lcq.embedded_watch import log_tail
 from lcq.errors import LcqError
 from lcq.folder import Pair, pair_images, result_paths
+from lcq.lang import retold, tr
 from lcq.log import setup_logging
 from lcq.models import DEFAULT_MODEL, Task, TaskRecord, TaskStatus, TaskType
 from lcq.server import first_of, one_machine, open_console, stopped_by_signal
@@ -60,7 +61,7 @@ def run_demo(folder: Path = Path("demo-out"), *, with_console: bool = True) -> i
     code = asyncio.run(demo.run(with_console=with_console and sys.stdin.isatty() and sys.stdout.isatty()))
     setup_logging("warning")  # closes the file
     if code == 1:
-        Console(stderr=True).print(Text(f"the logs are in {data / 'log'}", style="red"))
+        Console(stderr=True).print(Text(tr("the logs are in {folder}", folder=data / "log"), style="red"))
     else:
         shutil.rmtree(data)
     return code
@@ -100,10 +101,10 @@ class _Demo:
         """Submit every photo, and follow them to their ends."""
         columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, TimeElapsedColumn(), console=self._talk) as progress:
-            bar = progress.add_task("waiting for the agent", total=len(self._pairs))
+            bar = progress.add_task(tr("waiting for the agent"), total=len(self._pairs))
             async with AsyncClient(self._config, scheduler=address) as client:
                 node = await self._first_node(client)
-                progress.update(bar, description=f"{node} cleans")
+                progress.update(bar, description=tr("{node} cleans", node=node))
                 tasks = [
                     Task(
                         task_type=TaskType.INPAINT,
@@ -121,7 +122,7 @@ class _Demo:
                 async for record in client.as_completed([task.id for task in tasks]):
                     self._records.append(record)
                     progress.advance(bar)
-            progress.update(bar, description="cleaned")
+            progress.update(bar, description=tr("cleaned"))
 
     async def _first_node(self, client: AsyncClient) -> str:
         loop = asyncio.get_running_loop()
@@ -139,8 +140,8 @@ class _Demo:
     def _show(self) -> None:
         """The answer, on stdout: a table, and on a terminal what was done to one of the photos."""
         answer = Console(width=None if sys.stdout.isatty() else 200)
-        seconds_column = Column("seconds", justify="right")
-        table = Table("image", "model", "node", seconds_column, "result", box=box.SIMPLE_HEAD)
+        seconds_column = Column(tr("seconds"), justify="right")
+        table = Table(tr("image"), tr("model"), tr("node"), seconds_column, tr("result"), box=box.SIMPLE_HEAD)
         for record in sorted(self._records, key=lambda record: record.task.image_path):
             task, result, failure = record.task, record.result, record.failure
             table.add_row(
@@ -150,7 +151,9 @@ class _Demo:
                 f"{result.seconds:.2f}" if result else "",
                 Text(_shown(Path(result.path)))
                 if result
-                else Text(f"{record.status}: {failure.message if failure else record.why}", style="red"),
+                else Text(
+                    f"{tr(record.status.value)}: {retold(failure.message if failure else record.why)}", style="red"
+                ),
             )
         answer.print(table)
         done = [record.result for record in self._records if record.result is not None]
@@ -163,7 +166,8 @@ class _Demo:
         """Keep the table and the pictures on the screen for a while: the console covers them."""
         pressed = asyncio.Event()
         loop = asyncio.get_running_loop()
-        self._talk.print(f"the console opens in {_LOOK_S:g} s; Enter opens it now, ctrl-c ends the demo", style="dim")
+        told = tr("the console opens in {span:g} s; Enter opens it now, ctrl-c ends the demo", span=_LOOK_S)
+        self._talk.print(told, style="dim")
         loop.add_reader(sys.stdin.fileno(), pressed.set)
         try:
             await first_of(pressed.wait(), stop.wait(), asyncio.sleep(_LOOK_S))

@@ -258,7 +258,7 @@ class CauseNotFound(NotFound):
     def __init__(self, cause: str, text: str = "", *, acknowledged: bool = False) -> None:
         self.cause = cause
         what = f"nobody has acknowledged {cause!r}" if acknowledged else f"no task has failed of {cause!r}"
-        super().__init__(what + (f": {text}" if text else ""), hint="lcq dead list shows what tasks died of")
+        super().__init__(what + (f": {text}" if text else ""), hint="lcq causes shows what tasks died of")
 
 
 class BlobNotFound(NotFound):

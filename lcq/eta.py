@@ -35,6 +35,7 @@ class Crew:
     )
     running_s: float = 0.0  # of a task that runs, what was predicted at its submit; 0: not known
     elapsed_s: float = 0.0  # for how long it has run
+    guessed: bool = False  # what its tasks take there nobody has measured, or learned
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ def crew_of(sample: Iterable[TaskRecord], fleet: Fleet, *, now_ms: int = 0) -> C
     spreads: list[float] = []
     predicted, expected = 0.0, 0.0
     running: list[tuple[float, float]] = []
+    guessed: list[bool] = []
     why = ""
     for record in sample:
         if record.queue in fleet.paused and record.status is not TaskStatus.PROCESSING:
@@ -69,6 +71,7 @@ def crew_of(sample: Iterable[TaskRecord], fleet: Fleet, *, now_ms: int = 0) -> C
         if not members:
             continue
         spreads += [curve.spread for curve in curves]
+        guessed += [curve.guessed for curve in curves]
         if record.cost_s > 0:
             predicted += record.cost_s
             speed = sum(count / max(1e-6, curve.seconds(need.megapixels)) for curve, count in curves.items())
@@ -83,6 +86,7 @@ def crew_of(sample: Iterable[TaskRecord], fleet: Fleet, *, now_ms: int = 0) -> C
         pace=expected / predicted if predicted and expected else 1.0,
         running_s=fmean(cost_s for cost_s, _ in running) if running else 0.0,
         elapsed_s=fmean(elapsed_s for _, elapsed_s in running) if running else 0.0,
+        guessed=any(guessed),
     )
 
 
@@ -133,7 +137,7 @@ def job_eta(job: JobSummary, crew: Crew, rivals: Rivals) -> Eta | None:
     single = varies * each * math.sqrt((job.unfinished + 1) / 2) / workers
     p50_s = until(shared + own / 2)
     p90_s = max(_LEAST_SPREAD, math.exp(_Z90 * factor)) * until(shared + own) + _Z90 * single + _LAST_STEP_S
-    return Eta(p50_s=p50_s, p90_s=p90_s)
+    return Eta(p50_s=p50_s, p90_s=p90_s, guessed=crew.guessed and not done)
 
 
 def _pace(job: JobSummary, crew: Crew, running: int, each: float) -> float:

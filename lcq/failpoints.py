@@ -40,6 +40,7 @@ AGENT_POINTS: Mapping[str, str] = {
     "agent.begin": "a slot is given the grant; after: its runner has not been told",
     "agent.tell": "the runner is told what to do",
     "agent.conclude": "an attempt has ended, its result is staged, and nobody but the agent knows",
+    "agent.retake": "the cluster is asked whether a late result counts; after: it does, and has not got its name yet",
     "agent.rename": "a result gets its final name",
     "agent.spool": "an outcome goes to the disk",
     "agent.settle": "a verdict is acted upon; after: its outcome is forgotten",

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from gettext import GNUTranslations
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from gettext import GNUTranslations
 
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
@@ -27,6 +31,11 @@ _spoken: Language = "en"
 
 def N(text: str) -> str:  # noqa: N802 (as every program marks what it translates later)
     """Mark ``text`` for the catalogue where it stands; whoever shows it asks ``tr``."""
+    return text
+
+
+def T(text: str) -> str:  # noqa: N802
+    """Mark the form of a sentence that is told in English elsewhere, by whomever: ``retold`` then knows it."""
     return text
 
 
@@ -70,18 +79,63 @@ def retold_error(error: BaseException) -> str:
 
 @lru_cache(maxsize=4096)
 def _retold(text: str, depth: int) -> str:
-    if _catalogue is None or depth > _DEEPEST:
+    if _catalogue is None or depth > _DEEPEST or not text:
         return text
+    core = text.strip()
+    if core != text:
+        return text.replace(core, _retold(core, depth), 1) if core else text
+    for joint, ours in _JOINTS:
+        if text.startswith(joint):
+            return ours + _retold(text.removeprefix(joint), depth)
     whole = _catalogue.pgettext("told", text)
     if whole != text:
         return whole
-    first = _first_word(text)
-    for form, said in (*_forms().get(first, ()), *_forms().get("", ())):
-        found = form.fullmatch(text)
-        if found is not None:
-            facts = {name: _retold(value, depth + 1) for name, value in found.groupdict().items()}
-            return _PLACE.sub(lambda place, facts=facts: facts.get(place[1], place[0]), said)  # type: ignore[misc]
-    return text
+    return (
+        _in_a_form(text, depth, joined=True)
+        or _in_parts(text, depth, _JOINTS[:1])
+        or _in_a_form(text, depth, joined=False)
+        or _in_parts(text, depth, _JOINTS[1:])
+        or _with_brackets(text, depth)
+        or text
+    )
+
+
+def _in_a_form(text: str, depth: int, *, joined: bool) -> str:
+    """``text`` by a form that has a ``;`` of its own (``joined``), or by one that has none; "" where none fits."""
+    forms = _forms()
+    for form in (*forms.get(_first_word(text), ()), *forms.get("", ())):
+        facts = form.facts_in(text) if ("; " in form.english) is joined else None
+        if facts is not None:
+            told = {name: _retold(value, depth + 1) for name, value in facts.items()}
+            return _PLACE.sub(lambda place, told=told: told.get(place[1], place[0]), form.said)  # type: ignore[misc]
+    return ""
+
+
+def _in_parts(text: str, depth: int, joints: Iterable[tuple[str, str]]) -> str:
+    """``text`` as parts that are joined, one behind the other, all of them known but perhaps the first; else ""."""
+    for joint, ours in joints:
+        parts = text.split(joint)
+        told = [_retold(part, depth + 1) for part in parts]
+        if len(parts) > 1 and all(new != old for new, old in zip(told[1:], parts[1:], strict=True)):
+            return ours.join(told)
+    return ""
+
+
+def _with_brackets(text: str, depth: int) -> str:
+    """``text`` with what stands behind it in brackets, where one of them is known; else ""."""
+    bracketed = _BRACKETED.fullmatch(text)
+    if bracketed is None:
+        return ""
+    before, inner = bracketed.groups()
+    inside = _retold(f"({inner})", depth + 1)  # where brackets and all are a form
+    if inside == f"({inner})":
+        inside = f"（{_retold(inner, depth + 1)}）"
+    told = _retold(before, depth + 1)
+    return told + inside if told != before or inside[1:-1] != inner else ""
+
+
+_JOINTS = (("; ", "；"), (", ", "，"), (": ", "："))
+_BRACKETED = re.compile(r"(.+?) \((.*)\)", re.DOTALL)
 
 
 def _first_word(text: str) -> str:
@@ -90,31 +144,68 @@ def _first_word(text: str) -> str:
     return found[0] if found is not None else ""
 
 
+@dataclass(frozen=True)
+class _Form:
+    """A sentence with places, in English and as it is said."""
+
+    english: str
+    said: str
+
+    def facts_in(self, text: str) -> dict[str, str] | None:
+        """What stands in its places in ``text``; None where that has not this form."""
+        if not all(part in text for part in self._between):  # most are told apart by this, and never compiled
+            return None
+        found = self._pattern.fullmatch(text)
+        return None if found is None else found.groupdict()
+
+    @cached_property
+    def _between(self) -> list[str]:
+        return _PLACE.split(self.english)[::2]
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        parts, seen = [], set()
+        for at, part in enumerate(_PLACE.split(self.english)):
+            if at % 2 == 0:
+                parts.append(re.escape(part))
+            else:
+                parts.append(f"(?P={part})" if part in seen else f"(?P<{part}>.*?)")
+                seen.add(part)
+        return re.compile("".join(parts), re.DOTALL)
+
+    @property
+    def openness(self) -> tuple[int, int]:
+        """Those that leave the least open come first."""
+        return -len("".join(self._between)), len(self._between)
+
+
 @lru_cache(maxsize=1)
-def _forms() -> dict[str, list[tuple[re.Pattern[str], str]]]:
+def _forms() -> dict[str, list[_Form]]:
     """What the catalogue can retell, by the first word, with those that leave the least open first."""
-    forms: dict[str, list[tuple[re.Pattern[str], str]]] = {}
-    told: dict[object, str] = {} if _catalogue is None else _catalogue._catalog  # type: ignore[attr-defined]
-    for key in sorted((key for key in told if isinstance(key, str) and key.startswith(_TOLD)), key=_openness):
-        english = key.removeprefix(_TOLD)
-        if _PLACE.search(english):
-            forms.setdefault(_first_word(english), []).append((_pattern(english), told[key]))
+    forms: dict[str, list[_Form]] = {}
+    told = (
+        _Form(english.removeprefix(_TOLD), said)
+        for english, said in _messages(_compiled(_spoken))
+        if english.startswith(_TOLD) and _PLACE.search(english)
+    )
+    for form in sorted(told, key=lambda form: form.openness):
+        forms.setdefault(_first_word(form.english), []).append(form)
     return forms
 
 
-def _openness(key: str) -> tuple[int, int]:
-    return -len(_PLACE.sub("", key)), len(_PLACE.findall(key))
+def _compiled(language: Language) -> Path:
+    return FOLDER / _CATALOGUES[language] / "LC_MESSAGES" / f"{DOMAIN}.mo"
 
 
-def _pattern(english: str) -> re.Pattern[str]:
-    parts, seen = [], set()
-    for at, part in enumerate(_PLACE.split(english)):
-        if at % 2 == 0:
-            parts.append(re.escape(part))
-        else:
-            parts.append(f"(?P={part})" if part in seen else f"(?P<{part}>.*?)")
-            seen.add(part)
-    return re.compile("".join(parts), re.DOTALL)
+def _messages(compiled: Path) -> Iterator[tuple[str, str]]:
+    """All that a catalogue has: gettext looks messages up, and has no way to list them."""
+    data = compiled.read_bytes()
+    order = "<" if data[:4] == b"\xde\x12\x04\x95" else ">"
+    count, english, said = struct.unpack_from(f"{order}3I", data, 8)
+    for at in range(count):
+        of_both = (struct.unpack_from(f"{order}2I", data, table + 8 * at) for table in (english, said))
+        key, value = (data[start : start + length].decode() for length, start in of_both)
+        yield key, value
 
 
 def spoken() -> Language:
@@ -125,11 +216,12 @@ def spoken() -> Language:
 def speak(language: Language) -> None:
     """Speak ``language`` from now on, in this process."""
     global _catalogue, _spoken
-    folder = _CATALOGUES.get(language)
-    if folder is None:
+    if language not in _CATALOGUES:
         _catalogue = None
     elif language != _spoken:
-        with (FOLDER / folder / "LC_MESSAGES" / f"{DOMAIN}.mo").open("rb") as compiled:
+        from gettext import GNUTranslations  # here: English has no use for it
+
+        with _compiled(language).open("rb") as compiled:
             _catalogue = GNUTranslations(compiled)
     if language != _spoken:
         _retold.cache_clear()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import logging.handlers
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
-from lcq.config import LogLevel
+LogLevel = Literal["debug", "info", "warning", "error"]
+LOG_LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error")
 
 _FILE_BYTES = 8 * 2**20
 _OLD_FILES = 2
@@ -35,8 +36,10 @@ def setup_logging(level: LogLevel, *, file: Path | None = None) -> None:
     if file is None:
         handler = logging.StreamHandler(sys.stderr)
     else:
+        from logging.handlers import RotatingFileHandler  # here: who logs to stderr needs no more
+
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(
+        handler = RotatingFileHandler(
             file, maxBytes=_FILE_BYTES, backupCount=_OLD_FILES, encoding="utf-8", errors="backslashreplace"
         )
     handler.setFormatter(_OneLine())

@@ -372,9 +372,11 @@ class Attempt(Value):
     predicted_s: float = 0.0  # what it was expected to take (P50, P90), and to hold of its device's memory
     predicted_p90_s: float = 0.0
     predicted_mib: int = 0
+    guessed: bool = False  # those seconds were an estimate: measured by nobody on such a device, and not learned
     warm: bool = False  # its model was loaded there
     cost: str = ""  # what these were predicted by, as lcq.costs.CostKey writes it
     log: str = ""  # what its runner wrote last, where it failed
+    result_of: int = 0  # it only put the late result of that attempt in its place; 0: it did the work itself
 
 
 class Note(Value):
@@ -396,6 +398,9 @@ class Cause(Value):
     newest_ms: int
     oldest_ms: int = 0  # 0: told by an older scheduler
     nodes: tuple[str, ...] = ()  # where they failed last
+    models: tuple[str, ...] = ()  # with which models, the most frequent first
+    sizes: tuple[str, ...] = ()  # of which classes of size their images are (lcq.causes.size_class), likewise
+    trend: tuple[int, ...] = ()  # how many in each five minutes of the last hour, the oldest first
     acknowledged: Note | None = None  # by whom, and what they had to say of it
 
 
@@ -454,6 +459,7 @@ class Eta(Value):
     p50_s: float | None = None  # None: nobody can say, see ``why``
     p90_s: float | None = None
     why: str = ""
+    guessed: bool = False  # by estimates alone: nobody has measured such work there, and none of the job is done
 
 
 class JobSummary(Value):

@@ -29,6 +29,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "release_due": _from(PENDING, to=(QUEUED,)),
         "claim_tasks": _from(QUEUED, to=(PROCESSING,)),
         "finish_task": _from(PROCESSING, QUEUED, PENDING, to=(COMPLETED,)),  # the latter two: a late result
+        "retake_task": _from(PENDING, QUEUED, PROCESSING, to=(PROCESSING,)),
         "fail_task": _from(PROCESSING, to=(PENDING, QUEUED, FAILED)),
         "release_task": _from(PROCESSING, to=(QUEUED,)),
         "expire_leases": _from(PROCESSING, to=(QUEUED, FAILED)),

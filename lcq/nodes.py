@@ -69,6 +69,8 @@ from lcq.wire import (
     Pictured,
     Probed,
     ReadLog,
+    Retake,
+    RetakeAnswer,
     Saw,
     Step,
     StepAnswer,
@@ -117,7 +119,8 @@ class NodeManager(Manager):
         sights = Sights(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
         logs = Logs(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
         for kind, handler in (
-            (Hello, self.hello), (Step, self.step), (Beat, self.beat), (Probed, self.probed), (Bye, self.bye),
+            (Hello, self.hello), (Step, self.step), (Beat, self.beat), (Retake, self.retake), (Probed, self.probed),
+            (Bye, self.bye),
             (AskThumbnail, previews.thumbnail), (Pictured, previews.pictured),
             (ReadLog, logs.read), (Logged, logs.logged), (AskSees, sights.sees), (Saw, sights.saw),
         ):  # fmt: skip
@@ -190,7 +193,7 @@ class NodeManager(Manager):
                 fields["from"],
                 Order(cmd="cancel", task_id=fields["id"], attempt=attempt, reason=fields["why"]),
             )
-        elif event.move == "finish_task" and fields.get("from"):
+        elif event.move in ("finish_task", "retake_task") and fields.get("from"):
             attempt = int(fields["superseded"])
             self.order(
                 fields["from"],
@@ -459,6 +462,18 @@ class NodeManager(Manager):
             orders=heard.orders,
             now_ms=heard.now_ms,
         )
+
+    async def retake(self, asked: Retake, sender: bytes) -> RetakeAnswer:
+        """Raises:
+        StaleBoot: a newer process has taken this node's name.
+        """
+        try:
+            retaken = await self._state.retake_task(
+                asked.task_id, attempt=asked.attempt, node=asked.node_id, boot=asked.boot_id
+            )
+        except (TaskNotFound, TransitionRefused) as refusal:
+            return RetakeAnswer(why=str(refusal))
+        return RetakeAnswer(attempt=retaken.attempt, lease_ms=retaken.lease_ms)
 
     async def _hold_alarming(self, beat: Beat, heard: Heard) -> None:
         """Quarantine devices whose own agent says that their work is not to be trusted, if they can be spared."""

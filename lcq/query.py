@@ -14,8 +14,6 @@ from enum import Enum
 from functools import lru_cache
 from typing import Generic, TypeAlias, TypeVar
 
-import re2
-
 from lcq.errors import InvalidInput
 
 RowT = TypeVar("RowT")
@@ -246,6 +244,8 @@ def _pattern(text: str) -> Callable[[str], bool]:
 
     It takes time in proportion to what it reads, whatever it says: a stranger's query is evaluated in the scheduler.
     """
+    import re2  # here, and below: few queries have a pattern
+
     options = re2.Options()
     options.case_sensitive = False
     options.log_errors = False
@@ -261,6 +261,8 @@ def _pattern(text: str) -> Callable[[str], bool]:
 
 def _fuzzy(text: str) -> Callable[[str], bool]:
     """The letters of ``text`` in their order, with anything between them."""
+    import re2
+
     return _pattern("(?s)" + ".*?".join(re2.escape(letter) for letter in text))
 
 
@@ -275,6 +277,8 @@ def _of_text(typed: str, wanted: bool, field: QueryField[RowT], operator: str, v
         return Clause(typed, wanted, lambda row, now: str(get(row, now) or "") in exact, field.name, "=", exact)
     sought = tuple(one.casefold() for one in value.split("|"))
     if any("*" in one for one in sought):
+        import re2
+
         whole = _pattern("(?s)^(?:" + "|".join(".*".join(map(re2.escape, one.split("*"))) for one in sought) + ")$")
         return Clause(typed, wanted, lambda row, now: whole(str(get(row, now) or "")), field.name)
 

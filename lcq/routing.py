@@ -79,6 +79,12 @@ class Requirements:
     """What an ordinary picture needs of a GPU. Where none has what a large one needs whole, it has to be tried with
     less: the ladder cuts it up."""
 
+    @cached_property
+    def place(self) -> tuple[object, ...]:
+        """By what it is decided which devices may run this."""
+        of_memory = (self.vram_mib, self.at_once, self.precision)
+        return (self.model, self.task_type, of_memory, tuple(sorted(self.labels.items())))
+
     @property
     def lane(self) -> str:
         """By what costs of this are known."""
@@ -114,6 +120,7 @@ class Fleet:
     costs: CostBook = SHIPPED
     backlog: Mapping[str, Backlog] = field(default_factory=dict)  # queue -> typical seconds of what waits there
     users: Mapping[str, frozenset[str]] = field(default_factory=dict)  # queue -> who waits there; of many, some
+    tasks_of: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # queue -> how many tasks each has there
     busy_s: Mapping[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
     """By node and device: seconds until each attempt there is predicted to end; of one that is late, by how much it
     is, for nothing better is known of it."""
@@ -147,7 +154,7 @@ class Fleet:
                         warm=frozenset(reading.warm if reading else ()),
                         lowered=lowered,
                     )
-        return Timetable(stations, self.backlog, self.costs, self.users)
+        return Timetable(stations, self.backlog, self.costs, self.users, self.tasks_of)
 
     def queue(self, name: str) -> QueueConfig | None:
         return next((queue for queue in self.queues if queue.name == name), None)
@@ -198,8 +205,7 @@ class Fleet:
 
     def members(self, queue: str, need: Requirements) -> Mapping[tuple[str, str], int]:
         """The devices that take tasks like this from ``queue``, by node and device, with their slots."""
-        of_memory = (need.vram_mib, need.at_once, need.precision)
-        asked = (queue, need.model, need.task_type, of_memory, tuple(sorted(need.labels.items())))
+        asked = ("members", queue, need.place)
         if asked not in self._memo:
             self._memo[asked] = {(node.id, device.id): device.slots for node, device in self.serving(queue, need)}
         found: Mapping[tuple[str, str], int] = self._memo[asked]
@@ -207,7 +213,19 @@ class Fleet:
 
     def live_slots(self, queue: str, need: Requirements) -> int:
         """How many slots there are on the devices that take tasks like this from ``queue``."""
-        return sum(self.members(queue, need).values())
+        asked = ("slots", queue, need.place)
+        if asked not in self._memo:
+            self._memo[asked] = sum(self.members(queue, need).values())
+        found: int = self._memo[asked]
+        return found
+
+    def is_within(self, queue: str, other: str, need: Requirements) -> bool:
+        """Whether all devices that take tasks like this from ``queue`` take them from ``other`` too."""
+        asked = ("within", queue, other, need.place)
+        if asked not in self._memo:
+            self._memo[asked] = self.members(queue, need).keys() <= self.members(other, need).keys()
+        found: bool = self._memo[asked]
+        return found
 
     def is_served(self, queue: str, lane: str) -> bool:
         """Whether any device takes tasks from this lane of ``queue``."""
@@ -424,14 +442,15 @@ def earlier_route(record: TaskRecord, fleet: Fleet) -> Route | None:
     there = fleet.queue(better.queue)
     if better.why or there is None or there.name == here.name or there.name in fleet.paused:
         return None
-    if fleet.members(there.name, need).keys() <= fleet.members(here.name, need).keys():
+    if fleet.is_within(there.name, here.name, need):
         return None  # it would only go before others
     now_s, then_s = _finish(here, need, fleet, more_s=-record.cost_s), _finish(there, need, fleet)
     return better if then_s < EARLIER * now_s and now_s - then_s > _WORTH_MOVING_S else None
 
 
 def _route_freely(task: Task, need: Requirements, fleet: Fleet) -> Route:
-    for wanted in (need, need.ordinary()):
+    for is_whole in (True, False):
+        wanted = need if is_whole else need.ordinary()
         live = [known for known in _fitting(wanted, fleet) if fleet.live_slots(known.name, wanted)]
         if live:
             best = _soonest(_apart(live, wanted, fleet), wanted, fleet)
@@ -499,8 +518,7 @@ def _apart(queues: list[QueueConfig], need: Requirements, fleet: Fleet) -> list[
     """
     kept: list[QueueConfig] = []
     for queue in queues:
-        devices = fleet.members(queue.name, need).keys()
-        if not any(devices <= fleet.members(lower.name, need).keys() for lower in kept):
+        if not any(fleet.is_within(queue.name, lower.name, need) for lower in kept):
             kept.append(queue)
     return kept
 

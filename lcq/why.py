@@ -180,7 +180,7 @@ def _running(record: TaskRecord, fleet: Fleet, standing: Standing) -> Why:
         if standing.now_ms > ends[1]:
             told += f"; it takes longer than predicted ({about(run.seconds_p90)})"
         else:
-            told += f"; done in about {_spans(finish, standing.now_ms)}"
+            told += f"; done in about {_spans(finish, standing.now_ms)}{', a guess' if run.guessed else ''}"
     return because(
         WhyCode.RUNNING,
         told,
@@ -351,6 +351,7 @@ class Forecast:
     start_p90_s: float
     finish_p50_s: float
     finish_p90_s: float
+    guessed: bool = False  # by estimates that nobody has measured
 
 
 def forecast(
@@ -397,6 +398,7 @@ def forecast(
         start_p90_s=start + _Z90 * spread,
         finish_p50_s=start + p50,
         finish_p90_s=start + p50 + _Z90 * math.hypot(spread, own),
+        guessed=any(run.guessed for run in runs),
     )
 
 
@@ -564,7 +566,8 @@ def _when(times: Forecast | None, standing: Standing) -> str:
     begins = "starts now"
     if times.start_p90_s > 0:
         begins = f"starts in about {about(times.start_p50_s)} (P90 {about(times.start_p90_s)})"
-    return f"; {begins}, done in about {about(times.finish_p50_s)} (P90 {about(times.finish_p90_s)})"
+    guessed = ", a guess" if times.guessed else ""
+    return f"; {begins}, done in about {about(times.finish_p50_s)} (P90 {about(times.finish_p90_s)}){guessed}"
 
 
 def _later(standing: Standing, seconds: float) -> int:

@@ -24,8 +24,8 @@ CLASSES = {
     "lanes": "set", "waiting:*": "zset", "fair:*": "hash", "leases": "zset", "held:*": "zset", "delayed": "zset",
     "expiry": "zset", "counts": "hash", "job:*": "hash", "jobs": "zset", "causes": "set", "node:*": "hash",
     "nodes": "zset", "subs:*": "set", "queue:*": "hash", "totals": "hash", "minute:*": "hash", "events": "stream",
-    "acts": "stream", "answer:*": "string", "undo:*": "hash", "done:*": "hash", "duty:*": "string",
-    "schedulers": "hash", "listening": "hash", "format": "string",
+    "acts": "stream", "answer:*": "string", "undo:*": "hash", "undone:*": "string", "done:*": "hash",
+    "duty:*": "string", "schedulers": "hash", "listening": "hash", "format": "string",
     "failover": "hash", "acks": "hash", "synced": "string", "labelled": "set",
     "blame:*": "zset", "budget": "hash", "cluster": "string", "rank:*": "zset", "mine:*": "zset", "users:*": "hash",
     "turn:*": "zset", "line:*": "zset", "band:*": "zset", "back:*": "zset", "over:*": "set", "overs": "set",
@@ -35,7 +35,10 @@ CLASSES = {
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers
-EXPIRING = ("minute:", "answer:", "undo:", "done:", "duty:", "synced", "blame:", "budget", "rate:", "shared:", "use:")
+EXPIRING = (
+    "minute:", "answer:", "undo:", "undone:", "done:", "duty:", "synced", "blame:", "budget", "rate:", "shared:",
+    "use:",
+)  # fmt: skip
 
 
 @dataclass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import io
 import itertools
+import re
 import string
 import sys
 from collections.abc import Iterable, Iterator
@@ -35,8 +36,61 @@ MARKED: dict[str, tuple[int | str, ...]] = {
     "fact": (0,),
 }
 """Which arguments of which calls are translated: at once, or by whoever shows what is made there."""
-SHOWN_BY_PEOPLE = ("lcq/errors.py", "lcq/reasons.py", "lcq/why.py", "lcq/cli/**/*.py", "tui/**/*.py")
-_MOST_FORMS = 24
+MARKED_IN = {"lcq/cli/": {"Column": (0,)}, "worker/": {"Column": (0,)}}
+"""The same of calls that mean something else in the files of a folder."""
+TOLD_BY = (
+    "lcq/why.py", "lcq/routing.py", "lcq/reasons.py", "lcq/eta.py", "lcq/explain.py", "lcq/models.py",
+    "lcq/health.py", "lcq/gpus.py", "lcq/nvml.py", "lcq/visibility.py", "lcq/hardware.py", "lcq/folder.py",
+    "lcq/images.py", "lcq/labels.py", "lcq/config.py", "lcq/query.py", "lcq/task_fields.py", "lcq/tasks.py",
+    "lcq/desk.py", "lcq/moving.py", "lcq/nodes.py", "lcq/resumable.py", "lcq/settling.py", "lcq/slow.py",
+    "lcq/discovery.py", "lcq/announcement.py", "lcq/embedded.py", "lcq/thumbnails.py", "lcq/torch_gpus.py",
+    "lcq/manifest.py", "lcq/errors.py", "lcq/state/moves/*.py", "lcq/state/connection.py",
+    "lcq/state/records.py", "lcq/state/sentinels.py", "lcq/picture_parts.py", "worker/rests.py",
+    "worker/retest.py", "worker/readings.py", "worker/disks.py", "worker/offer.py", "worker/outcomes.py",
+    "worker/pool.py", "worker/skew.py", "worker/service.py", "worker/wear.py", "worker/warden.py",
+    "worker/thumbnails.py", "worker/engines/*.py", "worker/download.py", "worker/weights.py",
+    "worker/archive.py", "worker/inert_pickle.py", "worker/lama_tensors.py", "worker/torch_devices.py",
+    "worker/spool.py", "worker/agent.py", "worker/membership.py",
+)  # fmt: skip
+"""Files whose plain texts reach people elsewhere: reasons, faults, what is left out. Of others only their errors do."""
+NOT_TOLD = {
+    "why {a}",
+    "{a} refused: {b}",
+    "with {a}",
+    "value: {a}", "inpaint with {a}", "ahead of",
+    "(height, width), with 3 or 4 channels or none", "(no words)", "({a}% of it)", "Apple GPU",
+    "Callable[[EngineSettings], Engine]", "JPEG 2000", "JPEG, PNG, WebP, TIFF, BMP and GIF", "Photoshop (PSD)",
+    "PostScript (EPS)", "SHA-256 {a}, MD5 {b}, {c} bytes", "a single number", "behind {a}{b}{c}", "control line",
+    "control socket", "fleet watch", "gpu{a} ({b})", "hand back", "icon (ICO)", "in {a} s",
+    "inpaint {a}{b} of {c}", "it is {a}", "job  is paused {a}", "late answers",
+    "lcq: what the results in this folder were made of; 'lcq submit' reads it to do only what is not yet done",
+    "leaving out %s: %s", "line {a}: {b}", "load {a}", "loading {a}", "model name",
+    "no queue with {a} slot(s) on {b}", "node duties", "node={a} device=", "node={a} device={b}",
+    "prctl({a}) failed", "reading of the GPUs", "see {a}", "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or",
+    "start IOPaint with {a}", "task duties", "the control socket", "the processors' use", "value: {a}, found {b}",
+    "wait for {a}", "waits for", "{\"format\": {a}, \"about\": {b}, \"entries\": [\n{c}\n]}\n", "{a} ({b} slots)",
+    "{a} ({b}, at {c})", "{a} MiB", "{a} has {b}", "{a} is {b}", "{a} min", "{a} of {b}",
+    "{a} takes about {b} MiB for {c}; {d} has {e} MiB free", "{a} windows of {b} x {c} pixels",
+    "{a} with {b} slot(s) on {c}", "{a} x {b} pixels", "{a},… {b} in all", "{a}: {b}, found {c}",
+}  # fmt: skip
+"""What looks like one and is not, or would be found in sentences of other programs as well."""
+TOLD_SO = (
+    "{a} done", "{a} done, {b} refused: {c}", "{a} done of {b} looked at",
+    "{a} done of {b} looked at, {c} refused: {d}",
+    "offline", "online", "suspect", "draining", "quarantined", "pending", "queued", "processing", "completed",
+    "failed", "cancelled", "cancel", "retry", "reroute", "prioritise", "pause", "resume", "task {a}", "queue {a}",
+    "job {a}", "line {a}", "by {a}", "its record was damaged: {a}", "brought down {a} runners, last: {b}",
+    "over the retry budget ({a}): waits {b} s, at no cost", "the grant never reached {a}",
+    "late result of attempt {a}", "handed back by {a}", "left in order", "paused by {a}: {b}", "paused by {a}",
+    "resumed by {a}: {b}", "resumed by {a}", "on probation: it was in quarantine ({a}) and passed its probe",
+    "displaced by the urgent task {a}: {b} is full (at most {c} may wait)", "is no hash", "has no {a}",
+    "{a} is no number", "priority is none", "status is none", "{a} is not the one it is listed under",
+    "attempt does not count its attempts", "waits in another lane", "node does not hold it", "it is a broken link",
+    "it is not there", "it is not readable: {a}", "it is neither a file nor a folder",
+)  # fmt: skip
+"""What this cannot find by itself: what Lua tells, and what is put together of parts."""
+SHOWN_BY_PEOPLE = ("lcq/**/*.py", "tui/**/*.py", "worker/**/*.py")
+_MOST_FORMS, _MOST_MEANINGS = 24, 4
 
 
 @dataclass(frozen=True)
@@ -72,7 +126,7 @@ def places_of(text: str) -> set[str]:
 def found_in(path: Path) -> Iterator[Found]:
     """What is marked for the catalogue in a file."""
     where = path.relative_to(ROOT).as_posix()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in read_source(path).nodes:
         if not isinstance(node, ast.Call):
             continue
         name = called(node)
@@ -83,11 +137,17 @@ def found_in(path: Path) -> Iterator[Found]:
             noun = literal(node.args[1])
             if noun:
                 yield Found(f"{{n:,}} {noun}", f"{{n:,}} {noun}s", where=where)
-        for key in MARKED.get(name, ()):
+        for key in marked_of(where).get(name, ()):
             marked = argument(node, key)
             for text in texts_of(marked) if marked is not None else ():
                 if any(char.isalpha() for char in text):
                     yield Found(text, where=where)
+
+
+def marked_of(where: str) -> dict[str, tuple[int | str, ...]]:
+    """Which arguments of which calls in a file are translated."""
+    own = (marks for folder, marks in MARKED_IN.items() if where.startswith(folder))
+    return MARKED | next(own, {})
 
 
 def called(call: ast.Call) -> str:
@@ -117,11 +177,55 @@ def texts_of(node: ast.expr) -> Iterator[str]:
 # ---------------------------------------------------------------- what is made in English
 
 
+class Source:
+    """A file's tree, with what is above each of its nodes."""
+
+    def __init__(self, path: Path) -> None:
+        self.tree = ast.parse(path.read_text(encoding="utf-8"))
+        self.nodes = list(ast.walk(self.tree))
+        self._above: dict[ast.AST, ast.AST] = {
+            inner: node for node in self.nodes for inner in ast.iter_child_nodes(node)
+        }
+        self._forms: dict[ast.AST, Forms] = {}
+
+    def above(self, node: ast.AST) -> Iterator[ast.AST]:
+        """What the node stands in, from the inside to the outside."""
+        while (above := self._above.get(node)) is not None:
+            yield above
+            node = above
+
+    def outermost(self, node: ast.AST) -> ast.expr:
+        """The whole expression of text that the node is a part of."""
+        for above in self.above(node):
+            if not isinstance(above, ast.BinOp | ast.IfExp | ast.BoolOp) or node is getattr(above, "test", None):
+                break
+            node = above
+        return node  # type: ignore[return-value]
+
+    def is_in_error(self, node: ast.AST) -> bool:
+        """Whether it stands in the class of an error."""
+        return any(isinstance(at, ast.ClassDef) and at.name in error_names() for at in self.above(node))
+
+    def forms_at(self, node: ast.AST) -> Forms:
+        """What names mean in the function around the node."""
+        functions = (at for at in self.above(node) if isinstance(at, ast.FunctionDef | ast.AsyncFunctionDef))
+        scope = next(functions, self.tree)
+        if scope not in self._forms:
+            self._forms[scope] = Forms(scope, self.tree)
+        return self._forms[scope]
+
+
+@cache
+def read_source(path: Path) -> Source:
+    return Source(path)
+
+
 class Forms:
     """The forms that an expression of text can take, with ``{a}``, ``{b}`` … for what is known only when it is run."""
 
     def __init__(self, function: ast.AST, module: ast.Module) -> None:
         self._local: dict[str, list[ast.expr]] = {}
+        self._grown: set[str] = set()  # to these something is added later on
         for node in module.body:  # its constants
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and function is not module:
                 self._local[node.targets[0].id] = [node.value]
@@ -134,7 +238,7 @@ class Forms:
                     if isinstance(target, ast.Name):
                         self._local.setdefault(target.id, []).append(value)
             elif isinstance(node, ast.AugAssign) and isinstance(node.target, ast.Name):
-                self._local.setdefault(node.target.id, []).append(ast.Name("?"))
+                self._grown.add(node.target.id)
 
     def of(self, node: ast.expr, depth: int = 0) -> list[str]:
         """Each with "\0" where a place is."""
@@ -151,8 +255,10 @@ class Forms:
             return self._joined([self.of(node.left, depth + 1), self.of(node.right, depth + 1)])
         if isinstance(node, ast.BoolOp) and isinstance(node.op, ast.Or):
             return [form for value in node.values for form in self.of(value, depth + 1)]
-        if isinstance(node, ast.Name) and len(self._local.get(node.id, ())) == 1:
-            forms = self.of(self._local[node.id][0], depth + 1)
+        if isinstance(node, ast.Name) and 0 < len(self._local.get(node.id, ())) <= _MOST_MEANINGS:
+            forms = [form for value in self._local[node.id] for form in self.of(value, depth + 1)]
+            if node.id in self._grown:
+                forms = [*forms, *(form + "\0" for form in forms if not form.endswith("\0"))]
             return forms if any(char.isalpha() for form in forms for char in form) or "" in forms else place
         return place
 
@@ -177,7 +283,7 @@ def error_names() -> frozenset[str]:
     """The classes of errors, by the names that the sources give them and their bases."""
     bases: dict[str, set[str]] = {}
     for path in sources("lcq/**/*.py", "tui/**/*.py", "worker/**/*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in read_source(path).nodes:
             if isinstance(node, ast.ClassDef):
                 bases.setdefault(node.name, set()).update(getattr(base, "id", "") for base in node.bases)
     known = {"LcqError"}
@@ -189,23 +295,63 @@ def error_names() -> frozenset[str]:
 def told_in(path: Path) -> Iterator[Found]:
     """The forms of what a file says in English to whoever will show it: errors with their hints, reasons to wait."""
     where = path.relative_to(ROOT).as_posix()
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    inner = {id(node) for function in functions for node in ast.walk(function)}
-    errors = {
-        node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name in error_names()
-    }
-    in_errors = {id(node) for found in errors.values() for node in ast.walk(found)}
-    for scope in [*functions, tree]:
-        forms = Forms(scope, tree)
-        for node in ast.walk(scope):
-            if not isinstance(node, ast.Call) or (scope is tree and id(node) in inner):
-                continue
-            for said in _said(node, id(node) in in_errors):
-                for form in forms.of(said):
-                    text = with_places(form)
-                    if _is_sentence(form):
-                        yield Found(text, context=TOLD, where=where)
+    source = read_source(path)
+    is_told = any(path.match(pattern) for pattern in TOLD_BY)
+    for node in source.nodes:
+        found: Iterable[ast.expr] = ()
+        if isinstance(node, ast.Call):
+            found = _said(node, source.is_in_error(node))
+        elif is_told and _text(node) is not None and _is_told(node, source):
+            found = [source.outermost(node)]
+        for said in found:
+            for form in source.forms_at(node).of(said):
+                text = with_places(form)
+                if not isinstance(node, ast.Call):
+                    text = re.sub(
+                        r"\A[,;:]? +| +\Z", "", text
+                    )  # how a part is joined to others: retold takes them apart
+                if _is_sentence(text) and text not in NOT_TOLD:
+                    yield Found(text, context=TOLD, where=where)
+
+
+_UNTOLD = {
+    "debug", "info", "warning", "error", "exception", "critical", "RuntimeError", "AssertionError", "compile",
+    "tr", "ntr", "N", "T", "because", "Meaning", "execute", "getLogger", "Option", "Argument", "examples",
+    "Literal", "TypeVar", "create_task", "sub", "match", "search", "split", "fullmatch", "Field", "startswith",
+    "Thread", "print", "NodeTrouble",
+}  # fmt: skip
+
+
+def _text(node: ast.AST) -> str | None:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) for part in node.values if isinstance(part, ast.Constant))
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def _is_told(node: ast.AST, source: Source) -> bool:
+    """Whether a text of a file in ``TOLD_BY`` is one for people, and not a docstring, a log line or a key."""
+    inner = node
+    for above in source.above(node):
+        if isinstance(above, ast.JoinedStr | ast.FormattedValue):
+            return False  # a part of another one
+        if isinstance(above, ast.Expr) and inner is above.value and inner is node:
+            return False  # a docstring
+        if isinstance(above, ast.Subscript | ast.Compare | ast.arguments | ast.AnnAssign | ast.MatchValue) and not (
+            isinstance(above, ast.AnnAssign) and inner is above.value
+        ):
+            return False
+        if isinstance(above, ast.Call) and called(above) in _UNTOLD | error_names():
+            return False
+        if isinstance(above, ast.Call) and called(above) == "__init__":
+            return False
+        if isinstance(above, ast.Raise) and isinstance(above.exc, ast.Call):
+            return called(above.exc) in ("ValueError", "OSError") or called(above.exc)[:1].isupper()
+        if isinstance(above, ast.Dict) and inner in above.keys:
+            return False
+        inner = above
+        if isinstance(above, ast.stmt):
+            break
+    return True
 
 
 def _said(call: ast.Call, in_error: bool) -> Iterator[ast.expr]:
@@ -213,20 +359,19 @@ def _said(call: ast.Call, in_error: bool) -> Iterator[ast.expr]:
     hint = [keyword.value for keyword in call.keywords if keyword.arg == "hint"]
     is_super = name == "__init__" and in_error
     if name in error_names() or is_super:
-        yield from (
-            call.args[:1]
-            if not (is_super and isinstance(call.args[0], ast.Name) and call.args[0].id == "self")
-            else call.args[1:2]
-        )
+        begins_with_self = is_super and call.args and getattr(call.args[0], "id", "") == "self"
+        yield from call.args[1:2] if begins_with_self else call.args[:1]
         yield from hint
     elif name in ("because", "_refuse"):
         yield from call.args[1:2]
+    elif name in ("T", "complain", "_complain"):
+        yield from call.args[:1]
     elif name == "Meaning":
         yield from call.args[:2]
 
 
 def _is_sentence(form: str) -> bool:
-    return sum(char.isalpha() for char in form) > 3 and " " in form.strip()
+    return sum(char.isalpha() for char in form) > 3 and " " in form.strip() and not form.isupper()
 
 
 # ---------------------------------------------------------------- all of it
@@ -239,8 +384,9 @@ def helps() -> Iterator[Found]:
     from lcq.cli import translated
     from lcq.cli.found import _group
     from lcq.cli.main import app
+    from worker.cli import app as agent
 
-    for command in (typer.main.get_command(app), _group("models")):
+    for command in (typer.main.get_command(app), _group("models"), typer.main.get_command(agent)):
         for part in translated.parts_of(command):
             for name in translated._HELPS:
                 text = translated.english_help(part, name)
@@ -254,8 +400,9 @@ def everything() -> dict[tuple[str, str], Found]:
     found: dict[tuple[str, str], Found] = {}
     marked = itertools.chain(
         helps(),
-        *(found_in(path) for path in sources("lcq/**/*.py", "tui/**/*.py")),
+        *(found_in(path) for path in sources("lcq/**/*.py", "tui/**/*.py", "worker/**/*.py")),
         *(told_in(path) for path in sources(*SHOWN_BY_PEOPLE)),
+        (Found(text, context=TOLD, where="tests/catalogue.py") for text in TOLD_SO),
     )
     for one in marked:
         known = found.get(one.key)

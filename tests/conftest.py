@@ -16,10 +16,15 @@ from typing import TypeVar, cast
 
 import pytest
 import redis
+from hypothesis import HealthCheck, settings
 
 from lcq.embedded import PrivateServer, find_server
 
 pytest.register_assert_rewrite("tests.audit")  # what the audit found is the evidence, not that it found something
+
+# How long an example takes says how busy the machine is, and nothing else.
+settings.register_profile("lcq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lcq")
 
 T = TypeVar("T")
 _SEED = "LCQ_TEST_SEED"
@@ -42,7 +47,7 @@ def _pause_s(took_s: float) -> float:
     return min(longest, max(shortest, 4 * took_s))
 
 
-async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: float = 60.0, what: str = "") -> T:
+async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: float = 120.0, what: str = "") -> T:
     """Ask ``condition`` (plain or async) until it is true, and give back what it said.
 
     Fails the test after ``timeout`` seconds, saying ``what`` was waited for and the last answer. That is how long a
@@ -61,7 +66,7 @@ async def wait_until(condition: Callable[[], T | Awaitable[T]], *, timeout: floa
         await asyncio.sleep(_pause_s(time.monotonic() - asked))
 
 
-def wait_until_sync(condition: Callable[[], T], *, timeout: float = 60.0, what: str = "") -> T:
+def wait_until_sync(condition: Callable[[], T], *, timeout: float = 120.0, what: str = "") -> T:
     """``wait_until`` for tests that have no event loop."""
     deadline = time.monotonic() + timeout
     while True:
@@ -104,17 +109,28 @@ def pytest_report_header() -> list[str]:
     return [f"lcq: seed {seed} ({_SEED}={seed} repeats it), redis server {find_server()}"]
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test reads or writes what belongs to the person who runs it, and each starts from the same seed."""
+def _clean(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     for name in tuple(os.environ):
         if name.startswith("LCQ_") and name != _SEED:
             monkeypatch.delenv(name)
-    home = tmp_path_factory.getbasetemp() / "home"
     for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"):
         monkeypatch.setenv(variable, str(home / variable))
     monkeypatch.setenv("LCQ_DISCOVERY__ENABLED", "0")  # nor speaks on the LAN
     monkeypatch.setenv("LCQ_HTTP__ENABLED", "0")  # nor takes the one port 8081 from others
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nor does what tests share, which is made before any of them begins."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _clean(monkeypatch, tmp_path_factory.getbasetemp() / "home")
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test reads or writes what belongs to the person who runs it, and each starts from the same seed."""
+    _clean(monkeypatch, tmp_path_factory.getbasetemp() / "home")
     random.seed(int(os.environ[_SEED]))
 
 

@@ -5,7 +5,13 @@
 Settings come by LCQ_* variables.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+import gc
+
+gc.disable()  # as the real one does
 
 import asyncio
 import functools
@@ -21,6 +27,9 @@ from lcq.gpus import Gpus
 from lcq.log import setup_logging
 from worker.agent import Agent
 from worker.pool import RUNNER
+
+gc.freeze()
+gc.enable()
 
 
 async def main(scheduler: str, data_dir: str, *options: str) -> None:

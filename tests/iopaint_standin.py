@@ -16,7 +16,13 @@ by a task's prompt, so that one server shows it all:
     garbage, cut, jpeg gives what is no PNG, half of one, and a JPEG
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+import gc
+
+gc.disable()  # it is started often, and never lives long
 
 import argparse
 import base64

@@ -34,6 +34,7 @@ class ModelAttempt:
     outcome: str = "running"
     code: str = ""
     eased: tuple[str, ...] = ()
+    result_of: int = 0
 
 
 @dataclass
@@ -223,6 +224,9 @@ class Model:
 
     def _lapse(self, t: ModelTask, code: str) -> None:
         self.totals["expired"] += 1
+        if t.attempts[-1].result_of:
+            self._hand_back(t)
+            return
         self._fail(t, ErrorClass.CRASH, code, retry=True, death=False, avoid=True, wait=False)
 
     def _hand_back(self, t: ModelTask) -> None:
@@ -429,6 +433,24 @@ class Model:
             self.nodes[node].completed += 1
         self.totals["completed"] += 1
         self._to(t, COMPLETED)
+
+    def retake(self, t: ModelTask, number: int, node: str) -> int:
+        record = t.attempt(number, node)
+        if t.status.is_terminal or not record:
+            raise Refused
+        newest = t.attempts[-1]
+        if t.status == PROCESSING and t.node == node and number in (len(t.attempts), newest.result_of):
+            return len(t.attempts)
+        if number <= t.fence and not (t.fence < len(t.attempts) and t.attempts[t.fence].result_of == number):
+            raise Refused
+        self.totals["late"] += 1
+        if t.status == PROCESSING:
+            newest.outcome = "superseded"
+        t.fence = len(t.attempts)
+        t.attempts.append(ModelAttempt(node, eased=record.eased, result_of=record.result_of or number))
+        t.node, t.avoid = node, ""
+        self._to(t, PROCESSING)
+        return len(t.attempts)
 
     def fail(
         self, t: ModelTask, number: int, node: str, error_class: ErrorClass, code: str, easier: EaseStep | None = None

@@ -81,6 +81,10 @@ class Node:
     async def finish(self, task_id: str, attempt: int = 1) -> None:
         await self.state.finish_task(task_id, attempt=attempt, node=self.id, result=a_result())
 
+    async def retake(self, task_id: str, attempt: int = 1) -> int:
+        """The attempt as which the late result of ``attempt`` is to be told."""
+        return (await self.state.retake_task(task_id, attempt=attempt, node=self.id, boot=self.boot)).attempt
+
     async def fail(self, task_id: str, attempt: int = 1, failure: Failure | None = None) -> None:
         await self.state.fail_task(task_id, attempt=attempt, node=self.id, failure=failure or a_failure())
 

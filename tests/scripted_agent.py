@@ -6,7 +6,13 @@ While ``FILE`` exists, no runner of it can be killed, as where the kernel holds 
 Settings come by LCQ_* variables.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+import gc
+
+gc.disable()  # as the real one does
 
 import asyncio
 import functools
@@ -20,6 +26,9 @@ from lcq import failpoints
 from lcq.config import DistributedConfig
 from lcq.log import setup_logging
 from worker.agent import Agent
+
+gc.freeze()
+gc.enable()
 
 
 def kill_unless(file: Path, group: int, number: int) -> None:

@@ -4,10 +4,15 @@ What it offers, and how it comes up, is in a JSON file that ``--script FILE`` na
 each start, so that a test can change it between two runners.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
-import contextlib
 import gc
+
+gc.disable()  # as the real one does
+
+import contextlib
 import hashlib
 import json
 import os
@@ -22,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lcq.file_mark import file_mark
 from lcq.models import DeviceKind, ErrorClass, Failure, ModelOffer, Task, TaskResult
 from worker.protocol import (
     Cancel,
@@ -38,6 +44,9 @@ from worker.protocol import (
     pack_word,
     words_from,
 )
+
+gc.freeze()
+gc.enable()
 
 MODELS = ("cv2-ns", "cv2-telea")
 
@@ -130,11 +139,12 @@ class Scripted:
                 staged = final.with_name(f".{final.name}.{task.id}-{run.attempt}.lcq-tmp")
                 staged.parent.mkdir(parents=True, exist_ok=True)
                 content = f"attempt {run.attempt}".encode()
+                found = file_mark(final)
                 staged.write_bytes(content)
                 gate = str(task.config.get("gate", "/")).replace("{attempt}", str(run.attempt))
                 while not Path(gate).exists():
                     time.sleep(0.01)
-                done = Done(result=result_of(task, content), staged=str(staged))
+                done = Done(result=result_of(task, content), staged=str(staged), found=found)
             case "fail":
                 error_class = ErrorClass(str(task.config["class"]))
                 failure = Failure(

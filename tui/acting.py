@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from types import MappingProxyType
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.app import App
@@ -19,28 +19,27 @@ from lcq.errors import LcqError
 from lcq.lang import N, retold, tr
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.task_fields import parse_where
-from lcq.wire import BulkAnswer
 from tui import acts
 from tui.acts import Act, told
 from tui.commands import Command, Scope
-from tui.desk import Desk
-from tui.keymap import UserKeys
 from tui.line import LineHistory, Meant, Scene
 from tui.screens.base import ActWished, ConsoleScreen
-from tui.screens.causes import CausesScreen
-from tui.screens.command_line import CommandLine
+from tui.screens.causes import CausesScreen, died_of
 from tui.screens.dialogs import Choice, Chooser, Question
-from tui.screens.forms import ChangeForm, DrainQuestion
 from tui.screens.listing import ListScreen
 from tui.screens.nodes import NodesScreen
 from tui.screens.queues import QueuesScreen
-from tui.screens.submit import SubmitForm
 from tui.screens.task_acts import TaskActs
 from tui.source import trouble_of
 from tui.store import TaskRow, task_row
-from tui.submitting import Sent, prepare
 from tui.text import counted
 from tui.widgets.table import LineTable
+
+if TYPE_CHECKING:
+    from lcq.wire import BulkAnswer
+    from tui.desk import Desk
+    from tui.keymap import UserKeys
+    from tui.submitting import Sent
 
 WHY = N("why (others will read it)")
 _TOLD_EVERY = 5_000  # tasks that were looked for, between two words about it
@@ -178,6 +177,8 @@ class ActingApp(App[int]):
 
     @work(group="line", exclusive=True)
     async def _ask_for_line(self, text: str) -> None:
+        from tui.screens.command_line import CommandLine  # here, as all that no first frame needs
+
         screen = self.screen
         if not isinstance(screen, ConsoleScreen):
             return
@@ -278,6 +279,26 @@ class ActingApp(App[int]):
     def _group_move_wished(self, wish: CausesScreen.GroupMoveWished) -> None:
         self._ask_where(wish.rows, asks=True, where=None)
 
+    @on(CausesScreen.WideGroupWished)
+    @work(group="acts")
+    async def _wide_group_wished(self, wish: CausesScreen.WideGroupWished) -> None:
+        """The tasks of causes, looked for by the scheduler: the window has not all of them."""
+        title = tr("Move all that failed so") if wish.moves else tr("Retry all that failed so")
+        if not self._may(title):
+            return
+        found: dict[str, TaskRow] = {}
+        for code in dict.fromkeys(cause.code for cause in wish.causes):
+            rows = await self.matching(f"state:failed cause={code}", title=title)
+            if rows is None:
+                return
+            found |= {row.id: row for row in rows if any(died_of(row, cause) for cause in wish.causes)}
+        if not found:
+            self.say(tr("none of these failures is here any more"), good=False)
+        elif wish.moves:
+            self._ask_where(list(found.values()), asks=True, where=None)
+        else:
+            await self._ask_and_do(acts.retry(list(found.values())).made_to_ask())
+
     @work(group="acts")
     async def _ask_where(self, rows: Sequence[TaskRow], *, asks: bool, where: str | None) -> None:
         what = counted(len(rows), "task") if where is None else tr("all that fit")
@@ -324,6 +345,8 @@ class ActingApp(App[int]):
 
     @work(group="acts")
     async def _ask_changes(self, wish: TaskActs.ChangeWished) -> None:
+        from tui.screens.forms import ChangeForm
+
         title = (
             tr("Submit anew with changes")
             if wish.anew
@@ -331,12 +354,19 @@ class ActingApp(App[int]):
         )
         if not self._may(title):
             return
+        rows = wish.rows
+        if wish.where is not None:
+            all_of_them = await self.matching(wish.where, title=title)
+            if all_of_them is None:
+                return
+            rows = all_of_them
+            title = tr("Retry {count} with changes", count=counted(len(rows), "task"))
         try:
-            found = await self.desk.reader.tasks([row.id for row in wish.rows])
+            found = await self.desk.reader.tasks([row.id for row in rows])
         except (LcqError, OSError, TimeoutError) as error:
             self.say(tr("{title}: not done: {error}", title=title, error=trouble_of(error)), good=False)
             return
-        records = [found[row.id] for row in wish.rows if row.id in found]
+        records = [found[row.id] for row in rows if row.id in found]
         if not records:
             self.say(tr("{title}: not done: the cluster has forgotten what was chosen", title=title), good=False)
             return
@@ -352,13 +382,18 @@ class ActingApp(App[int]):
 
     @on(TaskActs.CommentWished)
     def _comment_wished(self, wish: TaskActs.CommentWished) -> None:
-        self._ask_comment(wish.rows)
+        self._ask_comment(wish.rows, wish.where)
 
     @work(group="acts")
-    async def _ask_comment(self, rows: Sequence[TaskRow]) -> None:
+    async def _ask_comment(self, rows: Sequence[TaskRow], where: str | None) -> None:
         first = acts.comment(rows, "")
         if not self._may(first.title):
             return
+        if where is not None:
+            found = await self.matching(where, title=first.title)
+            if found is None:
+                return
+            rows, first = found, acts.comment(found, "")
         text = await self.push_screen_wait(
             Question(
                 f"{first.title}",
@@ -465,6 +500,8 @@ class ActingApp(App[int]):
 
     @work(group="acts")
     async def _ask_drain(self, wish: NodesScreen.DrainWished) -> None:
+        from tui.screens.forms import DrainQuestion
+
         act = acts.drain(wish.row)
         if not self._may(act.title):
             return
@@ -483,6 +520,9 @@ class ActingApp(App[int]):
 
     @work(group="acts", exclusive=False)
     async def _ask_for_task(self) -> None:
+        from tui.screens.submit import SubmitForm
+        from tui.submitting import prepare
+
         if not self._may(tr("Submit")):
             return
         queues = sorted(self.desk.store.queues.rows.values(), key=lambda row: row.place)

@@ -9,21 +9,24 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from lcq.errors import NothingToUndo
 from lcq.lang import retold, tr
 from lcq.models import TERMINAL_STATES, TaskPriority, TaskStatus
-from lcq.wire import BulkAnswer, Refusal
 from tui.commands import Tier
 from tui.desk import MANY
 from tui.source import Commander
 from tui.store import CauseRow, NodeRow, TaskRow
 from tui.text import basename, counted, cut
 
+if TYPE_CHECKING:  # where an answer is made it is loaded: none is before the first frame
+    from lcq.wire import BulkAnswer, Refusal
+
 VERY_MANY = 1_000
 """Cancelling more than this, or what occupies more than a quarter of the fleet's slots, asks for the number."""
 
-Run: TypeAlias = Callable[[Commander, str], Awaitable[BulkAnswer]]
+Run: TypeAlias = "Callable[[Commander, str], Awaitable[BulkAnswer]]"
 """Does an act, for a reason that others will read ("": none was given)."""
 
 _IDS_TOLD = 6
@@ -199,6 +202,8 @@ def _to_priorities(
             wanted[target].append(row)
 
     async def run(commander: Commander, reason: str) -> BulkAnswer:
+        from lcq.wire import BulkAnswer
+
         done: list[str] = []
         refused: list[Refusal] = []
         made: list[int] = []
@@ -243,6 +248,8 @@ def _one(subject: str, call: Callable[[Commander, str], Awaitable[str | None]]) 
     """``call`` on one thing; where it answers the id of its command, that can be taken back."""
 
     async def run(commander: Commander, reason: str) -> BulkAnswer:
+        from lcq.wire import BulkAnswer
+
         command = await call(commander, reason)
         return BulkAnswer(done=(subject,), acts=(command,) if command else ())
 
@@ -274,6 +281,8 @@ def acknowledge(row: CauseRow) -> Act:
     was_known = bool(row.known)
 
     async def run(commander: Commander, reason: str) -> BulkAnswer:
+        from lcq.wire import BulkAnswer
+
         await commander.acknowledge(code, text, note=reason, withdraw=was_known and not reason)
         return BulkAnswer(done=(name,))
 
@@ -339,15 +348,34 @@ def stop_node(row: NodeRow, *, deadline_s: float | None = None) -> Act:
 
 
 def undo(title: str, commands: Sequence[str]) -> Act:
-    """Take back what these commands have done, the last first."""
+    """Take back what these commands have done, the last first. What several of them have been done to is taken back
+    when all of them are; else it is told which part of it was not."""
 
     async def run(commander: Commander, reason: str) -> BulkAnswer:
-        done: list[str] = []
-        refused: list[Refusal] = []
+        from lcq.wire import BulkAnswer, Refusal
+
+        done: dict[str, None] = {}
+        refused: dict[str, Refusal] = {}
         for command in reversed(commands):
-            answer = await commander.undo(command)
-            done += (subject.removeprefix("queue ").removeprefix("comment ") for subject in answer.done)
-            refused += answer.refused
-        return BulkAnswer(done=tuple(done), refused=tuple(refused))
+            try:
+                answer = await commander.undo(command)
+            except NothingToUndo as nothing:  # the others are still taken back
+                if len(commands) == 1:
+                    raise
+                refused[command] = Refusal.of(command, nothing)
+                continue
+            done |= dict.fromkeys(_bare(subject) for subject in answer.done)
+            for one in answer.refused:
+                refused.setdefault(_bare(one.id), one)  # the first: the later ones are refused because of it
+        for subject in done.keys() & refused.keys():
+            one = refused[subject]
+            message = tr("only its last change is taken back, what was done before is not: {why}", why=one.message)
+            refused[subject] = one.model_copy(update={"message": message})
+        whole = tuple(subject for subject in done if subject not in refused)
+        return BulkAnswer(done=whole, refused=tuple(refused.values()))
 
     return Act(tr("Take back: {title}", title=title), tr("taken back:"), (), Tier.UNDOABLE, run)
+
+
+def _bare(subject: str) -> str:
+    return subject.removeprefix("queue ").removeprefix("comment ")

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
+from rich.console import RenderableType
 from textual import on, work
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.driver import Driver
 from textual.screen import Screen
+from textual.worker import WorkerFailed
 
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidInput
@@ -33,14 +37,13 @@ from tui.gallery import Gallery
 from tui.graphics import find_graphics
 from tui.history import Place, ViewHistory
 from tui.keymap import read_keymap
+from tui.outlet import Outlet
 from tui.pace import Pace
 from tui.playing import PlayingApp
 from tui.record import RecordingExists, RecordingRules
 from tui.remembered import Remembered
-from tui.replay import Playback, Recording
 from tui.rights import Rights
 from tui.saved import SavedView, SavedViews, views_path
-from tui.screens.activity import ActivityScreen
 from tui.screens.base import (
     CompareWished,
     ConsoleScreen,
@@ -49,23 +52,14 @@ from tui.screens.base import (
     RowWished,
     Said,
 )
-from tui.screens.cause import CauseScreen
 from tui.screens.causes import CausesScreen
-from tui.screens.charts import ChartsScreen
-from tui.screens.choose import ViewsPanel
-from tui.screens.compare import CompareScreen
-from tui.screens.detail import TaskScreen
 from tui.screens.dialogs import Choice, Chooser, Help, Question
-from tui.screens.fleet import FleetScreen
 from tui.screens.listing import ListScreen
-from tui.screens.log import LogScreen
-from tui.screens.node import NodeScreen
 from tui.screens.nodes import NodesScreen
-from tui.screens.picture import PictureScreen
-from tui.screens.queue import QueueScreen
 from tui.screens.queues import QueuesScreen
 from tui.screens.small import SizeNote, is_too_small
 from tui.screens.tasks import TasksScreen
+from tui.sheets import OnceRead
 from tui.themes import FALLBACK, THEME_NAMES, THEMES, choose_theme, legible
 from tui.widgets.table import LineTable
 
@@ -76,8 +70,17 @@ ONLY_PAST = N("It is only a recording.")
 FLUSH_S = 0.125
 """How often news reach the screen at most."""
 _IDLE_FLUSHES = 8  # without news only every so many: clocks and ages go on
-_PULSE_FLUSHES = 4  # how fresh it all is, is told more often
-_WAITING_WRITES = 3  # more than this in the writer's queue: the terminal is slower than we are
+
+
+_LATER = (
+    "screens.detail", "screens.fleet", "screens.node", "screens.queue", "screens.cause", "screens.activity",
+    "screens.command_line", "screens.forms", "screens.submit", "screens.log", "screens.charts", "screens.picture",
+    "screens.compare", "replay",
+)  # fmt: skip
+"""What is loaded after the first frame, in the order in which it may be wished."""
+_BETWEEN_MODULES_S = 0.1
+
+_VARIABLES: dict[str, dict[str, str]] = {}  # the colours of each theme that has been shown
 
 
 def _heard_together() -> list[Sequence[Scope]]:
@@ -95,6 +98,7 @@ class ConsoleApp(PlayingApp):
     TITLE = "LCQ"
     BINDINGS: ClassVar[list[BindingType]] = []
     ENABLE_COMMAND_PALETTE = True
+    DEFAULT_MODE = "tasks"  # the first screen is the one that is shown, and none before it
 
     def __init__(
         self,
@@ -124,6 +128,7 @@ class ConsoleApp(PlayingApp):
         begin_with = choose_theme(theme, colours=self.console.color_system, no_colour=no_colour)
         self.set_reactive(App.theme, begin_with)  # before anything is painted: nothing is read twice
         self._refresh_truecolor_filter(self.ansi_theme)  # which a theme that is set later does by itself
+        self.stylesheet = OnceRead(variables=self.get_css_variables())
         self._remembered = remembered
         self._farewell = farewell
         self._crash_log = crash_log
@@ -132,20 +137,42 @@ class ConsoleApp(PlayingApp):
         self.next_context: str | None = None
         """The context that the operator has gone to; None: they have left."""
         self._flushes = 0
+        self._link_shown: tuple[object, ...] = ()
         self._pace = Pace()
+        self._missed_a_frame = False
         self._history = ViewHistory(Place("tasks"))
         self._went_back = 0  # by the key that goes to the last view and back: 1 when it has gone there
+        self.add_mode("fleet", self._make_fleet)
+        self.add_mode("tasks", lambda: TasksScreen(self.desk))
+        self.add_mode("queues", lambda: QueuesScreen(self.desk))
+        self.add_mode("nodes", lambda: NodesScreen(self.desk))
+        self.add_mode("causes", lambda: CausesScreen(self.desk))
+        self.add_mode("activity", self._make_activity)
+
+    def _make_fleet(self) -> Screen[None]:
+        from tui.screens.fleet import FleetScreen
+
+        return FleetScreen(self.desk)
+
+    def _make_activity(self) -> Screen[None]:
+        from tui.screens.activity import ActivityScreen
+
+        return ActivityScreen(self.desk)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         colours = self.current_theme.to_color_system().generate()
         return {name: colours[standing_in] for name, standing_in in FALLBACK.items()}
 
     def get_css_variables(self) -> dict[str, str]:
-        variables = super().get_css_variables()
         theme = self.current_theme
+        if theme.name in _VARIABLES:  # reckoned once: each screen that is shown for the first time asks for them
+            self.theme_variables = dict(_VARIABLES[theme.name])
+            return self.theme_variables
+        variables = super().get_css_variables()
         if theme.name not in THEME_NAMES and not theme.ansi:
             variables |= legible(variables, dark=theme.dark)
             self.theme_variables = variables
+        _VARIABLES[theme.name] = dict(variables)
         return variables
 
     def _keep_theme(self, theme: str) -> None:
@@ -154,11 +181,15 @@ class ConsoleApp(PlayingApp):
 
     @on(ConsoleScreen.ChartsWished)
     def _show_charts(self) -> None:
+        from tui.screens.charts import ChartsScreen
+
         if not isinstance(self.screen, ChartsScreen):
             self.push_screen(ChartsScreen(self.desk, str(self.current_mode)))
 
     @on(LogWished)
     def _show_log(self, wish: LogWished) -> None:
+        from tui.screens.log import LogScreen
+
         self.push_screen(LogScreen(self.desk, node=wish.node, task_id=wish.task_id))
 
     @on(ConsoleScreen.OtherColoursWished)
@@ -170,22 +201,26 @@ class ConsoleApp(PlayingApp):
     def on_mount(self) -> None:
         self._count_what_is_sent()
         self.theme_changed_signal.subscribe(self, lambda theme: self._keep_theme(theme.name))
-        self.add_mode("fleet", lambda: FleetScreen(self.desk))
-        self.add_mode("tasks", lambda: TasksScreen(self.desk))
-        self.add_mode("queues", lambda: QueuesScreen(self.desk))
-        self.add_mode("nodes", lambda: NodesScreen(self.desk))
-        self.add_mode("causes", lambda: CausesScreen(self.desk))
-        self.add_mode("activity", lambda: ActivityScreen(self.desk))
-        self.switch_mode("tasks")
         self.call_after_refresh(self._begin_to_read)  # what is loaded for that must not keep the first frame waiting
-        self.set_interval(FLUSH_S, self._bring_news)
+        self.run_worker(self._keep_fresh(), name="news", group="news")
 
     def _begin_to_read(self) -> None:
+        if not gc.isenabled():
+            gc.freeze()  # what was loaded and built for the first frame stays: no collection need look at it again
+            gc.enable()
+        self.run_worker(self._load_the_rest(), name="modules", group="modules")
         self.run_worker(self.desk.feed.run(), name="feed", group="feed")
         if self.desk.playback is None:
             self.run_worker(self.desk.pulse.run(), name="pulse", group="feed")
             self.run_worker(self.desk.older.run(), name="older", group="feed")
         self.run_worker(self.desk.asker.run(), name="asker", group="feed")
+
+    async def _load_the_rest(self) -> None:
+        """Load what the first frame did not need, piece by piece: no view waits for it when it is first visited."""
+        for module in _LATER:
+            if f"tui.{module}" not in sys.modules:
+                await asyncio.sleep(_BETWEEN_MODULES_S)
+                import_module(f"tui.{module}")
 
     # ------------------------------------------------------------ keeping the screens fresh
 
@@ -202,17 +237,28 @@ class ConsoleApp(PlayingApp):
         elif told and not small:
             self.pop_screen()
 
+    async def _keep_fresh(self) -> None:
+        """Bring news as they come. No timer: its message to itself costs ten times what a look at nothing does."""
+        while True:
+            await asyncio.sleep(FLUSH_S)
+            self._bring_news()
+
     def _bring_news(self) -> None:
         """Bring news to the screens; a terminal that cannot keep up is given them less often."""
         self._mind_the_size()  # something may have been opened over the note
-        if self._waiting_writes() > _WAITING_WRITES or not self._pace.allows:
+        if self._terminal_is_behind or not self._pace.allows:
             return
+        if self._missed_a_frame:
+            self._missed_a_frame = False
+            self.screen.refresh()  # all of it, as it is by now
         self._flushes += 1
+        state = self.desk.link.state
         if self.desk.flush() or self._flushes % _IDLE_FLUSHES == 0:
             self.show_news()
-        elif self._flushes % _PULSE_FLUSHES == 0:
+        elif state != self._link_shown:  # the loss of Redis or of the schedulers, say
             for screen in self._screens_in_sight():
                 screen.show_pulse()
+        self._link_shown = state
 
     def _screens_in_sight(self) -> Iterator[ConsoleScreen]:
         for screen in self.screen_stack:
@@ -237,9 +283,25 @@ class ConsoleApp(PlayingApp):
 
         driver.write = counted  # type: ignore[method-assign]  # Textual tells this nowhere else
 
-    def _waiting_writes(self) -> int:
-        writer = getattr(self._driver, "_writer_thread", None)  # Textual tells this nowhere else
-        return writer._queue.qsize() if writer is not None else 0
+    def get_driver_class(self) -> type[Driver]:
+        driver = super().get_driver_class()
+        if driver.__module__ == "textual.drivers.linux_driver":  # not one that the environment names
+            from tui.terminal import TerminalDriver
+
+            return TerminalDriver
+        return driver
+
+    @property
+    def _terminal_is_behind(self) -> bool:
+        outlet: Outlet | None = getattr(self._driver, "outlet", None)  # a browser and a test have none
+        return outlet is not None and outlet.is_behind
+
+    def _display(self, screen: Screen[object], renderable: RenderableType | None) -> None:
+        """Paint, but where the terminal is behind: it is spared what will be old when it can show it."""
+        if self._terminal_is_behind:
+            self._missed_a_frame = True
+        else:
+            super()._display(screen, renderable)
 
     def say(self, text: str, *, good: bool = True) -> None:
         self.desk.say(text, good=good)
@@ -255,6 +317,8 @@ class ConsoleApp(PlayingApp):
     def _mode_wished(self, wish: ConsoleScreen.ModeWished) -> None:
         self._history.leave(self._root_filter)
         self._went_back = 0
+        is_drill = bool(wish.filter_text) and wish.mode != self.current_mode
+        self.desk.drilled = (wish.mode, wish.filter_text or "") if is_drill else None
         self._show_mode(wish.mode, wish.filter_text)
 
         def note() -> None:  # once the new root is there
@@ -374,6 +438,8 @@ class ConsoleApp(PlayingApp):
     @on(ConsoleScreen.SavedViewsWished)
     @work(group="panel", exclusive=True)
     async def _saved_views(self) -> None:
+        from tui.screens.choose import ViewsPanel
+
         present = self.screen.look_of() if isinstance(self.screen, ListScreen) else None
         chosen = await self.push_screen_wait(ViewsPanel(self.desk.saved, present))
         if chosen is not None:
@@ -433,26 +499,38 @@ class ConsoleApp(PlayingApp):
 
     @on(TasksScreen.DetailsWished)
     def _show_task(self, wish: TasksScreen.DetailsWished) -> None:
+        from tui.screens.detail import TaskScreen
+
         self.push_screen(TaskScreen(self.desk, wish.task_id))
 
     @on(CompareWished)
     def _compare(self, wish: CompareWished) -> None:
+        from tui.screens.compare import CompareScreen
+
         self.push_screen(CompareScreen(self.desk, wish.task_id, wish.other_id))
 
     @on(PicturesWished)
     def _show_pictures(self, wish: PicturesWished) -> None:
+        from tui.screens.picture import PictureScreen
+
         self.push_screen(PictureScreen(self.desk, wish.task_id))
 
     @on(QueuesScreen.DescriptionWished)
     def _describe_queue(self, wish: QueuesScreen.DescriptionWished) -> None:
+        from tui.screens.queue import QueueScreen
+
         self.push_screen(QueueScreen(self.desk, wish.row.id))
 
     @on(CausesScreen.DescriptionWished)
     def _describe_cause(self, wish: CausesScreen.DescriptionWished) -> None:
+        from tui.screens.cause import CauseScreen
+
         self.push_screen(CauseScreen(self.desk, wish.row.id))
 
     @on(NodesScreen.DescriptionWished)
     def _describe_node(self, wish: NodesScreen.DescriptionWished) -> None:
+        from tui.screens.node import NodeScreen
+
         self.push_screen(NodeScreen(self.desk, wish.row.id))
 
     def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
@@ -481,6 +559,8 @@ class ConsoleApp(PlayingApp):
         if self._crash_log is None:
             super()._handle_exception(error)
             return
+        if isinstance(error, WorkerFailed) and isinstance(error.error, Exception):
+            error = error.error  # what went wrong, and not in which of our tasks
         text = "".join(traceback.format_exception(error))
         self._crash_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self._crash_log.open("a", encoding="utf-8", errors="backslashreplace") as log:
@@ -526,6 +606,8 @@ async def run_console_async(
     if record:
         _refuse_to_overwrite(_file_of(record))  # before anybody believes that it is recorded
     if replay:
+        from tui.replay import Recording
+
         recording = await asyncio.to_thread(Recording.open, _file_of(replay))
         past = (recording, recording.moment(at) if at else None)
     if user is None:
@@ -537,6 +619,8 @@ async def run_console_async(
     while True:
         at_home = config.context == home
         if past is not None:
+            from tui.replay import Playback
+
             desk = past_desk(Playback(*past), saved=saved)
             ends = tr(ONLY_PAST) if replay else tr("It is only a recording. You come back to where you were.")
             app = await _run_app(config, desk, stop, user=user, farewell=ends, theme=theme)
@@ -545,7 +629,8 @@ async def run_console_async(
             ends = farewell if at_home or farewell == FAREWELL else OF_OTHERS
             async with Cluster(config, scheduler=scheduler if at_home else None) as cluster:
                 desk = Desk(cluster, cluster, cluster=cluster_name(config), saved=saved, rights=rights)
-                desk.gallery = Gallery(cluster, limits=config.limits, roots=Roots(config.storage.roots))
+                roots, seen = Roots(config.storage.roots), desk.tape.note_pictures
+                desk.gallery = Gallery(cluster, limits=config.limits, roots=roots, seen=seen)
                 app = await _run_app(config, desk, stop, user=user, farewell=ends, theme=theme, record=record)
         goes_on = app.next_context is not None or app.next_replay is not None or (past is not None and not replay)
         if app.return_code or not goes_on or (stop is not None and stop.is_set()):
@@ -632,4 +717,8 @@ def run_console(
                 replay=replay, at=at, stop=stop,
             )  # fmt: skip
 
-    return asyncio.run(main())
+    gc.disable()  # until the first frame, as while it was loaded
+    try:
+        return asyncio.run(main())
+    finally:
+        gc.enable()

@@ -10,13 +10,13 @@ from pydantic import ValidationError
 
 from lcq.errors import LcqError, UnknownCommand
 from lcq.reasons import brief
-from lcq.wire import MOST_WHYS
 from tui.source import Commander, Link
 from tui.store import Store
 from tui.text import clean
 
 ASK_S = 1.0
-"""So often; with what the scheduler itself may keep, no reason on the screen is older than about two seconds."""
+"""So often; with what the scheduler itself may keep, no reason on the screen is older than about two seconds: three
+where it has just been told that nothing is different, for then every other question is left out."""
 ANSWER_S = 3.0
 _OLDER_S = 30.0  # until a scheduler that does not know the question is asked again: it may have been upgraded
 
@@ -30,10 +30,18 @@ class Asker:
 
     async def run(self) -> None:
         """Ask until cancelled."""
+        from lcq.wire import MOST_WHYS  # here: no answer of a scheduler is needed for the first frame
+
+        before: object = None
+        asked: list[str] = []
+        is_calm = False  # the last two answers said the same
         while True:
             pause_s = ASK_S
             ids = list(islice(dict.fromkeys(self._waiting()), MOST_WHYS))
-            if ids:
+            if is_calm and ids == asked:
+                is_calm = False
+            elif ids:
+                asked = ids
                 try:
                     async with asyncio.timeout(ANSWER_S):
                         told = await self._commander.whys(ids)
@@ -43,6 +51,7 @@ class Asker:
                     pass  # nobody answers: the feed says so, and the records' own lines are shown
                 else:
                     now = self._link.now_ms
+                    before, is_calm = told, told == before
                     self._store.tell(
                         (
                             (task_id, one.revision, clean(one.why.text), clean(brief(one.why, now)))

@@ -191,8 +191,8 @@ def again(records: Sequence[TaskRecord], changes: Changes) -> Act:
             )
         for answer in second:
             refused += answer.refused
-        # Two moves on one task cannot be taken back by the one command that is told for it.
-        return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=() if second else tuple(commands))
+            commands += answer.acts  # taken back before what came first
+        return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=tuple(commands))
 
     tasks = counted(len(fit), "task")
     title = tr("Retry {tasks} in {place}", tasks=tasks, place=place) if place else tr("Retry {count}", count=tasks)

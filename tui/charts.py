@@ -9,11 +9,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from lcq.lang import tr
-from lcq.models import DeviceSample, MinuteTally
 from tui.columns import Tone
 from tui.text import cells, compact, cut, fit, long_span
+
+if TYPE_CHECKING:
+    from lcq.models import DeviceSample, MinuteTally
 
 Known = float | None
 Piece = tuple[str, Tone]

@@ -9,43 +9,43 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from lcq.config import DistributedConfig
-from lcq.embedded import read_cluster_file
 from lcq.errors import LcqError, StateUnavailable
-from lcq.models import (
-    ActRecord,
-    Attempt,
-    DeviceSample,
-    Event,
-    JobSummary,
-    MinuteTally,
-    NodeRecord,
-    QueueRecord,
-    Task,
-    TaskPriority,
-    TaskRecord,
-)
-from lcq.picture_parts import Part
-from lcq.reasons import Why
-from lcq.wire import (
-    Accepted,
-    BulkAnswer,
-    DeadAnswer,
-    EventsAnswer,
-    ForeseeAnswer,
-    InfoAnswer,
-    ListTasks,
-    ListTasksAnswer,
-    LogAnswer,
-    SubmitAnswer,
-    ThumbnailAnswer,
-    WhyAnswer,
-)
-from tui.submitting import Sent, Wish, send_folder
 
 if TYPE_CHECKING:  # loaded when first needed, after the first frame: they bring redis and zmq
     from lcq.client import AsyncClient
+    from lcq.config import DistributedConfig
+    from lcq.models import (
+        ActRecord,
+        Attempt,
+        DeviceSample,
+        Event,
+        JobSummary,
+        MinuteTally,
+        NodeRecord,
+        QueueRecord,
+        Task,
+        TaskPriority,
+        TaskRecord,
+    )
+    from lcq.picture_parts import Part
+    from lcq.reasons import Why
+    from lcq.state.glance import TaskGlance
     from lcq.state.reader import Snapshot, StateReader
+    from lcq.wire import (
+        Accepted,
+        BulkAnswer,
+        DeadAnswer,
+        EventsAnswer,
+        ForeseeAnswer,
+        InfoAnswer,
+        ListTasks,
+        ListTasksAnswer,
+        LogAnswer,
+        SubmitAnswer,
+        ThumbnailAnswer,
+        WhyAnswer,
+    )
+    from tui.submitting import Sent, Wish
 
 _ACT_S = 4.0  # an operator wants to hear soon that nobody answers
 
@@ -70,6 +70,8 @@ def redis_url(config: DistributedConfig) -> str:
     """
     if not config.redis.is_private:
         return config.redis.address
+    from lcq.embedded import read_cluster_file
+
     cluster = read_cluster_file(config.data_path)
     if cluster is None:
         raise NoClusterHere(config.data_path)
@@ -147,7 +149,7 @@ class Cluster:
     # ------------------------------------------------------------ reading
 
     async def snapshot(
-        self, limit: int = 200_000, take: Callable[[Sequence[TaskRecord]], None] | None = None
+        self, limit: int = 200_000, take: Callable[[Sequence[TaskGlance | TaskRecord]], None] | None = None
     ) -> Snapshot:
         return await (await self._find_reader()).snapshot(limit, take)
 
@@ -159,6 +161,9 @@ class Cluster:
 
     async def tasks(self, ids: Sequence[str]) -> dict[str, TaskRecord]:
         return await self._open_reader.tasks(ids)
+
+    async def glances(self, ids: Sequence[str]) -> list[TaskGlance | TaskRecord]:
+        return await self._open_reader.glances(ids)
 
     async def nodes(self) -> tuple[NodeRecord, ...]:
         return await self._open_reader.nodes()
@@ -219,6 +224,8 @@ class Cluster:
         return await (await self._commander()).foresee(tasks, queue=queue)
 
     async def submit_folder(self, wish: Wish) -> Sent:
+        from tui.submitting import send_folder
+
         return await send_folder(wish, await self._commander())
 
     async def submit_many(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Generic, Literal
 
 from lcq.lang import N, retold, tr
@@ -11,7 +12,7 @@ from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.query import Kind, QueryField
 from lcq.task_fields import NEEDS, fields_over, needed, took_ms
 from tui.store import WAITING, ActRow, CauseRow, NodeRow, QueueRow, RowT, TaskRow
-from tui.text import basename, compact, long_span, span
+from tui.text import basename, cells, compact, long_span, span
 
 Tone = Literal["plain", "dim", "good", "bad", "warn", "run", "strong"]
 Cell = tuple[str, Tone]
@@ -34,6 +35,7 @@ class Column(Generic[RowT]):
     live: bool = False
     right: bool = False
     most: int = 0  # it may grow to so many cells where there is room
+    snug: bool = False  # of names and lists: no wider than what is in it, where that is soon looked through
     extra: bool = False  # shown only where somebody has chosen it
 
     @property
@@ -81,7 +83,7 @@ def state_cell(status: TaskStatus) -> Cell:
     return f"{letter} {tr(status.upper())}", tone
 
 
-TOLD_FOR_MS = 3_000
+TOLD_FOR_MS = 4_000
 """As old may be what the scheduler said of a task; then its record's own line is shown again."""
 
 
@@ -236,7 +238,8 @@ def _count_column(name: str, title: str, status: TaskStatus, rank: int) -> Colum
 
 
 QUEUE_COLUMNS: tuple[Column[QueueRow], ...] = (
-    Column("queue", "QUEUE", 13, lambda row, _: (row.id, "strong"), lambda row: (row.place, row.id), most=16),
+    Column("queue", "QUEUE", 13, lambda row, _: (row.id, "strong"), lambda row: (row.place, row.id), most=16,
+           snug=True),
     Column("oldest", "OLDEST", 6, _oldest, lambda row: -(row.oldest_ms or 0), live=True, right=True),
     Column("state", "STATE", 8, _queue_state, lambda row: row.paused),
     _count_column("queued", "QUEUED", TaskStatus.QUEUED, 0),
@@ -312,7 +315,7 @@ def _node_load(row: NodeRow, _now: int) -> Cell:
 
 
 NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
-    Column("node", "NODE", 12, lambda row, _: (row.id, "strong"), lambda row: row.id, most=16),
+    Column("node", "NODE", 12, lambda row, _: (row.id, "strong"), lambda row: row.id, most=16, snug=True),
     Column("seen", "SEEN", 4, _seen, lambda row: -row.seen_ms, live=True, right=True),
     Column("busy", "SLOTS", 8, _busy, lambda row: row.running / max(1, row.slots), rank=3, live=True),
     Column("running", "RUNS", 5, lambda row, _: (f"{row.running}/{row.slots}", "plain"),
@@ -324,7 +327,7 @@ NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
     Column("failed", "FAILED", 6, lambda row, _: (compact(row.failed), "bad" if row.failed else "dim"),
            lambda row: row.failed, rank=1, right=True),
     Column("serves", "SERVES", 14, lambda row, _: (", ".join(row.queues), "plain"),
-           lambda row: ", ".join(row.queues), rank=4, most=40),
+           lambda row: ", ".join(row.queues), rank=4, most=40, snug=True),
     Column("load", "LOAD", 14, _node_load, lambda row: _node_load(row, 0)[0], rank=5, most=60),
     Column("why", "WHY", 10, lambda row, _: (retold(row.why), "plain"), lambda row: row.why, most=400),
 )  # fmt: skip
@@ -380,7 +383,7 @@ def _failing(row: NodeRow) -> float:
 def fleet_columns(now_running: Callable[[str], str]) -> tuple[Column[NodeRow], ...]:
     """One line a node; ``now_running`` tells what a node works on."""
     return (
-        Column("node", "NODE", 12, lambda row, _: (row.id, "strong"), lambda row: row.id, most=16),
+        Column("node", "NODE", 12, lambda row, _: (row.id, "strong"), lambda row: row.id, most=16, snug=True),
         Column("seen", "SEEN", 4, _seen, lambda row: -row.seen_ms, live=True, right=True),
         Column("busy", "SLOTS", 8, _busy, lambda row: row.running / max(1, row.slots), live=True),
         Column("use", "BUSY", 4, lambda row, _: _share(row.busy), lambda row: row.busy or 0, live=True, right=True),
@@ -404,18 +407,30 @@ def _ago(at_ms: int, now_ms: int) -> str:
     return span(now_ms - at_ms) if at_ms else "--"
 
 
+def _trend(row: CauseRow) -> Cell:
+    from tui.charts import bars  # which needs what is here
+
+    return (bars(row.trend, 12), "bad") if any(row.trend) else ("-", "dim")
+
+
 CAUSE_COLUMNS: tuple[Column[CauseRow], ...] = (
-    Column("count", "TASKS", 6, lambda row, _: (compact(row.count), "bad"), lambda row: row.count, right=True),
+    Column("count", "TASKS", 7, lambda row, _: (compact(row.count), "bad"), lambda row: row.count, right=True),
     Column("last", "LAST", 4, lambda row, now: (_ago(row.newest_ms, now), "plain"), lambda row: row.newest_ms,
            live=True, right=True),
     Column("first", "FIRST", 5, lambda row, now: (_ago(row.oldest_ms, now), "dim"), lambda row: row.oldest_ms,
            rank=2, live=True, right=True),
-    Column("code", "CAUSE", 16, lambda row, _: (row.code, "strong"), lambda row: row.code, most=28),
+    Column("trend", "LAST HOUR", 12, lambda row, _: _trend(row),
+           lambda row: sum(row.trend), rank=2, live=True),
+    Column("code", "CAUSE", 16, lambda row, _: (row.code, "strong"), lambda row: row.code, most=28, snug=True),
     Column("kind", "KIND", 9, lambda row, _: (tr(row.kind), "plain"), lambda row: row.kind, rank=3),
     Column("nodes", "ON", 12, lambda row, _: (", ".join(row.nodes) or "-", "plain"), lambda row: ", ".join(row.nodes),
-           rank=1, most=30),
+           rank=1, most=30, snug=True),
+    Column("models", "WITH", 10, lambda row, _: (", ".join(row.models) or "-", "plain"),
+           lambda row: ", ".join(row.models), rank=4, most=24, snug=True),
+    Column("sizes", "SIZES", 8, lambda row, _: (", ".join(row.sizes) or "-", "plain"),
+           lambda row: ", ".join(row.sizes), rank=5, most=24, snug=True),
     Column("known", "KNOWN TO", 10, lambda row, _: (row.known or "-", "plain" if row.known else "dim"),
-           lambda row: row.known, rank=1, most=30),
+           lambda row: row.known, rank=1, most=40, snug=True),
     Column("text", "WHAT THEY SAID", 24, lambda row, _: (retold(row.text), "plain"), lambda row: row.text, most=400),
 )  # fmt: skip
 
@@ -423,6 +438,8 @@ CAUSE_FIELDS: dict[str, QueryField[CauseRow]] = _named(
     QueryField("cause", Kind.TEXT, lambda row, _: row.code, "its code"),
     QueryField("kind", Kind.TEXT, lambda row, _: row.kind, "its class"),
     QueryField("node", Kind.TEXT, lambda row, _: " ".join(row.nodes), "where they failed last"),
+    QueryField("model", Kind.TEXT, lambda row, _: " ".join(row.models), "with which models"),
+    QueryField("size", Kind.TEXT, lambda row, _: " ".join(row.sizes), "of which classes of size their images are"),
     QueryField("error", Kind.TEXT, lambda row, _: row.text, "what they said"),
     QueryField("known", Kind.TEXT, lambda row, _: row.known, "who has acknowledged it, and their note"),
     QueryField("tasks", Kind.NUMBER, lambda row, _: row.count, "how many they are"),
@@ -444,7 +461,8 @@ ACT_COLUMNS: tuple[Column[ActRow], ...] = (
     Column("actor", "WHO", 10, lambda row, _: (row.actor, "strong"), lambda row: row.actor, most=18),
     Column("act", "ACT", 14, lambda row, _: (row.act, "plain"), lambda row: row.act),
     Column("reason", "REASON", 12, lambda row, _: (row.reason, "plain"), lambda row: row.reason, rank=1, most=40),
-    Column("outcome", "OUTCOME", 10, lambda row, _: (row.outcome, "dim"), lambda row: row.outcome, rank=2, most=30),
+    Column("outcome", "OUTCOME", 10, lambda row, _: (retold(row.outcome), "dim"), lambda row: row.outcome,
+           rank=2, most=30),
     Column("on", "ON", 14, lambda row, _: (row.on, "dim"), lambda row: row.on, most=400),
 )  # fmt: skip
 
@@ -460,15 +478,30 @@ ACT_FIELDS: dict[str, QueryField[ActRow]] = _named(
 _WIDEST = 60  # cells of one column in a wide table
 
 
-def lay_out(columns: Sequence[Column[RowT]], width: int) -> list[tuple[Column[RowT], int]]:
+_SORT_MARK = 2  # cells of a head that tell the order
+
+
+def _narrowed(column: Column[RowT], longest: int | None) -> Column[RowT]:
+    """A column no wider than what it has to hold."""
+    if longest is None:
+        return column
+    needed = max(longest, cells(column.shown_title) + _SORT_MARK)
+    return replace(column, width=min(column.width, needed), most=min(column.most, needed))
+
+
+def lay_out(
+    columns: Sequence[Column[RowT]], width: int, longest: Mapping[str, int] = MappingProxyType({})
+) -> list[tuple[Column[RowT], int]]:
     """Which columns fit ``width`` cells, a space between them, and how wide each is.
 
+    ``longest``: by a column's id, the cells of the longest that it ever holds, where that is known.
     Columns leave by rank, greatest first; the room that is left goes to those that may grow: the first one
     (a name) has what it can use, the last one (free text) takes what the others do not need.
     """
     shown = list(columns)
     while any(column.rank for column in shown) and sum(column.width + 1 for column in shown) - 1 > width:
         shown.remove(max(shown, key=lambda column: (column.rank, columns.index(column))))
+    shown = [_narrowed(column, longest.get(column.id)) for column in shown]
     widths = {column.id: column.width for column in shown}
     room = width - sum(widths.values()) - (len(shown) - 1)
     for column in reversed(shown):  # not even the most needed ones fit: the last are cut, or gone with their space

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lcq.config import ContextConfig, DistributedConfig
 from lcq.errors import without_password
 from lcq.lang import tr
+
+if TYPE_CHECKING:
+    from lcq.config import ContextConfig, DistributedConfig
 
 OUTSIDE = "(none)"
 """How the cluster outside of all contexts is called."""

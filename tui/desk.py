@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from lcq.models import TaskStatus
 from tui.asking import Asker
@@ -25,16 +25,19 @@ from tui.columns import (
 )
 from tui.gallery import Gallery
 from tui.graphics import Graphics
+from tui.looks import Overheard
 from tui.made import Made
 from tui.older import Older
 from tui.pulse import Pulse
 from tui.record import Tape
-from tui.replay import PastCommander, Playback, ReplayLink
 from tui.rights import Rights
 from tui.saved import SavedViews
 from tui.source import Commander, Feed, Link, Reader
 from tui.store import WAITING, ActRow, CauseRow, NodeRow, QueueRow, Store, TaskRow
 from tui.view import View
+
+if TYPE_CHECKING:
+    from tui.replay import Playback
 
 MANY = 10
 """An act on more tasks than this asks first, also where it can be taken back."""
@@ -99,10 +102,15 @@ class Desk:
         self.cluster = cluster
         self.saved = saved or SavedViews()
         self.rights = rights or Rights()
-        self.reader, self.commander = reader, commander
         self.playback = playback
         self.tape = Tape(reader)
-        self.store, self.link = Store(), Link() if playback is None else ReplayLink(playback)
+        self.reader = reader = cast("Reader", self.tape)  # what is looked at can be recorded
+        self.commander = commander = cast("Commander", Overheard(commander, lambda: self.tape.noted))
+        self.store, self.link = Store(), Link()
+        if playback is not None:
+            from tui.replay import ReplayLink  # here: a live console needs nothing of it
+
+            self.link = ReplayLink(playback)
         self.made = Made()
         self.tasks: View[TaskRow] = View(
             self.store.tasks, {column.id: column.sort for column in (*TASK_COLUMNS, *TASK_MORE)},
@@ -131,12 +139,12 @@ class Desk:
         self._said: LastWord | None = None
         self._said_at = 0.0
         self._done: Undoable | None = None
+        self.drilled: tuple[str, str] | None = None  # the view, and its filter, that a row of another view has led to
         self.open_task = ""  # the task whose details are on the screen
-        tape = cast("Reader", self.tape)
-        self.feed = Feed(tape, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
-        self.gallery = Gallery(commander)
+        self.feed = Feed(reader, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
+        self.gallery = Gallery(commander, seen=self.tape.note_pictures)
         self.graphics: Graphics | None = None  # how the terminal shows pixels; None: in cells
-        self.older = Older(commander, self.store, self.tasks)
+        self.older = Older(commander, self.store, self.tasks, open_task=lambda: self.open_task)
         self.pulse = Pulse(reader, commander, self.link)
         self.asker = Asker(commander, self.store, self.link, waiting=self._waiting)
 
@@ -172,8 +180,10 @@ class Desk:
 
     def flush(self) -> bool:
         """Let the views take in what the store has learnt. Answers whether that was anything."""
-        news, now = False, self.link.now_ms
         due = time.monotonic() - self._ticked >= TICK_S
+        if not due and not self.store.has_news:
+            return False
+        news, now = False, self.link.now_ms
         for view, changes in (
             (self.tasks, self.store.tasks.take()),
             (self.queues, self.store.queues.take()),
@@ -201,5 +211,9 @@ class Desk:
 
 def past_desk(playback: Playback, *, saved: SavedViews | None = None) -> Desk:
     """The desk of a replay: it reads the recording, and nothing can be done."""
-    nobody = cast("Commander", PastCommander())
-    return Desk(playback, nobody, cluster=playback.recording.cluster, saved=saved, playback=playback)
+    from tui.past import PastCommander
+
+    past = PastCommander(playback)
+    desk = Desk(playback, cast("Commander", past), cluster=playback.recording.cluster, saved=saved, playback=playback)
+    desk.gallery = Gallery(past, recorded=past.has_picture)
+    return desk

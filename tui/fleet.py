@@ -14,6 +14,8 @@ from tui.store import NodeRow, QueueRow, Store
 from tui.text import cells, compact, counted, span
 
 PANEL_LINES = 3
+_LEAST = 16  # of a panel's cells, whatever its words take: its bars want to be seen
+_STEP = 4  # panels become wider by so many cells at a time, so that they do not move with every number
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,33 @@ def panels(store: Store, now_ms: int, width: int) -> tuple[Panel, ...]:
         _backlog(store, queues, now_ms, width),
         Panel(tr("Needs you"), tuple(needs(store, now_ms)[:PANEL_LINES]) or (Line(tr("nothing"), "good"),)),
     )
+
+
+def panels_over(store: Store, now_ms: int, width: int) -> list[tuple[Panel, int]]:
+    """The four panels and how wide each is, of ``width`` cells in all: what one can spare goes to who needs it."""
+    told = panels(store, now_ms, 0)
+    needed = [max(cells(panel.title) + 1, *(cells(line.text) for line in panel.lines)) for panel in told]
+    widths = shares(needed, width)
+    return [(panels(store, now_ms, each)[place], each) for place, each in enumerate(widths)]
+
+
+def shares(needed: Sequence[int], width: int) -> list[int]:
+    """``width`` cells in equal parts, but that who needs more gets what others have to spare; the last comes first."""
+    widths = [width // len(needed)] * len(needed)
+    spare = [max(0, each - max(need, _LEAST)) for need, each in zip(needed, widths, strict=True)]
+    lacks = [max(0, need - each) for need, each in zip(needed, widths, strict=True)]
+    stepped = [-(-lack // _STEP) * _STEP for lack in lacks]
+    if sum(stepped) <= sum(spare):
+        lacks = stepped
+    for place in reversed(range(len(needed))):
+        lack = min(lacks[place], sum(spare))
+        widths[place] += lack
+        while lack:
+            giver = spare.index(max(spare))
+            spare[giver] -= 1
+            widths[giver] -= 1
+            lack -= 1
+    return widths
 
 
 def summary(store: Store, now_ms: int, width: int) -> list[Line]:

@@ -17,15 +17,15 @@ from pydantic import ValidationError
 
 from lcq.errors import LcqError, OutsideRoots, UnknownCommand
 from lcq.lang import retold, tr
-from lcq.models import TaskRecord
 from lcq.picture_parts import Part, files_of, why_another, why_none
 from lcq.roots import ANYWHERE, Roots
 from lcq.runner_config import LimitsConfig
-from lcq.wire import ThumbnailAnswer, ThumbnailPart
 from tui.text import clean
 
 if TYPE_CHECKING:  # they bring numpy and Pillow, which a console that shows no picture never needs
+    from lcq.models import TaskRecord
     from lcq.thumbnails import Box, Thumbnail
+    from lcq.wire import ThumbnailAnswer, ThumbnailPart
     from tui.pictures import Compared, Scene
 
 MOST_BYTES = 48 * 2**20
@@ -92,7 +92,12 @@ class Gallery:
         limits: LimitsConfig | None = None,
         roots: Roots = ANYWHERE,
         most_bytes: int = MOST_BYTES,
+        seen: Callable[[TaskRecord, Pictures], None] | None = None,
+        recorded: Callable[[TaskRecord, Part], bool] | None = None,
     ) -> None:
+        """``seen`` is told of all pictures that somebody looks at. ``recorded``: where who is asked is to be preferred
+        to the file that is here now, as in a replay."""
+        self._seen, self._recorded = seen, recorded
         self._asked, self._limits, self._roots, self._most_bytes = asked, limits, roots, most_bytes
         self._kept: OrderedDict[tuple[str, int, int, Box], Pictures] = OrderedDict()
         self._threads: ThreadPoolExecutor | None = None
@@ -113,6 +118,7 @@ class Gallery:
         kept = self._kept.get(key)
         if kept is not None:
             self._kept.move_to_end(key)
+            self._tell(record, kept)
             return kept
         found = await self._in_thread(partial(self._read_here, record, longest, box))
         away = [part for part in files_of(record) if found[part].thumbnail is None and found[part].source == _AWAY]
@@ -123,7 +129,12 @@ class Gallery:
             self._kept[key] = pictures
             while self.kept_bytes > self._most_bytes and len(self._kept) > 1:
                 self._kept.popitem(last=False)
+        self._tell(record, pictures)
         return pictures
+
+    def _tell(self, record: TaskRecord, pictures: Pictures) -> None:
+        if self._seen is not None:
+            self._seen(record, pictures)
 
     async def _in_thread(self, call: Callable[[], _T]) -> _T:
         if self._threads is None:
@@ -139,6 +150,8 @@ class Gallery:
         return found
 
     def _read_one(self, part: Part, path: str, record: TaskRecord, longest: int, box: Box) -> Picture:
+        if self._recorded is not None and self._recorded(record, part):
+            return Picture(source=_AWAY)
         if "://" in path:
             return Picture(why=tr("not a path of this machine"), source=_AWAY)
         missing = Picture(why=tr("{path} is not on this machine", path=clean(path)), source=_AWAY)

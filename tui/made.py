@@ -12,9 +12,11 @@ import copy
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
-from lcq.models import TaskPriority
-from tui.store import TaskRow
+if TYPE_CHECKING:
+    from lcq.models import TaskPriority
+    from tui.store import TaskRow
 
 _KEPT = 20_000
 

@@ -4,11 +4,13 @@ the filter, page by page, and the list goes on as one scrolls to its end. Beside
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from pydantic import ValidationError
 
 from lcq.errors import LcqError
 from lcq.lang import retold_error, tr
+from tui import source
 from tui.source import Commander
 from tui.store import Store, TaskRow
 from tui.view import View
@@ -24,9 +26,12 @@ _TROUBLE_S = 2.0  # until it is tried again
 class Older:
     """Fetches tasks that are older than the window. ``told`` says how far that is."""
 
-    def __init__(self, commander: Commander, store: Store, view: View[TaskRow]) -> None:
-        self._commander, self._store, self._view = commander, store, view
-        self._of = (0, "")  # the load of the store, and the filter, that what follows is about
+    def __init__(
+        self, commander: Commander, store: Store, view: View[TaskRow], *, open_task: Callable[[], str] = str
+    ) -> None:
+        """``open_task``: the id of the one whose details are in sight, "" if none is."""
+        self._commander, self._store, self._view, self._open_task = commander, store, view, open_task
+        self._of = (0, 0, "")  # the load of the store, the cut, and the filter, that what follows is about
         self._cursor = ""
         self._found = self._looked_at = 0
         self._taken = 0  # in this load, whatever the filter
@@ -54,18 +59,20 @@ class Older:
         return tr("older: {found:,} fit ({how_far} looked at)", found=self._found, how_far=how_far)
 
     @property
-    def _now(self) -> tuple[int, str]:
+    def _now(self) -> tuple[int, int, str]:
         found = self._view.filter
-        return self._store.loads, found.text if found and not found.problem else ""
+        return self._store.loads, self._store.cuts, found.text if found and not found.problem else ""
 
     @property
     def _full(self) -> bool:
         return self._taken >= MOST
 
     async def run(self) -> None:
-        """Look for older tasks until cancelled."""
+        """Look for older tasks, and keep the window to its size, until cancelled."""
         while True:
             await asyncio.sleep(LOOK_S)
+            self._store.seeking = self._wanted
+            self._store.cut(source.WINDOW, self._is_kept)
             if not self._store.oldest:
                 continue  # all that there is is here
             if self._of != self._now:
@@ -74,7 +81,7 @@ class Older:
                 await self._look()
 
     def _begin(self) -> None:
-        if self._of[0] != self._store.loads:
+        if self._of[:2] != self._now[:2]:
             self._taken = 0
         self._of = self._now
         self._cursor, self._trouble = self._store.oldest, ""
@@ -85,13 +92,20 @@ class Older:
     def _wanted(self) -> bool:
         """A filter wants all that fits it; without one, what lies behind the end of the list, once that is near."""
         view = self._view
+        if not self._store.oldest:
+            return False
         return bool(view.filter) or view.top + 2 * view.height > len(view)
+
+    def _is_kept(self, task_id: str) -> bool:
+        """What somebody has marked, or looks at, stays here."""
+        view = self._view
+        return task_id in view.marks or task_id in (view.cursor_id, self._open_task())
 
     async def _look(self) -> None:
         of = self._of
         try:
             async with asyncio.timeout(_ANSWER_S):
-                page = await self._commander.page(of[1], limit=PAGE, cursor=self._cursor)
+                page = await self._commander.page(of[2], limit=PAGE, cursor=self._cursor)
         except (LcqError, OSError, TimeoutError, ValidationError) as error:
             self._trouble = retold_error(error) or tr("no answer")
             await asyncio.sleep(_TROUBLE_S)

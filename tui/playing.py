@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from textual import on, work
 
@@ -13,10 +14,11 @@ from lcq.lang import retold_error, tr
 from tui.acting import ActingApp
 from tui.commands import Command
 from tui.record import Recorder, RecordingRules, latest_recording, new_recording
-from tui.replay import Playback, Recording, is_time
 from tui.screens.base import ConsoleScreen
-from tui.screens.choose import AskLine
 from tui.source import ACTS_SHOWN
+
+if TYPE_CHECKING:  # loaded where somebody replays
+    from tui.replay import Playback, Recording
 
 
 class PlayingApp(ActingApp):
@@ -32,6 +34,8 @@ class PlayingApp(ActingApp):
             case "record", *rest:
                 self.record(" ".join(rest))
             case "replay", *rest:
+                from tui.replay import is_time
+
                 at = rest.pop(0) if rest and is_time(rest[0]) else ""
                 self.replay(" ".join(rest), at)
             case _:
@@ -64,7 +68,12 @@ class PlayingApp(ActingApp):
     @work(group="recorder")
     async def _keep_recording(self, recorder: Recorder) -> None:
         reader = self.desk.reader
-        await recorder.run({"minutes": reader.minutes, "dead": reader.dead, "acts": lambda: reader.acts(ACTS_SHOWN)})
+        overview: dict[str, Callable[[], Awaitable[Any]]] = {
+            "minutes": reader.minutes,
+            "dead": reader.dead,
+            "acts": lambda: reader.acts(ACTS_SHOWN),
+        }
+        await recorder.run(overview, reader.attempts)
         self.desk.tape.recorder = None
         self.say(
             tr(
@@ -78,6 +87,8 @@ class PlayingApp(ActingApp):
     @work(group="replay", exclusive=True)
     async def replay(self, name: str = "", at: str = "") -> None:
         """See again what the file ``name`` has ("": the newest recording), from the time ``at`` on, such as 11:45."""
+        from tui.replay import Recording
+
         playback = self.desk.playback
         try:
             if playback is not None and not name:
@@ -119,6 +130,8 @@ class PlayingApp(ActingApp):
                 await self._ask_for_time(playback)
 
     async def _ask_for_time(self, playback: Playback) -> None:
+        from tui.screens.choose import AskLine
+
         title = tr("To which time? It goes {told_span}", told_span=playback.recording.told_span)
         at = await self.push_screen_wait(AskLine(title, hint=tr("such as 11:45 or 11:45:30, in UTC")))
         try:

@@ -7,26 +7,33 @@ player can start there. What is written is flushed every second: a file that was
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import re
 import time
 import zlib
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from lcq import __version__
 from lcq.errors import LcqError
 from lcq.lang import tr
-from lcq.models import NodeRecord, QueueRecord, TaskRecord
-from lcq.wire import EventsAnswer
-from tui.store import SnapshotLike
+from tui.looks import Noted, listed
+from tui.source import WINDOW
+
+if TYPE_CHECKING:
+    from lcq.models import Attempt, DeviceSample, Event, NodeRecord, QueueRecord, TaskRecord
+    from lcq.state.glance import TaskGlance
+    from lcq.wire import EventsAnswer
+    from tui.gallery import Pictures
+    from tui.store import SnapshotLike
 
 FORMAT = 1
 FLUSH_S = 1.0
@@ -67,10 +74,6 @@ def line_of(at_ms: int, kind: str, **parts: str) -> bytes:
     return f'{{"at":{at_ms:013d},"kind":"{kind}"{more}}}\n'.encode(errors="backslashreplace")
 
 
-def _listed(models: Iterable[BaseModel]) -> str:
-    return f"[{','.join(model.model_dump_json() for model in models)}]"
-
-
 @dataclass(frozen=True)
 class RecordingRules:
     """Where recordings go, and how large and long they may become."""
@@ -98,6 +101,7 @@ class Recorder:
         self.path = path
         self.written = 0  # bytes
         self.stopped = ""  # why it has ended; "" while it goes on
+        self.noted = Noted(rules.most_bytes // 2)  # what is looked at meanwhile
         self._now_ms, self._rules = now_ms, rules
         self._until = time.monotonic() + rules.most_s
         self._last_ms = 0
@@ -126,6 +130,7 @@ class Recorder:
     def note_events(self, answer: EventsAnswer) -> None:
         if answer.events:
             self._note("events", answer.events)
+            self.noted.note_changed(answer.events)
 
     def note(self, kind: str, seen: Any) -> None:
         """``kind``: nodes, queues, tasks, minutes, dead or acts."""
@@ -149,13 +154,21 @@ class Recorder:
 
     # ------------------------------------------------------------ writing
 
-    async def run(self, overview: Mapping[str, Callable[[], Awaitable[Any]]]) -> None:
-        """Write until it has ended. ``overview``: what is to be read now and then, by its kind."""
+    async def run(
+        self,
+        overview: Mapping[str, Callable[[], Awaitable[Any]]],
+        attempts: Callable[[str], Awaitable[Sequence[Attempt]]] | None = None,
+    ) -> None:
+        """Write until it has ended. ``overview``: what is to be read now and then, by its kind; ``attempts`` are read
+        of some tasks that have changed, those first that have come to an end."""
         try:
             while not self.stopped:
                 await asyncio.sleep(FLUSH_S)
                 await self._read_overview(overview)
+                if attempts is not None:
+                    await self._read_attempts(attempts)
                 await self._write_waiting()
+                await self._write_looks()
                 if self.written >= self._rules.most_bytes:
                     self.stop(
                         tr(
@@ -168,6 +181,7 @@ class Recorder:
                         tr("it has reached {most:g} hours (console.record_hours)", most=self._rules.most_s / 3600)
                     )
             await self._write_waiting()
+            await self._write_looks()
         except OSError as error:
             self.stop(tr("{path} cannot be written: {strerror}", path=self.path, strerror=error.strerror or error))
         finally:
@@ -184,6 +198,29 @@ class Recorder:
             except (LcqError, OSError, TimeoutError, ValidationError):
                 pass  # what is not known is not in the recording either
 
+    async def _read_attempts(self, read: Callable[[str], Awaitable[Sequence[Attempt]]]) -> None:
+        for task_id in self.noted.take_changed() if self._begun else ():
+            try:
+                async with asyncio.timeout(5.0):
+                    found = await read(task_id)
+            except (LcqError, OSError, TimeoutError, ValidationError):
+                continue
+            self.noted.note("attempts", task_id, functools.partial(listed, found))
+
+    async def _write_looks(self) -> None:
+        """What was looked at, in a member of the file of its own: a player finds it there alone."""
+        if not self._begun or not len(self.noted):
+            return
+        made = await asyncio.to_thread(lambda: list(self.noted.made()))
+        if not made:
+            return
+        await asyncio.to_thread(self._new_member)
+        before = self.written
+        for what, of, text in made:
+            await self._write(line_of(self._moment(), "look", what=_quoted(what), of=_quoted(of), seen=text))
+        await asyncio.to_thread(self._new_member)
+        self.noted.note_written(self.written - before)
+
     async def _write_waiting(self) -> None:
         while self._waiting:
             kind, at_ms, seen = self._waiting.popleft()
@@ -193,7 +230,7 @@ class Recorder:
                 await self._write(line_of(at_ms, kind, dead=seen.model_dump_json()))
             else:
                 for start in range(0, max(1, len(seen)), _SLICE):
-                    text = _listed(seen[start : start + _SLICE])
+                    text = listed(seen[start : start + _SLICE])
                     if kind not in ("nodes", "queues") or self._is_news(kind, text):
                         await self._write(line_of(at_ms, kind, **{kind: text}))
         await asyncio.to_thread(self._flush)
@@ -210,9 +247,9 @@ class Recorder:
         last, total = _quoted(snapshot.last_event_id), str(snapshot.total_tasks)
         await self._write(line_of(at_ms, "snapshot", last=last, total=total))
         for start in range(0, len(snapshot.tasks), _SLICE):
-            await self._write(line_of(at_ms, "rows", rows=_listed(snapshot.tasks[start : start + _SLICE])))
-        await self._write(line_of(at_ms, "nodes", nodes=_listed(snapshot.nodes)))
-        await self._write(line_of(at_ms, "queues", queues=_listed(snapshot.queues)))
+            await self._write(line_of(at_ms, "rows", rows=listed(snapshot.tasks[start : start + _SLICE])))
+        await self._write(line_of(at_ms, "nodes", nodes=listed(snapshot.nodes)))
+        await self._write(line_of(at_ms, "queues", queues=listed(snapshot.queues)))
         await self._write(line_of(at_ms, "whole"))
 
     async def _write(self, line: bytes) -> None:
@@ -275,16 +312,19 @@ class Tape:
             self.recorder.note(kind, seen)
         return seen
 
-    async def snapshot(self, limit: int, take: Callable[[Sequence[TaskRecord]], None]) -> SnapshotLike:
+    async def snapshot(
+        self, limit: int = WINDOW, take: Callable[[Sequence[TaskGlance | TaskRecord]], None] | None = None
+    ) -> SnapshotLike:
         found: SnapshotLike
         if self.recorder is None:
             found = await self._reader.snapshot(limit=limit, take=take)
             return found
         found = await self._reader.snapshot(limit=limit)  # whole: the recorder writes it by and by
         self.recorder.note_snapshot(found)
-        for start in range(0, len(found.tasks), _SLICE):
-            take(found.tasks[start : start + _SLICE])
-            await asyncio.sleep(0)  # a key pressed meanwhile is answered meanwhile
+        if take is not None:
+            for start in range(0, len(found.tasks), _SLICE):
+                take(found.tasks[start : start + _SLICE])
+                await asyncio.sleep(0)  # a key pressed meanwhile is answered meanwhile
         return found
 
     async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer:
@@ -301,8 +341,48 @@ class Tape:
         found: Sequence[QueueRecord] = self._noted("queues", await self._reader.queues(nodes))
         return found
 
+    async def glances(self, ids: Sequence[str]) -> Sequence[TaskGlance | TaskRecord]:
+        if self.recorder is not None:
+            return tuple((await self.tasks(ids)).values())  # a recording has whole records
+        found: Sequence[TaskGlance | TaskRecord] = await self._reader.glances(ids)
+        return found
+
     async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]:
         found: Mapping[str, TaskRecord] = await self._reader.tasks(ids)
         if self.recorder is not None and found:
             self.recorder.note("tasks", tuple(found.values()))
         return found
+
+    async def task(self, task_id: str) -> TaskRecord:
+        found: TaskRecord = await self._reader.task(task_id)
+        self._noted("tasks", (found,))
+        return found
+
+    async def attempts(self, task_id: str) -> Sequence[Attempt]:
+        found: Sequence[Attempt] = await self._reader.attempts(task_id)
+        if self.recorder is not None:
+            self.recorder.noted.note("attempts", task_id, lambda: listed(found))
+        return found
+
+    async def task_events(self, record: TaskRecord, *, limit: int = 200) -> Sequence[Event]:
+        found: Sequence[Event] = await self._reader.task_events(record, limit=limit)
+        if self.recorder is not None:
+            self.recorder.noted.note("events", record.id, lambda: listed(found))
+        return found
+
+    async def device_history(self, node: str) -> Mapping[str, Sequence[DeviceSample]]:
+        found: Mapping[str, Sequence[DeviceSample]] = await self._reader.device_history(node)
+        if self.recorder is not None:
+            told = {device: [one.model_dump(mode="json") for one in samples] for device, samples in found.items()}
+            self.recorder.noted.note("devices", node, lambda: json.dumps(told), every_s=60.0)
+        return found
+
+    @property
+    def noted(self) -> Noted | None:
+        """Where is noted what is looked at, while somebody records."""
+        return self.recorder.noted if self.recorder is not None and not self.recorder.stopped else None
+
+    def note_pictures(self, record: TaskRecord, pictures: Pictures) -> None:
+        """These pictures are looked at."""
+        if self.noted is not None:
+            self.noted.note_pictures(record, pictures)

@@ -6,18 +6,17 @@ import asyncio
 import json
 import re
 import time
-import zlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from lcq.errors import InvalidInput, LcqError, TaskNotFound
+from lcq.errors import InvalidInput, TaskNotFound
 from lcq.lang import tr
 from lcq.models import (
     ActRecord,
@@ -32,13 +31,12 @@ from lcq.models import (
     TaskStatus,
 )
 from lcq.wire import DeadAnswer, EventsAnswer
+from tui.past import IsReplay, refuse
 from tui.record import FORMAT
+from tui.reel import Line, Looks, inner, lines_of
 from tui.source import Link
 
 SPEEDS = (0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
-_LINE = re.compile(rb'\{"at":(\d{13}),"kind":"([a-z]+)"')
-_READ_BYTES = 1 << 13  # what is lost at most before the place of a damage
-_LONGEST_LINE = 64 << 20
 _LOOK_S = 0.1
 _SLICE = 1000  # records taken in before the screen has its turn
 _SILENT_MS = 40_000  # what no event tells is recorded every 15 s
@@ -58,54 +56,12 @@ class NotARecording(InvalidInput):
         super().__init__(f"{path} cannot be replayed: {found}", hint="make one with 'lcq console --record FILE'")
 
 
-class IsReplay(LcqError):
-    """What has been cannot be changed."""
-
-    def __init__(self) -> None:
-        super().__init__("this is a replay: nothing can be done to what has been", hint="leave it with q to act")
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a recording, not read yet but for its moment and its kind. ``member``: where its part begins."""
-
-    at_ms: int
-    kind: str
-    text: bytes
-    member: int
-
-
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?Z?")
 
 
 def is_time(text: str) -> bool:
     """Whether that is meant as a time, and not as a file."""
     return _CLOCK.fullmatch(text) is not None or re.match(r"\d{4}-\d{2}-\d{2}T", text) is not None
-
-
-def lines_of(path: Path, start: int = 0) -> Iterator[Line]:
-    """The lines from the gzip member at ``start`` on, as far as they are whole; never more."""
-    with path.open("rb") as file:
-        file.seek(start)
-        unpacker, member, read, rest = zlib.decompressobj(31), start, start, b""
-        while data := file.read(_READ_BYTES):
-            read += len(data)
-            while data:
-                try:
-                    rest += unpacker.decompress(data)
-                except zlib.error:
-                    return  # damaged from here on
-                data = unpacker.unused_data
-                *whole, rest = rest.split(b"\n")
-                for text in whole:
-                    head = _LINE.match(text)
-                    if head is None:
-                        return  # not one of ours
-                    yield Line(int(head[1]), head[2].decode(), text, member)
-                if len(rest) > _LONGEST_LINE:
-                    return
-                if unpacker.eof:  # lines end where members do
-                    unpacker, member = zlib.decompressobj(31), read - len(data)
 
 
 @dataclass(frozen=True)
@@ -118,6 +74,7 @@ class Recording:
     ended_ms: int
     chapters: tuple[tuple[int, int], ...]  # moment and place of each whole snapshot
     ended: bool  # in order; not cut off by a crash, or still being written
+    looks: Looks = field(compare=False)
 
     @classmethod
     def open(cls, path: Path) -> Recording:
@@ -129,8 +86,10 @@ class Recording:
         cluster, begun, last, ended = "", 0, 0, False
         chapters: list[tuple[int, int]] = []
         opened: tuple[int, int] | None = None
+        looks = Looks(path)
         try:
             for line in lines_of(path):
+                looks.take(line)
                 last = line.at_ms
                 if line.kind == "begin":
                     about = json.loads(line.text)["about"]
@@ -152,7 +111,7 @@ class Recording:
             raise NotARecording(
                 path, "it is no recording of a console" if not cluster else "no snapshot in it is whole"
             )
-        return cls(path, cluster, begun, max(last, begun), tuple(chapters), ended)
+        return cls(path, cluster, begun, max(last, begun), tuple(chapters), ended, looks)
 
     def moment(self, text: str) -> int:
         """``11:45``, ``11:45:30`` (UTC) or a whole ISO date as ms since 1970.
@@ -203,6 +162,7 @@ class Playback:
         self.speed = 1.0
         self.paused = False
         self.problem = ""
+        self.jumps = 0  # how often its time was set
         self._held_ms = recording.begun_ms if at_ms is None else at_ms
         self._since = time.monotonic()
         self._lock = asyncio.Lock()
@@ -250,6 +210,7 @@ class Playback:
     async def seek(self, at_ms: int) -> None:
         """Jump there."""
         at_ms = max(self.recording.begun_ms, min(at_ms, self.recording.ended_ms))
+        self.jumps += 1
         async with self._lock:
             self._hold(at_ms)
             self._open_at(at_ms)
@@ -320,11 +281,11 @@ class Playback:
             case "snapshot":
                 self._reading = {"last": str(told["last"]), "total": int(told["total"]), "tasks": []}
             case "rows" if self._reading is not None:
-                self._reading["tasks"] += _read(TaskRecord)(_inner(told, "rows"))
+                self._reading["tasks"] += _read(TaskRecord)(inner(told, "rows"))
             case "nodes":
-                self._nodes = _read(NodeRecord)(_inner(told, kind))
+                self._nodes = _read(NodeRecord)(inner(told, kind))
             case "queues":
-                self._queues = _read(QueueRecord)(_inner(told, kind))
+                self._queues = _read(QueueRecord)(inner(told, kind))
             case "whole" if self._reading is not None:
                 one, self._reading = self._reading, None
                 tasks = tuple(one["tasks"])
@@ -334,18 +295,18 @@ class Playback:
                 self._pending.clear()
                 self._jumped = True
             case "events":
-                events = _read(Event)(_inner(told, kind))
+                events = _read(Event)(inner(told, kind))
                 self._pending.extend(events)
                 self._past.extend(events)
                 self._later |= {event.fields["id"]: event for event in events if "rev" in event.fields}
             case "tasks":
-                self._records |= {record.id: record for record in _read(TaskRecord)(_inner(told, kind))}
+                self._records |= {record.id: record for record in _read(TaskRecord)(inner(told, kind))}
             case "minutes":
-                self._minutes = _read(MinuteTally)(_inner(told, kind))
+                self._minutes = _read(MinuteTally)(inner(told, kind))
             case "acts":
-                self._acts = _read(ActRecord)(_inner(told, kind))
+                self._acts = _read(ActRecord)(inner(told, kind))
             case "dead":
-                self._dead = DeadAnswer.model_validate_json(_inner(told, kind))
+                self._dead = DeadAnswer.model_validate_json(inner(told, kind))
 
     # ------------------------------------------------------------ a reader of the cluster as it was
 
@@ -380,6 +341,9 @@ class Playback:
     async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]:
         return {one: self._as_now(self._records[one]) for one in ids if one in self._records}
 
+    async def glances(self, ids: Sequence[str]) -> Sequence[TaskRecord]:
+        return tuple((await self.tasks(ids)).values())
+
     def _as_now(self, record: TaskRecord) -> TaskRecord:
         """The record as the last event tells the task, where that is newer."""
         event = self._later.get(record.id)
@@ -405,7 +369,19 @@ class Playback:
         return self._minutes[-count:] or (MinuteTally(minute=self.now_is // 60_000),)
 
     async def device_history(self, node: str) -> Mapping[str, Sequence[DeviceSample]]:
-        return {}  # a recording has none
+        """As it was looked at last by then; nothing where nobody did."""
+        return await self._seen(dict[str, tuple[DeviceSample, ...]], "devices", node) or {}
+
+    async def _seen(self, kind: Any, what: str, of: str) -> Any:
+        """What was looked at last by now; None where nobody did, or where it cannot be read."""
+        look = self.recording.looks.last(what, of, self.now_is)
+        if look is None:
+            return None
+        text = await asyncio.to_thread(self.recording.looks.read, look)
+        try:
+            return TypeAdapter(kind).validate_json(text)
+        except ValidationError:
+            return None
 
     async def dead(self) -> DeadAnswer:
         return self._dead
@@ -419,35 +395,35 @@ class Playback:
         return self._as_now(self._records[task_id])
 
     async def attempts(self, task_id: str) -> Sequence[Attempt]:
-        return ()  # a recording has none
+        """As they were recorded last by then; ``attempts_ms`` tells when that was."""
+        return await self._seen(tuple[Attempt, ...], "attempts", task_id) or ()
+
+    def attempts_ms(self, task_id: str) -> int | None:
+        """When the attempts that ``attempts`` answers were recorded, in ms since 1970; None: they never were by now."""
+        look = self.recording.looks.last("attempts", task_id, self.now_is)
+        return look.at_ms if look is not None else None
+
+    def changed_ms(self, task_id: str) -> int:
+        """When something has last happened to a task, in ms since 1970, as far as is known; else 0."""
+        event = self._later.get(task_id)
+        return event.at_ms if event is not None else 0
 
     async def task_events(self, record: TaskRecord, *, limit: int = 200) -> Sequence[Event]:
-        return [event for event in self._past if event.fields.get("id") == record.id][-limit:]
+        """Those that somebody looked at by then, and all that came since the recording, or its last snapshot, began."""
+        seen = await self._seen(tuple[Event, ...], "events", record.id) or ()
+        came = [event for event in self._past if event.fields.get("id") == record.id]
+        known = {event.id: event for event in (*seen, *came)}
+        return sorted(known.values(), key=lambda event: _place(event.id))[-limit:]
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        return _refuse  # whatever else a console may ask of a cluster is not in a recording
+        return refuse  # whatever else a console may ask of a cluster is not in a recording
 
 
-def _inner(line: bytes, name: str) -> bytes:
-    """The JSON of the part ``name`` of a line, which is its last."""
-    head = _LINE.match(line)
-    start = (head.end() if head is not None else 0) + len(name) + 4  # ,"name":
-    return line[start:-1]
-
-
-async def _refuse(*_: Any, **__: Any) -> NoReturn:
-    raise IsReplay
-
-
-class PastCommander:
-    """Stands where a scheduler would be asked: everything is refused."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return _refuse
+def _place(event_id: str) -> tuple[int, int]:
+    at_ms, _, number = event_id.partition("-")
+    return int(at_ms), int(number or 0)
 
 
 class ReplayLink(Link):

@@ -11,43 +11,46 @@ import gc
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from pydantic import ValidationError
 
 from lcq.errors import LcqError
 from lcq.lang import retold_error, tr
-from lcq.models import (
-    ActRecord,
-    Attempt,
-    DeviceSample,
-    Event,
-    JobSummary,
-    MinuteTally,
-    NodeRecord,
-    QueueRecord,
-    Task,
-    TaskPriority,
-    TaskRecord,
-)
-from lcq.picture_parts import Part
-from lcq.reasons import Why
-from lcq.wire import (
-    Accepted,
-    BulkAnswer,
-    DeadAnswer,
-    EventsAnswer,
-    ForeseeAnswer,
-    InfoAnswer,
-    ListTasksAnswer,
-    LogAnswer,
-    SubmitAnswer,
-    ThumbnailAnswer,
-    WhyAnswer,
-)
 from tui.store import MINUTES_SHOWN, SnapshotLike, Store, TaskRow, task_row
-from tui.submitting import Sent, Wish
 from tui.text import clean
+
+if TYPE_CHECKING:
+    from lcq.models import (
+        ActRecord,
+        Attempt,
+        DeviceSample,
+        Event,
+        JobSummary,
+        MinuteTally,
+        NodeRecord,
+        QueueRecord,
+        Task,
+        TaskPriority,
+        TaskRecord,
+    )
+    from lcq.picture_parts import Part
+    from lcq.reasons import Why
+    from lcq.state.glance import TaskGlance
+    from lcq.wire import (
+        Accepted,
+        BulkAnswer,
+        DeadAnswer,
+        EventsAnswer,
+        ForeseeAnswer,
+        InfoAnswer,
+        ListTasksAnswer,
+        LogAnswer,
+        SubmitAnswer,
+        ThumbnailAnswer,
+        WhyAnswer,
+    )
+    from tui.submitting import Sent, Wish
 
 STALE_AFTER_S = 1.2
 """An answer comes at least every WAIT_MS; silence for so long is told to the operator."""
@@ -76,12 +79,13 @@ class Reader(Protocol):
 
     async def now_ms(self) -> int: ...
     async def snapshot(
-        self, limit: int = WINDOW, take: Callable[[Sequence[TaskRecord]], None] | None = None
+        self, limit: int = WINDOW, take: Callable[[Sequence[TaskGlance | TaskRecord]], None] | None = None
     ) -> SnapshotLike:
-        """With ``take``, that is given the tasks in pieces, and the answer may have none."""
+        """With ``take``, that is given the tasks in pieces and perhaps in short, and the answer may have none."""
 
     async def events(self, after: str, wait_ms: int, limit: int) -> EventsAnswer: ...
     async def tasks(self, ids: Sequence[str]) -> Mapping[str, TaskRecord]: ...
+    async def glances(self, ids: Sequence[str]) -> Sequence[TaskGlance | TaskRecord]: ...
     async def nodes(self) -> Sequence[NodeRecord]: ...
     async def queues(self, nodes: Sequence[NodeRecord] | None = None) -> Sequence[QueueRecord]:
         """``nodes``: as they have been read just now, where somebody has."""
@@ -182,6 +186,11 @@ class Link:
         )
 
     @property
+    def state(self) -> tuple[object, ...]:
+        """What is shown of it at once when it changes; all else has a second's time."""
+        return self.loaded, self.is_stale, self.control_trouble, self.trouble if self.is_stale else ""
+
+    @property
     def silence_s(self) -> float:
         """Seconds since the last answer, or since the start if there was none."""
         return self._clock() - (self._began if self._answered is None else self._answered)
@@ -262,7 +271,7 @@ class Feed:
         rows: list[TaskRow] = []
         async with asyncio.timeout(SNAPSHOT_S) as deadline:
 
-            def take(records: Sequence[TaskRecord]) -> None:  # never all of them at once: they are ten times their rows
+            def take(records: Sequence[TaskGlance | TaskRecord]) -> None:  # never all at once: rows take less room
                 rows.extend(map(task_row, records))
                 deadline.reschedule(asyncio.get_running_loop().time() + SNAPSHOT_S)
 
@@ -310,8 +319,7 @@ class Feed:
         self._store.put_queues(await self._ask(self._reader.queues(nodes)))
         ids = dict.fromkeys([*self._on_screen(), *self._store.take_wanted(_POLLED_IDS)])
         if ids:
-            found = await self._ask(self._reader.tasks(list(ids)[: 2 * _POLLED_IDS]))
-            self._store.put_tasks(found.values())
+            self._store.put_tasks(await self._ask(self._reader.glances(list(ids)[: 2 * _POLLED_IDS])))
         await self._read_minutes()
         match self._view():
             case "causes" if time.monotonic() - self._causes_read > CAUSES_S:

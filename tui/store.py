@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from lcq.lang import tr
 from lcq.models import (
     ActRecord,
     Cause,
+    Device,
+    DeviceKind,
     DeviceReading,
     Event,
     MinuteTally,
@@ -27,13 +30,19 @@ from lcq.models import (
     TaskRecord,
     TaskStatus,
 )
-from lcq.wire import DeadAnswer
 from tui.text import clean, counted
+
+if TYPE_CHECKING:
+    from lcq.state.glance import TaskGlance
+    from lcq.wire import DeadAnswer
 
 _FORGOTTEN_KEPT = 10_000
 MINUTES_SHOWN = 60
 """Of the cluster's counters: the last hour."""
 _WANTED_KEPT = 5_000
+_CUT_AT_ONCE = 200  # tasks that leave the window at a time: a list of a hundred thousand is mended by the piece
+_CUT_FROM = 50
+_OLDER_KEPT = 25_000  # tasks older than the window that are held beside it
 
 WAITING = (TaskStatus.PENDING, TaskStatus.QUEUED)
 """The states of which the scheduler is asked why."""
@@ -130,6 +139,7 @@ class DeviceNow:
     total_mib: int | None = None
     heat_c: float | None = None
     power_w: float | None = None
+    called: str = ""  # by the settings of its node
     why: str = ""  # what keeps it from work, or is held against it
     warm: tuple[str, ...] = ()  # models loaded there
 
@@ -206,12 +216,17 @@ class CauseRow:
     newest_ms: int
     oldest_ms: int = 0
     nodes: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = ()  # classes of size of their images
+    trend: tuple[int, ...] = ()  # of the last hour, in each five minutes
     known: str = ""  # who has acknowledged it, and what they had to say
     version: int = 0
 
     @property
     def haystack(self) -> str:
-        return "\n".join((self.code, self.kind, self.text, self.known, *self.nodes)).casefold()
+        return "\n".join(
+            (self.code, self.kind, self.text, self.known, *self.nodes, *self.models, *self.sizes)
+        ).casefold()
 
 
 @dataclass(slots=True, eq=False)
@@ -300,6 +315,10 @@ class Shelf(Generic[RowT]):
             if known is None or not same(known, row):
                 self.put(row)
 
+    @property
+    def has_news(self) -> bool:
+        return bool(self._changes)
+
     def take(self) -> Changes:
         """What has changed since the last ``take``."""
         taken, self._changes = self._changes, Changes()
@@ -338,6 +357,7 @@ class Store:
         self.nodes: Shelf[NodeRow] = Shelf()
         self.queues: Shelf[QueueRow] = Shelf()
         self.causes: Shelf[CauseRow] = Shelf()
+        self.causes_read = self.acts_read = False  # they are asked for when somebody looks at them
         self.acts: Shelf[ActRow] = Shelf()
         self.minutes: tuple[MinuteTally, ...] = ()  # the oldest first; the last is under way
         self.failures = 0  # tasks that the causes are of
@@ -346,9 +366,18 @@ class Store:
         self.oldest = ""  # the oldest id of the snapshot, where there are others beyond it
         self.loads = 0  # how often it was started over
         self.unreadable = 0  # events whose fields made no sense
+        self.cuts = 0  # how often what had been read from beyond the window was let go
+        self.seeking = False  # somebody looks at what lies beyond the window: what happens there is worth reading
+        self._line: deque[str] = deque()  # the window's ids, the oldest first
+        self._older: dict[str, None] = {}  # those of tasks that are here and are older than the window
         self.polling_due = False  # an event about a node or a queue: their records are worth reading now
         self._wanted: dict[str, None] = {}
         self._forgotten: dict[str, None] = {}
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything has happened on a shelf since somebody took note of it."""
+        return any(shelf.has_news for shelf in (self.tasks, self.queues, self.nodes, self.causes, self.acts))
 
     @property
     def all_counts(self) -> dict[TaskStatus, int]:
@@ -368,7 +397,8 @@ class Store:
         for row in self.tasks.rows.values():
             self.counts[row.status] += 1
         self.beyond = max(0, snapshot.total_tasks - len(self.tasks.rows))
-        self.oldest = min(self.tasks.rows, default="") if self.beyond else ""
+        self._line, self._older = deque(sorted(self.tasks.rows)), {}
+        self.oldest = self._line[0] if self.beyond and self._line else ""
         self.loads += 1
         self.put_nodes(snapshot.nodes)
         self.put_queues(snapshot.queues)
@@ -389,7 +419,7 @@ class Store:
         return True
 
     def put_causes(self, dead: DeadAnswer) -> None:
-        self.failures = dead.total
+        self.failures, self.causes_read = dead.total, True
         self.causes.update(cause_row(cause) for cause in dead.causes)
 
     def put_acts(self, acts: Iterable[ActRecord], now_ms: int) -> None:
@@ -402,9 +432,10 @@ class Store:
                 row.undo_until_ms = known.undo_until_ms
             rows.append(row)
         self.acts.update(rows)
+        self.acts_read = True
 
-    def put_tasks(self, records: Iterable[TaskRecord]) -> None:
-        """Take in whole records, unless an event has already told of something newer."""
+    def put_tasks(self, records: Iterable[TaskGlance | TaskRecord]) -> None:
+        """Take in what records say, unless an event has already told of something newer."""
         for record in records:
             self._wanted.pop(record.id, None)
             known = self.tasks.rows.get(record.id)
@@ -423,6 +454,40 @@ class Store:
         more = len(self.tasks.rows) - before
         self.beyond = max(0, self.beyond - more)
         return more
+
+    def cut(self, limit: int, kept: Callable[[str], bool]) -> None:
+        """Where the window has more than ``limit`` tasks, let some of the oldest go, but none that is to be ``kept``.
+
+        What was read from beyond it goes first, all of it, so that there is no gap between the two; unless somebody
+        looks there: then the window may grow by a fifth meanwhile.
+        """
+        excess = len(self.tasks.rows) - len(self._older) - limit
+        if len(self._older) > _OLDER_KEPT:
+            self._let_go([one for one in self._older if not kept(one)][: len(self._older) - _OLDER_KEPT])
+        if excess < _CUT_FROM or (self._older and self.seeking and excess < limit // 5):
+            return
+        if any(not kept(one) for one in self._older):
+            self._let_go([one for one in self._older if not kept(one)])
+            self.cuts += 1
+        leaving: list[str] = []
+        while self._line and len(leaving) < min(excess, _CUT_AT_ONCE):
+            task_id = self._line.popleft()
+            if task_id in self.tasks.rows:
+                if kept(task_id):
+                    self._older[task_id] = None
+                    excess -= 1
+                else:
+                    leaving.append(task_id)
+        self._let_go(leaving)
+        self.oldest = self._line[0] if self._line else ""
+
+    def _let_go(self, ids: Iterable[str]) -> None:
+        """The cluster has these tasks still, and they are not here any more."""
+        for task_id in ids:
+            self.counts[self.tasks.rows[task_id].status] -= 1
+            self.tasks.drop(task_id)
+            self._older.pop(task_id, None)
+            self.beyond += 1
 
     def tell(self, reasons: Iterable[tuple[str, int, str, str]], now_ms: int) -> None:
         """Take in why tasks wait: of each its id, its revision then, and the reason in full and for a list."""
@@ -456,7 +521,7 @@ class Store:
                 elif "rev" in fields:
                     self._apply_task(event)
                 elif event.move in ("comment_task", "undo_comment"):
-                    self._wanted[clean(fields["task"])] = None  # its record has the notes
+                    self._want(clean(fields["task"]))  # its record has the notes
                     self.polling_due = True
                 elif "node" in fields:
                     self._apply_node(fields)
@@ -473,8 +538,7 @@ class Store:
             return
         if known is None:
             if "submitted_ms" not in fields:
-                if len(self._wanted) < _WANTED_KEPT and task_id not in self._forgotten:
-                    self._wanted[task_id] = None
+                self._want(task_id)
                 return
             row = TaskRow(
                 task_id, TaskStatus(fields["status"]), revision, "", TaskPriority.NORMAL,
@@ -489,6 +553,12 @@ class Store:
         if known is not None and revision < known.acted:  # old news: our own act has made something else of it since
             row.priority = known.priority
         self._put_task(row, known)
+
+    def _want(self, task_id: str) -> None:
+        """Have its record read: unless it is beyond the window, and nobody looks there."""
+        is_ours = task_id in self.tasks.rows or task_id >= self.oldest or self.seeking
+        if is_ours and task_id not in self._forgotten and len(self._wanted) < _WANTED_KEPT:
+            self._wanted[task_id] = None
 
     def put_acted(self, row: TaskRow) -> None:
         """Show a task as an act of ours has left it, unless there is news of it by now."""
@@ -527,6 +597,10 @@ class Store:
     def _put_task(self, row: TaskRow, known: TaskRow | None) -> None:
         if known is not None:
             self.counts[known.status] -= 1
+        elif row.id < self.oldest:
+            self._older[row.id] = None
+        else:
+            self._line.append(row.id)
         self.counts[row.status] += 1
         self.tasks.put(row)
 
@@ -535,6 +609,9 @@ class Store:
         if known is not None:
             self.counts[known.status] -= 1
             self.tasks.drop(task_id)
+            self._older.pop(task_id, None)
+            if len(self._line) > 2 * len(self.tasks.rows) + _FORGOTTEN_KEPT:
+                self._line = deque(one for one in self._line if one in self.tasks.rows)
         elif task_id < self.oldest:
             self.beyond = max(0, self.beyond - 1)
         self._wanted.pop(task_id, None)
@@ -556,8 +633,27 @@ class Store:
 # ---------------------------------------------------------------- records as rows
 
 
-def task_row(record: TaskRecord) -> TaskRow:
-    """A task's record as its row."""
+def task_row(record: TaskGlance | TaskRecord) -> TaskRow:
+    """A task's record, whole or in short, as its row."""
+    return _glanced_row(record) if isinstance(record, tuple) else _recorded_row(record)
+
+
+def _glanced_row(glance: TaskGlance) -> TaskRow:
+    (
+        task_id, status, revision, queue, priority, model, user, job, image, node, device, pinned, attempt,
+        max_attempts, progress, stage, submitted_ms, updated_ms, started_ms, finished_ms, due_ms, error, why, notes,
+    ) = glance  # fmt: skip
+    if updated_ms == submitted_ms:
+        updated_ms = submitted_ms  # one thing for both, as below
+    return TaskRow(
+        clean(task_id), status, revision, _name(queue), priority, _name(model), _name(user), _name(job), clean(image),
+        _name(node), _name(device), _name(pinned), attempt, max_attempts, progress or 0.0, _name(stage), submitted_ms,
+        updated_ms, started_ms, updated_ms if finished_ms == updated_ms else finished_ms, due_ms, _name(error),
+        _name(why), notes,
+    )  # fmt: skip
+
+
+def _recorded_row(record: TaskRecord) -> TaskRow:
     task, failure = record.task, record.failure
     submitted_ms = record.submitted_ms
     updated_ms = submitted_ms if record.updated_ms == submitted_ms else record.updated_ms
@@ -583,7 +679,7 @@ def task_row(record: TaskRecord) -> TaskRow:
         started_ms=record.started_ms,
         finished_ms=updated_ms if record.finished_ms == updated_ms else record.finished_ms,
         due_ms=record.due_ms,
-        error=clean(f"{failure.code}: {failure.message}") if failure else "",
+        error=_name(f"{failure.code}: {failure.message}") if failure else "",
         why=_name(record.why),
         notes=len(record.notes),
     )
@@ -601,6 +697,9 @@ def cause_row(cause: Cause) -> CauseRow:
         newest_ms=cause.newest_ms,
         oldest_ms=cause.oldest_ms,
         nodes=tuple(map(_name, cause.nodes)),
+        models=tuple(map(_name, cause.models)),
+        sizes=tuple(map(_name, cause.sizes)),
+        trend=cause.trend,
         known=clean(f"{cause.acknowledged.actor}: {cause.acknowledged.text}") if cause.acknowledged else "",
     )
 
@@ -654,6 +753,12 @@ def _reading(reading: DeviceReading, caution: str) -> str:
     return ", ".join(words)
 
 
+def _short_names(devices: Sequence[Device]) -> dict[str, str]:
+    """How the devices of a node are called by its settings: cpu, gpu0, gpu1."""
+    gpus = [one.id for one in devices if one.kind is DeviceKind.GPU]
+    return {one.id: f"gpu{gpus.index(one.id)}" if one.id in gpus else clean(one.id[:12]) for one in devices}
+
+
 def node_row(record: NodeRecord) -> NodeRow:
     """A node's record as its row."""
     capability = record.capability
@@ -662,6 +767,7 @@ def node_row(record: NodeRecord) -> NodeRow:
     heat = [reading.temperature_c for reading in readings if reading.temperature_c is not None]
     filled = [reading for reading in readings if reading.total_mib and reading.free_mib is not None]
     queues = {queue: None for served in record.serves.values() for queue in served}
+    called = _short_names(capability.devices)
     return NodeRow(
         id=clean(record.id),
         status=record.status,
@@ -683,8 +789,8 @@ def node_row(record: NodeRecord) -> NodeRow:
         software=clean(capability.version),
         load=(
             *(
-                (clean(device[:12]), _reading(reading, record.caution(device)))
-                for device, reading in sorted(record.readings.items())
+                (called.get(device, clean(device[:12])), _reading(reading, record.caution(device)))
+                for device, reading in sorted(record.readings.items(), key=lambda pair: called.get(pair[0], pair[0]))
             ),
             *(_told(name, value) for name, value in sorted(record.telemetry.items()) if name not in _CLOCK),
             *_clock(record.telemetry),
@@ -702,6 +808,7 @@ def node_row(record: NodeRecord) -> NodeRow:
 
 def _devices_now(record: NodeRecord) -> tuple[DeviceNow, ...]:
     out = []
+    called = _short_names(record.capability.devices)
     for device in record.capability.devices:
         told = record.readings.get(device.id, DeviceReading())
         known = told.total_mib is not None and told.free_mib is not None
@@ -709,6 +816,7 @@ def _devices_now(record: NodeRecord) -> tuple[DeviceNow, ...]:
         out.append(
             DeviceNow(
                 id=clean(device.id),
+                called=called[device.id],
                 name=clean(device.name or device.id),
                 kind=str(device.kind),
                 slots=device.slots,

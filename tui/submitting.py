@@ -16,11 +16,11 @@ from lcq.folder import Pairing, name_results, pair_images
 from lcq.lang import retold, tr
 from lcq.models import Task, TaskPriority, TaskType, explain_invalid
 from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
-from lcq.wire import Accepted, ForeseeAnswer, Refusal
 from tui.text import counted, long_span
 
 if TYPE_CHECKING:
     from lcq.client import AsyncClient
+    from lcq.wire import Accepted, ForeseeAnswer, Refusal
 
 
 @dataclass(frozen=True)

@@ -163,16 +163,26 @@ class View(Generic[RowT]):
             self._keys = [key for key in self._keys if key not in leaving]
             self._keys.extend(new for _, new in moved if new is not None)
             self._keys.sort()  # two sorted runs nearly: one merge
+        else:
+            self._take_out([old for old, _ in moved if old is not None])
         for old, new in moved:
-            if old is not None:
-                if len(moved) <= _BULK:
-                    del self._keys[bisect_left(self._keys, old)]
-                if new is None:
-                    del self._key_of[old[1]]
+            if old is not None and new is None:
+                del self._key_of[old[1]]
             if new is not None:
                 if len(moved) <= _BULK:
                     self._keys.insert(bisect_left(self._keys, new), new)
                 self._key_of[new[1]] = new
+
+    def _take_out(self, keys: Iterable[tuple[Any, str]]) -> None:
+        """Take keys out of the order. Neighbours go together: each cut moves up all that stands behind it."""
+        places = sorted((bisect_left(self._keys, key) for key in keys), reverse=True)
+        at = 0
+        while at < len(places):
+            first = last = places[at]
+            while at + 1 < len(places) and places[at + 1] == first - 1:
+                at, first = at + 1, first - 1
+            del self._keys[first : last + 1]
+            at += 1
 
     def _rebuild(self, *, keep: str | None = None) -> None:
         value, rows, fits, now = self.sorts[self.sort], self._rows, self.filter.matches, self.now_ms

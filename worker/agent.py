@@ -25,7 +25,7 @@ from lcq import failpoints
 from lcq.client.addresses import find_schedulers
 from lcq.clock import steady_now
 from lcq.config import ConfigManager, DistributedConfig
-from lcq.errors import InvalidConfig, LcqError, NodeNameTaken, StaleBoot, UnknownModel
+from lcq.errors import InvalidConfig, LcqError, NodeNameTaken, StaleBoot, UnknownCommand, UnknownModel
 from lcq.gpus import Gpus
 from lcq.hardware import detect_devices, usable_cores
 from lcq.health import DEPENDENCY_DOWN
@@ -46,6 +46,7 @@ from lcq.wire import (
     Outcome,
     Probed,
     Reply,
+    Retake,
     Running,
     Step,
     StepAnswer,
@@ -64,7 +65,7 @@ from worker.lifeline import Lifeline
 from worker.line import ControlLine
 from worker.logbook import TELL_S, Logbook, LogTeller
 from worker.membership import Membership
-from worker.outcomes import Outcomes, discard_staged, result_folder
+from worker.outcomes import Outcomes, Right, discard_staged, result_folder
 from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, Shown, SlotState, key_of
 from worker.porter import Porter
 from worker.processes import Kill
@@ -85,6 +86,8 @@ _AGAIN_S = (0.5, 5.0)  # first and longest pause after a refusal, such as Redis 
 _LAST_WORDS_S = 5.0  # how long a leaving agent waits for the verdicts on what it reported
 _BYE_S = 2.0
 _STORE_S = 30.0
+_RETAKE_S = 5.0  # how long the answer whether a late result counts may take; the next beat asks again
+_NOBODY_S = 1.0  # of that, how long there may be no connection by which to ask
 _SHOW_S = 60.0  # how long a hello waits for a device that nothing is known of; it can join later
 _TAKES_NOTHING = frozenset({NodeStatus.DRAINING, NodeStatus.QUARANTINED})
 
@@ -438,10 +441,13 @@ class Agent:
         """
         if self._greeting is not None:
             return
-        ours = set(self._outcomes.held())
-        earlier = [one for one in self._outcomes.to_report() if (one.task_id, one.attempt) not in ours]
+        if self._outcomes.doubtful_of_earlier_boots():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_EARLIER_S):
+                    await self._outcomes.resolve_earlier(self._retake)
+        earlier = self._outcomes.to_report()
         if earlier:
-            step = Step(node_id=self.node_id, boot_id=self.boot_id, outcomes=tuple(earlier))
+            step = Step(node_id=self.node_id, boot_id=self.boot_id, outcomes=earlier)
             await failpoints.reach("agent.deliver")
             try:
                 answer = await self._line.ask(step, patience_s=_EARLIER_S)
@@ -511,7 +517,7 @@ class Agent:
         for key in lost:
             self._leases.end(key)
             self._end_lost(key, "the cluster took it back")
-        if any(map(self._outcomes.is_doubtful, held)):
+        if any(map(self._outcomes.is_doubtful, held)) or self._outcomes.doubtful_of_earlier_boots():
             self._beats_heard.put_nowait((held, lost, asked_at))
         self._follow(answer.status, "")
         self._follow_orders(answer.orders)
@@ -522,10 +528,25 @@ class Agent:
         """Publish or report what waited for a beat to say whose it is."""
         while True:
             held, lost, asked_at = await self._beats_heard.get()
-            for key in await self._outcomes.resolve(held, lost, asked_at=asked_at, lease_is_sure=self._leases.is_sure):
+            resolved = await self._outcomes.resolve(
+                held, lost, asked_at=asked_at, lease_is_sure=self._leases.is_sure, retake=self._retake
+            )
+            for key in resolved:
                 self._leases.end(key)
                 self._step_due.set()
             self._stir()
+
+    async def _retake(self, key: Key) -> Right | None:
+        asked_at = steady_now()
+        request = Retake(node_id=self.node_id, boot_id=self.boot_id, task_id=key[0], attempt=key[1])
+        try:
+            answer = await self._line.ask(request, patience_s=_RETAKE_S, nobody_s=_NOBODY_S)
+        except UnknownCommand:
+            return None  # an older scheduler: the verdict decides
+        if not answer.attempt:
+            return None
+        _log.info("task %s: the late result of attempt %d counts, as attempt %d", *key, answer.attempt)
+        return Right(answer.attempt, asked_at + answer.lease_ms / 1000)
 
     def _hear_shown(self, shown: Shown) -> None:
         self._service.hear(shown)

@@ -10,18 +10,24 @@ gc.disable()  # nothing that is imported becomes garbage: to look for it there i
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
+# As in lcq/cli/program.py; its runners inherit it.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 import typer
 
 from lcq import __version__, failpoints
 from lcq.cli.output import Output
+from lcq.cli.translated import translate_helps
 from lcq.config import ConfigManager, DistributedConfig, LogLevel
 from lcq.errors import InvalidConfig, LcqError, NodeNameTaken
 from lcq.labels import parse_labels
+from lcq.lang import Language, retold, retold_error, speak, speak_as_asked, tr
 from lcq.log import setup_logging
 from worker.agent import Agent
 from worker.health import read_health
@@ -29,6 +35,7 @@ from worker.home import default_name
 from worker.probe import probe, show
 
 if _had_been_enabled:
+    gc.freeze()  # all of it stays: no collection need look at it again
     gc.enable()
 
 _log = logging.getLogger(__name__)
@@ -74,6 +81,9 @@ def agent(
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings; default: lcq.yaml here.")] = None,
     data_dir: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where its files are kept.")] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="How much to log.")] = None,
+    lang: Annotated[
+        Language | None, typer.Option("--lang", help="The language to speak; default: LCQ_LANG, else the locale.")
+    ] = None,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
@@ -92,9 +102,13 @@ def agent(
         overrides["data_dir"] = data_dir
     if log_level is not None:
         overrides["log_level"] = log_level
+    if lang is not None:
+        overrides["lang"] = lang
     try:
         manager = ConfigManager(config, overrides=overrides)
         settings = manager.config
+        if settings.lang:
+            speak(settings.lang)
         setup_logging(settings.log_level)
         if context.invoked_subcommand is not None:
             context.obj = settings
@@ -105,7 +119,7 @@ def agent(
 
 
 def _refuse(error: LcqError) -> NoReturn:
-    print(f"lcq-agent: {error}", file=sys.stderr)  # noqa: T201 - the log may not stand yet
+    print(f"lcq-agent: {retold_error(error)}", file=sys.stderr)  # noqa: T201 - the log may not stand yet
     raise typer.Exit(_REFUSED) from error
 
 
@@ -142,11 +156,12 @@ def health(
         said = {"node": name, "claims": not why, "not_claiming": why, "since": since, "resting": resting}
         output.document(said | {"warning": told.warning if told is not None and told.is_alive else ""})
     else:
-        output.say(f"{name} claims no task: {why}" if why else f"{name} claims tasks")
+        why_not = tr("{name} claims no task: {why}", name=name, why=retold(why))
+        output.say(why_not if why else tr("{name} claims tasks", name=name))
         for device, rest in () if why or told is None else told.resting.items():
-            output.say(f"but none on {device}: {rest}")
+            output.say(tr("but none on {device}: {rest}", device=device, rest=retold(rest)))
         if told is not None and told.is_alive and told.warning:
-            output.say(f"warning: {told.warning}")
+            output.say(tr("warning: {warning}", warning=retold(told.warning)))
     raise typer.Exit(1 if why else 0)
 
 
@@ -199,8 +214,18 @@ async def _run_one(
 
 def main() -> None:
     """Run the command line and end the process with its exit code."""
+    speak_as_asked(sys.argv[1:])
+    translate_helps()
     try:
-        app()
+        sys.exit(app(standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        said = " ".join(error.format_message().split())
+        if said:  # else its help was shown
+            hint = tr("'{command} --help' tells how it is used", command="lcq-agent")
+            Output().complain(retold(said[:1].lower() + said[1:]), hint)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(1)
     finally:
         gc.freeze()  # the process ends: there is no need to look for garbage in all there is
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output, duration
 from lcq.cli.session import OK, SOME_FAILED, JsonFlag, run, session_of
+from lcq.lang import N, retold, tr
 from lcq.wire import CostStats
 from worker.weights import Manifest, ModelState, Progress, WeightStore
 
@@ -22,10 +23,10 @@ app = typer.Typer()
 
 ModelName = Annotated[str, typer.Argument(metavar="NAME", help="A model, as 'lcq models list' names it.")]
 _WORDS = {
-    "installed": Text("installed", style="green"),
-    "damaged": Text("damaged", style="red"),
-    "partial": Text("begun", style="yellow"),
-    "absent": Text("not installed", style="bright_black"),
+    "installed": (N("installed"), "green"),
+    "damaged": (N("damaged"), "red"),
+    "partial": (N("begun"), "yellow"),
+    "absent": (N("not installed"), "bright_black"),
 }
 
 
@@ -33,7 +34,7 @@ _WORDS = {
 def list_models(context: typer.Context, as_json: JsonFlag = False) -> int:
     """List the models whose weights are here, and those whose weights could be brought."""
     store, output = _store(context, as_json)
-    _show(store.states(), output, empty="no models are known: set models.sources, or see 'lcq models add --help'")
+    _show(store.states(), output, empty=tr("no models are known: set models.sources, or see 'lcq models add --help'"))
     return OK
 
 
@@ -45,7 +46,7 @@ def pull(context: typer.Context, name: ModelName, as_json: JsonFlag = False) -> 
         with _bars(output) as progress:
             manifest = store.pull(name, progress=progress)
     except KeyboardInterrupt:
-        output.talk(f"what has come is kept: 'lcq models pull {name}' goes on from there")
+        output.talk(tr("what has come is kept: 'lcq models pull {name}' goes on from there", name=name))
         raise
     _tell_installed(manifest, output)
     return OK
@@ -77,10 +78,10 @@ def verify(
     """Read installed weights and hold them against their checksums. Exit code 1: some are damaged."""
     store, output = _store(context, as_json)
     found = store.verify(name)
-    _show(found, output, empty="no weights are installed")
+    _show(found, output, empty=tr("no weights are installed"))
     damaged = [state.name for state in found if state.state != "installed"]
     for each in damaged:
-        output.talk(f"to replace {each}: lcq models rm {each}, then lcq models pull {each}")
+        output.talk(tr("to replace {name}: lcq models rm {name}, then lcq models pull {name}", name=each))
     return SOME_FAILED if damaged else OK
 
 
@@ -121,23 +122,23 @@ def stats(
             Column("NOW"),
         ],
         map(_told_cost, costs),
-        empty="nothing has been learned yet: predictions are those that LCQ came with",
+        empty=tr("nothing has been learned yet: predictions are those that LCQ came with"),
     )
     return OK
 
 
-_BASIS = {"measured": " (shipped, measured)", "estimate": " (an estimate)"}
+_BASIS = {"measured": N(" (shipped, measured)"), "estimate": N(" (an estimate)")}
 
 
 def _told_cost(one: CostStats) -> tuple[str, ...]:
-    load = f" + {duration(one.load_s)} to load" if one.load_s else ""
-    now = f"{one.fixed_s:.3f} s + {one.s_per_megapixel:.3f} s/MP{load}{_BASIS.get(one.basis, '')}"
+    load = tr(" + {span} to load", span=duration(one.load_s)) if one.load_s else ""
+    now = f"{one.fixed_s:.3f} s + {one.s_per_megapixel:.3f} s/MP{load}{tr(_BASIS.get(one.basis, ''))}"
     if not one.attempts:
-        device = (one.model, one.precision or "default", one.device_class)
+        device = (one.model, one.precision or tr("default"), one.device_class)
         return (*device, "0", "", "", "", "", _told_memory(one), now)
     return (
         one.model,
-        one.precision or "default",
+        one.precision or tr("default"),
         one.device_class,
         str(one.attempts),
         f"{duration(one.predicted_p50_s)} / {duration(one.predicted_p90_s)}",
@@ -154,9 +155,9 @@ def _told_memory(one: CostStats) -> str:
         return ""
     told = f"{one.peak_mib:,} / {one.predicted_mib:,} MiB" if one.predicted_mib else f"{one.peak_mib:,} MiB"
     if not one.memory_attempts:
-        told += " (shipped)"
-    within = f", {one.held_within:.0%} within" if one.predicted_mib else ""
-    return told + within + (f", {one.out_of_memory} ran out" if one.out_of_memory else "")
+        told += tr(" (shipped)")
+    within = tr(", {share:.0%} within", share=one.held_within) if one.predicted_mib else ""
+    return told + within + (tr(", {count} ran out", count=one.out_of_memory) if one.out_of_memory else "")
 
 
 @app.command(epilog=examples("lcq models rm lama"))
@@ -168,7 +169,7 @@ def rm(context: typer.Context, name: ModelName, as_json: JsonFlag = False) -> in
     if output.as_json:
         output.document({"removed": name})
     else:
-        output.say(f"removed: {name}")
+        output.say(tr("removed: {name}", name=name))
     return OK
 
 
@@ -194,14 +195,15 @@ def _show(states: list[ModelState], output: Output, *, empty: str) -> None:
         (
             (
                 state.name,
-                _WORDS[state.state],
+                Text(tr(word), style=style),
                 f"{state.manifest.weights_bytes / 2**20:.1f} MiB" if state.manifest else "",
                 f"{state.manifest.added_at.astimezone():%Y-%m-%d %H:%M}" if state.manifest else "",
                 _origin(state),
                 _sum(state),
-                state.found,
+                retold(state.found),
             )
             for state in states
+            for word, style in (_WORDS[state.state],)
         ),
         empty=empty,
     )
@@ -236,8 +238,9 @@ def _tell_installed(manifest: Manifest, output: Output) -> None:
         output.document(manifest)
         return
     size = f"{manifest.weights_bytes / 2**20:.1f} MiB"
-    network = f"LaMa, {manifest.channels} channels, {manifest.blocks} blocks"
-    output.say(f"installed: {manifest.name} ({network}, {size}), from {manifest.origin}")
+    form = N("installed: {name} (LaMa, {channels} channels, {blocks} blocks, {size}), from {origin}")
+    facts = {"channels": manifest.channels, "blocks": manifest.blocks, "origin": manifest.origin}
+    output.say(tr(form, name=manifest.name, size=size, **facts))
 
 
 @contextlib.contextmanager
@@ -256,9 +259,9 @@ def _bars(output: Output) -> Iterator[Progress]:
 
         def progress(stage: str, done: int, total: int | None) -> None:
             if stage not in of_stage:
-                of_stage[stage] = bars.add_task(stage, total=total)
+                of_stage[stage] = bars.add_task(retold(stage), total=total)
                 if total is None and not console.is_terminal:
-                    output.talk(stage)
+                    output.retell(stage)
             bars.update(of_stage[stage], completed=done, total=total)
 
         yield progress

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import hashlib
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +18,7 @@ from lcq import failpoints
 from lcq.clock import steady_now
 from lcq.errors import AddressRefused, LcqError, OutsideRoots
 from lcq.file_mark import file_mark
-from lcq.models import ErrorClass, Failure, Task
+from lcq.models import ErrorClass, Failure, Task, TaskResult
 from lcq.roots import ANYWHERE, Roots
 from lcq.storage.addresses import is_elsewhere, read_address
 from lcq.wire import MAX_BATCH, Outcome, Verdict
@@ -29,6 +31,8 @@ _NO_PLACE = frozenset(
     {errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG}
 )
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL})
 
 Key = tuple[str, int]
 
@@ -47,6 +51,22 @@ class Carrier(Protocol):
         """Raises:
         LcqError: it cannot be told.
         """
+@dataclass(frozen=True)
+class Right:
+    """The right to put a late result in its place, and to tell it as attempt ``attempt``; sure until ``until``."""
+
+    attempt: int
+    until: float  # by steady_now()
+
+
+Retake = Callable[[Key], Awaitable[Right | None]]
+"""Asks the cluster whether the result of an attempt that was taken back still counts. None: it is to be told as it is,
+because it does not, or because the scheduler is too old to know. Raises LcqError where nobody can tell now."""
+
+
+async def no_right(_key: Key) -> Right | None:
+    """As a scheduler answers that does not know of such rights."""
+    return None
 
 
 class Outcomes:
@@ -69,6 +89,8 @@ class Outcomes:
         for entry in recalled:
             self._entries[entry.key] = entry
             self._kept.add(entry.key)
+            if entry.staged:
+                self._doubtful[entry.key] = steady_now()
         return len(recalled)
 
     def __len__(self) -> int:
@@ -86,6 +108,10 @@ class Outcomes:
     def is_doubtful(self, key: Key) -> bool:
         """Whether nobody is told of this result before a beat has said whose its task is."""
         return key in self._doubtful
+
+    def doubtful_of_earlier_boots(self) -> tuple[Key, ...]:
+        """Those of them that an earlier boot has left: no beat speaks of them."""
+        return tuple(key for key in self._doubtful if self._entries[key].boot_id != self._boot_id)
 
     def held(self) -> tuple[Key, ...]:
         """The attempts of this boot whose outcome has no verdict yet: their leases are still ours."""
@@ -106,7 +132,8 @@ class Outcomes:
         Where that is in doubt, another node may have the task by now; then it is not told before a beat has said whose
         it is (``resolve``), so that a task is completed only when its file is there. So it is where
         somebody has put a file there since the attempt began, when ``found`` (lcq.file_mark) was seen: that may
-        be the result of an attempt that an operator has had begun elsewhere, of which this node has not heard. Answers
+        be the result of an attempt that an operator has had begun elsewhere, of which this node has not heard. Where
+        there was none, none is ever replaced: the disk itself sees to that. Answers
         what will be reported: a failure, where the result could not be put in its place, or what waits for a verdict
         could not be written down.
         """
@@ -116,8 +143,11 @@ class Outcomes:
             and lease_is_sure()
             and (found is None or found == await asyncio.to_thread(file_mark, outcome.result.path))
         ):
-            outcome = await self._published(outcome, outcome.result.path, staged)
-            staged = ""
+            try:
+                outcome = await self._published(outcome, outcome.result.path, staged, may_replace=found != "")
+                staged = ""
+            except FileExistsError:
+                pass  # it has come in this very moment
         entry = Unsettled(boot_id=self._boot_id, outcome=outcome, staged=staged)
         if staged:
             # To the disk before anybody hears of it: who settles it takes the file for published, whatever becomes of
@@ -134,23 +164,30 @@ class Outcomes:
         self._since[entry.key] = asyncio.get_running_loop().time()
         return outcome
 
-    async def _published(self, outcome: Outcome, final: str, staged: str) -> Outcome:
-        """Give the file its final name; a failure, where that cannot be."""
+    async def _published(self, outcome: Outcome, final: str, staged: str, *, may_replace: bool = True) -> Outcome:
+        """Give the file its final name; a failure, where that cannot be.
+
+        Raises:
+            FileExistsError: there is a file of that name, and it may not be replaced.
+        """
         try:
-            await self._put(staged, final)
+            await self._put(staged, final, may_replace=may_replace)
         except (OSError, LcqError) as error:
+            if isinstance(error, FileExistsError) and not may_replace:
+                raise
             return await self._failed(outcome, final, staged, error)
         return outcome
 
-    async def _put(self, staged: str, final: str) -> None:
+    async def _put(self, staged: str, final: str, *, may_replace: bool = True) -> None:
         """Raises:
+        FileExistsError: there is a file of that name, and it may not be replaced.
         OSError, LcqError: as renaming it, or carrying it away, failed.
         """
         await failpoints.reach("agent.rename")
         if self._carrier is not None and is_elsewhere(final):
             await self._carrier.carry(staged, final)
         else:
-            await asyncio.to_thread(_publish, staged, final, self._roots)
+            await asyncio.to_thread(_publish if may_replace else _publish_first, staged, final, self._roots)
         await failpoints.passed("agent.rename")
 
     @staticmethod
@@ -161,32 +198,91 @@ class Outcomes:
         return outcome.model_copy(update={"result": None, "failure": failure})
 
     async def resolve(
-        self, held: Iterable[Key], lost: Collection[Key], *, asked_at: float, lease_is_sure: Callable[[Key], bool]
+        self,
+        held: Iterable[Key],
+        lost: Collection[Key],
+        *,
+        asked_at: float,
+        lease_is_sure: Callable[[Key], bool],
+        retake: Retake = no_right,
     ) -> tuple[Key, ...]:
         """Hear what a beat, first sent at ``asked_at`` (``steady_now()``), has said of the attempts that it listed.
 
-        Those that are still ours get their files' final names, and are reported then. Those that are ``lost`` are
-        reported as they are: a late result counts if no newer attempt has committed, so the verdict decides on its
-        file. Answers those that are in doubt no longer.
+        Those that are still ours get their files' final names, and are reported then. Of those that are ``lost``
+        ``retake`` asks whether their results still count: such a one gets its name too, as the new attempt that
+        it is then, before it is reported. All others are reported as they are. Answers those that are in doubt no
+        longer. What earlier boots have left no beat speaks of: it is asked for as well (``resolve_earlier``).
         """
-        resolved = []
+        resolved, gone = [], []
         for key in held:
             since, entry = self._doubtful.get(key), self._entries.get(key)
             if since is None or entry is None:
                 continue
             if key in lost:
-                pass  # and lost it stays
-            elif asked_at < since or not lease_is_sure(key):
-                continue  # what was asked before it ended, or answered too late, says nothing of now: the next one does
-            elif entry.outcome.result is not None:
-                outcome = await self._published(entry.outcome, entry.outcome.result.path, entry.staged)
-                self._entries[key] = Unsettled(boot_id=entry.boot_id, outcome=outcome)
-                self._since[key] = asyncio.get_running_loop().time()
-                self._kept.discard(key)
-                await asyncio.to_thread(self._spool.drop, entry)
-            del self._doubtful[key]
-            resolved.append(key)
-        return tuple(resolved)
+                gone.append(key)
+            elif asked_at >= since and lease_is_sure(key):  # else it says nothing of now: the next one does
+                if entry.outcome.result is not None:
+                    outcome = await self._published(entry.outcome, entry.outcome.result.path, entry.staged)
+                    self._entries[key] = Unsettled(boot_id=entry.boot_id, outcome=outcome)
+                    self._since[key] = asyncio.get_running_loop().time()
+                    self._kept.discard(key)
+                    await asyncio.to_thread(self._spool.drop, entry)
+                del self._doubtful[key]
+                resolved.append(key)
+        return (*resolved, *await self._retake_all(gone, retake), *await self.resolve_earlier(retake))
+
+    async def resolve_earlier(self, retake: Retake = no_right) -> list[Key]:
+        """The same for what earlier boots have left in doubt."""
+        return await self._retake_all(self.doubtful_of_earlier_boots(), retake)
+
+    async def _retake_all(self, keys: Iterable[Key], retake: Retake) -> list[Key]:
+        resolved = []
+        for key in keys:
+            entry = self._entries.get(key)
+            if entry is not None and await self._retake(entry, retake):
+                self._doubtful.pop(key, None)
+                resolved.append(key)
+        return resolved
+
+    async def _retake(self, entry: Unsettled, retake: Retake) -> bool:
+        """Give a late result its name where it counts. Answers False where it is still in doubt."""
+        result = entry.outcome.result
+        if result is None:
+            return True
+        try:
+            await failpoints.reach("agent.retake")
+            right = await retake(entry.key)
+            await failpoints.passed("agent.retake")
+            is_there = right is not None and await self._was_published(entry.staged, result)
+        except LcqError as error:
+            _log.info("task %s, attempt %d: whether its result counts is not known yet: %s", *entry.key, error)
+            return False
+        if right is None:
+            return True
+        if steady_now() >= right.until:
+            return False  # the answer took too long: it is asked for again
+        told = entry.outcome.model_copy(update={"attempt": right.attempt})
+        if not is_there:  # else it was published before a crash that left its record
+            told = await self._published(told, result.path, entry.staged)
+        fresh = Unsettled(boot_id=self._boot_id, outcome=told)
+        is_written = await self._write(fresh) is None  # before the other is forgotten: else a crash would cost the work
+        if entry.key != fresh.key or not is_written:
+            self._forget(entry)
+        self._entries[fresh.key] = fresh
+        self._since[fresh.key] = asyncio.get_running_loop().time()
+        if is_written:
+            self._kept.add(fresh.key)
+        return True
+
+    async def _was_published(self, staged: str, result: TaskResult) -> bool:
+        """Whether the file has its place already.
+
+        Raises:
+            LcqError: its place is elsewhere, and it cannot be told.
+        """
+        if self._carrier is None or not is_elsewhere(result.path):
+            return await asyncio.to_thread(_was_published, staged, result)
+        return not os.path.lexists(staged) and await self._carrier.is_there(result.path)
 
     async def keep_old_ones(self) -> None:
         """For ever: see to the disk what has waited for its verdict for a moment."""
@@ -330,6 +426,35 @@ def _publish(staged: str, final: str, roots: Roots) -> None:
     with roots.folder(Path(final).parent) as folder:
         os.replace(Path(staged).name, Path(final).name, src_dir_fd=folder, dst_dir_fd=folder)
         os.fsync(folder)
+
+
+def _publish_first(staged: str, final: str, roots: Roots) -> None:
+    """The same, where there is no file of that name; that there is none is seen to by the file system, where it can.
+
+    Raises:
+        FileExistsError: there is one.
+    """
+    name = Path(staged).name
+    with roots.folder(Path(final).parent) as folder:
+        try:
+            os.link(name, Path(final).name, src_dir_fd=folder, dst_dir_fd=folder, follow_symlinks=False)
+            os.unlink(name, dir_fd=folder)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.replace(name, Path(final).name, src_dir_fd=folder, dst_dir_fd=folder)
+        os.fsync(folder)
+
+
+def _was_published(staged: str, result: TaskResult) -> bool:
+    """Whether the file has its final name already."""
+    try:
+        if os.path.lexists(staged) or Path(result.path).stat().st_size != result.bytes:
+            return False
+        with open(result.path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == result.sha256
+    except OSError:
+        return False
 
 
 def _unlink(path: str) -> None:

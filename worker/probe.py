@@ -12,6 +12,7 @@ from lcq.cli.output import Column, Output
 from lcq.config import DistributedConfig
 from lcq.gpus import Gpu, Gpus, Vitals
 from lcq.hardware import Cpu, Disk, Memory, cpu, detect_devices, disk, host_name, memory
+from lcq.lang import retold, tr
 from lcq.models import Device, NodeCapability, Value
 from worker.devices import gpu_need_mib
 
@@ -100,26 +101,49 @@ def show(report: Report, output: Output) -> None:
     if report.gpus:
         output.heading("GPUs")
         output.table(_GPU_COLUMNS, (_gpu_row(one) for one in report.gpus))
-    output.heading("Devices that an agent here would offer")
-    output.table(_DEVICE_COLUMNS, (_device_row(one) for one in report.devices), empty="none")
+    output.heading(tr("Devices that an agent here would offer"))
+    output.table(_DEVICE_COLUMNS, (_device_row(one) for one in report.devices), empty=tr("none"))
     if report.left_out:
-        output.heading("Left out")
-        output.table((Column("What", whole=True), Column("Why", wrapped=True)), report.left_out.items())
+        output.heading(tr("Left out"))
+        output.table((Column("What", whole=True), Column("Why", wrapped=True)), _left_out(report))
+
+
+def _left_out(report: Report) -> Iterable[tuple[str, str]]:
+    return ((what, retold(why)) for what, why in report.left_out.items())
 
 
 def _facts(report: Report) -> Iterable[tuple[str, str]]:
     of = report.cpu
-    physical = f"{of.physical_cores} cores, " if of.physical_cores is not None else ""
-    yield "host", f"{report.host}, lcq {report.version}"
-    yield "cpu", of.name
-    yield "cores", f"{physical}{of.logical_cores} threads, {of.usable_cores} usable here"
-    yield "flags", " ".join(of.flags) or "none that makes inpainting faster"
+    physical = tr("{n} cores, ", n=of.physical_cores) if of.physical_cores is not None else ""
+    yield tr("host"), f"{report.host}, lcq {report.version}"
+    yield tr("cpu"), of.name
+    yield (
+        tr("cores"),
+        tr(
+            "{cores}{threads} threads, {usable} usable here",
+            cores=physical,
+            threads=of.logical_cores,
+            usable=of.usable_cores,
+        ),
+    )
+    yield tr("flags"), " ".join(of.flags) or tr("none that makes inpainting faster")
     room = report.memory
-    limit = f", limited to {room.usable_mib:,}" if room.usable_mib < room.total_mib else ""
-    yield "memory", f"{room.available_mib:,} of {room.total_mib:,} MiB available{limit}"
-    yield "disk", f"{report.disk.free_mib:,} of {report.disk.total_mib:,} MiB free at {report.disk.folder}"
+    limit = tr(", limited to {mib:,}", mib=room.usable_mib) if room.usable_mib < room.total_mib else ""
+    yield (
+        tr("memory"),
+        tr("{free:,} of {total:,} MiB available{limit}", free=room.available_mib, total=room.total_mib, limit=limit),
+    )
+    yield (
+        tr("disk"),
+        tr(
+            "{free:,} of {total:,} MiB free at {folder}",
+            free=report.disk.free_mib,
+            total=report.disk.total_mib,
+            folder=report.disk.folder,
+        ),
+    )
     driver = f"NVIDIA {report.gpu_driver}" + (f", CUDA {report.cuda}" if report.cuda else "")
-    yield "gpu driver", report.gpu_problem or (driver if report.gpu_driver else "none")
+    yield tr("gpu driver"), retold(report.gpu_problem) or (driver if report.gpu_driver else tr("none"))
 
 
 _GPU_COLUMNS = (
@@ -169,7 +193,7 @@ def _gpu_row(one: ProbedGpu) -> list[str | Text]:
 
 
 def _device_row(one: ProbedDevice) -> list[str | Text]:
-    queues = ", ".join(one.queues) or Text("none: it is not good enough for any queue", style="yellow")
+    queues = ", ".join(one.queues) or Text(tr("none: it is not good enough for any queue"), style="yellow")
     return [one.device.id, one.device.name, str(one.device.slots), queues]
 
 

@@ -5,11 +5,17 @@ tells it the same on systems without that. It is ended by SIGKILL only; a signal
 group of processes (ctrl-c, a service manager's SIGTERM) is the agent's to answer, by draining.
 """
 
+# ruff: noqa: E402
+
 from __future__ import annotations
+
+import gc
+
+_had_been_enabled = gc.isenabled()
+gc.disable()  # as in worker/cli.py
 
 import argparse
 import ctypes
-import gc
 import logging
 import os
 import queue
@@ -22,6 +28,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lcq.errors import ProtocolError
+from lcq.loading import for_good
 from lcq.models import ErrorClass, Failure
 from worker.memory import forget_peak, peak_mib, rss_mib
 from worker.protocol import (
@@ -42,6 +49,10 @@ from worker.protocol import (
 
 if TYPE_CHECKING:
     from worker.engines.shelf import Shelf
+
+if _had_been_enabled:
+    gc.freeze()
+    gc.enable()
 
 _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
@@ -94,11 +105,12 @@ class Runner:
         setup = self._words.get()
         if not isinstance(setup, Setup):
             raise ProtocolError(f"an agent's first word to its runner is 'setup', not {setup.WORD!r}")
-        from worker.engines.registry import make_engines  # cv2 and torch: only once we are on the leash
-        from worker.engines.selftest import self_test
-        from worker.engines.shelf import Shelf
+        with for_good():
+            from worker.engines.registry import make_engines  # cv2 and torch: only once we are on the leash
+            from worker.engines.selftest import self_test
+            from worker.engines.shelf import Shelf
 
-        engines, left_out = make_engines(setup.settings)
+            engines, left_out = make_engines(setup.settings)
         shelf = Shelf(engines, setup.settings)
         failed = self_test(shelf, setup.settings) if setup.self_test else {}
         while True:

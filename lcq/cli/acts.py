@@ -12,6 +12,7 @@ from lcq.cli.session import OK, JsonFlag, Reason, Session, run, session_of
 from lcq.cli.tasks import tell
 from lcq.client import AsyncClient
 from lcq.errors import InvalidInput
+from lcq.lang import retold, tr
 from lcq.models import ActRecord
 
 app = typer.Typer()
@@ -52,13 +53,13 @@ async def _acts(session: Session, actor: str, limit: int) -> int:
     if output.as_json:
         output.document(found)
         return OK
-    output.table(_COLUMNS, map(_row, found), empty="nobody has done anything yet")
+    output.table(_COLUMNS, map(_row, found), empty=tr("nobody has done anything yet"))
     return OK
 
 
 def _row(one: ActRecord) -> tuple[str, ...]:
     undo = f"{one.command} {duration(one.undo_ms / 1000)}" if one.undo_ms else ""
-    return clock(one.at_ms), one.actor, one.act, one.on, one.reason, one.outcome, undo
+    return clock(one.at_ms), one.actor, one.act, one.on, one.reason, retold(one.outcome), undo
 
 
 @app.command(epilog=examples("lcq undo", "lcq undo 06ft3k --reason 'wrong queue'"))
@@ -80,7 +81,7 @@ def undo(
     async def take_back() -> int:
         async with session.client() as client:
             meant = await _meant(client, act, session.output)
-            return tell("taken back", await client.undo(meant.command, reason=reason), session.output)
+            return tell(tr("taken back"), await client.undo(meant.command, reason=reason), session.output)
 
     return run(take_back())
 

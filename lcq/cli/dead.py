@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
+from lcq.cli.causes import tell_causes
 from lcq.cli.choice import chosen
 from lcq.cli.examples import examples
-from lcq.cli.output import Column, Output, age, clock, status_text
+from lcq.cli.output import Output, clock, status_text
 from lcq.cli.session import OK, Ids, JobOption, JsonFlag, Session, run, session_of
+from lcq.lang import retold, tr
 from lcq.wire import HistoryAnswer
 
 app = typer.Typer()
@@ -33,34 +35,8 @@ def dead(
 
 
 async def _dead(session: Session, code: str, job: str) -> int:
-    output = session.output
     async with session.client() as client:
-        answer = await client.dead(cause=code, job=job)
-    if output.as_json:
-        output.document(answer)
-        return OK
-    output.table(
-        [
-            Column("COUNT", right=True, whole=True),
-            Column("CAUSE", wrapped=True),
-            Column("NODES"),
-            Column("LAST", right=True, whole=True),
-            Column("FOR EXAMPLE", whole=True),
-        ],
-        (
-            (
-                str(cause.count),
-                f"{cause.code}: {cause.text}",
-                ", ".join(cause.nodes),
-                f"{age(cause.newest_ms)} ago",
-                cause.newest,
-            )
-            for cause in answer.causes
-        ),
-        empty="no failed tasks",
-    )
-    if answer.total > answer.looked_at:
-        output.talk(f"counted from the newest {answer.looked_at} of {answer.total}")
+        tell_causes(await client.dead(cause=code, job=job), session.output)
     return OK
 
 
@@ -99,19 +75,27 @@ def _tell(history: HistoryAnswer, output: Output) -> None:
     record = history.record
     output.facts(
         (
-            ("task", record.id),
-            ("status", status_text(record.status)),
-            ("reason", history.explanation),
+            (tr("task"), record.id),
+            (tr("status"), status_text(record.status)),
+            (tr("reason"), retold(history.explanation)),
         )
     )
-    output.heading("Payload")
+    output.heading(tr("Payload"))
     for line in json.dumps(json.loads(record.task.to_json()), indent=2).splitlines():
         output.say(line)
     for attempt in history.attempts:
         if attempt.failure is None:
             continue
         failure = attempt.failure
-        output.heading(f"Attempt {attempt.number} on {attempt.node} {attempt.device}, {clock(attempt.ended_ms)}")
-        output.say(f"{failure.error_class} / {failure.code}: {failure.message}")
+        output.heading(
+            tr(
+                "Attempt {number} on {node} {device}, {at}",
+                number=attempt.number,
+                node=attempt.node,
+                device=attempt.device,
+                at=clock(attempt.ended_ms),
+            )
+        )
+        output.say(f"{failure.error_class} / {failure.code}: {retold(failure.message)}")
         for line in attempt.log.splitlines():
             output.say(f"  {line}")

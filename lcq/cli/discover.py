@@ -10,6 +10,7 @@ from lcq.announcement import Choice, Sighting
 from lcq.cli.examples import examples
 from lcq.cli.output import Column
 from lcq.cli.session import OK, UNREACHABLE, JsonFlag, Session, run, session_of
+from lcq.lang import retold, tr
 from lcq.log import setup_logging
 
 app = typer.Typer()
@@ -47,27 +48,30 @@ async def _discover(session: Session, seconds: float) -> int:
             Column("NOTE", wrapped=True),
         ],
         (_row(one) for one in sightings),
-        empty=f"nothing is announced at {where} (listened for {seconds:g} s)",
+        empty=tr("nothing is announced at {where} (listened for {seconds:g} s)", where=where, seconds=seconds),
     )
     if len(choice.clusters) > 1:
-        output.talk(f"none is used: {choice.why}; set discovery.cluster to the name or the id of one")
+        output.talk(
+            tr("none is used: {why}; set discovery.cluster to the name or the id of one", why=retold(choice.why))
+        )
     elif config.has_address:
-        output.talk(f"not looked for: {config.control_endpoint.removeprefix('tcp://')} is configured")
+        where = config.control_endpoint.removeprefix("tcp://")
+        output.talk(tr("not looked for: {where} is configured", where=where))
     return OK if choice.endpoints else UNREACHABLE
 
 
 def _row(one: Sighting) -> tuple[str, ...]:
     said = one.announcement
     if said is None:
-        return ("", one.name, "", "", one.signed.value, f"ignored: {one.why}")
+        return ("", one.name, "", "", tr(one.signed.value), tr("ignored: {why}", why=retold(one.why)))
     addresses = one.endpoints or tuple(f"{address}:{said.port}" for address in said.addresses)
     return (
         f"{said.cluster} ({said.cluster_id})",
         said.scheduler,
         ", ".join(where.removeprefix("tcp://") for where in addresses),
         said.version,
-        one.signed.value,
-        f"ignored: {one.why}" if one.ignored else "",
+        tr(one.signed.value),
+        tr("ignored: {why}", why=retold(one.why)) if one.ignored else "",
     )
 
 

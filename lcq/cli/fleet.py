@@ -7,17 +7,26 @@ from typing import Annotated, Any
 
 import typer
 
-from lcq.autoscale import DEFAULT_TARGET_S
+from lcq.autoscale import DEFAULT_TARGET_S, QueueScale
 from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output, age, duration, status_text
 from lcq.cli.session import OK, REFUSED, JsonFlag, Reason, Session, run, session_of
 from lcq.client import AsyncClient
 from lcq.errors import InvalidInput, LcqError, SchedulerUnreachable
 from lcq.labels import parse_labels, told_labels
-from lcq.models import Device, DeviceKind, DeviceReading, NodeRecord, TaskStatus
+from lcq.lang import N, ntr, retold, tr
+from lcq.models import Device, DeviceKind, DeviceReading, NodeRecord, QueueRecord, TaskStatus
 from lcq.wire import AsideAnswer, Refusal
 
 app = typer.Typer()
+
+_HEADS = {
+    TaskStatus.QUEUED: N("QUEUED"),
+    TaskStatus.PENDING: N("PENDING"),
+    TaskStatus.PROCESSING: N("PROCESSING"),
+    TaskStatus.COMPLETED: N("COMPLETED"),
+    TaskStatus.FAILED: N("FAILED"),
+}
 
 _SHOWN_ID = 12  # of a GPU's UUID: enough to tell the GPUs of a host apart, and to name one in a configuration
 
@@ -64,12 +73,12 @@ async def _nodes(session: Session) -> int:
                 told_labels(node.labels),
                 str(node.completed),
                 str(node.failed),
-                f"{age(node.seen_ms)} ago" if node.seen_ms else "",
+                tr("{age} ago", age=age(node.seen_ms)) if node.seen_ms else "",
                 _note(node),
             )
             for node in found
         ),
-        empty="no nodes: start one with 'lcq-agent', or use 'lcq up'",
+        empty=tr("no nodes: start one with 'lcq-agent', or use 'lcq up'"),
     )
     _show_devices(found, output)
     _show_left_out(found, output)
@@ -77,9 +86,9 @@ async def _nodes(session: Session) -> int:
 
 
 def _note(node: NodeRecord) -> str:
-    why = node.why or str(node.telemetry.get("not_claiming", node.telemetry.get("clock_warning", "")))
+    why = retold(node.why or str(node.telemetry.get("not_claiming", node.telemetry.get("clock_warning", ""))))
     if node.stopping:
-        return f"ends when it has drained; {why}"
+        return tr("ends when it has drained; {why}", why=why)
     return why
 
 
@@ -87,7 +96,7 @@ def _show_devices(found: Iterable[NodeRecord], output: Output) -> None:
     rows = [_device_row(node, device) for node in found for device in node.capability.devices]
     if not rows:
         return
-    output.heading("Devices")
+    output.heading(tr("Devices"))
     output.table(
         [
             Column("NODE", whole=True),
@@ -127,23 +136,24 @@ def _device_row(node: NodeRecord, device: Device) -> tuple[str, ...]:
 
 def _told_service(node: NodeRecord, device: Device, reading: DeviceReading) -> str:
     if reading.rest:
-        return f"rests: {reading.rest.replace('_', ' ')}"
-    return "takes no work" if reading.fault else ", ".join(node.serves.get(device.id, ()))
+        return tr("rests: {why}", why=tr(reading.rest.replace("_", " ")))
+    return tr("takes no work") if reading.fault else ", ".join(node.serves.get(device.id, ()))
 
 
 def _show_left_out(found: Iterable[NodeRecord], output: Output) -> None:
     rows = []
     for node in found:
-        held = {device: f"in quarantine: {why}" for device, why in node.quarantined.items()}
-        faults = {device: reading.fault for device, reading in node.readings.items() if reading.fault}
-        cautions = {device: node.caution(device) for device in (*node.lowered, *node.doubted)}
-        told = {"new work": "not_claiming", "settings": "config_error", "clock": "clock_warning"}
-        troubles = {what: str(node.telemetry[name]) for what, name in told.items() if node.telemetry.get(name)}
-        all_of_it = node.capability.left_out | cautions | faults | held | troubles
+        held = {device: tr("in quarantine: {why}", why=retold(why)) for device, why in node.quarantined.items()}
+        faults = {device: retold(reading.fault) for device, reading in node.readings.items() if reading.fault}
+        cautions = {device: retold(node.caution(device)) for device in (*node.lowered, *node.doubted)}
+        told = {tr("new work"): "not_claiming", tr("settings"): "config_error", tr("clock"): "clock_warning"}
+        troubles = {what: retold(str(node.telemetry[name])) for what, name in told.items() if node.telemetry.get(name)}
+        left_out = {what: retold(why) for what, why in node.capability.left_out.items()}
+        all_of_it = left_out | cautions | faults | held | troubles
         rows += [(node.id, what, why) for what, why in sorted(all_of_it.items())]
     if not rows:
         return
-    output.heading("Left out")
+    output.heading(tr("Left out"))
     output.table([Column("NODE", whole=True), Column("WHAT", whole=True), Column("WHY", wrapped=True)], rows)
 
 
@@ -160,17 +170,10 @@ async def _queues(session: Session) -> int:
     if output.as_json:
         output.document({"queues": found})
         return OK
-    shown = (
-        TaskStatus.QUEUED,
-        TaskStatus.PENDING,
-        TaskStatus.PROCESSING,
-        TaskStatus.COMPLETED,
-        TaskStatus.FAILED,
-    )
     output.table(
         [
             Column("QUEUE", whole=True),
-            *(Column(status.upper(), right=True, whole=True) for status in shown),
+            *(Column(head, right=True, whole=True) for head in _HEADS.values()),
             Column("OLDEST", right=True, whole=True),
             Column("NODES"),
             Column("NOTE"),
@@ -178,16 +181,23 @@ async def _queues(session: Session) -> int:
         (
             (
                 queue.name,
-                *(str(queue.counts.get(status, 0)) for status in shown),
+                *(str(queue.counts.get(status, 0)) for status in _HEADS),
                 age(queue.oldest_queued_ms),
                 ", ".join(queue.nodes),
-                f"paused by {queue.paused_by or 'somebody'} {queue.paused_reason}".rstrip() if queue.paused else "",
+                _paused(queue),
             )
             for queue in found
         ),
-        empty="no queues",
+        empty=tr("no queues"),
     )
     return OK
+
+
+def _paused(queue: QueueRecord) -> str:
+    if not queue.paused:
+        return ""
+    by = queue.paused_by or tr("somebody")
+    return tr("paused by {by} {reason}", by=by, reason=queue.paused_reason).rstrip()
 
 
 DeviceName = Annotated[
@@ -211,7 +221,7 @@ def drain(
     return _each(
         session_of(context, as_json),
         names,
-        "draining",
+        tr("draining"),
         lambda client, name: client.drain(name, deadline_s=deadline, reason=reason),
     )
 
@@ -251,12 +261,17 @@ async def _autoscale(session: Session, target_s: float, drain_idle: int | None, 
         output.document(found.model_dump(mode="json") | more)
         return OK
     if drained is not None:
-        output.say(f"draining: {' '.join(drained)}" if drained else "no node is idle: none was drained")
+        names = " ".join(drained)
+        output.say(tr("draining: {names}", names=names) if drained else tr("no node is idle: none was drained"))
     output.table(
         [
             Column("QUEUE", whole=True),
-            *(Column(name, right=True, whole=True) for name in ("WAITING", "RUNNING", "BACKLOG", "OLDEST")),
-            *(Column(name, right=True, whole=True) for name in ("SLOTS", "WANTED")),
+            Column("WAITING", right=True, whole=True),
+            Column("RUNNING", right=True, whole=True),
+            Column("BACKLOG", right=True, whole=True),
+            Column("OLDEST", right=True, whole=True),
+            Column("SLOTS", right=True, whole=True),
+            Column("WANTED", right=True, whole=True),
             Column("NOTE"),
         ],
         (
@@ -268,14 +283,28 @@ async def _autoscale(session: Session, target_s: float, drain_idle: int | None, 
                 duration(queue.oldest_wait_s) if queue.waiting else "",
                 str(queue.live_slots),
                 str(queue.wanted_slots),
-                "paused" if queue.paused else f"{queue.unserved} that nothing serves" if queue.unserved else "",
+                _wants(queue),
             )
             for queue in found.queues
         ),
     )
     for one in found.idle:
-        output.say(f"idle: {one.node} ({one.slots} slots), for {duration(one.idle_s)}")
+        output.say(
+            ntr(
+                "idle: {node} ({n} slot), for {span}",
+                "idle: {node} ({n} slots), for {span}",
+                one.slots,
+                node=one.node,
+                span=duration(one.idle_s),
+            )
+        )
     return OK
+
+
+def _wants(queue: QueueScale) -> str:
+    if queue.paused:
+        return tr("paused")
+    return tr("{count} that nothing serves", count=queue.unserved) if queue.unserved else ""
 
 
 @app.command(epilog=examples("lcq stop studio-2", "lcq stop studio-2 --deadline 60 --reason 'moves to another room'"))
@@ -290,7 +319,7 @@ def stop(
     return _each(
         session_of(context, as_json),
         names,
-        "stopping",
+        tr("stopping"),
         lambda client, name: client.stop_node(name, deadline_s=deadline, reason=reason),
     )
 
@@ -307,7 +336,7 @@ def activate(
     return _each(
         session_of(context, as_json),
         names,
-        "active",
+        tr("active"),
         lambda client, name: client.activate(name, device=device, reason=reason),
     )
 
@@ -327,7 +356,7 @@ def quarantine(
     return _each(
         session_of(context, as_json),
         names,
-        "quarantined",
+        tr("quarantined"),
         lambda client, name: client.quarantine(name, device=device, reason=reason),
     )
 
@@ -365,7 +394,7 @@ def set_device(
     return _each(
         session_of(context, as_json),
         [name],
-        "set",
+        tr("set"),
         lambda client, node: client.set_device(node, device, slots=count, queues=wanted, reason=reason),
     )
 
@@ -395,7 +424,7 @@ def label(
     return _each(
         session_of(context, as_json),
         [name],
-        "labelled",
+        tr("labelled"),
         lambda client, node: client.label_node(node, wanted, without=without or (), forget=forget or (), reason=reason),
     )
 
@@ -404,7 +433,7 @@ def label(
 def release(context: typer.Context, names: NodeNames, reason: Reason = "", as_json: JsonFlag = False) -> int:
     """Let nodes free the memory that loaded models hold; the next task loads its model anew."""
     return _each(
-        session_of(context, as_json), names, "released", lambda client, name: client.release(name, reason=reason)
+        session_of(context, as_json), names, tr("released"), lambda client, name: client.release(name, reason=reason)
     )
 
 
@@ -420,9 +449,11 @@ def pause(
     names = _queues_or_job(names, job)
     if job:
         return _on_job(
-            session_of(context, as_json), job, "paused", lambda client, name: client.pause_job(name, reason=reason)
+            session_of(context, as_json), job, tr("paused"), lambda client, name: client.pause_job(name, reason=reason)
         )
-    return _each(session_of(context, as_json), names, "paused", lambda client, name: client.pause(name, reason=reason))
+    return _each(
+        session_of(context, as_json), names, tr("paused"), lambda client, name: client.pause(name, reason=reason)
+    )
 
 
 @app.command(epilog=examples("lcq resume gpu-high", "lcq resume --job holiday"))
@@ -437,10 +468,13 @@ def resume(
     names = _queues_or_job(names, job)
     if job:
         return _on_job(
-            session_of(context, as_json), job, "resumed", lambda client, name: client.resume_job(name, reason=reason)
+            session_of(context, as_json),
+            job,
+            tr("resumed"),
+            lambda client, name: client.resume_job(name, reason=reason),
         )
     return _each(
-        session_of(context, as_json), names, "resumed", lambda client, name: client.resume(name, reason=reason)
+        session_of(context, as_json), names, tr("resumed"), lambda client, name: client.resume(name, reason=reason)
     )
 
 
@@ -464,9 +498,12 @@ def _on_job(
     if output.as_json:
         output.document({"done": [job], "refused": [], "moved": answer.moved, "is_last": answer.is_last})
     else:
-        output.say(f"{done_word}: job {job} ({answer.moved} waiting tasks{'' if answer.is_last else ' by now'})")
+        form = N("{done}: job {job} ({moved} waiting tasks)")
         if not answer.is_last:
-            output.talk("it holds for all of them from now on; the scheduler goes on with the others by itself")
+            form = N("{done}: job {job} ({moved} waiting tasks by now)")
+        output.say(tr(form, done=done_word, job=job, moved=answer.moved))
+        if not answer.is_last:
+            output.talk(tr("it holds for all of them from now on; the scheduler goes on with the others by itself"))
     return OK
 
 
@@ -498,5 +535,5 @@ def _each(
     if output.as_json:
         output.document({"done": done, "refused": refused})
     elif done:
-        output.say(f"{done_word}: {' '.join(done)}")
+        output.say(tr("{done}: {names}", done=done_word, names=" ".join(done)))
     return REFUSED if refused else OK

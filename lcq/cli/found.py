@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
-from lcq.cli.translated import translate
 from lcq.errors import LcqError
 
 
@@ -27,6 +27,7 @@ def found_commands(name: str) -> typer.Typer:
     return typer.Typer(cls=Found, no_args_is_help=True)
 
 
+@lru_cache
 def _group(name: str) -> TyperGroup:
     found = tuple(entry_points(group="lcq.commands", name=name))
     if not found:
@@ -37,5 +38,4 @@ def _group(name: str) -> TyperGroup:
     group = typer.main.get_command(found[0].load())
     if not isinstance(group, TyperGroup):
         raise LcqError(f"the entry point {name!r} of lcq.commands has no commands", hint="install LCQ anew")
-    translate(group)
     return group

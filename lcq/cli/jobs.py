@@ -12,6 +12,7 @@ from lcq.cli.output import Column, age
 from lcq.cli.report import eta_text, report_of_entries, show_report
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.errors import InvalidInput, JobNotFound, LcqError
+from lcq.lang import retold, retold_error, tr
 from lcq.manifest import Manifest
 from lcq.models import JobReport, JobSummary, TaskStatus
 from lcq.places import places_of
@@ -71,13 +72,19 @@ async def _jobs(session: Session, name: str, limit: int) -> int:
                 str(job.counts.get(TaskStatus.CANCELLED, 0)),
                 str(job.unfinished),
                 f"{100 * (job.total - job.unfinished) // max(1, job.total)}",
-                eta_text(job.eta) if job.eta else f"paused {job.paused}" if job.paused else "",
+                _told_end(job),
             )
             for job in found
         ),
-        empty="no jobs",
+        empty=tr("no jobs"),
     )
     return OK
+
+
+def _told_end(job: JobSummary) -> str:
+    if job.eta:
+        return eta_text(job.eta)
+    return tr("paused {by}", by=retold(job.paused)) if job.paused else ""
 
 
 @app.command(epilog=examples("lcq job holiday", "lcq job cleaned/ --json"))
@@ -108,14 +115,14 @@ async def _of_job(session: Session, name: str) -> JobReport:
     """What the cluster says of a job, else what the manifests do."""
     places, output = places_of(session.config.data_path, name), session.output
     async with session.client() as client:
-        await settle(client, places, job=name, complain=output.talk)
+        await settle(client, places, job=name, complain=output.retell)
         try:
             return await client.report_job(name)
         except JobNotFound:
             report = _of_manifests(name, places, name)
             if report is None:
                 raise
-    output.talk("the cluster has forgotten this job: the manifest beside its results tells")
+    output.talk(tr("the cluster has forgotten this job: the manifest beside its results tells"))
     return report
 
 
@@ -126,14 +133,15 @@ async def _of_folder(session: Session, folder: Path) -> JobReport:
     if any(entry.state == "given" for entry in left):
         try:
             async with session.client() as client:
-                await settle(client, [folder], complain=session.output.talk)
+                await settle(client, [folder], complain=session.output.retell)
                 names = {entry.job for entry in left if entry.state == "given"}
                 if len(names) == 1 and (only := names.pop()):
                     jobs = await client.jobs(only)
         except JobNotFound:
             pass  # nothing of it is left there
         except (LcqError, TimeoutError) as error:
-            session.output.talk(f"as of the last look, for the cluster cannot be asked: {error}")
+            why = retold_error(error)
+            session.output.talk(tr("as of the last look, for the cluster cannot be asked: {why}", why=why))
     report = _of_manifests(str(folder), [folder], "")
     if report is None:
         raise InvalidInput(f"{folder} has no manifest of results", hint="lcq jobs lists the jobs of the cluster")

@@ -1,154 +1,32 @@
-"""The program lcq: its global options, its commands, and what becomes of an error."""
-# ruff: noqa: E402
+"""The program lcq: a console that is asked for as usual starts by the short way (front.py), all else by program.py."""
 
 from __future__ import annotations
 
-import gc
-
-_had_been_enabled = gc.isenabled()
-gc.disable()  # nothing that is imported becomes garbage: to look for it there is a tenth of the start
-
 import sys
-import traceback
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-from typer.core import TyperGroup
-
-from lcq.cli import acts, dead, discover, events, fleet, jobs, node, serve, submit, tasks, token, wait
-from lcq.cli.examples import examples
-from lcq.cli.found import found_commands
-from lcq.cli.output import Output
-from lcq.cli.session import INTERRUPTED, NOT_IN_TIME, REFUSED, UNREACHABLE, Session
-from lcq.cli.translated import translate
-from lcq.config import LogLevel
-from lcq.errors import LcqError, SchedulerUnreachable, StateOverloaded, StateUnavailable
-from lcq.lang import Language, retold, speak_as_asked, tr
-
-if _had_been_enabled:
-    gc.enable()
-
-_EPILOG = (
-    "Begin with [bold]lcq up[/bold] in one terminal and [bold]lcq submit FOLDER --wait[/bold] in another."
-    " Exit codes: 0 done, 1 some tasks failed, 2 refused or wrong usage, 3 nobody answers, 4 not in time,"
-    " 130 interrupted."
-)
-
-
-class Program(TyperGroup):
-    """Turns what goes wrong into one line, a hint and an exit code."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except (LcqError, TimeoutError) as error:
-            session = ctx.obj or Session()
-            if session.log_level == "debug":
-                traceback.print_exception(error)
-            raise typer.Exit(_tell(error, session.output)) from error
-
-    def main(
-        self,
-        args: Sequence[str] | None = None,
-        prog_name: str | None = None,
-        complete_var: str | None = None,
-        standalone_mode: bool = True,
-        windows_expand_args: bool = True,
-        **extra: Any,
-    ) -> Any:
-        args = sys.argv[1:] if args is None else list(args)
-        speak_as_asked(args)
-        translate(self)
-        try:
-            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
-        except typer.TyperException as error:
-            code = error.exit_code
-            context = getattr(error, "ctx", None)
-            command = context.command_path if context is not None else "lcq"
-            Output().complain(
-                retold(_one_line(error.format_message())),
-                tr("'{command} --help' tells how it is used", command=command),
-            )
-        except typer.Abort:
-            code = INTERRUPTED
-        if standalone_mode:
-            sys.exit(code or 0)
-        return code or 0
-
-
-def _tell(error: LcqError | TimeoutError, output: Output) -> int:
-    if isinstance(error, TimeoutError):
-        output.complain(retold(str(error)), tr("they go on; wait again, or see 'lcq tasks'"))
-        return NOT_IN_TIME
-    output.error(error)
-    if isinstance(error, StateOverloaded):
-        return REFUSED
-    return UNREACHABLE if isinstance(error, SchedulerUnreachable | StateUnavailable) else REFUSED
-
-
-def _one_line(message: str) -> str:
-    message = " ".join(message.split())
-    return message[:1].lower() + message[1:]
-
-
-app = typer.Typer(
-    cls=Program,
-    name="lcq",
-    help="Clean up images on a fleet: submit them, watch them, steer them.",
-    epilog=_EPILOG,
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-    add_completion=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for commands in (serve, submit, wait, tasks, acts, jobs, fleet, node, discover, events, token):
-    app.add_typer(commands.app)
-app.add_typer(dead.app, name="dead")
-app.add_typer(
-    found_commands("models"),
-    name="models",
-    help="The weights of this host: list, pull, add, verify, rm.",
-    epilog=examples("lcq models list", "lcq models pull lama"),
-)
-
-
-@app.callback()
-def begin(
-    context: typer.Context,
-    config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="Settings; default: lcq.yaml here.")
-    ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option("--scheduler", metavar="HOST:PORT", help="The scheduler to talk to, or several with commas."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")] = False,
-    log_level: Annotated[LogLevel | None, typer.Option("--log-level", help="How much to log.")] = None,
-    patience_s: Annotated[
-        float, typer.Option("--patience", metavar="SECONDS", min=0.01, help="How long to wait for an answer.")
-    ] = 10.0,
-    cluster: Annotated[
-        str | None, typer.Option("--context", metavar="NAME", help="One of the contexts in the settings.")
-    ] = None,
-    lang: Annotated[
-        Language | None,
-        typer.Option("--lang", help="The language to speak; default: LCQ_LANG, else the locale."),
-    ] = None,
-) -> None:
-    context.obj = Session(config, scheduler, as_json, log_level, patience_s, cluster, lang)
+from lcq.cli import front
 
 
 def main() -> None:
-    """Run the command line and end the process with its exit code."""
+    """Do what the command line says, and end the process with its exit code."""
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character gets its code, not a crash
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        app()
-    finally:
-        gc.freeze()  # the process ends: to look for garbage in all there is would take it longer than many a command
+    asked = front.console_asked_for(sys.argv[1:])
+    if asked is not None:
+        sys.exit(front.open_console(asked, sys.argv[1:]))
+    from lcq.cli.program import run
+
+    run()
+
+
+def __getattr__(name: str) -> Any:
+    """``app``, the whole program, for who calls it from Python; loaded when it is asked for."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from lcq.cli.program import app
+
+    return app
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from lcq.cli.output import Column, age, status_text
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.errors import NodeNotFound
 from lcq.labels import told_labels
+from lcq.lang import N, ntr, retold, tr
 from lcq.models import Device, DeviceKind, DeviceReading, NodeRecord
 
 app = typer.Typer()
@@ -44,71 +45,79 @@ async def _node(session: Session, name: str) -> int:
         output.facts(_device_facts(found, device_id, known.get(device_id)))
     left_out = {what: why for what, why in found.capability.left_out.items() if what not in found.readings}
     if left_out:
-        output.heading("Left out")
-        output.table([Column("WHAT", whole=True), Column("WHY", wrapped=True)], sorted(left_out.items()))
+        output.heading(tr("Left out"))
+        output.table(
+            [Column("WHAT", whole=True), Column("WHY", wrapped=True)],
+            [(what, retold(why)) for what, why in sorted(left_out.items())],
+        )
     return OK
 
 
 def _facts(found: NodeRecord) -> Iterable[tuple[str, str | Text]]:
     told = found.telemetry
-    yield "node", found.id
-    yield "status", status_text(found.status)
-    yield "why", found.why
-    yield "new work", str(told.get("not_claiming", ""))
-    yield "settings", str(told.get("config_error", ""))
-    yield "heard", f"{age(found.seen_ms)} ago" if found.seen_ms else ""
-    yield "host", found.capability.host
-    yield "version", found.capability.version
-    yield "labels", told_labels(found.labels)
-    yield "busy", f"{found.running} of {found.slots} slots"
-    yield "done", f"{found.completed}, failed {found.failed}"
-    yield "models", ", ".join(sorted(found.capability.models))
+    yield tr("node"), found.id
+    yield tr("status"), status_text(found.status)
+    yield tr("why"), retold(found.why)
+    yield tr("new work"), retold(str(told.get("not_claiming", "")))
+    yield tr("settings"), retold(str(told.get("config_error", "")))
+    yield tr("heard"), tr("{age} ago", age=age(found.seen_ms)) if found.seen_ms else ""
+    yield tr("host"), found.capability.host
+    yield tr("version"), found.capability.version
+    yield tr("labels"), told_labels(found.labels)
+    yield tr("busy"), tr("{running} of {slots} slots", running=found.running, slots=found.slots)
+    yield tr("done"), tr("{done}, failed {failed}", done=found.completed, failed=found.failed)
+    yield tr("models"), ", ".join(sorted(found.capability.models))
     load, cores = told.get("load_1m"), told.get("cores")
-    on = f" on {cores:.0f} cores" if isinstance(cores, float) else ""
-    yield "load", f"{load:.1f}{on}" if isinstance(load, float) else ""
-    yield "clock", _told_clock(found)
-    yield "probation", f"{found.probation} tasks to go" if found.probation else ""
+    on = tr(" on {cores:.0f} cores", cores=cores) if isinstance(cores, float) else ""
+    yield tr("load"), f"{load:.1f}{on}" if isinstance(load, float) else ""
+    yield tr("clock"), _told_clock(found)
+    yield tr("probation"), ntr("{n:,} task to go", "{n:,} tasks to go", found.probation) if found.probation else ""
 
 
 def _told_clock(found: NodeRecord) -> str:
     warning = str(found.telemetry.get("clock_warning", ""))
     ahead, error = found.telemetry.get("clock_offset_s"), found.telemetry.get("clock_error_s")
     if warning or not isinstance(ahead, float) or not isinstance(error, float):
-        return warning
-    way = "ahead of" if ahead > 0 else "behind"
-    return f"{abs(ahead):.2f} s {way} the cluster's (± {error:.2f} s)"
+        return retold(warning)
+    form = N("{s:.2f} s ahead of the cluster's (± {error:.2f} s)")
+    if ahead <= 0:
+        form = N("{s:.2f} s behind the cluster's (± {error:.2f} s)")
+    return tr(form, s=abs(ahead), error=error)
 
 
 def _device_facts(found: NodeRecord, device_id: str, device: Device | None) -> Iterable[tuple[str, str | Text]]:
     reading = found.readings.get(device_id, DeviceReading())
-    yield "name", device.name if device else ""
-    yield "slots", str(device.slots) if device else ""
-    yield "serves", ", ".join(found.serves.get(device_id, ()))
-    yield "state", _told_state(found, device_id, reading, device)
+    yield tr("name"), device.name if device else ""
+    yield tr("slots"), str(device.slots) if device else ""
+    yield tr("serves"), ", ".join(found.serves.get(device_id, ()))
+    yield tr("state"), _told_state(found, device_id, reading, device)
     wish = found.wishes.get(device_id)
-    yield "set", wish.why if wish else ""
-    yield "memory", _told_memory(reading, device)
+    yield tr("set"), retold(wish.why) if wish else ""
+    yield tr("memory"), _told_memory(reading, device)
     used = "" if reading.busy is None else f"{reading.busy:.0%}"
-    others = "" if reading.foreign_busy is None else f"{reading.foreign_busy:.0%} by other programs"
-    yield "in use", ", ".join(filter(None, (used, others)))
-    slows = "" if reading.slows_down_c is None else f" (slows itself down at {reading.slows_down_c} °C)"
-    yield "heat", "" if reading.temperature_c is None else f"{reading.temperature_c:.0f} °C{slows}"
-    yield "power", "" if reading.power_w is None else f"{reading.power_w:.0f} W"
-    yield "warm", ", ".join(reading.warm)
+    others = "" if reading.foreign_busy is None else tr("{busy:.0%} by other programs", busy=reading.foreign_busy)
+    yield tr("in use"), tr(", ").join(filter(None, (used, others)))
+    at = reading.slows_down_c
+    slows = "" if at is None else tr(" (slows itself down at {celsius} °C)", celsius=at)
+    yield tr("heat"), "" if reading.temperature_c is None else f"{reading.temperature_c:.0f} °C{slows}"
+    yield tr("power"), "" if reading.power_w is None else f"{reading.power_w:.0f} W"
+    yield tr("warm"), ", ".join(reading.warm)
 
 
 def _told_state(found: NodeRecord, device_id: str, reading: DeviceReading, device: Device | None) -> str:
     if device_id in found.quarantined:
-        return f"in quarantine: {found.quarantined[device_id]}"
+        return tr("in quarantine: {why}", why=retold(found.quarantined[device_id]))
     if reading.rest:
-        return f"rests, {reading.fault}"
+        return tr("rests, {fault}", fault=retold(reading.fault))
     if reading.fault or device is None:
         why = reading.fault or found.capability.left_out.get(device_id, "")
-        return "takes no work" + (f": {why}" if why else "")
+        return tr("takes no work: {fault}", fault=retold(why)) if why else tr("takes no work")
     left = found.on_probation.get(device_id, 0)
     if caution := found.caution(device_id):
-        return caution
-    return f"on probation, {left} tasks to go" if left else "takes work"
+        return retold(caution)
+    if not left:
+        return tr("takes work")
+    return ntr("on probation, {n:,} task to go", "on probation, {n:,} tasks to go", left)
 
 
 def _told_memory(reading: DeviceReading, device: Device | None) -> str:
@@ -116,5 +125,5 @@ def _told_memory(reading: DeviceReading, device: Device | None) -> str:
     total_mib = size_mib if reading.total_mib is None else reading.total_mib
     if reading.free_mib is None:
         return f"{total_mib:,} MiB" if total_mib else ""
-    others = f", {reading.foreign_mib:,} by other programs" if reading.foreign_mib else ""
-    return f"{reading.free_mib:,} of {total_mib:,} MiB free{others}"
+    others = tr(", {mib:,} by other programs", mib=reading.foreign_mib) if reading.foreign_mib else ""
+    return tr("{free:,} of {total:,} MiB free{others}", free=reading.free_mib, total=total_mib, others=others)

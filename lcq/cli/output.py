@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import BaseModel
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -76,7 +77,10 @@ def tail(path: str) -> str:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: ``whole`` is never made narrower, ``wrapped`` goes on below, all others are cut."""
+    """A column of a table: ``whole`` is never made narrower, ``wrapped`` goes on below, all others are cut.
+
+    Its title is English, and translated where the table is shown.
+    """
 
     title: str
     right: bool = False
@@ -116,7 +120,7 @@ class Output:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for column in columns:
             # Only columns that may wrap are made narrower by rich, so the cells forbid it, not the column.
-            table.add_column(column.title, justify="right" if column.right else "left", no_wrap=column.whole)
+            table.add_column(tr(column.title), justify="right" if column.right else "left", no_wrap=column.whole)
         for row in rows:
             cells = [_cell(cell) for cell in row]
             for cell, column in zip(cells, columns, strict=True):
@@ -142,7 +146,11 @@ class Output:
         status = event.fields.get("status", "")
         style = STYLES[TaskStatus(status)] if status in tuple(TaskStatus) else ""
         words = [Text(clock(event.at_ms), style="dim"), Text(f"{visible(event.move):<12}", style="bold")]
-        words += [_cell(event.fields.get("id", "-")), Text(f"{visible(status):<10}", style=style), _cell(details)]
+        words += [
+            _cell(event.fields.get("id", "-")),
+            Text(_padded(tr(visible(status)), 10), style=style),
+            _cell(details),
+        ]
         self._answers.print(Text(" ").join(words), soft_wrap=True)
 
     def heading(self, text: str) -> None:
@@ -152,6 +160,10 @@ class Output:
     def talk(self, text: str) -> None:
         """One line for the person at the terminal, that is not part of the answer."""
         self.talk_console.print(Text(visible(text)), soft_wrap=True)
+
+    def retell(self, text: str) -> None:
+        """As ``talk``, of a sentence that was made in English elsewhere."""
+        self.talk(retold(text))
 
     def error(self, error: LcqError) -> None:
         """What went wrong, and what to do, a line each."""
@@ -164,7 +176,12 @@ class Output:
 
 
 def status_text(status: TaskStatus | NodeStatus) -> Text:
-    return Text(status.value, style=STYLES[status])
+    return Text(tr(status.value), style=STYLES[status])
+
+
+def _padded(text: str, width: int) -> str:
+    """``text`` with spaces behind it, up to ``width`` columns of a terminal."""
+    return text + " " * (width - cell_len(text))
 
 
 def _cell(value: str | Text) -> Text:

@@ -16,6 +16,7 @@ from lcq.cli.report import eta_text
 from lcq.cli.session import OK, SOME_FAILED
 from lcq.client import AsyncClient
 from lcq.errors import LcqError
+from lcq.lang import retold, tr
 from lcq.models import TaskRecord, TaskStatus
 
 _NOTED_EVERY_S = 2.0
@@ -77,7 +78,7 @@ async def follow(
     """
     started = time.monotonic()
     columns = (
-        TextColumn("cleaning"),
+        TextColumn(tr("cleaning")),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[failed]}", style="red"),
@@ -97,7 +98,7 @@ async def follow(
             while not progress.finished:
                 with contextlib.suppress(LcqError):
                     for job in await client.jobs(watch.job):
-                        progress.update(bar, eta=f"done in {eta_text(job.eta)}" if job.eta else "")
+                        progress.update(bar, eta=tr("done in {eta}", eta=eta_text(job.eta)) if job.eta else "")
                 await asyncio.sleep(_ETA_EVERY_S)
 
         if watch.job:
@@ -111,7 +112,7 @@ async def follow(
             progress.update(
                 bar,
                 advance=1,
-                failed=f"{failed} failed" if failed else "",
+                failed=tr("{count} failed", count=failed) if failed else "",
                 rate=f"{len(watch.ended) / spent:.1f}/s",
             )
     for record in watch.ended:
@@ -119,20 +120,24 @@ async def follow(
             output.talk(unsuccessful(record))
     if not output.as_json:
         spent = time.monotonic() - started
-        output.say(f"{summary(watch.counts)} in {duration(spent)}")
+        output.say(tr("{what} in {span}", what=summary(watch.counts), span=duration(spent)))
 
 
 def summary(counts: Counter[TaskStatus]) -> str:
     """``12 completed, 1 failed``: what there is of each, the completed always."""
-    shown = [f"{counts[TaskStatus.COMPLETED]} completed"]
-    shown += [f"{count} {status}" for status, count in counts.items() if status is not TaskStatus.COMPLETED]
-    return ", ".join(shown)
+    others = [(status, count) for status, count in counts.items() if status is not TaskStatus.COMPLETED]
+    return tr(", ").join(
+        tr("{count} {status}", count=count, status=tr(status.value))
+        for status, count in [(TaskStatus.COMPLETED, counts[TaskStatus.COMPLETED]), *others]
+    )
 
 
 def unsuccessful(record: TaskRecord) -> str:
     """One line on a task that did not complete: the image, what happened, where to read more."""
     image = record.task.source
     if record.failure is None:
-        return f"{record.status} {image}: {record.why or 'no reason given'} [lcq task {record.id}]"
-    what = record.failure.message.removeprefix(f"{record.task.image_path}: ")
-    return f"{record.status} {image}: {what} [{record.failure.code}; lcq task {record.id}]"
+        return (
+            f"{tr(record.status.value)} {image}: {retold(record.why) or tr('no reason given')} [lcq task {record.id}]"
+        )
+    what = retold(record.failure.message.removeprefix(f"{record.task.image_path}: "))
+    return f"{tr(record.status.value)} {image}: {what} [{record.failure.code}; lcq task {record.id}]"

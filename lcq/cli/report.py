@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from lcq.causes import in_common
 from lcq.cli.output import Output, duration
 from lcq.folder import Skipped
+from lcq.lang import N, ntr, retold, tr
 from lcq.manifest import Entry
 from lcq.models import Cause, ErrorClass, Eta, JobReport, Skips, TaskRecord, TaskStatus
 from lcq.resumable import megapixels_of
@@ -63,8 +64,9 @@ def report_of_entries(name: str, entries: Sequence[Entry]) -> JobReport:
 def eta_text(eta: Eta) -> str:
     """When a job is likely to be done, in words: ``3m 20s, at most 5m 0s``."""
     if eta.p50_s is None or eta.p90_s is None:
-        return eta.why
-    return f"{duration(eta.p50_s)}, at most {duration(eta.p90_s)}"
+        return retold(eta.why)
+    told = tr("{likely}, at most {most}", likely=duration(eta.p50_s), most=duration(eta.p90_s))
+    return tr("{told}, a guess", told=told) if eta.guessed else told
 
 
 def counted(skipped: Iterable[Skipped]) -> tuple[Skips, ...]:
@@ -102,25 +104,39 @@ def _causes(failed: Iterable[TaskRecord]) -> tuple[Cause, ...]:
 def show_report(report: JobReport, output: Output) -> None:
     """The report for a person, as the answer."""
     skips = sum(skipped.count for skipped in report.skipped)
-    parts = [f"{report.done} done"]
-    parts += [f"{skips} skipped"] if skips else []
-    parts += [f"{report.failures} failed"] if report.failures else []
-    parts += [f"{report.cancelled} cancelled"] if report.cancelled else []
-    parts += [f"{report.unfinished} not yet ended"] if report.unfinished else []
-    parts += [f"{report.unknown} nobody knows of (submit again)"] if report.unknown else []
-    told = f"job {report.name}: " if report.name else ""
-    work = f"; {duration(report.seconds)} of work, {report.megapixels:.1f} megapixels" if report.done else ""
-    took = f" in {duration(report.took_s)}" if report.took_s is not None and report.done else ""
-    output.say(f"{told}{', '.join(parts)}{took}{work}")
+    counts = {
+        N("{count} done"): report.done,
+        N("{count} skipped"): skips,
+        N("{count} failed"): report.failures,
+        N("{count} cancelled"): report.cancelled,
+        N("{count} not yet ended"): report.unfinished,
+        N("{count} nobody knows of (submit again)"): report.unknown,
+    }
+    parts = tr(", ").join(tr(text, count=count) for text, count in counts.items() if count or text == "{count} done")
+    told = tr("job {name}: ", name=report.name) if report.name else ""
+    took = work = ""
+    if report.done:
+        took = tr(" in {span}", span=duration(report.took_s)) if report.took_s is not None else ""
+        span, size = duration(report.seconds), report.megapixels
+        work = tr("; {span} of work, {megapixels:.1f} megapixels", span=span, megapixels=size)
+    output.say(f"{told}{parts}{took}{work}")
     for skipped in report.skipped[:_SHOWN]:
-        output.say(f"  skipped {skipped.count}: {skipped.why} ({skipped.example})")
+        output.say(
+            tr(
+                "  skipped {count}: {why} ({example})",
+                count=skipped.count,
+                why=retold(skipped.why),
+                example=skipped.example,
+            )
+        )
     for cause in report.failed[:_SHOWN]:
-        output.say(f"  failed {cause.count}: {cause.code}: {cause.text} (lcq task {cause.newest})")
+        what = f"{cause.code}: {retold(cause.text)} (lcq task {cause.newest})"
+        output.say(tr("  failed {count}: {what}", count=cause.count, what=what))
     if report.paused:
-        output.say(f"  paused {report.paused}")
+        output.say(tr("  paused {by}", by=retold(report.paused)))
     elif report.eta is not None:
-        likely = report.eta.p50_s is not None
-        output.say(f"  likely done in {eta_text(report.eta)}" if likely else f"  waits: {report.eta.why}")
+        likely, told = report.eta.p50_s is not None, eta_text(report.eta)
+        output.say(tr("  likely done in {eta}", eta=told) if likely else tr("  waits: {why}", why=told))
     more = len(report.skipped[_SHOWN:]) + len(report.failed[_SHOWN:])
     if more:
-        output.say(f"  and for {more} more reasons")
+        output.say(ntr("  and for {n} more reason", "  and for {n} more reasons", more))

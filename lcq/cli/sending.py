@@ -14,6 +14,7 @@ from lcq.client import AsyncClient
 from lcq.client.courier import Courier
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidInput, StorageUnreachable
+from lcq.lang import retold, tr
 from lcq.resumable import FolderJob, Uploads
 
 _TOLD = 5  # results that could not be fetched
@@ -58,7 +59,7 @@ async def choose_way(
             hint="put the files where all nodes see them, or give the cluster a storage.url that you reach",
         ) from trouble
     if why:
-        output.talk(f"{why}: files are uploaded, and results fetched")
+        output.talk(tr("{why}: files are uploaded, and results fetched", why=retold(why)))
     job.upload()
 
 
@@ -75,7 +76,7 @@ def uploads_of(job: FolderJob, output: Output) -> Uploads:
         if courier is None:
             return
         total = sum(path.stat().st_size for path in files.values())
-        columns = (TextColumn("uploading"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn(tr("uploading")), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, console=output.talk_console, transient=True) as progress:
             bar = progress.add_task("", total=total)
             await asyncio.to_thread(courier.upload, files, moved=lambda count: progress.advance(bar, count))
@@ -86,5 +87,6 @@ def uploads_of(job: FolderJob, output: Output) -> Uploads:
 def tell_unfetched(job: FolderJob, how: str, output: Output) -> None:
     """Say which results are not here although they are done."""
     for task, why in list(job.unfetched.items())[:_TOLD]:
-        output.talk(f"the result of {task} could not be fetched: {why}")
-    output.talk(f"{len(job.unfetched)} results wait in the cluster's storage; fetch them: {how}")
+        output.talk(tr("the result of {task} could not be fetched: {why}", task=task, why=retold(why)))
+    waiting = tr("{count} results wait in the cluster's storage; fetch them: {how}", count=len(job.unfetched), how=how)
+    output.talk(waiting)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import platform
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lcq import __version__
 from lcq.cli.examples import examples
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.console import find_console
 from lcq.errors import InvalidInput, LcqError, SchedulerUnreachable
-from lcq.wire import PROTOCOL_VERSION, InfoAnswer
+from lcq.lang import retold, retold_error, tr
+from lcq.loading import for_good
+
+if TYPE_CHECKING:
+    from lcq.wire import InfoAnswer
 
 app = typer.Typer()
 
@@ -26,7 +28,8 @@ def up(
     headless: Annotated[bool, typer.Option("--headless", help="Without the console.")] = False,
 ) -> int:
     """Run a whole cluster on this machine: private Redis, a scheduler, an agent, and the console."""
-    from lcq.server import run_up  # here, so that a client command need not load a scheduler
+    with for_good():
+        from lcq.server import run_up  # here, so that a client command need not load a scheduler
 
     return run_up(session_of(context).settings, headless=headless)
 
@@ -34,7 +37,8 @@ def up(
 @app.command(epilog=examples("lcq scheduler", "lcq --config lcq.yaml scheduler"))
 def scheduler(context: typer.Context) -> int:
     """Run a scheduler until it is told to stop; any number may run at once."""
-    from lcq.server import run_scheduler
+    with for_good():
+        from lcq.server import run_scheduler
 
     return run_scheduler(session_of(context).settings)
 
@@ -125,6 +129,11 @@ def version(context: typer.Context, as_json: JsonFlag = False) -> int:
 
 
 async def _version(session: Session) -> int:
+    import platform
+
+    from lcq import __version__
+    from lcq.wire import PROTOCOL_VERSION
+
     output = session.output
     client = session.client(min(_BRIEFLY_S, session.patience_s))
     there: InfoAnswer | None = None
@@ -132,11 +141,17 @@ async def _version(session: Session) -> int:
         async with client:
             there = await client.info()
     except SchedulerUnreachable:
-        told = f"none answers at {client.endpoint}"
+        told = tr("none answers at {where}", where=client.endpoint)
     except LcqError as error:  # such as another protocol: that is what was asked for
-        told = f"{client.endpoint}: {error}"
+        told = f"{client.endpoint}: {retold_error(error)}"
     else:
-        told = f"LCQ {there.version}, protocol {there.protocol}, at {client.endpoint}, process {there.pid}"
+        told = tr(
+            "LCQ {version}, protocol {protocol}, at {where}, process {pid}",
+            version=there.version,
+            protocol=there.protocol,
+            where=client.endpoint,
+            pid=there.pid,
+        )
     if output.as_json:
         output.document(
             {
@@ -151,11 +166,17 @@ async def _version(session: Session) -> int:
     output.facts(
         [
             ("LCQ", __version__),
-            ("protocol", str(PROTOCOL_VERSION)),
+            (tr("protocol"), str(PROTOCOL_VERSION)),
             ("Python", platform.python_version()),
-            ("scheduler", told),
+            (tr("scheduler"), told),
             ("Redis", there.redis if there is not None else ""),
-            ("settings", f"not taken over: {there.config_error}" if there is not None and there.config_error else ""),
+            (tr("settings"), _not_taken_over(there)),
         ]
     )
     return OK
+
+
+def _not_taken_over(there: InfoAnswer | None) -> str:
+    if there is None or not there.config_error:
+        return ""
+    return tr("not taken over: {error}", error=retold(there.config_error))

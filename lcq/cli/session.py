@@ -1,26 +1,22 @@
-"""What every command shares: the global options, the configuration and the client they lead to."""
+"""What every command shares: the session that the global options began, and options that several have."""
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Coroutine
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 
-from lcq.cli.output import Output
-from lcq.client import AsyncClient
-from lcq.config import ConfigManager, DistributedConfig, LogLevel
-from lcq.lang import Language, speak
-from lcq.log import setup_logging
+from lcq.cli.called import INTERRUPTED as INTERRUPTED
+from lcq.cli.called import NOT_IN_TIME as NOT_IN_TIME
+from lcq.cli.called import OK as OK
+from lcq.cli.called import REFUSED as REFUSED
+from lcq.cli.called import SOME_FAILED as SOME_FAILED
+from lcq.cli.called import UNREACHABLE as UNREACHABLE
+from lcq.cli.called import Session as Session
 
 T = TypeVar("T")
-
-OK, SOME_FAILED, REFUSED, UNREACHABLE, NOT_IN_TIME, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Answer in JSON, for programs.")]
 _IDS = "Task ids, or any unique beginnings of them."
@@ -28,58 +24,6 @@ Ids = Annotated[list[str], typer.Argument(metavar="ID", help=_IDS)]
 SomeIds = Annotated[list[str] | None, typer.Argument(metavar="ID", help=_IDS)]
 JobOption = Annotated[str, typer.Option("--job", metavar="NAME", help="All tasks of this job.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit.")]
-
-
-@dataclass(frozen=True)
-class Session:
-    """One run of ``lcq``: how it was called, and what it talks with."""
-
-    config_file: Path | None = None
-    scheduler: str | None = None
-    as_json: bool = False
-    log_level: LogLevel | None = None
-    patience_s: float = 10.0
-    context: str | None = None
-    lang: Language | None = None
-
-    @cached_property
-    def settings(self) -> ConfigManager:
-        """Raises:
-        InvalidConfig: naming file and key.
-        """
-        given: dict[str, object] = {"log_level": self.log_level, "lang": self.lang}
-        overrides = {name: value for name, value in given.items() if value}
-        manager = ConfigManager(self.config_file, overrides=overrides, context=self.context)
-        if manager.config.lang:
-            speak(manager.config.lang)
-        return manager
-
-    @property
-    def config(self) -> DistributedConfig:
-        """Raises:
-        InvalidConfig: naming file and key.
-        """
-        return self.settings.config
-
-    def as_arguments(self) -> list[str]:
-        """The global options that lead another ``lcq`` to the same cluster."""
-        given = {
-            "--config": None if self.config_file is None else str(self.config_file.absolute()),
-            "--scheduler": self.scheduler,
-            "--context": self.context,
-            "--log-level": self.log_level,
-            "--lang": self.lang,
-        }
-        return [word for option, value in given.items() if value is not None for word in (option, value)]
-
-    @cached_property
-    def output(self) -> Output:
-        return Output(as_json=self.as_json)
-
-    def client(self, patience_s: float | None = None) -> AsyncClient:
-        """A client that the command opens. What it logs goes to stderr: warnings, unless asked for more."""
-        setup_logging(self.log_level or "warning")
-        return AsyncClient(self.config, scheduler=self.scheduler, timeout_s=patience_s or self.patience_s)
 
 
 def session_of(context: typer.Context, as_json: bool = False) -> Session:
@@ -92,4 +36,6 @@ def session_of(context: typer.Context, as_json: bool = False) -> Session:
 
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Run a command's coroutine; ctrl-c cancels it and comes out as KeyboardInterrupt."""
+    import asyncio
+
     return asyncio.run(work)

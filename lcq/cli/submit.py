@@ -26,6 +26,7 @@ from lcq.client import AsyncClient, login_name
 from lcq.errors import InvalidInput, LcqError
 from lcq.folder import Named, Pairing, Skipped, format_named, name_results, pair_images
 from lcq.labels import parse_labels
+from lcq.lang import T, ntr, retold, tr
 from lcq.models import JobReport, Task, TaskPriority, TaskRecord, TaskType, build
 from lcq.places import note_places
 from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
@@ -185,7 +186,7 @@ def submit(
     build(Task, common | {"image_path": "x"})  # before any folder is made: what cannot be a task is refused
     name_results(pairing.pairs, out, image_format)  # and what would overwrite its own input
     with contextlib.ExitStack() as held:
-        shelf = held.enter_context(Shelf.held(result_folders(pairing.pairs, out), output.talk))
+        shelf = held.enter_context(Shelf.held(result_folders(pairing.pairs, out), output.retell))
         sums = sums_of_pairs(pairing.pairs)
         named = named_results(pairing.pairs, sums, shelf, out, image_format)
         name = job or _default_job(inputs, pairing, out, shelf)
@@ -246,7 +247,7 @@ async def _submit(
         await _send(submission, client, output, queue, node, anew)
         held.close()  # others may submit into these folders now
         for reason in dict.fromkeys(accepted.why for accepted in submission.accepted if accepted.why):
-            output.talk(f"waiting: {reason}")
+            output.talk(tr("waiting: {reason}", reason=retold(reason)))
         _tell_known(submission, output)
         await _note(submission, session, client)
         for refusal in submission.refused:
@@ -290,7 +291,8 @@ async def _send(submission: Submission, client: AsyncClient, output: Output, que
         await submission.job.send(client, queue=queue, node=node, anew=anew, uploads=uploads)
     except LcqError:
         if submission.accepted:
-            output.talk(f"{len(submission.accepted)} of {len(submission.job.pieces)} tasks were submitted before this:")
+            some, all_ = len(submission.accepted), len(submission.job.pieces)
+            output.talk(tr("{some} of {all} tasks were submitted before this:", some=some, all=all_))
         raise
 
 
@@ -306,9 +308,22 @@ def _default_job(inputs: Sequence[Path], pairing: Pairing, out: Path | None, she
 def _tell_named(pairing: Pairing, named: Sequence[Named], output: Output) -> None:
     others = [(pair, result) for pair, result in zip(pairing.pairs, named, strict=True) if result.why]
     for pair, result in others[:_SHOWN]:
-        output.talk(f"{pair.image}: its result is called {result.path.name}, for {result.why}")
+        output.talk(
+            tr(
+                "{image}: its result is called {name}, for {why}",
+                image=pair.image,
+                name=result.path.name,
+                why=retold(result.why),
+            )
+        )
     if len(others) > _SHOWN:
-        output.talk(f"and {len(others) - _SHOWN} more results have other names, for theirs are taken")
+        output.talk(
+            ntr(
+                "and {n} more result has another name, for its own is taken",
+                "and {n} more results have other names, for theirs are taken",
+                len(others) - _SHOWN,
+            )
+        )
 
 
 def _tell_known(submission: Submission, output: Output) -> None:
@@ -317,26 +332,28 @@ def _tell_known(submission: Submission, output: Output) -> None:
     for reason, count in sorted(why.items()):
         match reason:
             case resumable.UNCHANGED:
-                output.talk(f"skipped {count}: {reason}")
+                output.talk(tr("skipped {count}: {why}", count=count, why=retold(reason)))
             case resumable.EARLIER:
-                output.talk(f"{count} still run or wait since an earlier submit: taken up, not submitted again")
+                output.talk(
+                    tr("{count} still run or wait since an earlier submit: taken up, not submitted again", count=count)
+                )
             case _:
-                output.talk(f"{count} done anew: {reason}")
+                output.talk(tr("{count} done anew: {why}", count=count, why=retold(reason)))
 
 
 def _where_masks_go(mask: Path | None) -> str:
     if mask is None:
-        return "name a mask or a folder of masks with --mask, or put NAME_mask.png beside each image"
-    return "the masks in --mask need the names of their images"
+        return T("name a mask or a folder of masks with --mask, or put NAME_mask.png beside each image")
+    return T("the masks in --mask need the names of their images")
 
 
 def _tell_skipped(pairing: Pairing, output: Output) -> None:
     for skipped in pairing.skipped[:_SHOWN]:
-        output.talk(f"skipped {skipped.path}: {skipped.why}")
+        output.talk(tr("skipped {path}: {why}", path=skipped.path, why=retold(skipped.why)))
     if len(pairing.skipped) > _SHOWN:
         rest = Counter(skipped.why.partition(":")[0] for skipped in pairing.skipped[_SHOWN:])
-        reasons = ", ".join(f"{count} {why}" for why, count in rest.most_common())
-        output.talk(f"skipped {len(pairing.skipped) - _SHOWN} more: {reasons}")
+        reasons = tr(", ").join(f"{count} {retold(why)}" for why, count in rest.most_common())
+        output.talk(tr("skipped {count} more: {reasons}", count=len(pairing.skipped) - _SHOWN, reasons=reasons))
 
 
 def _tell_accepted(submission: Submission, output: Output) -> None:
@@ -344,22 +361,39 @@ def _tell_accepted(submission: Submission, output: Output) -> None:
     where = ", ".join(f"{queue} {count}" for queue, count in queues.most_common())
     if len(submission.accepted) == 1:
         first = submission.accepted[0]
-        output.say(f"{first.id} {first.status} in {first.queue}")
+        output.say(tr("{id} {status} in {queue}", id=first.id, status=tr(first.status.value), queue=first.queue))
     else:
-        output.say(f"{len(submission.accepted)} tasks submitted as job {submission.name} ({where})")
-    output.talk(f"wait for the results: {submission.how_to_wait}")
+        output.say(
+            ntr(
+                "{n} task submitted as job {name} ({where})",
+                "{n} tasks submitted as job {name} ({where})",
+                len(submission.accepted),
+                name=submission.name,
+                where=where,
+            )
+        )
+    output.talk(tr("wait for the results: {command}", command=submission.how_to_wait))
 
 
 def _tell_interrupted(submission: Submission, output: Output) -> None:
     output.talk("")
     if not submission.accepted:
         of_job = "" if submission.name is None else f" --job {shlex.quote(submission.name)}"
-        output.talk(f"interrupted while submitting: what has arrived goes on, see it by lcq tasks{of_job}")
+        command = f"lcq tasks{of_job}"
+        output.talk(tr("interrupted while submitting: what has arrived goes on, see it by {command}", command=command))
         return
     left = len(submission.accepted) - len(submission.ended)
-    output.talk(f"interrupted: {left} tasks go on without you; wait again: {submission.how_to_wait}")
+    output.talk(
+        ntr(
+            "interrupted: {n} task goes on without you; wait again: {command}",
+            "interrupted: {n} tasks go on without you; wait again: {command}",
+            left,
+            command=submission.how_to_wait,
+        )
+    )
     if submission.name is not None:
-        output.talk(f"to stop them: {submission.how_to_wait.replace('wait', 'cancel', 1)}")
+        command = submission.how_to_wait.replace("wait", "cancel", 1)
+        output.talk(tr("to stop them: {command}", command=command))
 
 
 def _as_document(submission: Submission, report: JobReport) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from lcq.cli.bulk import DryRunFlag, WhereOption, YesFlag, meant
 from lcq.cli.choice import chosen
 from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output, age, clock, duration, status_text, tail
@@ -17,7 +18,8 @@ from lcq.cli.session import OK, REFUSED, Ids, JobOption, JsonFlag, Reason, Sessi
 from lcq.client import AsyncClient
 from lcq.errors import InvalidInput, UnknownCommand
 from lcq.labels import parse_labels, told_labels
-from lcq.models import Attempt, TaskPriority, TaskRecord, TaskStatus
+from lcq.lang import N, ntr, retold, tr
+from lcq.models import TERMINAL_STATES, Attempt, TaskPriority, TaskRecord, TaskStatus
 from lcq.reasons import MEANINGS, Why, brief
 from lcq.task_fields import parse_where
 from lcq.wire import BulkAnswer, HistoryAnswer, JobActAnswer
@@ -27,6 +29,8 @@ app = typer.Typer()
 _EXPLAINED = 1000  # rows of a list that say why they wait, as the scheduler sees it now
 MAX_COMMENT = 500
 _WAITING = (TaskStatus.PENDING, TaskStatus.QUEUED)
+_OPEN = frozenset(TaskStatus) - TERMINAL_STATES
+_MOVABLE = frozenset(TaskStatus) - {TaskStatus.COMPLETED}
 
 _COLUMNS = (
     Column("TASK", whole=True),
@@ -97,14 +101,20 @@ async def _tasks(
     output.table(
         _COLUMNS,
         (_row(record, reasons.get(record.id)) for record in records),
-        empty="no task fits" if where else "no tasks",
+        empty=tr("no task fits") if where else tr("no tasks"),
     )
     if where and cursor:
-        output.talk(f"{len(records)} of those that fit, after looking at {looked_at} tasks; --limit shows more")
+        output.talk(
+            tr(
+                "{some} of those that fit, after looking at {all} tasks; --limit shows more",
+                some=len(records),
+                all=looked_at,
+            )
+        )
     elif where:
-        output.talk(f"{len(records)} of {first.total} tasks fit")
+        output.talk(tr("{some} of {all} tasks fit", some=len(records), all=first.total))
     elif first.total > len(records):
-        output.talk(f"{len(records)} of {first.total}; --limit shows more")
+        output.talk(tr("{some} of {all}; --limit shows more", some=len(records), all=first.total))
     return OK
 
 
@@ -133,12 +143,12 @@ def _row(record: TaskRecord, reason: Why | None) -> tuple[str | Text, ...]:
 
 def _note(record: TaskRecord, reason: Why | None) -> str:
     if reason is not None:
-        return brief(reason, time.time_ns() // 1_000_000)
+        return retold(brief(reason, time.time_ns() // 1_000_000))
     if record.status is TaskStatus.PROCESSING:
-        return f"{record.progress:.0%} {record.stage}".rstrip()
+        return f"{record.progress:.0%} {tr(record.stage)}".rstrip()
     if record.failure is not None and record.status in (TaskStatus.FAILED, TaskStatus.PENDING):
-        return record.failure.message.removeprefix(f"{record.task.image_path}: ")
-    return record.why
+        return retold(record.failure.message.removeprefix(f"{record.task.image_path}: "))
+    return retold(record.why)
 
 
 @app.command(epilog=examples("lcq task 06ft3k", "lcq task 06ft3k --json"))
@@ -165,7 +175,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
     record = history.record
     output.facts(_facts(record, history.explanation))
     if record.notes:
-        output.heading("Notes")
+        output.heading(tr("Notes"))
         output.table(
             [Column("TIME", whole=True), Column("WHO"), Column("NOTE", wrapped=True)],
             ((clock(note.at_ms), note.actor, note.text) for note in record.notes),
@@ -173,7 +183,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
     if history.attempts:
         eased = any(attempt.eased for attempt in history.attempts)
         predicted = any(attempt.predicted_s for attempt in history.attempts)
-        output.heading("Attempts")
+        output.heading(tr("Attempts"))
         output.table(
             [
                 Column("NO", right=True, whole=True),
@@ -194,31 +204,32 @@ def _show(history: HistoryAnswer, output: Output) -> None:
                     clock(attempt.started_ms),
                     duration((attempt.ended_ms - attempt.started_ms) / 1000) if attempt.ended_ms else "",
                     *([duration(attempt.seconds) if attempt.seconds else "", _predicted(attempt)] if predicted else []),
-                    attempt.outcome,
+                    tr(attempt.outcome),
                     *([", ".join(attempt.eased)] if eased else []),
-                    f"{attempt.failure.code}: {attempt.failure.message}" if attempt.failure else "",
+                    f"{attempt.failure.code}: {retold(attempt.failure.message)}" if attempt.failure else "",
                 )
                 for attempt in history.attempts
             ),
         )
     if history.events:
-        output.heading("Events")
+        output.heading(tr("Events"))
         output.table(
             [Column("TIME", whole=True), Column("MOVE", whole=True), Column("STATUS"), Column("DETAILS", wrapped=True)],
             (
-                (clock(event.at_ms), event.move, event.fields.get("status", ""), details(event.fields))
+                (clock(event.at_ms), event.move, tr(event.fields.get("status", "")), details(event.fields))
                 for event in history.events
             ),
         )
 
 
 def _predicted(attempt: Attempt) -> str:
-    """What it was expected to take: ``1.2 s (P90 2.4 s), 300 MiB, 4.2 MP``."""
+    """What it was expected to take: ``1.2 s (P90 2.4 s), 300 MiB, 4.2 MP``; *a guess*, where nobody had measured it."""
     if not attempt.predicted_s:
         return ""
     memory = f", {attempt.predicted_mib:,} MiB" if attempt.predicted_mib else ""
-    cold = "" if attempt.warm else ", with loading"
+    cold = "" if attempt.warm else tr(", with loading")
     times = f"{duration(attempt.predicted_s)} (P90 {duration(attempt.predicted_p90_s)})"
+    times = tr("{told}, a guess", told=times) if attempt.guessed else times
     return f"{times}{memory}, {attempt.megapixels:.1f} MP{cold}"
 
 
@@ -231,42 +242,59 @@ def details(fields: dict[str, str]) -> str:
 
 def _facts(record: TaskRecord, explanation: str) -> Iterable[tuple[str, str | Text]]:
     asked = record.task
-    yield "task", record.id
-    yield "status", status_text(record.status)
-    yield "why", explanation
-    yield "image", asked.image_path
-    yield "source", asked.source if asked.source != asked.image_path else ""
-    yield "mask", asked.mask_path or ""
-    yield "result", record.result.path if record.result else ""
-    yield "output", asked.output_path if asked.output_path and not record.result else ""
-    yield "image size", f"{record.size[0]} x {record.size[1]}" if record.size else ""
-    yield "type", asked.task_type
-    yield "config", " ".join(f"{key}={value}" for key, value in asked.config.items())
-    yield "queue", record.queue
-    yield "pinned to", record.pinned_node
-    yield "requires", told_labels(asked.requires)
-    yield "node", f"{record.node} {record.device}".strip()
-    yield "priority", record.priority
-    yield "user", asked.user_id
-    yield "job", asked.job or ""
-    yield "attempts", f"{record.attempt}, retries {record.retries} of {asked.max_retries}"
-    yield "eased", ", ".join(record.eased)
+    yield tr("task"), record.id
+    yield tr("status"), status_text(record.status)
+    yield tr("why"), retold(explanation)
+    yield tr("image"), asked.image_path
+    yield tr("source"), asked.source if asked.source != asked.image_path else ""
+    yield tr("mask"), asked.mask_path or ""
+    yield tr("result"), record.result.path if record.result else ""
+    yield tr("output"), asked.output_path if asked.output_path and not record.result else ""
+    yield tr("image size"), f"{record.size[0]} x {record.size[1]}" if record.size else ""
+    yield tr("type"), asked.task_type
+    yield tr("config"), " ".join(f"{key}={value}" for key, value in asked.config.items())
+    yield tr("queue"), record.queue
+    yield tr("pinned to"), record.pinned_node
+    yield tr("requires"), told_labels(asked.requires)
+    yield tr("node"), f"{record.node} {record.device}".strip()
+    yield tr("priority"), tr(record.priority.value)
+    yield tr("user"), asked.user_id
+    yield tr("job"), asked.job or ""
+    yield (
+        tr("attempts"),
+        tr(
+            "{attempt}, retries {retries} of {most}",
+            attempt=record.attempt,
+            retries=record.retries,
+            most=asked.max_retries,
+        ),
+    )
+    yield tr("eased"), ", ".join(record.eased)
     if record.status is TaskStatus.PROCESSING:
-        yield "progress", f"{record.progress:.0%} {record.stage}"
-    yield "submitted", _moment(record.submitted_ms)
-    yield "due", clock(record.due_ms)
-    yield "started", _moment(record.started_ms)
-    yield "finished", _moment(record.finished_ms)
+        yield tr("progress"), f"{record.progress:.0%} {tr(record.stage)}"
+    yield tr("submitted"), _moment(record.submitted_ms)
+    yield tr("due"), clock(record.due_ms)
+    yield tr("started"), _moment(record.started_ms)
+    yield tr("finished"), _moment(record.finished_ms)
     if record.result is not None:
         result = record.result
-        yield "size", f"{result.width} x {result.height}, {result.bytes} bytes, {duration(result.seconds)}"
-        yield "notes", "; ".join(result.notes)
+        yield (
+            tr("size"),
+            tr(
+                "{width} x {height}, {bytes} bytes, {span}",
+                width=result.width,
+                height=result.height,
+                bytes=result.bytes,
+                span=duration(result.seconds),
+            ),
+        )
+        yield tr("notes"), tr("; ").join(map(retold, result.notes))
     if record.failure is not None:
-        yield "failure", f"{record.failure.error_class} / {record.failure.code}: {record.failure.message}"
+        yield tr("failure"), f"{record.failure.error_class} / {record.failure.code}: {retold(record.failure.message)}"
 
 
 def _moment(at_ms: int | None) -> str:
-    return f"{clock(at_ms)} ({age(at_ms)} ago)" if at_ms else ""
+    return tr("{at} ({age} ago)", at=clock(at_ms), age=age(at_ms)) if at_ms else ""
 
 
 @app.command(epilog=examples("lcq why 06ft3k", "lcq why --json 06ft3k", "lcq why --codes"))
@@ -294,9 +322,9 @@ async def _why(session: Session, ids: list[str]) -> int:
         output.document(told[0] if len(told) == 1 else told)
         return OK
     for task_id, why in found:
-        output.say((f"{task_id}  " if len(found) > 1 else "") + f"{why.code}: {why.text}")
+        output.say((f"{task_id}  " if len(found) > 1 else "") + f"{why.code}: {retold(why.text)}")
         if why.hint:
-            output.talk(f"hint: {why.hint.replace('ID', task_id)}")
+            output.talk(tr("hint: ") + retold(why.hint).replace("ID", task_id))
     return OK
 
 
@@ -306,7 +334,7 @@ def _codes(output: Output) -> int:
     else:
         output.table(
             [Column("CODE", whole=True), Column("MEANS", wrapped=True)],
-            ((code, one.says) for code, one in MEANINGS.items()),
+            ((code, retold(one.says)) for code, one in MEANINGS.items()),
         )
     return OK
 
@@ -314,31 +342,49 @@ def _codes(output: Output) -> int:
 # ---------------------------------------------------------------- acts
 
 
-@app.command(epilog=examples("lcq cancel 06ft3k 06ft3m", "lcq cancel --job holiday"))
+@app.command(
+    epilog=examples(
+        "lcq cancel 06ft3k 06ft3m",
+        "lcq cancel --job holiday",
+        "lcq cancel --where 'queue=gpu-low state:waiting age>1d' --dry-run",
+    )
+)
 def cancel(
     context: typer.Context,
     ids: SomeIds = None,
     job: JobOption = "",
+    where: WhereOption = "",
+    yes: YesFlag = False,
+    dry_run: DryRunFlag = False,
     reason: Reason = "",
     as_json: JsonFlag = False,
 ) -> int:
     """Cancel tasks; running ones are told to stop. --job means those of it that have not ended."""
     session = session_of(context, as_json)
+    _refuse_both(job, where, dry_run)
 
     async def act() -> int:
         async with session.client() as client:
             if _is_job(ids, job):
-                say_how_far = _teller("cancelled", session.output)
+                say_how_far = _teller(tr("cancelled"), session.output)
                 of_job = await client.cancel_job(job, reason=reason, on_progress=say_how_far)
-                return _tell_job("cancelled", of_job, session.output)
-            meant = await chosen(client, ids or [])
-            return tell("cancelled", await client.cancel(meant, reason=reason), session.output)
+                return _tell_job(tr("cancelled"), of_job, session.output)
+            found = await meant(client, session.output, ids or [], where=where, legal=_OPEN, yes=yes, dry_run=dry_run)
+            if found is None:
+                return OK
+            answer = await client.cancel(found.ids, revisions=found.revisions, reason=reason)
+            return tell(tr("cancelled"), answer, session.output)
 
     return run(act())
 
 
 @app.command(
-    epilog=examples("lcq retry 06ft3k", "lcq retry --failed --job holiday", "lcq retry --failed --cause out_of_memory")
+    epilog=examples(
+        "lcq retry 06ft3k",
+        "lcq retry --failed --job holiday",
+        "lcq retry --failed --cause out_of_memory",
+        "lcq retry --where 'state:failed node:gpu-1 age<2h' --yes",
+    )
 )
 def retry(
     context: typer.Context,
@@ -346,6 +392,9 @@ def retry(
     failed: Annotated[bool, typer.Option("--failed", help="All that failed (of --job, of --cause).")] = False,
     job: JobOption = "",
     cause: Annotated[str, typer.Option("--cause", metavar="CODE", help="Only failures of this code.")] = "",
+    where: WhereOption = "",
+    yes: YesFlag = False,
+    dry_run: DryRunFlag = False,
     reason: Reason = "",
     as_json: JsonFlag = False,
 ) -> int:
@@ -355,18 +404,24 @@ def retry(
         raise InvalidInput("say either ids or --failed", hint="--failed may be narrowed by --job NAME and --cause CODE")
     if cause and not (failed or job):
         raise InvalidInput("--cause narrows --failed", hint="lcq retry --failed --cause CODE")
+    _refuse_both(job or failed, where, dry_run)
 
     async def act() -> int:
         async with session.client() as client:
             if _is_job(ids, job):
-                say_how_far = _teller("put back", session.output)
+                say_how_far = _teller(tr("put back"), session.output)
                 of_job = await client.retry_job(job, cause=cause, reason=reason, on_progress=say_how_far)
-                return _tell_job("put back", of_job, session.output)
+                return _tell_job(tr("put back"), of_job, session.output)
             if failed:
-                meant = [record.id async for record in client.tasks(status=TaskStatus.FAILED, cause=cause)]
-            else:
-                meant = await chosen(client, ids or [])
-            return tell("put back", await client.retry(meant, reason=reason), session.output)
+                all_failed = [record.id async for record in client.tasks(status=TaskStatus.FAILED, cause=cause)]
+                return tell(tr("put back"), await client.retry(all_failed, reason=reason), session.output)
+            found = await meant(
+                client, session.output, ids or [], where=where, legal=TERMINAL_STATES, yes=yes, dry_run=dry_run
+            )
+            if found is None:
+                return OK
+            answer = await client.retry(found.ids, revisions=found.revisions, reason=reason)
+            return tell(tr("put back"), answer, session.output)
 
     return run(act())
 
@@ -377,6 +432,7 @@ def retry(
         "lcq reroute 06ft3k --node studio-2",
         "lcq reroute 06ft3k --label rack=3",
         "lcq reroute --job holiday --any-label",
+        "lcq reroute --where 'queue=gpu-high state:waiting' --queue gpu-low --yes",
     )
 )
 def reroute(
@@ -390,6 +446,9 @@ def reroute(
     ] = None,
     any_label: Annotated[bool, typer.Option("--any-label", help="To nodes of any labels.")] = False,
     job: JobOption = "",
+    where: WhereOption = "",
+    yes: YesFlag = False,
+    dry_run: DryRunFlag = False,
     reason: Reason = "",
     as_json: JsonFlag = False,
 ) -> int:
@@ -403,19 +462,29 @@ def reroute(
             "say where to: --queue NAME or --node NAME, --label NAME=VALUE, or --any-label",
             hint="lcq queues, lcq nodes",
         )
+    _refuse_both(job, where, dry_run)
 
     async def act() -> int:
         async with session.client() as client:
-            where = queue or node or (f"nodes with {told_labels(labels)}" if labels else "nodes of any labels")
+            place = queue or node or tr("nodes of any labels")
+            if labels:
+                place = tr("nodes with {labels}", labels=told_labels(labels))
+            moved = tr("moved to {where}", where=place)
             if _is_job(ids, job):
-                say_how_far = _teller(f"moved to {where}", session.output)
+                say_how_far = _teller(moved, session.output)
                 of_job = await client.reroute_job(
                     job, queue=queue, node=node, labels=labels, reason=reason, on_progress=say_how_far
                 )
-                return _tell_job(f"moved to {where}", of_job, session.output)
-            meant = await chosen(client, ids or [])
-            answer = await client.reroute(meant, queue=queue, node=node, labels=labels, reason=reason)
-            return tell(f"moved to {where}", answer, session.output)
+                return _tell_job(moved, of_job, session.output)
+            found = await meant(
+                client, session.output, ids or [], where=where, legal=_MOVABLE, yes=yes, dry_run=dry_run
+            )
+            if found is None:
+                return OK
+            answer = await client.reroute(
+                found.ids, queue=queue, node=node, labels=labels, revisions=found.revisions, reason=reason
+            )
+            return tell(moved, answer, session.output)
 
     return run(act())
 
@@ -426,43 +495,81 @@ def prioritise(
     priority: Annotated[TaskPriority, typer.Option("--priority", help="The new priority.")],
     ids: SomeIds = None,
     job: JobOption = "",
+    where: WhereOption = "",
+    yes: YesFlag = False,
+    dry_run: DryRunFlag = False,
     reason: Reason = "",
     as_json: JsonFlag = False,
 ) -> int:
     """Give tasks that wait another priority."""
     session = session_of(context, as_json)
+    _refuse_both(job, where, dry_run)
+
+    now = tr("now {priority}", priority=tr(priority.value))
 
     async def act() -> int:
         async with session.client() as client:
             if _is_job(ids, job):
-                say_how_far = _teller(f"now {priority}", session.output)
+                say_how_far = _teller(now, session.output)
                 of_job = await client.prioritise_job(job, priority, reason=reason, on_progress=say_how_far)
-                return _tell_job(f"now {priority}", of_job, session.output)
-            meant = await chosen(client, ids or [])
-            answer = await client.prioritise(meant, priority, reason=reason)
-            return tell(f"now {priority}", answer, session.output)
+                return _tell_job(now, of_job, session.output)
+            found = await meant(client, session.output, ids or [], where=where, legal=_OPEN, yes=yes, dry_run=dry_run)
+            if found is None:
+                return OK
+            answer = await client.prioritise(found.ids, priority, revisions=found.revisions, reason=reason)
+            return tell(now, answer, session.output)
 
     return run(act())
 
 
-@app.command(epilog=examples("lcq comment 06ft3k 'the mask is off by a pixel'"))
+@app.command(
+    epilog=examples(
+        "lcq comment 06ft3k 'the mask is off by a pixel'",
+        "lcq comment --where 'cause:oom age<1h' 'the new driver; being looked at'",
+    )
+)
 def comment(
     context: typer.Context,
-    task_id: Annotated[str, typer.Argument(metavar="TASK", help="Its id, or the beginning: lcq tasks.")],
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What others shall read; at most 500 characters.")],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[TASK]... TEXT",
+            help="Of which tasks, by their ids or the beginnings; then what others shall read, at most 500 characters.",
+        ),
+    ],
+    where: WhereOption = "",
+    yes: YesFlag = False,
+    dry_run: DryRunFlag = False,
     as_json: JsonFlag = False,
 ) -> int:
-    """Leave a note with a task; its state stays as it is."""
+    """Leave a note with tasks; their state stays as it is."""
     session = session_of(context, as_json)
-    if not 0 < len(text.strip()) <= MAX_COMMENT:
-        raise InvalidInput(f"a note has 1 to {MAX_COMMENT} characters, found {len(text.strip())}")
+    *ids, text = (word.strip() for word in words)
+    if not ids and not where:
+        raise InvalidInput("say with which task, and then the note", hint="lcq comment TASK 'what others shall read'")
+    if not 0 < len(text) <= MAX_COMMENT:
+        raise InvalidInput(f"a note has 1 to {MAX_COMMENT} characters, found {len(text)}")
 
     async def act() -> int:
         async with session.client() as client:
-            meant = await chosen(client, [task_id])
-            return tell("noted with", await client.comment(meant, text.strip()), session.output)
+            found = await meant(
+                client, session.output, ids, where=where, legal=frozenset(TaskStatus), yes=yes, dry_run=dry_run
+            )
+            if found is None:
+                return OK
+            return tell(tr("noted with"), await client.comment(found.ids, text), session.output)
 
     return run(act())
+
+
+def _refuse_both(job: str | bool, where: str, dry_run: bool) -> None:
+    """Raises:
+    InvalidInput: a job, or all that failed, and a filter are given.
+    """
+    if job and where:
+        raise InvalidInput("say which tasks: either --where FILTER, or --job and --failed", hint="--where 'job=NAME …'")
+    if job and dry_run:
+        raise InvalidInput("--dry-run tells of ids or of --where", hint="--where 'job=NAME …' --dry-run")
 
 
 def _is_job(ids: list[str] | None, job: str) -> bool:
@@ -481,8 +588,10 @@ def _teller(done: str, output: Output) -> Callable[[JobActAnswer], None]:
 
     def say_how_far(answer: JobActAnswer) -> None:
         if answer.after:
-            of = f" of {answer.total:,}" if answer.total else ""
-            output.talk(f"{done}: {answer.done:,} tasks, {answer.seen:,}{of} looked at; it goes on …")
+            form = N("{done}: {count:,} tasks, {seen:,} looked at; it goes on …")
+            if answer.total:
+                form = N("{done}: {count:,} tasks, {seen:,} of {total:,} looked at; it goes on …")
+            output.talk(tr(form, done=done, count=answer.done, seen=answer.seen, total=answer.total))
 
     return say_how_far
 
@@ -492,13 +601,13 @@ def _tell_job(done: str, answer: JobActAnswer, output: Output) -> int:
     if output.as_json:
         output.document(answer)
     elif answer.done:
-        output.say(f"{done}: {answer.done} tasks")
+        output.say(ntr("{done}: {n} task", "{done}: {n} tasks", answer.done, done=done))
     elif not answer.refused:
-        output.talk("no such tasks: nothing to do")
+        output.talk(tr("no such tasks: nothing to do"))
     for refused in answer.refused:
         output.error(refused.example.error())
         if refused.count > 1:
-            output.talk(f"so with {refused.count - 1} more")
+            output.talk(tr("so with {count} more", count=refused.count - 1))
     return REFUSED if answer.refused else OK
 
 
@@ -508,11 +617,12 @@ def tell(done: str, answer: BulkAnswer, output: Output) -> int:
         output.document(answer)
     elif answer.done:
         count = len(answer.done)
-        output.say(f"{done}: {' '.join(islice(answer.done, 5))}" + (f" and {count - 5} more" if count > 5 else ""))
+        names = " ".join(islice(answer.done, 5)) + (tr(" and {count} more", count=count - 5) if count > 5 else "")
+        output.say(tr("{done}: {names}", done=done, names=names))
         if answer.acts:
-            output.talk(f"'lcq undo {answer.acts[-1]}' takes it back, for 15 s")
+            output.talk(tr("'lcq undo {act}' takes it back, for 15 s", act=answer.acts[-1]))
     elif not answer.refused:
-        output.talk("no such tasks: nothing to do")
+        output.talk(tr("no such tasks: nothing to do"))
     for refusal in answer.refused:
         output.error(refusal.error())
     return REFUSED if answer.refused else OK

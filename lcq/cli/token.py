@@ -11,6 +11,7 @@ from lcq.cli.examples import examples
 from lcq.cli.session import OK, JsonFlag, session_of
 from lcq.errors import InvalidInput
 from lcq.http.access import Role, new_token
+from lcq.lang import tr
 
 app = typer.Typer()
 
@@ -36,10 +37,10 @@ def token(
         return OK
     output.facts(
         [
-            ("token", made),
-            ("is sent as", f"Authorization: Bearer {made}"),
-            ("in lcq.yaml", f'http: {{tokens: {{"{name}": {{role: "{role}", sha256: "{sha256}"}}}}}}'),
+            (tr("token"), made),
+            (tr("is sent as"), f"Authorization: Bearer {made}"),
+            (tr("in lcq.yaml"), f'http: {{tokens: {{"{name}": {{role: "{role}", sha256: "{sha256}"}}}}}}'),
         ]
     )
-    output.talk("it is shown this once: nothing keeps the token itself")
+    output.talk(tr("it is shown this once: nothing keeps the token itself"))
     return OK

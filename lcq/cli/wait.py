@@ -13,6 +13,7 @@ from lcq.cli.session import INTERRUPTED, OK, JobOption, JsonFlag, Session, SomeI
 from lcq.client import AsyncClient
 from lcq.client.courier import Courier
 from lcq.errors import LcqError
+from lcq.lang import retold, tr
 from lcq.places import places_of
 from lcq.settling import folders_of, settle
 
@@ -34,7 +35,8 @@ def wait(
     try:
         return run(_wait(session, ids or [], job, timeout_s))
     except KeyboardInterrupt:
-        session.output.talk("\ninterrupted: the tasks go on without you; the same command waits again")
+        session.output.talk("")
+        session.output.talk(tr("interrupted: the tasks go on without you; the same command waits again"))
         return INTERRUPTED
 
 
@@ -42,7 +44,7 @@ async def _wait(session: Session, ids: list[str], job: str, timeout_s: float | N
     async with session.client() as client:
         watch = Watch(await chosen(client, ids, job=job), job=job)
         if not watch.ids:
-            session.output.talk("nothing to wait for")
+            session.output.talk(tr("nothing to wait for"))
             return OK
         await follow(watch, client, session.output, timeout_s)
         await _settle(session, client, watch, job)
@@ -57,6 +59,7 @@ async def _settle(session: Session, client: AsyncClient, watch: Watch, job: str)
     try:
         courier = await Courier.of(client, session.config)
         folders = [*places, *folders_of(watch.ended)]
-        await settle(client, folders, complain=session.output.talk, courier=courier)
+        await settle(client, folders, complain=session.output.retell, courier=courier)
     except LcqError as error:  # the results are there all the same
-        session.output.talk(f"the manifest beside the results does not know of them yet: {error.message}")
+        why = retold(error.message)
+        session.output.talk(tr("the manifest beside the results does not know of them yet: {why}", why=why))

@@ -1,4 +1,4 @@
-"""/v1/blobs: bytes by their SHA-256, up and down, also in pieces (docs/decisions/0018-bytes.md)."""
+"""/v1/blobs: bytes by their SHA-256, up and down, also in pieces (docs/decisions/0019-bytes.md)."""
 
 from __future__ import annotations
 

@@ -55,6 +55,7 @@ class _BackOff:
     def __init__(self) -> None:
         self._failures = 0
         self._not_before = 0.0
+        self._succeeded = 0.0
         self._last: Exception | None = None
         self.address: Address | None = None  # of the primary that was found last, where Sentinels name it
 
@@ -62,7 +63,13 @@ class _BackOff:
         if self._last is not None and time.monotonic() < self._not_before:
             raise self._last.with_traceback(None)
 
-    def failed(self, error: Exception) -> None:
+    def failed(self, error: Exception, *, began: float) -> None:
+        """An attempt that began at ``began`` (monotonic seconds) has failed; one from before the last success tells
+
+        of the server that was there then, and keeps nobody waiting.
+        """
+        if began < self._succeeded:
+            return
         shortest_s, longest_s = _BACK_OFF_S
         pause_s = min(longest_s, shortest_s * 2 ** min(self._failures, 16))
         self._failures += 1
@@ -70,7 +77,7 @@ class _BackOff:
         self._last = error
 
     def succeeded(self) -> None:
-        self._failures, self._last = 0, None
+        self._failures, self._last, self._succeeded = 0, None, time.monotonic()
 
 
 # What a server says that is not, or is no longer, the primary.
@@ -93,10 +100,11 @@ class _Ours(AbstractConnection):
         if self.is_connected:
             return
         self._back_off.check()
+        began = time.monotonic()
         try:
             await super().connect()  # type: ignore[no-untyped-call]
         except (redis_errors.RedisError, OSError) as error:
-            self._back_off.failed(error)
+            self._back_off.failed(error, began=began)
             raise
         self._back_off.succeeded()
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from redis.exceptions import ResponseError
 
-from lcq.causes import in_common
+from lcq.causes import in_common, size_class, trend
 from lcq.errors import AmbiguousId, JobNotFound, TaskNotFound
 from lcq.eta import Rivals
 from lcq.ids import ALPHABET, ID_LENGTH, is_id, normalise_prefix
@@ -34,12 +34,13 @@ from lcq.models import (
     TaskRecord,
     TaskStatus,
 )
-from lcq.placement import Backlog
+from lcq.placement import USERS_TOLD, Backlog
 from lcq.routing import Fleet
 from lcq.silence import Ear
 from lcq.state import records
 from lcq.state.act_log import ActLog
 from lcq.state.connection import ANSWER_S, Client, connect, our_errors
+from lcq.state.glance import Glances, TaskGlance
 from lcq.state.keys import Keys
 from lcq.state.learned import LearnedCosts
 from lcq.state.search import PIECE, TaskSearch
@@ -48,10 +49,9 @@ from lcq.wire import DeadAnswer, EventsAnswer, ListTasks, ListTasksAnswer
 
 _BLOB = re.compile(r"blob:([0-9a-f]{64})")  # as lcq.storage.addresses writes it, wherever a task names one
 _PAGE = 500  # task hashes asked for in one pipeline
-_PIECE = 100  # of them where somebody looks at a screen meanwhile: making records of them holds the loop
+_PIECE = 250  # of them where somebody looks at a screen meanwhile: to make something of them holds the loop
 _LOOKED_AT = 20_000  # failed tasks of one code that are read to count their causes
 _NODES_NAMED = 5
-_USERS_ASKED = 16  # of those who wait in a queue, to tell with how many its devices are shared
 _SAMPLE = 40  # tasks of a job that are looked at to tell where it waits
 
 
@@ -80,6 +80,7 @@ class StateReader:
         self._follow = connect(url)  # blocks for news, on its own connection
         self.acts = ActLog(self._redis, self.keys, url)
         self._search = TaskSearch(self._redis, self.keys, url, tasks=self.tasks, now_ms=self.now_ms)
+        self._glances = Glances(self._redis, self.keys, url)
         self.learned = LearnedCosts(url, self._redis, self.keys)
         self._fleet: Fleet | None = None
         self._fleet_at = 0.0
@@ -117,6 +118,11 @@ class StateReader:
                 if fields and is_id(task_id)
             }
         return found
+
+    async def glances(self, ids: Sequence[str]) -> list[TaskGlance | TaskRecord]:
+        """Those of ``ids`` that exist, in short; in the place of what cannot be read so stands its record."""
+        found, unreadable = await self._glances.read([task_id for task_id in ids if is_id(task_id)])
+        return [*found, *(await self.tasks(unreadable)).values()] if unreadable else list(found)
 
     async def task(self, task_id: str) -> TaskRecord:
         """Raises:
@@ -164,7 +170,8 @@ class StateReader:
         async with our_errors(self.url):
             codes = [cause] if cause else sorted(await self._redis.smembers(self.keys.causes))
             acks = await self._redis.hgetall(self.keys.acks)
-        found: dict[tuple[str, str, str], list[tuple[str, str, int]]] = {}
+        now_ms = await self.now_ms()
+        found: dict[tuple[str, str, str], list[_Death]] = {}
         total = looked_at = 0
         for code in codes:
             async with our_errors(self.url):
@@ -176,19 +183,23 @@ class StateReader:
                 async with our_errors(self.url):
                     pipe = self._redis.pipeline(transaction=False)
                     for task_id in page:
-                        pipe.hmget(
-                            self.keys.task(task_id), "job", "class", "message", "image", "node", "finished_ms", "code"
-                        )
+                        pipe.hmget(self.keys.task(task_id), *_OF_A_DEATH)
                     answers = await pipe.execute()
-                for task_id, (of_job, error_class, message, image, node, at_ms, now) in zip(page, answers, strict=True):
+                for task_id, (of_job, error_class, message, image, node, at_ms, now, model, size) in zip(
+                    page, answers, strict=True
+                ):
                     if now != code or (job and of_job != job):  # it was put back meanwhile
                         continue
                     matching += 1
                     kind = (error_class, code, in_common(message or "", paths=(image or "",)))
-                    found.setdefault(kind, []).append((task_id, node or "", int(at_ms or 0)))
+                    size_known = size_class(records.size_of(size or ""))
+                    death = _Death(task_id, node or "", int(at_ms or 0), model or "", size_known)
+                    found.setdefault(kind, []).append(death)
             looked_at += matching
             total += matching if job else max(there, matching)
-        causes = [_cause(*kind, members, acks.get(f"{kind[1]}: {kind[2]}", "")) for kind, members in found.items()]
+        causes = [
+            _cause(*kind, members, acks.get(f"{kind[1]}: {kind[2]}", ""), now_ms) for kind, members in found.items()
+        ]
         causes.sort(key=lambda one: (-one.count, -one.newest_ms))
         return DeadAnswer(causes=tuple(causes), total=total, looked_at=looked_at)
 
@@ -267,21 +278,21 @@ class StateReader:
 
     async def _backlog(
         self,
-    ) -> tuple[dict[str, Backlog], dict[str, frozenset[str]], dict[tuple[str, str], tuple[float, ...]]]:
-        """What waits in each queue, whose, and when what runs on each device is predicted to end."""
+    ) -> tuple[dict[str, Backlog], dict[str, dict[str, int]], dict[tuple[str, str], tuple[float, ...]]]:
+        """What waits in each queue, how much of it whose, and when what runs on each device is predicted to end."""
         async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
             pipe.time()
             pipe.zrange(self.keys.ends, 0, -1, withscores=True)
             for config in self.queue_configs:
                 pipe.hgetall(self.keys.backlog(config.name))
-                pipe.hrandfield(self.keys.users(config.name), _USERS_ASKED)
+                pipe.hrandfield(self.keys.users(config.name), USERS_TOLD, withvalues=True)
             (seconds, micros), ends, *told = await pipe.execute()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         backlog: dict[str, Backlog] = {
             config.name: records.backlog(fields) for config, fields in zip(self.queue_configs, told[::2], strict=True)
         }
-        users = {config.name: frozenset(some) for config, some in zip(self.queue_configs, told[1::2], strict=True)}
+        users = {config.name: _counts(some) for config, some in zip(self.queue_configs, told[1::2], strict=True)}
         busy: dict[tuple[str, str], list[float]] = {}
         for member, ends_ms in ends:
             node, _, rest = member.partition("|")
@@ -296,7 +307,8 @@ class StateReader:
         return Fleet(
             costs=await self.learned.book(),
             backlog=backlog,
-            users=users,
+            users={queue: frozenset(counts) for queue, counts in users.items()},
+            tasks_of=users,
             busy_s=busy,
             queues=self.queue_configs,
             nodes=nodes,
@@ -665,12 +677,12 @@ class StateReader:
         return tuple(records.event(*entry) for _, entries in _streams(answer) for entry in entries)
 
     async def snapshot(
-        self, limit: int = 200_000, take: Callable[[Sequence[TaskRecord]], None] | None = None
+        self, limit: int = 200_000, take: Callable[[Sequence[TaskGlance | TaskRecord]], None] | None = None
     ) -> Snapshot:
         """Everything a view needs to begin, at most the newest ``limit`` tasks.
 
-        ``take`` is given the tasks in pieces as they are read, the newest first, and the answer has none then: all of
-        them at once need some six kB each.
+        ``take`` is given the tasks in pieces as they are read, in short and the newest first, and the answer has none
+        then: all their records at once need some six kB each.
         """
         last = await self.last_event_id()  # read first: what happens meanwhile comes again as an event
         async with our_errors(self.url):
@@ -678,8 +690,11 @@ class StateReader:
         ids = await self._newest(self.keys.ids, limit)
         tasks: list[TaskRecord] = []
         for start in range(0, len(ids), _PIECE):
-            found = await self.tasks(ids[start : start + _PIECE])
-            (take or tasks.extend)(tuple(found.values()))
+            piece = ids[start : start + _PIECE]
+            if take is None:
+                tasks += (await self.tasks(piece)).values()
+            else:
+                take(await self.glances(piece))
         nodes = await self.nodes()
         return Snapshot(
             tasks=tuple(tasks),
@@ -706,6 +721,12 @@ def _task_record(task_id: str, fields: Any) -> TaskRecord:
     return record
 
 
+def _counts(answer: Sequence[Any]) -> dict[str, int]:
+    """Field and number in turn, as HRANDFIELD has them; by RESP3 in pairs."""
+    flat = [one for pair in answer for one in pair] if answer and not isinstance(answer[0], str) else list(answer)
+    return {name: records.whole(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+
+
 def _node_record(name: str, fields: Any, running: Any) -> NodeRecord:
     if isinstance(fields, ResponseError):
         return records.damaged_node(name, str(fields))
@@ -715,20 +736,39 @@ def _node_record(name: str, fields: Any, running: Any) -> NodeRecord:
         return records.damaged_node(name, records.told_damage(error))
 
 
-def _cause(error_class: str, code: str, text: str, members: list[tuple[str, str, int]], ack: str) -> Cause:
-    newest, _, newest_ms = max(members, key=lambda member: member[2])
-    nodes = Counter(node for _, node, _ in members if node)
+_OF_A_DEATH = ("job", "class", "message", "image", "node", "finished_ms", "code", "model", "size")
+
+
+class _Death(NamedTuple):
+    """What is told of one failed task where its cause is."""
+
+    task_id: str
+    node: str
+    at_ms: int
+    model: str
+    size: str
+
+
+def _cause(error_class: str, code: str, text: str, members: list[_Death], ack: str, now_ms: int) -> Cause:
+    newest = max(members, key=lambda member: member.at_ms)
     return Cause(
         error_class=ErrorClass(error_class),
         code=code,
         text=text,
         count=len(members),
-        newest=newest,
-        newest_ms=newest_ms,
-        oldest_ms=min(at_ms for _, _, at_ms in members),
-        nodes=tuple(node for node, _ in nodes.most_common(_NODES_NAMED)),
+        newest=newest.task_id,
+        newest_ms=newest.at_ms,
+        oldest_ms=min(member.at_ms for member in members),
+        nodes=_most_common(member.node for member in members),
+        models=_most_common(member.model for member in members),
+        sizes=_most_common(member.size for member in members),
+        trend=trend((member.at_ms for member in members), now_ms),
         acknowledged=next(iter(records.notes(f"[{ack}]")), None) if ack else None,
     )
+
+
+def _most_common(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name, _ in Counter(filter(None, names)).most_common(_NODES_NAMED))
 
 
 def _streams(answer: Any) -> Iterable[tuple[str, list[tuple[str, dict[str, str]]]]]:

@@ -42,7 +42,7 @@ from lcq.wire import Orders
 Hash = Mapping[str, str]
 RECORD_DAMAGED = "record_damaged"  # the code of a task that was failed because of its record, as in _damage.lua
 _PRIORITIES = frozenset(TaskPriority)
-_LONGEST_MESSAGE = 2000  # what a Failure may say; a move may have put words in front of what a node said
+LONGEST_MESSAGE = 2000  # what a Failure may say; a move may have put words in front of what a node said
 
 
 def digest_of(task_json: str) -> str:
@@ -121,7 +121,7 @@ def task_record(fields: Hash) -> TaskRecord:
         failure = Failure(
             error_class=ErrorClass(fields["class"]),
             code=fields["code"],
-            message=fields.get("message", "")[:_LONGEST_MESSAGE],
+            message=fields.get("message", "")[:LONGEST_MESSAGE],
         )
     task = Task.from_json(fields["json"])
     if "requires" in fields:  # an operator's reroute has changed that
@@ -150,7 +150,7 @@ def task_record(fields: Hash) -> TaskRecord:
         result=TaskResult.model_validate_json(fields["result"], extra="ignore") if fields.get("result") else None,
         eased=steps(fields.get("eased", "")),
         vram_mib=_integer(fields, "vram") or 0,
-        size=_size(fields.get("size", "")),
+        size=size_of(fields.get("size", "")),
         cost_s=float(fields.get("cost") or 0),
         ends_ms=_integer(fields, "ends_ms"),
         why=fields.get("why", ""),
@@ -167,7 +167,7 @@ def notes(text: str) -> tuple[Note, ...]:
         return ()
 
 
-def _size(text: str) -> tuple[int, int] | None:
+def size_of(text: str) -> tuple[int, int] | None:
     """``WxH`` as two numbers; what cannot be read is not known."""
     width, _, height = text.partition("x")
     return (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None

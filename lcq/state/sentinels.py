@@ -20,6 +20,8 @@ SCHEMES = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
 EXAMPLE = "redis+sentinel://host-1:26379,host-2:26379,host-3:26379/mymaster/0"
 _PORT = 26379
 _ASK_S = 1.0  # a Sentinel that says nothing for so long is passed over: there are others
+_ASK_BUSY_S = 5.0  # where none of them said anything in time, they may all be on a host that has too much to do
+_SILENT = "does not answer"
 _FORM = f"write it as {EXAMPLE}"
 
 Address = tuple[str, int]
@@ -78,6 +80,8 @@ class SentinelUrl:
             redis.exceptions.ConnectionError: none of them names it; says what each said.
         """
         said = await self._ask_all()
+        if _SILENT in said and all(isinstance(answer, str) for answer in said):
+            said = await self._ask_all(_ASK_BUSY_S)
         named = Counter(answer for answer in said if not isinstance(answer, str))
         if not named:
             told = "; ".join(
@@ -91,10 +95,11 @@ class SentinelUrl:
         named = Counter(answer for answer in await self._ask_all() if not isinstance(answer, str))
         return next((address for address, votes in named.items() if 2 * votes > len(self.sentinels)), None)
 
-    async def _ask_all(self) -> list[Address | str]:
-        return list(await asyncio.gather(*(self._ask(host, port) for host, port in self.sentinels)))
+    async def _ask_all(self, patience_s: float | None = None) -> list[Address | str]:
+        patience_s = _ASK_S if patience_s is None else patience_s
+        return list(await asyncio.gather(*(self._ask(host, port, patience_s) for host, port in self.sentinels)))
 
-    async def _ask(self, host: str, port: int) -> Address | str:
+    async def _ask(self, host: str, port: int, patience_s: float) -> Address | str:
         """The primary that one Sentinel names, or why it names none."""
         client: Any = redis.Redis(
             host=host,
@@ -107,12 +112,12 @@ class SentinelUrl:
         # Of our own, and not the pool's: who is cancelled while a pool takes a connection back leaves it open.
         connection: Any = client.connection_pool.make_connection()
         try:
-            async with asyncio.timeout(_ASK_S):
+            async with asyncio.timeout(patience_s):
                 await connection.connect()
                 await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)
                 answer = await connection.read_response()
         except TimeoutError:
-            return "does not answer"
+            return _SILENT
         except (redis_errors.RedisError, OSError) as error:
             return f"says {error}"
         finally:

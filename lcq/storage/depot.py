@@ -1,6 +1,6 @@
 """The scheduler's depot: the cluster's blobs, for who sends them and for who fetches them.
 
-This is what HTTP stands on (``/v1/blobs/{sha256}``); the rules of that are in docs/decisions/0018-bytes.md:
+This is what HTTP stands on (``/v1/blobs/{sha256}``); the rules of that are in docs/decisions/0019-bytes.md:
 
     PUT   the whole, or (with ``Content-Range: bytes FIRST-LAST/SIZE``) what is missing of it   201, 200 if it was there
     HEAD  200 with Content-Length; 404 with ``Upload-Offset``: so many bytes have come, go on from there

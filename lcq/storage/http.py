@@ -1,4 +1,4 @@
-"""Blobs through a scheduler's HTTP, for who cannot reach the place where they are (docs/decisions/0018-bytes.md)."""
+"""Blobs through a scheduler's HTTP, for who cannot reach the place where they are (docs/decisions/0019-bytes.md)."""
 
 from __future__ import annotations
 

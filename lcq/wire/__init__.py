@@ -84,6 +84,8 @@ if TYPE_CHECKING:
     from lcq.wire.nodes import Outcome as Outcome
     from lcq.wire.nodes import Pictured as Pictured
     from lcq.wire.nodes import Probed as Probed
+    from lcq.wire.nodes import Retake as Retake
+    from lcq.wire.nodes import RetakeAnswer as RetakeAnswer
     from lcq.wire.nodes import Running as Running
     from lcq.wire.nodes import Saw as Saw
     from lcq.wire.nodes import SeenFile as SeenFile

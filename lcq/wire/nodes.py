@@ -118,6 +118,25 @@ class Step(Request[StepAnswer]):
     want: tuple[Want, ...] = ()
 
 
+class RetakeAnswer(Message):
+    """``attempt`` 0: its result does not count any more, and ``why``."""
+
+    attempt: int = 0  # under which the result is to be told once its file has its name
+    lease_ms: int = 0  # for so long, from when it was asked, the task is surely the node's
+    why: str = ""
+
+
+class Retake(Request[RetakeAnswer]):
+    """A node has the result of an attempt that was taken back from it: if it counts, it is to have its place first."""
+
+    CMD = "retake"
+    ANSWER = RetakeAnswer
+    node_id: str
+    boot_id: str
+    task_id: str
+    attempt: int
+
+
 class Running(Message):
     task_id: str
     attempt: int

@@ -37,7 +37,7 @@ from lcq.wire.acts import (
 )
 from lcq.wire.frames import unpacked
 from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, Request
-from lcq.wire.nodes import Beat, Bye, Hello, Logged, Pictured, Probed, Saw, Step
+from lcq.wire.nodes import Beat, Bye, Hello, Logged, Pictured, Probed, Retake, Saw, Step
 from lcq.wire.questions import (
     Acts,
     AskSees,
@@ -65,9 +65,9 @@ from lcq.wire.questions import (
 REQUESTS: dict[str, type[Request[Any]]] = {
     kind.CMD: kind
     for kind in (
-        Hello, Step, Beat, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain, Activate,
-        Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob, RerouteJob,
-        PrioritiseJob, NoteJob, Info, AskWhys,
+        Hello, Step, Beat, Retake, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain,
+        Activate, Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob,
+        RerouteJob, PrioritiseJob, NoteJob, Info, AskWhys,
         Undo, Comment, Acknowledge, Foresee,
         Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
         Autoscale, DrainIdle, AskStore, AskSees, Saw, AskThumbnail, Pictured, ReadLog, Logged,

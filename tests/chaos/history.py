@@ -22,6 +22,7 @@ from tests.audit import EXPIRING, Ledger, class_of, compare
 
 BEGINS_ANEW = frozenset({"retry_task", "reroute_task", "undo_task"})
 """The operator's commands that lead out of a terminal state."""
+BEGINS_AN_ATTEMPT = frozenset({"claim_tasks", "retake_task"})
 WAYS_BACK = frozenset({"probe_node", "settle_probe"})
 """How a node that was quarantined before comes out of it: it still bears the status."""
 LOST_BY_SILENCE = frozenset({"lose_node", "expire_leases"})
@@ -284,7 +285,7 @@ class _Lives:
         revision, attempt = int(fields["rev"]), int(fields["attempt"])
         if revision != life.revision + 1:
             yield RevisionSkipped(task, f"{told} is revision {revision}, the one before was {life.revision}")
-        expected = life.attempt + (event.move == "claim_tasks")
+        expected = life.attempt + (event.move in BEGINS_AN_ATTEMPT)
         if attempt != expected:
             yield AttemptOutOfOrder(task, f"{told} is about attempt {attempt}, where {expected} was due")
         life.status, life.revision, life.attempt = end, revision, attempt

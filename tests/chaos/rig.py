@@ -131,11 +131,10 @@ class Rig:
         return (await self.scheduler.state.reader.totals()).get(name, 0)
 
     async def is_the_committed_one(self, task_id: str, photo: Photo, attempt: int) -> None:
-        """Check that just ``attempt`` has committed, and that the file is its own and nobody else's."""
-        record = await self.client.get(task_id)
-        outcomes = {one.number: one.outcome for one in await self.attempts(task_id)}
+        """Check that just the work of ``attempt`` was committed, and that the file is its own and nobody else's."""
+        record, attempts = await self.client.get(task_id), await self.attempts(task_id)
         assert record.status is TaskStatus.COMPLETED, record
-        assert [number for number, outcome in outcomes.items() if outcome == "completed"] == [attempt], outcomes
+        assert [one.result_of or one.number for one in attempts if one.outcome == "completed"] == [attempt], attempts
         assert photo.final.read_bytes() == f"attempt {attempt}".encode()
         assert record.result is not None
         assert record.result.sha256 == hashlib.sha256(photo.final.read_bytes()).hexdigest()

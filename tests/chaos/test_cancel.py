@@ -22,13 +22,19 @@ from tests.audit import audit
 from tests.cluster import Cluster, drill, running_cluster
 from tests.conftest import wait_until_sync
 from tests.nodes import LIGHT, Node, a_task
+from tests.redis_rig import running_server
 from tests.vram_ledger import VramLedger
 
 
-@pytest.fixture
-def node(redis_url: str, tmp_path: Path) -> Iterator[tuple[Cluster, VramLedger]]:
-    ledger = VramLedger(tmp_path)
-    with running_cluster(redis_url, tmp_path / "c", **ledger.environment) as cluster:
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Cluster, VramLedger]]:
+    """One for all tests: each leaves it with a free slot."""
+    folder = tmp_path_factory.mktemp("cluster")
+    ledger = VramLedger(folder)
+    with (
+        running_server(folder / "redis") as server,
+        running_cluster(server.url, folder / "c", **ledger.environment) as cluster,
+    ):
         cluster.start_scheduler()
         cluster.start_agent("node-1", slots=1)
         yield cluster, ledger

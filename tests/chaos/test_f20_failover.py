@@ -240,7 +240,7 @@ async def test_who_stops_asking_the_sentinels_in_the_middle_leaves_no_connection
     rig: Rig, rng: random.Random
 ) -> None:
     sentinels = SentinelUrl.read(rig.url)
-    assert await sentinels.primary()
+    await wait_until(sentinels.agreed_primary, what="the Sentinels answer")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         for _ in range(600):

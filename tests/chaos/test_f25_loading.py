@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,17 @@ from lcq.errors import LcqError, StateUnavailable
 from lcq.state.connection import risk_of
 from lcq.state.manager import StateManager
 from tests.conftest import wait_until_sync
-from tests.redis_rig import running_server
+from tests.redis_rig import is_rewritten, running_server
 
 
 async def test_a_server_that_reads_its_log_is_away_and_not_unsafe(tmp_path: Path) -> None:
-    with running_server(tmp_path / "redis", key_load_delay="200") as server:
+    # It would take a minute, looks every 50 ms whether somebody wants something, and is killed in the end.
+    slow = {"key_load_delay": "20000", "loading_process_events_interval_bytes": "1024"}
+    with running_server(tmp_path / "redis", **slow) as server:
         with server.client() as client:
-            pipe = client.pipeline(transaction=False)
-            for number in range(20_000):  # four seconds to read
-                pipe.set(f"{number}", "x")
-            pipe.execute()
+            client.mset({f"{number}": random.randbytes(400) for number in range(3000)})
+            client.bgrewriteaof()  # a snapshot is read key by key
+            wait_until_sync(lambda: is_rewritten(client), what="the log is rewritten")
         server.kill()
         server.start(wait=False)
         with server.client() as client:
@@ -33,6 +35,7 @@ async def test_a_server_that_reads_its_log_is_away_and_not_unsafe(tmp_path: Path
         with pytest.raises(LcqError) as refusal:
             async with StateManager(DistributedConfig(), url=server.url):
                 pass
+        server.kill()
         assert type(refusal.value) is StateUnavailable
         assert "loading" in str(refusal.value).lower()
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import redis
 
 from lcq.config import DistributedConfig, LeaseConfig, RetryConfig
@@ -23,7 +24,7 @@ from tests.fake_gpu import FakeGpu, FakeGpus
 from tests.nodes import HEAVY, LIGHT, Node, a_failure, a_task
 from tests.vram_ledger import VramLedger
 
-EVENTS, AT_ONCE = 10_000, 50
+AT_ONCE = 50
 CONFIG = DistributedConfig(leases=LeaseConfig(beat_s=60, lease_s=3600), retries=RetryConfig(base_s=0, max_s=0))
 
 
@@ -103,12 +104,15 @@ class Storm:
         await self.state.reroute_task(self._id(), queue=self.rng.choice([LIGHT, HEAVY]))
 
 
-async def test_after_ten_thousand_random_events_the_books_say_what_runs(redis_url: str, rng: random.Random):
+@pytest.mark.parametrize("events", [2_500, pytest.param(10_000, marks=pytest.mark.chaos)])
+async def test_after_thousands_of_random_events_the_books_say_what_runs(
+    redis_url: str, rng: random.Random, events: int
+):
     async with StateManager(CONFIG, url=redis_url) as state:
         storm = Storm(state, rng)
         for node in storm.nodes:
             await node.hello()
-        for _ in range(EVENTS // AT_ONCE):
+        for _ in range(events // AT_ONCE):
             await asyncio.gather(*(storm.move() for _ in range(AT_ONCE)))
         with redis.Redis.from_url(redis_url, decode_responses=True) as eye:
             ledger = audit(eye)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import redis
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcq.config import DistributedConfig, LeaseConfig, RetentionConfig, RetryConfig
@@ -170,8 +170,9 @@ MOVES = ["submit"] * 3 + ["claim"] * 4 + ["finish"] * 3 + ["hello", "look", "loo
 MOVES += ["retry", "reroute", "restart", "lose", "expire", "due", "forget"]
 
 
-def test_legal_histories_give_no_violation(redis_url: str) -> None:
-    @THOROUGH
+@pytest.mark.parametrize("examples", [60, pytest.param(400, marks=pytest.mark.chaos)])
+def test_legal_histories_give_no_violation(redis_url: str, examples: int) -> None:
+    @settings(THOROUGH, max_examples=examples)
     @given(
         st.lists(st.tuples(st.sampled_from(MOVES), st.integers(0, 11)), max_size=60),
         st.sampled_from([CONFIG, FORGETFUL]),

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from lcq.client import Client
 from lcq.config import ModelsConfig
 from lcq.errors import UnknownModel, UnknownQueue
 from lcq.models import ErrorClass, Task, TaskStatus, TaskType
-from tests.cluster import running_cluster
+from tests.cluster import Cluster, running_cluster
+from tests.redis_rig import running_server
 from tests.weight_files import safetensors
 from worker.weights import WeightStore
 
@@ -59,8 +62,30 @@ BAD = {
 }
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One for all tests, with LaMa's small weights and one runner."""
+    folder = tmp_path_factory.mktemp("cluster")
+    with np.load(SMALL_LAMA) as arrays:
+        weights = safetensors(folder / "small.safetensors", dict(arrays))
+    WeightStore(folder / "c" / "models", ModelsConfig(allow=("any",))).add(weights, "lama")
+    with (
+        running_server(folder / "redis") as server,
+        running_cluster(server.url, folder / "c", LCQ_LIMITS__IMAGE_PIXELS="15000000") as cluster,
+    ):
+        cluster.start_scheduler()
+        cluster.start_agent("node-1", slots=1)
+        yield cluster
+
+
+def done_on(client: Client) -> tuple[int, int]:
+    """How many attempts the node has failed and completed."""
+    (node,) = client.nodes()
+    return node.failed, node.completed
+
+
 def test_every_kind_of_bad_input_fails_once_in_one_line_without_blame_and_the_rest_is_done(
-    redis_url: str, tmp_path: Path, folder: Path
+    cluster: Cluster, tmp_path: Path, folder: Path
 ):
     def task(name: str, mask: str = "mask.png") -> Task:
         return Task(
@@ -73,15 +98,13 @@ def test_every_kind_of_bad_input_fails_once_in_one_line_without_blame_and_the_re
     bad = {name: task(name) for name in BAD} | {"good.png with a wrong mask": task("good.png", "other-size.png")}
     codes = BAD | {"good.png with a wrong mask": "mask_size_mismatch"}
     good = [task("good.png") for _ in range(3)]
-    with running_cluster(redis_url, tmp_path / "c") as cluster:
-        cluster.start_scheduler()
-        cluster.start_agent("node-1")
-        with cluster.client() as client:
-            answer = client.submit_many([*bad.values(), *good])
-            assert not answer.refused
-            records = {record.id: record for record in client.wait([one.id for one in answer.accepted], timeout_s=60)}
-            (node,) = client.nodes()
-            attempts = {task.id: client.history(task.id).attempts for task in bad.values()}
+    with cluster.client() as client:
+        failed, completed = done_on(client)
+        answer = client.submit_many([*bad.values(), *good])
+        assert not answer.refused
+        records = {record.id: record for record in client.wait([one.id for one in answer.accepted], timeout_s=60)}
+        attempts = {task.id: client.history(task.id).attempts for task in bad.values()}
+        assert done_on(client) == (failed, completed + 3)
 
     for name, asked in bad.items():
         record = records[asked.id]
@@ -93,8 +116,6 @@ def test_every_kind_of_bad_input_fails_once_in_one_line_without_blame_and_the_re
         assert message.isprintable(), f"{name}: one line, no escape codes: {message!r}"
         assert Path(asked.image_path).name.split("\n")[0] in message
     assert {records[asked.id].status for asked in good} == {TaskStatus.COMPLETED}
-    assert node.failed == 0
-    assert node.completed == 3
 
 
 # name -> size of the picture, holes (left, top, right, bottom; None: all), config, code of the failure ("": none)
@@ -116,12 +137,9 @@ ODD: dict[str, tuple[tuple[int, int], tuple[int, int, int, int] | None, dict[str
 
 
 def test_odd_sizes_masks_and_wishes_end_in_a_result_or_one_clear_line_and_the_runner_lives(
-    redis_url: str, tmp_path: Path
+    cluster: Cluster, tmp_path: Path
 ):
     pytest.importorskip("torch")
-    with np.load(SMALL_LAMA) as arrays:
-        weights = safetensors(tmp_path / "small.safetensors", dict(arrays))
-    WeightStore(tmp_path / "c" / "models", ModelsConfig(allow=("any",))).add(weights, "lama")
     noise = np.random.default_rng(1)
     tasks: dict[str, Task] = {}
     for name, (size, hole, config, _) in ODD.items():
@@ -137,16 +155,14 @@ def test_odd_sizes_masks_and_wishes_end_in_a_result_or_one_clear_line_and_the_ru
         tasks[name] = Task(
             task_type=TaskType.INPAINT, image_path=str(image), mask_path=str(mask), config=config, max_retries=0
         )
-    with running_cluster(redis_url, tmp_path / "c", LCQ_LIMITS__IMAGE_PIXELS="15000000") as cluster:
-        cluster.start_scheduler()
-        cluster.start_agent("node-1", slots=1)
-        (runner,) = cluster.runners("node-1")
-        with cluster.client() as client:
-            answer = client.submit_many(list(tasks.values()))
-            assert not answer.refused
-            records = {record.id: record for record in client.wait([one.id for one in answer.accepted], timeout_s=60)}
-            (node,) = client.nodes()
-        assert cluster.runners("node-1") == [runner], cluster.logs()
+    (runner,) = cluster.runners("node-1")
+    with cluster.client() as client:
+        failed, completed = done_on(client)
+        answer = client.submit_many(list(tasks.values()))
+        assert not answer.refused
+        records = {record.id: record for record in client.wait([one.id for one in answer.accepted], timeout_s=60)}
+        assert done_on(client) == (failed, completed + sum(not code for *_, code in ODD.values()))
+    assert cluster.runners("node-1") == [runner], cluster.logs()
 
     for name, (size, _, config, code) in ODD.items():
         record = records[tasks[name].id]
@@ -166,19 +182,17 @@ def test_odd_sizes_masks_and_wishes_end_in_a_result_or_one_clear_line_and_the_ru
     assert unchanged is not None
     assert unchanged.notes == ("the mask is empty: the result is the input",)
     assert Path(unchanged.path).read_bytes() == Path(tasks["a pixel without a hole"].image_path).read_bytes()
-    assert (node.failed, node.completed) == (0, sum(not code for *_, code in ODD.values()))
 
 
-def test_an_unknown_model_or_queue_is_refused_at_once_naming_the_file_and_the_fix(redis_url: str, tmp_path: Path):
-    with running_cluster(redis_url, tmp_path / "c") as cluster:
-        cluster.start_scheduler()
-        with cluster.client() as client:
-            wrong = Task(task_type=TaskType.INPAINT, image_path="/p/a.jpg", config={"model": "cv2-tela"})
-            with pytest.raises(UnknownModel) as model:
-                client.submit(wrong)
-            assert str(model.value) == "/p/a.jpg: no such model: 'cv2-tela' (did you mean 'cv2-telea'?)"
-            right = Task(task_type=TaskType.INPAINT, image_path="/p/a.jpg")
-            with pytest.raises(UnknownQueue) as queue:
-                client.submit(right, queue="cpu-lihgt")
-            assert str(queue.value) == "/p/a.jpg: no such queue: 'cpu-lihgt' (did you mean 'cpu-light'?)"
-            assert list(client.tasks()) == []
+def test_an_unknown_model_or_queue_is_refused_at_once_naming_the_file_and_the_fix(cluster: Cluster):
+    with cluster.client() as client:
+        before = list(client.tasks())
+        wrong = Task(task_type=TaskType.INPAINT, image_path="/p/a.jpg", config={"model": "cv2-tela"})
+        with pytest.raises(UnknownModel) as model:
+            client.submit(wrong)
+        assert str(model.value) == "/p/a.jpg: no such model: 'cv2-tela' (did you mean 'cv2-telea'?)"
+        right = Task(task_type=TaskType.INPAINT, image_path="/p/a.jpg")
+        with pytest.raises(UnknownQueue) as queue:
+            client.submit(right, queue="cpu-lihgt")
+        assert str(queue.value) == "/p/a.jpg: no such queue: 'cpu-lihgt' (did you mean 'cpu-light'?)"
+        assert [one.id for one in client.tasks()] == [one.id for one in before]

@@ -241,7 +241,9 @@ async def test_what_a_gpus_attempts_held_of_its_memory_is_learned_and_decides_wh
     for _ in range(ENOUGH - 1):
         await run_on_gpu(state, device_peak_mib=1100)
     assert await gpu_memory(state) == (1100, ENOUGH, 1210)
-    assert (await run_on_gpu(state, device_peak_mib=1100)).predicted_mib == 1100
+    last = await run_on_gpu(state, device_peak_mib=1100)
+    assert last.predicted_mib == 1100
+    assert (first.guessed, last.guessed) == (True, False), "what its class takes was learned meanwhile"
     audit(eye)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from lcq.cli import found
 from lcq.cli.main import app
 from lcq.config import DEFAULT_SOURCES
 from tests.conftest import wait_until_sync
@@ -172,6 +173,7 @@ def test_without_a_network_pull_says_what_was_tried_and_what_to_do(file: Path) -
 
 def test_a_program_installed_without_its_other_half_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lcq.cli.found.entry_points", lambda **_: ())
+    found._group.cache_clear()  # of a test before
     told = Answer("list")
     assert (told.code, told.out) == (2, "")
     assert "error: the commands of 'lcq models' are not installed" in told.talk

@@ -153,6 +153,7 @@ MOVES: dict[str, Act] = {
     "release_due": _release_due,
     "claim_tasks": lambda s: s.other.claim(),
     "finish_task": _finish,
+    "retake_task": lambda s: s.node.retake(s.id),
     "fail_task": lambda s: s.other.fail(s.id, s.attempt),
     "release_task": lambda s: s.other.release(s.id, s.attempt),
     "expire_leases": _expire,
@@ -169,6 +170,7 @@ MOVES: dict[str, Act] = {
     "isolate_task": lambda s: s.state.isolate_task(s.id, found="a test says so"),
 }
 REFUSE = {"finish_task", "fail_task", "release_task", "cancel_task", "retry_task", "reroute_task", "prioritise_task"}
+REFUSE |= {"retake_task"}
 EVENTS_OF = {"beat_node": "release_task", "leave_node": "release_task"}  # what they do is to hand back
 
 
@@ -453,8 +455,101 @@ async def test_a_late_result_counts_while_a_newer_attempt_runs_and_that_one_is_t
     audit(eye)
 
 
+async def test_a_late_result_gets_its_name_before_it_commits_and_nobody_else_can_commit_meanwhile(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    stage = await staged(state, eye, TaskStatus.PROCESSING)
+    assert await stage.node.retake(stage.id) == 3
+    record = await stage.record()
+    assert (record.status, record.node, record.attempt) == (TaskStatus.PROCESSING, "node-1", 3)
+    _, lost = await stage.other.beat((stage.id, 2))
+    assert [(one.task_id, one.attempt) for one in lost] == [(stage.id, 2)]
+    told = [fields for _, fields in eye.xrange("{lcq}:events") if fields["move"] == "retake_task"]
+    assert [(fields["from"], fields["superseded"]) for fields in told] == [("node-2", "2")]
+    for late in (stage.other.finish(stage.id, 2), stage.other.retake(stage.id, 2), stage.node.finish(stage.id, 1)):
+        with pytest.raises(TransitionRefused):
+            await late
+    await stage.node.finish(stage.id, 3)
+    record = await stage.record()
+    assert (record.status, record.node, record.why) == (TaskStatus.COMPLETED, "node-1", "late result of attempt 1")
+    outcomes = [(one.outcome, one.result_of) for one in await state.reader.attempts(stage.id)]
+    assert outcomes == [("failed", 0), ("superseded", 0), ("completed", 1)]
+    totals = await state.reader.totals()
+    assert (totals["late"], totals["fenced"], totals["completed"]) == (1, 2, 1)
+    audit(eye)
+
+
+async def test_who_takes_its_task_back_twice_has_it_once_and_a_lease_anew(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    stage = await staged(state, eye, TaskStatus.QUEUED)
+    assert await stage.node.retake(stage.id) == 2
+    eye.zadd("{lcq}:leases", {stage.id: LONG_AGO})
+    assert await stage.node.retake(stage.id) == 2, "its answer was lost"
+    assert await stage.node.retake(stage.id, 2) == 2, "or the agent asks by the number that it was told"
+    assert await state.expire_leases() == ()
+    assert (await state.reader.totals())["late"] == 1
+    audit(eye)
+
+
+@pytest.mark.parametrize("how", ["expire", "lose", "reborn", "beat"])
+async def test_a_task_that_was_taken_back_and_lapsed_again_has_lost_no_retry_and_can_be_taken_back_once_more(
+    state: StateManager, eye: redis.Redis, how: str
+) -> None:
+    """Its node was killed before the result had its name: there is no work to repeat."""
+    stage = await staged(state, eye, TaskStatus.QUEUED)
+    retries = (await stage.record()).retries
+    assert await stage.node.retake(stage.id) == 2
+    match how:
+        case "expire":
+            stage.let_pass("leases")
+            await state.expire_leases()
+        case "lose":
+            await stage.node.lose()
+        case "reborn":
+            stage.node = Node(state, boot=new_id())
+            await stage.node.hello()
+        case "beat":
+            stage.let_pass("held:node-1")
+            await stage.node.beat()
+    record = await stage.record()
+    kept = how == "beat"  # which does not list what it has not heard of: its lease decides
+    assert (record.status, record.retries) == (TaskStatus.PROCESSING if kept else TaskStatus.QUEUED, retries)
+    if not kept:
+        assert await stage.other.claim_ids() == [stage.id]
+        assert await stage.node.retake(stage.id) == 4
+        assert [one.result_of for one in await state.reader.attempts(stage.id)] == [0, 1, 0, 1]
+    audit(eye)
+
+
+@pytest.mark.parametrize("act", ["cancel_task", "reroute_task", "retry_task"])
+async def test_what_an_operator_has_ended_or_begun_anew_is_taken_back_by_nobody(
+    state: StateManager, eye: redis.Redis, act: str
+) -> None:
+    stage = await staged(state, eye, TaskStatus.FAILED if act == "retry_task" else TaskStatus.QUEUED)
+    if act == "reroute_task":
+        await stage.node.retake(stage.id)  # and also not by a claim of before
+    await MOVES[act](stage)
+    with pytest.raises(TransitionRefused):
+        await stage.node.retake(stage.id)
+    audit(eye)
+
+
+async def test_a_boot_that_was_replaced_and_another_node_take_nothing_back(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    stage = await staged(state, eye, TaskStatus.QUEUED)
+    await Node(state, boot="boot-2").hello()
+    with pytest.raises(StaleBoot):
+        await stage.node.retake(stage.id)
+    with pytest.raises(TransitionRefused):
+        await stage.other.retake(stage.id)
+    assert await Node(state, boot="boot-3").retake(stage.id) == 2, "a boot that has not said hello yet may"
+    audit(eye)
+
+
 @pytest.mark.parametrize("attempt", [-1, 0, 3, 2**31, 2**63])
-@pytest.mark.parametrize("move", ["finish", "fail", "release"])
+@pytest.mark.parametrize("move", ["finish", "retake", "fail", "release"])
 async def test_an_attempt_that_never_was_can_end_nothing(
     state: StateManager, eye: redis.Redis, move: str, attempt: int
 ) -> None:
@@ -463,11 +558,11 @@ async def test_an_attempt_that_never_was_can_end_nothing(
     with pytest.raises(TransitionRefused):
         await getattr(stage.other, move)(stage.id, attempt)
     assert stage.hash() == before
-    assert (await state.reader.totals())["fenced"] == 1
+    assert (await state.reader.totals()).get("fenced", 0) == (move != "retake"), "who only asks has told nothing yet"
     audit(eye)
 
 
-@pytest.mark.parametrize("move", ["finish", "fail", "release"])
+@pytest.mark.parametrize("move", ["finish", "retake", "fail", "release"])
 async def test_another_nodes_attempt_cannot_be_ended(state: StateManager, eye: redis.Redis, move: str) -> None:
     stage = await staged(state, eye, TaskStatus.PROCESSING)
     before = stage.hash()

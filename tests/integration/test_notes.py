@@ -87,6 +87,8 @@ async def test_a_cause_is_acknowledged_for_all_to_see_until_that_is_withdrawn(
     await node.fail(task.id, failure=a_failure(code="out_of_memory"))
     (cause,) = (await state.reader.dead()).causes
     assert cause.acknowledged is None
+    assert (cause.models, cause.nodes, cause.sizes) == ((task.model,), (node.id,), ())
+    assert (len(cause.trend), cause.trend[-1]) == (12, 1)
     await state.acknowledge_cause(cause.code, cause.text, actor="ivo", note="1.8 again", command="c1")
     (known,) = (await state.reader.dead()).causes
     assert known.acknowledged is not None

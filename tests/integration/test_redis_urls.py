@@ -9,13 +9,17 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import redis
 
 from lcq.config import DistributedConfig, RedisConfig
 from lcq.errors import InvalidConfig, StateUnavailable, without_password
+from lcq.state import connection as connection_module
+from lcq.state import sentinels as sentinels_module
 from lcq.state.connection import connect
 from lcq.state.manager import StateManager
 from lcq.state.reader import StateReader
 from lcq.state.sentinels import SentinelUrl
+from tests.conftest import wait_until
 from tests.nodes import LIGHT, Node, a_task
 from tests.redis_rig import Server, running_rig, running_server
 
@@ -32,6 +36,35 @@ async def use(url: str, **redis: object) -> None:
         task = await state.submit_task(a_task(), queue=LIGHT)
         await node.claim()
         await node.finish(task.id)
+
+
+async def test_an_attempt_from_before_the_server_was_back_keeps_nobody_waiting_that_fails_after(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(connection_module, "_BACK_OFF_S", (3600.0, 3600.0))
+    password, path = redis_url.removeprefix("unix://:").removesuffix("?db=0").split("@", 1)
+    ends = asyncio.Event()
+    came: list[asyncio.StreamWriter] = []
+
+    async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.append(writer)
+        if len(came) == 1:  # it goes with the server that was there
+            await ends.wait()
+            writer.close()
+            return
+        far_reader, far_writer = await asyncio.open_unix_connection(path)
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+
+    async with await asyncio.start_server(passed_on, "127.0.0.1", 0) as front:
+        port = front.sockets[0].getsockname()[1]
+        async with connect(f"redis://:{password}@127.0.0.1:{port}/0") as client:
+            first = asyncio.create_task(client.ping())
+            await wait_until(lambda: came)
+            assert await client.ping()
+            ends.set()
+            with pytest.raises(redis.ConnectionError):
+                await first
+            assert await asyncio.gather(client.ping(), client.ping()) == [True, True]  # the second connects anew
 
 
 @asynccontextmanager
@@ -179,7 +212,10 @@ def test_no_form_of_a_password_is_shown(url: str):
     assert "et@" not in without_password(url)
 
 
-async def test_a_name_that_no_sentinel_knows_and_sentinels_that_are_away_are_told_one_by_one(tmp_path: Path):
+async def test_a_name_that_no_sentinel_knows_and_sentinels_that_are_away_are_told_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sentinels_module, "_ASK_BUSY_S", 1.0)
     with running_rig(tmp_path / "redis") as rig:
         with pytest.raises(
             StateUnavailable, match=r"no Sentinel names a primary 'other': 127\S+ does not know it; 127"
@@ -193,3 +229,11 @@ async def test_a_name_that_no_sentinel_knows_and_sentinels_that_are_away_are_tol
             StateUnavailable, match=r"127\S+ says Error 111.*127\S+ does not answer; 127\S+ says Error 111"
         ):
             await use(rig.url)
+        # Where all that live have too much to do, they are given longer: else nobody would ever be found there.
+        monkeypatch.setattr(sentinels_module, "_ASK_BUSY_S", 60.0)
+        monkeypatch.setattr(sentinels_module, "_ASK_S", 0.01)
+        asking = asyncio.create_task(SentinelUrl.read(rig.url).primary())
+        await asyncio.sleep(0.1)
+        assert not asking.done()
+        rig.sentinels[1].thaw()
+        assert (await asking)[1] == rig.first.port

@@ -293,6 +293,14 @@ class StateMachine(RuleBasedStateMachine):
 
     @has_grants
     @rule(which=which)
+    def retake(self, which: int) -> None:
+        t, task_id, attempt, node = self.token(which)
+        self.about_an_attempt(node.retake(task_id, attempt), t, lambda: self.model.retake(t, attempt, node.id))  # type: ignore[arg-type]
+        if t is not None and t.runs(len(t.attempts), node.id):
+            self.grants.append((task_id, len(t.attempts), node.id))
+
+    @has_grants
+    @rule(which=which)
     def finish_an_old_one(self, which: int) -> None:
         self.finish(which * 3)
 

@@ -128,6 +128,29 @@ async def test_what_has_moved_on_is_not_taken_back_and_what_it_did_is_told(
     audit(eye)
 
 
+async def test_several_acts_are_taken_back_in_turn_the_last_first(state: StateManager, eye: redis.Redis) -> None:
+    node = Node(state, queues=(LIGHT, HEAVY))
+    await node.hello()
+    task = (await some_tasks(state, eye, node))[TaskStatus.COMPLETED]
+    before = audit(eye).tasks
+    for act in ("retry", "move", "prioritise"):  # what a retry with another place and priority is made of
+        await ACTS[act](state, task, act)
+    with pytest.raises(TransitionRefused, match="it is queued"):
+        await state.undo_task(task, of="retry")
+    for act in ("prioritise", "move", "retry"):
+        await state.undo_task(task, of=act, why="taken back by ann")
+    after = audit(eye).tasks
+    for name in OF_EACH_CHANGE:
+        after[task][name] = before[task][name]
+    assert after == before
+    await ACTS["retry"](state, task, "r2")
+    await ACTS["move"](state, task, "m2")
+    await state.undo_task(task, of="m2")
+    await ACTS["prioritise"](state, task, "p2")  # somebody else's
+    with pytest.raises(TransitionRefused, match="it is queued"):
+        await state.undo_task(task, of="r2")
+
+
 async def test_an_act_is_taken_back_once(state: StateManager) -> None:
     task = a_task()
     await state.submit_task(task, queue=LIGHT)

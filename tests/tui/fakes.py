@@ -247,6 +247,9 @@ class FakeCluster:
         await self._answerable()
         return {task_id: self.records[task_id] for task_id in ids if task_id in self.records}
 
+    async def glances(self, ids: Sequence[str]) -> list[TaskRecord]:
+        return list((await self.tasks(ids)).values())
+
     async def nodes(self) -> tuple[NodeRecord, ...]:
         await self._answerable()
         return tuple(self.node_records.values())

@@ -46,9 +46,19 @@ class Terminal:
         except OSError:  # its other end is closed
             asyncio.get_running_loop().remove_reader(self._ours)
 
-    def close(self) -> None:
+    def hold(self) -> None:
+        """Read nothing more, as a terminal that has stopped: what is sent fills the pty, and then waits."""
         asyncio.get_running_loop().remove_reader(self._ours)
-        os.close(self._ours)
+
+    def go_on(self) -> None:
+        asyncio.get_running_loop().add_reader(self._ours, self._read)
+
+    def close(self) -> None:
+        """Be gone, as a window that is closed or a line that is cut. Later calls do nothing."""
+        if self._ours >= 0:
+            asyncio.get_running_loop().remove_reader(self._ours)
+            os.close(self._ours)
+            self._ours = -1
 
     def type(self, text: str) -> None:
         os.write(self._ours, text.encode())

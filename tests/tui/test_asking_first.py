@@ -26,6 +26,7 @@ async def asked(console) -> Question:
     await wait_until(lambda: isinstance(console.app.screen, Question))
     screen = console.app.screen
     assert isinstance(screen, Question)
+    await wait_until(lambda: screen.query("#no") and screen.query_one("#no").region.area)  # else a click goes beside it
     return screen
 
 
@@ -165,6 +166,37 @@ async def test_all_that_fit_are_meant_also_those_beyond_the_window(open_console)
         await console.press("y")
         await wait_until(lambda: cluster.calls)
         assert len(cluster.calls[0][1]) == 10
+
+
+async def test_a_note_and_a_whole_cause_mean_also_those_beyond_the_window(open_console):
+    class Cut(FakeCluster):
+        async def snapshot(self, limit=200_000, take=None):
+            return await super().snapshot(20, take)
+
+    failures = [
+        a_task(f"/p/{n}.jpg", status=TaskStatus.FAILED, failure=a_failure("device lost" if n % 3 else "no room"))
+        for n in range(30)
+    ]
+    cluster = Cut(failures, [a_node()], total=1000)
+    async with open_console(cluster) as console:
+        await console.press("5")
+        await wait_until(lambda: "device lost" in console.text() and console.desk.store.beyond)
+        await console.press("g", "r")
+        await asked(console)
+        assert "Retry 20 tasks?" in console.text(), "as many as died of it, not as the window holds of them"
+        await console.press("escape", "2", "j", "slash", *"state:failed", "enter")
+        await wait_until(lambda: console.desk.tasks.filter.text == "state:failed" and console.table.has_focus)
+        await console.press("asterisk")
+        await said(console, "also those beyond the window")
+        await console.press("c")
+        await asked(console)
+        assert "Comment on 30 tasks" in console.text()
+        await console.press(*"known", "enter")
+        await wait_until(lambda: "Yes, comment" in console.text())
+        await console.press("y")
+        await wait_until(lambda: cluster.calls)
+        name, (ids, text) = cluster.calls[0]
+        assert (name, len(ids), text) == ("comment", 30, "known")
 
 
 # ---------------------------------------------------------------- what is not sent

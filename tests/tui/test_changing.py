@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from textual.widgets import Input, Select
 
-from lcq.errors import InvalidInput
+from lcq.errors import InvalidInput, NothingToUndo
 from lcq.models import TaskPriority, TaskRecord, TaskStatus
+from lcq.wire import BulkAnswer, Refusal
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task
+from tui import acts
 from tui.changing import AGAIN_OF, Changes, again, changed, differences, parameters_of, read_parameters
 from tui.screens.forms import ChangeForm
 from tui.screens.tasks import TasksScreen
@@ -57,6 +59,39 @@ async def test_another_priority_is_set_after_the_retry_and_only_where_it_is_anot
     low, high = a_record(), a_record().model_copy(update={"priority": TaskPriority.HIGH})
     cluster = await done_by(again([low, high], Changes(priority=TaskPriority.HIGH)), low, high)
     assert cluster.calls == [("retry", (low.id, high.id)), ("prioritise", ((low.id,), TaskPriority.HIGH))]
+
+
+async def test_what_was_done_in_several_moves_is_taken_back_in_all_of_them_the_last_first():
+    done = a_record(DONE)
+    cluster = FakeCluster([done], [a_node()])
+    answer = await again([done], Changes(queue="gpu-low", priority=TaskPriority.HIGH)).run(cluster, "why")
+    assert [name for name, _ in cluster.calls] == ["retry", "reroute", "prioritise"]
+    assert len(answer.acts) == 3
+    taken = await acts.undo("Retry it", ("retry it", "move it", "raise it")).run(cluster, "")
+    assert [told for _, told in cluster.calls[3:]] == ["raise it", "move it", "retry it"]
+    assert taken.done == ("retry it", "move it", "raise it")[::-1]
+
+
+async def test_what_cannot_be_taken_back_whole_says_what_of_it_was_not():
+    class HalfWay(FakeCluster):
+        async def undo(self, act: str) -> BulkAnswer:
+            if act == "late":
+                raise NothingToUndo(act)
+            if act == "retry":
+                refused = tuple(Refusal(id=one, code="transition_refused", message="it has moved on") for one in "ab")
+                return BulkAnswer(done=("c",), refused=refused)
+            return BulkAnswer(done=("a", "c"), refused=(Refusal(id="b", code="x", message="it runs"),))
+
+    act = acts.undo("Retry 3 tasks", ("late", "retry", "move"))
+    answer = await act.run(HalfWay([], []), "")
+    assert answer.done == ("c",)
+    assert {one.id: one.message for one in answer.refused} == {
+        "b": "it runs",
+        "a": "only its last change is taken back, what was done before is not: it has moved on",
+        "late": NothingToUndo("late").message,
+    }
+    with pytest.raises(NothingToUndo):
+        await acts.undo("Retry 1 task", ("late",)).run(HalfWay([], []), "")
 
 
 async def test_another_model_makes_new_tasks_that_say_whose_they_are_and_the_old_ones_stay():

@@ -26,7 +26,8 @@ def two_attempts() -> tuple[Attempt, Attempt]:
     return (
         an_attempt(1, failure=failure, log="loading\nout of memory", seconds=0.0, megapixels=2.0),
         an_attempt(
-            2, outcome="completed", seconds=3.0, predicted_s=2.5, eased=(Ease.SMALLER_TILE,), warm=True, megapixels=2.0,
+            2, outcome="completed", seconds=3.0, predicted_s=2.5, guessed=True, eased=(Ease.SMALLER_TILE,), warm=True,
+            megapixels=2.0,
         ),
     )  # fmt: skip
 
@@ -40,7 +41,7 @@ def test_what_differs_between_two_attempts_is_told_with_the_times_of_each_step()
     assert facts["held its slot"] == ("4.0s", "4.0s")
     assert facts["worked"] == ("", "3.00 s")
     assert facts["around it"] == ("", "1.00 s")
-    assert facts["predicted"] == ("", "2.50 s")
+    assert facts["predicted"] == ("", "2.50 s, a guess")
     assert facts["model loaded"] == ("had to be loaded", "was there")
     assert facts["made easier"] == ("", Ease.SMALLER_TILE.value)
     assert facts["error"] == ("out_of_memory: tried to allocate 9.21 GiB", "")

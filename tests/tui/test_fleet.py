@@ -8,9 +8,10 @@ from lcq.models import DeviceReading, MinuteTally, NodeStatus, TaskStatus
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_node, a_task
 from tui.charts import bars
-from tui.fleet import needs, panels, summary
+from tui.fleet import needs, panels, panels_over, shares, summary
 from tui.screens.nodes import NodesScreen
 from tui.store import NodeRow, QueueRow, Store
+from tui.text import cells
 
 NOW = 1_800_000_000_000
 
@@ -50,6 +51,26 @@ def test_the_fleet_panel_counts_nodes_slots_and_what_devices_tell():
         "slots 3/6",
     ]
     assert said(a_store(), "Fleet") == ["0 up", "devices tell nothing", "slots 0/0"]
+
+
+def test_no_panel_cuts_a_line_as_long_as_another_has_cells_to_spare():
+    node = NodeRow("a", NodeStatus.ONLINE, slots=4, running=3, busy=0.9, used_mib=6000, total_mib=8000)
+    minutes = tuple(MinuteTally(minute=n, completed=20, failed=9) for n in range(60))
+    store = a_store(node, minutes=minutes)
+    wide = {line.text for panel in panels(store, NOW, 0) for line in panel.lines}
+    assert "90 tasks failed in 10 minutes" in wide
+    assert max(map(len, wide)) > 111 // 4, "it would be cut in equal parts"
+    panels_there = panels_over(store, NOW, 111)
+    assert sum(width for _, width in panels_there) <= 111
+    assert all(cells(line.text) <= width for panel, width in panels_there for line in panel.lines)
+
+
+@pytest.mark.parametrize(
+    ("needed", "width", "shared"),
+    [((9, 9, 9, 9), 100, [25] * 4), ((29, 9, 9, 28), 100, [29, 21, 21, 29]), ((99, 9, 9, 99), 100, [25, 16, 16, 43])],
+)
+def test_what_a_panel_can_spare_is_another_panels_that_needs_it(needed, width, shared):
+    assert shares(needed, width) == shared
 
 
 def test_the_mean_of_the_throughput_leaves_out_the_minute_that_is_not_over():

@@ -65,3 +65,24 @@ async def test_brackets_and_the_backtick_lead_through_the_views_with_their_filte
         await wait_until(lambda: shows(QueuesScreen, "queue:gpu-high"))
         await console.press("grave_accent")
         await wait_until(lambda: shows(TasksScreen, "queue:gpu-high"))
+
+
+async def test_escape_leads_back_to_the_row_that_led_here_with_cursor_marks_and_filter_as_they_were(open_console):
+    cluster = FakeCluster([a_task("/p/1.jpg", queue="gpu-high"), a_task("/p/2.jpg")], [a_node()])
+    async with open_console(cluster) as console:
+        await console.press("3", "slash", *"queue~gpu", "enter")
+        await wait_until(lambda: console.desk.queues.filter.text == "queue~gpu" and console.table.has_focus)
+        await console.press("g", "space", "k", "enter")
+        cursor, marks = console.desk.queues.cursor_id, set(console.desk.queues.marks)
+        assert marks == {cursor}
+        await wait_until(lambda: isinstance(console.app.screen, TasksScreen) and console.desk.tasks.filter.text)
+        await wait_until(lambda: console.desk.drilled == ("tasks", console.desk.tasks.filter.text))
+        await console.press("enter", "escape", "escape")
+        await wait_until(lambda: isinstance(console.app.screen, QueuesScreen))
+        queues = console.desk.queues
+        assert (queues.cursor_id, set(queues.marks), queues.filter.text) == (cursor, marks, "queue~gpu")
+        await console.press("2")
+        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await console.press("escape")
+        await wait_until(lambda: console.desk.tasks.filter.text == "")
+        assert isinstance(console.app.screen, TasksScreen), "who came by the key of the view clears its filter"

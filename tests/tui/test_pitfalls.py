@@ -40,6 +40,15 @@ PITFALLS: dict[tuple[int, str], dict[str, tuple[str, ...]]] = {
         "widths": ("test_every_cell_of_every_column_is_exactly_as_wide_as_its_column",),
     },
     (6, "back-pressure"): {
+        "stopped_terminal": (
+            "test_a_terminal_that_stops_holds_nothing_up_and_gets_the_newest_frame_when_it_goes_on",
+            "test_a_terminal_that_is_gone_ends_the_console_whatever_it_still_had_to_send",
+            "test_no_more_is_kept_for_a_terminal_than_a_bound_and_its_last_words_come_in_place_of_it",
+        ),
+        "pace": (
+            "test_frames_that_are_too_large_come_less_often_and_a_long_silence_saves_up_one_moment_only",
+            "test_what_the_console_sends_is_counted",
+        ),
         "table": (
             "test_a_line_has_no_two_neighbouring_segments_of_one_style",
             "test_with_100k_tasks_only_lines_on_the_screen_that_differ_are_rendered",

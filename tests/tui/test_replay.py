@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lcq.errors import InvalidInput, LcqError
+from lcq.errors import InvalidInput, LcqError, NoLog
 from lcq.models import ActRecord, TaskStatus
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task, now_ms
@@ -35,7 +35,8 @@ class Stage:
         self.at_ms = NOON
 
     async def written(self) -> None:
-        """Wait until all that has happened is in the file."""
+        """Wait until all that has happened, and was looked at, is in the file."""
+        await wait_until(lambda: not len(self.recorder.noted) and not self.recorder.noted._changed)
         await wait_until(lambda: self.desk.feed.read_up_to in ("0-0", *(e.id for e in self.cluster.log[-1:])))
         before = self.recorder.written
         self.cluster.emit("mark")  # of no task: it only has to arrive
@@ -56,7 +57,7 @@ async def recording(path: Path, cluster: FakeCluster, **rules: float) -> AsyncIt
     async with asyncio.TaskGroup() as tasks:
         feed = tasks.create_task(desk.feed.run(), name="feed")
         ways = {"minutes": cluster.minutes, "dead": cluster.dead, "acts": lambda: cluster.acts(9)}
-        writer = tasks.create_task(recorder.run(ways), name="recorder")
+        writer = tasks.create_task(recorder.run(ways, cluster.attempts), name="recorder")
         await wait_until(lambda: desk.link.loaded)
         yield stage
         recorder.stop("it was ended")
@@ -248,6 +249,12 @@ async def test_a_time_in_which_the_console_saw_nothing_is_not_taken_for_a_calm_o
 
 async def test_what_a_recording_does_not_have_is_refused_not_invented(tape: Path) -> None:
     desk = past_desk(Playback(Recording.open(tape)))
-    for ask in (desk.commander.why("task100000000000"), desk.commander.undo("x"), desk.commander.info()):
+    await desk.reader.snapshot()
+    for ask in (desk.commander.why("task100000000000"), desk.commander.jobs("j"), desk.commander.whys(["x"])):
+        with pytest.raises(LcqError, match="not in the recording: nobody looked at it by then"):
+            await ask
+    with pytest.raises(NoLog, match="nobody had looked at it when this was recorded"):
+        await desk.commander.read_log("gpu-1")
+    for ask in (desk.commander.undo("x"), desk.commander.info(), desk.commander.comment(["x"], "y")):
         with pytest.raises(LcqError, match="this is a replay"):
             await ask

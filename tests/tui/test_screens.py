@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -68,12 +69,18 @@ async def test_the_details_of_a_failed_task_tell_why_and_where(open_console):
     cluster.history[task.id] = [
         Attempt(
             number=1, node="gpu-1", started_ms=now_ms() - 5000, ended_ms=now_ms(), outcome="failed",
-            failure=task.failure,
+            failure=task.failure, log="\n".join(f"[b]line {n}\x1b[2J" for n in range(30)),
         )
     ]  # fmt: skip
     async with open_console(cluster) as console:
         await console.press("d")
         await wait_until(lambda: "Attempts (1)" in console.text())
+        sections = {name: str(console.app.screen._sections[name].content) for name in ("log", "raw")}
+        assert "#1 gpu-1" in sections["log"]
+        assert "10 lines before" in sections["log"]
+        assert "[b]line 29" in sections["log"]
+        assert "\x1b" not in sections["log"]
+        assert json.loads(sections["raw"].partition("Raw\n")[2])["task"]["id"] == task.id
         text = console.text()
         assert "Error: resource, out_of_memory" in text
         assert "second line" in text

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 
 from lcq.errors import StateUnavailable
-from lcq.models import DeviceReading, NodeStatus, TaskPriority, TaskStatus
-from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task, now_ms
+from lcq.models import DeviceReading, NodeStatus, TaskPriority, TaskRecord, TaskStatus
+from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task, many_tasks, now_ms
 from tui.source import trouble_of
 from tui.store import Store, node_row
 
@@ -223,18 +223,74 @@ def test_trouble_is_told_without_passwords():
     assert "s3cret" not in trouble
 
 
-async def test_a_burst_of_changes_and_new_tasks_is_taken_in_once_a_task_however_many_there_are():
+@pytest.mark.parametrize(("new", "changes"), [(6_000, 15_000), pytest.param(20_000, 50_000, marks=pytest.mark.chaos)])
+async def test_a_burst_of_changes_and_new_tasks_is_taken_in_once_a_task_however_many_there_are(new, changes):
     cluster = FakeCluster([a_task() for _ in range(10)])
     store = await a_store(cluster)
-    ids = [cluster.add(a_task(status=TaskStatus.QUEUED)).id for _ in range(6_000)]
-    for number in range(15_000):  # some tasks many times
+    ids = [cluster.add(a_task(status=TaskStatus.QUEUED)).id for _ in range(new)]
+    for number in range(changes):  # some tasks many times
         task_id = ids[number % 1_500]
         cluster.change(task_id, "prioritise_task", priority=list(TaskPriority)[number % 3])
     store.apply(cluster.log)
-    changes = store.tasks.take()
-    assert changes.changed == set(ids), "what one frame has to take in is bounded by the tasks, whatever came"
-    assert not changes.everything
+    taken = store.tasks.take()
+    assert taken.changed == set(ids), "what one frame has to take in is bounded by the tasks, whatever came"
+    assert not taken.everything
     assert not store.tasks.take()
     assert counts_hold(store)
     last = cluster.records[ids[0]]
     assert (store.tasks.rows[ids[0]].priority, store.tasks.rows[ids[0]].revision) == (last.priority, last.revision)
+
+
+async def test_the_window_keeps_its_size_while_tasks_come_and_says_what_is_beyond_it():
+    tasks = many_tasks(300)
+    store = await a_store(cluster := FakeCluster(tasks))
+    store.tasks.take()
+    oldest = tasks[0].id
+    store.cut(300, lambda task_id: False)
+    assert (len(store.tasks.rows), store.oldest) == (300, ""), "nothing is over it"
+    for number in range(300, 420):
+        cluster.add(_copy(tasks[0], f"{number:016d}"))
+    store.apply(cluster.log)
+    store.cut(300, lambda task_id: task_id == oldest)
+    assert oldest in store.tasks.rows, "it is looked at"
+    assert len(store.tasks.rows) - 1 + store.beyond == 419
+    assert len(store.tasks.rows) == 301
+    assert store.oldest == min(set(store.tasks.rows) - {oldest})
+    assert counts_hold(store)
+    assert len(store.tasks.take().gone) == 119
+    cluster.log.clear()
+    cluster.change(tasks[5].id, "claim_tasks", status=TaskStatus.PROCESSING)
+    store.apply(cluster.log)
+    assert store.take_wanted(10) == [], "nobody looks there"
+    store.seeking = True
+    cluster.change(tasks[5].id, "finish_task", status=TaskStatus.COMPLETED)
+    store.apply(cluster.log)
+    assert store.take_wanted(10) == [tasks[5].id]
+
+
+async def test_what_was_read_from_beyond_the_window_goes_before_the_window_does_unless_somebody_looks():
+    tasks = many_tasks(400)
+    cluster = FakeCluster(tasks)
+    snapshot = await cluster.snapshot(200)
+    store = Store()
+    store.load(snapshot)
+    assert store.put_older(tasks[150:200]) == 50
+    store.seeking = True
+    for number in range(400, 470):
+        cluster.add(_copy(tasks[0], f"{number:016d}"))
+    store.apply(cluster.log)
+    before = len(store.tasks.rows)
+    cut = min(snapshot.tasks, key=lambda record: record.id).id
+    store.cut(400, lambda task_id: False)
+    assert len(store.tasks.rows) == before, "there is room"
+    store.seeking = False
+    store.cut(200, lambda task_id: False)
+    assert store.cuts == 1
+    assert not {record.id for record in tasks[150:200]} & set(store.tasks.rows)
+    assert cut not in store.tasks.rows
+    assert len(store.tasks.rows) == 200
+    assert counts_hold(store)
+
+
+def _copy(record: TaskRecord, task_id: str) -> TaskRecord:
+    return record.model_copy(update={"task": record.task.model_copy(update={"id": task_id}), "submitted_ms": now_ms()})

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcq.causes import in_common
+from lcq.causes import TREND_MS, in_common, size_class, trend
 from tests.values import QUICK
 
 
@@ -40,3 +40,14 @@ def test_what_differs_from_task_to_task_is_replaced_by_its_kind(message: str, ex
 def test_two_numbers_make_no_two_causes_and_no_text_is_too_long(text: str, one: int, other: int) -> None:
     assert in_common(f"{text} {one} MiB") == in_common(f"{text} {other} MiB")
     assert len(in_common(text)) <= 200
+
+
+def test_an_image_is_of_one_of_four_classes_of_size():
+    sizes = [None, (999, 1000), (1000, 1000), (2000, 1999), (2000, 2000), (4000, 4000), (9000, 9000)]
+    assert [size_class(size) for size in sizes] == ["", "<1MP", "1-4MP", "1-4MP", "4-16MP", ">16MP", ">16MP"]
+
+
+def test_a_trend_counts_by_five_minutes_the_newest_last_and_leaves_out_what_is_older_than_an_hour():
+    now = 100 * TREND_MS
+    told = trend([now, now - 1, now - TREND_MS, now - 12 * TREND_MS + 1, now - 12 * TREND_MS, now + 5], now)
+    assert told == (1, *(0,) * 9, 1, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shlex
@@ -16,6 +17,7 @@ import yaml
 from typer.testing import CliRunner
 
 from lcq.background import BackgroundLoop
+from lcq.cli import commands
 from lcq.cli.main import app
 from lcq.cli.output import age, clock, duration, tail, visible
 from lcq.client import login_name
@@ -74,7 +76,7 @@ EXPECTED = (
     "submit", "tasks", "task", "nodes", "node", "queues", "jobs", "job", "events", "wait", "cancel", "retry", "reroute",
     "prioritise", "pause", "resume", "drain", "activate", "quarantine", "release", "dead", "version", "up", "scheduler",
     "console", "demo", "models", "discover", "why", "autoscale", "label", "set", "stop",
-    "acts", "undo", "comment", "token",
+    "acts", "undo", "comment", "log", "causes", "ack", "token",
 )  # fmt: skip
 
 
@@ -127,6 +129,18 @@ def lcq(peer: Peer, *arguments: str, columns: int = 0) -> Answer:
 
 def test_all_commands_are_there() -> None:
     assert sorted(COMMANDS) == sorted(EXPECTED)
+
+
+@pytest.mark.parametrize("module", commands._MODULES)
+def test_the_table_of_commands_names_all_that_a_module_has(module: str) -> None:
+    app = importlib.import_module(f"lcq.cli.{module}").app
+    assert sorted(typer.main.get_group(app).commands) == sorted(commands._MODULES[module])
+
+
+def test_a_command_that_is_used_loads_no_other() -> None:
+    there = commands.Commands()
+    there.get("version")
+    assert list(there.loaded) == ["version"]
 
 
 @pytest.mark.parametrize("name", EXPECTED)

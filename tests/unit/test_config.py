@@ -10,6 +10,7 @@ import yaml
 from pydantic import BaseModel
 
 from lcq.config import ConfigManager, DistributedConfig, load
+from lcq.environment import told_by
 from lcq.errors import InvalidConfig
 
 SAMPLES = Path(__file__).parents[2] / "sample-config"
@@ -139,6 +140,30 @@ def test_a_bad_environment_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -
         load()
 
 
+@pytest.mark.parametrize(
+    ("variables", "found"),
+    [
+        ({"lcq_redis__Port": "7"}, {"redis": {"port": "7"}}),
+        ({"LCQ_REDIS__PORT": "7", "LCQ_REDIS": '{"host": "a", "port": 1}'}, {"redis": {"host": "a", "port": "7"}}),
+        ({"LCQ_SCHEDULERS": "a, b:5"}, {"schedulers": "a, b:5"}),
+        ({"LCQ_STORAGE__ROOTS": '["/a"]'}, {"storage": {"roots": ["/a"]}}),
+        ({"LCQ_CONTEXTS__EU__REDIS__URL": "redis://x"}, {"contexts": {"eu": {"redis": {"url": "redis://x"}}}}),
+        ({"LCQ_AGENT__LABELS__RACK": "7", "LCQ_REDIS__BOGUS": "1"}, {"agent": {"labels": {"rack": "7"}},
+                                                                     "redis": {"bogus": "1"}}),
+        ({"LCQ_AGENT__MODELS": '["lama"]'}, {"agent": {"models": ["lama"]}}),
+        ({"LCQ_BOGUS": "1", "LCQ_CONFIG": "x", "LCQ": "1", "HOME": "/root"}, {}),
+    ],
+)  # fmt: skip
+def test_the_environment_says_settings_section_by_section(variables: dict[str, str], found: dict[str, object]) -> None:
+    assert told_by(variables, DistributedConfig) == found
+
+
+def test_a_list_in_the_environment_that_is_no_json_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LCQ_STORAGE__ROOTS", "/photos")
+    with pytest.raises(InvalidConfig, match="environment: LCQ_STORAGE__ROOTS: expected JSON, found '/photos'"):
+        load()
+
+
 def test_a_missing_file_is_named_with_the_place_that_named_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LCQ_CONFIG", "nowhere.yaml")
     with pytest.raises(InvalidConfig, match=r"nowhere\.yaml.*check --config and LCQ_CONFIG"):
@@ -221,3 +246,19 @@ def test_an_unknown_context_is_told_with_the_nearest() -> None:
         load(a_file(_TWO), context="studoi")
     with pytest.raises(InvalidConfig, match=r"contexts\.studio\.redis\.ulr: unknown key, did you mean 'url'"):
         load(a_file(_TWO.replace('url: "redis://studio', 'ulr: "redis://studio')), context="studio")
+
+
+def test_the_environment_tells_of_storage_and_http(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LCQ_STORAGE__OPTIONS", '{"s3": {"profile": "lcq"}}')
+    monkeypatch.setenv("LCQ_STORAGE__URLS", '["s3://studio/in"]')
+    monkeypatch.setenv("LCQ_STORAGE__BLOBS__KEEP_HOURS", "2.5")
+    monkeypatch.setenv("LCQ_HTTP__TOKENS", json.dumps({"ann": {"role": "operator", "sha256": "a" * 64}}))
+    monkeypatch.setenv("LCQ_HTTP__PER_MINUTE", "null")
+    found = load()
+    assert found.storage.options == {"s3": {"profile": "lcq"}}
+    assert found.storage.urls == ("s3://studio/in",)
+    assert found.storage.blobs.keep_hours == 2.5
+    assert (found.http.tokens["ann"].role, found.http.tokens["ann"].sha256) == ("operator", "a" * 64)
+    monkeypatch.setenv("LCQ_HTTP__TOKENS", "ann")
+    with pytest.raises(InvalidConfig, match="LCQ_HTTP__TOKENS"):
+        load()

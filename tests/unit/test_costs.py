@@ -88,6 +88,15 @@ def test_all_seconds_but_those_that_were_measured_are_estimates():
     assert measured == {(name, DeviceKind.CPU) for name in ("cv2-telea", "cv2-ns", "lama", "anime-lama")}
     assert is_estimate("house", DeviceKind.CPU)
     assert is_estimate("lama~upscale", DeviceKind.CPU)
+    assert predict("lama", H200).guessed
+    assert not predict("cv2-ns", Device(id="cpu", kind=DeviceKind.CPU)).guessed
+
+
+def test_what_was_learned_is_no_estimate_any_more():
+    shipped = shipped_curve("lama", DeviceKind.GPU)
+    assert shipped.guessed
+    assert not fitted([Observation(1.0, 0.4)], shipped).guessed
+    assert fitted([], shipped).guessed
 
 
 def test_an_unknown_model_costs_what_its_engine_says():

@@ -104,6 +104,13 @@ def test_where_nobody_can_say_the_reason_is_told():
     assert eta(a_job(queued=1, left_s=1.0), Crew(0, why="queue q is paused")).why == "queue q is paused"
 
 
+def test_a_job_of_which_nothing_was_ever_measured_is_guessed_until_some_of_it_is_done():
+    crew = Crew(2, guessed=True)
+    assert eta(a_job(queued=4, left_s=4.0), crew).guessed
+    assert not eta(a_job(queued=4, done=1, left_s=4.0), crew).guessed
+    assert not eta(a_job(queued=4, left_s=4.0), Crew(2)).guessed
+
+
 def test_a_job_of_an_older_version_goes_by_what_its_done_tasks_took():
     assert p50(a_job(queued=10, done=10, left_s=0.0, done_spent_s=20.0, done_predicted_s=20.0), Crew(1)) == (
         pytest.approx(20)

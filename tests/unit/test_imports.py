@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pkgutil
 import re
@@ -25,6 +26,7 @@ def modules_of(package: str, *, without: tuple[str, ...] = ()) -> list[str]:
     return [name for name in names if not name.endswith("__main__") and not name.startswith(without)]
 
 
+@functools.cache
 def loaded_after(*modules: str) -> set[str]:
     """What a fresh interpreter has in ``sys.modules`` after it imported ``modules``."""
     script = f"import sys, json\nfor name in {modules!r}: __import__(name)\nprint(json.dumps(sorted(sys.modules)))"
@@ -94,8 +96,20 @@ def test_the_console_loads_neither_the_worker_nor_what_writes_the_state() -> Non
 
 
 def test_the_command_line_answers_without_loading_a_server() -> None:
-    loaded = packages(loaded_after("lcq.cli.main"))
-    assert not loaded & ({"redis", "textual", "worker", "tui"} | ENGINES_OWN)
+    loaded = packages(loaded_after("lcq.cli.program"))
+    assert not loaded & ({"redis", "textual", "worker", "tui", "zmq", "pydantic"} | ENGINES_OWN)
+
+
+def test_what_opens_a_console_loads_no_library_for_command_lines_and_none_for_models() -> None:
+    assert not packages(loaded_after("lcq.cli.main")) & {
+        "typer",
+        "click",
+        "rich",
+        "pydantic",
+        "asyncio",
+        "redis",
+        "zmq",
+    }
 
 
 @pytest.mark.parametrize("package", ["lcq", "worker", "tui"])

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from lcq import lang
+from lcq.cli import translated, wide
 from lcq.config import DistributedConfig, load
 from lcq.errors import InvalidConfig
 from lcq.lang import language_of, ntr, retold, speak, spoken, tr
@@ -97,3 +98,19 @@ def test_back_in_english_nothing_is_translated_any_more():
     speak("en")
     assert retold("no task 'abc'") == "no task 'abc'"
     assert lang._catalogue is None
+
+
+def test_what_typer_says_of_a_command_line_and_in_a_help_is_known_in_chinese():
+    speak("zh")
+    assert [one for one in translated.REFUSALS if retold(one.replace("{a}", "x1")) == one.replace("{a}", "x1")] == []
+    assert tr(translated.HELP) != translated.HELP
+
+
+def test_lines_break_between_chinese_characters_and_never_before_a_full_stop():
+    text = "等待轮到，预计 3 分钟后开始（P90 5 分钟）。见 lcq why 06ft3k"
+    found = [piece for _, _, piece in wide.pieces(text)]
+    assert "".join(found) == text
+    assert found[:5] == ["等", "待", "轮", "到，", "预"]
+    assert "06ft3k" in found
+    assert not any(piece.startswith(("，", "。", "）")) for piece in found)
+    assert [piece for _, _, piece in wide.pieces("no Chinese in it")] == ["no ", "Chinese ", "in ", "it"]

@@ -27,7 +27,7 @@ from lcq.models import (
     TaskStatus,
     TaskType,
 )
-from lcq.placement import FASTER, Backlog
+from lcq.placement import FASTER, USERS_TOLD, Backlog
 from lcq.routing import Fleet, Route, earlier_route, requirements, route
 
 NORMAL, URGENT, LOW = TaskPriority.NORMAL, TaskPriority.URGENT, TaskPriority.LOW
@@ -76,6 +76,10 @@ def finish_s(
     )
     assert told is not None
     return told
+
+
+speeds = st.floats(0.1, 100)
+amounts = st.floats(0, 1000)
 
 
 # ---------------------------------------------------------------- when a task would be done
@@ -129,9 +133,98 @@ def test_a_device_shares_itself_between_the_users_of_all_its_queues():
     little = replace(
         alone, users={"gpu-high": frozenset({"ben"})}, backlog={QUEUE: {LAMA: 50.0}, "gpu-high": {LAMA: 6.0}}
     )
-    assert finish_s(little, user="ann") == pytest.approx(6 + (50 - 3) + 1), (
-        "it is all for the lower class once the upper is empty"
+    assert finish_s(little, user="ann") == pytest.approx(6 + 50 + 1), (
+        "it is all for the lower class once the upper is empty, and that is later for what it gave away"
     )
+
+
+def drains(backlog: dict[str, Backlog], *nodes: NodeRecord, **users: str) -> tuple[float, float]:
+    """When the lower class and the upper one are empty, where every task takes a second."""
+    names = {queue.replace("_", "-"): frozenset(one.split()) for queue, one in users.items()}
+    costs = seconds(**{node.capability.devices[0].name: 1.0 for node in nodes})
+    timetable = replace(fleet(*nodes, costs=costs, backlog=backlog), users=names).timetable
+    return timetable.drained_s(QUEUE), timetable.drained_s("gpu-high")
+
+
+def test_when_a_queue_will_be_empty_follows_the_order_of_claims():
+    big, small = a_node("big", vram_mib=9000), a_node("small")
+    backlog: dict[str, Backlog] = {QUEUE: {LAMA: 10.0}, "gpu-high": {LAMA: 6.0}}
+    assert drains(backlog, big, gpu_low="ann", gpu_high="ann") == pytest.approx((16, 6)), "her own class first"
+    assert drains(backlog, big, gpu_low="ann", gpu_high="ben") == pytest.approx((16, 12)), "by turns"
+    assert drains(backlog, big, gpu_low="ann cleo", gpu_high="ben") == pytest.approx((15, 16)), "a third is his"
+    assert drains(backlog, big, gpu_low="ann ben", gpu_high="ben") == pytest.approx((16, 12)), "his own class first"
+    # The small one helps below; of two that are alike the big one is half the lower class's.
+    assert drains(backlog, big, small, gpu_low="ann", gpu_high="ben") == pytest.approx(
+        (10 / 1.5, 10 / 1.5 + 6 - 5 / 1.5)
+    )
+    assert drains(backlog, big) == pytest.approx((16, 6)), "an older LCQ tells of no users"
+    assert drains(backlog) == (0, 0), "nobody serves them"
+
+
+def test_what_is_of_a_higher_band_is_done_first_whichever_queue_it_waits_in():
+    backlog: dict[str, Backlog] = {QUEUE: {LAMA: 4.0, (LOW, "lama"): 20.0}, "gpu-high": {(LOW, "lama"): 6.0}}
+    big = a_node("big", vram_mib=9000)
+    assert drains(backlog, big, gpu_low="ann", gpu_high="ann") == pytest.approx((30, 10))
+    assert drains(backlog, big, gpu_low="ann", gpu_high="ben") == pytest.approx((30, 4 + 12))
+
+
+@given(
+    waits=st.dictionaries(
+        st.tuples(st.sampled_from([QUEUE, "gpu-medium", "gpu-high"]), st.sampled_from([URGENT, NORMAL, LOW])), amounts
+    ),
+    users=st.dictionaries(st.sampled_from([QUEUE, "gpu-medium", "gpu-high"]), st.frozensets(st.sampled_from("abc"))),
+    busy=st.lists(amounts, min_size=1, max_size=4),
+)
+def test_no_order_of_claims_does_more_than_all_work_and_the_last_queue_is_empty_when_all_is_done(waits, users, busy):
+    backlog: dict[str, dict[tuple[TaskPriority, str], float]] = {}
+    for (queue, band), one in waits.items():
+        backlog.setdefault(queue, {})[band, "lama"] = one
+    nodes = [a_node(f"big-{number}", vram_mib=9000) for number in range(len(busy))]
+    free = {f"big_{number}": left for number, left in enumerate(busy)}
+    picture = replace(fleet(*nodes, costs=seconds(big=1.0), backlog=dict(backlog), **free), users=users)
+    work, done, ends = sum(waits.values()), 0.0, 0.0
+    free_s = sorted(busy)
+    for number, (since, until) in enumerate(zip(free_s, [*free_s[1:], float("inf")], strict=True), start=1):
+        if work and done + number * (until - since) >= work:
+            ends = since + (work - done) / number
+            break
+        done += number * (until - since)
+    empty = {queue: picture.timetable.drained_s(queue) for queue in backlog}
+    assert max(empty.values(), default=0.0) == pytest.approx(ends, rel=1e-6, abs=1e-6)
+    for queue, bands in backlog.items():
+        assert empty[queue] >= sum(bands.values()) / len(busy) * (1 - 1e-6)
+
+
+def test_who_has_little_in_a_queue_comes_before_what_others_flood_it_with():
+    backlog: dict[str, Backlog] = {QUEUE: {LAMA: 1000.0, (URGENT, "lama"): 3.0}}
+    picture = replace(
+        fleet(a_node("a"), costs=seconds(a=1.0), backlog=backlog, a=2.0), users={QUEUE: frozenset({"ben"})}
+    )
+    assert finish_s(picture, user="ben") == pytest.approx(2 + 1003 + 1)
+    assert finish_s(picture, user="ann") == pytest.approx(2 + 3 + 1)
+    assert finish_s(picture, user="ann", more_s=50.0) == pytest.approx(2 + 3 + 100 + 1), (
+        "her job gets every other start"
+    )
+    small = replace(picture, users={QUEUE: frozenset({"ben", "ann"})}, tasks_of={QUEUE: {"ben": 998, "ann": 2}})
+    assert finish_s(small, user="ann") == pytest.approx(2 + 3 + 2 * 2 + 1), "her two, and two of his"
+    assert finish_s(small, user="ben") == pytest.approx(2 + 3 + 998 + 2 + 1)
+    many = replace(picture, users={QUEUE: frozenset(f"user {n}" for n in range(USERS_TOLD))})
+    assert finish_s(many, user="ann") == pytest.approx(2 + 1003 + 1), "she may be one of those who are not told"
+
+
+def test_one_picture_of_a_small_user_is_not_sent_to_a_slow_device_because_others_flood_the_fast_one():
+    slow = a_cpu_node()
+    costs = CostBook({
+        **seconds(g=1.0).curves,
+        CostKey("lama", "", "", device_class(slow.capability.devices[0])): Curve(40.0, 0.0, samples=10),
+    })  # fmt: skip
+    flooded = fleet(a_node("g"), slow, costs=costs, backlog={QUEUE: {LAMA: 5000.0}})
+    assert route(
+        TASK.model_copy(update={"user_id": "ben"}), replace(flooded, users={QUEUE: frozenset({"ben"})})
+    ).queue == ("cpu-light")
+    assert route(
+        TASK.model_copy(update={"user_id": "ann"}), replace(flooded, users={QUEUE: frozenset({"ben"})})
+    ).queue == (QUEUE)
 
 
 def test_a_model_that_is_not_loaded_there_is_loaded_first():
@@ -144,8 +237,6 @@ def test_what_was_routed_since_the_picture_was_taken_counts_too():
     assert finish_s(fleet(a_node("a"), costs=seconds(a=1.0)), more_s=7.0) == 8.0
 
 
-speeds = st.floats(0.1, 100)
-amounts = st.floats(0, 1000)
 stations = st.lists(st.tuples(st.sampled_from("abc"), amounts), min_size=1, max_size=6)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import hashlib
 import os
 import threading
 from pathlib import Path
@@ -11,12 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lcq import failpoints
 from lcq.clock import steady_now
+from lcq.errors import StateUnavailable
 from lcq.file_mark import file_mark
 from lcq.images import STAGED_SUFFIX, Output
 from lcq.models import ErrorClass, Failure, Task, TaskResult, TaskType
 from lcq.wire import Outcome, Verdict
-from worker.outcomes import Outcomes, discard_staged
+from worker.outcomes import Outcomes, Retake, Right, discard_staged, no_right
 from worker.spool import Spool, Unsettled
 
 ID = "1m84y6e0n84fcztc"
@@ -387,7 +391,12 @@ KEY = (ID, 1)
 
 
 async def heard(
-    outcomes: Outcomes, *, lost: bool = False, is_sure: bool = True, asked_at: float | None = None
+    outcomes: Outcomes,
+    *,
+    lost: bool = False,
+    is_sure: bool = True,
+    asked_at: float | None = None,
+    retake: Retake = no_right,
 ) -> tuple[tuple[str, int], ...]:
     """A beat that was sent just now, or then, has been answered."""
     return await outcomes.resolve(
@@ -395,6 +404,7 @@ async def heard(
         [KEY] if lost else [],
         asked_at=steady_now() if asked_at is None else asked_at,
         lease_is_sure=lambda _: is_sure,
+        retake=retake,
     )
 
 
@@ -420,9 +430,10 @@ async def test_f06_a_result_in_doubt_is_told_when_a_beat_has_said_that_it_is_our
     assert spool.load() == ()
 
 
-async def test_f04_a_result_whose_task_was_taken_back_is_told_as_it_is_and_the_verdict_decides_on_its_file(
+async def test_f04_a_result_whose_task_was_taken_back_is_told_as_it_is_where_it_does_not_count(
     tmp_path: Path, outcomes: Outcomes, spool: Spool
 ):
+    """Or where the scheduler is too old to say; the verdict decides on its file."""
     outcome, staged, final = a_staged_result(tmp_path)
     await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
     assert await heard(outcomes, lost=True) == (KEY,)
@@ -432,6 +443,109 @@ async def test_f04_a_result_whose_task_was_taken_back_is_told_as_it_is_and_the_v
     assert [entry.staged for entry in spool.load()] == [str(staged)]
     await outcomes.settle([settled()])
     assert final.read_bytes() == b"new"
+
+
+def granting(attempt: int = 3, *, in_s: float = 60.0) -> Retake:
+    """A scheduler for which the result counts, as ``attempt``."""
+
+    async def retake(key: tuple[str, int]) -> Right:
+        assert key in (KEY, (ID, attempt))
+        return Right(attempt, steady_now() + in_s)
+
+    return retake
+
+
+async def test_f04_a_late_result_that_counts_has_its_name_before_anybody_hears_of_it_as_the_attempt_that_it_is_now(
+    tmp_path: Path, outcomes: Outcomes, spool: Spool
+):
+    outcome, staged, final = a_staged_result(tmp_path)
+    await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
+
+    async def away(_: tuple[str, int]) -> Right:
+        assert outcomes.to_report() == ()
+        assert not final.exists()
+        raise StateUnavailable("redis://x", "away")
+
+    assert await heard(outcomes, lost=True, retake=away) == ()
+    assert await heard(outcomes, lost=True, retake=granting(in_s=0.0)) == (), "the answer took as long as the lease"
+    assert outcomes.to_report() == ()
+    final.write_bytes(b"of the attempt that was begun elsewhere")
+    assert await heard(outcomes, lost=True, retake=granting()) == (KEY,)
+    assert final.read_bytes() == b"new"
+    assert not staged.exists()
+    told = outcome.model_copy(update={"attempt": 3})
+    assert outcomes.to_report() == (told,)
+    assert outcomes.held() == ((ID, 3),)
+    assert [(entry.outcome, entry.staged) for entry in spool.load()] == [(told, "")]
+    await outcomes.settle([settled(attempt=3)])
+    assert not outcomes
+    assert spool.load() == ()
+
+
+@pytest.mark.parametrize("point", ["agent.retake", "agent.rename", "agent.spool"])
+@pytest.mark.parametrize("after", [False, True])
+async def test_f11_an_agent_that_is_killed_at_any_point_of_it_goes_on_where_it_was(
+    tmp_path: Path, outcomes: Outcomes, spool: Spool, monkeypatch: pytest.MonkeyPatch, point: str, after: bool
+):
+    outcome, staged, final = a_staged_result(tmp_path)
+    assert outcome.result is not None
+    sha256 = hashlib.sha256(b"new").hexdigest()
+    outcome = outcome.model_copy(update={"result": outcome.result.model_copy(update={"sha256": sha256, "bytes": 3})})
+    await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
+
+    async def killed(name: str, **_: object) -> None:
+        if name == point:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(failpoints, "passed" if after else "reach", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await heard(outcomes, lost=True, retake=granting())
+    again = Outcomes(spool, "boot-3")
+    again.recall()
+    told = outcome.model_copy(update={"attempt": 3})
+    assert final.exists() or again.to_report() == (), "nobody hears of it before its file has its name"
+    await again.resolve_earlier(granting())
+    assert final.read_bytes() == b"new"
+    assert again.to_report() == (told,)
+    await again.settle([settled(attempt=3)])
+    assert not again
+    assert spool.load() == ()
+    assert not staged.exists()
+
+
+async def test_where_there_was_no_file_none_that_has_come_is_replaced_by_whose_lease_only_seems_sure(
+    tmp_path: Path, outcomes: Outcomes, monkeypatch: pytest.MonkeyPatch
+):
+    outcome, staged, final = a_staged_result(tmp_path)
+
+    async def at_the_last_moment(name: str, **_: object) -> None:
+        if name == "agent.rename":
+            final.write_bytes(b"the committed one")
+
+    monkeypatch.setattr(failpoints, "reach", at_the_last_moment)
+    await outcomes.add(outcome, str(staged), found="", lease_is_sure=lambda: True)
+    assert final.read_bytes() == b"the committed one"
+    assert outcomes.is_doubtful(KEY)
+    monkeypatch.undo()
+    await heard(outcomes, lost=True)
+    await outcomes.settle([refused()])
+    assert final.read_bytes() == b"the committed one"
+    assert not staged.exists()
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOTSUP])
+async def test_a_file_system_without_links_renames(
+    tmp_path: Path, outcomes: Outcomes, monkeypatch: pytest.MonkeyPatch, error: int
+):
+    def no_links(*_: object, **__: object) -> None:
+        raise OSError(error, "no links here")
+
+    monkeypatch.setattr(os, "link", no_links)
+    outcome, staged, final = a_staged_result(tmp_path)
+    await outcomes.add(outcome, str(staged), found="", lease_is_sure=lambda: True)
+    assert final.read_bytes() == b"new"
+    assert not staged.exists()
 
 
 async def test_a_result_in_doubt_that_cannot_be_put_in_its_place_is_told_as_a_failure(
@@ -454,6 +568,8 @@ async def test_a_result_in_doubt_outlives_the_process_and_is_told_by_the_next(
     await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
     again = Outcomes(spool, "boot-3")
     assert again.recall() == 1
+    assert again.to_report() == ()
+    assert await again.resolve_earlier() == [KEY]
     assert again.to_report() == (outcome,)
 
 

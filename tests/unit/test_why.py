@@ -452,6 +452,17 @@ def test_what_waits_with_a_free_slot_starts_now_and_a_running_one_tells_when_it_
         why.facts["finish_p50_ms"],
         pytest.approx(why.facts["finish_p90_ms"], abs=2),
     )
+    assert "guess" not in why.text + done.text, "what cv2 takes was measured"
+    on_gpu = a_node("a", GPU, models={"lama": ON_GPU})
+    guessed = why_of(waiting(a_task("lama"), queue="gpu-low"), a_fleet(on_gpu), HERE)
+    assert guessed.text.endswith(", a guess")
+    assert why_of(
+        waiting(
+            a_task("lama"), queue="gpu-low", status="processing", node="a", device="GPU-1", attempt=1, started_ms=NOW
+        ),
+        a_fleet(on_gpu),
+        HERE,
+    ).text.endswith(", a guess")
     late = why_of(running, a_fleet(a_node()), Standing(now_ms=NOW + 60_000))
     assert "it takes longer than predicted" in late.text
 

@@ -32,6 +32,8 @@ class ActivityScreen(ListScreen[ActRow]):
         super().__init__(desk, desk.acts, ACT_COLUMNS)
 
     def counts(self) -> Sequence[Part]:
+        if not self.is_read:
+            return []
         rows = self.desk.store.acts.rows.values()
         actors = len({row.actor for row in rows})
         return [
@@ -43,6 +45,10 @@ class ActivityScreen(ListScreen[ActRow]):
                 )
             )
         ]
+
+    @property
+    def is_read(self) -> bool:
+        return self.desk.store.acts_read
 
     def nothing(self) -> str:
         return tr("nobody has done anything yet")
@@ -75,6 +81,7 @@ class ActivityScreen(ListScreen[ActRow]):
     def action_undo_act(self) -> None:
         row = self.view.cursor
         if row is None:
+            self.say_nothing_here(tr("no act is under the cursor"))
             return
         if row.undo_until_ms <= self.desk.link.now_ms:
             self.post_message(

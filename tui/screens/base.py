@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
@@ -18,9 +18,11 @@ from lcq.lang import N, spoken, tr
 from tui.acts import Act
 from tui.commands import Scope, bindings_of, footer_of
 from tui.desk import Desk
-from tui.replay import Playback
 from tui.text import long_span
 from tui.widgets.frame import Banner, KeyLine, OneLine, Part, width_of
+
+if TYPE_CHECKING:
+    from tui.replay import Playback
 
 MODES = (
     ("fleet", "1", N("Fleet")),
@@ -171,6 +173,10 @@ class ConsoleScreen(Screen[None]):
     def compose_body(self) -> Iterable[Widget]:
         """The widgets between the banner and the last act."""
         return ()
+
+    def say_nothing_here(self, what: str) -> None:
+        """A key was pressed that needs a row, and there is none."""
+        self.post_message(Said(tr("nothing to do: {skipped}", skipped=what), good=False))
 
     @property
     def crumb(self) -> str:

@@ -71,6 +71,7 @@ class CauseScreen(AboutScreen[CauseRow], CauseActs):
             if row.oldest_ms
             else "",
         )
+        pieces += fact("sizes", "   ".join(row.sizes))
         self.show_section("head", pieces)
         self.show_graphs([trend(tasks, now)])
         self.show_section("common", _in_common(tasks))

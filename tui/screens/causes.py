@@ -42,26 +42,48 @@ class CauseActs(ConsoleScreen):
 
         row: CauseRow
 
+    @dataclass
+    class WideGroupWished(Message):
+        """The operator means all that failed so, also what the window does not hold. ``moves``: they choose where to,
+        else all of that is retried."""
+
+        causes: Sequence[CauseRow]
+        moves: bool
+
     def act_causes(self) -> list[CauseRow]:
         """The causes that are meant."""
         return []
 
+    def _is_wide(self, *, moves: bool) -> bool:
+        """Whether the scheduler has to be asked for the group: not all tasks are here. Then that is wished."""
+        causes = self.act_causes()
+        if not causes or not self.desk.store.beyond:
+            return False
+        self.post_message(self.WideGroupWished(causes, moves))
+        return True
+
     def _group(self) -> list[TaskRow]:
-        return [task for row in self.act_causes() for task in tasks_of(row, self.desk.store)]
+        """The failed tasks that are meant; where there is none, that is said."""
+        rows = self.act_causes()
+        tasks = [task for row in rows for task in tasks_of(row, self.desk.store)]
+        if not tasks:
+            none = tr("none of these failures is here any more")
+            self.say_nothing_here(none if rows else tr("no cause is under the cursor"))
+        return tasks
 
     def action_retry_group(self) -> None:
+        if self._is_wide(moves=False):
+            return
         rows = self._group()
         if rows:
             self.post_message(ActWished(acts.retry(rows).made_to_ask()))
-        else:
-            self._none()
 
     def action_move_group(self) -> None:
+        if self._is_wide(moves=True):
+            return
         rows = self._group()
         if rows:
             self.post_message(self.GroupMoveWished(rows))
-        else:
-            self._none()
 
     def action_acknowledge(self) -> None:
         rows = self.act_causes()
@@ -69,9 +91,8 @@ class CauseActs(ConsoleScreen):
             self.post_message(Said(tr("one cause at a time: esc clears the marks"), good=False))
         elif rows:
             self.post_message(self.AcknowledgementWished(rows[0]))
-
-    def _none(self) -> None:
-        self.post_message(Said(tr("nothing to do: none of these failures is here any more"), good=False))
+        else:
+            self.say_nothing_here(tr("no cause is under the cursor"))
 
 
 class CausesScreen(ListScreen[CauseRow], CauseActs):
@@ -91,7 +112,13 @@ class CausesScreen(ListScreen[CauseRow], CauseActs):
 
     def counts(self) -> Sequence[Part]:
         store = self.desk.store
+        if not self.is_read:
+            return []
         return [Part(f" {counted(len(store.causes.rows), 'cause')}   {counted(store.failures, 'failed task')}")]
+
+    @property
+    def is_read(self) -> bool:
+        return self.desk.store.causes_read
 
     def nothing(self) -> str:
         return tr("no task has failed")
@@ -120,11 +147,12 @@ class CausesScreen(ListScreen[CauseRow], CauseActs):
 
 def tasks_of(cause: CauseRow, store: Store) -> list[TaskRow]:
     """The failed tasks of the console's window that died of this."""
-    found = []
-    for row in store.tasks.rows.values():
-        if row.status is not TaskStatus.FAILED:
-            continue
-        code, _, message = row.error.partition(": ")
-        if code == cause.code and clean(in_common(message, paths=(row.image,))) == cause.text:
-            found.append(row)
-    return found
+    return [row for row in store.tasks.rows.values() if died_of(row, cause)]
+
+
+def died_of(row: TaskRow, cause: CauseRow) -> bool:
+    """Whether that task failed of this cause."""
+    if row.status is not TaskStatus.FAILED:
+        return False
+    code, _, message = row.error.partition(": ")
+    return code == cause.code and clean(in_common(message, paths=(row.image,))) == cause.text

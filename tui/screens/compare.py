@@ -82,7 +82,7 @@ def facts_of(left: Side, right: Side) -> list[Fact]:
         (tr("held its slot"), False, _held),
         (tr("worked"), False, _worked),
         (tr("around it"), False, _around),
-        (tr("predicted"), False, lambda side: _seconds(side.attempt.predicted_s) if side.attempt else ""),
+        (tr("predicted"), False, _predicted),
         (tr("model loaded"), True, _warm),
         (tr("made easier"), True, lambda side: ", ".join(side.attempt.eased) if side.attempt else ""),
         (tr("memory"), False, _memory),
@@ -97,6 +97,13 @@ def facts_of(left: Side, right: Side) -> list[Fact]:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds else ""
+
+
+def _predicted(side: Side) -> str:
+    if side.attempt is None or not side.attempt.predicted_s:
+        return ""
+    told = _seconds(side.attempt.predicted_s)
+    return tr("{told}, a guess", told=told) if side.attempt.guessed else told
 
 
 def _held(side: Side) -> str:

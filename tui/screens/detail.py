@@ -35,6 +35,7 @@ from tui.widgets.picture import PictureStrip
 _AGAIN_S = 1.0  # the history is read again at most so often
 _WHY_AGAIN_S = 2.0  # why a task waits may change although nothing happens to it
 _LABEL = 16
+_LOG_LINES = 20  # the newest of each attempt
 
 Piece = tuple[str, str]  # text and style
 
@@ -141,7 +142,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         Scope.ABOUT,
         Scope.TASKS,
     )
-    SECTIONS = ("head", "why", "notes", "job", "life", "attempts", "task", "events")
+    SECTIONS = ("head", "why", "notes", "job", "life", "attempts", "log", "task", "events", "raw")
 
     def __init__(self, desk: Desk, task_id: str) -> None:
         super().__init__(desk)
@@ -150,6 +151,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         self._trouble_text = ""
         self._read_state: tuple[int, int] | None = None  # its revision, and how many notes it had
         self._read_at = 0.0
+        self._raw_of: tuple[tuple[TaskRecord, int], list[Piece]] | None = None  # of which record, how wide; its lines
         self._reason: Why | None = None
         self._asked: tuple[str, int] | None = None  # of which task, at which revision, the reason was asked last
         self._asked_at = 0.0
@@ -266,8 +268,10 @@ class TaskScreen(ReadingScreen, TaskActs):
         self.show_section("notes", self._notes(history.record))
         self.show_section("life", self._life(history))
         self.show_section("attempts", self._attempts(history))
+        self.show_section("log", self._log(history))
         self.show_section("task", self._files(history.record))
         self.show_section("events", self._events(history))
+        self.show_section("raw", self._raw(history.record))
 
     def _head(self, row: TaskRow) -> list[Piece]:
         word, tone = state_cell(row.status)
@@ -351,7 +355,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         eta = job.eta
         if eta is not None and eta.p50_s is not None and eta.p90_s is not None:
             times = f"{long_span(eta.p50_s * 1000)} (P50), {long_span(eta.p90_s * 1000)} (P90)"
-            pieces += fact("likely done in", times)
+            pieces += fact("likely done in", tr("{told}, a guess", told=times) if eta.guessed else times)
         elif eta is not None and not job.paused:
             pieces += fact("waits", retold(eta.why), TONE_STYLE["warn"])
         return pieces
@@ -397,11 +401,13 @@ class TaskScreen(ReadingScreen, TaskActs):
             pieces.append((f"{clean(note.text)}\n", ""))
         return pieces
 
-    @staticmethod
-    def _attempts(history: History) -> list[Piece]:
-        if not history.attempts:
+    def _attempts(self, history: History) -> list[Piece]:
+        missing = self._missing_attempts(history)
+        if not history.attempts and not missing:
             return []
         pieces: list[Piece] = [(tr(" Attempts ({count})\n", count=len(history.attempts)), "bold $text-primary")]
+        if missing:
+            pieces.append(self._indented(missing, TONE_STYLE["warn"]))
         for attempt in history.attempts:
             took = (
                 tr(", took {ended}", ended=long_span(attempt.ended_ms - attempt.started_ms)) if attempt.ended_ms else ""
@@ -413,6 +419,20 @@ class TaskScreen(ReadingScreen, TaskActs):
                 message = clean(f"{attempt.failure.code}: {retold(attempt.failure.message)}")
                 pieces.append((f"     {message}\n", TONE_STYLE["bad"]))
         return pieces
+
+    def _missing_attempts(self, history: History) -> str:
+        """What a replay does not know of the attempts: not all of what happens is recorded."""
+        playback, record = self.desk.playback, history.record
+        if playback is None or not record.attempt:
+            return ""
+        at_ms = playback.attempts_ms(self.task_id)
+        if at_ms is None:
+            return tr("they are not in the recording: nobody had looked at them by then")
+        newest = history.attempts[-1] if history.attempts else None
+        is_old = newest is None or newest.number < record.attempt
+        if is_old or (newest is not None and newest.ended_ms is None and record.status is not TaskStatus.PROCESSING):
+            return tr("as they were recorded at {at}; what came after that is not in the recording", at=stamp(at_ms))
+        return ""
 
     @staticmethod
     def _files(record: TaskRecord) -> list[Piece]:
@@ -459,6 +479,32 @@ class TaskScreen(ReadingScreen, TaskActs):
             pieces.append((f"{clean('  '.join(filter(None, said)))}", ""))
             pieces.append((f"  {clean(more)}\n" if more else "\n", "$text-muted"))
         return pieces
+
+    def _log(self, history: History) -> list[Piece]:
+        """What its attempts wrote last; the whole log has a screen of its own."""
+        told = [attempt for attempt in history.attempts if attempt.log]
+        if not history.attempts:
+            return []
+        pieces: list[Piece] = [
+            (tr(" Log"), "bold $text-primary"),
+            (tr("   l: all that its node tells\n"), "$text-muted"),
+        ]
+        for attempt in told:
+            pieces.append((f"  #{attempt.number} {clean(attempt.node)}\n", "bold"))
+            lines = clean_block(attempt.log).splitlines()
+            if len(lines) > _LOG_LINES:
+                pieces.append((f"     {tr('{count} lines before', count=len(lines) - _LOG_LINES)}\n", "$text-muted"))
+            pieces += [self._indented(line, "") for line in lines[-_LOG_LINES:]]
+        return pieces
+
+    def _raw(self, record: TaskRecord) -> list[Piece]:
+        """The record as programs read it."""
+        made_of = (record, self.size.width)
+        if self._raw_of is None or self._raw_of[0] != made_of:
+            text = json.dumps(record.model_dump(mode="json"), indent=2, ensure_ascii=False)
+            lines = [self._indented(line, "") for line in clean_block(text).splitlines()]
+            self._raw_of = (made_of, lines)
+        return [(tr(" Raw\n"), "bold $text-primary"), *self._raw_of[1]]
 
     # ------------------------------------------------------------ commands
 

@@ -14,9 +14,12 @@ from tui.columns import fleet_columns
 from tui.desk import Desk
 from tui.screens.nodes import NodesScreen
 from tui.text import basename
+from tui.widgets.devices import DeviceLines
 from tui.widgets.frame import Part
 from tui.widgets.head import FleetHead
 
+_AROUND = 11  # lines of the screen that are neither nodes nor devices: title, panels, filter, head, keys
+_LEAST_ROOM = 4
 _LOOK_AGAIN_S = 1.0  # through all tasks, for what each node works on
 
 
@@ -28,6 +31,7 @@ class FleetScreen(NodesScreen):
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk, fleet_columns(self._now_running))
         self._head = FleetHead(always_panels=True, id="panels")
+        self._devices = DeviceLines(id="devices")
         self._works_on: dict[str, list[str]] = {}
         self._last_look = 0.0
 
@@ -35,6 +39,7 @@ class FleetScreen(NodesScreen):
         yield self._head
         yield Horizontal(self._found_line, self._filter_field, self._status_line, id="filterline")
         yield self.table
+        yield self._devices
         yield self._cursor_line
 
     def show_news(self) -> None:
@@ -47,6 +52,9 @@ class FleetScreen(NodesScreen):
             self._works_on = running
         super().show_news()
         self._head.show(self.desk.store, self.desk.link.now_ms, self.size.width, self.size.height)
+        room = self.size.height - len(self.view) - _AROUND
+        nodes = (self.view.row_at(place) for place in range(len(self.view))) if room >= _LEAST_ROOM else ()
+        self._devices.show([node for node in nodes if node is not None], self.size.width, room)
 
     def _now_running(self, node: str) -> str:
         return "  ".join(self._works_on.get(node, ()))

@@ -23,13 +23,14 @@ from tui.screens.base import ConsoleScreen, Said
 from tui.screens.choose import AskLine, ColumnsPanel
 from tui.screens.dialogs import Choice, Chooser, Question
 from tui.store import RowT
-from tui.text import clean, counted
+from tui.text import cells, clean, counted
 from tui.view import View
 from tui.widgets.field import CleanInput
 from tui.widgets.frame import OneLine, Part
 from tui.widgets.table import LineTable
 
 _TYPING_PAUSE_S = 0.12
+_SOON_LOOKED_THROUGH = 100  # rows
 
 
 class FilterInput(CleanInput):
@@ -69,8 +70,21 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
 
     # ------------------------------------------------------------ what is shown
 
+    def _longest(self) -> dict[str, int]:
+        """By the ids of columns, how long the longest is that they hold, where that is soon looked through."""
+        if len(self.view) > _SOON_LOOKED_THROUGH:
+            return {}
+        now = self.desk.link.now_ms
+        rows = [row for place in range(len(self.view)) if (row := self.view.row_at(place)) is not None]
+        return {
+            column.id: max((cells(column.cell(row, now)[0]) for row in rows), default=0)
+            for column in self.table.all_columns
+            if column.snug
+        }
+
     def show_news(self) -> None:
         super().show_news()
+        self.table.fit(self._longest())
         self.table.sync()
         self._show_lines()
 
@@ -95,8 +109,13 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
         """What to say where there is no row at all."""
         return ""
 
+    @property
+    def is_read(self) -> bool:
+        """Whether the cluster has answered what its rows are."""
+        return self.desk.link.loaded
+
     def _why_empty(self) -> str:
-        if not self.desk.link.loaded:
+        if not self.desk.link.loaded or not self.is_read:
             return tr("reading the cluster …")
         if self.view.total:
             return tr("nothing fits the filter: esc clears it")
@@ -336,6 +355,9 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
         elif self.view.marks:
             self.view.marks.clear()
             self.show_news()
+        elif self.view.filter.text and self.desk.drilled == (self.MODE, self.view.filter.text):
+            self.desk.drilled = None
+            self.post_message(self.HistoryWished(-1))  # to the row that led here, as it was left
         elif self.view.filter.text:
             self.set_filter_text("")
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
@@ -18,11 +18,8 @@ from textual.widgets import Input
 
 from lcq.errors import LcqError, NoLog
 from lcq.lang import retold_error, tr
-from lcq.models import Attempt
-from lcq.wire import LogAnswer
 from tui import export
 from tui.commands import Scope, bindings_of
-from tui.desk import Desk
 from tui.loglines import WINDOWS, Line, LogLines, wrapped
 from tui.screens.base import ConsoleScreen, Said
 from tui.screens.choose import AskLine
@@ -31,6 +28,11 @@ from tui.source import trouble_of
 from tui.text import clean, counted, fit
 from tui.widgets.field import CleanInput
 from tui.widgets.frame import TONE_STYLE, OneLine, Part
+
+if TYPE_CHECKING:
+    from lcq.models import Attempt
+    from lcq.wire import LogAnswer
+    from tui.desk import Desk
 
 FOLLOW_S = 1.0
 """How often an agent is asked for what is new."""
@@ -163,9 +165,14 @@ class LogScreen(ConsoleScreen):
         """Read what there is, then follow, for as long as the screen is open."""
         if self.task_id:
             await self._read_attempts()
-        boot, after = "", -1
+        boot, after, jumps = "", -1, self._jumps
         while True:
             pause_s = FOLLOW_S
+            if jumps != self._jumps:  # a replay that has been set to another time: what was read may not be yet
+                jumps, boot, after = self._jumps, "", -1
+                self.lines.clear()
+                if self.task_id:
+                    await self._read_attempts()
             if not self.node:
                 self._wrong = tr("no node has taken it yet: there is no log")
                 await self._read_attempts()
@@ -191,6 +198,10 @@ class LogScreen(ConsoleScreen):
                     after = max(told.last, after)
             self._show_lines()
             await asyncio.sleep(pause_s)
+
+    @property
+    def _jumps(self) -> int:
+        return self.desk.playback.jumps if self.desk.playback is not None else 0
 
     async def _read_attempts(self) -> None:
         """What is kept with the task's attempts: the last words of those that failed."""

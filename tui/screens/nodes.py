@@ -50,6 +50,8 @@ class NodeActs(ConsoleScreen):
         if len(rows) > 1:
             self.post_message(Said(tr("one node at a time: esc clears the marks"), good=False))
             return None
+        if not rows:
+            self.say_nothing_here(tr("no node is under the cursor"))
         return rows[0] if rows else None
 
     def action_node_log(self) -> None:

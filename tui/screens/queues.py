@@ -56,6 +56,8 @@ class QueueActs(ConsoleScreen):
         if len(rows) > 1:
             self.post_message(Said(tr("one queue at a time: esc clears the marks"), good=False))
             return None
+        if not rows:
+            self.say_nothing_here(tr("no queue is under the cursor"))
         return rows[0] if rows else None
 
     def action_toggle_pause(self) -> None:

@@ -55,12 +55,14 @@ class TaskActs(ConsoleScreen):
 
         rows: Sequence[TaskRow]
         anew: bool
+        where: str | None = None
 
     @dataclass
     class CommentWished(Message):
         """The operator wants to leave a note with these tasks."""
 
         rows: Sequence[TaskRow]
+        where: str | None = None
 
     @dataclass
     class WideActWished(Message):
@@ -68,6 +70,20 @@ class TaskActs(ConsoleScreen):
 
         make: Callable[[Sequence[TaskRow]], Act]
         where: str
+
+    def _rows(self) -> Sequence[TaskRow]:
+        """The tasks that are meant; where there is none, that is said."""
+        rows = self.act_rows()
+        if not rows:
+            self.say_nothing_here(tr("no task is under the cursor"))
+        return rows
+
+    def _row(self) -> TaskRow | None:
+        """The task that the operator looks at; where there is none, that is said."""
+        row = self.row_here
+        if row is None:
+            self.say_nothing_here(tr("no task is under the cursor"))
+        return row
 
     def act_rows(self) -> list[TaskRow]:
         """The tasks that are meant, as they are shown."""
@@ -97,11 +113,7 @@ class TaskActs(ConsoleScreen):
         if act.ids:
             self.post_message(ActWished(act.made_to_ask() if self.unsure else act))
         else:
-            self.post_message(
-                Said(
-                    tr("nothing to do: {skipped}", skipped=act.skipped or tr("no task is under the cursor")), good=False
-                )
-            )
+            self.say_nothing_here(act.skipped or tr("no task is under the cursor"))
 
     def action_submit(self) -> None:
         self.post_message(self.SubmitWished())
@@ -120,61 +132,62 @@ class TaskActs(ConsoleScreen):
         self.wish(lambda rows: acts.change_priority(rows, -1))
 
     def action_set_priority(self) -> None:
-        rows = self.act_rows()
+        rows = self._rows()
         if rows:
             self.post_message(self.PriorityWished(rows, asks=self.unsure, where=self.wide_filter))
 
     def action_move(self) -> None:
-        rows = self.act_rows()
+        rows = self._rows()
         if rows:
             self.post_message(self.MoveWished(rows, asks=self.unsure, where=self.wide_filter))
 
     def action_retry_changed(self) -> None:
-        rows = self.act_rows()
+        rows = self._rows()
         if rows:
-            self.post_message(self.ChangeWished(rows, anew=False))
+            self.post_message(self.ChangeWished(rows, anew=False, where=self.wide_filter))
 
     def action_edit(self) -> None:
-        row = self.row_here
+        row = self._row()
         if row is not None:
             self.post_message(self.ChangeWished([row], anew=True))
 
     def action_comment(self) -> None:
-        rows = self.act_rows()
+        rows = self._rows()
         if rows:
-            self.post_message(self.CommentWished(rows))
+            self.post_message(self.CommentWished(rows, self.wide_filter))
 
     def action_task_log(self) -> None:
-        row = self.row_here
+        row = self._row()
         if row is not None:
             self.post_message(LogWished(node=row.node, task_id=row.id))
 
     def action_go_to_node(self) -> None:
-        row = self.row_here
-        node = (row.node or row.pinned) if row is not None else ""
-        if node:
-            self.post_message(RowWished("nodes", node))
+        row = self._row()
+        if row is None:
+            return
+        if row.node or row.pinned:
+            self.post_message(RowWished("nodes", row.node or row.pinned))
         else:
             self.post_message(Said(tr("it has run on no node yet"), good=False))
 
     def action_go_to_queue(self) -> None:
-        row = self.row_here
+        row = self._row()
         if row is not None:
             self.post_message(RowWished("queues", row.queue))
 
     def action_open_pictures(self) -> None:
-        row = self.row_here
+        row = self._row()
         if row is not None:
             self.post_message(PicturesWished(row.id))
 
     def action_compare_attempts(self) -> None:
         """Two marked tasks, or the attempts of the one that is looked at."""
-        rows, row = self.act_rows(), self.row_here
+        rows = self.act_rows()
         if len(rows) > 2:
             self.post_message(
                 Said(tr("mark two tasks to compare them, or none to compare a task's attempts"), good=False)
             )
         elif len(rows) == 2:
             self.post_message(CompareWished(rows[0].id, rows[1].id))
-        elif row is not None:
+        elif (row := self._row()) is not None:
             self.post_message(CompareWished(row.id))

@@ -54,6 +54,11 @@ class TasksScreen(ListScreen[TaskRow], TaskActs):
         self._head.show(self.desk.store, self.desk.link.now_ms, self.size.width, self.size.height)
         super().show_news()
 
+    def _longest(self) -> dict[str, int]:
+        store = self.desk.store
+        names = {"queue": list(store.queues.rows), "node": list(store.nodes.rows)}
+        return {column: max(map(cells, ids)) for column, ids in names.items() if ids}
+
     def on_resize(self) -> None:
         self._strip.display = self.size.width >= SHOWN_FROM[0] and self.size.height >= SHOWN_FROM[1]
         super().on_resize()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textual.containers import Vertical
 
-from tui.fleet import PANEL_LINES, panels, summary
+from tui.fleet import PANEL_LINES, panels, panels_over, summary
 from tui.store import Store
 from tui.text import cells, fit
 from tui.widgets.frame import TONE_STYLE, OneLine, Part
@@ -31,12 +31,14 @@ class FleetHead(Vertical):
             self._fill([[Part(" "), *told]])
 
     def _show_panels(self, store: Store, now_ms: int, width: int) -> None:
-        shown = 4 if width >= _NARROW else 2
-        each = max(8, (width - 1) // shown - 2)
-        all_of_them = panels(store, now_ms, each)
-        chosen = all_of_them if shown == 4 else (all_of_them[0], all_of_them[3])
+        if width >= _NARROW:
+            chosen = panels_over(store, now_ms, width - 1 - 2 * 4)
+        else:
+            each = max(8, (width - 1) // 2 - 2)
+            first, *_, last = panels(store, now_ms, each)
+            chosen = [(first, each), (last, each)]
         rows: list[list[Part]] = [[] for _ in range(PANEL_LINES + 1)]
-        for panel in chosen:
+        for panel, each in chosen:
             rule = "─" * max(0, each - cells(panel.title) - 1)
             rows[0].append(Part(fit(f" {panel.title} {rule}", each + 2), "bold $text-secondary", "show_fleet"))
             for place, row in enumerate(rows[1:]):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Generic
 
@@ -92,6 +92,7 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
         self._chosen: tuple[Column[RowT], ...] | None = None
         self._wide = False
         self._start = 0  # columns scrolled off behind the first
+        self._longest: dict[str, int] = {}
         self._now_ms = now_ms
         self._empty = empty
         self._layout: list[tuple[Column[RowT], int]] = []
@@ -139,6 +140,12 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
         self._chosen = None if not chosen or chosen == self.usual_columns else chosen
         self._start = 0
         self._lay_out()
+
+    def fit(self, longest: Mapping[str, int]) -> None:
+        """Columns of which one knows, by their ids, how long the longest is that they hold need be no wider."""
+        if self._longest != longest:
+            self._longest = dict(longest)
+            self._lay_out()
 
     def sync(self) -> None:
         """Repaint what is different from what was painted last, and nothing else."""
@@ -273,7 +280,7 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
         if self._wide or self._start:
             self._layout = lay_out_sideways(self.columns, room, start=self._start, wide=self._wide)
         else:
-            self._layout = lay_out(self.columns, room)
+            self._layout = lay_out(self.columns, room, self._longest)
         reach = [index for index, (column, _) in enumerate(self._layout) if column.live]
         self._live_width = _GUTTER + sum(room + 1 for _, room in self._layout[: max(reach, default=-1) + 1])
         self.view.resize(self.rows_shown)

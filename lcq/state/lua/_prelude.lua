@@ -498,6 +498,12 @@ local function attempt_record(id, n)
   return record
 end
 
+-- The attempt whose finished result this one has only to put in its place (retake_task); nil where it does the work.
+local function whose_result(id, n)
+  local record = attempt_record(id, n)
+  return record and tonumber(record.result_of)
+end
+
 -- The steps by which a task has been made easier, as a list; nil if there are none.
 local function steps_of(t)
   if (t.eased or "") == "" then return nil end
@@ -773,6 +779,12 @@ end
 local NODE_GONE = {retry = true, death = false, avoid = true, base_ms = 0, cap_ms = 0, random = 0}
 
 local function lapse(move, id, t, code, message)
+  local n = number(t.attempt)
+  if whose_result(id, n) then  -- there was no work to lose: the node may come back with the same result
+    close_attempt(id, n, "handed_back")
+    transition(move, id, t, STATE.QUEUED, ended({queued_ms = NOW, why = message}))
+    return 0
+  end
   return fail_attempt(move, id, t, {error_class = "crash", code = code, message = message}, NODE_GONE)
 end
 
@@ -889,6 +901,11 @@ end
 
 local function undo_key(command)
   return key("undo", command)
+end
+
+-- "<revision>:<an earlier one>": at that revision the task is as it was at the earlier one, an act having been taken back.
+local function undone_key(id)
+  return key("undone", id)
 end
 
 local function keep_for_undo(subject, entry)

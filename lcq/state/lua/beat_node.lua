@@ -5,7 +5,7 @@
 --       each running attempt: id, attempt, progress, stage
 -- RETURNS {"ok", status, orders (JSON, "": none), NOW, lost id, lost attempt, …} | {"stale"}
 -- A lease that the node does not list, and that is older than the grace or than its hello to this scheduler, never
--- reached it: it is released. A beat by another scheduler than the node's is an old one: it says nothing of today.
+-- reached it: it is released. (Not where a node has taken its task back to put a result in its place: retake_task.) A beat by another scheduler than the node's is an old one: it says nothing of today.
 -- A device's fault that appears or goes is told in an event. Twice a minute its readings are kept for charts: the node's own
 -- for an hour, and summed up for the cluster with the minute.
 local SAMPLED_MS, SAMPLES, SAMPLES_S = 30000, 120, 7200
@@ -89,10 +89,10 @@ local reached = math.max(NOW - grace, number(record[5]) - 1)
 for _, id in ipairs(redis.call("ZRANGEBYSCORE", key("held", node), "-inf", reached)) do
   if not listed[id] then
     local t = load_listed(id)
-    if t and t.status == STATE.PROCESSING and t.node == node then
+    if t and t.status == STATE.PROCESSING and t.node == node and not whose_result(id, number(t.attempt)) then
       close_attempt(id, number(t.attempt), "handed_back")
       transition("release_task", id, t, STATE.QUEUED, ended({queued_ms = NOW, why = "the grant never reached " .. node}))
-    else
+    elseif not (t and t.status == STATE.PROCESSING and t.node == node) then
       redis.call("ZREM", key("held", node), id)
     end
   end

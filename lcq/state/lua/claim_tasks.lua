@@ -50,7 +50,7 @@ local answer = {"ok"}
 local limits = ARGV[13] ~= "" and cjson.decode(ARGV[13]) or nil
 
 -- What work takes on this device, by lane and precision (lcq/costs.py has the rule): {class of the device, lanes: {engine,
--- curves: precision -> {fixed_s, s_per_megapixel, spread, load_s, fixed_mib, mib_per_megapixel, mib_from}}}.
+-- curves: precision -> {fixed_s, s_per_megapixel, spread, load_s, fixed_mib, mib_per_megapixel, mib_from, guessed}}}.
 local costs = decoded(ARGV[14] or "", {lanes = {}})
 -- By queue and lane, when devices that are faster at it, or have its model loaded, will have done all that waits:
 -- {seconds until that, seconds until the first of them is free, how long it takes there as a share of how long it takes
@@ -81,7 +81,7 @@ local function predicted(t, is_warm)
   return {
     cost = table.concat({lane:match("^[^?]+"), t.precision or "", engine, costs.class}, "|"),
     megapixels = mp, warm = is_warm, predicted_s = rounded(seconds), predicted_p90_s = rounded(seconds * curve[3]),
-    predicted_mib = math.ceil(curve[5] + curve[6] * math.max(0, mp - curve[7])),
+    predicted_mib = math.ceil(curve[5] + curve[6] * math.max(0, mp - curve[7])), guessed = curve[8] or nil,
   }
 end
 

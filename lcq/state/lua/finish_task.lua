@@ -25,6 +25,7 @@ if not live then
     for _, word in ipairs({"from", t.node, "superseded", t.attempt}) do more[#more + 1] = word end
   end
 end
+local late_one = live and record.result_of or not live and n  -- whose result this is, where that was taken back once
 local took = number(tostring(decoded(result, {}).seconds or 0))
 close_attempt(id, n, "completed", nil, {
   peak_mib = peak(ARGV[5]), device_peak_mib = peak(ARGV[6]), seconds = took > 0 and took or nil,
@@ -50,7 +51,7 @@ tally("completed", 1)
 redis.call("HINCRBY", key("minute", math.floor(NOW / 60000)), "completed/" .. t.queue, 1)  -- see budget_wait
 transition("finish_task", id, t, STATE.COMPLETED, ended({
   committed = n, result = result, finished_ms = NOW, node = node, device = record.device or "", progress = "1",
-  class = false, code = false, message = false, due_ms = false, why = live and "" or "late result of attempt " .. n,
+  class = false, code = false, message = false, due_ms = false, why = late_one and "late result of attempt " .. late_one or "",
 }), more)
 local is_for_all = (t.pinned or "") == "" and not (t.lane or ""):find("?", 1, true)
 local is_ordinary = live and is_for_all and record.cost and record.warm and not record.eased and took > 0

@@ -43,6 +43,14 @@ RULES: Mapping[ErrorClass, Rule] = {
 }
 
 
+@dataclass(frozen=True)
+class Retaken:
+    """The right to put a late result in its place, and to tell it as attempt ``attempt``, for ``lease_ms``."""
+
+    attempt: int
+    lease_ms: int
+
+
 class AttemptMoves(Mover):
     """What nodes do."""
 
@@ -129,6 +137,24 @@ class AttemptMoves(Mover):
         if answer[0] != "ok" or not answer[4]:
             return None
         return Took(device=answer[2], cost=answer[3], megapixels=float(answer[4]), seconds=float(answer[5]))
+
+    async def retake_task(self, task_id: str, *, attempt: int, node: str, boot: str) -> Retaken:
+        """A node has the result of an attempt that was taken back from it: where it counts, the task is its own again.
+
+        Telling it twice is harmless.
+
+        Raises:
+            TaskNotFound, TransitionRefused: that result does not count any more; nothing was changed.
+            StaleBoot: a newer boot has this node's name.
+        """
+        lease_ms = int(self.config.leases.lease_s * 1000)
+        answer = await self._move("retake_task", task_id, attempt, node, boot, lease_ms)
+        if answer[0] == "stale":
+            raise StaleBoot(node)
+        if answer[0] == "refused":
+            answer = ["fenced", *answer[1:]]  # told as one that finishes would be
+        self._settle("retake_task", task_id, attempt, answer)
+        return Retaken(attempt=int(answer[1]), lease_ms=int(answer[2]))
 
     async def fail_task(
         self,

@@ -75,7 +75,7 @@ class TaskMoves(Mover):
         try:
             answer = await self._move(
                 "submit_task", task.id, text, digest, key or task.id, queue, node, task.model, task.priority,
-                task.user_id, task.job or "", task.max_retries, cost_s, due_ms, task.image_path, why, int(forced),
+                task.user_id, task.job or "", task.max_retries, cost_s, due_ms, task.source, why, int(forced),
                 task.lane, vram_mib, self.config.shares.of(task.user_id), most, int(quotas.displace), per_minute,
                 "" if size is None else f"{size[0]}x{size[1]}",
                 "" if size is None else f"{processed_megapixels(task, size):.6f}", precision_of(task),

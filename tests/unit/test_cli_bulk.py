@@ -1,0 +1,204 @@
+"""The command line on logs, causes, and acts on all that a filter fits; the other side is a socket."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from lcq.background import BackgroundLoop
+from lcq.errors import NoLog
+from lcq.ids import new_id
+from lcq.models import Attempt, Cause, ErrorClass, Note, TaskStatus
+from lcq.wire import (
+    BulkAnswer,
+    DeadAnswer,
+    Done,
+    FindAnswer,
+    GetTasksAnswer,
+    HistoryAnswer,
+    ListTasksAnswer,
+    LogAnswer,
+    LogLine,
+)
+from tests.logs import logging_kept
+from tests.peer import Peer, a_record, info
+from tests.unit.test_cli import Answer
+
+FAILED = TaskStatus.FAILED
+
+
+@pytest.fixture
+def peer() -> Iterator[Peer]:
+    with logging_kept():
+        held = BackgroundLoop.shared().hold(Peer(info=lambda ask: info("1-0")).listening())
+        yield held.value
+        held.release()
+
+
+def lcq(peer: Peer, *arguments: str) -> Answer:
+    return Answer("--scheduler", peer.endpoint, *arguments, columns=200)
+
+
+# ---------------------------------------------------------------- logs
+
+
+def a_line(number: int, text: str, *, attempt: int = 0) -> LogLine:
+    source = "gpu-0" if attempt else "agent"
+    return LogLine(number=number, at_ms=1000 * number, source=source, text=text, attempt=attempt)
+
+
+def tell_of_two_attempts(peer: Peer) -> str:
+    """A task that failed on n1, which is away now, and ran on n2, whose agent is started anew while it is followed."""
+    record = a_record(new_id(), TaskStatus.PROCESSING).model_copy(update={"node": "n2", "attempt": 2})
+    kept = "[red]out of memory\x1b[0m"
+    attempts = (
+        Attempt(number=1, node="n1", started_ms=1000, ended_ms=3500, outcome="failed", log=kept),
+        Attempt(number=2, node="n2", started_ms=20_000),
+    )
+    boots = iter([("b1", 10), ("b1", 11), ("b2", 0), ("b2", 0), ("b2", 1)])
+
+    def tell(ask: Any) -> LogAnswer | NoLog:
+        if ask.node == "n1":
+            return NoLog("n1", "it is offline")
+        boot, last = next(boots, ("b2", 1))
+        if ask.after < 0:
+            lines = (a_line(last, f"begin of {boot}"), a_line(30, "tile 1", attempt=2))
+        else:
+            lines = (a_line(last, f"more of {boot}"),) if last > ask.after else ()
+        return LogAnswer(node="n2", boot=boot, lines=lines, first=0, last=last)
+
+    looks = iter([TaskStatus.PROCESSING, TaskStatus.PROCESSING, TaskStatus.COMPLETED])
+    peer.handlers |= {
+        "find": lambda ask: FindAnswer(id=record.id),
+        "history": lambda ask: HistoryAnswer(record=record, attempts=attempts, events=(), explanation=""),
+        "read_log": tell,
+        "get_tasks": lambda ask: GetTasksAnswer(tasks=(record.model_copy(update={"status": next(looks)}),)),
+    }
+    return record.id
+
+
+def test_the_log_of_a_task_is_what_its_agents_tell_and_what_was_kept_of_its_failures(peer: Peer) -> None:
+    task = tell_of_two_attempts(peer)
+    answer = lcq(peer, "log", task[:6])
+    assert answer.code == 0
+    assert [line.split("  ", 1)[1] for line in answer.out.splitlines()] == [
+        "n1  kept    [red]out of memory\\x1b[0m", "n2  agent   begin of b1", "n2  gpu-0   tile 1",
+    ]  # fmt: skip
+    assert "the log of n1 cannot be read now: it is offline" in answer.talk
+    assert {ask.task for ask in peer.heard_of("read_log")} == {task}
+    first = lcq(peer, "log", task[:6], "--attempt", "1", "--json").out.splitlines()
+    assert [(json.loads(line)["node"], json.loads(line)["attempt"]) for line in first] == [("n1", 1)]
+    lcq(peer, "log", task[:6], "--attempt", "3").refuses(2, "has no attempt 3", "it has 1, 2")
+    lcq(peer, "log").refuses(2, "say of what", "lcq tasks and lcq nodes")
+
+
+def test_a_log_is_followed_until_the_task_has_ended_also_through_a_restart_of_its_agent(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcq.cli.log._FOLLOW_S", 0.0)
+    answer = lcq(peer, "log", tell_of_two_attempts(peer), "-f")
+    texts = [line.rsplit("  ", 1)[1].strip() for line in answer.out.splitlines()]
+    assert texts == ["[red]out of memory\\x1b[0m", "begin of b1", "tile 1", "more of b1", "begin of b2", "tile 1",
+                     "more of b2"]  # fmt: skip
+    assert "-- the agent of n2 was started anew --" in answer.talk
+    assert answer.talk.count("it is offline") == 1, "said once"
+
+
+def test_the_log_of_a_node_that_cannot_be_asked_is_an_error(peer: Peer) -> None:
+    peer.handlers["read_log"] = lambda ask: NoLog(ask.node, "it is offline")
+    answer = lcq(peer, "log", "--node", "n1")
+    assert (answer.code, answer.out) == (2, "")
+    assert "the log of n1 cannot be read now" in answer.talk
+
+
+# ---------------------------------------------------------------- causes
+
+
+def a_cause(text: str, known: Note | None = None) -> Cause:
+    return Cause(
+        error_class=ErrorClass.RESOURCE, code="out_of_memory", text=text, count=3, newest=new_id(), newest_ms=9000,
+        oldest_ms=1000, nodes=("n1", "n2"), acknowledged=known,
+    )  # fmt: skip
+
+
+def test_causes_are_listed_with_who_knows_of_them_and_acknowledged_by_what_tells_them_apart(peer: Peer) -> None:
+    known = Note(at_ms=1, actor="ivo", text="on it")
+    both = (a_cause("CUDA: tried to allocate <n> GiB"), a_cause("the host has no memory", known))
+    peer.handlers["dead"] = lambda ask: DeadAnswer(causes=both, total=6, looked_at=6)
+    peer.handlers["acknowledge"] = lambda ask: Done()
+    assert "ivo: on it" in lcq(peer, "causes").out
+    assert "ivo: on it" in lcq(peer, "dead").out
+    assert lcq(peer, "causes", "--json").document["causes"][1]["acknowledged"]["actor"] == "ivo"
+    answer = lcq(peer, "ack", "out_of_memory", "--text", "cuda", "rolling back")
+    assert (answer.code, answer.out) == (0, "acknowledged: out_of_memory: CUDA: tried to allocate <n> GiB\n")
+    assert lcq(peer, "ack", "out_of_memory", "--text", "host", "--withdraw").out.startswith("open again: ")
+    assert [(ask.text, ask.reason, ask.withdraw) for ask in peer.heard_of("acknowledge")] == [
+        (both[0].text, "rolling back", False), (both[1].text, "", True)
+    ]  # fmt: skip
+    lcq(peer, "ack", "out_of_memory", "x").refuses(2, "2 causes have the code", "--text WORDS")
+    lcq(peer, "ack", "out_of_memory", "--text", "z").refuses(2, "no task has failed of", "lcq causes")
+    lcq(peer, "ack", "c", "note", "--withdraw").refuses(2, "takes no note", "--withdraw")
+
+
+# ---------------------------------------------------------------- all that a filter fits
+
+
+def hold(peer: Peer, *records: Any) -> None:
+    peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(tasks=records, total=9, looked_at=9)
+    for act in ("cancel", "retry", "reroute", "prioritise", "comment"):
+        peer.handlers[act] = lambda ask: BulkAnswer(done=ask.ids, revisions=(2,) * len(ask.ids))
+
+
+@pytest.mark.parametrize(
+    ("typed", "falls_on"),
+    [
+        (("cancel",), TaskStatus.QUEUED),
+        (("retry",), FAILED),
+        (("reroute", "--queue", "gpu-low"), FAILED),
+        (("prioritise", "--priority", "low"), TaskStatus.QUEUED),
+    ],
+)
+def test_an_act_falls_on_all_that_a_filter_fits_as_they_were_found(
+    peer: Peer, typed: tuple[str, ...], falls_on: TaskStatus
+) -> None:
+    done = a_record(new_id(), TaskStatus.COMPLETED)
+    one = a_record(new_id(), falls_on).model_copy(update={"revision": 7})
+    hold(peer, done, one) if typed[0] != "retry" else hold(peer, a_record(new_id()), one)
+    would = lcq(peer, *typed, "--where", "node~gpu-0", "--dry-run", "--json").document
+    assert would["would"] == [one.id]
+    assert sum(would["left_alone"].values()) == 1
+    assert peer.heard_of(typed[0]) == []
+    answer = lcq(peer, *typed, "--where", "node~gpu-0", "--reason", "r")
+    assert answer.code == 0
+    assert "left alone: 1 " in answer.talk
+    (sent,) = peer.heard_of(typed[0])
+    assert (sent.ids, sent.revisions, sent.reason) == ((one.id,), (7,), "r")
+    assert {ask.where for ask in peer.heard_of("list_tasks")} == {"node~gpu-0"}
+
+
+def test_what_falls_on_many_wants_a_yes_and_a_dry_run_tells_of_them(peer: Peer) -> None:
+    many = [a_record(new_id(), FAILED) for _ in range(11)]
+    hold(peer, *many)
+    lcq(peer, "retry", "--where", "state:failed").refuses(2, r"11 tasks fit \(11 failed\), and nothing was", "--yes")
+    told = lcq(peer, "retry", "--where", "state:failed", "--dry-run")
+    assert (told.code, told.out.count("failed")) == (0, 11)
+    assert "it would fall on 11 tasks: 11 failed" in told.talk
+    assert peer.heard_of("retry") == []
+    assert lcq(peer, "retry", "--where", "state:failed", "--yes").code == 0
+    assert peer.heard_of("retry")[0].ids == tuple(one.id for one in many)
+    lcq(peer, "retry", "--where", "x", "--failed").refuses(2, "say which tasks", "job=NAME")
+    lcq(peer, "cancel", "0", "--where", "x").refuses(2, "say which tasks", "lcq tasks")
+    assert "the filter 'age<soon' cannot be read" in lcq(peer, "cancel", "--where", "age<soon").talk
+
+
+def test_a_note_is_left_with_several_tasks_or_all_that_a_filter_fits(peer: Peer) -> None:
+    records = [a_record(new_id(), FAILED) for _ in range(2)]
+    hold(peer, *records)
+    ids = tuple(one.id for one in records)
+    assert lcq(peer, "comment", *ids, "off by [one]").code == 0
+    assert lcq(peer, "comment", "--where", "state:failed", "off by two").code == 0
+    assert [(ask.ids, ask.text) for ask in peer.heard_of("comment")] == [(ids, "off by [one]"), (ids, "off by two")]
+    lcq(peer, "comment", "only words").refuses(2, "with which task", "lcq comment TASK")
