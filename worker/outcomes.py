@@ -51,6 +51,8 @@ class Carrier(Protocol):
         """Raises:
         LcqError: it cannot be told.
         """
+
+
 @dataclass(frozen=True)
 class Right:
     """The right to put a late result in its place, and to tell it as attempt ``attempt``; sure until ``until``."""
@@ -282,7 +284,7 @@ class Outcomes:
         """
         if self._carrier is None or not is_elsewhere(result.path):
             return await asyncio.to_thread(_was_published, staged, result)
-        return not os.path.lexists(staged) and await self._carrier.is_there(result.path)
+        return not await asyncio.to_thread(os.path.lexists, staged) and await self._carrier.is_there(result.path)
 
     async def keep_old_ones(self) -> None:
         """For ever: see to the disk what has waited for its verdict for a moment."""
