@@ -54,13 +54,17 @@ async def choose_way(
     except StorageUnreachable as trouble:
         if not why:
             raise
-        raise InvalidInput(
-            f"{why}, and it cannot be uploaded: {trouble.message}",
-            hint="put the files where all nodes see them, or give the cluster a storage.url that you reach",
-        ) from trouble
+        raise _neither(why, trouble) from trouble
     if why:
         output.talk(tr("{why}: files are uploaded, and results fetched", why=retold(why)))
     job.upload()
+
+
+def _neither(why: str, trouble: StorageUnreachable) -> InvalidInput:
+    return InvalidInput(
+        f"{why}, and it cannot be uploaded: {trouble.message}",
+        hint="put the files where all nodes see them, or give the cluster a storage.url that you reach",
+    )
 
 
 def _inputs(job: FolderJob) -> list[Path]:

@@ -38,6 +38,7 @@ NAMES = {
     "radius=5 format=png …", "{} MiB{}", "{} GiB", "all that was told ", " (did you mean {}?)", "Pixels | None",
     "module {} has no attribute {}", " --job {}", "Task ids, or any unique beginnings of them.",
     "none: see contexts in sample-config/lcq.yaml",  # a hint of a refusal
+    "Authorization: Bearer {}", 'http: {tokens: {"{}": {role: "{}", sha256: "{}"}}}',  # what is written so
 }  # fmt: skip
 NOT_SHOWN = {  # files that say nothing to people, or whose words are names
     "tui/themes.py", "tui/graphics.py", "tui/keymap.py", "tui/spans.py", "tui/pictures.py",

@@ -254,11 +254,11 @@ def test_the_environment_tells_of_storage_and_http(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LCQ_STORAGE__URLS", '["s3://studio/in"]')
     monkeypatch.setenv("LCQ_STORAGE__BLOBS__KEEP_HOURS", "2.5")
     monkeypatch.setenv("LCQ_HTTP__TOKENS", json.dumps({"ann": {"role": "operator", "sha256": "a" * 64}}))
-    monkeypatch.setenv("LCQ_HTTP__PER_MINUTE", "null")
+    monkeypatch.setenv("LCQ_HTTP__PER_MINUTE", "30.5")
     found = load()
     assert found.storage.options == {"s3": {"profile": "lcq"}}
     assert found.storage.urls == ("s3://studio/in",)
-    assert found.storage.blobs.keep_hours == 2.5
+    assert (found.storage.blobs.keep_hours, found.http.per_minute) == (2.5, 30.5)
     assert (found.http.tokens["ann"].role, found.http.tokens["ann"].sha256) == ("operator", "a" * 64)
     monkeypatch.setenv("LCQ_HTTP__TOKENS", "ann")
     with pytest.raises(InvalidConfig, match="LCQ_HTTP__TOKENS"):
