@@ -21,7 +21,7 @@ from lcq.images import STAGED_SUFFIX, Output
 from lcq.models import ErrorClass, Failure, Task, TaskResult, TaskType
 from lcq.wire import Outcome, Verdict
 from worker.outcomes import Outcomes, Retake, Right, discard_staged, no_right
-from worker.spool import Spool, Unsettled
+from worker.spool import ATTEMPTS, Spool, Unsettled
 
 ID = "1m84y6e0n84fcztc"
 SHA = "0" * 64
@@ -511,6 +511,49 @@ async def test_f11_an_agent_that_is_killed_at_any_point_of_it_goes_on_where_it_w
     await again.settle([settled(attempt=3)])
     assert not again
     assert spool.load() == ()
+    assert not staged.exists()
+
+
+class FolderCarrier:
+    """Carries results to a folder, by the names of their addresses."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    async def carry(self, staged: str, final: str) -> None:
+        await asyncio.to_thread(Path(staged).replace, self.folder / Path(final).name)
+
+    async def is_there(self, final: str) -> bool:
+        return (self.folder / Path(final).name).exists()
+
+
+@pytest.mark.parametrize("point", ["agent.retake", "agent.rename", "agent.spool"])
+@pytest.mark.parametrize("after", [False, True])
+async def test_f11_a_late_result_whose_place_is_elsewhere_is_carried_there_once_whenever_its_agent_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, point: str, after: bool
+):
+    spool, carrier = Spool(tmp_path / "spool"), FolderCarrier(tmp_path)
+    place = tmp_path / ATTEMPTS / f"{ID}-1" / "result"
+    place.mkdir(parents=True)
+    staged = place / f".x.png.{ID}-1{STAGED_SUFFIX}"
+    staged.write_bytes(b"new")
+    outcome = Outcome(task_id=ID, attempt=1, device="cpu", result=a_result("s3://studio/out/x.png"))
+    outcomes = Outcomes(spool, "boot-1", carrier=carrier)
+    await outcomes.add(outcome, str(staged), lease_is_sure=lambda: False)
+
+    async def killed(name: str, **_: object) -> None:
+        if name == point:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr(failpoints, "passed" if after else "reach", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await heard(outcomes, lost=True, retake=granting())
+    again = Outcomes(spool, "boot-2", carrier=carrier)
+    again.recall()
+    await again.resolve_earlier(granting())
+    assert again.to_report() == (outcome.model_copy(update={"attempt": 3}),)
+    assert (tmp_path / "x.png").read_bytes() == b"new"
     assert not staged.exists()
 
 
