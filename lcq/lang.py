@@ -94,8 +94,9 @@ def _retold(text: str, depth: int) -> str:
         _in_a_form(text, depth, joined=True)
         or _in_parts(text, depth, _JOINTS[:1])
         or _in_a_form(text, depth, joined=False)
+        or _with_brackets(_LAST_BRACKETED, text, depth, whole=True)
         or _in_parts(text, depth, _JOINTS[1:])
-        or _with_brackets(text, depth)
+        or _with_brackets(_BRACKETED, text, depth)
         or text
     )
 
@@ -121,10 +122,10 @@ def _in_parts(text: str, depth: int, joints: Iterable[tuple[str, str]]) -> str:
     return ""
 
 
-def _with_brackets(text: str, depth: int) -> str:
-    """``text`` with what stands behind it in brackets, where one of them is known; else ""."""
-    bracketed = _BRACKETED.fullmatch(text)
-    if bracketed is None:
+def _with_brackets(pattern: re.Pattern[str], text: str, depth: int, *, whole: bool = False) -> str:
+    """``text`` with what stands behind it in brackets, where one of them is known (``whole``: by a form); else ""."""
+    bracketed = pattern.fullmatch(text)
+    if bracketed is None or (whole and not _in_a_form(bracketed[1], depth, joined=False)):
         return ""
     before, inner = bracketed.groups()
     inside = _retold(f"({inner})", depth + 1)  # where brackets and all are a form
@@ -136,6 +137,7 @@ def _with_brackets(text: str, depth: int) -> str:
 
 _JOINTS = (("; ", "；"), (", ", "，"), (": ", "："))
 _BRACKETED = re.compile(r"(.+?) \((.*)\)", re.DOTALL)
+_LAST_BRACKETED = re.compile(r"(.+) \(([^()]*(?:\([^()]*\)[^()]*)*)\)", re.DOTALL)  # a hint may have some of its own
 
 
 def _first_word(text: str) -> str:

@@ -87,6 +87,7 @@ TOLD_SO = (
     "{a} is no number", "priority is none", "status is none", "{a} is not the one it is listed under",
     "attempt does not count its attempts", "waits in another lane", "node does not hold it", "it is a broken link",
     "it is not there", "it is not readable: {a}", "it is neither a file nor a folder",
+    "{a} is a broken link", "{a} is not there", "{a} is not readable: {b}", "{a} is neither a file nor a folder",
 )  # fmt: skip
 """What this cannot find by itself: what Lua tells, and what is put together of parts."""
 SHOWN_BY_PEOPLE = ("lcq/**/*.py", "tui/**/*.py", "worker/**/*.py")
@@ -292,6 +293,20 @@ def error_names() -> frozenset[str]:
     return frozenset(known)
 
 
+@cache
+def message_at() -> dict[str, int]:
+    """Of errors that are told what else they are about first: which of their arguments is the message."""
+    found = {}
+    for path in sources("lcq/**/*.py", "tui/**/*.py", "worker/**/*.py"):
+        for node in read_source(path).nodes:
+            if isinstance(node, ast.ClassDef) and node.name in error_names():
+                made = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
+                names = [one.arg for one in made[0].args.args[1:]] if made else []
+                if "message" in names:
+                    found[node.name] = names.index("message")
+    return found
+
+
 def told_in(path: Path) -> Iterator[Found]:
     """The forms of what a file says in English to whoever will show it: errors with their hints, reasons to wait."""
     where = path.relative_to(ROOT).as_posix()
@@ -360,7 +375,8 @@ def _said(call: ast.Call, in_error: bool) -> Iterator[ast.expr]:
     is_super = name == "__init__" and in_error
     if name in error_names() or is_super:
         begins_with_self = is_super and call.args and getattr(call.args[0], "id", "") == "self"
-        yield from call.args[1:2] if begins_with_self else call.args[:1]
+        at = 1 if begins_with_self else message_at().get(name, 0)
+        yield from call.args[at : at + 1]
         yield from hint
     elif name in ("because", "_refuse"):
         yield from call.args[1:2]

@@ -286,7 +286,7 @@ def acknowledge(row: CauseRow) -> Act:
         await commander.acknowledge(code, text, note=reason, withdraw=was_known and not reason)
         return BulkAnswer(done=(name,))
 
-    lines: tuple[str, ...] = (f"{counted(row.count, 'task')}: {row.text}",)
+    lines: tuple[str, ...] = (f"{counted(row.count, 'task')}: {retold(row.text)}",)
     if was_known:
         lines = (*lines, tr("Known to {who}", who=row.known), tr("Without a note it is open again."))
     title = tr("Acknowledge {code}", code=code)

@@ -194,7 +194,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("toggle_pause", "Pause (asks a reason) or resume", ("p",), _UNDO, Scope.QUEUES, "pause/resume", 3),
     Command("move_backlog", "Move what waits to another queue", ("m",), _UNDO, Scope.QUEUES, "move backlog", 4,
             takes="QUEUE --to QUEUE [--reason TEXT]"),
-    Command("empty_queue", "Empty: cancel all that waits (type its name)", ("E",), _FINAL, Scope.QUEUES, "empty", 5,
+    Command("empty_queue", "Empty: cancel all that waits (type its name)", ("E",), _FINAL, Scope.QUEUES, "empty it", 5,
             word="empty", takes="QUEUE [REASON]"),
 
     Command("toggle_block", "Block (takes no new work; asks why) or unblock", ("b",), _UNDO, Scope.NODES, "block", 5),

@@ -100,7 +100,7 @@ def _live(store: Store) -> list[NodeRow]:
 def _up(store: Store) -> tuple[list[str], Tone]:
     by_status = Counter(node.status for node in store.nodes.rows.values())
     words = [tr("{by_status} up", by_status=by_status[NodeStatus.ONLINE])]
-    words += [f"{by_status[one]} {one}" for one in NodeStatus if one is not NodeStatus.ONLINE and by_status[one]]
+    words += [f"{by_status[one]} {tr(one)}" for one in NodeStatus if one is not NodeStatus.ONLINE and by_status[one]]
     return words, "warn" if len(words) > 1 else "plain"
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from pydantic import ValidationError
 
 from lcq.errors import LcqError, OutsideRoots, UnknownCommand
-from lcq.lang import retold, tr
+from lcq.lang import retold, retold_error, tr
 from lcq.picture_parts import Part, files_of, why_another, why_none
 from lcq.roots import ANYWHERE, Roots
 from lcq.runner_config import LimitsConfig
@@ -144,7 +144,9 @@ class Gallery:
     def _read_here(self, record: TaskRecord, longest: int, box: Box) -> dict[Part, Picture]:
         """What this machine has itself. ``source`` is ``_AWAY`` where it has not the file that is meant."""
         files = files_of(record)
-        found: dict[Part, Picture] = {part: Picture(why=why_none(part, record)) for part in _PARTS if part not in files}
+        found: dict[Part, Picture] = {
+            part: Picture(why=retold(why_none(part, record))) for part in _PARTS if part not in files
+        }
         for part, path in files.items():
             found[part] = self._read_one(part, path, record, longest, box)
         return found
@@ -168,11 +170,11 @@ class Gallery:
         except BadImage as problem:
             if problem.problem is ImageProblem.IMAGE_MISSING:
                 return missing
-            return Picture(why=clean(str(problem)), source=_AWAY if problem.problem in elsewhere else "")
+            return Picture(why=clean(retold_error(problem)), source=_AWAY if problem.problem in elsewhere else "")
         except (OutsideRoots, OSError) as problem:
-            return Picture(why=clean(str(problem)), source=_AWAY)
+            return Picture(why=clean(retold_error(problem)), source=_AWAY)
         why = why_another(part, record, size=small.size, file_bytes=small.file_bytes)
-        return Picture(why=tr("on this machine {why}", why=why), source=_AWAY) if why else Picture(small)
+        return Picture(why=tr("on this machine {why}", why=retold(why)), source=_AWAY) if why else Picture(small)
 
     def _is_missing(self, path: str) -> bool:
         try:
@@ -230,7 +232,7 @@ def _picture(part: Part, told: ThumbnailPart | None, node: str, here: str, box: 
         )
     except (BadImage, binascii.Error) as problem:
         return Picture(
-            why=tr("what {node} sent is no picture: {problem}", node=clean(node), problem=clean(str(problem)))
+            why=tr("what {node} sent is no picture: {problem}", node=clean(node), problem=clean(retold_error(problem)))
         )
     pixels = small.pixels[..., 0] if part == "mask" else small.pixels
     size = told.width or small.size[0], told.height or small.size[1]

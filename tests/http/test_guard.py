@@ -56,12 +56,12 @@ async def test_each_role_may_what_it_says_and_no_more(serve: Serve) -> None:
         assert {(act["act"], act["actor"]) for act in acts} >= {("pause", "a-operator"), ("cancel", "a-submitter")}
 
 
-async def test_who_guesses_tokens_is_told_to_wait(serve: Serve) -> None:
+async def test_who_guesses_tokens_is_told_to_wait(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lcq.http.guard._WRONG_TOKENS_A_MINUTE", 0.6)  # one at once, and the next after 100 s
     token, sha256 = new_token()
     async with serve(tokens={"ann": {"sha256": sha256}}) as (_, http):
-        answers = [(await http.get("/v1/tasks", headers=bearing("x"))).status_code for _ in range(12)]
-        assert answers[:10] == [401] * 10
-        assert 429 in answers
+        answers = [(await http.get("/v1/tasks", headers=bearing("x"))).status_code for _ in range(2)]
+        assert answers == [401, 429]
         assert (await http.get("/v1/tasks", headers=bearing(token))).status_code == 200
 
 
@@ -149,7 +149,7 @@ async def test_what_is_too_large_is_refused_by_its_length_and_while_it_comes(ser
 
         try:
             told = await http.post("/v1/tasks", content=endless(), headers={"content-type": "application/json"})
-        except httpx.NetworkError:
+        except (httpx.NetworkError, httpx.RemoteProtocolError):
             return  # the connection was closed while it was still sending
         problem(told, 413, "too_large")
 
@@ -183,11 +183,11 @@ async def test_headers_that_do_not_come_are_not_waited_for(
 
 
 async def test_a_client_that_asks_too_often_is_told_when_to_come_again(serve: Serve) -> None:
-    async with serve(per_minute=12) as (_, http):
-        answers = [await http.get("/healthz") for _ in range(4)]
-        assert [answer.status_code for answer in answers[:2]] == [200, 200]
-        problem(answers[-1], 429, "too_many_requests")
-        assert int(answers[-1].headers["retry-after"]) >= 1
+    async with serve(per_minute=0.6) as (_, http):
+        assert (await http.get("/healthz")).status_code == 200
+        again = await http.get("/healthz")
+        problem(again, 429, "too_many_requests")
+        assert int(again.headers["retry-after"]) >= 1
 
 
 def test_a_bucket_fills_with_time_and_each_client_has_its_own() -> None:

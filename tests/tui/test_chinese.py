@@ -9,7 +9,7 @@ import pytest
 from textual.widgets import Static
 
 from lcq.lang import speak, tr
-from lcq.models import TaskStatus
+from lcq.models import ErrorClass, Failure, NodeStatus, TaskStatus
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task
 from tui.app import ConsoleApp
@@ -125,3 +125,25 @@ async def test_the_help_of_a_screen_and_a_question_are_in_chinese():
         assert all(one == other for one, other in pairwise(starts))
         await pilot.press("escape", "q")
         assert any("退出控制台？" in line for line in lines_of(app))
+
+
+async def test_what_nodes_and_failures_say_of_themselves_is_chinese_in_every_view_and_detail():
+    failure = Failure(
+        error_class=ErrorClass.BAD_INPUT, code="image_truncated", message="/p/x.jpg: ends too early (3,000 bytes)"
+    )
+    tasks = [a_task("/p/x.jpg", status=TaskStatus.FAILED, failure=failure, node="gpu-1")]
+    died = a_node("gpu-1", status=NodeStatus.OFFLINE, why="the agent on gpu-1 died")
+    cluster = FakeCluster(tasks, [died])
+    app = ConsoleApp(Desk(cluster, cluster, cluster="t"))
+    async with app.run_test(size=(120, 40)) as pilot:
+        await wait_until(lambda: app.desk.link.loaded)
+        for keys, said in (
+            ("1", "gpu-1 上的代理死了"), ("4", "gpu-1 上的代理死了"), ("4d", "gpu-1 上的代理死了"),
+            ("2d", "文件不完整"), ("5", "文件不完整"), ("5d", "文件不完整"),
+        ):  # fmt: skip
+            await pilot.press(*keys)
+            await wait_until(lambda said=said: said in "".join(lines_of(app)), what=f"{keys}: {said}")
+            shown = "".join(lines_of(app))
+            assert [word for word in (" died", " too early", " offline", "bad_input") if word in shown] == [], keys
+            if keys[1:]:
+                await pilot.press("escape")

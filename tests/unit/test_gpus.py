@@ -60,13 +60,6 @@ for line in sys.stdin:
         }
     elif word == "threads":
         answer = threading.active_count()
-    elif word == "begin":
-        if gpus is not None:
-            gpus.close()
-        gpus, answer = None, threading.active_count()
-        for name in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
-            os.environ.pop(name, None)
-        os.environ.update(options)
     else:
         answer = {uuid: now.model_dump(mode="json") for uuid, now in gpus.vitals(options).items()}
     print(json.dumps(answer), flush=True)
@@ -86,10 +79,6 @@ class Watcher:
             stdout=subprocess.PIPE,
             text=True,
         )
-
-    def begin(self, environment: dict[str, str]) -> bool:
-        """Let it be as if it had just been started there. Answers False where it cannot: then it is of no more use."""
-        return self._ask("begin", {"CUDA_DEVICE_ORDER": ""} | environment) == 1
 
     def open(self, **options: Any) -> dict[str, Any]:
         return self._ask("open", options)
@@ -126,38 +115,17 @@ def gpus(tmp_path: Path) -> FakeGpus:
     return FakeGpus(tmp_path)
 
 
-@pytest.fixture(scope="module")
-def idle() -> Iterator[list[Watcher]]:
-    """Watchers whose tests are over: another test may go on with one, which costs less than to start it."""
-    idle: list[Watcher] = []
-    yield idle
-    assert [watcher.end() for watcher in idle] == [0] * len(idle)
-
-
 @pytest.fixture
-def start(gpus: FakeGpus, idle: list[Watcher]) -> Iterator[Callable[..., Watcher]]:
-    """Start a watcher, or go on with an idle one; ``afresh``: a process that nobody has used, or will."""
-    shared: list[Watcher] = []
-    own: list[Watcher] = []
+def start(gpus: FakeGpus) -> Iterator[Callable[..., Watcher]]:
+    """Start a watcher: a process of each test's own. One that goes on with other tests' now and then saw no GPU."""
+    started: list[Watcher] = []
 
-    def start(*, afresh: bool = False, **environment: str) -> Watcher:
-        wanted = gpus.environment | environment
-        if afresh or "LD_LIBRARY_PATH" in environment:  # which the loader reads when a process starts
-            own.append(Watcher(wanted))
-            return own[-1]
-        while idle:
-            watcher = idle.pop()
-            if watcher.begin(wanted):
-                break
-            assert watcher.end() == 0
-        else:
-            watcher = Watcher(wanted)
-        shared.append(watcher)
-        return watcher
+    def start(**environment: str) -> Watcher:
+        started.append(Watcher(gpus.environment | environment))
+        return started[-1]
 
     yield start
-    idle.extend(shared)
-    assert [watcher.end() for watcher in own] == [0] * len(own)
+    assert [watcher.end() for watcher in started] == [0] * len(started)
 
 
 # ---------------------------------------------------------------- what is there, and how it is
@@ -409,7 +377,7 @@ def test_a_mig_instance_that_was_removed_is_told_as_gone(gpus: FakeGpus, start: 
 
 def test_a_gpu_that_hangs_does_not_hold_up_the_others_and_may_come_back(gpus: FakeGpus, start: Callable[..., Watcher]):
     gpus.set([FAST, SLOW])
-    watcher = start(afresh=True)
+    watcher = start()
     watcher.open(timeout_s=0.2, silence_s=0.2)
     watcher.vitals()
     gpus.set([replace(FAST, hangs=("nvmlDeviceGetMemoryInfo_v2",)), replace(SLOW, free_mib=123)])
@@ -428,7 +396,7 @@ def test_a_process_ends_although_a_thread_of_it_hangs_in_the_driver(
     gpus: FakeGpus, start: Callable[..., Watcher], hangs: str
 ):
     gpus.set([FAST])
-    watcher = start(afresh=True)
+    watcher = start()
     watcher.open(timeout_s=0.1)
     gpus.set([replace(FAST, hangs=(hangs,))], hangs=[hangs])
     watcher.vitals()
@@ -437,7 +405,7 @@ def test_a_process_ends_although_a_thread_of_it_hangs_in_the_driver(
 
 def test_a_gpu_that_is_late_is_told_of_as_it_was_last_known(gpus: FakeGpus, start: Callable[..., Watcher]):
     gpus.set([FAST])
-    watcher = start(afresh=True)
+    watcher = start()
     watcher.open(timeout_s=0.05, silence_s=3600)
     wait_until_sync(lambda: watcher.reading(FAST.uuid)["free_mib"] == 24000)
     gpus.set([replace(FAST, free_mib=1, hangs=("nvmlDeviceGetUtilizationRates",))])
@@ -524,7 +492,7 @@ def test_a_driver_that_shows_no_gpu_is_a_problem(gpus: FakeGpus, start: Callable
 
 def test_a_driver_that_hangs_at_its_start_is_given_up_in_time(gpus: FakeGpus, start: Callable[..., Watcher]):
     gpus.set([FAST], hangs=["nvmlInitWithFlags"])
-    watcher = start(afresh=True)
+    watcher = start()
     opened = watcher.open(start_timeout_s=0.1)
     assert "did not answer within 0.1 s" in opened["problem"]
     assert watcher.vitals() == {}

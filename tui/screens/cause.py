@@ -9,7 +9,7 @@ from typing import ClassVar
 from textual.containers import Horizontal
 from textual.widget import Widget
 
-from lcq.lang import N, tr
+from lcq.lang import N, retold, tr
 from tui.charts import MINUTE_MS, Graph, Series
 from tui.commands import Scope
 from tui.desk import Desk
@@ -59,8 +59,11 @@ class CauseScreen(AboutScreen[CauseRow], CauseActs):
     def show_row(self, row: CauseRow) -> None:
         tasks = self.tasks
         now = self.desk.link.now_ms
-        pieces: list[Piece] = [(f" x {row.code}", TONE_STYLE["bad"]), (tr("  of kind {kind}\n", kind=row.kind), "bold")]
-        pieces.append((f"  {row.text}\n", ""))
+        pieces: list[Piece] = [
+            (f" x {row.code}", TONE_STYLE["bad"]),
+            (tr("  of kind {kind}\n", kind=tr(row.kind)), "bold"),
+        ]
+        pieces.append((f"  {retold(row.text)}\n", ""))
         pieces += fact("known", row.known)
         here = tr(", {count:,} of them here", count=len(tasks)) if len(tasks) != row.count else ""
         pieces += fact("tasks", f"{row.count:,}{here}")

@@ -11,7 +11,7 @@ from textual.binding import BindingType
 from textual.message import Message
 
 from lcq.causes import in_common
-from lcq.lang import tr
+from lcq.lang import retold, tr
 from lcq.models import TaskStatus
 from tui import acts
 from tui.columns import CAUSE_COLUMNS
@@ -126,7 +126,9 @@ class CausesScreen(ListScreen[CauseRow], CauseActs):
     def about(self, row: CauseRow) -> Sequence[Part]:
         return (
             Part(f" {row.code}", "bold $text-primary"),
-            Part(tr("   {count:,} of kind {kind}   {text_}", count=row.count, kind=row.kind, text_=row.text)),
+            Part(
+                tr("   {count:,} of kind {kind}   {text_}", count=row.count, kind=tr(row.kind), text_=retold(row.text))
+            ),
         )
 
     def act_causes(self) -> list[CauseRow]:

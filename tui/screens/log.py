@@ -17,7 +17,7 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from lcq.errors import LcqError, NoLog
-from lcq.lang import retold_error, tr
+from lcq.lang import retold, retold_error, tr
 from tui import export
 from tui.commands import Scope, bindings_of
 from tui.loglines import WINDOWS, Line, LogLines, wrapped
@@ -180,7 +180,7 @@ class LogScreen(ConsoleScreen):
                 try:
                     told = await self.desk.commander.read_log(self.node, after=after, limit=_PAGE, task=self.task_id)
                 except (LcqError, OSError, TimeoutError) as error:
-                    self._wrong = error.why if isinstance(error, NoLog) else trouble_of(error)
+                    self._wrong = retold(error.why) if isinstance(error, NoLog) else trouble_of(error)
                     pause_s = _AGAIN_S
                 else:
                     self._wrong = ""

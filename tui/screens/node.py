@@ -13,7 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from lcq.errors import LcqError
-from lcq.lang import N, tr
+from lcq.lang import N, retold, tr
 from lcq.models import DeviceSample, NodeStatus, TaskStatus
 from tui.charts import device_graphs
 from tui.columns import NODE_LOOK, node_state_cell
@@ -62,7 +62,7 @@ class DevicePane(Vertical):
             told.append(tr("loaded: {warm}", warm=", ".join(device.warm)))
         pieces.append((f"   {'   '.join(told)}", ""))
         if device.why:
-            pieces.append((f"   {device.why}", TONE_STYLE["warn"]))
+            pieces.append((f"   {retold(device.why)}", TONE_STYLE["warn"]))
         content = Content.assemble(*pieces)
         if self.facts.content != content:
             self.facts.update(content)
@@ -153,7 +153,7 @@ class NodeScreen(AboutScreen[NodeRow], NodeActs):
         now = self.desk.link.now_ms
         word, _ = node_state_cell(row.status)
         pieces: list[Piece] = [(f" {word}", TONE_STYLE[NODE_LOOK[row.status][1]]), (f"  {row.id}\n", "bold")]
-        pieces += fact("why", row.why, TONE_STYLE["warn"])
+        pieces += fact("why", retold(row.why), TONE_STYLE["warn"])
         pieces += fact(
             "host", tr("{host}   lcq {software}", host=row.host, software=row.software) if row.software else row.host
         )

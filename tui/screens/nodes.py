@@ -11,7 +11,7 @@ from textual import on
 from textual.binding import BindingType
 from textual.message import Message
 
-from lcq.lang import tr
+from lcq.lang import retold, tr
 from lcq.models import NodeStatus
 from tui import acts
 from tui.columns import NODE_COLUMNS, NODE_LOOK, Column
@@ -137,7 +137,7 @@ class NodesScreen(ListScreen[NodeRow], NodeActs):
                     models=", ".join(row.models) or tr("none"),
                 )
             ),
-            Part(f"   {row.why}" if row.why else "", "$text-warning"),
+            Part(f"   {retold(row.why)}" if row.why else "", "$text-warning"),
         )
 
     @on(LineTable.Opened)

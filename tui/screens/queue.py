@@ -8,7 +8,7 @@ from typing import ClassVar
 from textual.containers import Horizontal
 from textual.widget import Widget
 
-from lcq.lang import N, tr
+from lcq.lang import N, retold, tr
 from lcq.models import TaskStatus
 from tui.charts import queue_graphs
 from tui.columns import NODE_LOOK, node_state_cell
@@ -86,6 +86,14 @@ class QueueScreen(AboutScreen[QueueRow], QueueActs):
             pieces += [
                 (f"  {fit(node.id, 16)} ", ""),
                 (fit(word, 14), TONE_STYLE[NODE_LOOK[node.status][1]]),
-                (tr("{running} of {slots} busy   {why}\n", running=node.running, slots=node.slots, why=node.why), ""),
+                (
+                    tr(
+                        "{running} of {slots} busy   {why}\n",
+                        running=node.running,
+                        slots=node.slots,
+                        why=retold(node.why),
+                    ),
+                    "",
+                ),
             ]
         return pieces
