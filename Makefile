@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test every-test check snapshots keys catalogue chaos soak parity clean
+.PHONY: help demo test every-test check snapshots keys catalogue chaos soak parity e2e clean
 
 # The first of these that is new enough, else whatever python3 is, so that the complaint can name it.
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(PY) -m pip -qq --disable-pip-version-check --no-input install -c constraints.txt
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):[^#]*## */make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9]*\):[^#]*## */make \1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 demo: $(VENV)/.runtime  ## a real cluster on this machine cleans the sample photos; results in demo-out/
 	@$(PY) -m lcq.cli.main demo
@@ -27,7 +27,7 @@ test: $(VENV)/.dev  ## everything that check does, and beside it every test but 
 	@$(MAKE) --no-print-directory -j 2 check every-test
 
 every-test: $(VENV)/.dev
-	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not chaos and not soak and not parity"
+	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not chaos and not soak and not parity and not e2e"
 
 check: $(VENV)/.dev  ## style, types, layers, dead code
 	@$(PY) -m ruff check .
@@ -54,8 +54,16 @@ soak: $(VENV)/.dev  ## an hour of storms and calms: nothing is lost, nothing gro
 parity: $(VENV)/.dev $(PARITY)/.iopaint $(PARITY)-lama/.lama-cleaner  ## LCQ beside IOPaint 1.6.0 and Lama Cleaner 1.2.5, in venvs of their own
 	@$(PY) -m pytest -m parity --timeout 600 tests/parity
 
+e2e: $(VENV)/.e2e .web-app/.iopaint  ## IOPaint's own web app in a Chromium, with LCQ behind it; installs the browser where it may
+	@if ! command -v "$${LCQ_CHROMIUM:-chromium}" chromium-browser >/dev/null; then \
+	  echo "there is no Chromium here: apt-get install chromium" >&2; \
+	  { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; } >/dev/null 2>&1 || \
+	    echo "which this user or this system may not: install one, or name it, LCQ_CHROMIUM=/path/to/it" >&2; \
+	fi
+	@$(PY) -m pytest -m e2e -rs --timeout 900 tests/e2e
+
 clean:  ## away with all that these commands made
-	rm -rf $(VENV) $(PARITY) $(PARITY)-lama demo-out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PARITY) $(PARITY)-lama .web-app demo-out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(PY):
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -76,6 +84,16 @@ $(VENV)/.runtime: pyproject.toml constraints.txt | $(PY)
 $(VENV)/.dev: pyproject.toml constraints.txt | $(PY)
 	@$(PIP_INSTALL) -e '.[dev]'
 	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.e2e: $(VENV)/.dev
+	@$(PIP_INSTALL) -e '.[e2e]'
+	@touch $@
+
+.web-app/.iopaint: tests/parity/constraints.txt | $(PY)
+	@rm -rf .web-app
+	@$(PY) -m pip -qq --disable-pip-version-check --no-input download --no-deps -c $< -d .web-app iopaint
+	@$(PY) -m zipfile -e .web-app/*.whl .web-app
+	@touch $@
 
 # A CPU build of torch beside a torchvision that was built for CUDA cannot be imported. An old torchvision can:
 # without its compiled part it still has what IOPaint needs to start.
