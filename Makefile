@@ -51,11 +51,11 @@ chaos: $(VENV)/.dev  ## the long tests that kill, freeze and cut
 soak: $(VENV)/.dev  ## an hour of storms and calms: nothing is lost, nothing grows, no false alarm
 	@$(PY) -m pytest -m soak -s
 
-parity: $(VENV)/.dev $(PARITY)/.iopaint  ## LCQ beside the real IOPaint 1.6.0, which gets a .venv-parity of its own
+parity: $(VENV)/.dev $(PARITY)/.iopaint $(PARITY)-lama/.lama-cleaner  ## LCQ beside IOPaint 1.6.0 and Lama Cleaner 1.2.5, in venvs of their own
 	@$(PY) -m pytest -m parity --timeout 600 tests/parity
 
 clean:  ## away with all that these commands made
-	rm -rf $(VENV) $(PARITY) demo-out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PARITY) $(PARITY)-lama demo-out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(PY):
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -85,4 +85,14 @@ $(PARITY)/.iopaint: tests/parity/constraints.txt | $(PY)
 	@$(PARITY)/bin/python -m pip -qq --disable-pip-version-check --no-input install -c $< iopaint
 	@$(PARITY)/bin/python -c 'import torchvision' 2>/dev/null || \
 	  $(PARITY)/bin/python -m pip -qq --disable-pip-version-check --no-input install --no-deps torchvision==0.15.2
+	@touch $@
+
+# Lama Cleaner wants an older diffusers and transformers than any Python of today installs, and needs neither for erase
+# models: it is installed without what it asks for, and takes torch, OpenCV and Pillow from the venv beside it.
+$(PARITY)-lama/.lama-cleaner: tests/parity/lama-cleaner-constraints.txt $(PARITY)/.iopaint
+	@echo "setting up $(PARITY)-lama with Lama Cleaner (once, 50 MB)" >&2
+	@"$(PYTHON)" -m venv $(PARITY)-lama
+	@$(PARITY)-lama/bin/python -m pip -qq --disable-pip-version-check --no-input install --no-deps -r $<
+	@$(abspath $(PARITY))/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > \
+	  "$$($(PARITY)-lama/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/beside.pth"
 	@touch $@

@@ -441,6 +441,11 @@ class HttpConfig(Section):
     """Requests of one client (a token; without tokens an address); a sixth of it may come at once. null: any number."""
     answer_s: float = Field(default=600.0, gt=0)
     """How long a request that waits for its picture waits; then its task is cancelled."""
+    interactive_slots: int = Field(default=1, ge=0)
+    """So many slots of the cluster are kept for people who wait for a picture over the parents' APIs, and for other
+    tasks of priority high and urgent: of those that can do what was asked for, but never all. 0: none."""
+    interactive_s: float = Field(default=60.0, gt=0, le=24 * 3600)
+    """For so long after each such request; then they do other work again."""
     model: str = ""
     """What who speaks the parents' APIs has that has chosen none, such as cv2; "": lama where a node has it."""
     web_app: str = ""

@@ -415,6 +415,7 @@ class NodeManager(Manager):
         is_gpu = device.kind is DeviceKind.GPU  # of a CPU's memory no task says beforehand what it needs
         held = asyncio.Event()
         learned = await self._outlook.learned_mib(node, device) if is_gpu and want.fits_mib is not None else {}
+        kept = await self._outlook.kept(node, device, self._state.config.http.interactive_slots)
         grants = await self._state.claim_tasks(
             node=node.id,
             boot=node.boot_id,
@@ -430,6 +431,7 @@ class NodeManager(Manager):
             via=self._ground.site.scheduler_id,
             costs=costs,
             patience=patience,
+            most_others=device.slots - kept if kept else None,
             on_held=held.set,
         )
         self._outlook.note(node, device, patience, held=held.is_set())

@@ -68,6 +68,14 @@ class Outlook:
                 told[lane] = room_needed(learned, ORDINARY_MEGAPIXELS, otherwise=offer.vram_mib)
         return told
 
+    async def kept(self, node: NodeRecord, device: Device, most: int) -> int:
+        """How many slots of that device are kept for people who wait: ``most`` in all, where they were of late."""
+        try:
+            fleet = await self._reader.recent_fleet(within_s=_FLEET_AGE_S)
+        except StateUnavailable:
+            return 0
+        return fleet.kept_slots(most).get((node.id, device.id), 0)
+
     def note(self, node: NodeRecord, device: Device, patience: Patience, *, held: bool) -> None:
         """Whether that device has left tasks to others: it will not for much longer than they promised."""
         if not held:

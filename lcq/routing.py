@@ -38,6 +38,7 @@ from lcq.models import (
 )
 from lcq.placement import Backlog, Station, Timetable
 from lcq.reasons import Why, WhyCode, because
+from lcq.reserve import kept_slots
 
 LIVE = frozenset({NodeStatus.ONLINE, NodeStatus.SUSPECT})
 OUT_OF_MEMORY = "out_of_memory"  # the failure that is answered by an easier attempt
@@ -124,6 +125,7 @@ class Fleet:
     busy_s: Mapping[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
     """By node and device: seconds until each attempt there is predicted to end; of one that is late, by how much it
     is, for nothing better is known of it."""
+    interactive: frozenset[tuple[str, str]] = frozenset()  # queues and lanes to which somebody who waits came of late
     placed_s: dict[str, float] = field(default_factory=dict)  # by queue: routed there since this picture was taken
 
     _memo: dict[object, Any] = field(default_factory=dict, compare=False, repr=False)
@@ -155,6 +157,15 @@ class Fleet:
                         lowered=lowered,
                     )
         return Timetable(stations, self.backlog, self.costs, self.users, self.tasks_of)
+
+    def kept_slots(self, most: int) -> Mapping[tuple[str, str], int]:
+        """By node and device: the slots that are kept for people who wait, ``most`` for each queue and lane."""
+        if not most or not self.interactive:
+            return {}
+        if ("kept", most) not in self._memo:
+            self._memo["kept", most] = kept_slots(self.timetable.stations.values(), self.interactive, most)
+        found: Mapping[tuple[str, str], int] = self._memo["kept", most]
+        return found
 
     def queue(self, name: str) -> QueueConfig | None:
         return next((queue for queue in self.queues if queue.name == name), None)

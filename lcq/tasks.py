@@ -201,7 +201,7 @@ class TaskManager(Manager):
         sizes = await self._sizes(submit)
         told = await asyncio.gather(
             *(
-                self._submit_one(task, key, submit.queue, submit.node, fleet, size)
+                self._submit_one(task, key, submit.queue, submit.node, fleet, size, interactive=submit.interactive)
                 for task, key, size in zip(submit.tasks, keys, sizes, strict=True)
             )
         )
@@ -259,7 +259,7 @@ class TaskManager(Manager):
         return tuple(found.get(place, size) for place, size in enumerate(told))
 
     async def _submit_one(
-        self, task: Task, key: str, queue: str, node: str, fleet: Fleet, size: Size | None
+        self, task: Task, key: str, queue: str, node: str, fleet: Fleet, size: Size | None, *, interactive: bool
     ) -> Accepted | Refusal:
         try:
             self._refuse_places(task)
@@ -277,6 +277,7 @@ class TaskManager(Manager):
                 forced=bool(queue),
                 vram_mib=chosen.vram_mib,
                 size=size,
+                interactive=interactive,
             )
         except LcqError as error:
             if isinstance(error, StateUnavailable) and not isinstance(error, StateOverloaded):

@@ -69,10 +69,12 @@ class Node:
         )
         return welcome.status
 
-    async def claim(self, slots: int = 1, *, warm: Sequence[str] = (), lease_ms: int = 60_000) -> tuple[Grant, ...]:
+    async def claim(
+        self, slots: int = 1, *, warm: Sequence[str] = (), lease_ms: int = 60_000, most_others: int | None = None
+    ) -> tuple[Grant, ...]:
         return await self.state.claim_tasks(
             node=self.id, boot=self.boot, device="cpu", kind=DeviceKind.CPU, slots=slots, lanes=self.models,
-            queues=self.queues, warm=warm, lease_ms=lease_ms,
+            queues=self.queues, warm=warm, lease_ms=lease_ms, most_others=most_others,
         )  # fmt: skip
 
     async def claim_ids(self, slots: int = 1, *, warm: Sequence[str] = ()) -> list[str]:

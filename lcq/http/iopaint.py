@@ -179,12 +179,6 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
     """The routes."""
     routes = APIRouter(prefix="/api/v1", tags=["IOPaint"], responses=_RAISED)
 
-    async def chosen(request: Request) -> tuple[str, str]:
-        """The model of this session, and the engine that has it here."""
-        known = models_of(await line.reader.nodes())
-        model = sessions.of(request).model or line.state.config.http.model or next(iter(known), "lama")
-        return model, known.get(model, "")
-
     @routes.get("/server-config")
     async def server_config(request: Request) -> Response:
         """What the web app reads first."""
@@ -221,7 +215,7 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
     @routes.get("/model")
     async def get_model(request: Request) -> Response:
         """The model that this session has."""
-        return Response(as_json(model_info((await chosen(request))[0])), media_type="application/json")
+        return Response(as_json(model_info((await sessions.model_of(request, line))[0])), media_type="application/json")
 
     @routes.post("/model")
     async def switch_model(request: Request, wish: SwitchModel) -> Response:
@@ -243,7 +237,7 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
             image, mask = await asyncio.to_thread(lambda: (decoded(wish.image, "image"), decoded(wish.mask, "mask")))
         except BadBase64 as error:
             return failed(500, "Error", str(error))
-        model, engine = await chosen(request)
+        model, engine = await sessions.model_of(request, line)
         config = config_for(model, engine, wish.model_dump(), wish.model_fields_set)
         seed = wish.sd_seed if wish.sd_seed != -1 else random.randint(1, _MOST_SEED)
         if "sd_seed" in config:
@@ -260,8 +254,7 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
             return not_done(end)
         except LcqError as refusal:
             return failed(int(status_of(refusal)), type(refusal).__name__, str(refusal))
-        if written_as(ext) != ext:
-            data = await asyncio.to_thread(_rewritten, data, ext)
+        data = await asyncio.to_thread(as_written, data, ext)
         return Response(data, headers=headers, media_type=f"image/{ext}")
 
     @routes.post("/run_plugin_gen_image", response_class=Response, responses=_BY_PLUGIN)
@@ -365,11 +358,14 @@ def mismatched(end: NotDone) -> tuple[tuple[int, int], tuple[int, int]] | None:
     return (found[-1], found[-2]) if len(found) >= 2 else None
 
 
-def _rewritten(png: bytes, ext: str) -> bytes:
+def as_written(data: bytes, ext: str) -> bytes:
+    """A result in the format that was asked for, where the node has written it as PNG instead."""
+    if written_as(ext) == ext:
+        return data
     from PIL import Image
 
     out = io.BytesIO()
-    with Image.open(io.BytesIO(png), formats=["PNG"]) as picture:
+    with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
         picture.save(out, format=ext.upper())
     return out.getvalue()
 

@@ -9,6 +9,7 @@ import asyncio
 import json
 import random
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -16,9 +17,10 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.responses import JSONResponse, PlainTextResponse
 
 from lcq.errors import LcqError
-from lcq.http.iopaint import encoding, mismatched, save
+from lcq.http.iopaint import as_written, encoding, mismatched, save
 from lcq.http.line import Line
-from lcq.http.parents import config_for, format_of, models_of, plugins_of, written_as
+from lcq.http.masks import overlay
+from lcq.http.parents import config_for, format_of, models_of, plugins_of
 from lcq.http.problems import as_json, status_of
 from lcq.http.sessions import Sessions
 from lcq.http.studio import NotDone, Studio, Wish
@@ -38,6 +40,7 @@ _FRAMES = {
     "manga": ("Crop", 1280, 1024, 196),
     "cv2": ("Resize", 1080, 512, 128),
 }
+_WITH_ALPHA = ("RemoveBG", "AnimeSeg")  # plugins whose results are PNGs, whatever came in
 _OTHER_FRAME = ("Original", 768, 512, 128)
 # its field, IOPaint's name for the same, and how it is read
 _FIELDS: tuple[tuple[str, str, type], ...] = (
@@ -130,11 +133,6 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
     """The routes."""
     routes = APIRouter(tags=["Lama Cleaner"], responses=_WORDS, default_response_class=PlainTextResponse)
 
-    async def chosen(request: Request) -> tuple[str, str]:
-        known = models_of(await line.reader.nodes())
-        model = sessions.of(request).model or line.state.config.http.model or next(iter(known), "lama")
-        return model, known.get(model, "")
-
     @routes.get("/server_config", response_class=JSONResponse)
     async def server_config(request: Request) -> Response:
         """What its app reads first."""
@@ -153,7 +151,7 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
     @routes.get("/model")
     async def get_model(request: Request) -> Response:
         """The name of the model that this session has."""
-        return words((await chosen(request))[0])
+        return words((await sessions.model_of(request, line))[0])
 
     @routes.post("/model", openapi_extra=_form(name=False))
     async def switch_model(request: Request) -> Response:
@@ -161,8 +159,8 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
         async with request.form(max_files=0, max_fields=_MOST_FIELDS) as form:
             name = form.get("name")
         if not isinstance(name, str) or name not in models_of(await line.reader.nodes()):
-            return words(f"{name} is not a model that this cluster has", 403)
-        if name == (await chosen(request))[0]:
+            return words(f"{name} not implemented: no node of this cluster has it", 403)
+        if name == (await sessions.model_of(request, line))[0]:
             return words("Same model")
         sessions.of(request).model = name
         return words(f"ok, switch to {name}")
@@ -190,7 +188,7 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
         """The picture without what the mask covers, in the format that it came in."""
         async with request.form(max_files=3, max_fields=_MOST_FIELDS, max_part_size=_MOST_FIELD) as form:
             image, mask = await _file(form, "image"), await _file(form, "mask")
-            model, engine = await chosen(request)
+            model, engine = await sessions.model_of(request, line)
             try:
                 fields = fields_of(form, model)
             except BadField as error:
@@ -207,8 +205,8 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
             return not_done(end)
         except LcqError as refusal:
             return words(str(refusal), int(status_of(refusal)))
-        media = written_as(ext)
-        return Response(data, headers={"X-Seed": str(seed)}, media_type=f"image/{media}")
+        data = await asyncio.to_thread(as_written, data, ext)
+        return Response(data, headers={"X-Seed": str(seed)}, media_type=f"image/{ext}")
 
     @routes.post(
         "/run_plugin",
@@ -228,20 +226,22 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
             return words("the file image is needed", 400)
         model, kinds = known[name]
         kind = min(kinds)
+        ext = format_of(image) if kind is not TaskType.SEGMENT and name not in _WITH_ALPHA else "png"
         config: dict[str, Any] = {"model": model, "format": "png"}
         try:
             if kind is TaskType.SEGMENT:
                 config["clicks"] = json.loads(str(clicks))
             else:
-                config["scale"] = float(str(upscale))
+                config |= {"scale": float(str(upscale)), **(encoding(ext, _QUALITY) if ext != "png" else {})}
             data = await studio.done(request, sessions.of(request), Wish(image, None, config, kind))
+            data = await asyncio.to_thread(overlay if kind is TaskType.SEGMENT else partial(as_written, ext=ext), data)
         except ValueError as error:
             return words(str(error), 400)
         except NotDone as end:
             return not_done(end)
         except LcqError as refusal:
             return words(str(refusal), int(status_of(refusal)))
-        return Response(data, media_type="image/png")
+        return Response(data, media_type=f"image/{ext}")
 
     @routes.post("/save_image", openapi_extra=_form(image=True, filename=False))
     async def save_image(request: Request) -> Response:

@@ -10,11 +10,12 @@ from lcq.component import Ground
 from lcq.errors import AccessDenied
 from lcq.http.access import Caller, Role
 from lcq.ids import is_id, new_id, normalise_prefix
-from lcq.models import TaskRecord
+from lcq.models import NodeRecord, TaskRecord
 from lcq.storage.depot import Depot
 from lcq.wire import AnswerT, Find, Request
 
 _SENDER = b"http"
+_RECENT_S = 0.5
 
 
 class Line:
@@ -33,6 +34,10 @@ class Line:
             LcqError: its refusal.
         """
         return await self.ground.site.desk.ask(request, _SENDER)
+
+    async def nodes(self) -> tuple[NodeRecord, ...]:
+        """As they were a moment ago: asked for with every picture, they are not read anew each time."""
+        return (await self.reader.recent_fleet(within_s=_RECENT_S)).nodes
 
     async def whole_id(self, typed: str) -> str:
         """The id of the task of which ``typed`` is a unique beginning.

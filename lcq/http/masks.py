@@ -40,10 +40,9 @@ def adjusted(data: bytes, operation: Operation, kernel_size: int, limits: Limits
 def overlay(data: bytes) -> bytes:
     """A mask that a plugin has made, as strokes, as PNG: a little larger, so that it covers edges."""
     with Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-        grey = np.asarray(picture.convert("L"))
-    wide = np.pad(grey, _GROWN_BY)
-    windows = np.lib.stride_tricks.sliding_window_view(wide, (2 * _GROWN_BY + 1, 2 * _GROWN_BY + 1))
-    return _strokes(windows.max(axis=(2, 3)) > _HOLE_FROM + 1)
+        holes = np.asarray(picture.convert("L")) > _HOLE_FROM + 1
+    wide = _smeared(holes, _GROWN_BY, holes.shape[1])
+    return _strokes(_smeared(wide.T, _GROWN_BY, holes.shape[0]).T)
 
 
 def _grey(data: bytes, limits: LimitsConfig) -> NDArray[np.uint8]:

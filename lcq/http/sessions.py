@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from lcq.http.line import caller_in
+from lcq.http.line import Line, caller_in
+from lcq.http.parents import models_of
 
 COOKIE = "lcq_session"
 _REMEMBERED = 10_000
@@ -48,6 +49,15 @@ class Sessions:
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return known
+
+    async def model_of(self, request: Request, line: Line) -> tuple[str, str]:
+        """The model of the session of who asks, by its parent's name, and the engine that has it here ("": none)."""
+        wanted = self.of(request).model or line.state.config.http.model
+        known = models_of(await line.nodes())
+        if not known or (wanted and wanted not in known):  # it may have come just now
+            known = models_of(await line.reader.nodes())
+        model = wanted or next(iter(known), "lama")
+        return model, known.get(model, "")
 
     def _cookies(self) -> _Cookies:
         return _Cookies(self._known)

@@ -73,7 +73,9 @@ class Studio:
                 "metadata": {"interactive": True, "path": request.url.path[:100]},
             },
         )
-        answer = await self._line.ask(Submit(tasks=(task,), sizes=(_size(wish.image),), actor=caller.name))
+        answer = await self._line.ask(
+            Submit(tasks=(task,), sizes=(_size(wish.image),), actor=caller.name, interactive=True)
+        )
         for refusal in answer.refused:
             raise refusal.error()
         record = await self._end_of(request, task.id, caller.name)

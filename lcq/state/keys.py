@@ -95,6 +95,10 @@ class Keys:
         return self._key("users", queue)
 
     @property
+    def interactive(self) -> str:
+        return self._key("interactive")
+
+    @property
     def ends(self) -> str:
         return self._key("ends")
 

@@ -278,16 +278,23 @@ class StateReader:
 
     async def _backlog(
         self,
-    ) -> tuple[dict[str, Backlog], dict[str, dict[str, int]], dict[tuple[str, str], tuple[float, ...]]]:
-        """What waits in each queue, how much of it whose, and when what runs on each device is predicted to end."""
+    ) -> tuple[
+        dict[str, Backlog],
+        dict[str, dict[str, int]],
+        dict[tuple[str, str], tuple[float, ...]],
+        frozenset[tuple[str, str]],
+    ]:
+        """What waits in each queue, how much of it whose, when what runs on each device is predicted to end, and to
+        which queues and lanes people who wait came of late."""
         async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
             pipe.time()
             pipe.zrange(self.keys.ends, 0, -1, withscores=True)
+            pipe.hgetall(self.keys.interactive)
             for config in self.queue_configs:
                 pipe.hgetall(self.keys.backlog(config.name))
                 pipe.hrandfield(self.keys.users(config.name), USERS_TOLD, withvalues=True)
-            (seconds, micros), ends, *told = await pipe.execute()
+            (seconds, micros), ends, until, *told = await pipe.execute()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         backlog: dict[str, Backlog] = {
             config.name: records.backlog(fields) for config, fields in zip(self.queue_configs, told[::2], strict=True)
@@ -297,19 +304,20 @@ class StateReader:
         for member, ends_ms in ends:
             node, _, rest = member.partition("|")
             busy.setdefault((node, rest.rpartition("|")[0]), []).append(abs(ends_ms - now_ms) / 1000)
-        return backlog, users, {name: tuple(left) for name, left in busy.items()}
+        return backlog, users, {name: tuple(left) for name, left in busy.items()}, _until(until, now_ms)
 
     async def fleet(self) -> Fleet:
         """A picture of the cluster as routing sees it."""
         nodes = await self.nodes()
         queues = await self._queues(nodes)
-        backlog, users, busy = await self._backlog()
+        backlog, users, busy, interactive = await self._backlog()
         return Fleet(
             costs=await self.learned.book(),
             backlog=backlog,
             users={queue: frozenset(counts) for queue, counts in users.items()},
             tasks_of=users,
             busy_s=busy,
+            interactive=interactive,
             queues=self.queue_configs,
             nodes=nodes,
             waiting=await self.waiting(),
@@ -725,6 +733,12 @@ def _counts(answer: Sequence[Any]) -> dict[str, int]:
     """Field and number in turn, as HRANDFIELD has them; by RESP3 in pairs."""
     flat = [one for pair in answer for one in pair] if answer and not isinstance(answer[0], str) else list(answer)
     return {name: records.whole(count) for name, count in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def _until(fields: Mapping[str, str], now_ms: int) -> frozenset[tuple[str, str]]:
+    """The queues and lanes of which it is still to be reckoned with that somebody waits there."""
+    names = (name.partition(":") for name, until in fields.items() if records.whole(until) > now_ms)
+    return frozenset((queue, lane) for queue, _, lane in names)
 
 
 def _node_record(name: str, fields: Any, running: Any) -> NodeRecord:

@@ -57,6 +57,7 @@ class Submit(Act[SubmitAnswer]):
     sizes: tuple[tuple[int, int] | None, ...] = ()  # of the images: width and height, one a task; None: not known
     queue: str = ""  # "": routed
     node: str = ""  # only this node may run it
+    interactive: bool = False  # somebody waits for each: slots are kept for such (http.interactive_slots)
 
 
 class _OnTasks(Act[BulkAnswer]):

@@ -38,7 +38,7 @@ OWNERS = {
     "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*", "memory:*"},
     "its time to live": {
         "minute:*", "answer:*", "undo:*", "undone:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*",
-        "shared:*", "use:*",
+        "shared:*", "use:*", "interactive",
     },
 }  # fmt: skip
 

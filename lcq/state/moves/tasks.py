@@ -51,12 +51,14 @@ class TaskMoves(Mover):
         forced: bool = False,
         vram_mib: int = 0,
         size: tuple[int, int] | None = None,
+        interactive: bool = False,
     ) -> Accepted:
         """Take a task in; when this returns, it is Redis's.
 
         ``key`` is the idempotency key (default: the task's id): a second submit with it finds the first task.
         ``forced``: the submitter chose the queue, so that routing leaves the task there. ``vram_mib``: what it is
         predicted to need of a GPU's memory (0: not known). ``size``: width and height of its image, where known.
+        ``interactive``: somebody waits for it; for a while slots are kept for such.
 
         Raises:
             IdempotencyConflict: the key belongs to a task that asks for something else.
@@ -79,6 +81,7 @@ class TaskMoves(Mover):
                 task.lane, vram_mib, self.config.shares.of(task.user_id), most, int(quotas.displace), per_minute,
                 "" if size is None else f"{size[0]}x{size[1]}",
                 "" if size is None else f"{processed_megapixels(task, size):.6f}", precision_of(task),
+                int(self.config.http.interactive_s * 1000) if interactive else 0,
             )  # fmt: skip
         except StateOverloaded as full:
             self.watch.refused_task(full)
