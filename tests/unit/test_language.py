@@ -89,7 +89,10 @@ def test_what_another_program_or_a_newer_lcq_has_said_stays_as_it_is():
 @pytest.mark.parametrize(
     ("told", "said"),
     [
-        ("/a/b.jpg: ends too early (3,000 bytes) (copy it again)", "/a/b.jpg：文件不完整（只有 3,000 字节）（请重新复制）"),
+        (
+            "/a/b.jpg: ends too early (3,000 bytes) (copy it again)",
+            "/a/b.jpg：文件不完整（只有 3,000 字节）（请重新复制）",
+        ),
         ("/a (1)/b (2).png: is empty (0 bytes)", "/a (1)/b (2).png：是空文件（0 字节）"),
         ("nope.jpg is not there", "nope.jpg 不存在"),
         ("of nobody (we know)", "of nobody (we know)"),
