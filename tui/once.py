@@ -131,6 +131,7 @@ async def look_once(cluster: Cluster, look: SavedView, *, limit: int, name: str 
                 store.tasks.put(task_row(record))
             shown = (*columns, *TASK_MORE)
         case "queues":
+            store.minutes = await cluster.minutes()
             store.put_queues(await cluster.queues())
             shown = QUEUE_COLUMNS
         case "causes":

@@ -30,6 +30,7 @@ from lcq.models import (
     TaskRecord,
     TaskStatus,
 )
+from tui.flow import Flow, flow_of
 from tui.text import clean, counted
 
 if TYPE_CHECKING:
@@ -193,6 +194,7 @@ class QueueRow:
     oldest_ms: int | None = None
     nodes: tuple[str, ...] = ()
     place: int = 0  # where the cluster's configuration lists it
+    flow: Flow | None = None  # what comes and goes, a minute; None: not known
     version: int = 0
 
     @property
@@ -202,6 +204,18 @@ class QueueRow:
 
     def count(self, status: TaskStatus) -> int:
         return self.counts[_STATUS_INDEX[status]]
+
+    @property
+    def waiting(self) -> int:
+        """Its tasks that have not begun."""
+        return sum(map(self.count, WAITING))
+
+    @property
+    def empty_in_ms(self) -> float | None:
+        """How long it takes at the pace of late until what waits is done; None: it grows, stands, or is not known."""
+        if not self.waiting or self.flow is None or self.flow.grows or self.paused:
+            return None
+        return self.flow.empty_in_ms(self.waiting)
 
 
 @dataclass(slots=True, eq=False)
@@ -407,7 +421,10 @@ class Store:
         self.nodes.update(node_row(record) for record in records)
 
     def put_queues(self, records: Iterable[QueueRecord]) -> None:
-        self.queues.update(queue_row(record, place) for place, record in enumerate(records))
+        rows = [queue_row(record, place) for place, record in enumerate(records)]
+        for row in rows:
+            row.flow = flow_of(self.minutes, row.id)
+        self.queues.update(rows)
 
     def put_minutes(self, minutes: Sequence[MinuteTally]) -> bool:
         """Take in counters of the newest minutes. Answers False, and changes nothing, where some before are missing."""
@@ -416,6 +433,12 @@ class Store:
         if len(minutes) < MINUTES_SHOWN and (not before or before[-1].minute != first - 1):
             return False
         self.minutes = (*before, *minutes)[-MINUTES_SHOWN:]
+        for row in list(self.queues.rows.values()):
+            flow = flow_of(self.minutes, row.id)
+            if row.flow != flow:
+                shown = copy.copy(row)
+                shown.flow = flow
+                self.queues.put(shown)
         return True
 
     def put_causes(self, dead: DeadAnswer) -> None:

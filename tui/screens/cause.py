@@ -10,9 +10,10 @@ from textual.containers import Horizontal
 from textual.widget import Widget
 
 from lcq.lang import N, retold, tr
-from tui.charts import MINUTE_MS, Graph, Series
+from tui.charts import Graph, Series
 from tui.commands import Scope
 from tui.desk import Desk
+from tui.flow import MINUTE_MS
 from tui.screens.about import AboutScreen
 from tui.screens.causes import CauseActs, tasks_of
 from tui.screens.detail import Piece, fact, stamp

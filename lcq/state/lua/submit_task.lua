@@ -90,6 +90,7 @@ if job ~= "" then
   if redis.call("ZADD", key("jobs"), "NX", NOW, job) == 1 then redis.call("HSET", key("job", job), "summed", "1") end
 end
 enter_indexes(id, t)
+note_flow("came", queue)
 tally("submitted", 1)
 emit_task("submit_task", id, t, {"model", model, "user", user, "job", job, "image", image, "submitted_ms", t.submitted_ms})
 return {"ok", id, t.status, queue}
