@@ -189,6 +189,9 @@ class Cluster:
     async def task(self, task_id: str) -> TaskRecord:
         return await self._open_reader.task(task_id)
 
+    async def find(self, typed: str) -> str:
+        return await self._open_reader.find(typed)
+
     async def attempts(self, task_id: str) -> tuple[Attempt, ...]:
         return await self._open_reader.attempts(task_id)
 

@@ -467,6 +467,8 @@ class Store:
             row = task_row(record)
             if known is not None and known.revision == row.revision:
                 row.told = known.told
+            if known is None and row.id < self.oldest:
+                self.beyond = max(0, self.beyond - 1)
             if known is None or not same(known, row):
                 self._put_task(row, known)
 
@@ -474,9 +476,7 @@ class Store:
         """Take in tasks from beyond the window; answers how many of them were not here."""
         before = len(self.tasks.rows)
         self.put_tasks(record for record in records if record.id < self.oldest)
-        more = len(self.tasks.rows) - before
-        self.beyond = max(0, self.beyond - more)
-        return more
+        return len(self.tasks.rows) - before
 
     def cut(self, limit: int, kept: Callable[[str], bool]) -> None:
         """Where the window has more than ``limit`` tasks, let some of the oldest go, but none that is to be ``kept``.
