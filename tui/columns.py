@@ -369,8 +369,8 @@ NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
            lambda row: row.failed, rank=1, right=True),
     Column("serves", "SERVES", 14, lambda row, _: (", ".join(row.queues), "plain"),
            lambda row: ", ".join(row.queues), rank=4, most=40, snug=True),
-    Column("load", "LOAD", 14, _node_load, lambda row: _node_load(row, 0)[0], rank=5, most=60),
-    Column("why", "WHY", 10, lambda row, _: (retold(row.why), "plain"), lambda row: row.why, most=400),
+    Column("load", "LOAD", 14, _node_load, lambda row: _node_load(row, 0)[0], rank=5, most=80, snug=True),
+    Column("why", "WHY", 10, lambda row, _: (retold(row.why), "plain"), lambda row: row.why, most=400, snug=True),
 )  # fmt: skip
 
 
@@ -496,14 +496,15 @@ def _undo_left(row: ActRow, now_ms: int) -> Cell:
 
 
 ACT_COLUMNS: tuple[Column[ActRow], ...] = (
-    Column("age", "AGO", 4, lambda row, now: (span(now - row.at_ms), "plain"), lambda row: row.at_ms,
+    Column("age", "AGO", 5, lambda row, now: (span(now - row.at_ms), "plain"), lambda row: row.at_ms,
            live=True, right=True),
     Column("undo", "UNDO", 4, _undo_left, lambda row: row.undo_until_ms, live=True, right=True),
     Column("actor", "WHO", 10, lambda row, _: (row.actor, "strong"), lambda row: row.actor, most=18),
     Column("act", "ACT", 14, lambda row, _: (row.act, "plain"), lambda row: row.act),
-    Column("reason", "REASON", 12, lambda row, _: (row.reason, "plain"), lambda row: row.reason, rank=1, most=40),
+    Column("reason", "REASON", 12, lambda row, _: (row.reason, "plain"), lambda row: row.reason, rank=1, most=40,
+           snug=True),
     Column("outcome", "OUTCOME", 10, lambda row, _: (retold(row.outcome), "dim"), lambda row: row.outcome,
-           rank=2, most=30),
+           rank=2, most=30, snug=True),
     Column("on", "ON", 14, lambda row, _: (row.on, "dim"), lambda row: row.on, most=400),
 )  # fmt: skip
 
@@ -556,6 +557,10 @@ def lay_out(
     for place, column in enumerate(growing):
         fair = room if place in (0, len(growing) - 1) else room // (len(growing) - place)
         more = max(0, min(column.most - column.width, fair))
+        widths[column.id] += more
+        room -= more
+    for column in growing:  # what the last has no use for, others may
+        more = max(0, min(column.most - widths[column.id], room))
         widths[column.id] += more
         room -= more
     if room > 0 and shown:

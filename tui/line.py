@@ -106,6 +106,8 @@ def understand(text: str, scene: Scene) -> Meant:
         raise InvalidInput(f"no command {words[0]!r}{_nearest(words[0], known)}", hint=":help lists them")
     reader = _READERS.get(command.id)
     rest = words[1:]
+    if command.scope is Scope.TABLE and command.scope not in scene.scopes:
+        raise InvalidInput(f":{command.called} is for a list: go to one first")
     if reader is not None and (rest or options or command.scope not in scene.scopes):
         unused = sorted(set(options) - {name for name in _OPTIONS if f"--{name}" in command.takes} - {"reason"})
         if unused:

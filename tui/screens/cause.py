@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from textual.containers import Horizontal
@@ -33,6 +33,9 @@ class CauseScreen(AboutScreen[CauseRow], CauseActs):
     NOUN = N("cause")
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL, Scope.ABOUT, Scope.CAUSES)
     SECTIONS = ("head", "common", "tasks")
+    TABS: ClassVar[Mapping[str, str]] = {
+        "head": N("Overview"), "common": N("What they have in common"), "tasks": N("Its tasks"),
+    }  # fmt: skip
 
     def __init__(self, desk: Desk, cause: str) -> None:
         super().__init__(desk, desk.causes, cause)

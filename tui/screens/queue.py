@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from textual.containers import Horizontal
@@ -32,6 +32,9 @@ class QueueScreen(AboutScreen[QueueRow], QueueActs):
     NOUN = N("queue")
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL, Scope.ABOUT, Scope.QUEUES)
     SECTIONS = ("head", "served", "waiting", "running")
+    TABS: ClassVar[Mapping[str, str]] = {
+        "head": N("Overview"), "served": N("Served by"), "waiting": N("Waiting"), "running": N("Running"),
+    }  # fmt: skip
 
     def __init__(self, desk: Desk, queue: str) -> None:
         super().__init__(desk, desk.queues, queue)
