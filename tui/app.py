@@ -214,6 +214,7 @@ class ConsoleApp(PlayingApp):
         if self.desk.playback is None:
             self.run_worker(self.desk.pulse.run(), name="pulse", group="feed")
             self.run_worker(self.desk.older.run(), name="older", group="feed")
+        self.run_worker(self.desk.older_acts.run(), name="older acts", group="feed")
         self.run_worker(self.desk.asker.run(), name="asker", group="feed")
 
     async def _load_the_rest(self) -> None:

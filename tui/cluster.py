@@ -180,8 +180,8 @@ class Cluster:
     async def dead(self) -> DeadAnswer:
         return await self._open_reader.dead()
 
-    async def acts(self, limit: int) -> tuple[ActRecord, ...]:
-        return await self._open_reader.acts.page(limit=limit)
+    async def acts(self, limit: int, before: str = "") -> tuple[ActRecord, ...]:
+        return await self._open_reader.acts.page(limit=limit, before=before)
 
     async def list_tasks(self, query: ListTasks) -> ListTasksAnswer:
         return await (await self._find_reader()).list_tasks(query)

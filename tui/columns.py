@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Generic, Literal
 
+from lcq.act_fields import act_fields_over
 from lcq.lang import N, retold, tr
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.query import Kind, QueryField
@@ -508,12 +509,15 @@ ACT_COLUMNS: tuple[Column[ActRow], ...] = (
     Column("on", "ON", 14, lambda row, _: (row.on, "dim"), lambda row: row.on, most=400),
 )  # fmt: skip
 
-ACT_FIELDS: dict[str, QueryField[ActRow]] = _named(
-    QueryField("actor", Kind.TEXT, lambda row, _: row.actor, "who did it"),
-    QueryField("act", Kind.TEXT, lambda row, _: row.act, "what"),
-    QueryField("on", Kind.TEXT, lambda row, _: row.on, "to what"),
-    QueryField("reason", Kind.TEXT, lambda row, _: row.reason, "why"),
-    QueryField("age", Kind.SPAN, lambda row, now: max(0, now - row.at_ms), "how long ago", timed=True),
+ACT_FIELDS: dict[str, QueryField[ActRow]] = act_fields_over(
+    {
+        "actor": lambda row, _: row.actor,
+        "act": lambda row, _: row.act,
+        "on": lambda row, _: row.on,
+        "reason": lambda row, _: row.reason,
+        "outcome": lambda row, _: row.outcome,
+        "age": lambda row, now: max(0, now - row.at_ms),
+    }
 )
 
 

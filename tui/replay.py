@@ -386,8 +386,10 @@ class Playback:
     async def dead(self) -> DeadAnswer:
         return self._dead
 
-    async def acts(self, limit: int) -> Sequence[ActRecord]:
-        return self._acts[:limit]
+    async def acts(self, limit: int, before: str = "") -> Sequence[ActRecord]:
+        places = [place for place, act in enumerate(self._acts) if act.id == before]
+        start = places[0] + 1 if places else len(self._acts) if before else 0
+        return self._acts[start : start + limit]
 
     async def task(self, task_id: str) -> TaskRecord:
         if task_id not in self._records:

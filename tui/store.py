@@ -45,6 +45,10 @@ _CUT_AT_ONCE = 200  # tasks that leave the window at a time: a list of a hundred
 _CUT_FROM = 50
 _OLDER_KEPT = 25_000  # tasks older than the window that are held beside it
 
+MOST_ACTS = 20_000
+"""So many acts are held: the newest."""
+_ACTS_CUT = 500  # beyond that so many leave at once
+
 WAITING = (TaskStatus.PENDING, TaskStatus.QUEUED)
 """The states of which the scheduler is asked why."""
 
@@ -373,6 +377,9 @@ class Store:
         self.causes: Shelf[CauseRow] = Shelf()
         self.causes_read = self.acts_read = False  # they are asked for when somebody looks at them
         self.acts: Shelf[ActRow] = Shelf()
+        self.acts_whole = False  # all that the audit has are here
+        self.acts_loads = 0  # how often what is older than those here may have become something else
+        self._newest_act = (0, 0)  # its place
         self.minutes: tuple[MinuteTally, ...] = ()  # the oldest first; the last is under way
         self.failures = 0  # tasks that the causes are of
         self.counts: dict[TaskStatus, int] = dict.fromkeys(TaskStatus, 0)
@@ -445,8 +452,17 @@ class Store:
         self.failures, self.causes_read = dead.total, True
         self.causes.update(cause_row(cause) for cause in dead.causes)
 
-    def put_acts(self, acts: Iterable[ActRecord], now_ms: int) -> None:
-        """The newest acts. That one can be taken back is told again each time, a little later: kept as it was."""
+    @property
+    def oldest_act(self) -> str:
+        """The id of the oldest act that is here; "" if none is."""
+        return min(self.acts.rows, key=_place, default="")
+
+    def put_acts(self, acts: Sequence[ActRecord], now_ms: int, *, limit: int | None = None) -> None:
+        """Take in the newest acts: as many as ``limit``, or fewer where that are all there are; None: these are all.
+
+        Older ones that are here stay, unless some between them and these are missing. That one can be taken back is
+        told again each time, a little later: kept as it was.
+        """
         rows = []
         for act in acts:
             row = act_row(act, now_ms)
@@ -454,8 +470,36 @@ class Store:
             if known is not None and bool(known.undo_until_ms) == bool(row.undo_until_ms):
                 row.undo_until_ms = known.undo_until_ms
             rows.append(row)
-        self.acts.update(rows)
+        newest = max((_place(row.id) for row in rows), default=(0, 0))
+        is_all = limit is None or len(rows) < limit
+        follows = newest >= self._newest_act and any(row.id in self.acts.rows for row in rows)
+        if is_all or not follows:  # a jump in a replay, another audit, or so many new ones that some are missing
+            self.acts.update(rows)
+            self.acts_whole = is_all
+            self.acts_loads += 1
+        else:
+            for row in rows:
+                known = self.acts.rows.get(row.id)
+                if known is None or not same(known, row):
+                    self.acts.put(row)
+        self._newest_act = newest
+        self._cut_acts()
         self.acts_read = True
+
+    def put_older_acts(self, acts: Iterable[ActRecord], now_ms: int, *, is_last: bool) -> None:
+        """Take in the acts that are next older than those here; ``is_last``: there are none before them."""
+        for act in acts:
+            self.acts.put(act_row(act, now_ms))
+        self.acts_whole = is_last
+
+    def _cut_acts(self) -> None:
+        """A console that is open for days holds no more acts than it would read."""
+        excess = len(self.acts.rows) - MOST_ACTS
+        if excess >= _ACTS_CUT:
+            for act_id in sorted(self.acts.rows, key=_place)[:excess]:
+                self.acts.drop(act_id)
+            self.acts_whole = False
+            self.acts_loads += 1
 
     def put_tasks(self, records: Iterable[TaskGlance | TaskRecord]) -> None:
         """Take in what records say, unless an event has already told of something newer."""
@@ -725,6 +769,12 @@ def cause_row(cause: Cause) -> CauseRow:
         trend=cause.trend,
         known=clean(f"{cause.acknowledged.actor}: {cause.acknowledged.text}") if cause.acknowledged else "",
     )
+
+
+def _place(act_id: str) -> tuple[int, int]:
+    """Where an act stands in the audit, by its id."""
+    at_ms, _, number = act_id.partition("-")
+    return int(at_ms or 0), int(number or 0)
 
 
 def act_row(act: ActRecord, now_ms: int) -> ActRow:

@@ -340,9 +340,10 @@ class FakeCluster:
         )  # fmt: skip
         return DeadAnswer(causes=tuple(causes), total=len(failed), looked_at=len(failed))
 
-    async def acts(self, limit: int) -> tuple[ActRecord, ...]:
+    async def acts(self, limit: int, before: str = "") -> tuple[ActRecord, ...]:
         await self._answerable()
-        return tuple(self.audit[:limit])
+        start = [act.id for act in self.audit].index(before) + 1 if before else 0
+        return tuple(self.audit[start : start + limit])
 
     async def find(self, typed: str) -> str:
         await self._answerable()
