@@ -13,7 +13,7 @@ import httpx
 
 from lcq.models import TaskResult
 from lcq.scheduler import Scheduler
-from tests.http.conftest import Serve
+from tests.http_api.conftest import Serve
 from tests.nodes import Node
 
 PICTURE = "/photos/cat.png"

@@ -39,7 +39,7 @@ from lcq.scheduler import Scheduler
 from lcq.storage.addresses import read_address
 from lcq.wire import ListTasks
 from tests.conftest import wait_until
-from tests.http.conftest import Serve
+from tests.http_api.conftest import Serve
 from tests.nodes import HEAVY, LIGHT, NS, TELEA, Node
 
 
