@@ -788,6 +788,8 @@ class MinuteTally(Value):
     running: int | None = None
     waiting_in: dict[str, int] = Field(default_factory=dict)  # queue -> the same of it
     completed_in: dict[str, int] = Field(default_factory=dict)  # queue -> of its tasks
+    came_in: dict[str, int] = Field(default_factory=dict)  # queue -> tasks that came into it; empty: not known
+    left_in: dict[str, int] = Field(default_factory=dict)  # queue -> that left it: ended, or moved; empty: not known
     busy: float | None = None  # mean use of the devices that tell theirs, 0 to 1
     memory: float | None = None  # share of all devices' memory that was taken
 

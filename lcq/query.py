@@ -92,9 +92,16 @@ class Query(Generic[RowT]):
         """The values that ``field`` may have in any match, where the query names them; None: any at all."""
         named: frozenset[str] | None = None
         for clause in self.clauses:
-            if clause.field == field and clause.wanted and clause.values:
+            if clause.field == field and clause.wanted and clause.operator == "=" and clause.values:
                 named = frozenset(clause.values) if named is None else named & frozenset(clause.values)
         return named
+
+    def holding(self, field: str) -> frozenset[str] | None:
+        """What is in this text field of any match, whole or a part of it: one of these, casefolded; None: anything."""
+        for clause in self.clauses:
+            if clause.field == field and clause.wanted and clause.operator in (":", "=") and clause.values:
+                return frozenset(value.casefold() for value in clause.values)
+        return None
 
     def at_most(self, field: str) -> float | None:
         """The greatest number that ``field`` may have in any match, where the query bounds it."""
@@ -286,7 +293,7 @@ def _of_text(typed: str, wanted: bool, field: QueryField[RowT], operator: str, v
         text = str(get(row, now) or "").casefold()
         return any(one in text for one in sought)
 
-    return Clause(typed, wanted, holds, field.name, operator)
+    return Clause(typed, wanted, holds, field.name, operator, sought)
 
 
 def _chosen(field: QueryField[RowT], value: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from lcq.ids import is_id
 from lcq.models import TaskPriority, TaskRecord, TaskStatus
 from lcq.query import Kind, Query, QueryField, Value, parse_strictly
 
@@ -127,3 +128,9 @@ def parse_where(text: str) -> Query[TaskRecord]:
         InvalidInput: a part of it cannot be meant.
     """
     return parse_strictly(text, RECORD_FIELDS, haystack)
+
+
+def whole_ids(query: Query[RowT]) -> frozenset[str]:
+    """The tasks of which a match can only be one, where the query has their whole ids; empty: it may be any."""
+    named = query.holding("id")
+    return named if named is not None and all(map(is_id, named)) else frozenset()

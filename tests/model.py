@@ -509,7 +509,7 @@ class Model:
             known.status = "draining" if known.drained else "online"
         mine = [(i, n) for i, n in listed if i in self.tasks and self.tasks[i].runs(n, node)]
         for t in self.held(node):
-            if late and t.id not in {i for i, _ in mine}:
+            if late and t.id not in {i for i, _ in mine} and not t.attempts[-1].result_of:
                 self._hand_back(t)
         return known.status, [one for one in listed if one not in mine]
 
@@ -549,7 +549,7 @@ class Model:
         known.drained = False
 
     def forget_nodes(self) -> int:
-        gone = [name for name, known in self.nodes.items() if known.status == "offline"]
+        gone = [name for name, known in self.nodes.items() if known.status == "offline" and not self.held(name)]
         for name in gone:
             del self.nodes[name]
         return len(gone)

@@ -16,7 +16,7 @@ from textual.app import App
 from textual.binding import BindingType
 
 from lcq.errors import LcqError
-from lcq.lang import N, retold, tr
+from lcq.lang import N, retold, retold_error, tr
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.task_fields import parse_where
 from tui import acts
@@ -212,7 +212,7 @@ class ActingApp(App[int]):
                 try:
                     self.say(self.desk.rights.lend(timedelta(seconds=float(seconds))))
                 except LcqError as refusal:
-                    self.say(str(refusal), good=False)
+                    self.say(retold_error(refusal), good=False)
             case "read_only", *_:
                 self.say(self.desk.rights.give_back())
             case "quit_console", *_:
@@ -319,7 +319,7 @@ class ActingApp(App[int]):
         what = counted(len(wish.rows), "task") if wish.where is None else tr("all that fit")
         if not self._may(tr("Set the priority of {what}", what=what)):
             return
-        choices = [Choice(("priority", str(priority)), str(priority)) for priority in TaskPriority]
+        choices = [Choice(("priority", str(priority)), tr(priority)) for priority in TaskPriority]
         chosen = await self.push_screen_wait(Chooser(tr("Which priority for {what}?", what=what), choices))
         if chosen is not None:
             priority = TaskPriority(chosen[1])

@@ -197,7 +197,7 @@ def _to_priorities(
         target = target_of(row)
         if target is row.priority:
             beyond = tr("there is nothing beyond") if verb != "Set" else tr("as wished")
-            skipped = skipped or tr("already {target}, {beyond}", target=target, beyond=beyond)
+            skipped = skipped or tr("already {target}, {beyond}", target=tr(target), beyond=beyond)
         else:
             wanted[target].append(row)
 
@@ -222,7 +222,7 @@ def _to_priorities(
         "Lower": (tr("Lower the priority of {tasks}"), tr("Yes, lower"), tr("lowered the priority of")),
         "Set": (tr("Set the priority of {tasks}"), tr("Yes, set"), tr("set the priority of")),
     }[verb]
-    level = tr("now {priority}:", priority=next(iter(wanted))) if len(wanted) == 1 else past
+    level = tr("now {priority}:", priority=tr(next(iter(wanted)))) if len(wanted) == 1 else past
     changed = [row for group in wanted.values() for row in group]
     bands = {row.id: priority for priority, group in wanted.items() for row in group}
     return _act(title, go, level, changed, skipped, run, again, bands=bands)

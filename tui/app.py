@@ -24,7 +24,7 @@ from textual.screen import Screen
 from textual.worker import WorkerFailed
 
 from lcq.config import DistributedConfig
-from lcq.errors import InvalidInput
+from lcq.errors import InvalidInput, LcqError, TaskNotFound
 from lcq.lang import N, tr
 from lcq.log import setup_logging
 from lcq.roots import Roots
@@ -60,6 +60,7 @@ from tui.screens.queues import QueuesScreen
 from tui.screens.small import SizeNote, is_too_small
 from tui.screens.tasks import TasksScreen
 from tui.sheets import OnceRead
+from tui.source import trouble_of
 from tui.themes import FALLBACK, THEME_NAMES, THEMES, choose_theme, legible
 from tui.widgets.table import LineTable
 
@@ -213,6 +214,7 @@ class ConsoleApp(PlayingApp):
         if self.desk.playback is None:
             self.run_worker(self.desk.pulse.run(), name="pulse", group="feed")
             self.run_worker(self.desk.older.run(), name="older", group="feed")
+        self.run_worker(self.desk.older_acts.run(), name="older acts", group="feed")
         self.run_worker(self.desk.asker.run(), name="asker", group="feed")
 
     async def _load_the_rest(self) -> None:
@@ -446,6 +448,9 @@ class ConsoleApp(PlayingApp):
             self.look_so(chosen)
 
     async def _run_line(self, command: Command, words: Sequence[str], reason: str, screen: ConsoleScreen) -> None:
+        if command.id == "open_task":
+            await self._open_by_id(*words)
+            return
         if command.id != "saved_views" or not words:
             await super()._run_line(command, words, reason, screen)
             return
@@ -455,6 +460,22 @@ class ConsoleApp(PlayingApp):
             self.say(tr("no saved view {name!r}: ' lists them", name=name), good=False)
         else:
             self.look_so(saved)
+
+    async def _open_by_id(self, typed: str) -> None:
+        """To the details of a task, wherever it is: the cluster says whether there is one."""
+        task_id = typed
+        if typed not in self.desk.store.tasks.rows:
+            try:
+                task_id = await self.desk.reader.find(typed)
+            except TaskNotFound:
+                told = tr("no task {typed}: there never was one, or the cluster has forgotten it", typed=typed)
+                self.say(told, good=False)
+                return
+            except (LcqError, OSError, TimeoutError) as error:
+                self.say(trouble_of(error), good=False)
+                return
+        self._mode_wished(ConsoleScreen.ModeWished("tasks"))
+        self.call_later(self._show_task, TasksScreen.DetailsWished(task_id))
 
     def look_so(self, saved: SavedView) -> None:
         """Go to a saved view."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lcq.lang import tr
 from tui.columns import Tone
+from tui.flow import MINUTE_MS, Flow, flow_of
 from tui.text import cells, compact, cut, fit, long_span
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 Known = float | None
 Piece = tuple[str, Tone]
 
-MINUTE_MS = 60_000
 SAMPLE_MS = 30_000
 """So often a scheduler keeps how a node's devices are."""
 
@@ -264,24 +264,28 @@ def queue_graphs(minutes: Sequence[MinuteTally], queue: str, waiting: int) -> tu
     if waits:
         waits[-1] = waiting
     done: list[Known] = [minute.completed_in.get(queue, 0) for minute in minutes[:-1]]
-    recent = [value for value in done[-10:] if value is not None]
-    left = (
-        tr("{waiting} at this pace", waiting=long_span(waiting / (sum(recent) / len(recent)) * MINUTE_MS))
-        if sum(recent)
-        else ""
-    )
+    came: list[Known] = [minute.came_in.get(queue) for minute in minutes[:-1]]
+    coming = [Series(tr("came"), came, "plain", dotted=True)] if any(value is not None for value in came) else []
     return (
-        Graph(
-            tr("Waiting tasks"),
-            (Series(tr("waiting"), waits, "run"),),
-            note=tr("empty in {left}", left=left) if left and waiting else "",
-        ),
-        Graph(
-            tr("Done, tasks a minute"),
-            (Series(tr("done"), done, "good"),),
-            note=tr("mean {done:,.0f}", done=_mean(done)),
-        ),
-    )
+        Graph(tr("Waiting tasks"), (Series(tr("waiting"), waits, "run"),),
+              note=queue_forecast(flow_of(minutes, queue), waiting)[0] if waiting else ""),
+        Graph(tr("Done, tasks a minute"), (Series(tr("done"), done, "good"), *coming),
+              note=tr("mean {done:,.0f}", done=_mean(done))),
+    )  # fmt: skip
+
+
+def queue_forecast(flow: Flow | None, waiting: int) -> tuple[str, Tone]:
+    """When what waits in a queue will be done at its pace of late, in words; "" where that is not known."""
+    if not waiting:
+        return tr("empty"), "good"
+    if flow is None:
+        return "", "dim"
+    if flow.grows:
+        return tr("grows by {minutes:,.0f} a minute", minutes=flow.came - flow.left), "warn"
+    left_ms = flow.empty_in_ms(waiting)
+    if left_ms is None:
+        return tr("nothing was done in the last 10 minutes"), "warn"
+    return tr("empty in {waiting} at this pace", waiting=long_span(left_ms)), "plain"
 
 
 def device_graphs(samples: Sequence[DeviceSample], now_ms: int) -> tuple[Graph, ...]:

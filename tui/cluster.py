@@ -180,14 +180,17 @@ class Cluster:
     async def dead(self) -> DeadAnswer:
         return await self._open_reader.dead()
 
-    async def acts(self, limit: int) -> tuple[ActRecord, ...]:
-        return await self._open_reader.acts.page(limit=limit)
+    async def acts(self, limit: int, before: str = "") -> tuple[ActRecord, ...]:
+        return await self._open_reader.acts.page(limit=limit, before=before)
 
     async def list_tasks(self, query: ListTasks) -> ListTasksAnswer:
         return await (await self._find_reader()).list_tasks(query)
 
     async def task(self, task_id: str) -> TaskRecord:
         return await self._open_reader.task(task_id)
+
+    async def find(self, typed: str) -> str:
+        return await self._open_reader.find(typed)
 
     async def attempts(self, task_id: str) -> tuple[Attempt, ...]:
         return await self._open_reader.attempts(task_id)

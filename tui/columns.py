@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Generic, Literal
 
+from lcq.act_fields import act_fields_over
 from lcq.lang import N, retold, tr
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.query import Kind, QueryField
@@ -219,6 +221,40 @@ def _oldest(row: QueueRow, now_ms: int) -> Cell:
     return (span(now_ms - row.oldest_ms), "plain") if row.oldest_ms is not None else ("--", "dim")
 
 
+def pace(per_minute: float | None) -> str:
+    """Tasks a minute in at most four characters; "--" where that is not known."""
+    if per_minute is None:
+        return "--"
+    return f"{per_minute:.1f}" if 0 < per_minute < 9.95 else compact(round(per_minute))
+
+
+def _came(row: QueueRow) -> float | None:
+    return row.flow.came if row.flow is not None else None
+
+
+def _left(row: QueueRow) -> float | None:
+    return row.flow.left if row.flow is not None else None
+
+
+def _pace_cell(per_minute: float | None) -> Cell:
+    return pace(per_minute), "plain" if per_minute else "dim"
+
+
+def _empty(row: QueueRow, _now: int) -> Cell:
+    """When it is empty at the pace of late."""
+    if not row.waiting or (row.flow is None and not row.paused):
+        return "--", "dim"
+    if row.flow is not None and row.flow.grows:
+        return tr("grows"), "warn"
+    left_ms = row.empty_in_ms
+    return (span(left_ms), "plain") if left_ms is not None else (tr("stands"), "warn")
+
+
+def _empty_order(row: QueueRow) -> float:
+    left_ms = row.empty_in_ms
+    return left_ms if left_ms is not None else math.inf if row.waiting else -1.0
+
+
 def _queue_note(row: QueueRow, now_ms: int) -> Cell:
     if row.paused:
         reason = f": {row.reason}" if row.reason else ""
@@ -244,9 +280,12 @@ QUEUE_COLUMNS: tuple[Column[QueueRow], ...] = (
     Column("state", "STATE", 8, _queue_state, lambda row: row.paused),
     _count_column("queued", "QUEUED", TaskStatus.QUEUED, 0),
     _count_column("processing", "RUNS", TaskStatus.PROCESSING, 0),
-    _count_column("pending", "PEND", TaskStatus.PENDING, 3),
-    _count_column("failed", "FAILED", TaskStatus.FAILED, 2),
-    _count_column("completed", "DONE", TaskStatus.COMPLETED, 4),
+    Column("in", "IN/m", 5, lambda row, _: _pace_cell(_came(row)), lambda row: _came(row) or 0.0, rank=3, right=True),
+    Column("out", "OUT/m", 5, lambda row, _: _pace_cell(_left(row)), lambda row: _left(row) or 0.0, rank=2, right=True),
+    Column("empty", "EMPTY", 6, _empty, _empty_order, rank=1, right=True),
+    _count_column("pending", "PEND", TaskStatus.PENDING, 5),
+    _count_column("failed", "FAILED", TaskStatus.FAILED, 4),
+    _count_column("completed", "DONE", TaskStatus.COMPLETED, 6),
     Column("nodes", "NODES", 5, lambda row, _: (str(len(row.nodes)), "plain" if row.nodes else "warn"),
            lambda row: len(row.nodes), rank=1, right=True),
     Column("note", "SERVED BY / NOTE", 14, _queue_note, lambda row: _queue_note(row, 0)[0], most=400),
@@ -272,6 +311,9 @@ QUEUE_FIELDS: dict[str, QueryField[QueueRow]] = _named(
     QueryField("queued", Kind.NUMBER, _counted(TaskStatus.QUEUED), "tasks that wait in it"),
     QueryField("running", Kind.NUMBER, _counted(TaskStatus.PROCESSING), "tasks of it that run"),
     QueryField("failed", Kind.NUMBER, _counted(TaskStatus.FAILED), "tasks of it that failed"),
+    QueryField("in", Kind.NUMBER, lambda row, _: _came(row), "tasks a minute that come into it"),
+    QueryField("out", Kind.NUMBER, lambda row, _: _left(row), "tasks a minute that leave it"),
+    QueryField("empty", Kind.SPAN, lambda row, _: row.empty_in_ms, "how long until it is empty at this pace"),
     QueryField("oldest", Kind.SPAN, lambda row, now: None if row.oldest_ms is None else now - row.oldest_ms,
                "how long the oldest has waited", timed=True),
     QueryField("needs", Kind.CHOICE, lambda row, _: NEEDS[not queue_needs_attention(row)],
@@ -328,8 +370,8 @@ NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
            lambda row: row.failed, rank=1, right=True),
     Column("serves", "SERVES", 14, lambda row, _: (", ".join(row.queues), "plain"),
            lambda row: ", ".join(row.queues), rank=4, most=40, snug=True),
-    Column("load", "LOAD", 14, _node_load, lambda row: _node_load(row, 0)[0], rank=5, most=60),
-    Column("why", "WHY", 10, lambda row, _: (retold(row.why), "plain"), lambda row: row.why, most=400),
+    Column("load", "LOAD", 14, _node_load, lambda row: _node_load(row, 0)[0], rank=5, most=80, snug=True),
+    Column("why", "WHY", 10, lambda row, _: (retold(row.why), "plain"), lambda row: row.why, most=400, snug=True),
 )  # fmt: skip
 
 
@@ -455,23 +497,27 @@ def _undo_left(row: ActRow, now_ms: int) -> Cell:
 
 
 ACT_COLUMNS: tuple[Column[ActRow], ...] = (
-    Column("age", "AGO", 4, lambda row, now: (span(now - row.at_ms), "plain"), lambda row: row.at_ms,
+    Column("age", "AGO", 5, lambda row, now: (span(now - row.at_ms), "plain"), lambda row: row.at_ms,
            live=True, right=True),
     Column("undo", "UNDO", 4, _undo_left, lambda row: row.undo_until_ms, live=True, right=True),
     Column("actor", "WHO", 10, lambda row, _: (row.actor, "strong"), lambda row: row.actor, most=18),
     Column("act", "ACT", 14, lambda row, _: (row.act, "plain"), lambda row: row.act),
-    Column("reason", "REASON", 12, lambda row, _: (row.reason, "plain"), lambda row: row.reason, rank=1, most=40),
+    Column("reason", "REASON", 12, lambda row, _: (row.reason, "plain"), lambda row: row.reason, rank=1, most=40,
+           snug=True),
     Column("outcome", "OUTCOME", 10, lambda row, _: (retold(row.outcome), "dim"), lambda row: row.outcome,
-           rank=2, most=30),
+           rank=2, most=30, snug=True),
     Column("on", "ON", 14, lambda row, _: (row.on, "dim"), lambda row: row.on, most=400),
 )  # fmt: skip
 
-ACT_FIELDS: dict[str, QueryField[ActRow]] = _named(
-    QueryField("actor", Kind.TEXT, lambda row, _: row.actor, "who did it"),
-    QueryField("act", Kind.TEXT, lambda row, _: row.act, "what"),
-    QueryField("on", Kind.TEXT, lambda row, _: row.on, "to what"),
-    QueryField("reason", Kind.TEXT, lambda row, _: row.reason, "why"),
-    QueryField("age", Kind.SPAN, lambda row, now: max(0, now - row.at_ms), "how long ago", timed=True),
+ACT_FIELDS: dict[str, QueryField[ActRow]] = act_fields_over(
+    {
+        "actor": lambda row, _: row.actor,
+        "act": lambda row, _: row.act,
+        "on": lambda row, _: row.on,
+        "reason": lambda row, _: row.reason,
+        "outcome": lambda row, _: row.outcome,
+        "age": lambda row, now: max(0, now - row.at_ms),
+    }
 )
 
 
@@ -515,6 +561,10 @@ def lay_out(
     for place, column in enumerate(growing):
         fair = room if place in (0, len(growing) - 1) else room // (len(growing) - place)
         more = max(0, min(column.most - column.width, fair))
+        widths[column.id] += more
+        room -= more
+    for column in growing:  # what the last has no use for, others may
+        more = max(0, min(column.most - widths[column.id], room))
         widths[column.id] += more
         room -= more
     if room > 0 and shown:

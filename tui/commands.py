@@ -268,6 +268,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("resume_queue", "Resume a queue", (), _UNDO, Scope.LINE, word="resume", takes="QUEUE [REASON]"),
     Command("block_node", "Block a node: no new work", (), _UNDO, Scope.LINE, word="block", takes="NODE [REASON]"),
     Command("unblock_node", "Unblock a node", (), _UNDO, Scope.LINE, word="unblock", takes="NODE [REASON]"),
+    Command("open_task", "The details of a task, by its id or how that begins", (), _LOOK, Scope.LINE, word="task",
+            takes="ID"),
     Command("lend_rights", "Act in production for a while", (), _LOOK, Scope.LINE, word="write", takes="SPAN"),
     Command("read_only", "Read alone from now on", (), _LOOK, Scope.LINE),
     Command("switch_context", "Another cluster", (), _LOOK, Scope.LINE, word="ctx", takes="[CONTEXT]"),

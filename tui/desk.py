@@ -28,6 +28,7 @@ from tui.graphics import Graphics
 from tui.looks import Overheard
 from tui.made import Made
 from tui.older import Older
+from tui.older_acts import OlderActs
 from tui.pulse import Pulse
 from tui.record import Tape
 from tui.rights import Rights
@@ -145,6 +146,7 @@ class Desk:
         self.gallery = Gallery(commander, seen=self.tape.note_pictures)
         self.graphics: Graphics | None = None  # how the terminal shows pixels; None: in cells
         self.older = Older(commander, self.store, self.tasks, open_task=lambda: self.open_task)
+        self.older_acts = OlderActs(reader, self.store, self.acts, self.link, in_sight=lambda: self.view == "activity")
         self.pulse = Pulse(reader, commander, self.link)
         self.asker = Asker(commander, self.store, self.link, waiting=self._waiting)
 

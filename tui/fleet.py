@@ -126,7 +126,10 @@ def _use(store: Store) -> list[str]:
 
 def _fleet(store: Store, width: int) -> Panel:
     words, tone = _up(store)
-    devices = "   ".join(_use(store))
+    use = _use(store)
+    devices = next(
+        (told for gap in ("   ", "  ") if cells(told := gap.join(use)) <= width or not width), "".join(use[:1])
+    )
     hour = bars(
         [minute.busy for minute in store.minutes[:-1]],
         max(0, width - cells(tr("slots {store}  ", store=_slots(store)))),

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import TypeAlias
 
 from lcq.errors import InvalidInput
+from lcq.ids import is_id, normalise_prefix
 from lcq.lang import tr
 from lcq.models import NodeStatus, TaskPriority
 from lcq.task_fields import parse_where
@@ -105,6 +106,8 @@ def understand(text: str, scene: Scene) -> Meant:
         raise InvalidInput(f"no command {words[0]!r}{_nearest(words[0], known)}", hint=":help lists them")
     reader = _READERS.get(command.id)
     rest = words[1:]
+    if command.scope is Scope.TABLE and command.scope not in scene.scopes:
+        raise InvalidInput(f":{command.called} is for a list: go to one first")
     if reader is not None and (rest or options or command.scope not in scene.scopes):
         unused = sorted(set(options) - {name for name in _OPTIONS if f"--{name}" in command.takes} - {"reason"})
         if unused:
@@ -162,6 +165,8 @@ def _on_tasks(make: Make, words: Sequence[str], options: Mapping[str, str], scen
             return _on_filter(make, scene.desk.tasks.filter.text, reason, scene)
         case _ if all(len(word) >= 4 and set(word.casefold()) <= _ID for word in what) and _rows_of(what, scene):
             rows = _rows_of(what, scene)
+        case _ if all(is_id(word.casefold()) for word in what):  # perhaps beyond the window
+            return _on_filter(make, f"id={'|'.join(what).casefold()}", reason, scene)
         case _:
             return _on_filter(make, what[0] if len(what) == 1 else " ".join(map(_requoted, what)), reason, scene)
     act = make(rows)
@@ -348,6 +353,15 @@ def _go(command: Command, words: Sequence[str], options: Mapping[str, str], scen
     )
 
 
+def _task(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
+    if len(words) != 1:
+        raise InvalidInput("which task?", hint="its id, or how that begins")
+    typed = normalise_prefix(words[0])
+    if not typed or not set(typed) <= _ID:
+        raise InvalidInput(f"{words[0]!r} is no id", hint="digits and letters, such as 06ft3k")
+    return Meant(command.shown_title, command=command, words=(typed,))
+
+
 def _lend(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
     span: timedelta = read_span(" ".join(words) or "15m", named=tr("the time to write"))
     return Meant(tr("lends the right to act here"), command=command, words=(str(span.total_seconds()),))
@@ -367,7 +381,7 @@ _READERS: dict[str, Reader] = {
     "retry": _retry, "cancel": _cancel, "comment": _comment, "move": _move, "set_priority": _prio,
     "pause_queue": _pause, "resume_queue": _resume, "move_backlog": _backlog, "empty_queue": _empty,
     "drain": _drain, "stop_node": _stop, "block_node": _block, "unblock_node": _activate, "activate": _activate,
-    "lend_rights": _lend, "switch_context": _context, "filter": _go,
+    "open_task": _task, "lend_rights": _lend, "switch_context": _context, "filter": _go,
     **{f"show_{view}": _go for view in ("fleet", "tasks", "queues", "nodes", "causes", "activity")},
 }  # fmt: skip
 

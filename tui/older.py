@@ -59,6 +59,11 @@ class Older:
         return tr("older: {found:,} fit ({how_far} looked at)", found=self._found, how_far=how_far)
 
     @property
+    def is_done(self) -> bool:
+        """Whether all that fits the filter is here: nothing is beyond the window, or that has been looked through."""
+        return not self._store.oldest or (self._of == self._now and self._done)
+
+    @property
     def _now(self) -> tuple[int, int, str]:
         found = self._view.filter
         return self._store.loads, self._store.cuts, found.text if found and not found.problem else ""

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ from lcq.config import DistributedConfig
 from lcq.errors import InvalidInput
 from lcq.lang import tr
 from lcq.log import setup_logging
-from lcq.models import TaskRecord, TaskStatus
+from lcq.models import ActRecord, TaskRecord, TaskStatus
 from lcq.wire import ListTasks
 from tui.cluster import Cluster, cluster_name
 from tui.columns import (
@@ -34,8 +34,7 @@ from tui.desk import Desk
 from tui.export import values_of
 from tui.fleet import PANEL_LINES, panels
 from tui.saved import MODES, SavedView, SavedViews, views_path
-from tui.source import ACTS_SHOWN
-from tui.store import task_row
+from tui.store import MOST_ACTS, ActRow, Store, act_row, task_row
 from tui.text import basename, cells, clean, fit
 from tui.view import View
 
@@ -131,13 +130,14 @@ async def look_once(cluster: Cluster, look: SavedView, *, limit: int, name: str 
                 store.tasks.put(task_row(record))
             shown = (*columns, *TASK_MORE)
         case "queues":
+            store.minutes = await cluster.minutes()
             store.put_queues(await cluster.queues())
             shown = QUEUE_COLUMNS
         case "causes":
             store.put_causes(await cluster.dead())
             shown = CAUSE_COLUMNS
         case "activity":
-            store.put_acts(await cluster.acts(min(limit, ACTS_SHOWN)), now)
+            note = await _read_acts(cluster, store, view, limit)
             shown = ACT_COLUMNS
         case _:
             store.put_nodes(await cluster.nodes())
@@ -163,6 +163,31 @@ async def look_once(cluster: Cluster, look: SavedView, *, limit: int, name: str 
         total or view.total,
         note,
     )
+
+
+async def _read_acts(cluster: Cluster, store: Store, view: View[ActRow], limit: int) -> str:
+    """The newest acts that fit, into the store; and where it was cut."""
+    found: list[ActRecord] = []
+    fit, note = 0, ""
+    async for act in _acts(cluster):
+        if fit == limit or len(found) == MOST_ACTS:
+            note = tr("cut after the newest {looked_at:,}: --limit shows more", looked_at=len(found))
+            break
+        found.append(act)
+        fit += not view.filter or view.filter.matches(act_row(act, view.now_ms), view.now_ms)
+    store.put_acts(found, view.now_ms)
+    return note
+
+
+async def _acts(cluster: Cluster) -> AsyncIterator[ActRecord]:
+    """All that is in the audit, the newest first."""
+    page: Sequence[ActRecord] = ()
+    while not page or len(page) == _PAGE:
+        page = await cluster.acts(_PAGE, page[-1].id if page else "")
+        for act in page:
+            yield act
+        if not page:
+            return
 
 
 async def _tasks(cluster: Cluster, where: str, limit: int) -> tuple[list[TaskRecord], int, str]:

@@ -15,10 +15,12 @@ from tui.acting import ActingApp
 from tui.commands import Command
 from tui.record import Recorder, RecordingRules, latest_recording, new_recording
 from tui.screens.base import ConsoleScreen
-from tui.source import ACTS_SHOWN
 
 if TYPE_CHECKING:  # loaded where somebody replays
     from tui.replay import Playback, Recording
+
+ACTS_RECORDED = 500
+"""So many of the newest are in a recording."""
 
 
 class PlayingApp(ActingApp):
@@ -71,7 +73,7 @@ class PlayingApp(ActingApp):
         overview: dict[str, Callable[[], Awaitable[Any]]] = {
             "minutes": reader.minutes,
             "dead": reader.dead,
-            "acts": lambda: reader.acts(ACTS_SHOWN),
+            "acts": lambda: reader.acts(ACTS_RECORDED),
         }
         await recorder.run(overview, reader.attempts)
         self.desk.tape.recorder = None

@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from lcq.errors import InvalidInput, TaskNotFound
+from lcq.errors import AmbiguousId, InvalidInput, TaskNotFound
 from lcq.lang import tr
 from lcq.models import (
     ActRecord,
@@ -386,13 +386,23 @@ class Playback:
     async def dead(self) -> DeadAnswer:
         return self._dead
 
-    async def acts(self, limit: int) -> Sequence[ActRecord]:
-        return self._acts[:limit]
+    async def acts(self, limit: int, before: str = "") -> Sequence[ActRecord]:
+        places = [place for place, act in enumerate(self._acts) if act.id == before]
+        start = places[0] + 1 if places else len(self._acts) if before else 0
+        return self._acts[start : start + limit]
 
     async def task(self, task_id: str) -> TaskRecord:
         if task_id not in self._records:
             raise TaskNotFound(task_id)
         return self._as_now(self._records[task_id])
+
+    async def find(self, typed: str) -> str:
+        begun = sorted(one for one in self._records if one.startswith(typed))
+        if not begun:
+            raise TaskNotFound(typed)
+        if len(begun) > 1:
+            raise AmbiguousId(typed, begun)
+        return begun[0]
 
     async def attempts(self, task_id: str) -> Sequence[Attempt]:
         """As they were recorded last by then; ``attempts_ms`` tells when that was."""

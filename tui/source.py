@@ -65,7 +65,8 @@ WINDOW = 100_000
 """So many tasks, the newest, are held here: each takes some 0.7 kB, and the console as a whole is to stay under 150 MB.
 Beyond them the scheduler looks (tui/older.py)."""
 CAUSES_S = 5.0  # between two looks at all failures
-ACTS_SHOWN = 500
+ACTS_READ = 200
+"""So many of the newest are looked at again each second; older ones are read once (tui/older_acts.py)."""
 _MINUTES_AGAIN = 3  # the one under way, and those that a late word or a slow look may still change
 _RETRY_S = 0.5
 _POLLED_IDS = 300
@@ -93,8 +94,13 @@ class Reader(Protocol):
     async def minutes(self, count: int = 60) -> tuple[MinuteTally, ...]: ...
     async def device_history(self, node: str) -> Mapping[str, Sequence[DeviceSample]]: ...
     async def dead(self) -> DeadAnswer: ...
-    async def acts(self, limit: int) -> Sequence[ActRecord]: ...
+    async def acts(self, limit: int, before: str = "") -> Sequence[ActRecord]:
+        """The newest acts below the one of the id ``before``; "": of all."""
+
     async def task(self, task_id: str) -> TaskRecord: ...
+    async def find(self, typed: str) -> str:
+        """The id that begins so. Raises TaskNotFound, or AmbiguousId."""
+
     async def attempts(self, task_id: str) -> Sequence[Attempt]: ...
     async def task_events(self, record: TaskRecord, *, limit: int = 200) -> Sequence[Event]: ...
 
@@ -326,7 +332,8 @@ class Feed:
                 self._store.put_causes(await self._ask(self._reader.dead()))
                 self._causes_read = time.monotonic()
             case "activity":
-                self._store.put_acts(await self._ask(self._reader.acts(ACTS_SHOWN)), self._link.now_ms)
+                acts = await self._ask(self._reader.acts(ACTS_READ))
+                self._store.put_acts(acts, self._link.now_ms, limit=ACTS_READ)
 
     async def _read_minutes(self) -> None:
         """The counters of the last hour: all of them once, then those that may have changed."""

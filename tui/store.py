@@ -30,6 +30,7 @@ from lcq.models import (
     TaskRecord,
     TaskStatus,
 )
+from tui.flow import Flow, flow_of
 from tui.text import clean, counted
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ _WANTED_KEPT = 5_000
 _CUT_AT_ONCE = 200  # tasks that leave the window at a time: a list of a hundred thousand is mended by the piece
 _CUT_FROM = 50
 _OLDER_KEPT = 25_000  # tasks older than the window that are held beside it
+
+MOST_ACTS = 20_000
+"""So many acts are held: the newest."""
+_ACTS_CUT = 500  # beyond that so many leave at once
 
 WAITING = (TaskStatus.PENDING, TaskStatus.QUEUED)
 """The states of which the scheduler is asked why."""
@@ -193,6 +198,7 @@ class QueueRow:
     oldest_ms: int | None = None
     nodes: tuple[str, ...] = ()
     place: int = 0  # where the cluster's configuration lists it
+    flow: Flow | None = None  # what comes and goes, a minute; None: not known
     version: int = 0
 
     @property
@@ -202,6 +208,18 @@ class QueueRow:
 
     def count(self, status: TaskStatus) -> int:
         return self.counts[_STATUS_INDEX[status]]
+
+    @property
+    def waiting(self) -> int:
+        """Its tasks that have not begun."""
+        return sum(map(self.count, WAITING))
+
+    @property
+    def empty_in_ms(self) -> float | None:
+        """How long it takes at the pace of late until what waits is done; None: it grows, stands, or is not known."""
+        if not self.waiting or self.flow is None or self.flow.grows or self.paused:
+            return None
+        return self.flow.empty_in_ms(self.waiting)
 
 
 @dataclass(slots=True, eq=False)
@@ -359,6 +377,9 @@ class Store:
         self.causes: Shelf[CauseRow] = Shelf()
         self.causes_read = self.acts_read = False  # they are asked for when somebody looks at them
         self.acts: Shelf[ActRow] = Shelf()
+        self.acts_whole = False  # all that the audit has are here
+        self.acts_loads = 0  # how often what is older than those here may have become something else
+        self._newest_act = (0, 0)  # its place
         self.minutes: tuple[MinuteTally, ...] = ()  # the oldest first; the last is under way
         self.failures = 0  # tasks that the causes are of
         self.counts: dict[TaskStatus, int] = dict.fromkeys(TaskStatus, 0)
@@ -407,7 +428,10 @@ class Store:
         self.nodes.update(node_row(record) for record in records)
 
     def put_queues(self, records: Iterable[QueueRecord]) -> None:
-        self.queues.update(queue_row(record, place) for place, record in enumerate(records))
+        rows = [queue_row(record, place) for place, record in enumerate(records)]
+        for row in rows:
+            row.flow = flow_of(self.minutes, row.id)
+        self.queues.update(rows)
 
     def put_minutes(self, minutes: Sequence[MinuteTally]) -> bool:
         """Take in counters of the newest minutes. Answers False, and changes nothing, where some before are missing."""
@@ -416,14 +440,29 @@ class Store:
         if len(minutes) < MINUTES_SHOWN and (not before or before[-1].minute != first - 1):
             return False
         self.minutes = (*before, *minutes)[-MINUTES_SHOWN:]
+        for row in list(self.queues.rows.values()):
+            flow = flow_of(self.minutes, row.id)
+            if row.flow != flow:
+                shown = copy.copy(row)
+                shown.flow = flow
+                self.queues.put(shown)
         return True
 
     def put_causes(self, dead: DeadAnswer) -> None:
         self.failures, self.causes_read = dead.total, True
         self.causes.update(cause_row(cause) for cause in dead.causes)
 
-    def put_acts(self, acts: Iterable[ActRecord], now_ms: int) -> None:
-        """The newest acts. That one can be taken back is told again each time, a little later: kept as it was."""
+    @property
+    def oldest_act(self) -> str:
+        """The id of the oldest act that is here; "" if none is."""
+        return min(self.acts.rows, key=_place, default="")
+
+    def put_acts(self, acts: Sequence[ActRecord], now_ms: int, *, limit: int | None = None) -> None:
+        """Take in the newest acts: as many as ``limit``, or fewer where that are all there are; None: these are all.
+
+        Older ones that are here stay, unless some between them and these are missing. That one can be taken back is
+        told again each time, a little later: kept as it was.
+        """
         rows = []
         for act in acts:
             row = act_row(act, now_ms)
@@ -431,8 +470,36 @@ class Store:
             if known is not None and bool(known.undo_until_ms) == bool(row.undo_until_ms):
                 row.undo_until_ms = known.undo_until_ms
             rows.append(row)
-        self.acts.update(rows)
+        newest = max((_place(row.id) for row in rows), default=(0, 0))
+        is_all = limit is None or len(rows) < limit
+        follows = newest >= self._newest_act and any(row.id in self.acts.rows for row in rows)
+        if is_all or not follows:  # a jump in a replay, another audit, or so many new ones that some are missing
+            self.acts.update(rows)
+            self.acts_whole = is_all
+            self.acts_loads += 1
+        else:
+            for row in rows:
+                known = self.acts.rows.get(row.id)
+                if known is None or not same(known, row):
+                    self.acts.put(row)
+        self._newest_act = newest
+        self._cut_acts()
         self.acts_read = True
+
+    def put_older_acts(self, acts: Iterable[ActRecord], now_ms: int, *, is_last: bool) -> None:
+        """Take in the acts that are next older than those here; ``is_last``: there are none before them."""
+        for act in acts:
+            self.acts.put(act_row(act, now_ms))
+        self.acts_whole = is_last
+
+    def _cut_acts(self) -> None:
+        """A console that is open for days holds no more acts than it would read."""
+        excess = len(self.acts.rows) - MOST_ACTS
+        if excess >= _ACTS_CUT:
+            for act_id in sorted(self.acts.rows, key=_place)[:excess]:
+                self.acts.drop(act_id)
+            self.acts_whole = False
+            self.acts_loads += 1
 
     def put_tasks(self, records: Iterable[TaskGlance | TaskRecord]) -> None:
         """Take in what records say, unless an event has already told of something newer."""
@@ -444,6 +511,8 @@ class Store:
             row = task_row(record)
             if known is not None and known.revision == row.revision:
                 row.told = known.told
+            if known is None and row.id < self.oldest:
+                self.beyond = max(0, self.beyond - 1)
             if known is None or not same(known, row):
                 self._put_task(row, known)
 
@@ -451,9 +520,7 @@ class Store:
         """Take in tasks from beyond the window; answers how many of them were not here."""
         before = len(self.tasks.rows)
         self.put_tasks(record for record in records if record.id < self.oldest)
-        more = len(self.tasks.rows) - before
-        self.beyond = max(0, self.beyond - more)
-        return more
+        return len(self.tasks.rows) - before
 
     def cut(self, limit: int, kept: Callable[[str], bool]) -> None:
         """Where the window has more than ``limit`` tasks, let some of the oldest go, but none that is to be ``kept``.
@@ -702,6 +769,12 @@ def cause_row(cause: Cause) -> CauseRow:
         trend=cause.trend,
         known=clean(f"{cause.acknowledged.actor}: {cause.acknowledged.text}") if cause.acknowledged else "",
     )
+
+
+def _place(act_id: str) -> tuple[int, int]:
+    """Where an act stands in the audit, by its id."""
+    at_ms, _, number = act_id.partition("-")
+    return int(at_ms or 0), int(number or 0)
 
 
 def act_row(act: ActRecord, now_ms: int) -> ActRow:

@@ -32,7 +32,7 @@ from lcq.http import (
 from lcq.http.endings import Endings
 from lcq.http.guard import Guard, Refused
 from lcq.http.line import Line
-from lcq.http.problems import PROBLEM_TYPE, as_json, headers_of, problem, problem_of, status_of
+from lcq.http.problems import PROBLEM_TYPE, Problem, as_json, headers_of, problem, problem_of, status_of
 from lcq.http.sessions import Sessions
 from lcq.http.shapes import Submitted
 from lcq.http.studio import Studio
@@ -98,11 +98,11 @@ def make_app(ground: Ground, depot: Depot) -> HttpApp:
 
 
 def _described(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document, with the bodies that routes read by themselves."""
+    """The OpenAPI document, with the bodies that routes read by themselves, and what refusals are."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = document["components"]["schemas"]
-        for body in (Submitted,):
+        for body in (Submitted, Problem):
             told = body.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(told.pop("$defs", {}))
             schemas[body.__name__] = told

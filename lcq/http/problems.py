@@ -55,6 +55,9 @@ class Problem(BaseModel):
     errors: str = Field(default="", description="only where IOPaint's web app reads it: the same as detail")
 
 
+PROBLEMS: dict[str, dict[str, Any]] = {PROBLEM_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+"""What the OpenAPI document says of a refusal: by reference, because FastAPI would build a model for each of 600."""
+
 _STATUS: tuple[tuple[type[LcqError], HTTPStatus], ...] = (
     (Unauthenticated, HTTPStatus.UNAUTHORIZED),
     (ForeignPage, HTTPStatus.FORBIDDEN),

@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from lcq.errors import BlobNotFound, InvalidInput, UploadConflict
 from lcq.http.bytes import pieces
 from lcq.http.line import Line
-from lcq.http.problems import Problem
+from lcq.http.problems import PROBLEMS
 from lcq.http.v1_tasks import REFUSED, told
 from lcq.storage.uploads import Upload
 
@@ -100,7 +100,7 @@ def router(line: Line) -> APIRouter:
         response_model=Stored,
         responses={
             200: {"model": Stored, "description": "it was there already"},
-            507: {"model": Problem, "description": "no room", "content": {"application/problem+json": {}}},
+            507: {"description": "no room", "content": PROBLEMS},
         },
         openapi_extra={
             "requestBody": {

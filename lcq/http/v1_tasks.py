@@ -17,7 +17,7 @@ from lcq.http.access import Role
 from lcq.http.bytes import content_of, kept, pieces
 from lcq.http.endings import Endings
 from lcq.http.line import Line, act_id, caller_in
-from lcq.http.problems import Problem, as_json
+from lcq.http.problems import PROBLEMS, as_json
 from lcq.http.shapes import (
     Acted,
     Commented,
@@ -85,7 +85,7 @@ TaskId = Annotated[
     str, Path(min_length=1, max_length=64, description="an id, or its beginning where only one task has that")
 ]
 REFUSED: dict[int | str, dict[str, Any]] = {
-    status: {"model": Problem, "content": {"application/problem+json": {}}, "description": what}
+    status: {"description": what, "content": PROBLEMS}
     for status, what in {
         400: "asked wrongly",
         401: "no token, or none that is known",

@@ -396,8 +396,8 @@ _DEVICES = ("busy_told", "busy_percent", "used_mib", "total_mib")
 
 def minute_fields(queues: Sequence[str]) -> list[str]:
     """What is read of a minute's counters."""
-    of_queues = [f"{kind}/{queue}" for kind in ("waiting", "completed") for queue in queues]
-    return [*_TALLIES, *_GAUGES, *_DEVICES, *of_queues]
+    of_queues = [f"{kind}/{queue}" for kind in ("waiting", "completed", "came", "left") for queue in queues]
+    return [*_TALLIES, *_GAUGES, *_DEVICES, "flows", *of_queues]
 
 
 def minute_tally(minute: int, told: Mapping[str, str | None], queues: Sequence[str]) -> MinuteTally:
@@ -411,6 +411,8 @@ def minute_tally(minute: int, told: Mapping[str, str | None], queues: Sequence[s
         **gauges,
         waiting_in={q: whole(told[f"waiting/{q}"]) for q in queues if told[f"waiting/{q}"] is not None},
         completed_in={q: count for q in queues if (count := whole(told[f"completed/{q}"]))},
+        came_in={q: whole(told[f"came/{q}"]) for q in queues} if told["flows"] else {},
+        left_in={q: whole(told[f"left/{q}"]) + whole(told[f"completed/{q}"]) for q in queues} if told["flows"] else {},
         busy=min(1.0, percent / 100 / devices) if devices else None,
         memory=min(1.0, used / total) if total else None,
     )

@@ -10,7 +10,7 @@ from lcq.models import TaskRecord, TaskStatus
 from lcq.query import Query
 from lcq.state.connection import Client, our_errors
 from lcq.state.keys import Keys
-from lcq.task_fields import NEEDS, may_need, parse_where
+from lcq.task_fields import NEEDS, may_need, parse_where, whole_ids
 from lcq.wire import ListTasks, ListTasksAnswer
 
 PIECE = 2000  # ids asked for in one command: it must never hold the server for long
@@ -97,7 +97,10 @@ class TaskSearch:
         now = await self._now_ms()
         oldest = where.at_most("age")
         last = "" if oldest is None else lowest_id(max(0, int(now - oldest) - _SLACK_MS))
-        ids = self._in_all(indexes, ask.cursor) if not either else self._in_any(either, indexes, ask.cursor)
+        if named := whole_ids(where):
+            ids = self._named(named, indexes, ask.cursor)
+        else:
+            ids = self._in_all(indexes, ask.cursor) if not either else self._in_any(either, indexes, ask.cursor)
         found: list[TaskRecord] = []
         cursor, looked_at = "", 0
         async for piece in _pieces(ids, _READ):
@@ -157,6 +160,12 @@ class TaskSearch:
                 pipe.zmscore(index, ids)
             scores = await pipe.execute()
         return [task_id for task_id, *found in zip(ids, *scores, strict=True) if None not in found]
+
+    async def _named(self, named: Iterable[str], indexes: Sequence[str], cursor: str) -> AsyncIterator[str]:
+        """Those of ``named`` that are in each of ``indexes``, newest first, from below ``cursor``."""
+        below = sorted((task_id for task_id in named if not cursor or task_id < cursor), reverse=True)
+        for task_id in await self._kept(below, indexes) if below else ():
+            yield task_id
 
     async def _in_any(self, either: Sequence[str], indexes: Sequence[str], cursor: str) -> AsyncIterator[str]:
         """The ids that are in any of ``either`` and in each of ``indexes``, newest first, from below ``cursor``."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import redis
 
 from lcq.models import DeviceReading
 from lcq.state.manager import StateManager
 from tests.audit import audit
-from tests.nodes import LIGHT, Node, a_task
+from tests.nodes import HEAVY, LIGHT, Node, a_task
 
 READING = DeviceReading(total_mib=8192, free_mib=2048, busy=0.871, temperature_c=70.6, power_w=None)
 
@@ -65,4 +66,50 @@ async def test_a_node_that_tells_nothing_of_its_devices_has_no_history(
 ) -> None:
     await node.beat()
     assert await state.reader.device_history("node-1") == {}
+    audit(eye)
+
+
+async def test_what_came_into_a_queue_less_what_left_it_is_what_it_holds(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    done, moved, cancelled, again, failed = tasks = [a_task(max_retries=0) for _ in range(5)]
+    for task in tasks:
+        await state.submit_task(task, queue=LIGHT)
+    for task in (done, failed):
+        await state.reroute_task(task.id, queue=LIGHT, node=node.id)  # in its queue still
+        assert await node.claim_ids() == [task.id]
+    await node.finish(done.id)
+    await node.fail(failed.id)
+    await state.reroute_task(moved.id, queue=HEAVY)
+    await state.cancel_task(cancelled.id)
+    await state.cancel_task(again.id)
+    await state.retry_task(again.id, queue=HEAVY, command="c1")
+    await state.retry_task(cancelled.id, queue=LIGHT, command="c2")
+    await state.undo_task(cancelled.id, of="c2", why="taken back")
+
+    unknown = await state.reader.minutes(2)
+    await state.note_depths()
+    told = await state.reader.minutes(2)
+
+    came, left = Counter[str](), Counter[str]()
+    for minute in told:  # another may have begun in between, at which nobody has looked
+        eye.hset(f"{{lcq}}:minute:{minute.minute}", "flows", 1)
+    for minute in await state.reader.minutes(2):
+        came.update(minute.came_in)
+        left.update(minute.left_in)
+    assert (came[LIGHT], left[LIGHT]) == (5 + 1, 6)
+    assert (came[HEAVY], left[HEAVY]) == (2, 0)
+    assert [one.came_in for one in unknown] == [{}, {}], "an older scheduler counts nothing: that is not none"
+    assert told[-1].came_in
+
+
+async def test_a_minute_in_which_only_what_came_was_counted_expires(state: StateManager, eye: redis.Redis) -> None:
+    task = a_task()
+    await state.submit_task(task, queue=LIGHT)
+    await state.cancel_task(task.id)
+    for name in eye.scan_iter("{lcq}:minute:*"):
+        eye.delete(name)
+    await state.retry_task(task.id, queue=HEAVY)
+    (minute,) = eye.scan_iter("{lcq}:minute:*")
+    assert eye.hgetall(minute) == {f"came/{HEAVY}": "1"}
     audit(eye)

@@ -522,6 +522,17 @@ async def test_a_task_that_was_taken_back_and_lapsed_again_has_lost_no_retry_and
     audit(eye)
 
 
+async def test_a_node_that_was_counted_out_and_then_goes_gives_back_what_it_had_come_back_with(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    stage = await staged(state, eye, TaskStatus.QUEUED)
+    await stage.node.lose()
+    assert await stage.node.retake(stage.id) == 2
+    await stage.node.leave()
+    assert await stage.other.claim_ids() == [stage.id], "it did not have to wait for a lease"
+    audit(eye)
+
+
 @pytest.mark.parametrize("act", ["cancel_task", "reroute_task", "retry_task"])
 async def test_what_an_operator_has_ended_or_begun_anew_is_taken_back_by_nobody(
     state: StateManager, eye: redis.Redis, act: str

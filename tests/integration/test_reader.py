@@ -586,6 +586,28 @@ async def test_a_filter_by_age_reads_no_record_that_is_older(state: StateManager
     assert answer.looked_at == 1
 
 
+async def test_tasks_that_a_filter_names_are_looked_at_alone(mixed: StateManager) -> None:
+    records = await everything(mixed.reader)
+    some = records[3], records[-1], records[5]
+    named = "|".join(record.id.upper() for record in some)
+    wanted = sorted((record.id for record in some), reverse=True)
+    for where, looked_at in (
+        (f"id:{named}|0000000000000000", 3),
+        (f"id={named.lower()}", 3),
+        (f"id:{named} -id:{wanted[0]}", 3),
+        (f"id:{named}|0", len(records)),  # that may begin any
+        (f"-id:{named}", len(records)),
+    ):
+        page = await mixed.reader.list_tasks(ListTasks(where=where, limit=500))
+        fits = [r.id for r in records if parse_where(where).matches(r, 0)]
+        assert ([record.id for record in page.tasks], page.looked_at) == (fits, looked_at), where
+    first = await mixed.reader.list_tasks(ListTasks(where=f"id:{named}", limit=2))
+    rest = await mixed.reader.list_tasks(ListTasks(where=f"id:{named}", limit=2, cursor=first.cursor))
+    assert [record.id for record in (*first.tasks, *rest.tasks)] == wanted
+    of_queue = await mixed.reader.list_tasks(ListTasks(where=f"id:{named}", queue=some[0].queue))
+    assert {record.id for record in of_queue.tasks} == {one.id for one in some if one.queue == some[0].queue}
+
+
 async def test_a_filter_that_means_nothing_is_refused_in_words(family: StateReader) -> None:
     with pytest.raises(InvalidInput, match="did you mean 'state'"):
         await family.list_tasks(ListTasks(where="stat:failed"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lcq.causes import in_common
-from lcq.errors import JobNotFound, LcqError, StateUnavailable, TaskNotFound
+from lcq.errors import AmbiguousId, JobNotFound, LcqError, StateUnavailable, TaskNotFound
 from lcq.models import (
     DEFAULT_QUEUES,
     ActRecord,
@@ -340,9 +340,19 @@ class FakeCluster:
         )  # fmt: skip
         return DeadAnswer(causes=tuple(causes), total=len(failed), looked_at=len(failed))
 
-    async def acts(self, limit: int) -> tuple[ActRecord, ...]:
+    async def acts(self, limit: int, before: str = "") -> tuple[ActRecord, ...]:
         await self._answerable()
-        return tuple(self.audit[:limit])
+        start = [act.id for act in self.audit].index(before) + 1 if before else 0
+        return tuple(self.audit[start : start + limit])
+
+    async def find(self, typed: str) -> str:
+        await self._answerable()
+        begun = [one for one in sorted(self.records) if one.startswith(typed)]
+        if len(begun) > 1:
+            raise AmbiguousId(typed, begun)
+        if not begun:
+            raise TaskNotFound(typed)
+        return begun[0]
 
     async def why(self, task_id: str) -> Why:
         await self._answerable()

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from lcq.errors import SchedulerUnreachable
-from lcq.models import TaskStatus
+from lcq.errors import InvalidInput, SchedulerUnreachable
+from lcq.models import ActRecord, TaskStatus
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, many_tasks
 from tui import older
+from tui.commands import Scope
+from tui.desk import Desk
+from tui.line import Scene, understand
+from tui.screens.command_line import CommandLine
+from tui.screens.detail import TaskScreen
 
 
 @pytest.fixture
@@ -58,3 +63,54 @@ async def test_it_is_said_where_it_was_cut_and_that_nobody_can_be_asked(open_con
         cluster.act_trouble = SchedulerUnreachable("tcp://gpu-1:5571", 4.0)
         console.desk.feed.refetch()
         await wait_until(lambda: "older ones cannot be asked for" in console.text())
+
+
+async def test_a_task_that_an_act_names_is_fetched_from_beyond_the_window_and_only_a_lost_one_is_forgotten(
+    open_console, cluster, monkeypatch
+):
+    monkeypatch.setattr("tui.source.WINDOW", 40)  # more than two screens of them: nobody asks for others unfiltered
+    old, gone = "0000000000000003", "0" * 16
+    del cluster.records[gone]
+    cluster.audit = [ActRecord(id="1-1", at_ms=1, act="retry", actor="ivo", command="c", on=f"ids={old}")]
+    async with open_console(cluster, size=(80, 24)) as console:
+        before = console.desk.store.beyond
+        await console.press("6")
+        await wait_until(lambda: console.desk.acts.cursor is not None)
+        await console.press("enter")
+        await wait_until(lambda: "000003.jpg" in console.text())
+        assert console.desk.store.beyond == before - 1
+        await console.press("escape")
+        cluster.audit = [ActRecord(id="2-1", at_ms=2, act="retry", actor="ivo", command="c", on=f"ids={gone}")]
+        await wait_until(lambda: (row := console.desk.acts.cursor) is not None and row.id == "2-1")
+        await console.press("enter")
+        await wait_until(lambda: "the cluster has forgotten it" in console.text())
+
+
+async def test_any_task_is_opened_by_how_its_id_begins(open_console, cluster, monkeypatch):
+    monkeypatch.setattr("tui.source.WINDOW", 40)
+    async with open_console(cluster, size=(80, 24)) as console:
+        for line, said in (
+            ("000000000000000z", "no task 000000000000000z: there never was one"),
+            ("00000000000000", "fits several"),
+            ("O000000000000003", "000003.jpg"),
+        ):
+            before = console.desk.store.beyond
+            await console.press("colon")
+            await wait_until(lambda: isinstance(console.app.screen, CommandLine))
+            console.app.screen.query_one("#command").value = f"task {line}"
+            await console.press("enter")
+            await wait_until(lambda said=said: said in console.text(), what=said)
+        assert isinstance(console.app.screen, TaskScreen)
+        await wait_until(lambda: "0000000000000003" in console.desk.store.tasks.rows)
+        assert console.desk.store.beyond == before - 1
+
+
+async def test_an_act_on_ids_of_which_one_is_beyond_the_window_means_just_those(cluster):
+    desk = Desk(cluster, cluster)
+    desk.store.load(await cluster.snapshot(12))
+    desk.flush()
+    new, old = "0000000000000059", "0000000000000003"
+    scene = Scene(desk, (Scope.EVERYWHERE, Scope.TABLE, Scope.TASKS))
+    assert understand(f"retry {new} {old}", scene).where == f"id={new}|{old}"
+    with pytest.raises(InvalidInput, match="no id"):
+        understand("task what?", scene)

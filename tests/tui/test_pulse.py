@@ -20,10 +20,10 @@ def three() -> FakeCluster:
 async def test_the_title_tells_the_round_trips_and_which_of_both_is_gone(open_console):
     cluster = three()
     async with open_console(cluster) as console:
-        await wait_until(lambda: "redis 0ms zmq 0ms  LIVE" in console.text())
+        await wait_until(lambda: "redis  0ms zmq  0ms LIVE" in console.text())
         cluster.control_silent = True
         await wait_until(lambda: "NO SCHEDULER" in console.text())
-        assert "zmq --" in console.text()
+        assert "zmq   -- " in console.text()
         banner = console.app.screen.query_one(Banner).text
         assert "No scheduler answers since" in banner
         assert banner.casefold().count("no scheduler answers") == 1

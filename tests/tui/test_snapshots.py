@@ -60,7 +60,9 @@ def a_still_cluster() -> FakeCluster:
     cluster.paused["gpu-medium"] = "driver update, back at noon"
     cluster.tallies = [
         MinuteTally(minute=NOW_MS // 60_000 - ago, submitted=20, completed=10 + ago * 7 % 13, failed=ago % 3,
-                    waiting=300 - ago, running=4, busy=0.5 + ago % 5 / 10, memory=0.7)
+                    waiting=300 - ago, running=4, busy=0.5 + ago % 5 / 10, memory=0.7,
+                    came_in={"cpu-light": 4, "cpu-intensive": 16}, left_in={"cpu-light": 7, "cpu-intensive": 5},
+                    completed_in={"cpu-light": 6, "cpu-intensive": 5})
         for ago in range(59, -1, -1)
     ]  # fmt: skip
     cluster.samples["gpu-1"] = {

@@ -310,6 +310,28 @@ def test_what_was_done_last_is_taken_back_without_its_id(peer: Peer) -> None:
     assert "has done nothing in the last 15 s that can be taken back" in lcq(peer, "undo").talk
 
 
+def test_acts_are_filtered_and_paged_to_what_is_older(peer: Peer) -> None:
+    audit = tuple(
+        ActRecord(id=f"{at}-0", at_ms=at, act="retry" if at % 2 else "drain", actor="ann", command=f"c{at}")
+        for at in range(1_800_000_000_009, 1_800_000_000_000, -1)
+    )
+    peer.handlers["acts"] = lambda ask: ActsAnswer(
+        acts=tuple(act for act in audit if not ask.before or act.id < ask.before)[: min(ask.limit, 2)]
+    )
+    cut = lcq(peer, "acts", "--limit", "3")
+    assert "there are older ones: --limit shows more, --before 1800000000007-0 goes on from here" in cut.talk
+    rest = lcq(peer, "acts", "--before", "1800000000007-0", "--json").document
+    assert [one["id"] for one in rest] == [act.id for act in audit[3:]]
+    found = lcq(peer, "acts", "act:drain", "--limit", "4")
+    assert (found.out.count("drain"), found.out.count("retry"), found.talk) == (4, 0, "")
+    lcq(peer, "acts", "--before", "2h")
+    (asked,) = {ask.before for ask in peer.heard_of("acts")[-1:]}
+    assert 0 < int(asked.partition("-")[0]) < time.time() * 1000 - 7_000_000
+    assert "is no length of time and no id of an act" in lcq(peer, "acts", "--before", "noon").talk
+    assert "no field 'who'" in lcq(peer, "acts", "who:ann").talk
+    assert "no act fits the filter" in lcq(peer, "acts", "stop").talk
+
+
 # ---------------------------------------------------------------- looking
 
 

@@ -57,6 +57,10 @@ def test_the_models_load_nothing_else_of_lcq_but_errors_ids_and_labels() -> None
     assert ours == {"lcq", "lcq.models", "lcq.errors", "lcq.ids", "lcq.labels"}
 
 
+def test_a_scheduler_that_nobody_asks_over_http_has_loaded_nothing_that_would_answer() -> None:
+    assert not packages(loaded_after("lcq.server")) & {"fastapi", "starlette", "uvicorn", "fsspec"}
+
+
 def test_an_agent_loads_neither_redis_nor_state_nor_console_nor_any_engines_library() -> None:
     loaded = loaded_after("worker.cli", "worker.agent", "worker.pool")
     assert not packages(loaded) & ({"redis", "tui", "textual"} | ENGINES_OWN)

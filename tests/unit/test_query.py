@@ -127,6 +127,9 @@ def test_it_tells_what_an_index_can_use() -> None:
     assert found.only("name") is None
     assert read("node:gpu").only("node") is None  # a part of a name is no name
     assert read("state:ended state=failed").only("state") == {"failed"}
+    assert read("node:GPU|b").holding("node") == {"gpu", "b"}
+    assert read("node=GPU").holding("node") == {"gpu"}
+    assert read("-node:gpu node~gpu node:g*").holding("node") is None
     assert found.at_most("age") == 900_000
     assert read("-age<15m age>1h").at_most("age") is None
 

@@ -17,7 +17,7 @@ from tui.columns import last_word, state_cell
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
 from tui.screens.base import Said
-from tui.screens.detail import Piece, ReadingScreen
+from tui.screens.detail import Piece, ReadingScreen, place_told
 from tui.store import RowT, TaskRow
 from tui.text import basename, clean, cut, fit, span
 from tui.view import View
@@ -54,6 +54,9 @@ class AboutScreen(ReadingScreen, Generic[RowT]):
     @property
     def row(self) -> RowT | None:
         return self.view.row(self.row_id)
+
+    def place_in_list(self) -> str:
+        return place_told(self.view, self.row_id)
 
     def show_news(self) -> None:
         super().show_news()

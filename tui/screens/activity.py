@@ -35,16 +35,10 @@ class ActivityScreen(ListScreen[ActRow]):
         if not self.is_read:
             return []
         rows = self.desk.store.acts.rows.values()
-        actors = len({row.actor for row in rows})
-        return [
-            Part(
-                tr(
-                    " the newest {count}   of {actors}",
-                    count=counted(len(rows), "act"),
-                    actors=counted(actors, "actor"),
-                )
-            )
-        ]
+        acts, actors = counted(len(rows), "act"), counted(len({row.actor for row in rows}), "actor")
+        if self.desk.store.acts_whole:
+            return [Part(tr(" {count}   of {actors}", count=acts, actors=actors))]
+        return [Part(tr(" the newest {count}   of {actors}", count=acts, actors=actors))]
 
     @property
     def is_read(self) -> bool:
@@ -75,6 +69,8 @@ class ActivityScreen(ListScreen[ActRow]):
         ids = _ids_of(row) if row is not None else ()
         if ids:
             self.post_message(self.ModeWished("tasks", f"id:{'|'.join(ids)}"))
+            if row is not None and "…" in row.on:
+                self.post_message(Said(tr("the audit names {n} of these tasks", n=len(ids))))
         else:
             self.post_message(Said(tr("this act names no task"), good=False))
 

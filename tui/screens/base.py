@@ -14,11 +14,11 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widget import Widget
 
-from lcq.lang import N, spoken, tr
+from lcq.lang import N, tr
 from tui.acts import Act
 from tui.commands import Scope, bindings_of, footer_of
 from tui.desk import Desk
-from tui.text import long_span
+from tui.text import cut, long_span
 from tui.widgets.frame import Banner, KeyLine, OneLine, Part, width_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,14 @@ MODES = (
 )
 SMALLEST = (60, 15)  # below that a terminal keeps the table and leaves out the rest
 _BEHIND_MS = 3_000
+_NAMED, _LEAST_NAME = 6, 6  # cells around the name of the cluster, and those of it that are always there
+
+
+def _trip(took_ms: float | None) -> str:
+    """How long a question took, in four cells whatever it is: what stands beside it does not move with it."""
+    if took_ms is None:
+        return "  --"
+    return f"{took_ms:2.0f}ms" if took_ms < 99.5 else f"{took_ms / 1000:.1f}s" if took_ms < 9_950 else ">10s"
 
 
 class ActWished(Message):
@@ -225,33 +233,36 @@ class ConsoleScreen(Screen[None]):
             ]
         freshness = [*rights_part, *self._freshness(self.desk.link.silence_s)]
         trips = self._round_trips()
-        whole = [*trips, *freshness]
-        ways = [(" ", whole, False), ("", whole, False), (" ", freshness, False)]
+        whole, brief = [*trips, *freshness], [*freshness[:-1], Part(" ")]  # without the clock
         if self.crumb:  # how one came here matters more than the ways elsewhere
-            ways = [*ways[:2], (" ", whole, True), (" ", freshness, True)]
-        elif spoken() != "en":  # where the names are short enough to stand all, without gaps
-            ways = [*ways, ("", freshness, False)]
-        for gap, right, alone in ways:
-            parts = self._way_here(gap, alone=alone)
+            ways = [("wide", whole), ("snug", whole), ("alone", whole), ("alone", freshness), ("alone", brief)]
+        else:
+            ways = [("wide", whole), ("snug", whole), ("wide", freshness), ("snug", freshness), ("tight", brief),
+                    ("digits", brief)]  # fmt: skip
+        for how, right in ways:
+            parts = self._way_here(how, self.size.width - width_of(right))
             if width_of(parts) + width_of(right) <= self.size.width:
                 break  # the round trips give way before the names of the views do
         self._title_line.show(parts, right)
 
-    def _way_here(self, gap: str, *, alone: bool = False) -> list[Part]:
-        """The cluster, the views (only the one that this belongs to, if ``alone``), and where one is."""
-        narrow = self.size.width < 60
-        parts = [Part(" LCQ ", "bold $text-primary"), Part(f"{self.desk.cluster}  " if not narrow else " ")]
+    def _way_here(self, how: str, room: int) -> list[Part]:
+        """The cluster, the views, and where one is, in so many cells if that can be. ``how``: the views with gaps
+        between them ("wide") or without ("snug", "tight"); of the others the numbers ("digits"), or nothing ("alone").
+        """
+        views: list[Part] = []
         for mode, key, title in MODES:
             here = mode == self.MODE
-            if alone and not here:
-                continue
-            parts += [
-                Part(f" {key} {tr(title)} ", "bold reverse" if here else "$foreground", f"show_{mode}"),
-                Part(gap if not narrow else ""),
-            ]
+            if here or how != "alone":
+                bare = key if how == "digits" else f"{key} {tr(title)}"
+                told = f" {key} {tr(title)} " if here or how in ("wide", "snug") else bare
+                views.append(Part(told, "bold reverse" if here else "$foreground", f"show_{mode}"))
+                views.append(Part("" if how == "snug" else " "))
         if self.crumb:
-            parts.append(Part(f"> {self.crumb} ", "bold"))
-        return parts
+            views.append(Part(f"> {self.crumb} ", "bold"))
+        cluster = self.desk.cluster
+        if how in ("tight", "digits"):  # which cluster it is matters more than where else one could go
+            cluster = cut(cluster, max(_LEAST_NAME, room - _NAMED - width_of(views)))
+        return [Part(" LCQ ", "bold $text-primary"), Part(f"{cluster} "), *views]
 
     def _freshness(self, silence_s: float) -> list[Part]:
         link = self.desk.link
@@ -285,8 +296,8 @@ class ConsoleScreen(Screen[None]):
         if self.desk.playback is not None or not link.loaded:
             return []
         pairs = (("redis", link.redis_ms), ("zmq", link.control_ms))
-        told = (f"{name} {'--' if took is None else f'{took:.0f}ms'}" for name, took in pairs)
-        return [Part(f" {' '.join(told)}  ", "$text-muted")]
+        told = (f"{name} {_trip(took)}" for name, took in pairs)
+        return [Part(f" {' '.join(told)} ", "$text-muted")]
 
     def _trouble(self) -> str:
         link, playback = self.desk.link, self.desk.playback

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from textual.containers import Horizontal
 from textual.widget import Widget
 
 from lcq.lang import N, retold, tr
-from tui.charts import MINUTE_MS, Graph, Series
+from tui.charts import Graph, Series
 from tui.commands import Scope
 from tui.desk import Desk
+from tui.flow import MINUTE_MS
 from tui.screens.about import AboutScreen
 from tui.screens.causes import CauseActs, tasks_of
 from tui.screens.detail import Piece, fact, stamp
@@ -32,6 +33,9 @@ class CauseScreen(AboutScreen[CauseRow], CauseActs):
     NOUN = N("cause")
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL, Scope.ABOUT, Scope.CAUSES)
     SECTIONS = ("head", "common", "tasks")
+    TABS: ClassVar[Mapping[str, str]] = {
+        "head": N("Overview"), "common": N("What they have in common"), "tasks": N("Its tasks"),
+    }  # fmt: skip
 
     def __init__(self, desk: Desk, cause: str) -> None:
         super().__init__(desk, desk.causes, cause)

@@ -18,7 +18,7 @@ from tui.gallery import Pictures
 from tui.screens.base import Said
 from tui.screens.detail import Piece, ReadingScreen, stamp
 from tui.source import trouble_of
-from tui.text import clean, clean_block, cut, cut_left, fit, long_span, wrapped
+from tui.text import clean, clean_block, counted, cut, cut_left, fit, long_span, wrapped
 from tui.widgets.frame import TONE_STYLE
 from tui.widgets.picture import THUMBNAIL_PX, PictureView, captioned, depth_of
 
@@ -302,6 +302,7 @@ class CompareScreen(ReadingScreen):
         self.left, self.right = sides[at], sides[at + 1]
         facts = facts_of(self.left, self.right)
         count = sum(fact.differs and fact.matters for fact in facts)
+        what = counted(count, "difference")
         title = (
             tr("attempts {at} and {at2} of {count}", at=at + 1, at2=at + 2, count=len(sides))
             if not self.other_id
@@ -314,9 +315,9 @@ class CompareScreen(ReadingScreen):
                 (tr(" and {id}", id=self.other_id) if self.other_id else "", "bold $text-primary"),
                 (
                     tr(
-                        "  {title}   {count} differences that matter are marked {differs}\n",
+                        "  {title}   {what} in what matters, marked {differs}\n",
                         title=title,
-                        count=count,
+                        what=what,
                         differs=DIFFERS,
                     ),
                     "",

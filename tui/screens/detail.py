@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import ClassVar
@@ -17,7 +17,7 @@ from textual.widget import Widget
 from textual.widgets import Static
 
 from lcq.errors import LcqError, TaskNotFound
-from lcq.lang import retold, tr
+from lcq.lang import N, retold, tr
 from lcq.models import Attempt, Event, JobSummary, TaskRecord, TaskStatus
 from lcq.reasons import Why
 from tui.columns import Tone, last_word, state_cell
@@ -27,9 +27,10 @@ from tui.screens.base import ConsoleScreen, Said
 from tui.screens.task_acts import TaskActs
 from tui.screens.tasks import short_name
 from tui.source import trouble_of
-from tui.store import TaskRow, task_row
+from tui.store import RowT, TaskRow, task_row
 from tui.text import clean, clean_block, fit, long_span, span, wrapped
-from tui.widgets.frame import TONE_STYLE
+from tui.view import View
+from tui.widgets.frame import TONE_STYLE, OneLine, Part, width_of
 from tui.widgets.picture import PictureStrip
 
 _AGAIN_S = 1.0  # the history is read again at most so often
@@ -52,6 +53,12 @@ def stamp(ms: int | None) -> str:
 def fact(label: str, value: str, style: str = "") -> list[Piece]:
     """One line ``label value``; nothing where there is no value."""
     return [(f"  {fit(tr(label), _LABEL)}  ", "$text-muted"), (f"{clean(value)}\n", style)] if value else []
+
+
+def place_told(view: View[RowT], row_id: str) -> str:
+    """Which of how many rows that is, in the order in which they are looked at; "" where it is not among them."""
+    place = view.index_of(row_id)
+    return tr("{place:,} of {total:,}", place=place + 1, total=len(view)) if place is not None else ""
 
 
 @dataclass(frozen=True)
@@ -94,15 +101,29 @@ class ReadingScreen(Reading):
     BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.DETAIL)]
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL)
     SECTIONS: ClassVar[tuple[str, ...]] = ()
+    TABS: ClassVar[Mapping[str, str]] = {}
+    """Which sections have a tab, and what it says."""
     AUTO_FOCUS = None
 
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self._sections = {name: Static(id=f"section-{name}", classes="section", markup=False) for name in self.SECTIONS}
         self._scroll = VerticalScroll(*self._sections.values(), id="sections", can_focus=False)
+        self._tab_line = OneLine(id="tabs")
+        self._went_to = ("", 0)  # the section that was asked for last, and how far down that led
 
     def compose_body(self) -> Iterable[Widget]:
+        if self.TABS:
+            yield self._tab_line
         yield self._scroll
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.watch(self._scroll, "scroll_y", self._show_tabs, init=False)
+
+    def show_news(self) -> None:
+        super().show_news()
+        self._show_tabs()
 
     def show_section(self, name: str, pieces: Sequence[Piece]) -> None:
         """Put ``pieces`` into a section; an empty one takes no room."""
@@ -112,22 +133,70 @@ class ReadingScreen(Reading):
         if section.content != content:
             section.update(content)
 
-    def _section_tops(self) -> list[int]:
-        shown = [widget for widget in self._scroll.children if widget.display]
-        return [round(widget.virtual_region.y) for widget in shown]
+    # ------------------------------------------------------------ from section to section
+
+    def part(self, name: str) -> Widget:
+        """What is shown of the section of that name."""
+        return self._sections[name]
+
+    def tab_counts(self) -> Mapping[str, int]:
+        """How many there are of what is told in a section, where that is worth a number in its tab."""
+        return {}
+
+    def place_in_list(self) -> str:
+        """Which of how many this is, in the list that it was opened from; "" where it is in none."""
+        return ""
+
+    def _tops(self) -> dict[str, int]:
+        """How far down each section with a tab begins that has something to say."""
+        shown = [name for name in self.TABS or self._sections if self.part(name).display]
+        return {name: round(self.part(name).virtual_region.y) for name in shown}
+
+    @property
+    def _section_here(self) -> str:
+        """The section that was asked for, as long as nobody scrolls on; else the one at the top."""
+        here, tops = round(self._scroll.scroll_y), self._tops()
+        name, at = self._went_to
+        if name in tops and at == here:
+            return name
+        passed = [name for name, top in tops.items() if top <= here] if here > 0 else []
+        return passed[-1] if passed else next(iter(tops), "")
+
+    def _show_tabs(self) -> None:
+        if not self.TABS or not self.is_attached:
+            return
+        here, counts = self._section_here, self.tab_counts()
+        parts = []
+        for name in self._tops():
+            count = f" ({counts[name]:,})" if counts.get(name) else ""
+            title = f"{tr(self.TABS[name])}{count}"
+            told, style = (f"[{title}]", "bold $text-primary") if name == here else (f" {title} ", "$foreground")
+            parts.append(Part(told, style, f"go_to_section('{name}')"))
+        place = self.place_in_list()
+        ways = [Part(f"  {place}  ", "$text-muted"), Part("{", "bold $text-primary", "previous_row"), Part(" "),
+                Part("}", "bold $text-primary", "next_row"), Part(" ")]  # fmt: skip
+        room = self.size.width - width_of(parts)
+        self._tab_line.show(parts, ways if place and width_of(ways) <= room else ())
+
+    def action_go_to_section(self, name: str) -> None:
+        top = self._tops().get(name)
+        if top is not None:
+            there = min(top, self._scroll.max_scroll_y)
+            self._went_to = (name, there)
+            self._scroll.scroll_to(y=there, animate=False, immediate=True)
+            self._show_tabs()
+
+    def _step_section(self, step: int) -> None:
+        names = list(self._tops())
+        if names:
+            here = self._section_here
+            self.action_go_to_section(names[(names.index(here) + step) % len(names) if here in names else 0])
 
     def action_next_section(self) -> None:
-        here = round(self._scroll.scroll_y)
-        below = [top for top in self._section_tops() if top > here]
-        if below and here < self._scroll.max_scroll_y:
-            self._scroll.scroll_to(y=below[0], animate=False)
-        else:
-            self._scroll.scroll_home(animate=False)
+        self._step_section(1)
 
     def action_previous_section(self) -> None:
-        here = round(self._scroll.scroll_y)
-        above = [top for top in self._section_tops() if top < here]
-        self._scroll.scroll_to(y=above[-1] if above else self._scroll.max_scroll_y, animate=False)
+        self._step_section(-1)
 
 
 class TaskScreen(ReadingScreen, TaskActs):
@@ -143,6 +212,10 @@ class TaskScreen(ReadingScreen, TaskActs):
         Scope.TASKS,
     )
     SECTIONS = ("head", "why", "notes", "job", "life", "attempts", "log", "task", "events", "raw")
+    TABS: ClassVar[Mapping[str, str]] = {
+        "head": N("Overview"), "images": N("Images"), "attempts": N("Attempts"), "log": N("Log"), "task": N("Files"),
+        "events": N("Events"), "raw": N("Raw"),
+    }  # fmt: skip
 
     def __init__(self, desk: Desk, task_id: str) -> None:
         super().__init__(desk)
@@ -162,6 +235,16 @@ class TaskScreen(ReadingScreen, TaskActs):
     def on_mount(self) -> None:
         self._scroll.mount(self._images, after=self._sections["job"])
         super().on_mount()
+
+    def part(self, name: str) -> Widget:
+        return self._images if name == "images" else super().part(name)
+
+    def tab_counts(self) -> Mapping[str, int]:
+        history = self._history
+        return {} if history is None else {"attempts": len(history.attempts), "events": len(history.events)}
+
+    def place_in_list(self) -> str:
+        return place_told(self.desk.tasks, self.task_id)
 
     @property
     def crumb(self) -> str:
@@ -282,7 +365,8 @@ class TaskScreen(ReadingScreen, TaskActs):
         tries = tr("{attempt} of {max_attempts}", attempt=row.attempt, max_attempts=row.max_attempts or "?")
         place = row.queue + (tr(", pinned to {pinned}", pinned=row.pinned) if row.pinned else "")
         pieces += fact(
-            "queue", tr("{place}   priority {priority}   try {tries}", place=place, priority=row.priority, tries=tries)
+            "queue",
+            tr("{place}   priority {priority}   try {tries}", place=place, priority=tr(row.priority), tries=tries),
         )
         pieces += fact(
             "model",

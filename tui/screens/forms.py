@@ -141,7 +141,7 @@ class ChangeForm(ModalScreen[Act | None]):
 
     def _priority(self) -> Select[str]:
         common = self._common(lambda one: str(one.priority))
-        options = [(str(priority), str(priority)) for priority in TaskPriority]
+        options = [(tr(priority), str(priority)) for priority in TaskPriority]
         if not common:
             options = [(tr("as each has it"), _AS_IT_IS), *options]
         return Select(options, value=common, allow_blank=False, id="priority", compact=True)

@@ -135,6 +135,8 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
         if self.desk.store.oldest and self.view is self.desk.tasks:
             notes[0] += tr(", newest of {total:,}", total=view.total + self.desk.store.beyond)
             notes += filter(None, (self.desk.older.told,))
+        if self.view is self.desk.acts:
+            notes += filter(None, (self.desk.older_acts.told,))
         if view.marks:
             hidden = tr(" ({hidden_marks} not shown)", hidden_marks=view.hidden_marks) if view.hidden_marks else ""
             notes.append(tr("{count} marked{hidden}", count=len(view.marks), hidden=hidden))

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
-from textual import on, work
+from textual import events, on, work
 from textual.binding import BindingType
 from textual.containers import Horizontal
+from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input
@@ -39,11 +40,15 @@ FOLLOW_S = 1.0
 _AGAIN_S = 3.0  # after a refusal
 _PAGE = 500
 _SOURCES = 8  # cells for who wrote a line
+_WHEEL = 3
 _MOST_NODES = 3  # of a task's attempts, the newest, whose agents are asked once
 
 
 class LogPane(Widget):
-    """Paints the lines; the keys are the screen's."""
+    """Paints the lines, and goes to the one that is clicked on; the keys are the screen's."""
+
+    class Looked(Message):
+        """The mouse has gone to another line."""
 
     ALLOW_SELECT = False
     COMPONENT_CLASSES: ClassVar[set[str]] = {"log--cursor", "log--found", *(f"log--{tone}" for tone in TONE_STYLE)}
@@ -120,6 +125,27 @@ class LogPane(Widget):
 
     def _style(self, tone: str) -> Style:
         return self.get_component_rich_style(f"log--{tone}", partial=True)
+
+    # ------------------------------------------------------------ mouse
+
+    def _scroll(self, event: events.MouseEvent, steps: int) -> None:
+        """Move what is in sight; the cursor comes along at its edge."""
+        event.stop()
+        event.prevent_default()
+        if self._rows:
+            self._lines.to(self._rows[-1 if steps > 0 else 0][0] + steps)
+            self.post_message(self.Looked())
+
+    def _on_mouse_scroll_down(self, event: events.MouseScrollDown) -> None:
+        self._scroll(event, _WHEEL)
+
+    def _on_mouse_scroll_up(self, event: events.MouseScrollUp) -> None:
+        self._scroll(event, -_WHEEL)
+
+    def on_click(self, event: events.Click) -> None:
+        if event.y < len(self._rows):
+            self._lines.to(self._rows[event.y][0])
+            self.post_message(self.Looked())
 
 
 class SearchInput(CleanInput):
@@ -297,6 +323,7 @@ class LogScreen(ConsoleScreen):
 
     # ------------------------------------------------------------ keys
 
+    @on(LogPane.Looked)
     def _changed(self) -> None:
         self._show_lines()
 

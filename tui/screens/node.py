@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from textual import work
@@ -80,6 +80,10 @@ class NodeScreen(AboutScreen[NodeRow], NodeActs):
     NOUN = N("node")
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL, Scope.ABOUT, Scope.NODES)
     SECTIONS = ("head", "drain", "tasks", "more", "failed")
+    TABS: ClassVar[Mapping[str, str]] = {
+        "head": N("Overview"), "drain": N("Drain"), "tasks": N("Works on"), "more": N("What it can do"),
+        "failed": N("Failed here"),
+    }  # fmt: skip
 
     def __init__(self, desk: Desk, node: str) -> None:
         self._panes = [DevicePane() for _ in range(_MOST_DEVICES)]

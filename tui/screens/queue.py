@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from textual.containers import Horizontal
@@ -10,8 +10,8 @@ from textual.widget import Widget
 
 from lcq.lang import N, retold, tr
 from lcq.models import TaskStatus
-from tui.charts import queue_graphs
-from tui.columns import NODE_LOOK, node_state_cell
+from tui.charts import queue_forecast, queue_graphs
+from tui.columns import NODE_LOOK, node_state_cell, pace
 from tui.commands import Scope
 from tui.desk import Desk
 from tui.screens.about import AboutScreen
@@ -32,6 +32,9 @@ class QueueScreen(AboutScreen[QueueRow], QueueActs):
     NOUN = N("queue")
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL, Scope.ABOUT, Scope.QUEUES)
     SECTIONS = ("head", "served", "waiting", "running")
+    TABS: ClassVar[Mapping[str, str]] = {
+        "head": N("Overview"), "served": N("Served by"), "waiting": N("Waiting"), "running": N("Running"),
+    }  # fmt: skip
 
     def __init__(self, desk: Desk, queue: str) -> None:
         super().__init__(desk, desk.queues, queue)
@@ -50,8 +53,7 @@ class QueueScreen(AboutScreen[QueueRow], QueueActs):
         self.post_message(self.ModeWished("tasks", f"queue:{self.row_id}"))
 
     def show_row(self, row: QueueRow) -> None:
-        waiting = row.count(TaskStatus.QUEUED) + row.count(TaskStatus.PENDING)
-        self.show_graphs(queue_graphs(self.desk.store.minutes, row.id, waiting))
+        self.show_graphs(queue_graphs(self.desk.store.minutes, row.id, row.waiting))
         self.show_section("head", self._head(row))
         self.show_section("served", self._served(row))
         tasks = self.tasks
@@ -74,6 +76,12 @@ class QueueScreen(AboutScreen[QueueRow], QueueActs):
             pieces += fact("oldest", tr("waits for {now}", now=long_span(now - row.oldest_ms)))
         counts = [f"{row.count(status):,} {tr(status)}" for status in TaskStatus if row.count(status)]
         pieces += fact("tasks", "   ".join(counts) or tr("none"))
+        if row.flow is not None:
+            told = tr("{came} come, {left} leave", came=pace(row.flow.came), left=pace(row.flow.left))
+            pieces += fact("a minute", told)
+            forecast, tone = queue_forecast(row.flow, row.waiting)
+            paused = row.paused and row.waiting
+            pieces += fact("empty", tr("not while it is paused") if paused else forecast, TONE_STYLE[tone])
         return pieces
 
     def _served(self, row: QueueRow) -> list[Piece]:

@@ -86,7 +86,7 @@ class SubmitForm(ModalScreen[Wish | None]):
                 yield from self._row(
                     tr("Priority"),
                     Select(
-                        [(str(priority), str(priority)) for priority in TaskPriority],
+                        [(tr(priority), str(priority)) for priority in TaskPriority],
                         value=str(TaskPriority.NORMAL), allow_blank=False, id="priority", compact=True,
                     ),
                 )  # fmt: skip

@@ -12,6 +12,7 @@ from textual.widget import Widget
 
 from lcq.lang import tr
 from lcq.models import TaskStatus
+from lcq.task_fields import whole_ids
 from tui.columns import TASK_COLUMNS, TASK_LOOK, TASK_MORE, Tone, last_word
 from tui.commands import Scope
 from tui.desk import Desk
@@ -68,6 +69,17 @@ class TasksScreen(ListScreen[TaskRow], TaskActs):
         self._strip.look_at(self.view.cursor)
 
     # ------------------------------------------------------------ what is shown
+
+    def _why_empty(self) -> str:
+        found = self.view.filter
+        named = whole_ids(found)
+        if not (self.desk.link.loaded and named and len(found.clauses) == 1) or found.problem:
+            return super()._why_empty()
+        if not self.desk.older.is_done:
+            return self.desk.older.told or tr("looking for it beyond the window …")
+        if len(named) == 1:
+            return tr("the cluster has forgotten it: esc shows the others")
+        return tr("the cluster has forgotten all of them: esc shows the others")
 
     def counts(self) -> Sequence[Part]:
         """Chips, as long as the room allows: words with numbers, short numbers, only states that are, short words."""

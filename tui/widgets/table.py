@@ -25,6 +25,7 @@ from tui.view import View
 _GUTTER = 2  # cursor and mark
 _BAR = 1
 _WHEEL = 3
+_SLACK = 3  # cells that a column may be too wide: a number that loses a digit moves nothing beside it
 _TONES: tuple[Tone, ...] = ("plain", "dim", "good", "bad", "warn", "run", "strong")
 
 _LineKey = tuple[object, ...]
@@ -142,9 +143,13 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
         self._lay_out()
 
     def fit(self, longest: Mapping[str, int]) -> None:
-        """Columns of which one knows, by their ids, how long the longest is that they hold need be no wider."""
-        if self._longest != longest:
-            self._longest = dict(longest)
+        """Columns of which one knows, by their ids, how long the longest is that they hold need be hardly wider."""
+        before = self._longest
+        steady = {
+            name: before[name] if 0 < before.get(name, 0) - now <= _SLACK else now for name, now in longest.items()
+        }
+        if before != steady:
+            self._longest = steady
             self._lay_out()
 
     def sync(self) -> None:

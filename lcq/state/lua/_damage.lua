@@ -204,6 +204,7 @@ local function mending()
       t.finished_ms, t.due_ms, t.deadline_ms, t.ends_ms, t.stage, t.avoid = tostring(NOW), nil, nil, nil, "", nil
       t.class, t.code, t.message = failure.error_class, failure.code, failure.message
       tally("failed", 1)
+      note_flow("left", t.queue)
     elseif t.status == STATE.FAILED then
       t.class, t.code = text("class", "bad_input"), text("code", "record_damaged")
       t.message = t.message or t.why

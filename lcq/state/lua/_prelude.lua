@@ -77,6 +77,13 @@ local function tally(field, by)
   redis.call("HINCRBY", key("totals"), field, by)
 end
 
+-- A queue's minute: what has come into it, and what has left it otherwise than completed, which finish_task counts. A
+-- queue holds what is pending, queued or processing in it.
+local function note_flow(way, queue)
+  local minute = key("minute", math.floor(NOW / 60000))
+  if redis.call("HINCRBY", minute, way .. "/" .. queue, 1) == 1 then redis.call("EXPIRE", minute, MINUTES_KEPT_S) end
+end
+
 -- One event for one thing that happened; `more` is a flat list of further fields.
 local function emit(move, more)
   redis.call("XADD", key("events"), "MAXLEN", "~", EVENTS_KEPT, "*", "move", move, unpack(more))
@@ -450,7 +457,7 @@ end
 -- Takes a task to another status (or lets it enter the same one anew), with all that hangs on it.
 -- `changes` is a table of fields; false removes one.
 local function transition(move, id, t, to, changes, more)
-  local sums, queue = {}, t.queue
+  local sums, queue, was_there = {}, t.queue, not TERMINAL[t.status]
   count(sums, t, -1)
   leave_status(id, t)
   changes.status = to
@@ -482,6 +489,9 @@ local function transition(move, id, t, to, changes, more)
   end
   count(sums, t, 1)
   write_sums(sums)
+  local is_there, is_elsewhere = not TERMINAL[to], t.queue ~= queue
+  if was_there and (is_elsewhere or not is_there) and move ~= "finish_task" then note_flow("left", queue) end
+  if is_there and (is_elsewhere or not was_there) then note_flow("came", t.queue) end
   enter_status(id, t)
   emit_task(move, id, t, more)
 end

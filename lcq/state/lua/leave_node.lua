@@ -6,7 +6,7 @@ local node, boot = unpack(ARGV)
 local name = key("node", node)
 local record = load_node(node)
 if not record or record.boot ~= boot then return {"stale"} end
-if record.status == "offline" then return {"ok", 0} end
+local was_offline = record.status == "offline"  -- also then it may hold one: a late result that it came back with
 local held = redis.call("ZRANGE", key("held", node), 0, -1)
 for _, id in ipairs(held) do
   local t = load_listed(id)
@@ -17,6 +17,7 @@ for _, id in ipairs(held) do
     redis.call("ZREM", key("held", node), id)
   end
 end
+if was_offline then return {"ok", #held} end
 unsubscribe(node, record)
 redis.call("HSET", name, "status", "offline", "why", "left in order")
 redis.call("HDEL", name, "stopping", "hand_back_ms", "orders")

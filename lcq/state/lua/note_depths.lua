@@ -1,4 +1,5 @@
--- note_depths: what waits and what runs is kept with the minute, of the cluster and of each queue, for charts.
+-- note_depths: what waits and what runs is kept with the minute, of the cluster and of each queue, for charts; and that
+-- what comes into queues and leaves them is counted in it ("flows"): no older scheduler did so.
 -- KEYS  namespace
 -- ARGV  the queues
 -- RETURNS {"ok"}
@@ -8,7 +9,7 @@ local function count(of)
   return number(told[1]) + number(told[2]), number(told[3])
 end
 local waiting, running = count("")
-local fields = {"waiting", waiting, "running", running}
+local fields = {"waiting", waiting, "running", running, "flows", 1}
 for _, queue in ipairs(ARGV) do
   waiting, running = count(queue .. "/")
   fields[#fields + 1] = "waiting/" .. queue

@@ -95,6 +95,7 @@ if number(interactive_ms) > 0 then
   redis.call("HSET", key("interactive"), queue .. ":" .. lane, string.format("%.0f", NOW + interactive_ms))
   redis.call("PEXPIRE", key("interactive"), interactive_ms)
 end
+note_flow("came", queue)
 tally("submitted", 1)
 emit_task("submit_task", id, t, {"model", model, "user", user, "job", job, "image", image, "submitted_ms", t.submitted_ms})
 return {"ok", id, t.status, queue}

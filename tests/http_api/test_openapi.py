@@ -18,7 +18,7 @@ from lcq.embedded import PrivateServer
 from lcq.scheduler import Scheduler
 from tests.nodes import Node
 
-_EXAMPLES = 4
+_EXAMPLES = 3
 _OURS = ("/v1/", "/healthz", "/readyz", "/metrics")
 _LEFT_OUT = ("/v1/events", "/socket.io/")  # never ends; speaks another protocol
 

@@ -16,7 +16,7 @@ from lcq.models import Task, TaskType
 from lcq.scheduler import Scheduler
 from lcq.storage import http as storage_http
 from lcq.storage.http import HttpStore
-from tests.http.conftest import Serve
+from tests.http_api.conftest import Serve
 from tests.nodes import Node
 from tests.proxy import Proxy
 

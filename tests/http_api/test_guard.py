@@ -13,8 +13,8 @@ import pytest
 from lcq.errors import InvalidConfig
 from lcq.http.access import Caller, Role, host_name, needed_role, new_token
 from lcq.http.rates import Rates
-from tests.http.conftest import Serve
-from tests.http.test_v1 import PICTURE, problem
+from tests.http_api.conftest import Serve
+from tests.http_api.test_v1 import PICTURE, problem
 from tests.nodes import Node
 
 TASKS = {"tasks": [{"image_path": PICTURE}]}

@@ -8,7 +8,6 @@ import io
 import json
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ from lcq.scheduler import Scheduler
 from lcq.storage.addresses import read_address
 from lcq.wire import ListTasks
 from tests.conftest import wait_until
-from tests.http.conftest import Serve
+from tests.http_api.conftest import Serve
 from tests.nodes import HEAVY, LIGHT, NS, TELEA, Node
 
 
@@ -279,22 +278,17 @@ async def test_the_web_app_is_served_as_it_is_beside_the_apis(serve: Serve, tmp_
 # ---------------------------------------------------------------- masks and texts
 
 
-@pytest.mark.parametrize("operation", ["expand", "shrink", "reverse"])
-async def test_masks_are_adjusted_as_opencv_does_it(http: httpx.AsyncClient, operation: str) -> None:
+async def test_masks_are_adjusted_as_opencv_does_it(http: httpx.AsyncClient) -> None:
     rng = np.random.default_rng(3)
     grey = np.where(rng.random((40, 60)) > 0.9, 200, 30).astype(np.uint8)
-    asked = {"mask": b64(png(grey)), "operate": operation, "kernel_size": 3}
-    answer = await http.post("/api/v1/adjust_mask", json=asked)
     holes = (grey >= 127).astype(np.uint8)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (7, 7))
-    by_opencv: dict[str, Callable[[], NDArray[Any]]] = {
-        "expand": lambda: cv2.dilate(holes, kernel),
-        "shrink": lambda: cv2.erode(holes, kernel),
-        "reverse": lambda: 1 - holes,
-    }
-    found = np.asarray(Image.open(io.BytesIO(answer.content)))
-    expected = by_opencv[operation]() > 0
-    np.testing.assert_array_equal(found, np.where(expected[..., None], (255, 203, 0, 186), 0))
+    by_opencv = {"expand": cv2.dilate(holes, kernel), "shrink": cv2.erode(holes, kernel), "reverse": 1 - holes}
+    for operation, expected in by_opencv.items():
+        asked = {"mask": b64(png(grey)), "operate": operation, "kernel_size": 3}
+        answer = await http.post("/api/v1/adjust_mask", json=asked)
+        found = np.asarray(Image.open(io.BytesIO(answer.content)))
+        np.testing.assert_array_equal(found, np.where(expected[..., None] > 0, (255, 203, 0, 186), 0), operation)
 
 
 @pytest.mark.parametrize("radius", [0, 1, 2, 5, 12, 50])
@@ -312,21 +306,21 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 TEXT = "a cat\nNegative prompt: dogs\nSteps: 20"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        chunk(b"tEXt", b"parameters\0" + TEXT.encode()),
-        chunk(b"zTXt", b"parameters\0\0" + zlib.compress(TEXT.encode())),
-        chunk(b"iTXt", b"parameters\0\0\0\0\0" + TEXT.encode()),
-        chunk(b"iTXt", b"parameters\0\1\0\0\0" + zlib.compress(TEXT.encode())),
-    ],
+TEXTS = (
+    chunk(b"tEXt", b"parameters\0" + TEXT.encode()),
+    chunk(b"zTXt", b"parameters\0\0" + zlib.compress(TEXT.encode())),
+    chunk(b"iTXt", b"parameters\0\0\0\0\0" + TEXT.encode()),
+    chunk(b"iTXt", b"parameters\0\1\0\0\0" + zlib.compress(TEXT.encode())),
 )
-async def test_prompts_are_read_out_of_a_png(http: httpx.AsyncClient, text: bytes) -> None:
+
+
+async def test_prompts_are_read_out_of_a_png(http: httpx.AsyncClient) -> None:
     head = PICTURE.index(b"IDAT") - 4
-    file = PICTURE[:head] + text + PICTURE[head:]
-    assert Image.open(io.BytesIO(file)).text["parameters"] == TEXT  # type: ignore[attr-defined]
-    answer = await http.post("/api/v1/gen-info", files={"file": ("a.png", file)})
-    assert answer.json() == {"prompt": "a cat", "negative_prompt": "dogs"}
+    for text in TEXTS:
+        file = PICTURE[:head] + text + PICTURE[head:]
+        assert Image.open(io.BytesIO(file)).text["parameters"] == TEXT  # type: ignore[attr-defined]
+        answer = await http.post("/api/v1/gen-info", files={"file": ("a.png", file)})
+        assert answer.json() == {"prompt": "a cat", "negative_prompt": "dogs"}, text
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", PICTURE, PICTURE[:30], chunk(b"tEXt", b"parameters")])
