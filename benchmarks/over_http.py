@@ -1,6 +1,6 @@
 """What HTTP costs: a picture for one and four clients, a person behind a batch, and a folder; IOPaint beside it.
 
-    python -m benchmarks.http [--only behind|clients|batch] [--slots N] [--iopaint PATH]
+    python -m benchmarks.over_http [--only behind|clients|batch] [--slots N] [--iopaint PATH]
 
 ``behind``: a cv2 request for 1024 x 768 while a job of 1,000 pictures runs, against one of an idle cluster.
 ``clients``: CPU seconds (of all processes but the clients') and pictures a second of POST inpaint, LCQ and IOPaint with
