@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from tests.conftest import wait_until_sync
 from tests.integration.test_http_pictures import a_picture, address, encoded, pixels_of, strokes
@@ -123,3 +123,39 @@ def test_masks_are_adjusted_as_theirs_are(both: tuple[httpx.Client, httpx.Client
     body = {"mask": mask, "operate": operation, "kernel_size": 4}
     theirs, mine = (client.post("/api/v1/adjust_mask", json=body) for client in both)
     np.testing.assert_array_equal(pixels_of(mine.content), pixels_of(theirs.content))
+
+
+def test_short_calls_are_answered_as_there(both: tuple[httpx.Client, httpx.Client]) -> None:
+    image = encoded(a_picture(30, 20), "PNG")
+    prompts = PngImagePlugin.PngInfo()
+    prompts.add_text("parameters", "a cat\nNegative prompt: dogs\nSteps: 20")
+    prompted = encoded(a_picture(30, 20), "PNG", pnginfo=prompts)
+    plugin = {"name": "nobody", "image": base64.b64encode(image).decode()}
+
+    def same(method: str, path: str, **sent: Any) -> None:
+        theirs, mine = (client.request(method, f"/api/v1/{path}", **sent) for client in both)
+        assert (mine.status_code, mine.json()) == (theirs.status_code, theirs.json()), path
+
+    for file in (prompted, image, encoded(a_picture(30, 20), "JPEG")):
+        same("POST", "gen-info", files={"file": ("a.png", file)})
+    same("POST", "run_plugin_gen_image", json=plugin)
+    same("POST", "run_plugin_gen_mask", json=plugin)
+    same("POST", "switch_plugin_model", json={"plugin_name": "nobody", "model_name": "x"})
+    theirs, mine = (client.post("/api/v1/model", json={"name": "cv2"}).json() for client in both)
+    assert {**mine, "path": ""} == {**theirs, "path": ""}
+    for client in both:
+        opened = client.get("/socket.io/", params={"EIO": "4", "transport": "polling"})
+        assert (opened.status_code, opened.text[:7]) == (200, '0{"sid"')
+    theirs, mine = (client.post("/api/v1/save_image", files={"file": ("a.png", image)}) for client in both)
+    assert (theirs.status_code, mine.status_code) == (500, 400), "there it is meant to be 400, and is not"
+
+
+def test_an_unknown_model_is_refused_as_there_and_nothing_is_broken_by_it(
+    both: tuple[httpx.Client, httpx.Client],
+) -> None:
+    real, ours = both
+    theirs, mine = (client.post("/api/v1/model", json={"name": "nobody"}) for client in both)
+    assert mine.status_code == theirs.status_code == 500
+    assert (mine.json()["error"], mine.json()["errors"]) == (theirs.json()["error"], theirs.json()["errors"])
+    assert (real.get("/api/v1/model").status_code, ours.get("/api/v1/model").status_code) == (500, 200)
+    assert real.post("/api/v1/model", json={"name": "cv2"}).status_code == 200  # and theirs is well again
