@@ -85,4 +85,5 @@ class Explainer:
         competing = rivals(record, fleet, lanes) if record.status is TaskStatus.QUEUED else ()
         standing = await self._reader.standing(record, competing, depths=depths)
         most = self._state.config.quotas.may_run(record.task.user_id)
-        return why_of(record, fleet, replace(standing, most_in_flight=most))
+        kept = fleet.kept_slots(self._state.config.http.interactive_slots)
+        return why_of(record, fleet, replace(standing, most_in_flight=most, kept=kept))

@@ -51,6 +51,7 @@ class WhyCode(StrEnum):
     SUSPECT_NODE = "suspect_node"
     USER_LIMIT = "user_limit"
     LEFT_FOR_FASTER = "left_for_faster"
+    KEPT_SLOTS = "kept_slots"
     # it will have its turn
     BEHIND_QUEUE = "behind_queue"
     BEHIND_BAND = "behind_band"
@@ -208,6 +209,11 @@ MEANINGS: Mapping[WhyCode, Meaning] = {
         "a slot is free, but a faster device, or one that has the model loaded, will have it done sooner",
         "'lcq reroute ID --node {node}' lets the slower node have it",
         ("node", "start_p50_ms", "start_p90_ms", "finish_p50_ms", "finish_p90_ms"),
+    ),
+    WhyCode.KEPT_SLOTS: Meaning(
+        "a slot is free, but kept for people who wait for a picture",
+        "'lcq prioritise ID --priority high' lets it have one; http.interactive_slots says how many are kept",
+        ("node", "kept"),
     ),
     WhyCode.BEHIND_QUEUE: Meaning(
         "the devices that could run it serve a queue of a class above too, and take turns between the users of both",

@@ -10,7 +10,17 @@ from datetime import UTC, datetime
 from lcq.costs import Prediction
 from lcq.errors import NodeNotFound, UnknownModel, UnknownQueue
 from lcq.labels import split_lane
-from lcq.models import Device, DeviceKind, ErrorClass, NodeRecord, NodeStatus, TaskRecord, TaskStatus, model_of
+from lcq.models import (
+    Device,
+    DeviceKind,
+    ErrorClass,
+    NodeRecord,
+    NodeStatus,
+    TaskPriority,
+    TaskRecord,
+    TaskStatus,
+    model_of,
+)
 from lcq.placement import WORTH_WAITING_S
 from lcq.reasons import Fact, Why, WhyCode, about, because
 from lcq.routing import WARM_NEEDS, Fleet, Requirements, requirements, route, told_steps, why_no_queue
@@ -42,6 +52,7 @@ class Standing:
     depths: Mapping[tuple[str, str], int] = field(default_factory=dict)  # queued tasks by queue and lane
     in_flight: int = 0  # tasks of its user that run
     most_in_flight: int | None = None  # that may run; None: as many as like
+    kept: Mapping[tuple[str, str], int] = field(default_factory=dict)  # by node and device: slots for people who wait
 
     @property
     def behind(self) -> int:
@@ -226,6 +237,7 @@ def _queued(record: TaskRecord, fleet: Fleet, standing: Standing) -> Why:
         or _short_of_memory(record, need, fleet, serving)
         or _avoiding(record, serving, standing)
         or _at_limit(record, standing)
+        or _kept_slots(record, fleet, serving, standing)
         or _its_turn(record, need, fleet, serving, standing)
     )
 
@@ -313,6 +325,25 @@ def _at_limit(record: TaskRecord, standing: Standing) -> Why | None:
     user = record.task.user_id
     told = f"user {user} has {standing.in_flight} running, as many as it may ({most})"
     return because(WhyCode.USER_LIMIT, told, user=user, in_flight=standing.in_flight, most=most)
+
+
+def _kept_slots(
+    record: TaskRecord, fleet: Fleet, serving: Iterable[tuple[NodeRecord, Device]], standing: Standing
+) -> Why | None:
+    """That all slots which are free are kept for people who wait, and it would have one of them else."""
+    if not standing.kept or record.priority.band <= TaskPriority.HIGH.band:
+        return None
+    free: list[str] = []  # a slot each: whose it is
+    for node, device in serving:
+        station = fleet.timetable.stations.get((node.id, device.id))
+        here = station.free_s.count(0.0) if station else 0
+        if here > standing.kept.get((node.id, device.id), 0):
+            return None
+        free += [node.id] * here
+    if standing.behind >= len(free):
+        return None
+    told = f"waits while slots are kept for people who wait for a picture: all that node {free[0]} has free"
+    return because(WhyCode.KEPT_SLOTS, told, node=free[0], kept=len(free))
 
 
 def _free_slots(node: NodeRecord) -> int:

@@ -84,6 +84,7 @@ CROWDED = a_node(
 )  # fmt: skip
 RESULT = TaskResult(path="/out/a.png", bytes=5, sha256="ab" * 32, width=4, height=3, seconds=0.25)
 
+KEEPING = replace(a_fleet(a_node()), busy_s={("a", CPU.id): (5.0,) * (CPU.slots - 1)})
 FAST, SLOW = (Device(id="cpu", kind=DeviceKind.CPU, name=name) for name in ("fast", "slow"))
 SPEEDS = {
     CostKey("lama", "", "", device_class(device)): Curve(seconds, 0.0, samples=50)
@@ -331,6 +332,12 @@ TABLE = [
         {"user": "ann", "in_flight": 3, "most": 3},
     ),
     (
+        (waiting(), KEEPING, replace(HERE, kept={("a", "cpu"): 1})),
+        WhyCode.KEPT_SLOTS,
+        "waits while slots are kept for people who wait for a picture: all that node a has free",
+        {"node": "a", "kept": 1},
+    ),
+    (
         (waiting(a_task("lama")), UNEVEN, Standing()),
         WhyCode.LEFT_FOR_FASTER,
         "waits for a faster device: node slow has a slot, and would be done later",
@@ -537,3 +544,17 @@ def test_in_a_list_the_number_or_the_name_comes_first() -> None:
     assert short(WhyCode.QUEUE_PAUSED, "queue q is paused by ann") == "queue q is paused by ann"
     assert short(WhyCode.JOB_PAUSED, by="ann", reason="lunch") == "job paused by ann: lunch"
     assert short(WhyCode.QUEUE_PAUSED, by="ann", reason="") == "queue paused by ann"
+
+
+def test_kept_slots_are_a_reason_only_for_what_would_have_one_of_them_else() -> None:
+    kept = replace(HERE, kept={("a", CPU.id): 1})
+
+    def code(fleet: Fleet, standing: Standing, **more: object) -> WhyCode:
+        return why_of(waiting(**more), fleet, standing).code
+
+    assert code(KEEPING, kept) is WhyCode.KEPT_SLOTS
+    assert code(KEEPING, kept, priority="high") is WhyCode.WAITS_TURN
+    assert code(KEEPING, replace(kept, ahead={"cv2-ns": 3})) is WhyCode.BEHIND_SHARE
+    assert code(a_fleet(a_node()), kept) is WhyCode.WAITS_TURN, "other slots are free"
+    both = replace(KEEPING, nodes=(*KEEPING.nodes, a_node("b")))
+    assert code(both, kept) is WhyCode.WAITS_TURN, "another node has some"
