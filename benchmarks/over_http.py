@@ -1,8 +1,9 @@
 """What HTTP costs: a picture for one and four clients, a person behind a batch, and a folder; IOPaint beside it.
 
-    python -m benchmarks.over_http [--only behind|clients|batch] [--slots N] [--iopaint PATH]
+    python -m benchmarks.over_http [--only behind|long|clients|batch] [--slots N] [--iopaint PATH]
 
 ``behind``: a cv2 request for 1024 x 768 while a job of 1,000 pictures runs, against one of an idle cluster.
+``long``: strokes while every slot is at tasks of four seconds, with a kept slot and without.
 ``clients``: CPU seconds (of all processes but the clients') and pictures a second of POST inpaint, LCQ and IOPaint with
 the same pictures in one run. ``batch``: 40 JPEGs by ``lcq submit`` and by ``iopaint run``. IOPaint: of make parity.
 """
@@ -76,13 +77,13 @@ def bodies(count: int) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def our_cluster(folder: Path, slots: int) -> Iterator[tuple[Cluster, str, Callable[[], float]]]:
+def our_cluster(folder: Path, slots: int, *, kept: int = 1) -> Iterator[tuple[Cluster, str, Callable[[], float]]]:
     """A cluster with one agent, its HTTP address, and the CPU seconds that all its processes have taken."""
     port = free_port()
     around = {
         "LCQ_HTTP__ENABLED": "1", "LCQ_HTTP__PER_MINUTE": "1000000", "LCQ_SCHEDULER_PORT": str(port),
-        "LCQ_DISCOVERY__ENABLED": "0", "LCQ_AGENT__MODELS": '["cv2-telea", "cv2-ns"]', "LCQ_DRILLS": "0",
-        "LCQ_LEASES__BEAT_S": "3", "LCQ_LEASES__LEASE_S": "15",
+        "LCQ_DISCOVERY__ENABLED": "0", "LCQ_AGENT__MODELS": '["cv2-telea", "cv2-ns", "drill-sleep"]',
+        "LCQ_LEASES__BEAT_S": "3", "LCQ_LEASES__LEASE_S": "15", "LCQ_HTTP__INTERACTIVE_SLOTS": str(kept),
     }  # fmt: skip
     with PrivateServer(folder / "redis") as server, running_cluster(server.tcp_url, folder, **around) as cluster:
         cluster.start_scheduler()
@@ -233,6 +234,44 @@ def of_behind(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
 
 
+_LONG_S = 4.0
+
+
+def of_long(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """A stroke every half second while every slot has tasks of four seconds, with a kept slot and without one."""
+    work = bodies(options.requests)
+    found: dict[str, Any] = {"slots": options.slots, "a_task_takes_s": _LONG_S}
+    for kept in (0, 1):
+        with (
+            our_cluster(folder / f"lcq-{kept}", options.slots, kept=kept) as (cluster, address, _),
+            httpx.Client(base_url=address, timeout=600) as client,
+            cluster.client() as operator,
+        ):
+            for body in work[:4]:
+                asked(client, body)
+            sleepers = [
+                Task(
+                    task_type=TaskType.INPAINT,
+                    image_path="drill.png",
+                    config={"model": "drill-sleep", "seconds": _LONG_S},
+                )
+                for _ in range(200)
+            ]
+            operator.submit_many(sleepers)
+            time.sleep(_LONG_S / 2)
+            first = asked(client, work[0])
+            times = []
+            for body in work:
+                time.sleep(0.5)
+                times.append(asked(client, body))
+        found[f"{kept} kept"] = {
+            "first_s": round(first, 3),
+            "p50_s": round(statistics.median(times), 3),
+            "longest_s": round(max(times), 3),
+        }
+    return found
+
+
 # ---------------------------------------------------------------- a folder
 
 
@@ -297,7 +336,7 @@ def of_batch(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=("behind", "clients", "batch"))
+    parser.add_argument("--only", choices=("behind", "long", "clients", "batch"))
     parser.add_argument("--slots", type=int, default=2)
     parser.add_argument("--pictures", type=int, default=60, help="of clients")
     parser.add_argument("--requests", type=int, default=30, help="of behind")
@@ -306,7 +345,7 @@ def main() -> None:
     parser.add_argument("--iopaint", type=Path, default=IOPAINT)
     options = parser.parse_args()
     found = {}
-    for name, measure in (("clients", of_clients), ("behind", of_behind), ("batch", of_batch)):
+    for name, measure in (("clients", of_clients), ("behind", of_behind), ("long", of_long), ("batch", of_batch)):
         if options.only in (None, name):
             with tempfile.TemporaryDirectory() as folder:
                 found[name] = measure(options, Path(folder))
