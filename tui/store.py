@@ -109,6 +109,7 @@ class TaskRow:
     error: str = ""  # "code: message" of its last failure
     why: str = ""
     notes: int = 0  # comments
+    size: str = ""  # of its image, "4096x2730"; "": not known
     partial: bool = False  # made from events alone: the whole record is still to be read
     told: Told | None = None  # of this revision, while it is in sight
     acted: int = 0  # the revision that an act of this console has made of it, of which no news has come yet
@@ -611,7 +612,7 @@ class Store:
                 task_id, TaskStatus(fields["status"]), revision, "", TaskPriority.NORMAL,
                 model=_name(fields.get("model", "")), user=_name(fields.get("user", "")),
                 job=_name(fields.get("job", "")), image=clean(fields.get("image", "")),
-                submitted_ms=int(fields["submitted_ms"]), partial=True,
+                submitted_ms=int(fields["submitted_ms"]), size=_name(fields.get("size", "")), partial=True,
             )  # fmt: skip
         else:
             row = _like(known)
@@ -709,6 +710,7 @@ def _glanced_row(glance: TaskGlance) -> TaskRow:
     (
         task_id, status, revision, queue, priority, model, user, job, image, node, device, pinned, attempt,
         max_attempts, progress, stage, submitted_ms, updated_ms, started_ms, finished_ms, due_ms, error, why, notes,
+        size,
     ) = glance  # fmt: skip
     if updated_ms == submitted_ms:
         updated_ms = submitted_ms  # one thing for both, as below
@@ -716,7 +718,7 @@ def _glanced_row(glance: TaskGlance) -> TaskRow:
         clean(task_id), status, revision, _name(queue), priority, _name(model), _name(user), _name(job), clean(image),
         _name(node), _name(device), _name(pinned), attempt, max_attempts, progress or 0.0, _name(stage), submitted_ms,
         updated_ms, started_ms, updated_ms if finished_ms == updated_ms else finished_ms, due_ms, _name(error),
-        _name(why), notes,
+        _name(why), notes, _name(size),
     )  # fmt: skip
 
 
@@ -749,6 +751,7 @@ def _recorded_row(record: TaskRecord) -> TaskRow:
         error=_name(f"{failure.code}: {failure.message}") if failure else "",
         why=_name(record.why),
         notes=len(record.notes),
+        size=_name("x".join(map(str, record.size))) if record.size else "",
     )
 
 

@@ -43,6 +43,7 @@ from lcq.state.glance import Glances, TaskGlance
 from lcq.state.keys import Keys
 from lcq.state.learned import LearnedCosts
 from lcq.state.search import PIECE, TaskSearch
+from lcq.task_fields import size_of
 from lcq.why import Standing
 from lcq.wire import DeadAnswer, EventsAnswer, ListTasks, ListTasksAnswer
 
@@ -190,7 +191,7 @@ class StateReader:
                         continue
                     matching += 1
                     kind = (error_class, code, in_common(message or "", paths=(image or "",)))
-                    size_known = size_class(records.size_of(size or ""))
+                    size_known = size_class(size_of(size or ""))
                     death = _Death(task_id, node or "", int(at_ms or 0), model or "", size_known)
                     found.setdefault(kind, []).append(death)
             looked_at += matching
