@@ -392,6 +392,8 @@ class Cause(Value):
     sizes: tuple[str, ...] = ()  # of which classes of size their images are (lcq.causes.size_class), likewise
     trend: tuple[int, ...] = ()  # how many in each five minutes of the last hour, the oldest first
     acknowledged: Note | None = None  # by whom, and what they had to say of it
+    # Where causes are told apart by more than that, what these tasks have in common: model, node, size; "": not known.
+    of: dict[str, str] = Field(default_factory=dict, exclude_if=lambda of: not of)
 
 
 class TaskRecord(Value):

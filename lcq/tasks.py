@@ -587,7 +587,7 @@ class TaskManager(Manager):
         return await self._reader.list_tasks(ask)
 
     async def dead(self, ask: Dead, sender: bytes = b"") -> DeadAnswer:
-        return await self._reader.dead(cause=ask.cause, job=ask.job)
+        return await self._reader.dead(cause=ask.cause, job=ask.job, by=ask.by)
 
     async def history(self, ask: History, sender: bytes = b"") -> HistoryAnswer:
         record, why = await self._explainer.one(ask.task_id)

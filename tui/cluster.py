@@ -177,8 +177,8 @@ class Cluster:
     async def device_history(self, node: str) -> dict[str, tuple[DeviceSample, ...]]:
         return await self._open_reader.device_history(node)
 
-    async def dead(self) -> DeadAnswer:
-        return await self._open_reader.dead()
+    async def dead(self, *, by: Sequence[str] = ()) -> DeadAnswer:
+        return await self._open_reader.dead(by=by)
 
     async def acts(self, limit: int, before: str = "") -> tuple[ActRecord, ...]:
         return await self._open_reader.acts.page(limit=limit, before=before)

@@ -462,6 +462,10 @@ def _trend(row: CauseRow) -> Cell:
     return (bars(row.trend, 12), "bad") if any(row.trend) else ("-", "dim")
 
 
+def _cause_name(row: CauseRow) -> str:
+    return " ".join((row.code, *(value or "?" for _, value in row.of)))
+
+
 CAUSE_COLUMNS: tuple[Column[CauseRow], ...] = (
     Column("count", "TASKS", 7, lambda row, _: (compact(row.count), "bad"), lambda row: row.count, right=True),
     Column("last", "LAST", 4, lambda row, now: (_ago(row.newest_ms, now), "plain"), lambda row: row.newest_ms,
@@ -470,7 +474,8 @@ CAUSE_COLUMNS: tuple[Column[CauseRow], ...] = (
            rank=2, live=True, right=True),
     Column("trend", "LAST HOUR", 12, lambda row, _: _trend(row),
            lambda row: sum(row.trend), rank=2, live=True),
-    Column("code", "CAUSE", 16, lambda row, _: (row.code, "strong"), lambda row: row.code, most=28, snug=True),
+    Column("code", "CAUSE", 16, lambda row, _: (_cause_name(row), "strong"), lambda row: (row.code, row.of), most=44,
+           snug=True),
     Column("kind", "KIND", 9, lambda row, _: (tr(row.kind), "plain"), lambda row: row.kind, rank=3),
     Column("nodes", "ON", 12, lambda row, _: (", ".join(row.nodes) or "-", "plain"), lambda row: ", ".join(row.nodes),
            rank=1, most=30, snug=True),

@@ -208,6 +208,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("retry_group", "Retry all that failed so", ("r",), _UNDO, Scope.CAUSES, "retry all", 3),
     Command("move_group", "Move all that failed so", ("m",), _UNDO, Scope.CAUSES, "move all", 4),
 
+    Command("group_causes", "Tell causes apart by model, node, size, too", ("b",), _LOOK, Scope.CAUSES, "group by", 8),
     Command("acknowledge", "Say that you know of it (asks a note)", ("a",), _UNDO, Scope.CAUSES, "acknowledge", 5),
 
     Command("undo_act", "Take back the act under the cursor", ("r",), _UNDO, Scope.ACTIVITY, "take back", 3),

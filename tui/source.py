@@ -93,7 +93,9 @@ class Reader(Protocol):
 
     async def minutes(self, count: int = 60) -> tuple[MinuteTally, ...]: ...
     async def device_history(self, node: str) -> Mapping[str, Sequence[DeviceSample]]: ...
-    async def dead(self) -> DeadAnswer: ...
+    async def dead(self, *, by: Sequence[str] = ()) -> DeadAnswer:
+        """``by``: causes are told apart by these, too (lcq.causes.APART)."""
+
     async def acts(self, limit: int, before: str = "") -> Sequence[ActRecord]:
         """The newest acts below the one of the id ``before``; "": of all."""
 
@@ -329,7 +331,7 @@ class Feed:
         await self._read_minutes()
         match self._view():
             case "causes" if time.monotonic() - self._causes_read > CAUSES_S:
-                self._store.put_causes(await self._ask(self._reader.dead()))
+                self._store.put_causes(await self._ask(self._reader.dead(by=self._store.causes_by)))
                 self._causes_read = time.monotonic()
             case "activity":
                 acts = await self._ask(self._reader.acts(ACTS_READ))

@@ -239,6 +239,7 @@ class CauseRow:
     sizes: tuple[str, ...] = ()  # classes of size of their images
     trend: tuple[int, ...] = ()  # of the last hour, in each five minutes
     known: str = ""  # who has acknowledged it, and what they had to say
+    of: tuple[tuple[str, str], ...] = ()  # by what it is told apart beside that, and what its tasks have there
     version: int = 0
 
     @property
@@ -376,6 +377,7 @@ class Store:
         self.nodes: Shelf[NodeRow] = Shelf()
         self.queues: Shelf[QueueRow] = Shelf()
         self.causes: Shelf[CauseRow] = Shelf()
+        self.causes_by: tuple[str, ...] = ()  # by what causes are told apart, of lcq.causes.APART
         self.causes_read = self.acts_read = False  # they are asked for when somebody looks at them
         self.acts: Shelf[ActRow] = Shelf()
         self.acts_whole = False  # all that the audit has are here
@@ -759,7 +761,7 @@ def cause_row(cause: Cause) -> CauseRow:
     """A cause as its row."""
     text, code = clean(cause.text), _name(cause.code)
     return CauseRow(
-        id=f"{code}: {text}",
+        id=" ".join((f"{code}: {text}", *(f"{name}={clean(value)}" for name, value in cause.of.items()))),
         code=code,
         kind=cause.error_class.value,
         text=text,
@@ -771,6 +773,7 @@ def cause_row(cause: Cause) -> CauseRow:
         sizes=tuple(map(_name, cause.sizes)),
         trend=cause.trend,
         known=clean(f"{cause.acknowledged.actor}: {cause.acknowledged.text}") if cause.acknowledged else "",
+        of=tuple((name, clean(value)) for name, value in cause.of.items()),
     )
 
 

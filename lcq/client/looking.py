@@ -162,9 +162,15 @@ class Looking(Connection):
             if not cursor:
                 return
 
-    async def dead(self, *, cause: str = "", job: str = "") -> DeadAnswer:
-        """The failed tasks by what they died of; only those of the code ``cause``, or of ``job``."""
-        return await self.ask(Dead(cause=cause, job=job))
+    async def dead(self, *, cause: str = "", job: str = "", by: Sequence[str] = ()) -> DeadAnswer:
+        """The failed tasks by what they died of; only those of the code ``cause``, or of ``job``.
+
+        ``by``: told apart also by model, node, size (of the image), which each cause has in ``of`` then.
+
+        Raises:
+            InvalidInput: failures cannot be told apart by that.
+        """
+        return await self.ask(Dead(cause=cause, job=job, by=tuple(by)))
 
     async def acts(self, *, actor: str = "", before: str = "", limit: int = 100) -> tuple[ActRecord, ...]:
         """Who did what and why, newest first; ``before`` is the id of an act: only what is older than that."""

@@ -104,6 +104,7 @@ class Dead(Request[DeadAnswer]):
     ANSWER = DeadAnswer
     cause: str = ""  # only this code
     job: str = ""
+    by: tuple[str, ...] = ()  # told apart by these, too: lcq.causes.APART; an older scheduler does not look at it
 
 
 class CostStats(Message):
