@@ -17,6 +17,7 @@ _MODULES = {
     "submit": ("submit",),
     "wait": ("wait",),
     "tasks": ("tasks", "task", "why", "cancel", "retry", "reroute", "prioritise", "comment"),
+    "change": ("edit",),
     "log": ("log",),
     "causes": ("causes", "ack"),
     "acts": ("acts", "undo"),
