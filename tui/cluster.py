@@ -201,7 +201,10 @@ class Cluster:
     # ------------------------------------------------------------ commanding
 
     async def info(self) -> InfoAnswer:
-        return await (await self._commander()).info()
+        told = await (await self._commander()).info()
+        if self._reader is not None and told.queues:  # the settings of this host may know of others, or of older ones
+            self._reader.queue_configs = told.queues
+        return told
 
     async def why(self, task_id: str) -> Why:
         return await (await self._commander()).why(task_id)

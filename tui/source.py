@@ -158,6 +158,7 @@ class Link:
         self.control_ms: float | None = None
         self.control_trouble = ""  # why no scheduler answers; "" while one does
         self.control_lost_at: datetime | None = None
+        self.settings_trouble = ""  # why the scheduler's settings, as its files are now, are not taken over
         self.behind_ms = 0  # how old the newest event is that has been taken in, while more of them wait
         self._began = clock()
         self._answered: float | None = None
@@ -196,7 +197,8 @@ class Link:
     @property
     def state(self) -> tuple[object, ...]:
         """What is shown of it at once when it changes; all else has a second's time."""
-        return self.loaded, self.is_stale, self.control_trouble, self.trouble if self.is_stale else ""
+        stale = self.trouble if self.is_stale else ""
+        return self.loaded, self.is_stale, self.control_trouble, stale, self.settings_trouble
 
     @property
     def silence_s(self) -> float:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from lcq.lang import tr
+from lcq.lang import retold, tr
 from lcq.models import (
     ActRecord,
     Cause,
@@ -881,8 +881,13 @@ def node_row(record: NodeRecord) -> NodeRow:
         now=_devices_now(record),
         hand_back_ms=record.hand_back_ms,
         stopping=record.stopping,
-        why=clean(record.why),
+        why=clean(record.why) or _settings_trouble(record),
     )
+
+
+def _settings_trouble(record: NodeRecord) -> str:
+    error = str(record.telemetry.get("config_error", ""))
+    return clean(tr("its settings stay as they were: {error}", error=retold(error))) if error else ""
 
 
 def _devices_now(record: NodeRecord) -> tuple[DeviceNow, ...]:

@@ -14,6 +14,7 @@ from lcq.wire import (
     MAX_BATCH,
     MOST_WHYS,
     Acts,
+    AskSettings,
     AskThumbnail,
     AskWhy,
     AskWhys,
@@ -36,6 +37,7 @@ from lcq.wire import (
     Queues,
     ReadLog,
     ReportJob,
+    SettingsAnswer,
     ThumbnailAnswer,
     WhyAnswer,
 )
@@ -281,6 +283,14 @@ class Looking(Connection):
     async def info(self) -> InfoAnswer:
         """Which scheduler this is: versions, its Redis, its queues, the newest event's id."""
         return await self.ask(Info())
+
+    async def settings(self) -> SettingsAnswer:
+        """What settings that scheduler goes by now, without secrets, and who said each.
+
+        Raises:
+            UnknownCommand: it is older than this question.
+        """
+        return await self.ask(AskSettings())
 
 
 def pieces(items: Sequence[ItemT]) -> Iterator[Sequence[ItemT]]:

@@ -96,6 +96,7 @@ if TYPE_CHECKING:
     from lcq.wire.questions import MOST_WHYS as MOST_WHYS
     from lcq.wire.questions import Acts as Acts
     from lcq.wire.questions import ActsAnswer as ActsAnswer
+    from lcq.wire.questions import AskSettings as AskSettings
     from lcq.wire.questions import AskThumbnail as AskThumbnail
     from lcq.wire.questions import AskWhy as AskWhy
     from lcq.wire.questions import AskWhys as AskWhys
@@ -131,6 +132,7 @@ if TYPE_CHECKING:
     from lcq.wire.questions import ReadLog as ReadLog
     from lcq.wire.questions import ReportJob as ReportJob
     from lcq.wire.questions import ReportJobAnswer as ReportJobAnswer
+    from lcq.wire.questions import SettingsAnswer as SettingsAnswer
     from lcq.wire.questions import ThumbnailAnswer as ThumbnailAnswer
     from lcq.wire.questions import WhyAnswer as WhyAnswer
     from lcq.wire.questions import WhysAnswer as WhysAnswer

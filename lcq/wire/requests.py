@@ -40,6 +40,7 @@ from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, Request
 from lcq.wire.nodes import Beat, Bye, Hello, Logged, Pictured, Probed, Retake, Step
 from lcq.wire.questions import (
     Acts,
+    AskSettings,
     AskThumbnail,
     AskWhy,
     AskWhys,
@@ -65,7 +66,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
     for kind in (
         Hello, Step, Beat, Retake, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain,
         Activate, Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob,
-        RerouteJob, PrioritiseJob, NoteJob, Info, AskWhys,
+        RerouteJob, PrioritiseJob, NoteJob, Info, AskSettings, AskWhys,
         Undo, Comment, Acknowledge, Foresee,
         Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
         Autoscale, DrainIdle, AskThumbnail, Pictured, ReadLog, Logged,

@@ -73,7 +73,7 @@ EXPECTED = (
     "submit", "tasks", "task", "nodes", "node", "queues", "jobs", "job", "events", "wait", "cancel", "retry", "reroute",
     "prioritise", "pause", "resume", "drain", "activate", "quarantine", "release", "dead", "version", "up", "scheduler",
     "console", "demo", "models", "discover", "why", "autoscale", "label", "set", "stop",
-    "acts", "undo", "comment", "log", "causes", "ack", "edit",
+    "acts", "undo", "comment", "log", "causes", "ack", "edit", "config",
 )  # fmt: skip
 
 
