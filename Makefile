@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test every-test check snapshots keys catalogue chaos soak parity e2e clean
+.PHONY: help demo test every-test check snapshots keys settings catalogue chaos soak parity e2e clean
 
 # The first of these that is new enough, else whatever python3 is, so that the complaint can name it.
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -44,6 +44,9 @@ catalogue: $(VENV)/.dev  ## bring the translations (lcq/locale) up to the source
 
 keys: $(VENV)/.dev  ## write docs/keys.md anew from the console's table of commands
 	@LCQ_RENEW_KEYS=1 $(PY) -m pytest -q tests/tui/test_keys_page.py
+
+settings: $(VENV)/.dev  ## write docs/config.md anew from the fields of the settings
+	@LCQ_RENEW_SETTINGS=1 $(PY) -m pytest -q tests/unit/test_config_page.py
 
 chaos: $(VENV)/.dev  ## the long tests that kill, freeze and cut
 	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m chaos --timeout 900 -rsP

@@ -22,6 +22,8 @@ _RULES = tuple(
 )
 
 
+APART = ("model", "node", "size")
+"""By what causes may be told apart, beside their class, their code and what their messages have in common."""
 TREND_MS = 300_000
 """How long each part of a cause's trend is; it has ``TREND_PARTS`` of them."""
 TREND_PARTS = 12
@@ -38,6 +40,18 @@ def size_class(size: tuple[int, int] | None) -> str:
             return f"{low}-{high}MP" if low else f"<{high}MP"
         low = high
     return f">{low}MP"
+
+
+def size_clauses(of_class: str) -> list[str]:
+    """What a filter (docs/filter.md) says of images of such a class of ``size_class``."""
+    if not of_class:
+        return ["-size>=0"]
+    low = 0
+    for high in (*_MEGAPIXELS, 0):
+        if size_class((low * 1_000_000, 1)) == of_class:
+            return [*([f"size>={low}"] if low else []), *([f"size<{high}"] if high else [])]
+        low = high
+    return []
 
 
 def trend(times_ms: Iterable[int], now_ms: int) -> tuple[int, ...]:

@@ -26,9 +26,13 @@ _log = logging.getLogger(__name__)
 class Ground:
     """What the managers of one scheduler stand on together."""
 
-    config: DistributedConfig
     state: StateManager
     site: Site
+
+    @property
+    def config(self) -> DistributedConfig:
+        """The settings as they are now: some may change while a process runs."""
+        return self.state.config
 
 
 class _SharedGround:
@@ -70,7 +74,7 @@ class _SharedGround:
                 if not url:
                     url = (await stack.enter_async_context(PrivateServer(config.data_path))).url
                 state = await stack.enter_async_context(StateManager(config, url=url))
-                ready.set_result(Ground(config, state, Site(state)))
+                ready.set_result(Ground(state, Site(state)))
                 await self._release.wait()
         except LcqError as error:
             if ready.done():

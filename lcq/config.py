@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from lcq.environment import AsText, NotJson, told_by
+from lcq.environment import AsText, deaf, told_by
 from lcq.errors import InvalidConfig
 from lcq.labels import Labels
 from lcq.lang import as_language
@@ -35,6 +34,7 @@ from lcq.runner_config import LimitsConfig as LimitsConfig
 from lcq.runner_config import ModelsConfig as ModelsConfig
 from lcq.runner_config import ModelSource as ModelSource
 from lcq.runner_config import Section, Sha256
+from lcq.settings.layers import Layers, config_files, merged, read_layers, read_text
 
 
 class ZeroMqConfig(Section):
@@ -57,17 +57,20 @@ class RedisConfig(Section):
     """The state store. With neither url nor host, or with enabled: false, a private server is started."""
 
     enabled: bool = True
+    """false: whatever else is said here, start a private server in data_dir."""
     host: str | None = None
+    """The host of the server."""
     port: int = Field(default=6379, ge=1, le=65535)
+    """Its port."""
     url: str | None = None
     """redis://, rediss:// (TLS) or unix:// URL, with user:password@ where the server asks for it; or
     redis+sentinel://host-1:26379,host-2:26379/mymaster/0. Wins over host and port."""
     ca_file: Path | None = None
     """For rediss://: the authority that signed the server's certificate; default: those the system trusts."""
     cert_file: Path | None = None
-    """For a server that asks for one: our certificate, …"""
+    """For a server that asks for one: our certificate."""
     key_file: Path | None = None
-    """… and its key."""
+    """The key of that certificate."""
     namespace: str = Field(default="{lcq}", pattern=r"^\{[A-Za-z0-9_.-]+\}$")
     """The hash tag that every key begins with, so that clusters can share a server."""
     unsafe: bool = False
@@ -135,7 +138,9 @@ class RetryConfig(Section):
     over it waits longer, and loses no retry by that."""
 
     base_s: float = Field(default=1.0, ge=0, le=3600)
+    """The pause before retry n is drawn from 0 to base_s * 2^n."""
     max_s: float = Field(default=60.0, ge=0, le=24 * 3600)
+    """What such a pause is at most."""
     per_minute: float = Field(default=600.0, ge=1)
     """Retries in the whole cluster that are always within the budget."""
     per_cause_per_minute: float = Field(default=120.0, ge=1)
@@ -150,6 +155,7 @@ class QuarantineConfig(Section):
     """A node that fails where others succeed takes nothing until a probe has shown that it works again."""
 
     enabled: bool = True
+    """Whether nodes are put into quarantine by themselves; operators may do so always."""
     tasks: int = Field(default=5, ge=2, le=100)
     """So many tasks a node may have failed of late, more than its successes make up for."""
     share: float = Field(default=0.34, gt=0, le=1)
@@ -157,6 +163,7 @@ class QuarantineConfig(Section):
     pause_s: float = Field(default=60.0, gt=0, le=24 * 3600)
     """How long after the first quarantine it is probed. Each further one before its probation is over doubles it."""
     longest_pause_s: float = Field(default=3600.0, gt=0, le=7 * 24 * 3600)
+    """What that pause is at most."""
     probation: int = Field(default=5, ge=1, le=1000)
     """Tasks that a forgiven node has to complete, one at a time. Two that fail meanwhile put it back."""
     half_life_s: float = Field(default=300.0, gt=0, le=24 * 3600)
@@ -189,7 +196,9 @@ class UserQuota(Section):
     """What one user may. What is null here is as it is for every user."""
 
     in_flight: int | None = Field(default=None, ge=1)
+    """How many of its tasks may run at a time."""
     per_minute: float | None = Field(default=None, gt=0)
+    """How many tasks it may submit a minute."""
 
 
 class QuotasConfig(Section):
@@ -235,7 +244,9 @@ class RetentionConfig(Section):
     """How long records of finished tasks are kept."""
 
     completed_s: float = Field(default=24 * 3600.0, gt=0)
+    """Records of completed and cancelled tasks, in seconds: a day."""
     failed_s: float = Field(default=7 * 24 * 3600.0, gt=0)
+    """Records of failed ones: a week."""
     events: int = Field(default=100_000, ge=1000)
     """How many events the stream keeps, about."""
 
@@ -244,6 +255,7 @@ class DeviceConfig(Section):
     """What the owner of a host wants of one of its devices."""
 
     enabled: bool = True
+    """false: leave the device alone."""
     slots: int | None = Field(default=None, ge=1, le=1024)
     """Attempts at a time; default: by its memory, the cores, and the models."""
     queues: tuple[str, ...] | None = None
@@ -278,6 +290,7 @@ class HeatConfig(Section):
     """A GPU that is too hot begins nothing new until it has cooled down."""
 
     enabled: bool = True
+    """Whether heat is looked at."""
     limit_c: float | None = Field(default=None, gt=0, le=150)
     """Too hot; null: the temperature at which the GPU slows itself down, as its driver tells it."""
     cooler_c: float = Field(default=10.0, ge=0, le=100)
@@ -291,6 +304,7 @@ class DiskConfig(Section):
     each folder that results go to."""
 
     floor_mib: int = Field(default=64, ge=0)
+    """So much room, in MiB."""
     floor_percent: float = Field(default=0.0, ge=0, lt=100)
     """Of the whole disk; where this is more than floor_mib, it counts."""
 
@@ -365,7 +379,7 @@ class StorageConfig(Section):
     """Where blobs are: file:///mnt/share/lcq, s3://bucket/folder, gs://… (what fsspec knows; of s3 and gs the extras
     ``lcq[s3]`` and ``lcq[gs]``). "": a folder beside the state. Whoever can reach it (agents and clients are told)
     does so; all others go through the scheduler's HTTP."""
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict, repr=False)
     """How such places are reached, as fsspec's file systems take it, by scheme: {"s3": {"profile": "lcq"}}. Secrets
     are better in the files and variables that their libraries read."""
     urls: tuple[str, ...] = ()
@@ -375,7 +389,7 @@ class StorageConfig(Section):
     blobs: BlobsConfig = BlobsConfig()
     http: str = ""
     """The scheduler's HTTP, such as http://head:8081; "": at scheduler_host and scheduler_port."""
-    token: str = ""
+    token: str = Field(default="", repr=False)
     """What agents and clients show there."""
     cache_mib: int = Field(default=1024, ge=0)
     """Of blobs, an agent keeps so much for the next task: the mask of a thousand pictures is fetched once."""
@@ -420,6 +434,7 @@ class HttpConfig(Section):
     """The scheduler's HTTP, at scheduler_port: /v1, the APIs of IOPaint and Lama Cleaner, /metrics (docs/http.md)."""
 
     enabled: bool = True
+    """Whether a scheduler answers HTTP at all."""
     bind: str = "127.0.0.1"
     """The address it is bound to. Another one than loopback needs tokens."""
     tokens: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$")], HttpToken] = Field(
@@ -437,6 +452,7 @@ class HttpConfig(Section):
     uploads: int = Field(default=16, ge=1)
     """Bodies that are taken in at a time; others wait for their turn."""
     connections: int = Field(default=1000, ge=1)
+    """How many may be open at a time; more are told to come again."""
     per_minute: float | None = Field(default=6000.0, gt=0)
     """Requests of one client (a token; without tokens an address); a sixth of it may come at once. null: any number."""
     answer_s: float = Field(default=600.0, gt=0)
@@ -485,7 +501,9 @@ class ContextConfig(Section):
     production: bool = False
     """Consoles start read-only there."""
     scheduler_host: str = "localhost"
+    """Where its scheduler is."""
     schedulers: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
+    """Further schedulers of it, each as HOST or HOST:PORT."""
     data_dir: Path | None = None
     """For a cluster of ``lcq up`` with a data folder of its own."""
     zeromq: ZeroMqConfig = ZeroMqConfig()
@@ -514,6 +532,7 @@ class DistributedConfig(BaseModel):
     data_dir: Path | None = None
     """Where a private server and spools keep their files; default: the user's data folder."""
     log_level: LogLevel = "info"
+    """How much is logged."""
     lang: Annotated[Literal["", "en", "zh"], BeforeValidator(as_language)] = ""
     """The language of the command line and the console; "": that of the locale. Logs and JSON are English always."""
     zeromq: ZeroMqConfig = ZeroMqConfig()
@@ -543,7 +562,7 @@ class DistributedConfig(BaseModel):
     _outside: DistributedConfig | None = PrivateAttr(default=None)
 
     def __init__(self, **given: Any) -> None:
-        super().__init__(**_merged(told_by(os.environ, type(self)), given))
+        super().__init__(**merged(told_by(os.environ, type(self)), given))
 
     @model_validator(mode="after")
     def _queues_do_not_collide(self) -> DistributedConfig:
@@ -609,120 +628,47 @@ class DistributedConfig(BaseModel):
 def load(
     path: Path | None = None, *, overrides: Mapping[str, Any] | None = None, context: str | None = None
 ) -> DistributedConfig:
-    """Read the settings: defaults, then the file, then LCQ_* of the environment, then ``overrides``.
+    """Read the settings: defaults, then each file, then LCQ_* of the environment, then ``overrides`` (flags).
 
-    ``context`` names the cluster that is meant ("": the one outside of ``contexts``); None: as the settings say.
-
-    Without ``path`` the file is ``$LCQ_CONFIG``, else ``./lcq.yaml`` where there is one.
+    The files are those of ``lcq.settings.layers.config_files``: of the system, of the user, of this folder, and the one
+    that is named by ``path`` or ``$LCQ_CONFIG``. ``context`` names the cluster that is meant ("": the one outside of
+    ``contexts``); None: as the settings say.
 
     Raises:
-        InvalidConfig: naming the file, each key that is wrong with its line, and the nearest known key.
+        InvalidConfig: naming of all that is wrong the file, line and key, and the nearest known key.
     """
-    path, is_named = config_file(path)
-    if not is_named and not path.exists():
-        found = _validated({}, "environment", overrides)
-    else:
-        content = _read_text(path)
-        found = _validated(_parsed(content, path), str(path), overrides, content)
+    return _read(path, overrides, context)[0]
+
+
+def _read(
+    path: Path | None, overrides: Mapping[str, Any] | None, context: str | None
+) -> tuple[DistributedConfig, Layers]:
+    layers = read_layers(config_files(path), DistributedConfig, environment=os.environ, flags=overrides)
+    found = validated(layers)
     meant = found.context if context is None else context
-    return found.model_copy(update={"context": None}).in_context(meant or "")
+    return found.model_copy(update={"context": None}).in_context(meant or ""), layers
 
 
-def config_file(path: Path | None) -> tuple[Path, bool]:
-    """The file that settings are read from, and whether somebody named it: then it has to be there."""
-    if path is not None:
-        return path, True
-    named = os.environ.get("LCQ_CONFIG")
-    return (Path(named), True) if named else (Path("lcq.yaml"), False)
+def validated(layers: Layers) -> DistributedConfig:
+    """The settings that ``layers`` make.
 
+    Raises:
+        InvalidConfig: all that is wrong with them.
+    """
+    wrong: ValidationError | None = None
+    config: DistributedConfig | None = None
+    with deaf():
+        try:
+            config = DistributedConfig(**layers.values)
+        except ValidationError as error:
+            wrong = error
+        if config is not None and not layers.failed and not layers.not_json:
+            return config
+        if len(layers.failed) == 1 and wrong is None and not layers.not_json:
+            raise layers.failed[0][1]
+        from lcq.settings.problems import problems_of, refusal
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except OSError as error:
-        raise InvalidConfig(
-            f"cannot read the configuration {path}: {error.strerror}", hint="check --config and LCQ_CONFIG"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InvalidConfig(f"{path} is not valid YAML: {error}") from error
-
-
-def _parsed(content: str, path: Path) -> Mapping[str, Any]:
-    import yaml  # here: where there is no file it is not needed
-
-    try:
-        values = yaml.safe_load(content)
-    except yaml.YAMLError as error:
-        raise InvalidConfig(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    except (ValueError, RecursionError) as error:  # such as a date that is none
-        raise InvalidConfig(f"{path} is not valid YAML: {error}") from error
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise InvalidConfig(f"{path}: expected keys with values, found {type(values).__name__}")
-    return values
-
-
-def _line_of(content: str, loc: tuple[Any, ...]) -> int | None:
-    """The line in which the key at ``loc`` stands, or the nearest one above it; None if it is not in the file."""
-    import yaml
-
-    node, line = yaml.compose(content, Loader=yaml.SafeLoader), None
-    for step in loc:
-        if isinstance(node, yaml.MappingNode):
-            pair = next((pair for pair in node.value if pair[0].value == str(step)), None)
-            if pair is None:
-                break
-            line, node = pair[0].start_mark.line + 1, pair[1]
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-            node = node.value[step]
-            line = node.start_mark.line + 1
-    return line
-
-
-def _merged(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
-    out = dict(low)
-    for key, value in high.items():
-        below = out.get(key)
-        out[key] = _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
-    return out
-
-
-def _validated(
-    values: Mapping[str, Any], origin: str, overrides: Mapping[str, Any] | None, content: str = ""
-) -> DistributedConfig:
-    try:
-        environment = told_by(os.environ, DistributedConfig)
-        layers = _merged(_merged(values, environment), overrides or {})
-        return DistributedConfig(**layers)
-    except (ValidationError, NotJson) as error:
-        problems = error.errors() if isinstance(error, ValidationError) else []
-        found = "; ".join(_described_at(problem, content) for problem in problems) or str(error)
-        raise InvalidConfig(f"{origin}: {found}") from error
-
-
-def _described_at(problem: Any, content: str) -> str:
-    line = _line_of(content, problem["loc"]) if content else None
-    return (f"line {line}: " if line else "") + _describe(problem)
-
-
-def _describe(problem: Any) -> str:
-    where = ".".join(str(step) for step in problem["loc"]) or "value"
-    if problem["type"] == "extra_forbidden":
-        known = _keys_at(problem["loc"][:-1])
-        near = difflib.get_close_matches(str(problem["loc"][-1]), known, n=1)
-        return f"{where}: unknown key" + (f", did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
-    return f"{where}: {problem['msg'].removeprefix('Value error, ')}, found {problem['input']!r:.80}"
-
-
-def _keys_at(loc: tuple[Any, ...]) -> list[str]:
-    model: Any = DistributedConfig
-    for step in loc:
-        if isinstance(step, int) or step not in model.model_fields:  # in a list, or a name that the person chose
-            continue
-        model = model.model_fields[step].annotation
-        model = next((arg for arg in typing.get_args(model) if hasattr(arg, "model_fields")), model)
-    return sorted(model.model_fields) if hasattr(model, "model_fields") else []
+        raise refusal(problems_of(wrong, layers, DistributedConfig)) from wrong
 
 
 class ConfigManager:
@@ -739,16 +685,12 @@ class ConfigManager:
         self._path = path
         self._overrides = overrides
         self._context = context
-        self.config = load(path, overrides=overrides, context=context)
-        self._was_there = self.stamp() is not None
+        self.config, self.layers = _read(path, overrides, context)
+        self._were_there = {file for file, stamp in self.stamps().items() if stamp is not None}
 
-    def stamp(self) -> tuple[int, int, int] | None:
-        """What changes when the file does; None while there is none."""
-        try:
-            status = config_file(self._path)[0].stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size, status.st_ino
+    def stamps(self) -> dict[Path, tuple[int, int, int] | None]:
+        """By file that is or may be read, what changes when it does; None while there is none."""
+        return {file: _stamp(file) for file, _ in config_files(self._path)}
 
     def reload(self) -> DistributedConfig:
         """Read the layers again. A bad file keeps the settings that hold now, and so does one that is not whole.
@@ -756,22 +698,29 @@ class ConfigManager:
         Raises:
             InvalidConfig: what is wrong with the new ones; the old ones stay.
         """
-        path, _ = config_file(self._path)
-        there = self.stamp() is not None
-        if there:
-            _refuse_half_written(path)
-        elif self._was_there:
-            raise InvalidConfig(f"{path} is gone", hint="put it back, or restart without it")
-        self.config = load(self._path, overrides=self._overrides, context=self._context)
-        self._was_there = there
+        there = {file for file, stamp in self.stamps().items() if stamp is not None}
+        for file in there:
+            _refuse_half_written(file)
+        for file in self._were_there - there:
+            raise InvalidConfig(f"{file} is gone", hint="put it back, or restart without it")
+        self.config, self.layers = _read(self._path, self._overrides, self._context)
+        self._were_there = there
         return self.config
+
+
+def _stamp(file: Path) -> tuple[int, int, int] | None:
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _refuse_half_written(path: Path) -> None:
     """Raises:
     InvalidConfig: the file may have been read, or cut off, in the middle.
     """
-    content = _read_text(path).rstrip(" \t")
+    content = read_text(path).rstrip(" \t")
     if not content.strip():
         raise InvalidConfig(f"{path} is empty", hint="if that is meant, restart; else write it again")
     if not content.endswith(("\n", "}")):

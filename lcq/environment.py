@@ -6,11 +6,15 @@ import json
 import types
 import typing
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel
 
 PREFIX, JOINT = "lcq_", "__"
+_heard = ContextVar("heard", default=True)
 
 
 class AsText:
@@ -20,8 +24,30 @@ class AsText:
 class NotJson(ValueError):
     """A variable holds a list or a section, and what it says cannot be read."""
 
-    def __init__(self, name: str, found: str) -> None:
+    def __init__(self, name: str, key: str, found: str) -> None:
         super().__init__(f"{name}: expected JSON, found {found!r:.80}")
+        self.name = name
+        self.key = key
+        self.found = found
+
+
+@dataclass(frozen=True)
+class Told:
+    """What variables say, by whom each setting is told, and which of them cannot be read."""
+
+    values: dict[str, Any]
+    variables: dict[tuple[str | int, ...], str]
+    not_json: tuple[NotJson, ...]
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Inside, variables tell nothing: what they say is in the values at hand already, or is not to count."""
+    token = _heard.set(False)
+    try:
+        yield
+    finally:
+        _heard.reset(token)
 
 
 def told_by(environment: Mapping[str, str], model: type[BaseModel]) -> dict[str, Any]:
@@ -32,13 +58,29 @@ def told_by(environment: Mapping[str, str], model: type[BaseModel]) -> dict[str,
     Raises:
         NotJson: naming the variable.
     """
-    found: dict[str, Any] = {}
+    if not _heard.get():
+        return {}
+    told = read_environment(environment, model)
+    for error in told.not_json:
+        raise error
+    return told.values
+
+
+def read_environment(environment: Mapping[str, str], model: type[BaseModel]) -> Told:
+    """As ``told_by``, with the names of the variables, and all that cannot be read."""
+    told, wrong = Told({}, {}, ()), []
     ours = ((name.lower(), name, value) for name, value in environment.items())
     for key, name, value in sorted(one for one in ours if one[0].startswith(PREFIX)):  # a section before its keys
         path = key[len(PREFIX) :].split(JOINT)
-        if path[0] in model.model_fields:
-            _put(found, path, _read(name, value, *_meant(model, path)))
-    return found
+        if path[0] not in model.model_fields:
+            continue
+        try:
+            _put(told.values, path, _read(name, value, path, *_meant(model, path)))
+        except NotJson as error:
+            wrong.append(error)
+        else:
+            told.variables[tuple(path)] = name
+    return Told(told.values, told.variables, tuple(wrong))
 
 
 def _put(into: dict[str, Any], path: list[str], value: Any) -> None:
@@ -81,14 +123,14 @@ def _parts(kind: Any) -> Iterator[Any]:
         yield kind
 
 
-def _read(name: str, value: str, kind: Any, as_text: bool) -> Any:
+def _read(name: str, value: str, path: list[str], kind: Any, as_text: bool) -> Any:
     if as_text or not any(_is_whole(one) for one in _parts(kind)):
         return value
     try:
         return json.loads(value)
     except ValueError:
         if all(_is_whole(one) for one in _parts(kind) if one is not type(None)):
-            raise NotJson(name, value) from None
+            raise NotJson(name, ".".join(path), value) from None
         return value  # it may be of the other type
 
 

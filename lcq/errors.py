@@ -64,6 +64,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 
 class LcqError(Exception):
@@ -88,7 +89,10 @@ class InvalidInput(LcqError):
 
 
 class InvalidConfig(InvalidInput):
+    """``problems``: what is wrong, one by one (``lcq.settings.problems.Problem``), where that was worked out."""
+
     code = "invalid_config"
+    problems: tuple[Any, ...] = ()
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

@@ -402,6 +402,8 @@ class Cause(Value):
     sizes: tuple[str, ...] = ()  # of which classes of size their images are (lcq.causes.size_class), likewise
     trend: tuple[int, ...] = ()  # how many in each five minutes of the last hour, the oldest first
     acknowledged: Note | None = None  # by whom, and what they had to say of it
+    # Where causes are told apart by more than that, what these tasks have in common: model, node, size; "": not known.
+    of: dict[str, str] = Field(default_factory=dict, exclude_if=lambda of: not of)
 
 
 class TaskRecord(Value):
@@ -515,11 +517,17 @@ class QueueConfig(Value):
     """One queue: which devices may serve it, and its place among the PUSH sockets."""
 
     name: Name
+    """Its name, which tasks and filters use."""
     kind: DeviceKind
+    """The kind of device that may serve it."""
     min_vram_mib: int = Field(default=0, ge=0)
+    """So much memory a GPU must have, in MiB."""
     min_cores: int = Field(default=0, ge=0)
+    """So many cores the host must have."""
     min_memory_mib: int = Field(default=0, ge=0)
-    port_offset: int = Field(default=0, ge=0, le=1000)  # bound at zeromq.base_port + this
+    """So much memory the host must have, in MiB."""
+    port_offset: int = Field(default=0, ge=0, le=1000)
+    """Its PUSH socket is bound at zeromq.base_port + this: each queue has another."""
 
 
 DEFAULT_QUEUES: tuple[QueueConfig, ...] = (

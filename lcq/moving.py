@@ -20,7 +20,8 @@ _TAIL = 20  # tasks at the end of a lane that are looked at for a queue where th
 
 
 class Mover:
-    """Routes waiting tasks again when the fleet has changed. What an operator has put somewhere stays there."""
+    """Routes waiting tasks again when the fleet has changed. What an operator has put somewhere stays there, as long as
+    there is such a queue."""
 
     def __init__(self, state: StateManager) -> None:
         self._state = state
@@ -55,7 +56,7 @@ class Mover:
                 (queue, lane, room_mib)
                 for queue, lane in await self._state.reader.lanes()
                 if (queue, lane) not in self._through
-                and (room_mib := fleet.room_in(queue, lane)) != float("inf")  # else whatever waits there can run
+                and (room_mib := _room_in(fleet, queue, lane)) != float("inf")  # else whatever waits there can run
             ]
             for queue, lane, room_mib in lanes:
                 moved += await self._look_on(queue, lane, room_mib, fleet)
@@ -81,7 +82,9 @@ class Mover:
         records = await self._state.reader.tasks(ids)
         meant = [one for one in records.values() if room_mib is None or one.vram_mib > room_mib]
         why = f"nothing serves {queue} with {lane} now; moved"
-        if room_mib is not None:
+        if fleet.queue(queue) is None:
+            why = f"there is no queue {queue} any more; moved"
+        elif room_mib is not None:
             why = f"no device that serves {queue} has as much memory now; moved"
         moved = await self._moved([(one, _again(one, fleet)) for one in meant], fleet, why)
         self._looked[queue, lane] = stayed + len(ids) - moved
@@ -114,7 +117,7 @@ class Mover:
         moves = [
             self._move(record, route, fleet, why)
             for record, route in wanted
-            if route is not None and not record.forced and not record.damaged
+            if route is not None and not record.damaged and not (record.forced and fleet.queue(record.queue))
         ]
         return sum(await asyncio.gather(*moves))
 
@@ -139,4 +142,10 @@ def _again(record: TaskRecord, fleet: Fleet) -> Route | None:
     except LcqError as error:
         _log.debug("task %s stays in %s: %s", record.id, record.queue, error)
         return None
-    return None if better.why or better.queue == record.queue else better
+    is_gone = fleet.queue(record.queue) is None  # then anywhere else is better, if only to wait
+    return None if better.queue == record.queue or (better.why and not is_gone) else better
+
+
+def _room_in(fleet: Fleet, queue: str, lane: str) -> float | None:
+    """As ``Fleet.room_in``; nothing has room for what waits in a queue that is in the settings no more."""
+    return fleet.room_in(queue, lane) if fleet.queue(queue) is not None else None

@@ -95,6 +95,7 @@ class NodeManager(Manager):
         super().__init__(ground)
         self._addresses: dict[str, bytes] = {}  # node -> its DEALER's identity at this ROUTER
         self._known: dict[str, NodeRecord] = {}  # what claims need to know of a node, read once a hello
+        self._to_greet: set[str] = set()  # nodes that were told what holds no more
         self._lifelines: dict[tuple[str, str], int] = {}  # (node, boot) -> open lifelines
         self._lines: set[asyncio.StreamWriter] = set()
         self._closing = asyncio.Event()
@@ -102,6 +103,10 @@ class NodeManager(Manager):
         self._clock = ClockWatch()
         self._slow = SlowWatch()
         self._shifts: int | None = None  # how often the deadlines were shifted after Redis's clock, as last read
+
+    @property
+    def _beat_s(self) -> float:
+        return self._ground.config.leases.beat_s
 
     @property
     def endpoint(self) -> str:
@@ -112,8 +117,6 @@ class NodeManager(Manager):
         self._ground = ground
         self._state = ground.state
         self._outlook = Outlook(ground.state.reader)
-        leases = ground.config.leases
-        self._beat_s = leases.beat_s
         refuse_open_bind(ground.config)
         previews = Previews(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
         sights = Sights(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
@@ -210,6 +213,16 @@ class NodeManager(Manager):
         elif event.move == "release_models":
             self.order(fields["node"], Order(cmd="release", reason=fields["reason"]))
 
+    def greet_anew(self) -> None:
+        """What nodes are told at their hello has changed: have each say it again, in place of its next beat.
+
+        That every agent understands, of whatever version. What it holds goes on: a hello of the same boot gives
+        nothing up.
+        """
+        self._to_greet = set(self._addresses)
+        for node in self._addresses:
+            self._have_it_beat(node)
+
     # ------------------------------------------------------------ what agents say
 
     async def hello(self, hello: Hello, sender: bytes) -> HelloAnswer:
@@ -228,6 +241,7 @@ class NodeManager(Manager):
             home=hello.home,
         )
         self._addresses[hello.node_id] = sender
+        self._to_greet.discard(hello.node_id)
         self._known[hello.node_id] = NodeRecord(
             id=hello.node_id,
             boot_id=hello.boot_id,
@@ -442,6 +456,8 @@ class NodeManager(Manager):
         StaleBoot: the node must say hello first.
         """
         self._addresses[beat.node_id] = sender
+        if beat.node_id in self._to_greet:
+            raise StaleBoot(beat.node_id)
         heard = await self._state.beat_node(
             beat.node_id,
             boot=beat.boot_id,
@@ -533,6 +549,7 @@ class NodeManager(Manager):
         await self._state.leave_node(bye.node_id, boot=bye.boot_id)
         self._addresses.pop(bye.node_id, None)
         self._known.pop(bye.node_id, None)
+        self._to_greet.discard(bye.node_id)
         self._outlook.forget(bye.node_id)
         self._slow.forget(bye.node_id)
         _log.info("node %s left in order", bye.node_id)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
 import zmq
 
 from lcq.component import Ground, Manager, run_beside
-from lcq.errors import LcqError
-from lcq.models import TaskStatus
+from lcq.errors import InvalidConfig, LcqError
+from lcq.models import QueueConfig, TaskStatus
 from lcq.sockets import Mailbox, advertised_host, bind_socket, make_socket, refuse_open_bind
 from lcq.state.feed import batches
 from lcq.wire import Ticket, pack_ticket
@@ -30,29 +31,77 @@ class QueueManager(Manager):
 
     def __init__(self, ground: Ground | None = None) -> None:
         super().__init__(ground)
+        self._bound: dict[int, tuple[Mailbox, str]] = {}  # port_offset -> a bell, and its endpoint
         self._rings: dict[str, Mailbox] = {}
         self._waiting = asyncio.Event()
         self.tickets_sent = 0
 
     async def _open(self, ground: Ground, stack: AsyncExitStack) -> None:
         self._ground = ground
-        zeromq = ground.config.zeromq
         refuse_open_bind(ground.config)
-        context = zmq.Context()
-        stack.callback(context.term)
+        self._context = zmq.Context()
+        stack.callback(self._context.term)
+        stack.callback(self._close_rings)
         for queue in ground.config.queues:
-            socket = make_socket(context, zmq.PUSH, high_water=_MOST_TICKETS)
-            ring = self._rings[queue.name] = Mailbox(socket)
-            stack.callback(ring.close)
-            port = zeromq.base_port and zeromq.base_port + queue.port_offset
-            bound = bind_socket(socket, zeromq.bind, port, f"queue {queue.name}", "zeromq.base_port")
-            ground.site.rings[queue.name] = f"tcp://{advertised_host(ground.config)}:{bound}"
+            self._bound[queue.port_offset] = self._bind(queue)
+        self._hang_up(ground.config.queues)
         await run_beside(stack, ("ring on events", self._ring_on_events()), ("ring again", self._ring_again()))
+
+    def _bind(self, queue: QueueConfig) -> tuple[Mailbox, str]:
+        """A bell of ``queue``, and the endpoint at which it rings.
+
+        Raises:
+            InvalidConfig: its port is taken.
+        """
+        config = self._ground.config
+        socket = make_socket(self._context, zmq.PUSH, high_water=_MOST_TICKETS)
+        port = config.zeromq.base_port and config.zeromq.base_port + queue.port_offset
+        try:
+            bound = bind_socket(socket, config.zeromq.bind, port, f"queue {queue.name}", "zeromq.base_port")
+        except InvalidConfig:
+            socket.close(linger=0)
+            raise
+        return Mailbox(socket), f"tcp://{advertised_host(config)}:{bound}"
+
+    def _hang_up(self, queues: Iterable[QueueConfig]) -> None:
+        """Let each queue ring the bell that is bound at its place."""
+        told = {queue.name: self._bound[queue.port_offset] for queue in queues}
+        self._rings = {name: bell for name, (bell, _) in told.items()}
+        rings = self._ground.site.rings
+        rings.clear()
+        rings.update({name: endpoint for name, (_, endpoint) in told.items()})
+
+    def _close_rings(self) -> None:
+        for bell, _ in self._bound.values():
+            bell.close()
+
+    def follow(self, queues: Sequence[QueueConfig]) -> None:
+        """Ring for just these queues from now on. A bell whose port stays needed stays bound, whatever it rings for.
+
+        Raises:
+            InvalidConfig: the port of a new one is taken; then everything is as it was.
+        """
+        new: dict[int, tuple[Mailbox, str]] = {}
+        try:
+            for queue in queues:
+                if queue.port_offset not in self._bound:
+                    new[queue.port_offset] = self._bind(queue)
+        except InvalidConfig:
+            for bell, _ in new.values():
+                bell.close()
+            raise
+        self._bound |= new
+        self._hang_up(queues)
+        for offset in self._bound.keys() - {queue.port_offset for queue in queues}:
+            self._bound.pop(offset)[0].close()
+        self._waiting.set()
 
     def ring(self, queue: str, *, tickets: int = 1, task_id: str = "") -> None:
         """Wake up to ``tickets`` idle agents of ``queue``. Nobody idle: nothing happens."""
         frame = pack_ticket(Ticket(queue=queue, task_id=task_id))
-        mailbox = self._rings[queue]
+        mailbox = self._rings.get(queue)
+        if mailbox is None:  # of a queue that has just been taken out of the settings
+            return
         for _ in range(min(tickets, _MOST_TICKETS)):
             missed = mailbox.dropped
             mailbox.send(frame)
@@ -73,8 +122,7 @@ class QueueManager(Manager):
                 if event.move in _WAKING_MOVES:
                     self._waiting.set()
             for queue, count in ready.items():
-                if queue in self._rings:
-                    self.ring(queue, tickets=count)
+                self.ring(queue, tickets=count)
             if ready:
                 self._waiting.set()
 

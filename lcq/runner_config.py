@@ -23,8 +23,11 @@ class LimitsConfig(Section):
     """What an input may be, checked from its header before anything is decoded."""
 
     image_bytes: int = Field(default=512 * 2**20, ge=1)
+    """The size of its file: 512 MiB."""
     image_pixels: int = Field(default=200_000_000, ge=1)
+    """Its width times its height."""
     frames: int = Field(default=1, ge=1)
+    """How many pictures may be in the file."""
 
 
 def _lower(value: Any) -> Any:

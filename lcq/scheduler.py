@@ -21,7 +21,7 @@ from lcq.keeper import Keeper
 from lcq.log import set_log_level
 from lcq.nodes import NodeManager
 from lcq.queues import QueueManager
-from lcq.reload import ConfigFollower
+from lcq.reload import ConfigFollower, Role
 from lcq.sockets import is_loopback
 from lcq.state.manager import StateManager
 from lcq.tasks import TaskManager
@@ -53,7 +53,7 @@ class Scheduler:
         async with AsyncExitStack() as stack:
             self.state = await stack.enter_async_context(StateManager(self.config, url=self.redis_url))
             self.site = Site(self.state)
-            ground = Ground(self.config, self.state, self.site)
+            ground = Ground(self.state, self.site)
             self.tasks = await stack.enter_async_context(TaskManager(ground))
             self.queues = await stack.enter_async_context(QueueManager(ground))
             self.nodes = await stack.enter_async_context(NodeManager(ground))
@@ -79,16 +79,25 @@ class Scheduler:
         return self.site.control_endpoint
 
     def followed(
-        self, manager: ConfigManager, *, also: Callable[[DistributedConfig], object] = lambda changed: None
+        self, manager: ConfigManager, *, also: Callable[[DistributedConfig], object] | None = None
     ) -> ConfigFollower:
-        """A follower of the settings that this scheduler was made with. ``also`` gets what has changed too."""
+        """A follower of the settings that this scheduler was made with. ``also`` gets what has changed too, for an
+        agent that lives by the same files."""
 
         def follow(config: DistributedConfig) -> None:
-            self.state.config = config
+            before = self.state.config
+            if config.queues != before.queues:
+                self.queues.follow(config.queues)  # first: it may be refused, and then all stays as it was
+            self.state.follow(config)
+            if config.queues != before.queues or config.leases != before.leases:
+                self.nodes.greet_anew()
+            self.tasks.look_again()
             set_log_level(config.log_level)
-            also(config)
+            if also is not None:
+                also(config)
 
-        self.site.settings = ConfigFollower(manager, on_change=follow)
+        roles = (Role.SCHEDULER,) if also is None else (Role.SCHEDULER, Role.AGENT)
+        self.site.settings = ConfigFollower(manager, roles=roles, on_change=follow)
         return self.site.settings
 
     def request_stop(self) -> None:

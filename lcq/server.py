@@ -25,6 +25,7 @@ from lcq.errors import InvalidConfig, LcqError
 from lcq.leash import leashed
 from lcq.log import setup_logging
 from lcq.scheduler import Scheduler
+from lcq.settings.layers import ALONE, NAMED_BY
 
 _log = logging.getLogger(__name__)
 
@@ -218,7 +219,7 @@ def _environment(settings: Path) -> Mapping[str, str]:
     for name in os.environ:
         if name.startswith("LCQ_") and name[4:].lower().partition("__")[0] in DistributedConfig.model_fields:
             del rest[name]
-    return {**rest, "LCQ_CONFIG": str(settings)}
+    return {**rest, NAMED_BY: str(settings), ALONE: "1"}
 
 
 async def _keep_agent(settings: Path, log_file: Path | None, patience_s: float) -> None:

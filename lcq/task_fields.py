@@ -48,6 +48,7 @@ _FIELDS: dict[str, _Asked] = {
     "cause": _Asked(Kind.TEXT, "the code of its last failure"),
     "why": _Asked(Kind.TEXT, "why it stands where it does, as its record says"),
     "try": _Asked(Kind.NUMBER, "which attempt it is at"),
+    "size": _Asked(Kind.NUMBER, "the megapixels of its image"),
     "progress": _Asked(Kind.SHARE, "how far the running attempt is"),
     "age": _Asked(Kind.SPAN, "how long ago it was submitted", timed=True),
     "took": _Asked(Kind.SPAN, "how long its last attempt took, or runs by now", timed=True),
@@ -86,6 +87,17 @@ def took_ms(started_ms: int | None, finished_ms: int | None, running: bool, now_
     return max(0, now_ms - started_ms) if running else None
 
 
+def size_of(text: str) -> tuple[int, int] | None:
+    """``WxH`` as two numbers; what cannot be read is not known."""
+    width, _, height = text.partition("x")
+    return (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None
+
+
+def megapixels(size: tuple[int, int] | None) -> float | None:
+    """Of an image of that size; None: not known."""
+    return size[0] * size[1] / 1_000_000 if size else None
+
+
 RECORD_FIELDS: dict[str, QueryField[TaskRecord]] = fields_over(
     {
         "id": lambda record, _: record.id,
@@ -102,6 +114,7 @@ RECORD_FIELDS: dict[str, QueryField[TaskRecord]] = fields_over(
         "cause": lambda record, _: record.failure.code if record.failure else "",
         "why": lambda record, _: record.why,
         "try": lambda record, _: record.attempt,
+        "size": lambda record, _: megapixels(record.size),
         "progress": lambda record, _: record.progress,
         "age": lambda record, now: max(0, now - record.submitted_ms),
         "took": lambda record, now: took_ms(

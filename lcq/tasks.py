@@ -49,6 +49,7 @@ from lcq.wire import (
     Activate,
     Acts,
     ActsAnswer,
+    AskSettings,
     AskWhy,
     AskWhys,
     Autoscale,
@@ -98,6 +99,7 @@ from lcq.wire import (
     Retry,
     RetryJob,
     SetDevice,
+    SettingsAnswer,
     StopNode,
     Submit,
     SubmitAnswer,
@@ -144,7 +146,7 @@ class TaskManager(Manager):
             (Activate, self.activate), (Quarantine, self.quarantine), (Release, self.release), (Info, self.info),
             (StopNode, self.stop_node), (SetDevice, self.set_device), (LabelNode, self.label_node),
             (Undo, self.undo), (Comment, self.comment), (Acknowledge, self.acknowledge), (Foresee, self.foresee),
-            (Acts, self.acts),
+            (Acts, self.acts), (AskSettings, self.settings),
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
             (History, self.history), (AskWhy, self.why), (AskWhys, self.whys), (Costs, self.costs), (Nodes, self.nodes),
             (Queues, self.queues), (Events, self.events), (Autoscale, self.autoscale), (DrainIdle, self.drain_idle),
@@ -189,6 +191,11 @@ class TaskManager(Manager):
             if events is None or any(event.move in _FLEET_MOVES for event in events):
                 self._fleet_stale = time.monotonic()
                 self._fleet_changed.set()
+
+    def look_again(self) -> None:
+        """The settings have changed: what waits is routed by them."""
+        self._fleet_stale = time.monotonic()
+        self._fleet_changed.set()
 
     # ------------------------------------------------------------ acts on tasks
 
@@ -327,7 +334,7 @@ class TaskManager(Manager):
     async def _retry_known(self, act: Retry | RetryJob, record: TaskRecord, seen: int | None, fleet: Fleet) -> int:
         _refuse_damaged(record, "retry_task")
         queue = record.queue
-        if not record.forced and not record.pinned_node:
+        if (not record.forced or fleet.queue(queue) is None) and not record.pinned_node:
             queue = route(record.task, fleet).queue
         return await self._state.retry_task(record.id, queue=queue, why=_by(act), revision=seen, command=act.id)
 
@@ -590,7 +597,23 @@ class TaskManager(Manager):
             last_event_id=await self._reader.last_event_id(),
             pid=os.getpid(),
             config_error=settings.error if (settings := self._ground.site.settings) is not None else "",
+            config_refused=settings.refused if settings is not None else 0,
+            config_waiting=settings.waiting if settings is not None else (),
         )
+
+    async def settings(self, ask: AskSettings, sender: bytes = b"") -> SettingsAnswer:
+        """Every setting as it holds now, and who said it; no secret."""
+        from lcq.reload import leaves
+        from lcq.settings.layers import DEFAULT
+        from lcq.settings.secrets import hidden
+
+        config = self._ground.config
+        values = hidden(config.model_dump(mode="json"), type(config))
+        followed = self._ground.site.settings
+        layers = followed.manager.layers if followed is not None else None
+        said = {key: layers.origin(tuple(key.split("."))) for key, _ in leaves(values)} if layers is not None else {}
+        origins = {key: str(origin) for key, origin in said.items() if origin != DEFAULT}
+        return SettingsAnswer(values=values, origins=origins)
 
     async def find(self, ask: Find, sender: bytes = b"") -> FindAnswer:
         return FindAnswer(id=await self._reader.find(ask.prefix))
@@ -604,7 +627,7 @@ class TaskManager(Manager):
         return await self._reader.list_tasks(ask)
 
     async def dead(self, ask: Dead, sender: bytes = b"") -> DeadAnswer:
-        return await self._reader.dead(cause=ask.cause, job=ask.job)
+        return await self._reader.dead(cause=ask.cause, job=ask.job, by=ask.by)
 
     async def history(self, ask: History, sender: bytes = b"") -> HistoryAnswer:
         record, why = await self._explainer.one(ask.task_id)

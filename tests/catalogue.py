@@ -41,7 +41,8 @@ MARKED_IN = {"lcq/cli/": {"Column": (0,)}, "worker/": {"Column": (0,)}}
 TOLD_BY = (
     "lcq/why.py", "lcq/routing.py", "lcq/reasons.py", "lcq/eta.py", "lcq/explain.py", "lcq/models.py",
     "lcq/health.py", "lcq/gpus.py", "lcq/nvml.py", "lcq/visibility.py", "lcq/hardware.py", "lcq/folder.py",
-    "lcq/images.py", "lcq/labels.py", "lcq/config.py", "lcq/query.py", "lcq/task_fields.py", "lcq/tasks.py",
+    "lcq/images.py", "lcq/labels.py", "lcq/config.py", "lcq/settings/layers.py", "lcq/settings/problems.py",
+    "lcq/query.py", "lcq/task_fields.py", "lcq/tasks.py",
     "lcq/desk.py", "lcq/moving.py", "lcq/nodes.py", "lcq/resumable.py", "lcq/settling.py", "lcq/slow.py",
     "lcq/discovery.py", "lcq/announcement.py", "lcq/embedded.py", "lcq/thumbnails.py", "lcq/torch_gpus.py",
     "lcq/manifest.py", "lcq/errors.py", "lcq/state/moves/*.py", "lcq/state/connection.py",
@@ -57,6 +58,7 @@ NOT_TOLD = {
     "why {a}",
     "{a} refused: {b}",
     "with {a}",
+    "line {a}: {b}: {c}", "{a}, found {b}",
     "value: {a}", "inpaint with {a}", "ahead of",
     "(height, width), with 3 or 4 channels or none", "(no words)", "({a}% of it)", "Apple GPU",
     "Callable[[EngineSettings], Engine]", "JPEG 2000", "JPEG, PNG, WebP, TIFF, BMP and GIF", "Photoshop (PSD)",

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
-from textual.app import App
 from textual.binding import BindingType
 
 from lcq.errors import LcqError
@@ -23,6 +22,7 @@ from tui import acts
 from tui.acts import Act, told
 from tui.commands import Command, Scope
 from tui.line import LineHistory, Meant, Scene
+from tui.orderly import OrderlyApp
 from tui.screens.base import ActWished, ConsoleScreen
 from tui.screens.causes import CausesScreen, died_of
 from tui.screens.dialogs import Choice, Chooser, Question
@@ -45,7 +45,7 @@ WHY = N("why (others will read it)")
 _TOLD_EVERY = 5_000  # tasks that were looked for, between two words about it
 
 
-class ActingApp(App[int]):
+class ActingApp(OrderlyApp):
     """The part of the console's application that changes the cluster."""
 
     BINDINGS: ClassVar[list[BindingType]] = []

@@ -230,8 +230,10 @@ def forecast(minutes: Sequence[MinuteTally], waiting: int) -> tuple[str, Tone]:
     if not waiting:
         return tr("empty"), "good"
     now = pace(minutes)
+    if not now and minutes and minutes[-1].completed:  # the minute under way
+        return tr("just begun, no pace yet"), "plain"
     if not now:
-        return tr("nothing was done in the last 10 minutes"), "warn"
+        return tr("nothing done in 10 minutes"), "warn"
     if growth(minutes) > 0.5:
         return tr("grows by {minutes:,.0f} a minute", minutes=growth(minutes)), "warn"
     return tr("empty in {waiting} at this pace", waiting=long_span(waiting / now * MINUTE_MS)), "plain"
@@ -284,7 +286,7 @@ def queue_forecast(flow: Flow | None, waiting: int) -> tuple[str, Tone]:
         return tr("grows by {minutes:,.0f} a minute", minutes=flow.came - flow.left), "warn"
     left_ms = flow.empty_in_ms(waiting)
     if left_ms is None:
-        return tr("nothing was done in the last 10 minutes"), "warn"
+        return tr("nothing done in 10 minutes"), "warn"
     return tr("empty in {waiting} at this pace", waiting=long_span(left_ms)), "plain"
 
 

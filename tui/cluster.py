@@ -177,8 +177,8 @@ class Cluster:
     async def device_history(self, node: str) -> dict[str, tuple[DeviceSample, ...]]:
         return await self._open_reader.device_history(node)
 
-    async def dead(self) -> DeadAnswer:
-        return await self._open_reader.dead()
+    async def dead(self, *, by: Sequence[str] = ()) -> DeadAnswer:
+        return await self._open_reader.dead(by=by)
 
     async def acts(self, limit: int, before: str = "") -> tuple[ActRecord, ...]:
         return await self._open_reader.acts.page(limit=limit, before=before)
@@ -201,7 +201,10 @@ class Cluster:
     # ------------------------------------------------------------ commanding
 
     async def info(self) -> InfoAnswer:
-        return await (await self._commander()).info()
+        told = await (await self._commander()).info()
+        if self._reader is not None and told.queues:  # the settings of this host may know of others, or of older ones
+            self._reader.queue_configs = told.queues
+        return told
 
     async def why(self, task_id: str) -> Why:
         return await (await self._commander()).why(task_id)

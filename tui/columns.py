@@ -12,7 +12,7 @@ from lcq.act_fields import act_fields_over
 from lcq.lang import N, retold, tr
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.query import Kind, QueryField
-from lcq.task_fields import NEEDS, fields_over, needed, took_ms
+from lcq.task_fields import NEEDS, fields_over, megapixels, needed, size_of, took_ms
 from tui.store import WAITING, ActRow, CauseRow, NodeRow, QueueRow, RowT, TaskRow
 from tui.text import basename, cells, compact, long_span, span
 
@@ -150,6 +150,10 @@ def _took(row: TaskRow, now_ms: int) -> Cell:
     return ("--", "dim") if took is None else (long_span(took), "plain")
 
 
+def _megapixels(row: TaskRow) -> float | None:
+    return megapixels(size_of(row.size))
+
+
 TASK_COLUMNS: tuple[Column[TaskRow], ...] = (
     Column("id", "ID", 12, lambda row, _: (row.id, "strong"), lambda row: row.id, most=16),
     Column("age", "AGE", 5, _age, lambda row: row.submitted_ms, live=True, right=True),
@@ -161,6 +165,8 @@ TASK_COLUMNS: tuple[Column[TaskRow], ...] = (
     Column("queue", "QUEUE", 13, lambda row, _: (row.queue, "plain"), lambda row: row.queue, rank=2),
     Column("node", "NODE", 10, lambda row, _: (row.node or "-", "plain"), lambda row: row.node, rank=6, most=16),
     Column("model", "MODEL", 9, lambda row, _: (row.model, "plain"), lambda row: row.model, rank=7, most=14),
+    Column("size", "SIZE", 9, lambda row, _: (row.size or "--", "plain" if row.size else "dim"),
+           lambda row: _megapixels(row) or 0.0, rank=8, right=True, most=11),
     Column("image", "IMAGE", 12, lambda row, _: (basename(row.image), "plain"), lambda row: basename(row.image),
            rank=3, most=40),
     Column("why", "WHY / LAST WORD", 24, last_word, lambda row: last_word(row, 0)[0], most=400),
@@ -195,6 +201,7 @@ TASK_FIELDS: dict[str, QueryField[TaskRow]] = fields_over(
         "cause": lambda row, _: row.error.partition(":")[0],
         "why": lambda row, _: row.why,
         "try": lambda row, _: row.attempt,
+        "size": lambda row, _: _megapixels(row),
         "progress": lambda row, _: row.progress,
         "age": lambda row, now: max(0, now - row.submitted_ms),
         "took": _took_ms,
@@ -455,6 +462,10 @@ def _trend(row: CauseRow) -> Cell:
     return (bars(row.trend, 12), "bad") if any(row.trend) else ("-", "dim")
 
 
+def _cause_name(row: CauseRow) -> str:
+    return " ".join((row.code, *(value or "?" for _, value in row.of)))
+
+
 CAUSE_COLUMNS: tuple[Column[CauseRow], ...] = (
     Column("count", "TASKS", 7, lambda row, _: (compact(row.count), "bad"), lambda row: row.count, right=True),
     Column("last", "LAST", 4, lambda row, now: (_ago(row.newest_ms, now), "plain"), lambda row: row.newest_ms,
@@ -463,7 +474,8 @@ CAUSE_COLUMNS: tuple[Column[CauseRow], ...] = (
            rank=2, live=True, right=True),
     Column("trend", "LAST HOUR", 12, lambda row, _: _trend(row),
            lambda row: sum(row.trend), rank=2, live=True),
-    Column("code", "CAUSE", 16, lambda row, _: (row.code, "strong"), lambda row: row.code, most=28, snug=True),
+    Column("code", "CAUSE", 16, lambda row, _: (_cause_name(row), "strong"), lambda row: (row.code, row.of), most=44,
+           snug=True),
     Column("kind", "KIND", 9, lambda row, _: (tr(row.kind), "plain"), lambda row: row.kind, rank=3),
     Column("nodes", "ON", 12, lambda row, _: (", ".join(row.nodes) or "-", "plain"), lambda row: ", ".join(row.nodes),
            rank=1, most=30, snug=True),

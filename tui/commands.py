@@ -37,6 +37,7 @@ class Scope(Enum):
     ABOUT = N("About one")
     DIALOG = N("In a question")
     PANEL = N("In a list or a form")
+    CHOICE = N("In a list to choose from")
     LINE = N("On the command line (:)")
     VIEWS = N("Saved views")
     COLUMNS = N("Columns")
@@ -208,6 +209,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("retry_group", "Retry all that failed so", ("r",), _UNDO, Scope.CAUSES, "retry all", 3),
     Command("move_group", "Move all that failed so", ("m",), _UNDO, Scope.CAUSES, "move all", 4),
 
+    Command("group_causes", "Tell causes apart by model, node, size, too", ("b",), _LOOK, Scope.CAUSES, "group by", 8),
     Command("acknowledge", "Say that you know of it (asks a note)", ("a",), _UNDO, Scope.CAUSES, "acknowledge", 5),
 
     Command("undo_act", "Take back the act under the cursor", ("r",), _UNDO, Scope.ACTIVITY, "take back", 3),
@@ -255,6 +257,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("agree", "Yes, do it", ("y",), _LOOK, Scope.DIALOG),
     Command("refuse", "No", ("n", "escape"), _LOOK, Scope.DIALOG),
     Command("shut", "Close", ("escape",), _LOOK, Scope.PANEL),
+    Command("choice_down", "One down", ("j",), _LOOK, Scope.CHOICE),
+    Command("choice_up", "One up", ("k",), _LOOK, Scope.CHOICE),
+    Command("choice_first", "The first", ("g",), _LOOK, Scope.CHOICE),
+    Command("choice_last", "The last", ("G",), _LOOK, Scope.CHOICE),
 
     Command("keep_view", "Keep how it looks now, under a name", ("s",), _LOOK, Scope.VIEWS),
     Command("delete_view", "Delete a view of yours (asks)", ("D",), _COSTLY, Scope.VIEWS),

@@ -8,8 +8,9 @@ import time
 from pydantic import ValidationError
 
 from lcq.errors import LcqError, StateUnavailable
-from lcq.lang import tr
+from lcq.lang import retold, tr
 from tui.source import Commander, Link, Reader, trouble_of
+from tui.text import clean
 
 BEAT_S = 0.9
 """So often a scheduler is asked; with ANSWER_S its loss is known within two seconds."""
@@ -48,7 +49,7 @@ class Pulse:
             began = time.monotonic()
             try:
                 async with asyncio.timeout(ANSWER_S):
-                    await self._commander.info()
+                    told = await self._commander.info()
             except StateUnavailable:  # a scheduler's word: it is there, and its Redis is not, as the feed tells
                 self._link.feel_control((time.monotonic() - began) * 1000)
             except (LcqError, OSError, TimeoutError, ValidationError) as error:
@@ -56,4 +57,5 @@ class Pulse:
                 self._link.lose_control(tr("no scheduler answers") if no_answer else trouble_of(error))
             else:
                 self._link.feel_control((time.monotonic() - began) * 1000)
+                self._link.settings_trouble = clean(retold(told.config_error))
             await asyncio.sleep(BEAT_S)

@@ -383,7 +383,8 @@ class Playback:
         except ValidationError:
             return None
 
-    async def dead(self) -> DeadAnswer:
+    async def dead(self, *, by: Sequence[str] = ()) -> DeadAnswer:
+        """As they were recorded: not told apart by more."""
         return self._dead
 
     async def acts(self, limit: int, before: str = "") -> Sequence[ActRecord]:

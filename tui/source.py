@@ -93,7 +93,9 @@ class Reader(Protocol):
 
     async def minutes(self, count: int = 60) -> tuple[MinuteTally, ...]: ...
     async def device_history(self, node: str) -> Mapping[str, Sequence[DeviceSample]]: ...
-    async def dead(self) -> DeadAnswer: ...
+    async def dead(self, *, by: Sequence[str] = ()) -> DeadAnswer:
+        """``by``: causes are told apart by these, too (lcq.causes.APART)."""
+
     async def acts(self, limit: int, before: str = "") -> Sequence[ActRecord]:
         """The newest acts below the one of the id ``before``; "": of all."""
 
@@ -156,6 +158,7 @@ class Link:
         self.control_ms: float | None = None
         self.control_trouble = ""  # why no scheduler answers; "" while one does
         self.control_lost_at: datetime | None = None
+        self.settings_trouble = ""  # why the scheduler's settings, as its files are now, are not taken over
         self.behind_ms = 0  # how old the newest event is that has been taken in, while more of them wait
         self._began = clock()
         self._answered: float | None = None
@@ -194,7 +197,8 @@ class Link:
     @property
     def state(self) -> tuple[object, ...]:
         """What is shown of it at once when it changes; all else has a second's time."""
-        return self.loaded, self.is_stale, self.control_trouble, self.trouble if self.is_stale else ""
+        stale = self.trouble if self.is_stale else ""
+        return self.loaded, self.is_stale, self.control_trouble, stale, self.settings_trouble
 
     @property
     def silence_s(self) -> float:
@@ -329,7 +333,7 @@ class Feed:
         await self._read_minutes()
         match self._view():
             case "causes" if time.monotonic() - self._causes_read > CAUSES_S:
-                self._store.put_causes(await self._ask(self._reader.dead()))
+                self._store.put_causes(await self._ask(self._reader.dead(by=self._store.causes_by)))
                 self._causes_read = time.monotonic()
             case "activity":
                 acts = await self._ask(self._reader.acts(ACTS_READ))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from lcq.lang import tr
+from lcq.lang import retold, tr
 from lcq.models import (
     ActRecord,
     Cause,
@@ -109,6 +109,7 @@ class TaskRow:
     error: str = ""  # "code: message" of its last failure
     why: str = ""
     notes: int = 0  # comments
+    size: str = ""  # of its image, "4096x2730"; "": not known
     partial: bool = False  # made from events alone: the whole record is still to be read
     told: Told | None = None  # of this revision, while it is in sight
     acted: int = 0  # the revision that an act of this console has made of it, of which no news has come yet
@@ -238,6 +239,7 @@ class CauseRow:
     sizes: tuple[str, ...] = ()  # classes of size of their images
     trend: tuple[int, ...] = ()  # of the last hour, in each five minutes
     known: str = ""  # who has acknowledged it, and what they had to say
+    of: tuple[tuple[str, str], ...] = ()  # by what it is told apart beside that, and what its tasks have there
     version: int = 0
 
     @property
@@ -375,6 +377,7 @@ class Store:
         self.nodes: Shelf[NodeRow] = Shelf()
         self.queues: Shelf[QueueRow] = Shelf()
         self.causes: Shelf[CauseRow] = Shelf()
+        self.causes_by: tuple[str, ...] = ()  # by what causes are told apart, of lcq.causes.APART
         self.causes_read = self.acts_read = False  # they are asked for when somebody looks at them
         self.acts: Shelf[ActRow] = Shelf()
         self.acts_whole = False  # all that the audit has are here
@@ -611,7 +614,7 @@ class Store:
                 task_id, TaskStatus(fields["status"]), revision, "", TaskPriority.NORMAL,
                 model=_name(fields.get("model", "")), user=_name(fields.get("user", "")),
                 job=_name(fields.get("job", "")), image=clean(fields.get("image", "")),
-                submitted_ms=int(fields["submitted_ms"]), partial=True,
+                submitted_ms=int(fields["submitted_ms"]), size=_name(fields.get("size", "")), partial=True,
             )  # fmt: skip
         else:
             row = _like(known)
@@ -709,6 +712,7 @@ def _glanced_row(glance: TaskGlance) -> TaskRow:
     (
         task_id, status, revision, queue, priority, model, user, job, image, node, device, pinned, attempt,
         max_attempts, progress, stage, submitted_ms, updated_ms, started_ms, finished_ms, due_ms, error, why, notes,
+        size,
     ) = glance  # fmt: skip
     if updated_ms == submitted_ms:
         updated_ms = submitted_ms  # one thing for both, as below
@@ -716,7 +720,7 @@ def _glanced_row(glance: TaskGlance) -> TaskRow:
         clean(task_id), status, revision, _name(queue), priority, _name(model), _name(user), _name(job), clean(image),
         _name(node), _name(device), _name(pinned), attempt, max_attempts, progress or 0.0, _name(stage), submitted_ms,
         updated_ms, started_ms, updated_ms if finished_ms == updated_ms else finished_ms, due_ms, _name(error),
-        _name(why), notes,
+        _name(why), notes, _name(size),
     )  # fmt: skip
 
 
@@ -749,6 +753,7 @@ def _recorded_row(record: TaskRecord) -> TaskRow:
         error=_name(f"{failure.code}: {failure.message}") if failure else "",
         why=_name(record.why),
         notes=len(record.notes),
+        size=_name("x".join(map(str, record.size))) if record.size else "",
     )
 
 
@@ -756,7 +761,7 @@ def cause_row(cause: Cause) -> CauseRow:
     """A cause as its row."""
     text, code = clean(cause.text), _name(cause.code)
     return CauseRow(
-        id=f"{code}: {text}",
+        id=" ".join((f"{code}: {text}", *(f"{name}={clean(value)}" for name, value in cause.of.items()))),
         code=code,
         kind=cause.error_class.value,
         text=text,
@@ -768,6 +773,7 @@ def cause_row(cause: Cause) -> CauseRow:
         sizes=tuple(map(_name, cause.sizes)),
         trend=cause.trend,
         known=clean(f"{cause.acknowledged.actor}: {cause.acknowledged.text}") if cause.acknowledged else "",
+        of=tuple((name, clean(value)) for name, value in cause.of.items()),
     )
 
 
@@ -875,8 +881,13 @@ def node_row(record: NodeRecord) -> NodeRow:
         now=_devices_now(record),
         hand_back_ms=record.hand_back_ms,
         stopping=record.stopping,
-        why=clean(record.why),
+        why=clean(record.why) or _settings_trouble(record),
     )
+
+
+def _settings_trouble(record: NodeRecord) -> str:
+    error = str(record.telemetry.get("config_error", ""))
+    return clean(tr("its settings stay as they were: {error}", error=retold(error))) if error else ""
 
 
 def _devices_now(record: NodeRecord) -> tuple[DeviceNow, ...]:

@@ -94,6 +94,13 @@ def cut(text: str, width: int) -> str:
     return text
 
 
+def begun(text: str, width: int) -> str:
+    """The beginning of ``text`` in at most ``width`` cells, and nothing said of what is missing."""
+    while cells(text) > max(0, width):
+        text = text[:-1]
+    return text
+
+
 def cut_left(text: str, width: int) -> str:
     """The end of ``text`` in at most ``width`` cells: of a path the end says most."""
     if cells(text) <= width:

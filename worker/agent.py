@@ -32,7 +32,7 @@ from lcq.health import DEPENDENCY_DOWN
 from lcq.ids import new_id
 from lcq.log import set_log_level
 from lcq.models import DeviceReading, ErrorClass, NodeCapability, NodeStatus, RestCode
-from lcq.reload import ConfigFollower
+from lcq.reload import ConfigFollower, Role
 from lcq.roots import Roots
 from lcq.wire import (
     Beat,
@@ -118,7 +118,9 @@ class Agent:
         self._runner = runner
         self._kill = kill
         self._roots = Roots(config.storage.roots)
-        self._follower = ConfigFollower(manager, on_change=self._follow_config) if manager is not None else None
+        self._follower: ConfigFollower | None = None
+        if manager is not None:
+            self._follower = ConfigFollower(manager, roles=(Role.AGENT,), on_change=self._follow_config)
         self.boot_id = new_id()
         self._logbook = Logbook()
         self._stack = AsyncExitStack()
@@ -127,6 +129,7 @@ class Agent:
         self._step_due = asyncio.Event()
         self._stirred = asyncio.Event()  # something has changed that a leaving agent may wait for
         self._fatal: LcqError | None = None
+        self._orders = Orders()  # as they were told last
         self._status = NodeStatus.ONLINE
         self._greeting: HelloAnswer | None = None
         self._said: tuple[str, NodeCapability | None] = ("", None)  # who was told of what we offer, for the log
@@ -157,6 +160,7 @@ class Agent:
             records = home.records
             records.sweep()
             gpus = await asyncio.to_thread(stack.enter_context, Gpus())  # wakes them: that may take seconds
+            self._gpus = gpus
             self._found = found = detect_devices(self._config.agent, gpus, need_mib=gpu_need_mib(self._config))
             self._own_slots = {device.id: device.slots for device in found.devices}
             self._slots_now = dict(self._own_slots)
@@ -319,7 +323,12 @@ class Agent:
             self._follower.read_now()
 
     def _follow_config(self, config: DistributedConfig) -> None:
-        """Take over what may change while we run (``lcq.reload.LIVE_KEYS``)."""
+        """Take over what may change while we run (``lcq.reload.LIVE``).
+
+        Raises:
+            InvalidConfig: ``agent.devices`` names one that is not here, or several by one name; then nothing changes.
+        """
+        self._follow_devices(config)
         self._config = config
         set_log_level(config.log_level)
         self._service.follow(config.agent)
@@ -327,6 +336,18 @@ class Agent:
         self._skew.follow(config.agent.clock_skew_s)
         self._pool.follow(limits=config.limits, no_progress_s=config.agent.no_progress_s)
         self._step_due.set()
+
+    def _follow_devices(self, config: DistributedConfig) -> None:
+        """Have as many slots as its settings want of each device that was there at the start, and serve the queues."""
+        if (config.agent.slots, config.agent.devices) == (self._config.agent.slots, self._config.agent.devices):
+            return
+        found = detect_devices(config.agent, self._gpus, need_mib=gpu_need_mib(config))
+        wanted = {one.id: one for one in found.devices}
+        devices = tuple(wanted.get(one.id, one) for one in self._found.devices)
+        self._found = replace(self._found, devices=devices)
+        self._own_slots = {one.id: one.slots for one in devices}
+        self._service.serve({one.id: one.queues for one in devices})
+        self._follow_slots()
 
     def _note_line(self, slot: str, grant: Grant | None, line: str) -> None:
         task, attempt = key_of(grant) if grant is not None else ("", 0)
@@ -636,14 +657,19 @@ class Agent:
         """Do with our devices, and with ourselves, what operators want; an older scheduler wants nothing of this."""
         if orders is None:
             return
-        for device, own in self._own_slots.items():
-            self._resize(device, orders.slots.get(device, own))
+        self._orders = orders
+        self._follow_slots()
         self._service.set_aside(orders.out)
         self._hand_back_at = None if orders.hand_back_s is None else steady_now() + orders.hand_back_s
         self._deadline_moved.set()
         if orders.stop and not self._stop.is_set():
             _log.info("agent %s: an operator wants it to end", self.node_id)
             self.request_stop()
+
+    def _follow_slots(self) -> None:
+        """What an operator has set goes over our own settings."""
+        for device, own in self._own_slots.items():
+            self._resize(device, self._orders.slots.get(device, own))
 
     def _resize(self, device: str, slots: int) -> None:
         if slots == self._slots_now[device]:

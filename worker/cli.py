@@ -78,7 +78,9 @@ def agent(
             metavar="NAME=VALUE", help="What tasks may require of this node, such as rack=3 (again for more)."
         ),
     ] = None,
-    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Settings; default: lcq.yaml here.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A file of settings, over those of lcq.yaml here.")
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where its files are kept.")] = None,
     log_level: Annotated[LogLevel | None, typer.Option(help="How much to log.")] = None,
     lang: Annotated[

@@ -111,6 +111,11 @@ class Offer:
         part = self._parts[device]
         part.device = part.device.model_copy(update={"slots": slots})
 
+    def serve(self, queues: Mapping[str, tuple[str, ...] | None]) -> None:
+        """By device, the queues that its owner wants it to serve; None: all that it is good enough for."""
+        for device, part in self._parts.items():
+            part.device = part.device.model_copy(update={"queues": queues.get(device)})
+
     def retire(self, device: str, slot: str) -> None:
         """``slot`` is no more."""
         self._parts[device].shown.pop(slot, None)

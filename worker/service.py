@@ -142,6 +142,11 @@ class Service:
             self._offer.retire(device, slot)
         self._compare()
 
+    def serve(self, queues: Mapping[str, tuple[str, ...] | None]) -> None:
+        """Offer each device for just these queues from now on; None: for all that it is good enough for."""
+        self._offer.serve(queues)
+        self._compare()
+
     def set_aside(self, reasons: Mapping[str, str]) -> None:
         """Give no work to these devices, because of what the cluster has said; to all others it may be given."""
         if reasons != self._aside:

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from lcq.act_fields import parse_acts_where
+from lcq.cli.bulk import tell
 from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output, clock, duration
 from lcq.cli.session import OK, JsonFlag, Reason, Session, run, session_of
-from lcq.cli.tasks import tell
 from lcq.client import AsyncClient
 from lcq.errors import InvalidInput
 from lcq.lang import retold, tr

@@ -1,10 +1,11 @@
-"""Acts on all tasks that a filter fits: which these are now, what is left alone, and how much of that goes unasked."""
+"""Acts on tasks: on which by a filter, what of that is left alone, how much goes unasked; and what became of them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated
 
 import typer
@@ -12,15 +13,18 @@ from rich.text import Text
 
 from lcq.cli.choice import chosen
 from lcq.cli.output import Column, Output, status_text, tail
+from lcq.cli.session import OK, REFUSED
 from lcq.client import AsyncClient
 from lcq.errors import InvalidInput
 from lcq.lang import tr
 from lcq.models import TaskRecord, TaskStatus
 from lcq.task_fields import parse_where
+from lcq.wire import BulkAnswer
 
 MANY = 10
 """An act on more tasks than this, of those that a filter fits, wants --yes."""
 _SHOWN = 20
+_ACTS_TOLD = 3  # of an act that took several commands
 
 WhereOption = Annotated[
     str, typer.Option("--where", metavar="FILTER", help="All tasks that this fits, as lcq tasks takes it.")
@@ -104,3 +108,20 @@ def _tell_dry(fit: Sequence[TaskRecord], left_alone: Counter[TaskStatus], output
 def _rows(records: Iterable[TaskRecord]) -> Iterable[Sequence[str | Text]]:
     for one in records:
         yield one.id, status_text(one.status), one.queue, one.node, tail(one.task.image_path)
+
+
+def tell(done: str, answer: BulkAnswer, output: Output) -> int:
+    """Say what became of each id: one line if all is well, one more for each refusal."""
+    if output.as_json:
+        output.document(answer)
+    elif answer.done:
+        count = len(answer.done)
+        names = " ".join(islice(answer.done, 5)) + (tr(" and {count} more", count=count - 5) if count > 5 else "")
+        output.say(tr("{done}: {names}", done=done, names=names))
+        for act in reversed(answer.acts[-_ACTS_TOLD:]):  # what was done last is taken back first
+            output.talk(tr("'lcq undo {act}' takes it back, for 15 s", act=act))
+    elif not answer.refused:
+        output.talk(tr("no such tasks: nothing to do"))
+    for refusal in answer.refused:
+        output.error(refusal.error())
+    return REFUSED if answer.refused else OK

@@ -37,12 +37,16 @@ class Session:
         """
         from lcq.config import ConfigManager
 
-        given: dict[str, object] = {"log_level": self.log_level, "lang": self.lang}
-        overrides = {name: value for name, value in given.items() if value}
-        manager = ConfigManager(self.config_file, overrides=overrides, context=self.context)
+        manager = ConfigManager(self.config_file, overrides=self.flags, context=self.context)
         if manager.config.lang:
             speak(manager.config.lang)
         return manager
+
+    @property
+    def flags(self) -> dict[str, object]:
+        """The settings among the global options."""
+        given: dict[str, object] = {"log_level": self.log_level, "lang": self.lang}
+        return {name: value for name, value in given.items() if value}
 
     @property
     def config(self) -> DistributedConfig:

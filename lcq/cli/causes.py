@@ -2,38 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from lcq.causes import APART
 from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output, age
 from lcq.cli.session import OK, JobOption, JsonFlag, Session, run, session_of
 from lcq.client import AsyncClient
 from lcq.errors import CauseNotFound, InvalidInput
-from lcq.lang import retold, tr
+from lcq.lang import N, retold, tr
 from lcq.models import Cause
 from lcq.wire import DeadAnswer
 
 app = typer.Typer()
 
 MAX_NOTE = 500
+_HEADS = {"model": N("MODEL"), "node": N("NODE"), "size": N("SIZE")}
+_BARS = " ▁▂▃▄▅▆▇█"
 
 
-@app.command(epilog=examples("lcq causes", "lcq causes --cause out_of_memory", "lcq causes --json"))
+@app.command(
+    epilog=examples(
+        "lcq causes", "lcq causes --by model,node", "lcq causes --cause out_of_memory --by size", "lcq causes --json"
+    )
+)
 def causes(
     context: typer.Context,
     cause: Annotated[str, typer.Option("--cause", metavar="CODE", help="Only failures of this code.")] = "",
     job: JobOption = "",
+    by: Annotated[
+        str, typer.Option("--by", metavar="WHAT", help="Tell them apart by these, too: model,node,size (of the image).")
+    ] = "",
     as_json: JsonFlag = False,
 ) -> int:
     """Group the failed tasks by cause: how many, first and last, where, and who knows of it ('lcq ack')."""
-    return run(_causes(session_of(context, as_json), cause, job))
+    return run(_causes(session_of(context, as_json), cause, job, _apart(by)))
 
 
-async def _causes(session: Session, code: str, job: str) -> int:
+def _apart(by: str) -> tuple[str, ...]:
+    """Raises:
+    InvalidInput: causes are not told apart by that.
+    """
+    named = tuple(dict.fromkeys(filter(None, (one.strip() for one in by.split(",")))))
+    if unknown := [one for one in named if one not in APART]:
+        raise InvalidInput(f"failures are not grouped by {unknown[0]!r}", hint=f"there is {', '.join(APART)}")
+    return named
+
+
+async def _causes(session: Session, code: str, job: str, by: tuple[str, ...]) -> int:
     async with session.client() as client:
-        tell_causes(await client.dead(cause=code, job=job), session.output)
+        answer = await client.dead(cause=code, job=job, by=by)
+    tell_causes(answer, session.output)
+    if by and answer.causes and not answer.causes[0].of:
+        session.output.talk(tr("this scheduler is an older one: it groups failures by their errors alone"))
     return OK
 
 
@@ -42,11 +66,14 @@ def tell_causes(answer: DeadAnswer, output: Output) -> None:
     if output.as_json:
         output.document(answer)
         return
+    by = tuple(answer.causes[0].of) if answer.causes else ()
     output.table(
         [
             Column("COUNT", right=True, whole=True),
+            *(Column(_HEADS[name], whole=True) for name in by),
             Column("CAUSE", wrapped=True),
-            Column("NODES"),
+            *([Column("NODES")] if "node" not in by else []),
+            Column("LAST HOUR", whole=True),
             Column("FIRST", right=True, whole=True),
             Column("LAST", right=True, whole=True),
             Column("FOR EXAMPLE", whole=True),
@@ -55,8 +82,10 @@ def tell_causes(answer: DeadAnswer, output: Output) -> None:
         (
             (
                 str(one.count),
+                *(one.of.get(name, "") or "?" for name in by),
                 f"{one.code}: {retold(one.text)}",
-                ", ".join(one.nodes),
+                *([", ".join(one.nodes)] if "node" not in by else []),
+                _trend(one.trend),
                 tr("{age} ago", age=age(one.oldest_ms)) if one.oldest_ms else "",
                 tr("{age} ago", age=age(one.newest_ms)),
                 one.newest,
@@ -68,6 +97,12 @@ def tell_causes(answer: DeadAnswer, output: Output) -> None:
     )
     if answer.total > answer.looked_at:
         output.talk(tr("counted from the newest {some} of {all}", some=answer.looked_at, all=answer.total))
+
+
+def _trend(counts: Sequence[int]) -> str:
+    """The last hour in steps of five minutes, as bars."""
+    most = max(counts, default=0)
+    return "".join(_BARS[-(-count * (len(_BARS) - 1) // most)] for count in counts) if most else "-"
 
 
 def _known(cause: Cause) -> str:

@@ -17,6 +17,7 @@ _MODULES = {
     "submit": ("submit",),
     "wait": ("wait",),
     "tasks": ("tasks", "task", "why", "cancel", "retry", "reroute", "prioritise", "comment"),
+    "change": ("edit",),
     "log": ("log",),
     "causes": ("causes", "ack"),
     "acts": ("acts", "undo"),
@@ -42,7 +43,7 @@ class Commands(MutableMapping[str, Any]):
             name: lambda module=module, name=name: _command(module, name)
             for module, names in _MODULES.items()
             for name in names
-        } | {"dead": _dead, "models": _models}
+        } | {"dead": _dead, "models": _models, "config": _config}
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.loaded:
@@ -85,6 +86,17 @@ def _dead() -> Any:
     from lcq.cli.dead import app
 
     return _group(app, "dead")
+
+
+def _config() -> Any:
+    from lcq.cli.config import app
+
+    return _group(
+        app,
+        "config",
+        help="The settings: show, validate, init, schema, diff.",
+        epilog=examples("lcq config show --origin", "lcq config validate lcq.yaml"),
+    )
 
 
 def _models() -> Any:

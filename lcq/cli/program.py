@@ -124,7 +124,7 @@ app = typer.Typer(
 def begin(
     context: typer.Context,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="Settings; default: lcq.yaml here.")
+        Path | None, typer.Option("--config", metavar="FILE", help="A file of settings, over those of lcq.yaml here.")
     ] = None,
     scheduler: Annotated[
         str | None,

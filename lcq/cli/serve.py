@@ -11,7 +11,7 @@ from lcq.cli.examples import examples
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.console import find_console
 from lcq.errors import InvalidInput, LcqError, SchedulerUnreachable
-from lcq.lang import retold, retold_error, tr
+from lcq.lang import ntr, retold, retold_error, tr
 from lcq.loading import for_good
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ async def _version(session: Session) -> int:
             (tr("scheduler"), told),
             ("Redis", there.redis if there is not None else ""),
             (tr("settings"), _not_taken_over(there)),
+            (tr("needs restart"), ", ".join(there.config_waiting) if there is not None else ""),
         ]
     )
     return OK
@@ -179,4 +180,5 @@ async def _version(session: Session) -> int:
 def _not_taken_over(there: InfoAnswer | None) -> str:
     if there is None or not there.config_error:
         return ""
-    return tr("not taken over: {error}", error=retold(there.config_error))
+    told = tr("not taken over: {error}", error=retold(there.config_error))
+    return told + ntr(" ({n} time)", " ({n} times)", there.config_refused) if there.config_refused > 1 else told

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from lcq.cli.bulk import DryRunFlag, WhereOption, YesFlag, meant
+from lcq.cli.bulk import DryRunFlag, WhereOption, YesFlag, meant, tell
+from lcq.cli.change import (
+    NO_CHANGES,
+    ModelOption,
+    NodeOption,
+    PriorityOption,
+    QueueOption,
+    RetriesOption,
+    SetOption,
+    TimeoutOption,
+    do_again,
+    read_changes,
+    records_meant,
+)
 from lcq.cli.choice import chosen
 from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output, age, clock, duration, status_text, tail
@@ -22,7 +34,7 @@ from lcq.lang import N, ntr, retold, tr
 from lcq.models import TERMINAL_STATES, Attempt, TaskPriority, TaskRecord, TaskStatus
 from lcq.reasons import MEANINGS, Why, brief
 from lcq.task_fields import parse_where
-from lcq.wire import BulkAnswer, HistoryAnswer, JobActAnswer
+from lcq.wire import HistoryAnswer, JobActAnswer
 
 app = typer.Typer()
 
@@ -384,6 +396,8 @@ def cancel(
         "lcq retry --failed --job holiday",
         "lcq retry --failed --cause out_of_memory",
         "lcq retry --where 'state:failed node:gpu-1 age<2h' --yes",
+        "lcq retry 06ft3k --queue gpu-high --priority high",
+        "lcq retry --where 'state:failed cause:oom' --set precision=fp16",
     )
 )
 def retry(
@@ -393,21 +407,43 @@ def retry(
     job: JobOption = "",
     cause: Annotated[str, typer.Option("--cause", metavar="CODE", help="Only failures of this code.")] = "",
     where: WhereOption = "",
+    model: ModelOption = None,
+    settings: SetOption = None,
+    timeout_s: TimeoutOption = None,
+    max_retries: RetriesOption = None,
+    queue: QueueOption = "",
+    node: NodeOption = "",
+    priority: PriorityOption = None,
     yes: YesFlag = False,
     dry_run: DryRunFlag = False,
     reason: Reason = "",
     as_json: JsonFlag = False,
 ) -> int:
-    """Put tasks that have ended back into their queue, their counts anew. --job means those that failed."""
+    """Put tasks that have ended back into their queue, their counts anew. --job means those that failed.
+
+    With another queue, node or priority the same tasks go there; with another model, --set, --timeout or --max-retries
+    new ones are submitted, and the old ones stay as they are.
+    """
     session = session_of(context, as_json)
     if ids and failed:
         raise InvalidInput("say either ids or --failed", hint="--failed may be narrowed by --job NAME and --cause CODE")
     if cause and not (failed or job):
         raise InvalidInput("--cause narrows --failed", hint="lcq retry --failed --cause CODE")
+    changes = read_changes(
+        settings=settings, model=model, timeout_s=timeout_s, max_retries=max_retries, queue=queue, node=node,
+        priority=priority,
+    )  # fmt: skip
+    if changes != NO_CHANGES and (job or failed):
+        raise InvalidInput(
+            "what is changed goes with ids or --where", hint="lcq retry --where 'state:failed job=NAME' --model lama"
+        )
     _refuse_both(job or failed, where, dry_run)
 
     async def act() -> int:
         async with session.client() as client:
+            if changes != NO_CHANGES:
+                records = await records_meant(client, session, ids or [], where, TERMINAL_STATES, yes=yes or dry_run)
+                return await do_again(client, session, records, changes, reason=reason, dry_run=dry_run)
             if _is_job(ids, job):
                 say_how_far = _teller(tr("put back"), session.output)
                 of_job = await client.retry_job(job, cause=cause, reason=reason, on_progress=say_how_far)
@@ -608,21 +644,4 @@ def _tell_job(done: str, answer: JobActAnswer, output: Output) -> int:
         output.error(refused.example.error())
         if refused.count > 1:
             output.talk(tr("so with {count} more", count=refused.count - 1))
-    return REFUSED if answer.refused else OK
-
-
-def tell(done: str, answer: BulkAnswer, output: Output) -> int:
-    """Say what became of each id: one line if all is well, one more for each refusal."""
-    if output.as_json:
-        output.document(answer)
-    elif answer.done:
-        count = len(answer.done)
-        names = " ".join(islice(answer.done, 5)) + (tr(" and {count} more", count=count - 5) if count > 5 else "")
-        output.say(tr("{done}: {names}", done=done, names=names))
-        if answer.acts:
-            output.talk(tr("'lcq undo {act}' takes it back, for 15 s", act=answer.acts[-1]))
-    elif not answer.refused:
-        output.talk(tr("no such tasks: nothing to do"))
-    for refusal in answer.refused:
-        output.error(refusal.error())
     return REFUSED if answer.refused else OK

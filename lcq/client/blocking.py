@@ -106,6 +106,7 @@ class Client:
     report_job = _waits(AsyncClient.report_job)
     note_job = _waits(AsyncClient.note_job)
     info = _waits(AsyncClient.info)
+    settings = _waits(AsyncClient.settings)
     events = _iterates(AsyncClient.events)
     event_pages = _iterates(AsyncClient.event_pages)
     as_completed = _iterates(AsyncClient.as_completed)

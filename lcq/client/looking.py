@@ -15,6 +15,7 @@ from lcq.wire import (
     MOST_WHYS,
     Acts,
     AskSees,
+    AskSettings,
     AskStore,
     AskThumbnail,
     AskWhy,
@@ -40,6 +41,7 @@ from lcq.wire import (
     ReportJob,
     SeenFile,
     SeesAnswer,
+    SettingsAnswer,
     StoreAnswer,
     ThumbnailAnswer,
     WhyAnswer,
@@ -179,9 +181,15 @@ class Looking(Connection):
             if not cursor:
                 return
 
-    async def dead(self, *, cause: str = "", job: str = "") -> DeadAnswer:
-        """The failed tasks by what they died of; only those of the code ``cause``, or of ``job``."""
-        return await self.ask(Dead(cause=cause, job=job))
+    async def dead(self, *, cause: str = "", job: str = "", by: Sequence[str] = ()) -> DeadAnswer:
+        """The failed tasks by what they died of; only those of the code ``cause``, or of ``job``.
+
+        ``by``: told apart also by model, node, size (of the image), which each cause has in ``of`` then.
+
+        Raises:
+            InvalidInput: failures cannot be told apart by that.
+        """
+        return await self.ask(Dead(cause=cause, job=job, by=tuple(by)))
 
     async def acts(self, *, actor: str = "", before: str = "", limit: int = 100) -> tuple[ActRecord, ...]:
         """Who did what and why, newest first; ``before`` is the id of an act: only what is older than that."""
@@ -294,6 +302,14 @@ class Looking(Connection):
     async def info(self) -> InfoAnswer:
         """Which scheduler this is: versions, its Redis, its queues, the newest event's id."""
         return await self.ask(Info())
+
+    async def settings(self) -> SettingsAnswer:
+        """What settings that scheduler goes by now, without secrets, and who said each.
+
+        Raises:
+            UnknownCommand: it is older than this question.
+        """
+        return await self.ask(AskSettings())
 
 
 def pieces(items: Sequence[ItemT]) -> Iterator[Sequence[ItemT]]:

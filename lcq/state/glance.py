@@ -18,7 +18,7 @@ from lcq.state.records import LONGEST_MESSAGE, notes
 _FIELDS = (
     "status", "rev", "queue", "priority", "model", "user", "job", "image", "node", "device", "pinned", "attempt",
     "max_retries", "progress", "stage", "submitted_ms", "updated_ms", "started_ms", "finished_ms", "due_ms", "code",
-    "message", "why", "notes",
+    "message", "why", "notes", "size",
 )  # fmt: skip
 _STATUSES = {str(one): one for one in TaskStatus}
 _PRIORITIES = {str(one): one for one in TaskPriority}
@@ -51,6 +51,7 @@ class TaskGlance(NamedTuple):
     error: str
     why: str
     notes: int
+    size: str  # of its image, "WxH"; "": not known
 
 
 def _glance(task_id: str, told: Sequence[str | None]) -> TaskGlance:
@@ -59,7 +60,7 @@ def _glance(task_id: str, told: Sequence[str | None]) -> TaskGlance:
     """
     (
         status, rev, queue, priority, model, user, job, image, node, device, pinned, attempt, max_retries, progress,
-        stage, submitted_ms, updated_ms, started_ms, finished_ms, due_ms, code, message, why, said,
+        stage, submitted_ms, updated_ms, started_ms, finished_ms, due_ms, code, message, why, said, size,
     ) = told  # fmt: skip
     if queue is None or model is None or user is None or image is None:
         raise ValueError("it is not whole")
@@ -88,6 +89,7 @@ def _glance(task_id: str, told: Sequence[str | None]) -> TaskGlance:
         f"{code}: {(message or '')[:LONGEST_MESSAGE]}" if code else "",
         why or "",
         len(notes(said)) if said else 0,
+        size or "",
     )
 
 

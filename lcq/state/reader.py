@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Self
 
 from redis.exceptions import ResponseError
 
-from lcq.causes import in_common, size_class, trend
-from lcq.errors import AmbiguousId, JobNotFound, TaskNotFound
+from lcq.causes import APART, in_common, size_class, trend
+from lcq.errors import AmbiguousId, InvalidInput, JobNotFound, TaskNotFound
 from lcq.eta import Rivals
 from lcq.ids import ALPHABET, ID_LENGTH, is_id, normalise_prefix
 from lcq.models import (
@@ -44,6 +44,7 @@ from lcq.state.glance import Glances, TaskGlance
 from lcq.state.keys import Keys
 from lcq.state.learned import LearnedCosts
 from lcq.state.search import PIECE, TaskSearch
+from lcq.task_fields import size_of
 from lcq.why import Standing
 from lcq.wire import DeadAnswer, EventsAnswer, ListTasks, ListTasksAnswer
 
@@ -165,13 +166,21 @@ class StateReader:
             texts = await self._redis.lrange(self.keys.attempts(task_id), 0, -1)
         return tuple(records.attempt(text, place + 1) for place, text in enumerate(texts))
 
-    async def dead(self, *, cause: str = "", job: str = "") -> DeadAnswer:
-        """The failed tasks, all or those of the code ``cause`` or of ``job``, by what they died of."""
+    async def dead(self, *, cause: str = "", job: str = "", by: Sequence[str] = ()) -> DeadAnswer:
+        """The failed tasks, all or those of the code ``cause`` or of ``job``, by what they died of.
+
+        ``by``: and by these of ``lcq.causes.APART``.
+
+        Raises:
+            InvalidInput: causes cannot be told apart by that.
+        """
+        if unknown := sorted({*by} - {*APART}):
+            raise InvalidInput(f"failures are not grouped by {unknown[0]!r}", hint=f"there is {', '.join(APART)}")
         async with our_errors(self.url):
             codes = [cause] if cause else sorted(await self._redis.smembers(self.keys.causes))
             acks = await self._redis.hgetall(self.keys.acks)
         now_ms = await self.now_ms()
-        found: dict[tuple[str, str, str], list[_Death]] = {}
+        found: dict[tuple[str, ...], list[_Death]] = {}
         total = looked_at = 0
         for code in codes:
             async with our_errors(self.url):
@@ -191,14 +200,15 @@ class StateReader:
                     if now != code or (job and of_job != job):  # it was put back meanwhile
                         continue
                     matching += 1
-                    kind = (error_class, code, in_common(message or "", paths=(image or "",)))
-                    size_known = size_class(records.size_of(size or ""))
+                    size_known = size_class(size_of(size or ""))
                     death = _Death(task_id, node or "", int(at_ms or 0), model or "", size_known)
+                    text = in_common(message or "", paths=(image or "",))
+                    kind = (error_class, code, text, *(getattr(death, name) for name in by))
                     found.setdefault(kind, []).append(death)
             looked_at += matching
             total += matching if job else max(there, matching)
         causes = [
-            _cause(*kind, members, acks.get(f"{kind[1]}: {kind[2]}", ""), now_ms) for kind, members in found.items()
+            _cause(kind, by, members, acks.get(f"{kind[1]}: {kind[2]}", ""), now_ms) for kind, members in found.items()
         ]
         causes.sort(key=lambda one: (-one.count, -one.newest_ms))
         return DeadAnswer(causes=tuple(causes), total=total, looked_at=looked_at)
@@ -763,7 +773,8 @@ class _Death(NamedTuple):
     size: str
 
 
-def _cause(error_class: str, code: str, text: str, members: list[_Death], ack: str, now_ms: int) -> Cause:
+def _cause(kind: Sequence[str], by: Sequence[str], members: list[_Death], ack: str, now_ms: int) -> Cause:
+    error_class, code, text, *values = kind
     newest = max(members, key=lambda member: member.at_ms)
     return Cause(
         error_class=ErrorClass(error_class),
@@ -778,6 +789,7 @@ def _cause(error_class: str, code: str, text: str, members: list[_Death], ack: s
         sizes=_most_common(member.size for member in members),
         trend=trend((member.at_ms for member in members), now_ms),
         acknowledged=next(iter(records.notes(f"[{ack}]")), None) if ack else None,
+        of=dict(zip(by, values, strict=True)),
     )
 
 

@@ -36,6 +36,7 @@ from lcq.models import (
     TaskType,
     explain_invalid,
 )
+from lcq.task_fields import size_of
 from lcq.why import Hold
 from lcq.wire import Orders
 
@@ -165,12 +166,6 @@ def notes(text: str) -> tuple[Note, ...]:
         return tuple(Note.model_validate(one, extra="ignore") for one in told)
     except (ValueError, TypeError):
         return ()
-
-
-def size_of(text: str) -> tuple[int, int] | None:
-    """``WxH`` as two numbers; what cannot be read is not known."""
-    width, _, height = text.partition("x")
-    return (int(width), int(height)) if width.isdecimal() and height.isdecimal() else None
 
 
 def backlog(fields: Hash) -> dict[tuple[TaskPriority, str], float]:

@@ -100,6 +100,7 @@ if TYPE_CHECKING:
     from lcq.wire.questions import Acts as Acts
     from lcq.wire.questions import ActsAnswer as ActsAnswer
     from lcq.wire.questions import AskSees as AskSees
+    from lcq.wire.questions import AskSettings as AskSettings
     from lcq.wire.questions import AskStore as AskStore
     from lcq.wire.questions import AskThumbnail as AskThumbnail
     from lcq.wire.questions import AskWhy as AskWhy
@@ -137,6 +138,7 @@ if TYPE_CHECKING:
     from lcq.wire.questions import ReportJob as ReportJob
     from lcq.wire.questions import ReportJobAnswer as ReportJobAnswer
     from lcq.wire.questions import SeesAnswer as SeesAnswer
+    from lcq.wire.questions import SettingsAnswer as SettingsAnswer
     from lcq.wire.questions import StoreAnswer as StoreAnswer
     from lcq.wire.questions import ThumbnailAnswer as ThumbnailAnswer
     from lcq.wire.questions import WhyAnswer as WhyAnswer

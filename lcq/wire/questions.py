@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -34,12 +34,29 @@ class InfoAnswer(Message):
     queues: tuple[QueueConfig, ...]
     last_event_id: str
     pid: int
-    config_error: str = ""  # why the scheduler's configuration file, as it is now, is not taken over
+    config_error: str = ""  # why the scheduler's configuration files, as they are now, are not taken over
+    config_refused: int = 0  # how often they were not
+    config_waiting: tuple[str, ...] = ()  # keys that have changed since its start, and need a restart
 
 
 class Info(Request[InfoAnswer]):
     CMD = "info"
     ANSWER = InfoAnswer
+
+
+class SettingsAnswer(Message):
+    """``values``: as a file would say them, section in section; secrets are hidden. ``origins``: by key, who said it:
+    of what is not at its default."""
+
+    values: dict[str, Any]
+    origins: dict[str, str] = Field(default_factory=dict)
+
+
+class AskSettings(Request[SettingsAnswer]):
+    """What settings a scheduler goes by now."""
+
+    CMD = "settings"
+    ANSWER = SettingsAnswer
 
 
 class FindAnswer(Message):
@@ -104,6 +121,7 @@ class Dead(Request[DeadAnswer]):
     ANSWER = DeadAnswer
     cause: str = ""  # only this code
     job: str = ""
+    by: tuple[str, ...] = ()  # told apart by these, too: lcq.causes.APART; an older scheduler does not look at it
 
 
 class CostStats(Message):

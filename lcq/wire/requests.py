@@ -41,6 +41,7 @@ from lcq.wire.nodes import Beat, Bye, Hello, Logged, Pictured, Probed, Retake, S
 from lcq.wire.questions import (
     Acts,
     AskSees,
+    AskSettings,
     AskStore,
     AskThumbnail,
     AskWhy,
@@ -67,7 +68,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
     for kind in (
         Hello, Step, Beat, Retake, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain,
         Activate, Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob,
-        RerouteJob, PrioritiseJob, NoteJob, Info, AskWhys,
+        RerouteJob, PrioritiseJob, NoteJob, Info, AskSettings, AskWhys,
         Undo, Comment, Acknowledge, Foresee,
         Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
         Autoscale, DrainIdle, AskStore, AskSees, Saw, AskThumbnail, Pictured, ReadLog, Logged,

@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import os
 import random
-import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,10 +14,10 @@ from pathlib import Path
 import pytest
 
 from lcq import reload
-from lcq.config import ConfigManager, DistributedConfig
+from lcq.config import ConfigManager, DeviceConfig, DistributedConfig
 from lcq.errors import InvalidConfig
-from lcq.models import Task, TaskStatus, TaskType
-from lcq.reload import LIVE_KEYS, ConfigFollower, changes, with_live_keys
+from lcq.models import DEFAULT_QUEUES, Task, TaskStatus, TaskType
+from lcq.reload import ConfigFollower, Role, changes, with_live_keys
 from tests.cluster import Cluster, drill, running_cluster
 from tests.conftest import wait_until, wait_until_sync
 
@@ -88,7 +87,11 @@ def test_what_is_taken_over_at_once_and_what_needs_a_restart_is_told_apart() -> 
     found = DistributedConfig(
         log_level="debug",
         limits={"frames": 7},
-        agent={"drain_s": 1, "slots": 3},
+        agent={"drain_s": 1, "slots": 3, "name": "other", "devices": {"gpu": {"slots": 2, "enabled": False}}},
+        retention={"failed_s": 60},
+        queues=[{"name": "fast", "kind": "gpu", "min_vram_mib": 9}, *DEFAULT_QUEUES[1:]],
+        redis={"url": "redis://elsewhere"},
+        console={"theme": "lcq-light"},
         leases={"lease_s": 60},
         models={"sources": {"lama": {"urls": ["http://elsewhere/lama.pt"]}}},
         shares={"users": {"ann": 2}},
@@ -96,14 +99,27 @@ def test_what_is_taken_over_at_once_and_what_needs_a_restart_is_told_apart() -> 
     )  # type: ignore[arg-type]
     live, waiting = changes(now, found)
     assert live == (
-        "agent.drain_s", "limits.frames", "log_level", "quotas.queued", "quotas.users", "quotas.users.ann.in_flight",
-        "quotas.users.ann.per_minute", "shares.users", "shares.users.ann",
+        "agent.devices.gpu.slots", "agent.drain_s", "agent.slots", "leases.lease_s", "limits.frames", "log_level",
+        "queues.fast", "queues.gpu-high", "quotas.queued", "quotas.users", "quotas.users.ann.in_flight",
+        "quotas.users.ann.per_minute", "retention.failed_s", "shares.users", "shares.users.ann",
     )  # fmt: skip
-    assert waiting == ("agent.slots", "leases.lease_s", "models.sources.lama.urls")
+    assert waiting == ("agent.devices.gpu.enabled", "agent.name", "models.sources.lama.urls", "redis.url")
     after = with_live_keys(now, found)
     assert (after.log_level, after.limits.frames, after.agent.drain_s) == ("debug", 7, 1)
-    assert (after.agent.slots, after.leases, after.models) == (None, now.leases, now.models)
-    assert changes(after, found)[0] == ()
+    assert (after.agent.slots, after.leases, after.models) == (3, found.leases, now.models)
+    assert after.agent.devices["gpu"] == DeviceConfig(slots=2)
+    assert "enabled" not in after.agent.devices["gpu"].model_fields_set
+    assert changes(after, found) == ((), waiting)
+    back = with_live_keys(after, now)
+    assert changes(back, now) == ((), ())
+
+
+def test_a_process_looks_at_the_keys_that_it_reads_and_at_no_others() -> None:
+    now = DistributedConfig()
+    found = DistributedConfig(limits={"frames": 7}, retries={"base_s": 9}, iopaint={"url": "http://gpu-1"})  # type: ignore[arg-type]
+    assert changes(now, found, [Role.SCHEDULER]) == (("retries.base_s",), ())
+    assert changes(now, found, [Role.AGENT]) == (("limits.frames",), ("iopaint.url",))
+    assert with_live_keys(now, found, [Role.AGENT]).retries == now.retries
 
 
 def rewrite(path: Path, text: str) -> None:
@@ -158,12 +174,13 @@ async def test_a_change_that_needs_a_restart_is_named_and_not_taken_over(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with following(path, monkeypatch) as (follower, told):
-        rewrite(path, GOOD.replace("poll_s: 1", "poll_s: 2\n  slots: 9") + "leases:\n  lease_s: 60\n")
+        rewrite(path, GOOD.replace("poll_s: 1", "poll_s: 2\n  name: nine") + "redis:\n  port: 60\n")
         await wait_until(lambda: told)
         assert told[-1].agent.poll_s == 2
-        assert told[-1].agent.slots is None
-        assert follower.config.leases.lease_s == 15
-        assert "only a restart takes it over: agent.slots, leases.lease_s" in caplog.text
+        assert told[-1].agent.name is None
+        assert follower.config.redis.port == 6379
+        assert "only a restart takes it over: agent.name, redis.port" in caplog.text
+        assert follower.waiting == ("agent.name", "redis.port")
 
 
 @pytest.mark.chaos
@@ -196,7 +213,7 @@ def test_a_running_cluster_keeps_its_settings_through_a_bad_file_and_takes_over_
             wait_until_sync(lambda: "did you mean 'image_pixels'" in client.info().config_error)
             wait_until_sync(lambda: "line 2: limits.image_pixles" in _node_says(client))
             assert outcome() == TaskStatus.COMPLETED
-            config.write_text("limits:\n  image_pixels: 7\nretention:\n  failed_s: 999\n")
+            config.write_text("limits:\n  image_pixels: 7\ndiscovery:\n  cluster: other\n")
             wait_until_sync(lambda: not client.info().config_error and not _node_says(client))
             wait_until_sync(lambda: "limits.image_pixels" in _log(cluster, "node-1"))
             assert outcome() == "image_too_large"
@@ -211,7 +228,7 @@ def test_a_running_cluster_keeps_its_settings_through_a_bad_file_and_takes_over_
             assert cluster.processes[name].poll() is None
             log = _log(cluster, name)
             assert log.count("did you mean 'image_pixels'") == 1, log
-            assert "only a restart takes it over: retention.failed_s" in log
+            assert "only a restart takes it over: discovery.cluster" in log
 
 
 def _node_says(client) -> str:
@@ -220,9 +237,3 @@ def _node_says(client) -> str:
 
 def _log(cluster: Cluster, name: str) -> str:
     return cluster.log_path(name).read_text()
-
-
-def test_the_keys_that_are_taken_over_are_those_the_sample_file_tells() -> None:
-    text = (SAMPLES / "lcq.yaml").read_text()
-    told = text[text.index("A running process") :].partition(" at once")[0].replace("\n#", "")
-    assert set(re.split(r"[ ,]+", told)) >= set(LIVE_KEYS)

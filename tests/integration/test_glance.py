@@ -18,7 +18,7 @@ async def in_many_states(state: StateManager) -> list[str]:
     await node.hello()
     tasks = [a_task(user_id=f"studio-{n}", job="spring" if n % 2 else None, max_retries=n) for n in range(6)]
     for task in tasks:
-        await state.submit_task(task, queue=LIGHT)
+        await state.submit_task(task, queue=LIGHT, size=(4096, 2730) if task.job else None)
     grants = await node.claim(4)
     await node.finish(grants[0].task.id, grants[0].attempt)
     await node.fail(grants[1].task.id, grants[1].attempt, a_failure(ErrorClass.BAD_INPUT, "oom"))
@@ -37,6 +37,9 @@ async def test_a_glance_shows_what_the_record_says_in_every_state(state: StateMa
     assert [one.id for one in glances] == ids
     assert all(isinstance(one, TaskGlance) for one in glances)
     assert len({record.status for record in records.values()}) >= 4
+    assert {task_row(one).size for one in glances} == {"", "4096x2730"}
+    events = (await state.reader.events("0-0", limit=500)).events
+    assert {event.fields["size"] for event in events if event.move == "submit_task"} == {"", "4096x2730"}
     for one in glances:
         assert same(task_row(one), task_row(records[one.id])), one
 

@@ -10,7 +10,7 @@ import redis
 
 from lcq.client import AsyncClient
 from lcq.config import DistributedConfig
-from lcq.errors import CauseNotFound, NothingToUndo, TaskNotFound
+from lcq.errors import CauseNotFound, InvalidInput, NothingToUndo, TaskNotFound
 from lcq.ids import new_id
 from lcq.models import TaskStatus
 from lcq.scheduler import Scheduler
@@ -122,3 +122,25 @@ async def test_clients_comment_acknowledge_and_take_back_and_the_audit_has_it(re
             assert (await ann.get(one.id)).notes == ()
             with pytest.raises(CauseNotFound):
                 await ann.acknowledge("out_of_memory", "", note="?")
+
+
+async def test_causes_are_told_apart_by_model_node_and_size_where_that_is_asked_for(state: StateManager) -> None:
+    nodes = [Node(state, f"node-{number}") for number in (1, 2)]
+    for node in nodes:
+        await node.hello()
+    for node, size in ((nodes[0], (3000, 2000)), (nodes[0], None), (nodes[1], (300, 200)), (nodes[1], (3000, 2000))):
+        task = a_task(max_retries=0)
+        await state.submit_task(task, queue=LIGHT, size=size)
+        assert await node.claim_ids() == [task.id]
+        await node.fail(task.id, failure=a_failure(code="out_of_memory"))
+    (together,) = (await state.reader.dead()).causes
+    assert (together.count, together.of) == (4, {})
+    by_node = (await state.reader.dead(by=("node",))).causes
+    assert [(one.count, one.of) for one in by_node] == [(2, {"node": "node-2"}), (2, {"node": "node-1"})]
+    by_all = (await state.reader.dead(by=("size", "model"))).causes
+    assert {(one.count, one.of["size"], one.of["model"]) for one in by_all} == {
+        (2, "4-16MP", task.model), (1, "", task.model), (1, "<1MP", task.model),
+    }  # fmt: skip
+    assert {one.text for one in by_all} == {together.text}
+    with pytest.raises(InvalidInput, match="not grouped by 'colour'"):
+        await state.reader.dead(by=("node", "colour"))

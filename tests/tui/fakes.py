@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lcq.causes import in_common
+from lcq.causes import in_common, size_class
 from lcq.errors import AmbiguousId, JobNotFound, LcqError, StateUnavailable, TaskNotFound
 from lcq.models import (
     DEFAULT_QUEUES,
@@ -321,22 +321,23 @@ class FakeCluster:
         await self._answerable()
         return self.samples.get(node, {})
 
-    async def dead(self) -> DeadAnswer:
+    async def dead(self, *, by: Sequence[str] = ()) -> DeadAnswer:
         await self._answerable()
         failed = [record for record in self.records.values() if record.failure is not None]
-        groups: dict[tuple[str, str], list[TaskRecord]] = {}
+        groups: dict[tuple[str, ...], list[TaskRecord]] = {}
         for record in failed:
             assert record.failure is not None
             text = in_common(record.failure.message, paths=(record.task.image_path,))
-            groups.setdefault((record.failure.code, text), []).append(record)
+            has = {"model": record.task.model, "node": record.node, "size": size_class(record.size)}
+            groups.setdefault((record.failure.code, text, *(has[name] for name in by)), []).append(record)
         causes = (
             Cause(
                 error_class=members[0].failure.error_class,  # type: ignore[union-attr]
                 code=code, text=text, count=len(members), newest=members[-1].id, newest_ms=now_ms(),
                 oldest_ms=now_ms() - 60_000, acknowledged=self.known.get(code),
-                nodes=tuple({record.node for record in members if record.node}),
+                nodes=tuple({record.node for record in members if record.node}), of=dict(zip(by, of, strict=True)),
             )
-            for (code, text), members in groups.items()
+            for (code, text, *of), members in groups.items()
         )  # fmt: skip
         return DeadAnswer(causes=tuple(causes), total=len(failed), looked_at=len(failed))
 

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 from textual.widgets import Input, Select
 
+from lcq.changing import AGAIN_OF, Changes, changed, differences, parameters_of, read_parameters
 from lcq.errors import InvalidInput, NothingToUndo
 from lcq.models import TaskPriority, TaskRecord, TaskStatus
 from lcq.wire import BulkAnswer, Refusal
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task
 from tui import acts
-from tui.changing import AGAIN_OF, Changes, again, changed, differences, parameters_of, read_parameters
+from tui.changing import again
 from tui.screens.forms import ChangeForm
 from tui.screens.tasks import TasksScreen
 

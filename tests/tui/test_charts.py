@@ -94,13 +94,18 @@ def test_resampling_stays_between_the_lowest_and_the_highest(told, count):
     [
         (20, 0, 1200, "empty in 1h00m at this pace"),
         (20, 50, 1200, "grows by 30 a minute"),
-        (0, 50, 1200, "nothing was done in the last 10 minutes"),
+        (0, 50, 1200, "nothing done in 10 minutes"),
         (0, 0, 0, "empty"),
     ],
 )
 def test_the_forecast_goes_by_what_was_done_and_what_came(completed, submitted, waiting, said):
     minutes = [MinuteTally(minute=n, completed=completed, submitted=submitted) for n in range(12)]
     assert forecast(minutes, waiting)[0] == said
+
+
+def test_of_work_that_began_a_moment_ago_no_pace_is_known_and_nobody_says_that_nothing_is_done():
+    minutes = [MinuteTally(minute=n, completed=80 * (n == 11), submitted=0) for n in range(12)]
+    assert forecast(minutes, 40)[0] == "just begun, no pace yet"
 
 
 def test_the_clusters_plots_leave_out_the_minute_under_way_but_for_what_waits_now():

@@ -95,7 +95,7 @@ def test_the_backlog_says_when_it_will_be_empty_at_this_pace():
     store.counts[TaskStatus.QUEUED] = 1200
     assert said(store, "Backlog") == ["waiting 1,200   oldest 41m", "gpu-high 1.2k", "empty in 1h00m at this pace"]
     store.minutes = ()
-    assert said(store, "Backlog")[2] == "nothing was done in the last 10 minutes"
+    assert said(store, "Backlog")[2] == "nothing done in 10 minutes"
     store.counts[TaskStatus.QUEUED] = 0
     assert said(store, "Backlog")[2] == "empty"
 

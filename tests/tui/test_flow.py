@@ -81,7 +81,7 @@ def test_a_queues_pace_is_there_for_filters_and_its_row_changes_only_with_a_minu
         (Flow(2, 3, 3), 0, "empty"),
         (None, 9, ""),
         (Flow(9, 3, 3), 9, "grows by 6 a minute"),
-        (Flow(0, 50, 0), 9, "nothing was done in the last 10 minutes"),
+        (Flow(0, 50, 0), 9, "nothing done in 10 minutes"),
         (Flow(2, 3, 3), 360, "empty in 2h00m at this pace"),
     ],
 )

@@ -65,6 +65,10 @@ PITFALLS: dict[tuple[int, str], dict[str, tuple[str, ...]]] = {
             "test_pasted_lines_confirm_nothing_and_bring_no_escape_codes",
         ),
         "line": ("test_pasted_line_breaks_start_nothing_and_tab_completes",),
+        "orderly": (
+            "test_a_filter_that_is_typed_quickly_triggers_no_act",
+            "test_keys_pressed_before_a_question_was_seen_do_not_answer_it",
+        ),
     },
     (9, "resizing, and tiny terminals"): {
         "screens": ("test_every_screen_lives_through_small_and_large_terminals",),

@@ -140,7 +140,7 @@ async def test_where_no_scheduler_tells_reasons_the_list_goes_back_to_what_the_r
         await wait_until(lambda: "no node is online" in console.text())
         cluster.whys_trouble = REDIS_AWAY
         await wait_until(lambda: "the least that has it" in console.text(), what="it is not shown when it is old")
-        assert "LIVE" in console.text(), "the feed does not wait for it"
+        await wait_until(lambda: "LIVE" in console.text(), what="the feed, which does not wait for it")
 
 
 async def test_the_details_of_a_task_tell_how_its_job_is(open_console):

@@ -7,8 +7,11 @@ from collections import Counter
 import pytest
 
 from lcq.errors import StateUnavailable
-from lcq.models import DeviceReading, NodeStatus, TaskPriority, TaskRecord, TaskStatus
+from lcq.models import DeviceReading, Event, NodeStatus, TaskPriority, TaskRecord, TaskStatus
+from lcq.task_fields import parse_where
 from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task, many_tasks, now_ms
+from tui.columns import TASK_COLUMNS
+from tui.desk import Desk
 from tui.source import trouble_of
 from tui.store import Store, node_row
 
@@ -294,3 +297,23 @@ async def test_what_was_read_from_beyond_the_window_goes_before_the_window_does_
 
 def _copy(record: TaskRecord, task_id: str) -> TaskRecord:
     return record.model_copy(update={"task": record.task.model_copy(update={"id": task_id}), "submitted_ms": now_ms()})
+
+
+async def test_how_large_a_tasks_image_is_can_be_seen_sorted_by_and_filtered_by():
+    sizes = [(4096, 2730), None, (512, 512), (10_000, 300)]
+    cluster = FakeCluster(a_task(f"/p/{n}.jpg", size=size) for n, size in enumerate(sizes))
+    desk = Desk(cluster, cluster)
+    desk.store.load(await cluster.snapshot())
+    fresh = Event(id="1-1", move="submit_task", fields={
+        "id": "z" * 16, "status": "queued", "rev": "1", "submitted_ms": "1", "size": "6000x4000", "queue": "cpu-light",
+    })  # fmt: skip
+    desk.store.apply([fresh])
+    desk.flush()
+    (column,) = [column for column in TASK_COLUMNS if column.id == "size"]
+    desk.tasks.set_sort("size", descending=True)
+    shown = [column.cell(row, 0)[0] for row in desk.tasks.rows()]
+    assert shown == ["6000x4000", "4096x2730", "10000x300", "512x512", "--"]
+    desk.tasks.set_filter("size>3.1 -size>20")
+    assert [row.size for row in desk.tasks.rows()] == ["4096x2730"]
+    records = cluster.records.values()
+    assert [one.size for one in records if parse_where("size<=3").matches(one, 0)] == [(512, 512), (10_000, 300)]

@@ -111,3 +111,12 @@ async def test_a_number_that_loses_a_digit_moves_no_column(open_console):
             rooms.append(next(room for column, room in table.shown_columns if column.id == "serves"))
         assert rooms[0] == rooms[1]
         assert next(room for column, room in table.shown_columns if column.id == "load") < 40
+
+
+async def test_a_list_to_choose_from_goes_by_the_keys_of_a_table_and_a_narrow_head_keeps_its_letters(open_console):
+    async with open_console(FakeCluster([a_task()], [a_node()])) as console:
+        await console.press("o", "j", "j", "k", "j", "enter")
+        assert console.desk.tasks.sort == "progress"
+        assert " PRO^ " in console.text()
+        await console.press("o", "G", "g", "enter")
+        assert (console.desk.tasks.sort, console.desk.tasks.descending) == ("progress", True)

@@ -17,7 +17,7 @@ from tui.text import cells
 from tui.widgets.devices import bar
 
 _BY_VIEW = {"2": Scope.TASKS, "3": Scope.QUEUES, "4": Scope.NODES, "5": Scope.CAUSES, "6": Scope.ACTIVITY}
-_NEEDS_NO_ROW = ("submit",)
+_NEEDS_NO_ROW = ("submit", "group_causes")
 
 
 async def test_where_there_is_no_row_each_key_that_needs_one_says_so(open_console):
@@ -40,7 +40,7 @@ async def test_no_view_says_that_there_is_nothing_before_the_cluster_has_said_so
     cluster = FakeCluster([a_task(status="failed", failure=a_failure())])
     answers = asyncio.Event()
 
-    async def dead(*_, real=cluster.dead):
+    async def dead(*_, real=cluster.dead, **__):
         await answers.wait()
         return await real()
 

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcq.causes import TREND_MS, in_common, size_class, trend
+from lcq.causes import TREND_MS, in_common, size_class, size_clauses, trend
+from lcq.models import Task, TaskPriority, TaskRecord, TaskStatus, TaskType
+from lcq.task_fields import parse_where
 from tests.values import QUICK
 
 
@@ -51,3 +53,14 @@ def test_a_trend_counts_by_five_minutes_the_newest_last_and_leaves_out_what_is_o
     now = 100 * TREND_MS
     told = trend([now, now - 1, now - TREND_MS, now - 12 * TREND_MS + 1, now - 12 * TREND_MS, now + 5], now)
     assert told == (1, *(0,) * 9, 1, 3)
+
+
+@pytest.mark.parametrize("size", [None, (10, 10), (1000, 1000), (3999, 1000), (4000, 1000), (4000, 4000), (9000, 9000)])
+def test_a_filter_by_a_class_of_size_fits_just_the_images_of_that_class(size: tuple[int, int] | None) -> None:
+    record = TaskRecord(
+        task=Task(task_type=TaskType.INPAINT, image_path="/a.png"), status=TaskStatus.FAILED, revision=1,
+        queue="cpu-light", priority=TaskPriority.NORMAL, size=size,
+    )  # fmt: skip
+    classes = ("", "<1MP", "1-4MP", "4-16MP", ">16MP")
+    fitting = [one for one in classes if parse_where(" ".join(size_clauses(one))).matches(record, 0)]
+    assert fitting == [size_class(size)]

@@ -76,7 +76,7 @@ EXPECTED = (
     "submit", "tasks", "task", "nodes", "node", "queues", "jobs", "job", "events", "wait", "cancel", "retry", "reroute",
     "prioritise", "pause", "resume", "drain", "activate", "quarantine", "release", "dead", "version", "up", "scheduler",
     "console", "demo", "models", "discover", "why", "autoscale", "label", "set", "stop",
-    "acts", "undo", "comment", "log", "causes", "ack", "token",
+    "acts", "undo", "comment", "log", "causes", "ack", "edit", "config", "token",
 )  # fmt: skip
 
 

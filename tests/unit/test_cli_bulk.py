@@ -124,6 +124,19 @@ def a_cause(text: str, known: Note | None = None) -> Cause:
     )  # fmt: skip
 
 
+def test_causes_are_told_apart_by_what_is_asked_for_and_an_older_scheduler_is_named(peer: Peer) -> None:
+    one = a_cause("x").model_copy(update={"of": {"size": ">16MP", "node": ""}, "trend": (0, 1, 4, 0)})
+    peer.handlers["dead"] = lambda ask: DeadAnswer(causes=(one,) if ask.by else (a_cause("x"),), total=3, looked_at=3)
+    shown = lcq(peer, "causes", "--by", "size, node")
+    assert peer.heard_of("dead")[-1].by == ("size", "node")
+    assert shown.out.splitlines()[0].split()[:4] == ["COUNT", "SIZE", "NODE", "CAUSE"]
+    assert "NODES" not in shown.out
+    assert all(told in shown.out for told in (">16MP", "?", " ▂█ ", "out_of_memory: x"))
+    lcq(peer, "causes", "--by", "colour").refuses(2, "not grouped by 'colour'", "model, node, size")
+    peer.handlers["dead"] = lambda ask: DeadAnswer(causes=(a_cause("x"),), total=3, looked_at=3)
+    assert "this scheduler is an older one" in lcq(peer, "causes", "--by", "size").talk
+
+
 def test_causes_are_listed_with_who_knows_of_them_and_acknowledged_by_what_tells_them_apart(peer: Peer) -> None:
     known = Note(at_ms=1, actor="ivo", text="on it")
     both = (a_cause("CUDA: tried to allocate <n> GiB"), a_cause("the host has no memory", known))

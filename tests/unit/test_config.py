@@ -122,8 +122,8 @@ def test_each_layer_wins_over_the_one_below_and_leaves_the_rest_alone(
         ("queues: [{name: a, kind: cpu}, {name: a, kind: gpu, port_offset: 1}]", "each name once"),
         ("queues: [{name: a, kind: cpu}, {name: b, kind: gpu}]", "each port_offset once"),
         ("quotas: {queues: {gpu-hihg: 5}}", "quotas.queues: no such queue: gpu-hihg; there are gpu-high"),
-        ("quotas: {in_flight: 0}", r"quotas\.in_flight: .*greater than or equal to 1"),
-        ("shares: {users: {ann: 0}}", r"shares\.users\.ann: .*greater than 0"),
+        ("quotas: {in_flight: 0}", r"quotas\.in_flight: must be a whole number, 1 or more, or null, found 0"),
+        ("shares: {users: {ann: 0}}", r"shares\.users\.ann: must be a number, more than 0, at most 1000, found 0"),
         ("- a list", "expected keys with values, found list"),
         ("redis: {host: [", "is not valid YAML"),
         ("a: &a [*a]", "unknown key"),
@@ -161,7 +161,7 @@ def test_the_environment_says_settings_section_by_section(variables: dict[str, s
 
 def test_a_list_in_the_environment_that_is_no_json_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LCQ_STORAGE__ROOTS", "/photos")
-    with pytest.raises(InvalidConfig, match="environment: LCQ_STORAGE__ROOTS: expected JSON, found '/photos'"):
+    with pytest.raises(InvalidConfig, match=r"^LCQ_STORAGE__ROOTS: expected JSON, found '/photos'"):
         load()
 
 

@@ -334,6 +334,8 @@ class ConsoleScreen(Screen[None]):
 
     def _no_control(self) -> str:
         link = self.desk.link
+        if not link.control_trouble and link.loaded and link.settings_trouble:
+            return tr(" The scheduler's settings stay as they were: {error}", error=link.settings_trouble)
         if not link.control_trouble or not link.loaded:
             return ""
         since = (

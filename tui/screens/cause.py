@@ -15,7 +15,7 @@ from tui.commands import Scope
 from tui.desk import Desk
 from tui.flow import MINUTE_MS
 from tui.screens.about import AboutScreen
-from tui.screens.causes import CauseActs, tasks_of
+from tui.screens.causes import CauseActs, tasks_of, where_of
 from tui.screens.detail import Piece, fact, stamp
 from tui.store import CauseRow, TaskRow
 from tui.text import counted, span
@@ -58,7 +58,7 @@ class CauseScreen(AboutScreen[CauseRow], CauseActs):
 
     def action_open_tasks(self) -> None:
         if self.row is not None:
-            self.post_message(self.ModeWished("tasks", f"state:failed cause={self.row.code}"))
+            self.post_message(self.ModeWished("tasks", where_of(self.row, self.desk.store)))
 
     def show_row(self, row: CauseRow) -> None:
         tasks = self.tasks
@@ -68,6 +68,8 @@ class CauseScreen(AboutScreen[CauseRow], CauseActs):
             (tr("  of kind {kind}\n", kind=tr(row.kind)), "bold"),
         ]
         pieces.append((f"  {retold(row.text)}\n", ""))
+        for name, value in row.of:
+            pieces += fact(name, value or tr("not known"))
         pieces += fact("known", row.known)
         here = tr(", {count:,} of them here", count=len(tasks)) if len(tasks) != row.count else ""
         pieces += fact("tasks", f"{row.count:,}{here}")

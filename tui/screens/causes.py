@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import ClassVar
 
-from textual import on
+from textual import on, work
 from textual.binding import BindingType
 from textual.message import Message
 
-from lcq.causes import in_common
+from lcq.causes import APART, in_common, size_class, size_clauses
 from lcq.lang import retold, tr
 from lcq.models import TaskStatus
+from lcq.task_fields import size_of
 from tui import acts
 from tui.columns import CAUSE_COLUMNS
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
 from tui.screens.base import ActWished, ConsoleScreen, Said
+from tui.screens.dialogs import Choice, Chooser
 from tui.screens.listing import ListScreen
 from tui.store import CauseRow, Store, TaskRow
 from tui.text import clean, counted
@@ -85,6 +89,23 @@ class CauseActs(ConsoleScreen):
         if rows:
             self.post_message(self.GroupMoveWished(rows))
 
+    @work(group="panel", exclusive=True)
+    async def action_group_causes(self) -> None:
+        store = self.desk.store
+        if self.desk.playback is not None:
+            self.post_message(Said(tr("a recording has causes by their errors alone"), good=False))
+            return
+        ways = [way for length in range(len(APART) + 1) for way in combinations(APART, length)]
+        now = tr("now")
+        choices = [
+            Choice(("by", ",".join(way)), grouped_by(way), now if way == store.causes_by else "") for way in ways
+        ]
+        chosen = await self.app.push_screen_wait(Chooser(tr("Group failures by"), choices))
+        if chosen is not None:
+            store.causes_by = tuple(filter(None, chosen[1].split(",")))
+            self.desk.feed.recount()
+            self.post_message(Said(tr("failures by {by}", by=grouped_by(store.causes_by))))
+
     def action_acknowledge(self) -> None:
         rows = self.act_causes()
         if len(rows) > 1:
@@ -114,7 +135,9 @@ class CausesScreen(ListScreen[CauseRow], CauseActs):
         store = self.desk.store
         if not self.is_read:
             return []
-        return [Part(f" {counted(len(store.causes.rows), 'cause')}   {counted(store.failures, 'failed task')}")]
+        told = f" {counted(len(store.causes.rows), 'cause')}   {counted(store.failures, 'failed task')}"
+        by = {name: None for row in store.causes.rows.values() for name, _ in row.of}
+        return [Part(told + (tr("   by {by}", by=grouped_by(tuple(by))) if by else ""))]
 
     @property
     def is_read(self) -> bool:
@@ -138,13 +161,36 @@ class CausesScreen(ListScreen[CauseRow], CauseActs):
     def _open(self, wish: LineTable.Opened) -> None:
         row = self.view.row(wish.row_id)
         if row is not None:
-            self.post_message(self.ModeWished("tasks", f"state:failed cause={row.code}"))
+            self.post_message(self.ModeWished("tasks", where_of(row, self.desk.store)))
 
     @on(LineTable.Described)
     def _describe(self, wish: LineTable.Described) -> None:
         row = self.view.row(wish.row_id)
         if row is not None:
             self.post_message(self.DescriptionWished(row))
+
+
+def grouped_by(by: Sequence[str]) -> str:
+    """By what failures are grouped, in words."""
+    return ", ".join((tr("error"), *map(tr, by)))
+
+
+def where_of(cause: CauseRow, store: Store) -> str:
+    """A filter that its tasks fit; and no others, as far as filters can say that of an error."""
+    clauses = ["state:failed", f"cause={cause.code}"]
+    others = {row.text for row in store.causes.rows.values() if row.code == cause.code} - {cause.text}
+    if others:
+        parts = re.split(r"<\w+>|[\"…]", cause.text)
+        telling = [part for part in parts if not any(part.casefold() in other.casefold() for other in others)]
+        said = max(telling or parts, key=len).strip()
+        clauses += [f'error:"{said}"'] if said else []
+    for name, value in cause.of:
+        if name == "size":
+            clauses += size_clauses(value)
+        else:
+            quote = "'" if '"' in value else '"'
+            clauses.append(f"{name}={quote}{value}{quote}" if re.search(r"[\s\"']", value) else f"{name}={value}")
+    return " ".join(clauses)
 
 
 def tasks_of(cause: CauseRow, store: Store) -> list[TaskRow]:
@@ -155,6 +201,9 @@ def tasks_of(cause: CauseRow, store: Store) -> list[TaskRow]:
 def died_of(row: TaskRow, cause: CauseRow) -> bool:
     """Whether that task failed of this cause."""
     if row.status is not TaskStatus.FAILED:
+        return False
+    has = {"model": row.model, "node": row.node, "size": clean(size_class(size_of(row.size)))}
+    if any(has[name] != value for name, value in cause.of):
         return False
     code, _, message = row.error.partition(": ")
     return code == cause.code and clean(in_common(message, paths=(row.image,))) == cause.text

@@ -20,7 +20,7 @@ from lcq.lang import retold_error, tr
 from tui.columns import Column
 from tui.commands import Scope, bindings_of
 from tui.saved import LONGEST_NAME, SavedView, SavedViews
-from tui.screens.dialogs import Question
+from tui.screens.dialogs import Choosing, Question
 from tui.text import cells, clean, fit
 from tui.widgets.field import CleanInput
 
@@ -53,12 +53,11 @@ class AskLine(ModalScreen["str | None"]):
         self.dismiss(None)
 
 
-class ViewsPanel(ModalScreen["SavedView | None"]):
+class ViewsPanel(Choosing["SavedView | None"]):
     """The saved views: enter looks so; what is looked at now can be kept, and one's own can be deleted."""
 
-    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.PANEL, Scope.VIEWS)
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.PANEL, Scope.VIEWS)]
-    AUTO_FOCUS = "OptionList"
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.PANEL, Scope.CHOICE, Scope.VIEWS)
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.VIEWS)]
 
     def __init__(self, saved: SavedViews, present: SavedView | None) -> None:
         """``present``: how it looks now; None where that is no list."""
@@ -136,12 +135,11 @@ class ViewsPanel(ModalScreen["SavedView | None"]):
             self._fill()
 
 
-class ColumnsPanel(ModalScreen["tuple[str, ...] | None"]):
+class ColumnsPanel(Choosing["tuple[str, ...] | None"]):
     """Which columns a table shows, and in which order: their ids; () for the usual ones."""
 
-    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.PANEL, Scope.COLUMNS)
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.PANEL, Scope.COLUMNS)]
-    AUTO_FOCUS = "OptionList"
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.PANEL, Scope.CHOICE, Scope.COLUMNS)
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.COLUMNS)]
 
     def __init__(self, columns: Sequence[Column[Any]], shown: Sequence[str]) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from textual import on
 from textual.app import ComposeResult
@@ -21,6 +21,8 @@ from tui.text import cells, clean, fit
 from tui.widgets.field import CleanInput
 
 MAX_REASON = 500
+
+ChosenT = TypeVar("ChosenT")
 
 
 class Question(ModalScreen[str | None]):
@@ -50,6 +52,8 @@ class Question(ModalScreen[str | None]):
         self._title, self._lines, self._go = title, lines, go
         self._reason, self._light, self._word = reason, light, word
         self._starts_at_no = starts_at_no
+        self.heeds_early_keys = light
+        """Whether keys that were pressed before it was shown are meant for it."""
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog"):
@@ -121,12 +125,28 @@ class Choice:
     note: str = ""
 
 
-class Chooser(ModalScreen["tuple[str, str] | None"]):
-    """A list to choose from; answers the choice's value, or None."""
+class Choosing(ModalScreen[ChosenT]):
+    """A panel with one list, in which one goes about by the keys of a table."""
 
-    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.PANEL,)
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.PANEL)]
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.PANEL, Scope.CHOICE)
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.PANEL, Scope.CHOICE)]
     AUTO_FOCUS = "OptionList"
+
+    def action_choice_down(self) -> None:
+        self.query_one(OptionList).action_cursor_down()
+
+    def action_choice_up(self) -> None:
+        self.query_one(OptionList).action_cursor_up()
+
+    def action_choice_first(self) -> None:
+        self.query_one(OptionList).action_first()
+
+    def action_choice_last(self) -> None:
+        self.query_one(OptionList).action_last()
+
+
+class Chooser(Choosing["tuple[str, str] | None"]):
+    """A list to choose from; answers the choice's value, or None."""
 
     def __init__(self, title: str, choices: Sequence[Choice]) -> None:
         super().__init__()

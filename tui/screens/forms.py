@@ -15,11 +15,12 @@ from textual.screen import ModalScreen
 from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, Select, Static
 
+from lcq.changing import Changes, differences, parameters_of, read_parameters
 from lcq.errors import InvalidInput
 from lcq.lang import retold_error, tr
 from lcq.models import TaskPriority, TaskRecord
 from tui.acts import Act
-from tui.changing import Changes, again, differences, parameters_of, read_parameters
+from tui.changing import again
 from tui.commands import Scope, bindings_of
 from tui.screens.dialogs import Choice, Question
 from tui.screens.submit import here

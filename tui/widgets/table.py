@@ -19,7 +19,7 @@ from textual.strip import Strip
 from tui.columns import Column, Tone, lay_out, lay_out_sideways
 from tui.commands import Scope, bindings_of
 from tui.store import RowT
-from tui.text import cells, clean, cut, fit
+from tui.text import begun, cells, clean, fit
 from tui.view import View
 
 _GUTTER = 2  # cursor and mark
@@ -228,7 +228,7 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
             title = column.shown_title
             if is_sorted:
                 arrow = "v" if self.view.descending else "^"
-                title = f"{title} {arrow}" if cells(title) + 2 <= room else f"{cut(title, max(0, room - 1))}{arrow}"
+                title = f"{title} {arrow}" if cells(title) + 2 <= room else f"{begun(title, room - 1)}{arrow}"
             gap = "" if place == 0 else " "
             style = self._style("sorted") if is_sorted else self._style("header")
             segments += [

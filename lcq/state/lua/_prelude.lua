@@ -824,6 +824,15 @@ local function shown_status(record)
   return any and "quarantined" or record.status
 end
 
+-- Those of some queues that there still are; nil where there is none of them.
+local function still_known(queues)
+  local known = {}
+  for _, queue in ipairs(queues or {}) do
+    if QUEUE_KINDS[queue] then known[#known + 1] = queue end
+  end
+  return known[1] and known or nil
+end
+
 -- Writes down what a node's devices serve: what its hello told, with what an operator has set, and without those that
 -- are in quarantine; and what its agent is to be told of that with each beat. Answers the record as it is then.
 local function settle_node(node)
@@ -835,7 +844,7 @@ local function settle_node(node)
     unsubscribe(node, record)
     local serves, lanes, known = {}, {}, {}
     for device, can in pairs(told) do
-      local queues = (set[device] or {}).queues or can.queues
+      local queues = still_known((set[device] or {}).queues) or can.queues
       if record[of("out", device)] then queues = {} end
       serves[#serves + 1] = cjson.encode(device) .. ": " .. list(queues)
       for _, queue in ipairs(queues) do

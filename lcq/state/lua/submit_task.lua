@@ -97,5 +97,6 @@ if number(interactive_ms) > 0 then
 end
 note_flow("came", queue)
 tally("submitted", 1)
-emit_task("submit_task", id, t, {"model", model, "user", user, "job", job, "image", image, "submitted_ms", t.submitted_ms})
+emit_task("submit_task", id, t, {"model", model, "user", user, "job", job, "image", image, "submitted_ms", t.submitted_ms,
+  "size", size})
 return {"ok", id, t.status, queue}

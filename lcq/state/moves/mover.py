@@ -91,6 +91,14 @@ class Mover:
         """Have it in the events, where consoles see it; whichever scheduler notices first tells all."""
         await self._move("note_failover", failover.run_id, failover.lost_ms, failover.lost_bytes, str(failover))
 
+    def follow(self, config: DistributedConfig) -> None:
+        """Go by these settings from now on. Where Redis is, and under which names, stays as it was at the start."""
+        self.config = config
+        self.reader.queue_configs = config.queues
+        scripts = Scripts(config)
+        if scripts.header != self._scripts.header:
+            self._scripts = scripts  # they get to Redis when the first of them is run there
+
     # ------------------------------------------------------------ how moves travel
 
     async def _load_scripts(self) -> None:
