@@ -57,7 +57,7 @@ soak: $(VENV)/.dev  ## an hour of storms and calms: nothing is lost, nothing gro
 parity: $(VENV)/.dev $(PARITY)/.iopaint $(PARITY)-lama/.lama-cleaner  ## LCQ beside IOPaint 1.6.0 and Lama Cleaner 1.2.5, in venvs of their own
 	@$(PY) -m pytest -m parity --timeout 600 tests/parity
 
-e2e: $(VENV)/.e2e .web-app/.iopaint  ## IOPaint's own web app in a Chromium, with LCQ behind it; installs the browser where it may
+e2e: $(VENV)/.e2e .web-app/.unpacked  ## IOPaint's and Lama Cleaner's own web apps in a Chromium, with LCQ behind it; installs the browser where it may
 	@if ! command -v "$${LCQ_CHROMIUM:-chromium}" chromium-browser >/dev/null; then \
 	  echo "there is no Chromium here: apt-get install chromium" >&2; \
 	  { apt-get -qq update && apt-get -qq install --yes --no-install-recommends chromium; } >/dev/null 2>&1 || \
@@ -92,10 +92,11 @@ $(VENV)/.e2e: $(VENV)/.dev
 	@$(PIP_INSTALL) -e '.[e2e]'
 	@touch $@
 
-.web-app/.iopaint: tests/parity/constraints.txt | $(PY)
+.web-app/.unpacked: tests/parity/constraints.txt tests/parity/lama-cleaner-constraints.txt | $(PY)
 	@rm -rf .web-app
-	@$(PY) -m pip -qq --disable-pip-version-check --no-input download --no-deps -c $< -d .web-app iopaint
-	@$(PY) -m zipfile -e .web-app/*.whl .web-app
+	@$(PY) -m pip -qq --disable-pip-version-check --no-input download --no-deps -d .web-app \
+	  -c $(firstword $^) -c $(lastword $^) iopaint lama-cleaner
+	@for wheel in .web-app/*.whl; do $(PY) -m zipfile -e "$$wheel" .web-app; done
 	@touch $@
 
 # A CPU build of torch beside a torchvision that was built for CUDA cannot be imported. An old torchvision can:

@@ -465,7 +465,8 @@ class HttpConfig(Section):
     model: str = ""
     """What who speaks the parents' APIs has that has chosen none, such as cv2; "": lama where a node has it."""
     web_app: str = ""
-    """The parent's web app at /: a folder with its index.html, or "iopaint": that of the wheel installed here."""
+    """The parent's web app at /: a folder with its index.html, or "iopaint" or "lama_cleaner": that of the wheel
+    installed here."""
     save_folder: Path | None = None
     """Where results go that its users save there; null: they save in their browsers alone."""
 

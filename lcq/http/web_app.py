@@ -1,4 +1,4 @@
-"""The parent's web app at ``/``, unmodified: from a folder, or out of an installed iopaint wheel."""
+"""A parent's web app at ``/``, unmodified: from a folder, or out of an installed wheel of iopaint or lama_cleaner."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 _log = logging.getLogger(__name__)
-_WHEEL = "iopaint"
+_WHEELS = {"iopaint": "web_app", "lama_cleaner": "app/build"}  # and where they have it
 
 
 def folder_of(setting: str) -> Path | None:
-    """Where the web app of ``http.web_app`` lies: a folder, or with "iopaint" that package's; None: nowhere."""
-    if setting != _WHEEL:
+    """Where the web app of ``http.web_app`` lies: a folder, or with a package's name in that; None: nowhere."""
+    if setting not in _WHEELS:
         folder = Path(setting).expanduser()
         return folder if (folder / "index.html").is_file() else None
-    found = find_spec(_WHEEL)  # imports nothing of it
+    found = find_spec(setting)  # imports nothing of it
     if found is None or not found.submodule_search_locations:
         return None
-    folder = Path(next(iter(found.submodule_search_locations))) / "web_app"
+    folder = Path(next(iter(found.submodule_search_locations))) / _WHEELS[setting]
     return folder if (folder / "index.html").is_file() else None
 
 

@@ -1,4 +1,4 @@
-"""The unmodified web app of IOPaint 1.6.0 in a browser, with LCQ behind it: what its users do, and what they see."""
+"""The unmodified web apps of IOPaint and Lama Cleaner in a browser, LCQ behind it: what users do, and what they see."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from playwright.sync_api._context_manager import EventInfo
 
 ROOT = Path(__file__).parents[2]
-APP = ROOT / ".web-app" / "iopaint" / "web_app"
+APPS = ROOT / ".web-app"
+APP, OLDER_APP = APPS / "iopaint" / "web_app", APPS / "lama_cleaner" / "app" / "build"
 BROWSER = os.environ.get("LCQ_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser") or ""
 SCREENSHOTS = ROOT / "docs" / "http" if os.environ.get("LCQ_SCREENSHOTS") else None
 PHOTOS = ROOT / "sample-config" / "photos"
@@ -41,28 +43,34 @@ PATIENCE_MS = 120_000
 pytestmark = [
     pytest.mark.e2e,
     pytest.mark.skipif(not BROWSER, reason="there is no Chromium here: run make e2e, or name one by LCQ_CHROMIUM"),
-    pytest.mark.skipif(not (APP / "index.html").exists(), reason="IOPaint's web app is not here: run make e2e"),
+    pytest.mark.skipif(not (APPS / ".unpacked").exists(), reason="the web apps are not here: run make e2e"),
 ]
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A scheduler that serves the app, and two agents with cv2 and a LaMa of random weights."""
-    folder, port = tmp_path_factory.mktemp("cluster"), free_port()
+@contextmanager
+def serving(app: Path, folder: Path, *, agents: int) -> Iterator[str]:
+    """The address of a scheduler that serves ``app``; its agents have cv2 and a LaMa of random weights."""
+    port = free_port()
     with np.load(ROOT / "tests" / "data" / "lama" / "small_weights.npz") as arrays:
         weights = safetensors(folder / "small.safetensors", dict(arrays))
     WeightStore(folder / "c" / "models", ModelsConfig(allow=("any",))).add(weights, "lama")
     around = {
-        "LCQ_HTTP__ENABLED": "1", "LCQ_HTTP__WEB_APP": str(APP), "LCQ_HTTP__MODEL": "cv2",
+        "LCQ_HTTP__ENABLED": "1", "LCQ_HTTP__WEB_APP": str(app), "LCQ_HTTP__MODEL": "cv2",
         "LCQ_SCHEDULER_PORT": str(port), "LCQ_DISCOVERY__ENABLED": "0",
         "LCQ_AGENT__MODELS": '["cv2-telea", "cv2-ns", "lama"]',
         "LCQ_MODELS__ALLOW": '["any"]', "LCQ_STORAGE__BLOBS__FLOOR_MIB": "0", "LCQ_AGENT__DISK__FLOOR_MIB": "0",
     }  # fmt: skip
     with PrivateServer(folder / "redis") as server, running_cluster(server.url, folder / "c", **around) as cluster:
         cluster.start_scheduler()
-        for name in ("node-1", "node-2"):
-            cluster.start_agent(name, slots=1)
+        for number in range(agents):
+            cluster.start_agent(f"node-{number}", slots=1)
         yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(APP, tmp_path_factory.mktemp("cluster"), agents=2) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +122,15 @@ class User:
 
     def close(self) -> None:
         self._context.close()
+
+    def pictures(self) -> set[str]:
+        """What the page has looked at."""
+        self.page.wait_for_timeout(20)  # what has happened meanwhile is told while one waits
+        return set(self._pictures)
+
+    def new_picture(self, known: set[str]) -> str:
+        """One that it had not looked at then; "": none."""
+        return next((url for url in self.pictures() - known if url.startswith("blob:")), "")
 
     def uploads(self, name: str, data: bytes) -> None:
         kind = "image/png" if name.endswith(".png") else "image/jpeg"
@@ -313,3 +330,31 @@ def test_four_at_once_each_get_their_own_pictures_back(comes: Callable[[], User]
             picture = Image.open(io.BytesIO(user.page.screenshot())).convert("RGB").resize((600, 400))
             sheet.paste(picture, (at % 2 * 600, at // 2 * 400))
         sheet.save(SCREENSHOTS / "4-four-users.png", optimize=True)
+
+
+def test_the_app_of_lama_cleaner_works_too(browser: Browser, tmp_path: Path) -> None:
+    data = a_photo("coffee.jpg", "PNG")
+    before = pixels_of(data)
+    with serving(OLDER_APP, tmp_path, agents=1) as address:
+        user = User(browser, address)
+        upload = {"name": "coffee.png", "mimeType": "image/png", "buffer": data}
+        user.page.locator("input[type=file]").first.set_input_files([upload])
+        user.page.get_by_text("600x400", exact=True).wait_for()
+        for begin, end in (((0.2, 0.3), (0.45, 0.35)), ((0.55, 0.7), (0.6, 0.85))):
+            known = user.pictures()
+            with user.page.expect_response("**/inpaint") as answered:
+                wait_until_sync(lambda: user.page.locator("canvas").count() > 0, what="a canvas")
+                user.strokes(begin, end)
+            assert (answered.value.status, answered.value.headers["content-type"]) == (200, "image/png")
+            wait_until_sync(partial(user.new_picture, known), what="the page's look at the answer")
+            after = pixels_of(_bytes(user.page.evaluate(_READ, user.new_picture(known))))[..., :3]
+            height, width = before.shape[:2]
+            (left, top), (right, bottom) = ((int(x * width), int(y * height)) for x, y in (begin, end))
+            stroke = np.zeros((height, width), bool)
+            stroke[top - 40 : bottom + 40, left - 40 : right + 40] = True
+            np.testing.assert_array_equal(after[~stroke], before[~stroke])
+            assert (after[stroke] != before[stroke]).any(axis=-1).mean() > 0.05
+            before = after
+        user.pictured("5-lama-cleaner.png")
+        user.has_seen_no_error()
+        user.close()
