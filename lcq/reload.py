@@ -52,7 +52,8 @@ LIVE: Mapping[Role, tuple[str, ...]] = MappingProxyType(
     {
         Role.SCHEDULER: (
             "log_level", "leases", "retries", "quarantine", "shares", "quotas", "retention", "queues", "limits",
-            "http.tokens", "http.per_minute",
+            "http.tokens", "http.per_minute", "http.interactive_slots", "http.interactive_s", "http.answer_s",
+            "http.model", "http.save_folder",
         ),
         Role.AGENT: (
             "log_level", "limits", "schedulers", "agent.slots", "agent.devices.*.slots", "agent.devices.*.queues",
