@@ -95,6 +95,7 @@ async def test_a_request_becomes_a_task_of_priority_high_and_is_answered_with_it
     assert (answer.status_code, answer.content) == (200, b"a new picture")
     assert (answer.headers["content-type"], answer.headers["x-seed"]) == ("image/png", "5")
     assert record.priority == "high"
+    assert (await scheduler.state.reader.fleet()).interactive == {(record.queue, TELEA)}, "slots are kept for such"
     task = record.task
     assert scheduler.keeper.depot.store.stat(read_address(task.image_path).place) is not None
     assert dict(task.config) == {

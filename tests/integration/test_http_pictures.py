@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
 from lcq.embedded import PrivateServer
+from lcq.outlook import _FLEET_AGE_S
 from tests.cluster import free_port, running_cluster
+from tests.conftest import wait_until_sync
 from worker.engines.crop import Network, fill
 from worker.engines.framing import Framing
 
@@ -28,7 +31,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     around = {
         "LCQ_HTTP__ENABLED": "1", "LCQ_SCHEDULER_PORT": str(port), "LCQ_DISCOVERY__ENABLED": "0",
         "LCQ_STORAGE__BLOBS__FLOOR_MIB": "0", "LCQ_AGENT__DISK__FLOOR_MIB": "0",
-        "LCQ_AGENT__MODELS": '["cv2-telea", "cv2-ns"]',
+        "LCQ_AGENT__MODELS": '["cv2-telea", "cv2-ns", "drill-sleep"]',
+        "LCQ_HTTP__INTERACTIVE_S": "3600",
     }  # fmt: skip
     with (
         PrivateServer(tmp_path_factory.mktemp("redis")) as server,
@@ -167,3 +171,24 @@ def test_several_at_a_time_each_get_their_own_picture_back(http: httpx.Client) -
         for picture, answer in zip(pictures, answers, strict=True):
             expected = by_opencv(picture, mask[..., 3] > 0, cv2.INPAINT_NS, 4)
             np.testing.assert_array_equal(pixels_of(answer.content), expected)
+
+
+def test_a_person_does_not_wait_behind_long_tasks(http: httpx.Client) -> None:
+    image, mask = encoded(a_picture(100, 80), "PNG"), encoded(strokes(100, 80), "PNG")
+    inpainted(http, image, mask)
+    time.sleep(2 * _FLEET_AGE_S)  # from now on every claim knows that somebody is there
+    task = {"image_path": "/drill.png", "config": {"model": "drill-sleep", "seconds": 600}}
+    long = [one["id"] for one in http.post("/v1/tasks", json={"tasks": [task] * 3}).json()["accepted"]]
+
+    def states() -> list[str]:
+        return sorted(http.get(f"/v1/tasks/{one}").json()["status"] for one in long)
+
+    try:
+        wait_until_sync(lambda: "processing" in states(), what="a long task to run")
+        inpainted(http, image, mask)
+        assert states() == ["processing", "queued", "queued"]
+        codes = {http.get(f"/v1/tasks/{one}/why").json()["why"]["code"] for one in long}
+        assert {"running", "kept_slots"} <= codes
+    finally:
+        for one in long:
+            http.post(f"/v1/tasks/{one}/cancel")
