@@ -75,6 +75,7 @@ class StateReader:
         self.url = url
         self.keys = Keys(namespace)
         self.queue_configs = tuple(queues)
+        """Which queues there are: as long as the process runs they may become others, also while it waits for Redis."""
         self._redis = connect(url)
         self._follow = connect(url)  # blocks for news, on its own connection
         self.acts = ActLog(self._redis, self.keys, url)
@@ -254,9 +255,9 @@ class StateReader:
 
         ``nodes``: those that may serve them, where the caller has read them just now.
         """
-        return await self._queues(await self.nodes() if nodes is None else nodes)
+        return await self._queues(await self.nodes() if nodes is None else nodes, self.queue_configs)
 
-    async def _queues(self, nodes: Iterable[NodeRecord]) -> tuple[QueueRecord, ...]:
+    async def _queues(self, nodes: Iterable[NodeRecord], configs: Sequence[QueueConfig]) -> tuple[QueueRecord, ...]:
         live: dict[str, list[str]] = {}
         for node in nodes:
             if node.status in ("online", "suspect"):
@@ -265,12 +266,12 @@ class StateReader:
         async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
             pipe.hgetall(self.keys.counts)
-            for config in self.queue_configs:
+            for config in configs:
                 pipe.hgetall(self.keys.queue(config.name))
                 pipe.zrange(self.keys.waiting(config.name), 0, 0, withscores=True)
             counts, *answers = await pipe.execute()
         out = []
-        for config, fields, oldest in zip(self.queue_configs, answers[::2], answers[1::2], strict=True):
+        for config, fields, oldest in zip(configs, answers[::2], answers[1::2], strict=True):
             tally = {status: records.whole(counts.get(f"{config.name}/{status}")) for status in TaskStatus}
             since = int(oldest[0][1]) if oldest else None
             out.append(records.queue_record(config, fields, tally, since, tuple(live.get(config.name, ()))))
@@ -285,22 +286,22 @@ class StateReader:
         return self._fleet
 
     async def _backlog(
-        self,
+        self, configs: Sequence[QueueConfig]
     ) -> tuple[dict[str, Backlog], dict[str, dict[str, int]], dict[tuple[str, str], tuple[float, ...]]]:
         """What waits in each queue, how much of it whose, and when what runs on each device is predicted to end."""
         async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
             pipe.time()
             pipe.zrange(self.keys.ends, 0, -1, withscores=True)
-            for config in self.queue_configs:
+            for config in configs:
                 pipe.hgetall(self.keys.backlog(config.name))
                 pipe.hrandfield(self.keys.users(config.name), USERS_TOLD, withvalues=True)
             (seconds, micros), ends, *told = await pipe.execute()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         backlog: dict[str, Backlog] = {
-            config.name: records.backlog(fields) for config, fields in zip(self.queue_configs, told[::2], strict=True)
+            config.name: records.backlog(fields) for config, fields in zip(configs, told[::2], strict=True)
         }
-        users = {config.name: _counts(some) for config, some in zip(self.queue_configs, told[1::2], strict=True)}
+        users = {config.name: _counts(some) for config, some in zip(configs, told[1::2], strict=True)}
         busy: dict[tuple[str, str], list[float]] = {}
         for member, ends_ms in ends:
             node, _, rest = member.partition("|")
@@ -309,18 +310,19 @@ class StateReader:
 
     async def fleet(self) -> Fleet:
         """A picture of the cluster as routing sees it."""
+        configs = self.queue_configs
         nodes = await self.nodes()
-        queues = await self._queues(nodes)
-        backlog, users, busy = await self._backlog()
+        queues = await self._queues(nodes, configs)
+        backlog, users, busy = await self._backlog(configs)
         return Fleet(
             costs=await self.learned.book(),
             backlog=backlog,
             users={queue: frozenset(counts) for queue, counts in users.items()},
             tasks_of=users,
             busy_s=busy,
-            queues=self.queue_configs,
+            queues=configs,
             nodes=nodes,
-            waiting=await self.waiting(),
+            waiting=await self._waiting(configs),
             paused_jobs={job: told for job, (told, _) in (await self.paused_jobs()).items()},
             paused={
                 queue.name: f"by {queue.paused_by}" + (f": {queue.paused_reason}" if queue.paused_reason else "")
@@ -466,21 +468,25 @@ class StateReader:
 
     async def waiting(self) -> dict[str, int]:
         """How many queued tasks each queue has, pinned ones included."""
+        return await self._waiting(self.queue_configs)
+
+    async def _waiting(self, configs: Sequence[QueueConfig]) -> dict[str, int]:
         async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
-            for config in self.queue_configs:
+            for config in configs:
                 pipe.zcard(self.keys.waiting(config.name))
             depths = await pipe.execute()
-        return {config.name: depth for config, depth in zip(self.queue_configs, depths, strict=True)}
+        return {config.name: depth for config, depth in zip(configs, depths, strict=True)}
 
     async def ready(self) -> dict[str, int]:
         """How many queued tasks each queue could start now: none where it is paused."""
+        configs = self.queue_configs
         async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
-            for config in self.queue_configs:
+            for config in configs:
                 pipe.hexists(self.keys.queue(config.name), "paused")
             paused = await pipe.execute()
-        depths = (await self.waiting()).items()
+        depths = (await self._waiting(configs)).items()
         return {queue: 0 if stopped else depth for (queue, depth), stopped in zip(depths, paused, strict=True)}
 
     async def lanes(self) -> tuple[tuple[str, str], ...]:
