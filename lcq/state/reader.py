@@ -51,6 +51,7 @@ _PAGE = 500  # task hashes asked for in one pipeline
 _PIECE = 250  # of them where somebody looks at a screen meanwhile: to make something of them holds the loop
 _LOOKED_AT = 20_000  # failed tasks of one code that are read to count their causes
 _NODES_NAMED = 5
+_HELD_S = 2.0  # so long an event that was in the stream is not looked for there, where nothing has followed it
 _SAMPLE = 40  # tasks of a job that are looked at to tell where it waits
 
 
@@ -63,6 +64,9 @@ class Snapshot:
     queues: tuple[QueueRecord, ...]
     last_event_id: str
     total_tasks: int  # more than len(tasks) where the limit cut the oldest off
+
+
+_NodeRead = tuple[Any, Any, NodeRecord]  # a node's fields and how many tasks it holds, as Redis tells them; its record
 
 
 class StateReader:
@@ -84,6 +88,8 @@ class StateReader:
         self.learned = LearnedCosts(url, self._redis, self.keys)
         self._fleet: Fleet | None = None
         self._fleet_at = 0.0
+        self._nodes_read: dict[str, _NodeRead] = {}
+        self._held = ("", 0.0)  # an event that was in the stream, and when (monotonic)
 
     async def __aenter__(self) -> Self:
         return self
@@ -248,7 +254,16 @@ class StateReader:
                 pipe.zcard(self.keys.held(name))
             answers = await pipe.execute(raise_on_error=False)
         pairs = zip(names, answers[::2], answers[1::2], strict=True)
-        return tuple(_node_record(name, fields, running) for name, fields, running in pairs if fields)
+        read = {name: self._node(name, fields, running) for name, fields, running in pairs if fields}
+        self._nodes_read = read
+        return tuple(record for _, _, record in read.values())
+
+    def _node(self, name: str, fields: Any, running: Any) -> _NodeRead:
+        """What was read of a node, and its record: the one of before, where nothing is different."""
+        known = self._nodes_read.get(name)
+        if known is not None and known[:2] == (fields, running):
+            return known
+        return fields, running, _node_record(name, fields, running)
 
     async def queues(self, nodes: Sequence[NodeRecord] | None = None) -> tuple[QueueRecord, ...]:
         """Every configured queue with its counts, in the configuration's order.
@@ -653,15 +668,29 @@ class StateReader:
         """
         if after == "$":
             after = await self.last_event_id()
-        async with our_errors(self.url):
-            # An id that was seen and is not there any more was trimmed, or was lost with the server's last second.
-            gap = after != "0-0" and not await self._redis.xrange(self.keys.events, after, after, count=1)
+        known, at = self._held
+        gap = (known != after or time.monotonic() - at > _HELD_S) and not await self._holds(after)
         found = await self.news(after, 0 if gap else wait_ms, limit)
         if found:
+            gap = gap or not await self._holds(after)  # what has come since may have been lost in part
             after = found[-1].id
+            self._held = (after, time.monotonic())
         elif gap:
             after = await self.last_event_id()
         return EventsAnswer(events=found, last_id=after, gap=gap)
+
+    async def _holds(self, event_id: str) -> bool:
+        """Whether the stream still holds that event, so that it holds all that came after it too.
+
+        An id that was seen and is not there any more was trimmed, or was lost with the server's last second.
+        """
+        if event_id == "0-0":
+            return True
+        async with our_errors(self.url):
+            is_there = bool(await self._redis.xrange(self.keys.events, event_id, event_id, count=1))
+        if is_there:
+            self._held = (event_id, time.monotonic())
+        return is_there
 
     async def news(self, after: str, wait_ms: int, limit: int) -> tuple[Event, ...]:
         """Events after the id ``after``, without a look whether any were lost: for who reads all the time."""
