@@ -422,6 +422,11 @@ class Store:
         """Whether anything has happened on a shelf since somebody took note of it."""
         return any(shelf.has_news for shelf in (self.tasks, self.queues, self.nodes, self.causes, self.acts))
 
+    def device_called(self, node: str, device: str) -> str:
+        """What a device of a node is called there: gpu0 and no serial number; its id where that is not known."""
+        row = self.nodes.rows.get(node)
+        return next((one.called for one in row.now if one.id == device and one.called), device) if row else device
+
     @property
     def all_counts(self) -> dict[TaskStatus, int]:
         """How many tasks the cluster has in each state: where not all are here, as its queues tell it each second."""

@@ -155,5 +155,8 @@ async def send_folder(wish: Wish, client: AsyncClient) -> Sent:
 
 def told(prepared: Prepared, answer: ForeseeAnswer) -> list[str]:
     """Where the tasks would go and when they would be done, a line each."""
-    head = counted(len(prepared.tasks), "task") + tr(" would go:")
-    return [head, *told_foreseen(answer, lambda seconds: long_span(seconds * 1000)), *prepared.skipped]
+    lines = [counted(len(prepared.tasks), "task") + tr(" would go:")]
+    lines += told_foreseen(answer, lambda seconds: long_span(seconds * 1000))
+    if prepared.missing:  # a node may well see what this machine does not
+        lines.append(tr("not found on this machine: {missing}", missing=", ".join(prepared.missing)))
+    return [*lines, *prepared.skipped]

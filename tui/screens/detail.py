@@ -373,7 +373,7 @@ class TaskScreen(ReadingScreen, TaskActs):
             tr("{model}   user {user}", model=row.model, user=row.user)
             + (tr("   job {job}", job=row.job) if row.job else ""),
         )
-        where = row.node + (f", {row.device}" if row.device else "")
+        where = row.node + (f", {self.desk.store.device_called(row.node, row.device)}" if row.device else "")
         pieces += fact("node", where)
         sent = tr("{submitted}, {now} ago", submitted=stamp(row.submitted_ms), now=span(now - row.submitted_ms))
         if row.started_ms:
@@ -496,7 +496,8 @@ class TaskScreen(ReadingScreen, TaskActs):
             took = (
                 tr(", took {ended}", ended=long_span(attempt.ended_ms - attempt.started_ms)) if attempt.ended_ms else ""
             )
-            device = f", {attempt.device}" if attempt.device else ""
+            called = self.desk.store.device_called(attempt.node, attempt.device)
+            device = f", {called}" if called else ""
             pieces.append((f"  #{attempt.number} {fit(tr(clean(attempt.outcome)), 12)}", "bold"))
             pieces.append((f"{clean(attempt.node + device)}, {stamp(attempt.started_ms)}{took}\n", ""))
             if attempt.failure is not None:
