@@ -26,6 +26,7 @@ class QueueScale(Value):
     oldest_wait_s: float  # since when the oldest queued task waits; 0: none does
     unserved: int = 0  # queued tasks of lanes that no device serves: more nodes of the same kind do not help these
     paused: bool = False  # then nothing new begins, and more slots are of no use
+    guessed: bool = False  # what some of its backlog takes there nobody has measured, or learned
 
 
 class IdleNode(Value):
@@ -108,6 +109,10 @@ def _queue(
         oldest_wait_s=max(0, now_ms - queue.oldest_queued_ms) / 1000 if queue.oldest_queued_ms else 0.0,
         unserved=sum(count for lane, count in lanes.items() if not fleet.is_served(name, lane)),
         paused=queue.paused,
+        guessed=any(
+            seconds > 0 and fleet.costs.typical(lane, queue.config.kind).guessed
+            for (_, lane), seconds in fleet.backlog.get(name, {}).items()
+        ),
     )
 
 

@@ -188,5 +188,5 @@ def _before_after(image: Path, result: Path, console: Console) -> Table:
     height = max(_LEAST_LINES, min(_MOST_LINES, console.height - _TABLE_LINES))
     grid = Table.grid(padding=(0, 2))
     grid.add_row(Picture(image, width=width, height=height), Picture(result, width=width, height=height))
-    grid.add_row(Text("before", style="dim"), Text("after", style="dim"))
+    grid.add_row(Text(tr("before"), style="dim"), Text(tr("after"), style="dim"))
     return grid

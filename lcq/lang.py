@@ -58,6 +58,7 @@ def ntr(one: str, many: str, number: float, /, **facts: Any) -> str:
 _TOLD = "told\x04"  # the context of what is made in English and translated where it is shown (tests/catalogue.py)
 _PLACE = re.compile(r"\{(\w+)\}")
 _DEEPEST = 4
+_UNITS = {"s": N("{n} s"), "min": N("{n} min"), "h": N("{n} h"), "d": N("{n} d")}
 
 
 def retold(text: str) -> str:
@@ -90,6 +91,8 @@ def _retold(text: str, depth: int) -> str:
     whole = _catalogue.pgettext("told", text)
     if whole != text:
         return whole
+    if length := _LENGTH.fullmatch(text):
+        return _told_length(*length.groups())
     return (
         _in_a_form(text, depth, joined=True)
         or _in_parts(text, depth, _JOINTS[:1])
@@ -99,6 +102,17 @@ def _retold(text: str, depth: int) -> str:
         or _with_brackets(_BRACKETED, text, depth)
         or text
     )
+
+
+def _told_length(before: str | None, number: str, unit: str, behind: str | None) -> str:
+    """A length of time as sentences have it (``lcq.reasons.about``), perhaps "in" so long, or so long "ago"."""
+    said = tr(_UNITS[unit], n=number)
+    if before == "P90 ":
+        return before + said
+    return tr("in {length}", length=said) if before else tr("{length} ago", length=said) if behind else said
+
+
+_LENGTH = re.compile(r"(P90 |in )?(\d+(?:\.\d+)?) (s|min|h|d)( ago)?")
 
 
 def _in_a_form(text: str, depth: int, *, joined: bool) -> str:

@@ -564,6 +564,7 @@ class Foresight:
 
     route: Route
     done_s: float | None
+    guessed: bool = False  # what it takes there nobody has measured, or learned
 
 
 def foresee(
@@ -572,10 +573,21 @@ def foresee(
     """What would become of ``task`` if it were submitted now. As for ``route``."""
     chosen = route(task, fleet, queue=queue, node=node, size=size)
     known = fleet.queue(chosen.queue)
+    need = requirements(task, fleet, size=size)
+    guessed = known is not None and _is_guess(known, need, fleet)
     if chosen.why or node or known is None or known.name in fleet.paused:
-        return Foresight(chosen, None)
-    done_s = _finish(known, requirements(task, fleet, size=size), fleet)
-    return Foresight(chosen, None if done_s == float("inf") else done_s)
+        return Foresight(chosen, None, guessed)
+    done_s = _finish(known, need, fleet)
+    return Foresight(chosen, None if done_s == float("inf") else done_s, guessed)
+
+
+def _is_guess(queue: QueueConfig, need: Requirements, fleet: Fleet) -> bool:
+    """Whether nobody has measured, or learned, what such a task takes on one of the devices there; or at all."""
+    lane, timetable = lane_name(need.model, need.task_type), fleet.timetable
+    stations = [timetable.stations[name] for name in fleet.members(queue.name, need)]
+    if not stations:
+        return fleet.costs.typical(lane, queue.kind, precision=need.precision).guessed
+    return any(timetable.curve(one, lane, need.precision).guessed for one in stations)
 
 
 # ---------------------------------------------------------------- the ladder

@@ -242,6 +242,7 @@ class TaskManager(Manager):
             found[chosen.queue, why] = Foreseen(
                 queue=chosen.queue, why=why, done_s=seen.done_s,
                 count=(known.count if known else 0) + 1, seconds=(known.seconds if known else 0.0) + chosen.seconds,
+                guessed=seen.guessed or (known is not None and known.guessed),
             )  # fmt: skip
         scaled = [
             one.model_copy(update={"count": round(one.count * count), "seconds": one.seconds * count})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import gc
 import os
@@ -70,7 +71,7 @@ ONLY_PAST = N("It is only a recording.")
 
 FLUSH_S = 0.125
 """How often news reach the screen at most."""
-_IDLE_FLUSHES = 8  # without news only every so many: clocks and ages go on
+_LOOK_S = 0.25  # without any: what else may have changed is looked at so often, and each second is shown
 
 
 _LATER = (
@@ -137,7 +138,7 @@ class ConsoleApp(PlayingApp):
         self.recording_rules = recording
         self.next_context: str | None = None
         """The context that the operator has gone to; None: they have left."""
-        self._flushes = 0
+        self._second_shown = 0
         self._link_shown: tuple[object, ...] = ()
         self._pace = Pace()
         self._missed_a_frame = False
@@ -242,25 +243,32 @@ class ConsoleApp(PlayingApp):
     async def _keep_fresh(self) -> None:
         """Bring news as they come. No timer: its message to itself costs ten times what a look at nothing does."""
         while True:
+            stir = self.desk.store.stir
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await stir.wait()
+            stir.clear()
+            if not self._bring_news():
+                stir.set()
             await asyncio.sleep(FLUSH_S)
-            self._bring_news()
 
-    def _bring_news(self) -> None:
-        """Bring news to the screens; a terminal that cannot keep up is given them less often."""
+    def _bring_news(self) -> bool:
+        """Bring news to the screens. False where a terminal that cannot keep up is not given them yet."""
         self._mind_the_size()  # something may have been opened over the note
         if self._terminal_is_behind or not self._pace.allows:
-            return
+            return False
         if self._missed_a_frame:
             self._missed_a_frame = False
             self.screen.refresh()  # all of it, as it is by now
-        self._flushes += 1
-        state = self.desk.link.state
-        if self.desk.flush() or self._flushes % _IDLE_FLUSHES == 0:
+        state, second = self.desk.link.state, self.desk.link.now_ms // 1000
+        if self.desk.flush() or self._second_shown != second:  # clocks and ages go on
+            self._second_shown = second
             self.show_news()
         elif state != self._link_shown:  # the loss of Redis or of the schedulers, say
             for screen in self._screens_in_sight():
                 screen.show_pulse()
         self._link_shown = state
+        return True
 
     def _screens_in_sight(self) -> Iterator[ConsoleScreen]:
         for screen in self.screen_stack:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from lcq.changing import Changes, changed, differences, retry_elsewhere, submit_changed
@@ -23,7 +24,7 @@ def again(records: Sequence[TaskRecord], changes: Changes) -> Act:
     if changes.makes_new:
         return _new_ones(records, changes)
     fit = [record for record in records if record.status in TERMINAL_STATES]
-    others = len(records) - len(fit)
+    others = Counter(one.status for one in records if one not in fit)
     place = changes.node or changes.queue
 
     async def run(commander: Commander, reason: str) -> BulkAnswer:
@@ -32,7 +33,8 @@ def again(records: Sequence[TaskRecord], changes: Changes) -> Act:
     tasks = counted(len(fit), "task")
     title = tr("Retry {tasks} in {place}", tasks=tasks, place=place) if place else tr("Retry {count}", count=tasks)
     lines = tuple(differences(fit, changes)) or (tr("nothing is changed: they go again as they were"),)
-    skipped = tr("cannot be retried: {others:,} that have not ended", others=others) if others else ""
+    named = ", ".join(f"{count:,} {tr(status)}" for status, count in others.items())
+    skipped = tr("cannot be {past}: {named}", past=tr("retried"), named=named) if others else ""
     return Act(title, tr("retried"), tuple(one.id for one in fit), Tier.UNDOABLE, run, lines, tr("Yes, retry"), skipped)
 
 

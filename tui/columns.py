@@ -132,9 +132,13 @@ def _progress(row: TaskRow, _now: int) -> Cell:
     return (f"{int(row.progress * 100)}%", "run") if row.status is TaskStatus.PROCESSING else ("--", "dim")
 
 
+def most_attempts(row: TaskRow) -> str:
+    """How many attempts there may be, as far as is known: who retries it grants more, and some cost nothing."""
+    return str(max(row.max_attempts, row.attempt)) if row.max_attempts else "?"
+
+
 def _attempts(row: TaskRow, _now: int) -> Cell:
-    most = str(row.max_attempts) if row.max_attempts else "?"
-    return f"{row.attempt}/{most}", "warn" if row.attempt > 1 else "plain"
+    return f"{row.attempt}/{most_attempts(row)}", "warn" if row.attempt > 1 else "plain"
 
 
 def _age(row: TaskRow, now_ms: int) -> Cell:
@@ -382,10 +386,15 @@ NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
 )  # fmt: skip
 
 
+def node_is_troubled(row: NodeRow) -> bool:
+    """It says what keeps it from work; that somebody has let it work again is no such thing."""
+    return bool(row.why) and not (row.status is NodeStatus.ONLINE and row.why.partition(" ")[0] == "activated")
+
+
 def node_needs_attention(row: NodeRow) -> bool:
     """It is gone, silent or in quarantine, or says what keeps it from work. One that was told to drain needs nobody."""
     return row.status in (NodeStatus.SUSPECT, NodeStatus.QUARANTINED, NodeStatus.OFFLINE) or (
-        row.status is NodeStatus.ONLINE and bool(row.why)
+        row.status is NodeStatus.ONLINE and node_is_troubled(row)
     )
 
 
@@ -444,7 +453,7 @@ def fleet_columns(now_running: Callable[[str], str]) -> tuple[Column[NodeRow], .
         Column("failing", "FAIL", 4, lambda row, _: (f"{_failing(row):.0%}", "bad" if row.failed else "dim"), _failing,
                rank=1, right=True),
         Column("why", "NOW / WHY", 16,
-               lambda row, _: (retold(row.why), "warn") if row.why else (now_running(row.id), "plain"),
+               lambda row, _: (retold(row.why), "warn") if node_is_troubled(row) else (now_running(row.id), "plain"),
                lambda row: row.why, most=400),
     )  # fmt: skip
 

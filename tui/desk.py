@@ -112,6 +112,7 @@ class Desk:
             from tui.replay import ReplayLink  # here: a live console needs nothing of it
 
             self.link = ReplayLink(playback)
+        self.link.on_loss = self.store.stir.set
         self.made = Made()
         self.tasks: View[TaskRow] = View(
             self.store.tasks, {column.id: column.sort for column in (*TASK_COLUMNS, *TASK_MORE)},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from lcq.lang import tr
@@ -36,21 +36,29 @@ class Panel:
 
 def panels(store: Store, now_ms: int, width: int) -> tuple[Panel, ...]:
     """The four panels, each ``width`` cells wide."""
+    return tuple(panel(width) for panel in _panels(store, now_ms))
+
+
+def _panels(store: Store, now_ms: int) -> tuple[Callable[[int], Panel], ...]:
+    """The four panels, of whatever width is asked of each."""
     queues = list(store.queues.rows.values())
+    needing = Panel(tr("Needs you"), tuple(needs(store, now_ms)[:PANEL_LINES]) or (Line(tr("nothing"), "good"),))
     return (
-        _fleet(store, width),
-        _throughput(store.minutes, width),
-        _backlog(store, queues, now_ms, width),
-        Panel(tr("Needs you"), tuple(needs(store, now_ms)[:PANEL_LINES]) or (Line(tr("nothing"), "good"),)),
+        lambda width: _fleet(store, width),
+        lambda width: _throughput(store.minutes, width),
+        lambda width: _backlog(store, queues, now_ms, width),
+        lambda _: needing,
     )
 
 
-def panels_over(store: Store, now_ms: int, width: int) -> list[tuple[Panel, int]]:
-    """The four panels and how wide each is, of ``width`` cells in all: what one can spare goes to who needs it."""
-    told = panels(store, now_ms, 0)
+def panels_over(store: Store, now_ms: int, width: int, places: Sequence[int] = (0, 1, 2, 3)) -> list[tuple[Panel, int]]:
+    """Of the four panels those at ``places``, and how wide each is, of ``width`` cells in all: what one can spare goes
+    to who needs it."""
+    each_of = _panels(store, now_ms)
+    chosen = [each_of[place] for place in places]
+    told = [panel(0) for panel in chosen]
     needed = [max(cells(panel.title) + 1, *(cells(line.text) for line in panel.lines)) for panel in told]
-    widths = shares(needed, width)
-    return [(panels(store, now_ms, each)[place], each) for place, each in enumerate(widths)]
+    return [(panel(each), each) for panel, each in zip(chosen, shares(needed, width), strict=True)]
 
 
 def shares(needed: Sequence[int], width: int) -> list[int]:

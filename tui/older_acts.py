@@ -14,6 +14,7 @@ from tui.store import MOST_ACTS, ActRow, Store
 from tui.view import View
 
 LOOK_S = 0.25
+_LOOK_ELSEWHERE_S = 1.0  # while another view is in sight
 PAGE = 500
 _ANSWER_S = 10.0
 _TROUBLE_S = 2.0  # until it is tried again
@@ -57,7 +58,7 @@ class OlderActs:
     async def run(self) -> None:
         """Read on where that is wanted, until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(LOOK_S if self._in_sight() else _LOOK_ELSEWHERE_S)
             if self._wanted:
                 await self._read_on()
 

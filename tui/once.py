@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lcq.config import DistributedConfig
-from lcq.errors import InvalidInput
+from lcq.errors import InvalidInput, LcqError
 from lcq.lang import tr
 from lcq.log import setup_logging
 from lcq.models import ActRecord, TaskRecord, TaskStatus
-from lcq.wire import ListTasks
+from lcq.reasons import brief
+from lcq.wire import MOST_WHYS, ListTasks
 from tui.cluster import Cluster, cluster_name
 from tui.columns import (
     ACT_COLUMNS,
@@ -34,13 +35,14 @@ from tui.desk import Desk
 from tui.export import values_of
 from tui.fleet import PANEL_LINES, panels
 from tui.saved import MODES, SavedView, SavedViews, views_path
-from tui.store import MOST_ACTS, ActRow, Store, act_row, task_row
+from tui.store import MOST_ACTS, WAITING, ActRow, Store, act_row, task_row
 from tui.text import basename, cells, clean, fit
 from tui.view import View
 
 MOST = 10_000
 _PAGE = 500
 _PANEL = 36
+_ANSWER_S = 1.0  # why tasks wait is told where a scheduler says so at once
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,7 @@ def run_once(
 
     async def main() -> Shown:
         async with Cluster(config) as cluster:
-            return await look_once(cluster, look, limit=limit, name=cluster_name(config))
+            return await look_once(cluster, look, limit=limit, name=cluster_name(config), reasons=not as_json)
 
     shown = asyncio.run(main())
     if as_json:
@@ -103,8 +105,8 @@ def _look(mode: str, words: str, name: str) -> SavedView:
     return SavedView(found.name, found.mode, filter_text, found.sort, found.descending, found.columns)
 
 
-async def look_once(cluster: Cluster, look: SavedView, *, limit: int, name: str = "lcq") -> Shown:
-    """Read what one view needs, and no more.
+async def look_once(cluster: Cluster, look: SavedView, *, limit: int, name: str = "lcq", reasons: bool = True) -> Shown:
+    """Read what one view needs, and no more. ``reasons``: also why tasks wait, which only a scheduler knows.
 
     Raises:
         StateUnavailable: the cluster cannot be reached.
@@ -128,6 +130,8 @@ async def look_once(cluster: Cluster, look: SavedView, *, limit: int, name: str 
             records, total, note = await _tasks(cluster, look.filter_text, limit)
             for record in records:
                 store.tasks.put(task_row(record))
+            if reasons:
+                await _read_reasons(cluster, store, now)
             shown = (*columns, *TASK_MORE)
         case "queues":
             store.minutes = await cluster.minutes()
@@ -163,6 +167,24 @@ async def look_once(cluster: Cluster, look: SavedView, *, limit: int, name: str 
         total or view.total,
         note,
     )
+
+
+async def _read_reasons(cluster: Cluster, store: Store, now_ms: int) -> None:
+    """Why those that wait do so, as the scheduler sees it now; where it does not say, the records have the word."""
+    ids = [row.id for row in store.tasks.rows.values() if row.status in WAITING]
+    for begin in range(0, len(ids), MOST_WHYS):
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                told = await cluster.whys(ids[begin : begin + MOST_WHYS])
+        except (LcqError, OSError, TimeoutError):
+            return
+        store.tell(
+            (
+                (task_id, one.revision, clean(one.why.text), clean(brief(one.why, now_ms)))
+                for task_id, one in told.items()
+            ),
+            now_ms,
+        )
 
 
 async def _read_acts(cluster: Cluster, store: Store, view: View[ActRow], limit: int) -> str:

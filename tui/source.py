@@ -58,7 +58,7 @@ WAIT_MS = 500
 GATHER_S = 0.1
 """After news, so long until it is asked for more: a thousand changes a second come in ten pieces, not in eighty."""
 POLL_S = 1.0
-_CALM_POLL_S = 2.0  # where nothing happens, and nothing in sight goes on without events
+_CALM_POLL_S = 3.0  # where nothing happens, and nothing in sight goes on without events
 ANSWER_S = 5.0
 SNAPSHOT_S = 60.0  # without a further piece of it
 WINDOW = 100_000
@@ -151,6 +151,7 @@ class Link:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self.on_loss: Callable[[], None] = lambda: None  # called when no scheduler answers any more
         self.loaded = False
         self.trouble = ""  # what the last failed call said
         self.skew_ms = 0  # Redis's clock minus ours, where they differ by seconds
@@ -178,7 +179,9 @@ class Link:
     def lose_control(self, trouble: str) -> None:
         """No scheduler has answered."""
         self.control_ms, self.control_trouble = None, clean(trouble)
-        self.control_lost_at = self.control_lost_at or datetime.now(UTC)
+        if self.control_lost_at is None:
+            self.control_lost_at = datetime.now(UTC)
+            self.on_loss()
 
     @property
     def refusal(self) -> str:
@@ -288,7 +291,9 @@ class Feed:
             snapshot = await self._reader.snapshot(limit=WINDOW, take=take)
         self._again.clear()
         self._store.load(snapshot, rows)
-        if len(rows) >= _MANY_ROWS:
+        is_much = len(rows) >= _MANY_ROWS
+        rows.clear()  # this goes on for as long as all is well: a row that changes or leaves is not to be kept here
+        if is_much:
             gc.freeze()  # a full collection looks through all of them each time: tens of ms, for nothing
         self._link.loaded = True
         self._link.answer()

@@ -6,12 +6,13 @@ change puts a new row with a new version, so that a frozen view and the paint ca
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
+from operator import attrgetter, is_not
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from lcq.lang import retold, tr
@@ -43,6 +44,7 @@ MINUTES_SHOWN = 60
 _WANTED_KEPT = 5_000
 _CUT_AT_ONCE = 200  # tasks that leave the window at a time: a list of a hundred thousand is mended by the piece
 _CUT_FROM = 50
+_HOLES = 5_000
 _OLDER_KEPT = 25_000  # tasks older than the window that are held beside it
 
 MOST_ACTS = 20_000
@@ -280,6 +282,12 @@ def _like(row: TaskRow) -> TaskRow:
 _STATUS_INDEX = {status: index for index, status in enumerate(TaskStatus)}
 
 
+def is_holey(dropped: int, held: Mapping[str, object]) -> bool:
+    """Whether a dict is worth making anew, from which so many things were dropped: it keeps their places, and where
+    those are used up it grows to twice its size for ever (10 MB, of a hundred thousand rows that come and go)."""
+    return dropped >= max(_HOLES, len(held) // 2)
+
+
 @dataclass(slots=True)
 class Changes:
     """Which rows are new or different, which are gone; ``everything`` after a snapshot."""
@@ -295,14 +303,18 @@ class Changes:
 class Shelf(Generic[RowT]):
     """The rows of one kind by id, and what has happened to them since somebody last took note."""
 
-    def __init__(self) -> None:
+    def __init__(self, stir: asyncio.Event | None = None) -> None:
+        """``stir``: what is set when something happens here."""
+        self._stir = stir or asyncio.Event()
         self.rows: dict[str, RowT] = {}
+        self._dropped = 0  # since ``rows`` was made
         self._changes = Changes()
         self._versions = 0
 
     def _stamp(self, row: RowT) -> RowT:
         self._versions += 1
         row.version = self._versions
+        self._stir.set()
         return row
 
     def put(self, row: RowT) -> None:
@@ -315,15 +327,20 @@ class Shelf(Generic[RowT]):
         if self.rows.pop(row_id, None) is not None:
             self._changes.gone.add(row_id)
             self._changes.changed.discard(row_id)
+            self._stir.set()
+            self._dropped += 1
+            if is_holey(self._dropped, self.rows):
+                self.rows, self._dropped = dict(self.rows), 0
 
     def replace(self, rows: Iterable[RowT]) -> None:
         """Forget what was known and keep ``rows``."""
         self._versions += 1
-        self.rows = {}
+        self.rows, self._dropped = {}, 0
         for row in rows:
             row.version = self._versions
             self.rows[row.id] = row
         self._changes = Changes(everything=True)
+        self._stir.set()
 
     def update(self, rows: Iterable[RowT]) -> None:
         """Make the shelf hold just ``rows``, noting only the real differences."""
@@ -373,13 +390,15 @@ class Store:
     """Tasks, nodes and queues. A row only ever moves on to a higher revision, whatever order news comes in."""
 
     def __init__(self) -> None:
-        self.tasks: Shelf[TaskRow] = Shelf()
-        self.nodes: Shelf[NodeRow] = Shelf()
-        self.queues: Shelf[QueueRow] = Shelf()
-        self.causes: Shelf[CauseRow] = Shelf()
+        self.stir = asyncio.Event()  # set when something has happened, for who waits for that
+        self.tasks: Shelf[TaskRow] = Shelf(self.stir)
+        self.nodes: Shelf[NodeRow] = Shelf(self.stir)
+        self._nodes: tuple[NodeRecord, ...] = ()  # of which they were made
+        self.queues: Shelf[QueueRow] = Shelf(self.stir)
+        self.causes: Shelf[CauseRow] = Shelf(self.stir)
         self.causes_by: tuple[str, ...] = ()  # by what causes are told apart, of lcq.causes.APART
         self.causes_read = self.acts_read = False  # they are asked for when somebody looks at them
-        self.acts: Shelf[ActRow] = Shelf()
+        self.acts: Shelf[ActRow] = Shelf(self.stir)
         self.acts_whole = False  # all that the audit has are here
         self.acts_loads = 0  # how often what is older than those here may have become something else
         self._newest_act = (0, 0)  # its place
@@ -402,6 +421,11 @@ class Store:
     def has_news(self) -> bool:
         """Whether anything has happened on a shelf since somebody took note of it."""
         return any(shelf.has_news for shelf in (self.tasks, self.queues, self.nodes, self.causes, self.acts))
+
+    def device_called(self, node: str, device: str) -> str:
+        """What a device of a node is called there: gpu0 and no serial number; its id where that is not known."""
+        row = self.nodes.rows.get(node)
+        return next((one.called for one in row.now if one.id == device and one.called), device) if row else device
 
     @property
     def all_counts(self) -> dict[TaskStatus, int]:
@@ -428,7 +452,10 @@ class Store:
         self.put_queues(snapshot.queues)
 
     def put_nodes(self, records: Iterable[NodeRecord]) -> None:
-        self.nodes.update(node_row(record) for record in records)
+        now = tuple(records)
+        if len(now) != len(self._nodes) or any(map(is_not, now, self._nodes)):  # a reader keeps what is as it was
+            self._nodes = now
+            self.nodes.update(map(node_row, now))
 
     def put_queues(self, records: Iterable[QueueRecord]) -> None:
         rows = [queue_row(record, place) for place, record in enumerate(records)]
@@ -691,6 +718,7 @@ class Store:
 
     def _apply_node(self, fields: dict[str, str]) -> None:
         self.polling_due = True
+        self._nodes = ()  # the records are to have the last word, whatever this one is about
         known = self.nodes.rows.get(clean(fields["node"]))
         if known is not None:
             row = copy.copy(known)

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from lcq.errors import InvalidInput
 from lcq.folder import Pairing, name_results, pair_images
-from lcq.lang import retold, tr
+from lcq.foreseen import told_foreseen
+from lcq.lang import tr
 from lcq.models import Task, TaskPriority, TaskType, explain_invalid
 from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
 from tui.text import counted, long_span
@@ -155,27 +156,7 @@ async def send_folder(wish: Wish, client: AsyncClient) -> Sent:
 def told(prepared: Prepared, answer: ForeseeAnswer) -> list[str]:
     """Where the tasks would go and when they would be done, a line each."""
     lines = [counted(len(prepared.tasks), "task") + tr(" would go:")]
-    for one in answer.foreseen:
-        when = (
-            tr("the last done in about {done}", done=long_span(one.done_s * 1000))
-            if one.done_s is not None
-            else tr("nobody can say when")
-        )
-        why = f" ({one.why})" if one.why else ""
-        lines.append(
-            tr(
-                "{count:,} to {queue}, {seconds:.3g} s of work, {when}{why}",
-                count=one.count,
-                queue=one.queue,
-                seconds=one.seconds,
-                when=when,
-                why=why,
-            )
-        )
-    if answer.refused:
-        first = answer.refused[0]
-        lines.append(
-            tr("{refusals:,} would be refused: {message}", refusals=answer.refusals, message=retold(first.message))
-            + (f" ({retold(first.hint)})" if first.hint else "")
-        )
+    lines += told_foreseen(answer, lambda seconds: long_span(seconds * 1000))
+    if prepared.missing:  # a node may well see what this machine does not
+        lines.append(tr("not found on this machine: {missing}", missing=", ".join(prepared.missing)))
     return [*lines, *prepared.skipped]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic
 
 from lcq.query import Query, QueryField, parse
-from tui.store import Changes, RowT, Shelf
+from tui.store import Changes, RowT, Shelf, is_holey
 
 _BULK = 256  # more changes than this at once are merged in one sort instead of one by one
 
@@ -50,6 +50,7 @@ class View(Generic[RowT]):
         self._frozen: dict[str, RowT] | None = None
         self._keys: list[tuple[Any, str]] = []  # ascending
         self._key_of: dict[str, tuple[Any, str]] = {}
+        self._dropped = 0  # since ``_key_of`` was made
         self._rebuild()
 
     # ------------------------------------------------------------ looking
@@ -168,10 +169,13 @@ class View(Generic[RowT]):
         for old, new in moved:
             if old is not None and new is None:
                 del self._key_of[old[1]]
+                self._dropped += 1
             if new is not None:
                 if len(moved) <= _BULK:
                     self._keys.insert(bisect_left(self._keys, new), new)
                 self._key_of[new[1]] = new
+        if is_holey(self._dropped, self._key_of):
+            self._key_of, self._dropped = dict(self._key_of), 0
 
     def _take_out(self, keys: Iterable[tuple[Any, str]]) -> None:
         """Take keys out of the order. Neighbours go together: each cut moves up all that stands behind it."""
@@ -191,7 +195,7 @@ class View(Generic[RowT]):
         else:
             self._keys = [(value(row), row_id) for row_id, row in rows.items()]
         self._keys.sort()
-        self._key_of = {key[1]: key for key in self._keys}
+        self._key_of, self._dropped = {key[1]: key for key in self._keys}, 0
 
     def _anchored(self, change: Callable[[], None]) -> None:
         """Do ``change`` and put the cursor's row back on the screen line where it was."""

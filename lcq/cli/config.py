@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcq.cli.examples import examples
-from lcq.cli.output import Column, Output
+from lcq.cli.output import Column, Output, told_problem
 from lcq.cli.session import OK, REFUSED, SOME_FAILED, JsonFlag, Session, run, session_of
 from lcq.errors import InvalidConfig, InvalidInput
-from lcq.lang import N, ntr, retold, tr
+from lcq.lang import N, ntr, tr
 
 if TYPE_CHECKING:
     from lcq.config import DistributedConfig
@@ -106,20 +106,13 @@ def validate(context: typer.Context, file: SomeFile = None, as_json: JsonFlag = 
     for warning in warnings:
         output.talk(warning)
     for one in problems:
-        output.say(_told(one))
+        output.say(told_problem(one))
     names = ", ".join(layer.name for layer in layers.layers) or tr("nothing is set, every default holds")
     if problems:
         output.complain(ntr("{n} problem in the settings", "{n} problems in the settings", len(problems)))
         return REFUSED
     output.say(tr("right: {names}", names=names))
     return OK
-
-
-def _told(problem: Problem) -> str:
-    """``FILE:LINE: KEY: …``, as compilers say it."""
-    from dataclasses import replace
-
-    return f"{problem.at}: {retold(str(replace(problem, line=0)))}"
 
 
 def _alone(file: Path) -> Layers:
@@ -149,7 +142,7 @@ def _judged(layers: Layers) -> tuple[Problem, ...]:
         found = error.problems or problems_of(None, layers, DistributedConfig)
     else:
         found = ()
-    return (*found, *doubles_in(layers))
+    return tuple(sorted((*found, *doubles_in(layers)), key=lambda one: (one.where, one.line)))
 
 
 def _strange_variables() -> list[str]:

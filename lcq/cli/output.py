@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lcq.errors import LcqError
-from lcq.lang import retold, tr
+from lcq.lang import ntr, retold, tr
 from lcq.models import Event, NodeStatus, TaskStatus
 
 STYLES = {
@@ -167,12 +167,23 @@ class Output:
 
     def error(self, error: LcqError) -> None:
         """What went wrong, and what to do, a line each."""
+        problems = getattr(error, "problems", ())
+        if len(problems) > 1:  # of settings
+            self.complain(ntr("{n} problem in the settings", "{n} problems in the settings", len(problems)))
+            for one in problems:
+                self.talk(f"  {told_problem(one)}")
+            return
         self.complain(retold(error.message), retold(error.hint))
 
     def complain(self, message: str, hint: str = "") -> None:
         self.talk_console.print(Text.assemble((tr("error: "), "bold red"), visible(message)), soft_wrap=True)
         if hint:
             self.talk_console.print(Text.assemble((tr("hint: "), "bold"), visible(hint)), soft_wrap=True)
+
+
+def told_problem(problem: Any) -> str:
+    """What is wrong with a setting (``lcq.settings.problems.Problem``), as compilers say it: ``FILE:LINE: KEY: …``."""
+    return f"{problem.at}: " + (f"{problem.key}: " if problem.key else "") + retold(problem.said)
 
 
 def status_text(status: TaskStatus | NodeStatus) -> Text:

@@ -17,7 +17,7 @@ import yaml
 
 from lcq import resumable
 from lcq.cli.examples import examples
-from lcq.cli.output import Output
+from lcq.cli.output import Output, duration
 from lcq.cli.progress import Watch, follow
 from lcq.cli.report import counted, report_of, show_report
 from lcq.cli.sending import Upload, choose_way, tell_unfetched, uploads_of
@@ -25,12 +25,13 @@ from lcq.cli.session import INTERRUPTED, OK, REFUSED, SOME_FAILED, JsonFlag, Ses
 from lcq.client import AsyncClient, login_name
 from lcq.errors import InvalidInput, LcqError
 from lcq.folder import Named, Pairing, Skipped, format_named, name_results, pair_images
+from lcq.foreseen import told_foreseen
 from lcq.labels import parse_labels
 from lcq.lang import T, ntr, retold, tr
 from lcq.models import JobReport, Task, TaskPriority, TaskRecord, TaskType, build
 from lcq.places import note_places
 from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
-from lcq.wire import Accepted, Refusal
+from lcq.wire import Accepted, ForeseeAnswer, Refusal
 
 app = typer.Typer()
 
@@ -85,6 +86,7 @@ class Submission:
         "lcq submit photos --model cv2-ns --radius 5 --priority high --job holiday",
         "lcq submit photos --model lama --set precision=bf16 --set hd_strategy=crop",
         "lcq submit photos --require rack=3",
+        "lcq submit photos --dry-run",
     )
 )
 def submit(
@@ -143,6 +145,9 @@ def submit(
         ),
     ] = None,
     anew: Annotated[bool, typer.Option("--again", help="Also what is done already and has not changed.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would go where, and when it would be done.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the results, with a progress bar.")] = False,
     upload: Annotated[
         Upload,
@@ -186,7 +191,8 @@ def submit(
     build(Task, common | {"image_path": "x"})  # before any folder is made: what cannot be a task is refused
     name_results(pairing.pairs, out, image_format)  # and what would overwrite its own input
     with contextlib.ExitStack() as held:
-        shelf = held.enter_context(Shelf.held(result_folders(pairing.pairs, out), output.retell))
+        folders = result_folders(pairing.pairs, out)
+        shelf = Shelf.read(folders) if dry_run else held.enter_context(Shelf.held(folders, output.retell))
         sums = sums_of_pairs(pairing.pairs)
         named = named_results(pairing.pairs, sums, shelf, out, image_format)
         name = job or _default_job(inputs, pairing, out, shelf)
@@ -211,6 +217,8 @@ def submit(
         submission = Submission(FolderJob(name, pieces, shelf), pairing.skipped)
         try:
             submission.job.look(anew=anew)
+            if dry_run:
+                return run(_foresee(submission, session, queue, node))
             return run(_submit(submission, session, held, queue, node, wait, anew, upload))
         except KeyboardInterrupt:
             _tell_interrupted(submission, output)
@@ -228,6 +236,25 @@ def _setting(typed: str) -> tuple[str, Any]:
         raise InvalidInput(
             f"--set {key}: {text!r} is no value: {' '.join(str(error).split())}", hint="put text in quotes: key='\"…\"'"
         ) from error
+
+
+async def _foresee(submission: Submission, session: Session, queue: str, node: str) -> int:
+    """Tell where what is to be done would go now, and when it would be done; nothing is submitted, nothing written."""
+    output, to_do = session.output, [piece.task for piece in submission.job.to_do]
+    done = len(submission.job.pieces) - len(to_do)
+    answer = ForeseeAnswer()
+    if to_do:
+        async with session.client() as client:
+            answer = await client.foresee(to_do, queue=queue, node=node)
+    if output.as_json:
+        output.document({"job": submission.name, "would": len(to_do), "done": done, **answer.model_dump(mode="json")})
+        return OK
+    if done:
+        output.say(ntr("{n} is done already", "{n} are done already", done))
+    output.say(ntr("{n} task would be submitted", "{n} tasks would be submitted", len(to_do)))
+    for line in told_foreseen(answer, duration):
+        output.say(line)
+    return OK
 
 
 async def _submit(

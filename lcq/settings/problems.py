@@ -78,7 +78,7 @@ def problems_of(error: ValidationError | None, layers: Layers, model: type[BaseM
     if error is not None:
         found += [_described(one, layers, model) for one in error.errors()]
         found += _hidden_behind(error, layers, model)
-    return tuple(dict.fromkeys(found))
+    return tuple(sorted(dict.fromkeys(found), key=lambda one: (one.where, one.line)))
 
 
 def doubles_in(layers: Layers) -> Iterator[Problem]:

@@ -53,6 +53,7 @@ _PAGE = 500  # task hashes asked for in one pipeline
 _PIECE = 250  # of them where somebody looks at a screen meanwhile: to make something of them holds the loop
 _LOOKED_AT = 20_000  # failed tasks of one code that are read to count their causes
 _NODES_NAMED = 5
+_HELD_S = 2.0  # so long an event that was in the stream is not looked for there, where nothing has followed it
 _SAMPLE = 40  # tasks of a job that are looked at to tell where it waits
 
 
@@ -67,6 +68,9 @@ class Snapshot:
     total_tasks: int  # more than len(tasks) where the limit cut the oldest off
 
 
+_NodeRead = tuple[Any, Any, NodeRecord]  # a node's fields and how many tasks it holds, as Redis tells them; its record
+
+
 class StateReader:
     """Reads one cluster's state. ``async with StateReader(url) as reader``.
 
@@ -77,6 +81,7 @@ class StateReader:
         self.url = url
         self.keys = Keys(namespace)
         self.queue_configs = tuple(queues)
+        """Which queues there are: as long as the process runs they may become others, also while it waits for Redis."""
         self._redis = connect(url)
         self._follow = connect(url)  # blocks for news, on its own connection
         self.acts = ActLog(self._redis, self.keys, url)
@@ -85,6 +90,8 @@ class StateReader:
         self.learned = LearnedCosts(url, self._redis, self.keys)
         self._fleet: Fleet | None = None
         self._fleet_at = 0.0
+        self._nodes_read: dict[str, _NodeRead] = {}
+        self._held = ("", 0.0)  # an event that was in the stream, and when (monotonic)
 
     async def __aenter__(self) -> Self:
         return self
@@ -249,16 +256,25 @@ class StateReader:
                 pipe.zcard(self.keys.held(name))
             answers = await pipe.execute(raise_on_error=False)
         pairs = zip(names, answers[::2], answers[1::2], strict=True)
-        return tuple(_node_record(name, fields, running) for name, fields, running in pairs if fields)
+        read = {name: self._node(name, fields, running) for name, fields, running in pairs if fields}
+        self._nodes_read = read
+        return tuple(record for _, _, record in read.values())
+
+    def _node(self, name: str, fields: Any, running: Any) -> _NodeRead:
+        """What was read of a node, and its record: the one of before, where nothing is different."""
+        known = self._nodes_read.get(name)
+        if known is not None and known[:2] == (fields, running):
+            return known
+        return fields, running, _node_record(name, fields, running)
 
     async def queues(self, nodes: Sequence[NodeRecord] | None = None) -> tuple[QueueRecord, ...]:
         """Every configured queue with its counts, in the configuration's order.
 
         ``nodes``: those that may serve them, where the caller has read them just now.
         """
-        return await self._queues(await self.nodes() if nodes is None else nodes)
+        return await self._queues(await self.nodes() if nodes is None else nodes, self.queue_configs)
 
-    async def _queues(self, nodes: Iterable[NodeRecord]) -> tuple[QueueRecord, ...]:
+    async def _queues(self, nodes: Iterable[NodeRecord], configs: Sequence[QueueConfig]) -> tuple[QueueRecord, ...]:
         live: dict[str, list[str]] = {}
         for node in nodes:
             if node.status in ("online", "suspect"):
@@ -267,12 +283,12 @@ class StateReader:
         async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
             pipe.hgetall(self.keys.counts)
-            for config in self.queue_configs:
+            for config in configs:
                 pipe.hgetall(self.keys.queue(config.name))
                 pipe.zrange(self.keys.waiting(config.name), 0, 0, withscores=True)
             counts, *answers = await pipe.execute()
         out = []
-        for config, fields, oldest in zip(self.queue_configs, answers[::2], answers[1::2], strict=True):
+        for config, fields, oldest in zip(configs, answers[::2], answers[1::2], strict=True):
             tally = {status: records.whole(counts.get(f"{config.name}/{status}")) for status in TaskStatus}
             since = int(oldest[0][1]) if oldest else None
             out.append(records.queue_record(config, fields, tally, since, tuple(live.get(config.name, ()))))
@@ -287,7 +303,7 @@ class StateReader:
         return self._fleet
 
     async def _backlog(
-        self,
+        self, configs: Sequence[QueueConfig]
     ) -> tuple[
         dict[str, Backlog],
         dict[str, dict[str, int]],
@@ -301,15 +317,15 @@ class StateReader:
             pipe.time()
             pipe.zrange(self.keys.ends, 0, -1, withscores=True)
             pipe.hgetall(self.keys.interactive)
-            for config in self.queue_configs:
+            for config in configs:
                 pipe.hgetall(self.keys.backlog(config.name))
                 pipe.hrandfield(self.keys.users(config.name), USERS_TOLD, withvalues=True)
             (seconds, micros), ends, until, *told = await pipe.execute()
         now_ms = int(seconds) * 1000 + int(micros) // 1000
         backlog: dict[str, Backlog] = {
-            config.name: records.backlog(fields) for config, fields in zip(self.queue_configs, told[::2], strict=True)
+            config.name: records.backlog(fields) for config, fields in zip(configs, told[::2], strict=True)
         }
-        users = {config.name: _counts(some) for config, some in zip(self.queue_configs, told[1::2], strict=True)}
+        users = {config.name: _counts(some) for config, some in zip(configs, told[1::2], strict=True)}
         busy: dict[tuple[str, str], list[float]] = {}
         for member, ends_ms in ends:
             node, _, rest = member.partition("|")
@@ -318,9 +334,10 @@ class StateReader:
 
     async def fleet(self) -> Fleet:
         """A picture of the cluster as routing sees it."""
+        configs = self.queue_configs
         nodes = await self.nodes()
-        queues = await self._queues(nodes)
-        backlog, users, busy, interactive = await self._backlog()
+        queues = await self._queues(nodes, configs)
+        backlog, users, busy, interactive = await self._backlog(configs)
         return Fleet(
             costs=await self.learned.book(),
             backlog=backlog,
@@ -328,9 +345,9 @@ class StateReader:
             tasks_of=users,
             busy_s=busy,
             interactive=interactive,
-            queues=self.queue_configs,
+            queues=configs,
             nodes=nodes,
-            waiting=await self.waiting(),
+            waiting=await self._waiting(configs),
             paused_jobs={job: told for job, (told, _) in (await self.paused_jobs()).items()},
             paused={
                 queue.name: f"by {queue.paused_by}" + (f": {queue.paused_reason}" if queue.paused_reason else "")
@@ -497,21 +514,25 @@ class StateReader:
 
     async def waiting(self) -> dict[str, int]:
         """How many queued tasks each queue has, pinned ones included."""
+        return await self._waiting(self.queue_configs)
+
+    async def _waiting(self, configs: Sequence[QueueConfig]) -> dict[str, int]:
         async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
-            for config in self.queue_configs:
+            for config in configs:
                 pipe.zcard(self.keys.waiting(config.name))
             depths = await pipe.execute()
-        return {config.name: depth for config, depth in zip(self.queue_configs, depths, strict=True)}
+        return {config.name: depth for config, depth in zip(configs, depths, strict=True)}
 
     async def ready(self) -> dict[str, int]:
         """How many queued tasks each queue could start now: none where it is paused."""
+        configs = self.queue_configs
         async with our_errors(self.url):
             pipe = self._redis.pipeline(transaction=False)
-            for config in self.queue_configs:
+            for config in configs:
                 pipe.hexists(self.keys.queue(config.name), "paused")
             paused = await pipe.execute()
-        depths = (await self.waiting()).items()
+        depths = (await self._waiting(configs)).items()
         return {queue: 0 if stopped else depth for (queue, depth), stopped in zip(depths, paused, strict=True)}
 
     async def lanes(self) -> tuple[tuple[str, str], ...]:
@@ -678,15 +699,29 @@ class StateReader:
         """
         if after == "$":
             after = await self.last_event_id()
-        async with our_errors(self.url):
-            # An id that was seen and is not there any more was trimmed, or was lost with the server's last second.
-            gap = after != "0-0" and not await self._redis.xrange(self.keys.events, after, after, count=1)
+        known, at = self._held
+        gap = (known != after or time.monotonic() - at > _HELD_S) and not await self._holds(after)
         found = await self.news(after, 0 if gap else wait_ms, limit)
         if found:
+            gap = gap or not await self._holds(after)  # what has come since may have been lost in part
             after = found[-1].id
+            self._held = (after, time.monotonic())
         elif gap:
             after = await self.last_event_id()
         return EventsAnswer(events=found, last_id=after, gap=gap)
+
+    async def _holds(self, event_id: str) -> bool:
+        """Whether the stream still holds that event, so that it holds all that came after it too.
+
+        An id that was seen and is not there any more was trimmed, or was lost with the server's last second.
+        """
+        if event_id == "0-0":
+            return True
+        async with our_errors(self.url):
+            is_there = bool(await self._redis.xrange(self.keys.events, event_id, event_id, count=1))
+        if is_there:
+            self._held = (event_id, time.monotonic())
+        return is_there
 
     async def news(self, after: str, wait_ms: int, limit: int) -> tuple[Event, ...]:
         """Events after the id ``after``, without a look whether any were lost: for who reads all the time."""

@@ -185,6 +185,7 @@ class Foreseen(Message):
     seconds: float  # of work, in all
     done_s: float | None = None  # until the last of them is done; None: nobody can say
     why: str = ""
+    guessed: bool = False  # what one of them takes there nobody has measured, or learned
 
 
 class ForeseeAnswer(Message):

@@ -22,6 +22,7 @@ from tests.cluster import Cluster, drill, running_cluster
 from tests.conftest import wait_until, wait_until_sync
 
 SAMPLES = Path(__file__).parents[2] / "sample-config"
+ONLY = "queues:\n  - {name: only, kind: cpu}\n"
 GOOD = "log_level: info\nretries:\n  base_s: 2\n  max_s: 30\nagent:\n  poll_s: 1\n"
 BAD = {
     "cut in a word": (GOOD[:40], r"line 4 does not end"),
@@ -224,6 +225,14 @@ def test_a_running_cluster_keeps_its_settings_through_a_bad_file_and_takes_over_
             assert outcome() == TaskStatus.COMPLETED
             (record,) = client.wait([running], timeout_s=30)
             assert (record.status, record.attempt) == (TaskStatus.COMPLETED, 1)
+            config.write_text("agent:\n  devices:\n    cpu: {slots: 3, queues: [only]}\n" + ONLY)
+            wait_until_sync(lambda: [(node.slots, node.serves) for node in client.nodes()] == [(3, {"cpu": ("only",)})])
+            assert outcome() == TaskStatus.COMPLETED
+            config.write_text("agent:\n  devices:\n    nothing: {slots: 3}\n" + ONLY)
+            wait_until_sync(lambda: "there is no device 'nothing' here" in _node_says(client))
+            assert client.nodes()[0].slots == 3
+            config.write_text("log_level: info\n")
+            wait_until_sync(lambda: (client.nodes()[0].slots, "only" in str(client.nodes()[0].serves)) == (1, False))
         for name in ("scheduler", "node-1"):
             assert cluster.processes[name].poll() is None
             log = _log(cluster, name)

@@ -263,6 +263,31 @@ async def test_a_reader_that_saw_what_the_server_lost_is_told_so_at_once_and_onl
     assert not (await state.reader.events(answer.last_id)).gap
 
 
+async def test_what_was_lost_just_after_a_look_is_a_gap_as_soon_as_something_follows(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    """Where nothing has followed it, an event that was there is not looked for at each question."""
+    await state.submit_task(a_task(), queue=LIGHT)
+    seen = (await state.reader.events("0-0")).last_id
+    assert not (await state.reader.events(seen)).gap
+    lost = await state.submit_task(a_task(), queue=LIGHT)
+    told = await state.submit_task(a_task(), queue=LIGHT)
+    eye.xtrim("{lcq}:events", maxlen=1, approximate=False)
+    answer = await state.reader.events(seen)
+    assert ([event.fields["id"] for event in answer.events], answer.gap) == ([told.id], True), lost.id
+
+
+async def test_a_node_of_which_nothing_is_different_is_not_made_anew(state: StateManager) -> None:
+    node, other = Node(state), Node(state, "node-2")
+    await node.hello()
+    await other.hello()
+    first = await state.reader.nodes()
+    await other.leave()
+    again = await state.reader.nodes()
+    assert again[0] is first[0]
+    assert (first[1].status, again[1].status) == ("online", "offline")
+
+
 async def test_a_server_that_was_emptied_is_a_gap(state: StateManager, eye: redis.Redis) -> None:
     await state.submit_task(a_task(), queue=LIGHT)
     seen = await state.reader.last_event_id()

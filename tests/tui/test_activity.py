@@ -70,7 +70,9 @@ async def test_it_is_said_where_older_acts_cannot_be_read(open_console, cluster,
             return await acts(limit)
 
         monkeypatch.setattr(cluster, "acts", only_the_newest)
-        await console.press("6", "G")
+        await console.press("6")
+        await wait_until(lambda: "older ones follow" in console.text())
+        await console.press("G")
         await wait_until(lambda: "older ones cannot be read: " in console.text())
 
 

@@ -49,7 +49,7 @@ async def test_with_another_place_alone_the_same_tasks_go_with_the_revisions_see
     failed, done, waits = a_record(), a_record(DONE), a_record(TaskStatus.QUEUED)
     act = again([failed, done, waits], Changes(queue="gpu-low"))
     assert act.ids == (failed.id, done.id)
-    assert act.skipped == "cannot be retried: 1 that have not ended"
+    assert act.skipped == "cannot be retried: 1 queued"
     cluster = await done_by(act, failed, done, waits)
     assert cluster.calls[:2] == [("reroute", ((failed.id,), "gpu-low", "")), ("retry", (done.id,))]
     assert cluster.calls[2] == ("reroute", ((done.id,), "gpu-low", "")), "what was completed moves once it is open"
@@ -156,6 +156,13 @@ async def test_r_capital_opens_a_filled_form_says_what_differs_and_retries_so(op
         form.query_one("#timeout", Input).value = "600"
         await console.press("enter")
         await wait_until(lambda: cluster.calls == [("reroute", ((record.id,), "", "gpu-1"))])
+
+
+async def test_r_capital_on_what_waits_says_in_the_form_that_nothing_can_be_done(open_console):
+    async with open_console(FakeCluster([a_task()], [a_node()])) as console:
+        await console.press("g", "R")
+        await form_of(console)
+        await wait_until(lambda: "nothing to do: cannot be retried: 1 queued" in console.text())
 
 
 async def test_e_submits_an_edited_task_anew_with_other_files(open_console, tmp_path):

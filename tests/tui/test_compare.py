@@ -7,7 +7,7 @@ from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_failure, a_task
 from tests.tui.test_gallery import a_finished_task
 from tui.pictures import UPPER_HALF
-from tui.screens.compare import CompareScreen, facts_of, logs_of, sides_of, table_of
+from tui.screens.compare import CompareScreen, Side, facts_of, logs_of, sides_of, table_of
 from tui.text import cells
 
 BEGIN = 1_000_000
@@ -38,6 +38,8 @@ def test_what_differs_between_two_attempts_is_told_with_the_times_of_each_step()
     facts = {fact.label: (fact.left, fact.right) for fact in facts_of(left, right)}
     assert facts["node"] == ("gpu-1", "gpu-2")
     assert facts["waited"] == ("10.0s", "6.0s")
+    assert {fact.left for fact in facts_of(left, right, lambda node, device: f"{device} of {node}")} >= {"cpu of gpu-1"}
+    assert "waited" not in {fact.label for fact in facts_of(Side(record, None), Side(record, None))}
     assert facts["held its slot"] == ("4.0s", "4.0s")
     assert facts["worked"] == ("", "3.00 s")
     assert facts["around it"] == ("", "1.00 s")

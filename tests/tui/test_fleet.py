@@ -165,6 +165,17 @@ async def test_the_view_shows_panels_nodes_and_what_each_works_on(open_console, 
         assert all(len(line) == size[0] for line in console.lines())
 
 
+async def test_in_a_narrow_window_the_panels_stand_in_pairs_and_say_all_of_what_needs_a_person(open_console):
+    cluster = FakeCluster([a_task(queue="cpu-intensive")], [a_node("gpu-1", serves={"cpu": ("cpu-light",)})])
+    async with open_console(cluster, size=(80, 24)) as console:
+        await console.press("1")
+        await wait_until(lambda: "cpu-intensive: 1 task wait, no node serves it" in console.text())
+        heads = [line for line in console.lines() if "──" in line]
+        assert ["Needs you" in line for line in heads[:2]] == [True, False]
+        assert "Throughput" in heads[1]
+        assert "gpu-1" in console.text()
+
+
 async def test_from_the_fleet_a_node_is_drained_and_its_tasks_are_shown(open_console):
     cluster = FakeCluster([a_task("/p/1.jpg", node="gpu-1")], [a_node("gpu-1")])
     async with open_console(cluster) as console:
@@ -172,3 +183,18 @@ async def test_from_the_fleet_a_node_is_drained_and_its_tasks_are_shown(open_con
         await wait_until(lambda: isinstance(console.app.screen, NodesScreen))
         await console.press("g", "enter")
         await wait_until(lambda: console.desk.tasks.filter.text == "node:gpu-1")
+
+
+async def test_a_node_that_somebody_has_let_work_again_needs_nobody_and_shows_what_it_works_on(open_console):
+    tasks = [a_task("/p/cover.jpg", status=TaskStatus.PROCESSING, node="gpu-1")]
+    cluster = FakeCluster(
+        tasks, [a_node("gpu-1", why="activated by maria: fan is new"), a_node("gpu-2", why="disk full")]
+    )
+    async with open_console(cluster) as console:
+        await console.press("1", "exclamation_mark")
+        await wait_until(lambda: "disk full" in console.text())
+        assert console.desk.nodes.filter.text == "needs:attention"
+        assert [row.id for row in console.desk.nodes.rows()] == ["gpu-2"]
+        await console.press("exclamation_mark")
+        await wait_until(lambda: "cover.jpg" in console.text())
+        assert "activated by maria" not in "".join(line for line in console.lines() if "cover.jpg" in line)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 from lcq.errors import LcqError, SchedulerUnreachable
-from lcq.models import ActRecord, TaskStatus
+from lcq.models import ActRecord, TaskPriority, TaskStatus
 from tests.conftest import wait_until
 from tests.tui.fakes import REDIS_AWAY, FakeCluster, a_node, a_task, now_ms
 from tui.source import Link
@@ -50,6 +52,17 @@ async def test_while_redis_is_away_acts_are_refused_in_words_and_ages_go_on(open
         assert cluster.calls == []
         ages = [line[18:22].strip() for line in console.lines() if ". QUEUED" in line]
         await wait_until(lambda: ages != [line[18:22].strip() for line in console.lines() if ". QUEUED" in line])
+
+
+async def test_a_row_that_has_changed_is_kept_nowhere(open_console):
+    """The feed goes on for days: what it once read in is to be free again."""
+    cluster = three()
+    async with open_console(cluster) as console:
+        rows = console.desk.store.tasks.rows
+        task_id, old = next(iter(rows.items()))
+        cluster.change(task_id, "prioritise_task", priority=TaskPriority.LOW)
+        await wait_until(lambda: console.desk.store.tasks.rows[task_id] is not old)
+        assert [one for one in gc.get_referrers(old) if isinstance(one, list)] == []
 
 
 async def test_a_clock_that_is_off_is_noticed_without_any_event(open_console):

@@ -16,6 +16,7 @@ from tests.conftest import wait_until
 from tests.tui.fakes import REDIS_AWAY, FakeCluster, a_failure, a_node, a_task, many_tasks, now_ms
 from tui.screens.detail import TaskScreen
 from tui.screens.dialogs import Chooser, Help, Question
+from tui.screens.nodes import NodesScreen
 from tui.screens.queues import QueuesScreen
 from tui.screens.submit import SubmitForm
 from tui.screens.tasks import TasksScreen
@@ -478,6 +479,9 @@ async def test_the_activity_says_who_did_what_and_takes_back_what_still_can_be(o
         await console.press("g", "enter")
         await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
         await wait_until(lambda: console.desk.tasks.filter.text == f"id:{first}")
+        await console.press("6", "j", "enter")
+        await wait_until(lambda: isinstance(console.app.screen, NodesScreen))
+        await wait_until(lambda: console.desk.nodes.cursor_id == "gpu-1")
 
 
 async def test_a_task_is_moved_to_the_place_chosen(open_console):

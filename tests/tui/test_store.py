@@ -167,6 +167,17 @@ async def test_a_node_event_shows_at_once_and_asks_for_a_poll():
     assert store.polling_due
 
 
+async def test_what_an_event_said_of_a_node_does_not_outlive_the_next_look_at_it():
+    cluster = FakeCluster([], [a_node("gpu-1")])
+    store = await a_store(cluster)
+    before = tuple(cluster.node_records.values())
+    store.put_nodes(before)
+    await cluster.drain("gpu-1", reason="driver")
+    store.apply(cluster.log)
+    store.put_nodes(before)  # it has been activated since
+    assert store.nodes.rows["gpu-1"].status is NodeStatus.ONLINE
+
+
 async def test_a_node_that_is_no_longer_reported_is_gone():
     cluster = FakeCluster([], [a_node("gpu-1"), a_node("gpu-2")])
     store = await a_store(cluster)

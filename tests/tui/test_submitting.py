@@ -61,18 +61,20 @@ def test_what_cannot_be_submitted_is_told(tmp_path):
 
 
 def test_the_dry_run_says_where_when_why_and_what_would_be_refused(tmp_path):
-    prepared = Prepared(prepare(a_wish(a_folder(tmp_path))).tasks, ("1 skipped: no mask",))
+    prepared = Prepared(prepare(a_wish(a_folder(tmp_path))).tasks, ("1 skipped: no mask",), ("/p/x.png",))
     answer = ForeseeAnswer(
         foreseen=(
             Foreseen(queue="gpu-high", count=2, seconds=7.0, done_s=90.0),
             Foreseen(queue="cpu-light", count=1, seconds=1.0, why="no node is online"),
+            Foreseen(queue="gpu-low", count=1, seconds=9.0, done_s=10.0, guessed=True),
         ),
         refused=(Refusal(id="1", code="unknown_model", message="no model 'x'", hint="lcq nodes"),), refusals=4,
     )  # fmt: skip
     assert told(prepared, answer) == [
         "2 tasks would go:", "2 to gpu-high, 7 s of work, the last done in about 1m30s",
         "1 to cpu-light, 1 s of work, nobody can say when (no node is online)",
-        "4 would be refused: no model 'x' (lcq nodes)", "1 skipped: no mask",
+        "1 to gpu-low, 9 s of work by a guess, the last done in about 10.0s",
+        "4 would be refused: no model 'x' (lcq nodes)", "not found on this machine: /p/x.png", "1 skipped: no mask",
     ]  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 
 import pytest
 
@@ -289,6 +290,20 @@ def a_chance_record(chance: random.Random) -> TaskRecord:
         failure=failure if chance.random() < 0.4 else None,
         why=chance.choice(("", "behind 3 tasks")),
     )
+
+
+def test_rows_that_come_and_go_leave_no_room_behind():
+    shelf, view = a_view(25_000)
+    first = sys.getsizeof(shelf.rows), sys.getsizeof(view._key_of)
+    for number in range(25_000, 75_000):
+        shelf.put(a_row(number))
+        shelf.drop(f"task{number - 25_000:06d}")
+        if number % 1000 == 0:
+            view.take(shelf.take())
+    view.take(shelf.take())
+    assert (len(shelf.rows), len(view)) == (25_000, 25_000)
+    assert (sys.getsizeof(shelf.rows), sys.getsizeof(view._key_of)) <= first
+    order_holds(view, shelf)
 
 
 def test_marks_of_a_range_of_all_and_turned_round_are_of_what_the_filter_shows():

@@ -53,6 +53,11 @@ def test_a_queue_tells_its_work_its_slots_and_what_nothing_serves():
     assert (queue.waiting, queue.running, queue.backlog_s, queue.oldest_wait_s) == (30, 2, 300.0, 90.0)
     assert (queue.live_slots, queue.wanted_slots, queue.unserved) == (2, 5, 6)
     assert (found.live_slots, found.wanted_slots) == (2, 5)
+    assert not queue.guessed, "both models were measured on processors"
+    guessed = replace(fleet, backlog={"cpu-light": {(TaskPriority.LOW, "mat"): 60.0, (TaskPriority.LOW, "lama"): 1.0}})
+    assert scale(guessed, [record], depths, now_ms=NOW).queues[0].guessed
+    gone = replace(fleet, backlog={"cpu-light": {(TaskPriority.LOW, "mat"): 0.0}})
+    assert not scale(gone, [record], depths, now_ms=NOW).queues[0].guessed
     paused = scale(fleet, [record.model_copy(update={"paused": True})], depths, now_ms=NOW, target_s=60)
     assert (paused.queues[0].wanted_slots, paused.queues[0].paused) == (2, True)
 

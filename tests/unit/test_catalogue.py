@@ -51,6 +51,7 @@ _TAKES = {  # which arguments of what people read from; the others of these call
     "Part": (0,), "LinePart": (0,), "say": (0,), "Said": (0,), "Content": (0,), "notify": (0,), "Choice": (1, 2),
     "Chooser": (0,), "Question": (0, 2), "Graph": (0,), "Line": (0,), "Panel": (0,), "_hint": (0,), "_tell": (0,),
     "listed": (0,), "_row": (0,), "_may": (0,), "Meant": (0,), "AskLine": (0,), "write": (0,), "_complain": (0,),
+    "Text": (0,),
 }  # fmt: skip
 _READ_KEYWORDS = {
     "placeholder",

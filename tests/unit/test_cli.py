@@ -16,6 +16,7 @@ import typer
 import yaml
 from typer.testing import CliRunner
 
+from lcq.autoscale import QueueScale, Scale
 from lcq.background import BackgroundLoop
 from lcq.cli import commands
 from lcq.cli.main import app
@@ -51,10 +52,13 @@ from lcq.wire import (
     Accepted,
     ActsAnswer,
     AsideAnswer,
+    AutoscaleAnswer,
     BulkAnswer,
     Done,
     EventsAnswer,
     FindAnswer,
+    ForeseeAnswer,
+    Foreseen,
     HistoryAnswer,
     JobActAnswer,
     JobsAnswer,
@@ -594,6 +598,34 @@ def test_a_folder_becomes_a_job_of_tasks_with_absolute_paths(photos: Path, peer:
     assert f"skipped {photos}/note.txt: not an image suffix (.txt)" in answer.talk
     assert answer.talk.count("waiting: no node is online") == 1
     assert f"lcq wait --job {job}" in answer.talk
+
+
+def test_a_dry_run_of_a_submit_tells_where_and_when_and_writes_nothing(photos: Path, peer: Peer) -> None:
+    peer.handlers["foresee"] = lambda ask: ForeseeAnswer(
+        foreseen=(Foreseen(queue=ask.queue or "gpu-low", count=len(ask.tasks), seconds=9.0, done_s=90.0, guessed=True),)
+    )
+    told = lcq(peer, "submit", "photos", "--out", "out", "--model", "lama", "--queue", "gpu-high", "--dry-run")
+    assert told.code == 0
+    assert told.out.splitlines() == [
+        "2 tasks would be submitted", "2 to gpu-high, 9 s of work by a guess, the last done in about 1m 30s"
+    ]  # fmt: skip
+    document = lcq(peer, "submit", "photos", "--out", "out", "--dry-run", "--json").document
+    assert (document["would"], document["done"], document["foreseen"][0]["guessed"]) == (2, 0, True)
+    assert [task.model for task in peer.heard_of("foresee")[0].tasks] == ["lama", "lama"]
+    assert not (photos.parent / "out").exists()
+    assert peer.heard_of("submit") == []
+
+
+def test_a_backlog_that_nobody_has_measured_is_told_as_a_guess(peer: Peer) -> None:
+    queues = tuple(
+        QueueScale(queue=name, kind=DeviceKind.GPU, waiting=3, running=0, backlog_s=12.0, live_slots=1, wanted_slots=1,
+                   oldest_wait_s=1.0, guessed=name == "gpu-low")
+        for name in ("gpu-low", "gpu-high")
+    )  # fmt: skip
+    peer.handlers["autoscale"] = lambda ask: AutoscaleAnswer(scale=Scale(target_wait_s=60.0, queues=queues))
+    told = {line.split()[0]: line for line in lcq(peer, "autoscale", columns=120).out.splitlines() if line.strip()}
+    assert "12.0s, a guess" in told["gpu-low"]
+    assert ("12.0s" in told["gpu-high"], "guess" in told["gpu-high"]) == (True, False)
 
 
 def test_what_a_model_knows_is_set_by_name_and_read_as_yaml(photos: Path, peer: Peer) -> None:

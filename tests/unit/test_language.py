@@ -103,6 +103,25 @@ def test_what_is_wrong_with_a_picture_is_retold_whole_with_its_hint_behind_it(to
     assert retold(told) == said
 
 
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ("done in about 3 min (P90 12 s), a guess", "约 3 分钟（P90 12 秒）后完成，只是猜测"),
+        ("retry in 2.5 h", "2.5 小时后重试"),
+        ("5 min ago", "5 分钟前"),
+        ("in 0.4 s", "0.4 秒后"),
+        ("2.0 d", "2.0 天"),
+        ("3 minutes", "3 minutes"),
+        ("gpu 3 min x", "gpu 3 min x"),
+    ],
+)
+def test_lengths_of_time_in_sentences_have_chinese_units(told: str, said: str):
+    speak("zh")
+    assert retold(told) == said
+    speak("en")
+    assert retold(told) == told
+
+
 def test_a_reason_inside_of_a_refusal_is_retold_too():
     speak("zh")
     said = retold("the log of gpu-1 cannot be read now: no node 'gpu-1'")

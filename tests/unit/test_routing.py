@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lcq.costs import CostBook, CostKey, Curve, device_class
 from lcq.errors import NodeNotFound, UnknownModel, UnknownQueue
 from lcq.models import (
     DEFAULT_QUEUES,
@@ -24,7 +27,7 @@ from lcq.models import (
     TaskStatus,
     TaskType,
 )
-from lcq.routing import EaseStep, Fleet, next_ease, requirements, route, route_again
+from lcq.routing import EaseStep, Fleet, foresee, next_ease, requirements, route, route_again
 from lcq.why import why_of
 
 CPU = Device(id="cpu", kind=DeviceKind.CPU, cores=8, memory_mib=16000, slots=4)
@@ -58,6 +61,17 @@ def test_an_opencv_task_goes_to_the_least_capable_cpu_queue_that_a_node_serves()
 def test_lama_prefers_a_gpu_and_takes_the_cpu_where_there_is_none():
     assert route(task("lama"), fleet(node("g", gpu(2500), models="lama"))).queue == "gpu-low"
     assert route(task("lama"), fleet(node("c", LAPTOP, models="lama"))).queue == "cpu-light"
+
+
+def test_what_nobody_has_measured_is_foreseen_as_a_guess():
+    on_cpu, on_gpu = fleet(node("a", CPU, models="lama")), fleet(node("a", gpu(8000), models="lama"))
+    assert [foresee(task("lama"), here).guessed for here in (on_cpu, on_gpu)] == [False, True]
+    assert foresee(task("lama", device="cuda"), fleet()).guessed, "nor where nobody is there"
+    both = fleet(node("a", CPU, models="lama"), node("b", CPU, models="lama"))
+    assert not foresee(task("lama"), both, node="a").guessed
+    key = CostKey("lama", "", "", device_class(gpu(8000)))
+    learned = replace(on_gpu, costs=CostBook({key: Curve(0.1, 0.1, samples=20)}))
+    assert not foresee(task("lama"), learned).guessed
 
 
 def test_a_device_serves_its_own_class_first_and_then_the_classes_below():

@@ -215,6 +215,17 @@ def test_config_init_writes_a_file_once_and_diff_tells_two_apart() -> None:
     assert json.loads(lcq("config", "schema")[1])["properties"]["scheduler_port"]["maximum"] == 65535
 
 
+def test_a_command_that_cannot_begin_tells_every_problem_in_a_line_of_its_own() -> None:
+    write("lcq.yaml", "retries: {bsae_s: 3}\nlog_level: loud\n")
+    code, _, talk = lcq("tasks")
+    assert code == 2
+    assert talk.splitlines() == [
+        "error: 2 problems in the settings",
+        "  lcq.yaml:1: retries.bsae_s: unknown key, did you mean 'base_s'?",
+        '  lcq.yaml:2: log_level: must be "debug", "info", "warning", "error", found \'loud\'',
+    ]
+
+
 # ---------------------------------------------------------------- the watch
 
 

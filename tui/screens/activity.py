@@ -8,12 +8,12 @@ from typing import ClassVar
 from textual import on
 from textual.binding import BindingType
 
-from lcq.lang import tr
+from lcq.lang import retold, tr
 from tui import acts
 from tui.columns import ACT_COLUMNS
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
-from tui.screens.base import ActWished, Said
+from tui.screens.base import ActWished, RowWished, Said
 from tui.screens.listing import ListScreen
 from tui.store import ActRow
 from tui.text import counted
@@ -55,7 +55,7 @@ class ActivityScreen(ListScreen[ActRow]):
                     "   by {actor}   {reason}   {outcome}   {on}",
                     actor=row.actor,
                     reason=row.reason or tr("no reason given"),
-                    outcome=row.outcome,
+                    outcome=retold(row.outcome),
                     on=row.on,
                 )
             ),
@@ -64,15 +64,17 @@ class ActivityScreen(ListScreen[ActRow]):
     @on(LineTable.Opened)
     @on(LineTable.Described)
     def _open(self, wish: LineTable.Opened | LineTable.Described) -> None:
-        """To the task that it was done to, where it was one."""
+        """To what it was done to: its tasks, or the node or queue."""
         row = self.view.row(wish.row_id)
         ids = _ids_of(row) if row is not None else ()
         if ids:
             self.post_message(self.ModeWished("tasks", f"id:{'|'.join(ids)}"))
             if row is not None and "…" in row.on:
                 self.post_message(Said(tr("the audit names {n} of these tasks", n=len(ids))))
+        elif row is not None and (place := _place_of(row)) is not None:
+            self.post_message(RowWished(*place))
         else:
-            self.post_message(Said(tr("this act names no task"), good=False))
+            self.post_message(Said(tr("this act names no task, node or queue"), good=False))
 
     def action_undo_act(self) -> None:
         row = self.view.cursor
@@ -95,3 +97,12 @@ def _ids_of(row: ActRow) -> tuple[str, ...]:
         if name in ("ids", "tasks"):
             return tuple(one for one in value.split(",") if one.isalnum())
     return ()
+
+
+def _place_of(row: ActRow) -> tuple[str, str] | None:
+    """The view and the name of the node or queue that an act was done to."""
+    named = dict(word.split("=", 1) for word in row.on.split() if "=" in word)
+    for view, name in (("nodes", "node"), ("queues", "queue")):
+        if named.get(name):
+            return view, named[name]
+    return None

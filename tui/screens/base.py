@@ -254,7 +254,9 @@ class ConsoleScreen(Screen[None]):
             here = mode == self.MODE
             if here or how != "alone":
                 bare = key if how == "digits" else f"{key} {tr(title)}"
-                told = f" {key} {tr(title)} " if here or how in ("wide", "snug") else bare
+                told = (
+                    f" {key} {tr(title)} " if how in ("wide", "snug", "alone") or (here and how == "digits") else bare
+                )
                 views.append(Part(told, "bold reverse" if here else "$foreground", f"show_{mode}"))
                 views.append(Part("" if how == "snug" else " "))
         if self.crumb:

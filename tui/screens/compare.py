@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -68,17 +68,20 @@ def sides_of(record: TaskRecord, attempts: Sequence[Attempt]) -> list[Side]:
     return sides
 
 
-def facts_of(left: Side, right: Side) -> list[Fact]:
-    """Everything in which two attempts can differ, what is empty on both sides left out."""
+def facts_of(left: Side, right: Side, called: Callable[[str, str], str] = lambda _, device: device) -> list[Fact]:
+    """Everything in which two attempts can differ, what is empty on both sides left out.
+
+    ``called``: what a device of a node is called there.
+    """
     same_task = left.record.id == right.record.id
     facts = [Fact(tr("task"), left.record.id, right.record.id, matters=False)] if not same_task else []
     for label, matters, tell in (
         (tr("attempt"), False, lambda side: f"#{side.attempt.number}" if side.attempt else tr("none yet")),
         (tr("outcome"), True, lambda side: tr(side.attempt.outcome) if side.attempt else ""),
         (tr("node"), True, lambda side: side.attempt.node if side.attempt else ""),
-        (tr("device"), True, lambda side: side.attempt.device if side.attempt else ""),
+        (tr("device"), True, lambda side: called(side.attempt.node, side.attempt.device) if side.attempt else ""),
         (tr("began"), False, lambda side: stamp(side.attempt.started_ms) if side.attempt else ""),
-        (tr("waited"), False, lambda side: long_span(side.waited_ms)),
+        (tr("waited"), False, lambda side: long_span(side.waited_ms) if side.attempt else ""),
         (tr("held its slot"), False, _held),
         (tr("worked"), False, _worked),
         (tr("around it"), False, _around),
@@ -300,7 +303,7 @@ class CompareScreen(ReadingScreen):
         last = len(sides) - 2
         at = last if self._at < 0 else min(self._at, last)
         self.left, self.right = sides[at], sides[at + 1]
-        facts = facts_of(self.left, self.right)
+        facts = facts_of(self.left, self.right, self.desk.store.device_called)
         count = sum(fact.differs and fact.matters for fact in facts)
         what = counted(count, "difference")
         title = (

@@ -20,7 +20,7 @@ from lcq.errors import LcqError, TaskNotFound
 from lcq.lang import N, retold, tr
 from lcq.models import Attempt, Event, JobSummary, TaskRecord, TaskStatus
 from lcq.reasons import Why
-from tui.columns import Tone, last_word, state_cell
+from tui.columns import Tone, last_word, most_attempts, state_cell
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
 from tui.screens.base import ConsoleScreen, Said
@@ -108,6 +108,8 @@ class ReadingScreen(Reading):
     def __init__(self, desk: Desk) -> None:
         super().__init__(desk)
         self._sections = {name: Static(id=f"section-{name}", classes="section", markup=False) for name in self.SECTIONS}
+        for name in self.SECTIONS[1:]:
+            self._sections[name].display = False  # until there is something to say
         self._scroll = VerticalScroll(*self._sections.values(), id="sections", can_focus=False)
         self._tab_line = OneLine(id="tabs")
         self._went_to = ("", 0)  # the section that was asked for last, and how far down that led
@@ -362,7 +364,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         pieces: list[Piece] = [(f" {word}", TONE_STYLE[tone]), (f"  {short_name(row)}\n", "bold")]
         if row.status is TaskStatus.PROCESSING:
             pieces += fact("progress", f"{int(row.progress * 100)}%  {row.stage}", TONE_STYLE["run"])
-        tries = tr("{attempt} of {max_attempts}", attempt=row.attempt, max_attempts=row.max_attempts or "?")
+        tries = tr("{attempt} of {max_attempts}", attempt=row.attempt, max_attempts=most_attempts(row))
         place = row.queue + (tr(", pinned to {pinned}", pinned=row.pinned) if row.pinned else "")
         pieces += fact(
             "queue",
@@ -373,7 +375,7 @@ class TaskScreen(ReadingScreen, TaskActs):
             tr("{model}   user {user}", model=row.model, user=row.user)
             + (tr("   job {job}", job=row.job) if row.job else ""),
         )
-        where = row.node + (f", {row.device}" if row.device else "")
+        where = row.node + (f", {self.desk.store.device_called(row.node, row.device)}" if row.device else "")
         pieces += fact("node", where)
         sent = tr("{submitted}, {now} ago", submitted=stamp(row.submitted_ms), now=span(now - row.submitted_ms))
         if row.started_ms:
@@ -496,7 +498,8 @@ class TaskScreen(ReadingScreen, TaskActs):
             took = (
                 tr(", took {ended}", ended=long_span(attempt.ended_ms - attempt.started_ms)) if attempt.ended_ms else ""
             )
-            device = f", {attempt.device}" if attempt.device else ""
+            called = self.desk.store.device_called(attempt.node, attempt.device)
+            device = f", {called}" if called else ""
             pieces.append((f"  #{attempt.number} {fit(tr(clean(attempt.outcome)), 12)}", "bold"))
             pieces.append((f"{clean(attempt.node + device)}, {stamp(attempt.started_ms)}{took}\n", ""))
             if attempt.failure is not None:

@@ -18,7 +18,7 @@ from tui.widgets.devices import DeviceLines
 from tui.widgets.frame import Part
 from tui.widgets.head import FleetHead
 
-_AROUND = 11  # lines of the screen that are neither nodes nor devices: title, panels, filter, head, keys
+_AROUND = 7  # lines of the screen that are neither nodes nor devices nor panels: title, filter, head, keys
 _LEAST_ROOM = 4
 _LOOK_AGAIN_S = 1.0  # through all tasks, for what each node works on
 
@@ -52,7 +52,8 @@ class FleetScreen(NodesScreen):
             self._works_on = running
         super().show_news()
         self._head.show(self.desk.store, self.desk.link.now_ms, self.size.width, self.size.height)
-        room = self.size.height - len(self.view) - _AROUND
+        around = _AROUND + FleetHead.panel_lines(self.size.width, self.size.height)
+        room = self.size.height - len(self.view) - around
         nodes = (self.view.row_at(place) for place in range(len(self.view))) if room >= _LEAST_ROOM else ()
         self._devices.show([node for node in nodes if node is not None], self.size.width, room)
 

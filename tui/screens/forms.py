@@ -219,6 +219,8 @@ class ChangeForm(ModalScreen[Act | None]):
                 else tr("new tasks; the old ones stay")
             )
         lines = [f"{act.title}: {which}", *differences(self._records, changes), *filter(None, (act.skipped,))]
+        if not act.ids:
+            lines = [tr("nothing to do: {skipped}", skipped=act.skipped)]
         differs.update(Content(clean("; ".join(lines))))
         complaint.update("")
 

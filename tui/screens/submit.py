@@ -140,6 +140,7 @@ class SubmitForm(ModalScreen[Wish | None]):
     @on(Input.Changed)
     @on(Select.Changed)
     def _changed(self) -> None:
+        self._complain("")  # it was about what stood there before
         self._foresee(wait_s=_TYPING_PAUSE_S)
 
     @work(exclusive=True, group="foresee")
