@@ -25,6 +25,11 @@ pytestmark = [
 ]
 
 
+def _bounds_of(schema: dict[str, Any]) -> dict[str, Any]:
+    return {name: schema[name] for name in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+            if name in schema}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def both(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[httpx.Client, httpx.Client]]:
     """Clients of the real one and of LCQ."""
@@ -115,6 +120,19 @@ def test_what_the_app_reads_has_their_keys(both: tuple[httpx.Client, httpx.Clien
         )
     schemas = [client.get("/openapi.json").json()["components"]["schemas"] for client in both]
     assert set(schemas[0]["InpaintRequest"]["properties"]) == set(schemas[1]["InpaintRequest"]["properties"])
+
+
+def test_every_path_and_every_field_of_theirs_is_there_with_its_default(
+    both: tuple[httpx.Client, httpx.Client],
+) -> None:
+    theirs, mine = (client.get("/openapi.json").json() for client in both)
+    for path, operations in theirs["paths"].items():
+        assert set(operations) <= set(mine["paths"].get(path, ())), path
+    wanted, found = (one["components"]["schemas"]["InpaintRequest"]["properties"] for one in (theirs, mine))
+    assert {name: of.get("default") for name, of in found.items()} == {
+        name: of.get("default") for name, of in wanted.items()
+    }
+    assert {name: _bounds_of(of) for name, of in found.items()} == {name: _bounds_of(of) for name, of in wanted.items()}
 
 
 @pytest.mark.parametrize("operation", ["expand", "shrink", "reverse"])
