@@ -364,6 +364,9 @@ class ConsoleApp(PlayingApp):
         return root.view.filter.text if isinstance(root, ListScreen) else ""
 
     def _filter_root(self, text: str) -> None:
+        if self.desk.drilled == (self.current_mode, text):  # the rows are wanted, not what was open above them before
+            while len(self.screen_stack) > 1:
+                self.pop_screen()
         root = self.screen_stack[0]
         if isinstance(root, ListScreen):
             root.set_filter_text(text)

@@ -10,7 +10,9 @@ from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_failure, a_task
 from tui.screens.cause import CauseScreen
 from tui.screens.causes import died_of, where_of
+from tui.screens.detail import TaskScreen
 from tui.screens.dialogs import Chooser
+from tui.screens.tasks import TasksScreen
 from tui.store import CauseRow, Store, task_row
 
 
@@ -70,3 +72,14 @@ def test_a_task_is_of_a_group_by_all_that_tells_it_apart():
     assert died_of(task, a_cause("gone", ("model", task.model), ("node", "gpu-1"), ("size", "4-16MP")))
     for other in (("model", "mat"), ("node", ""), ("size", "<1MP")):
         assert not died_of(task, a_cause("gone", other))
+
+
+async def test_the_tasks_of_a_cause_are_seen_also_where_the_details_of_one_were_open(open_console):
+    cluster = FakeCluster([a_failed("/p/0.jpg"), a_task("/p/1.jpg")])
+    async with open_console(cluster, size=(80, 24)) as console:
+        await console.press("2", "enter")
+        await wait_until(lambda: isinstance(console.app.screen, TaskScreen))
+        await console.press("5")
+        await wait_until(lambda: len(console.desk.causes) == 1)
+        await console.press("enter")
+        await wait_until(lambda: isinstance(console.app.screen, TasksScreen) and len(console.desk.tasks) == 1)

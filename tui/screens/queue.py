@@ -79,9 +79,9 @@ class QueueScreen(AboutScreen[QueueRow], QueueActs):
         if row.flow is not None:
             told = tr("{came} come, {left} leave", came=pace(row.flow.came), left=pace(row.flow.left))
             pieces += fact("a minute", told)
-            forecast, tone = queue_forecast(row.flow, row.waiting)
+            forecast, tone = queue_forecast(row.flow, row.waiting) if row.waiting else ("", "dim")
             paused = row.paused and row.waiting
-            pieces += fact("empty", tr("not while it is paused") if paused else forecast, TONE_STYLE[tone])
+            pieces += fact("forecast", tr("not while it is paused") if paused else forecast, TONE_STYLE[tone])
         return pieces
 
     def _served(self, row: QueueRow) -> list[Piece]:
