@@ -99,6 +99,8 @@ class Client:
     why = _waits(AsyncClient.why)
     whys = _waits(AsyncClient.whys)
     thumbnail = _waits(AsyncClient.thumbnail)
+    store = _waits(AsyncClient.store)
+    sees = _waits(AsyncClient.sees)
     log = _waits(AsyncClient.log)
     nodes = _waits(AsyncClient.nodes)
     queues = _waits(AsyncClient.queues)

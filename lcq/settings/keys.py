@@ -157,7 +157,7 @@ def _allowed_one(kind: Any, metadata: typing.Sequence[Any]) -> str:
     if values:
         return ", ".join(f'"{value}"' for value in values)
     if origin in (dict, Mapping):
-        return "any section" if inner[-1] is Any else f"names, of each {allowed_of(inner[-1])}"
+        return "any section" if inner[-1] is Any else f"a section of names, each with {allowed_of(inner[-1])}"
     if origin in (tuple, list):
         return f"a list, of {allowed_of(inner[0])}"
     if kind is bool:

@@ -118,7 +118,7 @@ def test_what_is_taken_over_at_once_and_what_needs_a_restart_is_told_apart() -> 
 def test_a_process_looks_at_the_keys_that_it_reads_and_at_no_others() -> None:
     now = DistributedConfig()
     found = DistributedConfig(limits={"frames": 7}, retries={"base_s": 9}, iopaint={"url": "http://gpu-1"})  # type: ignore[arg-type]
-    assert changes(now, found, [Role.SCHEDULER]) == (("retries.base_s",), ())
+    assert changes(now, found, [Role.SCHEDULER]) == (("limits.frames", "retries.base_s"), ())
     assert changes(now, found, [Role.AGENT]) == (("limits.frames",), ("iopaint.url",))
     assert with_live_keys(now, found, [Role.AGENT]).retries == now.retries
 

@@ -96,7 +96,7 @@ def test_a_model_is_left_out_with_the_reason_where_iopaint_cannot_be_started(con
         ("iopaint: {url: 'gpu-7:8080'}", r"iopaint\.url: must begin with http:// or https://"),
         ("iopaint: {url: 'http://gpu-7', venv: /opt/x}", r"iopaint: venv and url are both set"),
         ("iopaint: {command: []}", r"iopaint\.command: must name a program"),
-        ("iopaint: {models: mat}", r"iopaint\.models: .*dictionary"),
+        ("iopaint: {models: mat}", r"iopaint\.models: must be a section of names, each with text, found 'mat'"),
     ],
 )
 def test_a_wrong_iopaint_section_is_refused_by_name(tmp_path: Path, text: str, message: str) -> None:
