@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lcq import reload
@@ -101,13 +102,14 @@ def test_what_is_taken_over_at_once_and_what_needs_a_restart_is_told_apart() -> 
     live, waiting = changes(now, found)
     assert live == (
         "agent.devices.gpu.slots", "agent.drain_s", "agent.slots", "leases.lease_s", "limits.frames", "log_level",
-        "queues.fast", "queues.gpu-high", "quotas.queued", "quotas.users", "quotas.users.ann.in_flight",
+        "models.sources.lama.urls", "queues.fast", "queues.gpu-high", "quotas.queued", "quotas.users",
+        "quotas.users.ann.in_flight",
         "quotas.users.ann.per_minute", "retention.failed_s", "shares.users", "shares.users.ann",
     )  # fmt: skip
-    assert waiting == ("agent.devices.gpu.enabled", "agent.name", "models.sources.lama.urls", "redis.url")
+    assert waiting == ("agent.devices.gpu.enabled", "agent.name", "redis.url")
     after = with_live_keys(now, found)
     assert (after.log_level, after.limits.frames, after.agent.drain_s) == ("debug", 7, 1)
-    assert (after.agent.slots, after.leases, after.models) == (3, found.leases, now.models)
+    assert (after.agent.slots, after.leases, after.redis) == (3, found.leases, now.redis)
     assert after.agent.devices["gpu"] == DeviceConfig(slots=2)
     assert "enabled" not in after.agent.devices["gpu"].model_fields_set
     assert changes(after, found) == ((), waiting)
@@ -119,7 +121,7 @@ def test_a_process_looks_at_the_keys_that_it_reads_and_at_no_others() -> None:
     now = DistributedConfig()
     found = DistributedConfig(limits={"frames": 7}, retries={"base_s": 9}, iopaint={"url": "http://gpu-1"})  # type: ignore[arg-type]
     assert changes(now, found, [Role.SCHEDULER]) == (("retries.base_s",), ())
-    assert changes(now, found, [Role.AGENT]) == (("limits.frames",), ("iopaint.url",))
+    assert changes(now, found, [Role.AGENT]) == (("iopaint.url", "limits.frames"), ())
     assert with_live_keys(now, found, [Role.AGENT]).retries == now.retries
 
 
@@ -231,6 +233,14 @@ def test_a_running_cluster_keeps_its_settings_through_a_bad_file_and_takes_over_
             config.write_text("agent:\n  devices:\n    nothing: {slots: 3}\n" + ONLY)
             wait_until_sync(lambda: "there is no device 'nothing' here" in _node_says(client))
             assert client.nodes()[0].slots == 3
+            agent = psutil.Process(cluster.processes["node-1"].pid)
+            runners = {child.pid for child in agent.children()}
+            models = "models:\n  sources:\n    own: {urls: ['file:///own.pt']}\n"
+            config.write_text("agent:\n  models: [cv2-ns]\n  devices:\n    cpu: {slots: 3}\n" + ONLY + models)
+            wait_until_sync(lambda: [*client.nodes()[0].capability.models] == ["cv2-ns"])
+            wait_until_sync(lambda: not runners & {child.pid for child in agent.children()})
+            config.write_text("agent:\n  models: [cv2-sn]\n  devices:\n    cpu: {slots: 3}\n" + ONLY + models)
+            wait_until_sync(lambda: "agent.models: no such model: 'cv2-sn'" in _node_says(client))
             config.write_text("log_level: info\n")
             wait_until_sync(lambda: (client.nodes()[0].slots, "only" in str(client.nodes()[0].serves)) == (1, False))
         for name in ("scheduler", "node-1"):
