@@ -157,6 +157,32 @@ async def test_a_file_that_is_being_written_is_taken_over_when_it_stands_still_n
         assert not follower.error
 
 
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+async def test_where_nothing_tells_of_changes_files_are_looked_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lcq.reload.FileWatch.arm", lambda watch, files: None)
+    async with following(path, monkeypatch) as (_, told):
+        rewrite(path, GOOD.replace("base_s: 2", "base_s: 3"))
+        await wait_until(lambda: told and told[-1].retries.base_s == 3)
+
+
+async def test_what_cannot_be_read_is_told_and_counted_and_nothing_changes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with following(path, monkeypatch) as (follower, told):
+        replace_by_folder(path)
+        await wait_until(lambda: "cannot read the configuration" in follower.error)
+        os.rmdir(path)  # noqa: PTH106
+        await wait_until(lambda: "is gone" in follower.error)
+        assert follower.refused == 2
+        rewrite(path, GOOD.replace("base_s: 2", "base_s: 3"))
+        await wait_until(lambda: not follower.error)
+        assert [config.retries.base_s for config in told] == [3]
+
+
 async def test_what_is_wrong_is_said_once_and_forgotten_when_it_is_right_again(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
