@@ -317,7 +317,7 @@ class NothingToUndo(LcqError):
         what = f" to {subject}" if subject else ""
         super().__init__(
             f"act {act} has done nothing{what} that can still be taken back",
-            hint="retry, reroute, prioritise, cancel (of what does not run), comment, pause, resume can be, for 15 s",
+            hint="for 15 s: retry, reroute, prioritise, cancel of what does not run, comment, ack, pause, resume",
         )
 
 

@@ -74,6 +74,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "comment_task": {},
         "undo_comment": {},
         "acknowledge_cause": {},
+        "undo_acknowledgement": {},
         "note_depths": {},
         "shift_deadlines": {},
         "take_duty": {},

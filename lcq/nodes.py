@@ -95,7 +95,8 @@ class NodeManager(Manager):
         super().__init__(ground)
         self._addresses: dict[str, bytes] = {}  # node -> its DEALER's identity at this ROUTER
         self._known: dict[str, NodeRecord] = {}  # what claims need to know of a node, read once a hello
-        self._to_greet: set[str] = set()  # nodes that were told what holds no more
+        self._greeting = 0  # which one holds: another since what nodes are told at their hello has changed
+        self._greeted: dict[str, int] = {}  # node -> the greeting that it was told
         self._lifelines: dict[tuple[str, str], int] = {}  # (node, boot) -> open lifelines
         self._lines: set[asyncio.StreamWriter] = set()
         self._closing = asyncio.Event()
@@ -219,7 +220,7 @@ class NodeManager(Manager):
         That every agent understands, of whatever version. What it holds goes on: a hello of the same boot gives
         nothing up.
         """
-        self._to_greet = set(self._addresses)
+        self._greeting += 1
         for node in self._addresses:
             self._have_it_beat(node)
 
@@ -230,7 +231,7 @@ class NodeManager(Manager):
         StaleBoot: a newer process has taken this node's name.
         NodeNameTaken: an agent with another data folder has it.
         """
-        config, site = self._ground.config, self._ground.site
+        config, site, greeting = self._ground.config, self._ground.site, self._greeting
         serves = hello.capability.serves(config.queues)
         welcome = await self._state.register_node(
             hello.node_id,
@@ -241,7 +242,7 @@ class NodeManager(Manager):
             home=hello.home,
         )
         self._addresses[hello.node_id] = sender
-        self._to_greet.discard(hello.node_id)
+        self._greeted[hello.node_id] = greeting
         self._known[hello.node_id] = NodeRecord(
             id=hello.node_id,
             boot_id=hello.boot_id,
@@ -456,7 +457,7 @@ class NodeManager(Manager):
         StaleBoot: the node must say hello first.
         """
         self._addresses[beat.node_id] = sender
-        if beat.node_id in self._to_greet:
+        if self._greeted.get(beat.node_id, self._greeting) != self._greeting:
             raise StaleBoot(beat.node_id)
         heard = await self._state.beat_node(
             beat.node_id,
@@ -549,7 +550,7 @@ class NodeManager(Manager):
         await self._state.leave_node(bye.node_id, boot=bye.boot_id)
         self._addresses.pop(bye.node_id, None)
         self._known.pop(bye.node_id, None)
-        self._to_greet.discard(bye.node_id)
+        self._greeted.pop(bye.node_id, None)
         self._outlook.forget(bye.node_id)
         self._slow.forget(bye.node_id)
         _log.info("node %s left in order", bye.node_id)

@@ -57,8 +57,9 @@ LIVE: Mapping[Role, tuple[str, ...]] = MappingProxyType(
         ),
         Role.AGENT: (
             "log_level", "limits", "schedulers", "agent.slots", "agent.devices.*.slots", "agent.devices.*.queues",
-            "agent.labels", "agent.drain_s", "agent.poll_s", "agent.no_progress_s", "agent.busy_elsewhere",
-            "agent.heat", "agent.disk", "agent.thumbnails", "agent.clock_skew_s",
+            "agent.models", "agent.labels", "agent.drain_s", "agent.poll_s", "agent.no_progress_s", "agent.recycle",
+            "agent.busy_elsewhere", "agent.heat", "agent.disk", "agent.thumbnails", "agent.clock_skew_s",
+            "models.sources", "models.allow", "models.timeout_s", "iopaint",
         ),
     }
 )  # fmt: skip

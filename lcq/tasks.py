@@ -391,8 +391,10 @@ class TaskManager(Manager):
 
     async def _undo_one(self, act: Undo, subject: str) -> int:
         why = f"taken back {_by(act)}"
-        kind, _, name = subject.rpartition(" ")
-        if kind == "comment":
+        kind, _, name = subject.partition(" ")
+        if kind == "cause":
+            await self._state.undo_acknowledgement(name, of=act.act, command=act.id)
+        elif kind == "comment":
             await self._state.undo_comment(name, of=act.act, command=act.id)
         elif kind == "queue":
             await self._state.undo_queue(name, of=act.act, why=why, command=act.id)

@@ -280,12 +280,10 @@ def acknowledge(row: CauseRow) -> Act:
     code, text, name = row.code, row.text, tr("cause {code}", code=row.code)
     was_known = bool(row.known)
 
-    async def run(commander: Commander, reason: str) -> BulkAnswer:
-        from lcq.wire import BulkAnswer
-
-        await commander.acknowledge(code, text, note=reason, withdraw=was_known and not reason)
-        return BulkAnswer(done=(name,))
-
+    run = _one(
+        name,
+        lambda commander, reason: commander.acknowledge(code, text, note=reason, withdraw=was_known and not reason),
+    )
     lines: tuple[str, ...] = (f"{counted(row.count, 'task')}: {retold(row.text)}",)
     if was_known:
         lines = (*lines, tr("Known to {who}", who=row.known), tr("Without a note it is open again."))
@@ -378,4 +376,4 @@ def undo(title: str, commands: Sequence[str]) -> Act:
 
 
 def _bare(subject: str) -> str:
-    return subject.removeprefix("queue ").removeprefix("comment ")
+    return subject.removeprefix("queue ").removeprefix("comment ").removeprefix("cause ")

@@ -16,6 +16,8 @@ from tui.columns import Tone
 from tui.flow import MINUTE_MS, Flow, flow_of
 from tui.text import cells, compact, cut, fit, long_span
 
+_STILL_NEW = 3  # values: what was known last before that is not how it is now
+
 if TYPE_CHECKING:
     from lcq.models import DeviceSample, MinuteTally
 
@@ -95,7 +97,7 @@ def plot(graph: Graph, width: int, height: int) -> list[list[Piece]]:
 def _title(graph: Graph) -> list[Piece]:
     pieces: list[Piece] = [(graph.title, "strong")]
     for one in graph.series:
-        newest = next((value for value in reversed(one.values) if value is not None), None)
+        newest = next((value for value in reversed(one.values[-_STILL_NEW:]) if value is not None), None)
         mark = "┄ " if one.dotted else "─ "
         said = graph.write(newest) if newest is not None else "--"
         pieces += [("  ", "plain"), (f"{mark}{one.name} {said}", one.tone)]
@@ -114,6 +116,8 @@ def _times(width: int, span_ms: int) -> str:
 
 
 def _short(span_ms: int) -> str:
+    if span_ms >= 10 * MINUTE_MS:
+        return f"{round(span_ms / MINUTE_MS)}m"
     minutes, rest = divmod(span_ms // 1000, 60)
     return f"{minutes}m" if not rest else f"{minutes}m{rest:02d}s"
 

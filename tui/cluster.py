@@ -259,8 +259,8 @@ class Cluster:
     async def comment(self, ids: Sequence[str], text: str) -> BulkAnswer:
         return await (await self._commander()).comment(ids, text)
 
-    async def acknowledge(self, cause: str, text: str, *, note: str = "", withdraw: bool = False) -> None:
-        await (await self._commander()).acknowledge(cause, text, note=note, withdraw=withdraw)
+    async def acknowledge(self, cause: str, text: str, *, note: str = "", withdraw: bool = False) -> str:
+        return await (await self._commander()).acknowledge(cause, text, note=note, withdraw=withdraw)
 
     async def undo(self, act: str) -> BulkAnswer:
         return await (await self._commander()).undo(act)

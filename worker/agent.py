@@ -27,7 +27,7 @@ from lcq.clock import steady_now
 from lcq.config import ConfigManager, DistributedConfig
 from lcq.errors import InvalidConfig, LcqError, NodeNameTaken, StaleBoot, UnknownCommand, UnknownModel
 from lcq.gpus import Gpus
-from lcq.hardware import detect_devices, usable_cores
+from lcq.hardware import Detected, detect_devices, usable_cores
 from lcq.health import DEPENDENCY_DOWN
 from lcq.ids import new_id
 from lcq.log import set_log_level
@@ -326,22 +326,33 @@ class Agent:
         """Take over what may change while we run (``lcq.reload.LIVE``).
 
         Raises:
-            InvalidConfig: ``agent.devices`` names one that is not here, or several by one name; then nothing changes.
+            InvalidConfig: ``agent.devices`` or ``agent.models`` names what is not here; then nothing changes.
         """
-        self._follow_devices(config)
+        before = self._config
+        other_slots = (config.agent.slots, config.agent.devices) != (before.agent.slots, before.agent.devices)
+        found = detect_devices(config.agent, self._gpus, need_mib=gpu_need_mib(config)) if other_slots else None
+        runners_change = (config.models, config.iopaint) != (before.models, before.iopaint)
+        if config.agent.models != before.agent.models and not runners_change:
+            try:  # where they change, they are yet to show what they have
+                self._service.check_models(config.agent.models)
+            except UnknownModel as error:
+                raise InvalidConfig(f"agent.models: {error.message}", hint=error.hint) from error
         self._config = config
         set_log_level(config.log_level)
         self._service.follow(config.agent)
         self._disks.follow(config.agent.disk)
         self._skew.follow(config.agent.clock_skew_s)
-        self._pool.follow(limits=config.limits, no_progress_s=config.agent.no_progress_s)
+        agent = config.agent
+        self._pool.follow(limits=config.limits, no_progress_s=agent.no_progress_s, recycle=agent.recycle)
+        if found is not None:
+            self._follow_devices(found)
+        if runners_change:
+            for device in self._own_slots:
+                self._refit(device)
         self._step_due.set()
 
-    def _follow_devices(self, config: DistributedConfig) -> None:
-        """Have as many slots as its settings want of each device that was there at the start, and serve the queues."""
-        if (config.agent.slots, config.agent.devices) == (self._config.agent.slots, self._config.agent.devices):
-            return
-        found = detect_devices(config.agent, self._gpus, need_mib=gpu_need_mib(config))
+    def _follow_devices(self, found: Detected) -> None:
+        """Have as many slots as our settings want now of each device that was there at the start, and its queues."""
         wanted = {one.id: one for one in found.devices}
         devices = tuple(wanted.get(one.id, one) for one in self._found.devices)
         self._found = replace(self._found, devices=devices)
@@ -608,7 +619,7 @@ class Agent:
         if self._seeker.ignored:
             said["announcements_ignored"] = float(self._seeker.ignored)
         if self._follower is not None and self._follower.error:
-            said["config_error"] = self._follower.error
+            said |= {"config_error": self._follower.error, "config_refused": float(self._follower.refused)}
         return finite(said)
 
     @property
@@ -677,11 +688,14 @@ class Agent:
         _log.info("agent %s: %s has %d slots now, had %d", self.node_id, device, slots, self._slots_now[device])
         self._slots_now[device] = slots
         self._hand.resize(device, slots)
+        self._service.resize(device, slots, self._refit(device))
+        self._step_due.set()
+
+    def _refit(self, device: str) -> tuple[str, ...]:
+        """Have the slots of ``device`` as our settings are now. Answers the names of those that end."""
         devices = tuple(one.model_copy(update={"slots": self._slots_now[one.id]}) for one in self._found.devices)
         plans = plan_slots(replace(self._found, devices=devices), self._config, cores=usable_cores())
-        ended = self._pool.resize([plan for plan in plans if plan.device == device])
-        self._service.resize(device, slots, ended)
-        self._step_due.set()
+        return self._pool.resize([plan for plan in plans if plan.device == device])
 
     async def _hand_back_in_time(self) -> None:
         """While we drain with a deadline: at that, hand back what still runs."""

@@ -78,7 +78,7 @@ class Offer:
     ) -> None:
         self.labels = dict(labels or {})
         self._parts = {device.id: _Part(device) for device in devices}
-        self._models = models
+        self.models = models
         self._left_out = dict(left_out or {})
         self._is_tested = is_tested
         self._suspended: dict[str, str] = {}  # engine -> why
@@ -160,7 +160,7 @@ class Offer:
         """What to say in the hello."""
         devices = self.devices
         models = self._common_models(devices)
-        wanted = {model: offer for model, offer in models.items() if self._models is None or model in self._models}
+        wanted = {model: offer for model, offer in models.items() if self.models is None or model in self.models}
         withheld = {model: offer for model, offer in wanted.items() if offer.engine in self._suspended}
         return NodeCapability(
             devices=tuple(self._parts[name].device for name in devices),
@@ -173,15 +173,15 @@ class Offer:
             knows=(KNOWS_ORDERS, KNOWS_PICTURES, KNOWS_LOG, KNOWS_ADDRESSES),
         )
 
-    def check_models(self) -> None:
-        """See that every model that was asked for is known here, offered or not.
+    def check_models(self, models: Sequence[str] | None = None) -> None:
+        """See that every model that was asked for, or is about to be, is known here, offered or not.
 
         Raises:
             UnknownModel: it is known to no engine, and every device has shown what it has.
         """
         if all(part.shown for part in self._parts.values()):
             known = self._known_models()
-            for model in self._models or ():
+            for model in models or self.models or ():
                 if model not in known:
                     raise UnknownModel(model, known)
 
@@ -232,7 +232,7 @@ class Offer:
             for model in part.offers:
                 if model not in models:
                     reasons.setdefault(model, f"not every {part.device.kind.value} of this host has it")
-        for model in self._models or ():
+        for model in self.models or ():
             if model not in models:
                 reasons.setdefault(model, "no device here has it")
         return reasons

@@ -318,8 +318,10 @@ class Slot:
         return True
 
     def refit(self, plan: SlotPlan) -> None:
-        """Stand on ``plan`` from now on; a runner with other threads than that says is replaced, after its attempt."""
-        is_other = plan.settings.threads != self.plan.settings.threads
+        """Stand on ``plan`` from now on; a runner that was told of other threads, weights or IOPaint is replaced, after
+        its attempt."""
+        told, now = self.plan.settings, plan.settings
+        is_other = (told.threads, told.models, told.iopaint) != (now.threads, now.models, now.iopaint)
         self.plan = plan
         if is_other and not self._fault:
             self._inbox.put_nowait(_Sign.RENEW)
@@ -813,9 +815,9 @@ class RunnerPool:
             for slot in self.slots:
                 slot.look()
 
-    def follow(self, *, limits: LimitsConfig, no_progress_s: float) -> None:
-        """Hold to these from the next attempt on."""
-        self._settings = replace(self._settings, limits=limits, no_progress_s=no_progress_s)
+    def follow(self, *, limits: LimitsConfig, no_progress_s: float, recycle: RecycleConfig) -> None:
+        """Hold to these from the next attempt on; to ``recycle`` from the next runner of a slot on."""
+        self._settings = replace(self._settings, limits=limits, no_progress_s=no_progress_s, recycle=recycle)
         for slot in self.slots:
             slot.settings = self._settings
 

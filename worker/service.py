@@ -94,11 +94,11 @@ class Service:
         """Whether there is a device of which nobody can tell yet if it works."""
         return bool(self._offer.undecided)
 
-    def check_models(self) -> None:
+    def check_models(self, models: Sequence[str] | None = None) -> None:
         """Raises:
-        UnknownModel: one that is wanted is known to no engine here.
+        UnknownModel: one that is wanted, or is about to be (``models``), is known to no engine here.
         """
-        self._offer.check_models()
+        self._offer.check_models(models)
 
     def take_up(self) -> None:
         """Offer what has been shown to work from now on, and log what has newly been left out."""
@@ -124,8 +124,9 @@ class Service:
         self._compare()
 
     def follow(self, config: AgentConfig) -> None:
-        """Go by these settings from now on: the labels that are offered, and when devices rest."""
+        """Go by these settings from now on: the labels and models that are offered, and when devices rest."""
         self._config = config
+        self._offer.models = config.models
         self._offer.labels = dict(config.labels)
         self._rests.follow(config)
         self._compare()

@@ -140,12 +140,13 @@ async def _ack(session: Session, code: str, text: str, note: str, withdraw: bool
     output = session.output
     async with session.client() as client:
         meant = await _meant(client, code, text)
-        await client.acknowledge(meant.code, meant.text, note=note, withdraw=withdraw)
+        act = await client.acknowledge(meant.code, meant.text, note=note, withdraw=withdraw)
     name = f"{meant.code}: {meant.text}"
     if output.as_json:
         output.document({"cause": meant.code, "text": meant.text, "note": note, "withdrawn": withdraw})
     else:
         output.say(tr("open again: {name}", name=name) if withdraw else tr("acknowledged: {name}", name=name))
+        output.talk(tr("'lcq undo {act}' takes it back, for 15 s", act=act))
     return OK
 
 

@@ -93,15 +93,17 @@ class Steering(Connection):
             acts.append(request.id)
         return BulkAnswer(done=tuple(done), refused=tuple(refused), acts=tuple(acts))
 
-    async def acknowledge(self, cause: str, text: str = "", *, note: str = "", withdraw: bool = False) -> None:
+    async def acknowledge(self, cause: str, text: str = "", *, note: str = "", withdraw: bool = False) -> str:
         """Tell others that the failures of this code, and with ``text`` in common (as ``dead`` answers it), are known.
 
-        ``withdraw``: they are open again.
+        ``withdraw``: they are open again. Answers the command's id, for ``undo``.
 
         Raises:
             CauseNotFound: no task failed so, or nobody has acknowledged it.
         """
-        await self.ask(Acknowledge(cause=cause, text=text, reason=note, withdraw=withdraw, actor=self.actor))
+        command = Acknowledge(cause=cause, text=text, reason=note, withdraw=withdraw, actor=self.actor)
+        await self.ask(command)
+        return command.id
 
     async def undo(self, act: str, *, reason: str = "") -> BulkAnswer:
         """Take back what the command with the id ``act`` has done, exactly, where nothing has happened since.

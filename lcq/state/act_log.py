@@ -33,7 +33,8 @@ class ActLog:
         return tuple(one.model_copy(update={"undo_ms": left.get(one.command, 0)}) for one in found)
 
     async def undoable(self, command_id: str, *, by: str = "") -> tuple[str, ...]:
-        """To what this command has done something that can still be taken back: ids, ``queue NAME``, ``comment ID``.
+        """To what this command has done something that can still be taken back: ids, ``queue NAME``, ``comment ID``,
+        ``cause CODE: TEXT``.
 
         And what the command ``by`` has taken back already, so that a copy of it finds the same.
         """
@@ -41,7 +42,7 @@ class ActLog:
             left = await self._redis.hkeys(self._keys.undo(command_id))
             done = await self._redis.hkeys(self._keys.done(by)) if by else []
         pairs = (field.split(" ", 1) for field in done)
-        kinds = {"undo_queue": "queue ", "undo_comment": "comment "}
+        kinds = {"undo_queue": "queue ", "undo_comment": "comment ", "undo_acknowledgement": "cause "}
         taken = (kinds.get(move, "") + name for move, name in pairs)
         return tuple(dict.fromkeys([*left, *taken]))
 

@@ -130,7 +130,7 @@ def test_no_move_is_left_out():
     quiet |= {"adopt_state", "isolate_node", "isolate_task", "note_failover", "shift_deadlines"}
     quiet |= {"quarantine_node", "caution_device", "probe_node", "settle_probe", "stop_node"}
     quiet |= {"recall_tasks", "note_job"}  # that asks for what limits keep back; that tells what a folder has left out
-    quiet |= {"comment_task", "undo_comment", "acknowledge_cause"}  # words for people
+    quiet |= {"comment_task", "undo_comment", "acknowledge_cause", "undo_acknowledgement"}  # words for people
     quiet |= {"retake_task"}  # that only a late result brings about; told twice in test_moves.py
     quiet |= {"note_depths"}  # for charts: what is missed is missing there, and nowhere else
     assert {*TOLD, *ON_THEIR_OWN} | quiet == {point.removeprefix("state.") for point in failpoints.STATE_POINTS}

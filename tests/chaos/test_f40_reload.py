@@ -11,6 +11,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lcq import reload
@@ -101,13 +102,14 @@ def test_what_is_taken_over_at_once_and_what_needs_a_restart_is_told_apart() -> 
     live, waiting = changes(now, found)
     assert live == (
         "agent.devices.gpu.slots", "agent.drain_s", "agent.slots", "leases.lease_s", "limits.frames", "log_level",
-        "queues.fast", "queues.gpu-high", "quotas.queued", "quotas.users", "quotas.users.ann.in_flight",
+        "models.sources.lama.urls", "queues.fast", "queues.gpu-high", "quotas.queued", "quotas.users",
+        "quotas.users.ann.in_flight",
         "quotas.users.ann.per_minute", "retention.failed_s", "shares.users", "shares.users.ann",
     )  # fmt: skip
-    assert waiting == ("agent.devices.gpu.enabled", "agent.name", "models.sources.lama.urls", "redis.url")
+    assert waiting == ("agent.devices.gpu.enabled", "agent.name", "redis.url")
     after = with_live_keys(now, found)
     assert (after.log_level, after.limits.frames, after.agent.drain_s) == ("debug", 7, 1)
-    assert (after.agent.slots, after.leases, after.models) == (3, found.leases, now.models)
+    assert (after.agent.slots, after.leases, after.redis) == (3, found.leases, now.redis)
     assert after.agent.devices["gpu"] == DeviceConfig(slots=2)
     assert "enabled" not in after.agent.devices["gpu"].model_fields_set
     assert changes(after, found) == ((), waiting)
@@ -119,7 +121,7 @@ def test_a_process_looks_at_the_keys_that_it_reads_and_at_no_others() -> None:
     now = DistributedConfig()
     found = DistributedConfig(limits={"frames": 7}, retries={"base_s": 9}, iopaint={"url": "http://gpu-1"})  # type: ignore[arg-type]
     assert changes(now, found, [Role.SCHEDULER]) == (("limits.frames", "retries.base_s"), ())
-    assert changes(now, found, [Role.AGENT]) == (("limits.frames",), ("iopaint.url",))
+    assert changes(now, found, [Role.AGENT]) == (("iopaint.url", "limits.frames"), ())
     assert with_live_keys(now, found, [Role.AGENT]).retries == now.retries
 
 
@@ -153,6 +155,32 @@ async def test_a_file_that_is_being_written_is_taken_over_when_it_stands_still_n
             await wait_until(lambda: told and told[-1].retries.base_s == base_s)  # noqa: B023
         assert all(config.retries.max_s == 30 for config in told)
         assert not follower.error
+
+
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+async def test_where_nothing_tells_of_changes_files_are_looked_at(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lcq.reload.FileWatch.arm", lambda watch, files: None)
+    async with following(path, monkeypatch) as (_, told):
+        rewrite(path, GOOD.replace("base_s: 2", "base_s: 3"))
+        await wait_until(lambda: told and told[-1].retries.base_s == 3)
+
+
+async def test_what_cannot_be_read_is_told_and_counted_and_nothing_changes(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with following(path, monkeypatch) as (follower, told):
+        replace_by_folder(path)
+        await wait_until(lambda: "cannot read the configuration" in follower.error)
+        os.rmdir(path)  # noqa: PTH106
+        await wait_until(lambda: "is gone" in follower.error)
+        assert follower.refused == 2
+        rewrite(path, GOOD.replace("base_s: 2", "base_s: 3"))
+        await wait_until(lambda: not follower.error)
+        assert [config.retries.base_s for config in told] == [3]
 
 
 async def test_what_is_wrong_is_said_once_and_forgotten_when_it_is_right_again(
@@ -231,6 +259,14 @@ def test_a_running_cluster_keeps_its_settings_through_a_bad_file_and_takes_over_
             config.write_text("agent:\n  devices:\n    nothing: {slots: 3}\n" + ONLY)
             wait_until_sync(lambda: "there is no device 'nothing' here" in _node_says(client))
             assert client.nodes()[0].slots == 3
+            agent = psutil.Process(cluster.processes["node-1"].pid)
+            runners = {child.pid for child in agent.children()}
+            models = "models:\n  sources:\n    own: {urls: ['file:///own.pt']}\n"
+            config.write_text("agent:\n  models: [cv2-ns]\n  devices:\n    cpu: {slots: 3}\n" + ONLY + models)
+            wait_until_sync(lambda: [*client.nodes()[0].capability.models] == ["cv2-ns"])
+            wait_until_sync(lambda: not runners & {child.pid for child in agent.children()})
+            config.write_text("agent:\n  models: [cv2-sn]\n  devices:\n    cpu: {slots: 3}\n" + ONLY + models)
+            wait_until_sync(lambda: "agent.models: no such model: 'cv2-sn'" in _node_says(client))
             config.write_text("log_level: info\n")
             wait_until_sync(lambda: (client.nodes()[0].slots, "only" in str(client.nodes()[0].serves)) == (1, False))
         for name in ("scheduler", "node-1"):

@@ -113,6 +113,18 @@ async def test_a_new_queue_rings_takes_tasks_and_is_served_after_the_next_hello(
     assert await live.queue_of(await live.submit("fast")) == "fast"
 
 
+async def test_a_hello_that_was_under_way_when_the_queues_changed_is_said_again(live: Live) -> None:
+    under_way = asyncio.create_task(live.hello())
+    await asyncio.sleep(0)  # it has looked at the queues, and waits for Redis
+    live.scheduler.state.follow(live.scheduler.state.config.model_copy(update={"queues": TWO[:1]}))
+    live.scheduler.nodes.greet_anew()
+    assert (await under_way).serves == {"cpu": ("spare", LIGHT)}
+    with pytest.raises(StaleBoot):
+        await live.beat()
+    assert (await live.hello()).serves == {"cpu": (LIGHT,)}
+    await live.beat()
+
+
 async def test_a_threshold_that_is_raised_takes_a_node_out_of_a_queue_and_its_tasks_follow(live: Live) -> None:
     await live.hello()
     live.write((TWO[0], SPARE.model_copy(update={"min_cores": 64})))

@@ -10,7 +10,7 @@ import redis
 
 from lcq.client import AsyncClient
 from lcq.config import DistributedConfig
-from lcq.errors import CauseNotFound, InvalidInput, NothingToUndo, TaskNotFound
+from lcq.errors import CauseNotFound, InvalidInput, NothingToUndo, TaskNotFound, TransitionRefused
 from lcq.ids import new_id
 from lcq.models import TaskStatus
 from lcq.scheduler import Scheduler
@@ -144,3 +144,54 @@ async def test_causes_are_told_apart_by_model_node_and_size_where_that_is_asked_
     assert {one.text for one in by_all} == {together.text}
     with pytest.raises(InvalidInput, match="not grouped by 'colour'"):
         await state.reader.dead(by=("node", "colour"))
+
+
+async def test_who_has_acknowledged_a_cause_takes_just_that_back_unless_somebody_has_spoken_since(
+    state: StateManager, node: Node, eye: redis.Redis
+) -> None:
+    task = a_task(max_retries=0)
+    await state.submit_task(task, queue=LIGHT)
+    await node.claim_ids()
+    await node.fail(task.id, failure=a_failure(code="out_of_memory"))
+    (cause,) = (await state.reader.dead()).causes
+    name = f"{cause.code}: {cause.text}"
+
+    async def told() -> str:
+        known = (await state.reader.dead()).causes[0].acknowledged
+        return f"{known.actor}: {known.text}" if known is not None else ""
+
+    await state.acknowledge_cause(cause.code, cause.text, actor="ivo", note="mine", command="c1")
+    await state.acknowledge_cause(cause.code, cause.text, actor="ann", note="no, mine", command="c2")
+    assert await state.reader.acts.undoable("c2") == (f"cause {name}",)
+    with pytest.raises(TransitionRefused, match="known to ann"):
+        await state.undo_acknowledgement(name, of="c1")
+    await state.undo_acknowledgement(name, of="c2", command="u2")
+    await state.undo_acknowledgement(name, of="c2", command="u2")
+    assert await told() == "ivo: mine"
+    assert await state.reader.acts.undoable("c2", by="u2") == (f"cause {name}",), "a copy of the undo finds the same"
+    with pytest.raises(NothingToUndo):
+        await state.undo_acknowledgement(name, of="c2")
+    await state.acknowledge_cause(cause.code, cause.text, actor="ivo", withdraw=True, command="c3")
+    with pytest.raises(TransitionRefused, match="open again"):
+        await state.undo_acknowledgement(name, of="c1")
+    await state.undo_acknowledgement(name, of="c3")
+    assert await told() == "ivo: mine"
+    await state.undo_acknowledgement(name, of="c1")
+    assert await told() == ""
+    audit(eye)
+
+
+async def test_an_acknowledgement_is_taken_back_through_a_scheduler(redis_url: str, state: StateManager, node: Node):
+    task = a_task(max_retries=0)
+    await state.submit_task(task, queue=LIGHT)
+    await node.claim_ids()
+    await node.fail(task.id, failure=a_failure(code="out_of_memory"))
+    config = DistributedConfig(zeromq={"base_port": 0, "control_port": 0})  # type: ignore[arg-type]
+    async with Scheduler(config, redis_url=redis_url) as scheduler:
+        address = scheduler.control_endpoint.removeprefix("tcp://")
+        async with AsyncClient(DistributedConfig(), scheduler=address, actor="ann", timeout_s=60) as ann:
+            (cause,) = (await ann.dead()).causes
+            act = await ann.acknowledge(cause.code, cause.text, note="mine")
+            assert (await ann.acts(limit=1))[0].undo_ms > 0
+            assert (await ann.undo(act)).done == (f"cause {cause.code}: {cause.text}",)
+            assert (await ann.dead()).causes[0].acknowledged is None

@@ -474,12 +474,13 @@ class FakeCluster:
             self.emit("comment_task", task=task_id, actor="maria", note=text)
         return BulkAnswer(done=tuple(ids), acts=(f"act of comment {ids[0]}",))
 
-    async def acknowledge(self, cause: str, text: str, *, note: str = "", withdraw: bool = False) -> None:
+    async def acknowledge(self, cause: str, text: str, *, note: str = "", withdraw: bool = False) -> str:
         await self._called("acknowledge", cause, text, note, withdraw)
         if withdraw:
             self.known.pop(cause, None)
         else:
             self.known[cause] = Note(at_ms=now_ms(), actor="maria", text=note)
+        return f"act of {cause}"
 
     async def undo(self, act: str) -> BulkAnswer:
         await self._called("undo", act)

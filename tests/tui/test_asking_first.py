@@ -276,6 +276,8 @@ async def test_a_cause_is_acknowledged_with_a_note_and_opened_again_without_one(
         await console.press(*"mine", "enter")
         await wait_until(lambda: [call[1][2:] for call in cluster.calls] == [("mine", False)])
         await wait_until(lambda: "maria: mine" in console.text())
+        assert console.desk.undoable is not None
+        assert console.desk.undoable.commands == ("act of out_of_memory",)
         await console.press("a")
         await asked(console)
         assert "Without a note it is open again" in console.text()

@@ -170,3 +170,10 @@ async def test_a_key_opens_the_plots_and_esc_goes_back(open_console, size):
         assert all("".join(text for text, _ in chart.lines()[0]).strip() for chart in charts)
         await console.press("escape")
         await wait_until(lambda: not isinstance(console.app.screen, ChartsScreen))
+
+
+def test_what_was_known_an_hour_ago_is_not_told_as_how_it_is_now():
+    values = [1.0, *[None] * 58]
+    lines = ["".join(text for text, _ in line) for line in plot(Graph("Failed", (Series("failed", values),)), 80, 8)]
+    assert "failed --" in lines[0]
+    assert lines[-1].split() == ["-59m", "-30m", "now"]

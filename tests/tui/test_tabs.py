@@ -120,3 +120,19 @@ async def test_a_list_to_choose_from_goes_by_the_keys_of_a_table_and_a_narrow_he
         assert " PRO^ " in console.text()
         await console.press("o", "G", "g", "enter")
         assert (console.desk.tasks.sort, console.desk.tasks.descending) == ("progress", True)
+
+
+async def test_what_is_told_of_one_task_is_gone_when_another_is_shown(open_console):
+    tasks = [a_task("/p/a.jpg"), a_task("/p/b.jpg")]
+    cluster = FakeCluster(tasks, [a_node()])
+    for task, node in zip(tasks, ("gpu-1", "gpu-2"), strict=True):
+        cluster.history[task.id] = [Attempt(number=1, node=node, started_ms=now_ms(), outcome="failed")]
+    async with open_console(cluster) as console:
+        await console.press("g", "enter")
+        await wait_until(lambda: "#1 failed      gpu-2" in console.text())
+        screen = console.app.screen
+        assert isinstance(screen, TaskScreen)
+        screen.show_task(tasks[0].id)
+        assert not screen.part("attempts").display
+        await wait_until(lambda: "#1 failed      gpu-1" in console.text())
+        assert "gpu-2" not in console.text()

@@ -50,9 +50,14 @@ def stamp(ms: int | None) -> str:
     return f"{when:%H:%M:%S}Z" if today else f"{when:%Y-%m-%d %H:%M:%S}Z"
 
 
-def fact(label: str, value: str, style: str = "") -> list[Piece]:
-    """One line ``label value``; nothing where there is no value."""
-    return [(f"  {fit(tr(label), _LABEL)}  ", "$text-muted"), (f"{clean(value)}\n", style)] if value else []
+def fact(label: str, value: str, style: str = "", *, width: int = 0) -> list[Piece]:
+    """A line ``label value``; nothing where there is no value. ``width``: of the screen, in which a long value goes on
+    below its beginning; 0: it is short."""
+    if not value:
+        return []
+    lines = wrapped(clean(value), width - _LABEL - 6) if width else [clean(value)]
+    told = ("\n" + " " * (_LABEL + 4)).join(lines)
+    return [(f"  {fit(tr(label), _LABEL)}  ", "$text-muted"), (f"{told}\n", style)]
 
 
 def place_told(view: View[RowT], row_id: str) -> str:
@@ -219,6 +224,8 @@ class TaskScreen(ReadingScreen, TaskActs):
         "events": N("Events"), "raw": N("Raw"),
     }  # fmt: skip
 
+    _OF_HISTORY = ("notes", "life", "attempts", "log", "task", "events", "raw")
+
     def __init__(self, desk: Desk, task_id: str) -> None:
         super().__init__(desk)
         self.task_id = task_id
@@ -349,6 +356,8 @@ class TaskScreen(ReadingScreen, TaskActs):
         self.show_section("job", self._of_job(self._job) if self._job is not None else [])
         history = self._history
         if history is None:
+            for name in self._OF_HISTORY:  # what stands there may be another task's
+                self.show_section(name, [])
             return
         self.show_section("notes", self._notes(history.record))
         self.show_section("life", self._life(history))
@@ -521,13 +530,12 @@ class TaskScreen(ReadingScreen, TaskActs):
             return tr("as they were recorded at {at}; what came after that is not in the recording", at=stamp(at_ms))
         return ""
 
-    @staticmethod
-    def _files(record: TaskRecord) -> list[Piece]:
-        task, result = record.task, record.result
+    def _files(self, record: TaskRecord) -> list[Piece]:
+        width, task, result = self.size.width, record.task, record.result
         pieces: list[Piece] = [(tr(" Files and settings\n"), "bold $text-primary")]
-        pieces += fact("image", task.image_path)
-        pieces += fact("mask", task.mask_path or "")
-        pieces += fact("output", task.output_path or "")
+        pieces += fact("image", task.image_path, width=width)
+        pieces += fact("mask", task.mask_path or "", width=width)
+        pieces += fact("output", task.output_path or "", width=width)
         if result is not None:
             size = tr(
                 "{width}x{height}, {bytes:,} bytes, {seconds:.2f} s of work",
@@ -536,13 +544,13 @@ class TaskScreen(ReadingScreen, TaskActs):
                 bytes=result.bytes,
                 seconds=result.seconds,
             )
-            pieces += fact("result", result.path, TONE_STYLE["good"])
+            pieces += fact("result", result.path, TONE_STYLE["good"], width=width)
             pieces += fact("", tr("{size}, mask {mask_fraction:.1%}", size=size, mask_fraction=result.mask_fraction))
-            pieces += fact("notes", "; ".join(result.notes))
+            pieces += fact("notes", "; ".join(result.notes), width=width)
         plain = task.model_dump(mode="json")
         for name in ("config", "metadata"):
             if plain[name]:
-                pieces += fact(name, json.dumps(plain[name], ensure_ascii=False))
+                pieces += fact(name, json.dumps(plain[name], ensure_ascii=False), width=width)
         pieces += fact(
             "limits",
             tr(

@@ -42,7 +42,8 @@ class DevicePane(Vertical):
         super().__init__(self.facts, Horizontal(*self.charts, classes="device-charts"), classes="device")
 
     def show(self, device: DeviceNow, samples: list[DeviceSample], now_ms: int) -> None:
-        pieces: list[Piece] = [(f" {device.name}", "bold $text-primary")]
+        called = f"{device.called}  " if device.called not in ("", device.name) else ""
+        pieces: list[Piece] = [(f" {called}{device.name}", "bold $text-primary")]
         told = [f"{device.kind}, {counted(device.slots, 'slot')}"]
         if device.busy is not None:
             told.append(tr("busy {busy:.0%}", busy=device.busy))
@@ -157,7 +158,7 @@ class NodeScreen(AboutScreen[NodeRow], NodeActs):
         now = self.desk.link.now_ms
         word, _ = node_state_cell(row.status)
         pieces: list[Piece] = [(f" {word}", TONE_STYLE[NODE_LOOK[row.status][1]]), (f"  {row.id}\n", "bold")]
-        pieces += fact("why", retold(row.why), TONE_STYLE["warn"])
+        pieces += fact("why", retold(row.why), TONE_STYLE["warn"], width=self.size.width)
         pieces += fact(
             "host", tr("{host}   lcq {software}", host=row.host, software=row.software) if row.software else row.host
         )
@@ -210,15 +211,15 @@ class NodeScreen(AboutScreen[NodeRow], NodeActs):
             pieces += fact("hands back", tr("what still runs then: {when}", when=when))
         return pieces
 
-    @staticmethod
-    def _more(row: NodeRow) -> list[Piece]:
+    def _more(self, row: NodeRow) -> list[Piece]:
+        width = self.size.width
         more: list[Piece] = [(tr(" What it can do\n"), "bold $text-primary")]
         for device in row.devices:
             more += fact("device", device)
-        more += fact("queues", ", ".join(row.queues) or tr("none"))
-        more += fact("models", ", ".join(row.models) or tr("none"))
+        more += fact("queues", ", ".join(row.queues) or tr("none"), width=width)
+        more += fact("models", ", ".join(row.models) or tr("none"), width=width)
         if row.load:
-            more.append((tr(" What it tells\n"), "bold $text-primary"))
+            more += [("\n", ""), (tr(" What it tells\n"), "bold $text-primary")]
             for name, value in row.load:
                 more += fact(name, value)
         return more

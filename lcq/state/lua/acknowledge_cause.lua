@@ -4,9 +4,17 @@
 -- RETURNS {"ok"} | {"missing"} (no task failed so, or nobody has acknowledged it)
 local code, text, actor, note, kept, withdraw = unpack(ARGV)
 local book, name = key("acks"), code .. ": " .. text
-if withdraw == "1" then return redis.call("HDEL", book, name) == 1 and {"ok"} or {"missing"} end
+local before = redis.call("HGET", book, name) or ""
+if withdraw == "1" then
+  if before == "" then return {"missing"} end
+  keep_for_undo("cause " .. name, {before = before, made = ""})
+  redis.call("HDEL", book, name)
+  return {"ok"}
+end
 if redis.call("SISMEMBER", key("causes"), code) == 0 then return {"missing"} end
-redis.call("HSET", book, name, cjson.encode({at_ms = NOW, actor = actor, text = note}))
+local made = cjson.encode({at_ms = NOW, actor = actor, text = note})
+keep_for_undo("cause " .. name, {before = before, made = made})
+redis.call("HSET", book, name, made)
 while redis.call("HLEN", book) > tonumber(kept) do
   local oldest, since
   for field, told in pairs(load_hash(book)) do

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcq.errors import CauseNotFound, NothingToUndo, TaskNotFound
+from lcq.errors import CauseNotFound, NothingToUndo, TaskNotFound, TransitionRefused
 from lcq.state.moves.mover import Mover
 
 NOTES_KEPT = 20  # with a task, the newest; the audit has them all
@@ -50,3 +50,17 @@ class NoteMoves(Mover):
         )
         if answer[0] == "missing":
             raise CauseNotFound(code, text, acknowledged=withdraw)
+
+    async def undo_acknowledgement(self, cause: str, *, of: str, command: str = "") -> None:
+        """Take back that the command ``of`` has made a cause (``code: text``) known, or open again.
+
+        Raises:
+            NothingToUndo: it has done neither, or too long ago.
+            TransitionRefused: somebody has said something else of it since.
+        """
+        answer = await self._move("undo_acknowledgement", cause, of, command=command)
+        if answer[0] == "nothing":
+            raise NothingToUndo(of, f"cause {cause}")
+        if answer[0] == "moved_on":
+            now = f"known to {answer[1]}" if answer[1] else "open again"
+            raise TransitionRefused("undo_acknowledgement", f"cause {cause}", now, hint="look again")
