@@ -10,8 +10,9 @@ from tests.tui.fakes import FakeCluster, a_node, a_task
 from tui.charts import bars
 from tui.fleet import needs, panels, panels_over, shares, summary
 from tui.screens.nodes import NodesScreen
-from tui.store import NodeRow, QueueRow, Store
+from tui.store import NodeRow, QueueRow, Store, node_row
 from tui.text import cells
+from tui.widgets.heat import sign
 
 NOW = 1_800_000_000_000
 
@@ -198,3 +199,36 @@ async def test_a_node_that_somebody_has_let_work_again_needs_nobody_and_shows_wh
         await console.press("exclamation_mark")
         await wait_until(lambda: "cover.jpg" in console.text())
         assert "activated by maria" not in "".join(line for line in console.lines() if "cover.jpg" in line)
+
+
+def test_a_sign_tells_the_worst_state_of_its_nodes_else_how_busy_they_are():
+    def signs(*nodes: tuple[int, NodeStatus]) -> str:
+        return sign([node_row(a_node(status=status, running=running)) for running, status in nodes])[0]
+
+    online = NodeStatus.ONLINE
+    assert [signs((running, online)) for running in (0, 1, 2, 4)] == ["·", "▂", "▄", "█"]
+    assert signs((4, online), (0, online)) == "▄"
+    assert signs((4, online), (0, NodeStatus.SUSPECT), (1, NodeStatus.OFFLINE)) == "x"
+
+
+async def test_a_large_fleet_has_a_map_in_which_a_click_goes_to_a_node(open_console):
+    nodes = [a_node(f"gpu-{n:03}", running=4 * (n % 2)) for n in range(200)]
+    nodes[150] = a_node("gpu-150", status=NodeStatus.OFFLINE)
+    cluster = FakeCluster([], nodes)
+    async with open_console(cluster, size=(120, 40)) as console:
+        await console.press("1")
+        await wait_until(lambda: "200 nodes" in console.text())
+        screen = console.app.screen
+        top = next(y for y, line in enumerate(console.lines()) if "200 nodes" in line)
+        first, second = console.lines()[top + 1 : top + 3]
+        assert first[1:9] == "·█·█·█·█"
+        assert second[1 + 150 - 118] == "x"
+        assert {cells(line) for line in console.lines()} == {120}
+
+        async def went_there() -> bool:
+            await console.pilot.click("#map", offset=(1 + 150 - 118, 2))
+            return console.desk.nodes.cursor_id == "gpu-150"
+
+        await wait_until(went_there)
+        await console.press("slash", *"state", "colon", *"offline", "enter")
+        await wait_until(lambda: not screen.query_one("#map").display)

@@ -42,7 +42,7 @@ class DevicePane(Vertical):
         super().__init__(self.facts, Horizontal(*self.charts, classes="device-charts"), classes="device")
 
     def show(self, device: DeviceNow, samples: list[DeviceSample], now_ms: int) -> None:
-        called = f"{device.called}  " if device.called not in ("", device.name) else ""
+        called = f"{device.called}  " if device.called not in ("", device.name, device.kind) else ""
         pieces: list[Piece] = [(f" {called}{device.name}", "bold $text-primary")]
         told = [f"{device.kind}, {counted(device.slots, 'slot')}"]
         if device.busy is not None:
