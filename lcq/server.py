@@ -209,6 +209,8 @@ def _agent_settings(config: DistributedConfig, scheduler: Scheduler) -> dict[str
     address = urlsplit(scheduler.control_endpoint)
     settings["scheduler_host"] = address.hostname
     settings["zeromq"]["control_port"] = address.port
+    wishes = config.agent.devices.items()  # what is not said of one is as another name that fits it says
+    settings["agent"]["devices"] = {name: wish.model_dump(mode="json", exclude_unset=True) for name, wish in wishes}
     settings["agent"]["drain_s"] = min(config.agent.drain_s, _DRAIN_S)
     return settings
 

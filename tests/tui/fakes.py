@@ -139,6 +139,7 @@ class FakeCluster:
         self.snapshots = 0
         self.trouble: LcqError | None = None
         self.act_trouble: LcqError | None = None
+        self.config_error = ""
         self.silent = False
         self.control_silent = False
         self.page_size = 10
@@ -208,7 +209,7 @@ class FakeCluster:
             raise self.act_trouble
         return InfoAnswer(
             scheduler_id="s1", version="0.1.0", protocol=1, redis="redis://", queues=DEFAULT_QUEUES,
-            last_event_id="0-0", pid=1,
+            last_event_id="0-0", pid=1, config_error=self.config_error,
         )  # fmt: skip
 
     async def snapshot(

@@ -36,6 +36,13 @@ async def test_the_title_tells_the_round_trips_and_which_of_both_is_gone(open_co
         await wait_until(lambda: "LIVE" in console.text() and not console.app.screen.query_one(Banner).display)
         await console.press("plus")
         await wait_until(lambda: cluster.calls)
+        cluster.config_error = "lcq.yaml: line 2: \x1b[31mretries.bsae_s: unknown key, did you mean 'base_s'?"
+        await wait_until(lambda: console.app.screen.query_one(Banner).display)
+        banner = console.app.screen.query_one(Banner).text
+        assert "settings stay as they were: lcq.yaml: line 2: " in banner
+        assert "\x1b" not in banner
+        cluster.config_error = ""
+        await wait_until(lambda: not console.app.screen.query_one(Banner).display)
 
 
 async def test_while_redis_is_away_acts_are_refused_in_words_and_ages_go_on(open_console):

@@ -209,6 +209,12 @@ def test_what_a_node_tells_is_shown_in_a_persons_units():
     assert dict(row.load) == {"cpu": "71%", "memory available": "2.0 GiB", "gpu": "idle", "load 1m": "4.62"}
 
 
+def test_a_node_whose_settings_are_not_taken_over_says_why_where_nothing_else_is_wrong():
+    wrong = {"config_error": "lcq.yaml: line 2: agent.slots: must be a whole number"}
+    assert node_row(a_node(telemetry=wrong)).why.startswith("its settings stay as they were: lcq.yaml: line 2")
+    assert node_row(a_node(telemetry=wrong, why="drained by ann")).why == "drained by ann"
+
+
 def test_a_nodes_clock_is_told_where_it_is_off_by_more_than_is_known_of_it():
     def told(offset: float, error: float) -> dict[str, str]:
         return dict(node_row(a_node(telemetry={"clock_offset_s": offset, "clock_error_s": error})).load)
