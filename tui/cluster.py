@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -47,6 +48,7 @@ if TYPE_CHECKING:  # loaded when first needed, after the first frame: they bring
     )
     from tui.submitting import Sent, Wish
 
+_LOOK_S = 2.0  # between two looks whether the schedulers are others by now: a file says so
 _ACT_S = 4.0  # an operator wants to hear soon that nobody answers
 
 
@@ -96,6 +98,7 @@ class Cluster:
         self._scheduler = scheduler
         self._reader: StateReader | None = None
         self._client: AsyncClient | None = None
+        self._looked = 0.0  # for schedulers
 
     async def __aenter__(self) -> Self:
         return self
@@ -140,6 +143,10 @@ class Cluster:
             await asyncio.to_thread(import_module, "lcq.client.asynchronous")
         from lcq.client import AsyncClient, find_schedulers
 
+        now = time.monotonic()
+        if self._client is not None and now - self._looked < _LOOK_S:
+            return self._client
+        self._looked = now
         if self._client is None or self._client.given != find_schedulers(self._config, self._scheduler):
             await self._close_client()
             client = AsyncClient(self._config, scheduler=self._scheduler, timeout_s=_ACT_S)

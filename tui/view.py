@@ -1,7 +1,8 @@
 """How rows are looked at: their order, filter, marks, and a cursor that stays on its row and screen line.
 
-Knows nothing of a terminal. Order is a sorted list of (value, id) pairs, so that a row is found, put in and
-taken out by bisection; descending order is the same list read from its end.
+Knows nothing of a terminal. Order is a list of ids sorted by (value, id), with the values beside it, so that a row is
+found, put in and taken out by bisection (a list of such pairs would take 6 MB more, of a hundred thousand rows);
+descending order is the same list read from its end.
 """
 
 from __future__ import annotations
@@ -48,15 +49,15 @@ class View(Generic[RowT]):
         self.follow = False
         self.held = 0  # changes kept back since it was frozen
         self._frozen: dict[str, RowT] | None = None
-        self._keys: list[tuple[Any, str]] = []  # ascending
-        self._key_of: dict[str, tuple[Any, str]] = {}
-        self._dropped = 0  # since ``_key_of`` was made
+        self._ids: list[str] = []  # ascending by ``_key_of``
+        self._values: dict[str, Any] = {}  # by which they are in order
+        self._dropped = 0  # since ``_values`` was made
         self._rebuild()
 
     # ------------------------------------------------------------ looking
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self._ids)
 
     @property
     def total(self) -> int:
@@ -72,21 +73,27 @@ class View(Generic[RowT]):
         return self._frozen is not None
 
     def id_at(self, index: int) -> str:
-        return self._keys[len(self._keys) - 1 - index if self.descending else index][1]
+        return self._ids[len(self._ids) - 1 - index if self.descending else index]
 
     def row_at(self, index: int) -> RowT | None:
         """The row at ``index``, or None past the end."""
-        return self._rows.get(self.id_at(index)) if 0 <= index < len(self._keys) else None
+        return self._rows.get(self.id_at(index)) if 0 <= index < len(self._ids) else None
 
     def row(self, row_id: str) -> RowT | None:
         return self._rows.get(row_id)
 
     def index_of(self, row_id: str | None) -> int | None:
-        key = self._key_of.get(row_id) if row_id is not None else None
-        if key is None:
+        if row_id is None or row_id not in self._values:
             return None
-        place = bisect_left(self._keys, key)
-        return len(self._keys) - 1 - place if self.descending else place
+        place = self._place(self._key_of(row_id))
+        return len(self._ids) - 1 - place if self.descending else place
+
+    def _key_of(self, row_id: str) -> tuple[Any, str]:
+        return (self._values[row_id], row_id)
+
+    def _place(self, key: tuple[Any, str]) -> int:
+        """Where in the order ``key`` is, or would be."""
+        return bisect_left(self._ids, key, key=self._key_of)
 
     @property
     def cursor(self) -> RowT | None:
@@ -102,14 +109,14 @@ class View(Generic[RowT]):
 
     def window(self) -> Iterator[RowT]:
         """The rows on the screen, without those that have gone since the last ``take``."""
-        for index in range(self.top, min(self.top + self.height, len(self._keys))):
+        for index in range(self.top, min(self.top + self.height, len(self._ids))):
             row = self.row_at(index)
             if row is not None:
                 yield row
 
     def rows(self) -> Iterator[RowT]:
         """All rows that the filter shows, in their order."""
-        for _, row_id in reversed(self._keys) if self.descending else self._keys:
+        for row_id in reversed(self._ids) if self.descending else self._ids:
             row = self._rows.get(row_id)
             if row is not None:
                 yield row
@@ -126,7 +133,7 @@ class View(Generic[RowT]):
     @property
     def hidden_marks(self) -> int:
         """Marked rows that the filter does not show."""
-        return sum(row_id not in self._key_of for row_id in self.marks)
+        return sum(row_id not in self._values for row_id in self.marks)
 
     # ------------------------------------------------------------ taking changes in
 
@@ -154,58 +161,76 @@ class View(Generic[RowT]):
         return (self.sorts[self.sort](row), row_id)
 
     def _merge(self, touched: Iterable[str]) -> None:
-        moved: list[tuple[tuple[Any, str] | None, tuple[Any, str] | None]] = []
+        leaving: list[str] = []
+        coming: dict[str, Any] = {}
         for row_id in touched:
-            old, new = self._key_of.get(row_id), self._key(row_id, keep=self.cursor_id)
-            if old != new:
-                moved.append((old, new))
-        if len(moved) > _BULK:
-            leaving = {old for old, _ in moved if old is not None}
-            self._keys = [key for key in self._keys if key not in leaving]
-            self._keys.extend(new for _, new in moved if new is not None)
-            self._keys.sort()  # two sorted runs nearly: one merge
-        else:
-            self._take_out([old for old, _ in moved if old is not None])
-        for old, new in moved:
-            if old is not None and new is None:
-                del self._key_of[old[1]]
-                self._dropped += 1
+            old = self._key_of(row_id) if row_id in self._values else None
+            new = self._key(row_id, keep=self.cursor_id)
+            if old == new:
+                continue
+            if old is not None:
+                leaving.append(row_id)
             if new is not None:
-                if len(moved) <= _BULK:
-                    self._keys.insert(bisect_left(self._keys, new), new)
-                self._key_of[new[1]] = new
-        if is_holey(self._dropped, self._key_of):
-            self._key_of, self._dropped = dict(self._key_of), 0
+                coming[row_id] = new[0]
+        is_bulk = len(leaving) + len(coming) > _BULK
+        if is_bulk:
+            gone = set(leaving)
+            self._ids = [row_id for row_id in self._ids if row_id not in gone]
+        else:
+            self._take_out(leaving)
+        for row_id in leaving:
+            del self._values[row_id]
+            self._dropped += row_id not in coming
+        if is_bulk:
+            self._put_in(coming)
+        else:
+            for row_id, value in coming.items():
+                self._ids.insert(self._place((value, row_id)), row_id)
+                self._values[row_id] = value
+        if is_holey(self._dropped, self._values):
+            self._values, self._dropped = dict(self._values), 0
 
-    def _take_out(self, keys: Iterable[tuple[Any, str]]) -> None:
-        """Take keys out of the order. Neighbours go together: each cut moves up all that stands behind it."""
-        places = sorted((bisect_left(self._keys, key) for key in keys), reverse=True)
+    def _put_in(self, coming: dict[str, Any]) -> None:
+        """Put many rows into the order; what stands before the first of them stays as it is."""
+        first = min(((value, row_id) for row_id, value in coming.items()), default=None)
+        if first is None:
+            return
+        start = self._place(first)
+        self._values |= coming
+        pairs = [self._key_of(row_id) for row_id in (*self._ids[start:], *coming)]
+        pairs.sort()
+        self._ids[start:] = [row_id for _, row_id in pairs]
+
+    def _take_out(self, ids: Iterable[str]) -> None:
+        """Take rows out of the order. Neighbours go together: each cut moves up all that stands behind it."""
+        places = sorted((self._place(self._key_of(row_id)) for row_id in ids), reverse=True)
         at = 0
         while at < len(places):
             first = last = places[at]
             while at + 1 < len(places) and places[at + 1] == first - 1:
                 at, first = at + 1, first - 1
-            del self._keys[first : last + 1]
+            del self._ids[first : last + 1]
             at += 1
 
     def _rebuild(self, *, keep: str | None = None) -> None:
         value, rows, fits, now = self.sorts[self.sort], self._rows, self.filter.matches, self.now_ms
         if self.filter:
-            self._keys = [(value(row), row_id) for row_id, row in rows.items() if row_id == keep or fits(row, now)]
+            pairs = [(value(row), row_id) for row_id, row in rows.items() if row_id == keep or fits(row, now)]
         else:
-            self._keys = [(value(row), row_id) for row_id, row in rows.items()]
-        self._keys.sort()
-        self._key_of, self._dropped = {key[1]: key for key in self._keys}, 0
+            pairs = [(value(row), row_id) for row_id, row in rows.items()]
+        pairs.sort()
+        self._ids = [row_id for _, row_id in pairs]
+        self._values, self._dropped = {row_id: value for value, row_id in pairs}, 0
 
     def _anchored(self, change: Callable[[], None]) -> None:
         """Do ``change`` and put the cursor's row back on the screen line where it was."""
         index = self.index_of(self.cursor_id)
-        old_key = self._key_of.get(self.cursor_id) if self.cursor_id is not None else None
+        old_key = self._key_of(self.cursor_id) if index is not None and self.cursor_id is not None else None
         line = self.cursor_line
-        first = self.id_at(self.top) if line is None and self.top < len(self._keys) else None
+        first = self.id_at(self.top) if line is None and self.top < len(self._ids) else None
         change()
         if index is None or old_key is None:
-            self.cursor_id = self.id_at(0) if self._keys else None
+            self.cursor_id = self.id_at(0) if self._ids else None
             self._clamp()
             return
         if self.follow:
@@ -214,7 +239,7 @@ class View(Generic[RowT]):
         now = self.index_of(self.cursor_id)
         if now is None:  # its row is gone: the one that took its place is the nearest
             now = self._neighbour(old_key)
-            self.cursor_id = self.id_at(now) if self._keys else None
+            self.cursor_id = self.id_at(now) if self._ids else None
         if line is not None:
             self.top = now - line
         else:
@@ -224,18 +249,18 @@ class View(Generic[RowT]):
 
     def _neighbour(self, key: tuple[Any, str]) -> int:
         try:
-            place = bisect_left(self._keys, key)
+            place = self._place(key)
         except TypeError:  # the sort is by another kind of value now
             return 0
-        index = len(self._keys) - place if self.descending else place
-        return max(0, min(index, len(self._keys) - 1))
+        index = len(self._ids) - place if self.descending else place
+        return max(0, min(index, len(self._ids) - 1))
 
     def _follow(self) -> None:
         self.top = 0
-        self.cursor_id = self.id_at(0) if self._keys else None
+        self.cursor_id = self.id_at(0) if self._ids else None
 
     def _clamp(self) -> None:
-        self.top = max(0, min(self.top, len(self._keys) - self.height))
+        self.top = max(0, min(self.top, len(self._ids) - self.height))
 
     # ------------------------------------------------------------ moving
 
@@ -245,20 +270,19 @@ class View(Generic[RowT]):
         row = self._rows.get(left) if left is not None else None
         if left is None or left == then or row is None or self._fits(row):
             return
-        key = self._key_of.pop(left, None)
-        if key is not None:
-            index = bisect_left(self._keys, key)
-            above = (len(self._keys) - 1 - index if self.descending else index) < self.top
-            del self._keys[index]
+        if left in self._values:
+            index = self._place(self._key_of(left))
+            above = (len(self._ids) - 1 - index if self.descending else index) < self.top
+            del self._ids[index], self._values[left]
             self.top -= above
 
     def move_to(self, index: int) -> None:
         """Put the cursor on the row at ``index`` (or the nearest) and scroll it into sight."""
         self.follow = False
-        if not self._keys:
+        if not self._ids:
             self.cursor_id = None
             return
-        self._leave(self.id_at(max(0, min(index, len(self._keys) - 1))))
+        self._leave(self.id_at(max(0, min(index, len(self._ids) - 1))))
         self.reveal()
 
     def move(self, steps: int) -> None:
@@ -348,12 +372,12 @@ class View(Generic[RowT]):
 
     def mark_all(self) -> None:
         """Mark every row that the filter shows; if all of them are marked, none."""
-        shown = set(self._key_of)
+        shown = set(self._values)
         self.marks = self.marks - shown if shown <= self.marks else self.marks | shown
 
     def invert_marks(self) -> None:
         """Of the rows that the filter shows, mark those that are not marked, and those only."""
-        self.marks ^= set(self._key_of)
+        self.marks ^= set(self._values)
 
     def freeze(self) -> None:
         """Hold still: changes are counted, not shown, until ``thaw``."""
