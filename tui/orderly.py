@@ -17,9 +17,10 @@ from textual.message import Message
 from textual.message_pump import MessagePump
 from textual.worker import Worker
 
-_LONGEST_S = 0.25
-"""So long the next key waits at most for what the one before leads to: a form may have to read a record first."""
 _LOOK_S = 0.01
+_LOOKS = 25
+"""So often it is looked, at most, whether a key has led to what it leads to: a form may have to read a record first.
+Counted and not timed: a process that gets no processor for a second has not waited for anything in it."""
 _OPENERS = frozenset({"acts", "panel", "line", "quit"})  # groups of workers that may open something to type into
 
 
@@ -56,7 +57,7 @@ class OrderlyApp(App[int]):
             self._last_number += 1
             number = self._under_way = self._last_number
             self._has_acted, self._workers_before = False, frozenset(self.workers)
-            asyncio.get_running_loop().call_later(_LONGEST_S, self._give_up_waiting, number)
+            self._give_up_waiting(number, _LOOKS)
             is_new, self._screen_before = self.screen is not self._screen_before, self.screen
             target = self._target
             if is_new:  # what has just been opened has to find its focus first: that is before this in its queue
@@ -105,7 +106,12 @@ class OrderlyApp(App[int]):
             if worker not in self._workers_before
         )
 
-    def _give_up_waiting(self, number: int) -> None:
-        if self._under_way == number:
+    def _give_up_waiting(self, number: int, looks: int) -> None:
+        """After so many looks go on with the next key all the same: what had this one may be gone."""
+        if self._under_way != number:
+            return
+        if looks:
+            asyncio.get_running_loop().call_later(_LOOK_S, self._give_up_waiting, number, looks - 1)
+        else:
             self._under_way = 0
             self.call_later(self._deal_with_next)
