@@ -45,9 +45,7 @@ def router(line: Line) -> APIRouter:
     async def usage() -> Response:
         """How many there are, and how much room they take."""
         found = await asyncio.to_thread(line.depot.usage)
-        return told(
-            Usage(count=found.count, bytes=found.size, uploads_bytes=found.parts, limit_bytes=found.limit)
-        )
+        return told(Usage(count=found.count, bytes=found.size, uploads_bytes=found.parts, limit_bytes=found.limit))
 
     @routes.head(
         "/{sha256}",

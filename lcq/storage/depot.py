@@ -26,7 +26,6 @@ from lcq.storage.folder import FolderStore
 from lcq.storage.room import lack_of_room
 from lcq.storage.uploads import Part, Upload, Uploads
 
-
 _GOES_ON_S = 120.0
 """Who was broken off comes back within this, if at all soon: until then what has come makes way for nobody."""
 

@@ -44,7 +44,7 @@ class Upload:
             raise _named(error, path) from error
         try:
             fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not _is_still_there(self._file.fileno(), path):  # it became a blob, or went, as we came: touch it no more
+            if not _is_still_there(self._file.fileno(), path):  # it is a blob now, or gone: touch it no more
                 raise BlockingIOError
             while chunk := self._file.read(CHUNK):
                 self._sum.update(chunk)
