@@ -53,13 +53,13 @@ LIVE: Mapping[Role, tuple[str, ...]] = MappingProxyType(
         Role.SCHEDULER: (
             "log_level", "leases", "retries", "quarantine", "shares", "quotas", "retention", "queues", "limits",
             "http.tokens", "http.per_minute", "http.interactive_slots", "http.interactive_s", "http.answer_s",
-            "http.model", "http.save_folder",
+            "http.model", "http.save_folder", "storage.blobs",
         ),
         Role.AGENT: (
             "log_level", "limits", "schedulers", "agent.slots", "agent.devices.*.slots", "agent.devices.*.queues",
             "agent.models", "agent.labels", "agent.drain_s", "agent.poll_s", "agent.no_progress_s", "agent.recycle",
             "agent.busy_elsewhere", "agent.heat", "agent.disk", "agent.thumbnails", "agent.clock_skew_s",
-            "models.sources", "models.allow", "models.timeout_s", "iopaint",
+            "models.sources", "models.allow", "models.timeout_s", "iopaint", "storage.blobs",
         ),
     }
 )  # fmt: skip

@@ -15,7 +15,7 @@ import os
 import posixpath
 import shutil
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -80,6 +80,14 @@ class _Errand:
             raise _Stopped
 
 
+@dataclass
+class _Turn:
+    """``wanted``: how many have it or wait for it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    wanted: int = 0
+
+
 AskStorePlace = Callable[[], Awaitable[tuple[str, str, str]]]
 """Answers where blobs are: URL, mark, and "host:port" of the scheduler's HTTP."""
 
@@ -96,7 +104,7 @@ class Porter:
         self._store: tuple[float, BlobStore] | None = None
         self._opening = asyncio.Lock()
         self._cache_lock = threading.Lock()
-        self._fetching: dict[str, threading.Lock] = {}
+        self._fetching: dict[str, _Turn] = {}  # by SHA-256, while somebody wants it
 
     async def __aenter__(self) -> Self:
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="porter")
@@ -254,9 +262,7 @@ class Porter:
 
     def _fetch_blob(self, sha256: str, target: Path, store: BlobStore, errand: _Errand) -> None:
         """From the cache, which gets it first where it has it not; of several who want it one fetches."""
-        with self._cache_lock:
-            mine = self._fetching.setdefault(sha256, threading.Lock())
-        with mine:
+        with self._turn(sha256):
             kept = self._cache / sha256
             if not _linked(kept, target):
                 if self._config().storage.cache_mib == 0:
@@ -269,6 +275,21 @@ class Porter:
                 fresh.replace(kept)
                 os.link(kept, target)
                 self._trim()
+
+    @contextlib.contextmanager
+    def _turn(self, sha256: str) -> Iterator[None]:
+        """Of several who want a blob one has its turn."""
+        with self._cache_lock:
+            turn = self._fetching.setdefault(sha256, _Turn())
+            turn.wanted += 1
+        try:
+            with turn.lock:
+                yield
+        finally:
+            with self._cache_lock:
+                turn.wanted -= 1
+                if not turn.wanted:
+                    del self._fetching[sha256]
 
     def _trim(self) -> None:
         """Let go of what was used longest ago, where the cache holds more than it may. Who uses it has a link."""

@@ -7,7 +7,7 @@ import re
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import StreamingResponse
 
 from lcq.errors import BlobNotFound, InvalidInput, UploadConflict
@@ -33,6 +33,7 @@ class Stored(BaseModel):
 class Usage(BaseModel):
     count: int
     bytes: int
+    uploads_bytes: int = Field(description="of uploads that were broken off, and can go on")
     limit_bytes: int
 
 
@@ -44,7 +45,7 @@ def router(line: Line) -> APIRouter:
     async def usage() -> Response:
         """How many there are, and how much room they take."""
         found = await asyncio.to_thread(line.depot.usage)
-        return told(Usage(count=found.count, bytes=found.size, limit_bytes=found.limit))
+        return told(Usage(count=found.count, bytes=found.size, uploads_bytes=found.parts, limit_bytes=found.limit))
 
     @routes.head(
         "/{sha256}",

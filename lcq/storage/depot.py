@@ -24,7 +24,10 @@ from lcq.storage.addresses import is_sha256
 from lcq.storage.blobs import Blob, BlobStore
 from lcq.storage.folder import FolderStore
 from lcq.storage.room import lack_of_room
-from lcq.storage.uploads import Upload, Uploads
+from lcq.storage.uploads import Part, Upload, Uploads
+
+_GOES_ON_S = 120.0
+"""Who was broken off comes back within this, if at all soon: until then what has come makes way for nobody."""
 
 
 class Terms(Protocol):
@@ -40,11 +43,13 @@ class Terms(Protocol):
 
 @dataclass(frozen=True)
 class Usage:
-    """``count`` blobs of ``size`` bytes in all, of at most ``limit``."""
+    """``count`` blobs of ``size`` bytes in all; with ``parts`` bytes of uploads that were broken off, of at most
+    ``limit``."""
 
     count: int
     size: int
     limit: int
+    parts: int = 0
 
 
 class Depot:
@@ -65,6 +70,8 @@ class Depot:
         self._uploads = Uploads(uploads, self._take)
         self._lock = threading.Lock()
         self._reserved = 0  # by uploads that are open
+        self._open: set[str] = set()
+        self._parts: dict[str, Part] = {}  # of uploads that were broken off, the oldest first
         self._count, self._size = 0, -1  # not known yet
 
     # ------------------------------------------------------------ out
@@ -97,10 +104,9 @@ class Depot:
     def usage(self) -> Usage:
         """How much there is. The first time that takes as long as looking at all of it."""
         with self._lock:
-            count, size = self._count, self._size
-        if size < 0:
-            return self.count_anew()
-        return Usage(count, size, self._terms().limit_mib << 20)
+            if self._size >= 0:
+                return self._usage()
+        return self.count_anew()
 
     # ------------------------------------------------------------ in
 
@@ -116,7 +122,8 @@ class Depot:
 
         Raises:
             BlobTooLarge: it is over ``limits.image_bytes``.
-            StorageFull: it would be more than there may be, or leave less room on the disk than there must.
+            StorageFull: it would be more than there may be, or leave less room on the disk than there must, though
+                what others have left half uploaded has made way.
             UploadConflict: the same bytes are being uploaded just now.
             BlobNotFound: that is no SHA-256. StorageUnreachable.
         """
@@ -124,12 +131,16 @@ class Depot:
             raise BlobNotFound(sha256[:80])
         if size > self._largest():
             raise BlobTooLarge("the upload", self._largest(), size)
-        self._reserve(size)
+        self._reserve(sha256, size)
         try:
-            return self._uploads.begin(sha256, size=size, closed=lambda: self._release(size))
+            upload = self._uploads.begin(sha256, size=size, closed=lambda: self._closed(sha256, size))
         except BaseException:
             self._release(size)
             raise
+        with self._lock:
+            self._open.add(sha256)
+            self._parts.pop(sha256, None)
+        return upload
 
     def keep(self, data: bytes) -> Blob:
         """Have ``data`` as a blob: for bytes that have come in another way, such as a multipart form.
@@ -172,27 +183,52 @@ class Depot:
         count = size = 0
         for blob in self.store.blobs():
             count, size = count + 1, size + blob.size
+        parts = self._uploads.parts()
         with self._lock:
             self._count, self._size = count, size
-        return Usage(count, size, self._terms().limit_mib << 20)
+            self._parts = {sha256: part for sha256, part in parts.items() if sha256 not in self._open}
+            return self._usage()
 
-    def _reserve(self, size: int) -> None:
+    def _usage(self) -> Usage:
+        return Usage(self._count, self._size, self._terms().limit_mib << 20, self._bytes_of_parts())
+
+    def _bytes_of_parts(self, but: str = "") -> int:
+        return sum(part.size for sha256, part in self._parts.items() if sha256 != but)
+
+    def _reserve(self, sha256: str, size: int) -> None:
         terms = self._terms()
-        used, limit = self.usage().size, terms.limit_mib << 20
+        self.usage()  # so that it is known
         with self._lock:
-            if used + self._reserved + size > limit:
-                taken = used + self._reserved
-                why = f"{taken >> 20} of {limit >> 20} MiB are taken, {size >> 10} KiB wanted"
-                raise StorageFull(self.store.url, why)
-            lack = lack_of_room(
-                self._folder,
-                floor_mib=terms.floor_mib,
-                floor_percent=terms.floor_percent,
-                needed=self._reserved + size,
-            )
-            if lack:
-                raise StorageFull(str(self._folder), lack)
+            while lack := self._lack(sha256, size, terms):
+                oldest = next((part for part in self._parts if part != sha256), None)
+                would_fit = self._size + self._reserved + size <= terms.limit_mib << 20
+                if oldest is None or not would_fit or self._parts[oldest].left_s > time.time() - _GOES_ON_S:
+                    raise lack
+                self._uploads.let_go(oldest)  # where somebody else is at it, it is counted again in time
+                del self._parts[oldest]
             self._reserved += size
+
+    def _lack(self, sha256: str, size: int, terms: Terms) -> StorageFull | None:
+        """Why there is no room for ``size`` bytes more; what has come of them before is among these."""
+        limit = terms.limit_mib << 20
+        taken = self._size + self._reserved
+        parts = self._bytes_of_parts(but=sha256)
+        if taken + parts + size > limit:
+            why = f"{taken + parts >> 20} of {limit >> 20} MiB are taken, {size >> 10} KiB wanted"
+            return StorageFull(self.store.url, why)
+        lack = lack_of_room(
+            self._folder, floor_mib=terms.floor_mib, floor_percent=terms.floor_percent, needed=self._reserved + size
+        )
+        return StorageFull(str(self._folder), lack) if lack else None
+
+    def _closed(self, sha256: str, size: int) -> None:
+        left = self._uploads.uploaded(sha256)
+        with self._lock:
+            self._reserved -= size
+            self._open.discard(sha256)
+            self._parts.pop(sha256, None)
+            if left:
+                self._parts[sha256] = Part(left, time.time())
 
     def _release(self, size: int) -> None:
         with self._lock:

@@ -8,7 +8,7 @@ import hashlib
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -24,8 +24,10 @@ _LEFT_OVER_S = 24 * 3600.0  # a half-written file of that age is of a process th
 class FolderStore:
     """``folder``/ab/abcdef…: each blob a file that never changes. Its mtime is when it was last used."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, lack: Callable[[int], str] = lambda size: "") -> None:
+        """``lack`` answers what is missing on its disk once so many more bytes are written; "": nothing."""
         self._folder = folder
+        self._lack = lack
         self.url = folder.absolute().as_uri()
 
     def stat(self, sha256: str) -> Blob | None:
@@ -43,6 +45,9 @@ class FolderStore:
         known = self.stat(sha256)
         if known is not None:
             return known
+        lack = self._lack(source.stat().st_size)
+        if lack:
+            raise StorageFull(self.url, lack)
         with source.open("rb") as file, self._failures_named(), self._fresh(sha256) as (fresh, out):
             found = hashlib.sha256()
             while chunk := file.read(CHUNK):

@@ -12,6 +12,7 @@ from lcq.storage.blobs import BlobStore
 from lcq.storage.depot import Depot
 from lcq.storage.folder import FolderStore
 from lcq.storage.marks import is_reached
+from lcq.storage.room import lack_of_room
 
 
 def store_of(config: DistributedConfig, url: str = "") -> BlobStore:
@@ -22,14 +23,23 @@ def store_of(config: DistributedConfig, url: str = "") -> BlobStore:
     """
     url = url or config.storage.url
     if not url:
-        return FolderStore(config.storage_path / "blobs")
+        return _folder_store(config, config.storage_path / "blobs")
     address = read_address(url)
     if address.kind is Kind.PATH:
-        return FolderStore(Path(address.place))
+        return _folder_store(config, Path(address.place))
     from lcq.storage.objects import ObjectStore
 
     options = config.storage.options.get(url.partition("://")[0].lower())
     return ObjectStore(url, options, keep_s=config.storage.blobs.keep_hours * 3600)
+
+
+def _folder_store(config: DistributedConfig, folder: Path) -> FolderStore:
+    terms = config.storage.blobs
+
+    def lack(size: int) -> str:
+        return lack_of_room(folder, floor_mib=terms.floor_mib, floor_percent=terms.floor_percent, needed=size)
+
+    return FolderStore(folder, lack=lack)
 
 
 def store_reached(config: DistributedConfig, *, url: str, mark: str, http: str) -> BlobStore:

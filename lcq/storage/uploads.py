@@ -9,6 +9,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -43,13 +44,15 @@ class Upload:
             raise _named(error, path) from error
         try:
             fcntl.flock(self._file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_still_there(self._file.fileno(), path):  # it is a blob now, or gone: touch it no more
+                raise BlockingIOError
             while chunk := self._file.read(CHUNK):
                 self._sum.update(chunk)
             if self._file.tell() > size:  # of another that began under this name
                 self._restart()
         except BlockingIOError as error:
             self._file.close()
-            raise UploadConflict(sha256, "another one is at work", uploaded=path.stat().st_size) from error
+            raise UploadConflict(sha256, "another one is at work", uploaded=_size_of(path)) from error
         except OSError as error:
             self._file.close()
             raise _named(error, path) from error
@@ -125,6 +128,14 @@ class Upload:
             self._restart()
 
 
+@dataclass(frozen=True)
+class Part:
+    """What has come of an upload: ``size`` bytes. ``left_s``: seconds since 1970, when it was last gone on with."""
+
+    size: int
+    left_s: float
+
+
 class Uploads:
     """The folder of what has come so far."""
 
@@ -146,10 +157,7 @@ class Uploads:
 
     def uploaded(self, sha256: str) -> int:
         """How many bytes of it are here."""
-        try:
-            return self._path(sha256).stat().st_size
-        except OSError:
-            return 0
+        return _size_of(self._path(sha256))
 
     def forget_old(self, older_than_s: float) -> int:
         """Remove what nobody went on with for so long; answers how many."""
@@ -162,19 +170,51 @@ class Uploads:
                     count += 1
         return count
 
-    @property
-    def bytes(self) -> int:
-        """What all of it takes."""
-        total = 0
+    def let_go(self, sha256: str) -> bool:
+        """Remove what has come of an upload, unless somebody is at it; answers whether it is gone."""
+        path = self._path(sha256)
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            return not path.exists()
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    def parts(self) -> dict[str, Part]:
+        """What has come of each upload that is not whole; what nobody went on with for longest is first."""
+        found = {}
         for path in self._folder.glob(f"*{_PART}"):
+            sha256 = path.name.removesuffix(_PART)
             with contextlib.suppress(OSError):
-                total += path.stat().st_size
-        return total
+                status = path.stat()
+                if is_sha256(sha256):
+                    found[sha256] = Part(status.st_size, status.st_mtime)
+        return dict(sorted(found.items(), key=lambda one: one[1].left_s))
 
     def _path(self, sha256: str) -> Path:
         if not is_sha256(sha256):
             raise BlobNotFound(sha256[:80])
         return self._folder / f"{sha256}{_PART}"
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _is_still_there(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _named(error: OSError, path: Path) -> StorageFull | StorageUnreachable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -91,6 +92,18 @@ async def test_blobs_are_brought_under_names_of_the_attempts_own_and_go_with_it(
         await porter.bring(again)
         assert place.asked == 1  # where blobs are is believed for a while
     assert len(list((place.home / "bytes" / "blobs").iterdir())) == 1  # brought once for all of them
+
+
+async def test_what_was_brought_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    blobs = [f"blob:{place.depot.keep(word).sha256}" for word in (b"one", b"two")]
+    async with place.porter() as porter:
+        grants = [granted(blob, attempt=number) for number in range(3) for blob in blobs]
+        await asyncio.gather(*(porter.bring(grant) for grant in grants))
+        await refused(porter, granted(f"blob:{'0' * 64}"))
+        for grant in grants:
+            porter.drop((grant.task.id, grant.attempt))
+        assert porter._fetching == {}
 
 
 async def test_a_task_of_paths_alone_is_not_the_porters(tmp_path: Path) -> None:

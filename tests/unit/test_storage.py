@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcq.config import BlobsConfig, StorageConfig
+from lcq.config import BlobsConfig, DistributedConfig, StorageConfig
 from lcq.errors import (
     AddressRefused,
     BlobMismatch,
@@ -20,9 +20,11 @@ from lcq.errors import (
     StorageFull,
     UploadConflict,
 )
+from lcq.storage import uploads
 from lcq.storage.addresses import Address, Allowed, Kind, blob_address, read_address
 from lcq.storage.depot import Depot
 from lcq.storage.folder import FolderStore
+from lcq.storage.opening import store_of
 
 WORDS = b"a picture, or what stands for one here. " * 20_000  # several chunks
 SUM = hashlib.sha256(WORDS).hexdigest()
@@ -283,9 +285,69 @@ def test_uploads_are_refused_beyond_the_limit_also_by_what_is_only_announced(tmp
     assert (depot.usage().count, depot.usage().size) == (1, 2**20)
 
 
+def broken_off(depot: Depot, sha256: str, content: bytes) -> None:
+    with depot.upload(sha256, size=2**20) as upload:
+        upload.write(content)
+
+
+def test_what_is_half_uploaded_counts_and_makes_way_only_when_nobody_went_on_with_it(tmp_path: Path) -> None:
+    depot = a_depot(tmp_path, limit_mib=2)
+    broken_off(depot, SUM, b"1" * 2**20)
+    broken_off(depot, OTHER, b"2" * 2**19)
+    assert (depot.usage().size, depot.usage().parts) == (0, 2**20 + 2**19)
+    with pytest.raises(StorageFull):
+        depot.keep(b"3" * (2**19 + 1))
+    depot.keep(b"3" * 2**19)
+    broken_off(depot, SUM, b"")  # what goes on counts once
+    at = time.time() - 3600
+    for sha256 in (SUM, OTHER):
+        os.utime(tmp_path / "uploads" / f"{sha256}.part", (at, at))
+    again = a_depot(tmp_path, limit_mib=2)  # after a restart it is counted too
+    assert (again.usage().size, again.usage().parts) == (2**19, 2**20 + 2**19)
+    with pytest.raises(StorageFull):
+        again.upload("1" * 64, size=2**21)  # for what fits in no way nothing is thrown away
+    assert again.usage().parts == 2**20 + 2**19
+    with again.upload(SUM, size=2**20) as upload:  # somebody came back for this
+        assert upload.offset == 2**20
+        again.keep(b"4" * 2**18)
+        with pytest.raises(StorageFull):
+            again.keep(b"5" * 2**19)
+    assert again.uploaded(OTHER) == 0
+    assert again.uploaded(SUM) == 2**20
+    assert again.usage().parts == 2**20
+
+
+def test_who_comes_just_as_another_has_finished_the_same_upload_harms_no_blob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    depot, late = a_depot(tmp_path), a_depot(tmp_path)
+    first = depot.upload(SUM, size=len(WORDS))
+    first.write(WORDS)
+    lock = uploads.fcntl.flock
+
+    def locked(descriptor: int, how: int) -> None:
+        monkeypatch.undo()
+        first.finish()
+        first.close()
+        lock(descriptor, how)
+
+    monkeypatch.setattr(uploads.fcntl, "flock", locked)
+    with pytest.raises(UploadConflict):
+        late.upload(SUM, size=len(WORDS)).restart()
+    assert b"".join(depot.read(SUM)) == WORDS
+
+
 def test_uploads_leave_the_disk_its_floor(tmp_path: Path) -> None:
     with pytest.raises(StorageFull, match="in reserve"):
         a_depot(tmp_path, floor_percent=99.9999).keep(WORDS)
+
+
+def test_who_reaches_the_folder_of_blobs_directly_leaves_its_disk_the_floor_too(tmp_path: Path) -> None:
+    settings = {"storage": {"url": f"file://{tmp_path}/blobs", "blobs": {"floor_percent": 99.9999}}}
+    store = store_of(DistributedConfig.model_validate(settings))
+    with pytest.raises(StorageFull, match="in reserve"):
+        store.put(a_file(tmp_path), SUM)
+    assert not (tmp_path / "blobs").exists()
 
 
 # ---------------------------------------------------------------- its keeping
