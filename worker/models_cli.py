@@ -175,7 +175,8 @@ def rm(context: typer.Context, name: ModelName, as_json: JsonFlag = False) -> in
 
 def _store(context: typer.Context, as_json: bool) -> tuple[WeightStore, Output]:
     session = session_of(context, as_json)
-    return WeightStore(session.config.models_path, session.config.models), session.output
+    config = session.config
+    return WeightStore(config.models_path, config.models, floor_mib=config.agent.disk.floor_mib), session.output
 
 
 def _show(states: list[ModelState], output: Output, *, empty: str) -> None:

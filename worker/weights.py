@@ -109,9 +109,11 @@ def _silent(stage: str, done: int, total: int | None) -> None:
 class WeightStore:
     """The weights in one folder, and the rules by which more come in. Several processes may use it at once."""
 
-    def __init__(self, folder: Path, config: ModelsConfig) -> None:
+    def __init__(self, folder: Path, config: ModelsConfig, *, floor_mib: int = 0) -> None:
+        """``floor_mib``: so much of the disk is left to others."""
         self.folder = folder
         self.config = config
+        self._floor = floor_mib << 20
 
     # ------------------------------------------------------------ what is there
 
@@ -430,8 +432,9 @@ class WeightStore:
         DiskFull: so many bytes do not fit.
         """
         free = shutil.disk_usage(self.folder).free
-        if size > free:
-            raise DiskFull(str(self.folder), f"{_mib(size)} needed, {_mib(free)} free")
+        if size > free - self._floor:
+            kept = f", of which {_mib(self._floor)} are kept in reserve" if self._floor else ""
+            raise DiskFull(str(self.folder), f"{_mib(size)} needed, {_mib(free)} free{kept}")
 
     @contextlib.contextmanager
     def _disk(self) -> Iterator[None]:

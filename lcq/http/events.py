@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 from starlette.responses import StreamingResponse
 
+from lcq.clock import steady_now
 from lcq.errors import StateUnavailable
 from lcq.http.line import Line
 from lcq.http.problems import as_json
@@ -57,6 +58,7 @@ async def _stream(line: Line, closing: asyncio.Event, after: str, wanted: dict[s
     if after == "$":
         after = line.state.feed.last_id
     yield b"retry: %d\n" % _AGAIN_MS + _told("ready", after, b"{}")
+    told_at = steady_now()
     while not closing.is_set():
         try:
             answer = await _unless(closing, line, after)
@@ -66,15 +68,22 @@ async def _stream(line: Line, closing: asyncio.Event, after: str, wanted: dict[s
             continue
         if answer is None:
             return
-        after = answer.last_id
+        before, after = after, answer.last_id
         shown = [event for event in answer.events if _is_wanted(event, wanted)]
         text = b"".join(_told(event.move, event.id, as_json(event.fields)) for event in shown)
-        if answer.gap:
-            yield _told("gap", after, as_json({"message": "events were dropped before they could be read"}))
+        if answer.gap:  # what follows it has yet to be seen
+            yield _told(
+                "gap",
+                before if answer.events else after,
+                as_json({"message": "events were dropped before they could be read"}),
+            )
         if text:
             yield text
-        elif not answer.events:
-            yield b": still here\n\n"
+        elif not answer.events or steady_now() - told_at >= _QUIET_MS / 1000:
+            yield b"id: %s\n: still here\n\n" % after.encode()  # who comes back need not go through it all again
+        elif not answer.gap:
+            continue
+        told_at = steady_now()
 
 
 async def _unless(closing: asyncio.Event, line: Line, after: str) -> EventsAnswer | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import contextlib
+import errno
 import io
 import os
 import random
@@ -17,7 +19,8 @@ from fastapi import APIRouter, Request, Response, UploadFile
 from pydantic import BaseModel, Field, create_model
 from starlette.exceptions import HTTPException
 
-from lcq.errors import LcqError
+from lcq.config import DiskConfig
+from lcq.errors import LcqError, StorageFull, StorageUnreachable
 from lcq.http.line import Line
 from lcq.http.masks import Operation, adjusted, overlay
 from lcq.http.parents import config_for, format_of, model_info, models_of, plugins_of, written_as
@@ -26,6 +29,7 @@ from lcq.http.sessions import Sessions
 from lcq.http.studio import NotDone, Studio, Wish
 from lcq.http.texts import parameters_of
 from lcq.models import TaskType
+from lcq.storage.room import lack_of_room
 
 _SAMPLERS = (
     "DPM++ 2M", "DPM++ 2M Karras", "DPM++ 2M SDE", "DPM++ 2M SDE Karras", "DPM++ SDE", "DPM++ SDE Karras",
@@ -326,7 +330,8 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
         folder = line.state.config.http.save_folder
         if folder is None:
             return refused_as_there(HTTPException(400, "No folder to save to: see http.save_folder"))
-        await asyncio.to_thread(save, folder, file.filename or "", await file.read())
+        floor = line.state.config.storage.blobs
+        await asyncio.to_thread(save, folder, file.filename or "", await file.read(), floor)
         return Response(b"null", media_type="application/json")
 
     return routes
@@ -370,21 +375,31 @@ def as_written(data: bytes, ext: str) -> bytes:
     return out.getvalue()
 
 
-def save(folder: Path, name: str, data: bytes) -> Path:
-    """Write a new file into ``folder``, named after the last part of ``name``; never over another.
+def save(folder: Path, name: str, data: bytes, floor: DiskConfig) -> Path:
+    """Write a new file into ``folder``, named after the last part of ``name``; never over another, and whole or not.
 
     Raises:
-        OSError.
+        StorageFull: its disk would have less room than ``floor``. StorageUnreachable: it cannot be written.
     """
+    lack = lack_of_room(folder, floor_mib=floor.floor_mib, floor_percent=floor.floor_percent, needed=len(data))
+    if lack:
+        raise StorageFull(str(folder), lack)
     plain = os.path.basename(name.replace("\\", "/")).replace("\0", "").strip(". ") or "picture.png"  # noqa: PTH119
-    folder.mkdir(parents=True, exist_ok=True)
     stem, suffix = os.path.splitext(plain[-200:])  # noqa: PTH122
-    for number in range(10_000):
-        path = folder / (f"{stem}-{number}{suffix}" if number else f"{stem}{suffix}")
-        try:
-            with path.open("xb") as file:
-                file.write(data)
-        except FileExistsError:
-            continue
-        return path
-    raise FileExistsError(f"{folder / plain}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for number in range(10_000):
+            path = folder / (f"{stem}-{number}{suffix}" if number else f"{stem}{suffix}")
+            with contextlib.suppress(FileExistsError), path.open("xb") as file:
+                try:
+                    file.write(data)
+                    file.flush()
+                except OSError:
+                    path.unlink(missing_ok=True)
+                    raise
+                return path
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(str(folder), error.strerror or "") from error
+        raise StorageUnreachable(str(folder), error.strerror or str(error), hint="see http.save_folder") from error
+    raise StorageUnreachable(str(folder), f"{plain} is there 10,000 times", hint="tidy up http.save_folder")

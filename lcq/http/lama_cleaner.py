@@ -253,7 +253,11 @@ def router(line: Line, studio: Studio, sessions: Sessions) -> APIRouter:
             return words("No folder to save to: see http.save_folder", 500)
         if image is None:
             return words("the file image is needed", 400)
-        await asyncio.to_thread(save, folder, name if isinstance(name, str) else "", image)
+        try:
+            named = name if isinstance(name, str) else ""
+            await asyncio.to_thread(save, folder, named, image, line.state.config.storage.blobs)
+        except LcqError as refusal:
+            return words(str(refusal), int(status_of(refusal)))
         return words("ok")
 
     return routes

@@ -17,6 +17,7 @@ from lcq.http.access import Role
 from lcq.http.bytes import content_of, kept, pieces
 from lcq.http.endings import Endings
 from lcq.http.line import Line, act_id, caller_in
+from lcq.http.parents import format_of
 from lcq.http.problems import PROBLEMS, as_json
 from lcq.http.shapes import (
     Acted,
@@ -57,6 +58,7 @@ from lcq.wire import (
 
 _LONGEST_WAIT_S = 60.0
 _CHUNK = 256 * 1024
+_JPEG = b"\xff\xd8\xff"
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
 
 _MOST_JSON = 2**20  # of a part that is no file
@@ -188,7 +190,8 @@ def router(line: Line, endings: Endings) -> APIRouter:
                 raise ResultGone(record.id, "its blob is gone")
             headers = {"content-length": str(record.result.bytes), "etag": f'"{address.place}"'}
             content = pieces(line.depot.read(address.place))
-            return StreamingResponse(content, headers=headers, media_type=_type_of(record))
+            first = await anext(content, b"")
+            return StreamingResponse(_after(first, content), headers=headers, media_type=type_of(first))
         return await picture(record.id, record.result, Roots(line.ground.config.storage.roots))
 
     @routes.post("/{task_id}/cancel", response_model=Acted)
@@ -302,10 +305,16 @@ _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".we
           ".tiff": "image/tiff"}  # fmt: skip
 
 
-def _type_of(record: TaskRecord) -> str:
-    """The media type of a result that has no name: as far as the task says which format it wanted."""
-    wanted = record.task.config.get("format")
-    return _TYPES.get(f".{wanted}", "application/octet-stream")
+def type_of(head: bytes) -> str:
+    """The media type of a result that has no name, by how it begins."""
+    form = format_of(head)
+    return "application/octet-stream" if form == "jpeg" and not head.startswith(_JPEG) else f"image/{form}"
+
+
+async def _after(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in others:
+        yield piece
 
 
 async def picture(task_id: str, result: TaskResult, roots: Roots) -> Response:

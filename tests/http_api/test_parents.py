@@ -263,6 +263,27 @@ async def test_results_are_saved_beside_each_other_and_never_outside(serve: Serv
     assert not (tmp_path / "a.png").exists()
 
 
+async def test_what_cannot_be_saved_is_refused_with_its_reason_and_leaves_nothing(serve: Serve, tmp_path: Path) -> None:
+    folder = tmp_path / "saved"
+    async with serve(save_folder=folder) as (scheduler, http):
+
+        async def refusals() -> list[int]:
+            there = await http.post("/api/v1/save_image", files={"file": ("a.png", b"1")})
+            ours = await http.post("/save_image", data={"filename": "a.png"}, files={"image": b"1"})
+            assert (str(folder) in there.text, str(folder) in ours.text) == (True, True)
+            return [there.status_code, ours.status_code]
+
+        config = scheduler.config
+        full = config.storage.blobs.model_copy(update={"floor_percent": 99.9999})
+        storage = config.storage.model_copy(update={"blobs": full})
+        scheduler.state.config = config.model_copy(update={"storage": storage})
+        assert await refusals() == [507, 507]
+        assert not folder.exists()
+        scheduler.state.config = config
+        folder.write_bytes(b"no folder")
+        assert await refusals() == [503, 503]
+
+
 async def test_the_web_app_is_served_as_it_is_beside_the_apis(serve: Serve, tmp_path: Path) -> None:
     app = tmp_path / "app"
     (app / "assets").mkdir(parents=True)

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
+from lcq.http import events
+from lcq.http.v1_tasks import type_of
 from lcq.models import TaskResult
 from lcq.scheduler import Scheduler
 from tests.http_api.conftest import Serve
@@ -170,6 +173,21 @@ async def told_events(lines: AsyncIterator[str]) -> AsyncIterator[tuple[str, str
             found[name] = value
 
 
+async def _until(lines: AsyncIterator[str], wanted: str) -> AsyncIterator[str]:
+    async for line in lines:
+        yield line
+        if line == wanted:
+            return
+
+
+async def _some_id(lines: AsyncIterator[str], *, but: str) -> str:
+    """The next id that a stream tells which is another one than that of this line."""
+    async for line in lines:
+        if line.startswith("id: ") and line != but:
+            return line.removeprefix("id: ")
+    raise AssertionError("the stream has ended")
+
+
 async def test_events_come_as_they_happen_and_who_comes_back_misses_none(http: httpx.AsyncClient, node: Node) -> None:
     async with http.stream("GET", "/v1/events", params={"job": "mine"}) as stream:
         events = told_events(stream.aiter_lines())
@@ -187,6 +205,43 @@ async def test_events_come_as_they_happen_and_who_comes_back_misses_none(http: h
         events = told_events(stream.aiter_lines())
         assert [(await anext(events))[1] for _ in range(2)] == ["ready", "gap"]
     assert (await http.get("/v1/events", params={"after": "yesterday"})).status_code == 422
+
+
+async def test_a_stream_of_what_is_rare_goes_on_from_now_and_says_that_it_lives(
+    http: httpx.AsyncClient, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_QUIET_MS", 20)
+    async with http.stream("GET", "/v1/events", params={"job": "never"}) as stream:
+        lines = stream.aiter_lines()
+        before = [line async for line in _until(lines, "data: {}")]
+        await submitted(http, job="others")
+        async with asyncio.timeout(120):
+            last = await _some_id(lines, but=before[1])
+    async with http.stream("GET", "/v1/events", headers={"Last-Event-ID": last}) as stream:
+        told = told_events(stream.aiter_lines())
+        assert (await anext(told))[:2] == (last, "ready")
+
+
+async def test_who_is_told_of_a_gap_and_breaks_off_there_misses_nothing_that_is_left(
+    http: httpx.AsyncClient, node: Node
+) -> None:
+    (task,) = await submitted(http)
+    async with http.stream("GET", "/v1/events", params={"after": "1-1"}) as stream:
+        told = told_events(stream.aiter_lines())
+        assert (await anext(told))[1] == "ready"
+        known, name, _ = await anext(told)
+        assert name == "gap"
+    async with http.stream("GET", "/v1/events", headers={"Last-Event-ID": known}) as stream:
+        async with asyncio.timeout(120):
+            async for _, name, fields in told_events(stream.aiter_lines()):
+                if (name, fields.get("id")) == ("submit_task", task):
+                    break
+
+
+def test_a_result_without_a_name_is_of_the_type_that_its_beginning_tells() -> None:
+    heads = (b"\x89PNG\r\n\x1a\n...", b"\xff\xd8\xff\xe0", b"RIFF....WEBPVP8 ", b"<html>", b"")
+    unknown = "application/octet-stream"
+    assert [type_of(head) for head in heads] == ["image/png", "image/jpeg", "image/webp", unknown, unknown]
 
 
 # ---------------------------------------------------------------- who watches

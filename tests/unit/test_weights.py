@@ -734,6 +734,9 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched_or_written(
         store.pull("small")
     with pytest.raises(DiskFull, match="MiB needed"):
         store.add(file)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(2**30, 0, 2**30))
+    with pytest.raises(DiskFull, match="kept in reserve"):
+        WeightStore(folder, ANY, floor_mib=1024).add(file, "mine")
     assert left_over(folder) == set()
 
 
