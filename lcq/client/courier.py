@@ -55,7 +55,7 @@ class Courier:
         """
         if self._store is None:
             told = self._told
-            self._store = store_reached(self._config, url=told.url, mark=told.mark, http=told.http)
+            self._store = store_reached(self._config, url=told.url, mark=told.mark, http=told.http, is_patient=True)
         return self._store
 
     # ------------------------------------------------------------ what agents see

@@ -28,8 +28,11 @@ from lcq.storage.blobs import CHUNK, Blob, Moved, nothing
 
 _CONNECT_S = 10.0
 _SILENCE_S = 60.0  # how long a transfer may stand still
-_TRIES = 6  # in a row that move nothing
+TRIES = 6
+"""In a row that move nothing; then it is given up, after some ten seconds."""
 _PAUSE_S = (0.2, 5.0)
+PATIENT_TRIES = 18
+"""Of people's commands: a scheduler that is started again, for most of a minute, ends no upload."""
 PART = 32 * 2**20
 """Bytes of one request at most: a scheduler takes no endless ones (``http.body_mib``, ``http.body_s``)."""
 
@@ -42,7 +45,7 @@ class HttpStore:
     Use it as a ``with`` block, or ``close()`` it.
     """
 
-    def __init__(self, url: str, *, token: str = "", tries: int = _TRIES) -> None:
+    def __init__(self, url: str, *, token: str = "", tries: int = TRIES) -> None:
         self.url = url.rstrip("/")
         self._tries = tries
         # Not through the environment's proxy: what is meant is a scheduler of this cluster.

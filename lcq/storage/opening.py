@@ -42,9 +42,10 @@ def _folder_store(config: DistributedConfig, folder: Path) -> FolderStore:
     return FolderStore(folder, lack=lack)
 
 
-def store_reached(config: DistributedConfig, *, url: str, mark: str, http: str) -> BlobStore:
+def store_reached(config: DistributedConfig, *, url: str, mark: str, http: str, is_patient: bool = False) -> BlobStore:
     """The blobs of a cluster as they are reached from here: at ``url``, where the ``mark`` shows that it is that place;
-    else through the scheduler's HTTP, at ``storage.http`` or as the scheduler says ("host:port").
+    else through the scheduler's HTTP, at ``storage.http`` or as the scheduler says ("host:port"). ``is_patient``: it
+    may be started again meanwhile.
 
     Raises:
         StorageUnreachable: neither can be.
@@ -57,9 +58,10 @@ def store_reached(config: DistributedConfig, *, url: str, mark: str, http: str) 
             "it cannot be reached from here, nor does the scheduler's HTTP answer to others",
             hint="set http.bind where the scheduler runs, or a storage.url that is reached from here",
         )
-    from lcq.storage.http import HttpStore
+    from lcq.storage.http import PATIENT_TRIES, TRIES, HttpStore
 
-    return HttpStore(config.storage.http or f"http://{http}", token=config.storage.token)
+    tries = PATIENT_TRIES if is_patient else TRIES
+    return HttpStore(config.storage.http or f"http://{http}", token=config.storage.token, tries=tries)
 
 
 def depot_of(config: DistributedConfig, current: Callable[[], DistributedConfig] | None = None) -> Depot:

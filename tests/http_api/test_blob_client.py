@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from lcq.client.courier import Courier
+from lcq.config import DistributedConfig
 from lcq.errors import BlobMismatch, BlobNotFound, BlobTooLarge, LcqError, StorageFull, StorageUnreachable
 from lcq.ids import new_id
 from lcq.models import Task, TaskType
 from lcq.scheduler import Scheduler
 from lcq.storage import http as storage_http
 from lcq.storage.http import HttpStore
+from lcq.wire import StoreAnswer
 from tests.http_api.conftest import Serve
 from tests.nodes import Node
 from tests.proxy import Proxy
@@ -129,6 +132,18 @@ async def test_nobody_there_is_told_after_some_tries(source: Path, tmp_path: Pat
 
     await asyncio.to_thread(ask)
     assert not (tmp_path / "target").exists()
+
+
+def test_a_commands_upload_outlives_a_scheduler_that_is_started_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused: list[float] = []
+    monkeypatch.setattr(storage_http.time, "sleep", paused.append)
+    told = StoreAnswer(url=f"file://{tmp_path}/not-here", mark="0" * 16, http="127.0.0.1:9")
+    courier = Courier(DistributedConfig(data_dir=tmp_path), told)
+    with pytest.raises(StorageUnreachable):
+        courier.upload({SUM: source})
+    assert sum(paused) > 30
 
 
 async def test_a_sweep_leaves_what_tasks_name_and_takes_the_rest(scheduler: Scheduler, tmp_path: Path) -> None:
