@@ -78,16 +78,19 @@ class HttpApp:
         self.guard = Guard(
             app, settings, own_names=own_names(ground), largest_blob=lambda: ground.state.config.limits.image_bytes
         )
-        app.include_router(v1_tasks.router(line, self.endings))
-        app.include_router(v1_fleet.router(line))
-        app.include_router(v1_blobs.router(line))
-        app.include_router(v1_pictures.router(line))
-        app.include_router(events.router(line, self.closing))
-        app.include_router(health.router(line, self.guard))
         studio, sessions = Studio(line, self.endings), Sessions()
-        app.include_router(iopaint.router(line, studio, sessions))
-        app.include_router(lama_cleaner.router(line, studio, sessions))
-        app.include_router(socket_io.router(self.closing))
+        for router in (
+            v1_tasks.router(line, self.endings),
+            v1_fleet.router(line),
+            v1_blobs.router(line),
+            v1_pictures.router(line),
+            events.router(line, self.closing),
+            health.router(line, self.guard),
+            iopaint.router(line, studio, sessions),
+            lama_cleaner.router(line, studio, sessions),
+            socket_io.router(self.closing),
+        ):
+            app.router.routes += router.routes  # include_router would make each of them a second time
         web_app.serve(app, ground.config.http.web_app)
         app.openapi = lambda: _described(app)  # type: ignore[method-assign]
         self.app = app
