@@ -20,19 +20,25 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from lcq.config import ModelsConfig
+from lcq.loading import for_good
 from lcq.models import Device, DeviceKind, Ease, TaskType
 from worker.engines.base import Cancelled, EngineError, EngineSettings, ErrorClass, Picture, Work
 from worker.engines.lama import LamaEngine
 from worker.weights import WeightStore
 
-torch = pytest.importorskip("torch")
-
-from worker.engines.torch_device import TorchDevice, gpu_place, is_out_of_memory  # noqa: E402 - it imports torch
-
 DATA = Path(__file__).parents[1] / "data" / "lama"
 CASES = ("64x64", "96x128", "70x101", "24x40")
 ANY = ModelsConfig(allow=("any",))
 Pixels = NDArray[Any]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def with_torch() -> None:
+    """Loaded here, for two seconds: every worker reads this file, and only one runs its tests."""
+    global torch, TorchDevice, gpu_place, is_out_of_memory
+    with for_good():
+        torch = pytest.importorskip("torch")
+        from worker.engines.torch_device import TorchDevice, gpu_place, is_out_of_memory
 
 
 @pytest.fixture(scope="module")
@@ -436,7 +442,7 @@ def test_progress_goes_on_inside_a_window_and_a_cancelled_task_leaves_the_model_
 
 
 FACES = [
-    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    "CUDA out of memory. Tried to allocate 2.00 GiB.",  # as torch.OutOfMemoryError
     RuntimeError("cuFFT error: CUFFT_INTERNAL_ERROR"),
     RuntimeError("cuFFT error: CUFFT_ALLOC_FAILED"),
     RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
@@ -459,8 +465,10 @@ def broken_by(engine: LamaEngine, break_it: Callable[[], None]) -> None:
 
 @pytest.mark.parametrize("face", FACES, ids=lambda face: str(face)[:40])
 def test_every_face_of_lacking_memory_is_the_class_resource_and_holds_no_tensor(
-    engine: LamaEngine, face: Exception
+    engine: LamaEngine, face: Exception | str
 ) -> None:
+    if isinstance(face, str):
+        face = torch.OutOfMemoryError(face)
     tensors: list[weakref.ref[Any]] = []
 
     def run_out() -> None:
@@ -497,15 +505,16 @@ def test_other_troubles_of_torch_are_crashes(engine: LamaEngine) -> None:
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
-class LikeAGpu(TorchDevice):
+def like_a_gpu(free_mib: float) -> TorchDevice:
     """The CPU, treated as a GPU with so much free memory."""
 
-    def __init__(self, free_mib: float) -> None:
-        super().__init__(Device(id="cpu", kind=DeviceKind.CPU), threads=1)
-        self.is_gpu, self.label, self._free_mib = True, "NVIDIA Thing (GPU-1)", free_mib
+    class LikeAGpu(TorchDevice):
+        def free_mib(self) -> float:
+            return free_mib
 
-    def free_mib(self) -> float:
-        return self._free_mib
+    device = LikeAGpu(Device(id="cpu", kind=DeviceKind.CPU), threads=1)
+    device.is_gpu, device.label = True, "NVIDIA Thing (GPU-1)"
+    return device
 
 
 NINE_HOLES = [(top, top + 9, left, left + 9) for top in (50, 750, 1440) for left in (50, 750, 1440)]
@@ -520,7 +529,7 @@ def test_on_a_gpu_windows_of_one_size_run_together_as_far_as_memory_goes(
     pixels, mask = photo(1500, 1500), hole(1500, 1500, *NINE_HOLES)
     expected = done(engine, work(pixels, mask))
     loaded = engine._loaded["lama", "fp32"]
-    engine._opened = LikeAGpu(windows_that_fit * loaded.mib_a_megapixel * 256 * 256 / 1e6 + 1e-6)
+    engine._opened = like_a_gpu(windows_that_fit * loaded.mib_a_megapixel * 256 * 256 / 1e6 + 1e-6)
     counts: list[int] = []
     loaded.network.register_forward_pre_hook(lambda network, inputs: counts.append(len(inputs[0])))
     result = engine.run(work(pixels, mask))
@@ -530,7 +539,7 @@ def test_on_a_gpu_windows_of_one_size_run_together_as_far_as_memory_goes(
 
 def test_what_cannot_fit_is_said_before_it_is_tried(engine: LamaEngine) -> None:
     engine.load("lama", {})
-    engine._opened = LikeAGpu(10.0)
+    engine._opened = like_a_gpu(10.0)
     tried: list[bool] = []
     broken_by(engine, lambda: tried.append(True))
     mask = hole(900, 900, (100, 700, 100, 700))

@@ -10,23 +10,31 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
-
-from safetensors import safe_open  # noqa: E402 - torch may be missing
-from safetensors.torch import save_file  # noqa: E402
-
-from worker.engines import winograd  # noqa: E402
-from worker.engines.lama_net import (  # noqa: E402
-    NotThisNetwork,
-    expected_shapes,
-    fast_form,
-    generator_from,
-    random_tensors,
-)
+from lcq.loading import for_good
 
 DATA = Path(__file__).parents[1] / "data" / "lama"
 CASES = ("64x64", "96x128", "70x101", "24x40", "batch2_64x64")
 FEATURES = {1: "l", 3: "l", 4: "lg", 5: "lg"}  # of the case 64x64: after which layer, which parts
+
+
+@pytest.fixture(scope="module", autouse=True)
+def with_torch() -> None:
+    """Loaded here, for two seconds: every worker reads this file, and only one runs its tests."""
+    global torch, safe_open, save_file, winograd
+    global NotThisNetwork, expected_shapes, fast_form, generator_from, random_tensors
+    with for_good():
+        torch = pytest.importorskip("torch")
+        from safetensors import safe_open
+        from safetensors.torch import save_file
+
+        from worker.engines import winograd
+        from worker.engines.lama_net import (
+            NotThisNetwork,
+            expected_shapes,
+            fast_form,
+            generator_from,
+            random_tensors,
+        )
 
 
 @pytest.fixture(autouse=True)
