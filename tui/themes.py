@@ -263,6 +263,10 @@ def contrast(one: Color, other: Color) -> float:
     return (light + 0.05) / (dark + 0.05)
 
 
+UNREADABLE_AT_CURSOR = frozenset({("lcq-ansi-light", "warn")})
+"""Themes and tones that cannot be read at 4.5:1 on the cursor's line: of sixteen colours none else is left for both."""
+
+
 def legible(variables: Mapping[str, str], *, dark: bool) -> dict[str, str]:
     """Those of another theme's ``variables`` that have to be other colours so that every text can be read.
 

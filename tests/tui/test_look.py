@@ -15,7 +15,7 @@ from textual.theme import BUILTIN_THEMES
 from lcq.errors import InvalidInput
 from lcq.models import NodeStatus, TaskStatus
 from tests.conftest import wait_until
-from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task
+from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task, now_ms
 from tui.app import ConsoleApp
 from tui.columns import NODE_LOOK, TASK_LOOK
 from tui.remembered import Remembered
@@ -104,7 +104,9 @@ def a_cluster_of_every_state() -> FakeCluster:
     """Each state of a task and of a node once, a failure and a paused queue: whatever has a colour of its own."""
     tasks = [a_task(f"/p/{status}.jpg", status=status) for status in TaskStatus]
     tasks.append(a_task("/p/x.jpg", status=TaskStatus.FAILED, failure=a_failure(), node="gpu-1"))
-    nodes = [a_node(f"gpu-{n}", status=status, why="why") for n, status in enumerate(NodeStatus)]
+    nodes = [
+        a_node(f"gpu-{n}", status=status, why="why", seen_ms=now_ms() - 60_000) for n, status in enumerate(NodeStatus)
+    ]
     cluster = FakeCluster(tasks, nodes)
     cluster.paused["gpu-high"] = "a reason"
     return cluster

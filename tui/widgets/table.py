@@ -20,6 +20,7 @@ from tui.columns import Column, Tone, lay_out, lay_out_sideways
 from tui.commands import Scope, bindings_of
 from tui.store import RowT
 from tui.text import begun, cells, clean, fit
+from tui.themes import UNREADABLE_AT_CURSOR
 from tui.view import View
 
 _GUTTER = 2  # cursor and mark
@@ -215,7 +216,8 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
         """The style of a tone on the table's own ground, or on that of the cursor or a mark."""
         style = self._styles.get((tone, ground))
         if style is None:
-            style = self.get_component_rich_style(f"table--{tone}")
+            shown = "strong" if ground == "cursor" and (self.app.theme, tone) in UNREADABLE_AT_CURSOR else tone
+            style = self.get_component_rich_style(f"table--{shown}")
             if ground:
                 style += Style(bgcolor=self.get_component_rich_style(f"table--{ground}").bgcolor)
             self._styles[tone, ground] = style
