@@ -102,7 +102,7 @@ def _meant(model: type[BaseModel], path: list[str]) -> tuple[Any, bool]:
 
 
 def _below(kind: Any, step: str) -> tuple[Any, bool]:
-    for one in _parts(kind):
+    for one in parts_of(kind):
         if typing.get_origin(one) in (dict, Mapping):
             return typing.get_args(one)[-1], False
         if isinstance(one, type) and issubclass(one, BaseModel) and step in one.model_fields:
@@ -111,25 +111,25 @@ def _below(kind: Any, step: str) -> tuple[Any, bool]:
     return None, False
 
 
-def _parts(kind: Any) -> Iterator[Any]:
+def parts_of(kind: Any) -> Iterator[Any]:
     """The type itself, or where several are allowed, each of them."""
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
-        yield from _parts(typing.get_args(kind)[0])
+        yield from parts_of(typing.get_args(kind)[0])
     elif origin in (typing.Union, types.UnionType):
         for one in typing.get_args(kind):
-            yield from _parts(one)
+            yield from parts_of(one)
     else:
         yield kind
 
 
 def _read(name: str, value: str, path: list[str], kind: Any, as_text: bool) -> Any:
-    if as_text or not any(_is_whole(one) for one in _parts(kind)):
+    if as_text or not any(_is_whole(one) for one in parts_of(kind)):
         return value
     try:
         return json.loads(value)
     except ValueError:
-        if all(_is_whole(one) for one in _parts(kind) if one is not type(None)):
+        if all(_is_whole(one) for one in parts_of(kind) if one is not type(None)):
             raise NotJson(name, ".".join(path), value) from None
         return value  # it may be of the other type
 

@@ -240,6 +240,7 @@ def forecast(minutes: Sequence[MinuteTally], waiting: int) -> tuple[str, Tone]:
         return tr("nothing done in 10 minutes"), "warn"
     if growth(minutes) > 0.5:
         return tr("grows by {minutes:,.0f} a minute", minutes=growth(minutes)), "warn"
+    now = max(now, minutes[-1].completed)  # where work has just begun after a rest, it is at least this fast
     return tr("empty in {waiting} at this pace", waiting=long_span(waiting / now * MINUTE_MS)), "plain"
 
 

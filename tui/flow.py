@@ -17,11 +17,15 @@ MINUTE_MS = 60_000
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """A queue's tasks a minute, of late: that came into it, that left it in whatever way, that were completed."""
+    """A queue's tasks a minute, of late: that came into it, that left it in whatever way, that were completed.
+
+    ``begun``: those completed in the minute under way; where work has begun after a rest, the pace is at least that.
+    """
 
     came: float
     left: float
     done: float
+    begun: int = 0
 
     @property
     def grows(self) -> bool:
@@ -29,7 +33,7 @@ class Flow:
 
     def empty_in_ms(self, waiting: int) -> float | None:
         """How long ``waiting`` tasks take at this pace; None where nothing is done."""
-        return waiting / self.done * MINUTE_MS if self.done else None
+        return waiting / max(self.done, self.begun) * MINUTE_MS if self.done else None
 
 
 def flow_of(minutes: Sequence[MinuteTally], queue: str) -> Flow | None:
@@ -44,6 +48,7 @@ def flow_of(minutes: Sequence[MinuteTally], queue: str) -> Flow | None:
         came=_mean(one.came_in[queue] for one in known),
         left=_mean(one.left_in.get(queue, 0) for one in known),
         done=_mean(one.completed_in.get(queue, 0) for one in known),
+        begun=minutes[-1].completed_in.get(queue, 0),
     )
 
 

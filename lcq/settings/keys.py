@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from typing import Any, Literal
 import annotated_types as limits
 from pydantic import BaseModel, StringConstraints
 from pydantic.fields import FieldInfo
+
+from lcq.environment import parts_of
 
 ANY = "*"
 """In the name of a key: a name that people choose, or a place in a list."""
@@ -70,7 +71,7 @@ def _default(field: FieldInfo) -> Any:
 
 def section_of(kind: Any) -> tuple[type[BaseModel], str] | None:
     """The section that a value of the type is, and "" for it; or that each of several is, and how they are named."""
-    for one in _parts(kind):
+    for one in parts_of(kind):
         if isinstance(one, type) and issubclass(one, BaseModel):
             return one, ""
         inner = typing.get_args(one)
@@ -88,7 +89,7 @@ def field_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[Any, t
     secret = False
     for step in loc:
         found: tuple[Any, tuple[Any, ...]] | None = None
-        for one in _parts(kind):
+        for one in parts_of(kind):
             inner = typing.get_args(one)
             if isinstance(one, type) and issubclass(one, BaseModel):
                 field = one.model_fields.get(str(step))
@@ -107,19 +108,8 @@ def field_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> tuple[Any, t
 def names_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
     """The keys that the section at ``loc`` has; none where it is none, or its keys are names that people choose."""
     kind, _, _ = field_at(model, loc)
-    inner = next((one for one in _parts(kind) if isinstance(one, type) and issubclass(one, BaseModel)), None)
+    inner = next((one for one in parts_of(kind) if isinstance(one, type) and issubclass(one, BaseModel)), None)
     return sorted(inner.model_fields) if inner is not None else []
-
-
-def _parts(kind: Any) -> Iterator[Any]:
-    origin = typing.get_origin(kind)
-    if origin is typing.Annotated:
-        yield from _parts(typing.get_args(kind)[0])
-    elif origin in (typing.Union, types.UnionType):
-        for one in typing.get_args(kind):
-            yield from _parts(one)
-    else:
-        yield kind
 
 
 # ---------------------------------------------------------------- what a value may be, in words
@@ -129,7 +119,7 @@ def values_of(kind: Any) -> tuple[str, ...]:
     """The values of a closed list; () where there is none."""
     return tuple(
         str(value)
-        for one in _parts(kind)
+        for one in parts_of(kind)
         for value in (
             typing.get_args(one)
             if typing.get_origin(one) is Literal
@@ -145,9 +135,9 @@ def allowed_of(kind: Any, metadata: typing.Sequence[Any] = ()) -> str:
     if typing.get_origin(kind) is typing.Annotated:
         inner, *more = typing.get_args(kind)
         return allowed_of(inner, [*metadata, *more])
-    parts = [one for one in _parts(kind) if one is not type(None)]
+    parts = [one for one in parts_of(kind) if one is not type(None)]
     said = " or ".join(dict.fromkeys(_allowed_one(one, metadata) for one in parts))
-    return said + (", or null" if type(None) in tuple(_parts(kind)) else "")
+    return said + (", or null" if type(None) in tuple(parts_of(kind)) else "")
 
 
 def _allowed_one(kind: Any, metadata: typing.Sequence[Any]) -> str:

@@ -103,6 +103,11 @@ def test_the_forecast_goes_by_what_was_done_and_what_came(completed, submitted, 
     assert forecast(minutes, waiting)[0] == said
 
 
+def test_where_work_has_begun_again_after_a_rest_the_forecast_goes_by_the_minute_under_way():
+    minutes = [MinuteTally(minute=n, completed=7 * (n == 10) + 240 * (n == 11), submitted=0) for n in range(12)]
+    assert forecast(minutes, 480)[0] == "empty in 2m00s at this pace"
+
+
 def test_of_work_that_began_a_moment_ago_no_pace_is_known_and_nobody_says_that_nothing_is_done():
     minutes = [MinuteTally(minute=n, completed=80 * (n == 11), submitted=0) for n in range(12)]
     assert forecast(minutes, 40)[0] == "just begun, no pace yet"

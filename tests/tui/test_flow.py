@@ -22,10 +22,17 @@ def a_minute(number: int, came: int | None, left: int = 0, done: int = 0) -> Min
 def test_a_pace_is_the_mean_of_the_last_ten_minutes_that_are_over_and_were_counted():
     minutes = [a_minute(0, 900), *(a_minute(n, 4, 3, 2) for n in range(1, 6)), a_minute(6, None)]
     minutes += [*(a_minute(n, 2, 1) for n in range(7, 12)), a_minute(12, 500, 500, 500)]
-    assert flow_of(minutes, Q) == Flow(3.0, 2.0, 1.0)
+    assert flow_of(minutes, Q) == Flow(3.0, 2.0, 1.0, 500)
     assert flow_of(minutes, "another") is None
     assert flow_of([a_minute(1, None), a_minute(2, 5)], Q) is None, "the minute under way tells too little"
     assert flow_of([], Q) is None
+
+
+def test_where_work_has_just_begun_after_a_rest_it_is_at_least_as_fast_as_the_minute_under_way():
+    minutes = [*(a_minute(n, 1, 1, done=n // 10) for n in range(1, 11)), a_minute(11, 0, 200, 200)]
+    flow = flow_of(minutes, Q)
+    assert flow is not None
+    assert (flow.done, flow.empty_in_ms(400)) == (0.1, 120_000)
 
 
 def a_row(waiting: int, *minutes: MinuteTally, paused: bool = False) -> QueueRow:
