@@ -31,6 +31,7 @@ from lcq.wire import (
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 8192  # answers kept for copies of a message that come late
+_SHOWN_OF_A_LIST = 6  # ids in the words of an act; all of them are in what is kept for taking it back
 
 RequestT = TypeVar("RequestT", bound=Request[Any])
 Handler = Callable[[Any, bytes], Awaitable[Message]]
@@ -187,8 +188,8 @@ def _outcome(answer: Message) -> dict[str, str]:
 
 def _short(value: Any) -> str:
     if isinstance(value, list):
-        shown = ",".join(map(str, value[:20]))
-        return shown + (f",… {len(value)} in all" if len(value) > 20 else "")
+        shown = ",".join(map(str, value[:_SHOWN_OF_A_LIST]))
+        return shown + (f",… {len(value)} in all" if len(value) > _SHOWN_OF_A_LIST else "")
     return str(value)
 
 

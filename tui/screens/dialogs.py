@@ -64,7 +64,7 @@ class Question(ModalScreen[str | None]):
             if self._reason:
                 yield CleanInput(placeholder=self._reason, max_length=MAX_REASON, id="reason", compact=True)
             if self._word:
-                asked = tr("type {word} to go on: it cannot be taken back", word=self._word)
+                asked = tr("type {word} to go on", word=self._word)
                 yield CleanInput(placeholder=asked, max_length=MAX_REASON, id="word", compact=True)
                 yield Static(id="word-error", markup=False)
             with Horizontal(classes="dialog-buttons"):
