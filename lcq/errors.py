@@ -33,6 +33,7 @@ LcqError
 │   ├── Unauthenticated     it bears no token, or none that is known
 │   └── ForeignPage         a web page of another origin, or another host's name
 ├── TooLarge                a request is over the limits of http
+│   └── HeadersTooLarge     before its body begins
 ├── TooManyRequests         a client asks more often than it may
 ├── AnswerLate              the picture that a request waited for was not done in time
 ├── InternalError           a bug: a command failed inside the scheduler
@@ -525,6 +526,10 @@ class TooLarge(LcqError):
     code = "too_large"
 
 
+class HeadersTooLarge(TooLarge):
+    code = "headers_too_large"
+
+
 class TooManyRequests(LcqError):
     """``again_s``: when to come again."""
 
@@ -583,7 +588,8 @@ class StorageUnreachable(LcqError):
     code = "storage_unreachable"
 
     def __init__(self, address: str, why: str, *, hint: str = "it is tried again") -> None:
-        super().__init__(f"{shown_address(address)}: {why}", hint=hint)
+        self.address, self.why = shown_address(address), why
+        super().__init__(f"{self.address}: {why}", hint=hint)
 
 
 class SourceUnreachable(StorageUnreachable):
@@ -654,7 +660,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         NodeNameTaken, QueueFull, TooSoon, DeviceNotFound, AgentTooOld, NothingToUndo, NoThumbnail,
         NodeElsewhere, NoLog, LogElsewhere, AddressRefused, BlobMismatch, BlobTooLarge, BlobNotFound, UploadConflict,
         StorageFull, StorageUnreachable, SourceUnreachable, AccessDenied, Unauthenticated, ForeignPage, TooLarge,
-        TooManyRequests, AnswerLate, InternalError, ResultGone,
+        TooManyRequests, AnswerLate, InternalError, ResultGone, HeadersTooLarge,
     )
 }  # fmt: skip
 

@@ -238,7 +238,8 @@ class Porter:
         try:
             self._fetch_strange(address, target, errand)
         except StorageUnreachable as trouble:
-            raise SourceUnreachable(address.place, trouble.message) from trouble
+            is_the_same = trouble.address == shown_address(address.place)
+            raise SourceUnreachable(address.place, trouble.why if is_the_same else trouble.message) from trouble
 
     def _fetch_strange(self, address: Address, target: Path, errand: _Errand) -> None:
         most = self._config().limits.image_bytes

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from lcq.config import HttpConfig
-from lcq.errors import InternalError, LcqError, TooLarge, TooManyRequests, Unauthenticated
+from lcq.errors import HeadersTooLarge, InternalError, LcqError, TooLarge, TooManyRequests, Unauthenticated
 from lcq.http.access import Caller, caller_of, needed_role, refuse_foreign, refuse_more
 from lcq.http.problems import PROBLEM_TYPE, as_json, headers_of, problem_of, status_of
 from lcq.http.rates import Rates
@@ -24,7 +24,10 @@ _GONE = 499  # as nginx counts answers to clients that have gone
 _WRONG_TOKENS_A_MINUTE = 60.0
 _MIB = 2**20
 _POLITE = 16 * _MIB  # of a refused body that is read all the same, so that its sender hears the refusal
+_POLITE_S = 2.0  # so long one waits for the rest of it
 _LEAST_SPEED = 64 * 1024  # bytes a second, for a body that takes longer than http.body_s
+_HEADERS = 100
+_HEADER_BYTES = 64 * 1024
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -87,7 +90,7 @@ class Guard:
         if scope["type"] != "http":
             return
         began = self._clock()
-        told = _Told(send, scope)
+        told = _Told(send, receive, scope)
         self.under_way += 1
         try:
             await self._guarded(scope, receive, told)
@@ -109,6 +112,7 @@ class Guard:
 
     async def _guarded(self, scope: Scope, receive: Receive, told: _Told) -> None:
         settings = self._settings()
+        _refuse_heads(scope["headers"])
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         method, path = scope["method"], scope["path"]
         address = (scope.get("client") or ("?",))[0]
@@ -162,11 +166,14 @@ class Guard:
 class _Told:
     """``send``, that remembers the status, and says to browsers what they may not guess."""
 
-    def __init__(self, send: Send, scope: Scope) -> None:
+    def __init__(self, send: Send, receive: Receive, scope: Scope) -> None:
         self._send = send
+        self._receive = receive
         self.status = 0
         self.body: _Body | None = None
-        self._has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+        named = {name for name, _ in scope["headers"]}
+        self._has_body = bool(named & {b"content-length", b"transfer-encoding"})
+        self._would_go_on = b"transfer-encoding" in named and b"expect" not in named  # to read on would ask for it
 
     async def __call__(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
@@ -181,10 +188,29 @@ class _Told:
             ):
                 if name not in named:
                     headers.append((name, value))
-            if self.status >= 400 and (self.body.has_much_left if self.body is not None else self._has_body):
+            if self.status >= 400 and await self._has_much_left():
                 headers.append((b"connection", b"close"))  # nobody reads what is still to come of it
             message = {**message, "headers": headers}
         await self._send(message)
+
+    async def _has_much_left(self) -> bool:
+        """Whether more of the body is to come than is read only to be polite: who is cut off while sending hears of a
+        broken connection, and not the refusal."""
+        if not (self.body.has_much_left if self.body is not None else self._has_body):
+            return False
+        if not self._would_go_on:
+            return True
+        heard = 0
+        try:
+            async with asyncio.timeout(_POLITE_S):
+                while heard <= _POLITE:
+                    message = await self._receive()
+                    heard += len(message.get("body", b""))
+                    if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                        return False
+        except TimeoutError:
+            pass
+        return True
 
 
 class _Body:
@@ -241,6 +267,19 @@ class _Body:
         if self._is_held:
             self._is_held = False
             self._uploads.release()
+
+
+def _refuse_heads(heads: list[tuple[bytes, bytes]]) -> None:
+    """Raises:
+    HeadersTooLarge.
+    """
+    size = sum(len(name) + len(value) for name, value in heads)
+    if len(heads) > _HEADERS or size > _HEADER_BYTES:
+        raise HeadersTooLarge(
+            f"a request may have {_HEADERS} headers of {_HEADER_BYTES >> 10} KiB in all, "
+            f"this one has {len(heads)} of {-(-size >> 10)} KiB",
+            hint="send fewer, or shorter ones: cookies of other sites on this host are the usual cause",
+        )
 
 
 def _too_large(most: int) -> TooLarge:

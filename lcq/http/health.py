@@ -48,6 +48,7 @@ def router(line: Line, guard: Guard) -> APIRouter:
         if redis == "ok":
             online = sum(node.status is NodeStatus.ONLINE for node in await line.reader.nodes())
             checks["nodes"] = "ok" if online else "none is online: tasks are taken in, and wait"
+        checks["storage"] = await asyncio.to_thread(line.depot.lack) or "ok"
         settings = line.ground.site.settings
         if settings is not None and settings.error:
             checks["settings"] = f"not taken over: {settings.error}"

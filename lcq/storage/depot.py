@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from lcq.errors import BlobNotFound, BlobTooLarge, StorageFull
+from lcq.errors import BlobNotFound, BlobTooLarge, StorageFull, StorageUnreachable
 from lcq.storage.addresses import is_sha256
 from lcq.storage.blobs import Blob, BlobStore
 from lcq.storage.folder import FolderStore
@@ -107,6 +107,16 @@ class Depot:
             if self._size >= 0:
                 return self._usage()
         return self.count_anew()
+
+    def lack(self) -> str:
+        """Why there is no room for another byte, or the storage cannot be asked; "": there is."""
+        try:
+            self.usage()  # so that it is known
+        except StorageUnreachable as away:
+            return away.message
+        with self._lock:
+            full = self._lack("", 1, self._terms())
+        return full.message if full else ""
 
     # ------------------------------------------------------------ in
 

@@ -154,6 +154,27 @@ async def test_what_is_too_large_is_refused_by_its_length_and_while_it_comes(ser
         problem(told, 413, "too_large")
 
 
+async def test_the_sender_of_a_body_that_is_too_large_is_told_so_at_its_end(serve: Serve) -> None:
+    async with serve(body_mib=1) as (_, http):
+
+        async def pieces() -> AsyncIterator[bytes]:
+            for _ in range(80):  # 5 MiB, of unknown length
+                yield b" " * 65536
+                await asyncio.sleep(0)
+
+        for path in ("/v1/tasks", "/api/v1/inpaint"):
+            told = await http.post(path, content=pieces(), headers={"content-type": "application/json"})
+            assert told.status_code == 413, path
+
+
+async def test_too_many_headers_and_too_long_ones_are_refused(serve: Serve) -> None:
+    async with serve() as (_, http):
+        many = {f"x-{number}": "1" for number in range(120)}
+        told = problem(await http.get("/v1/tasks", headers=many), 431, "headers_too_large")
+        assert "may have 100 headers of 64 KiB in all" in told["detail"]
+        problem(await http.get("/v1/tasks", headers={"cookie": "c" * 65536}), 431, "headers_too_large")
+
+
 async def test_a_body_that_does_not_come_is_not_waited_for(serve: Serve) -> None:
     async with serve(body_s=0.2) as (scheduler, _):
         host, port = scheduler.http.address.removeprefix("http://").split(":")

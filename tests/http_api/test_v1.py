@@ -256,7 +256,7 @@ async def test_health_and_metrics_say_what_is_and_what_is_missing(
     assert "none is online" in ready.json()["checks"]["nodes"]
     await Node(scheduler.state).hello()
     await submitted(http, 3)
-    assert (await http.get("/readyz")).json()["checks"] == {"redis": "ok", "nodes": "ok"}
+    assert (await http.get("/readyz")).json()["checks"] == {"redis": "ok", "nodes": "ok", "storage": "ok"}
     lines = (await http.get("/metrics")).text.splitlines()
     assert 'lcq_queue_tasks{queue="cpu-light",status="queued"} 3' in lines
     assert 'lcq_nodes{status="online"} 1' in lines

@@ -340,6 +340,8 @@ def test_who_comes_just_as_another_has_finished_the_same_upload_harms_no_blob(
 def test_uploads_leave_the_disk_its_floor(tmp_path: Path) -> None:
     with pytest.raises(StorageFull, match="in reserve"):
         a_depot(tmp_path, floor_percent=99.9999).keep(WORDS)
+    assert "in reserve" in a_depot(tmp_path, floor_percent=99.9999).lack()
+    assert a_depot(tmp_path).lack() == ""
 
 
 def test_who_reaches_the_folder_of_blobs_directly_leaves_its_disk_the_floor_too(tmp_path: Path) -> None:
