@@ -202,6 +202,7 @@ class Bench:
             "LCQ_ZEROMQ__CONTROL_PORT": str(self._cluster.control_port), "LCQ_SCHEDULER_HOST": "127.0.0.1", **more,
         }  # fmt: skip
         environment.pop("NO_COLOR", None)
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program is compiled once, not at each start
         return Terminal([str(Path(sys.executable).with_name("lcq")), "console"], environment, bytes_s)
 
     @contextlib.contextmanager
@@ -222,6 +223,8 @@ class Bench:
 
     def start(self) -> None:
         """From the command to the first frame, and to the tasks."""
+        with self.console() as terminal:  # compiles, where it is the first in a fresh checkout
+            terminal.shows(b"LCQ")
         first, own, cpu = [], [], []
         for turn in range(STARTS):
             with self.console() as terminal:

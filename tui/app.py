@@ -71,7 +71,7 @@ ONLY_PAST = N("It is only a recording.")
 
 FLUSH_S = 0.125
 """How often news reach the screen at most."""
-_LOOK_S = 0.25  # without any: what else may have changed is looked at so often, and each second is shown
+_LOOK_S = 0.375  # without any: what else may have changed is looked at so often, and each second is shown
 
 
 _LATER = (
@@ -247,10 +247,13 @@ class ConsoleApp(PlayingApp):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await stir.wait()
+            has_news = stir.is_set()
             stir.clear()
             if not self._bring_news():
+                has_news = True
                 stir.set()
-            await asyncio.sleep(FLUSH_S)
+            if has_news:
+                await asyncio.sleep(FLUSH_S)
 
     def _bring_news(self) -> bool:
         """Bring news to the screens. False where a terminal that cannot keep up is not given them yet."""

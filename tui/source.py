@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     )
     from tui.submitting import Sent, Wish
 
-STALE_AFTER_S = 1.2
+STALE_AFTER_S = 1.4
 """An answer comes at least every WAIT_MS; silence for so long is told to the operator."""
-WAIT_MS = 500
+WAIT_MS = 700
 GATHER_S = 0.1
 """After news, so long until it is asked for more: a thousand changes a second come in ten pieces, not in eighty."""
 POLL_S = 1.0

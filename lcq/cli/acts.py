@@ -29,8 +29,8 @@ _COLUMNS = (
     Column("ACT", whole=True),
     Column("ON"),
     Column("REASON", wrapped=True),
-    Column("OUTCOME", wrapped=True),
-    Column("UNDO", whole=True),
+    Column("OUTCOME", wrapped=True, spared=2),
+    Column("UNDO", whole=True, spared=1),
 )
 
 

@@ -72,12 +72,12 @@ def tell_causes(answer: DeadAnswer, output: Output) -> None:
             Column("COUNT", right=True, whole=True),
             *(Column(_HEADS[name], whole=True) for name in by),
             Column("CAUSE", wrapped=True),
-            *([Column("NODES")] if "node" not in by else []),
-            Column("LAST HOUR", whole=True),
-            Column("FIRST", right=True, whole=True),
+            *([Column("NODES", spared=2)] if "node" not in by else []),
+            Column("LAST HOUR", whole=True, spared=3),
+            Column("FIRST", right=True, whole=True, spared=4),
             Column("LAST", right=True, whole=True),
             Column("FOR EXAMPLE", whole=True),
-            Column("KNOWN TO", wrapped=True),
+            Column("KNOWN TO", wrapped=True, spared=1),
         ],
         (
             (

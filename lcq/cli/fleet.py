@@ -28,6 +28,8 @@ _HEADS = {
     TaskStatus.FAILED: N("FAILED"),
 }
 
+_SPARED = {_HEADS[TaskStatus.COMPLETED]: 4, _HEADS[TaskStatus.PENDING]: 3}
+
 _SHOWN_ID = 12  # of a GPU's UUID: enough to tell the GPUs of a host apart, and to name one in a configuration
 
 NodeNames = Annotated[list[str], typer.Argument(metavar="NODE", help="Names, as 'lcq nodes' shows them.")]
@@ -53,13 +55,13 @@ async def _nodes(session: Session) -> int:
             Column("NODE", whole=True),
             Column("STATUS", whole=True),
             Column("BUSY", right=True, whole=True),
-            Column("DEVICES"),
+            Column("DEVICES", spared=3),
             Column("QUEUES"),
-            Column("MODELS"),
-            Column("LABELS"),
-            Column("DONE", right=True, whole=True),
-            Column("FAILED", right=True, whole=True),
-            Column("HEARD", right=True, whole=True),
+            Column("MODELS", spared=5),
+            Column("LABELS", spared=2),
+            Column("DONE", right=True, whole=True, spared=4),
+            Column("FAILED", right=True, whole=True, spared=1),
+            Column("HEARD", right=True, whole=True, spared=1),
             Column("NOTE"),
         ],
         (
@@ -101,15 +103,15 @@ def _show_devices(found: Iterable[NodeRecord], output: Output) -> None:
         [
             Column("NODE", whole=True),
             Column("DEVICE", whole=True),
-            Column("NAME"),
+            Column("NAME", spared=5),
             Column("SLOTS", right=True, whole=True),
             Column("FREE", right=True, whole=True),
-            Column("OF MIB", right=True, whole=True),
-            Column("OTHERS", right=True, whole=True),
+            Column("OF MIB", right=True, whole=True, spared=4),
+            Column("OTHERS", right=True, whole=True, spared=6),
             Column("LOAD", right=True, whole=True),
-            Column("TEMP", right=True, whole=True),
-            Column("WARM"),
-            Column("QUEUES"),
+            Column("TEMP", right=True, whole=True, spared=3),
+            Column("WARM", spared=2),
+            Column("QUEUES", spared=1),
         ],
         rows,
     )
@@ -173,9 +175,9 @@ async def _queues(session: Session) -> int:
     output.table(
         [
             Column("QUEUE", whole=True),
-            *(Column(head, right=True, whole=True) for head in _HEADS.values()),
-            Column("OLDEST", right=True, whole=True),
-            Column("NODES"),
+            *(Column(head, right=True, whole=True, spared=_SPARED.get(head, 0)) for head in _HEADS.values()),
+            Column("OLDEST", right=True, whole=True, spared=1),
+            Column("NODES", spared=2),
             Column("NOTE"),
         ],
         (
@@ -268,11 +270,11 @@ async def _autoscale(session: Session, target_s: float, drain_idle: int | None, 
             Column("QUEUE", whole=True),
             Column("WAITING", right=True, whole=True),
             Column("RUNNING", right=True, whole=True),
-            Column("BACKLOG", right=True, whole=True),
-            Column("OLDEST", right=True, whole=True),
+            Column("BACKLOG", right=True, whole=True, spared=2),
+            Column("OLDEST", right=True, whole=True, spared=3),
             Column("SLOTS", right=True, whole=True),
             Column("WANTED", right=True, whole=True),
-            Column("NOTE"),
+            Column("NOTE", spared=1),
         ],
         (
             (

@@ -26,9 +26,9 @@ _COLUMNS = (
     Column("TASKS", right=True, whole=True),
     Column("DONE", right=True, whole=True),
     Column("FAILED", right=True, whole=True),
-    Column("CANCELLED", right=True, whole=True),
+    Column("CANCELLED", right=True, whole=True, spared=2),
     Column("LEFT", right=True, whole=True),
-    Column("%", right=True, whole=True),
+    Column("%", right=True, whole=True, spared=3),
     Column("DONE IN"),
 )
 

@@ -34,6 +34,10 @@ STYLES = {
     NodeStatus.QUARANTINED: "red",
     NodeStatus.OFFLINE: "bright_black",
 }
+_READABLE = 12  # characters below which what may be cut is hardly worth its place
+_READABLE_WRAPPED = 24  # and what goes on below
+_GAP = 2  # between columns
+_BLANK = 100  # a column with nothing in it is spared before all others
 _UNLIMITED = 100_000  # columns of a table that goes into a pipe: nothing is cut there
 
 
@@ -79,13 +83,15 @@ def tail(path: str) -> str:
 class Column:
     """A column of a table: ``whole`` is never made narrower, ``wrapped`` goes on below, all others are cut.
 
-    Its title is English, and translated where the table is shown.
+    Where the terminal is too narrow for all of them, those with nothing in them are left out, and then those that can be
+    ``spared``, the highest number first. Its title is English, and translated where the table is shown.
     """
 
     title: str
     right: bool = False
     whole: bool = False
     wrapped: bool = False
+    spared: int = 0
 
 
 class Output:
@@ -117,19 +123,21 @@ class Output:
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], *, empty: str = "") -> None:
         """Rows under titles, cut to the terminal's width; ``empty`` is talked about where there are none."""
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for column in columns:
+        texts = [[_cell(cell) for cell in row] for row in rows]
+        if not texts:
+            self.talk(empty)
+            return
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+        shown = _fitting(columns, texts, self._answers.width)
+        for number in shown:
+            column = columns[number]
             # Only columns that may wrap are made narrower by rich, so the cells forbid it, not the column.
             table.add_column(tr(column.title), justify="right" if column.right else "left", no_wrap=column.whole)
-        for row in rows:
-            cells = [_cell(cell) for cell in row]
+        for cells in texts:
             for cell, column in zip(cells, columns, strict=True):
                 cell.no_wrap, cell.overflow = not column.wrapped, "fold" if column.wrapped else "ellipsis"
-            table.add_row(*cells)
-        if table.row_count == 0:
-            self.talk(empty)
-        else:
-            self._answers.print(table)
+            table.add_row(*(cells[number] for number in shown))
+        self._answers.print(table)
 
     def facts(self, pairs: Iterable[tuple[str, str | Text]]) -> None:
         """Names with values, a line each; values are never cut."""
@@ -179,6 +187,29 @@ class Output:
         self.talk_console.print(Text.assemble((tr("error: "), "bold red"), visible(message)), soft_wrap=True)
         if hint:
             self.talk_console.print(Text.assemble((tr("hint: "), "bold"), visible(hint)), soft_wrap=True)
+
+
+def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[Text]], width: int) -> list[int]:
+    """Which columns are shown where there is room for ``width`` characters."""
+    shown = list(range(len(columns)))
+    widest = [max(row[number].cell_len for row in rows) for number in shown]
+    titles = [cell_len(tr(column.title)) for column in columns]
+
+    def need(number: int) -> int:
+        natural = max(widest[number], titles[number])
+        if columns[number].whole:
+            return natural
+        return min(natural, max(titles[number], _READABLE_WRAPPED if columns[number].wrapped else _READABLE))
+
+    def worth(number: int) -> int:
+        return columns[number].spared if widest[number] else _BLANK
+
+    while len(shown) > 1 and sum(map(need, shown)) + _GAP * (len(shown) - 1) > width:
+        least = max(shown, key=worth)
+        if not worth(least):
+            break
+        shown.remove(least)
+    return shown
 
 
 def told_problem(problem: Any) -> str:

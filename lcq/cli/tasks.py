@@ -47,11 +47,11 @@ _MOVABLE = frozenset(TaskStatus) - {TaskStatus.COMPLETED}
 _COLUMNS = (
     Column("TASK", whole=True),
     Column("STATUS", whole=True),
-    Column("QUEUE"),
-    Column("NODE"),
-    Column("MODEL"),
+    Column("QUEUE", spared=2),
+    Column("NODE", spared=1),
+    Column("MODEL", spared=4),
     Column("IMAGE"),
-    Column("TRY", right=True, whole=True),
+    Column("TRY", right=True, whole=True, spared=5),
     Column("AGE", right=True, whole=True),
     Column("NOTE"),
 )
@@ -200,8 +200,8 @@ def _show(history: HistoryAnswer, output: Output) -> None:
             [
                 Column("NO", right=True, whole=True),
                 Column("NODE"),
-                Column("DEVICE"),
-                Column("STARTED", whole=True),
+                Column("DEVICE", spared=3),
+                Column("STARTED", whole=True, spared=4),
                 Column("TOOK", right=True, whole=True),
                 *([Column("WORKED", right=True, whole=True), Column("PREDICTED", whole=True)] if predicted else []),
                 Column("OUTCOME", whole=True),
