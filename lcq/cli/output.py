@@ -83,8 +83,8 @@ def tail(path: str) -> str:
 class Column:
     """A column of a table: ``whole`` is never made narrower, ``wrapped`` goes on below, all others are cut.
 
-    Where the terminal is too narrow for all of them, those with nothing in them are left out, and then those that can be
-    ``spared``, the highest number first. Its title is English, and translated where the table is shown.
+    Where the terminal is too narrow for all of them, those with nothing in them are left out, and then those that can
+    be ``spared``, the highest number first. Its title is English, and translated where the table is shown.
     """
 
     title: str
