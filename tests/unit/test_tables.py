@@ -44,9 +44,7 @@ def test_columns_that_do_not_fit_are_left_out_in_their_order(
         assert " ".join(line[last:].strip() for line in lines[2:]) == CAUSE  # wrapped, not cut
 
 
-def test_into_a_pipe_everything_goes_whole(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_into_a_pipe_everything_goes_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     head, _, row = shown(capsys)
     assert head.split() == ["TASK", "QUEUE", "MODEL", "NOTE", "CAUSE"]
