@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test every-test check snapshots keys settings catalogue chaos soak parity e2e clean
+.PHONY: help demo test every-test check snapshots keys settings metrics catalogue chaos soak parity e2e clean
 
 # The first of these that is new enough, else whatever python3 is, so that the complaint can name it.
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -47,6 +47,9 @@ keys: $(VENV)/.dev  ## write docs/keys.md anew from the console's table of comma
 
 settings: $(VENV)/.dev  ## write docs/config.md anew from the fields of the settings
 	@LCQ_RENEW_SETTINGS=1 $(PY) -m pytest -q tests/unit/test_config_page.py
+
+metrics: $(VENV)/.dev  ## write docs/metrics.md anew from the table of metrics
+	@LCQ_RENEW_METRICS=1 $(PY) -m pytest -q tests/unit/test_metrics.py
 
 chaos: $(VENV)/.dev  ## the long tests that kill, freeze and cut
 	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m chaos --timeout 900 -rsP

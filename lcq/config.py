@@ -343,6 +343,11 @@ class AgentConfig(Section):
     clock_skew_s: float = Field(default=5.0, gt=0)
     """Warn where the wall clock of this host is off by more from the cluster's. Nothing but a warning: no deadline
     of the cluster goes by it."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """The port at which Prometheus reads what this agent measures (docs/metrics.md). 0: a free one, which the log
+    tells; null: none."""
+    metrics_bind: str = "127.0.0.1"
+    """The address of that port. Whoever reaches it may read, and nothing else."""
 
     @field_validator("labels", mode="before")
     @classmethod

@@ -204,3 +204,4 @@ class Site:
         self.lifeline = ""  # "host:port"
         self.http = ""  # "host:port" at which others reach this scheduler's HTTP, once it listens
         self.settings: ConfigFollower | None = None  # where a file is followed
+        self.handshakes_failed: Callable[[], int] = int  # how many since the start; told by who owns the sockets

@@ -19,6 +19,7 @@ from lcq.errors import LcqError, StateFormatMismatch, StateUnavailable
 from lcq.http.door import HttpDoor
 from lcq.keeper import Keeper
 from lcq.log import set_log_level
+from lcq.metrics.instruments import watch_lag
 from lcq.nodes import NodeManager
 from lcq.queues import QueueManager
 from lcq.reload import ConfigFollower, Role
@@ -61,7 +62,11 @@ class Scheduler:
             self.http = await stack.enter_async_context(HttpDoor(ground, self.keeper.depot))
             await self._announce()
             stack.push_async_callback(self._withdraw)
-            await run_beside(stack, ("announce", self._keep_announced()))
+            await run_beside(
+                stack,
+                ("announce", self._keep_announced()),
+                ("event loop's lag", watch_lag(self.state.measures.loop_lag)),
+            )
             await self._open_announcer(stack)
             self._stack = stack.pop_all()
         also = f" and {self.http.address}" if self.http.address else ""

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -21,7 +21,7 @@ from typing import Self
 
 import zmq
 
-from lcq import failpoints
+from lcq import __version__, failpoints
 from lcq.client.addresses import find_schedulers
 from lcq.clock import steady_now
 from lcq.config import ConfigManager, DistributedConfig
@@ -31,6 +31,8 @@ from lcq.hardware import Detected, detect_devices, usable_cores
 from lcq.health import DEPENDENCY_DOWN
 from lcq.ids import new_id
 from lcq.log import set_log_level
+from lcq.metrics.exposition import Sheet, put_reading
+from lcq.metrics.instruments import watch_lag
 from lcq.models import DeviceReading, ErrorClass, NodeCapability, NodeStatus, RestCode
 from lcq.reload import ConfigFollower, Role
 from lcq.roots import Roots
@@ -65,6 +67,7 @@ from worker.lifeline import Lifeline
 from worker.line import ControlLine
 from worker.logbook import TELL_S, Logbook, LogTeller
 from worker.membership import Membership
+from worker.metrics import AgentMeasures, metrics_port
 from worker.outcomes import Outcomes, Right, discard_staged, result_folder
 from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, Shown, SlotState, key_of
 from worker.porter import Porter
@@ -123,6 +126,12 @@ class Agent:
             self._follower = ConfigFollower(manager, roles=(Role.AGENT,), on_change=self._follow_config)
         self.boot_id = new_id()
         self._logbook = Logbook()
+        self._measures = AgentMeasures()
+        self._told: dict[str, DeviceReading] = {}  # how our devices are, as the last beat said
+        self._came: dict[Key, float] = {}  # when each attempt came that has not ended, by steady_now()
+        self._is_open = False  # all of it has been made
+        self.metrics_at = ""
+        """"host:port" of its metrics; "": they are told nowhere."""
         self._stack = AsyncExitStack()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -157,6 +166,8 @@ class Agent:
             self.node_id = home.node_id
             self._home, self._home_id = home, home.identity
             find_schedulers(self._config, self._scheduler)  # a wrong address is told at once
+            port = metrics_port(self._config.agent, self._put_metrics)
+            self.metrics_at = await stack.enter_async_context(port)
             records = home.records
             records.sweep()
             gpus = await asyncio.to_thread(stack.enter_context, Gpus())  # wakes them: that may take seconds
@@ -165,9 +176,17 @@ class Agent:
             self._own_slots = {device.id: device.slots for device in found.devices}
             self._slots_now = dict(self._own_slots)
             self._porter = await stack.enter_async_context(
-                Porter(home.folder, config=lambda: self._config, roots=self._roots, ask=self._ask_store)
+                Porter(
+                    home.folder,
+                    config=lambda: self._config,
+                    roots=self._roots,
+                    ask=self._ask_store,
+                    fetched=self._measures.fetch.note,
+                )
             )
-            self._outcomes = Outcomes(home.spool, self.boot_id, self._roots, carrier=self._porter)
+            self._outcomes = Outcomes(
+                home.spool, self.boot_id, self._roots, carrier=self._porter, committed=self._measures.commit.note
+            )
             recalled = self._outcomes.recall()
             if recalled:
                 _log.info("agent %s: %d outcomes of an earlier run wait to be reported", self.node_id, recalled)
@@ -233,6 +252,7 @@ class Agent:
                     command=self._runner,
                     kill=self._kill,
                     on_line=self._note_line,
+                    on_spawn=self._measures.runner_started,
                     bringer=self._porter,
                 ),
                 on_ended=self._conclude,
@@ -253,6 +273,7 @@ class Agent:
             self._breakers = Breakers(
                 on_change=self._service.suspend, answers=lambda engine: answers(engine, self._config.iopaint)
             )
+            self._is_open = True
             self._stack = stack.pop_all()
         return self
 
@@ -294,6 +315,7 @@ class Agent:
                     ("thumbnails", self._thumbnails.run()),
                     ("log", self._log_teller.run()),
                     ("sights", self._sights.run()),
+                    *([("event loop's lag", watch_lag(self._measures.loop_lag))] if self.metrics_at else ()),
                 )
             ]
             try:
@@ -517,12 +539,13 @@ class Agent:
 
     def _beat(self) -> Beat:
         telemetry, readings = self._telemetry(), self._service.readings()
+        self._told = {device: self._with_load(device, one, telemetry) for device, one in readings.items()}
         return Beat(
             node_id=self.node_id,
             boot_id=self.boot_id,
             running=tuple(self._held().values()),
             telemetry=telemetry,
-            devices={device: self._with_load(device, one, telemetry) for device, one in readings.items()},
+            devices=self._told,
         )
 
     def _with_load(self, device: str, reading: DeviceReading, telemetry: Mapping[str, float | str]) -> DeviceReading:
@@ -541,6 +564,7 @@ class Agent:
         return held | {(one.task_id, one.attempt): one for one in (*self._hand.running(), *self._pool.running())}
 
     def _hear_beat(self, beat: Beat, answer: BeatAnswer, asked_at: float) -> None:
+        self._measures.beat.note(steady_now() - asked_at)
         if answer.now_ms is not None:
             self._skew.note(answer.now_ms, asked_at=asked_at, told_at=steady_now())
         lost = {(one.task_id, one.attempt) for one in answer.lost}
@@ -611,6 +635,8 @@ class Agent:
         not_claiming = self._refused or self._disks.full or self._service.why_all_rest
         if not_claiming:  # other reasons are over when a beat arrives, or are the cluster's own
             said["not_claiming"] = not_claiming
+        if self._disks.rooms:
+            said["disk_used"] = round(max(room.used for room in self._disks.rooms.values()), 4)
         offset = self._skew.offset
         if offset is not None:
             said |= {"clock_offset_s": round(offset.ahead_s, 3), "clock_error_s": round(offset.error_s, 3)}
@@ -834,6 +860,7 @@ class Agent:
         await failpoints.reach("agent.lease")
         self._leases.remember(key)
         self._leases.begin(grant, asked_at)
+        self._came[key] = steady_now()
         await failpoints.passed("agent.lease")
         await failpoints.reach("agent.begin")
         folder = result_folder(grant.task)
@@ -893,6 +920,7 @@ class Agent:
             if failure.error_class is not ErrorClass.BAD_INPUT:  # whatever it was, it may be the next one's end too
                 self._hand.unlearn(grant.device)
                 await self._give_back_hand()
+        came = self._came.pop(ended.key, None)
         if ended.result is None and (failure is None or failure.error_class is ErrorClass.CRASH):
             await discard_staged(grant.task, grant.attempt, roots=self._roots)  # nobody was left to do it
         if ended.result is not None or failure is not None or ended.handed_back:
@@ -911,7 +939,10 @@ class Agent:
                 outcome, ended.staged, found=ended.found, lease_is_sure=lambda: self._leases.is_sure(ended.key)
             )
             self._note_room(grant, reported)
+            self._note_ended(reported, came)
             self._step_due.set()
+        else:
+            self._measures.attempts.note("stopped", "")
         self._porter.drop(ended.key, keep_result=self._outcomes.is_doubtful(ended.key))
         if self._outcomes.is_doubtful(ended.key):
             self._membership.beat_now()  # that tells whose it is
@@ -919,6 +950,41 @@ class Agent:
             self._leases.end(ended.key)
         self._stir()
         await failpoints.passed("agent.conclude")
+
+    def _note_ended(self, outcome: Outcome, came: float | None) -> None:
+        """Count an attempt; ``came``: when it did, by steady_now()."""
+        if outcome.failure is not None:
+            self._measures.attempts.note("failed", outcome.failure.error_class)
+        elif outcome.result is not None:
+            self._measures.attempts.note("completed", "")
+            self._measures.run.note(outcome.result.seconds, outcome.device)
+        else:
+            self._measures.attempts.note("handed_back", "")
+        if came is not None and not outcome.handed_back:
+            self._measures.attempt.note(steady_now() - came, outcome.device)
+
+    def _put_metrics(self, sheet: Sheet) -> None:
+        """What is told at ``agent.metrics_port``."""
+        sheet.put("lcq_agent_info", 1, self.node_id, __version__)
+        self._measures.put_on(sheet)
+        sheet.put("lcq_agent_settings_ok", int(self._follower is None or not self._follower.error))
+        sheet.put("lcq_agent_settings_refused_total", self._follower.refused if self._follower is not None else 0)
+        if not self._is_open:
+            return  # it has just begun, and there is nothing to ask yet
+        sheet.put("lcq_agent_joined", int(self._membership.joined.is_set()))
+        sheet.put("lcq_agent_claims", int(not self.not_claiming))
+        sheet.put("lcq_agent_unsettled", len(self._outcomes))
+        for place, folder in (("data", self._config.data_path), ("models", self._config.models_path)):
+            if room := self._disks.rooms.get(folder):
+                sheet.put("lcq_agent_disk_bytes", room.total, place)
+                sheet.put("lcq_agent_disk_free_bytes", room.free, place)
+        for device, reading in (self._told or self._service.readings()).items():
+            slots = Counter(slot.state for slot in self._pool.on(device))
+            sheet.put("lcq_agent_slots", slots[SlotState.BUSY], device, "busy")
+            sheet.put("lcq_agent_slots", slots[SlotState.FREE], device, "free")
+            sheet.put("lcq_agent_slots", slots.total() - slots[SlotState.BUSY] - slots[SlotState.FREE], device, "other")
+            sheet.put("lcq_agent_device_works", int(self._service.takes(device)), device)
+            put_reading(sheet, "lcq_agent_device", reading, device)
 
     async def _ask_store(self) -> tuple[str, str, str]:
         """Where the scheduler says that blobs are.

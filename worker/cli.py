@@ -78,6 +78,10 @@ def agent(
             metavar="NAME=VALUE", help="What tasks may require of this node, such as rack=3 (again for more)."
         ),
     ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, max=65535, help="Tell Prometheus at this port of loopback; 0: a free one."),
+    ] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A file of settings, over those of lcq.yaml here.")
     ] = None,
@@ -91,7 +95,7 @@ def agent(
     ] = False,
 ) -> None:
     """Clean images on this host for a cluster, until told to stop."""
-    own: dict[str, Any] = {"name": name, "slots": slots}
+    own: dict[str, Any] = {"name": name, "slots": slots, "metrics_port": metrics_port}
     if models:
         own["models"] = [model for some in models for model in some.replace(",", " ").split()]
     if label:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lcq.config import DiskConfig
+from lcq.storage.room import Room, room_of
 from worker.aside import Aside
 
 _log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ class Disks:
 
     def __init__(self, own: Sequence[Path], *, terms: DiskConfig, on_change: Callable[[], None]) -> None:
         self.full = ""  # which is full, and what it takes; "" while there is room
+        self.rooms: dict[Path, Room] = {}
+        """What room there was in our own folders when they were looked at last."""
         self._own = tuple(own)
         self._terms = terms
         self._results: OrderedDict[Path, None] = OrderedDict()
@@ -89,6 +92,7 @@ class Disks:
             self._on_change()
 
     def _found_full(self) -> str:
+        self.rooms = {folder: room for folder in self._own if (room := room_of(folder)) is not None}
         for folder in tuple(self._failed):
             if not _takes_a_file(folder):
                 return f"the disk of {folder} is full"

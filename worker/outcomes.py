@@ -74,7 +74,17 @@ async def no_right(_key: Key) -> Right | None:
 class Outcomes:
     """What has been done and not been settled. Results are published here, when the right to it is sure."""
 
-    def __init__(self, spool: Spool, boot_id: str, roots: Roots = ANYWHERE, *, carrier: Carrier | None = None) -> None:
+    def __init__(
+        self,
+        spool: Spool,
+        boot_id: str,
+        roots: Roots = ANYWHERE,
+        *,
+        carrier: Carrier | None = None,
+        committed: Callable[[float], None] = lambda seconds: None,
+    ) -> None:
+        """``committed``: told how many seconds it took to give a result its name."""
+        self._committed = committed
         self._roots = roots
         self._carrier = carrier
         self._spool = spool
@@ -186,10 +196,12 @@ class Outcomes:
         OSError, LcqError: as renaming it, or carrying it away, failed.
         """
         await failpoints.reach("agent.rename")
+        began = steady_now()
         if self._carrier is not None and is_elsewhere(final):
             await self._carrier.carry(staged, final)
         else:
             await asyncio.to_thread(_publish if may_replace else _publish_first, staged, final, self._roots)
+        self._committed(steady_now() - began)
         await failpoints.passed("agent.rename")
 
     @staticmethod

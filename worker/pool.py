@@ -159,6 +159,7 @@ class PoolSettings:
     command: Sequence[str] = RUNNER
     kill: Kill = os.killpg
     on_line: Callable[[str, Grant | None, str], None] | None = None  # slot, its grant, what its runner wrote
+    on_spawn: Callable[[], None] = lambda: None  # a runner was started
     bringer: Bringer | None = None
 
 
@@ -425,6 +426,7 @@ class Slot:
                 words.close()
                 raise
             words.started()
+        self.settings.on_spawn()
         self.settings.records.add(RunnerRecord(process.pid, process.started, self.settings.boot_id, mark))
         return _Runner(process, line, inbox, words)
 

@@ -96,8 +96,16 @@ class Porter:
     """``async with`` it. ``home`` is the agent's. ``ask`` asks the scheduler where blobs are."""
 
     def __init__(
-        self, home: Path, *, config: Callable[[], DistributedConfig], roots: Roots, ask: AskStorePlace
+        self,
+        home: Path,
+        *,
+        config: Callable[[], DistributedConfig],
+        roots: Roots,
+        ask: AskStorePlace,
+        fetched: Callable[[float], None] = lambda seconds: None,
     ) -> None:
+        """``fetched``: told how many seconds it took to bring the files of a task."""
+        self._fetched = fetched
         self._attempts, self._cache = home / ATTEMPTS, home / ATTEMPTS.parent / "blobs"
         self._config, self._roots, self._ask = config, roots, ask
         self._errands: dict[Key, _Errand] = {}
@@ -181,7 +189,9 @@ class Porter:
             needs_store = any(address.kind is Kind.BLOB for address in addresses.values())
             store = await self._store_now() if needs_store else None
             async with asyncio.timeout(task.timeout_s):
+                began = steady_now()
                 paths = await self._aside(self._fetch, errand, addresses, store)
+                self._fetched(steady_now() - began)
             return Brought(task.model_copy(update=paths), (errand.folder,))
         except TimeoutError:
             errand.stop.set()

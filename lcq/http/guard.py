@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
@@ -17,6 +16,7 @@ from lcq.errors import HeadersTooLarge, InternalError, LcqError, TooLarge, TooMa
 from lcq.http.access import Caller, caller_of, needed_role, refuse_foreign, refuse_more
 from lcq.http.problems import PROBLEM_TYPE, as_json, headers_of, problem_of, status_of
 from lcq.http.rates import Rates
+from lcq.metrics.instruments import Counts, Histogram
 
 _log = logging.getLogger(__name__)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"})
@@ -58,8 +58,8 @@ class BodyLate(TooManyRequests):
 class Guard:
     """Wraps ``app``. What it refuses costs neither a body nor a look at Redis.
 
-    ``scope["state"]["caller"]`` is who asks. ``answered`` counts answers by method, route and status; ``seconds`` the
-    time that they took.
+    ``scope["state"]["caller"]`` is who asks. ``answered`` counts answers by method, route and status; ``took`` has the
+    seconds that they took.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Guard:
         self._clock = clock
         self._rates = Rates(clock=clock)
         self._uploads = asyncio.Semaphore(settings().uploads)
-        self.answered: Counter[tuple[str, str, int]] = Counter()
-        self.seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
+        self.answered = Counts("lcq_http_requests_total")
+        self.took = Histogram("lcq_http_request_seconds")
         self.under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,8 +107,8 @@ class Guard:
             self.under_way -= 1
             route = getattr(scope.get("route"), "path", "other")
             method = scope["method"] if scope["method"] in _METHODS else "OTHER"  # strangers make no new series
-            self.answered[method, route, told.status] += 1
-            self.seconds[method, route] += self._clock() - began
+            self.answered.note(method, route, str(told.status))
+            self.took.note(self._clock() - began, method, route)
 
     async def _guarded(self, scope: Scope, receive: Receive, told: _Told) -> None:
         settings = self._settings()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 
 def nearest(folder: Path) -> Path:
@@ -11,6 +12,27 @@ def nearest(folder: Path) -> Path:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
+
+
+class Room(NamedTuple):
+    """Of a disk, in bytes: how large it is, and what of it LCQ could still write."""
+
+    total: int
+    free: int
+
+    @property
+    def used(self) -> float:
+        """The share of it that is taken, 0 to 1."""
+        return 1 - self.free / self.total if self.total else 0.0
+
+
+def room_of(folder: Path) -> Room | None:
+    """The room on the disk of ``folder``; None where that cannot be told. A disk on a network may hold it up."""
+    try:
+        disk = os.statvfs(nearest(folder))
+    except OSError:
+        return None
+    return Room(disk.f_blocks * disk.f_frsize, disk.f_bavail * disk.f_frsize)
 
 
 def lack_of_room(

@@ -258,9 +258,9 @@ async def test_health_and_metrics_say_what_is_and_what_is_missing(
     await submitted(http, 3)
     assert (await http.get("/readyz")).json()["checks"] == {"redis": "ok", "nodes": "ok", "storage": "ok"}
     lines = (await http.get("/metrics")).text.splitlines()
-    assert 'lcq_queue_tasks{queue="cpu-light",status="queued"} 3' in lines
-    assert 'lcq_nodes{status="online"} 1' in lines
-    assert 'lcq_http_answers_total{method="GET",route="/readyz",status="200"} 2' in lines
+    assert 'lcq_queue_tasks{queue="cpu-light",status="queued"} 3.0' in lines
+    assert 'lcq_nodes{status="online"} 1.0' in lines
+    assert 'lcq_http_requests_total{method="GET",route="/readyz",status="200"} 2.0' in lines
 
 
 async def test_a_scheduler_without_http_has_no_port(serve: Serve) -> None:

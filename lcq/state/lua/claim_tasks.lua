@@ -7,7 +7,7 @@
 --       costs (JSON, see below; "": none), patience (JSON, see below; "": none),
 --       most_others (how many of a lower band than high the device may have, for its other slots are kept for people who
 --       wait; "": no limit)
--- RETURNS {"ok" or "held", id, attempt, eased, digest, json, …} | {"stale"} | {"refused", node status}; "held": some were
+-- RETURNS {"ok" or "held", id, attempt, eased, digest, json, queue, ms that it was queued, …} | {"stale"} | {"refused", node status}; "held": some were
 --         left for faster devices
 --         | {"more"}: nothing yet, but not all was looked at; ask again
 -- Looks at the heads of the node's lanes; within a band a warm model goes first for WARM_SPAN virtual seconds. What
@@ -615,6 +615,8 @@ local function grant(one)
   answer[#answer + 1] = t.eased or ""
   answer[#answer + 1] = t.digest
   answer[#answer + 1] = t.json
+  answer[#answer + 1] = t.queue
+  answer[#answer + 1] = NOW - number(t.queued_ms)
   granted = granted + 1
   if is_other(t.priority) then others = others - 1 end
   if left and chosen.need > 0 then left = left - chosen.need end

@@ -2,7 +2,7 @@
 -- running, it is the late result of an older attempt, and counts if no operator has asked for a new run since.
 -- KEYS  namespace
 -- ARGV  id, attempt, node, result (JSON), peak_mib, device_peak_mib (of the host's, of a GPU's memory; 0: not known)
--- RETURNS {"ok", status, device, cost, megapixels, seconds} | {"again"} | {"missing"} | {"fenced", status}
+-- RETURNS {"ok", status, device, cost, megapixels, seconds, queue, ms of the attempt, ms since its submit} | {"again"} | {"missing"} | {"fenced", status}
 --         The megapixels are "" where it took no ordinary course with its model loaded, or nothing was predicted; and
 --         where only some nodes may run it: such tasks may all be of a kind that takes longer.
 local id, n, node, result = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
@@ -56,4 +56,7 @@ transition("finish_task", id, t, STATE.COMPLETED, ended({
 local is_for_all = (t.pinned or "") == "" and not (t.lane or ""):find("?", 1, true)
 local is_ordinary = live and is_for_all and record.cost and record.warm and not record.eased and took > 0
 local megapixels = is_ordinary and record.megapixels and tostring(record.megapixels) or ""
-return {"ok", t.status, record.device or "", record.cost or "", megapixels, tostring(took)}
+return {
+  "ok", t.status, record.device or "", record.cost or "", megapixels, tostring(took), t.queue,
+  tostring(NOW - number(tostring(record.started_ms or NOW))), tostring(NOW - number(t.submitted_ms)),
+}

@@ -12,7 +12,7 @@ from typing import Any
 from lcq.config import DistributedConfig
 from lcq.errors import StaleBoot, TaskNotFound, TransitionRefused
 from lcq.health import NO_RETRY_LOST, is_too_much, may_blame
-from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult
+from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult, TaskStatus
 from lcq.placement import Patience
 from lcq.routing import OUT_OF_MEMORY, EaseStep
 from lcq.slow import Took
@@ -113,7 +113,10 @@ class AttemptMoves(Mover):
             on_held()
         rest = answer[1:]
         grants = []
-        for task_id, number, steps, digest, text in zip(*(rest[part::5] for part in range(5)), strict=True):
+        for task_id, number, steps, digest, text, queue, waited_ms in zip(
+            *(rest[part::7] for part in range(7)), strict=True
+        ):
+            self.measures.task_wait.note(int(waited_ms) / 1000, queue)
             try:
                 task, eased = records.granted_task(task_id, text, digest), records.steps(steps)
             except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -137,9 +140,16 @@ class AttemptMoves(Mover):
         )
         self._settle("finish_task", task_id, attempt, answer)
         await self._reaches_disk()
+        if answer[0] == "ok":
+            self._note_finished(*answer[5:])
         if answer[0] != "ok" or not answer[4]:
             return None
         return Took(device=answer[2], cost=answer[3], megapixels=float(answer[4]), seconds=float(answer[5]))
+
+    def _note_finished(self, worked_s: str, queue: str, attempt_ms: str, task_ms: str) -> None:
+        self.measures.attempt_run.note(float(worked_s), queue)
+        self.measures.attempt.note(float(attempt_ms) / 1000, queue)
+        self.measures.task_done.note(float(task_ms) / 1000, queue)
 
     async def retake_task(self, task_id: str, *, attempt: int, node: str, boot: str) -> Retaken:
         """A node has the result of an attempt that was taken back from it: where it counts, the task is its own again.
@@ -207,6 +217,9 @@ class AttemptMoves(Mover):
             "fail_task", task_id, attempt, node, failure.model_dump_json(), json.dumps(terms), log
         )
         self._settle("fail_task", task_id, attempt, answer)
+        if answer[0] == "ok":
+            outcome = "failed" if answer[1] == TaskStatus.FAILED else "retried"
+            self.measures.attempts_failed.note(failure.error_class, outcome)
         return answer[0] == "ok" and is_too_much(
             float(answer[2]), self.config.quarantine, on_probation=answer[3] == "1"
         )

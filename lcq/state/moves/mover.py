@@ -12,8 +12,10 @@ from typing import Any, Self
 from redis import exceptions as redis_errors
 
 from lcq import failpoints
+from lcq.clock import steady_now
 from lcq.config import DistributedConfig
 from lcq.errors import StateFormatMismatch, StateOverloaded, StateUnavailable, without_password
+from lcq.metrics.instruments import SchedulerMeasures
 from lcq.state.connection import check_server, connect, our_errors, ours
 from lcq.state.disk_log import DiskLog
 from lcq.state.feed import Feed
@@ -35,6 +37,8 @@ class Mover:
         self.keys = self.reader.keys
         self.feed = Feed(self.reader)
         self.server_version = ""
+        self.measures = SchedulerMeasures()
+        """What the moves took and did, for who watches."""
         self._scripts = Scripts(self.config)
         self._redis = connect(self.url)
         self._disk_log: DiskLog | None = None
@@ -178,7 +182,10 @@ class Mover:
         pipe = self._redis.pipeline(transaction=False)
         for name, arguments, _ in batch:
             pipe.evalsha(self._scripts.digests[name], *arguments)
-        return list(await pipe.execute(raise_on_error=False))
+        began = steady_now()
+        answers = list(await pipe.execute(raise_on_error=False))
+        self.measures.redis.note(steady_now() - began)
+        return answers
 
     async def _reaches_disk(self) -> None:
         """What was answered is durable, as redis.durability wants it."""
