@@ -91,20 +91,7 @@ def exposed(sheet: Sheet, accept: str = "") -> tuple[bytes, str]:
     from prometheus_client.registry import CollectorRegistry
 
     registry = CollectorRegistry(auto_describe=False)  # of this answer alone: nothing is of the whole process
-    registry.register(_Once(sheet))
+    registry.register(sheet)
     ProcessCollector(registry=registry)
     encode, media_type = choose_encoder(accept)
     return encode(registry), media_type
-
-
-class _Once:
-    """Shows a sheet to a registry, which would else ask it twice."""
-
-    def __init__(self, sheet: Sheet) -> None:
-        self._sheet = sheet
-
-    def describe(self) -> list[Any]:
-        return []
-
-    def collect(self) -> Iterator[Any]:
-        return self._sheet.collect()
