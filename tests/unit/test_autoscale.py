@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
-from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lcq.autoscale import idle_nodes, scale, wanted_slots
-from lcq.config import DistributedConfig
 from lcq.models import DEFAULT_QUEUES, NodeStatus, QueueRecord, TaskPriority, TaskStatus
 from tests.unit.test_why import LARGE_CPU, NOW, ON_CPU, a_fleet, a_node
 
@@ -79,26 +74,3 @@ def test_the_node_that_has_been_idle_longest_comes_first_and_none_that_is_needed
     assert [(one.node, one.idle_s) for one in found] == [("never", 70.0), ("old", 60.0), ("fresh", 1.0)]
     paused = replace(a_fleet(*nodes), paused={"cpu-intensive": "by ivo"})
     assert idle_nodes(paused, depths, now_ms=NOW)[0].node == "wanted"
-
-
-METRICS_API = {"url", "format", "valueLocation", "targetValue", "activationTargetValue", "unsafeSsl", "timeout"}
-"""What KEDA's metrics-api scaler reads (2.21), but for authentication and aggregation."""
-
-
-def test_the_keda_example_asks_for_what_there_is():
-    page = (Path(__file__).parents[2] / "docs" / "autoscale.md").read_text()
-    (text,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
-    (trigger,) = yaml.safe_load(text)["spec"]["triggers"]
-    assert trigger["type"] == "metrics-api"
-    told = trigger["metadata"]
-    assert {"url", "valueLocation", "targetValue"} <= set(told) <= METRICS_API
-    assert all(isinstance(value, str) for value in told.values()), "KEDA takes no other"
-    url = urlsplit(told["url"])
-    assert url.port == DistributedConfig().scheduler_port
-    assert {"target_wait": [str(int(scale(a_fleet(), [], {}, now_ms=NOW).target_wait_s))]} == parse_qs(url.query)
-    # GJSON: of a list, the first one whose field is this; of that, a field.
-    among, field, value, wanted = re.fullmatch(r'(\w+)\.#\((\w+)=="([\w-]+)"\)\.(\w+)', told["valueLocation"]).groups()
-    records = [QueueRecord(config=config, counts={}) for config in DEFAULT_QUEUES]
-    answer = scale(a_fleet(a_node()), records, {}, now_ms=NOW).model_dump(mode="json")
-    (found,) = [one for one in answer[among] if one[field] == value]
-    assert isinstance(found[wanted], int)
