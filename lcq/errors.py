@@ -11,6 +11,7 @@ LcqError
 │   ├── BlobMismatch        bytes that are not those which their SHA-256 says
 │   ├── BlobTooLarge        more bytes than a picture may have
 │   ├── ManifestUnusable    the manifest of a folder of results
+│   ├── BackupUnusable      a file is no backup of LCQ, or not the whole of one
 │   └── WeightsRefused      a weight file is not on the list, or not what it should be
 ├── NotFound
 │   ├── TaskNotFound
@@ -58,6 +59,8 @@ LcqError
 ├── DownloadFailed          no address of a model gave its file
 ├── StateDamaged            Redis holds what no move of ours has written
 ├── StateFormatMismatch     Redis holds the state of another version of LCQ
+├── BackupFailed            a backup cannot be made now
+│   └── RestoreRefused      a backup may not be put there
 └── DiskFull                there is no room for what was to be written
 """
 
@@ -621,10 +624,32 @@ class StateFormatMismatch(LcqError):
     def __init__(self, url: str, found: str, ours: int) -> None:
         self.found = found
         self.ours = ours
+        if found.startswith("restoring "):
+            super().__init__(
+                f"a backup is being put into Redis at {without_password(url)}, since {found.partition(' ')[2]}",
+                hint="wait for 'lcq restore'; where that was broken off, begin it again with --replace",
+            )
+            return
         super().__init__(
             f"Redis at {without_password(url)} holds state of format {found}, this LCQ writes format {ours}",
             hint="run the LCQ version that wrote it, or a newer one; 'lcq version' tells what runs",
         )
+
+
+class BackupFailed(LcqError):
+    code = "backup_failed"
+
+
+class RestoreRefused(BackupFailed):
+    code = "restore_refused"
+
+
+class BackupUnusable(InvalidInput):
+    code = "backup_unusable"
+
+    def __init__(self, path: object, found: str, *, hint: str = "") -> None:
+        self.found = found
+        super().__init__(f"{path} cannot be used as a backup: {found}", hint=hint or "take another one")
 
 
 class DownloadFailed(LcqError):
@@ -661,6 +686,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         NodeElsewhere, NoLog, LogElsewhere, AddressRefused, BlobMismatch, BlobTooLarge, BlobNotFound, UploadConflict,
         StorageFull, StorageUnreachable, SourceUnreachable, AccessDenied, Unauthenticated, ForeignPage, TooLarge,
         TooManyRequests, AnswerLate, InternalError, ResultGone, HeadersTooLarge,
+        BackupFailed, RestoreRefused, BackupUnusable,
     )
 }  # fmt: skip
 

@@ -82,6 +82,13 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "note_act": {},
         "adopt_state": {},
         "note_failover": {},
+        "copy_tasks": {},
+        "copy_keys": {},
+        "copy_rest": {},
+        "restore_begin": {},
+        "restore_key": {},
+        "restore_task": {},
+        "restore_end": {},
     }
 )
 

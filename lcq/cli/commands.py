@@ -30,6 +30,7 @@ _MODULES = {
     "discover": ("discover",),
     "events": ("events",),
     "token": ("token",),
+    "backup": ("backup", "restore"),
 }  # fmt: skip
 """The modules of lcq.cli, and of each what its ``app`` has: a test compares the two."""
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from lcq.state.connection import our_errors
 from lcq.state.moves.attempts import RULES, AttemptMoves
+from lcq.state.moves.copies import CopyMoves
 from lcq.state.moves.duties import Duties
 from lcq.state.moves.jobs import JobMoves
 from lcq.state.moves.nodes import Heard, NodeMoves
@@ -20,7 +21,7 @@ __all__ = ["RULES", "Ended", "Heard", "StateManager"]
 _ACTS_KEPT = 100_000
 
 
-class StateManager(TaskMoves, UndoMoves, NoteMoves, AttemptMoves, JobMoves, NodeMoves, Duties):
+class StateManager(TaskMoves, UndoMoves, NoteMoves, AttemptMoves, JobMoves, NodeMoves, CopyMoves, Duties):
     """Owns Redis for writing. ``async with StateManager(config, url=…) as state``.
 
     Calls made at the same time share one pipeline. Every method raises ``StateUnavailable`` while Redis does

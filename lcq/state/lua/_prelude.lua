@@ -17,7 +17,8 @@ end
 
 -- What a newer LCQ has written is not touched: who finds it stops.
 local HAD_FORMAT = redis.call("GET", key("format"))
-if HAD_FORMAT and not ((tonumber(HAD_FORMAT) or FORMAT + 1) <= FORMAT) and MOVE ~= "adopt_state" then
+if HAD_FORMAT and not ((tonumber(HAD_FORMAT) or FORMAT + 1) <= FORMAT) and MOVE ~= "adopt_state"
+  and MOVE:sub(1, 8) ~= "restore_" then
   return {"other_format", HAD_FORMAT}
 end
 
