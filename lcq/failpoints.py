@@ -8,6 +8,7 @@ nothing, and one that nobody wanted costs tasks. One entry is ``point=action[-af
     stop          SIGSTOP to this process
     error         the operation is not done, and an error is reported
     delay         the operation waits for ``seconds``
+    hang          the whole event loop stands still for ``seconds``, while threads live
 
 ``-after``: once the operation has been done; so ``error-after`` does it, and then reports an error. ``@n``: the n-th
 time only; without it, every time.
@@ -20,6 +21,7 @@ import logging
 import os
 import re
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,7 +53,7 @@ POINTS: Mapping[str, str] = {**AGENT_POINTS, **STATE_POINTS}
 _TAKE_ERRORS = frozenset({"agent.ask", "agent.rename", "agent.spool", *STATE_POINTS})  # elsewhere nothing can fail
 
 _ENTRY = re.compile(
-    r"(?P<point>[\w.]+)=(?P<action>kill|stop|error|delay)(?P<after>-after)?(?::(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<nth>\d+))?"
+    r"(?P<point>[\w.]+)=(?P<action>kill|stop|error|delay|hang)(?P<after>-after)?(?::(?P<seconds>\d+(?:\.\d+)?))?(?:@(?P<nth>\d+))?"
 )
 
 
@@ -117,7 +119,7 @@ def _parsed(text: str) -> dict[tuple[str, bool], list[_Armed]]:
         if parts is None or parts["point"] not in POINTS:
             raise InvalidConfig(
                 f"{VARIABLE}: {entry!r} is no failpoint",
-                hint=f"point=kill|stop|error|delay[-after][:seconds][@n], with one of: {', '.join(POINTS)}",
+                hint=f"point=kill|stop|error|delay|hang[-after][:seconds][@n], with one of: {', '.join(POINTS)}",
             )
         if parts["action"] == "error" and parts["point"] not in _TAKE_ERRORS:
             raise InvalidConfig(f"{VARIABLE}: {entry!r}: nothing can fail there", hint="kill, stop or delay can be had")
@@ -157,5 +159,7 @@ async def _meet(point: str, after: bool, error: Callable[[str], Exception]) -> N
                 import asyncio  # here, so that an engine that has drills need not load it
 
                 await asyncio.sleep(one.seconds)
+            case "hang":
+                time.sleep(one.seconds)  # noqa: ASYNC251 - that is the drill
             case _:
                 raise error(point)

@@ -89,6 +89,8 @@ class ConfigFollower:
         """How often files were not taken over."""
         self.waiting: tuple[str, ...] = ()
         """The keys that have changed since the start, and need a restart."""
+        self.when_read: Callable[[], object] = lambda: None
+        """Called when the files have been read because somebody asked by ``read_now``."""
         self._roles = frozenset(roles)
         self._on_change = on_change
         self._asked = False
@@ -115,9 +117,11 @@ class ConfigFollower:
                 told = await self._until_stirred(_FLOOR_S if watch.is_on else _LOOK_S)
                 has_news = await self._have_news()
                 if has_news or self._asked:
-                    self._asked = False
+                    was_asked, self._asked = self._asked, False
                     self._read = self.manager.stamps()
                     self._take_in()
+                    if was_asked:
+                        self.when_read()
                 there = {file for file, stamp in self._read.items() if stamp is not None}
                 if told or has_news or there != armed:  # not before the first look: a start has other things to do
                     watch.arm(there)

@@ -83,6 +83,13 @@ class Scheduler:
         """Where agents, consoles and clients reach this scheduler."""
         return self.site.control_endpoint
 
+    @property
+    def condition(self) -> str:
+        """How it is, in a line: where it answers, and what is wrong."""
+        settings = self.site.settings
+        refused = f"the settings stay as they were: {settings.error}" if settings is not None and settings.error else ""
+        return "; ".join(filter(None, (f"answers at {self.control_endpoint}", self.state.watch.trouble, refused)))
+
     def followed(
         self, manager: ConfigManager, *, also: Callable[[DistributedConfig], object] | None = None
     ) -> ConfigFollower:

@@ -26,6 +26,7 @@ from lcq.leash import leashed
 from lcq.log import setup_logging
 from lcq.scheduler import Scheduler
 from lcq.settings.layers import ALONE, NAMED_BY
+from lcq.systemd import ServiceManager
 
 _log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ _AGENT = (sys.executable, "-m", "worker.cli")  # by name: lcq never imports the 
 _CONSOLE = (sys.executable, "-m", "lcq.console")
 _OWN_CONSOLE = (*_CONSOLE, "This cluster stops with it; what is not done goes on when it is started again.")
 _DRAIN_S = 5.0  # a terminal is left within seconds: what is not done by then is handed back, and costs no attempt
+_STOP_S = 30.0  # what a scheduler may need to end: its last words, and a private Redis that syncs its log
 _RESTART_S = (0.5, 30.0)  # first and longest pause before a dead agent is started again
 _LOG_BYTES = 8 * 2**20
 _LOOK_AT_LOG_S = 10.0
@@ -47,17 +49,26 @@ def run_scheduler(manager: ConfigManager) -> int:
     setup_logging(manager.config.log_level)
     failpoints.arm_from_environment()
     make_data_folder(manager.config.data_path)
-    return asyncio.run(_scheduler_alone(manager))
+    return asyncio.run(_scheduler_alone(manager, ServiceManager.of_this_process()))
 
 
-async def _scheduler_alone(manager: ConfigManager) -> int:
+async def _scheduler_alone(manager: ConfigManager, systemd: ServiceManager) -> int:
     stop = stopped_by_signal()
     async with serving(manager.config) as scheduler:
         follower = scheduler.followed(manager)
+
+        def read_settings() -> None:
+            systemd.reloading()
+            follower.read_now()
+
+        follower.when_read = lambda: systemd.ready(scheduler.condition)
         if not sys.stdin.isatty():  # in a terminal, SIGHUP means that it was closed
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, follower.read_now)
-        await first_of(stop.wait(), scheduler.run(), follower.follow())
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, read_settings)
+        systemd.ready(scheduler.condition)
+        async with systemd.watched(lambda: scheduler.condition):
+            await first_of(stop.wait(), scheduler.run(), follower.follow())
         _log.info("stopping")
+        systemd.stopping(_STOP_S)
     return 0
 
 
@@ -76,10 +87,10 @@ def run_up(manager: ConfigManager, *, headless: bool = False) -> int:
     log_folder = config.data_path / "log"
     setup_logging(config.log_level, file=log_folder / "up.log" if with_console else None)
     failpoints.arm_from_environment()
-    return asyncio.run(_up(manager, log_folder, with_console=with_console))
+    return asyncio.run(_up(manager, log_folder, ServiceManager.of_this_process(), with_console=with_console))
 
 
-async def _up(manager: ConfigManager, log_folder: Path, *, with_console: bool) -> int:
+async def _up(manager: ConfigManager, log_folder: Path, systemd: ServiceManager, *, with_console: bool) -> int:
     config = manager.config
     stop = stopped_by_signal()
     running = read_cluster_file(config.data_path)
@@ -98,8 +109,11 @@ async def _up(manager: ConfigManager, log_folder: Path, *, with_console: bool) -
             await run_beside(stack, ("settings", follower.follow()))
             if with_console:
                 return await open_console(config, stop)
-            await first_of(stop.wait(), scheduler.run())
+            systemd.ready(scheduler.condition)
+            async with systemd.watched(lambda: scheduler.condition):
+                await first_of(stop.wait(), scheduler.run())
         _log.info("stopping")
+        systemd.stopping(_DRAIN_S + _STOP_S)
     return 0
 
 

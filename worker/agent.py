@@ -88,6 +88,7 @@ _EARLIER_S = 3.0  # how long the outcomes of an earlier run may take before the 
 _AGAIN_S = (0.5, 5.0)  # first and longest pause after a refusal, such as Redis being away
 _LAST_WORDS_S = 5.0  # how long a leaving agent waits for the verdicts on what it reported
 _BYE_S = 2.0
+_LEAVE_S = 2 * (_LAST_WORDS_S + 2) + _BYE_S + 15.0  # beside the drain: what comes after it, and the end of runners
 _STORE_S = 30.0
 _RETAKE_S = 5.0  # how long the answer whether a late result counts may take; the next beat asks again
 _NOBODY_S = 1.0  # of that, how long there may be no connection by which to ask
@@ -339,10 +340,13 @@ class Agent:
             self._hurry.set()
         self._stir()
 
-    def read_settings(self) -> None:
-        """Read the configuration again, now."""
-        if self._follower is not None:
-            self._follower.read_now()
+    def read_settings(self, when_read: Callable[[], object] = lambda: None) -> None:
+        """Read the configuration again, now. ``when_read`` is called when that is done."""
+        if self._follower is None:
+            when_read()
+            return
+        self._follower.when_read = when_read
+        self._follower.read_now()
 
     def _follow_config(self, config: DistributedConfig) -> None:
         """Take over what may change while we run (``lcq.reload.LIVE``).
@@ -654,6 +658,21 @@ class Agent:
         wished = f"the cluster wants it {self._status.value}" if self._status in _TAKES_NOTHING else ""
         trouble = "; ".join(filter(None, (self._trouble, self._seeker.why if self._trouble else "")))
         return trouble or self._refused or self._disks.full or self._service.why_all_rest or wished
+
+    @property
+    def running(self) -> int:
+        """How many attempts run now."""
+        return len(self._pool.running())
+
+    @property
+    def config_error(self) -> str:
+        """Why the files of settings, as they are now, are not taken over; "" if nothing is wrong with them."""
+        return self._follower.error if self._follower is not None else ""
+
+    @property
+    def stop_s(self) -> float:
+        """How long ``run()`` may need at most, in seconds, once it was told to stop."""
+        return self._config.agent.drain_s + _LEAVE_S
 
     def _note_trouble(self, why: str) -> None:
         self._trouble = why

@@ -22,6 +22,7 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 import typer
 
 from lcq import __version__, failpoints
+from lcq.cli.install import DryRun, NoStart, OfUser, RunAs
 from lcq.cli.output import Output
 from lcq.cli.translated import translate_helps
 from lcq.config import ConfigManager, DistributedConfig, LogLevel
@@ -29,6 +30,7 @@ from lcq.errors import InvalidConfig, LcqError, NodeNameTaken
 from lcq.labels import parse_labels
 from lcq.lang import Language, retold, retold_error, speak, speak_as_asked, tr
 from lcq.log import setup_logging
+from lcq.systemd import ServiceManager
 from worker.agent import Agent
 from worker.health import read_health
 from worker.home import default_name
@@ -145,6 +147,56 @@ def show_hardware(
     show(report, Output(as_json=as_json))
 
 
+@app.command(
+    name="install-service",
+    epilog="Example: [bold]sudo lcq-agent --scheduler head:5571 --name gpu-1 install-service[/bold]. Options of "
+    "lcq-agent go before install-service, and become those of the service.",
+)
+def install_service(
+    context: typer.Context,
+    of_user: OfUser = False,
+    run_as: RunAs = "lcq",
+    no_start: NoStart = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Have systemd run an agent from now on: sandboxed, watched, drained when it stops, and started with the host."""
+    from lcq.cli.install import install
+    from lcq.installing import a_unit
+    from lcq.units import Part
+
+    try:
+        unit = a_unit(Part.AGENT, context.obj, _given_options(context), user="" if of_user else run_as)
+        install(unit, Output(), start=not no_start, dry_run=dry_run)
+    except LcqError as error:
+        _refuse(error)
+
+
+@app.command(name="uninstall-service", epilog="Example: [bold]sudo lcq-agent uninstall-service[/bold].")
+def uninstall_service(
+    context: typer.Context, of_user: OfUser = False, no_start: NoStart = False, dry_run: DryRun = False
+) -> None:
+    """Drain and stop the agent that systemd runs, and delete its unit. Settings and data stay."""
+    from lcq.cli.install import uninstall
+    from lcq.units import Part
+
+    try:
+        uninstall(Part.AGENT, Output(), of_user=of_user, stop=not no_start, dry_run=dry_run)
+    except LcqError as error:
+        _refuse(error)
+
+
+def _given_options(context: typer.Context) -> list[str]:
+    """The options of lcq-agent itself that were given, as a command line has them."""
+    told: list[str] = []
+    for name, value in (context.parent.params if context.parent is not None else {}).items():
+        values = value if isinstance(value, list | tuple) else [value]
+        for one in values:
+            if one is not None and one is not False and name != "version":
+                word = str(one.absolute()) if isinstance(one, Path) else str(one)
+                told += [f"--{name.replace('_', '-')}", word]
+    return told
+
+
 @app.command(epilog="Example: [bold]lcq-agent --name gpu-1 health || alert[/bold]. Exit codes: 0 claims, 1 does not.")
 def health(
     context: typer.Context,
@@ -182,16 +234,16 @@ def run_agent(config: DistributedConfig, *, scheduler: str | None = None, manage
             "enabled is false: this host takes no part in a cluster", hint="set enabled: true, or LCQ_ENABLED=1"
         )
     failpoints.arm_from_environment()
-    asyncio.run(_until_signalled(config, scheduler, manager))
+    asyncio.run(_until_signalled(config, scheduler, manager, ServiceManager.of_this_process()))
 
 
 async def _until_signalled(
-    config: DistributedConfig, scheduler: str | None, manager: ConfigManager | None = None
+    config: DistributedConfig, scheduler: str | None, manager: ConfigManager | None, systemd: ServiceManager
 ) -> None:
     told = asyncio.Event()
     while not told.is_set():
         try:
-            await _run_one(config, scheduler, manager, told)
+            await _run_one(config, scheduler, manager, told, systemd)
         except NodeNameTaken as other:
             _log.warning("%s; taking another name", other.message)
         else:
@@ -199,7 +251,11 @@ async def _until_signalled(
 
 
 async def _run_one(
-    config: DistributedConfig, scheduler: str | None, manager: ConfigManager | None, told: asyncio.Event
+    config: DistributedConfig,
+    scheduler: str | None,
+    manager: ConfigManager | None,
+    told: asyncio.Event,
+    systemd: ServiceManager,
 ) -> None:
     """Raises:
     NodeNameTaken: nobody has named it, and its name is another's: the next one has the next name.
@@ -208,14 +264,28 @@ async def _run_one(
 
         def stop() -> None:
             agent.request_stop(at_once=told.is_set())
+            systemd.stopping(agent.stop_s)
             told.set()
+
+        def read_settings() -> None:
+            systemd.reloading()
+            agent.read_settings(lambda: systemd.ready(_condition(agent)))
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
         is_in_terminal = sys.stdin is not None and sys.stdin.isatty()  # then SIGHUP means that it was closed
-        loop.add_signal_handler(signal.SIGHUP, stop if is_in_terminal else agent.read_settings)
-        await agent.run()
+        loop.add_signal_handler(signal.SIGHUP, stop if is_in_terminal else read_settings)
+        systemd.ready(_condition(agent))
+        async with systemd.watched(lambda: _condition(agent)):
+            await agent.run()
+
+
+def _condition(agent: Agent) -> str:
+    """How it is, in a line for ``systemctl status``."""
+    claims = f"claims no task: {agent.not_claiming}" if agent.not_claiming else "claims tasks"
+    refused = f"the settings stay as they were: {agent.config_error}" if agent.config_error else ""
+    return "; ".join(filter(None, (f"{agent.node_id} {claims}", f"{agent.running} running", refused)))
 
 
 def main() -> None:

@@ -31,6 +31,7 @@ _MODULES = {
     "events": ("events",),
     "token": ("token",),
     "backup": ("backup", "restore"),
+    "install": ("install-service", "uninstall-service"),
 }  # fmt: skip
 """The modules of lcq.cli, and of each what its ``app`` has: a test compares the two."""
 

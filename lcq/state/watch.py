@@ -74,6 +74,13 @@ class ServerWatch:
         self._answered_at = time.monotonic()
         self._looks: deque[_Look] = deque(maxlen=_LOOKS_KEPT)
 
+    @property
+    def trouble(self) -> str:
+        """What is wrong with the server now, for a person; "": nothing."""
+        if self._away_since is not None:
+            return "Redis does not answer"
+        return str(self.risk or "")
+
     # ------------------------------------------------------------ what the moves tell
 
     def answered(self) -> None:
