@@ -81,7 +81,6 @@ EXPECTED = (
     "prioritise", "pause", "resume", "drain", "activate", "quarantine", "release", "dead", "version", "up", "scheduler",
     "console", "demo", "models", "discover", "why", "autoscale", "label", "set", "stop",
     "acts", "undo", "comment", "log", "causes", "ack", "edit", "config", "token", "backup", "restore",
-    "acts", "undo", "comment", "log", "causes", "ack", "edit", "config", "token",
     "install-service", "uninstall-service",
 )  # fmt: skip
 
