@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test every-test check snapshots keys settings metrics catalogue chaos soak parity e2e clean
+.PHONY: help demo test every-test check snapshots keys settings metrics catalogue chaos soak parity e2e fuzz audit clean
 
 # The first of these that is new enough, else whatever python3 is, so that the complaint can name it.
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -68,8 +68,17 @@ e2e: $(VENV)/.e2e .web-app/.unpacked  ## IOPaint's and Lama Cleaner's own web ap
 	fi
 	@$(PY) -m pytest -m e2e -rs --timeout 900 tests/e2e
 
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.fuzz  ## changed frames, requests, pictures and weight files without end (FUZZ_SECONDS=3600); what is found is in .fuzz
+	@$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+audit: $(VENV)/.audit  ## known holes in what constraints.txt pins, by the database of PyPI; needs the network
+	@$(PY) -m pip_audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off || { \
+	  echo "no word on all of them: either holes are told above, or pypi.org could not be asked" \
+	    "(\"not found on PyPI\": what answers in its place has no such database)" >&2; exit 1; }
+
 clean:  ## away with all that these commands made
-	rm -rf $(VENV) $(PARITY) $(PARITY)-lama .web-app demo-out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PARITY) $(PARITY)-lama .web-app .fuzz demo-out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(PY):
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -93,6 +102,15 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(PY)
 
 $(VENV)/.e2e: $(VENV)/.dev
 	@$(PIP_INSTALL) -e '.[e2e]'
+	@touch $@
+
+# atheris has wheels for Linux alone: elsewhere the targets are fuzzed blindly.
+$(VENV)/.fuzz: $(VENV)/.dev
+	@$(PIP_INSTALL) -e '.[fuzz]'
+	@touch $@
+
+$(VENV)/.audit: $(VENV)/.dev
+	@$(PIP_INSTALL) -e '.[audit]'
 	@touch $@
 
 .web-app/.unpacked: tests/parity/constraints.txt tests/parity/lama-cleaner-constraints.txt | $(PY)

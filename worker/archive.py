@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, NoReturn
+from typing import IO, Any, BinaryIO, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -314,7 +314,7 @@ class Packed:
         """
         written = 0
         try:
-            with zipfile.ZipFile(self.file) as packed, packed.open(self.member) as source:
+            with zipfile.ZipFile(self.file) as packed, self._opened(packed) as source:
                 while chunk := source.read(_CHUNK):
                     written += len(chunk)
                     target.write(chunk)
@@ -323,6 +323,14 @@ class Packed:
             raise WeightsRefused(self.label, f"its member {self.name!r} is damaged: {error}", hint=_AGAIN) from error
         if written != self.size:
             _refuse(self.label, f"its member {self.name!r} has {written} bytes and claims {self.size}", _AGAIN)
+
+    def _opened(self, packed: zipfile.ZipFile) -> IO[bytes]:
+        """Apart from writing, whose OSError tells of our disk: this one's tells of a place that is none."""
+        try:
+            return packed.open(self.member)
+        except (OSError, ValueError, OverflowError, struct.error) as error:
+            found = f"its member {self.name!r} is not where the zip's index says: {error}"
+            raise WeightsRefused(self.label, found, hint=_AGAIN) from error
 
 
 def packed_weights(file: BinaryIO, label: str, wanted: str | None = None) -> Packed | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from typing import Any
 
@@ -150,6 +151,8 @@ def _shortened(value: Any) -> Any:
         return [_shortened(inner) for inner in value]
     if isinstance(value, str):
         return value if len(value) <= _LONGEST_INPUT else value[:_LONGEST_INPUT] + "…"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # a request may say NaN, which an answer in JSON may not
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 

@@ -1,0 +1,1 @@
+"""What strangers may send, mutated without end: ``make fuzz``, and a short run of the same in the suite."""

@@ -1,0 +1,84 @@
+"""A short run of ``make fuzz``'s targets, the same each time; and each input that once brought something to light."""
+
+from __future__ import annotations
+
+import io
+import random
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lcq.errors import LcqError, ProtocolError, WeightsRefused
+from lcq.wire import REQUESTS, unpack_request
+from tests.fuzz import served
+from tests.fuzz.targets import TARGETS, Target, frames, json_bodies, mutated, target_of
+from worker.archive import packed_weights
+from worker.protocol import Words
+
+ALONE = [target for target in TARGETS if target.name not in ("desk", "http")]
+
+
+@pytest.mark.parametrize("target", ALONE, ids=[target.name for target in ALONE])
+def test_a_reader_of_what_strangers_send_takes_its_seeds_and_a_few_hundred_changes_of_them(target: Target) -> None:
+    seeds = target.seeds()
+    with target.open() as read:
+
+        @settings(max_examples=40, derandomize=True, database=None)
+        @given(st.integers(0, 2**32))
+        def changes_are_read(number: int) -> None:
+            read(mutated(target, seeds, random.Random(number)))
+
+        for seed in seeds:
+            read(seed)
+        changes_are_read()
+
+
+def test_every_command_is_among_the_seeds_in_words_that_are_understood() -> None:
+    understood = set()
+    for frame in frames():
+        try:
+            understood.add(unpack_request(frame).CMD)
+        except LcqError:
+            continue
+    assert understood == set(REQUESTS)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Starlette leaves the parts of a broken form to the collector
+def test_a_scheduler_answers_whatever_comes_and_breaks_at_nothing() -> None:
+    chance = random.Random(20261130)
+    nan_for_a_picture = bytes((1, 0, 1)) + json_bodies()[3].replace(b"[[1, 2, 1]]", b"[NaN]")  # to adjust_mask
+    with served.running_cluster() as (cluster, scheduler), served.http_of(cluster, scheduler) as ask_http:
+        ask_http(nan_for_a_picture)  # it was answered with 500: the refusal quoted it, in JSON
+        for name, read in (("desk", served.desk_of(cluster, scheduler)), ("http", ask_http)):
+            target = target_of(name)
+            seeds = target.seeds()
+            for _ in range(25):
+                read(mutated(target, seeds, chance))
+
+
+# ---------------------------------------------------------------- what was found
+
+
+def test_a_member_that_the_zips_index_puts_before_the_file_is_a_damaged_zip_not_a_failed_disk(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("best.pt", bytes(range(256)) * 8)
+    data = bytearray(whole.getvalue())
+    end = data.rindex(b"PK\5\6")
+    data[end + 16 : end + 20] = (int.from_bytes(data[end + 16 : end + 20], "little") + 9000).to_bytes(4, "little")
+    file = tmp_path / "best.zip"
+    file.write_bytes(data)
+    with file.open("rb") as opened:
+        member = packed_weights(opened, "best.zip")
+        assert member is not None
+        with pytest.raises(WeightsRefused, match="not where the zip's index says"):
+            member.unpack(io.BytesIO(), lambda _: None)
+
+
+def test_a_runners_frame_of_deep_lists_with_more_behind_it_is_nonsense_like_any_other() -> None:
+    body = b"\x91" * 1000 + b"\xc0\xc0"
+    with pytest.raises(ProtocolError, match="holds no word: ExtraData"):
+        Words().feed(len(body).to_bytes(4, "big") + body)
