@@ -155,7 +155,7 @@ def _unpack_body(body: bytes) -> Word:
     except ValidationError as error:
         raise ProtocolError(f"a runner's frame that is not one we know: {explain_invalid(error)}") from error
     except (ValueError, KeyError, TypeError, AttributeError, msgpack.UnpackException) as error:
-        found = f"{type(error).__name__}: {error}"  # not its repr, which of ExtraData shows all that was read, however deep
+        found = f"{type(error).__name__}: {error}"  # its repr may show all that was read, however deep
         raise ProtocolError(f"a runner's frame of {len(body)} bytes holds no word: {found[:200]}") from error
 
 
