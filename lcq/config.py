@@ -26,6 +26,7 @@ from lcq.environment import AsText, deaf, told_by
 from lcq.errors import InvalidConfig
 from lcq.labels import Labels
 from lcq.lang import as_language
+from lcq.log import LogFormat as LogFormat
 from lcq.log import LogLevel as LogLevel
 from lcq.models import DEFAULT_QUEUES, QueueConfig
 from lcq.runner_config import DEFAULT_SOURCES as DEFAULT_SOURCES
@@ -309,6 +310,17 @@ class DiskConfig(Section):
     """Of the whole disk; where this is more than floor_mib, it counts."""
 
 
+class TaskLogsConfig(Section):
+    """What runners write during attempts, kept in files under data_dir of their host (docs/logs.md)."""
+
+    attempt_kib: int = Field(default=1024, ge=0, le=2**20)
+    """So much of each attempt, in KiB: half of it from its beginning, the rest from its end. 0: nothing is kept."""
+    total_mib: int = Field(default=256, ge=1)
+    """So much of all attempts of a node together, in MiB: the oldest go first."""
+    keep_s: float = Field(default=7 * 24 * 3600.0, gt=0)
+    """So long after the last word of an attempt, in seconds: a week."""
+
+
 class AgentConfig(Section):
     """One compute host."""
 
@@ -338,6 +350,7 @@ class AgentConfig(Section):
     busy_elsewhere: BusyElsewhereConfig = BusyElsewhereConfig()
     heat: HeatConfig = HeatConfig()
     disk: DiskConfig = DiskConfig()
+    task_logs: TaskLogsConfig = TaskLogsConfig()
     thumbnails: bool = True
     """Make small pictures of tasks when a console asks that cannot reach their files. Nothing is kept of them."""
     clock_skew_s: float = Field(default=5.0, gt=0)
@@ -539,6 +552,9 @@ class DistributedConfig(BaseModel):
     """Where a private server and spools keep their files; default: the user's data folder."""
     log_level: LogLevel = "info"
     """How much is logged."""
+    log_format: LogFormat = "auto"
+    """How schedulers and agents write it: "json" a JSON document a line, "pretty" for people; "auto": for people
+    where stderr is a terminal, else JSON."""
     lang: Annotated[Literal["", "en", "zh"], BeforeValidator(as_language)] = ""
     """The language of the command line and the console; "": that of the locale. Logs and JSON are English always."""
     zeromq: ZeroMqConfig = ZeroMqConfig()

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 
 from lcq.errors import InternalError, LcqError, ProtocolError, StateUnavailable, UnknownCommand
 from lcq.ids import new_id
+from lcq.log import about
 from lcq.reload import ConfigFollower
 from lcq.state.manager import StateManager
 from lcq.wire import (
@@ -99,6 +100,11 @@ class Desk:
 
     async def _answer(self, request: Request[Any], sender: bytes) -> tuple[bytes, bool]:
         """The answer, and whether it is the one to every copy of the request."""
+        node = getattr(request, "node_id", "")
+        with about(node=node if isinstance(node, str) else ""):
+            return await self._answered(request, sender)
+
+    async def _answered(self, request: Request[Any], sender: bytes) -> tuple[bytes, bool]:
         handler = self._handlers.get(request.CMD)
         try:
             if handler is None:

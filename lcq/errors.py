@@ -606,10 +606,11 @@ class NodeElsewhere(NoThumbnail):
 class NoLog(LcqError):
     code = "no_log"
 
-    def __init__(self, node_id: str, why: str) -> None:
+    def __init__(self, node_id: str, why: str, *, of: str = "") -> None:
+        """``of``: what has no log, where that is not the node."""
         self.node_id = node_id
         self.why = why
-        super().__init__(f"the log of {node_id} cannot be read now: {why}")
+        super().__init__(f"the log of {of or node_id} cannot be read now: {why}")
 
 
 class LogElsewhere(NoLog):

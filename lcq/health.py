@@ -19,6 +19,9 @@ NO_RETRY_LOST = DEPENDENCY_DOWN | {"storage_unreachable"}
 KNOWS_LOG = "log"
 """In ``NodeCapability.knows`` of agents that tell what they have logged of late."""
 
+KNOWS_TASK_LOGS = "task_logs"
+"""The same of agents that keep what was written during attempts, and tell it."""
+
 KNOWS_ORDERS = "orders"
 """In ``NodeCapability.knows`` of agents that obey ``lcq.wire.Orders`` and probe one device at a time."""
 

@@ -19,6 +19,7 @@ from lcq.costs import CostKey
 from lcq.errors import LcqError, NotFound, StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
 from lcq.health import KNOWS_ORDERS, alarm_verdict, is_held_by_device, verdict
 from lcq.ids import new_id
+from lcq.log import about
 from lcq.logs import Logs
 from lcq.models import (
     DeviceKind,
@@ -69,11 +70,13 @@ from lcq.wire import (
     Pictured,
     Probed,
     ReadLog,
+    ReadTaskLog,
     Retake,
     RetakeAnswer,
     Saw,
     Step,
     StepAnswer,
+    TaskLogged,
     Verdict,
     Want,
     pack_order,
@@ -126,7 +129,8 @@ class NodeManager(Manager):
             (Hello, self.hello), (Step, self.step), (Beat, self.beat), (Retake, self.retake), (Probed, self.probed),
             (Bye, self.bye),
             (AskThumbnail, previews.thumbnail), (Pictured, previews.pictured),
-            (ReadLog, logs.read), (Logged, logs.logged), (AskSees, sights.sees), (Saw, sights.saw),
+            (ReadLog, logs.read), (Logged, logs.logged), (ReadTaskLog, logs.read_task), (TaskLogged, logs.task_logged),
+            (AskSees, sights.sees), (Saw, sights.saw),
         ):  # fmt: skip
             ground.site.desk.serve(kind, handler)  # type: ignore[arg-type]
         context = zmq.Context()
@@ -284,6 +288,11 @@ class NodeManager(Manager):
         return StepAnswer(verdicts=tuple(verdicts), grants=tuple(grant for granted in grants for grant in granted))
 
     async def _settle(self, node: str, outcome: Outcome) -> Verdict:
+        cause = outcome.failure.code if outcome.failure is not None else ""
+        with about(node=node, task=outcome.task_id, attempt=outcome.attempt, cause=cause):
+            return await self._settled(node, outcome)
+
+    async def _settled(self, node: str, outcome: Outcome) -> Verdict:
         task_id, attempt, took = outcome.task_id, outcome.attempt, None
         try:
             if outcome.result is not None:
@@ -687,7 +696,8 @@ class NodeManager(Manager):
 
     async def _expire(self, judged_ms: int) -> None:
         for ended in await self._state.expire_leases(judged_ms=judged_ms):
-            _log.warning("the lease of task %s on %s has run out", ended.task_id, ended.node)
+            facts = {"task": ended.task_id, "node": ended.node}
+            _log.warning("the lease of task %s on %s has run out", *facts.values(), extra=facts)
 
     async def _forget(self, _judged_ms: int) -> None:
         await self._state.forget_nodes(silence_ms=_FORGET_NODE_MS)

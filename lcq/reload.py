@@ -36,12 +36,13 @@ class Role(StrEnum):
 READ_BY: Mapping[Role, tuple[str, ...]] = MappingProxyType(
     {
         Role.SCHEDULER: (
-            "enabled", "scheduler_host", "scheduler_port", "data_dir", "log_level", "zeromq", "redis", "discovery",
-            "leases", "retries", "quarantine", "shares", "quotas", "retention", "storage", "queues", "http", "limits",
+            "enabled", "scheduler_host", "scheduler_port", "data_dir", "log_level", "log_format", "zeromq", "redis",
+            "discovery", "leases", "retries", "quarantine", "shares", "quotas", "retention", "storage", "queues",
+            "http", "limits",
         ),
         Role.AGENT: (
-            "enabled", "scheduler_host", "schedulers", "data_dir", "log_level", "zeromq", "discovery", "agent",
-            "limits", "storage", "models", "iopaint",
+            "enabled", "scheduler_host", "schedulers", "data_dir", "log_level", "log_format", "zeromq", "discovery",
+            "agent", "limits", "storage", "models", "iopaint",
         ),
     }
 )  # fmt: skip
@@ -58,8 +59,8 @@ LIVE: Mapping[Role, tuple[str, ...]] = MappingProxyType(
         Role.AGENT: (
             "log_level", "limits", "schedulers", "agent.slots", "agent.devices.*.slots", "agent.devices.*.queues",
             "agent.models", "agent.labels", "agent.drain_s", "agent.poll_s", "agent.no_progress_s", "agent.recycle",
-            "agent.busy_elsewhere", "agent.heat", "agent.disk", "agent.thumbnails", "agent.clock_skew_s",
-            "models.sources", "models.allow", "models.timeout_s", "iopaint", "storage.blobs",
+            "agent.busy_elsewhere", "agent.heat", "agent.disk", "agent.task_logs", "agent.thumbnails",
+            "agent.clock_skew_s", "models.sources", "models.allow", "models.timeout_s", "iopaint", "storage.blobs",
         ),
     }
 )  # fmt: skip

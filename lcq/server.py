@@ -46,7 +46,7 @@ def run_scheduler(manager: ConfigManager) -> int:
     Raises:
         LcqError: it cannot start: Redis, the ports, the settings.
     """
-    setup_logging(manager.config.log_level)
+    setup_logging(manager.config.log_level, form=manager.config.log_format)
     failpoints.arm_from_environment()
     make_data_folder(manager.config.data_path)
     return asyncio.run(_scheduler_alone(manager, ServiceManager.of_this_process()))
@@ -85,7 +85,7 @@ def run_up(manager: ConfigManager, *, headless: bool = False) -> int:
     with_console = not headless and sys.stdin.isatty() and sys.stdout.isatty()
     make_data_folder(config.data_path)
     log_folder = config.data_path / "log"
-    setup_logging(config.log_level, file=log_folder / "up.log" if with_console else None)
+    setup_logging(config.log_level, file=log_folder / "up.log" if with_console else None, form=config.log_format)
     failpoints.arm_from_environment()
     return asyncio.run(_up(manager, log_folder, ServiceManager.of_this_process(), with_console=with_console))
 

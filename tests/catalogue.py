@@ -69,7 +69,7 @@ NOT_TOLD = {
     "leaving out %s: %s", "line {a}: {b}", "load {a}", "loading {a}", "model name",
     "no queue with {a} slot(s) on {b}", "node duties", "node={a} device=", "node={a} device={b}",
     "prctl({a}) failed", "reading of the GPUs", "see {a}", "set CUDA_DEVICE_ORDER=PCI_BUS_ID, or",
-    "start IOPaint with {a}", "task duties", "the control socket", "the processors' use", "value: {a}, found {b}",
+    "start IOPaint with {a}", "task duties", "task logs", "drill: no line break", "the control socket", "the processors' use", "value: {a}, found {b}",
     "wait for {a}", "waits for", "{\"format\": {a}, \"about\": {b}, \"entries\": [\n{c}\n]}\n", "{a} ({b} slots)",
     "{a} ({b}, at {c})", "{a} MiB", "{a} has {b}", "{a} is {b}", "{a} min", "{a} of {b}",
     "{a} takes about {b} MiB for {c}; {d} has {e} MiB free", "{a} windows of {b} x {c} pixels",

@@ -26,6 +26,7 @@ QUICK = {
     "LCQ_LEASES__LOST_AFTER_S": "0.5",
     "LCQ_RETRIES__BASE_S": "0.05",
     "LCQ_DRILLS": "1",
+    "LCQ_LOG_FORMAT": "pretty",
 }
 _START_S = 120.0
 _ASK_S = 0.1  # between two questions whether a node is online: each costs the processor what its start needs

@@ -46,7 +46,7 @@ async def main(scheduler: str, data_dir: str, name: str, *options: str) -> None:
         pool_module._KILL_S = 0.5
     agent_settings = {"name": name, "poll_s": 0.1, "slots": 1, "drain_s": 5.0}
     config = DistributedConfig(data_dir=Path(data_dir), agent=agent_settings)  # type: ignore[arg-type]
-    setup_logging(config.log_level)
+    setup_logging(config.log_level, form=config.log_format)
     failpoints.arm_from_environment()
     runner = (sys.executable, "-m", "tests.scripted_runner", *left)
     async with Agent(config, scheduler=scheduler, runner=runner, kill=kill) as agent:

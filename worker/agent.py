@@ -30,7 +30,7 @@ from lcq.gpus import Gpus
 from lcq.hardware import Detected, detect_devices, usable_cores
 from lcq.health import DEPENDENCY_DOWN
 from lcq.ids import new_id
-from lcq.log import set_log_level
+from lcq.log import about, set_log_level
 from lcq.metrics.exposition import Sheet, put_reading
 from lcq.metrics.instruments import watch_lag
 from lcq.models import DeviceReading, ErrorClass, NodeCapability, NodeStatus, RestCode
@@ -65,20 +65,23 @@ from worker.leases import Leases
 from worker.leftovers import Leftovers
 from worker.lifeline import Lifeline
 from worker.line import ControlLine
-from worker.logbook import TELL_S, Logbook, LogTeller
+from worker.log_teller import TELL_S, LogTeller
+from worker.logbook import Logbook
 from worker.membership import Membership
 from worker.metrics import AgentMeasures, metrics_port
 from worker.outcomes import Outcomes, Right, discard_staged, result_folder
-from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, Shown, SlotState, key_of
+from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, Shown, SlotState, about_grant, key_of
 from worker.porter import Porter
 from worker.processes import Kill
 from worker.readings import finite, host_telemetry
 from worker.rests import Rest
 from worker.retest import Retest
+from worker.runner_log import RunnerLog
 from worker.seeker import Seeker
 from worker.service import Service
 from worker.sights import SightTeller
 from worker.skew import Skew
+from worker.task_logs import TaskLogs
 from worker.thumbnails import PATIENCE_S, Thumbnails
 
 _log = logging.getLogger(__name__)
@@ -126,13 +129,15 @@ class Agent:
         if manager is not None:
             self._follower = ConfigFollower(manager, roles=(Role.AGENT,), on_change=self._follow_config)
         self.boot_id = new_id()
-        self._logbook = Logbook()
         self._measures = AgentMeasures()
         self._told: dict[str, DeviceReading] = {}  # how our devices are, as the last beat said
         self._came: dict[Key, float] = {}  # when each attempt came that has not ended, by steady_now()
         self._is_open = False  # all of it has been made
         self.metrics_at = ""
         """"host:port" of its metrics; "": they are told nowhere."""
+        self._logbook = Logbook(self._note_told)
+        self._runner_log = RunnerLog()
+        self._task_logs: TaskLogs | None = None
         self._stack = AsyncExitStack()
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -169,6 +174,7 @@ class Agent:
             find_schedulers(self._config, self._scheduler)  # a wrong address is told at once
             port = metrics_port(self._config.agent, self._put_metrics)
             self.metrics_at = await stack.enter_async_context(port)
+            self._task_logs = TaskLogs(home.folder / "logs", terms=lambda: self._config.agent.task_logs)
             records = home.records
             records.sweep()
             gpus = await asyncio.to_thread(stack.enter_context, Gpus())  # wakes them: that may take seconds
@@ -203,7 +209,11 @@ class Agent:
                 borrow=self._porter.borrowed,
             )
             self._log_teller = LogTeller(
-                self.node_id, self.boot_id, self._logbook, tell=lambda told: self._line.ask(told, patience_s=TELL_S)
+                self.node_id,
+                self.boot_id,
+                self._logbook,
+                self._task_logs,
+                tell=lambda told: self._line.ask(told, patience_s=TELL_S),
             )
             self._sights = SightTeller(
                 self.node_id, self.boot_id, self._roots, tell=lambda told: self._line.ask(told, patience_s=TELL_S)
@@ -252,8 +262,9 @@ class Agent:
                     recycle=self._config.agent.recycle,
                     command=self._runner,
                     kill=self._kill,
-                    on_line=self._note_line,
                     on_spawn=self._measures.runner_started,
+                    on_line=self._runner_log.note,
+                    on_output=self._note_output,
                     bringer=self._porter,
                 ),
                 on_ended=self._conclude,
@@ -291,6 +302,10 @@ class Agent:
             NodeNameTaken: the same, of another data folder, and nobody has named this one: the next has another name.
             UnknownModel: ``agent.models`` names one that no engine here knows.
         """
+        with about(node=self.node_id):
+            await self._live()
+
+    async def _live(self) -> None:
         self._show_until = steady_now() + _SHOW_S
         async with asyncio.TaskGroup() as group, self._pool:
             lives = [
@@ -315,6 +330,7 @@ class Agent:
                     ("leftovers", self._leftovers.clear_up()),
                     ("thumbnails", self._thumbnails.run()),
                     ("log", self._log_teller.run()),
+                    ("task logs", self._logs.run()),
                     ("sights", self._sights.run()),
                     *([("event loop's lag", watch_lag(self._measures.loop_lag))] if self.metrics_at else ()),
                 )
@@ -328,6 +344,7 @@ class Agent:
                 unfinished = self._pool.grants()
                 for life in lives:
                     life.cancel()
+        await self._logs.flush()
         for grant in unfinished:  # its runner is gone now, with nobody to clean up after it
             await discard_staged(grant.task, grant.attempt, roots=self._roots)
         if self._fatal is not None:
@@ -386,9 +403,17 @@ class Agent:
         self._service.serve({one.id: one.queues for one in devices})
         self._follow_slots()
 
-    def _note_line(self, slot: str, grant: Grant | None, line: str) -> None:
-        task, attempt = key_of(grant) if grant is not None else ("", 0)
-        self._logbook.note(slot, line, task=task, attempt=attempt)
+    @property
+    def _logs(self) -> TaskLogs:
+        assert self._task_logs is not None  # noqa: S101 - by __aenter__
+        return self._task_logs
+
+    def _note_output(self, slot: str, grant: Grant, data: bytes) -> None:
+        self._logs.note(key_of(grant), slot, data)
+
+    def _note_told(self, key: Key, level: str, text: str) -> None:
+        if self._task_logs is not None:
+            self._task_logs.say(key, level, text)
 
     def _stir(self) -> None:
         self._stirred.set()
@@ -605,7 +630,8 @@ class Agent:
             return None  # an older scheduler: the verdict decides
         if not answer.attempt:
             return None
-        _log.info("task %s: the late result of attempt %d counts, as attempt %d", *key, answer.attempt)
+        with about(task=key[0], attempt=key[1]):
+            _log.info("task %s: the late result of attempt %d counts, as attempt %d", *key, answer.attempt)
         return Right(answer.attempt, asked_at + answer.lease_ms / 1000)
 
     def _hear_shown(self, shown: Shown) -> None:
@@ -706,6 +732,8 @@ class Agent:
                 self._thumbnails.wish(order.wish)
             case "log" if order.log is not None:
                 self._log_teller.wish(order.log)
+            case "task_log" if order.task_log is not None:
+                self._log_teller.wish(order.task_log)
             case "see" if order.see is not None:
                 self._sights.wish(order.see)
 
@@ -765,7 +793,10 @@ class Agent:
         if in_hand:
             self._porter.drop(key)
         if in_hand or self._pool.stop(key):
-            _log.info("agent %s: ending task %s, attempt %d: %s", self.node_id, *key, why)
+            with about(task=key[0], attempt=key[1]):
+                _log.info("agent %s: ending task %s, attempt %d: %s", self.node_id, *key, why)
+        if in_hand:
+            self._logs.end(key)
 
     def _follow(self, status: str, why: str) -> None:
         """Take work or not, as the cluster wants it."""
@@ -873,9 +904,13 @@ class Agent:
 
     async def _accept(self, grant: Grant, asked_at: float) -> None:
         """Begin what was granted, or hand it back; never neither."""
-        key = key_of(grant)
-        if self._leases.is_known(key):
+        if self._leases.is_known(key_of(grant)):
             return  # a copy of an answer, or cancelled before it came
+        with about_grant(grant):
+            await self._take(grant, asked_at)
+
+    async def _take(self, grant: Grant, asked_at: float) -> None:
+        key = key_of(grant)
         await failpoints.reach("agent.lease")
         self._leases.remember(key)
         self._leases.begin(grant, asked_at)
@@ -887,6 +922,7 @@ class Agent:
             self._leftovers.expect_in(folder)
             self._disks.used(folder)
         self._porter.expect(grant)
+        self._logs.begin(key)
         if self._stop.is_set() or not self._begin(grant):
             _log.info("agent %s: handing back task %s, attempt %d: no slot is free", self.node_id, *key)
             await self._conclude(Ended(grant, handed_back=True))
@@ -926,6 +962,11 @@ class Agent:
     async def _conclude(self, ended: Ended) -> None:
         """Take in how an attempt ended; its slot is free after that."""
         ended = self._porter.told(ended)
+        with about_grant(ended.grant, cause=ended.failure.code if ended.failure is not None else ""):
+            await self._report(ended)
+        self._logs.end(ended.key)
+
+    async def _report(self, ended: Ended) -> None:
         grant, failure = ended.grant, ended.failure
         await failpoints.reach("agent.conclude")
         engine = self._service.engine_of(grant.task.model)

@@ -117,8 +117,9 @@ def agent(
         settings = manager.config
         if settings.lang:
             speak(settings.lang)
-        setup_logging(settings.log_level)
-        if context.invoked_subcommand is not None:
+        is_agent = context.invoked_subcommand is None
+        setup_logging(settings.log_level, form=settings.log_format if is_agent else "pretty")
+        if not is_agent:
             context.obj = settings
             return
         run_agent(settings, scheduler=scheduler, manager=manager)

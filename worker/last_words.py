@@ -1,24 +1,24 @@
-"""What a runner writes to its output: passed on to our own stderr, and the end of it kept for when an attempt fails."""
+"""What a runner writes to its output: told as it comes, and the end of it kept for when an attempt fails."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import Callable
 
 from lcq.wire import MAX_LOG
 
-_STDERR = 2
 _KEPT_BYTES = 4 * MAX_LOG  # a character takes four bytes at most
 
 
 class LastWords:
     """A pipe: ``writer`` is for the runner; call ``started()`` once that has it, and ``close()`` when it is gone."""
 
-    def __init__(self, on_line: Callable[[str], None] | None = None) -> None:
-        """``on_line`` is told each line as soon as it is whole."""
-        self._on_line = on_line
+    def __init__(
+        self, on_line: Callable[[str], None] | None = None, *, on_data: Callable[[bytes], None] | None = None
+    ) -> None:
+        """``on_line`` is told each line as soon as it is whole, ``on_data`` what comes as it comes."""
+        self._on_line, self._on_data = on_line, on_data
         self._begun = bytearray()  # a line that is not whole yet
         self._reader, self.writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -34,6 +34,11 @@ class LastWords:
         """Keep only what is written from now on."""
         self._drain()
         self._kept.clear()
+
+    def settle(self) -> None:
+        """Take in all that has been written so far; a line that was begun is over."""
+        self._drain()
+        self._end_line()
 
     def tail(self) -> str:
         """The last of what was written since ``begin()``, without control characters but the ends of lines."""
@@ -63,10 +68,10 @@ class LastWords:
             self._end()
             return False
         self._kept += data
-        self._tell_lines(data)
         del self._kept[:-_KEPT_BYTES]
-        with contextlib.suppress(OSError):  # our own stderr may be gone: that is no reason to stop
-            os.write(_STDERR, data)
+        if self._on_data is not None:
+            self._on_data(data)
+        self._tell_lines(data)
         return True
 
     def _tell_lines(self, data: bytes) -> None:
@@ -77,10 +82,13 @@ class LastWords:
         for line in whole:
             self._on_line(line[-_KEPT_BYTES:].decode("utf-8", "replace"))
 
-    def _end(self) -> None:
+    def _end_line(self) -> None:
         if self._begun and self._on_line is not None:
             self._on_line(self._begun.decode("utf-8", "replace"))
             self._begun.clear()
+
+    def _end(self) -> None:
+        self._end_line()
         if self._reader >= 0:
             asyncio.get_running_loop().remove_reader(self._reader)
             os.close(self._reader)

@@ -1,24 +1,20 @@
-"""The newest lines of what this agent logs and of what its runners write, for who asks: so many, and no more."""
+"""The newest lines of what this agent logs, its runners' among them, for who asks: so many, and no more."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import re
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from lcq.errors import LcqError
-from lcq.wire import MOST_LOG_CHARS, Logged, LogLine, LogWish
+from lcq.log import RUNNER_LOG, facts_of
+from lcq.wire import MOST_LOG_CHARS, LogLine
 
 MOST_LINES = 4000
 MOST_CHARS = 1_000_000  # of all lines together
 MOST_LINE = 2000
-TELL_S = 5.0
-"""How long the telling may take; nobody waits for it much longer."""
 _ESCAPES = re.compile(
     r"\x1b(?:"
     r"\[[0-?]*[ -/]*[@-~]"  # CSI: colours, cursor moves
@@ -40,20 +36,22 @@ class _Line:
     text: str
 
 
-def bare(text: str) -> str:
-    """``text`` as one line without colours, cursor moves and other commands to a terminal.
+def bare(text: str, *, most: int = MOST_LINE) -> str:
+    """``text`` as one line without colours, cursor moves and other commands to a terminal, ``most`` characters of it.
 
     Of what a progress bar wrote over itself, the last is left.
     """
     text = _ESCAPES.sub("", text).rstrip("\r").rpartition("\r")[2].expandtabs(4)
-    return "".join(char for char in text if char.isprintable())[:MOST_LINE]
+    return "".join(char for char in text if char.isprintable())[:most]
 
 
 class Logbook(logging.Handler):
     """A handler of this process's log, and the place where runners' lines go. Safe from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_told: Callable[[tuple[str, int], str, str], None] | None = None) -> None:
+        """``on_told`` gets the level and the words of what the agent itself has to say about an attempt."""
         super().__init__()
+        self._on_told = on_told
         self._lines: deque[_Line] = deque()
         self._chars = 0
         self._next = 0
@@ -65,12 +63,14 @@ class Logbook(logging.Handler):
                 text += f": {record.exc_info[1]!r}"
         except (TypeError, ValueError):  # a message that does not fit its arguments: the other handlers say so
             return
-        self._add(int(record.created * 1000), "agent", record.levelname, "", 0, text)
-
-    def note(self, source: str, text: str, *, task: str = "", attempt: int = 0) -> None:
-        """Keep a line that the runner in slot ``source`` wrote, during that attempt."""
-        with self._held():
-            self._add(time.time_ns() // 1_000_000, source, "", task, attempt, text)
+        facts = facts_of(record)
+        by_runner = record.name == RUNNER_LOG
+        source = str(facts.get("slot", "agent")) if by_runner else "agent"
+        level = "" if by_runner and record.levelno <= logging.INFO else record.levelname
+        task, attempt = facts.get("task", ""), facts.get("attempt", 0)
+        self._add(int(record.created * 1000), source, level, task, attempt, text)
+        if self._on_told is not None and task and attempt and not by_runner:
+            self._on_told((task, attempt), level, text)
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
@@ -115,32 +115,3 @@ def _told(line: _Line) -> LogLine:
         number=line.number, at_ms=line.at_ms, source=line.source, level=line.level, task=line.task,
         attempt=line.attempt, text=line.text,
     )  # fmt: skip
-
-
-class LogTeller:
-    """Answers one wish after another. ``run()`` as long as the agent lives; ``tell`` delivers the lines."""
-
-    def __init__(
-        self, node_id: str, boot_id: str, book: Logbook, *, tell: Callable[[Logged], Awaitable[object]]
-    ) -> None:
-        self._node_id, self._boot_id, self._book, self._tell = node_id, boot_id, book, tell
-        self._wishes: deque[LogWish] = deque(maxlen=16)  # more of them push out the oldest: nobody waits for that
-        self._due = asyncio.Event()
-
-    def wish(self, wish: LogWish) -> None:
-        self._wishes.append(wish)
-        self._due.set()
-
-    async def run(self) -> None:
-        """For ever: tell what is asked for."""
-        while True:
-            await self._due.wait()
-            self._due.clear()
-            while self._wishes:
-                wish = self._wishes.popleft()
-                lines, first, last = self._book.read(wish.after, wish.limit, wish.task)
-                told = Logged(
-                    node_id=self._node_id, boot_id=self._boot_id, wish=wish.id, lines=lines, first=first, last=last
-                )
-                with contextlib.suppress(LcqError):  # nobody waits for it by then
-                    await self._tell(told)

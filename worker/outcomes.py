@@ -349,7 +349,8 @@ class Outcomes:
             await failpoints.reach("agent.settle")
             if verdict.verdict == "refused":
                 if not entry.outcome.handed_back:
-                    _log.warning("task %s, attempt %d: %s", verdict.task_id, verdict.attempt, verdict.detail)
+                    facts = {"task": verdict.task_id, "attempt": verdict.attempt}
+                    _log.warning("task %s, attempt %d: %s", *facts.values(), verdict.detail, extra=facts)
                 await asyncio.to_thread(_unlink, entry.staged)
             elif entry.staged and not await self._publish_late(entry):
                 continue

@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +24,7 @@ from lcq.clock import steady_now
 from lcq.config import LimitsConfig, RecycleConfig
 from lcq.errors import ProtocolError
 from lcq.ids import new_id
+from lcq.log import about
 from lcq.models import DeviceKind, ErrorClass, Failure, Task, TaskResult
 from lcq.wire import Grant, Running, Want
 from worker.devices import SlotPlan
@@ -104,6 +106,11 @@ def key_of(grant: Grant) -> Key:
     return grant.task.id, grant.attempt
 
 
+def about_grant(grant: Grant, **facts: object) -> AbstractContextManager[None]:
+    """A block whose lines of the log carry which attempt they are about."""
+    return about(task=grant.task.id, attempt=grant.attempt, job=grant.task.job, **facts)
+
+
 @dataclass(frozen=True)
 class Brought:
     """A task whose files are all here: ``also`` are folders that its runner may reach beside ``storage.roots``."""
@@ -158,8 +165,9 @@ class PoolSettings:
     recycle: RecycleConfig = field(default_factory=RecycleConfig)
     command: Sequence[str] = RUNNER
     kill: Kill = os.killpg
-    on_line: Callable[[str, Grant | None, str], None] | None = None  # slot, its grant, what its runner wrote
     on_spawn: Callable[[], None] = lambda: None  # a runner was started
+    on_line: Callable[[str, Grant | None, str], None] | None = None  # slot, its grant, a line that its runner wrote
+    on_output: Callable[[str, Grant, bytes], None] | None = None  # the same as it comes, while there is a grant
     bringer: Bringer | None = None
 
 
@@ -411,7 +419,7 @@ class Slot:
                 raise
             # Nothing is awaited from here on: a process that has begun is always seen to its end.
             mark = new_id()
-            words = LastWords(self._note_line)
+            words = LastWords(self._note_line, on_data=self._note_output)
             try:
                 process = ProcessGroup.start(
                     self.settings.command,
@@ -434,6 +442,10 @@ class Slot:
         """Take in a line that the runner wrote, whatever it was doing."""
         if self.settings.on_line is not None:
             self.settings.on_line(self.plan.name, self.grant, line)
+
+    def _note_output(self, data: bytes) -> None:
+        if self.settings.on_output is not None and self.grant is not None:
+            self.settings.on_output(self.plan.name, self.grant, data)
 
     async def _watch(self, runner: _Runner) -> None:
         code = await runner.process.exited()
@@ -552,6 +564,10 @@ class Slot:
         """Let the runner do the grant that is here. Answers whether the runner can do another."""
         grant = self.grant
         assert grant is not None  # noqa: S101 - by _until_given
+        with about_grant(grant, slot=self.plan.name):
+            return await self._do(runner, grant)
+
+    async def _do(self, runner: _Runner, grant: Grant) -> bool:
         brought = await self._brought(runner, grant)
         if isinstance(brought, Brought):
             await failpoints.reach("agent.tell")
@@ -577,6 +593,7 @@ class Slot:
             ended = replace(ended, peak_mib=max(ended.peak_mib, self._peak_mib, killed_mib))
         if ended.failure is not None and ended.failure.error_class is not ErrorClass.BAD_INPUT:
             ended = replace(ended, log=runner.words.tail())
+        runner.words.settle()
         await self._on_ended(ended)
         self.grant = None
         if not gone:

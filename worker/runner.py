@@ -16,6 +16,8 @@ gc.disable()  # as in worker/cli.py
 
 import argparse
 import ctypes
+import faulthandler
+import io
 import logging
 import os
 import queue
@@ -58,6 +60,7 @@ _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_S = 0.2  # an engine may tell a thousand steps a second: nobody can watch more than a few
 _LONGEST_MESSAGE = 2000
+_IOLBF = 1  # stdio.h: a line is written as soon as it is whole
 
 
 def die_with(parent: int) -> None:
@@ -68,6 +71,24 @@ def die_with(parent: int) -> None:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != parent:
         os._exit(1)  # it died before we were on its leash
+
+
+def write_at_once() -> None:
+    """Have what is printed leave this process line by line, also by C code: what a crash finds in a buffer is lost."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _IOLBF, 0)
+    faulthandler.enable()  # a segmentation fault tells where it was
+
+
+def _flush() -> None:
+    """See to it that what an attempt wrote is out before its end is told."""
+    sys.stdout.flush()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).fflush(None)
 
 
 class Runner:
@@ -130,6 +151,7 @@ class Runner:
         forget_peak()
         shelf.begin_peak()
         ended = self._attempt(run, shelf)
+        _flush()
         return ended.model_copy(
             update={
                 "warm": tuple(shelf.warm),
@@ -207,7 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     die_with(options.parent)
-    logging.basicConfig(format="%(asctime)s %(levelname)-7s runner %(process)d: %(message)s")
+    write_at_once()
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")  # the agent knows when, and whose attempt it is
     os.set_inheritable(options.fd, False)  # a child of an engine must not hold our line open
     Runner(socket.socket(fileno=options.fd)).serve()
     gc.freeze()  # the process ends: there is no need to look for garbage in all there is

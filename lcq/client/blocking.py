@@ -102,6 +102,7 @@ class Client:
     store = _waits(AsyncClient.store)
     sees = _waits(AsyncClient.sees)
     log = _waits(AsyncClient.log)
+    task_log = _waits(AsyncClient.task_log)
     nodes = _waits(AsyncClient.nodes)
     queues = _waits(AsyncClient.queues)
     jobs = _waits(AsyncClient.jobs)

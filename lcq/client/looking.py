@@ -38,11 +38,13 @@ from lcq.wire import (
     NoteJob,
     Queues,
     ReadLog,
+    ReadTaskLog,
     ReportJob,
     SeenFile,
     SeesAnswer,
     SettingsAnswer,
     StoreAnswer,
+    TaskLogAnswer,
     ThumbnailAnswer,
     WhyAnswer,
 )
@@ -263,6 +265,28 @@ class Looking(Connection):
             try:
                 return await self.ask(ReadLog(node=node, after=after, limit=limit, task=task), hold_s=LOG_S)
             except LogElsewhere:  # requests go round the schedulers: the next one may be the node's
+                tried += 1
+                if tried >= 2 * len(self._connected):
+                    raise
+
+    async def task_log(self, task_id: str, *, attempt: int = 0, begin: int = -1, limit: int = 200) -> TaskLogAnswer:
+        """What was written during an attempt of a task (0: the newest), as far as the agent that ran it has kept it.
+
+        ``begin``: from that byte of it on, the oldest line first (``next`` of an answer goes on where it ended); -1:
+        the newest ``limit`` lines.
+
+        Raises:
+            TaskNotFound.
+            InvalidInput: it has no such attempt.
+            NoLog: nobody has taken it yet, or the agent that ran it cannot be asked: why not.
+            UnknownCommand: this scheduler is older.
+        """
+        tried = 0
+        while True:
+            request = ReadTaskLog(task=task_id, attempt=attempt, begin=begin, limit=limit)
+            try:
+                return await self.ask(request, hold_s=LOG_S)
+            except LogElsewhere:  # as in log()
                 tried += 1
                 if tried >= 2 * len(self._connected):
                     raise

@@ -92,6 +92,8 @@ if TYPE_CHECKING:
     from lcq.wire.nodes import SeeWish as SeeWish
     from lcq.wire.nodes import Step as Step
     from lcq.wire.nodes import StepAnswer as StepAnswer
+    from lcq.wire.nodes import TaskLogged as TaskLogged
+    from lcq.wire.nodes import TaskLogWish as TaskLogWish
     from lcq.wire.nodes import ThumbnailPart as ThumbnailPart
     from lcq.wire.nodes import ThumbnailWish as ThumbnailWish
     from lcq.wire.nodes import Verdict as Verdict
@@ -135,11 +137,13 @@ if TYPE_CHECKING:
     from lcq.wire.questions import Queues as Queues
     from lcq.wire.questions import QueuesAnswer as QueuesAnswer
     from lcq.wire.questions import ReadLog as ReadLog
+    from lcq.wire.questions import ReadTaskLog as ReadTaskLog
     from lcq.wire.questions import ReportJob as ReportJob
     from lcq.wire.questions import ReportJobAnswer as ReportJobAnswer
     from lcq.wire.questions import SeesAnswer as SeesAnswer
     from lcq.wire.questions import SettingsAnswer as SettingsAnswer
     from lcq.wire.questions import StoreAnswer as StoreAnswer
+    from lcq.wire.questions import TaskLogAnswer as TaskLogAnswer
     from lcq.wire.questions import ThumbnailAnswer as ThumbnailAnswer
     from lcq.wire.questions import WhyAnswer as WhyAnswer
     from lcq.wire.questions import WhysAnswer as WhysAnswer

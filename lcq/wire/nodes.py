@@ -244,6 +244,7 @@ class LogLine(Message):
     task: str = ""  # the attempt that ran in that slot
     attempt: int = 0
     text: str
+    cut: int = Field(default=0, exclude_if=lambda cut: not cut)  # so many bytes before it were not kept
 
 
 class LogWish(Message):
@@ -267,6 +268,33 @@ class Logged(Request[Done]):
     lines: tuple[LogLine, ...] = Field(default=(), max_length=MOST_LOG_LINES)
     first: int = 0  # the number of the oldest line that the agent still has
     last: int = -1  # up to which it has looked: ask for what comes after that
+
+
+class TaskLogWish(Message):
+    """What somebody wants to read of an attempt's log. The agent answers by ``task_logged``."""
+
+    id: str
+    task: str
+    attempt: int
+    begin: int = Field(default=-1, ge=-1)  # at that byte of it, the oldest line first; -1: the newest ones
+    limit: int = Field(ge=1, le=MOST_LOG_LINES)
+
+
+class TaskLogged(Request[Done]):
+    """The lines that a ``TaskLogWish`` asked for; the number of each is the byte at which it begins."""
+
+    CMD = "task_logged"
+    ANSWER = Done
+    IS_KEPT = False
+    node_id: str
+    boot_id: str
+    wish: str
+    lines: tuple[LogLine, ...] = Field(default=(), max_length=MOST_LOG_LINES)
+    next: int = 0  # begin there to read what follows
+    size: int = 0  # bytes that it has so far
+    kept: int = 0  # and of them still are there
+    is_open: bool = False  # the attempt still runs: more may come
+    is_there: bool = True  # false: nothing is known of it any more, or nothing was written
 
 
 class SeenFile(Message):
@@ -300,13 +328,15 @@ class Order(Message):
     """A word that hurries what the next beat would tell anyway. Agents do not answer it.
 
     ``beat``: beat now, for there are new ``Orders``; ``picture``: make what ``wish`` says; ``log``: tell the lines
-    that ``log`` asks for; ``see``: look for files. All four only for agents that know them (``NodeCapability.knows``).
+    that ``log`` asks for; ``task_log``: the same of an attempt; ``see``: look for files. All five only for agents that
+    know them (``NodeCapability.knows``).
     """
 
-    cmd: Literal["cancel", "drain", "resume", "release", "wake", "beat", "picture", "log", "see"]
+    cmd: Literal["cancel", "drain", "resume", "release", "wake", "beat", "picture", "log", "task_log", "see"]
     task_id: str = ""
     attempt: int = 0
     reason: str = ""
     wish: ThumbnailWish | None = Field(default=None, exclude_if=lambda wish: wish is None)
     log: LogWish | None = Field(default=None, exclude_if=lambda wish: wish is None)
+    task_log: TaskLogWish | None = Field(default=None, exclude_if=lambda wish: wish is None)
     see: SeeWish | None = Field(default=None, exclude_if=lambda wish: wish is None)

@@ -389,6 +389,30 @@ class LogAnswer(Message):
     last: int = -1  # up to which it has looked: ask for what comes after that
 
 
+class TaskLogAnswer(Message):
+    task: str
+    attempt: int
+    node: str
+    lines: tuple[LogLine, ...] = ()  # the number of each is the byte of the log at which it begins
+    next: int = 0  # begin there to read what follows
+    size: int = 0  # bytes that it has so far
+    kept: int = 0  # and of them still are there
+    is_open: bool = False  # the attempt still runs: more may come
+    is_there: bool = True  # false: nothing is known of it any more, or nothing was written
+
+
+class ReadTaskLog(Request[TaskLogAnswer]):
+    """What was written during an attempt of a task, as far as the agent that ran it has kept it."""
+
+    CMD = "read_task_log"
+    ANSWER = TaskLogAnswer
+    IS_KEPT = False
+    task: str = Field(min_length=1, max_length=64)
+    attempt: int = Field(default=0, ge=0)  # 0: the newest one
+    begin: int = Field(default=-1, ge=-1)  # at that byte of it, the oldest line first; -1: the newest ones
+    limit: int = Field(default=200, ge=1, le=MOST_LOG_LINES)
+
+
 class ReadLog(Request[LogAnswer]):
     """What the agent of a node has logged of late, and what its runners wrote, as far as the agent still has it."""
 

@@ -37,7 +37,7 @@ from lcq.wire.acts import (
 )
 from lcq.wire.frames import unpacked
 from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, Request
-from lcq.wire.nodes import Beat, Bye, Hello, Logged, Pictured, Probed, Retake, Saw, Step
+from lcq.wire.nodes import Beat, Bye, Hello, Logged, Pictured, Probed, Retake, Saw, Step, TaskLogged
 from lcq.wire.questions import (
     Acts,
     AskSees,
@@ -60,6 +60,7 @@ from lcq.wire.questions import (
     Nodes,
     Queues,
     ReadLog,
+    ReadTaskLog,
     ReportJob,
 )
 
@@ -72,6 +73,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         Undo, Comment, Acknowledge, Foresee,
         Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
         Autoscale, DrainIdle, AskStore, AskSees, Saw, AskThumbnail, Pictured, ReadLog, Logged,
+        ReadTaskLog, TaskLogged,
     )
 }  # fmt: skip
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 
 import pytest
 
-from lcq.errors import LogElsewhere, NodeNotFound, NoLog
+from lcq.errors import InvalidInput, LogElsewhere, NodeNotFound, NoLog, TaskNotFound
 from lcq.health import KNOWS_LOG
 from lcq.logs import Logs
 from lcq.models import TaskStatus
@@ -44,6 +46,60 @@ def test_what_an_agent_and_its_runners_write_is_read_and_followed(redis_url, tmp
                 after = more.last
             with pytest.raises(NodeNotFound):
                 client.log("node-7")
+
+
+def test_what_was_written_during_an_attempt_is_kept_by_its_node_also_of_one_that_crashed(redis_url, tmp_path):
+    terms = {"LCQ_AGENT__TASK_LOGS__ATTEMPT_KIB": "16", "LCQ_LOG_FORMAT": "json"}
+    with running_cluster(redis_url, tmp_path / "data", **terms) as cluster:
+        cluster.start_scheduler()
+        cluster.start_agent(slots=1)
+        with cluster.client() as client:
+            printed, much = drill("drill-print"), drill("drill-print", lines=2000)
+            crashed = drill("drill-segfault", lines=1).model_copy(update={"max_retries": 0, "job": "night"})
+            client.submit_many([printed, much, crashed])
+            client.wait([printed.id, much.id, crashed.id])
+
+            told = client.task_log(printed.id)
+            assert (told.node, told.attempt, told.is_open) == ("node-1", 1, False)
+            assert sorted(line.text for line in told.lines) == sorted(
+                ["drill: no line break"]
+                + [f"drill: line {n} {where}" for n in (1, 2, 3) for where in ("to stdout", "to stderr", "from C")]
+            )
+
+            died = [line.text for line in client.task_log(crashed.id, attempt=1).lines]
+            assert died[:3] == ["drill: line 1 to stdout", "drill: line 1 to stderr", "drill: line 1 from C"]
+            assert any("Segmentation fault" in text for text in died)
+            assert any("in _print" in text or "in drill" in text for text in died)  # where it was
+            assert "was killed by SIGSEGV" in died[-1]
+
+            of_much = client.task_log(much.id, begin=0, limit=500)
+            assert of_much.size > 10 * of_much.kept > 0
+            assert of_much.kept <= 16 * 1024
+            rest = client.task_log(much.id, begin=of_much.next)
+            assert sum(line.cut for line in (*of_much.lines, *rest.lines)) == of_much.size - of_much.kept
+
+            quiet = drill()
+            client.submit(quiet)
+            client.wait([quiet.id])
+            assert not client.task_log(quiet.id).is_there
+            with pytest.raises(InvalidInput, match="has no attempt 7") as refusal:
+                client.task_log(quiet.id, attempt=7)
+            assert refusal.value.hint == "it has 1"
+            with pytest.raises(TaskNotFound):
+                client.task_log(drill().id)
+
+            facts = [
+                json.loads(line) for line in cluster.log_path("node-1").read_text().splitlines() if line[:1] == "{"
+            ]
+            (line,) = [one for one in facts if "SIGSEGV" in one["event"] and one.get("task") == crashed.id]
+            assert (line["attempt"], line["job"], line["node"], line["cause"]) == (1, "night", "node-1", "runner_died")
+            assert any(one["logger"] == "runner" and one["task"] == printed.id for one in facts)
+
+            cluster.kill("node-1", signal.SIGTERM)
+            with pytest.raises(
+                NoLog, match="node-1 cannot be read now: it is offline; what attempt 1 wrote is still on"
+            ):
+                client.task_log(crashed.id)
 
 
 async def register(state: StateManager, *knows: str) -> None:

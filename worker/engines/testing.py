@@ -12,6 +12,8 @@ misbehave (default: all), so that a retry can be seen to succeed.
     drill-oom         finds no memory
     drill-wrong       paints beside its mask, and is caught at it by the check that every result passes
     drill-gil         holds Python's lock for ``config.seconds`` (default 1): its runner's other threads stand still
+    drill-print       writes ``config.lines`` lines (default 3) to each of its outputs, from Python and from C
+    drill-segfault    does that, and then reads where no memory is, as a broken library would
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import ctypes
 import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping
@@ -53,7 +56,19 @@ _OFFERS = MappingProxyType(
         f"drill-{what}": ModelOffer(
             kinds=(DeviceKind.CPU, DeviceKind.GPU), eases=(Ease.SMALLER_TILE, Ease.LOWER_PRECISION)
         )
-        for what in ("noop", "sleep", "crash", "hang", "transient", "memory", "oom", "wrong", "gil")
+        for what in (
+            "noop",
+            "sleep",
+            "crash",
+            "hang",
+            "transient",
+            "memory",
+            "oom",
+            "wrong",
+            "gil",
+            "print",
+            "segfault",
+        )
     }
 )
 
@@ -98,6 +113,11 @@ class DrillEngine(Engine):
                 _paint_beside_the_mask()
             case "drill-gil":
                 ctypes.PyDLL(None).usleep(int(_number(config, "seconds", 1.0, most=1000) * 1e6))  # PyDLL keeps the lock
+            case "drill-print":
+                _print(int(_number(config, "lines", 3, most=10_000_000)))
+            case "drill-segfault" if misbehaves:
+                _print(int(_number(config, "lines", 3, most=10_000_000)))
+                ctypes.string_at(0)
             case "drill-memory" if misbehaves:
                 _take_memory(_number(config, "mib", 256.0, most=1_000_000), progress)
 
@@ -114,6 +134,16 @@ def _sleep(seconds: float, progress: Progress) -> None:
     while (passed := time.monotonic() - began) < seconds:
         progress(passed / seconds, "sleep")
         time.sleep(min(_TICK_S, seconds - passed))
+
+
+def _print(lines: int) -> None:
+    """Neither output is told to flush, nor ends in a line break: what runners write must come out all the same."""
+    libc = ctypes.CDLL(None)
+    for number in range(1, lines + 1):
+        print(f"drill: line {number} to stdout")  # noqa: T201 - that is what it is for
+        print(f"drill: line {number} to stderr", file=sys.stderr)  # noqa: T201
+        libc.printf(b"drill: line %d from C\n", ctypes.c_int(number))
+    sys.stdout.write("drill: no line break")
 
 
 def _paint_beside_the_mask() -> None:
