@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,12 @@ AT_LEISURE = ("minute:", "cost:", "memory:", "use:", "answer:", "done:")
 """Kept; read when there is time, for nothing else has to fit to them."""
 AT_ONCE = (
     "totals", "fair:", "job:", "jobs", "node:", "nodes", "queue:", "costs", "acks", "undo:", "undone:", "paused",
-    "blame:", "budget", "rate:", "shared:", "interactive",
+    "unbilled", "usage:", "blame:", "budget", "rate:", "shared:", "interactive",
 )  # fmt: skip
 """Kept, and read with the last tasks, in one moment."""
 _OF_A_JOB = ("skipped", "summed")  # what a job's hash says that its tasks do not
 
+_ENDED = tuple(status for status in TaskStatus if status.is_terminal)
 _BLOB = re.compile(r"blob:([0-9a-f]{64})")  # as lcq.storage.addresses writes it
 _TEXTS = ("json", "digest", "idem", "model", "user", "queue")
 _NUMBERS = ("rev", "attempt", "retries", "deaths", "max_retries", "submitted_ms", "updated_ms", "queued_ms")
@@ -347,10 +348,14 @@ class _Filling:
         self.handed_back = 0
         self.left_out: list[tuple[str, str]] = []
         self.blobs = 0
+        self._unbilled: set[str] = set()
 
     async def fill(self, store: BlobStore | None) -> None:
         for _, told in self._lines("key"):
             name, kind, ttl_ms, value = told[1:]
+            if name == "unbilled":  # each task enters it as it is put back
+                self._unbilled.update(value)
+                continue
             await self._state.restore_key(
                 CopiedKey(name, kind, ttl_ms, value if isinstance(value, str) else tuple(value))
             )
@@ -359,7 +364,7 @@ class _Filling:
         batch: list[CopiedTask] = []
         for number, told in self._lines("task"):
             if self._contents.last_lines[told[1]] == number:
-                batch.append(CopiedTask(told[1], tuple(told[2]), tuple(told[3])))
+                batch.append(self._billed(CopiedTask(told[1], tuple(told[2]), tuple(told[3]))))
             if len(batch) >= _AT_ONCE:
                 await self._put(batch)
                 batch = []
@@ -371,6 +376,14 @@ class _Filling:
         for number, (_, told) in enumerate(lines_of(self._contents.path)):
             if isinstance(told, list) and told[0] in kinds:
                 yield number, told
+
+    def _billed(self, task: CopiedTask) -> CopiedTask:
+        """The task, counted for reports as it was at the moment of the backup: it may have been copied before that."""
+        told = dict(zip(task.fields[::2], task.fields[1::2], strict=True))
+        if task.id in self._unbilled or told.get("status") not in _ENDED:
+            return task
+        told["billed"] = f"{told.get('attempt', '0')}:{told.get('finished_ms') or told.get('updated_ms', '0')}"
+        return replace(task, fields=tuple(text for pair in told.items() for text in pair))
 
     async def _put(self, tasks: Sequence[CopiedTask]) -> None:
         sound = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Mapping
@@ -250,6 +251,50 @@ class RetentionConfig(Section):
     """Records of failed ones: a week."""
     events: int = Field(default=100_000, ge=1000)
     """How many events the stream keeps, about."""
+
+
+Price = Annotated[float, Field(ge=0, le=1_000_000)]
+
+
+class PricesConfig(Section):
+    """What an hour costs, for reports. Of a node: shared by all its slots; of a device: by its own."""
+
+    nodes: dict[str, Price] = Field(default_factory=dict)
+    """By a node's name, such as {gpu-1: 2.40}: the whole host."""
+    labels: dict[str, Price] = Field(default_factory=dict)
+    """By a label of nodes that have no price by name, such as {"zone=cloud": 3.10}."""
+    gpus: dict[str, Price] = Field(default_factory=dict)
+    """By a part of a GPU's name, such as {H200: 3.50}: each GPU of a node that has no price of its own."""
+    gpu: Price = 0.0
+    """Any other GPU."""
+    cpu: Price = 0.0
+    """The CPU of a host that has no price of its own."""
+
+    @field_validator("labels")
+    @classmethod
+    def _are_labels(cls, labels: dict[str, float]) -> dict[str, float]:
+        for label in labels:
+            if "=" not in label:
+                raise ValueError(f"must be NAME=VALUE, such as zone=cloud; found {label!r}")
+        return labels
+
+
+class ReportConfig(Section):
+    """What ``lcq report`` tells of work that was done (docs/report.md)."""
+
+    keep_days: float = Field(default=400.0, ge=1, le=3660)
+    """For so many days each day's counters are kept; they are of all tasks, also those that were forgotten."""
+    currency: str = Field(default="", max_length=8)
+    """What costs are told in, such as EUR."""
+    prices: PricesConfig = PricesConfig()
+
+    @property
+    def terms(self) -> str:
+        """The prices as scripts read them."""
+        labels = [[*label.split("=", 1), price] for label, price in self.prices.labels.items()]
+        gpus = [[part, price] for part, price in self.prices.gpus.items()]
+        told = {"nodes": self.prices.nodes, "labels": labels, "gpus": gpus}
+        return json.dumps(told | {"gpu": self.prices.gpu, "cpu": self.prices.cpu})
 
 
 class DeviceConfig(Section):
@@ -566,6 +611,7 @@ class DistributedConfig(BaseModel):
     shares: SharesConfig = SharesConfig()
     quotas: QuotasConfig = QuotasConfig()
     retention: RetentionConfig = RetentionConfig()
+    report: ReportConfig = ReportConfig()
     agent: AgentConfig = AgentConfig()
     limits: LimitsConfig = LimitsConfig()
     storage: StorageConfig = StorageConfig()

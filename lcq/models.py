@@ -455,6 +455,26 @@ class Skips(Value):
     example: str = ""
 
 
+class UsageRow(Value):
+    """What was used, by one user, job, node or model, or on one day (UTC). ``cost`` is in ``report.currency``."""
+
+    name: str
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    attempts: int = 0  # of these and of others: what an attempt took counts on the day it ended
+    retries: int = 0  # that counted against max_retries
+    megapixels: float = 0.0  # of results
+    gpu_s: float = 0.0  # for so long attempts had a slot of a GPU
+    cpu_s: float = 0.0
+    cost: float = 0.0
+
+    @property
+    def tasks(self) -> int:
+        """That ended."""
+        return self.completed + self.failed + self.cancelled
+
+
 class Eta(Value):
     """When a job is likely to be done: in one of two cases, and in nine of ten, seconds from now."""
 

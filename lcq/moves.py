@@ -85,6 +85,8 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "copy_tasks": {},
         "copy_keys": {},
         "copy_rest": {},
+        "copy_expired": {},
+        "account_tasks": {},
         "restore_begin": {},
         "restore_key": {},
         "restore_task": {},

@@ -41,6 +41,7 @@ from lcq.roots import Roots
 from lcq.routing import Fleet, Route, foresee, route
 from lcq.state.feed import batches
 from lcq.storage.addresses import Allowed, Kind, read_address
+from lcq.usage import BYS, days_since, today_of, total_of
 from lcq.wire import (
     PROTOCOL_VERSION,
     Accepted,
@@ -93,6 +94,8 @@ from lcq.wire import (
     QueuesAnswer,
     Refusal,
     Release,
+    Report,
+    ReportAnswer,
     Reroute,
     RerouteJob,
     Resume,
@@ -150,6 +153,7 @@ class TaskManager(Manager):
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
             (History, self.history), (AskWhy, self.why), (AskWhys, self.whys), (Costs, self.costs), (Nodes, self.nodes),
             (Queues, self.queues), (Events, self.events), (Autoscale, self.autoscale), (DrainIdle, self.drain_idle),
+            (Report, self.report),
         ):  # fmt: skip
             serve(kind, handler)
         self._jobs = JobActs(
@@ -674,6 +678,23 @@ class TaskManager(Manager):
             )
         return CostsAnswer(costs=tuple(stats))
 
+    async def report(self, ask: Report, sender: bytes = b"") -> ReportAnswer:
+        """Raises:
+        InvalidInput: ``since`` is no time.
+        """
+        days = days_since(ask.since, today_of(await self._reader.now_ms()))
+        used = await self._reader.usage(days)
+        others = {by: used.rows(by) for by in BYS if by not in (ask.by, "day")} if ask.whole else {}
+        of_days = used.rows("day")
+        return ReportAnswer(
+            by=ask.by,
+            currency=self._ground.config.report.currency,
+            rows=of_days if ask.by == "day" else used.rows(ask.by),
+            days=of_days,
+            total=total_of(of_days),
+            others=others,
+        )
+
     async def why(self, ask: AskWhy, sender: bytes = b"") -> WhyAnswer:
         record, why = await self._explainer.one(ask.task_id)
         return WhyAnswer(id=record.id, status=record.status, why=why, revision=record.revision)
@@ -714,6 +735,7 @@ class TaskManager(Manager):
                     continue
                 await complained(self._state.release_due(), complaints)
                 await complained(self._state.recall_tasks(), complaints)
+                await complained(self._state.account_tasks(), complaints)
                 await complained(self._state.forget_tasks(), complaints)
                 await complained(self._jobs.go_on(), complaints)
                 if time.monotonic() - depths_at > _DEPTHS_S:

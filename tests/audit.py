@@ -31,13 +31,13 @@ CLASSES = {
     "turn:*": "zset", "line:*": "zset", "band:*": "zset", "back:*": "zset", "over:*": "set", "overs": "set",
     "runs": "hash", "running": "hash", "rate:*": "string",
     "backlog:*": "hash", "ends": "zset", "costs": "zset", "cost:*": "list", "memory:*": "list", "shared:*": "hash",
-    "use:*": "list", "interactive": "hash",
+    "use:*": "list", "interactive": "hash", "unbilled": "list", "usage:*": "hash",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers
 EXPIRING = (
     "minute:", "answer:", "undo:", "undone:", "done:", "duty:", "synced", "blame:", "budget", "rate:", "shared:",
-    "use:", "interactive",
+    "use:", "interactive", "usage:",
 )  # fmt: skip
 
 

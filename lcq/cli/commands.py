@@ -32,6 +32,7 @@ _MODULES = {
     "token": ("token",),
     "backup": ("backup", "restore"),
     "install": ("install-service", "uninstall-service"),
+    "usage": ("report",),
 }  # fmt: skip
 """The modules of lcq.cli, and of each what its ``app`` has: a test compares the two."""
 

@@ -95,6 +95,7 @@ class Client:
     acts = _waits(AsyncClient.acts)
     undo = _waits(AsyncClient.undo)
     costs = _waits(AsyncClient.costs)
+    usage = _waits(AsyncClient.usage)
     history = _waits(AsyncClient.history)
     why = _waits(AsyncClient.why)
     whys = _waits(AsyncClient.whys)

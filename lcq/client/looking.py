@@ -10,6 +10,7 @@ from lcq.errors import InvalidInput, LogElsewhere, NodeElsewhere, TaskNotFound, 
 from lcq.ids import is_id, normalise_prefix
 from lcq.models import ActRecord, JobReport, JobSummary, NodeRecord, QueueRecord, Skips, TaskRecord, TaskStatus
 from lcq.reasons import Why
+from lcq.usage import By
 from lcq.wire import (
     MAX_BATCH,
     MOST_WHYS,
@@ -39,6 +40,8 @@ from lcq.wire import (
     Queues,
     ReadLog,
     ReadTaskLog,
+    Report,
+    ReportAnswer,
     ReportJob,
     SeenFile,
     SeesAnswer,
@@ -200,6 +203,16 @@ class Looking(Connection):
     async def costs(self, model: str = "") -> tuple[CostStats, ...]:
         """What is known of costs, of all models or of one, and how good predictions were."""
         return (await self.ask(Costs(model=model))).costs
+
+    async def usage(self, since: str = "30d", *, by: By = "user", whole: bool = False) -> ReportAnswer:
+        """What was used since then ("30d", "4w", "2026-11-01"), by user, job, node, model or day.
+
+        Of forgotten tasks too. ``whole``: by each of these.
+
+        Raises:
+            InvalidInput: that is no time.
+        """
+        return await self.ask(Report(since=since, by=by, whole=whole))
 
     async def history(self, id_or_prefix: str) -> HistoryAnswer:
         """A task with its attempts, its events, and one line on why it waits or what became of it."""

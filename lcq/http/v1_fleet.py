@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+import time
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from lcq import __version__
 from lcq.errors import NodeNotFound, UnknownQueue
 from lcq.http.line import Line, act_id, caller_in
 from lcq.http.shapes import (
@@ -31,6 +33,8 @@ from lcq.http.shapes import (
 )
 from lcq.http.v1_tasks import REFUSED, next_link, told
 from lcq.models import JobReport, JobSummary, NodeRecord, QueueRecord
+from lcq.report_page import report_page
+from lcq.usage import By, as_csv
 from lcq.wire import (
     Acknowledge,
     Act,
@@ -58,6 +62,8 @@ from lcq.wire import (
     Quarantine,
     Queues,
     Release,
+    Report,
+    ReportAnswer,
     ReportJob,
     RerouteJob,
     Resume,
@@ -70,6 +76,8 @@ from lcq.wire import (
 
 Called = Annotated[str, Path(min_length=1, max_length=128, pattern=r"^[^\x00/]+$")]
 _MOST_AT_ONCE = 1000
+# A page of plots and tables runs nothing and asks for nothing.
+_PLAIN_PAGE = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"}
 
 
 def router(line: Line) -> APIRouter:
@@ -293,6 +301,22 @@ def router(line: Line) -> APIRouter:
     async def costs(model: Name = "") -> Response:
         """What attempts were predicted to take, and took (docs/costs.md)."""
         return told(await line.ask(Costs(model=model)))
+
+    @routes.get("/report", response_model=ReportAnswer, tags=["report"])
+    async def report(
+        since: Annotated[str, Query(max_length=20, description="30d, 4w, or a day such as 2026-11-01 (UTC)")] = "30d",
+        by: By = "user",
+        form: Annotated[Literal["json", "csv", "html"], Query(alias="format")] = "json",
+    ) -> Response:
+        """What was used, also of forgotten tasks (docs/report.md): as JSON, as CSV, or as a page with plots."""
+        answer = await line.ask(Report(since=since, by=by, whole=form == "html"))
+        if form == "csv":
+            return Response(as_csv(by, answer.rows), media_type="text/csv; charset=utf-8")
+        if form == "html":
+            cluster, made = line.ground.config.discovery.cluster or "lcq", time.strftime("%Y-%m-%d %H:%M %Z")
+            page = report_page(answer, cluster=cluster, made=made, version=__version__)
+            return Response(page, media_type="text/html; charset=utf-8", headers=_PLAIN_PAGE)
+        return told(answer)
 
     @routes.get("/info", response_model=InfoAnswer, tags=["info"])
     async def info() -> Response:

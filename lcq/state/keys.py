@@ -145,6 +145,9 @@ class Keys:
     def minute(self, minute: int) -> str:
         return self._key("minute", str(minute))
 
+    def usage(self, day: int) -> str:
+        return self._key("usage", str(day))
+
     def use(self, node: str) -> str:
         return self._key("use", node)
 

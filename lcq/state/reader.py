@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from itertools import chain
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -45,6 +46,7 @@ from lcq.state.keys import Keys
 from lcq.state.learned import LearnedCosts
 from lcq.state.search import PIECE, TaskSearch
 from lcq.task_fields import size_of
+from lcq.usage import Days, number_of
 from lcq.why import Standing
 from lcq.wire import DeadAnswer, EventsAnswer, ListTasks, ListTasksAnswer
 
@@ -505,6 +507,15 @@ class StateReader:
             records.minute_tally(minute, dict(zip(fields, answer, strict=True)), queues)
             for minute, answer in zip(minutes, answers, strict=True)
         )
+
+    async def usage(self, days: Sequence[date]) -> Days:
+        """What was used on these days."""
+        async with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            for day in days:
+                pipe.hgetall(self.keys.usage(number_of(day)))
+            answers = await pipe.execute()
+        return Days(dict(zip(days, answers, strict=True)))
 
     async def device_history(self, node: str) -> dict[str, tuple[DeviceSample, ...]]:
         """How each device of ``node`` was in the last hour, the oldest first, every half minute while it was heard."""

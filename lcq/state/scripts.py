@@ -40,12 +40,8 @@ BLAME_AFTER_SUCCESS = 0.9
 MINUTES_KEPT = timedelta(hours=25)
 UNDO_KEPT = timedelta(seconds=15)  # that an operator may take an act back
 ANSWERS_KEPT = timedelta(minutes=10)  # for copies of an operator's command
-_GROUND = (
-    "_prelude",
-    "_order",
-    "_damage",
-    "_copies",
-)  # what moves stand on: of each, the parts that a move needs (lua_parts)
+# What moves stand on: of each, the parts that a move needs (lua_parts).
+_GROUND = ("_prelude", "_order", "_damage", "_copies", "_usage")
 _MOVES = resources.files("lcq.state") / "lua"
 
 

@@ -138,6 +138,8 @@ if TYPE_CHECKING:
     from lcq.wire.questions import QueuesAnswer as QueuesAnswer
     from lcq.wire.questions import ReadLog as ReadLog
     from lcq.wire.questions import ReadTaskLog as ReadTaskLog
+    from lcq.wire.questions import Report as Report
+    from lcq.wire.questions import ReportAnswer as ReportAnswer
     from lcq.wire.questions import ReportJob as ReportJob
     from lcq.wire.questions import ReportJobAnswer as ReportJobAnswer
     from lcq.wire.questions import SeesAnswer as SeesAnswer

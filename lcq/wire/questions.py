@@ -20,8 +20,10 @@ from lcq.models import (
     Task,
     TaskRecord,
     TaskStatus,
+    UsageRow,
 )
 from lcq.reasons import Why
+from lcq.usage import By
 from lcq.wire.message import MAX_BATCH, Message, Refusal, Request
 from lcq.wire.nodes import MOST_LOG_LINES, MOST_SEEN, MOST_THUMBNAIL_PX, LogLine, SeenFile, ThumbnailPart
 
@@ -423,3 +425,24 @@ class ReadLog(Request[LogAnswer]):
     after: int = Field(default=-1, ge=-1)  # only lines with greater numbers, the oldest first; -1: the newest
     limit: int = Field(default=200, ge=1, le=MOST_LOG_LINES)
     task: str = Field(default="", max_length=64)  # only lines of this task, or that name it
+
+
+class ReportAnswer(Message):
+    """``rows``: by what was asked; ``days``: each of the days asked for; ``total``: all of it."""
+
+    by: By
+    currency: str = ""
+    rows: tuple[UsageRow, ...] = ()
+    days: tuple[UsageRow, ...] = ()
+    total: UsageRow = UsageRow(name="")
+    others: dict[str, tuple[UsageRow, ...]] = Field(default_factory=dict)  # by the other dimensions, where asked for
+
+
+class Report(Request[ReportAnswer]):
+    """What was used since then ("30d", "4w", "2026-11-01"), by user, job, node, model or day; ``whole``: by each."""
+
+    CMD = "report"
+    ANSWER = ReportAnswer
+    since: str = Field(default="30d", max_length=20)
+    by: By = "user"
+    whole: bool = False

@@ -30,6 +30,7 @@ OWNERS = {
         "band:*", "back:*", "over:*", "overs", "runs", "running", "backlog:*", "ends", "rank:*", "mine:*", "users:*",
     },
     "a node, forgotten after a day of silence": {"node:*", "nodes", "subs:*"},
+    "the duty of counting what was used, which takes each task off it": {"unbilled"},
     "a queue, while it is paused": {"queue:*"},
     "the cluster: one key, with so many fields at most": {
         "counts", "totals", "failover", "schedulers", "listening", "format", "cluster", "acks",
@@ -38,7 +39,7 @@ OWNERS = {
     "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*", "memory:*"},
     "its time to live": {
         "minute:*", "answer:*", "undo:*", "undone:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*",
-        "shared:*", "use:*", "interactive",
+        "shared:*", "use:*", "interactive", "usage:*",
     },
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from lcq.http import events
 from lcq.http.v1_tasks import type_of
 from lcq.models import TaskResult
 from lcq.scheduler import Scheduler
+from tests.conftest import wait_until
 from tests.http_api.conftest import Serve
 from tests.nodes import Node
 
@@ -315,3 +316,28 @@ async def test_blobs_go_up_in_pieces_and_down_by_ranges(http: httpx.AsyncClient)
     problem(await http.put(f"/v1/blobs/{'0' * 64}", content=b"x"), 422, "blob_mismatch")
     assert (await http.delete(where)).status_code == 204
     problem(await http.get(where), 404, "blob_not_found")
+
+
+async def test_a_report_of_what_was_used_comes_as_json_as_csv_and_as_a_page(
+    http: httpx.AsyncClient, scheduler: Scheduler, node: Node
+) -> None:
+    (task_id,) = await submitted(http, user_id="ann")
+    await http.post(f"/v1/tasks/{task_id}/cancel")
+
+    async def rows() -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await http.get("/v1/report?since=2d")).json()["rows"]
+        return found
+
+    async def is_counted() -> bool:
+        return bool(await rows())
+
+    await wait_until(is_counted, what="the duty has counted it")
+    (row,) = await rows()
+    assert (row["name"], row["cancelled"]) == ("ann", 1)
+    table = await http.get("/v1/report?since=2d&by=day&format=csv")
+    assert table.headers["content-type"].startswith("text/csv")
+    assert len(table.text.splitlines()) == 3
+    page = await http.get("/v1/report?format=html")
+    assert page.text.startswith("<!doctype html>")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    problem(await http.get("/v1/report?since=soon"), 400, "invalid_input")

@@ -82,6 +82,7 @@ EXPECTED = (
     "console", "demo", "models", "discover", "why", "autoscale", "label", "set", "stop",
     "acts", "undo", "comment", "log", "causes", "ack", "edit", "config", "token", "backup", "restore",
     "install-service", "uninstall-service",
+    "report",
 )  # fmt: skip
 
 

@@ -432,6 +432,7 @@ local function enter_status(id, t)
     begin_running(id, t)
   else
     redis.call("ZADD", key("expiry"), NOW + RETENTION_MS[t.status], id)
+    redis.call("RPUSH", key("unbilled"), id)  -- see account_tasks
     if t.status == STATE.FAILED then
       redis.call("ZADD", key("ix", "cause", t.code), 0, id)
       redis.call("SADD", key("causes"), t.code)
@@ -910,7 +911,8 @@ end
 -- What an operator's command has done can be taken back for a while, exactly, as long as nothing else has happened to
 -- its subject. `undo:<command>` has for each task the revision that the command made and what its hash said before.
 local STAYS = {json = true, digest = true, idem = true, model = true, user = true, job = true, rev = true,
-  updated_ms = true, back = true, notes = true, aside = true, waits_ms = true, why = true}
+  updated_ms = true, back = true, notes = true, aside = true, waits_ms = true, why = true,
+  billed = true}
 -- A task may be running by a lease of its own while only its place in the order is changed.
 local OF_ORDER = {priority = true, score = true, tag = true, place = true}
 

@@ -1,11 +1,25 @@
 -- forget_tasks: COMPLETED, FAILED or CANCELLED -> nothing, when the record has outlived its retention.
 -- KEYS  namespace
--- ARGV  limit
+-- ARGV  limit, prices and how many seconds a day's counters are kept (both as account_tasks has them), by how many ms it must
+--       have outlived it, then id, revision of some: then only of those such as are at that revision
 -- RETURNS {"ok", how many}
-local due = redis.call("ZRANGEBYSCORE", key("expiry"), "-inf", NOW, "LIMIT", 0, tonumber(ARGV[1]))
+local prices, keep_s, only = decoded(ARGV[2], {}), tonumber(ARGV[3]), nil
+local due
+if #ARGV > 4 then
+  due, only = {}, {}
+  for i = 5, #ARGV, 2 do
+    local at = redis.call("ZSCORE", key("expiry"), ARGV[i])
+    if at and tonumber(at) <= NOW then due[#due + 1] = ARGV[i] end
+    only[ARGV[i]] = ARGV[i + 1]
+  end
+else
+  due = redis.call("ZRANGEBYSCORE", key("expiry"), "-inf", NOW - tonumber(ARGV[4]), "LIMIT", 0, tonumber(ARGV[1]))
+end
+local known, sums, days = {}, {}, {}
 for _, id in ipairs(due) do
   local t, was_damaged = load_listed(id)
-  if t and TERMINAL[t.status] and not was_damaged then
+  if t and TERMINAL[t.status] and not was_damaged and (not only or t.rev == only[id]) then
+    bill(id, t, prices, known, sums, days)
     leave_indexes(id, t)
     for n = 1, redis.call("LLEN", key("attempts", id)) do
       local node = attempt_record(id, n).node
@@ -25,8 +39,9 @@ for _, id in ipairs(due) do
       end
     end
     emit("forget_tasks", {"id", id})
-  elseif not was_damaged then  -- a damaged one was just isolated, and is kept for as long as others
+  elseif not was_damaged and not (t and TERMINAL[t.status]) then  -- a damaged one was just isolated, and is kept for as long as others
     redis.call("ZREM", key("expiry"), id)
   end
 end
+keep_usage(sums, days, keep_s)
 return {"ok", #due}

@@ -56,11 +56,11 @@ class CopyMoves(Mover):
 
     async def copy_page(self, after: str, limit: int) -> tuple[CopiedTask, ...]:
         """The next tasks behind an id, in the order of their ids; "": from the first one."""
-        return tuple(_tasks((await self._move("copy_tasks", after, limit))[1:]))
+        return copied_tasks((await self._move("copy_tasks", after, limit))[1:])
 
     async def copy_tasks(self, ids: Sequence[str]) -> tuple[CopiedTask, ...]:
         """These tasks, as they are now."""
-        return tuple(_tasks((await self._move("copy_tasks", "", 0, *ids))[1:])) if ids else ()
+        return copied_tasks((await self._move("copy_tasks", "", 0, *ids))[1:]) if ids else ()
 
     async def copy_keys(self, names: Sequence[str]) -> tuple[CopiedKey, ...]:
         """These keys, named without the namespace, as they are now; those that are gone are left out."""
@@ -75,7 +75,7 @@ class CopyMoves(Mover):
         answer = await self._move("copy_rest", since, _MOST_EVENTS, len(ids), *ids, *names)
         if answer[0] != "ok":
             return str(answer[0])
-        return CopiedRest(int(answer[1]), str(answer[2]), tuple(_tasks(answer[3])), tuple(_keys(answer[4])))
+        return CopiedRest(int(answer[1]), str(answer[2]), copied_tasks(answer[3]), tuple(_keys(answer[4])))
 
     async def key_names(self) -> list[str]:
         """Every key of the namespace, without it, but those of single tasks. One may be there twice."""
@@ -138,6 +138,11 @@ class CopyMoves(Mover):
         """Open the namespace to schedulers again, as the state of that cluster."""
         queues = (queue.name for queue in self.config.queues)
         await self._move("restore_end", state_format, cluster, *queues)
+
+
+def copied_tasks(flat: Sequence[Any]) -> tuple[CopiedTask, ...]:
+    """Tasks as scripts tell them."""
+    return tuple(_tasks(flat))
 
 
 def _tasks(flat: Sequence[Any]) -> Iterator[CopiedTask]:

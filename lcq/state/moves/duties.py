@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from lcq.ids import new_id
 from lcq.state.connection import our_errors
 from lcq.state.moves.attempts import most_in_flight
+from lcq.state.moves.copies import CopiedTask, copied_tasks
 from lcq.state.moves.mover import Mover
 from lcq.state.moves.tasks import Ended
 
 _LIMIT = 200  # tasks that one timed duty moves in one script: it must never hold the server for long
+_BILLED = 50  # that are counted in one
 _LAPSES = 50  # fewer, for each takes more: 0.3 to 0.74 ms with a million tasks there
 _BATCHES = 25  # of these, one after another while there is more to do: other scripts run in between
 
@@ -39,9 +43,39 @@ class Duties(Mover):
         """What was kept back for a quota goes back where there is room. Answers of how many users some still is."""
         return int((await self._move("recall_tasks", most_in_flight(self.config), _LIMIT))[1])
 
-    async def forget_tasks(self) -> int:
-        """Remove records that outlived their retention. Answers how many."""
-        return await self._in_batches("forget_tasks")
+    async def account_tasks(self) -> int:
+        """Count what tasks that have ended have used, for reports. Answers how many were looked at."""
+        done = 0
+        for _ in range(_BATCHES):
+            count = int((await self._move("account_tasks", _BILLED, *self._terms))[1])
+            done += count
+            if count < _BILLED:
+                break
+        return done
+
+    async def copy_expired(self, limit: int) -> tuple[CopiedTask, ...]:
+        """Some of the tasks whose retention is over, whole, for the archive."""
+        return copied_tasks((await self._move("copy_expired", limit))[1:])
+
+    async def forget_tasks(self, *, overdue_ms: int = 0) -> int:
+        """Remove records that outlived their retention, by ``overdue_ms`` at least. Answers how many."""
+        done = 0
+        for _ in range(_BATCHES):
+            count = int((await self._move("forget_tasks", _LIMIT, *self._terms, overdue_ms))[1])
+            done += count
+            if count < _LIMIT:
+                break
+        return done
+
+    async def forget_archived(self, revisions: Mapping[str, int]) -> int:
+        """Remove just these of them, by id, where they are at that revision still. Answers how many there were."""
+        told = [text for pair in revisions.items() for text in pair]
+        return int((await self._move("forget_tasks", 0, *self._terms, 0, *told))[1]) if told else 0
+
+    @property
+    def _terms(self) -> tuple[str, int]:
+        """What work costs, and for how many seconds it is told."""
+        return self.config.report.terms, int(self.config.report.keep_days * 24 * 3600)
 
     async def _in_batches(self, move: str) -> int:
         done = 0
