@@ -31,12 +31,15 @@ from lcq.log import LogFormat as LogFormat
 from lcq.log import LogLevel as LogLevel
 from lcq.models import DEFAULT_QUEUES, QueueConfig
 from lcq.runner_config import DEFAULT_SOURCES as DEFAULT_SOURCES
+from lcq.runner_config import FunctionConfig as FunctionConfig
 from lcq.runner_config import IopaintConfig as IopaintConfig
 from lcq.runner_config import LimitsConfig as LimitsConfig
 from lcq.runner_config import ModelsConfig as ModelsConfig
 from lcq.runner_config import ModelSource as ModelSource
 from lcq.runner_config import Section, Sha256
 from lcq.settings.layers import Layers, config_files, merged, read_layers, read_text
+
+FunctionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 
 
 class ZeroMqConfig(Section):
@@ -242,6 +245,33 @@ class QuotasConfig(Section):
         return {"users": users} | ({} if self.in_flight is None else {"default": self.in_flight})
 
 
+class BudgetConfig(Section):
+    """What serverless functions may cost, in a currency of yours. A call's worst price is reserved before it, by one
+    script: several schedulers cannot spend more together either. null: no limit."""
+
+    hour: float | None = Field(default=None, ge=0)
+    """In each hour of the clock (UTC)."""
+    day: float | None = Field(default=None, ge=0)
+    """In each day (UTC)."""
+    month: float | None = Field(default=None, ge=0)
+    """In each calendar month (UTC)."""
+    job: float | None = Field(default=None, ge=0)
+    """For all tasks of one job together."""
+    user_day: float | None = Field(default=None, ge=0)
+    """For one user's tasks in a day."""
+    currency: str = Field(default="USD", max_length=8)
+    """What it is called where it is shown."""
+
+
+class ServerlessConfig(Section):
+    """When work goes to functions (agent.functions): only tasks that may (lcq submit --exportable), only where it is
+    done sooner than here, only within the budget."""
+
+    overflow_after_s: float = Field(default=60.0, ge=0)
+    """A task stays where it is done within so long by devices of the house."""
+    budget: BudgetConfig = BudgetConfig()
+
+
 class RetentionConfig(Section):
     """How long records of finished tasks are kept."""
 
@@ -387,6 +417,8 @@ class AgentConfig(Section):
     devices: dict[str, DeviceConfig] = Field(default_factory=dict)
     """Wishes a device, by "cpu", "gpu" (every GPU), its number in nvidia-smi ("gpu0"), or its UUID (or the
     beginning of that); the most exact name wins."""
+    functions: dict[FunctionName, FunctionConfig] = Field(default_factory=dict)
+    """Serverless functions that this node calls, by a name of yours: each is a device of the kind serverless."""
     self_test: bool = True
     """Inpaint a tiny picture with each engine on each device before saying hello; what fails is left out."""
     model_memory_mib: int | None = Field(default=None, ge=0)
@@ -406,6 +438,13 @@ class AgentConfig(Section):
     tells; null: none."""
     metrics_bind: str = "127.0.0.1"
     """The address of that port. Whoever reaches it may read, and nothing else."""
+
+    @field_validator("functions")
+    @classmethod
+    def _no_name_of_hardware(cls, functions: dict[str, FunctionConfig]) -> dict[str, FunctionConfig]:
+        if taken := [name for name in functions if re.match(r"^(cpu|gpu\d*)$", name)]:
+            raise ValueError(f"a function cannot be called {taken[0]}: that is a device of the host")
+        return functions
 
     @field_validator("labels", mode="before")
     @classmethod
@@ -610,6 +649,7 @@ class DistributedConfig(BaseModel):
     quarantine: QuarantineConfig = QuarantineConfig()
     shares: SharesConfig = SharesConfig()
     quotas: QuotasConfig = QuotasConfig()
+    serverless: ServerlessConfig = ServerlessConfig()
     retention: RetentionConfig = RetentionConfig()
     report: ReportConfig = ReportConfig()
     agent: AgentConfig = AgentConfig()

@@ -231,6 +231,18 @@ def detect_devices(config: AgentConfig, gpus: Gpus, *, need_mib: int = GPU_NEED_
         devices.insert(0, cpu)
     else:
         left_out["cpu"] = _SWITCHED_OFF
+    for name, function in config.functions.items():
+        slots = function.concurrency
+        devices.append(
+            Device(
+                id=name,
+                kind=DeviceKind.SERVERLESS,
+                name=function.kind,
+                slots=slots,
+                worst_price=function.worst_price,
+            )
+        )
+        environments[name] = environments["cpu"]
     return Detected(tuple(devices), left_out, environments)
 
 

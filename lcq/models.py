@@ -7,6 +7,7 @@ the field's name. Building one checks it: the ``ValidationError`` (a ``ValueErro
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
@@ -88,6 +89,13 @@ class NodeStatus(StrEnum):
     DRAINING = "draining"  # finishes what it has, takes nothing new, by an operator's wish
     QUARANTINED = "quarantined"  # takes nothing because it failed where others succeeded
     OFFLINE = "offline"
+
+
+class Privacy(StrEnum):
+    """Whether a task's pictures may leave the house."""
+
+    PRIVATE = "private"
+    EXPORTABLE = "exportable"  # functions of others may work on it (kind serverless)
 
 
 class DeviceKind(StrEnum):
@@ -190,6 +198,10 @@ def _is_empty(value: Collection[Any]) -> bool:
     return not value
 
 
+def _is_private(value: Privacy) -> bool:
+    return value is Privacy.PRIVATE
+
+
 def finite_only(values: Mapping[str, Any]) -> dict[str, Any]:
     """``values`` without those that are NaN or infinite."""
     return {name: value for name, value in values.items() if not isinstance(value, float) or math.isfinite(value)}
@@ -248,7 +260,7 @@ class Task(Value):
     ``image_path`` and ``mask_path`` are paths that the node can read; the mask's bright pixels (> 127)
     are what is to be replaced. ``config`` goes to the engine: ``model``, ``device`` (auto, cpu, gpu,
     cuda, cuda:N), and what the model knows (``radius``, ``format``, ``quality`` …). ``requires`` are labels that the
-    node must have.
+    node must have. ``privacy``: whether its pictures may leave the house.
     """
 
     id: str = Field(default_factory=new_id)
@@ -264,6 +276,7 @@ class Task(Value):
     job: Text | None = Field(default=None, min_length=1, max_length=128)
     metadata: FrozenJson = Field(default_factory=dict)
     requires: Labels = Field(default_factory=dict, exclude_if=_is_empty)  # left out: its JSON is as it always was
+    privacy: Privacy = Field(default=Privacy.PRIVATE, exclude_if=_is_private)  # left out, too
 
     @field_validator("id")
     @classmethod
@@ -335,6 +348,7 @@ class TaskResult(Value):
     mask_fraction: float = Field(default=0.0, ge=0, le=1)
     seconds: float = Field(ge=0)
     notes: tuple[str, ...] = ()
+    cost: float = Field(default=0.0, ge=0, exclude_if=operator.not_)  # what a function was paid for it
 
 
 class Ease(StrEnum):
@@ -591,6 +605,7 @@ class Device(Value):
     memory_mib: int = Field(default=0, ge=0)
     vram_mib: int = Field(default=0, ge=0)
     queues: tuple[str, ...] | None = None  # serves exactly these, whatever they ask for: its owner's wish
+    worst_price: float = Field(default=0.0, ge=0, exclude_if=operator.not_)  # of one attempt, where it is paid for
 
     def satisfies(self, queue: QueueConfig) -> bool:
         """Whether this device is good enough for ``queue``, or was told to serve it."""

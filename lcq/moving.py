@@ -108,8 +108,10 @@ class Mover:
             records = await self._state.reader.tasks(ids)
             for record in records.values():
                 better = earlier_route(record, fleet)
-                if better is None:
+                if better is None and fleet.overflow is None:
                     break  # nor for those before it
+                if better is None:
+                    continue  # another may be one that may leave the house
                 await self._moved([(record, better)], fleet, f"is done earlier in {better.queue}; moved")
 
     async def _moved(self, wanted: list[tuple[TaskRecord, Route | None]], fleet: Fleet, why: str) -> int:

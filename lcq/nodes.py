@@ -456,6 +456,7 @@ class NodeManager(Manager):
             costs=costs,
             patience=patience,
             most_others=device.slots - kept if kept else None,
+            worst_price=device.worst_price,
             on_held=held.set,
         )
         self._outlook.note(node, device, patience, held=held.is_set())

@@ -52,6 +52,7 @@ class WhyCode(StrEnum):
     USER_LIMIT = "user_limit"
     LEFT_FOR_FASTER = "left_for_faster"
     KEPT_SLOTS = "kept_slots"
+    NO_BUDGET = "no_budget"
     # it will have its turn
     BEHIND_QUEUE = "behind_queue"
     BEHIND_BAND = "behind_band"
@@ -209,6 +210,11 @@ MEANINGS: Mapping[WhyCode, Meaning] = {
         "a slot is free, but a faster device, or one that has the model loaded, will have it done sooner",
         "'lcq reroute ID --node {node}' lets the slower node have it",
         ("node", "start_p50_ms", "start_p90_ms", "finish_p50_ms", "finish_p90_ms"),
+    ),
+    WhyCode.NO_BUDGET: Meaning(
+        "only functions could run it, and the budget allows no more of their calls now",
+        "wait for the next hour or day, raise serverless.budget, or add a node that has the model",
+        ("queue",),
     ),
     WhyCode.KEPT_SLOTS: Meaning(
         "a slot is free, but kept for people who wait for a picture",

@@ -17,7 +17,7 @@ from lcq.costs import (
     precision_of,
     processed_megapixels,
 )
-from lcq.errors import NodeNotFound, UnknownModel, UnknownQueue
+from lcq.errors import InvalidInput, NodeNotFound, UnknownModel, UnknownQueue
 from lcq.labels import satisfies, told_labels, why_unlabelled
 from lcq.memory_costs import room_needed
 from lcq.models import (
@@ -27,6 +27,7 @@ from lcq.models import (
     ModelOffer,
     NodeRecord,
     NodeStatus,
+    Privacy,
     QueueConfig,
     RestCode,
     Task,
@@ -39,6 +40,7 @@ from lcq.models import (
 from lcq.placement import Backlog, Station, Timetable
 from lcq.reasons import Why, WhyCode, because
 from lcq.reserve import kept_slots
+from lcq.spend import Overflow
 
 LIVE = frozenset({NodeStatus.ONLINE, NodeStatus.SUSPECT})
 OUT_OF_MEMORY = "out_of_memory"  # the failure that is answered by an easier attempt
@@ -75,6 +77,7 @@ class Requirements:
     precision: str = ""
     priority: TaskPriority = TaskPriority.NORMAL
     user: str = ""
+    job: str = ""
     at_once: float = ORDINARY_MEGAPIXELS  # megapixels of it that are surely in memory at a time
     ordinary_mib: int = 0
     """What an ordinary picture needs of a GPU. Where none has what a large one needs whole, it has to be tried with
@@ -125,6 +128,7 @@ class Fleet:
     busy_s: Mapping[tuple[str, str], tuple[float, ...]] = field(default_factory=dict)
     """By node and device: seconds until each attempt there is predicted to end; of one that is late, by how much it
     is, for nothing better is known of it."""
+    overflow: Overflow | None = None  # by which rules work goes to functions; None: there is none that takes any
     interactive: frozenset[tuple[str, str]] = frozenset()  # queues and lanes to which somebody who waits came of late
     placed_s: dict[str, float] = field(default_factory=dict)  # by queue: routed there since this picture was taken
 
@@ -343,6 +347,10 @@ def requirements(task: Task, fleet: Fleet, *, size: tuple[int, int] | None = Non
     else:
         wanted = (DeviceKind.GPU,)
     kinds = tuple(kind for kind in facts.kinds if kind in wanted)
+    if wish == "auto" and DeviceKind.SERVERLESS not in kinds and _may_leave(task, offers):
+        kinds = (*kinds, DeviceKind.SERVERLESS)  # after all that is of the house
+    elif task.privacy is Privacy.PRIVATE:
+        kinds = tuple(kind for kind in kinds if kind is not DeviceKind.SERVERLESS)
     megapixels, precision = processed_megapixels(task, size), precision_of(task)
     lane = lane_name(task.model, task.task_type)
     at_once = megapixels_at_once(task, size)
@@ -360,15 +368,23 @@ def requirements(task: Task, fleet: Fleet, *, size: tuple[int, int] | None = Non
         vram_mib=vram_mib,
         seconds={
             kind: round(fleet.costs.typical(lane, kind, precision=precision, offer=cautious).seconds(megapixels), 4)
-            for kind in facts.kinds
+            for kind in dict.fromkeys((*facts.kinds, *kinds))
         },
         labels=task.requires,
         megapixels=megapixels,
         precision=precision,
         priority=task.priority,
         user=task.user_id,
+        job=task.job or "",
         at_once=at_once,
         ordinary_mib=ordinary_mib,
+    )
+
+
+def _may_leave(task: Task, offers: Iterable[ModelOffer]) -> bool:
+    """Whether functions may, and can, work on ``task``."""
+    return task.privacy is Privacy.EXPORTABLE and any(
+        DeviceKind.SERVERLESS in offer.kinds and task.task_type in offer.task_types for offer in offers
     )
 
 
@@ -411,6 +427,12 @@ def route(task: Task, fleet: Fleet, *, queue: str = "", node: str = "", size: tu
         chosen = fleet.queue(queue)
         if chosen is None:
             raise UnknownQueue(queue, [known.name for known in fleet.queues], image=printable(task.image_path))
+        if chosen.kind is DeviceKind.SERVERLESS and task.privacy is Privacy.PRIVATE:
+            raise InvalidInput(
+                f"{printable(task.image_path)}: queue {queue} is of functions, and the task is not marked as one that "
+                "may leave the house",
+                hint="lcq submit --exportable, or another queue",
+            )
         reason = None if fleet.live_slots(queue, need) else _why_nothing_runs(need, fleet, (chosen,))
         return Route(queue, need.seconds_on(chosen.kind), _line(reason), need.vram_mib, reason)
     return _route_freely(task, need, fleet)
@@ -456,6 +478,8 @@ def earlier_route(record: TaskRecord, fleet: Fleet) -> Route | None:
     if fleet.is_within(there.name, here.name, need):
         return None  # it would only go before others
     now_s, then_s = _finish(here, need, fleet, more_s=-record.cost_s), _finish(there, need, fleet)
+    if here.kind is DeviceKind.SERVERLESS and fleet.overflow is not None and fleet.overflow.lack(need.user, need.job):
+        return better  # nothing of it is called before there is money again
     return better if then_s < EARLIER * now_s and now_s - then_s > _WORTH_MOVING_S else None
 
 
@@ -463,9 +487,11 @@ def _route_freely(task: Task, need: Requirements, fleet: Fleet) -> Route:
     for is_whole in (True, False):
         wanted = need if is_whole else need.ordinary()
         live = [known for known in _fitting(wanted, fleet) if fleet.live_slots(known.name, wanted)]
+        live = _within_overflow(live, wanted, fleet)
         if live:
             best = _soonest(_apart(live, wanted, fleet), wanted, fleet)
-            return Route(best.name, need.seconds_on(best.kind), vram_mib=wanted.vram_mib)
+            reason = _why_unpaid(best, need, fleet)
+            return Route(best.name, need.seconds_on(best.kind), _line(reason), wanted.vram_mib, reason)
     need = need.ordinary()
     fitting = _fitting(need, fleet)
     if not fitting:
@@ -474,6 +500,21 @@ def _route_freely(task: Task, need: Requirements, fleet: Fleet) -> Route:
         return Route(fleet.queues[0].name, 1.0, reason.text, need.vram_mib, reason)
     reason = _why_nothing_runs(need, fleet, tuple(fitting))
     return Route(fitting[0].name, need.seconds_on(fitting[0].kind), reason.text, need.vram_mib, reason)
+
+
+def _within_overflow(live: list[QueueConfig], need: Requirements, fleet: Fleet) -> list[QueueConfig]:
+    """``live`` without the queues of functions, where the house is soon enough, or the budget does not allow them.
+
+    Where nothing of the house takes it, all that is left may be those: budget or not, that is where it waits.
+    """
+    house = [known for known in live if known.kind is not DeviceKind.SERVERLESS]
+    if len(house) == len(live) or not house:
+        return live
+    overflow = fleet.overflow
+    if overflow is None or overflow.lack(need.user, need.job):
+        return house
+    soonest_s = min(_finish(known, need, fleet) for known in house)
+    return house if soonest_s <= overflow.after_s else live
 
 
 def _fitting(need: Requirements, fleet: Fleet) -> list[QueueConfig]:
@@ -517,8 +558,9 @@ def _route_to_node(task: Task, need: Requirements, fleet: Fleet, name: str, queu
     return Route(home, need.seconds_on(chosen.kind), _line(reason), need.vram_mib, reason)
 
 
-def _capability(queue: QueueConfig) -> tuple[bool, int, int, int]:
-    return (queue.kind != DeviceKind.CPU, queue.min_vram_mib, queue.min_cores, queue.min_memory_mib)
+def _capability(queue: QueueConfig) -> tuple[bool, bool, int, int, int]:
+    dear = queue.kind is DeviceKind.SERVERLESS
+    return (dear, queue.kind != DeviceKind.CPU, queue.min_vram_mib, queue.min_cores, queue.min_memory_mib)
 
 
 def _apart(queues: list[QueueConfig], need: Requirements, fleet: Fleet) -> list[QueueConfig]:
@@ -658,6 +700,14 @@ def told_steps(eased: Iterable[Ease]) -> str:
 
 
 # ---------------------------------------------------------------- reasons
+
+
+def _why_unpaid(queue: QueueConfig, need: Requirements, fleet: Fleet) -> Why | None:
+    """That functions are all that could run it, and there is no money for them; None: there is, or it needs none."""
+    if queue.kind is not DeviceKind.SERVERLESS or fleet.overflow is None:
+        return None
+    lack = fleet.overflow.lack(need.user, need.job)
+    return because(WhyCode.NO_BUDGET, lack, queue=queue.name) if lack else None
 
 
 def _line(reason: Why | None) -> str:

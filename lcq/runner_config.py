@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
@@ -145,3 +145,65 @@ class IopaintConfig(Section):
         if len(named) > 1:
             raise ValueError(f"{' and '.join(named)} are both set: name one place where IOPaint is")
         return self
+
+
+class FunctionAuth(Section):
+    """How an agent shows a function who it is. Nothing: the function is open to all."""
+
+    token_file: Path | None = None
+    """A file with a bearer token."""
+    header: str = "Authorization"
+    """Where it goes: "Authorization" has "Bearer " before it, any other header the token alone."""
+    oidc: bool = False
+    """A Google identity token for the address, by google-auth (lcq[google]): Cloud Run functions."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> FunctionAuth:
+        if self.oidc and self.token_file is not None:
+            raise ValueError("token_file and oidc are both set: a function is shown one of them")
+        return self
+
+
+class FunctionConfig(Section):
+    """A serverless function that inpaints (docs/serverless.md): a device of this node, of the kind serverless."""
+
+    kind: Literal["http", "lambda", "runpod"] = "http"
+    """How it is called: a POST that waits for the answer (Cloud Run functions, Knative, OpenFaaS, Azure); AWS Lambda's
+    Invoke (lcq[lambda]); RunPod's /run and /status."""
+    url: str
+    """Its address; of a Lambda function its name or ARN; of RunPod https://api.runpod.ai/v2/ENDPOINT."""
+    models: dict[str, float] = Field(min_length=1)
+    """What it can run: by model, the seconds that a picture of ordinary size takes there."""
+    concurrency: int = Field(default=4, ge=1, le=1024)
+    """Calls at a time."""
+    timeout_s: float = Field(default=300.0, gt=0, le=3600)
+    """How long a call may take; the function's own limit must not be longer."""
+    payload_kib: int | None = Field(default=None, ge=16, le=64 * 1024)
+    """Pictures go inside a call up to so much (request and answer alike); larger ones by way of exchange. null: 256
+    where there is an exchange, 4096 where there is none."""
+    exchange: str = ""
+    """Where larger pictures are left and results are fetched, by addresses that are valid for one call: s3://bucket/
+    folder (lcq[s3], storage.options). "": a node of the house has to do what is larger than payload_kib."""
+    price_s: float = Field(default=0.0, ge=0)
+    """What a second of a call costs, in the currency of the budget."""
+    price_call: float = Field(default=0.0, ge=0)
+    """What a call costs beside that."""
+    auth: FunctionAuth = FunctionAuth()
+    region: str = ""
+    """Of a Lambda function; default: as boto3 finds it."""
+
+    @model_validator(mode="after")
+    def _address_has_its_form(self) -> FunctionConfig:
+        if self.kind != "lambda" and not re.match(r"^https?://[^/\s]+", self.url):
+            raise ValueError(f"url must begin with http:// or https:// and a host, found {self.url!r:.200}")
+        return self
+
+    @property
+    def inline_bytes(self) -> int:
+        """The largest document that a call, or its answer, may be."""
+        return (self.payload_kib or (256 if self.exchange else 4096)) << 10
+
+    @property
+    def worst_price(self) -> float:
+        """What one call can cost at most."""
+        return self.price_call + self.price_s * self.timeout_s

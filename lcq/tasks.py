@@ -39,6 +39,7 @@ from lcq.models import DeviceKind, NodeRecord, Task, TaskRecord, model_of
 from lcq.moving import Mover
 from lcq.roots import Roots
 from lcq.routing import Fleet, Route, foresee, route
+from lcq.spend import Book
 from lcq.state.feed import batches
 from lcq.storage.addresses import Allowed, Kind, read_address
 from lcq.usage import BYS, days_since, today_of, total_of
@@ -51,6 +52,7 @@ from lcq.wire import (
     Acts,
     ActsAnswer,
     AskSettings,
+    AskSpend,
     AskWhy,
     AskWhys,
     Autoscale,
@@ -103,6 +105,8 @@ from lcq.wire import (
     RetryJob,
     SetDevice,
     SettingsAnswer,
+    SpendAnswer,
+    SpendBook,
     StopNode,
     Submit,
     SubmitAnswer,
@@ -153,7 +157,7 @@ class TaskManager(Manager):
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
             (History, self.history), (AskWhy, self.why), (AskWhys, self.whys), (Costs, self.costs), (Nodes, self.nodes),
             (Queues, self.queues), (Events, self.events), (Autoscale, self.autoscale), (DrainIdle, self.drain_idle),
-            (Report, self.report),
+            (Report, self.report), (AskSpend, self.spend),
         ):  # fmt: skip
             serve(kind, handler)
         self._jobs = JobActs(
@@ -495,6 +499,22 @@ class TaskManager(Manager):
     async def autoscale(self, ask: Autoscale, sender: bytes = b"") -> AutoscaleAnswer:
         return AutoscaleAnswer(scale=await self._scale(ask.target_wait_s))
 
+    async def spend(self, ask: AskSpend, sender: bytes = b"") -> SpendAnswer:
+        known = await self._reader.spend()
+        days = await self._reader.spend_of_days(ask.days) if ask.days else {}
+        job = await self._reader.spend_of_job(ask.job) if ask.job else None
+        budget = known.budget
+        return SpendAnswer(
+            currency=budget.currency,
+            now=(
+                _told_book("hour", known.hour, budget.hour),
+                _told_book("day", known.day, budget.day),
+                _told_book("month", known.month, budget.month),
+            ),
+            days=tuple(_told_book(day, book, budget.day) for day, book in days.items()),
+            job=_told_book(ask.job, job, budget.job) if job is not None else None,
+        )
+
     async def _scale(self, target_s: float = DEFAULT_TARGET_S) -> Scale:
         fleet = await self._reader.fleet()
         return scale(
@@ -773,3 +793,9 @@ def _refuse_damaged(record: TaskRecord, move: str) -> None:
 
 def _by(act: Act[Any]) -> str:
     return f"by {act.actor}" + (f": {act.reason}" if act.reason else "")
+
+
+def _told_book(name: str, book: Book, limit: float | None) -> SpendBook:
+    return SpendBook(
+        name=name, spent=book.spent, reserved=book.reserved, calls=book.calls, limit=limit, users=dict(book.users)
+    )

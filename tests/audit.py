@@ -31,13 +31,14 @@ CLASSES = {
     "turn:*": "zset", "line:*": "zset", "band:*": "zset", "back:*": "zset", "over:*": "set", "overs": "set",
     "runs": "hash", "running": "hash", "rate:*": "string",
     "backlog:*": "hash", "ends": "zset", "costs": "zset", "cost:*": "list", "memory:*": "list", "shared:*": "hash",
-    "use:*": "list", "interactive": "hash", "unbilled": "list", "usage:*": "hash",
+    "use:*": "list", "interactive": "hash", "unbilled": "list", "usage:*": "hash", "spend:*": "hash",
+    "spent_out": "set",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers
 EXPIRING = (
     "minute:", "answer:", "undo:", "undone:", "done:", "duty:", "synced", "blame:", "budget", "rate:", "shared:",
-    "use:", "interactive", "usage:",
+    "use:", "interactive", "usage:", "spend:", "spent_out",
 )  # fmt: skip
 
 

@@ -971,7 +971,8 @@ class Agent:
         await failpoints.reach("agent.conclude")
         engine = self._service.engine_of(grant.task.model)
         if ended.result is not None:
-            self._hand.learn(grant.device, ended.result.seconds)
+            if not ended.result.cost:  # what is paid for is not held ahead: it would be reserved for all that time
+                self._hand.learn(grant.device, ended.result.seconds)
             self._breakers.worked(engine)
         if failure is not None and failure.code in DEPENDENCY_DOWN:
             self._breakers.failed(engine, failure.message)

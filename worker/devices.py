@@ -62,6 +62,8 @@ def plan_slots(found: Detected, config: DistributedConfig, *, cores: int) -> tup
                 roots=config.storage.roots,
                 models=config.models,
                 iopaint=config.iopaint,
+                function=config.agent.functions.get(device.id),
+                storage_options=config.storage.options if device.kind is DeviceKind.SERVERLESS else {},
             ),
             is_first=number == 0,
         )

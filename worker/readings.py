@@ -68,12 +68,14 @@ class Readings:
         known = self._devices[device]
         if known.kind is DeviceKind.CPU:
             return _cpu_reading(known).model_copy(update={"foreign_busy": self.foreign_cpu})
+        if known.kind is DeviceKind.SERVERLESS:
+            return DeviceReading()
         reading = self._gpus.get(device, DeviceReading(total_mib=known.vram_mib or None))
         return reading.model_copy(update={"fault": self.fault(device)})
 
     def fault(self, device: str) -> str:
         """Why ``device`` is to be given no work at the moment; "" where nothing is known against it."""
-        if self._devices[device].kind is DeviceKind.CPU:
+        if self._devices[device].kind is not DeviceKind.GPU:
             return ""
         return self._hung or (self._gpus[device].fault if device in self._gpus else "")
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from lcq.models import Device, DeviceKind
-from lcq.runner_config import IopaintConfig, ModelsConfig
+from lcq.runner_config import FunctionConfig, IopaintConfig, ModelsConfig
 
 
 class EngineSettings(BaseModel):
@@ -22,3 +23,5 @@ class EngineSettings(BaseModel):
     roots: tuple[Path, ...] = ()  # that tasks may reach; none: anywhere
     models: ModelsConfig = ModelsConfig()
     iopaint: IopaintConfig = IopaintConfig()
+    function: FunctionConfig | None = None  # what a device of the kind serverless calls
+    storage_options: dict[str, Any] = Field(default_factory=dict)  # how its exchange is reached

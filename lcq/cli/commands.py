@@ -27,6 +27,7 @@ _MODULES = {
         "resume",
     ),
     "node": ("node",),
+    "spend": ("spend",),
     "discover": ("discover",),
     "events": ("events",),
     "token": ("token",),

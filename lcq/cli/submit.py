@@ -28,7 +28,7 @@ from lcq.folder import Named, Pairing, Skipped, format_named, name_results, pair
 from lcq.foreseen import told_foreseen
 from lcq.labels import parse_labels
 from lcq.lang import T, ntr, retold, tr
-from lcq.models import JobReport, Task, TaskPriority, TaskRecord, TaskType, build
+from lcq.models import JobReport, Privacy, Task, TaskPriority, TaskRecord, TaskType, build
 from lcq.places import note_places
 from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
 from lcq.wire import Accepted, ForeseeAnswer, Refusal
@@ -144,6 +144,9 @@ def submit(
             "--require", metavar="NAME=VALUE", help="Only nodes with this label may run them (again for more)."
         ),
     ] = None,
+    exportable: Annotated[
+        bool, typer.Option("--exportable", help="They may leave the house: functions of others may work on them.")
+    ] = False,
     anew: Annotated[bool, typer.Option("--again", help="Also what is done already and has not changed.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell what would go where, and when it would be done.")
@@ -188,6 +191,8 @@ def submit(
         "user_id": user or login_name(),
         "requires": parse_labels(require or ()),
     }
+    if exportable:
+        common["privacy"] = Privacy.EXPORTABLE
     build(Task, common | {"image_path": "x"})  # before any folder is made: what cannot be a task is refused
     name_results(pairing.pairs, out, image_format)  # and what would overwrite its own input
     with contextlib.ExitStack() as held:

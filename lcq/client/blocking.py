@@ -132,6 +132,7 @@ class Client:
     drain = _waits(AsyncClient.drain)
     drain_idle = _waits(AsyncClient.drain_idle)
     autoscale = _waits(AsyncClient.autoscale)
+    spend = _waits(AsyncClient.spend)
     activate = _waits(AsyncClient.activate)
     quarantine = _waits(AsyncClient.quarantine)
     stop_node = _waits(AsyncClient.stop_node)

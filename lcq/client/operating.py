@@ -8,6 +8,7 @@ from lcq.autoscale import DEFAULT_TARGET_S, Scale
 from lcq.client.connection import Connection
 from lcq.wire import (
     Activate,
+    AskSpend,
     Autoscale,
     Drain,
     DrainIdle,
@@ -17,6 +18,7 @@ from lcq.wire import (
     Release,
     Resume,
     SetDevice,
+    SpendAnswer,
     StopNode,
 )
 
@@ -49,6 +51,11 @@ class Operating(Connection):
     async def autoscale(self, *, target_wait_s: float = DEFAULT_TARGET_S) -> Scale:
         """How many slots each queue wants so that what waits begins in time, and which nodes are idle."""
         return (await self.ask(Autoscale(target_wait_s=target_wait_s))).scale
+
+    async def spend(self, *, days: int = 0, job: str = "") -> SpendAnswer:
+        """What serverless functions have cost this hour, today and this month (UTC), on each of the last ``days``, and
+        for the tasks of ``job``."""
+        return await self.ask(AskSpend(days=days, job=job))
 
     async def drain_idle(self, count: int, *, queue: str = "", reason: str = "") -> tuple[str, ...]:
         """Drain at most so many of the idle nodes, the longest idle first. Answers which.

@@ -40,6 +40,7 @@ from lcq.wire import (
     Act,
     Activate,
     Acts,
+    AskSpend,
     Autoscale,
     AutoscaleAnswer,
     BulkAnswer,
@@ -70,6 +71,7 @@ from lcq.wire import (
     ResumeJob,
     RetryJob,
     SetDevice,
+    SpendAnswer,
     StopNode,
     Undo,
 )
@@ -291,6 +293,13 @@ def router(line: Line) -> APIRouter:
     async def autoscale(target_wait_s: Annotated[float, Query(ge=0.001, le=30 * 24 * 3600)] = 60.0) -> Response:
         """How many slots each queue wants, and which nodes are idle (docs/autoscale.md)."""
         return told(await line.ask(Autoscale(target_wait_s=target_wait_s)))
+
+    @routes.get("/spend", response_model=SpendAnswer, tags=["autoscale"])
+    async def spend(
+        days: Annotated[int, Query(ge=0, le=400)] = 0, job: Annotated[str, Query(max_length=128)] = ""
+    ) -> Response:
+        """What serverless functions have cost, and may (docs/serverless.md)."""
+        return told(await line.ask(AskSpend(days=days, job=job)))
 
     @routes.post("/autoscale/drain_idle", response_model=DrainIdleAnswer, tags=["autoscale"])
     async def drain_idle(request: Request, wish: DrainedIdle, key: Key = None) -> Response:

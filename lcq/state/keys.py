@@ -162,6 +162,13 @@ class Keys:
     def acks(self) -> str:
         return self._key("acks")
 
+    def spend(self, span: str, which: str) -> str:
+        return self._key("spend", span, which)
+
+    @property
+    def spent_out(self) -> str:
+        return self._key("spent_out")
+
     @property
     def schedulers(self) -> str:
         return self._key("schedulers")

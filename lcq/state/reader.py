@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from itertools import chain
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 from redis.exceptions import ResponseError
 
 from lcq.causes import APART, in_common, size_class, trend
+from lcq.config import ServerlessConfig
 from lcq.errors import AmbiguousId, InvalidInput, JobNotFound, TaskNotFound
 from lcq.eta import Rivals
 from lcq.ids import ALPHABET, ID_LENGTH, is_id, normalise_prefix
@@ -23,6 +24,7 @@ from lcq.models import (
     DEFAULT_QUEUES,
     Attempt,
     Cause,
+    DeviceKind,
     DeviceSample,
     ErrorClass,
     Event,
@@ -36,8 +38,9 @@ from lcq.models import (
     TaskStatus,
 )
 from lcq.placement import USERS_TOLD, Backlog
-from lcq.routing import Fleet
+from lcq.routing import LIVE, Fleet
 from lcq.silence import Ear
+from lcq.spend import Book, Overflow, Spend, book_of
 from lcq.state import records
 from lcq.state.act_log import ActLog
 from lcq.state.connection import ANSWER_S, Client, connect, our_errors
@@ -84,6 +87,8 @@ class StateReader:
         self.keys = Keys(namespace)
         self.queue_configs = tuple(queues)
         """Which queues there are: as long as the process runs they may become others, also while it waits for Redis."""
+        self.serverless = ServerlessConfig()
+        """By which rules work goes to functions; as the process goes by them now."""
         self._redis = connect(url)
         self._follow = connect(url)  # blocks for news, on its own connection
         self.acts = ActLog(self._redis, self.keys, url)
@@ -341,6 +346,7 @@ class StateReader:
         queues = await self._queues(nodes, configs)
         backlog, users, busy, interactive = await self._backlog(configs)
         return Fleet(
+            overflow=await self._overflow(nodes),
             costs=await self.learned.book(),
             backlog=backlog,
             users={queue: frozenset(counts) for queue, counts in users.items()},
@@ -357,6 +363,46 @@ class StateReader:
                 if queue.paused
             },
         )
+
+    async def _overflow(self, nodes: Iterable[NodeRecord]) -> Overflow | None:
+        """None where no node that is there calls functions."""
+        prices = [
+            device.worst_price
+            for node in nodes
+            if node.status in LIVE
+            for device in node.capability.devices
+            if device.kind is DeviceKind.SERVERLESS
+        ]
+        if not prices:
+            return None
+        return Overflow(self.serverless.overflow_after_s, await self.spend(), min(prices))
+
+    async def spend(self) -> Spend:
+        """What functions have cost this hour, today and this month (UTC, by Redis's clock), and may."""
+        now = datetime.fromtimestamp(await self.now_ms() / 1000, UTC)
+        async with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.hgetall(self.keys.spend("hour", f"{now:%Y-%m-%dT%H}"))
+            pipe.hgetall(self.keys.spend("day", f"{now:%Y-%m-%d}"))
+            pipe.hgetall(self.keys.spend("month", f"{now:%Y-%m}"))
+            pipe.smembers(self.keys.spent_out)
+            hour, day, month, out = await pipe.execute()
+        return Spend(self.serverless.budget, book_of(hour), book_of(day), book_of(month), frozenset(out))
+
+    async def spend_of_days(self, days: int) -> dict[str, Book]:
+        """What functions have cost on each of the last ``days`` days (UTC), today first."""
+        today = datetime.fromtimestamp(await self.now_ms() / 1000, UTC)
+        names = [f"{today - timedelta(days=ago):%Y-%m-%d}" for ago in range(days)]
+        async with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            for name in names:
+                pipe.hgetall(self.keys.spend("day", name))
+            return dict(zip(names, map(book_of, await pipe.execute()), strict=True))
+
+    async def spend_of_job(self, job: str) -> Book:
+        """What functions have cost for the tasks of a job."""
+        async with our_errors(self.url):
+            return book_of(await self._redis.hgetall(self.keys.spend("job", job)))
 
     async def jobs(self, *, name: str = "", limit: int = 100, after: str = "") -> tuple[JobSummary, ...]:
         """Jobs with their counts, newest first; with ``name``, that one; with ``after``, those that come after it.

@@ -37,6 +37,13 @@ MOST_LABELLED_LANES = 256  # that have tasks at a time: every claim looks throug
 STATE_FORMAT = 3  # the newest that the scripts write: raised where an older LCQ would misread it (docs/decisions/0006)
 BASE_FORMAT = 2  # what state is of until something of a newer format is written: a job is paused, a task kept back
 BLAME_AFTER_SUCCESS = 0.9
+SPEND_KEPT = {
+    "hour": timedelta(days=3),
+    "day": timedelta(days=400),
+    "month": timedelta(days=1200),
+    "job": timedelta(days=90),
+}  # of what functions were paid, after the last change
+SPEND_OUT_KEPT = timedelta(minutes=10)  # jobs that have used up their budget, after the last refusal
 MINUTES_KEPT = timedelta(hours=25)
 UNDO_KEPT = timedelta(seconds=15)  # that an operator may take an act back
 ANSWERS_KEPT = timedelta(minutes=10)  # for copies of an operator's command
@@ -84,6 +91,8 @@ class Scripts:
             f"local ANSWERS_KEPT_MS = {_milliseconds(ANSWERS_KEPT.total_seconds())}",
             f"local UNDO_MS = {_milliseconds(UNDO_KEPT.total_seconds())}",
             f"local MINUTES_KEPT_S = {int(MINUTES_KEPT.total_seconds())}",
+            f"local SPEND_OUT_S = {int(SPEND_OUT_KEPT.total_seconds())}",
+            f"local SPEND_KEPT_S = {_table({span: int(kept.total_seconds()) for span, kept in SPEND_KEPT.items()})}",
             f"local ELDERS_TURN = {ELDERS_TURN - 1}",
             f"local ELDERS_WAIT = {ELDERS_WAIT_S}",
             f"local MOST_SHARES = {MOST_SHARES}",

@@ -137,6 +137,24 @@ class Objects:
         with _failures_named(url):
             self._system.pipe_file(url, data)
 
+    def signed(self, url: str, *, seconds: float, writes: bool = False) -> str:
+        """An address at which anybody may read (or write, once or more) the object for so long.
+
+        Raises:
+            AddressRefused: objects of this scheme have none.
+            StorageUnreachable.
+        """
+        with _failures_named(url):
+            expires = max(1, int(seconds))
+            if self.scheme in ("s3", "s3a"):
+                method = "put_object" if writes else "get_object"
+                return str(self._system.url(url, expires=expires, client_method=method))
+            with contextlib.suppress(NotImplementedError, AttributeError):
+                return str(self._system.sign(url, expiration=expires, method="PUT" if writes else "GET"))
+        raise AddressRefused(
+            url, f"{self.scheme}:// has no addresses that others may use for a while", hint="s3:// and gs:// have"
+        )
+
     def delete(self, url: str) -> bool:
         """Raises:
         StorageUnreachable.

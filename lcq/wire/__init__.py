@@ -103,6 +103,7 @@ if TYPE_CHECKING:
     from lcq.wire.questions import ActsAnswer as ActsAnswer
     from lcq.wire.questions import AskSees as AskSees
     from lcq.wire.questions import AskSettings as AskSettings
+    from lcq.wire.questions import AskSpend as AskSpend
     from lcq.wire.questions import AskStore as AskStore
     from lcq.wire.questions import AskThumbnail as AskThumbnail
     from lcq.wire.questions import AskWhy as AskWhy
@@ -144,6 +145,8 @@ if TYPE_CHECKING:
     from lcq.wire.questions import ReportJobAnswer as ReportJobAnswer
     from lcq.wire.questions import SeesAnswer as SeesAnswer
     from lcq.wire.questions import SettingsAnswer as SettingsAnswer
+    from lcq.wire.questions import SpendAnswer as SpendAnswer
+    from lcq.wire.questions import SpendBook as SpendBook
     from lcq.wire.questions import StoreAnswer as StoreAnswer
     from lcq.wire.questions import TaskLogAnswer as TaskLogAnswer
     from lcq.wire.questions import ThumbnailAnswer as ThumbnailAnswer

@@ -250,6 +250,33 @@ class Autoscale(Request[AutoscaleAnswer]):
     target_wait_s: float = Field(default=DEFAULT_TARGET_S, ge=0.001, le=30 * 24 * 3600)
 
 
+class SpendBook(Message):
+    """What a span of time has cost, in the budget's currency. ``limit``: None where there is none."""
+
+    name: str  # "hour", "day", "month"; of the days, the date (UTC)
+    spent: float = 0.0
+    reserved: float = 0.0  # the worst that what runs now may still cost
+    calls: int = 0
+    limit: float | None = None
+    users: dict[str, float] = Field(default_factory=dict)  # of a day: spent and reserved, by user
+
+
+class SpendAnswer(Message):
+    currency: str = ""
+    now: tuple[SpendBook, ...] = ()  # this hour, today, this month
+    days: tuple[SpendBook, ...] = ()  # today first
+    job: SpendBook | None = None  # the one that was asked for
+
+
+class AskSpend(Request[SpendAnswer]):
+    """What serverless functions have cost, and may."""
+
+    CMD = "spend"
+    ANSWER = SpendAnswer
+    days: int = Field(default=0, ge=0, le=400)
+    job: str = Field(default="", max_length=128)
+
+
 class NodesAnswer(Message):
     nodes: tuple[NodeRecord, ...] = ()
 

@@ -42,6 +42,7 @@ from lcq.wire.questions import (
     Acts,
     AskSees,
     AskSettings,
+    AskSpend,
     AskStore,
     AskThumbnail,
     AskWhy,
@@ -72,7 +73,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         RerouteJob, PrioritiseJob, NoteJob, Info, AskSettings, AskWhys,
         Undo, Comment, Acknowledge, Foresee,
         Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
-        Autoscale, DrainIdle, AskStore, AskSees, Saw, AskThumbnail, Pictured, ReadLog, Logged,
+        Autoscale, AskSpend, DrainIdle, AskStore, AskSees, Saw, AskThumbnail, Pictured, ReadLog, Logged,
         ReadTaskLog, TaskLogged,
     )
 }  # fmt: skip

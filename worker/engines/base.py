@@ -64,6 +64,10 @@ class Work:
     progress: Progress
     eased: tuple[Ease, ...] = ()
     notes: list[str] = field(default_factory=list)
+    key: str = ""
+    """``TASK/ATTEMPT``: what somebody who might be asked twice may know this attempt by; "": nobody has said."""
+    cost: float = 0.0
+    """What it was paid for by, in the currency of the budget: for the engine to set."""
 
 
 class EngineError(Exception):

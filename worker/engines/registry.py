@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import cast
 
+from lcq.models import DeviceKind
 from worker.engines.base import Engine, EngineSettings
 
 GROUP = "lcq.engines"
@@ -13,6 +14,7 @@ GROUP = "lcq.engines"
 
 _OURS = "lcq"
 _PREFERRED = ("lama", "opencv")  # what runs in the runner itself comes before what a neighbour runs for it
+_CALLS = "function"
 _METHODS = ("capabilities", "left_out", "estimate", "load", "run", "unload", "held_mib")
 
 
@@ -29,7 +31,10 @@ def make_engines(settings: EngineSettings) -> tuple[tuple[Engine, ...], dict[str
     if not any(_is_ours(entry) for entry in found):
         left_out[_OURS] = "LCQ's own engines are not registered with this Python; install LCQ again (pip install …)"
     taken: dict[str, str] = {}
+    is_elsewhere = settings.device.kind is DeviceKind.SERVERLESS
     for entry in found:
+        if is_elsewhere is not (_is_ours(entry) and entry.name == _CALLS):
+            continue  # what computes here, and what only asks somebody else: a device has the one or the other
         source = f"{_package(entry)} ({entry.value})"
         if entry.name in taken:
             left_out[f"{entry.name} of {_package(entry)}"] = f"{taken[entry.name]} has an engine of this name already"

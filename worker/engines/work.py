@@ -128,6 +128,7 @@ def run_task(
     _check_type_and_mask(task, shelf.offers[task.model].task_types)
 
     timings: dict[str, float] = {}
+    cost = 0.0
     with _failures_named(task):
         with _timed(timings, "decode"):
             progress(0.0, "decode")
@@ -139,12 +140,13 @@ def run_task(
         else:
             with _timed(timings, "inpaint"):
                 progress(0.1, "load")
-                result, work = _worked(task, image, mask, shelf, progress, eased)
+                result, work = _worked(task, image, mask, shelf, progress, eased, attempt)
             with _timed(timings, "encode"):
                 progress(0.9, "encode")
                 output = plan_output(task, result)
                 data, encoder_notes = encode(result, result.pixels, output)
                 _check_encoded(task, data, result)
+            cost = work.cost
             notes = (*(_one_line(str(note))[:_LONGEST_NOTE] for note in work.notes), *encoder_notes)
     staged = output.staged(task.id, attempt)
     with _timed(timings, "encode"), _storage_failures_named(output.path):
@@ -162,6 +164,7 @@ def run_task(
                 mask_fraction=float(np.count_nonzero(mask)) / mask.size,
                 seconds=time.monotonic() - started,
                 notes=(*result.notes, *output.notes, *notes),
+                cost=cost,
             ),
             staged=str(staged),
             timings=timings,
@@ -196,6 +199,7 @@ def _worked(
     shelf: Shelf,
     progress: Progress,
     eased: tuple[Ease, ...],
+    attempt: int,
 ) -> tuple[LoadedImage, Work]:
     """``image`` as the engine has changed it, checked; and the work, for the notes on it."""
     picture = Picture(image.pixels, mask)
@@ -206,6 +210,7 @@ def _worked(
         config=task.config,
         progress=lambda fraction, stage: progress(0.1 + 0.8 * min(1.0, max(0.0, fraction)), stage),
         eased=eased,
+        key=f"{task.id}/{attempt}",
     )
     engine = shelf.load(task.model, task.config)
     _check_room(task, engine, work, shelf)

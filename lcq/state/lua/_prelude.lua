@@ -549,6 +549,73 @@ local function learn_memory(record, host_mib, device_mib, is_short)
   redis.call("LTRIM", name, -COSTS_KEPT, -1)
 end
 
+---------------------------------------------------------------- what functions are paid
+
+-- Money is in whole millionths of the currency. An hour, a day and a month (by UTC) each have a book, and so has a job:
+-- `spent`, `reserved` for what runs, `calls`; a day also "u/<user>", both together. What has not run costs nothing; of
+-- what ended otherwise without a bill, the worst is taken to be true.
+local NOT_RUN = {
+  endpoint_unreachable = true, endpoint_busy = true, endpoint_refused = true, call_too_large = true,
+  storage_unreachable = true,
+}
+
+-- The calendar day (year, month, day) of a number of days since 1970.
+local function day_of(days)
+  local from_march = days + 719468  -- days since 1 March of the year 0: leap days are at the end of such years
+  local era = math.floor(from_march / 146097)
+  local of_era = from_march - era * 146097
+  local year = math.floor(
+    (of_era - math.floor(of_era / 1460) + math.floor(of_era / 36524) - math.floor(of_era / 146096)) / 365
+  )
+  local of_year = of_era - (365 * year + math.floor(year / 4) - math.floor(year / 100))
+  local month = math.floor((5 * of_year + 2) / 153)
+  local day = of_year - math.floor((153 * month + 2) / 5) + 1
+  local shown = month < 10 and month + 3 or month - 9
+  return year + era * 400 + (shown <= 2 and 1 or 0), shown, day
+end
+
+local function spend_windows()
+  local year, month, day = day_of(math.floor(NOW / 86400000))
+  local date = string.format("%04d-%02d-%02d", year, month, day)
+  return {
+    hour = date .. "T" .. string.format("%02d", math.floor(NOW / 3600000) % 24), day = date,
+    month = string.format("%04d-%02d", year, month),
+  }
+end
+
+-- Writes into all books of a bill; `both`: what a user's own sum grows by.
+local function write_spend(bill, reserved, spent, calls, both)
+  for _, span in ipairs({"hour", "day", "month", "job"}) do
+    local name = bill[span] and key("spend", span, bill[span])
+    if name then
+      if reserved ~= 0 then redis.call("HINCRBY", name, "reserved", string.format("%.0f", reserved)) end
+      if spent ~= 0 then redis.call("HINCRBY", name, "spent", string.format("%.0f", spent)) end
+      if calls ~= 0 then redis.call("HINCRBY", name, "calls", calls) end
+      if span == "day" and both ~= 0 then redis.call("HINCRBY", name, "u/" .. bill.user, string.format("%.0f", both)) end
+      redis.call("EXPIRE", name, SPEND_KEPT_S[span])
+    end
+  end
+end
+
+-- An attempt that was paid for has ended: what was reserved for it makes way for what it cost, in the books that it was
+-- reserved in. A second end of the same attempt corrects the first.
+local function settle_spend(record, outcome, failure)
+  local bill = record.spend
+  if type(bill) ~= "table" then return end
+  local cost = bill.worst
+  if outcome == "completed" and record.paid then
+    cost = math.min(bill.worst, record.paid)
+  elseif failure and NOT_RUN[failure.code] then
+    cost = 0
+  end
+  if bill.settled then
+    write_spend(bill, 0, cost - bill.settled, 0, cost - bill.settled)
+  else
+    write_spend(bill, -bill.worst, cost, 1, cost - bill.worst)
+  end
+  bill.settled = cost
+end
+
 -- `more`: further fields of the record; `read`: the record, where it was read already.
 local function close_attempt(id, n, outcome, failure, more, read)
   local record = read or attempt_record(id, n)
@@ -557,6 +624,7 @@ local function close_attempt(id, n, outcome, failure, more, read)
   record.ended_ms = NOW
   record.failure = failure
   for field, value in pairs(more or {}) do record[field] = value end
+  settle_spend(record, outcome, failure)
   redis.call("LSET", key("attempts", id), n - 1, cjson.encode(record))
 end
 

@@ -6,7 +6,8 @@
 --       via (the scheduler), how many attempts a user may have running (JSON {default, users}; "": as many as it likes),
 --       costs (JSON, see below; "": none), patience (JSON, see below; "": none),
 --       most_others (how many of a lower band than high the device may have, for its other slots are kept for people who
---       wait; "": no limit)
+--       wait; "": no limit), bill (JSON, of a device that is paid for: worst, what a call costs at most, and the limits
+--       hour, day, month, job, user_day, all in millionths; "": it costs nothing)
 -- RETURNS {"ok" or "held", id, attempt, eased, digest, json, queue, ms that it was queued, …} | {"stale"} | {"refused", node status}; "held": some were
 --         left for faster devices
 --         | {"more"}: nothing yet, but not all was looked at; ask again
@@ -178,6 +179,59 @@ local function is_over(user)
   return running[user] >= most
 end
 
+-- Of a device that is paid for: whether the budget allows one more task of that user and job, which must be one that may
+-- leave the house.
+local bill = decoded(ARGV[17] or "", nil)
+local windows = bill and spend_windows()
+local taken = {}
+local function taken_of(span, name, field)
+  local known = span .. "/" .. name .. "/" .. (field or "")
+  if not taken[known] then
+    local read = redis.call("HMGET", key("spend", span, name), field or "spent", field and "-" or "reserved")
+    taken[known] = number(read[1]) + number(read[2])
+  end
+  return taken[known], known
+end
+
+local function limits_of(user, job)
+  local found = {}
+  for _, span in ipairs({"hour", "day", "month"}) do
+    if bill[span] then found[#found + 1] = {bill[span], span, windows[span]} end
+  end
+  if bill.user_day then found[#found + 1] = {bill.user_day, "day", windows.day, "u/" .. (user or "")} end
+  if bill.job and (job or "") ~= "" then found[#found + 1] = {bill.job, "job", job} end
+  return found
+end
+
+local function may_pay(id)
+  if not bill then return true end
+  local t = read_fields(key("task", id), "user", "job", "json")
+  if decoded(t[3] or "", {}).privacy ~= "exportable" then return false end
+  for _, limit in ipairs(limits_of(t[1], t[2])) do
+    if taken_of(limit[2], limit[3], limit[4]) + bill.worst > limit[1] then
+      if limit[2] == "job" then  -- so that its tasks are routed elsewhere
+        redis.call("SADD", key("spent_out"), limit[3])
+        redis.call("EXPIRE", key("spent_out"), SPEND_OUT_S)
+      end
+      return false
+    end
+  end
+  return true
+end
+
+local function reserve_spend(t, record)
+  if not bill then return end
+  for _, limit in ipairs(limits_of(t.user, t.job)) do
+    local _, name = taken_of(limit[2], limit[3], limit[4])
+    taken[name] = taken[name] + bill.worst
+  end
+  local job = (t.job or "") ~= "" and t.job or nil
+  record.spend = {
+    worst = bill.worst, hour = windows.hour, day = windows.day, month = windows.month, job = job, user = t.user,
+  }
+  write_spend(record.spend, bill.worst, 0, 0, bill.worst)
+end
+
 -- The order above is by service, and users who never came before begin at its virtual time: an endless stream of them
 -- would keep it from moving. So one start of a queue in ELDERS_TURN is for the task that has waited longest there, once
 -- that is longer by the clock than its band's span. Answers it, if this device may take it.
@@ -191,7 +245,7 @@ local function elder_of(owner)
     local lane, band = t[6] or t[5], BANDS[t[2] or ""]  -- neither: it is damaged, and isolated where its turn comes
     local span = math.max(band or 0, ELDERS_WAIT) * 1000
     if band and lane and reads[lane] and t[4] == "" and NOW - tonumber(oldest[i + 1]) >= span
-      and not (t[1] == node and may_leave(owner, lane, oldest[i])) and not is_over(t[7]) then
+      and not (t[1] == node and may_leave(owner, lane, oldest[i])) and not is_over(t[7]) and may_pay(oldest[i]) then
       local is_warm = warm[lane:match("^[^~?]+")] == true
       local need = need_of(lane, t[3])
       return {
@@ -221,6 +275,7 @@ local function look_at(owner, lane, id, score)
     t = read_fields(key("task", id), "avoid", "priority", "user")  -- the fewer the better: this is read of every head
   end
   local user, queue = t[3], t[5]  -- none: it is damaged, and isolated where it is chosen
+  if not may_pay(id) then return nil, user end
   if t[1] == node and may_leave(owner, lane, id) then return nil, user end
   if pinned and queue and (is_paused(queue) or not is_for_this_device(queue)) then return nil, user end
   local is_warm = warm[lane:match("^[^~?]+")] == true
@@ -574,6 +629,10 @@ local function grant(one)
   local owner, head = one.from.owner, one.head
   local chosen = whose_turn(owner, head)
   local id = chosen.id
+  if chosen ~= head and not may_pay(id) then  -- what its user has first is not for this device: no more of it now
+    want = granted
+    return
+  end
   local t = load_listed(id, chosen == head and chosen.lane and key("lane", owner, chosen.lane))
   local waits = t and t.status == STATE.QUEUED
   local is_paused_job = waits and is_of_paused_job(t)
@@ -600,6 +659,7 @@ local function grant(one)
   local record = predicted(t, chosen.warm)
   record.number, record.node, record.device, record.started_ms = n, node, device, NOW
   record.outcome, record.eased = "running", steps_of(t)
+  reserve_spend(t, record)
   redis.call("RPUSH", key("attempts", id), cjson.encode(record))
   transition("claim_tasks", id, t, STATE.PROCESSING, {
     attempt = n, node = node, boot = boot, device = device, started_ms = NOW, lease_ms = lease_ms,

@@ -26,8 +26,10 @@ if not live then
   end
 end
 local late_one = live and record.result_of or not live and n  -- whose result this is, where that was taken back once
-local took = number(tostring(decoded(result, {}).seconds or 0))
+local told = decoded(result, {})
+local took = number(tostring(told.seconds or 0))
 close_attempt(id, n, "completed", nil, {
+  paid = record.spend and math.ceil(number(tostring(told.cost or 0)) * 1000000) or nil,
   peak_mib = peak(ARGV[5]), device_peak_mib = peak(ARGV[6]), seconds = took > 0 and took or nil,
 }, record)
 

@@ -16,6 +16,7 @@ from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult, TaskStatus
 from lcq.placement import Patience
 from lcq.routing import OUT_OF_MEMORY, EaseStep
 from lcq.slow import Took
+from lcq.spend import bill_of
 from lcq.state import records
 from lcq.state.moves.mover import Mover
 from lcq.wire import Grant
@@ -73,6 +74,7 @@ class AttemptMoves(Mover):
         costs: str = "",
         patience: Patience | None = None,
         most_others: int | None = None,
+        worst_price: float = 0.0,
         on_held: Callable[[], None] = lambda: None,
     ) -> tuple[Grant, ...]:
         """Lease up to ``slots`` tasks to one device; none if there are none, or if the node takes no work.
@@ -84,7 +86,9 @@ class AttemptMoves(Mover):
         ``via``: the scheduler that asks for the node. ``costs``: what work takes there (``lcq.costs.curves_as_json``),
         so that each attempt's record says what was predicted. By ``patience`` tasks are left for faster devices;
         ``on_held`` is called where some were. ``most_others``: how many of a lower priority than high that device may
-        have then (None: no limit); its other slots are kept for people who wait.
+        have then (None: no limit); its other slots are kept for people who wait. ``worst_price``: what an attempt there
+        costs at most; where that is something, or the device is a function, only tasks that may leave the house are
+        granted, as many as the budget allows.
 
         Raises:
             StaleBoot: the node is not registered with this boot id, or has gone to another scheduler since.
@@ -97,6 +101,7 @@ class AttemptMoves(Mover):
             kind, "" if fits_mib is None else fits_mib, json.dumps(needs),
             via, most_in_flight(self.config), costs, json.dumps(patience) if patience else "",
             "" if most_others is None else most_others,
+            json.dumps(bill_of(self.config.serverless.budget, worst_price)) if kind is DeviceKind.SERVERLESS else "",
         )  # fmt: skip
         answer = await self._move("claim_tasks", *told)
         for _ in range(_LOOKS):

@@ -1,0 +1,93 @@
+"""What serverless functions cost, and whether the budget allows more. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lcq.config import BudgetConfig
+
+MILLION = 1_000_000
+"""The state has money in whole millionths of the currency."""
+
+
+@dataclass(frozen=True)
+class Book:
+    """What a span of time, or a job, has cost. ``reserved``: the worst that what runs now may still cost."""
+
+    spent: float = 0.0
+    reserved: float = 0.0
+    calls: int = 0
+    users: Mapping[str, float] = field(default_factory=dict)  # of a day: both together, by user
+
+    @property
+    def taken(self) -> float:
+        """What counts against a limit."""
+        return self.spent + self.reserved
+
+
+def book_of(fields: Mapping[str, str]) -> Book:
+    """A book from its fields in the state; what is no number counts as nothing."""
+
+    def money(name: str) -> float:
+        try:
+            return int(fields.get(name, 0)) / MILLION
+        except ValueError:
+            return 0.0
+
+    users = {name[2:]: money(name) for name in fields if name.startswith("u/")}
+    calls = round(money("calls") * MILLION)
+    return Book(max(0.0, money("spent")), max(0.0, money("reserved")), max(0, calls), users)
+
+
+def bill_of(budget: BudgetConfig, worst_price: float) -> dict[str, int]:
+    """What ``claim_tasks`` reserves an attempt by, all in millionths."""
+    limits = {span: getattr(budget, span) for span in ("hour", "day", "month", "job", "user_day")}
+    told = {span: math.floor(limit * MILLION) for span, limit in limits.items() if limit is not None}
+    return {"worst": math.ceil(worst_price * MILLION)} | told
+
+
+@dataclass(frozen=True)
+class Spend:
+    """The books of now, by what they are limited by."""
+
+    budget: BudgetConfig
+    hour: Book = Book()
+    day: Book = Book()
+    month: Book = Book()
+    jobs_out: frozenset[str] = frozenset()  # jobs that have used up what they may
+
+    def lack(self, price: float, *, user: str = "", job: str = "") -> str:
+        """Why ``price`` more may not be spent now, in words for people; "": it may."""
+        budget, currency = self.budget, self.budget.currency
+        own = self.day.users.get(user, 0.0)
+        spans = (
+            ("this hour", budget.hour, self.hour.taken),
+            ("today", budget.day, self.day.taken),
+            ("this month", budget.month, self.month.taken),
+            (f"user {user} today", budget.user_day, own),
+        )
+        for what, limit, taken in spans:
+            if limit is not None and taken + price > limit + 1e-9:
+                return (
+                    f"the budget for {what} is {limit:g} {currency}, of which {taken:.4g} are spent or reserved, and "
+                    f"an attempt may cost {price:.4g}"
+                )
+        if job and job in self.jobs_out and budget.job is not None:
+            return f"the budget for a job is {budget.job:g} {currency}, and {job} has used that up"
+        return ""
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """When tasks that may leave the house do. ``price``: what an attempt costs at most at the cheapest function there
+    is."""
+
+    after_s: float
+    spend: Spend
+    price: float = 0.0
+
+    def lack(self, user: str, job: str) -> str:
+        """As ``Spend.lack``."""
+        return self.spend.lack(self.price, user=user, job=job)

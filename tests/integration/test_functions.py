@@ -1,0 +1,327 @@
+"""Functions: functions-framework as a live server with our handler, a gateway that misbehaves, an S3 for pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lcq.models import Device, DeviceKind, ErrorClass, Task, TaskStatus, TaskType
+from lcq.runner_config import FunctionConfig
+from tests.cluster import running_cluster
+from tests.functions import SAMPLES, functions_framework
+from tests.hostile_gateway import Gateway, hostile_gateway
+from tests.lambda_runtime import Lambda, lambda_function
+from tests.s3 import S3, s3_server, wait_for
+from worker.calls import read_reply
+from worker.engines.base import EngineError, EngineSettings, Picture, Work
+from worker.engines.function import FunctionEngine
+from worker.engines.opencv import OpenCvEngine
+from worker.engines.picture_bytes import decode_picture
+from worker.function import KnativeFunction, on_runpod
+
+MODEL = "cv2-telea"
+
+
+@pytest.fixture(scope="module")
+def function(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a live function."""
+    with functions_framework(tmp_path_factory.mktemp("function") / "function.log") as address:
+        yield address
+
+
+@pytest.fixture
+def gateway(function: str) -> Iterator[Gateway]:
+    with hostile_gateway(function) as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    with s3_server(tmp_path_factory.mktemp("s3")) as server:
+        wait_for(server)
+        server.make_bucket("exchange")
+        yield server
+
+
+def engine(url: str, s3: S3 | None = None, **config: Any) -> FunctionEngine:
+    settings = {"url": url, "models": {MODEL: 0.2}, "price_s": 0.01, "price_call": 0.001, "timeout_s": 60} | config
+    if s3 is not None:
+        settings |= {"exchange": "s3://exchange/calls", "payload_kib": 16}
+    return FunctionEngine(
+        EngineSettings(
+            device=Device(id="burst", kind=DeviceKind.SERVERLESS),
+            function=FunctionConfig.model_validate(settings),
+            storage_options={"s3": s3.options} if s3 is not None else {},
+        )
+    )
+
+
+def photo(kind: str = "colour") -> Picture:
+    pixels: NDArray[Any] = cv2.imread(str(SAMPLES.parent / "photos" / "coffee.jpg"), cv2.IMREAD_COLOR)[:120, :160]
+    if kind == "grey":
+        pixels = pixels[:, :, 0]
+    if kind == "16 bits":
+        pixels = pixels.astype(np.uint16) * 257 + 3
+    mask = np.zeros(pixels.shape[:2], np.bool_)
+    mask[40:60, 50:80] = True
+    return Picture(pixels, mask)
+
+
+def work(picture: Picture, key: str = "06ft3kzzzzzzzzzz/1", progress: Callable[..., None] | None = None) -> Work:
+    return Work(TaskType.INPAINT, MODEL, picture, {"radius": 4}, progress or (lambda fraction, stage: None), key=key)
+
+
+def here(picture: Picture) -> NDArray[Any]:
+    """What a node of the house makes of it."""
+    return OpenCvEngine(EngineSettings(device=Device(id="cpu", kind=DeviceKind.CPU))).run(work(picture))
+
+
+def refused(engine: FunctionEngine, one: Work) -> EngineError:
+    with pytest.raises(EngineError) as told:
+        engine.run(one)
+    return told.value
+
+
+@pytest.mark.parametrize("kind", ["colour", "grey", "16 bits"])
+def test_a_function_gives_the_pixels_that_a_node_gives_and_says_what_it_cost(function: str, kind: str) -> None:
+    asked = work(photo(kind))
+    assert np.array_equal(engine(function).run(asked), here(asked.picture))
+    assert 0.001 < asked.cost < 0.001 + 0.01 * 60
+
+
+def test_what_the_function_says_of_its_trouble_is_the_tasks_trouble(function: str) -> None:
+    whole = Picture(photo().pixels, np.ones((120, 160), np.bool_))
+    told = refused(engine(function), work(whole))
+    assert (told.error_class, told.code) == (ErrorClass.BAD_INPUT, "mask_full")
+    assert str(told).startswith("function burst: the mask covers the whole picture")
+    strange = engine(function, models={"lama": 1.0})
+    asked = Work(TaskType.INPAINT, "lama", photo(), {}, lambda fraction, stage: None, key="06ft3kzzzzzzzzzz/1")
+    told = refused(strange, asked)
+    assert (told.error_class, told.code) == (ErrorClass.TRANSIENT, "model_not_here")
+    assert "lcq models pull lama" in str(told)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "error_class"),
+    [
+        ("cut before", "function_unknown", ErrorClass.TRANSIENT),
+        ("cut after", "function_unknown", ErrorClass.TRANSIENT),
+        ("slow", "function_unknown", ErrorClass.TRANSIENT),
+        ("refuse:400", "call_refused", ErrorClass.BAD_INPUT),
+        ("refuse:413", "call_refused", ErrorClass.BAD_INPUT),
+        ("refuse:403", "endpoint_refused", ErrorClass.TRANSIENT),
+        ("refuse:404", "endpoint_refused", ErrorClass.TRANSIENT),
+        ("refuse:500", "function_failed", ErrorClass.TRANSIENT),
+        ("refuse:504", "function_unknown", ErrorClass.TRANSIENT),
+        ("garbage", "reply_unreadable", ErrorClass.TRANSIENT),
+    ],
+)
+def test_each_way_in_which_a_call_ends_has_its_code(
+    gateway: Gateway, fault: str, code: str, error_class: ErrorClass
+) -> None:
+    gateway.faults.append(fault)
+    told = refused(engine(gateway.url, timeout_s=5 if fault == "slow" else 60), work(photo()))
+    assert (told.code, told.error_class) == (code, error_class)
+    assert len(gateway.keys) == 1  # whatever it was: nothing is called twice on its own
+
+
+def test_an_endpoint_that_is_not_there_has_not_run_anything() -> None:
+    told = refused(engine("http://127.0.0.1:9"), work(photo()))
+    assert (told.code, told.error_class) == ("endpoint_unreachable", ErrorClass.TRANSIENT)
+
+
+def test_a_busy_endpoint_is_left_alone_for_as_long_as_it_says_and_then_asked_again(gateway: Gateway) -> None:
+    stages: list[str] = []
+    gateway.faults.extend(["busy:1", "unavailable"])
+    asked = work(photo(), progress=lambda fraction, stage: stages.append(stage))
+    assert np.array_equal(engine(gateway.url).run(asked), here(asked.picture))
+    assert gateway.keys == ["06ft3kzzzzzzzzzz/1"] * 3
+    assert len(gateway.passed) == 1
+    assert "function: waiting to be taken" in stages
+    gateway.faults.extend(["busy:0"] * 9)
+    told = refused(engine(gateway.url), work(photo()))
+    assert told.code == "endpoint_busy"
+    assert len(gateway.keys) == 6
+
+
+def test_an_answer_that_was_delivered_twice_is_taken_once(gateway: Gateway) -> None:
+    gateway.faults.append("twice")
+    asked = work(photo())
+    assert np.array_equal(engine(gateway.url).run(asked), here(asked.picture))
+    assert len(gateway.passed) == 2
+
+
+def test_whoever_is_no_longer_wanted_stops_waiting(gateway: Gateway) -> None:
+    class Enough(Exception): ...
+
+    def progress(fraction: float, stage: str) -> None:
+        if gateway.passed:
+            raise Enough
+
+    gateway.faults.append("late")
+    with pytest.raises(Enough):
+        engine(gateway.url).run(work(photo(), progress=progress))
+
+
+# ---------------------------------------------------------------- other platforms
+
+
+@pytest.fixture(scope="module")
+def on_lambda(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lambda]:
+    log = tmp_path_factory.mktemp("lambda") / "lambda.log"
+    with lambda_function("app.handler", SAMPLES / "lambda", log) as function:
+        yield function
+
+
+@pytest.fixture
+def cloud(on_lambda: Lambda, monkeypatch: pytest.MonkeyPatch) -> Lambda:
+    for name, value in (
+        ("AWS_ENDPOINT_URL_LAMBDA", on_lambda.url),
+        ("AWS_ACCESS_KEY_ID", "lcq"),
+        ("AWS_SECRET_ACCESS_KEY", "lcq"),
+        ("AWS_DEFAULT_REGION", "us-east-1"),
+    ):
+        monkeypatch.setenv(name, value)
+    return on_lambda
+
+
+def test_lambda_gives_the_same_pixels_and_the_sdk_never_asks_twice(cloud: Lambda) -> None:
+    asked = work(photo())
+    one = engine("clean", kind="lambda")
+    assert np.array_equal(one.run(asked), here(asked.picture))
+    assert cloud.invoked == 1
+    cloud.refusals.append((429, "TooManyRequestsException"))
+    again = work(photo())
+    assert np.array_equal(one.run(again), here(again.picture))
+    for status, refusal, code in (
+        (413, "RequestTooLargeException", "call_refused"),
+        (404, "ResourceNotFoundException", "endpoint_refused"),
+        (403, "AccessDeniedException", "endpoint_refused"),
+    ):
+        cloud.refusals.append((status, refusal))
+        invoked = cloud.invoked
+        assert refused(one, work(photo())).code == code
+        assert cloud.invoked == invoked + 1
+    whole = Picture(photo().pixels, np.ones((120, 160), np.bool_))
+    assert refused(one, work(whole)).code == "mask_full"
+
+
+async def test_knative_answers_over_asgi() -> None:
+    function = KnativeFunction()
+    function.start({})
+    assert function.ready()[0]
+    sent: list[dict[str, Any]] = []
+    asked = work(photo())
+    call, _ = engine("http://nowhere")._call_of(asked)
+    parts = [{"type": "http.request", "body": call.model_dump_json().encode(), "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        return parts.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await function.handle({"type": "http"}, receive, send)
+    reply = read_reply(sent[1]["body"], call.key)
+    assert sent[0]["status"] == 200
+    assert reply.result is not None
+    assert np.array_equal(decode_picture(reply.result.opened()), here(asked.picture))
+    assert on_runpod({"input": {"key": "1/1"}})["trouble"]["code"] == "call_refused"
+
+
+# ---------------------------------------------------------------- by way of an exchange
+
+
+def test_large_pictures_go_by_addresses_that_are_good_for_one_call_and_nothing_is_left(function: str, s3: S3) -> None:
+    asked = work(photo())
+    one = engine(function, s3)
+    assert np.array_equal(one.run(asked), here(asked.picture))
+    assert one._exchange is not None
+    assert not list(one._exchange._objects.below("s3://exchange/calls"))
+    told = refused(engine(function, payload_kib=16), work(photo()))
+    assert (told.code, told.error_class) == ("call_too_large", ErrorClass.TRANSIENT)  # another device can do it
+    assert "set exchange" in str(told)
+
+
+def test_a_lost_answer_is_no_lost_result(gateway: Gateway, s3: S3) -> None:
+    gateway.faults.append("cut after")
+    asked = work(photo())
+    assert np.array_equal(engine(gateway.url, s3).run(asked), here(asked.picture))
+    assert asked.notes == ["its answer was lost; the result was found where it had been left"]
+    assert len(gateway.passed) == 1
+
+
+def test_the_next_attempt_looks_for_what_the_one_before_it_has_left_before_it_calls(gateway: Gateway, s3: S3) -> None:
+    class Killed(Exception): ...
+
+    first = engine(gateway.url, s3)
+
+    def die(fraction: float, stage: str) -> None:
+        assert first._exchange is not None
+        left = [name for name, _, _ in first._exchange._objects.below("s3://exchange/calls/06ft3kzzzzzzzzzy")]
+        if any(name not in ("1-image.png", "1-mask.png") for name in left):
+            raise Killed
+
+    gateway.faults.append("late")
+    with pytest.raises(Killed):  # its runner died when the result was there, and the answer was not
+        first.run(work(photo(), "06ft3kzzzzzzzzzy/1", die))
+    again = work(photo(), "06ft3kzzzzzzzzzy/2")
+    assert np.array_equal(engine(gateway.url, s3).run(again), here(again.picture))
+    assert again.notes == ["an earlier call, whose answer was lost, had left the result"]
+    assert gateway.passed == ["06ft3kzzzzzzzzzy/1"]
+    other = Work(TaskType.INPAINT, MODEL, photo(), {"radius": 9}, again.progress, key="06ft3kzzzzzzzzzy/3")
+    engine(gateway.url, s3).run(other)
+    assert gateway.passed == ["06ft3kzzzzzzzzzy/1", "06ft3kzzzzzzzzzy/3"]  # something else was asked
+
+
+# ---------------------------------------------------------------- a whole cluster
+
+
+def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it(
+    redis_url: str, function: str, tmp_path: Path
+) -> None:
+    functions: Mapping[str, Any] = {
+        "burst": {"url": function, "models": {MODEL: 0.2}, "concurrency": 2, "price_s": 0.01, "timeout_s": 60}
+    }
+    with running_cluster(
+        redis_url,
+        tmp_path / "c",
+        LCQ_AGENT__FUNCTIONS=json.dumps(functions),
+        LCQ_AGENT__DEVICES=json.dumps({"cpu": {"enabled": False}}),
+        LCQ_SERVERLESS__OVERFLOW_AFTER_S="0",
+        LCQ_SERVERLESS__BUDGET__MONTH="100",
+    ) as cluster:
+        cluster.start_scheduler()
+        cluster.start_agent("far")
+        folder = SAMPLES.parent
+        tasks = [
+            Task.model_validate(
+                {
+                    "task_type": "inpaint",
+                    "image_path": str(folder / "photos" / "coffee.jpg"),
+                    "mask_path": str(folder / "masks" / "coffee.png"),
+                    "output_path": str(tmp_path / f"{privacy}.png"),
+                    "config": {"model": MODEL},
+                    "privacy": privacy,
+                }
+            )
+            for privacy in ("exportable", "private")
+        ]
+        with cluster.client() as client:
+            may, may_not = (one.id for one in client.submit_many(tasks).accepted)
+            (done,) = client.wait([may], timeout_s=120)
+            assert (done.status, done.queue, done.device) == (TaskStatus.COMPLETED, "serverless", "burst"), (
+                cluster.logs()
+            )
+            assert done.result is not None
+            assert 0 < done.result.cost < 0.6
+            waits = client.get(may_not)
+            assert waits.status is TaskStatus.QUEUED
+            assert waits.queue != "serverless"

@@ -1,0 +1,196 @@
+"""Budgets of functions: what may be spent, and that several schedulers never spend more."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import UTC, datetime
+
+import pytest
+
+from lcq.config import BudgetConfig, DistributedConfig
+from lcq.errors import InvalidInput
+from lcq.models import Device, DeviceKind, ModelOffer, NodeCapability, TaskResult
+from lcq.routing import route
+from lcq.spend import Book, Spend, bill_of, book_of
+from lcq.state.manager import StateManager
+from lcq.wire import Grant
+from tests.nodes import LIGHT, TELEA, Node, a_failure, a_result, a_task
+
+BURST = "serverless"
+
+
+def settings(**budget: float) -> DistributedConfig:
+    return DistributedConfig.model_validate({"serverless": {"overflow_after_s": 1, "budget": budget}})
+
+
+class FunctionNode(Node):
+    """A node with one function, at 0.3 for the worst call."""
+
+    price = 0.3
+
+    async def hello(self, slots: int = 8) -> None:  # type: ignore[override]
+        device = Device(id="burst", kind=DeviceKind.SERVERLESS, slots=slots, worst_price=self.price)
+        kind = DeviceKind.SERVERLESS
+        capability = NodeCapability(devices=(device,), models={TELEA: ModelOffer(kinds=(kind,), seconds={kind: 0.5})})
+        await self.state.register_node(self.id, boot=self.boot, capability=capability, serves={"burst": (BURST,)})
+
+    async def take(self, slots: int = 1) -> tuple[Grant, ...]:
+        return await self.state.claim_tasks(
+            node=self.id, boot=self.boot, device="burst", kind=DeviceKind.SERVERLESS, slots=slots, lanes=[TELEA],
+            queues=[BURST], lease_ms=60_000, worst_price=self.price,
+        )  # fmt: skip
+
+    async def end(self, grant: Grant, cost: float) -> None:
+        result = TaskResult.model_validate(a_result().model_dump() | {"cost": cost})
+        await self.state.finish_task(grant.task.id, attempt=grant.attempt, node=self.id, result=result)
+
+
+async def submitted(state: StateManager, count: int = 1, **fields: object) -> list[str]:
+    ids = []
+    for _ in range(count):
+        task = a_task(**({"privacy": "exportable"} | fields))
+        await state.submit_task(task, queue=BURST)
+        ids.append(task.id)
+    return ids
+
+
+async def test_a_call_is_reserved_at_its_worst_and_settled_by_its_bill(redis_url: str) -> None:
+    async with StateManager(settings(month=1.0), url=redis_url) as state:
+        node = FunctionNode(state)
+        await node.hello()
+        await submitted(state, 5, user_id="ann")
+        grants = await node.take(5)
+        assert len(grants) == 3  # a fourth at 0.3 would be over 1.0
+        known = await state.reader.spend()
+        assert known.month == Book(0.0, 0.9, 0)
+        assert known.day.users == {"ann": 0.9}
+        assert known.lack(0.3) == (
+            "the budget for this month is 1 USD, of which 0.9 are spent or reserved, and an attempt may cost 0.3"
+        )
+        for grant in grants:
+            await node.end(grant, 0.01)
+        known = await state.reader.spend()
+        assert known.month == Book(0.03, 0.0, 3)
+        assert known.lack(0.3) == ""
+        assert len(await node.take(5)) == 2
+
+
+@pytest.mark.parametrize(("code", "cost"), [("endpoint_unreachable", 0.0), ("function_unknown", 0.3)])
+async def test_what_has_not_run_costs_nothing_and_of_what_may_have_the_worst_is_true(
+    redis_url: str, code: str, cost: float
+) -> None:
+    async with StateManager(settings(), url=redis_url) as state:
+        node = FunctionNode(state)
+        await node.hello()
+        await submitted(state, max_retries=0)
+        (grant,) = await node.take()
+        await state.fail_task(grant.task.id, attempt=1, node=node.id, failure=a_failure(code=code))
+        known = await state.reader.spend()
+        assert known.month == Book(cost, 0.0, 1)
+
+
+async def test_a_late_bill_corrects_what_was_taken_to_be_true(redis_url: str) -> None:
+    async with StateManager(settings(), url=redis_url) as state:
+        node = FunctionNode(state)
+        await node.hello()
+        await submitted(state, job="holiday")
+        (grant,) = await node.take()
+        await state.release_task(grant.task.id, attempt=1, node=node.id)
+        assert (await state.reader.spend_of_job("holiday")) == Book(0.3, 0.0, 1)
+        await node.end(grant, 0.02)
+        assert (await state.reader.spend_of_job("holiday")) == Book(0.02, 0.0, 1)
+
+
+async def test_each_user_and_each_job_has_a_limit_and_who_is_over_it_holds_nobody_up(redis_url: str) -> None:
+    async with StateManager(settings(user_day=0.7, job=0.4), url=redis_url) as state:
+        node = FunctionNode(state)
+        await node.hello()
+        await submitted(state, 3, user_id="ann")
+        await submitted(state, 3, user_id="bob", job="wedding")
+        grants = await node.take(6)
+        assert sorted(grant.task.user_id for grant in grants) == ["ann", "ann", "bob"]
+        known = await state.reader.spend()
+        assert "job is 0.4 USD, and wedding has used that up" in known.lack(0.3, user="carl", job="wedding")
+        assert "user ann today is 0.7" in known.lack(0.3, user="ann")
+        assert known.lack(0.3, user="carl") == ""
+
+
+async def test_what_may_not_leave_the_house_is_granted_to_no_function(redis_url: str) -> None:
+    async with StateManager(settings(), url=redis_url) as state:
+        node = FunctionNode(state)
+        await node.hello()
+        await submitted(state, privacy="private")
+        (may,) = await submitted(state)
+        assert [grant.task.id for grant in await node.take(2)] == [may]
+        with pytest.raises(InvalidInput, match="may leave the house"):
+            route(a_task(), await state.reader.fleet(), queue=BURST)
+
+
+async def test_schedulers_at_the_same_time_never_spend_more_than_the_budget(redis_url: str) -> None:
+    chance = random.Random(4)
+    async with (
+        StateManager(settings(month=2.0), url=redis_url) as one,
+        StateManager(settings(month=2.0), url=redis_url) as other,
+    ):
+        nodes = [FunctionNode(one, id="node-1"), FunctionNode(other, id="node-2")]
+        for node in nodes:
+            await node.hello()
+        await submitted(one, 60)
+        running: list[tuple[FunctionNode, Grant]] = []
+        for _ in range(25):
+            told = await asyncio.gather(*(node.take(chance.randint(0, 4)) for node in nodes))
+            running += [(node, grant) for node, grants in zip(nodes, told, strict=True) for grant in grants]
+            known = (await one.reader.spend()).month
+            assert known.taken <= 2.0 + 1e-9
+            assert known.reserved == pytest.approx(0.3 * len(running))
+            chance.shuffle(running)
+            for _ in range(min(len(running), chance.randint(0, 3))):
+                node, grant = running.pop()
+                await node.end(grant, chance.choice([0.0, 0.05, 0.3, 7.0]))  # a bill over the worst is not believed
+        assert (await one.reader.spend()).month.taken <= 2.0 + 1e-9
+
+
+async def test_overflow_goes_out_only_where_the_house_is_late_and_there_is_money(redis_url: str) -> None:
+    async with StateManager(settings(month=0.5), url=redis_url) as state:
+        await Node(state, id="cpu-1", models=(TELEA,)).hello()
+        node = FunctionNode(state)
+        await node.hello()
+
+        async def queues(**fields: object) -> str:
+            return route(a_task(**fields), await state.reader.fleet()).queue
+
+        assert await queues(privacy="exportable") == LIGHT  # it is done at once
+        for _ in range(100):
+            await state.submit_task(a_task(), queue=LIGHT, cost_s=10)
+        assert await queues(privacy="exportable") == BURST
+        assert await queues() == LIGHT
+        await submitted(state, 2)
+        assert len(await node.take(2)) == 1
+        assert await queues(privacy="exportable") == LIGHT  # 0.2 are left, and a call may cost 0.3
+
+
+def test_books_are_read_whatever_is_in_them() -> None:
+    assert book_of({}) == Book()
+    told = {"spent": "1500000", "reserved": "-5", "calls": "3", "u/ann": "7", "odd": "x"}
+    assert book_of(told) == Book(1.5, 0.0, 3, {"ann": 0.000007})
+    assert book_of({"spent": "much"}) == Book()
+    assert bill_of(BudgetConfig(hour=0.1, job=2), 0.0000001) == {"worst": 1, "hour": 100_000, "job": 2_000_000}
+    assert Spend(BudgetConfig()).lack(1e9) == ""
+
+
+@pytest.mark.parametrize(
+    "moment", ["2024-02-29T23:59:59", "2026-03-01T00:00:00", "2026-12-31T23:00:00", "2100-02-28T12:00:00"]
+)
+async def test_the_calendar_of_the_script_is_that_of_everybody(redis_url: str, moment: str) -> None:
+    from redis.asyncio import Redis
+
+    from lcq.state.scripts import Scripts
+
+    when = datetime.fromisoformat(moment).replace(tzinfo=UTC)
+    text = Scripts(DistributedConfig()).texts["claim_tasks"]
+    function = text[text.index("local function day_of") : text.index("local function spend_windows")]
+    days = int(when.timestamp()) // 86400
+    async with Redis.from_url(redis_url, decode_responses=True) as redis:
+        told = await redis.eval(f"{function}\nlocal y, m, d = day_of({days})\nreturn {{y, m, d}}", 0)
+    assert told == [when.year, when.month, when.day]

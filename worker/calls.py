@@ -1,0 +1,153 @@
+"""What an agent asks of a function, and what it is answered: JSON both ways. Pure; docs/serverless.md shows it.
+
+A picture travels as a ``Parcel``: in the document itself, or behind an address that the function may read or write
+for a while. Both sides check the SHA-256 of what came.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lcq.models import Ease, ErrorClass, TaskType
+
+VERSION = 1
+KEY_HEADER = "Idempotency-Key"
+MOST_NOTES = 50
+
+
+class CallRefused(ValueError):
+    """A document that is none of ours; in words."""
+
+
+class Document(BaseModel):
+    """The common ground: frozen; what a newer version adds is ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+
+
+class Parcel(Document):
+    """The bytes of a picture: here (``inline``, base64), or at ``url``."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    size: int = Field(ge=1)  # bytes
+    inline: str = ""
+    url: str = ""
+
+    def opened(self) -> bytes:
+        """The bytes that came inline.
+
+        Raises:
+            CallRefused: they are not whole.
+        """
+        try:
+            data = base64.b64decode(self.inline, validate=True)
+        except (binascii.Error, ValueError) as broken:
+            raise CallRefused(f"what came inline is no base64: {broken}") from broken
+        return self.checked(data)
+
+    def checked(self, data: bytes) -> bytes:
+        """``data``, which came for this parcel.
+
+        Raises:
+            CallRefused: it is something else.
+        """
+        if len(data) != self.size or hashlib.sha256(data).hexdigest() != self.sha256:
+            raise CallRefused(f"{len(data):,} bytes came that are not the {self.size:,} which were announced")
+        return data
+
+
+def parcel(data: bytes, *, url: str = "") -> Parcel:
+    """``data`` inline, or as what will be at ``url``."""
+    inline = "" if url else base64.b64encode(data).decode("ascii")
+    return Parcel(sha256=hashlib.sha256(data).hexdigest(), size=len(data), inline=inline, url=url)
+
+
+class Call(Document):
+    """One attempt: what a function is to do.
+
+    ``key``: ``TASK/ATTEMPT``, the same in the header ``Idempotency-Key``: a function that is asked twice may do it
+    once. ``put_url``: where the result goes by PUT (``image/png``); "": into the answer.
+    """
+
+    v: int = VERSION
+    key: str = Field(min_length=3, max_length=100)
+    task_type: TaskType = TaskType.INPAINT
+    model: str = Field(min_length=1, max_length=64)
+    config: dict[str, Any] = Field(default_factory=dict)
+    eased: tuple[Ease, ...] = ()
+    image: Parcel
+    mask: Parcel
+    put_url: str = ""
+    inline_most: int = Field(default=0, ge=0)  # bytes of a result that the answer may carry, before base64
+    seconds_left: float = Field(default=0.0, ge=0)  # until nobody waits any more; 0: no limit is known
+
+
+class Trouble(Document):
+    """Why there is no result: the class and code of the closed list."""
+
+    error_class: ErrorClass
+    code: str
+    message: str
+
+
+class Instance(Document):
+    """Who did it. ``start_s``: how long this instance took from its start until it could work: the cold start."""
+
+    id: str = ""
+    is_cold: bool = False  # this was the first call that it was given
+    start_s: float = Field(default=0.0, ge=0)
+    load_s: float = Field(default=0.0, ge=0)  # of it, loading the model, where this call did that
+
+
+class Reply(Document):
+    """What became of a call: ``result``, or ``trouble``."""
+
+    v: int = VERSION
+    key: str
+    result: Parcel | None = None
+    trouble: Trouble | None = None
+    seconds: float = Field(default=0.0, ge=0)  # that the work took there
+    notes: tuple[str, ...] = Field(default=(), max_length=MOST_NOTES)
+    instance: Instance = Instance()
+
+
+def read_call(document: Any) -> Call:
+    """The call in a JSON document, as text or as what JSON means.
+
+    Raises:
+        CallRefused: it is none, or one of a version that is not known here.
+    """
+    call: Call = _read(Call, document)
+    if call.v != VERSION:
+        raise CallRefused(f"this function speaks version {VERSION} of calls, and this is version {call.v}")
+    return call
+
+
+def read_reply(document: Any, key: str) -> Reply:
+    """The answer to the call ``key``.
+
+    Raises:
+        CallRefused: it is none, or that of another call.
+    """
+    reply: Reply = _read(Reply, document)
+    if reply.key != key:
+        raise CallRefused(f"it is the answer to {reply.key}, and {key} was asked")
+    if (reply.result is None) == (reply.trouble is None):
+        raise CallRefused("it has neither a result nor a reason why there is none")
+    return reply
+
+
+def _read(kind: Any, document: Any) -> Any:
+    try:
+        if isinstance(document, str | bytes | bytearray):
+            return kind.model_validate_json(document)
+        return kind.model_validate(document)
+    except ValidationError as invalid:
+        first = invalid.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = ".".join(str(step) for step in first["loc"])
+        raise CallRefused(f"it is no {kind.__name__.lower()}: {where + ': ' if where else ''}{first['msg']}") from None

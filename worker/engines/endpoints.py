@@ -1,0 +1,347 @@
+"""How functions are called: HTTP, AWS Lambda, RunPod. Each call ends in an answer, or in what is known without one.
+
+Nothing here is tried twice: whether that may be done only its caller knows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import email.utils
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any, Protocol
+
+import httpx
+
+from lcq.runner_config import FunctionConfig
+from worker.calls import KEY_HEADER, Call
+
+_CONNECT_S = 10.0
+_POLL_S = (0.25, 3.0)  # first and longest pause between two questions for a job's state
+_BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
+_GATEWAY = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT, HTTPStatus.REQUEST_TIMEOUT})
+_LONGEST = 300  # characters of a foreign answer that are told
+_MOST_BYTES = 128 * 2**20  # of an answer
+_USUAL_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 300.0
+
+
+class EndpointAway(Exception):
+    """The call did not reach it: nothing has run."""
+
+
+class EndpointBusy(Exception):
+    """It takes no more calls now, and did not take this one. ``again_s``: when it wants to be asked again."""
+
+    def __init__(self, message: str, again_s: float) -> None:
+        super().__init__(message)
+        self.again_s = again_s
+
+
+class EndpointRefuses(Exception):
+    """It is not what its configuration says: no such function, a wrong token, a call that it does not understand."""
+
+
+class CallFailed(Exception):
+    """The platform says that the function broke."""
+
+
+class InputRefused(Exception):
+    """The platform will not hand over this call, whoever asks again."""
+
+
+class OutcomeUnknown(Exception):
+    """It may have run, may run still, or never will: there was no answer."""
+
+
+class Endpoint(Protocol):
+    """One function. Used by one thread at a time; ``cancel`` from any."""
+
+    def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
+        """The document that answers ``call``; ``timeout_s`` is all the time that it may take.
+
+        Raises:
+            EndpointAway, EndpointBusy, EndpointRefuses, CallFailed, InputRefused, OutcomeUnknown.
+        """
+
+    def cancel(self) -> None:
+        """Nobody waits any more: what can be stopped there, is."""
+
+    def close(self) -> None: ...
+
+
+def endpoint_of(config: FunctionConfig) -> Endpoint:
+    """The endpoint that ``config`` describes. Connects to nothing."""
+    match config.kind:
+        case "lambda":
+            return LambdaEndpoint(config)
+        case "runpod":
+            return RunPodEndpoint(config)
+        case _:
+            return HttpEndpoint(config)
+
+
+# ---------------------------------------------------------------- HTTP
+
+
+class HttpEndpoint(Endpoint):
+    """A POST that waits for the answer."""
+
+    def __init__(self, config: FunctionConfig) -> None:
+        self._config = config
+        self._client = httpx.Client(follow_redirects=False)
+        self._headers = _headers_of(config)
+
+    def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
+        body = call.model_dump_json().encode()
+        headers = {**self._headers(), "Content-Type": "application/json", KEY_HEADER: call.key}
+        status, answered, data = _asked(self._client, "POST", self._config.url, timeout_s, headers, body)
+        if status == HTTPStatus.OK or _is_ours(data):
+            return data
+        raise _trouble(status, answered, data)
+
+    def cancel(self) -> None:
+        """The connection is cut; a function that has begun goes on."""
+        self._client.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _asked(
+    client: httpx.Client, method: str, url: str, timeout_s: float, headers: Mapping[str, str], body: bytes | None = None
+) -> tuple[int, httpx.Headers, bytes]:
+    """Status, headers and body of an answer that was whole within ``timeout_s``.
+
+    Raises:
+        EndpointAway, OutcomeUnknown.
+    """
+    until = time.monotonic() + timeout_s
+    timeout = httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s))
+    try:
+        with client.stream(method, url, headers=dict(headers), content=body, timeout=timeout) as answer:
+            taken = bytearray()
+            for piece in answer.iter_bytes():
+                taken += piece
+                if time.monotonic() > until:  # a body that trickles is never late by itself
+                    raise OutcomeUnknown(f"its answer was not whole after {timeout_s:g} s")
+                if len(taken) > _MOST_BYTES:
+                    raise EndpointRefuses(f"its answer has more than {_MOST_BYTES >> 20} MiB")
+            return answer.status_code, answer.headers, bytes(taken)
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as away:
+        raise EndpointAway(f"it cannot be reached: {_line(away)}") from away
+    except httpx.TimeoutException as late:
+        raise OutcomeUnknown(f"it had not answered after {timeout_s:g} s") from late
+    except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as cut:  # RuntimeError: the client was closed meanwhile
+        raise OutcomeUnknown(f"the connection was cut before its answer came: {_line(cut)}") from cut
+
+
+def _trouble(status: int, headers: httpx.Headers, data: bytes) -> Exception:
+    said = _said(status, data)
+    if status in _BUSY:
+        return EndpointBusy(f"it takes no more calls now ({said})", _pause_of(headers))
+    if status in _GATEWAY:
+        return OutcomeUnknown(f"what stands before it gave up waiting ({said})")
+    if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY):
+        return InputRefused(f"it refused the call ({said})")
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return EndpointRefuses(f"it is not what was expected ({said}): see its address and its token")
+    return CallFailed(f"it broke ({said})")
+
+
+def _is_ours(data: bytes) -> bool:
+    """Whether a refusal is the function's own reply, and not what stands before it."""
+    with contextlib.suppress(ValueError):
+        told = json.loads(data)
+        return isinstance(told, dict) and "key" in told and "trouble" in told
+    return False
+
+
+def _said(status: int, data: bytes) -> str:
+    text = " ".join(data[:_LONGEST].decode("utf-8", "replace").split())
+    return f"{status}: {text}" if text else str(status)
+
+
+def _pause_of(headers: Mapping[str, str]) -> float:
+    """Seconds until it may be asked again, by Retry-After: a number, or a date."""
+    told = headers.get("retry-after", "")
+    seconds = _USUAL_PAUSE_S
+    with contextlib.suppress(ValueError, TypeError):
+        seconds = float(told) if told.isdigit() else email.utils.parsedate_to_datetime(told).timestamp() - time.time()
+    return min(_LONGEST_PAUSE_S, max(0.1, seconds))
+
+
+def _headers_of(config: FunctionConfig) -> Callable[[], dict[str, str]]:
+    """What makes the headers that show who we are, anew for each call: tokens are replaced while we run."""
+    auth = config.auth
+    if auth.oidc:
+        return lambda: {"Authorization": f"Bearer {_identity_token(config.url)}"}
+    if auth.token_file is None:
+        return dict
+    path = auth.token_file
+
+    def shown() -> dict[str, str]:
+        try:
+            token = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeError) as error:
+            raise EndpointRefuses(f"its token cannot be read from {path}: {error}") from error
+        return {auth.header: f"Bearer {token}" if auth.header.lower() == "authorization" else token}
+
+    return shown
+
+
+def _identity_token(audience: str) -> str:
+    try:
+        from google.auth.transport.requests import Request
+        from google.oauth2 import id_token
+    except ImportError as missing:
+        raise EndpointRefuses("auth.oidc needs google-auth: pip install 'lcq[google]'") from missing
+    try:
+        return str(id_token.fetch_id_token(Request(), audience))
+    except Exception as error:
+        raise EndpointRefuses(f"google-auth gives no identity token for {audience}: {_line(error)}") from error
+
+
+# ---------------------------------------------------------------- AWS Lambda
+
+
+class LambdaEndpoint(Endpoint):
+    """Invoke, waited for. The SDK's own retries are off: they would run what still runs a second time."""
+
+    def __init__(self, config: FunctionConfig) -> None:
+        self._config = config
+        self._client: Any = None
+
+    def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
+        client = self._connected()
+        import botocore.exceptions as sdk
+
+        try:
+            answer = client.invoke(
+                FunctionName=self._config.url, InvocationType="RequestResponse", Payload=call.model_dump_json().encode()
+            )
+            payload: bytes = answer["Payload"].read()
+        except sdk.ClientError as refused:
+            raise _lambda_trouble(refused.response) from refused
+        except (sdk.EndpointConnectionError, sdk.ConnectTimeoutError, sdk.NoCredentialsError, sdk.NoRegionError) as no:
+            raise EndpointAway(f"it cannot be reached: {_line(no)}") from no
+        except (sdk.BotoCoreError, OSError) as cut:
+            raise OutcomeUnknown(f"there was no answer: {_line(cut)}") from cut
+        if answer.get("FunctionError"):
+            said = payload[:_LONGEST].decode("utf-8", "replace")
+            if "Task timed out" in said:
+                raise CallFailed(f"it took longer than its own limit ({said})")
+            raise CallFailed(f"it broke ({said})")
+        return payload
+
+    def _connected(self) -> Any:
+        if self._client is None:
+            try:
+                import boto3
+                from botocore.config import Config
+            except ImportError as missing:
+                raise EndpointRefuses("kind: lambda needs boto3: pip install 'lcq[lambda]'") from missing
+            options = Config(
+                read_timeout=self._config.timeout_s + 5, connect_timeout=_CONNECT_S, retries={"total_max_attempts": 1}
+            )
+            self._client = boto3.client("lambda", config=options, region_name=self._config.region or None)
+        return self._client
+
+    def cancel(self) -> None:
+        """Lambda has no way to stop a call."""
+
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
+
+def _lambda_trouble(response: Mapping[str, Any]) -> Exception:
+    error = response.get("Error", {})
+    code, said = error.get("Code", ""), f"{error.get('Code')}: {error.get('Message')}"
+    if code in ("TooManyRequestsException", "ThrottlingException", "ServiceException", "EC2ThrottledException"):
+        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        return EndpointBusy(f"it takes no more calls now ({said})", _pause_of(headers))
+    if code in ("InvalidRequestContentException", "RequestTooLargeException", "UnsupportedMediaTypeException"):
+        return InputRefused(f"it refused the call ({said})")
+    return EndpointRefuses(f"it is not what was expected ({said})")
+
+
+# ---------------------------------------------------------------- RunPod
+
+
+class RunPodEndpoint(Endpoint):
+    """/run, and /status until it is done. A state is asked for with care: it may be told only once."""
+
+    def __init__(self, config: FunctionConfig) -> None:
+        self._config = config
+        self._client = httpx.Client(follow_redirects=False)
+        self._headers = _headers_of(config)
+        self._stopped = threading.Event()
+        self._job = ""
+
+    def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
+        until = time.monotonic() + timeout_s
+        self._stopped.clear()
+        asked = {
+            "input": call.model_dump(mode="json"),
+            "policy": {"executionTimeout": int(1000 * timeout_s), "ttl": int(1000 * timeout_s)},
+        }
+        told = self._json("POST", "run", min(30.0, timeout_s), asked, key=call.key)
+        self._job = str(told.get("id", ""))
+        if not self._job:
+            raise EndpointRefuses(f"its answer to /run names no job: {str(told)[:_LONGEST]}")
+        pause_s, longest_s = _POLL_S
+        while True:
+            match told.get("status"):
+                case "COMPLETED":
+                    output = told.get("output")
+                    if not isinstance(output, dict):
+                        raise CallFailed(f"its output is none of ours: {str(output)[:_LONGEST]}")
+                    return output
+                case "FAILED":
+                    raise CallFailed(f"it broke: {str(told.get('error'))[:_LONGEST]}")
+                case "CANCELLED" | "TIMED_OUT" as ended:
+                    raise CallFailed(f"its platform says {ended}")
+            if self._stopped.wait(pause_s):
+                raise OutcomeUnknown("it was given up")
+            if time.monotonic() > until:
+                self.cancel()
+                raise OutcomeUnknown(f"it was not done after {timeout_s:g} s")
+            pause_s = min(longest_s, pause_s * 1.5)
+            with contextlib.suppress(EndpointAway, EndpointBusy):  # it is there, and runs: ask again
+                told = self._json("GET", f"status/{self._job}", min(30.0, timeout_s))
+
+    def cancel(self) -> None:
+        self._stopped.set()
+        if self._job:
+            with contextlib.suppress(Exception):
+                self._json("POST", f"cancel/{self._job}", 5.0, {})
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _json(self, method: str, path: str, timeout_s: float, asked: Any = None, *, key: str = "") -> dict[str, Any]:
+        headers = {**self._headers(), **({KEY_HEADER: key} if key else {})}
+        body = None if asked is None else json.dumps(asked).encode()
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        url = f"{self._config.url.rstrip('/')}/{path}"
+        status, answered, data = _asked(self._client, method, url, timeout_s, headers, body)
+        if status == HTTPStatus.NOT_FOUND and path.startswith("status/"):
+            raise OutcomeUnknown(f"its platform knows nothing of the job any more ({_said(status, data)})")
+        if status >= HTTPStatus.BAD_REQUEST:
+            raise _trouble(status, answered, data)
+        try:
+            told = json.loads(data)
+        except ValueError as strange:
+            raise EndpointRefuses(f"its answer is no JSON ({_said(status, data)})") from strange
+        if not isinstance(told, dict):
+            raise EndpointRefuses(f"its answer is none of RunPod's: {str(told)[:_LONGEST]}")
+        return told
+
+
+def _line(error: BaseException) -> str:
+    said = " ".join(str(error).split()) or type(error).__name__
+    return said[:_LONGEST]

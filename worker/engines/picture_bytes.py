@@ -1,0 +1,52 @@
+"""Pictures and masks as lossless PNG, on their way to a function and back: to the bit what they were."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from worker.engines.base import EngineError, ErrorClass
+
+_FAST = (cv2.IMWRITE_PNG_COMPRESSION, 1)
+_PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+
+
+def encode_picture(pixels: NDArray[Any]) -> bytes:
+    """A PNG of (height, width) or (height, width, 3 RGB) pixels of 8 or 16 bits; of bool, black and white."""
+    plain = pixels.astype(np.uint8) * 255 if pixels.dtype == np.bool_ else pixels
+    in_opencv_order = plain if plain.ndim == 2 else cv2.cvtColor(plain, cv2.COLOR_RGB2BGR)
+    is_coded, data = cv2.imencode(".png", in_opencv_order, _FAST)
+    if not is_coded:
+        raise MemoryError(f"OpenCV could not code a picture of {pixels.shape}")
+    return data.tobytes()
+
+
+def decode_picture(data: bytes) -> NDArray[Any]:
+    """What ``encode_picture`` was given.
+
+    Raises:
+        EngineError: bad_output: these bytes are no whole PNG of the kind.
+    """
+    decoded = None
+    if data.startswith(_PNG_BEGIN) and data.endswith(_PNG_END):
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if decoded is None or (decoded.ndim == 3 and decoded.shape[2] != 3):
+        raise EngineError(
+            "output_unreadable", f"{len(data):,} bytes beginning {data[:8]!r} are no whole PNG in grey or colour",
+            error_class=ErrorClass.BAD_OUTPUT,
+        )  # fmt: skip
+    return decoded if decoded.ndim == 2 else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+
+def decode_mask(data: bytes) -> NDArray[np.bool_]:
+    """Where the PNG of a mask is bright.
+
+    Raises:
+        EngineError: as for ``decode_picture``.
+    """
+    pixels = decode_picture(data)
+    bright: NDArray[np.bool_] = (pixels if pixels.ndim == 2 else pixels.max(axis=2)) > 127
+    return bright
