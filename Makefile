@@ -29,12 +29,13 @@ test: $(VENV)/.dev  ## everything that check does, and beside it every test but 
 every-test: $(VENV)/.dev
 	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not chaos and not soak and not parity and not e2e"
 
-check: $(VENV)/.dev  ## style, types, layers, dead code
+check: $(VENV)/.dev  ## style, types, layers, dead code, and the site of docs/
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(VENV)/bin/lint-imports --no-cache --no-logo
 	@$(PY) -m vulture
+	@$(PY) -m tests.site
 
 snapshots: $(VENV)/.dev  ## write the console's snapshots anew; git diff tests/tui/snapshots shows what that changes
 	@LCQ_RENEW_SNAPSHOTS=1 $(PY) -m pytest -q tests/tui/test_snapshots.py
@@ -50,6 +51,13 @@ settings: $(VENV)/.dev  ## write docs/config.md anew from the fields of the sett
 
 metrics: $(VENV)/.dev  ## write docs/metrics.md anew from the table of metrics
 	@LCQ_RENEW_METRICS=1 $(PY) -m pytest -q tests/unit/test_metrics.py
+
+pages: $(VENV)/.dev  ## write docs/cli.md anew from the commands, docs/config.md from the settings, docs/keys.md from the console's
+	@LCQ_RENEW_PAGES=1 LCQ_RENEW_SETTINGS=1 LCQ_RENEW_KEYS=1 $(PY) -m pytest -q \
+	  tests/unit/test_cli_page.py tests/unit/test_config_page.py tests/tui/test_keys_page.py
+
+site: $(VENV)/.dev  ## the pages as a site in build/site/html; check builds it too
+	@$(PY) -m tests.site
 
 chaos: $(VENV)/.dev  ## the long tests that kill, freeze and cut
 	@$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m chaos --timeout 900 -rsP

@@ -67,6 +67,7 @@ def _complaint(words: Sequence[str]) -> str:
 _BEFORE = frozenset(
     ["if", "then", "else", "elif", "while", "until", "do", "!", "time", "exec", "env", "sudo", "nohup", "{", "}"]
 )
+_SUM = re.compile(r"\$\(\(.*?\)\)")
 _SETS = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*=")
 
 
@@ -76,7 +77,7 @@ def ours_in(script: str) -> list[list[str]]:
     What the shell would put in stays as it is written (``$NODE``): to our programs it is a text like another.
     """
     found: list[list[str]] = []
-    for line in re.sub(r"\\\n\s*", " ", script).splitlines():
+    for line in _SUM.sub("$N", re.sub(r"\\\n\s*", " ", script)).splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.commenters = "#"
         lexer.wordchars += "$%@:,+[]^*?{}…"

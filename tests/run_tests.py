@@ -64,7 +64,9 @@ KINDS = {
     "http": Kind("/v1, the parents' APIs, who may what", ("http_api", "integration/test_http_pictures.py"), workers=2),
     "tui": Kind("the console", ("tui",), workers=2),
     "docs": Kind(
-        "the pages: their commands, their links, what is generated", ("unit/test_*_page.py", "unit/test_readmes.py")
+        "the pages: their commands, their links, what is generated",
+        ("unit/test_*_page.py", "unit/test_docs_*.py", "unit/test_readmes.py", "integration/test_docs_commands.py"),
+
     ),
     "chaos": Kind("faults injected for minutes, as make chaos", (), "chaos", workers=3, timeout_s=900),
     "soak": Kind("an hour of storms, as make soak", ("chaos",), "soak"),

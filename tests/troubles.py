@@ -1,0 +1,57 @@
+"""Every code by which LCQ names a trouble, from the sources: of refusals, and of attempts that failed."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.site import ROOT
+
+_NAMING = {"EngineError", "BadOutput", "failed", "_failed", "_crashed", "_not_brought", "_to_retry", "Failure"}
+_CODE = re.compile(r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")
+_FOR_TESTS = "drill_"
+
+
+def _python() -> Iterator[Path]:
+    for package in ("lcq", "worker"):
+        yield from (ROOT / package).rglob("*.py")
+
+
+def refusals() -> set[str]:
+    """The ``code`` of each error class, wherever it is."""
+    found = set()
+    for file in _python():
+        for one in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(one, ast.ClassDef):
+                found |= {
+                    part.value.value
+                    for part in one.body
+                    if isinstance(part, ast.Assign)
+                    and isinstance(part.targets[0], ast.Name)
+                    and part.targets[0].id == "code"
+                    and isinstance(part.value, ast.Constant)
+                }
+    return found
+
+
+def failures() -> set[str]:
+    """The codes with which attempts are said to have failed, by agents, engines, schedulers and scripts."""
+    found = set()
+    for file in _python():
+        for one in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(one, ast.Call):
+                continue
+            name = one.func.attr if isinstance(one.func, ast.Attribute) else getattr(one.func, "id", "")
+            told = [keyword.value for keyword in one.keywords if keyword.arg == "code"]
+            if name in _NAMING:
+                told += one.args[:2]
+            found |= {
+                value.value
+                for value in told
+                if isinstance(value, ast.Constant) and isinstance(value.value, str) and _CODE.match(value.value)
+            }
+    for script in (ROOT / "lcq" / "state" / "lua").glob("*.lua"):
+        found |= set(re.findall(r'\bcode = "([a-z_]+)"', script.read_text(encoding="utf-8")))
+    return {code for code in found if not code.startswith(_FOR_TESTS)}
