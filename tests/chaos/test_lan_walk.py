@@ -12,7 +12,7 @@ from tests.walk import DESK, HEAD, NODES, steps, walk
 
 
 def test_each_block_of_the_page_belongs_to_a_host() -> None:
-    assert [host for host, _ in steps()][0] == HEAD
+    assert next(host for host, _ in steps()) == HEAD
     assert {host for host, _ in steps()} == {HEAD, DESK, *NODES}
 
 
