@@ -9,7 +9,9 @@ from pathlib import Path
 
 from tests.site import ROOT
 
-_NAMING = {"EngineError", "BadOutput", "failed", "_failed", "_crashed", "_not_brought", "_to_retry", "_error", "Failure"}
+_NAMING = {
+    "EngineError", "BadOutput", "failed", "_failed", "_crashed", "_not_brought", "_to_retry", "_error", "Failure",
+}  # fmt: skip
 _CODE = re.compile(r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")
 _FOR_TESTS = "drill_"
 
