@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
-from pathlib import Path
+from functools import cache
 
 from tests.site import ROOT
 
@@ -14,35 +13,40 @@ _NAMING = {
 }  # fmt: skip
 _CODE = re.compile(r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")
 _FOR_TESTS = "drill_"
+_MAY = re.compile(r"\bcode ?= ?[\"']|\b(?:" + "|".join(sorted(_NAMING - {"failed"})) + r")\(|\bfailed\(\s*ErrorClass")
 
 
-def _python() -> Iterator[Path]:
-    for package in ("lcq", "worker"):
-        yield from (ROOT / package).rglob("*.py")
+@cache
+def _trees() -> tuple[ast.Module, ...]:
+    """The sources that may name a code: to parse all of them takes seconds."""
+    texts = (
+        file.read_text(encoding="utf-8") for package in ("lcq", "worker") for file in (ROOT / package).rglob("*.py")
+    )
+    return tuple(ast.parse(text) for text in texts if _MAY.search(text))
 
 
-def refusals() -> set[str]:
+@cache
+def refusals() -> frozenset[str]:
     """The ``code`` of each error class, wherever it is."""
-    found = set()
-    for file in _python():
-        for one in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(one, ast.ClassDef):
-                found |= {
-                    part.value.value
-                    for part in one.body
-                    if isinstance(part, ast.Assign)
-                    and isinstance(part.targets[0], ast.Name)
-                    and part.targets[0].id == "code"
-                    and isinstance(part.value, ast.Constant)
-                }
-    return found
+    return frozenset(
+        part.value.value
+        for tree in _trees()
+        for one in ast.walk(tree)
+        if isinstance(one, ast.ClassDef)
+        for part in one.body
+        if isinstance(part, ast.Assign)
+        and isinstance(part.targets[0], ast.Name)
+        and part.targets[0].id == "code"
+        and isinstance(part.value, ast.Constant)
+    )
 
 
-def failures() -> set[str]:
+@cache
+def failures() -> frozenset[str]:
     """The codes with which attempts are said to have failed, by agents, engines, schedulers and scripts."""
     found = set()
-    for file in _python():
-        for one in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for tree in _trees():
+        for one in ast.walk(tree):
             if not isinstance(one, ast.Call):
                 continue
             name = one.func.attr if isinstance(one.func, ast.Attribute) else getattr(one.func, "id", "")
@@ -56,4 +60,4 @@ def failures() -> set[str]:
             }
     for script in (ROOT / "lcq" / "state" / "lua").glob("*.lua"):
         found |= set(re.findall(r'\bcode = "([a-z_]+)"', script.read_text(encoding="utf-8")))
-    return {code for code in found if not code.startswith(_FOR_TESTS)}
+    return frozenset(code for code in found if not code.startswith(_FOR_TESTS))

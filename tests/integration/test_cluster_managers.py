@@ -62,7 +62,8 @@ def cluster(redis_url: str, tmp_path: Path):
         yield cluster
 
 
-@pytest.mark.parametrize("whom", ["its shell", pytest.param("all its processes", marks=pytest.mark.chaos)])
+@pytest.mark.chaos  # that SIGTERM hands back at no cost is tried each time by test_kill.py
+@pytest.mark.parametrize("whom", ["its shell", "all its processes"])
 def test_a_batch_job_that_slurm_ends_hands_its_tasks_back_at_no_cost(cluster: Cluster, tmp_path: Path, whom: str):
     slurm = Slurm(cluster, tmp_path)
     with cluster.client() as client, slurm.job(SLURM_JOB_END_TIME="1") as shell:

@@ -50,9 +50,10 @@ def a_run(*words: str) -> subprocess.CompletedProcess[str]:
 
 def test_it_runs_them_from_anywhere_and_ends_as_pytest_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    done = a_run("--type", "docs", "--workers", "1", "--verbose", "-k", "nothing_is_called_so", "--collect-only")
+    done = a_run("--type", "e2e", "--verbose", "-k", "nothing_is_called_so", "--collect-only")
     assert "deselected" in done.stdout, done.stderr
     assert done.returncode == 5
+    assert "'make e2e' installs" in done.stderr
     unknown = a_run("--type", "everything")
     assert unknown.returncode == 2
     assert "invalid choice: 'everything'" in unknown.stderr

@@ -20,7 +20,7 @@ def codes(section: str) -> list[str]:
 
 
 def test_each_failure_of_an_attempt_is_told() -> None:
-    found = failures() | {str(problem) for problem in ImageProblem}
+    found = failures() | set(map(str, ImageProblem))
     told = codes(FAILED)
     assert found - set(told) == set()
     assert set(told) - found - refusals() == set(), "these are codes of nothing"
