@@ -57,11 +57,11 @@ MADE_ANEW = (
 OF_THE_MOMENT = ("schedulers", "listening", "duty:", "synced", "failover", "format", "cluster")
 """Of those who run now, or said by the head of the backup."""
 STREAMS = ("events", "acts")
-AT_LEISURE = ("minute:", "cost:", "memory:", "use:", "answer:", "done:")
+AT_LEISURE = ("upkeep", "minute:", "cost:", "memory:", "use:", "answer:", "done:")
 """Kept; read when there is time, for nothing else has to fit to them."""
 AT_ONCE = (
     "totals", "fair:", "job:", "jobs", "node:", "nodes", "queue:", "costs", "acks", "undo:", "undone:", "paused",
-    "unbilled", "usage:", "blame:", "budget", "rate:", "shared:", "interactive",
+    "unbilled", "usage:", "spend:", "spent_out", "blame:", "budget", "rate:", "shared:", "interactive",
 )  # fmt: skip
 """Kept, and read with the last tasks, in one moment."""
 _OF_A_JOB = ("skipped", "summed")  # what a job's hash says that its tasks do not
@@ -276,6 +276,30 @@ def _add_blob(out: BackupWriter, sha256: str, store: BlobStore) -> None:
             out.add("blob", sha256, base64.b64encode(chunk[start : start + _CHUNK]).decode())
         size += len(chunk)
     out.add("blob_end", sha256, size)
+
+
+# ---------------------------------------------------------------- by itself
+
+_NAME = "lcq-{at}.lcq"
+_NAMED = re.compile(r"^lcq-\d{8}-\d{6}\.lcq$")
+
+
+def kept_backups(folder: Path) -> tuple[Path, ...]:
+    """The backups that schedulers have made there, the oldest first."""
+    return tuple(sorted(path for path in folder.glob("lcq-*.lcq") if _NAMED.match(path.name)))
+
+
+def backup_name(at_ms: int) -> str:
+    """What a backup that is made then is called."""
+    return _NAME.format(at=datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y%m%d-%H%M%S"))
+
+
+def drop_oldest(folder: Path, keep: int) -> int:
+    """Remove the oldest of more than ``keep`` backups there; answers how many. Others' files stay."""
+    gone = kept_backups(folder)[:-keep]
+    for path in gone:
+        path.unlink(missing_ok=True)
+    return len(gone)
 
 
 # ---------------------------------------------------------------- put back

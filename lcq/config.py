@@ -283,6 +283,30 @@ class RetentionConfig(Section):
     """How many events the stream keeps, about."""
 
 
+class ArchiveConfig(Section):
+    """Where tasks go before they are forgotten (docs/archive.md). Off by default."""
+
+    folder: Path | None = None
+    """Schedulers write a file a day there; null: what is forgotten is gone."""
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    """What a file is when its day is over: lines of JSON, compressed; or Parquet (pip install 'lcq[parquet]')."""
+    hold_hours: float = Field(default=72.0, ge=0, le=24 * 366)
+    """While the archive cannot be written, tasks stay in Redis for so much longer; then they go without."""
+
+
+class BackupConfig(Section):
+    """Backups that schedulers make by themselves (docs/backup.md). Off by default."""
+
+    every_hours: float | None = Field(default=None, ge=0.1, le=24 * 366)
+    """How often; null: never."""
+    keep: int = Field(default=7, ge=1, le=10_000)
+    """So many of them are kept; the oldest go."""
+    folder: Path | None = None
+    """Where they go; null: the folder "backups" in the data folder."""
+    blobs: bool = False
+    """Whether the uploads and results that tasks name are in them."""
+
+
 Price = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
@@ -652,6 +676,8 @@ class DistributedConfig(BaseModel):
     serverless: ServerlessConfig = ServerlessConfig()
     retention: RetentionConfig = RetentionConfig()
     report: ReportConfig = ReportConfig()
+    archive: ArchiveConfig = ArchiveConfig()
+    backup: BackupConfig = BackupConfig()
     agent: AgentConfig = AgentConfig()
     limits: LimitsConfig = LimitsConfig()
     storage: StorageConfig = StorageConfig()

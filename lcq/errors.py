@@ -61,6 +61,7 @@ LcqError
 ├── StateFormatMismatch     Redis holds the state of another version of LCQ
 ├── BackupFailed            a backup cannot be made now
 │   └── RestoreRefused      a backup may not be put there
+├── ArchiveUnusable         the archive cannot be read or written
 └── DiskFull                there is no room for what was to be written
 """
 
@@ -664,14 +665,24 @@ class DownloadFailed(LcqError):
         super().__init__(f"cannot download {model}: " + "; ".join(self.tried), hint=hint)
 
 
+class ArchiveUnusable(LcqError):
+    code = "archive_unusable"
+
+    def __init__(self, where: object, found: str, *, hint: str = "") -> None:
+        self.found = found
+        super().__init__(
+            f"the archive cannot use {where}: {found}", hint=hint or "see archive.folder: schedulers write there"
+        )
+
+
 class DiskFull(LcqError):
     code = "disk_full"
 
-    def __init__(self, folder: str, needed: str = "") -> None:
+    def __init__(self, folder: str, needed: str = "", *, hint: str = "") -> None:
         self.folder = folder
         super().__init__(
             f"no room left in {folder}" + (f": {needed}" if needed else ""),
-            hint="free some, or have weights kept elsewhere with models.folder",
+            hint=hint or "free some, or have weights kept elsewhere with models.folder",
         )
 
 
@@ -687,7 +698,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         NodeElsewhere, NoLog, LogElsewhere, AddressRefused, BlobMismatch, BlobTooLarge, BlobNotFound, UploadConflict,
         StorageFull, StorageUnreachable, SourceUnreachable, AccessDenied, Unauthenticated, ForeignPage, TooLarge,
         TooManyRequests, AnswerLate, InternalError, ResultGone, HeadersTooLarge,
-        BackupFailed, RestoreRefused, BackupUnusable,
+        BackupFailed, RestoreRefused, BackupUnusable, ArchiveUnusable,
     )
 }  # fmt: skip
 

@@ -87,6 +87,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "copy_rest": {},
         "copy_expired": {},
         "account_tasks": {},
+        "note_upkeep": {},
         "restore_begin": {},
         "restore_key": {},
         "restore_task": {},

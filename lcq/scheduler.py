@@ -12,6 +12,8 @@ from typing import Self
 
 from lcq import __version__
 from lcq.announcement import Announcement
+from lcq.archivist import Archivist
+from lcq.backups import Backups
 from lcq.component import Complaints, Ground, run_beside
 from lcq.config import ConfigManager, DistributedConfig
 from lcq.desk import Site
@@ -58,7 +60,9 @@ class Scheduler:
             self.tasks = await stack.enter_async_context(TaskManager(ground))
             self.queues = await stack.enter_async_context(QueueManager(ground))
             self.nodes = await stack.enter_async_context(NodeManager(ground))
+            await stack.enter_async_context(Archivist(ground))
             self.keeper = await stack.enter_async_context(Keeper(ground))
+            await stack.enter_async_context(Backups(ground, self.keeper.depot.store))
             self.http = await stack.enter_async_context(HttpDoor(ground, self.keeper.depot))
             await self._announce()
             stack.push_async_callback(self._withdraw)

@@ -615,6 +615,7 @@ class TaskManager(Manager):
     # ------------------------------------------------------------ questions
 
     async def info(self, ask: Info, sender: bytes = b"") -> InfoAnswer:
+        upkeep = await self._reader.upkeep()
         return InfoAnswer(
             scheduler_id=self._ground.site.scheduler_id,
             version=__version__,
@@ -625,6 +626,7 @@ class TaskManager(Manager):
             pid=os.getpid(),
             config_error=settings.error if (settings := self._ground.site.settings) is not None else "",
             config_refused=settings.refused if settings is not None else 0,
+            upkeep_errors={duty: one["error"] for duty, one in upkeep.items() if one.get("error")},
             config_waiting=settings.waiting if settings is not None else (),
         )
 
@@ -756,7 +758,8 @@ class TaskManager(Manager):
                 await complained(self._state.release_due(), complaints)
                 await complained(self._state.recall_tasks(), complaints)
                 await complained(self._state.account_tasks(), complaints)
-                await complained(self._state.forget_tasks(), complaints)
+                if self._state.config.archive.folder is None:  # else the archivist forgets them, when it has them
+                    await complained(self._state.forget_tasks(), complaints)
                 await complained(self._jobs.go_on(), complaints)
                 if time.monotonic() - depths_at > _DEPTHS_S:
                     depths_at = time.monotonic()

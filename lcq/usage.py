@@ -114,6 +114,11 @@ CSV_COLUMNS = (
 )  # fmt: skip
 
 
+def as_text_cell(value: object) -> object:
+    """A cell of a CSV file: text that a spreadsheet would take for a formula is quoted."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
 def as_csv(by: By, rows: Sequence[UsageRow]) -> str:
     """Rows as a table for spreadsheets. What they would take for a formula is quoted."""
     import csv
@@ -123,7 +128,7 @@ def as_csv(by: By, rows: Sequence[UsageRow]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([by, *CSV_COLUMNS[1:]])
     for row in rows:
-        name = f"'{row.name}" if row.name[:1] in ("=", "+", "-", "@", "\t", "\r") else row.name
+        name = as_text_cell(row.name)
         counts = (row.tasks, row.completed, row.failed, row.cancelled, row.attempts, row.retries)
         writer.writerow(
             [name, *counts, f"{row.megapixels:.3f}", f"{row.gpu_s:.3f}", f"{row.cpu_s:.3f}", f"{row.cost:.6f}"]

@@ -31,7 +31,7 @@ CLASSES = {
     "turn:*": "zset", "line:*": "zset", "band:*": "zset", "back:*": "zset", "over:*": "set", "overs": "set",
     "runs": "hash", "running": "hash", "rate:*": "string",
     "backlog:*": "hash", "ends": "zset", "costs": "zset", "cost:*": "list", "memory:*": "list", "shared:*": "hash",
-    "use:*": "list", "interactive": "hash", "unbilled": "list", "usage:*": "hash", "spend:*": "hash",
+    "use:*": "list", "interactive": "hash", "unbilled": "list", "upkeep": "hash", "usage:*": "hash", "spend:*": "hash",
     "spent_out": "set",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")

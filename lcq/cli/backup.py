@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lcq.cli.examples import examples
-from lcq.cli.output import Output, duration
+from lcq.cli.output import Column, Output, duration
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.errors import InvalidInput
 from lcq.lang import ntr, retold, tr
@@ -30,18 +30,44 @@ app = typer.Typer()
 )
 def backup(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file; or the one to verify.")],
+    file: Annotated[Path | None, typer.Argument(metavar="[FILE]", help="The new file; or the one to verify.")] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Write nothing: read all of it and check its digest.")
     ] = False,
     blobs: Annotated[bool, typer.Option("--blobs", help="With the uploads and results that its tasks name.")] = False,
+    list_them: Annotated[
+        bool, typer.Option("--list", help="List those that schedulers with these settings keep.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> int:
     """Write the whole state of the cluster into a file while it works; where Redis is reached from here."""
     session = session_of(context, as_json)
     if verify and blobs:
         raise InvalidInput("--blobs is for making a backup, --verify for reading one", hint="leave one of them out")
+    if list_them:
+        return _list(session)
+    if file is None:
+        raise InvalidInput("a backup into which file?", hint="lcq backup FILE")
     return _verify(session, file) if verify else run(_backup(session, file, with_blobs=blobs))
+
+
+def _list(session: Session) -> int:
+    from lcq.backup import kept_backups
+    from lcq.backups import backup_folder
+
+    output, folder = session.output, backup_folder(session.config)
+    found = kept_backups(folder)
+    if output.as_json:
+        told = [{"file": str(path), "bytes": path.stat().st_size} for path in found]
+        output.document({"folder": str(folder), "backups": told})
+        return OK
+    rows = ((str(path), f"{path.stat().st_size + 1023 >> 10:,}") for path in found)
+    output.table(
+        [Column("BACKUP"), Column("KIB", right=True, whole=True)],
+        rows,
+        empty=tr("no backups in {folder}", folder=folder),
+    )
+    return OK
 
 
 def _verify(session: Session, file: Path) -> int:

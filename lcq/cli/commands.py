@@ -47,7 +47,7 @@ class Commands(MutableMapping[str, Any]):
             name: lambda module=module, name=name: _command(module, name)
             for module, names in _MODULES.items()
             for name in names
-        } | {"dead": _dead, "models": _models, "config": _config}
+        } | {"dead": _dead, "models": _models, "config": _config, "archive": _archive}
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.loaded:
@@ -100,6 +100,17 @@ def _config() -> Any:
         "config",
         help="The settings: show, validate, init, schema, diff.",
         epilog=examples("lcq config show --origin", "lcq config validate lcq.yaml"),
+    )
+
+
+def _archive() -> Any:
+    from lcq.cli.archive import app
+
+    return _group(
+        app,
+        "archive",
+        help="What was kept of tasks that the cluster has forgotten: list, show, export.",
+        epilog=examples("lcq archive list", "lcq archive show 06ft3k", "lcq archive export --format csv --out all.csv"),
     )
 
 

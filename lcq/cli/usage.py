@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,25 +17,13 @@ from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.errors import InvalidInput
 from lcq.lang import tr
 from lcq.models import UsageRow
-from lcq.usage import as_csv
+from lcq.usage import By, as_csv
 from lcq.wire import ReportAnswer
 
 app = typer.Typer()
 
 
-class By(StrEnum):
-    USER = "user"
-    JOB = "job"
-    NODE = "node"
-    MODEL = "model"
-    DAY = "day"
-
-
-class Format(StrEnum):
-    TABLE = "table"
-    CSV = "csv"
-    JSON = "json"
-    HTML = "html"
+Format = Literal["table", "csv", "json", "html"]
 
 
 @app.command(
@@ -52,26 +39,24 @@ def report(
         str,
         typer.Option("--since", metavar="TIME", help="30d, 4w, or a day such as 2026-11-01; days are those of UTC."),
     ] = "30d",
-    by: Annotated[By, typer.Option("--by", help="Whose use is told.")] = By.USER,
-    form: Annotated[
-        Format, typer.Option("--format", help="html is a page with plots, by all of these.")
-    ] = Format.TABLE,
+    by: Annotated[By, typer.Option("--by", help="Whose use is told.")] = "user",
+    form: Annotated[Format, typer.Option("--format", help="html is a page with plots, by all of these.")] = "table",
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there instead.")] = None,
     as_json: JsonFlag = False,
 ) -> int:
     """Tell what was used: tasks, megapixels, time of GPUs and CPUs, failures, retries, cost; of forgotten tasks too."""
     session = session_of(context, as_json)
-    if out is not None and form is Format.TABLE:
+    if out is not None and form == "table":
         raise InvalidInput(
             "a table is for a terminal, not for a file", hint="use --format csv, json or html with --out"
         )
-    return run(_report(session, since, by, Format.JSON if session.as_json else form, out))
+    return run(_report(session, since, by, "json" if session.as_json else form, out))
 
 
 async def _report(session: Session, since: str, by: By, form: Format, out: Path | None) -> int:
     async with session.client() as client:
-        answer = await client.usage(since, by=by.value, whole=form is Format.HTML)
-    if form is Format.TABLE:
+        answer = await client.usage(since, by=by, whole=form == "html")
+    if form == "table":
         _table(answer, session.output)
         return OK
     text = _text(answer, form, session)
@@ -91,9 +76,9 @@ def _write(out: Path, text: str) -> None:
 
 
 def _text(answer: ReportAnswer, form: Format, session: Session) -> str:
-    if form is Format.CSV:
+    if form == "csv":
         return as_csv(answer.by, answer.rows)
-    if form is Format.JSON:
+    if form == "json":
         return answer.model_dump_json(indent=2, exclude={"others"}) + "\n"
     from lcq.report_page import report_page
 
@@ -103,18 +88,17 @@ def _text(answer: ReportAnswer, form: Format, session: Session) -> str:
 
 def _table(answer: ReportAnswer, output: Output) -> None:
     has_cost = bool(answer.currency) or answer.total.cost > 0
-    heads = [Column(answer.by.upper())]
-    titles = [
-        "TASKS",
-        "FAILED",
-        "CANCELLED",
-        "RETRIES",
-        "MEGAPIXELS",
-        "GPU H",
-        "CPU H",
-        *(["COST"] if has_cost else []),
+    heads = [
+        Column(answer.by.upper()),
+        Column("TASKS", right=True, whole=True),
+        Column("FAILED", right=True, whole=True),
+        Column("CANCELLED", right=True, whole=True),
+        Column("RETRIES", right=True, whole=True),
+        Column("MEGAPIXELS", right=True, whole=True),
+        Column("GPU H", right=True, whole=True),
+        Column("CPU H", right=True, whole=True),
+        *([Column("COST", right=True, whole=True)] if has_cost else []),
     ]
-    heads += [Column(title, right=True, whole=True) for title in titles]
     rows = [_row(row, has_cost) for row in answer.rows]
     if len(rows) > 1:
         rows.append(_row(answer.total.model_copy(update={"name": tr("all")}), has_cost))

@@ -145,6 +145,10 @@ class Keys:
     def minute(self, minute: int) -> str:
         return self._key("minute", str(minute))
 
+    @property
+    def upkeep(self) -> str:
+        return self._key("upkeep")
+
     def usage(self, day: int) -> str:
         return self._key("usage", str(day))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import time
@@ -553,6 +554,12 @@ class StateReader:
             records.minute_tally(minute, dict(zip(fields, answer, strict=True)), queues)
             for minute, answer in zip(minutes, answers, strict=True)
         )
+
+    async def upkeep(self) -> dict[str, dict[str, Any]]:
+        """How the duties for operators went last: by duty, ``error`` ("": well), ``at_ms``, and facts of it."""
+        async with our_errors(self.url):
+            told = await self._redis.hgetall(self.keys.upkeep)
+        return {duty: json.loads(text) for duty, text in told.items()}
 
     async def usage(self, days: Sequence[date]) -> Days:
         """What was used on these days."""

@@ -38,6 +38,9 @@ class InfoAnswer(Message):
     pid: int
     config_error: str = ""  # why the scheduler's configuration files, as they are now, are not taken over
     config_refused: int = 0  # how often they were not
+    upkeep_errors: dict[str, str] = Field(
+        default_factory=dict
+    )  # by duty for operators (archive, backup): what is wrong
     config_waiting: tuple[str, ...] = ()  # keys that have changed since its start, and need a restart
 
 

@@ -33,7 +33,7 @@ OWNERS = {
     "the duty of counting what was used, which takes each task off it": {"unbilled"},
     "a queue, while it is paused": {"queue:*"},
     "the cluster: one key, with so many fields at most": {
-        "counts", "totals", "failover", "schedulers", "listening", "format", "cluster", "acks",
+        "counts", "totals", "failover", "schedulers", "listening", "format", "cluster", "acks", "upkeep",
     },
     "the cluster: one stream, capped": {"events", "acts"},
     "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*", "memory:*"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from lcq.ids import new_id
@@ -56,6 +57,10 @@ class Duties(Mover):
     async def copy_expired(self, limit: int) -> tuple[CopiedTask, ...]:
         """Some of the tasks whose retention is over, whole, for the archive."""
         return copied_tasks((await self._move("copy_expired", limit))[1:])
+
+    async def note_upkeep(self, duty: str, *, error: str = "", **more: str | int) -> None:
+        """Keep how a duty for operators ("backup", "archive") went: what went wrong, and facts that last."""
+        await self._move("note_upkeep", duty, error, json.dumps(more))
 
     async def forget_tasks(self, *, overdue_ms: int = 0) -> int:
         """Remove records that outlived their retention, by ``overdue_ms`` at least. Answers how many."""
