@@ -420,6 +420,38 @@ class TaskLogsConfig(Section):
     """So long after the last word of an attempt, in seconds: a week."""
 
 
+class RunnerLimits(Section):
+    """What one process of a runner may take of its host; null: what the agent itself may."""
+
+    memory_mib: int | None = Field(default=None, ge=256)
+    """Address space. CUDA reserves far more than it uses: only for runners on a CPU."""
+    files: int | None = Field(default=None, ge=64)
+    """Open files."""
+    processes: int | None = Field(default=None, ge=16)
+    """Processes and threads of its user in all, others of that user counted: for a user that only runners have."""
+    file_mib: int | None = Field(default=None, ge=16)
+    """How large a file it writes may become."""
+    core_mib: int | None = Field(default=0, ge=0)
+    """A core dump, which would have pictures in it."""
+
+
+class RunnerConfig(Section):
+    """What runners, in which strangers' pictures are read, are kept from (docs/security.md). They never get more rights
+    than they were started with."""
+
+    user: str | None = None
+    """Their own user (a name, or 1000:1000), where the agent is root; null: the agent's."""
+    network: Literal["auto", "off", "on"] = "auto"
+    """"off": a runner has no network. "auto": the same, but where the kernel does not let this agent do that, or where
+    an IOPaint neighbour is configured. "on": for engines of others that need one."""
+    environment: tuple[str, ...] = ()
+    """Further variables of the agent's environment that they get, such as ["HTTPS_PROXY", "MY_ENGINE_*"]; the usual
+    ones of loaders and compute libraries they have anyway."""
+    limits: RunnerLimits = RunnerLimits()
+    strict: bool = True
+    """A runner that cannot be kept from what is said here does not start. false: it does, and says so."""
+
+
 class AgentConfig(Section):
     """One compute host."""
 
@@ -452,6 +484,7 @@ class AgentConfig(Section):
     heat: HeatConfig = HeatConfig()
     disk: DiskConfig = DiskConfig()
     task_logs: TaskLogsConfig = TaskLogsConfig()
+    runner: RunnerConfig = RunnerConfig()
     thumbnails: bool = True
     """Make small pictures of tasks when a console asks that cannot reach their files. Nothing is kept of them."""
     clock_skew_s: float = Field(default=5.0, gt=0)

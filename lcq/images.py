@@ -511,14 +511,22 @@ def load_image(path: str, limits: LimitsConfig, roots: Roots = ANYWHERE, *, as_r
         OSError: the storage failed while reading.
         MemoryError: the picture is within the limits, but this machine has no room for it.
     """
-    image, upright, swaps, data = _decoded(path, limits, roots, as_mask=as_rgb)
+    decoded = _decoded(path, limits, roots, as_mask=as_rgb)
+    try:
+        return _loaded(path, decoded, limits, as_rgb=as_rgb)
+    except DAMAGE as error:  # what is beside the pixels, or behind them, may be broken too
+        raise undecodable(shown(path), decoded.data, error) from error
+
+
+def _loaded(path: str, decoded: _Decoded, limits: LimitsConfig, *, as_rgb: bool) -> LoadedImage:
+    image, upright, swaps, data = decoded
     notes: list[str] = []
     encoding = _own_encoding(image, data)
     if image.format == "TIFF":
         samples = int(cast("Any", image).tag_v2.get(ExifTags.Base.SamplesPerPixel, 1))
         if samples > len(image.getbands()):
             notes.append(f"{samples - len(image.getbands())} extra channel(s) without a meaning were left out")
-    if image.format != "JPEG" and image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+    if _is_one_of_several(image, data):
         notes.append("only the first frame or page was read")
     with pillow_limited(limits.image_pixels):
         pixels, alpha = _as_rgb(upright) if as_rgb else _arrays(upright)
@@ -545,6 +553,12 @@ def load_image(path: str, limits: LimitsConfig, roots: Roots = ANYWHERE, *, as_r
         encoding=MappingProxyType(encoding),
         notes=tuple(notes),
     )
+
+
+def _is_one_of_several(image: ImageFile.ImageFile, data: bytes) -> bool:
+    if image.format == "GIF":
+        return _has_more_gif_frames(data, 1)
+    return image.format not in ("JPEG", "MPO") and getattr(image, "n_frames", 1) > 1
 
 
 # ---------------------------------------------------------------- masks

@@ -21,7 +21,11 @@ class VramLedger:
             folder / "packages", "ledger", f"ledger = ledger_engine:{ledger_engine.LedgerEngine.__name__}", code=""
         )
         shutil.copy(ledger_engine.__file__, folder / "packages")
-        self.environment: Mapping[str, str] = {"PYTHONPATH": str(folder / "packages"), "LEDGER": str(self.folder)}
+        self.environment: Mapping[str, str] = {
+            "PYTHONPATH": str(folder / "packages"),
+            "LEDGER": str(self.folder),
+            "LCQ_AGENT__RUNNER__ENVIRONMENT": '["LEDGER"]',
+        }
 
     def writers(self) -> set[tuple[int, str]]:
         """(pid, started) of everybody who ever took something."""

@@ -33,7 +33,7 @@ from lcq.ids import new_id
 from lcq.log import about, set_log_level
 from lcq.metrics.exposition import Sheet, put_reading
 from lcq.metrics.instruments import watch_lag
-from lcq.models import DeviceReading, ErrorClass, NodeCapability, NodeStatus, RestCode
+from lcq.models import DeviceKind, DeviceReading, ErrorClass, NodeCapability, NodeStatus, RestCode
 from lcq.reload import ConfigFollower, Role
 from lcq.roots import Roots
 from lcq.wire import (
@@ -56,6 +56,7 @@ from lcq.wire import (
 )
 from worker.bells import Bells
 from worker.breaker import Breakers, answers
+from worker.confinement import environment_for, make_device_files, open_way, runner_user, terms_of
 from worker.devices import gpu_need_mib, plan_slots
 from worker.disks import Disks
 from worker.hand import Hand
@@ -172,6 +173,8 @@ class Agent:
             self.node_id = home.node_id
             self._home, self._home_id = home, home.identity
             find_schedulers(self._config, self._scheduler)  # a wrong address is told at once
+            user = runner_user(self._config.agent.runner)
+            open_way(user, self._config.data_path, home.folder.parent, home.folder)
             port = metrics_port(self._config.agent, self._put_metrics)
             self.metrics_at = await stack.enter_async_context(port)
             self._task_logs = TaskLogs(home.folder / "logs", terms=lambda: self._config.agent.task_logs)
@@ -180,6 +183,8 @@ class Agent:
             gpus = await asyncio.to_thread(stack.enter_context, Gpus())  # wakes them: that may take seconds
             self._gpus = gpus
             self._found = found = detect_devices(self._config.agent, gpus, need_mib=gpu_need_mib(self._config))
+            if any(device.kind is DeviceKind.GPU for device in found.devices):
+                await asyncio.to_thread(make_device_files)
             self._own_slots = {device.id: device.slots for device in found.devices}
             self._slots_now = dict(self._own_slots)
             self._porter = await stack.enter_async_context(
@@ -189,6 +194,7 @@ class Agent:
                     roots=self._roots,
                     ask=self._ask_store,
                     fetched=self._measures.fetch.note,
+                    runner_uid=user.uid if user is not None else None,
                 )
             )
             self._outcomes = Outcomes(
@@ -207,6 +213,8 @@ class Agent:
                 roots=self._config.storage.roots,
                 is_on=lambda: self._config.agent.thumbnails,
                 borrow=self._porter.borrowed,
+                environment=environment_for(self._config.agent.runner, os.environ),
+                terms=terms_of(self._config),
             )
             self._log_teller = LogTeller(
                 self.node_id,

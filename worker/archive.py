@@ -346,7 +346,7 @@ def packed_weights(file: BinaryIO, label: str, wanted: str | None = None) -> Pac
     with _opened_zip(file, label) as packed:
         if _description(packed) is not None:
             return None
-        files = [member for member in packed.filelist if not member.is_dir()]
+        files = [member for member in packed.filelist if not member.filename.endswith("/")]
     fitting = [
         member
         for member in files

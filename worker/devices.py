@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from lcq.config import DistributedConfig
 from lcq.costs import KNOWN_MODELS
-from lcq.failpoints import DRILLS_VARIABLE
 from lcq.hardware import GPU_NEED_MIB, Detected
 from lcq.models import Device, DeviceKind
+from worker.confinement import environment_for, runner_user, terms_of
 from worker.settings import EngineSettings
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
@@ -23,13 +23,15 @@ _MODELS_PART = {DeviceKind.GPU: 0.5, DeviceKind.CPU: 0.25}
 
 @dataclass(frozen=True)
 class SlotPlan:
-    """Room for one attempt on a device: the environment that pins a runner to it, and what the runner is told."""
+    """Room for one attempt on a device: the environment that pins a runner to it, what the runner is told, and what it
+    is kept from (``worker.warden.confine``)."""
 
     name: str  # "cpu/0"
     device: str
     environment: Mapping[str, str]
     settings: EngineSettings = field(default_factory=EngineSettings)
     is_first: bool = True  # of its device: the one whose runner tests it
+    terms: str = ""
 
 
 def gpu_need_mib(config: DistributedConfig) -> int:
@@ -47,13 +49,19 @@ def gpu_need_mib(config: DistributedConfig) -> int:
 
 
 def plan_slots(found: Detected, config: DistributedConfig, *, cores: int) -> tuple[SlotPlan, ...]:
-    """The slots of the devices ``found``, which share ``cores``."""
+    """The slots of the devices ``found``, which share ``cores``.
+
+    Raises:
+        InvalidConfig: runners cannot be kept from what they are to be kept from.
+    """
     threads = _threads(found.devices, cores)
+    terms, user = terms_of(config), runner_user(config.agent.runner)
+    inherited = environment_for(config.agent.runner, os.environ) | ({"HOME": user.home} if user is not None else {})
     return tuple(
         SlotPlan(
             name=f"{device.id}/{number}",
             device=device.id,
-            environment=_environment(found.environments[device.id], threads[device.id, number]),
+            environment=_environment(inherited, found.environments[device.id], threads[device.id, number]),
             settings=EngineSettings(
                 device=device,
                 threads=threads[device.id, number],
@@ -66,6 +74,7 @@ def plan_slots(found: Detected, config: DistributedConfig, *, cores: int) -> tup
                 storage_options=config.storage.options if device.kind is DeviceKind.SERVERLESS else {},
             ),
             is_first=number == 0,
+            terms=terms,
         )
         for device in found.devices
         for number in range(device.slots)
@@ -94,11 +103,9 @@ def _model_memory(device: Device, config: DistributedConfig) -> int:
     return int(has * _MODELS_PART.get(device.kind, 0.0)) // device.slots
 
 
-def _environment(binding: Mapping[str, str], threads: int) -> dict[str, str]:
-    """A runner's environment: ours, without our settings (it is told what it needs), bound to its device."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("LCQ_") or name == DRILLS_VARIABLE
-    }
+def _environment(inherited: Mapping[str, str], binding: Mapping[str, str], threads: int) -> dict[str, str]:
+    """A runner's environment: what it may have of ours (it is told what it needs), bound to its device."""
+    environment = dict(inherited)
     # The same modules as ours, and nothing from the folder that the agent happened to be started in.
     environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)  # noqa: PTH109
     environment.update(dict.fromkeys(_THREAD_VARIABLES, str(threads)))

@@ -45,6 +45,7 @@ from worker.protocol import (
     Words,
     pack_word,
 )
+from worker.warden import NOT_CONFINED
 from worker.wear import Wear
 
 _log = logging.getLogger(__name__)
@@ -169,6 +170,7 @@ class PoolSettings:
     on_line: Callable[[str, Grant | None, str], None] | None = None  # slot, its grant, a line that its runner wrote
     on_output: Callable[[str, Grant, bytes], None] | None = None  # the same as it comes, while there is a grant
     bringer: Bringer | None = None
+    loose: set[str] = field(default_factory=set)  # what was told already of what runners could not be kept from
 
 
 class _Sign(StrEnum):
@@ -428,6 +430,7 @@ class Slot:
                     line=its,
                     output=words.writer,
                     kill=self.settings.kill,
+                    terms=self.plan.terms,
                 )
             except OSError:
                 line.close()
@@ -481,6 +484,9 @@ class Slot:
             on_device = self.held_mib if self.plan.settings.device.kind is DeviceKind.GPU else 0
             self._worn = self._wear.note(word.warm, word.rss_mib + on_device)
         else:
+            if word.loose and word.loose not in self.settings.loose:
+                self.settings.loose.add(word.loose)
+                _log.info("runners here are not kept from all that they could be: %s (docs/security.md)", word.loose)
             self._on_shown(Shown(self.plan.name, self.plan.device, word, tested=tested))
 
     async def _until_given(self, runner: _Runner) -> None:
@@ -746,6 +752,8 @@ def _crashed(grant: Grant, code: str, message: str) -> Ended:
 
 def _told(code: int) -> str:
     """An exit code, in words that follow "its runner"."""
+    if code == NOT_CONFINED:
+        return "cannot be kept from what agent.runner says (agent.runner.strict: false lets it work all the same)"
     if code >= 0:
         return f"exited with code {code}"
     try:

@@ -103,8 +103,12 @@ class Porter:
         roots: Roots,
         ask: AskStorePlace,
         fetched: Callable[[float], None] = lambda seconds: None,
+        runner_uid: int | None = None,
     ) -> None:
-        """``fetched``: told how many seconds it took to bring the files of a task."""
+        """``fetched``: told how many seconds it took to bring the files of a task. ``runner_uid``: the user that has
+        to read them, and to leave the result beside them, where it is another than us.
+        """
+        self._runner_uid = runner_uid
         self._fetched = fetched
         self._attempts, self._cache = home / ATTEMPTS, home / ATTEMPTS.parent / "blobs"
         self._config, self._roots, self._ask = config, roots, ask
@@ -218,6 +222,8 @@ class Porter:
         errand.moved(0)
         shutil.rmtree(errand.folder, ignore_errors=True)
         errand.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._runner_uid is not None:
+            os.chown(errand.folder, self._runner_uid, -1)
         paths: dict[str, str] = {}
         for name in _NAMES:
             address = addresses.get(name)
@@ -240,6 +246,11 @@ class Porter:
         return paths
 
     def _fetch_one(self, address: Address, target: Path, store: BlobStore | None, errand: _Errand) -> None:
+        self._bring_one(address, target, store, errand)
+        if self._runner_uid is not None:
+            target.chmod(0o644)  # in a folder that only it can enter
+
+    def _bring_one(self, address: Address, target: Path, store: BlobStore | None, errand: _Errand) -> None:
         self._check_room(target.parent)
         if address.kind is Kind.BLOB:
             assert store is not None  # noqa: S101 - asked for where a blob is named
@@ -362,6 +373,8 @@ class Porter:
 
     def _fetch_aside(self, address: Address, target: Path, store: BlobStore | None, errand: _Errand) -> None:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._runner_uid is not None:
+            os.chown(target.parent, self._runner_uid, -1)
         self._fetch_one(address, target, store, errand)
 
     # ------------------------------------------------------------ out

@@ -59,19 +59,21 @@ class ProcessGroup:
         line: socket.socket,
         output: int | None = None,
         kill: Kill = os.killpg,
+        terms: str = "",
     ) -> Self:
         """Start ``command`` with ``line`` open in it; ``--fd N --parent PID`` are added. Blocks for milliseconds.
 
         ``mark`` is to be this one's only; ``kill`` sends a signal to a process group.
 
-        ``output``: what it writes goes there; default: where ours goes.
+        ``output``: what it writes goes there; default: where ours goes. ``terms``: what it is kept from, as
+        ``worker.warden.confine`` reads it.
 
         Raises:
             OSError: it cannot be started.
         """
         fd = line.fileno()
         child = subprocess.Popen(
-            [sys.executable, "-I", "-S", warden.__file__, str(os.getpid()), str(fd), *command],
+            [sys.executable, "-I", "-S", warden.__file__, str(os.getpid()), str(fd), terms, *command],
             env={**environment, MARK: mark},
             stdin=subprocess.PIPE,  # never written to: it ends when we do
             stdout=output,

@@ -79,7 +79,8 @@ class Ready(Word):
 
     ``warm``: the models it has loaded, and ``held_mib`` the device's memory that they and their caches hold,
     here and below. ``offers``: its models; ``left_out``: engines and models that it has not, and why;
-    ``failed``: those that it has, but that failed its self-test, and how.
+    ``failed``: those that it has, but that failed its self-test, and how. ``loose``: what it could not be kept from,
+    though it was wished for, and why.
     """
 
     WORD = "ready"
@@ -88,6 +89,7 @@ class Ready(Word):
     failed: dict[str, str] = Field(default_factory=dict)
     warm: tuple[str, ...] = ()
     held_mib: int = 0
+    loose: str = ""
 
 
 class Progress(Word):

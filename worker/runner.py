@@ -48,6 +48,7 @@ from worker.protocol import (
     pack_word,
     words_from,
 )
+from worker.warden import LOOSE
 
 if TYPE_CHECKING:
     from worker.engines.shelf import Shelf
@@ -212,6 +213,7 @@ def _ready(shelf: Shelf, left_out: dict[str, str], failed: dict[str, str]) -> Re
         failed=failed,
         warm=tuple(shelf.warm),
         held_mib=shelf.held_mib(),
+        loose=os.environ.get(LOOSE, ""),
     )
 
 

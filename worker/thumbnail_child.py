@@ -1,6 +1,6 @@
 """The process that makes small pictures: one request on stdin, one answer on stdout, with little memory and time.
 
-Request: {files: {part: path}, longest, box, limits, roots, mask, webp}.
+Request: {files: {part: path}, longest, box, limits, roots, mask, webp, terms}.
 Answer: {part: {data, width, height, bytes, why}}.
 """
 
@@ -20,6 +20,7 @@ from lcq.images import shown
 from lcq.roots import Roots
 from lcq.runner_config import LimitsConfig
 from lcq.thumbnails import Box, Thumbnail, overlaid, read_thumbnail, to_jpeg, to_png, to_webp
+from worker.warden import confine
 
 MOST_CHARS = 700_000  # of base64 a part: lcq.wire.MOST_THUMBNAIL_CHARS, which need not be imported for that
 _MEMORY_BYTES = 3 * 2**30
@@ -55,6 +56,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     request = json.load(sys.stdin.buffer)
+    confine(str(request["terms"]))
     limits = LimitsConfig.model_validate(request["limits"])
     roots = Roots(Path(root) for root in request["roots"])
     left, top, right, bottom = request["box"]

@@ -55,8 +55,14 @@ class Thumbnails:
         roots: tuple[Path, ...],
         is_on: Callable[[], bool],
         borrow: Borrow,
+        environment: Mapping[str, str] | None = None,
+        terms: str = "",
     ) -> None:
-        """``borrow`` brings files that lie elsewhere, for the length of a block."""
+        """``borrow`` brings files that lie elsewhere, for the length of a block. ``environment``: all that its
+        processes have; None: ours. ``terms``: what they are kept from, as a runner is.
+        """
+        self._environment = os.environ if environment is None else environment
+        self._terms = terms
         self._borrow = borrow
         self._node_id, self._boot_id, self._tell = node_id, boot_id, tell
         self._limits, self._roots, self._is_on = limits, roots, is_on
@@ -103,9 +109,10 @@ class Thumbnails:
             "roots": roots,
             "mask": mask,
             "webp": wish.webp,
+            "terms": self._terms,
         }
         try:
-            answer = await _asked(json.dumps(request).encode())
+            answer = await _asked(json.dumps(request).encode(), environment=self._environment)
             return _PARTS.validate_json(answer)
         except TimeoutError:
             why = f"{self._node_id} has not managed it within {PATIENCE_S:g} s"
@@ -115,7 +122,7 @@ class Thumbnails:
         return {part: ThumbnailPart(why=why) for part in files}
 
 
-async def _asked(request: bytes, *, command: tuple[str, ...] = _CHILD, extra: Mapping[str, str] = _ONE_THREAD) -> bytes:
+async def _asked(request: bytes, *, environment: Mapping[str, str], command: tuple[str, ...] = _CHILD) -> bytes:
     """What the child answers.
 
     Raises:
@@ -127,7 +134,7 @@ async def _asked(request: bytes, *, command: tuple[str, ...] = _CHILD, extra: Ma
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
-        env={**os.environ, **extra},
+        env={**environment, **_ONE_THREAD},
         start_new_session=True,
     )
     try:

@@ -41,6 +41,7 @@ from lcq.models import explain_invalid
 from lcq.storage.depot import Depot
 
 _LONGEST_INPUT = 200
+_DEEPEST_INPUT = 12
 _WHAT = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
 
 
@@ -143,12 +144,14 @@ async def _invalid(request: Request, error: Exception) -> Response:
     return _document(problem(422, "invalid_input", found.removeprefix(": ")[:2000]), 422)
 
 
-def _shortened(value: Any) -> Any:
+def _shortened(value: Any, deep: int = 0) -> Any:
     """FastAPI's own list of what is wrong, as IOPaint answers it; but without the whole picture in it."""
+    if isinstance(value, dict | list | tuple) and deep > _DEEPEST_INPUT:
+        return "…"
     if isinstance(value, dict):
-        return {str(key): _shortened(inner) for key, inner in value.items()}
+        return {str(key): _shortened(inner, deep + 1) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_shortened(inner) for inner in value]
+        return [_shortened(inner, deep + 1) for inner in value]
     if isinstance(value, str):
         return value if len(value) <= _LONGEST_INPUT else value[:_LONGEST_INPUT] + "…"
     if isinstance(value, float) and not math.isfinite(value):

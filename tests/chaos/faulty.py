@@ -61,7 +61,12 @@ class MoodyFleet:
         before = self.cluster.environment
         for name in names:
             packages = str(self.folder / "packages")
-            self.cluster.environment = {**before, "PYTHONPATH": packages, "FAULT": str(self._fault(name))}
+            self.cluster.environment = {
+                **before,
+                "PYTHONPATH": packages,
+                "FAULT": str(self._fault(name)),
+                "LCQ_AGENT__RUNNER__ENVIRONMENT": '["FAULT"]',
+            }
             self.cluster.start_agent(name, slots=slots, wait=False)
         self.cluster.environment = before
         with self.cluster.client() as client:

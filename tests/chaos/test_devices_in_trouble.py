@@ -134,6 +134,7 @@ def host(redis_url: str, tmp_path: Path) -> Iterator[Host]:
     gpus = FakeGpus(tmp_path)
     gpus.set([A, B, C])
     more = {"PYTHONPATH": str(tmp_path / "packages"), "BROKEN": str(tmp_path / "broken")}
+    more["LCQ_AGENT__RUNNER__ENVIRONMENT"] = '["BROKEN"]'
     with running_cluster(redis_url, tmp_path / "c", **SETTINGS, **more, **gpus.environment) as cluster:
         cluster.start_scheduler()
         cluster.start_agent("node-1")

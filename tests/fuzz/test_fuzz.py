@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import random
 import zipfile
@@ -10,8 +11,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from lcq.errors import LcqError, ProtocolError, WeightsRefused
+from lcq.images import BadImage, load_image
+from lcq.runner_config import LimitsConfig
 from lcq.wire import REQUESTS, unpack_request
 from tests.fuzz import served
 from tests.fuzz.targets import TARGETS, Target, frames, json_bodies, mutated, target_of
@@ -51,7 +55,8 @@ def test_a_scheduler_answers_whatever_comes_and_breaks_at_nothing() -> None:
     chance = random.Random(20261130)
     nan_for_a_picture = bytes((1, 0, 1)) + json_bodies()[3].replace(b"[[1, 2, 1]]", b"[NaN]")  # to adjust_mask
     with served.running_cluster() as (cluster, scheduler), served.http_of(cluster, scheduler) as ask_http:
-        ask_http(nan_for_a_picture)  # it was answered with 500: the refusal quoted it, in JSON
+        for once_answered_with_500 in (nan_for_a_picture, b"\1\0\1" + b'{"tasks": ' + b"[" * 400 + b"]" * 400 + b"}"):
+            ask_http(once_answered_with_500)  # the refusal quotes it, in JSON
         for name, read in (("desk", served.desk_of(cluster, scheduler)), ("http", ask_http)):
             target = target_of(name)
             seeds = target.seeds()
@@ -82,3 +87,27 @@ def test_a_runners_frame_of_deep_lists_with_more_behind_it_is_nonsense_like_any_
     body = b"\x91" * 1000 + b"\xc0\xc0"
     with pytest.raises(ProtocolError, match="holds no word: ExtraData"):
         Words().feed(len(body).to_bytes(4, "big") + body)
+
+
+def test_a_member_without_a_name_is_no_weight_file(tmp_path: Path) -> None:
+    file = tmp_path / "nameless.zip"
+    member = zipfile.ZipInfo("x")
+    member.filename = ""
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr(member, b"y")
+    with file.open("rb") as opened, pytest.raises(WeightsRefused):
+        packed_weights(opened, "nameless.zip")
+
+
+def _gif(behind_the_first_frame: bytes) -> bytes:
+    out = io.BytesIO()
+    Image.new("P", (4, 4)).save(out, format="GIF")
+    return out.getvalue().removesuffix(b";") + behind_the_first_frame
+
+
+@pytest.mark.parametrize("torn", [b"!\xf9\1", b"!\xf9\1\0\0,"])
+def test_what_is_torn_behind_the_first_frame_of_a_gif_breaks_no_runner(tmp_path: Path, torn: bytes) -> None:
+    path = tmp_path / "torn.gif"
+    path.write_bytes(_gif(torn))
+    with contextlib.suppress(BadImage):
+        load_image(str(path), LimitsConfig())
