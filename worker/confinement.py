@@ -78,7 +78,8 @@ class RunnerUser:
                     f"agent.runner.user: this host has no user {who!r}",
                     hint="useradd --system it, or name another; a number that is no user's needs a group: 1000:1000",
                 ) from error
-            self.uid, self.gid, self.groups, self.home = int(who), int(group), (), "/"
+            self.uid, self.gid, self.home = int(who), int(group), "/"
+            self.groups: tuple[int, ...] = ()
             return
         try:
             self.gid = int(group) if group.isdigit() else grp.getgrnam(group).gr_gid if group else known.pw_gid
