@@ -123,6 +123,7 @@ class Vitals(Value):
     ecc_uncorrected_ever: int | None = None
     xid: int | None = None
     processes: tuple[GpuProcess, ...] | None = None
+    persistent: bool | None = None  # whether the driver keeps it awake while no program uses it
 
 
 @dataclass
@@ -239,6 +240,7 @@ def look(session: Session, gpu: Gpu, own_pids: Collection[int]) -> Vitals:
         slows_down_c=_told("nvmlDeviceGetTemperatureThreshold", board, pynvml.NVML_TEMPERATURE_THRESHOLD_SLOWDOWN),
         too_hot=_is_too_hot(board),
     )
+    kept = _told("nvmlDeviceGetPersistenceMode", board)
     return Vitals(
         reading=reading,
         power_limit_w=None if limit is None else limit / 1000,
@@ -247,6 +249,7 @@ def look(session: Session, gpu: Gpu, own_pids: Collection[int]) -> Vitals:
         ecc_corrected_ever=ecc[2],
         ecc_uncorrected_ever=ecc[3],
         processes=processes,
+        persistent=None if kept is None else bool(kept),
     )
 
 

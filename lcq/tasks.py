@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from lcq import __version__
+from lcq.agreement import EVERYWHERE, OF_SCHEDULERS, Agreed
 from lcq.autoscale import DEFAULT_TARGET_S, Scale, scale
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
 from lcq.costs import KNOWN_MODELS, CostKey, Curve, calibration, cost_key, is_estimate, shipped_curve
@@ -138,6 +139,7 @@ class TaskManager(Manager):
         self._fleet_asked = self._fleet_stale = -1.0  # when the picture was asked for; when it was last made an old one
         self._fleet_read = asyncio.Lock()
         self._fleet_changed = asyncio.Event()
+        self._agreed = Agreed((*EVERYWHERE, *OF_SCHEDULERS))
 
     async def _open(self, ground: Ground, stack: AsyncExitStack) -> None:
         self._ground = ground
@@ -628,6 +630,8 @@ class TaskManager(Manager):
             config_refused=settings.refused if settings is not None else 0,
             upkeep_errors={duty: one["error"] for duty, one in upkeep.items() if one.get("error")},
             config_waiting=settings.waiting if settings is not None else (),
+            now_ms=await self._reader.now_ms(),
+            agreed=self._agreed.told(self._ground.config),
         )
 
     async def settings(self, ask: AskSettings, sender: bytes = b"") -> SettingsAnswer:

@@ -54,6 +54,7 @@ class FakeGpu:
     power_w: float | None = 60.0
     power_limit_w: float | None = 320.0
     ecc: tuple[int, int, int, int] | None = None  # volatile corrected, uncorrected, aggregate corrected, uncorrected
+    persistent: int | None = None  # whether the driver keeps it awake; None: not told
     compute_mode: int = 0  # 2: prohibited, 3: exclusive process
     mig: tuple[FakeMig, ...] | None = None  # () is MIG switched on, with no instance
     processes: Mapping[int, int | None] = field(default_factory=dict)
@@ -134,6 +135,7 @@ def _gpu_lines(gpu: FakeGpu) -> list[str]:
         "mig_mode": None if gpu.mig is None else 1,
         "slowdown": gpu.slowdown_c,
         "reasons": gpu.reasons,
+        "persistent": gpu.persistent,
         "error": gpu.error,
     }
     lines = ["gpu", f"uuid {gpu.uuid}", f"name {gpu.name}", f"bus {gpu.bus}"]

@@ -820,6 +820,7 @@ def act_row(act: ActRecord, now_ms: int) -> ActRow:
 
 
 _CLOCK = ("clock_offset_s", "clock_error_s")
+_UNTOLD = (*_CLOCK, "agreed")
 
 
 def _clock(told: Mapping[str, float | str]) -> list[tuple[str, str]]:
@@ -899,7 +900,7 @@ def node_row(record: NodeRecord) -> NodeRow:
                 (called.get(device, clean(device[:12])), _reading(reading, record.caution(device)))
                 for device, reading in sorted(record.readings.items(), key=lambda pair: called.get(pair[0], pair[0]))
             ),
-            *(_told(name, value) for name, value in sorted(record.telemetry.items()) if name not in _CLOCK),
+            *(_told(name, value) for name, value in sorted(record.telemetry.items()) if name not in _UNTOLD),
             *_clock(record.telemetry),
         ),
         busy=round(sum(busy) / len(busy), 2) if busy else None,

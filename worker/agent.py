@@ -22,6 +22,7 @@ from typing import Self
 import zmq
 
 from lcq import __version__, failpoints
+from lcq.agreement import EVERYWHERE, OF_AGENTS, Agreed
 from lcq.client.addresses import find_schedulers
 from lcq.clock import steady_now
 from lcq.config import ConfigManager, DistributedConfig
@@ -122,6 +123,7 @@ class Agent:
         then its file is followed.
         """
         self._config = config
+        self._agreed = Agreed((*EVERYWHERE, *OF_AGENTS))
         self._scheduler = scheduler
         self._runner = runner
         self._kill = kill
@@ -682,6 +684,7 @@ class Agent:
             said["clock_warning"] = self._skew.warning
         if self._seeker.ignored:
             said["announcements_ignored"] = float(self._seeker.ignored)
+        said["agreed"] = self._agreed.told(self._config)
         if self._follower is not None and self._follower.error:
             said |= {"config_error": self._follower.error, "config_refused": float(self._follower.refused)}
         return finite(said)

@@ -198,6 +198,25 @@ def _given_options(context: typer.Context) -> list[str]:
     return told
 
 
+@app.command(
+    epilog="Example: [bold]lcq-agent --scheduler head:5571 doctor[/bold]. Options of lcq-agent go before doctor. Exit "
+    "codes: 0 nothing is wrong, 1 warnings, 2 problems.",
+)
+def doctor(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")] = False,
+    local: Annotated[bool, typer.Option("--local", help="Only this host: ask no scheduler.")] = False,
+) -> None:
+    """Examine this host and its way to the scheduler, and tell of all that is wrong what to do about it."""
+    from lcq.cli.doctor import show
+    from worker.doctor import examined
+
+    config: DistributedConfig = context.obj
+    scheduler = (context.parent.params if context.parent is not None else {}).get("scheduler")
+    found = asyncio.run(examined(config, scheduler=scheduler, local=local))
+    raise typer.Exit(show(found, Output(as_json=as_json)))
+
+
 @app.command(epilog="Example: [bold]lcq-agent --name gpu-1 health || alert[/bold]. Exit codes: 0 claims, 1 does not.")
 def health(
     context: typer.Context,

@@ -34,6 +34,7 @@ _MODULES = {
     "backup": ("backup", "restore"),
     "install": ("install-service", "uninstall-service"),
     "usage": ("report",),
+    "doctor": ("doctor",),
 }  # fmt: skip
 """The modules of lcq.cli, and of each what its ``app`` has: a test compares the two."""
 

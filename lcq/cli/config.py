@@ -97,7 +97,7 @@ def validate(context: typer.Context, file: SomeFile = None, as_json: JsonFlag = 
     """Tell all that is wrong with a file; without one, with all that holds here. Exit codes: 0 right, 2 wrong."""
     session = session_of(context, as_json)
     layers = _alone(file) if file is not None else _here(session)
-    problems, warnings = _judged(layers), [] if file is not None else _strange_variables()
+    problems, warnings = _judged(layers), [] if file is not None else [_strange(*one) for one in strange_variables()]
     output = session.output
     if output.as_json:
         document = [one.as_dict() for one in problems]
@@ -145,8 +145,8 @@ def _judged(layers: Layers) -> tuple[Problem, ...]:
     return tuple(sorted((*found, *doubles_in(layers)), key=lambda one: (one.where, one.line)))
 
 
-def _strange_variables() -> list[str]:
-    """Variables that look like settings and are none."""
+def strange_variables() -> list[tuple[str, str]]:
+    """Variables that look like settings and are none, each with the one that may be meant; "" where none is near."""
     import difflib
     import os
 
@@ -158,10 +158,15 @@ def _strange_variables() -> list[str]:
         section, joint, _ = name.lower().removeprefix(PREFIX).partition(JOINT)
         if name.lower().startswith(PREFIX) and joint and section not in DistributedConfig.model_fields:
             near = difflib.get_close_matches(section, DistributedConfig.model_fields, n=1)
-            nearest = name[: len(PREFIX)] + near[0].upper() + name[len(PREFIX) + len(section) :] if near else ""
-            hint = tr("; did you mean {name}?", name=nearest) if near else ""
-            out.append(tr("warning: {name} is no setting{hint}", name=name, hint=hint))
+            out.append(
+                (name, name[: len(PREFIX)] + near[0].upper() + name[len(PREFIX) + len(section) :] if near else "")
+            )
     return out
+
+
+def _strange(name: str, near: str) -> str:
+    hint = tr("; did you mean {name}?", name=near) if near else ""
+    return tr("warning: {name} is no setting{hint}", name=name, hint=hint)
 
 
 @app.command(epilog=examples("lcq config init", "lcq config init /etc/lcq/config.yaml", "lcq config init - | less"))

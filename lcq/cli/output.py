@@ -149,6 +149,18 @@ class Output:
                 grid.add_row(name, _cell(value))
         self._answers.print(grid)
 
+    def rows(self, rows: Iterable[Sequence[str | Text]]) -> None:
+        """Rows without titles; the last column goes on below where it is longer than the terminal is wide."""
+        grid = Table.grid(padding=(0, 2))
+        for cells in map(_cells, rows):
+            while len(grid.columns) < len(cells):
+                grid.add_column(overflow="fold")
+            for cell in cells[:-1]:
+                cell.no_wrap = True
+            grid.add_row(*cells)
+        if grid.row_count:
+            self._answers.print(grid)
+
     def event(self, event: Event, details: str) -> None:
         """One event, as a line of the answer, at once."""
         status = event.fields.get("status", "")
@@ -228,6 +240,10 @@ def _padded(text: str, width: int) -> str:
 
 def _cell(value: str | Text) -> Text:
     return value if isinstance(value, Text) else Text(visible(value))
+
+
+def _cells(row: Sequence[str | Text]) -> list[Text]:
+    return [_cell(cell) for cell in row]
 
 
 def _plain(value: Any) -> Any:

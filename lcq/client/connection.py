@@ -53,6 +53,11 @@ class Connection:
         """The first of the schedulers that this client was given."""
         return self.endpoints[0]
 
+    @property
+    def known_schedulers(self) -> int:
+        """How many schedulers requests go to, in turn."""
+        return len(self._connected)
+
     async def __aenter__(self) -> Self:
         """Raises:
         InvalidInput: an address is none.

@@ -42,6 +42,8 @@ class InfoAnswer(Message):
         default_factory=dict
     )  # by duty for operators (archive, backup): what is wrong
     config_waiting: tuple[str, ...] = ()  # keys that have changed since its start, and need a restart
+    now_ms: int | None = None  # what the cluster's clock shows, in ms since 1970
+    agreed: str = ""  # fingerprints of settings on which a cluster has to agree (lcq.agreement)
 
 
 class Info(Request[InfoAnswer]):

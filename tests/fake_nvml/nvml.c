@@ -35,7 +35,7 @@ typedef struct { unsigned pid, percent; } Use;
 typedef struct {                        /* a GPU or a MIG instance */
     int parent;                         /* its GPU's place; -1: it is one itself */
     char uuid[TEXT], name[TEXT], bus[TEXT];
-    long long total, free, reserved, busy, temperature, power, limit, compute_mode, mig_mode; /* -1: not there */
+    long long total, free, reserved, busy, temperature, power, limit, compute_mode, mig_mode, persistent; /* -1: not there */
     long long slowdown, reasons;
     int use_count;                      /* -1: not told */
     Use uses[MOST_PROCESSES];
@@ -88,7 +88,7 @@ static Unit *add_unit(State *state, int is_mig) {
             if (state->units[i].parent < 0) unit->parent = i;
     unit->total = unit->free = unit->reserved = unit->busy = unit->temperature = unit->power = unit->limit = -1;
     unit->compute_mode = unit->mig_mode = unit->ecc[0] = unit->ecc[1] = unit->ecc[2] = unit->ecc[3] = -1;
-    unit->slowdown = unit->reasons = unit->use_count = -1;
+    unit->slowdown = unit->reasons = unit->use_count = unit->persistent = -1;
     state->unit_count++;
     return unit;
 }
@@ -110,7 +110,7 @@ static void read_line(State *state, Unit **unit, const char *key, const char *va
             {"total", &of->total}, {"free", &of->free}, {"reserved", &of->reserved}, {"busy", &of->busy},
             {"temperature", &of->temperature}, {"power", &of->power}, {"limit", &of->limit},
             {"compute_mode", &of->compute_mode}, {"mig_mode", &of->mig_mode}, {"slowdown", &of->slowdown},
-            {"reasons", &of->reasons},
+            {"reasons", &of->reasons}, {"persistent", &of->persistent},
         };
         for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
             if (!strcmp(key, numbers[i].key)) *numbers[i].to = atoll(value);
@@ -364,6 +364,12 @@ int nvmlDeviceGetUtilizationRates(Handle *handle, unsigned rates[2]) {
     OF_UNIT(nvmlDeviceGetUtilizationRates);
     code = give_number(code, unit ? unit->busy : -1, &rates[0]);
     rates[1] = 0;
+    LEAVE;
+}
+
+int nvmlDeviceGetPersistenceMode(Handle *handle, unsigned *mode) {
+    OF_UNIT(nvmlDeviceGetPersistenceMode);
+    code = give_number(code, unit ? unit->persistent : -1, mode);
     LEAVE;
 }
 

@@ -1,0 +1,1 @@
+"""What lcq doctor looks at, and what it makes of that: each finding with its level, its code and its remedy."""
