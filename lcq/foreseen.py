@@ -24,6 +24,9 @@ def told_foreseen(answer: ForeseeAnswer, span: Callable[[float], str]) -> list[s
             if one.guessed
             else tr("{count:,} to {queue}, {seconds:.3g} s of work, {when}{why}", **facts)
         )
+        if one.worst_cost:
+            worst = f"{one.worst_cost:,.4g} {answer.currency}".strip()
+            lines.append(tr("functions would be paid {worst} for these at most, if the budget allows it", worst=worst))
     if answer.refused:
         first = answer.refused[0]
         lines.append(

@@ -249,16 +249,31 @@ class TaskManager(Manager):
             pause = fleet.paused.get(chosen.queue)
             why = chosen.why or (f"{chosen.queue} is paused {pause}" if pause is not None else "")
             known = found.get((chosen.queue, why))
+            known_queue = fleet.queue(chosen.queue)
+            is_paid = known_queue is not None and known_queue.kind is DeviceKind.SERVERLESS
+            price = fleet.overflow.price if is_paid and fleet.overflow is not None else 0.0
             found[chosen.queue, why] = Foreseen(
+                worst_cost=(known.worst_cost if known else 0.0) + price,
                 queue=chosen.queue, why=why, done_s=seen.done_s,
                 count=(known.count if known else 0) + 1, seconds=(known.seconds if known else 0.0) + chosen.seconds,
                 guessed=seen.guessed or (known is not None and known.guessed),
             )  # fmt: skip
         scaled = [
-            one.model_copy(update={"count": round(one.count * count), "seconds": one.seconds * count})
+            one.model_copy(
+                update={
+                    "count": round(one.count * count),
+                    "seconds": one.seconds * count,
+                    "worst_cost": one.worst_cost * count,
+                }
+            )
             for one in found.values()
         ]
-        return ForeseeAnswer(foreseen=tuple(scaled), refused=tuple(refused.values()), refusals=round(refusals * count))
+        return ForeseeAnswer(
+            currency=self._state.config.serverless.budget.currency,
+            foreseen=tuple(scaled),
+            refused=tuple(refused.values()),
+            refusals=round(refusals * count),
+        )
 
     async def _sizes(self, submit: Submit | Foresee) -> tuple[Size | None, ...]:
         """How large each image is: as the client told, else as its header tells where it lies in storage.roots."""

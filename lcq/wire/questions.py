@@ -193,9 +193,11 @@ class Foreseen(Message):
     done_s: float | None = None  # until the last of them is done; None: nobody can say
     why: str = ""
     guessed: bool = False  # what one of them takes there nobody has measured, or learned
+    worst_cost: float = 0.0  # what functions may be paid for all of them, at most
 
 
 class ForeseeAnswer(Message):
+    currency: str = ""
     foreseen: tuple[Foreseen, ...] = ()
     refused: tuple[Refusal, ...] = ()  # one of each kind
     refusals: int = 0

@@ -10,11 +10,12 @@ import pytest
 
 from lcq.config import BudgetConfig, DistributedConfig
 from lcq.errors import InvalidInput
+from lcq.foreseen import told_foreseen
 from lcq.models import Device, DeviceKind, ModelOffer, NodeCapability, TaskResult
 from lcq.routing import route
 from lcq.spend import Book, Spend, bill_of, book_of
 from lcq.state.manager import StateManager
-from lcq.wire import Grant
+from lcq.wire import ForeseeAnswer, Foreseen, Grant
 from tests.nodes import LIGHT, TELEA, Node, a_failure, a_result, a_task
 
 BURST = "serverless"
@@ -194,3 +195,13 @@ async def test_the_calendar_of_the_script_is_that_of_everybody(redis_url: str, m
     async with Redis.from_url(redis_url, decode_responses=True) as redis:
         told = await redis.eval(f"{function}\nlocal y, m, d = day_of({days})\nreturn {{y, m, d}}", 0)
     assert told == [when.year, when.month, when.day]
+
+
+def test_a_dry_run_says_what_functions_would_be_paid_at_most() -> None:
+    told = ForeseeAnswer(
+        currency="EUR", foreseen=(Foreseen(queue=BURST, count=3, seconds=1.5, done_s=2, worst_cost=0.9),)
+    )
+    assert told_foreseen(told, lambda seconds: f"{seconds:g} s") == [
+        "3 to serverless, 1.5 s of work, the last done in about 2 s",
+        "functions would be paid 0.9 EUR for these at most, if the budget allows it",
+    ]
