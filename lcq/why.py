@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -236,6 +236,7 @@ def _queued(record: TaskRecord, fleet: Fleet, standing: Standing) -> Why:
         _all_suspect(serving, standing)
         or _short_of_memory(record, need, fleet, serving)
         or _avoiding(record, serving, standing)
+        or _no_budget(record, fleet, serving)
         or _at_limit(record, standing)
         or _kept_slots(record, fleet, serving, standing)
         or _its_turn(record, need, fleet, serving, standing)
@@ -316,6 +317,14 @@ def _avoiding(record: TaskRecord, serving: list[tuple[NodeRecord, Device]], stan
         return None
     told = f"node {standing.avoids} failed it, so it waits for a slot of {', '.join(others)}"
     return because(WhyCode.AVOIDS_NODE, told, node=standing.avoids)
+
+
+def _no_budget(record: TaskRecord, fleet: Fleet, serving: Sequence[tuple[NodeRecord, Device]]) -> Why | None:
+    """That only functions serve it where it is, and there is no money for them now."""
+    if fleet.overflow is None or any(device.kind is not DeviceKind.SERVERLESS for _, device in serving):
+        return None
+    lack = fleet.overflow.lack(record.task.user_id, record.task.job or "")
+    return because(WhyCode.NO_BUDGET, lack, queue=record.queue) if lack else None
 
 
 def _at_limit(record: TaskRecord, standing: Standing) -> Why | None:

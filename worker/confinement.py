@@ -35,9 +35,16 @@ PASSED_ON = (
 for any end. No name that sounds of a secret is among what it stands for."""
 
 
-def environment_for(config: RunnerConfig, ours: Mapping[str, str]) -> dict[str, str]:
+TO_CALL_FUNCTIONS = (
+    "AWS_*", "GOOGLE_*", "CLOUDSDK_*", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+)  # fmt: skip
+"""What a runner that calls a function is given beside that: it has to show who it is, and no engine computes in it."""
+
+
+def environment_for(config: RunnerConfig, ours: Mapping[str, str], *, calls_functions: bool = False) -> dict[str, str]:
     """What of our environment a runner has, before it is bound to its device."""
-    named = tuple(config.environment)
+    named = (*config.environment, *(TO_CALL_FUNCTIONS if calls_functions else ()))
     return {
         name: value
         for name, value in ours.items()
@@ -120,8 +127,10 @@ def runner_user(config: RunnerConfig) -> RunnerUser | None:
     return user
 
 
-def terms_of(config: DistributedConfig) -> str:
+def terms_of(config: DistributedConfig, *, calls_functions: bool = False) -> str:
     """What the wardens of this host keep their runners from, as ``worker.warden.confine`` reads it.
+
+    ``calls_functions``: of those of a device that is a function, which need the network.
 
     Raises:
         InvalidConfig: it cannot be, or its parts exclude each other.
@@ -136,7 +145,15 @@ def terms_of(config: DistributedConfig) -> str:
             f"agent.runner.network is off, and iopaint.url is {config.iopaint.url}: no runner could reach it",
             hint="leave one of the two out",
         )
-    if runner.network == "off":
+    if runner.network == "off" and config.agent.functions:
+        raise InvalidConfig(
+            f"agent.runner.network is off, and agent.functions names {', '.join(config.agent.functions)}: no runner "
+            "could call it",
+            hint="leave one of the two out: auto cuts off all runners but those that call functions",
+        )
+    if calls_functions:
+        pass
+    elif runner.network == "off":
         words.append("network=off")
     elif runner.network == "auto" and not needs_network(config):
         words.append("network=try")

@@ -55,13 +55,18 @@ def plan_slots(found: Detected, config: DistributedConfig, *, cores: int) -> tup
         InvalidConfig: runners cannot be kept from what they are to be kept from.
     """
     threads = _threads(found.devices, cores)
-    terms, user = terms_of(config), runner_user(config.agent.runner)
-    inherited = environment_for(config.agent.runner, os.environ) | ({"HOME": user.home} if user is not None else {})
+    user = runner_user(config.agent.runner)
+    home = {"HOME": user.home} if user is not None else {}
+    terms, inherited = {}, {}
+    for kind in {device.kind for device in found.devices}:
+        calls = kind is DeviceKind.SERVERLESS
+        terms[kind] = terms_of(config, calls_functions=calls)
+        inherited[kind] = environment_for(config.agent.runner, os.environ, calls_functions=calls) | home
     return tuple(
         SlotPlan(
             name=f"{device.id}/{number}",
             device=device.id,
-            environment=_environment(inherited, found.environments[device.id], threads[device.id, number]),
+            environment=_environment(inherited[device.kind], found.environments[device.id], threads[device.id, number]),
             settings=EngineSettings(
                 device=device,
                 threads=threads[device.id, number],
@@ -74,7 +79,7 @@ def plan_slots(found: Detected, config: DistributedConfig, *, cores: int) -> tup
                 storage_options=config.storage.options if device.kind is DeviceKind.SERVERLESS else {},
             ),
             is_first=number == 0,
-            terms=terms,
+            terms=terms[device.kind],
         )
         for device in found.devices
         for number in range(device.slots)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lcq.config import BudgetConfig
 from lcq.costs import CostBook, CostKey, Curve, device_class
 from lcq.models import (
     DEFAULT_QUEUES,
@@ -30,6 +31,7 @@ from lcq.models import (
 )
 from lcq.reasons import MEANINGS, Fact, Why, WhyCode, brief
 from lcq.routing import Fleet, requirements
+from lcq.spend import Book, Overflow, Spend
 from lcq.why import Hold, Standing, forecast, rivals, why_of
 
 NOW = 1_800_000_000_000  # 2027-01-15 08:00:00Z
@@ -95,6 +97,11 @@ UNEVEN = replace(
     costs=CostBook(SPEEDS),
     backlog={"cpu-light": {(TaskPriority.NORMAL, "lama"): 1.0}},
     busy_s={("fast", "cpu"): (0.5,)},
+)
+ON_CALL = ModelOffer(kinds=(DeviceKind.SERVERLESS,))
+SPENT = replace(
+    a_fleet(a_node("far", Device(id="burst", kind=DeviceKind.SERVERLESS), models={"cv2-ns": ON_CALL})),
+    overflow=Overflow(60.0, Spend(BudgetConfig(day=1, currency="EUR"), day=Book(0.5, 0.4)), price=0.2),
 )
 
 # Each: what is known, the code, the whole line, the facts (but for predictions, which have tests of their own).
@@ -330,6 +337,12 @@ TABLE = [
         WhyCode.USER_LIMIT,
         "user ann has 3 running, as many as it may (3)",
         {"user": "ann", "in_flight": 3, "most": 3},
+    ),
+    (
+        (waiting(a_task(privacy="exportable"), queue="serverless"), SPENT, HERE),
+        WhyCode.NO_BUDGET,
+        "the budget for today is 1 EUR, of which 0.9 are spent or reserved, and an attempt may cost 0.2",
+        {"queue": "serverless"},
     ),
     (
         (waiting(), KEEPING, replace(HERE, kept={("a", "cpu"): 1})),
