@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import random
 import re
 import time
@@ -286,8 +287,42 @@ def _hint(url: str, error: Exception) -> str:
     return _WAIT if isinstance(error, redis_errors.ResponseError | redis_errors.BusyLoadingError) else ""
 
 
-async def check_server(client: Client, url: str, *, unsafe: bool) -> str:
-    """Refuse a server that is too old or that may lose data by its own policy. Answers its version.
+def _is_loopback(address: str) -> bool:
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+async def _say_nothing(connection: Any) -> None:
+    """Log in as nobody."""
+    connection._parser.on_connect(connection)
+
+
+async def is_open(client: Client) -> bool:
+    """Whether the server of ``client`` is on another host, or at least not on loopback, and lets in whoever reaches it:
+    one that shows neither a password nor a certificate."""
+    pool = client.connection_pool
+    if issubclass(pool.connection_class, UnixDomainSocketConnection):
+        return False
+    shown = ("username", "password", "credential_provider", "ssl_certfile", "ssl_keyfile")
+    how = {name: value for name, value in pool.connection_kwargs.items() if name not in shown}
+    stranger = pool.connection_class(**how | {"back_off": _BackOff(), "redis_connect_func": _say_nothing})
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            await stranger.connect()
+            peer = stranger._writer.get_extra_info("peername")
+            if peer is None or _is_loopback(str(peer[0])):
+                return False
+            await stranger.send_command("PING", check_health=False)
+            return (await stranger.read_response()) in ("PONG", b"PONG")
+    except (redis_errors.RedisError, OSError, TimeoutError):
+        return False  # it asks who one is
+    finally:
+        await stranger.disconnect(nowait=True)
+
+
+async def check_server(client: Client, url: str, *, unsafe: bool, trusted_network: bool = False) -> str:
+    """Refuse a server that is too old, that may lose data by its own policy, or that lets in whoever reaches it.
+
+    ``unsafe``, ``trusted_network``: it may do the one or the other. Answers its version.
 
     Raises:
         UnsafeState: naming the setting, what was found, and the command that mends it.
@@ -300,6 +335,12 @@ async def check_server(client: Client, url: str, *, unsafe: bool) -> str:
         found = tuple(int(part) for part in str(info["redis_version"]).split(".")[:2])
         if found < MINIMUM_VERSION:
             raise UnsafeState(f"Redis at {shown} is {version}", hint="LCQ needs Redis 6.2 or newer, or Valkey")
+        if not trusted_network and await is_open(client):
+            raise UnsafeState(
+                f"Redis at {shown} lets in whoever reaches it: it asked for no password",
+                hint="give it accounts (docs/redis.md, sample-config/redis/users.acl) and put ours into redis.url; "
+                "or set redis.trusted_network: true, where nobody else reaches it",
+            )
         if unsafe:
             return version
         memory = await client.info("memory")

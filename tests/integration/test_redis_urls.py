@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import re
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 
 from lcq.config import DistributedConfig, RedisConfig
-from lcq.errors import InvalidConfig, StateUnavailable, without_password
+from lcq.errors import InvalidConfig, StateUnavailable, UnsafeState, without_password
+from lcq.scheduler import Scheduler
 from lcq.state import connection as connection_module
 from lcq.state import sentinels as sentinels_module
 from lcq.state.connection import connect
 from lcq.state.manager import StateManager
 from lcq.state.reader import StateReader
 from lcq.state.sentinels import SentinelUrl
+from lcq.wire import ListTasks
 from tests.conftest import wait_until
 from tests.nodes import LIGHT, Node, a_task
 from tests.redis_rig import Server, running_rig, running_server
@@ -97,7 +103,10 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 # ---------------------------------------------------------------- TLS
 
 
-async def test_tls_with_the_authority_named_and_with_a_certificate_of_our_own(tmp_path: Path):
+async def test_tls_with_the_authority_named_and_with_a_certificate_of_our_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(connection_module, "CONNECT_S", 60.0)
     with running_server(tmp_path / "redis") as server:
         async with tls_before(server.port, client_must_show=True) as port:
             ours = {"ca_file": PEM / "ca.pem", "cert_file": PEM / "client.pem", "key_file": PEM / "client.key"}
@@ -122,19 +131,22 @@ async def test_a_file_that_is_not_there_is_named():
 # ---------------------------------------------------------------- accounts
 
 
-def documented(kind: str) -> str:
-    """The ACL line that docs/redis.md has for ``kind`` of account."""
-    lines = (ROOT / "docs" / "redis.md").read_text().splitlines()
-    return next(line.removeprefix("user ") for line in lines if line.startswith(f"user {kind} "))
+ACL = ROOT / "sample-config" / "redis" / "users.acl"
+OTHERS = "{other}:task:1"
+
+
+def accounts(scheduler: str, console: str) -> str:
+    """The sample file with these passwords; and with an account for the test itself in place of the one that is off."""
+    hashes = iter(hashlib.sha256(password.encode()).hexdigest() for password in (scheduler, console))
+    filled = re.sub(r"#SHA256-\S+", lambda _: f"#{next(hashes)}", ACL.read_text())
+    return filled.replace("user default off", "user default on >hunter2 ~* &* +@all")
 
 
 @pytest.fixture
 def guarded(tmp_path: Path):
-    accounts = [
-        documented("lcq").replace(">PASSWORD", ">sched-secret"),
-        documented("lcq-view").replace(">PASSWORD", ">view-secret"),
-    ]
-    with running_server(tmp_path / "redis", password="hunter2", user="\nuser ".join(accounts)) as server:
+    file = tmp_path / "users.acl"
+    file.write_text(accounts("sched-secret", "view-secret"))
+    with running_server(tmp_path / "redis", password="hunter2", requirepass="hunter2", aclfile=str(file)) as server:
         yield server
 
 
@@ -142,12 +154,121 @@ def as_user(server: Server, account: str) -> str:
     return f"redis://{account}@127.0.0.1:{server.port}/0"
 
 
-async def test_the_documented_accounts_are_enough_for_a_scheduler_and_for_a_reader(guarded: Server):
+async def test_the_sample_accounts_are_enough_for_a_scheduler_and_a_console_and_nothing_they_did_was_refused(
+    guarded: Server, tmp_path: Path
+):
     await use(as_user(guarded, "lcq:sched-secret"), durability="fsync")
-    async with StateReader(as_user(guarded, "lcq-view:view-secret")) as reader:
-        assert len((await reader.snapshot()).tasks) == 1
-        assert (await reader.events("0-0")).events
-        assert await reader.schedulers() == {}
+    settings = {"data_dir": tmp_path / "data", "zeromq": {"base_port": 0, "control_port": 0}}
+    config = DistributedConfig.model_validate(settings)
+    async with Scheduler(config, redis_url=as_user(guarded, "lcq:sched-secret")) as scheduler:
+        node = Node(scheduler.state)
+        await node.hello()
+        task = await scheduler.state.submit_task(a_task(), queue=LIGHT)
+        async with StateReader(as_user(guarded, "lcq-view:view-secret")) as reader:
+            assert len((await reader.snapshot()).tasks) == 2
+            assert (await reader.events("0-0")).events
+            assert len(await reader.schedulers()) == 1
+            assert (await reader.list_tasks(ListTasks(where="state:queued"))).tasks[0].id == task.id
+            for look in (
+                reader.find(task.id), reader.attempts(task.id),
+                reader.task_events(await reader.task(task.id)), reader.fleet(), reader.jobs(), reader.dead(),
+                reader.minutes(), reader.spend(),
+                reader.upkeep(), reader.waiting(), reader.lanes(), reader.listening(), reader.device_history("node-1"),
+                reader.all_lanes(), reader.news("0-0", 1, 10), reader.totals(), reader.glances([task.id]),
+            ):  # fmt: skip
+                await look
+    log = guarded.ask("ACL", "LOG")
+    assert log == [], log
+
+
+DANGEROUS = (
+    "FLUSHALL", "FLUSHDB", "KEYS *", "SCAN 0", "RANDOMKEY", "DBSIZE", "CONFIG GET dir", "CONFIG SET dir /tmp",
+    "DEBUG SLEEP 0", "MODULE LIST", "SAVE", "BGREWRITEAOF", "SHUTDOWN", "REPLICAOF no one", "MONITOR",
+    "CLIENT LIST", "CLIENT KILL ID 1", "SCRIPT FLUSH", "EVAL return 0", "FUNCTION LIST", "SWAPDB 0 1",
+    "MIGRATE h 1 k 0 1", "DUMP {lcq}:x", "ACL LIST", "RESTORE {lcq}:x 0 x", "RENAME {lcq}:x {lcq}:y",
+    "COPY {lcq}:x {lcq}:y", "SUBSCRIBE c", "PUBLISH c m", "SLOWLOG GET", f"GET {OTHERS}", f"HGETALL {OTHERS}",
+    f"EXISTS {OTHERS}", f"XREAD STREAMS {OTHERS} 0",
+)  # fmt: skip
+WRITES = (
+    "SET {lcq}:x 1", "HSET {lcq}:x a b", "DEL {lcq}:x", "EXPIRE {lcq}:x 1", "ZADD {lcq}:x 1 a", "XADD {lcq}:x * a b",
+    "SCRIPT LOAD return", "EVALSHA 0 0", "LPOP {lcq}:x", "RPUSH {lcq}:x a",
+)  # fmt: skip
+
+
+def refused(client: redis.Redis, command: str) -> bool:
+    try:
+        client.execute_command(*command.split(" "))
+    except redis.exceptions.NoPermissionError:
+        return True
+    except redis.ResponseError as error:
+        return "permission" in str(error) or "not allowed" in str(error)  # DEBUG is off by itself
+    return False
+
+
+def test_neither_account_may_do_what_is_dangerous_and_a_consoles_may_not_write(guarded: Server):
+    with redis.Redis.from_url(as_user(guarded, "lcq:sched-secret")) as client:
+        assert [command for command in DANGEROUS if not refused(client, command)] == []
+        assert [command for command in WRITES if refused(client, command)] == []
+        client.set("{lcq}:x", 1)
+        writes_to_another = client.register_script("return redis.call('SET', '{other}:y', 1)")
+        sha = client.script_load(writes_to_another.script)
+        assert refused(client, f"EVALSHA {sha} 0")  # nor by a script that does not name its keys
+    with redis.Redis.from_url(as_user(guarded, "lcq-view:view-secret")) as client:
+        assert [command for command in (*DANGEROUS, *WRITES) if not refused(client, command)] == []
+        assert client.get("{lcq}:x") == b"1"
+
+
+def test_the_sample_accounts_have_no_password_that_somebody_could_know(tmp_path: Path):
+    server = Server(tmp_path / "redis", {"aclfile": str(ACL)})
+    with pytest.raises(AssertionError, match="does not answer"):
+        server.start()
+    assert ACL.read_text().startswith("user default off\n")
+
+
+def test_every_command_that_a_script_runs_is_in_the_schedulers_line():
+    allowed = next(line for line in ACL.read_text().splitlines() if line.startswith("user lcq ")).split()
+    scripts = (ROOT / "lcq" / "state" / "lua").glob("*.lua")
+    run = {command for script in scripts for command in re.findall(r'call\(\s*"([A-Z]+)"', script.read_text())}
+    assert len(run) > 30
+    assert [command for command in sorted(run) if f"+{command.lower()}" not in allowed] == []
+
+
+# ---------------------------------------------------------------- open servers
+
+
+def an_address_of_this_host() -> str:
+    """One that is not loopback; "" where there is none."""
+    every = (one.address for each in psutil.net_if_addrs().values() for one in each if one.family == socket.AF_INET)
+    return next((address for address in every if not address.startswith("127.")), "")
+
+
+async def test_a_server_that_lets_in_whoever_reaches_it_is_refused_unless_that_is_said(tmp_path: Path):
+    address = an_address_of_this_host()
+    if not address:
+        pytest.skip("this host has loopback alone")
+    with running_server(tmp_path / "redis", bind=f"127.0.0.1 {address}", protected_mode="no") as server:
+        open_url = f"redis://{address}:{server.port}/0"
+        await use(f"redis://127.0.0.1:{server.port}/0")
+        with pytest.raises(UnsafeState, match=r"lets in whoever reaches it.*users\.acl.*redis\.trusted_network: true"):
+            await use(open_url)
+        await use(open_url, trusted_network=True)
+        server.ask("ACL", "SETUSER", "lcq", "on", ">secret", "~*", "+@all")
+        with pytest.raises(UnsafeState, match="asked for no password"):  # an account of ours locks out nobody
+            await use(f"redis://lcq:secret@{address}:{server.port}/0")
+        server.ask("CONFIG", "SET", "requirepass", "hunter2")
+        await use(f"redis://lcq:secret@{address}:{server.port}/0")
+
+
+async def test_a_server_that_asks_for_a_certificate_is_not_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(connection_module, "_is_loopback", lambda _: False)
+    monkeypatch.setattr(connection_module, "CONNECT_S", 60.0)
+    ours = {"ca_file": PEM / "ca.pem", "cert_file": PEM / "client.pem", "key_file": PEM / "client.key"}
+    with running_server(tmp_path / "redis") as server:
+        async with tls_before(server.port, client_must_show=True) as port:
+            await use(f"rediss://localhost:{port}/0", **ours)
+        async with tls_before(server.port) as port:
+            with pytest.raises(UnsafeState, match="lets in whoever reaches it"):
+                await use(f"rediss://localhost:{port}/0", **ours)
 
 
 async def test_a_wrong_password_says_so_and_is_not_repeated(guarded: Server):

@@ -61,7 +61,10 @@ class Mover:
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._redis.aclose)
             await stack.enter_async_context(self.reader)
-            self.server_version = await check_server(self._redis, self.url, unsafe=self.config.redis.unsafe)
+            known = self.config.redis
+            self.server_version = await check_server(
+                self._redis, self.url, unsafe=known.unsafe, trusted_network=known.trusted_network
+            )
             if self._disk_log is not None:
                 await self._disk_log.check()
             await self._load_scripts()
