@@ -62,6 +62,7 @@ from lcq.wire.questions import (
     Queues,
     ReadLog,
     ReadTaskLog,
+    Report,
     ReportJob,
 )
 
@@ -72,7 +73,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         Activate, Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob,
         RerouteJob, PrioritiseJob, NoteJob, Info, AskSettings, AskWhys,
         Undo, Comment, Acknowledge, Foresee,
-        Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Events,
+        Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Report, Events,
         Autoscale, AskSpend, DrainIdle, AskStore, AskSees, Saw, AskThumbnail, Pictured, ReadLog, Logged,
         ReadTaskLog, TaskLogged,
     )
