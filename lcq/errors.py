@@ -41,7 +41,8 @@ LcqError
 ├── NoThumbnail             no node can make small pictures of a task now
 │   └── NodeElsewhere       those that could speak to another scheduler
 ├── NoLog                   a node cannot be asked for its log now
-│   └── LogElsewhere        another scheduler can
+│   ├── LogElsewhere        another scheduler can
+│   └── LogNotKept          its agent keeps none
 ├── UploadConflict          an upload goes on elsewhere, or from another byte
 ├── StorageFull             blobs have as much room as they may
 ├── StorageUnreachable      the cluster's bytes cannot be got or put now
@@ -618,6 +619,10 @@ class LogElsewhere(NoLog):
     code = "log_elsewhere"
 
 
+class LogNotKept(NoLog):
+    code = "log_not_kept"
+
+
 class StateFormatMismatch(LcqError):
     """Another version of LCQ writes this state, in a form that this one does not know."""
 
@@ -695,7 +700,8 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
         OutsideRoots, TooManyRequirements, ManifestUnusable, NoMulticast, SeveralClusters,
         NodeNameTaken, QueueFull, TooSoon, DeviceNotFound, AgentTooOld, NothingToUndo, NoThumbnail,
-        NodeElsewhere, NoLog, LogElsewhere, AddressRefused, BlobMismatch, BlobTooLarge, BlobNotFound, UploadConflict,
+        NodeElsewhere, NoLog, LogElsewhere, LogNotKept, AddressRefused, BlobMismatch,
+        BlobTooLarge, BlobNotFound, UploadConflict,
         StorageFull, StorageUnreachable, SourceUnreachable, AccessDenied, Unauthenticated, ForeignPage, TooLarge,
         TooManyRequests, AnswerLate, InternalError, ResultGone, HeadersTooLarge,
         BackupFailed, RestoreRefused, BackupUnusable, ArchiveUnusable,

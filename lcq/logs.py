@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lcq.errors import InvalidInput, LogElsewhere, NodeNotFound, NoLog
+from lcq.errors import InvalidInput, LogElsewhere, LogNotKept, NodeNotFound, NoLog
 from lcq.health import KNOWS_LOG, KNOWS_TASK_LOGS
 from lcq.ids import new_id
 from lcq.models import Attempt, NodeRecord, NodeStatus
@@ -112,7 +112,7 @@ class Logs:
             raise NoLog(record.id, f"it is offline; {kept}")
         if ability not in record.capability.knows:
             version = record.capability.version or "of an unknown version"
-            raise NoLog(record.id, f"its agent (lcq {version}) is too old for that")
+            raise LogNotKept(record.id, f"its agent (lcq {version}) is too old for that")
         if not self._is_here(record.id):
             raise LogElsewhere(record.id, "it speaks to another scheduler")
         if len(self._wishes) + len(self._task_wishes) >= _MOST_AT_A_TIME:

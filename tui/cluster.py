@@ -43,6 +43,7 @@ if TYPE_CHECKING:  # loaded when first needed, after the first frame: they bring
         ListTasksAnswer,
         LogAnswer,
         SubmitAnswer,
+        TaskLogAnswer,
         ThumbnailAnswer,
         WhyAnswer,
     )
@@ -221,6 +222,11 @@ class Cluster:
 
     async def read_log(self, node: str, *, after: int = -1, limit: int = 200, task: str = "") -> LogAnswer:
         return await (await self._commander()).log(node, after=after, limit=limit, task=task)
+
+    async def read_task_log(
+        self, task_id: str, *, attempt: int = 0, begin: int = -1, limit: int = 200
+    ) -> TaskLogAnswer:
+        return await (await self._commander()).task_log(task_id, attempt=attempt, begin=begin, limit=limit)
 
     async def jobs(self, name: str) -> tuple[JobSummary, ...]:
         return await (await self._commander()).jobs(name)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # nothing of that is needed before somebody records
     from lcq.models import Event, JobSummary, TaskRecord
     from lcq.reasons import Why
     from lcq.thumbnails import Thumbnail
-    from lcq.wire import LogAnswer, ThumbnailPart, WhyAnswer
+    from lcq.wire import LogAnswer, TaskLogAnswer, ThumbnailPart, WhyAnswer
     from tui.gallery import Pictures
 
 MOST_LOOKS = 50_000
@@ -154,6 +154,21 @@ class Overheard:
         if told.lines or after < 0:
             self._note("log", log_of(node, task), told.model_dump_json)
         return told
+
+    async def read_task_log(
+        self, task_id: str, *, attempt: int = 0, begin: int = -1, limit: int = 200
+    ) -> TaskLogAnswer:
+        told: TaskLogAnswer = await self._commander.read_task_log(task_id, attempt=attempt, begin=begin, limit=limit)
+        if told.lines:
+            self._note("log", log_of(told.node, task_id), lambda: as_log(told).model_dump_json())
+        return told
+
+
+def as_log(told: TaskLogAnswer) -> LogAnswer:
+    """What is kept of an attempt, as a part of its node's log: so it is recorded, and found again."""
+    from lcq.wire import LogAnswer
+
+    return LogAnswer(node=told.node, boot=f"attempt {told.attempt}", lines=told.lines, last=told.next - 1)
 
 
 def packed(record: TaskRecord, pictures: Pictures) -> str:

@@ -340,7 +340,8 @@ def _line(number: int, raw: bytes, cut: int) -> LogLine:
     """A line of a file as it is told."""
     when, _, rest = raw.decode("utf-8", "replace").rstrip("\n").partition(" ")
     source, _, text = rest.partition(" ")
-    source, _, level = source.partition("/")
+    who, _, level = source.partition("/")
+    source, level = (who, level) if who == "agent" else (source, "")
     try:
         at_ms = int(datetime.fromisoformat(when).timestamp() * 1000)
     except ValueError:  # cut off by a full disk, or written by somebody else

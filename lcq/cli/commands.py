@@ -18,7 +18,7 @@ _MODULES = {
     "wait": ("wait",),
     "tasks": ("tasks", "task", "why", "cancel", "retry", "reroute", "prioritise", "comment"),
     "change": ("edit",),
-    "log": ("log",),
+    "log": ("logs", "log"),
     "causes": ("causes", "ack"),
     "acts": ("acts", "undo"),
     "jobs": ("jobs", "job"),

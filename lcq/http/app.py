@@ -26,6 +26,7 @@ from lcq.http import (
     socket_io,
     v1_blobs,
     v1_fleet,
+    v1_logs,
     v1_pictures,
     v1_tasks,
     web_app,
@@ -83,6 +84,8 @@ class HttpApp:
         studio, sessions = Studio(line, self.endings), Sessions()
         for router in (
             v1_tasks.router(line, self.endings),
+            v1_logs.router(line, self.closing),
+            v1_logs.router(line, self.closing),
             v1_fleet.router(line),
             v1_blobs.router(line),
             v1_pictures.router(line),

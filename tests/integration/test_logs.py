@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 
+import httpx
 import pytest
 
 from lcq.errors import InvalidInput, LogElsewhere, NodeNotFound, NoLog, TaskNotFound
@@ -14,7 +15,7 @@ from lcq.logs import Logs
 from lcq.models import TaskStatus
 from lcq.state.manager import StateManager
 from lcq.wire import Logged, LogLine, Order, ReadLog
-from tests.cluster import drill, running_cluster
+from tests.cluster import drill, free_port, running_cluster
 from tests.nodes import LIGHT, Node, the_cpu
 
 
@@ -49,7 +50,9 @@ def test_what_an_agent_and_its_runners_write_is_read_and_followed(redis_url, tmp
 
 
 def test_what_was_written_during_an_attempt_is_kept_by_its_node_also_of_one_that_crashed(redis_url, tmp_path):
+    port = free_port()
     terms = {"LCQ_AGENT__TASK_LOGS__ATTEMPT_KIB": "16", "LCQ_LOG_FORMAT": "json"}
+    terms |= {"LCQ_HTTP__ENABLED": "1", "LCQ_SCHEDULER_PORT": str(port)}
     with running_cluster(redis_url, tmp_path / "data", **terms) as cluster:
         cluster.start_scheduler()
         cluster.start_agent(slots=1)
@@ -61,6 +64,7 @@ def test_what_was_written_during_an_attempt_is_kept_by_its_node_also_of_one_that
 
             told = client.task_log(printed.id)
             assert (told.node, told.attempt, told.is_open) == ("node-1", 1, False)
+            assert {(line.source, line.level) for line in told.lines} == {("cpu/0", "")}
             assert sorted(line.text for line in told.lines) == sorted(
                 ["drill: no line break"]
                 + [f"drill: line {n} {where}" for n in (1, 2, 3) for where in ("to stdout", "to stderr", "from C")]
@@ -78,6 +82,7 @@ def test_what_was_written_during_an_attempt_is_kept_by_its_node_also_of_one_that
             rest = client.task_log(much.id, begin=of_much.next)
             assert sum(line.cut for line in (*of_much.lines, *rest.lines)) == of_much.size - of_much.kept
 
+            check_http(f"http://127.0.0.1:{port}/v1/tasks", crashed.id, died, much.id)
             quiet = drill()
             client.submit(quiet)
             client.wait([quiet.id])
@@ -100,6 +105,28 @@ def test_what_was_written_during_an_attempt_is_kept_by_its_node_also_of_one_that
                 NoLog, match="node-1 cannot be read now: it is offline; what attempt 1 wrote is still on"
             ):
                 client.task_log(crashed.id)
+
+
+def check_http(tasks: str, crashed: str, died: list[str], much: str) -> None:
+    """The same over HTTP: as text, as JSON, as events, and followed to its end."""
+    with httpx.Client(timeout=60) as http:
+        for ask in ("", "?follow=1", "?attempt=1&begin=0"):
+            text = http.get(f"{tasks}/{crashed[:-3]}/log{ask}")
+            assert text.headers["content-type"].startswith("text/plain")
+            lines = text.text.splitlines()
+            assert [line.split(" ", 2)[2].removeprefix("WARNING ") for line in lines] == died
+        assert "bytes were written here and not kept --" in http.get(f"{tasks}/{much}/log").text
+        piece = http.get(f"{tasks}/{crashed}/log?begin=-1&limit=1", headers={"accept": "application/json"}).json()
+        assert [line["text"] for line in piece["lines"]] == died[-1:]
+        headers = {"accept": "text/event-stream"}
+        events = http.get(f"{tasks}/{crashed}/log?follow=1", headers=headers).text.split("\n\n")[:-1]
+        told = [json.loads(event.partition("data: ")[2]) for event in events]
+        assert [(one["text"], one["node"]) for one in told] == [(text, "node-1") for text in died]
+        again = {**headers, "last-event-id": events[1].partition("\n")[0].removeprefix("id: ")}
+        rest = http.get(f"{tasks}/{crashed}/log?follow=1", headers=again).text.split("\n\n")[:-1]
+        assert rest == events[2:]
+        missing = http.get(f"{tasks}/{crashed}/log?attempt=5")
+        assert (missing.status_code, missing.json()["code"]) == (400, "invalid_input")
 
 
 async def register(state: StateManager, *knows: str) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lcq.causes import in_common, size_class
-from lcq.errors import AmbiguousId, JobNotFound, LcqError, StateUnavailable, TaskNotFound
+from lcq.errors import AmbiguousId, JobNotFound, LcqError, StateUnavailable, TaskNotFound, UnknownCommand
 from lcq.models import (
     DEFAULT_QUEUES,
     ActRecord,
@@ -52,6 +52,7 @@ from lcq.wire import (
     LogLine,
     Refusal,
     SubmitAnswer,
+    TaskLogAnswer,
     ThumbnailAnswer,
     ThumbnailPart,
     WhyAnswer,
@@ -133,6 +134,7 @@ class FakeCluster:
         self.samples: dict[str, dict[str, tuple[DeviceSample, ...]]] = {}  # node -> device -> its last hour
         self.known: dict[str, Note] = {}  # causes that somebody has acknowledged, by their codes
         self.logs: dict[str, list[LogLine]] = {}  # node -> what its agent has
+        self.task_logs: dict[str, dict[int, TaskLogAnswer | LcqError]] = {}  # task, attempt -> what its node has kept
         self.boots: dict[str, str] = {}
         self.log_trouble: LcqError | None = None
         self.audit: list[ActRecord] = []  # the newest first
@@ -382,6 +384,20 @@ class FakeCluster:
         lines = lines[-limit:] if after < 0 else lines[:limit]
         first, last = (known[0].number, known[-1].number) if known else (0, -1)
         return LogAnswer(node=node, boot=self.boots.get(node, "b1"), lines=tuple(lines), first=first, last=last)
+
+    async def read_task_log(
+        self, task_id: str, *, attempt: int = 0, begin: int = -1, limit: int = 200
+    ) -> TaskLogAnswer:
+        await self._answerable()
+        if task_id not in self.task_logs:
+            raise UnknownCommand("an older scheduler")
+        told = self.task_logs[task_id].get(attempt or max(self.task_logs[task_id]))
+        if isinstance(told, LcqError):
+            raise told
+        assert told is not None
+        lines = told.lines[-limit:] if begin < 0 else [line for line in told.lines if line.number >= begin][:limit]
+        after = [line.number for line in told.lines if lines and line.number > lines[-1].number]
+        return told.model_copy(update={"lines": tuple(lines), "next": after[0] if after else told.size})
 
     async def jobs(self, name: str) -> tuple[JobSummary, ...]:
         await self._answerable()

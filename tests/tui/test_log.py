@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lcq.errors import NoLog
 from lcq.models import Attempt, TaskStatus
-from lcq.wire import LogLine
+from lcq.wire import LogLine, TaskLogAnswer
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task, now_ms
 from tui.loglines import MOST_LINES, WINDOWS, Line, LogLines, wrapped
@@ -173,3 +173,40 @@ async def test_a_tasks_log_has_what_its_attempts_left_and_what_its_node_tells(op
         assert "attempt 1 on gpu-0 failed; its runner wrote last:" in text
         assert "CUDA out of memory" in text
         assert "of another" not in text
+
+
+async def test_a_tasks_kept_logs_are_shown_attempt_by_attempt_and_the_newest_is_followed(open_console):
+    task = a_task(status=TaskStatus.PROCESSING, node="gpu-1", attempt=3)
+    cluster = FakeCluster([task], [a_node("gpu-1")])
+    log = "Traceback\nCUDA out of memory"
+    cluster.history[task.id] = [
+        Attempt(number=1, node="gpu-0", started_ms=now_ms(), outcome="failed", failure=a_failure(), log=log),
+        Attempt(number=2, node="gpu-1", started_ms=now_ms(), outcome="failed", failure=a_failure()),
+        Attempt(number=3, node="gpu-1", started_ms=now_ms()),
+    ]
+
+    def kept(number: int, *lines: LogLine, size: int, kept: int, is_open: bool = False) -> TaskLogAnswer:
+        return TaskLogAnswer(
+            task=task.id, attempt=number, node="gpu-1", lines=lines, next=size, size=size, kept=kept, is_open=is_open
+        )
+
+    second = (said(0, "a\x1b]52;c;x\x07b [red]begun"), said(900, "broke", level="ERROR", cut=850))
+    third = said(0, "tile 1", source="cpu/0")
+    cluster.task_logs[task.id] = {
+        1: NoLog("gpu-0", "it is offline; what attempt 1 wrote is still on its host"),
+        2: kept(2, *second, size=1000, kept=150),
+        3: kept(3, third, size=50, kept=50, is_open=True),
+    }
+    async with open_console(cluster, size=(80, 24)) as console:
+        await console.press("l")
+        await wait_until(lambda: "tile 1" in console.text())
+        text = console.text()
+        assert "-- attempt 1 on gpu-0: failed --" in text
+        assert "CUDA out of memory" in text
+        assert "b [red]begun" in text
+        assert "-- 850 bytes were written here and not kept" in text
+        assert "\x1b" not in text
+        assert {cells(line) for line in console.lines()} == {80}
+        cluster.task_logs[task.id][3] = kept(3, third, said(50, "tile 2"), size=70, kept=70, is_open=True)
+        await wait_until(lambda: "tile 2" in console.text())
+        assert console.text().count("tile 1") == 1

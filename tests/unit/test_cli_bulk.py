@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lcq.background import BackgroundLoop
-from lcq.errors import NoLog
+from lcq.errors import NoLog, UnknownCommand
 from lcq.ids import new_id
 from lcq.models import Attempt, Cause, ErrorClass, Note, TaskStatus
 from lcq.wire import (
@@ -22,6 +22,7 @@ from lcq.wire import (
     ListTasksAnswer,
     LogAnswer,
     LogLine,
+    TaskLogAnswer,
 )
 from tests.logs import logging_kept
 from tests.peer import Peer, a_record, info
@@ -75,6 +76,7 @@ def tell_of_two_attempts(peer: Peer) -> str:
         "find": lambda ask: FindAnswer(id=record.id),
         "history": lambda ask: HistoryAnswer(record=record, attempts=attempts, events=(), explanation=""),
         "read_log": tell,
+        "read_task_log": lambda ask: UnknownCommand("an older scheduler"),
         "get_tasks": lambda ask: GetTasksAnswer(tasks=(record.model_copy(update={"status": next(looks)}),)),
     }
     return record.id
@@ -112,6 +114,76 @@ def test_the_log_of_a_node_that_cannot_be_asked_is_an_error(peer: Peer) -> None:
     answer = lcq(peer, "log", "--node", "n1")
     assert (answer.code, answer.out) == (2, "")
     assert "the log of n1 cannot be read now" in answer.talk
+
+
+def keep_logs_of_two_attempts(peer: Peer) -> str:
+    """A task whose first attempt wrote too much on n1 and failed, and whose second is kept by n2, and goes on."""
+    task = tell_of_two_attempts(peer)
+    second = ["begin", "more", "end"]
+
+    def tell(ask: Any) -> TaskLogAnswer | NoLog:
+        number = ask.attempt or 2
+        answer = TaskLogAnswer(task=task, attempt=number, node=f"n{number}", next=90, size=90, kept=90)
+        if number == 1:
+            lines = (
+                LogLine(number=0, at_ms=1000, source="cpu", text="first"),
+                LogLine(number=80, at_ms=2000, source="agent", level="ERROR", text="[b]it died", cut=70),
+            )
+            return answer.model_copy(update={"lines": lines[-1:] if ask.begin < 0 else lines, "kept": 20})
+        begin = max(ask.begin, 0)
+        lines = tuple(LogLine(number=begin, at_ms=5000, source="cpu", text=text) for text in second[begin : begin + 1])
+        is_open = begin + 1 < len(second)
+        return answer.model_copy(
+            update={
+                "lines": lines,
+                "next": begin + len(lines),
+                "size": begin + 1,
+                "kept": begin + 1,
+                "is_open": is_open,
+            }
+        )
+
+    looks = iter([TaskStatus.PROCESSING] * 2)
+    record = a_record(task, TaskStatus.PROCESSING).model_copy(update={"node": "n2", "attempt": 2})
+    peer.handlers |= {
+        "read_task_log": tell,
+        "get_tasks": lambda ask: GetTasksAnswer(
+            tasks=(record.model_copy(update={"status": next(looks, TaskStatus.COMPLETED)}),)
+        ),
+    }
+    return task
+
+
+def test_what_nodes_have_kept_of_each_attempt_is_shown_and_what_they_have_not_is_said(peer: Peer) -> None:
+    task = keep_logs_of_two_attempts(peer)
+    answer = lcq(peer, "logs", task[:6])
+    assert [line.split("  ", 1)[-1] for line in answer.out.splitlines()] == [
+        "-- 70 bytes were written here and not kept (agent.task_logs.attempt_kib) --",
+        "n1  agent   ERROR [b]it died", "n2  cpu     begin",
+    ]  # fmt: skip
+    assert "attempt 1 on n1: of 90 bytes 70 were not kept" in answer.talk
+    assert "attempt 1 on n1: the newest lines; -n 0 shows all" in answer.talk
+    assert not peer.heard_of("read_log")
+    whole = lcq(peer, "log", task[:6], "-n", "0", "--attempt", "1", "--json").out.splitlines()
+    assert [(json.loads(line)["text"], json.loads(line)["cut"]) for line in whole] == [("first", 0), ("[b]it died", 70)]
+
+
+def test_what_nodes_keep_is_followed_until_the_task_has_ended(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lcq.cli.log._FOLLOW_S", 0.0)
+    answer = lcq(peer, "logs", keep_logs_of_two_attempts(peer), "-f")
+    assert [line.rsplit("  ", 1)[1].strip() for line in answer.out.splitlines()][-3:] == ["begin", "more", "end"]
+
+
+def test_a_node_that_is_gone_is_said_once_and_its_last_words_are_shown(peer: Peer) -> None:
+    task = keep_logs_of_two_attempts(peer)
+    tell = peer.handlers["read_task_log"]
+    peer.handlers["read_task_log"] = lambda ask: NoLog("n1", "it is offline") if ask.attempt == 1 else tell(ask)
+    answer = lcq(peer, "logs", task)
+    assert [line.rsplit("  ", 1)[1].strip() for line in answer.out.splitlines()] == [
+        "[red]out of memory\\x1b[0m",
+        "begin",
+    ]
+    assert answer.talk.count("the log of n1 cannot be read now: it is offline") == 1
 
 
 # ---------------------------------------------------------------- causes

@@ -36,16 +36,16 @@ async def whole(logs: TaskLogs, key: tuple[str, int], limit: int = 500) -> list[
 async def test_lines_are_kept_as_they_came_and_read_by_another_agent_later(tmp_path: Path) -> None:
     logs = logs_in(tmp_path)
     logs.begin(A)
-    logs.note(A, "cpu.0", b"one\ntw")
+    logs.note(A, "cpu/0", b"one\ntw")
     logs.say(A, "WARNING", "slow")
-    logs.note(A, "cpu.0", "o \x1b[31mred\x1b[0m\nthr\u00e9".encode())
-    logs.note(B, "cpu.1", b"another's\n")
+    logs.note(A, "cpu/0", "o \x1b[31mred\x1b[0m\nthr\u00e9".encode())
+    logs.note(B, "cpu/1", b"another's\n")
     assert [text for _, text, _ in await whole(logs, A)] == ["one", "slow", "two red"]
     logs.end(A)
     await logs.flush()
     later = logs_in(tmp_path)
     assert await whole(later, A, 1) == [
-        ("cpu.0", "one", 0), ("agent", "slow", 0), ("cpu.0", "two red", 0), ("cpu.0", "thré", 0)
+        ("cpu/0", "one", 0), ("agent", "slow", 0), ("cpu/0", "two red", 0), ("cpu/0", "thré", 0)
     ]  # fmt: skip
     newest = await later.read(A, -1, 2)
     assert [(line.text, line.level) for line in newest.lines] == [("two red", ""), ("thré", "")]
@@ -57,13 +57,13 @@ async def test_lines_are_kept_as_they_came_and_read_by_another_agent_later(tmp_p
 async def test_of_a_long_one_the_beginning_and_the_end_are_kept_and_what_lay_between_is_told(tmp_path: Path) -> None:
     logs = logs_in(tmp_path, attempt_kib=64)
     for number in range(20_000):
-        logs.note(A, "cpu.0", b"line %05d\n" % number)
+        logs.note(A, "cpu/0", b"line %05d\n" % number)
         if number % 1000 == 0:
             await logs.flush()
     lines = await whole(logs, A)
     kept = await logs.read(A, -1, 1)
-    assert lines[0] == ("cpu.0", "line 00000", 0)
-    assert lines[-1] == ("cpu.0", "line 19999", 0)
+    assert lines[0] == ("cpu/0", "line 00000", 0)
+    assert lines[-1] == ("cpu/0", "line 19999", 0)
     assert sum(cut for *_, cut in lines) == kept.size - kept.kept
     assert [cut > 0 for *_, cut in lines].count(True) == 1
     assert 32 * 1024 < kept.kept <= 64 * 1024
@@ -78,7 +78,7 @@ async def test_of_a_long_one_the_beginning_and_the_end_are_kept_and_what_lay_bet
 
 async def test_a_line_without_end_is_kept_in_pieces(tmp_path: Path) -> None:
     logs = logs_in(tmp_path)
-    logs.note(A, "cpu.0", b"x" * 40_000)
+    logs.note(A, "cpu/0", b"x" * 40_000)
     logs.end(A)
     lines = await whole(logs, A)
     assert "".join(text for _, text, _ in lines) == "x" * 40_000
@@ -88,7 +88,7 @@ async def test_too_old_ones_go_and_then_the_oldest_but_none_of_an_attempt_that_r
     logs = logs_in(tmp_path, attempt_kib=1024, total_mib=1, keep_s=3600)
     keys = [(new_id(), 1) for _ in range(4)]
     for age_s, key in zip((7200, 7000, 60, 0), keys, strict=True):
-        logs.note(key, "cpu.0", b"x" * 900 + b"\n")
+        logs.note(key, "cpu/0", b"x" * 900 + b"\n")
         await logs.flush()
         for file in (tmp_path / "logs").glob(f"{key[0]}*"):
             os.utime(file, (time.time() - age_s, time.time() - age_s))
@@ -96,30 +96,30 @@ async def test_too_old_ones_go_and_then_the_oldest_but_none_of_an_attempt_that_r
     big = new_id(), 1
     logs.begin(keys[0])
     logs.begin(big)
-    logs.note(big, "cpu.0", (b"y" * 999 + b"\n") * 1040)
+    logs.note(big, "cpu/0", (b"y" * 999 + b"\n") * 1040)
     assert (await logs.read(big, -1, 1)).is_there
     assert [(await logs.read(key, 0, 1)).is_there for key in keys] == [True, False, False, False]
 
 
 async def test_a_full_disk_costs_lines_and_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     logs = logs_in(tmp_path)
-    logs.note(A, "cpu.0", b"before\n")
+    logs.note(A, "cpu/0", b"before\n")
     await logs.flush()
     (file,) = (tmp_path / "logs").iterdir()
     aside = file.rename(tmp_path / "aside")
     file.mkdir()  # nothing can be written there now
-    logs.note(A, "cpu.0", b"lost\n")
+    logs.note(A, "cpu/0", b"lost\n")
     await logs.flush()
     await logs.flush()
     assert caplog.text.count("logs of tasks cannot be kept") == 1
     file.rmdir()
     aside.rename(file)
-    logs.note(A, "cpu.0", b"after\n")
+    logs.note(A, "cpu/0", b"after\n")
     assert [(text, cut > 0) for _, text, cut in await whole(logs, A)] == [("before", False), ("after", True)]
 
 
 async def test_where_nothing_is_to_be_kept_nothing_is(tmp_path: Path) -> None:
     logs = logs_in(tmp_path, attempt_kib=0)
-    logs.note(A, "cpu.0", b"one\n")
+    logs.note(A, "cpu/0", b"one\n")
     assert not (await logs.read(A, 0, 1)).is_there
     assert not list((tmp_path / "logs").iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -17,8 +18,8 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input
 
-from lcq.errors import LcqError, NoLog
-from lcq.lang import retold, retold_error, tr
+from lcq.errors import LcqError, LogNotKept, NoLog, UnknownCommand
+from lcq.lang import N, retold, retold_error, tr
 from tui import export
 from tui.commands import Scope, bindings_of
 from tui.loglines import WINDOWS, Line, LogLines, wrapped
@@ -32,7 +33,7 @@ from tui.widgets.frame import TONE_STYLE, OneLine, Part
 
 if TYPE_CHECKING:
     from lcq.models import Attempt
-    from lcq.wire import LogAnswer
+    from lcq.wire import LogAnswer, TaskLogAnswer
     from tui.desk import Desk
 
 FOLLOW_S = 1.0
@@ -41,7 +42,8 @@ _AGAIN_S = 3.0  # after a refusal
 _PAGE = 500
 _SOURCES = 8  # cells for who wrote a line
 _WHEEL = 3
-_MOST_NODES = 3  # of a task's attempts, the newest, whose agents are asked once
+_CUT = N("-- {cut:,} bytes were written here and not kept (agent.task_logs.attempt_kib) --")
+_MOST_ATTEMPTS = 3  # of a task, the newest, whose logs are read
 
 
 class LogPane(Widget):
@@ -189,6 +191,13 @@ class LogScreen(ConsoleScreen):
     @work(exclusive=True, group="log")
     async def _read(self) -> None:
         """Read what there is, then follow, for as long as the screen is open."""
+        if self.task_id and self.desk.playback is None:
+            node = self.node
+            with contextlib.suppress(UnknownCommand, LogNotKept):
+                await self._read_kept()
+            self.node = node
+            self.lines.clear()
+            self._parts = 0  # of an older scheduler, or agent: its newest lines are all that there is
         if self.task_id:
             await self._read_attempts()
         boot, after, jumps = "", -1, self._jumps
@@ -224,6 +233,95 @@ class LogScreen(ConsoleScreen):
                     after = max(told.last, after)
             self._show_lines()
             await asyncio.sleep(pause_s)
+
+    async def _read_kept(self) -> None:
+        """What nodes have kept of the attempts of the task; the newest of them is followed, for ever.
+
+        Raises:
+            UnknownCommand: this scheduler is older.
+            LogNotKept: the agent of the newest one is.
+        """
+        while not (attempts := await self._attempts()):
+            self._wrong = self._wrong or tr("no node has taken it yet: there is no log")
+            self._show_lines()
+            await asyncio.sleep(FOLLOW_S)
+        self._wrong = ""
+        number = max(1, attempts[-1].number - _MOST_ATTEMPTS + 1)
+        begin, said, is_open = -1, False, False
+        while True:
+            attempt = next((one for one in attempts if one.number == number), attempts[-1])
+            self.node, pause_s, is_behind = attempt.node, FOLLOW_S, False
+            if not said:
+                self._parts += 1
+                self._take([self._line(-3, attempt.started_ms, "console", "", self._head_of(attempt))])
+            try:
+                told = await self.desk.commander.read_task_log(self.task_id, attempt=number, begin=begin, limit=_PAGE)
+            except UnknownCommand:
+                raise
+            except (LcqError, OSError, TimeoutError) as error:
+                self._wrong = retold(error.message) if isinstance(error, NoLog) else trouble_of(error)
+                pause_s, is_open = _AGAIN_S, False
+                if isinstance(error, LogNotKept) and number == attempts[-1].number:
+                    raise
+                if not said:
+                    self._take(self._last_words(attempt))
+            else:
+                self._wrong = ""
+                if not told.is_there and not said:
+                    self._take(self._last_words(attempt))
+                self._take_pieces(told, begin)
+                is_behind = begin >= 0 and bool(told.lines) and told.next < told.size
+                begin, is_open = told.next, told.is_open
+            said = True
+            if is_behind:
+                continue
+            if not is_open:
+                attempts = await self._attempts() or attempts
+                if number < attempts[-1].number:
+                    number, begin, said = number + 1, -1 if number + 1 < attempts[-1].number else 0, False
+                    continue
+            self._show_lines()
+            await asyncio.sleep(pause_s)
+
+    async def _attempts(self) -> Sequence[Attempt]:
+        try:
+            return await self.desk.reader.attempts(self.task_id)
+        except (LcqError, OSError, TimeoutError) as error:
+            self._wrong = trouble_of(error)
+            return ()
+
+    def _head_of(self, attempt: Attempt) -> str:
+        return tr(
+            "-- attempt {number} on {node}: {outcome} --",
+            number=attempt.number,
+            node=attempt.node,
+            outcome=tr(attempt.outcome),
+        )
+
+    def _last_words(self, attempt: Attempt) -> list[Line]:
+        """What is kept with an attempt that failed, where its node tells nothing."""
+        at_ms = attempt.ended_ms or attempt.started_ms
+        return [self._line(place, at_ms, "kept", "", text) for place, text in enumerate(attempt.log.splitlines())]
+
+    def _take_pieces(self, told: TaskLogAnswer, begin: int) -> None:
+        news = []
+        lost = told.size - told.kept
+        if begin < 0 and told.lines and told.lines[0].number > 0:
+            more = tr("lcq logs {task} -n 0 shows all", task=self.task_id)
+            what = tr("-- the newest of {size:,} bytes; {more} --", size=told.size, more=more)
+            news.append(self._line(-1, told.lines[0].at_ms, "console", "", what))
+        for one in told.lines:
+            if one.cut:
+                what = tr(_CUT, cut=one.cut)
+                news.append(self._line(2 * one.number, one.at_ms, "console", "WARNING", what))
+            news.append(self._line(2 * one.number + 1, one.at_ms, one.source, one.level, one.text))
+        if begin < 0 and lost > 0 and not any(one.cut for one in told.lines):
+            what = tr("-- {cut:,} bytes of it were not kept (agent.task_logs.attempt_kib) --", cut=lost)
+            news.insert(0, self._line(-2, told.lines[0].at_ms if told.lines else 0, "console", "WARNING", what))
+        self._take(news)
+
+    def _line(self, place: int, at_ms: int, source: str, level: str, text: str) -> Line:
+        return Line((self._parts, place), at_ms, clean(source), clean(level), clean(text))
 
     @property
     def _jumps(self) -> int:
