@@ -63,7 +63,7 @@ def logs(
         return INTERRUPTED
 
 
-app.command("log", hidden=True)(logs)  # as it was called before
+app.command("log", hidden=True, epilog=examples("lcq log 06ft3k"))(logs)  # as it was called before
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,6 @@ class HttpApp:
         for router in (
             v1_tasks.router(line, self.endings),
             v1_logs.router(line, self.closing),
-            v1_logs.router(line, self.closing),
             v1_fleet.router(line),
             v1_blobs.router(line),
             v1_pictures.router(line),

@@ -80,7 +80,7 @@ EXPECTED = (
     "submit", "tasks", "task", "nodes", "node", "queues", "jobs", "job", "events", "wait", "cancel", "retry", "reroute",
     "prioritise", "pause", "resume", "drain", "activate", "quarantine", "release", "dead", "version", "up", "scheduler",
     "console", "demo", "models", "discover", "why", "autoscale", "label", "set", "stop",
-    "acts", "undo", "comment", "log", "causes", "ack", "edit", "config", "token", "backup", "restore", "spend",
+    "acts", "undo", "comment", "log", "logs", "causes", "ack", "edit", "config", "token", "backup", "restore", "spend",
     "install-service", "uninstall-service",
     "report", "archive", "doctor",
 )  # fmt: skip

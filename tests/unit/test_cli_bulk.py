@@ -171,7 +171,7 @@ def test_what_nodes_have_kept_of_each_attempt_is_shown_and_what_they_have_not_is
 def test_what_nodes_keep_is_followed_until_the_task_has_ended(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lcq.cli.log._FOLLOW_S", 0.0)
     answer = lcq(peer, "logs", keep_logs_of_two_attempts(peer), "-f")
-    assert [line.rsplit("  ", 1)[1].strip() for line in answer.out.splitlines()][-3:] == ["begin", "more", "end"]
+    assert [line.rsplit("  ", 1)[-1].strip() for line in answer.out.splitlines()][-3:] == ["begin", "more", "end"]
 
 
 def test_a_node_that_is_gone_is_said_once_and_its_last_words_are_shown(peer: Peer) -> None:
