@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 
@@ -24,7 +26,7 @@ from worker.engines.base import EngineError, EngineSettings, Picture, Work
 from worker.engines.function import FunctionEngine
 from worker.engines.opencv import OpenCvEngine
 from worker.engines.picture_bytes import decode_picture
-from worker.function import KnativeFunction, on_runpod
+from worker.function import Function, KnativeFunction, on_runpod
 
 MODEL = "cv2-telea"
 
@@ -325,3 +327,14 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it(
             waits = client.get(may_not)
             assert waits.status is TaskStatus.QUEUED
             assert waits.queue != "serverless"
+
+
+def test_a_cold_start_is_what_an_instance_took_to_be_ready_and_not_how_long_nobody_called() -> None:
+    told = Function({})
+    call, _ = engine("http://nowhere")._call_of(work(photo()))
+    first, second = (read_reply(told(call.model_dump(mode="json"))[1], call.key).instance for _ in range(2))
+    assert first.is_cold
+    assert not second.is_cold
+    own_s = time.time() - psutil.Process().create_time()
+    assert 0 < first.start_s < own_s
+    assert second.start_s == 0

@@ -280,6 +280,7 @@ class RunPodEndpoint(Endpoint):
         self._headers = _headers_of(config)
         self._stopped = threading.Event()
         self._job = ""
+        self._asks_by = "GET"
 
     def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
         until = time.monotonic() + timeout_s
@@ -311,7 +312,17 @@ class RunPodEndpoint(Endpoint):
                 raise OutcomeUnknown(f"it was not done after {timeout_s:g} s")
             pause_s = min(longest_s, pause_s * 1.5)
             with contextlib.suppress(EndpointAway, EndpointBusy):  # it is there, and runs: ask again
-                told = self._json("GET", f"status/{self._job}", min(30.0, timeout_s))
+                told = self._state(min(30.0, timeout_s))
+
+    def _state(self, timeout_s: float) -> dict[str, Any]:
+        """How the job stands. RunPod's own server for trials wants to be asked by POST."""
+        try:
+            return self._json(self._asks_by, f"status/{self._job}", timeout_s)
+        except EndpointRefuses as refuses:
+            if self._asks_by == "POST" or not str(refuses).startswith("it is not what was expected (405"):
+                raise
+            self._asks_by = "POST"
+            return self._json("POST", f"status/{self._job}", timeout_s, {})
 
     def cancel(self) -> None:
         self._stopped.set()
