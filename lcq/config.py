@@ -29,7 +29,7 @@ from lcq.labels import Labels
 from lcq.lang import as_language
 from lcq.log import LogFormat as LogFormat
 from lcq.log import LogLevel as LogLevel
-from lcq.models import DEFAULT_QUEUES, QueueConfig
+from lcq.models import DEFAULT_QUEUES, QueueConfig, TaskPriority, TaskType
 from lcq.runner_config import DEFAULT_SOURCES as DEFAULT_SOURCES
 from lcq.runner_config import FunctionConfig as FunctionConfig
 from lcq.runner_config import IopaintConfig as IopaintConfig
@@ -310,6 +310,76 @@ class BackupConfig(Section):
     """Whether the uploads and results that tasks name are in them."""
 
 
+class ScheduleConfig(Section):
+    """Images that are submitted again and again by themselves (docs/schedules.md)."""
+
+    cron: str = Field(min_length=9, max_length=200)
+    """When: minute, hour, day, month, weekday, such as "30 2 * * mon-fri"."""
+    timezone: str = "UTC"
+    """By whose clocks, such as Europe/Berlin."""
+    inputs: tuple[Path, ...] = Field(min_length=1)
+    """Images, and folders of them, as schedulers and nodes see them."""
+    mask: Path | None = None
+    """One mask for all, or a folder of masks; null: NAME_mask.EXT beside each image."""
+    out: Path | None = None
+    """Where results go; null: the folder "cleaned" beside each image."""
+    again: bool = False
+    """Also those whose results are there, and newer than image and mask."""
+    model: str = ""
+    """The model; "": as lcq submit without --model."""
+    settings: dict[str, Any] = Field(default_factory=dict)
+    """What else the model is to know, as --set gives it."""
+    task_type: TaskType = TaskType.INPAINT
+    """What is to be done."""
+    queue: str = ""
+    """"": the router chooses."""
+    priority: TaskPriority = TaskPriority.NORMAL
+    """Before whom in the queue."""
+    user: str = Field(default="schedule", min_length=1, max_length=128)
+    """For whom."""
+    missed: Literal["once", "skip"] = "once"
+    """When no scheduler ran at the time: run it once, late; or leave it out, where it is over late_minutes."""
+    late_minutes: float = Field(default=60.0, ge=0, le=366 * 24 * 60)
+    """For "skip": how late it may be."""
+
+    @model_validator(mode="after")
+    def _is_a_time(self) -> ScheduleConfig:
+        from lcq.timetable import Cron
+
+        Cron(self.cron, self.timezone).check()
+        for path in (*self.inputs, *filter(None, (self.mask, self.out))):
+            if not path.is_absolute():
+                raise ValueError(f"paths must be absolute, found {str(path)!r}")
+        return self
+
+
+class WindowConfig(Section):
+    """When some nodes take work. Outside of it they are drained."""
+
+    nodes: tuple[str, ...] = ()
+    """Their names, or patterns of them: "desk-*"."""
+    labels: Labels = Field(default_factory=dict)
+    """Or all that have these labels, such as {room: studio}."""
+    open: str
+    """From when to when, by the clocks on the wall: "20:00-07:00"."""
+    days: str = ""
+    """On which weekdays it opens: "mon-fri", "sat,sun"; "": all."""
+    timezone: str = "UTC"
+    """Whose clocks, such as Europe/Berlin."""
+    stop: Literal["finish", "now"] = "finish"
+    """What becomes of what runs when it closes: it goes on, or is handed back at once, at no cost."""
+
+    @model_validator(mode="after")
+    def _is_a_window(self) -> WindowConfig:
+        from lcq.timetable import Window
+
+        Window(self.open, self.days, self.timezone).check()
+        if not self.nodes and not self.labels:
+            raise ValueError("says of no nodes: nodes or labels is needed")
+        return self
+
+
+Named = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Price = Annotated[float, Field(ge=0, le=1_000_000)]
 
 
@@ -714,6 +784,8 @@ class DistributedConfig(BaseModel):
     report: ReportConfig = ReportConfig()
     archive: ArchiveConfig = ArchiveConfig()
     backup: BackupConfig = BackupConfig()
+    schedules: dict[Named, ScheduleConfig] = Field(default_factory=dict)
+    windows: dict[Named, WindowConfig] = Field(default_factory=dict)
     agent: AgentConfig = AgentConfig()
     limits: LimitsConfig = LimitsConfig()
     storage: StorageConfig = StorageConfig()

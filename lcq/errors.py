@@ -19,6 +19,7 @@ LcqError
 │   ├── DeviceNotFound
 │   ├── JobNotFound
 │   ├── CauseNotFound
+│   ├── ScheduleNotFound
 │   ├── BlobNotFound        storage has no such bytes
 │   ├── ResultGone          a result is not where it was left, or not for this host to see
 │   └── WeightsNotInstalled
@@ -651,6 +652,16 @@ class RestoreRefused(BackupFailed):
     code = "restore_refused"
 
 
+class ScheduleNotFound(NotFound):
+    code = "schedule_not_found"
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        self.name = name
+        super().__init__(
+            f"no schedule {name}", hint=f"the settings have {', '.join(known) or 'none: see schedules in lcq.yaml'}"
+        )
+
+
 class BackupUnusable(InvalidInput):
     code = "backup_unusable"
 
@@ -705,6 +716,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         StorageFull, StorageUnreachable, SourceUnreachable, AccessDenied, Unauthenticated, ForeignPage, TooLarge,
         TooManyRequests, AnswerLate, InternalError, ResultGone, HeadersTooLarge,
         BackupFailed, RestoreRefused, BackupUnusable, ArchiveUnusable,
+        ScheduleNotFound,
     )
 }  # fmt: skip
 

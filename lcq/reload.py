@@ -38,7 +38,7 @@ READ_BY: Mapping[Role, tuple[str, ...]] = MappingProxyType(
         Role.SCHEDULER: (
             "enabled", "scheduler_host", "scheduler_port", "data_dir", "log_level", "log_format", "zeromq", "redis",
             "discovery", "leases", "retries", "quarantine", "shares", "quotas", "retention", "storage", "queues",
-            "http", "limits", "report", "archive", "backup",
+            "http", "limits", "report", "archive", "backup", "schedules", "windows",
         ),
         Role.AGENT: (
             "enabled", "scheduler_host", "schedulers", "data_dir", "log_level", "log_format", "zeromq", "discovery",
@@ -53,7 +53,7 @@ LIVE: Mapping[Role, tuple[str, ...]] = MappingProxyType(
     {
         Role.SCHEDULER: (
             "log_level", "leases", "retries", "quarantine", "shares", "quotas", "retention", "queues", "limits",
-            "report", "archive", "backup",
+            "report", "archive", "backup", "schedules", "windows",
             "http.tokens", "http.per_minute", "http.interactive_slots", "http.interactive_s", "http.answer_s",
             "http.model", "http.save_folder", "storage.blobs",
         ),

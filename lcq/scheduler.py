@@ -25,6 +25,7 @@ from lcq.metrics.instruments import watch_lag
 from lcq.nodes import NodeManager
 from lcq.queues import QueueManager
 from lcq.reload import ConfigFollower, Role
+from lcq.schedules import Timekeeper
 from lcq.sockets import is_loopback
 from lcq.state.manager import StateManager
 from lcq.tasks import TaskManager
@@ -61,6 +62,7 @@ class Scheduler:
             self.queues = await stack.enter_async_context(QueueManager(ground))
             self.nodes = await stack.enter_async_context(NodeManager(ground))
             await stack.enter_async_context(Archivist(ground))
+            await stack.enter_async_context(Timekeeper(ground))
             self.keeper = await stack.enter_async_context(Keeper(ground))
             await stack.enter_async_context(Backups(ground, self.keeper.depot.store))
             self.http = await stack.enter_async_context(HttpDoor(ground, self.keeper.depot))

@@ -31,14 +31,15 @@ CLASSES = {
     "turn:*": "zset", "line:*": "zset", "band:*": "zset", "back:*": "zset", "over:*": "set", "overs": "set",
     "runs": "hash", "running": "hash", "rate:*": "string",
     "backlog:*": "hash", "ends": "zset", "costs": "zset", "cost:*": "list", "memory:*": "list", "shared:*": "hash",
-    "use:*": "list", "interactive": "hash", "unbilled": "list", "upkeep": "hash", "usage:*": "hash", "spend:*": "hash",
+    "use:*": "list", "interactive": "hash", "unbilled": "list", "upkeep": "hash", "schedule:*": "hash",
+    "usage:*": "hash", "spend:*": "hash",
     "spent_out": "set",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers
 EXPIRING = (
     "minute:", "answer:", "undo:", "undone:", "done:", "duty:", "synced", "blame:", "budget", "rate:", "shared:",
-    "use:", "interactive", "usage:", "spend:", "spent_out",
+    "use:", "interactive", "usage:", "schedule:", "spend:", "spent_out",
 )  # fmt: skip
 
 

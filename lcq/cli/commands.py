@@ -48,7 +48,7 @@ class Commands(MutableMapping[str, Any]):
             name: lambda module=module, name=name: _command(module, name)
             for module, names in _MODULES.items()
             for name in names
-        } | {"dead": _dead, "models": _models, "config": _config, "archive": _archive}
+        } | {"dead": _dead, "models": _models, "config": _config, "archive": _archive, "schedules": _schedules}
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.loaded:
@@ -102,6 +102,12 @@ def _config() -> Any:
         help="The settings: show, validate, init, schema, diff.",
         epilog=examples("lcq config show --origin", "lcq config validate lcq.yaml"),
     )
+
+
+def _schedules() -> Any:
+    from lcq.cli.schedules import app
+
+    return _group(app, "schedules")
 
 
 def _archive() -> Any:

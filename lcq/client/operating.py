@@ -14,9 +14,15 @@ from lcq.wire import (
     DrainIdle,
     LabelNode,
     Pause,
+    PauseSchedule,
     Quarantine,
+    RanSchedule,
     Release,
     Resume,
+    ResumeSchedule,
+    RunSchedule,
+    Schedules,
+    SchedulesAnswer,
     SetDevice,
     SpendAnswer,
     StopNode,
@@ -37,6 +43,35 @@ class Operating(Connection):
         command = Resume(queue=queue, actor=self.actor, reason=reason)
         await self.ask(command)
         return command.id
+
+    async def schedules(self) -> SchedulesAnswer:
+        """The schedules and the windows of the scheduler's settings, as they stand."""
+        return await self.ask(Schedules())
+
+    async def run_schedule(self, name: str, *, reason: str = "") -> RanSchedule:
+        """Run a schedule now; answers what was submitted.
+
+        Raises:
+            ScheduleNotFound
+            InvalidInput: what it names is not there.
+        """
+        return await self.ask(RunSchedule(name=name, actor=self.actor, reason=reason))
+
+    async def pause_schedule(self, name: str, *, reason: str = "") -> None:
+        """Let a schedule not be run until it is resumed.
+
+        Raises:
+            ScheduleNotFound, TransitionRefused
+        """
+        await self.ask(PauseSchedule(name=name, actor=self.actor, reason=reason))
+
+    async def resume_schedule(self, name: str, *, reason: str = "") -> None:
+        """Have it run again when it is due next.
+
+        Raises:
+            ScheduleNotFound, TransitionRefused
+        """
+        await self.ask(ResumeSchedule(name=name, actor=self.actor, reason=reason))
 
     async def drain(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None:
         """Let ``node`` finish what it has and take nothing new.

@@ -145,6 +145,9 @@ class Keys:
     def minute(self, minute: int) -> str:
         return self._key("minute", str(minute))
 
+    def schedule(self, name: str) -> str:
+        return self._key("schedule", name)
+
     @property
     def upkeep(self) -> str:
         return self._key("upkeep")

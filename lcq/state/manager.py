@@ -12,6 +12,7 @@ from lcq.state.moves.duties import Duties
 from lcq.state.moves.jobs import JobMoves
 from lcq.state.moves.nodes import Heard, NodeMoves
 from lcq.state.moves.notes import NoteMoves
+from lcq.state.moves.schedules import ScheduleMoves
 from lcq.state.moves.tasks import Ended, TaskMoves
 from lcq.state.moves.undo import UndoMoves
 from lcq.state.scripts import ANSWERS_KEPT
@@ -21,7 +22,9 @@ __all__ = ["RULES", "Ended", "Heard", "StateManager"]
 _ACTS_KEPT = 100_000
 
 
-class StateManager(TaskMoves, UndoMoves, NoteMoves, AttemptMoves, JobMoves, NodeMoves, CopyMoves, Duties):
+class StateManager(
+    TaskMoves, UndoMoves, NoteMoves, AttemptMoves, JobMoves, NodeMoves, CopyMoves, ScheduleMoves, Duties
+):
     """Owns Redis for writing. ``async with StateManager(config, url=…) as state``.
 
     Calls made at the same time share one pipeline. Every method raises ``StateUnavailable`` while Redis does

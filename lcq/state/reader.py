@@ -561,6 +561,14 @@ class StateReader:
             told = await self._redis.hgetall(self.keys.upkeep)
         return {duty: json.loads(text) for duty, text in told.items()}
 
+    async def schedules(self, names: Sequence[str]) -> list[dict[str, str]]:
+        """What is kept of these schedules; empty where nobody has seen one yet."""
+        async with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            for name in names:
+                pipe.hgetall(self.keys.schedule(name))
+            return list(await pipe.execute())
+
     async def usage(self, days: Sequence[date]) -> Days:
         """What was used on these days."""
         async with our_errors(self.url):

@@ -154,8 +154,16 @@ if TYPE_CHECKING:
     from lcq.wire.questions import WhysAnswer as WhysAnswer
     from lcq.wire.requests import REQUESTS as REQUESTS
     from lcq.wire.requests import unpack_request as unpack_request
+    from lcq.wire.schedules import PauseSchedule as PauseSchedule
+    from lcq.wire.schedules import RanSchedule as RanSchedule
+    from lcq.wire.schedules import ResumeSchedule as ResumeSchedule
+    from lcq.wire.schedules import RunSchedule as RunSchedule
+    from lcq.wire.schedules import ScheduleRecord as ScheduleRecord
+    from lcq.wire.schedules import Schedules as Schedules
+    from lcq.wire.schedules import SchedulesAnswer as SchedulesAnswer
+    from lcq.wire.schedules import WindowRecord as WindowRecord
 
-_HOMES = ("message", "nodes", "frames", "acts", "questions", "requests")  # looked through in this order
+_HOMES = ("message", "nodes", "frames", "acts", "questions", "schedules", "requests")  # looked through in this order
 
 
 def __getattr__(name: str) -> Any:

@@ -65,6 +65,7 @@ from lcq.wire.questions import (
     Report,
     ReportJob,
 )
+from lcq.wire.schedules import PauseSchedule, ResumeSchedule, RunSchedule, Schedules
 
 REQUESTS: dict[str, type[Request[Any]]] = {
     kind.CMD: kind
@@ -75,7 +76,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         Undo, Comment, Acknowledge, Foresee,
         Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Report, Events,
         Autoscale, AskSpend, DrainIdle, AskStore, AskSees, Saw, AskThumbnail, Pictured, ReadLog, Logged,
-        ReadTaskLog, TaskLogged,
+        ReadTaskLog, TaskLogged, Report, Schedules, RunSchedule, PauseSchedule, ResumeSchedule,
     )
 }  # fmt: skip
 

@@ -39,7 +39,7 @@ OWNERS = {
     "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*", "memory:*"},
     "its time to live": {
         "minute:*", "answer:*", "undo:*", "undone:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*",
-        "shared:*", "use:*", "interactive", "usage:*", "spend:*", "spent_out",
+        "shared:*", "use:*", "interactive", "usage:*", "schedule:*", "spend:*", "spent_out",
     },
 }  # fmt: skip
 

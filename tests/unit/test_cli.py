@@ -82,7 +82,7 @@ EXPECTED = (
     "console", "demo", "models", "discover", "why", "autoscale", "label", "set", "stop",
     "acts", "undo", "comment", "log", "logs", "causes", "ack", "edit", "config", "token", "backup", "restore", "spend",
     "install-service", "uninstall-service",
-    "report", "archive", "doctor",
+    "report", "archive", "doctor", "schedules",
 )  # fmt: skip
 
 

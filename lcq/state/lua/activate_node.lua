@@ -21,7 +21,7 @@ if device ~= "" then
   return {"ok"}
 end
 if record.status == "offline" and record.wish then  -- it is away: it takes work when it comes back
-  redis.call("HDEL", name, "wish", "hand_back_ms")
+  redis.call("HDEL", name, "wish", "hand_back_ms", "window_drains")
   settle_node(node)
   emit("activate_node", {"node", node, "status", record.status, "why", record.why or ""})
   return {"ok"}
@@ -34,7 +34,7 @@ end
 if record.stopping then return {"refused", "stopping"} end
 if record.status ~= "draining" and record.status ~= "quarantined" and not has_out then return {"refused", record.status} end
 if record.status ~= "offline" and record.status ~= "suspect" then redis.call("HSET", name, "status", "online", "why", why) end
-redis.call("HDEL", name, "wish", "hand_back_ms")
+redis.call("HDEL", name, "wish", "hand_back_ms", "window_drains")
 clear_name(node, "")
 record = settle_node(node)
 if record.status == "online" or record.status == "suspect" then subscribe(node, record) end

@@ -11,7 +11,8 @@ if not record then return {"missing"} end
 if record.status == "offline" or record.stopping == record.boot then
   return {"refused", record.status == "offline" and "offline" or "stopping"}
 end
-if record.status == "draining" and not deadline then return {"refused", record.status} end
+if record.status == "draining" and not deadline and not record.window_drains then return {"refused", record.status} end
+redis.call("HDEL", name, "window_drains")
 redis.call("HSET", name, "status", "draining", "wish", "draining", "why", why)
 if deadline then
   redis.call("HSET", name, "hand_back_ms", string.format("%.0f", NOW + deadline))
