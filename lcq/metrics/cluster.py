@@ -107,6 +107,13 @@ async def put_cluster(sheet: Sheet, reader: StateReader) -> None:
         reader.queues(nodes), reader.counts(), reader.totals(), reader.now_ms(), reader.schedulers()
     )
     fleet = await reader.recent_fleet(within_s=_BACKLOG_AGE_S)
+    spend = await reader.spend()
+    for span in ("hour", "day", "month"):
+        book, limit = getattr(spend, span), getattr(spend.budget, span)
+        sheet.put("lcq_functions_spent", book.spent, span)
+        sheet.put("lcq_functions_reserved", book.reserved, span)
+        if limit is not None:
+            sheet.put("lcq_functions_budget", limit, span)
     for status in TaskStatus:
         sheet.put("lcq_tasks", counts[status], status)
     for counted, name in _TOTALS.items():

@@ -614,6 +614,7 @@ local function settle_spend(record, outcome, failure)
     write_spend(bill, -bill.worst, cost, 1, cost - bill.worst)
   end
   bill.settled = cost
+  record.spent = cost  -- what lcq report goes by
 end
 
 -- `more`: further fields of the record; `read`: the record, where it was read already.
