@@ -48,10 +48,18 @@ class ZeroMqConfig(Section):
     host: str = "localhost"
     """The host that agents and clients connect to. Schedulers bind it too, unless ``bind`` says otherwise."""
     bind: str = "127.0.0.1"
-    """The address a scheduler binds: loopback, unless ``trusted_network`` is set."""
+    """The address a scheduler binds. Another one than loopback takes keys: ``lcq keys init`` (docs/enrolment.md)."""
+    curve: Literal["auto", "always"] = "auto"
+    """Where keys are asked for and shown, and all is encrypted (CURVE): off loopback, or "always"."""
+    server_key_file: Path | None = None
+    """The file with the schedulers' key, the same for all of a cluster; default: keys/server.json in data_dir."""
+    key_file: Path | None = None
+    """The file with the key of who connects; default, in data_dir: keys/client.json, of an agent
+    keys/node-NAME.json."""
     trusted_network: bool = False
-    """Allow other addresses than loopback although nothing is encrypted or authenticated yet: whoever reaches
-    the ports may submit and steer. Only for a network (or a VPN) whose every member you trust."""
+    """Allow other addresses than loopback without keys, where nothing is encrypted or authenticated: whoever reaches
+    the ports may submit and steer. Only for a network (or a VPN) whose every member you trust. Where there are keys
+    they count all the same."""
     base_port: int = Field(default=5555, ge=0, le=65535)
     """The first PUSH port; queue n is at base_port + its port_offset. 0: free ports are chosen."""
     control_port: int = Field(default=5571, ge=0, le=65535)

@@ -8,27 +8,36 @@ import os
 import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from lcq.errors import InternalError, LcqError, ProtocolError, StateUnavailable, UnknownCommand
 from lcq.ids import new_id
+from lcq.key_record import KeyRecord, KeyRole
 from lcq.log import about
 from lcq.reload import ConfigFollower
+from lcq.roles import refuse_for
 from lcq.state.manager import StateManager
 from lcq.wire import (
     PROTOCOL_VERSION,
     Act,
     AnswerT,
     BulkAnswer,
+    Cancel,
+    Comment,
     JobActAnswer,
     Message,
     Request,
+    Retry,
+    Submit,
     pack_answer,
     pack_error,
     pack_request,
     unpack_reply,
     unpack_request,
 )
+
+if TYPE_CHECKING:
+    from lcq.gate import AllowList
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 8192  # answers kept for copies of a message that come late
@@ -48,6 +57,7 @@ class Desk:
         self._older: OrderedDict[bytes, int] = OrderedDict()  # who speaks an earlier protocol
         self._under_way: dict[str, asyncio.Future[bytes]] = {}
         self.schedulers: tuple[str, ...] = ()  # control endpoints of all that live; told with each answer
+        self.server_keys: tuple[str, ...] = ()  # by which schedulers are known here, the one that holds now first
 
     def serve(self, kind: type[RequestT], handler: Callable[[RequestT, bytes], Awaitable[Message]]) -> None:
         """From now on ``handler(request, sender)`` answers ``kind``; what it raises of ours is the answer too."""
@@ -69,15 +79,22 @@ class Desk:
             raise UnknownCommand(f"nobody here serves the command {request.CMD!r}")
         return cast("AnswerT", await handler(request, sender))
 
-    async def answer(self, frame: bytes, sender: bytes) -> bytes:
+    async def answer(self, frame: bytes, sender: bytes, holder: KeyRecord | None = None) -> bytes:
         """The answer to one request, the same one if the request has been here before. Never raises ours.
 
         That Redis is away is no answer to keep: the copy that comes later is done, or told what has been done.
+        ``holder``: whose key who asks has shown; it says what it may ask, and in whose name. None: no key was asked
+        for, and who asks may ask anything.
         """
         try:
             request = unpack_request(frame)
         except ProtocolError as error:
             return pack_error(error.request_id, error, error.peer_version)
+        if holder is not None:
+            try:
+                request = await self._in_the_name_of(holder, request)
+            except LcqError as refusal:
+                return pack_error(request.id, refusal, request.version)
         self._note_version(sender, request.version)
         known = self._answers.get(request.id)
         if known is not None:
@@ -98,6 +115,27 @@ class Desk:
             promise.cancel()  # only if something of ours broke: then a copy tries anew
             del self._under_way[request.id]
 
+    async def _in_the_name_of(self, holder: KeyRecord, request: Request[Any]) -> Request[Any]:
+        """The request as it is to be done: what it says of who asks is what the key says.
+
+        Raises:
+            KeyForbids: the key is not for that.
+            StateUnavailable: whose the tasks are cannot be told now.
+        """
+        owners: dict[str, str] = {}
+        if holder.role is KeyRole.SUBMITTER and isinstance(request, Cancel | Retry | Comment):
+            owners = {name: one.task.user_id for name, one in (await self._state.reader.tasks(request.ids)).items()}
+        refuse_for(holder, request, owners)
+        changed: dict[str, Any] = {}
+        if isinstance(request, Act):
+            changed["actor"] = holder.name
+        if isinstance(request, Submit) and holder.role is KeyRole.SUBMITTER:
+            changed["tasks"] = tuple(task.model_copy(update={"user_id": holder.name}) for task in request.tasks)
+        if changed:
+            request = request.model_copy(update=changed)  # private attributes and all
+        request._holder = holder
+        return request
+
     async def _answer(self, request: Request[Any], sender: bytes) -> tuple[bytes, bool]:
         """The answer, and whether it is the one to every copy of the request."""
         node = getattr(request, "node_id", "")
@@ -114,7 +152,7 @@ class Desk:
                 )
             if not isinstance(request, Act):
                 told = await handler(request, sender)
-                return pack_answer(request.id, told, self._others, request.version), request.IS_KEPT
+                return self._packed(request, told), request.IS_KEPT
             remembered = await self._state.recall_answer(request.id)
             if remembered is not None:  # another scheduler, or this one before a restart, has done it
                 return remembered, True
@@ -134,7 +172,7 @@ class Desk:
             await self._state.note_act(f"{act.id}:begun", b"", _audit(act) | {"outcome": "begun"})
         try:
             told = await handler(act, sender)
-            answer = pack_answer(act.id, told, self._others, act.version)
+            answer = self._packed(act, told)
         except StateUnavailable:
             raise  # nothing is known of it: a copy tries anew
         except LcqError as refusal:
@@ -144,6 +182,10 @@ class Desk:
             return answer
         await self._state.note_act(act.id, answer, _audit(act) | _outcome(told) if act.IS_AUDITED else {})
         return answer
+
+    def _packed(self, request: Request[Any], told: Message) -> bytes:
+        coming = self.server_keys if len(self.server_keys) > 1 and request.holder is not None else ()
+        return pack_answer(request.id, told, self._others, request.version, coming)
 
     @property
     def _others(self) -> tuple[str, ...]:
@@ -211,3 +253,4 @@ class Site:
         self.http = ""  # "host:port" at which others reach this scheduler's HTTP, once it listens
         self.settings: ConfigFollower | None = None  # where a file is followed
         self.handshakes_failed: Callable[[], int] = int  # how many since the start; told by who owns the sockets
+        self.allowed: AllowList | None = None  # whose keys are let in; None: anybody is

@@ -370,6 +370,11 @@ class ClusterFile:
     control_endpoint: str
     redis_url: str
     version: str
+    is_keyed: bool = False  # its sockets let in only who has a key
+
+    @property
+    def port(self) -> str:
+        return self.control_endpoint.rpartition(":")[2]
 
 
 def _cluster_path(data_path: Path) -> Path:
@@ -387,12 +392,13 @@ def read_cluster_file(data_path: Path) -> ClusterFile | None:
 
 @contextlib.contextmanager
 def write_cluster_file(
-    data_path: Path, *, control_endpoint: str, redis_url: str, version: str
+    data_path: Path, *, control_endpoint: str, redis_url: str, version: str, is_keyed: bool = False
 ) -> Iterator[ClusterFile]:
     """Tell this user's other programs about the cluster of this process, as long as the block lasts."""
-    cluster = ClusterFile(os.getpid(), started_at(os.getpid()) or "", control_endpoint, redis_url, version)
+    cluster = ClusterFile(os.getpid(), started_at(os.getpid()) or "", control_endpoint, redis_url, version, is_keyed)
+    told = {name: value for name, value in cluster.__dict__.items() if value is not False}  # unknown to older ones
     data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    embedded_watch.write_private(_cluster_path(data_path), json.dumps(cluster.__dict__).encode())
+    embedded_watch.write_private(_cluster_path(data_path), json.dumps(told).encode())
     try:
         yield cluster
     finally:

@@ -3,6 +3,7 @@
 LcqError
 ├── InvalidInput            what a person or program gave cannot be used
 │   ├── InvalidConfig       a configuration value, with its file and key
+│   ├── InvalidToken        an enrolment token that is none, or is used up
 │   ├── UnknownModel
 │   ├── UnknownQueue
 │   ├── AmbiguousId         an id prefix fits several
@@ -31,9 +32,11 @@ LcqError
 ├── QueueFull               as many tasks wait in a queue as may
 ├── TooSoon                 a user has submitted as many tasks as it may in a minute
 ├── AgentTooOld             a node's agent does not know what it is to be told
-├── AccessDenied            over HTTP: this client may not do this
+├── AccessDenied            this client may not do this
 │   ├── Unauthenticated     it bears no token, or none that is known
-│   └── ForeignPage         a web page of another origin, or another host's name
+│   ├── ForeignPage         a web page of another origin, or another host's name
+│   ├── KeyForbids          the key of who asks is not for that, or not for that node
+│   └── NotAdmitted         a scheduler's sockets do not let this host in, or it does not trust them
 ├── TooLarge                a request is over the limits of http
 │   └── HeadersTooLarge     before its body begins
 ├── TooManyRequests         a client asks more often than it may
@@ -100,6 +103,16 @@ class InvalidConfig(InvalidInput):
 
     code = "invalid_config"
     problems: tuple[Any, ...] = ()
+
+
+class InvalidToken(InvalidInput):
+    code = "invalid_token"
+
+    def __init__(self, found: str, *, hint: str = "") -> None:
+        super().__init__(
+            f"this enrolment token cannot be used: {found}",
+            hint=hint or "an operator makes another one: lcq keys invite --role agent",
+        )
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
@@ -528,6 +541,28 @@ class ForeignPage(AccessDenied):
         LcqError.__init__(self, found, hint=hint)
 
 
+class KeyForbids(AccessDenied):
+    """``needed``: the roles whose keys may do it."""
+
+    code = "key_forbids"
+
+    def __init__(self, found: str, needed: Iterable[str], *, hint: str = "") -> None:
+        roles = " or ".join(needed)
+        LcqError.__init__(
+            self, found, hint=hint or f"it takes a key of the role {roles}: lcq keys invite --role {roles.split()[-1]}"
+        )
+
+
+class NotAdmitted(AccessDenied):
+    """No connection comes about, because of keys: ``found`` says what happened at ``endpoint``."""
+
+    code = "not_admitted"
+
+    def __init__(self, endpoint: str, found: str, *, hint: str) -> None:
+        self.endpoint = endpoint
+        LcqError.__init__(self, f"the scheduler at {endpoint.removeprefix('tcp://')} {found}", hint=hint)
+
+
 class TooLarge(LcqError):
     code = "too_large"
 
@@ -717,6 +752,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         TooManyRequests, AnswerLate, InternalError, ResultGone, HeadersTooLarge,
         BackupFailed, RestoreRefused, BackupUnusable, ArchiveUnusable,
         ScheduleNotFound,
+        InvalidToken, KeyForbids, NotAdmitted,
     )
 }  # fmt: skip
 

@@ -97,6 +97,11 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "restore_key": {},
         "restore_task": {},
         "restore_end": {},
+        "enrol_key": {},
+        "accept_invitation": {},
+        "revoke_key": {},
+        "replace_key": {},
+        "note_handshakes": {},
     }
 )
 

@@ -17,8 +17,11 @@ from lcq.clock import ClockWatch, steady_now
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
 from lcq.costs import CostKey
 from lcq.errors import LcqError, NotFound, StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
+from lcq.gate import Gate, open_gate
 from lcq.health import KNOWS_ORDERS, alarm_verdict, is_held_by_device, verdict
 from lcq.ids import new_id
+from lcq.key_desk import KeyDesk
+from lcq.key_record import KeyRecord
 from lcq.log import about
 from lcq.logs import Logs
 from lcq.models import (
@@ -43,12 +46,12 @@ from lcq.sockets import (
     BACKLOG,
     LAST_WORDS_MS,
     MOST_RECONNECT_S,
+    KeyedMailbox,
     Mailbox,
     advertised_host,
     bind_socket,
     guesses_host,
     make_socket,
-    refuse_open_bind,
 )
 from lcq.state.feed import batches
 from lcq.state.manager import Heard
@@ -121,7 +124,6 @@ class NodeManager(Manager):
         self._ground = ground
         self._state = ground.state
         self._outlook = Outlook(ground.state.reader)
-        refuse_open_bind(ground.config)
         previews = Previews(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
         sights = Sights(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
         logs = Logs(ground.state.reader, order=self.order, is_here=self._addresses.__contains__)
@@ -133,17 +135,31 @@ class NodeManager(Manager):
             (AskSees, sights.sees), (Saw, sights.saw),
         ):  # fmt: skip
             ground.site.desk.serve(kind, handler)  # type: ignore[arg-type]
+        key_desk = KeyDesk(ground.state, told=lambda: ground.site.desk.server_keys, places=self._all_endpoints)
+        for kind_of_key, of_key in key_desk.handlers:
+            ground.site.desk.serve(kind_of_key, of_key)
         context = zmq.Context()
         stack.callback(context.term)
         zeromq = ground.config.zeromq
-        router = make_socket(context, zmq.ROUTER)
-        self._mailbox = Mailbox(router)
+        self._gate = gate = await open_gate(ground, context, stack)
+        router = make_socket(context, zmq.ROUTER, gate=gate)
+        self._mailbox = Mailbox(router) if gate is None else KeyedMailbox(router)
         # The last answers may hold grants: one that is lost makes its task wait for the next scheduler to find out.
         stack.callback(self._mailbox.close, linger_ms=LAST_WORDS_MS)
-        port = bind_socket(router, zeromq.bind, zeromq.control_port, "the control socket", "zeromq.control_port")
+        if gate is not None:
+            watch = gate.watch(router)
+            stack.callback(watch.close)
+            await run_beside(stack, ("handshakes", watch.watch()))
+        trusted = zeromq.trusted_network
+        port = bind_socket(
+            router, zeromq.bind, zeromq.control_port, "the control socket", "zeromq.control_port", trusted=trusted
+        )
         host = advertised_host(ground.config)
         ground.site.control_endpoint = f"tcp://{host}:{port}"
         self._group = await stack.enter_async_context(asyncio.TaskGroup())
+        if gate is not None:
+            gate.allowed.on_revoked(self._shut_out, stack)
+            gate.on_turned(lambda: self._mailbox.bind_again(gate))
         bind = "127.0.0.1" if zeromq.bind == "localhost" else zeromq.bind
         lifelines = await asyncio.start_server(self._hold_lifeline, bind, 0, backlog=BACKLOG)
         stack.push_async_callback(self._close_lifelines, lifelines)
@@ -159,13 +175,64 @@ class NodeManager(Manager):
     # ------------------------------------------------------------ the ROUTER
 
     async def _serve(self) -> None:
+        if self._gate is not None:
+            await self._serve_holders(self._gate)
         async for batch in self._mailbox.batches():
             for frames in batch:
                 if len(frames) == 2:
                     self._group.create_task(self._answer(frames[0], frames[1]), name="answer")
 
-    async def _answer(self, sender: bytes, frame: bytes) -> None:
-        self._mailbox.send(sender, await self._ground.site.desk.answer(frame, sender))
+    async def _serve_holders(self, gate: Gate) -> None:
+        """As ``_serve``, where each message comes with the key of who has sent it."""
+        async for batch in self._mailbox.batches():
+            for frames in batch:
+                if len(frames) != 3:
+                    continue
+                key = frames[2].decode()
+                holder = gate.allowed.holder(key)
+                if holder is None:  # it was let in once
+                    self._cut(key)
+                else:
+                    self._group.create_task(self._answer(frames[0], frames[1], holder), name="answer")
+
+    def _cut(self, key: str) -> None:
+        if isinstance(self._mailbox, KeyedMailbox):
+            self._mailbox.cut(key)
+
+    def _shut_out(self, record: KeyRecord) -> None:
+        """A key may connect no more: break its connections, and take back what its node holds."""
+        _log.warning("key %s (%s, %s) is not let in any more: cut", record.fingerprint, record.name, record.role)
+        self._cut(record.key)
+        if record.node:
+            self._group.create_task(self._lose_shut_out(record), name=f"shut out {record.node}")
+
+    async def _lose_shut_out(self, record: KeyRecord) -> None:
+        if self._gate is None or any(one.node == record.node for one in self._gate.allowed.holders()):
+            return  # it has another key by now
+        try:
+            node = next((one for one in await self._state.reader.nodes() if one.id == record.node), None)
+            if node is None or node.status is NodeStatus.OFFLINE:
+                return
+            self._addresses.pop(node.id, None)
+            given_up = await self._state.lose_node(
+                node.id,
+                boot=node.boot_id,
+                seen_before_ms=await self._state.now_ms(),
+                code="node_lost",
+                message=f"the key of node {node.id} was revoked",
+            )
+        except LcqError as refusal:  # its silence will tell the same
+            _log.warning("node %s, whose key was revoked, is not given up yet: %s", record.node, refusal)
+            return
+        if given_up is not None:
+            _log.warning("the key of node %s was revoked; %d of its attempts run elsewhere", node.id, given_up)
+
+    def _all_endpoints(self) -> tuple[str, ...]:
+        site = self._ground.site
+        return tuple(dict.fromkeys((site.control_endpoint, *site.desk.schedulers)))
+
+    async def _answer(self, sender: bytes, frame: bytes, holder: KeyRecord | None = None) -> None:
+        self._mailbox.send(sender, await self._ground.site.desk.answer(frame, sender, holder))
 
     def order(self, node: str, order: Order) -> None:
         """Hurry a node that is connected here. What is lost on the way its next beat will tell it."""
@@ -581,6 +648,9 @@ class NodeManager(Manager):
                 self._lines.discard(writer)
                 return
             line = (words[0], words[1])
+            if self._gate is not None and not self._has_greeted(*line):
+                self._lines.discard(writer)  # a lifeline is plain TCP: a stranger's would be held for ever
+                return
             self._lifelines[line] = self._lifelines.get(line, 0) + 1
             _notice_a_dead_link(writer.get_extra_info("socket"))
             try:
@@ -592,6 +662,10 @@ class NodeManager(Manager):
                 self._lines.discard(writer)
         if not in_order and not self._closing.is_set():
             self._group.create_task(self._lifeline_closed(*line), name=f"lifeline of {line[0]}")
+
+    def _has_greeted(self, node: str, boot: str) -> bool:
+        known = self._known.get(node)
+        return known is not None and known.boot_id == boot
 
     async def _close_lifelines(self, server: asyncio.Server) -> None:
         self._closing.set()  # these lines end because we do: nobody is lost

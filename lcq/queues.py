@@ -11,8 +11,10 @@ import zmq
 
 from lcq.component import Ground, Manager, run_beside
 from lcq.errors import InvalidConfig, LcqError
+from lcq.gate import open_gate
+from lcq.key_record import KeyRecord, KeyRole
 from lcq.models import QueueConfig, TaskStatus
-from lcq.sockets import Mailbox, advertised_host, bind_socket, make_socket, refuse_open_bind
+from lcq.sockets import HandshakeWatch, Mailbox, advertised_host, bind_socket, make_socket
 from lcq.state.feed import batches
 from lcq.wire import Ticket, pack_ticket
 
@@ -33,15 +35,21 @@ class QueueManager(Manager):
         super().__init__(ground)
         self._bound: dict[int, tuple[Mailbox, str]] = {}  # port_offset -> a bell, and its endpoint
         self._rings: dict[str, Mailbox] = {}
+        self._watches: dict[Mailbox, HandshakeWatch] = {}  # where keys are asked for
         self._waiting = asyncio.Event()
         self.tickets_sent = 0
 
     async def _open(self, ground: Ground, stack: AsyncExitStack) -> None:
         self._ground = ground
-        refuse_open_bind(ground.config)
         self._context = zmq.Context()
         stack.callback(self._context.term)
-        stack.callback(self._close_rings)
+        self._gate = gate = await open_gate(ground, self._context, stack)
+        if gate is not None:
+            self._group = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.callback(self._close_rings)  # which ends what watches them
+        if gate is not None:
+            gate.allowed.on_revoked(self._shut_out, stack)
+            gate.on_turned(self._ring_anew)
         for queue in ground.config.queues:
             self._bound[queue.port_offset] = self._bind(queue)
         self._hang_up(ground.config.queues)
@@ -54,14 +62,37 @@ class QueueManager(Manager):
             InvalidConfig: its port is taken.
         """
         config = self._ground.config
-        socket = make_socket(self._context, zmq.PUSH, high_water=_MOST_TICKETS)
+        socket = make_socket(self._context, zmq.PUSH, high_water=_MOST_TICKETS, gate=self._gate)
+        watch = self._gate.watch(socket) if self._gate is not None else None
         port = config.zeromq.base_port and config.zeromq.base_port + queue.port_offset
         try:
-            bound = bind_socket(socket, config.zeromq.bind, port, f"queue {queue.name}", "zeromq.base_port")
+            bound = bind_socket(
+                socket,
+                config.zeromq.bind,
+                port,
+                f"queue {queue.name}",
+                "zeromq.base_port",
+                trusted=config.zeromq.trusted_network,
+            )
         except InvalidConfig:
+            if watch is not None:
+                watch.close()
             socket.close(linger=0)
             raise
-        return Mailbox(socket), f"tcp://{advertised_host(config)}:{bound}"
+        bell = Mailbox(socket)
+        if watch is not None:
+            self._watches[bell] = watch
+            self._group.create_task(watch.watch(), name=f"handshakes of {queue.name}")
+        return bell, f"tcp://{advertised_host(config)}:{bound}"
+
+    def _shut_out(self, record: KeyRecord) -> None:
+        """Nobody knows at which end of a bell a key hears it: all agents connect anew, and this one cannot."""
+        if record.role is KeyRole.AGENT:
+            self._group.create_task(self._ring_anew(), name="bells bound again")
+
+    async def _ring_anew(self) -> None:
+        if self._gate is not None:
+            await asyncio.gather(*(bell.bind_again(self._gate) for bell, _ in self._bound.values()))
 
     def _hang_up(self, queues: Iterable[QueueConfig]) -> None:
         """Let each queue ring the bell that is bound at its place."""
@@ -73,7 +104,13 @@ class QueueManager(Manager):
 
     def _close_rings(self) -> None:
         for bell, _ in self._bound.values():
-            bell.close()
+            self._close(bell)
+
+    def _close(self, bell: Mailbox) -> None:
+        watch = self._watches.pop(bell, None)
+        if watch is not None:
+            watch.close()
+        bell.close()
 
     def follow(self, queues: Sequence[QueueConfig]) -> None:
         """Ring for just these queues from now on. A bell whose port stays needed stays bound, whatever it rings for.
@@ -88,12 +125,12 @@ class QueueManager(Manager):
                     new[queue.port_offset] = self._bind(queue)
         except InvalidConfig:
             for bell, _ in new.values():
-                bell.close()
+                self._close(bell)
             raise
         self._bound |= new
         self._hang_up(queues)
         for offset in self._bound.keys() - {queue.port_offset for queue in queues}:
-            self._bound.pop(offset)[0].close()
+            self._close(self._bound.pop(offset)[0])
         self._waiting.set()
 
     def ring(self, queue: str, *, tickets: int = 1, task_id: str = "") -> None:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -21,11 +22,15 @@ from lcq.component import run_beside
 from lcq.config import ConfigManager, DistributedConfig
 from lcq.embedded import PrivateServer, read_cluster_file, write_cluster_file
 from lcq.embedded_watch import write_private
-from lcq.errors import InvalidConfig, LcqError
+from lcq.errors import InvalidConfig, LcqError, TransitionRefused
+from lcq.hardware import host_name
+from lcq.key_record import KeyRecord, KeyRole
+from lcq.keyring import Credential, KeyPair, agent_file, nodes_with_keys, read_credential, write_credential
 from lcq.leash import leashed
 from lcq.log import setup_logging
 from lcq.scheduler import Scheduler
 from lcq.settings.layers import ALONE, NAMED_BY
+from lcq.sockets import new_key_pair
 from lcq.systemd import ServiceManager
 
 _log = logging.getLogger(__name__)
@@ -165,6 +170,7 @@ async def serving(config: DistributedConfig) -> AsyncIterator[Scheduler]:
                 control_endpoint=scheduler.control_endpoint,
                 redis_url=redis_url,
                 version=__version__,
+                is_keyed=bool(scheduler.site.desk.server_keys),
             )
         )
         yield scheduler
@@ -175,6 +181,7 @@ async def one_machine(config: DistributedConfig, *, agent_log: Path | None = Non
     """A scheduler in this process and one agent as its child, whose words go to ``agent_log`` or our stderr."""
     with _alone_on(config.data_path):
         async with serving(config) as scheduler:
+            await let_agent_in(config, scheduler)
             settings = _tell_agent(config, scheduler)
             patience_s = min(config.agent.drain_s, _DRAIN_S) + 5.0
             child = contextlib.AsyncExitStack()
@@ -205,6 +212,26 @@ def _alone_on(data_path: Path) -> Iterator[None]:
         ) from error
     finally:
         os.close(lock)
+
+
+async def let_agent_in(config: DistributedConfig, scheduler: Scheduler) -> None:
+    """Where keys are asked for, see that the agent on this data folder has one: it needs no token of anybody."""
+    told = scheduler.site.desk.server_keys
+    name = config.agent.name or next(iter(nodes_with_keys(config)), host_name())
+    if not told:
+        return
+    path = agent_file(config, name)
+    credential = read_credential(path)
+    if credential is None or told[0] not in credential.server_keys:
+        pair = KeyPair(*new_key_pair())
+        credential = Credential(pair, told, (), name, KeyRole.AGENT, name, path)
+        write_credential(path, credential)
+    place = scheduler.control_endpoint.removeprefix("tcp://")
+    if place not in credential.schedulers:
+        write_credential(path, replace(credential, schedulers=(place,), server_keys=told))
+    record = KeyRecord(key=credential.pair.public, name=name, role=KeyRole.AGENT, node=name, by="lcq up")
+    with contextlib.suppress(TransitionRefused):  # it is enrolled already
+        await scheduler.state.enrol_key(record)
 
 
 # ---------------------------------------------------------------- children

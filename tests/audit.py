@@ -34,6 +34,7 @@ CLASSES = {
     "use:*": "list", "interactive": "hash", "unbilled": "list", "upkeep": "hash", "schedule:*": "hash",
     "usage:*": "hash", "spend:*": "hash",
     "spent_out": "set",
+    "access": "hash", "handshakes": "hash",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers

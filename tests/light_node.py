@@ -15,6 +15,7 @@ import zmq
 
 from lcq.errors import LcqError
 from lcq.ids import new_id
+from lcq.keyring import Credential
 from lcq.models import NodeCapability
 from lcq.wire import Beat, BeatAnswer, Grant, Hello, HelloAnswer, Order, Outcome, Running, Step, StepAnswer, Want
 from tests.nodes import LIGHT, TELEA, a_result, the_cpu
@@ -42,6 +43,7 @@ class LightNode:
         takes: bool = False,
         only_there: bool = False,
         lifeline_by: Callable[[str], str] = str,
+        credential: Credential | None = None,
     ) -> None:
         self.name = name
         self.boot_id = new_id()
@@ -57,8 +59,11 @@ class LightNode:
         self._lifeline_by = lifeline_by
         self._rung = asyncio.Event()
         identity = f"{name}/{self.boot_id}".encode()
-        self.line = ControlLine(context, identity, on_order=self.orders.append, on_late=lambda reply: None)
-        self.bells = Bells(context, on_ring=self._rung.set)
+        self.line = ControlLine(
+            context, identity, on_order=self.orders.append, on_late=lambda reply: None, credential=credential,
+            on_admitted=lambda: self.bells.admitted(),
+        )  # fmt: skip
+        self.bells = Bells(context, on_ring=self._rung.set, admission=lambda: self.line.admission)
         self.membership = (_Bound if only_there else Membership)(
             name,
             self.line,
@@ -96,6 +101,12 @@ class LightNode:
     def at(self) -> str:
         """The id of the scheduler that welcomed it last."""
         return self.welcomes[-1][1].scheduler_id if self.welcomes else ""
+
+    @property
+    def server_keys(self) -> tuple[str, ...]:
+        """By which it knows the schedulers."""
+        credential = self.line.admission.credential
+        return credential.server_keys if credential is not None else ()
 
     async def ask_for_work(self) -> StepAnswer:
         """One step for all free slots; what is granted is in ``grants``."""

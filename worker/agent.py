@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import random
+import secrets
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -31,6 +32,7 @@ from lcq.gpus import Gpus
 from lcq.hardware import Detected, detect_devices, usable_cores
 from lcq.health import DEPENDENCY_DOWN
 from lcq.ids import new_id
+from lcq.keyring import agent_file, credential_for, nodes_with_keys
 from lcq.log import about, set_log_level
 from lcq.metrics.exposition import Sheet, put_reading
 from lcq.metrics.instruments import watch_lag
@@ -171,10 +173,13 @@ class Agent:
         async with AsyncExitStack() as stack:
             logging.getLogger().addHandler(self._logbook)
             stack.callback(logging.getLogger().removeHandler, self._logbook)
-            home = stack.enter_context(agent_home(self._config.data_path, self._config.agent.name))
+            home = stack.enter_context(
+                agent_home(self._config.data_path, self._config.agent.name, keyed=nodes_with_keys(self._config))
+            )
             self.node_id = home.node_id
             self._home, self._home_id = home, home.identity
-            find_schedulers(self._config, self._scheduler)  # a wrong address is told at once
+            self._key_file = agent_file(self._config, self.node_id)
+            known = find_schedulers(self._config, self._scheduler, key_file=self._key_file)  # tells a wrong one at once
             user = runner_user(self._config.agent.runner)
             open_way(user, self._config.data_path, home.folder.parent, home.folder)
             port = metrics_port(self._config.agent, self._put_metrics)
@@ -231,9 +236,17 @@ class Agent:
             self._lifeline = Lifeline(self.node_id, self.boot_id, on_lost=lambda: self._membership.scheduler_died())
             context = zmq.Context()
             stack.callback(context.term)
-            identity = f"{self.node_id}/{self.boot_id}".encode()
+            # Whoever takes a name over at a ROUTER gets its answers: so nobody else may know all of this one.
+            identity = f"{self.node_id}/{self.boot_id}/{secrets.token_hex(8)}".encode()
             self._line = await stack.enter_async_context(
-                ControlLine(context, identity, on_order=self._obey, on_late=self._hear_late)
+                ControlLine(
+                    context,
+                    identity,
+                    on_order=self._obey,
+                    on_late=self._hear_late,
+                    credential=credential_for(self._config, known, self._key_file),
+                    on_admitted=lambda: self._bells.admitted(),
+                )
             )
             self._membership = Membership(
                 self.node_id,
@@ -250,8 +263,12 @@ class Agent:
                 on_trouble=self._note_trouble,
                 yields_name=self._config.agent.name is None,
             )
-            self._seeker = Seeker(self._config, self._scheduler, joined=self._membership.joined)
-            self._bells = await stack.enter_async_context(Bells(context, on_ring=self._step_due.set))
+            self._seeker = Seeker(
+                self._config, self._scheduler, joined=self._membership.joined, key_file=self._key_file
+            )
+            self._bells = await stack.enter_async_context(
+                Bells(context, on_ring=self._step_due.set, admission=lambda: self._line.admission)
+            )
             self._leftovers = Leftovers(
                 home.folder / "folders.json", self._line, is_ours=lambda key: key in self._held()
             )
@@ -499,7 +516,11 @@ class Agent:
             self._stop.set()
 
     def _where_schedulers_are(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys((*find_schedulers(self._config, self._scheduler), *self._seeker.found)))
+        return tuple(
+            dict.fromkeys(
+                (*find_schedulers(self._config, self._scheduler, key_file=self._key_file), *self._seeker.found)
+            )
+        )
 
     async def _until_shown(self) -> None:
         """Wait until each device's first runner has shown what it can do, or that it cannot.

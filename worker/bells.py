@@ -9,6 +9,7 @@ from typing import Self
 
 import zmq
 
+from lcq.admission import Admission
 from lcq.sockets import Mailbox, make_socket
 
 _FULL_S = 0.05  # an agent that is full for less stays in the ring: leaving and coming back costs more
@@ -18,7 +19,16 @@ _TICKETS = 4  # a ticket is a bell: a second one in the same moment says nothing
 class Bells:
     """Calls ``on_ring`` whenever a queue that is listened to has a task. ``async with``, and run ``listen()``."""
 
-    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], *, on_ring: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        *,
+        on_ring: Callable[[], None],
+        admission: Callable[[], Admission | None] = lambda: None,
+    ) -> None:
+        """``admission``: of the line by which the rings are told; here the same is shown."""
+        self._admission_of_line = admission
+        self._server_key = ""
         self._context = context
         self._on_ring = on_ring
         self._rings: Mapping[str, str] = {}
@@ -26,8 +36,14 @@ class Bells:
         self._connected: set[str] = set()
         self._leaving: asyncio.TimerHandle | None = None
 
+    @property
+    def _admission(self) -> Admission | None:
+        return self._admission_of_line()
+
     async def __aenter__(self) -> Self:
-        self._mailbox = Mailbox(make_socket(self._context, zmq.PULL, high_water=_TICKETS))
+        credential = self._admission.credential if self._admission is not None else None
+        self._socket = make_socket(self._context, zmq.PULL, high_water=_TICKETS, credential=credential)
+        self._mailbox = Mailbox(self._socket)
         return self
 
     async def __aexit__(
@@ -39,9 +55,19 @@ class Bells:
 
     def found_at(self, rings: Mapping[str, str]) -> None:
         """From now on the queues ring at these endpoints: queue -> endpoint."""
+        if self._admission is not None and self._admission.server_key:
+            self._server_key = self._admission.server_key
+            rings, self._rings = dict(rings), {}  # what was refused once does not come again by itself
+            self._leave()
+            self._admission.show(self._socket)
         self._rings = dict(rings)
         self._leave()
         self.attend(self._queues)
+
+    def admitted(self) -> None:
+        """The line by which the rings are told has been let in: perhaps by another key of the schedulers."""
+        if self._admission is not None and self._admission.server_key != self._server_key:
+            self.found_at(self._rings)
 
     def attend(self, queues: Iterable[str]) -> None:
         """Be in the ring of just these queues; one is joined at once, and left after a moment."""

@@ -26,7 +26,7 @@ from lcq.cli.install import DryRun, NoStart, OfUser, RunAs
 from lcq.cli.output import Output
 from lcq.cli.translated import translate_helps
 from lcq.config import ConfigManager, DistributedConfig, LogLevel
-from lcq.errors import InvalidConfig, LcqError, NodeNameTaken
+from lcq.errors import InvalidConfig, InvalidToken, LcqError, NodeNameTaken
 from lcq.labels import parse_labels
 from lcq.lang import Language, retold, retold_error, speak, speak_as_asked, tr
 from lcq.log import setup_logging
@@ -241,6 +241,35 @@ def health(
         if told is not None and told.is_alive and told.warning:
             output.say(tr("warning: {warning}", warning=retold(told.warning)))
     raise typer.Exit(1 if why else 0)
+
+
+@app.command(
+    epilog="Examples: [bold]lcq-agent join lcq1.Zm9v…[/bold], [bold]lcq-agent --name gpu-7 join - < token[/bold]. "
+    "Afterwards [bold]lcq-agent[/bold] starts with nothing more said."
+)
+def join(
+    context: typer.Context,
+    token: Annotated[
+        str, typer.Argument(metavar="TOKEN", help="Of 'lcq keys invite --role agent'; '-': it is on stdin.")
+    ],
+    replace: Annotated[bool, typer.Option("--replace", help="Also where there is a key already.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Answer with one JSON document.")] = False,
+) -> None:
+    """Take a token up: this host's agent gets a key of its own, and knows where the scheduler is."""
+    from lcq.cli.keys import read_argument, tell_joined
+    from lcq.joining import join as join_by
+    from lcq.keyring import agent_file, read_token
+
+    config: DistributedConfig = context.obj
+    try:
+        given = read_token(read_argument(token))
+        if given.role != "agent":
+            raise InvalidToken(f"it is for a {given.role}", hint="'lcq keys join TOKEN' takes it")
+        name = config.agent.name or default_name(config.data_path)
+        work = join_by(config, given, name=name, file_of=lambda node: agent_file(config, node), replaces=replace)
+        tell_joined(Output(as_json=as_json), asyncio.run(work))
+    except LcqError as error:
+        _refuse(error)
 
 
 def run_agent(config: DistributedConfig, *, scheduler: str | None = None, manager: ConfigManager | None = None) -> None:

@@ -7,7 +7,7 @@ import fcntl
 import itertools
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,10 +57,11 @@ class Home:
 
 
 @contextlib.contextmanager
-def agent_home(data_path: Path, name: str | None) -> Iterator[Home]:
+def agent_home(data_path: Path, name: str | None, *, keyed: Iterable[str] = ()) -> Iterator[Home]:
     """Take the name ``name`` on this host for as long as the block lasts.
 
-    None: the host's name, with -2, -3 … where agents of this user run already, or where it was left to another.
+    None: the first free one of ``keyed``, for which there are keys; else the host's name, with -2, -3 … where agents of
+    this user run already, or where it was left to another.
 
     Raises:
         InvalidInput: that is no name, or an agent of this name runs here.
@@ -73,7 +74,7 @@ def agent_home(data_path: Path, name: str | None) -> Iterator[Home]:
         )
     agents = data_path / "agents"
     with contextlib.ExitStack() as stack:
-        for candidate in (name,) if name is not None else _default_names(agents):
+        for candidate in (name,) if name is not None else (*keyed, *_default_names(agents)):
             try:
                 folder = agents / candidate
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)

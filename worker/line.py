@@ -11,7 +11,9 @@ from typing import Any, Self, cast
 
 import zmq
 
-from lcq.errors import InvalidConfig, ProtocolError, SchedulerUnreachable
+from lcq.admission import Admission
+from lcq.errors import InvalidConfig, LcqError, NotAdmitted, ProtocolError, SchedulerUnreachable
+from lcq.keyring import Credential
 from lcq.sockets import Mailbox, make_socket
 from lcq.wire import AnswerT, Order, Reply, Request, pack_request, unpack_reply
 
@@ -20,10 +22,20 @@ _NOBODY_S = (0.05, 1.0)  # first and longest pause between tries while there is 
 _SILENT_S = (1.0, 4.0)  # first and longest pause before a request that got no answer is sent again
 
 
+class NotAnswered(SchedulerUnreachable):
+    """Nobody answers because nobody lets us in: ``refusal`` says why."""
+
+    def __init__(self, endpoint: str, refusal: NotAdmitted) -> None:
+        self.endpoint = endpoint
+        self.refusal = refusal
+        LcqError.__init__(self, refusal.message, hint=refusal.hint)
+
+
 class ControlLine:
     """Requests and answers, and the orders in between. ``async with``; ``listen()`` runs as long as it is open.
 
-    ``on_order`` is told each order, ``on_late`` each answer to a request that nobody waits for any more.
+    ``on_order`` is told each order, ``on_late`` each answer to a request that nobody waits for any more; ``credential``
+    is shown to whom it connects, and ``on_admitted`` told when one lets it in.
     """
 
     def __init__(
@@ -33,7 +45,11 @@ class ControlLine:
         *,
         on_order: Callable[[Order], None],
         on_late: Callable[[Reply], None],
+        credential: Credential | None = None,
+        on_admitted: Callable[[], None] = lambda: None,
     ) -> None:
+        self._credential = credential
+        self._on_admitted = on_admitted
         self._context = context
         self._identity = identity
         self._on_order = on_order
@@ -42,14 +58,29 @@ class ControlLine:
         self.endpoint = ""
 
     async def __aenter__(self) -> Self:
-        self._socket = make_socket(self._context, zmq.DEALER, identity=self._identity)
+        self._socket = make_socket(self._context, zmq.DEALER, identity=self._identity, credential=self._credential)
         self._mailbox = Mailbox(self._socket)
+        self.admission = Admission(
+            self._socket, self._credential, connect_again=self._connect_again, on_admitted=self._on_admitted
+        )
+        self._watching = asyncio.create_task(self.admission.watch(), name="control line's admission")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._watching.cancel()
+        await asyncio.wait({self._watching})
+        self.admission.close()
         self._mailbox.close()
+
+    def _connect_again(self, _: str) -> None:
+        """The handshake failed, and nobody tries again by itself."""
+        endpoint = self.endpoint
+        if endpoint:
+            self._mailbox.disconnect(endpoint)
+            self.endpoint = ""
+            self.connect(endpoint)
 
     def connect(self, endpoint: str) -> None:
         """Speak to the scheduler at ``endpoint`` from now on, and to no other. What waits is asked there.
@@ -63,6 +94,7 @@ class ControlLine:
             self._mailbox.disconnect(self.endpoint)
             self.endpoint = ""
         self._socket.ipv6 = "[" in endpoint
+        self.admission.prepare(endpoint)
         try:
             self._mailbox.connect(endpoint)
         except zmq.ZMQError as error:
@@ -87,6 +119,8 @@ class ControlLine:
             async with asyncio.timeout(patience_s):
                 await self._send_until_answered(request.id, nobody_s)
         except TimeoutError:
+            if self.admission.refusal is not None:
+                raise NotAnswered(self.endpoint, self.admission.refusal) from None
             raise SchedulerUnreachable(self.endpoint, patience_s or 0.0) from None
         finally:
             del self._waiting[request.id]
@@ -129,6 +163,8 @@ class ControlLine:
                         nonsense = str(error)
                         _log.error("the scheduler at %s cannot be understood: %s", self.endpoint, error)
                     continue
+                if reply.server_keys:
+                    self.admission.learn(reply.server_keys)
                 self._hear(reply)
 
     def _hear(self, reply: Reply) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from lcq.clock import steady_now
 from lcq.errors import LcqError, NodeNameTaken, SchedulerUnreachable, StaleBoot, UnknownModel, VersionMismatch
 from lcq.wire import Beat, BeatAnswer, Hello, HelloAnswer
-from worker.line import ControlLine
+from worker.line import ControlLine, NotAnswered
 
 _log = logging.getLogger(__name__)
 _HELLO_S = (3.0, 12.0)  # how long one scheduler may take to answer hello before another is tried: at first, at most
@@ -149,6 +149,8 @@ class Membership:
                     if self._yields_name and steady_now() - taken_since > _TAKEN_S:
                         raise
                     said, pause_s = str(refusal), _REFUSED_S
+                except NotAnswered as shut:
+                    said, pause_s = str(shut), _REFUSED_S
                 except SchedulerUnreachable:
                     said = (
                         f"no scheduler answers at {endpoint} (start one with 'lcq up' or 'lcq scheduler', or name it "

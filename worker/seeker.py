@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from pathlib import Path
 
 from lcq.client.addresses import find_schedulers, listens, looks_around
 from lcq.config import DistributedConfig
@@ -22,7 +23,10 @@ class Seeker:
     It sends and hears nothing while the node is joined, or where an address is configured.
     """
 
-    def __init__(self, config: DistributedConfig, scheduler: str | None, *, joined: asyncio.Event) -> None:
+    def __init__(
+        self, config: DistributedConfig, scheduler: str | None, *, joined: asyncio.Event, key_file: Path | None = None
+    ) -> None:
+        self._key_file = key_file
         self.found: tuple[str, ...] = ()
         self.ignored = 0
         """Announcements that were not used, since the start."""
@@ -43,7 +47,9 @@ class Seeker:
             if await self._is_joined_within(_PATIENCE_S):
                 self.why = ""
                 await asyncio.sleep(_PATIENCE_S)
-            elif looks_around(self._config, self._scheduler) and not await listens(find_schedulers(self._config)[0]):
+            elif looks_around(self._config, self._scheduler, key_file=self._key_file) and not await listens(
+                find_schedulers(self._config, key_file=self._key_file)[0]
+            ):
                 await self._look()
 
     async def _is_joined_within(self, seconds: float) -> bool:

@@ -48,7 +48,7 @@ class Commands(MutableMapping[str, Any]):
             name: lambda module=module, name=name: _command(module, name)
             for module, names in _MODULES.items()
             for name in names
-        } | {"dead": _dead, "models": _models, "config": _config, "archive": _archive, "schedules": _schedules}
+        , "keys": _keys} | {"dead": _dead, "models": _models, "config": _config, "archive": _archive, "schedules": _schedules, "keys": _keys}
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.loaded:
@@ -118,6 +118,17 @@ def _archive() -> Any:
         "archive",
         help="What was kept of tasks that the cluster has forgotten: list, show, export.",
         epilog=examples("lcq archive list", "lcq archive show 06ft3k", "lcq archive export --format csv --out all.csv"),
+    )
+
+
+def _keys() -> Any:
+    from lcq.cli.keys import app
+
+    return _group(
+        app,
+        "keys",
+        help="Who may connect from other hosts: init, invite, join, list, revoke, rotate.",
+        epilog=examples("lcq keys init", "lcq keys invite --role agent", "lcq keys list"),
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from pathlib import Path
 
 from lcq.config import DistributedConfig
 from lcq.embedded import read_cluster_file
 from lcq.errors import InvalidInput, NoMulticast, SeveralClusters
+from lcq.keyring import client_file, read_credential
 
 log = logging.getLogger(__name__)
 
@@ -18,15 +20,19 @@ _ADDRESS = re.compile(r"^(?:tcp://)?(?P<host>\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+)(?
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "[::1]"})
 
 
-def find_schedulers(config: DistributedConfig, scheduler: str | None = None) -> tuple[str, ...]:
+def find_schedulers(
+    config: DistributedConfig, scheduler: str | None = None, *, key_file: Path | None = None
+) -> tuple[str, ...]:
     """The control endpoints (``tcp://host:port``) of the schedulers to talk to, each once, at least one.
 
     Those are the ones of ``scheduler`` ("HOST:PORT" or "HOST", several with commas between them); else the cluster
-    that runs on this user's data folder, unless the configuration names another host; else the configured address;
-    and with these two the further ones that ``schedulers`` of the configuration names.
+    that runs on this user's data folder, unless the configuration names another host; else those where the key in
+    ``key_file`` (default: this user's) was enrolled, if the configuration names none; else the configured address;
+    and with these the further ones that ``schedulers`` of the configuration names.
 
     Raises:
         InvalidInput: one of them is not an address.
+        InvalidConfig: the key cannot be read.
     """
     if scheduler is not None:
         return tuple(dict.fromkeys(_endpoint_of(one, config) for one in scheduler.split(",")))
@@ -35,14 +41,23 @@ def find_schedulers(config: DistributedConfig, scheduler: str | None = None) -> 
         cluster = read_cluster_file(config.data_path)
         if cluster is not None:
             first = cluster.control_endpoint
+        elif not config.has_address:
+            joined = _joined(config, key_file)
+            if joined:
+                return joined
     return tuple(dict.fromkeys((first, *(_endpoint_of(one, config) for one in config.schedulers))))
 
 
-def looks_around(config: DistributedConfig, scheduler: str | None = None) -> bool:
+def looks_around(config: DistributedConfig, scheduler: str | None = None, *, key_file: Path | None = None) -> bool:
     """Whether a scheduler is to be looked for on the LAN: nobody has said where it is, and this user runs none here."""
     if scheduler is not None or config.has_address or not config.discovery.enabled:
         return False
-    return read_cluster_file(config.data_path) is None
+    return read_cluster_file(config.data_path) is None and not _joined(config, key_file)
+
+
+def _joined(config: DistributedConfig, key_file: Path | None) -> tuple[str, ...]:
+    credential = read_credential(key_file or client_file(config))
+    return tuple(f"tcp://{place}" for place in credential.schedulers) if credential is not None else ()
 
 
 async def listens(endpoint: str) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from lcq.client.following import Following
+from lcq.client.keeping import Keeping
 from lcq.client.login import login_name
 from lcq.client.operating import Operating
 from lcq.client.steering import Steering
 from lcq.client.submitting import Submissions
 from lcq.config import DistributedConfig, load
+from lcq.keyring import Credential
 
 
-class AsyncClient(Following, Steering, Operating):
+class AsyncClient(Following, Steering, Operating, Keeping):
     """A connection to a cluster, for ``async with``. Safe to use from many coroutines of one event loop.
 
     Every request is sent again, under the same id, until it is answered: a lost message or a scheduler that
@@ -28,13 +30,15 @@ class AsyncClient(Following, Steering, Operating):
         scheduler: str | None = None,
         actor: str | None = None,
         timeout_s: float = 10.0,
+        credential: Credential | None = None,
     ) -> None:
         """``config`` default: the layers of ``lcq.config.load()``; ``actor``: the login name.
 
         ``scheduler``: "HOST:PORT", or several with commas; default: as the configuration says.
+        ``credential``: what is shown where keys are asked for; default: this user's key (docs/enrolment.md).
 
         Raises:
             InvalidConfig, InvalidInput: the settings or ``scheduler`` cannot be used.
         """
-        super().__init__(config or load(), scheduler, actor or login_name(), timeout_s)
+        super().__init__(config or load(), scheduler, actor or login_name(), timeout_s, credential=credential)
         self._submissions = Submissions()

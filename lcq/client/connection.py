@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from types import TracebackType
@@ -10,9 +11,11 @@ from typing import Self, cast
 
 import zmq
 
+from lcq.admission import Admission
 from lcq.client.addresses import LISTEN_S, find_schedulers, found_around, host_and_port, listens, looks_around
 from lcq.config import DistributedConfig
-from lcq.errors import InvalidInput, ProtocolError, SchedulerUnreachable, StateUnavailable
+from lcq.errors import InvalidInput, NotAdmitted, ProtocolError, SchedulerUnreachable, StateUnavailable
+from lcq.keyring import Credential, client_file, credential_for
 from lcq.sockets import Mailbox, make_socket
 from lcq.wire import MAX_MESSAGE_BYTES, Act, AnswerT, Reply, Request, pack_request, unpack_reply
 
@@ -31,10 +34,22 @@ class Connection:
     requests, by what they are about.
     """
 
-    def __init__(self, config: DistributedConfig, scheduler: str | None, actor: str, timeout_s: float) -> None:
-        """Raises:
-        InvalidInput: ``scheduler`` cannot be used.
+    def __init__(
+        self,
+        config: DistributedConfig,
+        scheduler: str | None,
+        actor: str,
+        timeout_s: float,
+        *,
+        credential: Credential | None = None,
+    ) -> None:
+        """``credential``: what is shown instead of this user's key, wherever it is.
+
+        Raises:
+            InvalidInput: ``scheduler`` cannot be used.
         """
+        self._settings = config
+        self._shown = credential
         self.given = find_schedulers(config, scheduler)
         """Where to ask by what is configured; ``endpoints`` may come from the LAN instead."""
         self.endpoints = self.given
@@ -45,6 +60,8 @@ class Connection:
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._mailbox: Mailbox | None = None
         self._receiver: asyncio.Task[None] | None = None
+        self._admission: Admission | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._connected: dict[str, None] = {}  # endpoints, in the order in which they were learnt
         self._told: tuple[str, ...] = ()
 
@@ -61,45 +78,72 @@ class Connection:
     async def __aenter__(self) -> Self:
         """Raises:
         InvalidInput: an address is none.
+        InvalidConfig: the key of this user cannot be used.
         SeveralClusters: no address is configured, and the LAN tells of more than one cluster.
         """
         if self._config is not None and not await listens(self.given[0]):
             found = await found_around(self._config, min(LISTEN_S, self.timeout_s))
             self.endpoints = found or self.given
+        credential = self._shown or credential_for(self._settings, self.endpoints, client_file(self._settings))
         self._context = zmq.Context()
-        self._socket = make_socket(self._context, zmq.DEALER)
+        self._socket = make_socket(self._context, zmq.DEALER, credential=credential)
         self._mailbox = Mailbox(self._socket)
+        self._admission = Admission(
+            self._socket, credential, connect_again=self._connect_again, on_refused=self._refused
+        )
         self._told, self._connected = (), {}
         for endpoint in self.endpoints:
             try:
                 self._connect(endpoint)
             except zmq.ZMQError as error:
+                self._admission.close()
                 self._mailbox.close()
                 self._context.term()
                 raise InvalidInput(
                     f"cannot connect to {endpoint}: {error.strerror}", hint="check --scheduler and scheduler_host"
                 ) from error
         self._receiver = asyncio.create_task(self._receive(self._mailbox), name="lcq client receiver")
+        self._watching = asyncio.create_task(self._admission.watch(), name="lcq client admission")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._receiver is not None:
-            self._receiver.cancel()
-            await asyncio.wait({self._receiver})
+        lives = {life for life in (self._receiver, self._watching) if life is not None}
+        for life in lives:
+            life.cancel()
+        if lives:
+            await asyncio.wait(lives)
+        if self._admission is not None:
+            self._admission.close()
         if self._mailbox is not None:
             self._mailbox.close()
         if self._context is not None:
             self._context.term()
-        self._receiver = self._mailbox = self._context = None
+        self._receiver = self._watching = self._admission = self._mailbox = self._context = None
 
     # ------------------------------------------------------------ whom to ask
 
     def _connect(self, endpoint: str) -> None:
         self._socket.ipv6 = "[" in endpoint
+        if self._admission is not None:
+            self._admission.prepare(endpoint, even_here=True)
         self._socket.connect(endpoint)
         self._connected[endpoint] = None
+
+    def _connect_again(self, endpoint: str) -> None:
+        """Where the handshake failed, or everywhere if that name is none of ours."""
+        for known in [endpoint] if endpoint in self._connected else list(self._connected):
+            with contextlib.suppress(zmq.ZMQError):
+                self._socket.disconnect(known)
+            self._connect(known)
+
+    def _refused(self, refusal: NotAdmitted) -> None:
+        """Whoever waits need not any longer, if this was the only scheduler."""
+        if len(self._connected) == 1:
+            for waiting in self._waiting.values():
+                if not waiting.done():
+                    waiting.set_exception(refusal)
 
     def _learn(self, told: tuple[str, ...]) -> None:
         """Ask the schedulers that an answer names too, and no more those that it names no longer."""
@@ -154,6 +198,8 @@ class Connection:
                     await self._send_until_answered(mailbox, frame, answered, hold_s)
                     reply = answered.result()
         except TimeoutError as late:
+            if reply is None and self._admission is not None and self._admission.refusal is not None:
+                raise self._admission.refusal from late
             if reply is None:
                 raise SchedulerUnreachable(", ".join(self._connected), self.timeout_s + hold_s) from late
         finally:
@@ -184,6 +230,8 @@ class Connection:
                         if not waiting.done():
                             waiting.set_exception(error)
                     continue
+                if reply.server_keys and self._admission is not None:
+                    self._admission.learn(reply.server_keys)
                 if reply.schedulers and reply.schedulers != self._told:
                     self._learn(reply.schedulers)
                 answered = self._waiting.get(reply.id)

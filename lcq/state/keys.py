@@ -177,6 +177,14 @@ class Keys:
         return self._key("spent_out")
 
     @property
+    def access(self) -> str:
+        return self._key("access")
+
+    @property
+    def handshakes(self) -> str:
+        return self._key("handshakes")
+
+    @property
     def schedulers(self) -> str:
         return self._key("schedulers")
 

@@ -57,6 +57,15 @@ if TYPE_CHECKING:
     from lcq.wire.frames import pack_ticket as pack_ticket
     from lcq.wire.frames import unpack_reply as unpack_reply
     from lcq.wire.frames import unpack_ticket as unpack_ticket
+    from lcq.wire.keys import EnrolKey as EnrolKey
+    from lcq.wire.keys import InviteKey as InviteKey
+    from lcq.wire.keys import Join as Join
+    from lcq.wire.keys import KeyAnswer as KeyAnswer
+    from lcq.wire.keys import KeysAnswer as KeysAnswer
+    from lcq.wire.keys import ListKeys as ListKeys
+    from lcq.wire.keys import RefusedHandshakes as RefusedHandshakes
+    from lcq.wire.keys import ReplaceKey as ReplaceKey
+    from lcq.wire.keys import RevokeKey as RevokeKey
     from lcq.wire.message import MAX_BATCH as MAX_BATCH
     from lcq.wire.message import MAX_LOG as MAX_LOG
     from lcq.wire.message import MAX_MESSAGE_BYTES as MAX_MESSAGE_BYTES
@@ -163,7 +172,7 @@ if TYPE_CHECKING:
     from lcq.wire.schedules import SchedulesAnswer as SchedulesAnswer
     from lcq.wire.schedules import WindowRecord as WindowRecord
 
-_HOMES = ("message", "nodes", "frames", "acts", "questions", "schedules", "requests")  # looked through in this order
+_HOMES = ("message", "nodes", "frames", "acts", "questions", "schedules", "keys", "requests")  # looked through in this order
 
 
 def __getattr__(name: str) -> Any:

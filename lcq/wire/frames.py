@@ -46,14 +46,21 @@ def pack_request(request: Request[Any]) -> bytes:
 
 
 def pack_answer(
-    request_id: str, answer: Message, schedulers: tuple[str, ...] = (), version: int = PROTOCOL_VERSION
+    request_id: str,
+    answer: Message,
+    schedulers: tuple[str, ...] = (),
+    version: int = PROTOCOL_VERSION,
+    server_keys: tuple[str, ...] = (),
 ) -> bytes:
     """The answer as a peer of that protocol version reads it.
 
-    ``schedulers``: where else one may ask; told where there is an else.
+    ``schedulers``: where else one may ask; told where there is an else. ``server_keys``: by which the schedulers are
+    known; told while another one is coming.
     """
     told = answer.model_dump(mode="json")
-    more = {"schedulers": schedulers} if schedulers else {}
+    more: dict[str, tuple[str, ...]] = {"schedulers": schedulers} if schedulers else {}
+    if server_keys:
+        more["server_keys"] = server_keys
     said = told if version == PROTOCOL_VERSION else in_words_of_1(told)
     return _packed({"v": version, "id": request_id, "ok": said, **more})
 
@@ -75,6 +82,7 @@ class Reply(Message):
     error: dict[str, Any] | None = None
     order: Order | None = None
     schedulers: tuple[str, ...] = ()  # control endpoints of all live schedulers, where there are several
+    server_keys: tuple[str, ...] = ()  # by which the schedulers are known, and will be, while that changes
 
     def answer(self, kind: type[AnswerT]) -> AnswerT:
         """Raises:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from lcq.errors import LcqError, error_from_wire
 from lcq.ids import new_id
+
+if TYPE_CHECKING:
+    from lcq.key_record import KeyRecord
 
 PROTOCOL_VERSION = 2
 OLDEST_PROTOCOL = 1
@@ -38,11 +41,17 @@ class Request(Message, Generic[AnswerT]):
 
     id: str = Field(default_factory=new_id)
     _version: int = PrivateAttr(PROTOCOL_VERSION)
+    _holder: Any = PrivateAttr(None)
 
     @property
     def version(self) -> int:
         """The protocol of who asked; the answer is told in it."""
         return self._version
+
+    @property
+    def holder(self) -> KeyRecord | None:
+        """Whose key who asked has shown; None: no key was asked for."""
+        return cast("KeyRecord | None", self._holder)
 
 
 class Done(Message):

@@ -36,6 +36,7 @@ from lcq.wire.acts import (
     Undo,
 )
 from lcq.wire.frames import unpacked
+from lcq.wire.keys import EnrolKey, InviteKey, Join, ListKeys, ReplaceKey, RevokeKey
 from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, Request
 from lcq.wire.nodes import Beat, Bye, Hello, Logged, Pictured, Probed, Retake, Saw, Step, TaskLogged
 from lcq.wire.questions import (
@@ -77,6 +78,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Report, Events,
         Autoscale, AskSpend, DrainIdle, AskStore, AskSees, Saw, AskThumbnail, Pictured, ReadLog, Logged,
         ReadTaskLog, TaskLogged, Report, Schedules, RunSchedule, PauseSchedule, ResumeSchedule,
+        ListKeys, EnrolKey, InviteKey, RevokeKey, Join, ReplaceKey,
     )
 }  # fmt: skip
 

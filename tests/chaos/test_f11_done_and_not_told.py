@@ -133,4 +133,5 @@ def test_no_move_is_left_out():
     quiet |= {"comment_task", "undo_comment", "acknowledge_cause", "undo_acknowledgement"}  # words for people
     quiet |= {"retake_task"}  # that only a late result brings about; told twice in test_moves.py
     quiet |= {"note_depths"}  # for charts: what is missed is missing there, and nowhere else
+    quiet |= {"enrol_key", "accept_invitation", "revoke_key", "replace_key", "note_handshakes"}  # of no task
     assert {*TOLD, *ON_THEIR_OWN} | quiet == {point.removeprefix("state.") for point in failpoints.STATE_POINTS}

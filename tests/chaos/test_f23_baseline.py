@@ -34,6 +34,7 @@ OWNERS = {
     "a queue, while it is paused": {"queue:*"},
     "the cluster: one key, with so many fields at most": {
         "counts", "totals", "failover", "schedulers", "listening", "format", "cluster", "acks", "upkeep",
+        "access", "handshakes",
     },
     "the cluster: one stream, capped": {"events", "acts"},
     "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*", "memory:*"},

@@ -14,9 +14,12 @@ from lcq.errors import (
     DiskFull,
     DownloadFailed,
     IdempotencyConflict,
+    InvalidToken,
     JobNotFound,
+    KeyForbids,
     LcqError,
     NodeNotFound,
+    NotAdmitted,
     SchedulerUnreachable,
     StaleBoot,
     StateOverloaded,
@@ -50,6 +53,9 @@ MADE = [
     WeightsNotInstalled("lama", "its weights have 3 bytes"),
     DownloadFailed("lama", ["http://a answered 404", "/b is no file"], hint="lcq models add FILE"),
     DiskFull("/models", "195.1 MiB needed"),
+    InvalidToken("it was used already, by gpu-1"),
+    KeyForbids("ann, whose key is a viewer's, may not cancel", ["operator"]),
+    NotAdmitted("tcp://gpu-1:5571", "asks for no key", hint="is it the right scheduler?"),
 ]
 
 

@@ -1016,6 +1016,37 @@ local function keep_task_for_undo(id, t)
   keep_for_undo(id, {rev = number(t.rev) + 1, status = t.status, before = before})
 end
 
+---------------------------------------------------------------- keys that may connect
+
+local function is_live_key(record)
+  local until_ms = number(tostring(record.until_ms or 0))
+  return number(tostring(record.revoked_ms or 0)) == 0 and (until_ms == 0 or until_ms > NOW)
+end
+
+-- Who has the name of `record` already, or speaks for its node: its record as JSON. A name is one key's at a time.
+local function holder_of(book, id, record)
+  if record.role == "invited" then return nil end
+  for other, text in pairs(load_hash(book) or {}) do
+    local told = decoded(text, {})
+    if other ~= id and told.role ~= "invited" and is_live_key(told)
+      and (told.name == record.name or ((record.node or "") ~= "" and told.node == record.node)) then
+      return text
+    end
+  end
+  return nil
+end
+
+-- Invitations are told for a day after their end, keys that were revoked or replaced for a month; but of those that
+-- schedulers enrol at their start by themselves, that they were revoked is never forgotten.
+local function forget_keys(book)
+  for id, text in pairs(load_hash(book) or {}) do
+    local told = decoded(text, {})
+    local kept_ms = told.role == "invited" and 86400000 or 30 * 86400000
+    local ended = math.max(number(tostring(told.until_ms or 0)), number(tostring(told.revoked_ms or 0)))
+    if ended > 0 and ended + kept_ms < NOW and told.by ~= "lcq keys init" then redis.call("HDEL", book, id) end
+  end
+end
+
 ---------------------------------------------------------------- commands
 
 -- An operator's command may be told twice, also to two schedulers: what it has done once it does not do again, and

@@ -1,0 +1,157 @@
+"""How a socket that connects gets in where keys are asked for: what it shows, why it is not let in, and another try.
+
+libzmq says nothing of a handshake that failed, and does not try again where it was refused: this does both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+
+import zmq
+
+from lcq.errors import LcqError, NotAdmitted
+from lcq.key_record import fingerprint_of
+from lcq.keyring import Credential, host_of, learn_server_keys
+from lcq.sockets import Handshake, HandshakeWatch, is_loopback, show
+
+_log = logging.getLogger(__name__)
+_AGAIN_S = (0.2, 5.0)  # first and longest pause before a refused connection is tried again
+_OFTEN = 3  # handshakes broken off one after another: then it is not that a scheduler was just stopped
+_JOIN = (
+    "an operator makes a token by 'lcq keys invite', then here: lcq keys join TOKEN, for an agent lcq-agent join TOKEN"
+)
+
+
+class Admission:
+    """Of one socket, made before it is connected, inside the event loop. Run ``watch()``.
+
+    ``connect_again``: has the owner of the socket connect to that endpoint anew; ``on_refused``: told each time that
+    the door stays shut, ``on_admitted`` that it is open.
+    """
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        credential: Credential | None,
+        *,
+        connect_again: Callable[[str], None],
+        on_refused: Callable[[NotAdmitted], None] = lambda _: None,
+        on_admitted: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.credential = credential
+        self.refusal: NotAdmitted | None = None
+        """Why it is not let in; None: it is, or nobody has answered yet."""
+        self._socket = socket
+        self._connect_again = connect_again
+        self._on_refused = on_refused
+        self._on_admitted = on_admitted
+        self._attempt = self._broken_off = 0
+        self._pause_s = _AGAIN_S[0]
+        self._watch: HandshakeWatch | None = None
+        self._begun = asyncio.Event()
+        self._timers: set[asyncio.TimerHandle] = set()
+
+    @property
+    def server_key(self) -> str:
+        """By which of the schedulers' keys they are known now; "" where no key is shown."""
+        keys = self.credential.server_keys if self.credential is not None else ()
+        return keys[self._attempt % len(keys)] if keys else ""
+
+    def prepare(self, endpoint: str, *, even_here: bool = False) -> None:
+        """Call it before the socket is connected there. Loopback needs nothing, and nothing is looked at there where no
+        key is shown, unless ``even_here``.
+        """
+        self.show(self._socket)
+        is_elsewhere = not is_loopback(host_of(endpoint))
+        if self._watch is None and (is_elsewhere or even_here or self.credential is not None):
+            self._watch = HandshakeWatch(self._socket, self._hear)
+            self._begun.set()
+
+    def show(self, socket: zmq.Socket[bytes]) -> None:
+        """Let the next connection of ``socket`` show what this one shows."""
+        if self.credential is not None:
+            show(socket, self.credential, attempt=self._attempt)
+
+    def learn(self, server_keys: tuple[str, ...]) -> None:
+        """A scheduler that is known says which keys it has and will have."""
+        if self.credential is None or not server_keys or set(server_keys) == set(self.credential.server_keys):
+            return
+        now = self.server_key
+        try:
+            self.credential = learn_server_keys(self.credential, server_keys)
+        except LcqError as refusal:
+            _log.warning("the schedulers' new key is not kept: %s", refusal)
+            return
+        self._attempt = self.credential.server_keys.index(now) if now in self.credential.server_keys else 0
+
+    async def watch(self) -> None:
+        """For as long as it is open."""
+        await self._begun.wait()
+        if self._watch is not None:
+            await self._watch.watch()
+
+    def close(self) -> None:
+        for timer in self._timers:
+            timer.cancel()
+        if self._watch is not None:
+            self._watch.close()
+
+    def _hear(self, end: Handshake, endpoint: str) -> None:
+        if end is Handshake.DONE:
+            self.refusal, self._pause_s, self._broken_off = None, _AGAIN_S[0], 0
+            self._on_admitted()
+            return
+        if end in (Handshake.BROKEN_OFF, Handshake.UNPROVEN, Handshake.MALFORMED):
+            self._broken_off += 1
+            if self.credential is None:  # it is tried again by itself
+                if self._broken_off >= _OFTEN:
+                    self.refusal = NotAdmitted(
+                        endpoint,
+                        "breaks every handshake off: most often because it lets in only who has a key, and this host "
+                        "shows none",
+                        hint=_JOIN,
+                    )
+                return
+            self.refusal = NotAdmitted(
+                endpoint,
+                "breaks the handshake off: most often its key is another one than "
+                + " or ".join(map(fingerprint_of, self.credential.server_keys)),
+                hint="'lcq keys show' on its host tells which it has; if it was changed: " + _JOIN,
+            )
+            if len(self.credential.server_keys) > 1:  # it may have turned to its next one
+                self._attempt += 1
+                self._try_again(endpoint)
+            return
+        self.refusal = self._why(end, endpoint)
+        self._try_again(endpoint)
+        self._on_refused(self.refusal)
+
+    def _why(self, end: Handshake, endpoint: str) -> NotAdmitted:
+        if end is Handshake.REFUSED and self.credential is not None:
+            return NotAdmitted(
+                endpoint,
+                f"does not let in the key of this host ({fingerprint_of(self.credential.pair.public)}): "
+                "it was revoked, or never enrolled",
+                hint="'lcq keys list' tells an operator which; to let it in again: " + _JOIN,
+            )
+        if self.credential is None:
+            return NotAdmitted(endpoint, "lets in only who has a key, and this host shows none", hint=_JOIN)
+        return NotAdmitted(
+            endpoint,
+            "asks for no key, and this host speaks only encrypted there",
+            hint=f"is it the right scheduler? where keys are given up for good, remove {self.credential.file}",
+        )
+
+    def _try_again(self, endpoint: str) -> None:
+        def connect() -> None:
+            self._timers.discard(timer)
+            if not self._socket.closed:
+                self._connect_again(endpoint)
+
+        pause_s = self._pause_s * random.uniform(0.75, 1.25)
+        self._pause_s = min(2 * self._pause_s, _AGAIN_S[1])
+        timer = asyncio.get_running_loop().call_later(pause_s, connect)
+        self._timers.add(timer)

@@ -1,0 +1,62 @@
+"""What is known of a key that may connect to the cluster's sockets, and the closed list of what keys are for."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from lcq.models import Value
+
+KEY_FORM = r"^[0-9a-f]{64}$"
+"""The public half of a key, as settings, files and people have it."""
+KEY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"
+_TOLD_LATE_MS = 24 * 3600 * 1000
+
+
+class KeyRole(StrEnum):
+    """What a key is for. Of those of people each may also do what those before it may."""
+
+    AGENT = "agent"  # speaks for one node, and does nothing else
+    VIEWER = "viewer"
+    SUBMITTER = "submitter"
+    OPERATOR = "operator"
+    INVITED = "invited"  # the key in an enrolment token: it may join, and nothing else
+
+
+OF_PEOPLE = (KeyRole.VIEWER, KeyRole.SUBMITTER, KeyRole.OPERATOR)
+
+
+class KeyRecord(Value):
+    """A key that may connect, could once, or will. ``key``: its public half."""
+
+    key: str
+    name: str
+    role: KeyRole
+    node: str = ""  # the one node that an agent's key speaks for
+    at_ms: int = 0  # when it was enrolled or invited, by Redis's clock
+    by: str = ""
+    becomes: str = ""  # of an invitation: the role of the key that takes it up
+    until_ms: int = 0  # of an invitation, and of a key that another one has replaced: when it ends; 0: never
+    used_by: str = ""  # of an invitation: the key that has taken it up
+    revoked_ms: int = 0
+    revoked_by: str = ""
+    reason: str = ""  # of the revocation
+    seen_ms: int = 0  # when it last connected
+    address: str = ""  # from where
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self.key)
+
+    @property
+    def is_invitation(self) -> bool:
+        return self.role is KeyRole.INVITED
+
+    def is_live(self, now_ms: int) -> bool:
+        """Whether whoever has it is let in. An invitation is for a day longer: who comes late is told so."""
+        late_ms = _TOLD_LATE_MS if self.is_invitation else 0
+        return not self.revoked_ms and (not self.until_ms or now_ms < self.until_ms + late_ms)
+
+
+def fingerprint_of(key: str) -> str:
+    """What people tell keys by: the first 16 digits."""
+    return key[:16]

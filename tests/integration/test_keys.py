@@ -1,0 +1,471 @@
+"""Keys on real sockets: who is let in, who is not, what each may say, and what becomes of those who may no more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+import zmq
+
+from lcq.client import AsyncClient
+from lcq.config import DistributedConfig
+from lcq.errors import (
+    InvalidConfig,
+    InvalidInput,
+    InvalidToken,
+    KeyForbids,
+    NotAdmitted,
+    SchedulerUnreachable,
+    StateUnavailable,
+    TransitionRefused,
+)
+from lcq.gate import AllowList, Gate
+from lcq.joining import change_key, join
+from lcq.key_record import KeyRole
+from lcq.keyring import Credential, KeyPair, ServerKeys, Token, read_credential, write_server_keys
+from lcq.models import TaskStatus
+from lcq.scheduler import Scheduler
+from lcq.sockets import bind_socket, is_locked, make_socket, new_key_pair
+from lcq.state.manager import StateManager
+from tests.audit import audit
+from tests.conftest import wait_until
+from tests.light_node import LightNode, a_light_node, light_nodes
+from tests.nodes import a_task
+from tests.redis_rig import running_server
+
+PATIENCE_S = 60.0
+ROOT = Path(__file__).parents[2]
+SERVER, ANN = KeyPair(*new_key_pair()), KeyPair(*new_key_pair())
+NEXT = KeyPair(*new_key_pair())
+
+
+def a_pair() -> KeyPair:
+    return KeyPair(*new_key_pair())
+
+
+def settings(folder: Path, **more: object) -> DistributedConfig:
+    """A scheduler's that other hosts can reach; its key's owner is Ann."""
+    return DistributedConfig.model_validate(
+        {
+            "data_dir": folder,
+            "zeromq": {"bind": "0.0.0.0", "base_port": 0, "control_port": 0},
+            "discovery": {"enabled": False},
+            "http": {"enabled": False},
+            "leases": {"beat_s": 0.5, "lease_s": 60.0},
+        }
+        | more
+    )
+
+
+@contextlib.asynccontextmanager
+async def a_scheduler(redis_url: str, folder: Path) -> AsyncIterator[Scheduler]:
+    config = settings(folder)
+    write_server_keys(config, ServerKeys(SERVER, owners={ANN.public: "ann"}))
+    async with Scheduler(config, redis_url=redis_url) as scheduler:
+        yield scheduler
+
+
+@pytest.fixture
+async def scheduler(redis_url: str, tmp_path: Path) -> AsyncIterator[Scheduler]:
+    async with a_scheduler(redis_url, tmp_path / "scheduler") as scheduler:
+        yield scheduler
+
+
+@pytest.fixture
+def eye(redis_url: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+def place(scheduler: Scheduler) -> str:
+    return f"127.0.0.1:{scheduler.control_endpoint.rpartition(':')[2]}"
+
+
+def shown(scheduler: Scheduler, pair: KeyPair = ANN, **more: object) -> Credential:
+    return dataclasses.replace(Credential(pair, (SERVER.public,), (place(scheduler),)), **more)  # type: ignore[arg-type]
+
+
+def client(scheduler: Scheduler, credential: Credential | None = None, *, timeout_s: float = PATIENCE_S) -> AsyncClient:
+    """One that shows a key, by default Ann's, and none of its host's."""
+    nothing = DistributedConfig(data_dir=Path("/nonexistent"))
+    return AsyncClient(
+        nothing, scheduler=place(scheduler), credential=credential or shown(scheduler), timeout_s=timeout_s
+    )
+
+
+async def enrolled(scheduler: Scheduler, role: KeyRole, name: str = "ben") -> Credential:
+    """A key of that role, enrolled by Ann."""
+    pair = a_pair()
+    async with client(scheduler) as ann:
+        await ann.enrol_key(pair.public, name=name, role=role)
+    return shown(scheduler, pair)
+
+
+async def invited(scheduler: Scheduler, role: KeyRole = KeyRole.AGENT, **more: object) -> Token:
+    pair = a_pair()
+    async with client(scheduler) as ann:
+        await ann.invite_key(pair.public, becomes=role, **more)  # type: ignore[arg-type]
+    return Token(pair, SERVER.public, (place(scheduler),), role.value, str(more.get("node", "")), until_s=2**40)
+
+
+# ---------------------------------------------------------------- four traps (ASKS D.1)
+
+
+async def test_trap_one_a_locked_socket_without_its_gate_lets_nobody_in(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcq.sockets._HANDSHAKE_MS", 200)  # for so long libzmq waits for a handler
+    async with StateManager(settings(tmp_path), url=redis_url) as state:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        allowed = AllowList(state)
+        gate = Gate(context, ServerKeys(SERVER), allowed)
+        with pytest.raises(RuntimeError, match="not open"):
+            make_socket(context, zmq.ROUTER, gate=gate)
+        with contextlib.closing(make_socket(zmq.Context.instance(), zmq.PULL)) as unlocked:
+            assert not is_locked(unlocked)
+        async with gate:
+            router = make_socket(context, zmq.ROUTER, gate=gate)
+            assert is_locked(router)
+            port = bind_socket(router, "0.0.0.0", 0, "a socket", "a key")
+        # Its handler is gone: libzmq's default would be to let in whoever knows the public key.
+        peer = make_socket(context, zmq.DEALER, credential=Credential(ANN, (SERVER.public,)))
+        watch = peer.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_SUCCEEDED)
+        peer.connect(f"tcp://127.0.0.1:{port}")
+        assert await asyncio.to_thread(watch.poll, 1000 * int(PATIENCE_S))
+        event = int.from_bytes(watch.recv_multipart()[0][:2], "little")
+        assert event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        peer.disable_monitor()
+        watch.close(linger=0)
+        for one in (router, peer):
+            one.close(linger=0)
+        context.term()
+
+
+async def test_trap_two_a_socket_that_was_forgotten_is_not_bound_and_no_port_is_open_to_plain_peers(
+    scheduler: Scheduler,
+) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    with pytest.raises(RuntimeError, match="without a lock"):
+        bind_socket(make_socket(context, zmq.PUSH), "0.0.0.0", 0, "a bell", "zeromq.base_port")
+    ports = [scheduler.control_endpoint, *scheduler.site.rings.values()]
+    assert len(ports) == 7
+    for endpoint in ports:
+        plain = make_socket(context, zmq.PULL if endpoint is not ports[0] else zmq.DEALER)
+        watch = plain.get_monitor_socket(zmq.EVENT_ALL & ~zmq.EVENT_CONNECTED & ~zmq.EVENT_CONNECT_DELAYED)
+        plain.connect(f"tcp://127.0.0.1:{endpoint.rpartition(':')[2]}")
+        assert await asyncio.to_thread(watch.poll, 1000 * int(PATIENCE_S))
+        event = int.from_bytes(watch.recv_multipart()[0][:2], "little")
+        assert event != zmq.EVENT_HANDSHAKE_SUCCEEDED, endpoint
+        plain.disable_monitor()
+        watch.close(linger=0)
+        plain.close(linger=0)
+    context.term()
+    assert scheduler.site.allowed is not None
+    await wait_until(lambda: scheduler.site.allowed.refused["other_mechanism"], timeout=PATIENCE_S)  # type: ignore[union-attr]
+
+
+async def test_trap_three_a_key_that_is_enrolled_later_is_let_in_at_once_and_an_unknown_one_never(
+    scheduler: Scheduler,
+) -> None:
+    ben = shown(scheduler, a_pair())
+    async with client(scheduler, ben) as stranger:
+        with pytest.raises(NotAdmitted, match="does not let in the key of this host"):
+            await stranger.info()
+        async with client(scheduler) as ann:
+            await ann.enrol_key(ben.pair.public, name="ben", role=KeyRole.VIEWER)
+
+        async def is_in() -> bool:
+            with contextlib.suppress(NotAdmitted):
+                return bool((await stranger.info()).scheduler_id)
+            return False
+
+        await wait_until(is_in, timeout=PATIENCE_S)  # by itself, without a new socket
+
+
+async def test_trap_four_a_scheduler_with_another_key_is_told_from_one_that_is_silent(scheduler: Scheduler) -> None:
+    other = Credential(ANN, (a_pair().public,), (place(scheduler),))
+    async with client(scheduler, other, timeout_s=1.0) as deceived:
+        with pytest.raises(NotAdmitted, match="breaks the handshake off") as refused:
+            await deceived.info()
+    assert other.server_keys[0][:16] in str(refused.value)
+
+
+def test_all_sockets_and_contexts_are_made_in_the_places_that_lock_them() -> None:
+    """What is made past ``make_socket`` and bound past ``bind_socket`` would be open, and nobody would notice."""
+    calls = re.compile(
+        r"\b([\w.]+)\.(bind|bind_to_random_port|get_monitor_socket|socket|Socket|recv_pyobj|send_pyobj)\("
+    )
+    made: set[str] = set()
+    for file in (path for part in ("lcq", "worker", "tui") for path in (ROOT / part).rglob("*.py")):
+        text = file.read_text(encoding="utf-8")
+        if "import zmq" in text or "lcq.sockets" in text:
+            found = {call for call in calls.findall(text) if call != ("socket", "socket")} - {
+                ("listener", "bind")
+            }  # the kernel's
+            made |= {f"{file.relative_to(ROOT)}: {subject}.{call}" for subject, call in found}
+    assert made == {
+        "lcq/sockets.py: context.socket",
+        "lcq/sockets.py: socket.bind",
+        "lcq/sockets.py: socket.bind_to_random_port",
+        "lcq/sockets.py: self._socket.bind",
+        "lcq/sockets.py: socket.get_monitor_socket",
+        "lcq/gate.py: socket.bind",  # the handler itself, inproc
+    }
+
+
+# ---------------------------------------------------------------- loopback, and without keys
+
+
+async def test_off_loopback_nothing_is_bound_without_keys_and_the_refusal_says_what_to_do(
+    redis_url: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidConfig, match="there are no keys") as refused:
+        async with Scheduler(settings(tmp_path), redis_url=redis_url):
+            pass
+    for way in ("lcq keys init", "127.0.0.1", "zeromq.trusted_network: true"):
+        assert way in refused.value.hint
+
+
+async def test_a_trusted_network_without_keys_is_bound_with_a_loud_warning(
+    redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = settings(tmp_path, zeromq={"bind": "0.0.0.0", "base_port": 0, "control_port": 0, "trusted_network": True})
+    async with Scheduler(config, redis_url=redis_url) as scheduler:
+        assert "NOTHING IS ENCRYPTED" in caplog.text
+        async with AsyncClient(config, scheduler=place(scheduler), timeout_s=PATIENCE_S) as anybody:
+            assert (await anybody.info()).scheduler_id == scheduler.site.scheduler_id
+            with pytest.raises(TransitionRefused, match="asks for no keys"):
+                await anybody.invite_key(a_pair().public, becomes=KeyRole.AGENT)
+
+
+async def test_loopback_needs_no_keys_though_there_are_some(redis_url: str, tmp_path: Path) -> None:
+    config = settings(tmp_path, zeromq={"base_port": 0, "control_port": 0})
+    write_server_keys(config, ServerKeys(SERVER))
+    async with Scheduler(config, redis_url=redis_url) as scheduler:
+        assert scheduler.site.allowed is None
+        async with AsyncClient(config, scheduler=place(scheduler), timeout_s=PATIENCE_S) as anybody:
+            assert (await anybody.keys()).server_keys == ()
+
+
+# ---------------------------------------------------------------- roles
+
+
+async def test_what_acts_and_tasks_say_of_who_asked_is_what_the_key_says(scheduler: Scheduler) -> None:
+    ben = await enrolled(scheduler, KeyRole.SUBMITTER)
+    async with client(scheduler, ben) as submitter, client(scheduler) as ann:
+        (own,) = (await submitter.submit_many([a_task(user_id="ann")])).accepted
+        (hers,) = (await ann.submit_many([a_task(user_id="zoe")])).accepted
+        assert (await ann.get(own.id)).task.user_id == "ben"
+        assert (await ann.get(hers.id)).task.user_id == "zoe"  # an operator may submit for others
+        with pytest.raises(KeyForbids, match="of others"):
+            await submitter.cancel(hers.id)
+        await submitter.cancel(own.id)
+        with pytest.raises(KeyForbids, match="ben, whose key is a submitter's, may not pause"):
+            await submitter.pause("cpu-light")
+        told = {act.act: act.actor for act in await ann.acts()}
+        assert told["cancel"] == "ben"
+        assert told["enrol_key"] == "ann"
+
+
+async def test_a_viewer_looks_and_an_agent_speaks_only_for_its_node(scheduler: Scheduler) -> None:
+    viewer = await enrolled(scheduler, KeyRole.VIEWER)
+    agent = await enrolled(scheduler, KeyRole.AGENT, "gpu-0")
+    async with client(scheduler, viewer) as looking:
+        await looking.queues()
+        with pytest.raises(KeyForbids, match="may not submit"):
+            await looking.submit_many([a_task()])
+    async with client(scheduler, agent) as acting:
+        with pytest.raises(KeyForbids, match="may not submit"):
+            await acting.submit_many([a_task()])
+    where = [f"tcp://{place(scheduler)}"]
+    async with light_nodes(1, where, name="other", credential=agent) as (other,):
+        await wait_until(lambda: any("speaks for node gpu-0, not for other-0" in why for why in other.troubles))
+        async with a_light_node(where, name="gpu", credential=agent) as node:
+            assert node.at == scheduler.site.scheduler_id
+        assert not other.welcomes
+
+
+# ---------------------------------------------------------------- tokens
+
+
+async def test_a_token_lets_one_host_in_once_also_where_two_schedulers_are_asked_at_the_same_time(
+    redis_url: str, tmp_path: Path, scheduler: Scheduler
+) -> None:
+    async with a_scheduler(redis_url, tmp_path / "second") as second:
+        token = await invited(scheduler)
+        config = DistributedConfig(data_dir=tmp_path / "hosts")
+
+        async def take_up(name: str, at: Scheduler) -> Credential:
+            there = dataclasses.replace(token, schedulers=(place(at),))
+            return await join(config, there, name=name, file_of=lambda node: tmp_path / f"{node}.json")
+
+        came = await asyncio.gather(
+            take_up("gpu-0", scheduler), take_up("gpu-1", second), take_up("gpu-2", scheduler), return_exceptions=True
+        )
+    (made,) = [one for one in came if isinstance(one, Credential)]
+    refused = [one for one in came if isinstance(one, InvalidToken)]
+    assert len(refused) == 2, came
+    assert all(f"used already, by {made.node}" in str(one) for one in refused)
+    assert [path.name for path in await asyncio.to_thread(lambda: list(tmp_path.glob("gpu-*")))] == [
+        f"{made.node}.json"
+    ]  # and nothing of the others
+    assert read_credential(tmp_path / f"{made.node}.json") == made
+    assert place(scheduler) in made.schedulers or place(second) in made.schedulers
+
+
+async def test_a_host_that_has_joined_needs_nothing_more_said_and_a_token_does_nothing_else(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    token = await invited(scheduler, node="gpu-0")
+    async with client(scheduler, token.credential) as early:
+        with pytest.raises(KeyForbids, match="whose key is an invited's, may not nodes"):
+            await early.nodes()
+    config = DistributedConfig(data_dir=tmp_path)
+    joined = await join(config, token, name="whatever", file_of=lambda node: tmp_path / f"{node}.json")
+    assert (joined.node, joined.role) == ("gpu-0", "agent")
+    with pytest.raises(InvalidInput, match="there is a key already"):
+        await join(config, token, name="gpu-0", file_of=lambda node: tmp_path / f"{node}.json")
+    where = [f"tcp://{one}" for one in joined.schedulers]
+    async with a_light_node(where, name="gpu", credential=read_credential(tmp_path / "gpu-0.json")):
+        pass
+    again = await invited(scheduler)
+    with pytest.raises(InvalidInput, match="gpu-0 has a key already"):
+        await join(config, again, name="gpu-0", file_of=lambda node: tmp_path / f"{node}-2.json")
+
+
+async def test_a_token_that_is_over_or_taken_back_lets_nobody_in(scheduler: Scheduler, tmp_path: Path) -> None:
+    config = DistributedConfig(data_dir=tmp_path)
+    over, back = await invited(scheduler, span_s=0.001), await invited(scheduler)
+    with pytest.raises(InvalidToken, match="it is over"):
+        await join(config, over, name="gpu-0", file_of=lambda node: tmp_path / f"{node}.json")
+    async with client(scheduler) as ann:
+        await ann.revoke_key(back.pair.public)
+    with pytest.raises(NotAdmitted):
+        await join(config, back, name="gpu-0", file_of=lambda node: tmp_path / f"{node}.json")
+
+
+# ---------------------------------------------------------------- revoked, replaced, away
+
+
+async def test_a_revoked_agent_is_cut_and_its_attempt_runs_elsewhere_without_a_lease_that_runs_out(
+    scheduler: Scheduler, eye: redis.Redis
+) -> None:
+    first, second = [await enrolled(scheduler, KeyRole.AGENT, name) for name in ("gone-0", "stays-0")]
+    where = [f"tcp://{place(scheduler)}"]
+    async with (
+        client(scheduler) as ann,
+        a_light_node(where, name="gone", slots=1, credential=first) as gone,
+        a_light_node(where, name="stays", slots=1, credential=second) as stays,
+    ):
+        (task,) = (await ann.submit_many([a_task()])).accepted
+        await wait_until(lambda: _held(gone), timeout=PATIENCE_S)
+        beats = len(gone.beats)
+        await ann.revoke_key(first.pair.public, reason="sold")
+        stays.takes = True  # the bell has to find it, on a socket that was bound again
+
+        async def is_elsewhere() -> bool:
+            stays._rung.set()
+            record = await ann.get(task.id)
+            return (record.status, record.node) == (TaskStatus.COMPLETED, "stays-0")
+
+        await wait_until(is_elsewhere, timeout=PATIENCE_S)  # its lease would last for 60 s
+        attempts = (await ann.history(task.id)).attempts
+        assert "the key of node gone-0 was revoked" in attempts[0].failure.message
+        await wait_until(lambda: any("was revoked, or never enrolled" in why for why in gone.troubles))
+        assert len(gone.beats) <= beats + 1
+        assert stays.membership.joined.is_set()
+        told = await ann.keys()
+        assert {one.name: one.revoked_by for one in told.keys if one.revoked_ms} == {"gone-0": "ann"}
+        await wait_until(lambda: eye.hget("{lcq}:handshakes", "revoked_key"), timeout=PATIENCE_S)
+    audit(eye)
+
+
+async def _held(node: LightNode) -> bool:
+    if not node.grants:
+        await node.ask_for_work()
+    return bool(node.grants)
+
+
+async def test_a_revoked_person_is_cut_and_the_last_operator_cannot_be_revoked(scheduler: Scheduler) -> None:
+    ben = await enrolled(scheduler, KeyRole.OPERATOR)
+    async with client(scheduler) as ann, client(scheduler, ben) as other:
+        await other.info()
+        await ann.revoke_key(ben.pair.public)
+        with pytest.raises(NotAdmitted, match="was revoked"):
+            await other.info()
+        with pytest.raises(TransitionRefused, match="the last one of an operator"):
+            await ann.revoke_key(ANN.public)
+        with pytest.raises(TransitionRefused, match="revoked already"):
+            await ann.revoke_key(ben.pair.public)
+
+
+async def test_a_key_is_changed_while_its_owner_works_and_both_are_good_for_a_while(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    path = tmp_path / "ben.json"
+    old = dataclasses.replace(await enrolled(scheduler, KeyRole.VIEWER), file=path)
+    async with client(scheduler, old) as ben:
+        new = await change_key(ben, old)
+        assert (await ben.info()).scheduler_id
+    assert read_credential(path) == new
+    assert new.pair != old.pair
+    for one in (new, old):
+        async with client(scheduler, one) as ben:
+            assert (await ben.info()).scheduler_id
+
+
+async def test_the_schedulers_key_is_changed_and_who_has_been_there_meanwhile_follows(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    path = tmp_path / "ann.json"
+    ann = shown(scheduler, file=path)
+    agent = await enrolled(scheduler, KeyRole.AGENT, "gpu-0")
+    config, owners = scheduler.config, {ANN.public: "ann"}
+    where = [f"tcp://{place(scheduler)}"]
+    async with a_light_node(where, name="gpu", slots=1, credential=agent) as node, client(scheduler, ann) as client_:
+        write_server_keys(config, ServerKeys(SERVER, NEXT, owners))
+
+        async def has_heard() -> bool:
+            await client_.info()
+            told = (SERVER.public, NEXT.public)
+            return bool(path.exists()) and read_credential(path).server_keys == told == node.server_keys  # type: ignore[union-attr]
+
+        await wait_until(has_heard, timeout=PATIENCE_S)
+        write_server_keys(config, ServerKeys(NEXT, None, owners))
+        await wait_until(lambda: scheduler.site.desk.server_keys == (NEXT.public,), timeout=PATIENCE_S)
+
+        async def follows() -> bool:
+            return (await client_.keys()).server_keys == (NEXT.public,) and bool(await _bell_rings(client_, node))
+
+        node.takes = True
+        await wait_until(follows, timeout=PATIENCE_S)
+    async with client(scheduler, timeout_s=1.0) as missed_it:
+        with pytest.raises(NotAdmitted, match="breaks the handshake off"):
+            await missed_it.info()
+
+
+async def _bell_rings(client_: AsyncClient, node: LightNode) -> bool:
+    (task,) = (await client_.submit_many([a_task()])).accepted
+    return await client_.wait(task.id, timeout_s=PATIENCE_S) is not None
+
+
+async def test_while_redis_is_away_who_was_known_is_let_in_and_nobody_else(tmp_path: Path) -> None:
+    with running_server(tmp_path / "redis") as server:
+        async with a_scheduler(server.url, tmp_path / "scheduler") as scheduler:
+            server.kill()
+            stranger = shown(scheduler, a_pair())
+            async with client(scheduler, stranger, timeout_s=1.0) as unknown:
+                with pytest.raises((NotAdmitted, SchedulerUnreachable)):
+                    await unknown.info()
+            async with client(scheduler) as ann:
+                with pytest.raises(StateUnavailable):  # it is in: what it asks is answered
+                    await ann.nodes()
+            assert scheduler.site.allowed is not None
+            assert scheduler.site.allowed.refused["redis_away"]
+            server.start()
