@@ -296,6 +296,7 @@ async def open_gate(ground: Ground, context: zmq.Context[zmq.Socket[bytes]], sta
     if site.allowed is None:
         site.allowed = AllowList(ground.state)
         site.desk.server_keys = keys.told
+        site.handshakes_failed = site.allowed.refused.total
         await ground.state.enrol_owners(keys.owners)
         await site.allowed.read()
         await run_beside(stack, ("keys", site.allowed.follow()), ("server key", _follow_file(ground, site.allowed)))

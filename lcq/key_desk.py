@@ -88,7 +88,7 @@ class KeyDesk:
             becomes=asked.becomes,
             node=asked.node,
             by=asked.actor,
-            until_ms=int(asked.span_s * 1000),
+            until_ms=asked.span_s * 1000,
         )
         return self._answer(await self._state.enrol_key(record, command=asked.id))
 

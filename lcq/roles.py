@@ -11,7 +11,6 @@ from lcq.key_record import OF_PEOPLE, KeyRecord, KeyRole
 from lcq.wire.acts import Act
 from lcq.wire.message import Request
 
-_OF_AGENTS = frozenset({"hello", "step", "beat", "retake", "probed", "bye", "pictured", "logged", "saw"})
 _ASKED_BY_AGENTS = frozenset({"get_tasks", "history", "store"})  # what has become of their tasks; where bytes go
 _OF_SUBMITTERS = frozenset({"submit", "note_job"})
 OWN_TASKS_ONLY = frozenset({"cancel", "retry", "comment"})
@@ -27,7 +26,7 @@ def roles_for(kind: type[Request[Any]]) -> frozenset[KeyRole]:
         return frozenset({KeyRole.INVITED})
     if command in _OF_ANYBODY:
         return frozenset({KeyRole.AGENT, *OF_PEOPLE})
-    if command in _OF_AGENTS:
+    if "boot_id" in kind.model_fields:  # only agents have one
         return frozenset({KeyRole.AGENT})
     if command in _OF_SUBMITTERS or command in OWN_TASKS_ONLY:
         return frozenset({KeyRole.SUBMITTER, KeyRole.OPERATOR})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 _STDIN = "-"
-_MS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 24 * 3600.0}
+_S = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 24 * 3600.0}
 _COLUMNS = (
     Column(N("NAME"), whole=True),
     Column(N("ROLE"), whole=True),
@@ -148,7 +148,7 @@ def invite(
     return run(_invite(session_of(context, as_json), role, node, _seconds(expires), address, reason))
 
 
-async def _invite(session: Session, role: KeyRole, node: str, span_s: float, address: str, reason: str) -> int:
+async def _invite(session: Session, role: KeyRole, node: str, span_s: int, address: str, reason: str) -> int:
     import time
 
     from lcq.client import find_schedulers
@@ -410,11 +410,11 @@ def _rotate_server(session: Session, finish: bool) -> int:
 # ---------------------------------------------------------------- words
 
 
-def _seconds(span: str) -> float:
+def _seconds(span: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", span.strip())
     if not found:
         raise InvalidInput(f"{span!r} is no length of time", hint="such as 15m, 2h or 3d")
-    return float(found[1]) * _MS[found[2]]
+    return max(1, round(float(found[1]) * _S[found[2]]))
 
 
 def _as_name(login: str) -> str:

@@ -24,7 +24,7 @@ class Keeping(Connection):
         return await self.ask(EnrolKey(key=key, name=name, role=role, node=node, actor=self.actor, reason=reason))
 
     async def invite_key(
-        self, key: str, *, becomes: KeyRole, node: str = "", span_s: float = 3600.0, reason: str = ""
+        self, key: str, *, becomes: KeyRole, node: str = "", span_s: int = 3600, reason: str = ""
     ) -> KeyAnswer:
         """Let whoever shows ``key`` within ``span_s`` have another one enrolled, once.
 

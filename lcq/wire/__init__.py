@@ -172,7 +172,16 @@ if TYPE_CHECKING:
     from lcq.wire.schedules import SchedulesAnswer as SchedulesAnswer
     from lcq.wire.schedules import WindowRecord as WindowRecord
 
-_HOMES = ("message", "nodes", "frames", "acts", "questions", "schedules", "keys", "requests")  # looked through in this order
+_HOMES = (
+    "message",
+    "nodes",
+    "frames",
+    "acts",
+    "questions",
+    "schedules",
+    "keys",
+    "requests",
+)  # looked through in this order
 
 
 def __getattr__(name: str) -> Any:

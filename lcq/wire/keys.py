@@ -60,7 +60,7 @@ class InviteKey(Act[KeyAnswer]):
     key: str = Field(pattern=KEY_FORM)
     becomes: KeyRole
     node: str = Field(default="", max_length=64)  # of an agent: the only node that it may be; "": as it says itself
-    span_s: float = Field(default=3600.0, gt=0, le=LONGEST_INVITATION_S)
+    span_s: int = Field(default=3600, ge=1, le=LONGEST_INVITATION_S)
 
 
 class RevokeKey(Act[KeyAnswer]):

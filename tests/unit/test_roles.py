@@ -38,7 +38,9 @@ def test_an_agent_speaks_for_its_node_and_steers_nothing() -> None:
     acts = [kind.CMD for kind in KINDS if AGENT in roles_for(kind) and issubclass(kind, Act)]
     assert acts == ["replace_key"]
     agents_alone = {kind.CMD for kind in KINDS if roles_for(kind) == {AGENT}}
-    assert agents_alone == {"hello", "step", "beat", "retake", "probed", "bye", "pictured", "logged", "saw"}
+    assert agents_alone == {
+        "hello", "step", "beat", "retake", "probed", "bye", "pictured", "logged", "task_logged", "saw"
+    }  # fmt: skip
     refuse_for(holder(AGENT, node="gpu-1"), Beat(node_id="gpu-1", boot_id="b"))
     refuse_for(holder(AGENT, node="gpu-1"), GetTasks(ids=("x",)))
     with pytest.raises(KeyForbids, match="speaks for node gpu-1, not for gpu-2"):
