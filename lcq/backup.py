@@ -61,7 +61,8 @@ AT_LEISURE = ("upkeep", "minute:", "cost:", "memory:", "use:", "answer:", "done:
 """Kept; read when there is time, for nothing else has to fit to them."""
 AT_ONCE = (
     "totals", "fair:", "job:", "jobs", "node:", "nodes", "queue:", "costs", "acks", "undo:", "undone:", "paused",
-    "access", "handshakes", "unbilled", "usage:", "spend:", "spent_out", "schedule:", "blame:", "budget", "rate:", "shared:", "interactive",
+    "access", "handshakes", "unbilled",
+    "usage:", "spend:", "spent_out", "schedule:", "blame:", "budget", "rate:", "shared:", "interactive",
 )  # fmt: skip
 """Kept, and read with the last tasks, in one moment."""
 _OF_A_JOB = ("skipped", "summed")  # what a job's hash says that its tasks do not

@@ -44,11 +44,15 @@ class Commands(MutableMapping[str, Any]):
 
     def __init__(self) -> None:
         self.loaded: dict[str, Any] = {}
-        self._loaders: dict[str, Callable[[], Any]] = {
-            name: lambda module=module, name=name: _command(module, name)
-            for module, names in _MODULES.items()
-            for name in names
-        , "keys": _keys} | {"dead": _dead, "models": _models, "config": _config, "archive": _archive, "schedules": _schedules, "keys": _keys}
+        self._loaders: dict[str, Callable[[], Any]] = (
+            {
+                name: lambda module=module, name=name: _command(module, name)
+                for module, names in _MODULES.items()
+                for name in names
+            }
+            | {"dead": _dead, "models": _models, "config": _config, "archive": _archive}
+            | {"schedules": _schedules, "keys": _keys}
+        )
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.loaded:
