@@ -226,7 +226,7 @@ def tell_joined(output: Output, joined: Credential) -> None:
     )
 
 
-@app.command(epilog=examples("lcq keys enrol 4f…64 hexadecimal digits…a1 --name ann --role operator"))
+@app.command(epilog=examples("lcq keys enrol KEY --name ann --role operator"))
 def enrol(
     context: typer.Context,
     key: Annotated[str, typer.Argument(metavar="KEY", help="The public half, 64 hexadecimal digits.")],
