@@ -46,6 +46,7 @@ from lcq.wire import (
     pack_request,
     pack_ticket,
     questions,
+    schedules,
     unpack_reply,
     unpack_request,
     unpack_ticket,
@@ -113,7 +114,7 @@ def test_a_refusal_within_an_answer_is_the_error_it_was() -> None:
 
 def test_every_command_is_listed_once_and_only_acts_change_what_operators_see() -> None:
     defined = {
-        kind for module in (acts, nodes, questions) for kind in vars(module).values()
+        kind for module in (acts, nodes, questions, schedules) for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Request) and "CMD" in vars(kind)
     }  # fmt: skip
     assert set(REQUESTS.values()) == defined
@@ -122,7 +123,7 @@ def test_every_command_is_listed_once_and_only_acts_change_what_operators_see() 
         "submit", "cancel", "retry", "reroute", "prioritise", "pause", "resume", "drain", "activate", "quarantine",
         "release", "pause_job", "resume_job", "cancel_job", "retry_job", "reroute_job", "prioritise_job", "note_job",
         "drain_idle", "undo", "comment", "acknowledge",
-        "stop_node", "set_device", "label_node",
+        "stop_node", "set_device", "label_node", "run_schedule", "pause_schedule", "resume_schedule",
     }  # fmt: skip
 
 
