@@ -48,7 +48,10 @@ class Commands(MutableMapping[str, Any]):
             name: lambda module=module, name=name: _command(module, name)
             for module, names in _MODULES.items()
             for name in names
-        } | {"dead": _dead, "models": _models, "config": _config, "archive": _archive, "schedules": _schedules}
+        } | {
+            "dead": _dead, "models": _models, "config": _config, "archive": _archive, "schedules": _schedules,
+            "alerts": _alerts,
+        }  # fmt: skip
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.loaded:
@@ -118,6 +121,17 @@ def _archive() -> Any:
         "archive",
         help="What was kept of tasks that the cluster has forgotten: list, show, export.",
         epilog=examples("lcq archive list", "lcq archive show 06ft3k", "lcq archive export --format csv --out all.csv"),
+    )
+
+
+def _alerts() -> Any:
+    from lcq.cli.alerts import app
+
+    return _group(
+        app,
+        "alerts",
+        help="What needs you: list, silence, unsilence, test.",
+        epilog=examples("lcq alerts list", "lcq alerts silence node-down 2h --on gpu-3 --reason 'new GPU'"),
     )
 
 

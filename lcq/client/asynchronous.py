@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lcq.client.alerting import Alerting
 from lcq.client.following import Following
 from lcq.client.login import login_name
 from lcq.client.operating import Operating
@@ -10,7 +11,7 @@ from lcq.client.submitting import Submissions
 from lcq.config import DistributedConfig, load
 
 
-class AsyncClient(Following, Steering, Operating):
+class AsyncClient(Following, Steering, Operating, Alerting):
     """A connection to a cluster, for ``async with``. Safe to use from many coroutines of one event loop.
 
     Every request is sent again, under the same id, until it is answered: a lost message or a scheduler that

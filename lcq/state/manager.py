@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from lcq.state.connection import our_errors
+from lcq.state.moves.alerts import AlertMoves
 from lcq.state.moves.attempts import RULES, AttemptMoves
 from lcq.state.moves.copies import CopyMoves
 from lcq.state.moves.duties import Duties
@@ -23,7 +24,16 @@ _ACTS_KEPT = 100_000
 
 
 class StateManager(
-    TaskMoves, UndoMoves, NoteMoves, AttemptMoves, JobMoves, NodeMoves, CopyMoves, ScheduleMoves, Duties
+    TaskMoves,
+    UndoMoves,
+    NoteMoves,
+    AlertMoves,
+    AttemptMoves,
+    JobMoves,
+    NodeMoves,
+    CopyMoves,
+    ScheduleMoves,
+    Duties,
 ):
     """Owns Redis for writing. ``async with StateManager(config, url=…) as state``.
 

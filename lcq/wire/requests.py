@@ -35,6 +35,7 @@ from lcq.wire.acts import (
     Submit,
     Undo,
 )
+from lcq.wire.alerts import AskAlerts, SilenceAlert, TestAlerts, UnsilenceAlert
 from lcq.wire.frames import unpacked
 from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, Request
 from lcq.wire.nodes import Beat, Bye, Hello, Logged, Pictured, Probed, Retake, Saw, Step, TaskLogged
@@ -77,6 +78,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Report, Events,
         Autoscale, AskSpend, DrainIdle, AskStore, AskSees, Saw, AskThumbnail, Pictured, ReadLog, Logged,
         ReadTaskLog, TaskLogged, Report, Schedules, RunSchedule, PauseSchedule, ResumeSchedule,
+        AskAlerts, SilenceAlert, UnsilenceAlert, TestAlerts,
     )
 }  # fmt: skip
 

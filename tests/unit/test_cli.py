@@ -83,6 +83,7 @@ EXPECTED = (
     "acts", "undo", "comment", "log", "logs", "causes", "ack", "edit", "config", "token", "backup", "restore", "spend",
     "install-service", "uninstall-service",
     "report", "archive", "doctor", "schedules",
+    "alerts",
 )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ from lcq.wire import (
     Submit,
     Ticket,
     acts,
+    alerts,
     nodes,
     pack_answer,
     pack_error,
@@ -114,7 +115,7 @@ def test_a_refusal_within_an_answer_is_the_error_it_was() -> None:
 
 def test_every_command_is_listed_once_and_only_acts_change_what_operators_see() -> None:
     defined = {
-        kind for module in (acts, nodes, questions, schedules) for kind in vars(module).values()
+        kind for module in (acts, alerts, nodes, questions, schedules) for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Request) and "CMD" in vars(kind)
     }  # fmt: skip
     assert set(REQUESTS.values()) == defined
@@ -124,6 +125,7 @@ def test_every_command_is_listed_once_and_only_acts_change_what_operators_see() 
         "release", "pause_job", "resume_job", "cancel_job", "retry_job", "reroute_job", "prioritise_job", "note_job",
         "drain_idle", "undo", "comment", "acknowledge",
         "stop_node", "set_device", "label_node", "run_schedule", "pause_schedule", "resume_schedule",
+        "silence", "unsilence", "test_alerts",
     }  # fmt: skip
 
 
