@@ -54,15 +54,18 @@ MADE_ANEW = (
     "causes", "backlog:", "ends", "subs:",
 )  # fmt: skip
 """Indexes: made from the records."""
-OF_THE_MOMENT = ("schedulers", "listening", "duty:", "synced", "failover", "format", "cluster")
+OF_THE_MOMENT = (
+    "schedulers", "listening", "duty:", "synced", "failover", "format", "cluster", "notices", "condition:",
+)  # fmt: skip
 """Of those who run now, or said by the head of the backup."""
 STREAMS = ("events", "acts")
 AT_LEISURE = ("upkeep", "minute:", "cost:", "memory:", "use:", "answer:", "done:")
 """Kept; read when there is time, for nothing else has to fit to them."""
 AT_ONCE = (
     "totals", "fair:", "job:", "jobs", "node:", "nodes", "queue:", "costs", "acks", "undo:", "undone:", "paused",
-    "access", "handshakes", "unbilled",
-    "usage:", "spend:", "spent_out", "schedule:", "blame:", "budget", "rate:", "shared:", "interactive",
+    "unbilled", "usage:", "spend:", "spent_out", "schedule:", "blame:", "budget", "rate:", "shared:", "interactive",
+    "alerts", "silences",
+    "access", "handshakes",
 )  # fmt: skip
 """Kept, and read with the last tasks, in one moment."""
 _OF_A_JOB = ("skipped", "summed")  # what a job's hash says that its tasks do not

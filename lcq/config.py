@@ -23,6 +23,10 @@ from pydantic import (
     model_validator,
 )
 
+from lcq.alert_config import AlertingConfig as AlertingConfig
+from lcq.alert_config import AlertReceiver as AlertReceiver
+from lcq.alert_config import AlertRule as AlertRule
+from lcq.alert_config import refuse_contradictions
 from lcq.environment import AsText, deaf, told_by
 from lcq.errors import InvalidConfig
 from lcq.labels import Labels
@@ -730,6 +734,11 @@ class ConsoleConfig(Section):
     """How pictures are drawn: in cells (half-blocks), or in pixels where the terminal has them and the extra
     ``pictures`` is installed. "auto" asks the terminal, but not through tmux, screen or SSH: a picture in
     pixels is a megabyte."""
+    bell: bool = True
+    """Ring the terminal's bell when an alert begins (docs/alerts.md) that nobody has silenced."""
+    notify: Literal["off", "osc9", "osc777"] = "off"
+    """Have the terminal show a notification on the desktop then, where it can: OSC 9 (iTerm2, WezTerm, kitty,
+    Windows Terminal) or OSC 777 (rxvt-unicode, foot, Ghostty, VTE). tmux needs allow-passthrough."""
 
 
 CONTEXT_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -808,6 +817,9 @@ class DistributedConfig(BaseModel):
     context: str | None = None
     """The one that is meant where nobody says; null: the settings outside of ``contexts``."""
     queues: tuple[QueueConfig, ...] = DEFAULT_QUEUES
+    alerting: AlertingConfig = AlertingConfig()
+    alerts: tuple[AlertRule, ...] = ()
+    """Rules of what people are to be told of, beside those that LCQ ships (docs/alerts.md)."""
 
     _outside: DistributedConfig | None = PrivateAttr(default=None)
 
@@ -825,6 +837,7 @@ class DistributedConfig(BaseModel):
         unknown = [name for name in self.quotas.queues if name not in names]
         if unknown:
             raise ValueError(f"quotas.queues: no such queue: {', '.join(unknown)}; there are {', '.join(names)}")
+        refuse_contradictions(self.alerts, self.alerting, tuple(names))
         return self
 
     def in_context(self, name: str) -> DistributedConfig:

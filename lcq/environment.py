@@ -63,7 +63,18 @@ def told_by(environment: Mapping[str, str], model: type[BaseModel]) -> dict[str,
     told = read_environment(environment, model)
     for error in told.not_json:
         raise error
-    return told.values
+    return with_files(told.values, model)
+
+
+def with_files(values: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    """``values`` with the text of the files that they name (lcq.settings.by_file).
+
+    Raises:
+        InvalidConfig: one cannot be read.
+    """
+    from lcq.settings.by_file import resolved
+
+    return resolved(values, model) if values else {}
 
 
 def read_environment(environment: Mapping[str, str], model: type[BaseModel]) -> Told:

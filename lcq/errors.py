@@ -21,6 +21,8 @@ LcqError
 │   ├── JobNotFound
 │   ├── CauseNotFound
 │   ├── ScheduleNotFound
+│   ├── AlertNotFound       no rule of alerts, or no receiver, has that name
+│   ├── NotSilenced         what is to be heard again was not silenced
 │   ├── BlobNotFound        storage has no such bytes
 │   ├── ResultGone          a result is not where it was left, or not for this host to see
 │   └── WeightsNotInstalled
@@ -283,6 +285,24 @@ class CauseNotFound(NotFound):
         self.cause = cause
         what = f"nobody has acknowledged {cause!r}" if acknowledged else f"no task has failed of {cause!r}"
         super().__init__(what + (f": {text}" if text else ""), hint="lcq causes shows what tasks died of")
+
+
+class AlertNotFound(NotFound):
+    code = "alert_not_found"
+
+    def __init__(self, what: str, name: str, known: Iterable[str]) -> None:
+        """``what``: "rule" or "receiver"."""
+        self.name = name
+        listed = ", ".join(sorted(known)) or "none"
+        super().__init__(f"no {what} of alerts is called {name!r}", hint=f"there are: {listed}")
+
+
+class NotSilenced(NotFound):
+    code = "not_silenced"
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"{name!r} is not silenced", hint="lcq alerts list shows what is")
 
 
 class BlobNotFound(NotFound):
@@ -753,6 +773,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         BackupFailed, RestoreRefused, BackupUnusable, ArchiveUnusable,
         ScheduleNotFound,
         InvalidToken, KeyForbids, NotAdmitted,
+        AlertNotFound, NotSilenced,
     )
 }  # fmt: skip
 

@@ -76,7 +76,17 @@ class Step:
 
 
 def a_unit(part: Part, config: DistributedConfig, options: Sequence[str], *, user: str) -> Unit:
-    """The unit for this installation of LCQ. ``options``: what its command line has. ``user``: "" for one of a user."""
+    """The unit for this installation of LCQ. ``options``: what its command line has. ``user``: "" for one of a user.
+
+    Raises:
+        InvalidInput: as that user it could not start, by these settings.
+    """
+    runners = config.agent.runner.user
+    if part is Part.AGENT and runners is not None and config.agent.runner.strict and user not in ("root", runners):
+        raise InvalidInput(
+            f"agent.runner.user is {runners}: only an agent that is root can start runners as another user",
+            hint=f"--as root, which keeps no more of root's rights than that takes; or --as {runners}",
+        )
     command = (*_program(part), *options, *(("scheduler",) if part is Part.SCHEDULER else ()))
     memory_mib = psutil.virtual_memory().total >> 20
     groups = _groups() if part is Part.AGENT and user else ()

@@ -39,6 +39,7 @@ READ_BY: Mapping[Role, tuple[str, ...]] = MappingProxyType(
             "enabled", "scheduler_host", "scheduler_port", "data_dir", "log_level", "log_format", "zeromq", "redis",
             "discovery", "leases", "retries", "quarantine", "shares", "quotas", "retention", "storage", "queues",
             "http", "limits", "report", "archive", "backup", "schedules", "windows",
+            "alerting", "alerts",
         ),
         Role.AGENT: (
             "enabled", "scheduler_host", "schedulers", "data_dir", "log_level", "log_format", "zeromq", "discovery",
@@ -56,6 +57,7 @@ LIVE: Mapping[Role, tuple[str, ...]] = MappingProxyType(
             "report", "archive", "backup", "schedules", "windows",
             "http.tokens", "http.per_minute", "http.interactive_slots", "http.interactive_s", "http.answer_s",
             "http.model", "http.save_folder", "storage.blobs",
+            "alerting", "alerts",
         ),
         Role.AGENT: (
             "log_level", "limits", "schedulers", "agent.slots", "agent.devices.*.slots", "agent.devices.*.queues",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from lcq.models import UsageRow
+from lcq.usage import told_amount
 from lcq.wire import ReportAnswer
 
 _WIDTH, _HEIGHT = 960, 220
@@ -73,10 +74,7 @@ def report_page(answer: ReportAnswer, *, cluster: str, made: str, version: str) 
                 _Layer("cancelled", "c", lambda row: row.cancelled),
             ),
         ),
-        _plot(
-            "Hours of work", answer.days,
-            (_Layer("GPU", "d", lambda row: row.gpu_s / 3600), _Layer("CPU", "e", lambda row: row.cpu_s / 3600)),
-        ),
+        _plot_of_work(answer.days),
     ]  # fmt: skip
     if has_cost:
         name = f"Cost, {answer.currency}" if answer.currency else "Cost"
@@ -94,17 +92,25 @@ def report_page(answer: ReportAnswer, *, cluster: str, made: str, version: str) 
     )
 
 
+def _plot_of_work(days: Sequence[UsageRow]) -> str:
+    """In the unit of which the busiest day has some."""
+    most_s = max((day.gpu_s + day.cpu_s for day in days), default=0.0)
+    unit, span_s = ("Hours", 3600) if most_s >= 3600 else ("Minutes", 60) if most_s >= 60 else ("Seconds", 1)
+    layers = (_Layer("GPU", "d", lambda row: row.gpu_s / span_s), _Layer("CPU", "e", lambda row: row.cpu_s / span_s))
+    return _plot(f"{unit} of work", days, layers)
+
+
 def _sums(total: UsageRow, currency: str, has_cost: bool) -> str:
     told = [
         ("tasks", _short(total.tasks)),
         ("failed", _short(total.failed)),
         ("retries", _short(total.retries)),
         ("megapixels", _short(total.megapixels)),
-        ("GPU hours", _short(total.gpu_s / 3600)),
-        ("CPU hours", _short(total.cpu_s / 3600)),
+        ("GPU hours", told_amount(total.gpu_s / 3600)),
+        ("CPU hours", told_amount(total.cpu_s / 3600)),
     ]
     if has_cost:
-        told.append((currency or "cost", f"{total.cost:,.2f}"))
+        told.append((currency or "cost", told_amount(total.cost)))
     cells = "".join(f"<div><b>{value}</b><span>{escape(name)}</span></div>" for name, value in told)
     return f'<div class="sums">{cells}</div>'
 
@@ -142,7 +148,7 @@ def _plot(title: str, days: Sequence[UsageRow], layers: Sequence[_Layer]) -> str
     for step in steps:
         y = y_of(step)
         marks.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        marks.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_short(step)}</text>')
+        marks.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{step:,.6g}</text>')
     every = max(1, math.ceil(len(days) / _LEGIBLE))
     for place, day in enumerate(days):
         x, below = _LEFT + place * wide, 0.0
@@ -183,7 +189,8 @@ def _table(title: str, by: str, rows: Sequence[UsageRow], has_cost: bool) -> str
         share = 100 * (row.gpu_s + row.cpu_s) / most
         cells = [
             f"{row.tasks:,}", f"{row.failed:,}", f"{row.retries:,}", f"{row.megapixels:,.1f}",
-            f"{row.gpu_s / 3600:,.2f}", f"{row.cpu_s / 3600:,.2f}", *([f"{row.cost:,.2f}"] if has_cost else []),
+            told_amount(row.gpu_s / 3600), told_amount(row.cpu_s / 3600),
+            *([told_amount(row.cost)] if has_cost else []),
         ]  # fmt: skip
         name = f'{escape(row.name)}<span class="bar" style="width: {share:.1f}%"></span>'
         lines.append(f"<tr><td>{name}</td>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from lcq import __version__
+from lcq.alerts.keeper import AlertKeeper
 from lcq.announcement import Announcement
 from lcq.archivist import Archivist
 from lcq.backups import Backups
@@ -65,6 +66,7 @@ class Scheduler:
             await stack.enter_async_context(Timekeeper(ground))
             self.keeper = await stack.enter_async_context(Keeper(ground))
             await stack.enter_async_context(Backups(ground, self.keeper.depot.store))
+            self.alerts = await stack.enter_async_context(AlertKeeper(ground))
             self.http = await stack.enter_async_context(HttpDoor(ground, self.keeper.depot))
             await self._announce()
             stack.push_async_callback(self._withdraw)

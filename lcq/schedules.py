@@ -177,6 +177,13 @@ class Timekeeper:
         told = _told(made)
         if await self._state.end_schedule(name, due_ms=due_ms, told=told, job=made.job):
             _log.info("schedule %s: %s", name, told)
+            act = {
+                "act": "run_schedule",
+                "actor": f"schedule {name}",
+                "reason": told,
+                "command": f"schedule:{name}:{due_ms}",
+            }
+            await self._state.note_act(act["command"], b"", act | {"on": f"name={name} job={made.job}"})
         await self._state.note_upkeep(f"schedule {name}")
         return True
 

@@ -58,6 +58,15 @@ class Spend:
     month: Book = Book()
     jobs_out: frozenset[str] = frozenset()  # jobs that have used up what they may
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """Of each span of time that has a limit, the share of it that is spent or reserved."""
+        spans = (
+            ("hour", self.budget.hour, self.hour), ("day", self.budget.day, self.day),
+            ("month", self.budget.month, self.month),
+        )  # fmt: skip
+        return {name: book.taken / limit for name, limit, book in spans if limit}
+
     def lack(self, price: float, *, user: str = "", job: str = "") -> str:
         """Why ``price`` more may not be spent now, in words for people; "": it may."""
         budget, currency = self.budget, self.budget.currency

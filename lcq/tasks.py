@@ -419,6 +419,8 @@ class TaskManager(Manager):
         kind, _, name = subject.partition(" ")
         if kind == "cause":
             await self._state.undo_acknowledgement(name, of=act.act, command=act.id)
+        elif kind == "silence":
+            await self._state.undo_silence(name, of=act.act, command=act.id)
         elif kind == "comment":
             await self._state.undo_comment(name, of=act.act, command=act.id)
         elif kind == "queue":

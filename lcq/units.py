@@ -15,6 +15,7 @@ STATE_FOLDER = Path("/var/lib/lcq")
 """Where a service of the system keeps its data, unless the settings name another folder."""
 WATCHDOG_S = 60
 _AFTER_DRAIN_S = 60  # last words, the end of runners, and a Redis of our own that syncs its log
+_OF_ROOT = ("CAP_SETUID", "CAP_SETGID", "CAP_KILL", "CAP_CHOWN", "CAP_FOWNER", "CAP_DAC_OVERRIDE")
 _LOAD_S = 400  # a private Redis that reads a long log again
 
 
@@ -172,12 +173,21 @@ class Unit:
             yield "ProtectClock=yes"
             yield "RestrictNamespaces=yes"
         else:
+            yield from self._capabilities()
             yield "# GPUs and nothing else of /dev. Not ProtectClock=: it brings a DeviceAllow= of its own."
             yield "DevicePolicy=closed"
             yield "DeviceAllow=char-nvidia* rw"
             yield "DeviceAllow=char-drm rw"
             yield "DeviceAllow=char-kfd rw"
         yield from self._writable()
+
+    def _capabilities(self) -> Iterable[str]:
+        """Of an agent. Its runners are kept from the network by a namespace of their own, which takes none of these."""
+        if self.user != "root":
+            yield "CapabilityBoundingSet="
+            return
+        yield "# To start runners as agent.runner.user, to end them, and to read and hand over their files."
+        yield f"CapabilityBoundingSet={' '.join(_OF_ROOT)}"
 
     def _writable(self) -> Iterable[str]:
         """Where it may write: results lie beside their pictures, so of an agent that depends on ``storage.roots``."""

@@ -104,6 +104,13 @@ def _whole(text: str) -> int:
         return 0
 
 
+def told_amount(value: float) -> str:
+    """An amount for people: to the hundredth, and a small one to two digits that say something."""
+    if value == 0:
+        return "0"
+    return f"{value:,.2f}" if value >= 0.1 else f"{value:.2g}"
+
+
 def today_of(now_ms: int) -> date:
     """The day (UTC) of a time in ms since 1970."""
     return datetime.fromtimestamp(now_ms / 1000, UTC).date()

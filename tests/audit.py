@@ -35,12 +35,13 @@ CLASSES = {
     "usage:*": "hash", "spend:*": "hash",
     "spent_out": "set",
     "access": "hash", "handshakes": "hash",
+    "alerts": "hash", "silences": "hash", "notices": "hash", "condition:*": "string",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers
 EXPIRING = (
     "minute:", "answer:", "undo:", "undone:", "done:", "duty:", "synced", "blame:", "budget", "rate:", "shared:",
-    "use:", "interactive", "usage:", "schedule:", "spend:", "spent_out",
+    "use:", "interactive", "usage:", "schedule:", "spend:", "spent_out", "condition:",
 )  # fmt: skip
 
 

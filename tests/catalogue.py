@@ -39,6 +39,7 @@ MARKED: dict[str, tuple[int | str, ...]] = {
 MARKED_IN = {"lcq/cli/": {"Column": (0,)}, "worker/": {"Column": (0,)}}
 """The same of calls that mean something else in the files of a folder."""
 TOLD_BY = (
+    "lcq/alerts/rules.py",
     "lcq/why.py", "lcq/routing.py", "lcq/reasons.py", "lcq/eta.py", "lcq/explain.py", "lcq/models.py",
     "lcq/health.py", "lcq/gpus.py", "lcq/nvml.py", "lcq/visibility.py", "lcq/hardware.py", "lcq/folder.py",
     "lcq/images.py", "lcq/labels.py", "lcq/config.py", "lcq/settings/layers.py", "lcq/settings/problems.py",
@@ -55,6 +56,7 @@ TOLD_BY = (
 )  # fmt: skip
 """Files whose plain texts reach people elsewhere: reasons, faults, what is left out. Of others only their errors do."""
 NOT_TOLD = {
+    "event loop's lag", "{a} d {b} h", "{a} h {b} m",
     "why {a}",
     "{a} refused: {b}",
     "with {a}",

@@ -16,6 +16,7 @@ is, at `/metrics` there. Both speak Prometheus's text format, and OpenMetrics to
 written by `make metrics` from the table in `lcq/metrics/table.py`, out of which alone anything can be told; a test
 compares the two, and another one a real cluster with the rules and panels below.
 
+<!-- not run here: tests/integration/test_metrics_live.py asks both, at ports of its own -->
 ```
 lcq-agent --scheduler studio-1:5571 --metrics-port 9471
 curl -s http://127.0.0.1:9471/metrics

@@ -13,12 +13,12 @@ from lcq.errors import InvalidInput
 from lcq.ids import is_id, normalise_prefix
 from lcq.lang import tr
 from lcq.models import NodeStatus, TaskPriority
+from lcq.spans import read_span
 from lcq.task_fields import parse_where
 from tui import acts
 from tui.acts import Act
 from tui.commands import COMMANDS, Command, Scope
 from tui.desk import Desk
-from tui.spans import read_span
 from tui.store import WAITING, NodeRow, QueueRow, TaskRow
 from tui.text import counted
 

@@ -44,15 +44,14 @@ class Commands(MutableMapping[str, Any]):
 
     def __init__(self) -> None:
         self.loaded: dict[str, Any] = {}
-        self._loaders: dict[str, Callable[[], Any]] = (
-            {
-                name: lambda module=module, name=name: _command(module, name)
-                for module, names in _MODULES.items()
-                for name in names
-            }
-            | {"dead": _dead, "models": _models, "config": _config, "archive": _archive}
-            | {"schedules": _schedules, "keys": _keys}
-        )
+        self._loaders: dict[str, Callable[[], Any]] = {
+            name: lambda module=module, name=name: _command(module, name)
+            for module, names in _MODULES.items()
+            for name in names
+        } | {
+            "dead": _dead, "models": _models, "config": _config, "archive": _archive, "schedules": _schedules,
+            "alerts": _alerts, "keys": _keys,
+        }  # fmt: skip
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.loaded:
@@ -133,6 +132,17 @@ def _keys() -> Any:
         "keys",
         help="Who may connect from other hosts: init, invite, join, list, revoke, rotate.",
         epilog=examples("lcq keys init", "lcq keys invite --role agent", "lcq keys list"),
+    )
+
+
+def _alerts() -> Any:
+    from lcq.cli.alerts import app
+
+    return _group(
+        app,
+        "alerts",
+        help="What needs you: list, silence, unsilence, test.",
+        epilog=examples("lcq alerts list", "lcq alerts silence node-down 2h --on gpu-3 --reason 'new GPU'"),
     )
 
 

@@ -17,7 +17,7 @@ from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.errors import InvalidInput
 from lcq.lang import tr
 from lcq.models import UsageRow
-from lcq.usage import By, as_csv
+from lcq.usage import By, as_csv, told_amount
 from lcq.wire import ReportAnswer
 
 app = typer.Typer()
@@ -115,7 +115,7 @@ def _row(row: UsageRow, has_cost: bool) -> tuple[str, ...]:
         f"{row.cancelled:,}",
         f"{row.retries:,}",
         f"{row.megapixels:,.1f}",
-        f"{row.gpu_s / 3600:,.2f}",
-        f"{row.cpu_s / 3600:,.2f}",
-        *([f"{row.cost:,.2f}"] if has_cost else []),
+        told_amount(row.gpu_s / 3600),
+        told_amount(row.cpu_s / 3600),
+        *([told_amount(row.cost)] if has_cost else []),
     )

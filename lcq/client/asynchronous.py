@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lcq.client.alerting import Alerting
 from lcq.client.following import Following
 from lcq.client.keeping import Keeping
 from lcq.client.login import login_name
@@ -12,7 +13,7 @@ from lcq.config import DistributedConfig, load
 from lcq.keyring import Credential
 
 
-class AsyncClient(Following, Steering, Operating, Keeping):
+class AsyncClient(Following, Steering, Operating, Alerting, Keeping):
     """A connection to a cluster, for ``async with``. Safe to use from many coroutines of one event loop.
 
     Every request is sent again, under the same id, until it is answered: a lost message or a scheduler that

@@ -143,3 +143,7 @@ class Client:
     set_device = _waits(AsyncClient.set_device)
     label_node = _waits(AsyncClient.label_node)
     release = _waits(AsyncClient.release)
+    alerts = _waits(AsyncClient.alerts)
+    silence = _waits(AsyncClient.silence)
+    unsilence = _waits(AsyncClient.unsilence)
+    test_alerts = _waits(AsyncClient.test_alerts)

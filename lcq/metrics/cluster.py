@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from lcq import __version__
+from lcq.alert_config import SEVERITIES
 from lcq.component import Ground
 from lcq.errors import LcqError
 from lcq.metrics.exposition import Sheet, put_reading
@@ -103,11 +105,11 @@ async def put_cluster(sheet: Sheet, reader: StateReader) -> None:
         StateUnavailable: it does not answer.
     """
     nodes = await reader.nodes()
-    queues, counts, totals, now_ms, schedulers = await asyncio.gather(
-        reader.queues(nodes), reader.counts(), reader.totals(), reader.now_ms(), reader.schedulers()
+    queues, counts, totals, schedulers, alerts, spend = await asyncio.gather(
+        reader.queues(nodes), reader.counts(), reader.totals(), reader.schedulers(), reader.alerts(), reader.spend()
     )
+    now_ms = alerts.now_ms
     fleet = await reader.recent_fleet(within_s=_BACKLOG_AGE_S)
-    spend = await reader.spend()
     for span in ("hour", "day", "month"):
         book, limit = getattr(spend, span), getattr(spend.budget, span)
         sheet.put("lcq_functions_spent", book.spent, span)
@@ -128,6 +130,10 @@ async def put_cluster(sheet: Sheet, reader: StateReader) -> None:
         sheet.put("lcq_queue_paused", int(queue.paused), queue.name)
         sheet.put("lcq_queue_nodes", len(queue.nodes), queue.name)
     sheet.put("lcq_schedulers", len(schedulers))
+    loud = Counter((one.severity, "yes" if alerts.silence_of(one) else "no") for one in alerts.alerts if one.is_firing)
+    for severity in SEVERITIES:
+        for silenced in ("yes", "no"):
+            sheet.put("lcq_alerts", loud[severity, silenced], severity, silenced)
     _put_nodes(sheet, nodes, now_ms)
 
 

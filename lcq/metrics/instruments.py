@@ -77,6 +77,7 @@ class SchedulerMeasures:
         self.redis = Histogram("lcq_redis_seconds")
         self.loop_lag = Histogram("lcq_event_loop_lag_seconds")
         self.attempts_failed = Counts("lcq_attempts_failed_total")
+        self.notices = Counts("lcq_notices_total")
 
     @property
     def histograms(self) -> tuple[Histogram, ...]:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import platformdirs
 from pydantic import BaseModel
 
-from lcq.environment import NotJson, read_environment
+from lcq.environment import NotJson, read_environment, with_files
 from lcq.errors import InvalidConfig
 
 Loc: TypeAlias = tuple[str | int, ...]
@@ -195,7 +195,11 @@ def read_layers(
             failed.append((path, error))
     told = read_environment(environment, model)
     if told.values:
-        layers.append(Layer("environment", "environment", told.values, variables=told.variables))
+        try:
+            values = with_files(told.values, model)
+            layers.append(Layer("environment", "environment", values, variables=_of_keys(told.variables, values)))
+        except InvalidConfig as error:
+            failed.append((Path("environment"), error))
     if flags:
         layers.append(Layer("flag", "flags", flags))
     return Layers(tuple(layers), tuple(failed), told.not_json)
@@ -217,7 +221,17 @@ def read_text(path: Path) -> str:
 
 def _read_file(path: Path, model: type[BaseModel]) -> Layer:
     content = read_text(path)
-    return Layer("file", str(path), _with_empty_sections(_parsed(content, path), model), content)
+    values = with_files(_with_empty_sections(_parsed(content, path), model), model)
+    return Layer("file", str(path), values, content)
+
+
+def _of_keys(variables: Mapping[Loc, str], values: Mapping[str, Any]) -> dict[Loc, str]:
+    """By the key whose text it names a file of, where a variable does."""
+    told = Layer("environment", "", values)
+    return {
+        loc if told.says(loc) else (*loc[:-1], str(loc[-1]).removesuffix("_file")): name
+        for loc, name in variables.items()
+    }
 
 
 def _loader() -> Any:

@@ -67,6 +67,9 @@ A setting is what the last of these says, key by key: sections are laid over eac
 6. variables: `LCQ_REDIS__HOST` is `redis.host`; lists and sections are JSON
 7. flags, such as `--log-level`
 
+Of every text, `KEY_file` names a file that has it instead: `storage: {{token_file: /run/secrets/lcq}}`, or
+`LCQ_REDIS__URL_FILE=/run/secrets/redis-url` as Docker, Kubernetes and systemd (`LoadCredential`) hand secrets out.
+
 `LCQ_CONFIG_ALONE=1` lets no other file count beside the one that is named.
 
     lcq config show --origin            what holds here, and who said it: file and line, variable, flag, default
@@ -198,6 +201,7 @@ def _models_in(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 def _describe(part: dict[str, Any], model: type[BaseModel]) -> None:
     part["description"] = about_of(model)
+    part["patternProperties"] = {"_file$": {"type": "string"}}  # the file that has a key's text (lcq.settings.by_file)
     told = {key.name: key.about for key in keys_of(model) if not key.depth}
     for name, one in part.get("properties", {}).items():
         one.pop("title", None)

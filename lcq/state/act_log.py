@@ -34,7 +34,7 @@ class ActLog:
 
     async def undoable(self, command_id: str, *, by: str = "") -> tuple[str, ...]:
         """To what this command has done something that can still be taken back: ids, ``queue NAME``, ``comment ID``,
-        ``cause CODE: TEXT``.
+        ``cause CODE: TEXT``, ``silence RULE``.
 
         And what the command ``by`` has taken back already, so that a copy of it finds the same.
         """
@@ -42,7 +42,10 @@ class ActLog:
             left = await self._redis.hkeys(self._keys.undo(command_id))
             done = await self._redis.hkeys(self._keys.done(by)) if by else []
         pairs = (field.split(" ", 1) for field in done)
-        kinds = {"undo_queue": "queue ", "undo_comment": "comment ", "undo_acknowledgement": "cause "}
+        kinds = {
+            "undo_queue": "queue ", "undo_comment": "comment ", "undo_acknowledgement": "cause ",
+            "undo_silence": "silence ",
+        }  # fmt: skip
         taken = (kinds.get(move, "") + name for move, name in pairs)
         return tuple(dict.fromkeys([*left, *taken]))
 

@@ -185,6 +185,21 @@ class Keys:
         return self._key("handshakes")
 
     @property
+    def alerts(self) -> str:
+        return self._key("alerts")
+
+    @property
+    def silences(self) -> str:
+        return self._key("silences")
+
+    @property
+    def notices(self) -> str:
+        return self._key("notices")
+
+    def condition(self, scheduler: str) -> str:
+        return self._key("condition", scheduler)
+
+    @property
     def schedulers(self) -> str:
         return self._key("schedulers")
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from lcq.state.connection import our_errors
 from lcq.state.moves.access import AccessMoves
+from lcq.state.moves.alerts import AlertMoves
 from lcq.state.moves.attempts import RULES, AttemptMoves
 from lcq.state.moves.copies import CopyMoves
 from lcq.state.moves.duties import Duties
@@ -24,7 +25,17 @@ _ACTS_KEPT = 100_000
 
 
 class StateManager(
-    TaskMoves, UndoMoves, NoteMoves, AttemptMoves, JobMoves, NodeMoves, AccessMoves, CopyMoves, ScheduleMoves, Duties
+    TaskMoves,
+    UndoMoves,
+    NoteMoves,
+    AlertMoves,
+    AttemptMoves,
+    JobMoves,
+    NodeMoves,
+    AccessMoves,
+    CopyMoves,
+    ScheduleMoves,
+    Duties,
 ):
     """Owns Redis for writing. ``async with StateManager(config, url=…) as state``.
 

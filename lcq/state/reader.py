@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Self
 
 from redis.exceptions import ResponseError
 
+from lcq.alerts.records import AlertRecord, Alerts, Condition, Notice, Silence, read_all
 from lcq.causes import APART, in_common, size_class, trend
 from lcq.config import ServerlessConfig
 from lcq.errors import AmbiguousId, InvalidInput, JobNotFound, TaskNotFound
@@ -757,6 +758,43 @@ class StateReader:
             fields = await self._redis.hgetall(self.keys.listening)
         told = {scheduler_id: text.partition(" ") for scheduler_id, text in fields.items()}
         return {one: Ear(records.whole(last), records.whole(since)) for one, (last, _, since) in told.items()}
+
+    # ------------------------------------------------------------ alerts
+
+    async def alerts(self) -> Alerts:
+        """The alerts that are about to be or are, and what is silenced."""
+        async with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.time()
+            pipe.hgetall(self.keys.alerts)
+            pipe.hgetall(self.keys.silences)
+            (seconds, micros), alerts, silences = await pipe.execute()
+        return Alerts(
+            alerts=tuple(one for _, one in sorted(read_all(AlertRecord, alerts).items())),
+            silences=tuple(one for _, one in sorted(read_all(Silence, silences).items())),
+            now_ms=int(seconds) * 1000 + int(micros) // 1000,
+            alert_texts=alerts,
+            silence_texts=silences,
+        )
+
+    async def notices(self) -> dict[str, tuple[str, Notice]]:
+        """What receivers are still to be told, by id: the record's text, and what it says."""
+        async with our_errors(self.url):
+            texts = await self._redis.hgetall(self.keys.notices)
+        return {name: (texts[name], one) for name, one in read_all(Notice, texts).items()}
+
+    async def conditions(self) -> dict[str, Condition]:
+        """How each scheduler that lives says that it is, by its id."""
+        ids = sorted(await self.schedulers())
+        if not ids:
+            return {}
+        async with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            for one in ids:
+                pipe.get(self.keys.condition(one))
+            texts = await pipe.execute()
+        told = {one: Condition.read(text) for one, text in zip(ids, texts, strict=True) if text}
+        return {one: condition for one, condition in told.items() if condition is not None}
 
     # ------------------------------------------------------------ events
 

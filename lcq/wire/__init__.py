@@ -48,6 +48,14 @@ if TYPE_CHECKING:
     from lcq.wire.acts import Submit as Submit
     from lcq.wire.acts import SubmitAnswer as SubmitAnswer
     from lcq.wire.acts import Undo as Undo
+    from lcq.wire.alerts import AlertsAnswer as AlertsAnswer
+    from lcq.wire.alerts import AskAlerts as AskAlerts
+    from lcq.wire.alerts import ReceiverTold as ReceiverTold
+    from lcq.wire.alerts import RuleTold as RuleTold
+    from lcq.wire.alerts import SilenceAlert as SilenceAlert
+    from lcq.wire.alerts import TestAlerts as TestAlerts
+    from lcq.wire.alerts import TestAlertsAnswer as TestAlertsAnswer
+    from lcq.wire.alerts import UnsilenceAlert as UnsilenceAlert
     from lcq.wire.frames import Reply as Reply
     from lcq.wire.frames import Ticket as Ticket
     from lcq.wire.frames import pack_answer as pack_answer
@@ -172,16 +180,8 @@ if TYPE_CHECKING:
     from lcq.wire.schedules import SchedulesAnswer as SchedulesAnswer
     from lcq.wire.schedules import WindowRecord as WindowRecord
 
-_HOMES = (
-    "message",
-    "nodes",
-    "frames",
-    "acts",
-    "questions",
-    "schedules",
-    "keys",
-    "requests",
-)  # looked through in this order
+_HOMES = ("message", "nodes", "frames", "acts", "questions", "alerts", "schedules", "keys", "requests")
+"""In this order they are looked through."""
 
 
 def __getattr__(name: str) -> Any:

@@ -35,6 +35,7 @@ from lcq.wire.acts import (
     Submit,
     Undo,
 )
+from lcq.wire.alerts import AskAlerts, SilenceAlert, TestAlerts, UnsilenceAlert
 from lcq.wire.frames import unpacked
 from lcq.wire.keys import EnrolKey, InviteKey, Join, ListKeys, ReplaceKey, RevokeKey
 from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, Request
@@ -79,6 +80,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         Autoscale, AskSpend, DrainIdle, AskStore, AskSees, Saw, AskThumbnail, Pictured, ReadLog, Logged,
         ReadTaskLog, TaskLogged, Report, Schedules, RunSchedule, PauseSchedule, ResumeSchedule,
         ListKeys, EnrolKey, InviteKey, RevokeKey, Join, ReplaceKey,
+        AskAlerts, SilenceAlert, UnsilenceAlert, TestAlerts,
     )
 }  # fmt: skip
 

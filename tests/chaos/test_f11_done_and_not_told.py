@@ -131,7 +131,12 @@ def test_no_move_is_left_out():
     quiet |= {"quarantine_node", "caution_device", "probe_node", "settle_probe", "stop_node"}
     quiet |= {"recall_tasks", "note_job"}  # that asks for what limits keep back; that tells what a folder has left out
     quiet |= {"comment_task", "undo_comment", "acknowledge_cause", "undo_acknowledgement"}  # words for people
+    quiet |= {"note_alerts", "settle_notice", "silence_alert", "undo_silence"}  # of no task: test_alerts.py
+    quiet |= {"tell_condition"}  # said anew every few seconds
     quiet |= {"retake_task"}  # that only a late result brings about; told twice in test_moves.py
+    quiet |= {"copy_tasks", "copy_keys", "copy_expired", "copy_rest", "restore_begin", "restore_task", "restore_key"}
+    quiet |= {"restore_end", "note_upkeep"}  # backups and the archive: what fails is begun anew
+    quiet |= {"account_tasks", "see_schedule", "end_schedule", "pause_schedule", "resume_schedule", "window_node"}
     quiet |= {"note_depths"}  # for charts: what is missed is missing there, and nowhere else
     quiet |= {"enrol_key", "accept_invitation", "revoke_key", "replace_key", "note_handshakes"}  # of no task
     assert {*TOLD, *ON_THEIR_OWN} | quiet == {point.removeprefix("state.") for point in failpoints.STATE_POINTS}

@@ -35,12 +35,14 @@ OWNERS = {
     "the cluster: one key, with so many fields at most": {
         "counts", "totals", "failover", "schedulers", "listening", "format", "cluster", "acks", "upkeep",
         "access", "handshakes",
+        "alerts", "silences", "notices",
     },
     "the cluster: one stream, capped": {"events", "acts"},
     "the cluster: so many keys at most, each of so many entries": {"costs", "cost:*", "memory:*"},
     "its time to live": {
         "minute:*", "answer:*", "undo:*", "undone:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*",
         "shared:*", "use:*", "interactive", "usage:*", "schedule:*", "spend:*", "spent_out",
+        "condition:*",
     },
 }  # fmt: skip
 

@@ -29,7 +29,7 @@ from lcq.scheduler import Scheduler
 from lcq.state.manager import StateManager
 from lcq.state.reader import StateReader
 from lcq.state.scripts import BASE_FORMAT, STATE_FORMAT
-from lcq.wire import PROTOCOL_VERSION, Info, InfoAnswer, Order, pack_answer
+from lcq.wire import OLDEST_PROTOCOL, PROTOCOL_VERSION, Info, InfoAnswer, Order, pack_answer
 from tests.audit import audit
 from tests.cluster import running_cluster
 from tests.conftest import wait_until
@@ -190,6 +190,13 @@ def test_an_answer_of_a_newer_scheduler_is_refused_by_name() -> None:
     frame = pack_answer("r1", InfoAnswer.model_construct(), version=PROTOCOL_VERSION + 1)
     with pytest.raises(VersionMismatch, match=rf"the scheduler {PROTOCOL_VERSION + 1}"):
         unpack_reply(frame).answer(Info.ANSWER)  # type: ignore[type-var]
+
+
+def test_the_page_on_upgrades_names_the_versions_that_there_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "upgrade.md").read_text()
+    protocols = f"protocol {PROTOCOL_VERSION} ({OLDEST_PROTOCOL} is still answered)"
+    assert f"{protocols}, format {STATE_FORMAT} (" in page
+    assert f"; {BASE_FORMAT} until then)" in page
 
 
 # ---------------------------------------------------------------- the state

@@ -10,6 +10,7 @@ else inputs are mutated blindly. What is found lies in .fuzz/TARGET: the input, 
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import hashlib
 import importlib.util
 import json
@@ -76,8 +77,10 @@ def _apart(name: str, seconds: float, seed: int, *, blind: bool) -> int:
             try:
                 code = child.wait(left + _LATE_S)
             except subprocess.TimeoutExpired:
-                child.kill()
+                child.send_signal(signal.SIGABRT)  # faulthandler then says where it stands
                 code = child.wait()
+                last = (folder / "last").read_bytes()
+                (folder / f"timeout-{hashlib.sha256(last).hexdigest()[:16]}").write_bytes(last)
         said = log.read_text(errors="replace")
         counts = re.findall(r"^(?:stat::number_of_executed_units: |#)(\d+)", said, re.MULTILINE)
         runs += max(map(int, counts), default=0)
@@ -102,6 +105,7 @@ def _one(name: str, seconds: float, seed: int, *, blind: bool) -> None:
     """In a process of its own, bounded in memory."""
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.enable()
     (_blindly if blind else _led)(name, seconds, seed)
 
 
@@ -110,6 +114,8 @@ _seen: set[tuple[str, ...]] = set()
 
 def _watched(name: str, read: Callable[[bytes], None], data: bytes) -> None:
     """Read one input; what it brings to light is kept, once for each place where it is raised."""
+    with (_FOLDER / name / "last").open("wb", buffering=0) as last:  # should it never come back
+        last.write(data)
     try:
         read(data)
     except Exception as error:  # noqa: BLE001 - each of them is what is looked for

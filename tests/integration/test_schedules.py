@@ -76,6 +76,9 @@ async def test_what_is_due_is_submitted_once_by_two_schedulers_and_by_one_that_h
             assert job.startswith("nightly 20")
             (told,) = (await first.tell(Schedules())).schedules
             assert told.last_told == "2 tasks"
+            acts = [fields for _, fields in eye.xrange("{lcq}:acts")]
+            (act,) = [fields for fields in acts if fields["act"] == "run_schedule"]
+            assert (act["act"], act["actor"], act["reason"]) == ("run_schedule", "schedule nightly", "2 tasks")
             assert told.last_due_ms < told.next_ms[0] < told.next_ms[1]
 
 

@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from lcq.errors import InvalidInput
+from lcq.spans import read_span
 from tui.rights import Rights
-from tui.spans import read_span
 
 QUARTER = timedelta(minutes=15)
 

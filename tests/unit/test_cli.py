@@ -84,6 +84,7 @@ EXPECTED = (
     "install-service", "uninstall-service",
     "report", "archive", "doctor", "schedules",
     "keys",
+    "alerts",
 )  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 from lcq import errors
 from lcq.errors import (
     ERROR_BY_CODE,
+    AlertNotFound,
     AmbiguousId,
     CauseNotFound,
     DiskFull,
@@ -20,6 +21,7 @@ from lcq.errors import (
     LcqError,
     NodeNotFound,
     NotAdmitted,
+    NotSilenced,
     SchedulerUnreachable,
     StaleBoot,
     StateOverloaded,
@@ -43,6 +45,8 @@ MADE = [
     NodeNotFound("node-9"),
     JobNotFound("wedding"),
     CauseNotFound("out_of_memory", "tried <n> GiB"),
+    AlertNotFound("rule", "disc", ["disk", "node-down"]),
+    NotSilenced("disk"),
     TransitionRefused("cancel_task", "task 1m84", "completed", hint="look again"),
     IdempotencyConflict("key", "1m84"),
     StaleBoot("node-1"),

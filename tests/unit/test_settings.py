@@ -12,7 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from lcq.cli.program import app
-from lcq.config import ConfigManager, load
+from lcq.config import ConfigManager, DistributedConfig, load
 from lcq.errors import InvalidConfig
 from lcq.settings import layers
 from lcq.settings.watch import FileWatch
@@ -247,3 +247,40 @@ def test_a_watch_tells_of_a_change_and_of_one_by_rename_and_nothing_once_it_is_d
     watch.arm([tmp_path / "nowhere"])
     wait_until_sync(lambda: all(thread.name != "file watch" for thread in threading.enumerate()))
     assert not watch.is_on
+
+
+def test_a_text_may_stand_in_a_file_of_its_own_named_in_a_file_a_section_of_many_or_a_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("url", "token", "key"):
+        (tmp_path / name).write_text(f"redis://of-{name}\n")
+    file = tmp_path / "lcq.yaml"
+    file.write_text(
+        f"redis: {{url_file: {tmp_path}/url}}\ncontexts: {{studio: {{redis: {{url_file: {tmp_path}/key}}}}}}\n"
+    )
+    monkeypatch.setenv("LCQ_STORAGE__TOKEN_FILE", str(tmp_path / "token"))
+    manager = ConfigManager(file)
+    assert manager.config.redis.url == "redis://of-url"
+    assert manager.config.storage.token == "redis://of-token"
+    assert load(file, context="studio").redis.url == "redis://of-key"
+    assert DistributedConfig().storage.token == "redis://of-token"
+    assert str(manager.layers.origin(("storage", "token"))) == "LCQ_STORAGE__TOKEN_FILE"
+    assert str(manager.layers.origin(("redis", "url"))) == f"{file}:1"
+
+
+def test_a_secrets_file_that_cannot_be_read_or_a_secret_said_twice_is_told_by_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "lcq.yaml"
+    file.write_text("storage: {token_file: /nowhere/token}\n")
+    with pytest.raises(InvalidConfig, match=r"storage\.token_file: cannot read /nowhere/token: No such file"):
+        load(file)
+    file.write_text("storage: {token_file: /nowhere/token, token: hunter2}\n")
+    with pytest.raises(InvalidConfig, match=r"both storage\.token and storage\.token_file are set") as refusal:
+        load(file)
+    assert "hunter2" not in str(refusal.value)
+    file.write_text("discovery: {key_file: /nowhere/key}\n")  # a setting itself: it is read where it is needed
+    assert load(file).discovery.key_file == Path("/nowhere/key")
+    monkeypatch.setenv("LCQ_REDIS__URL_FILE", "/nowhere/url")
+    with pytest.raises(InvalidConfig, match=r"redis\.url_file: cannot read"):
+        load(file)

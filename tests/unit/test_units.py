@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from lcq.cli.program import app
 from lcq.config import DistributedConfig
+from lcq.errors import InvalidInput
 from lcq.installing import a_unit
 from lcq.units import Part, Unit
 from worker.agent import _LEAVE_S
@@ -55,6 +56,7 @@ UNITS = {
         ),
         user="lcq",
     ),
+    "agent that is root": Unit(Part.AGENT, ("/opt/lcq/bin/lcq-agent",), a_config(), user="root"),
     "scheduler of a user": Unit(Part.SCHEDULER, (*PROGRAM, "scheduler"), a_config()),
     "agent of a user": Unit(Part.AGENT, ("/opt/lcq/bin/lcq-agent",), a_config()),
 }
@@ -133,6 +135,17 @@ def test_a_scheduler_needs_no_device_no_home_and_no_right_of_root() -> None:
     assert values(text, "ProtectHome") == ["yes"]
     at_home = Unit(Part.SCHEDULER, ("/home/ann/venv/bin/lcq", "scheduler"), a_config(), user="lcq").text()
     assert values(at_home, "ProtectHome") == ["read-only"]  # else its program could not be read
+
+
+def test_an_agent_that_starts_runners_as_another_user_has_to_be_root_and_keeps_just_those_rights() -> None:
+    config = a_config(agent={"runner": {"user": "nobody"}})
+    with pytest.raises(InvalidInput, match="only an agent that is root"):
+        a_unit(Part.AGENT, config, [], user="lcq")
+    assert a_unit(Part.AGENT, config, [], user="nobody").user == "nobody"
+    (kept,) = values(a_unit(Part.AGENT, config, [], user="root").text(), "CapabilityBoundingSet")
+    assert "CAP_SETUID" in kept
+    assert "CAP_SYS_ADMIN" not in kept
+    assert values(UNITS["agent"].text(), "CapabilityBoundingSet") == [""]
 
 
 def test_the_unit_runs_the_program_of_this_installation() -> None:

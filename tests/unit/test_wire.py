@@ -39,6 +39,7 @@ from lcq.wire import (
     Submit,
     Ticket,
     acts,
+    alerts,
     keys,
     nodes,
     pack_answer,
@@ -47,6 +48,7 @@ from lcq.wire import (
     pack_request,
     pack_ticket,
     questions,
+    schedules,
     unpack_reply,
     unpack_request,
     unpack_ticket,
@@ -114,7 +116,7 @@ def test_a_refusal_within_an_answer_is_the_error_it_was() -> None:
 
 def test_every_command_is_listed_once_and_only_acts_change_what_operators_see() -> None:
     defined = {
-        kind for module in (acts, keys, nodes, questions) for kind in vars(module).values()
+        kind for module in (acts, alerts, keys, nodes, questions, schedules) for kind in vars(module).values()
         if isinstance(kind, type) and issubclass(kind, Request) and "CMD" in vars(kind)
     }  # fmt: skip
     assert set(REQUESTS.values()) == defined
@@ -123,7 +125,9 @@ def test_every_command_is_listed_once_and_only_acts_change_what_operators_see() 
         "submit", "cancel", "retry", "reroute", "prioritise", "pause", "resume", "drain", "activate", "quarantine",
         "release", "pause_job", "resume_job", "cancel_job", "retry_job", "reroute_job", "prioritise_job", "note_job",
         "drain_idle", "undo", "comment", "acknowledge",
-        "stop_node", "set_device", "label_node", "enrol_key", "invite_key", "revoke_key", "join", "replace_key",
+        "stop_node", "set_device", "label_node", "run_schedule", "pause_schedule", "resume_schedule",
+        "silence", "unsilence", "test_alerts",
+        "enrol_key", "invite_key", "revoke_key", "join", "replace_key",
     }  # fmt: skip
 
 

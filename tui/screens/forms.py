@@ -19,12 +19,12 @@ from lcq.changing import Changes, differences, parameters_of, read_parameters
 from lcq.errors import InvalidInput
 from lcq.lang import retold_error, tr
 from lcq.models import TaskPriority, TaskRecord
+from lcq.spans import read_span
 from tui.acts import Act
 from tui.changing import again
 from tui.commands import Scope, bindings_of
 from tui.screens.dialogs import Choice, Question
 from tui.screens.submit import here
-from tui.spans import read_span
 from tui.text import clean
 from tui.widgets.field import CleanInput
 

@@ -1,0 +1,1 @@
+"""Alerts: what people are told of without having to look (docs/alerts.md)."""
