@@ -19,6 +19,7 @@ def three() -> FakeCluster:
     return FakeCluster([a_task(f"/p/{n}.jpg", submitted_ms=start + n * 1000) for n in range(3)], [a_node()])
 
 
+@pytest.mark.usefixtures("news_may_stop")
 async def test_the_title_tells_the_round_trips_and_which_of_both_is_gone(open_console):
     cluster = three()
     async with open_console(cluster) as console:
