@@ -7,7 +7,7 @@ import logging
 import time
 
 from lcq.errors import LcqError, StateUnavailable
-from lcq.models import TaskRecord
+from lcq.models import DeviceKind, TaskRecord
 from lcq.routing import Fleet, Route, earlier_route, route_again
 from lcq.state.manager import StateManager
 
@@ -100,7 +100,7 @@ class Mover:
             StateUnavailable: Redis does not answer.
         """
         for queue, lane in await self._state.reader.lanes():
-            if queue in fleet.paused or fleet.timetable.drained_s(queue) < 1.0:
+            if queue in fleet.paused or (fleet.timetable.drained_s(queue) < 1.0 and not _is_paid(fleet, queue)):
                 continue
             ids = await self._state.reader.lane_ids(queue, lane, limit=_TAIL, from_end=True)
             if not ids:
@@ -146,6 +146,12 @@ def _again(record: TaskRecord, fleet: Fleet) -> Route | None:
         return None
     is_gone = fleet.queue(record.queue) is None  # then anywhere else is better, if only to wait
     return None if better.queue == record.queue or (better.why and not is_gone) else better
+
+
+def _is_paid(fleet: Fleet, queue: str) -> bool:
+    """Whether what waits there may wait for money, however fast it would be done with some."""
+    known = fleet.queue(queue)
+    return known is not None and known.kind is DeviceKind.SERVERLESS
 
 
 def _room_in(fleet: Fleet, queue: str, lane: str) -> float | None:

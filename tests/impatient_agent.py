@@ -25,6 +25,7 @@ import worker.readings as readings_module
 from lcq.config import DistributedConfig
 from lcq.gpus import Gpus
 from lcq.log import setup_logging
+from tests import scripted_runner
 from worker.agent import Agent
 from worker.pool import RUNNER
 
@@ -40,7 +41,7 @@ async def main(scheduler: str, data_dir: str, *options: str) -> None:
     agent_module.Gpus = functools.partial(Gpus, timeout_s=0.2, silence_s=0.5, retry_s=0.5)  # type: ignore[misc]
     config = DistributedConfig(data_dir=Path(data_dir), agent={"name": "node-1", "poll_s": 0.1, "slots": 1})  # type: ignore[arg-type]
     setup_logging(config.log_level)
-    runner = (sys.executable, "-m", "tests.scripted_runner", *options) if options else RUNNER
+    runner = (*scripted_runner.COMMAND, *options) if options else RUNNER
     async with Agent(config, scheduler=scheduler, runner=runner) as agent:
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGTERM, functools.partial(agent.request_stop, at_once=True)

@@ -34,15 +34,12 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from enum import StrEnum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
-from pydantic import BaseModel, ValidationError
 
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 7.79 GiB"
 SAMPLERS = [
@@ -52,24 +49,19 @@ SAMPLERS = [
 ]  # fmt: skip
 
 
-class Cv2Flag(StrEnum):
-    INPAINT_NS = "INPAINT_NS"
-    INPAINT_TELEA = "INPAINT_TELEA"
-
-
-class InpaintRequest(BaseModel):
-    """The fields that matter here; as there, others are ignored."""
-
-    image: str | None = None
-    mask: str | None = None
-    prompt: str = ""
-    sd_seed: int = 42
-    cv2_flag: Cv2Flag = Cv2Flag.INPAINT_NS
-    cv2_radius: int = 4
-
-
-class SwitchRequest(BaseModel):
-    name: str
+# The fields that matter here, with what they are by default (...: there is none) and the types that they may have as
+# they come. As there, others are ignored.
+INPAINT = {
+    "image": (None, (str, type(None))),
+    "mask": (None, (str, type(None))),
+    "prompt": ("", (str,)),
+    "sd_seed": (42, (int,)),
+    "cv2_flag": ("INPAINT_NS", (str,)),
+    "cv2_radius": (4, (int,)),
+}
+SWITCH = {"name": (..., (str,))}
+CV2_FLAGS = ("INPAINT_NS", "INPAINT_TELEA")
+Shape = dict[str, tuple[Any, tuple[type, ...]]]
 
 
 class Refused(Exception):
@@ -115,6 +107,13 @@ def server_config(models: Sequence[str]) -> dict[str, Any]:
         "isDesktop": False,
         "samplers": SAMPLERS,
     }
+
+
+class Invalid(Exception):
+    """A body that is none of what was asked for; ``problems`` are what pydantic says of it, as there."""
+
+    def __init__(self, problems: list[Any]) -> None:
+        self.problems = problems
 
 
 class Server(ThreadingHTTPServer):
@@ -163,9 +162,9 @@ class Calls(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["content-length"]))
         match self.path:
             case "/api/v1/model":
-                self._answer(lambda: self.server.switch(_read(SwitchRequest, body).name))
+                self._answer(lambda: self.server.switch(_read(SWITCH, body).name))
             case "/api/v1/inpaint":
-                self._answer(lambda: self._inpaint(_read(InpaintRequest, body), body))
+                self._answer(lambda: self._inpaint(_read(INPAINT, body), body))
             case _:
                 self._send(405, {"detail": "Method Not Allowed"})
 
@@ -174,8 +173,8 @@ class Calls(BaseHTTPRequestHandler):
             made = make()
         except Refused as error:
             return self._send(error.status, error.document)
-        except ValidationError as error:
-            problems = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.errors()]
+        except Invalid as error:
+            problems = [{**problem, "loc": ("body", *problem["loc"])} for problem in error.problems]
             return self._send(422, {"detail": problems})
         if made is not None:
             self._send(200, made)
@@ -196,7 +195,7 @@ class Calls(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def _inpaint(self, request: InpaintRequest, body: bytes) -> tuple[str, bytes, str] | None:
+    def _inpaint(self, request: Any, body: bytes) -> tuple[str, bytes, str] | None:
         fields = {key: value for key, value in json.loads(body).items() if key not in ("image", "mask")}
         self.server.note(call="inpaint", model=self.server.model, fields=fields)
         try:
@@ -204,11 +203,11 @@ class Calls(BaseHTTPRequestHandler):
         finally:
             self.server.note(call="done")
 
-    def _result(self, request: InpaintRequest) -> tuple[str, bytes, str] | None:
+    def _result(self, request: Any) -> tuple[str, bytes, str] | None:
         image, mask = _decoded(request.image, "RGB"), _decoded(request.mask, "L")
-        mask = np.where(mask > 127, 255, 0).astype(np.uint8)
-        if image.shape[:2] != mask.shape:
-            words = f"Image size({image.shape[:2]}) and mask size({mask.shape}) not match."
+        mask = mask.point([0] * 128 + [255] * 128)
+        if image.size != mask.size:
+            words = f"Image size({image.size[::-1]}) and mask size({mask.size[::-1]}) not match."
             raise Refused(400, "HTTPException", f"400: {words}", detail=words)
         self.server.current()
         trouble, _, file = request.prompt.partition(" for ")
@@ -219,12 +218,8 @@ class Calls(BaseHTTPRequestHandler):
         if trouble == "hang up":
             return None
         if trouble == "wrong size":
-            result = np.vstack((result, result[-1:]))
-        data = _png(result)
-        if trouble == "jpeg":
-            coded = io.BytesIO()
-            Image.fromarray(result).save(coded, "JPEG")
-            data = coded.getvalue()
+            result = result.crop((0, 0, result.width, result.height + 1))
+        data = _coded(result, "JPEG" if trouble == "jpeg" else "PNG")
         data = {"garbage": b"<html>it works!</html>", "cut": data[: len(data) // 2]}.get(trouble, data)
         return "image/png", data, str(12345 if request.sd_seed == -1 else request.sd_seed)
 
@@ -232,22 +227,47 @@ class Calls(BaseHTTPRequestHandler):
         print(f'INFO: "{format % args}"', flush=True)
 
 
-def _read(model: type[BaseModel], body: bytes) -> Any:
-    return model.model_validate(json.loads(body))
+def _read(shape: Shape, body: bytes) -> Any:
+    """What ``body`` says, by the names of ``shape``."""
+    told = json.loads(body)
+    if isinstance(told, dict):
+        read = {name: told.get(name, default) for name, (default, _) in shape.items()}
+        are_plain = all(type(read[name]) in types for name, (_, types) in shape.items())
+        if are_plain and read.get("cv2_flag", CV2_FLAGS[0]) in CV2_FLAGS:
+            return SimpleNamespace(**read)
+    return _read_closely(shape, told)
 
 
-def _decoded(text: str | None, mode: str) -> NDArray[np.uint8]:
+def _read_closely(shape: Shape, told: Any) -> Any:
+    """The same as there, with all that it makes of what is not quite so; loaded only where that comes."""
+    from enum import StrEnum
+    from functools import reduce
+    from operator import or_
+
+    from pydantic import ValidationError, create_model
+
+    kinds: dict[str, Any] = {name: reduce(or_, types) for name, (_, types) in shape.items()}
+    if "cv2_flag" in kinds:
+        kinds["cv2_flag"] = StrEnum("Cv2Flag", {name: name for name in CV2_FLAGS})
+    fields: dict[str, Any] = {name: (kinds[name], default) for name, (default, _) in shape.items()}
+    try:
+        return create_model("InpaintRequest" if "image" in shape else "SwitchRequest", **fields).model_validate(told)
+    except ValidationError as error:
+        raise Invalid(list(error.errors())) from None
+
+
+def _decoded(text: str | None, mode: str) -> Image.Image:
     if text is None:
         raise Refused(500, "AttributeError", "'NoneType' object has no attribute 'startswith'")
     try:
-        return np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert(mode))
+        return Image.open(io.BytesIO(base64.b64decode(text))).convert(mode)
     except (OSError, binascii.Error) as error:
         raise Refused(500, "UnidentifiedImageError", str(error)) from error
 
 
-def _png(pixels: NDArray[np.uint8]) -> bytes:
+def _coded(image: Image.Image, kind: str) -> bytes:
     coded = io.BytesIO()
-    Image.fromarray(pixels).save(coded, "PNG")
+    image.save(coded, kind)
     return coded.getvalue()
 
 
@@ -264,19 +284,18 @@ def _misbehave(trouble: str) -> None:
             raise Refused(500, "TypeError", "'NoneType' object is not subscriptable")
 
 
-def _filled(
-    model: str, image: NDArray[np.uint8], mask: NDArray[np.uint8], request: InpaintRequest
-) -> NDArray[np.uint8]:
+def _filled(model: str, image: Image.Image, mask: Image.Image, request: Any) -> Image.Image:
     match model:
         case "inverse":
-            return 255 - image
+            return image.point([255 - value for value in range(256)] * 3)
         case "grey":
-            return np.full_like(image, 128)
+            return Image.new("RGB", image.size, (128, 128, 128))
     import cv2  # only here: a start must be quick
+    import numpy as np
 
     flag = getattr(cv2, request.cv2_flag)
-    filled = cv2.inpaint(np.ascontiguousarray(image[..., ::-1]), mask, request.cv2_radius, flag)
-    return np.ascontiguousarray(filled[..., ::-1])
+    filled = cv2.inpaint(np.ascontiguousarray(np.asarray(image)[..., ::-1]), np.asarray(mask), request.cv2_radius, flag)
+    return Image.fromarray(np.ascontiguousarray(filled[..., ::-1]))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -25,6 +25,7 @@ import worker.pool as pool_module
 from lcq import failpoints
 from lcq.config import DistributedConfig
 from lcq.log import setup_logging
+from tests import scripted_runner
 from worker.agent import Agent
 
 gc.freeze()
@@ -48,7 +49,7 @@ async def main(scheduler: str, data_dir: str, name: str, *options: str) -> None:
     config = DistributedConfig(data_dir=Path(data_dir), agent=agent_settings)  # type: ignore[arg-type]
     setup_logging(config.log_level, form=config.log_format)
     failpoints.arm_from_environment()
-    runner = (sys.executable, "-m", "tests.scripted_runner", *left)
+    runner = (*scripted_runner.COMMAND, *left)
     async with Agent(config, scheduler=scheduler, runner=runner, kill=kill) as agent:
         stop = functools.partial(agent.request_stop, at_once=True)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)

@@ -3,33 +3,38 @@
 What it offers, and how it comes up, is in a JSON file that ``--script FILE`` names: by device, else by "*". Read at
 each start, so that a test can change it between two runners.
 
-Hundreds of them are started: it speaks what worker.protocol writes without loading that, which is most of a start. The
-agent at the other end reads it as it reads its own.
+Hundreds of them are started: it speaks what worker.protocol writes without loading that, which is most of a start, and
+Python looks for no packages (-I -S): it is told where they are. The agent at the other end reads it as its own.
 """
+
+# ruff: noqa: PTH110, PTH120 - without pathlib
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import queue
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import msgpack
 
-from lcq.file_mark import file_mark
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
-Word = dict[str, Any]
+    Word = dict[str, Any]
+
+_BEGIN = "import sys; sys.path += sys.argv[1:3]; from tests.scripted_runner import main; main()"
+_PLACES = (os.path.dirname(os.path.dirname(msgpack.__file__)), os.path.dirname(os.path.dirname(__file__)))
+COMMAND = (sys.executable, "-I", "-S", "-c", _BEGIN, *_PLACES)
+"""What starts one; options may follow."""
+
 _HEAD = struct.Struct(">I")
 MODELS = ("cv2-ns", "cv2-telea")
 
@@ -44,11 +49,22 @@ def words_from(line: socket.socket) -> Iterator[Word]:
             yield msgpack.unpackb(read.read(*_HEAD.unpack(head)))
 
 
+_SHA256_OF_NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
+
+def sha256(content: bytes) -> str:
+    if not content:
+        return _SHA256_OF_NOTHING
+    import hashlib
+
+    return hashlib.sha256(content).hexdigest()
+
+
 def result_of(task: dict[str, Any], content: bytes) -> dict[str, Any]:
     return {
         "path": str(task["config"].get("final", "")),
         "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
+        "sha256": sha256(content),
         "width": 1,
         "height": 1,
         "seconds": 0.0,
@@ -107,7 +123,7 @@ class Scripted:
         mine = script.get(device, script.get("*", {}))
         with open(mine.get("log", os.devnull), "a", encoding="utf-8") as log:
             log.write(f"{device} {'tested' if setup['self_test'] else 'untested'}\n")
-        while "gate" in mine and not Path(mine["gate"]).exists():
+        while "gate" in mine and not os.path.exists(mine["gate"]):
             time.sleep(0.01)
         if mine.get("dies"):
             os._exit(5)
@@ -130,6 +146,10 @@ class Scripted:
             case "talk":  # writes to its output, as libraries do
                 os.write(2, b"loading\n\x1b[31m 50%\r100%\x1b[0m\n")
             case "write":  # leaves a file to be published, once the test lets it
+                from pathlib import Path
+
+                from lcq.file_mark import file_mark
+
                 final = Path(str(config["final"]))
                 staged = final.with_name(f".{final.name}.{task['id']}-{attempt}.lcq-tmp")
                 staged.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +157,7 @@ class Scripted:
                 found = file_mark(final)
                 staged.write_bytes(content)
                 gate = str(config.get("gate", "/")).replace("{attempt}", str(attempt))
-                while not Path(gate).exists():
+                while not os.path.exists(gate):
                     time.sleep(0.01)
                 done = word("done", result=result_of(task, content), staged=str(staged), found=found)
             case "fail":
@@ -180,9 +200,10 @@ class Scripted:
                 self.line.shutdown(socket.SHUT_RDWR)
                 threading.Event().wait()
             case "child":  # leaves a process behind in its group
-                command = [sys.executable, "-c", "import time; time.sleep(1000)"]
-                child = subprocess.Popen(command)
-                Path(str(config["pid_file"])).write_text(str(child.pid))
+                command = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(1000)"]
+                child = os.spawnv(os.P_NOWAIT, sys.executable, command)
+                with open(str(config["pid_file"]), "w", encoding="ascii") as file:
+                    file.write(str(child))
                 os._exit(7)
         self.say(done)
 
@@ -193,9 +214,8 @@ def main() -> None:
         os._exit(3)
     script = {}
     if "--script" in sys.argv:
-        script = json.loads(Path(sys.argv[sys.argv.index("--script") + 1]).read_text(encoding="utf-8"))
+        import json
+
+        with open(sys.argv[sys.argv.index("--script") + 1], encoding="utf-8") as file:
+            script = json.load(file)
     Scripted(line).serve(script)
-
-
-if __name__ == "__main__":
-    main()

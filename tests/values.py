@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import functools
 import types
 import typing
 from collections.abc import Mapping
@@ -63,6 +64,7 @@ def tasks(draw: st.DrawFn, objects: st.SearchStrategy[dict[str, Any]] = json_obj
     )
 
 
+@functools.cache
 def values_of(model: type[BaseModel]) -> st.SearchStrategy[Any]:
     """Any value of ``model``: every field drawn from its annotation and its limits."""
     if model is Task:

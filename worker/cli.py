@@ -124,6 +124,9 @@ def agent(
             return
         run_agent(settings, scheduler=scheduler, manager=manager)
     except LcqError as error:
+        if isinstance(error, InvalidConfig) and context.invoked_subcommand == "doctor":
+            context.obj = error  # that is what it is asked for
+            return
         _refuse(error)
 
 
@@ -208,13 +211,15 @@ def doctor(
     local: Annotated[bool, typer.Option("--local", help="Only this host: ask no scheduler.")] = False,
 ) -> None:
     """Examine this host and its way to the scheduler, and tell of all that is wrong what to do about it."""
-    from lcq.cli.doctor import show
+    from lcq.cli.doctor import invalid, show, strange_variables
     from worker.doctor import examined
 
-    config: DistributedConfig = context.obj
+    config: DistributedConfig | InvalidConfig = context.obj
+    if isinstance(config, InvalidConfig):
+        raise typer.Exit(show([*invalid(config), *strange_variables()], Output(as_json=as_json)))
     scheduler = (context.parent.params if context.parent is not None else {}).get("scheduler")
     found = asyncio.run(examined(config, scheduler=scheduler, local=local))
-    raise typer.Exit(show(found, Output(as_json=as_json)))
+    raise typer.Exit(show([*found, *strange_variables()], Output(as_json=as_json)))
 
 
 @app.command(epilog="Example: [bold]lcq-agent --name gpu-1 health || alert[/bold]. Exit codes: 0 claims, 1 does not.")

@@ -21,12 +21,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError, safe_open
 
 from lcq.errors import (
     DiskFull,
@@ -39,8 +38,9 @@ from lcq.errors import (
     WeightsRefused,
 )
 from lcq.runner_config import Md5, ModelsConfig, ModelSource, Sha256
-from worker.archive import LARGEST_FILE, packed_weights, read_tensors
-from worker.lama_tensors import Generator, find_generator, generator_shapes
+
+if TYPE_CHECKING:
+    from worker.lama_tensors import Generator
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _WEIGHTS, _MANIFEST = "weights.safetensors", "manifest.json"
@@ -205,6 +205,8 @@ class WeightStore:
             InvalidInput: there is no such file, or the name cannot be one.
             DiskFull: there is no room. Nothing half-made stays.
         """
+        from worker.archive import LARGEST_FILE
+
         label = str(file)
         with _opened(file) as opened:
             size = os.fstat(opened.fileno()).st_size
@@ -276,6 +278,7 @@ class WeightStore:
             _NothingThere: it did not give them.
             WeightsRefused: what it gave is not what it should be.
         """
+        from worker.archive import LARGEST_FILE
         from worker.download import NoDownload, discard, download, shown  # here: runners never download
 
         local = _local(url)
@@ -335,6 +338,9 @@ class WeightStore:
         return own[0]
 
     def _install(self, file: BinaryIO, label: str, name: str, sums: Sums, origin: str, progress: Progress) -> Manifest:
+        from worker.archive import packed_weights, read_tensors  # here: a runner only looks what is installed
+        from worker.lama_tensors import find_generator
+
         with self._disk(), self._staging(progress) as staging, contextlib.ExitStack() as stack:
             source = self.config.sources.get(name)
             member = packed_weights(file, label, source.file if source else None)
@@ -534,6 +540,10 @@ def _opens(path: Path, channels: int, blocks: int) -> None:
     Raises:
         WeightsRefused: they are not what was to be written.
     """
+    from safetensors import SafetensorError, safe_open
+
+    from worker.lama_tensors import generator_shapes
+
     try:
         with safe_open(path, framework="numpy") as weights:
             found = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118

@@ -95,6 +95,14 @@ async def of_redis(config: DistributedConfig, where: str) -> list[Finding]:
 
 
 def _away(away: StateUnavailable, url: str) -> Finding:
+    if "NOPERM" in away.message or "no permissions" in away.message:  # a console's account: it reads tasks, not INFO
+        return finding(
+            "redis_unseen",
+            Level.NOTE,
+            redis.place_of(url),
+            N("the account that is configured here may not look at it: nothing is known of its settings"),
+            fix=N("lcq doctor on the scheduler's host, whose account may"),
+        )
     return finding(
         "redis_unreachable",
         Level.PROBLEM,

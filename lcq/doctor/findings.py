@@ -57,6 +57,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "clock_off": "a clock is off from Redis's, by which all deadlines go",
         "redis_ok": "Redis answers, and keeps what it accepts",
         "redis_unreachable": "Redis does not answer, or refuses",
+        "redis_unseen": "the account that is configured here may not look at the server",
         "redis_old": "Redis is older than LCQ needs",
         "redis_replica": "the server is a replica: it cannot be written",
         "redis_forgets": "AOF is off: accepted tasks are gone when the server stops",

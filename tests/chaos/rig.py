@@ -17,10 +17,11 @@ from lcq.client import AsyncClient
 from lcq.config import AgentConfig, DistributedConfig, LeaseConfig, QuarantineConfig, RetryConfig, ZeroMqConfig
 from lcq.models import Attempt, NodeRecord, NodeStatus, Task, TaskStatus, TaskType
 from lcq.scheduler import Scheduler
+from tests import scripted_runner
 from tests.conftest import wait_until
 from worker.agent import Agent
 
-SCRIPTED = (sys.executable, "-m", "tests.scripted_runner")
+SCRIPTED = scripted_runner.COMMAND
 ENDED = frozenset({TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.CANCELLED})
 
 

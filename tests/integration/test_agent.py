@@ -52,12 +52,13 @@ from lcq.wire import (
     pack_ticket,
     unpack_request,
 )
+from tests import scripted_runner
 from tests.conftest import wait_until, wait_until_sync
 from worker.agent import Agent
 from worker.pool import SlotState
 from worker.processes import MARK, RunnerRecord, RunnerRecords
 
-SCRIPTED = (sys.executable, "-m", "tests.scripted_runner")
+SCRIPTED = scripted_runner.COMMAND
 BEAT_MS = 100
 
 

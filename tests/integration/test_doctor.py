@@ -81,6 +81,17 @@ async def test_a_redis_without_a_log_is_found(tmp_path: Path) -> None:
     assert bad(found) == {"redis_forgets": server.url}
 
 
+async def test_an_account_that_may_only_read_tasks_is_no_problem_of_the_server(tmp_path: Path) -> None:
+    with running_server(tmp_path / "redis") as server:
+        server.ask(
+            "ACL", "SETUSER", "view", "on", ">looks", "%R~{lcq}*", "resetchannels", "+@read", "+@connection", "+time"
+        )
+        url = f"redis://view:looks@127.0.0.1:{server.port}/0"
+        found = await found_at(DistributedConfig(data_dir=tmp_path / "data", redis={"url": url}), local=True)  # type: ignore[arg-type]
+    assert bad(found) == {}
+    assert [one.where for one in found if one.code == "redis_unseen"] == [f"redis://127.0.0.1:{server.port}/0"]
+
+
 async def test_a_redis_that_is_away_is_found(tmp_path: Path) -> None:
     url = f"redis://127.0.0.1:{free_port()}/0"
     found = await found_at(DistributedConfig(data_dir=tmp_path / "data", redis={"url": url}), local=True)  # type: ignore[arg-type]
@@ -124,6 +135,10 @@ def test_the_programs_find_a_clock_that_is_off_and_say_so_by_their_exit_codes(re
         clock.set("+2h")
         code, found = ran("worker.cli", *scheduler, "doctor", "--json", **clock.environment)
         assert (code, set(found)) == (2, {"clock_off"})
+        wrong = tmp_path / "wrong.yaml"
+        wrong.write_text("agent: {drain_s: soon}\n")
+        code, found = ran("worker.cli", *scheduler, "doctor", "--json", LCQ_CONFIG=str(wrong))
+        assert (code, set(found)) == (2, {"config_invalid"})
         cluster.kill("scheduler", signal.SIGKILL)
         code, found = ran("worker.cli", *scheduler, "doctor", "--json")
         assert (code, set(found)) == (2, {"port_refused"})

@@ -129,7 +129,7 @@ def test_each_way_in_which_a_call_ends_has_its_code(
     gateway: Gateway, fault: str, code: str, error_class: ErrorClass
 ) -> None:
     gateway.faults.append(fault)
-    told = refused(engine(gateway.url, timeout_s=5 if fault == "slow" else 60), work(photo()))
+    told = refused(engine(gateway.url, timeout_s=2 if fault == "slow" else 60), work(photo()))
     assert (told.code, told.error_class) == (code, error_class)
     assert len(gateway.keys) == 1  # whatever it was: nothing is called twice on its own
 

@@ -53,6 +53,20 @@ class Console:
 OpenConsole = Callable[..., AbstractAsyncContextManager[Console]]
 
 
+@pytest.fixture(autouse=True)
+def _patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that stands still for a second is no cluster that does: an act would be refused, rightly, and its test
+    wait in vain. Who takes news or answers away asks for ``news_may_stop``."""
+    if "news_may_stop" not in request.fixturenames:
+        monkeypatch.setattr("tui.source.STALE_AFTER_S", 600.0)
+        monkeypatch.setattr("tui.pulse.ANSWER_S", 600.0)
+
+
+@pytest.fixture
+def news_may_stop() -> None:
+    """Silence is told of as soon as it is to an operator."""
+
+
 @pytest.fixture
 def open_console() -> OpenConsole:
     """Open a console over ``cluster``; it shows its first snapshot when the block begins."""

@@ -124,6 +124,7 @@ def painted(app: ConsoleApp) -> Iterator[Segment]:
         yield from strip
 
 
+@pytest.mark.usefixtures("news_may_stop")
 async def test_what_is_really_painted_reads_at_4_5_to_1_in_every_theme(open_console):
     seen: dict[str, set[tuple[RichColor | None, RichColor | None, str]]] = {name: set() for name in THEME_NAMES}
     cluster = a_cluster_of_every_state()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+import pytest
+
 from lcq.errors import NoThumbnail
 from tests.conftest import wait_until
 from tests.tui.fakes import REDIS_AWAY, FakeCluster, a_node, a_task
@@ -126,6 +128,7 @@ async def test_the_strip_fetches_where_the_cursor_rests_and_gives_up_when_it_mov
         assert strip.pictures is None
 
 
+@pytest.mark.usefixtures("news_may_stop")
 async def test_keys_that_come_before_the_pictures_and_a_cluster_that_comes_back_are_not_lost(open_console):
     task = a_task("/nowhere/x.jpg")
     cluster = FakeCluster([task])

@@ -19,6 +19,7 @@ def three() -> FakeCluster:
     return FakeCluster([a_task(f"/p/{n}.jpg", submitted_ms=start + n * 1000) for n in range(3)], [a_node()])
 
 
+@pytest.mark.usefixtures("news_may_stop")
 async def test_the_title_tells_the_round_trips_and_which_of_both_is_gone(open_console):
     cluster = three()
     async with open_console(cluster) as console:
@@ -45,6 +46,7 @@ async def test_the_title_tells_the_round_trips_and_which_of_both_is_gone(open_co
         await wait_until(lambda: not console.app.screen.query_one(Banner).display)
 
 
+@pytest.mark.usefixtures("news_may_stop")
 async def test_while_redis_is_away_acts_are_refused_in_words_and_ages_go_on(open_console):
     cluster = three()
     async with open_console(cluster) as console:
@@ -80,6 +82,7 @@ async def test_a_clock_that_is_off_is_noticed_without_any_event(open_console):
         assert console.desk.link.now_ms - now_ms() > 3_500_000
 
 
+@pytest.mark.usefixtures("news_may_stop")
 def test_the_loss_of_either_is_known_within_two_seconds():
     from tui import pulse, source
 

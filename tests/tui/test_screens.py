@@ -573,6 +573,7 @@ async def test_what_is_wrong_is_said_in_the_form_and_nothing_is_lost(open_consol
 # ---------------------------------------------------------------- when nothing answers
 
 
+@pytest.mark.usefixtures("news_may_stop")
 async def test_when_redis_goes_away_a_banner_says_since_when_and_it_comes_back_by_itself(open_console):
     cluster = three()
     async with open_console(cluster) as console:
@@ -590,6 +591,7 @@ async def test_when_redis_goes_away_a_banner_says_since_when_and_it_comes_back_b
         await wait_until(lambda: "LIVE" in console.text() and not banner.display)
 
 
+@pytest.mark.usefixtures("news_may_stop")
 async def test_when_answers_stop_without_a_word_the_screen_says_so_too(open_console):
     cluster = three()
     async with open_console(cluster) as console:
@@ -597,6 +599,7 @@ async def test_when_answers_stop_without_a_word_the_screen_says_so_too(open_cons
         await wait_until(lambda: "STALE" in console.text(), timeout=60)
 
 
+@pytest.mark.usefixtures("news_may_stop")
 async def test_the_console_opens_without_a_cluster_and_waits_for_it(open_console):
     cluster = three()
     cluster.trouble = REDIS_AWAY

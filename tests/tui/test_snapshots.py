@@ -91,8 +91,6 @@ def a_still_cluster() -> FakeCluster:
 def _time_stands_still(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time_ns", lambda: NOW_MS * 1_000_000)
     monkeypatch.setattr(fakes, "now_ms", lambda: NOW_MS)
-    monkeypatch.setattr("tui.source.STALE_AFTER_S", 600.0)  # a machine that stands still for a second is no picture
-    monkeypatch.setattr("tui.pulse.ANSWER_S", 600.0)
 
 
 def as_text(console: Console) -> str:

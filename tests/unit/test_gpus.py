@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -67,18 +70,77 @@ if gpus is not None:
     gpus.close()
 """
 
+# Loads what a watcher needs, and becomes one by fork for each that is asked for: a whole process, without its start.
+NURSERY = """
+import json, os, socket, sys
+import lcq.gpus
+line = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    words, pipes, _, _ = socket.recv_fds(line, 2**16, 2)
+    if not words:
+        sys.exit()
+    asked = json.loads(words)
+    if "left" in asked:
+        line.sendall(b"%d" % os.waitstatus_to_exitcode(os.waitpid(asked["left"], 0)[1]))
+        continue
+    born = os.fork()
+    if not born:
+        break
+    for pipe in pipes:
+        os.close(pipe)
+    line.sendall(b"%d" % born)
+line.close()
+for number, pipe in enumerate(pipes):
+    os.dup2(pipe, number)
+    os.close(pipe)
+os.environ.clear()
+os.environ.update(asked["environment"])
+"""
+
+
+class Nursery:
+    """Where watchers come from. What the loader reads of ``environment`` holds for all of them."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self._line, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", NURSERY + WATCHER, str(theirs.fileno())],
+                env={"CUDA_DEVICE_ORDER": "", **os.environ} | environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+
+    def bear(self, environment: dict[str, str], pipes: list[int]) -> int:
+        """A new watcher's pid; ``pipes`` are its stdin and stdout."""
+        whole = {"CUDA_DEVICE_ORDER": "", **os.environ} | environment
+        socket.send_fds(self._line, [json.dumps({"environment": whole}).encode()], pipes)
+        return int(self._line.recv(20))
+
+    def left(self, pid: int) -> int:
+        """Wait for a watcher's end; its exit code. One that does not end is killed, after a minute."""
+        self._line.sendall(json.dumps({"left": pid}).encode())
+        if not select.select([self._line], [], [], 60)[0]:
+            os.kill(pid, signal.SIGKILL)
+        return int(self._line.recv(20))
+
+    def close(self) -> None:
+        self._line.close()
+        self._process.wait()
+
 
 class Watcher:
     """A process that looks at the GPUs with ``lcq.gpus``, when told to."""
 
-    def __init__(self, environment: dict[str, str]) -> None:
-        self._child = subprocess.Popen(
-            [sys.executable, "-c", WATCHER],
-            env={"CUDA_DEVICE_ORDER": "", **os.environ} | environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, nursery: Nursery, environment: dict[str, str]) -> None:
+        (inside, into), (out, outside) = os.pipe(), os.pipe()
+        self._nursery = nursery
+        self._pid = nursery.bear(environment, [inside, outside])
+        os.close(inside)
+        os.close(outside)
+        self._told = os.fdopen(into, "w", encoding="utf-8")
+        self._said = os.fdopen(out, encoding="utf-8")
+        self._code: int | None = None
 
     def open(self, **options: Any) -> dict[str, Any]:
         return self._ask("open", options)
@@ -94,20 +156,15 @@ class Watcher:
 
     def end(self) -> int:
         """Its exit code, once its input has ended."""
-        assert self._child.stdin is not None
-        assert self._child.stdout is not None
-        self._child.stdin.close()
-        try:
-            return self._child.wait(20)
-        finally:
-            self._child.kill()
-            self._child.stdout.close()
+        if self._code is None:
+            self._told.close()
+            self._said.close()
+            self._code = self._nursery.left(self._pid)
+        return self._code
 
     def _ask(self, word: str, options: Any) -> Any:
-        assert self._child.stdin is not None
-        assert self._child.stdout is not None
-        print(json.dumps([word, options]), file=self._child.stdin, flush=True)
-        return json.loads(self._child.stdout.readline())
+        print(json.dumps([word, options]), file=self._told, flush=True)
+        return json.loads(self._said.readline())
 
 
 @pytest.fixture
@@ -115,13 +172,29 @@ def gpus(tmp_path: Path) -> FakeGpus:
     return FakeGpus(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def nurseries() -> Iterator[Callable[[str], Nursery]]:
+    """One for each place where the loader is to look for the library."""
+    known: dict[str, Nursery] = {}
+
+    def nursery(path: str) -> Nursery:
+        if path not in known:
+            known[path] = Nursery({"LD_LIBRARY_PATH": path})
+        return known[path]
+
+    yield nursery
+    for one in known.values():
+        one.close()
+
+
 @pytest.fixture
-def start(gpus: FakeGpus) -> Iterator[Callable[..., Watcher]]:
+def start(gpus: FakeGpus, nurseries: Callable[[str], Nursery]) -> Iterator[Callable[..., Watcher]]:
     """Start a watcher: a process of each test's own. One that goes on with other tests' now and then saw no GPU."""
     started: list[Watcher] = []
 
     def start(**environment: str) -> Watcher:
-        started.append(Watcher(gpus.environment | environment))
+        whole = gpus.environment | environment
+        started.append(Watcher(nurseries(whole["LD_LIBRARY_PATH"]), whole))
         return started[-1]
 
     yield start

@@ -77,8 +77,9 @@ def test_a_runner_with_all_our_engines_has_loaded_neither_torch_nor_an_event_loo
     engines = [entry.value.partition(":")[0] for entry in metadata.entry_points(group="lcq.engines")]
     engines.remove("worker.engines.function")  # made on devices that call functions, and alone there
     assert "worker.engines.iopaint" in engines
-    loaded = packages(loaded_after("worker.runner", "worker.engines.registry", *engines))
-    assert not loaded & {"torch", "asyncio", "httpx"}
+    loaded = loaded_after("worker.runner", "worker.engines.registry", *engines)
+    assert not packages(loaded) & {"torch", "asyncio", "httpx", "psutil", "safetensors"}
+    assert not loaded & {"worker.engines.iopaint_neighbours", "worker.engines.iopaint_request", "worker.archive"}
 
 
 def test_an_agent_loads_no_words_of_operators_and_no_client() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from lcq.config import LimitsConfig
 from lcq.embedded_watch import started_at
 from lcq.models import Device, DeviceKind, Ease, ErrorClass, Task, TaskType
 from lcq.wire import Grant
+from tests import scripted_runner
 from tests.conftest import wait_until
 from worker.devices import SlotPlan
 from worker.pool import RUNNER, Ended, PoolSettings, RunnerPool, Shown, SlotState, key_of
@@ -26,7 +26,7 @@ from worker.processes import Kill, RunnerRecords
 from worker.protocol import Cancel, Setup, pack_word
 from worker.settings import EngineSettings
 
-SCRIPTED = (sys.executable, "-m", "tests.scripted_runner")
+SCRIPTED = scripted_runner.COMMAND
 CPU = Device(id="cpu", kind=DeviceKind.CPU)
 A_GPU = Device(id="GPU-1", kind=DeviceKind.GPU, vram_mib=8000)
 

@@ -12,6 +12,7 @@ from lcq.config import BudgetConfig, DistributedConfig
 from lcq.errors import InvalidInput
 from lcq.foreseen import told_foreseen
 from lcq.models import Device, DeviceKind, ModelOffer, NodeCapability, TaskResult
+from lcq.moving import Mover
 from lcq.routing import route
 from lcq.spend import Book, Spend, bill_of, book_of
 from lcq.state.manager import StateManager
@@ -169,6 +170,19 @@ async def test_overflow_goes_out_only_where_the_house_is_late_and_there_is_money
         await submitted(state, 2)
         assert len(await node.take(2)) == 1
         assert await queues(privacy="exportable") == LIGHT  # 0.2 are left, and a call may cost 0.3
+
+
+async def test_what_waits_for_functions_goes_home_when_the_money_is_spent(redis_url: str) -> None:
+    async with StateManager(settings(month=0.5), url=redis_url) as state:
+        node = FunctionNode(state)
+        await node.hello()
+        await Node(state, id="cpu-1", models=(TELEA,)).hello()
+        waiting = await submitted(state, 3)
+        assert len(await node.take(3)) == 1
+        await Mover(state).move_tails(await state.reader.fleet())
+        records = await state.reader.tasks(waiting)
+        assert sorted(one.queue for one in records.values()) == [LIGHT, LIGHT, BURST]
+        assert {one.why for one in records.values() if one.queue == LIGHT} == {f"is done earlier in {LIGHT}; moved"}
 
 
 def test_books_are_read_whatever_is_in_them() -> None:

@@ -88,6 +88,7 @@ class CommandLine(ModalScreen[Meant | None]):
             suggester=_Completions(scene),
             placeholder=tr("move @marked --to QUEUE, retry 'state:failed', … tab completes"),
         )  # fmt: skip
+        self._told = Static(id="command-told", markup=False)  # by name it is not found once the line is being left
         self._offers: list[str] = []
         self._offer = -1
         self._back = 0  # how far back in the history
@@ -95,13 +96,12 @@ class CommandLine(ModalScreen[Meant | None]):
 
     def compose(self) -> ComposeResult:
         with Vertical(id="command-box"):
-            yield Static(id="command-told", markup=False)
+            yield self._told
             yield Horizontal(Static(Content(" : "), id="command-mark"), self._field, id="command-row")
 
     def _tell(self, text: str, style: str = "$text-muted") -> None:
-        told = self.query_one("#command-told", Static)
-        told.update(Content.styled(clean(text), style))
-        told.display = bool(text)
+        self._told.update(Content.styled(clean(text), style))
+        self._told.display = bool(text)
 
     def on_mount(self) -> None:
         self._field.cursor_position = len(self._field.value)
