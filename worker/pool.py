@@ -45,7 +45,7 @@ from worker.protocol import (
     Words,
     pack_word,
 )
-from worker.warden import NOT_CONFINED
+from worker.warden import CANNOT_START, NOT_CONFINED
 from worker.wear import Wear
 
 _log = logging.getLogger(__name__)
@@ -754,6 +754,8 @@ def _told(code: int) -> str:
     """An exit code, in words that follow "its runner"."""
     if code == NOT_CONFINED:
         return "cannot be kept from what agent.runner says (agent.runner.strict: false lets it work all the same)"
+    if code == CANNOT_START:
+        return "cannot be started"
     if code >= 0:
         return f"exited with code {code}"
     try:

@@ -33,7 +33,9 @@ _PR_SET_NO_NEW_PRIVS = 38
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 _POLL_S = (0.001, 0.05)  # first and longest pause while something that was killed is not gone yet
-_CANNOT_START = 127
+CANNOT_START = 127
+"""The warden's exit code where there is no such program, or it may not be run."""
+
 NOT_CONFINED = 126
 """The warden's exit code where the runner cannot be kept from what it is to be kept from."""
 
@@ -287,8 +289,9 @@ def main(arguments: Sequence[str]) -> None:
     try:
         warden.start([*command, "--fd", line], loose)
     except OSError as error:
-        print(f"{command[0]} cannot be started: {error.strerror}", file=sys.stderr)  # noqa: T201
-        sys.exit(_CANNOT_START)
+        who = f" to user {os.geteuid()}: what leads to it has to be open to that user" if "user=" in terms else ""
+        print(f"{command[0]} cannot be started: {error.strerror}{who}", file=sys.stderr)  # noqa: T201
+        sys.exit(CANNOT_START)
     os.close(int(line))  # else its end would not be seen
     ended_by_itself = warden.watch()
     if sys.platform != "linux":

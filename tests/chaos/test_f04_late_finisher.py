@@ -30,8 +30,10 @@ async def test_a_stopped_agents_result_file_progress_and_outcome_change_nothing_
                 photo.open_to(1)  # the runner of the stopped agent goes on, and is done
                 photo.open_to(2)
                 await rig.until(task_id, TaskStatus.COMPLETED, timeout=60)
+            name = f"{{lcq}}:task:{task_id}"
+            await wait_until(lambda: eye.hexists(name, "billed"), what="it to be counted for the report")
             assert await rig.total("fenced") == 0
-            task, file = eye.hgetall(f"{{lcq}}:task:{task_id}"), photo.final.stat()
+            task, file = eye.hgetall(name), photo.final.stat()
             attempts = eye.lrange(f"{{lcq}}:attempts:{task_id}", 0, -1)
             stopped.send_signal(signal.SIGCONT)
             await rig.until_node("node-1", NodeStatus.ONLINE)
@@ -39,7 +41,7 @@ async def test_a_stopped_agents_result_file_progress_and_outcome_change_nothing_
             await wait_until(lambda: _fenced(rig), timeout=60, what="its outcome to be refused")
             assert await rig.total("fenced") == 1
             after = photo.final.stat()
-            assert eye.hgetall(f"{{lcq}}:task:{task_id}") == task
+            assert eye.hgetall(name) == task
             assert eye.lrange(f"{{lcq}}:attempts:{task_id}", 0, -1) == attempts
             assert [json.loads(one)["outcome"] for one in attempts] == ["failed", "completed"]
             assert (after.st_ino, after.st_mtime_ns) == (file.st_ino, file.st_mtime_ns)

@@ -53,6 +53,8 @@ ALLOWED = {
     "worker/task_logs.py": "when a line was written, for people; the age of a file, which a wrong one only delays",
     "worker/function.py": "how long an instance took to start: its process was dated by this clock",
     "worker/engines/endpoints.py": "how far off the date of a Retry-After is: HTTP has no other clock",
+    "lcq/alerts/keeper.py": "when a notice was written, for people",
+    "lcq/alerts/telling.py": "dates what it signs, as receivers of such want it",
     "lcq/backup.py": "when a backup was taken, for people",
     "lcq/doctor/cluster.py": "how far the clocks are apart: it is what is measured",
     "lcq/state/checkup.py": "the same, of Redis's",

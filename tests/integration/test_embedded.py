@@ -152,6 +152,7 @@ def test_a_killed_server_comes_back_at_the_same_address_with_all_it_had_answered
         url, port, pid = server.url, server.port, server.pid
         for number in range(500):
             client.set(f"key-{number}", number)
+        client.execute_command("WAITAOF", 1, 0, 60_000)  # a slow disk holds its log up for two seconds
         kill_and_wait(pid)
         server.ensure_running()
         assert (server.url, server.port) == (url, port)

@@ -26,24 +26,28 @@ from tests.cluster import free_port, running_cluster
 from tests.conftest import wait_until_sync
 from tests.redis_rig import running_server
 
-REDIS, TOKEN, SHOWN, DISCOVERY, S3, STUDIO, CLOUD, PROXY = (
+REDIS, TOKEN, SHOWN, DISCOVERY, S3, STUDIO, CLOUD, PROXY, HOOK, SIGN, BEARER = (
     f"S3CR3T-{what}-{number * 7919}"
-    for number, what in enumerate(["redis", "token", "shown", "mdns", "s3", "studio", "cloud", "proxy"], 11)
+    for number, what in enumerate(
+        ["redis", "token", "shown", "mdns", "s3", "studio", "cloud", "proxy", "hook", "sign", "bearer"], 11
+    )
 )
-EVERY = (REDIS, TOKEN, SHOWN, DISCOVERY, S3, STUDIO, CLOUD, PROXY)
+EVERY = (REDIS, TOKEN, SHOWN, DISCOVERY, S3, STUDIO, CLOUD, PROXY, HOOK, SIGN, BEARER)
 WRONG = "S3CR3T-wrong-4711"
 
 ASKED = (
     "config show", "config show --origin", "config show redis", "config validate", "config diff", "config schema",
     "version", "nodes", "node {node}", "queues", "tasks", "task {task}", "why {task}", "log {task}",
     "log --node {node}", "events",
-    "acts", "causes", "dead", "jobs", "doctor", "autoscale", "report", "spend", "models list", "console --once",
+    "acts", "causes", "dead", "jobs", "doctor", "autoscale", "report", "spend", "alerts list", "alerts test ops",
+    "models list", "console --once",
 )  # fmt: skip
 
 
 def test_every_setting_that_is_marked_as_a_secret_is_planted_below() -> None:
     secret = {key.name for key in keys_of(DistributedConfig) if key.is_secret}
-    assert secret == {"discovery.key", "storage.options", "storage.token"}, (
+    receivers = {f"alerting.receivers.*.{name}" for name in ("url", "secret", "bearer")}
+    assert secret == {"discovery.key", "storage.options", "storage.token"} | receivers, (
         "a setting is a secret that test_secrets.py does not plant: add it to planted(), then here"
     )
 
@@ -55,6 +59,12 @@ def planted(http_port: int) -> dict[str, str]:
         "LCQ_DISCOVERY__KEY": DISCOVERY,
         "LCQ_STORAGE__OPTIONS": json.dumps({"s3": {"key": "AKIA", "secret": S3}}),
         "LCQ_CONTEXTS": json.dumps({"studio": {"redis": {"url": f"redis://lcq:{STUDIO}@127.0.0.1:1/0"}}}),
+        "LCQ_ALERTING__RECEIVERS": json.dumps(
+            {
+                "ops": {"url": f"http://127.0.0.1:9/{HOOK}", "secret": SIGN},
+                "pager": {"url": "http://127.0.0.1:9/", "bearer": BEARER},
+            }
+        ),
         "LCQ_HTTP__ENABLED": "1",
         "LCQ_HTTP__TOKENS": json.dumps({"ann": {"role": "operator", "sha256": digest}}),
         "LCQ_SCHEDULER_PORT": str(http_port),

@@ -18,7 +18,7 @@ from lcq.config import DistributedConfig, RunnerConfig
 from lcq.errors import InvalidConfig
 from worker.confinement import environment_for, make_device_files, open_way, runner_user, terms_of
 from worker.processes import ProcessGroup
-from worker.warden import NOT_CONFINED
+from worker.warden import CANNOT_START, NOT_CONFINED
 
 SECRETS = (
     "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN", "GOOGLE_APPLICATION_CREDENTIALS", "HF_TOKEN",
@@ -35,12 +35,14 @@ def config(**runner: Any) -> DistributedConfig:
     return DistributedConfig.model_validate({"agent": {"runner": runner}})
 
 
-async def seen(script: str, terms: str, output: Path, **environment: str) -> tuple[int, str]:
+async def seen(
+    script: str, terms: str, output: Path, *, program: str | Path = "/bin/sh", **environment: str
+) -> tuple[int, str]:
     """How a shell under a warden ends, and what it writes."""
     ours, its = socket.socketpair()
     with ours, its, output.open("wb") as file:
         process = ProcessGroup.start(
-            ("/bin/sh", "-c", script),
+            (str(program), "-c", script),
             environment={"PATH": os.environ["PATH"], **environment},
             mark="a-test",
             line=its,
@@ -144,6 +146,17 @@ async def test_the_agent_of_root_has_runners_of_another_user_without_its_groups(
     assert uid == str(NOBODY.pw_uid)
     assert "0" not in groups.split()
     assert "not permitted" in trouble  # nor can it touch its agent
+
+
+@ROOT
+async def test_a_program_that_the_runners_user_may_not_run_is_told_with_that_user(tmp_path: Path) -> None:
+    hidden = tmp_path / "hidden"
+    hidden.mkdir(mode=0o700)
+    (hidden / "program").write_text("#!/bin/sh\n")
+    (hidden / "program").chmod(0o755)
+    code, said = await seen("", terms_of(config(user="nobody")), tmp_path / "said", program=hidden / "program")
+    assert code == CANNOT_START
+    assert f"Permission denied to user {NOBODY.pw_uid}: what leads to it has to be open" in said
 
 
 @ROOT
