@@ -98,8 +98,8 @@ class Ended:
     peak_mib: int = 0
     device_peak_mib: int = 0
     log: str = ""
-    parts: tuple[tuple[str, int, int], ...] = ()
-    stages: tuple[tuple[str, int], ...] = ()
+    parts: tuple[tuple[str, int, int], ...] = field(default=(), compare=False)
+    stages: tuple[tuple[str, int], ...] = field(default=(), compare=False)
 
     @property
     def key(self) -> Key:
