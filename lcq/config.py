@@ -715,6 +715,16 @@ class HttpConfig(Section):
     """Where results go that its users save there; null: they save in their browsers alone."""
 
 
+class TracingConfig(Section):
+    """Traces of tasks by OpenTelemetry (docs/logs.md). Needs the extra: pip install 'lcq[otel]'."""
+
+    endpoint: str | None = Field(default=None, pattern=r"^https?://")
+    """Where spans go by OTLP over HTTP, such as http://collector:4318; null: where OTEL_EXPORTER_OTLP_ENDPOINT of the
+    environment says, or nowhere."""
+    share: float = Field(default=1.0, ge=0, le=1)
+    """Of so many tasks, chosen by their ids: everywhere the same."""
+
+
 class ConsoleConfig(Section):
     """How ``lcq console`` looks to this user."""
 
@@ -809,6 +819,7 @@ class DistributedConfig(BaseModel):
     http: HttpConfig = HttpConfig()
     models: ModelsConfig = Field(default_factory=ModelsConfig)
     iopaint: IopaintConfig = IopaintConfig()
+    tracing: TracingConfig = TracingConfig()
     console: ConsoleConfig = ConsoleConfig()
     production: bool = False
     """Whether this cluster is one where a mistake is dear: consoles start read-only."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,3 +24,23 @@ def for_good() -> Iterator[None]:
         if was_enabled:
             gc.freeze()
             gc.enable()
+
+
+_leaving_out = threading.RLock()
+
+
+@contextmanager
+def without(name: str) -> Iterator[None]:
+    """What is imported in this block does without the module ``name``, which it would like to have and need not.
+
+    Where that is loaded already, it is used: then it costs nothing more.
+    """
+    with _leaving_out:
+        if name in sys.modules:
+            yield
+            return
+        sys.modules[name] = None  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            del sys.modules[name]

@@ -10,13 +10,14 @@ import contextlib
 import logging
 import os
 import sys
-import threading
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Literal
+
+from lcq.loading import without
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -125,21 +126,14 @@ class _Lines(logging.Formatter):
         return self._made.format(record)
 
 
-_loading = threading.Lock()
-
-
 def _structlog() -> ModuleType:
     """structlog, without rich where nothing else has loaded that: it would be most of the price, for tracebacks that
     we do not ask for."""
-    with _loading:
-        without_rich = "rich" not in sys.modules and "structlog" not in sys.modules
-        if without_rich:
-            sys.modules["rich"] = None  # type: ignore[assignment]
-        try:
+    if "structlog" not in sys.modules:
+        with without("rich"):
             import structlog.stdlib
-        finally:
-            if without_rich:
-                del sys.modules["rich"]
+    import structlog
+
     return structlog
 
 

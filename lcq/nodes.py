@@ -12,8 +12,9 @@ from contextlib import AsyncExitStack
 
 import zmq
 
-from lcq import __version__
+from lcq import __version__, tracing
 from lcq.clock import ClockWatch, steady_now
+from lcq.commit_trace import tell_commit
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
 from lcq.costs import CostKey
 from lcq.errors import LcqError, NotFound, StaleBoot, StateUnavailable, TaskNotFound, TransitionRefused
@@ -357,7 +358,12 @@ class NodeManager(Manager):
     async def _settle(self, node: str, outcome: Outcome) -> Verdict:
         cause = outcome.failure.code if outcome.failure is not None else ""
         with about(node=node, task=outcome.task_id, attempt=outcome.attempt, cause=cause):
-            return await self._settled(node, outcome)
+            if tracing.active is None:
+                return await self._settled(node, outcome)
+            begun_ns = time.time_ns()
+            verdict = await self._settled(node, outcome)
+            await tell_commit(tracing.active, self._state.reader, outcome, verdict, node=node, begun_ns=begun_ns)
+            return verdict
 
     async def _settled(self, node: str, outcome: Outcome) -> Verdict:
         task_id, attempt, took = outcome.task_id, outcome.attempt, None

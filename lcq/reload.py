@@ -39,11 +39,11 @@ READ_BY: Mapping[Role, tuple[str, ...]] = MappingProxyType(
             "enabled", "scheduler_host", "scheduler_port", "data_dir", "log_level", "log_format", "zeromq", "redis",
             "discovery", "leases", "retries", "quarantine", "shares", "quotas", "retention", "storage", "queues",
             "http", "limits", "report", "archive", "backup", "schedules", "windows",
-            "alerting", "alerts",
+            "alerting", "alerts", "tracing",
         ),
         Role.AGENT: (
             "enabled", "scheduler_host", "schedulers", "data_dir", "log_level", "log_format", "zeromq", "discovery",
-            "agent", "limits", "storage", "models", "iopaint",
+            "agent", "limits", "storage", "models", "iopaint", "tracing",
         ),
     }
 )  # fmt: skip
@@ -57,7 +57,7 @@ LIVE: Mapping[Role, tuple[str, ...]] = MappingProxyType(
             "report", "archive", "backup", "schedules", "windows",
             "http.tokens", "http.per_minute", "http.interactive_slots", "http.interactive_s", "http.answer_s",
             "http.model", "http.save_folder", "storage.blobs",
-            "alerting", "alerts",
+            "alerting", "alerts", "tracing",
         ),
         Role.AGENT: (
             "log_level", "limits", "schedulers", "agent.slots", "agent.devices.*.slots", "agent.devices.*.queues",

@@ -30,6 +30,7 @@ from lcq.schedules import Timekeeper
 from lcq.sockets import is_loopback
 from lcq.state.manager import StateManager
 from lcq.tasks import TaskManager
+from lcq.tracing import traced
 from lcq.wire import OLDEST_PROTOCOL, PROTOCOL_VERSION
 
 _log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Scheduler:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
+            stack.enter_context(traced(self.config, "scheduler"))
             self.state = await stack.enter_async_context(StateManager(self.config, url=self.redis_url))
             self.site = Site(self.state)
             ground = Ground(self.state, self.site)

@@ -7,6 +7,7 @@ import termios
 
 from textual.drivers.linux_driver import LinuxDriver
 
+from lcq import curtain
 from tui.outlet import Outlet
 
 _PAINTED = 2  # stderr, as Textual does: stdout may be a pipe
@@ -27,6 +28,7 @@ class TerminalDriver(LinuxDriver):
     def start_application_mode(self) -> None:
         self.outlet = Outlet(_PAINTED, self._be_gone)
         self.outlet.start()
+        curtain.hand_over()
         super().start_application_mode()  # type: ignore[no-untyped-call]
         if self._writer_thread is not None:  # Textual's own: nothing goes through it
             self._writer_thread.stop()

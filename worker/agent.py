@@ -13,6 +13,7 @@ import math
 import os
 import random
 import secrets
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -22,7 +23,7 @@ from typing import Self
 
 import zmq
 
-from lcq import __version__, failpoints
+from lcq import __version__, failpoints, tracing
 from lcq.agreement import EVERYWHERE, OF_AGENTS, Agreed
 from lcq.client.addresses import find_schedulers
 from lcq.clock import steady_now
@@ -57,6 +58,7 @@ from lcq.wire import (
     StepAnswer,
     Want,
 )
+from worker.attempt_trace import tell_attempt
 from worker.bells import Bells
 from worker.breaker import Breakers, answers
 from worker.confinement import environment_for, make_device_files, open_way, runner_user, terms_of
@@ -142,6 +144,7 @@ class Agent:
         """"host:port" of its metrics; "": they are told nowhere."""
         self._logbook = Logbook(self._note_told)
         self._runner_log = RunnerLog()
+        self._began_ns: dict[Key, int] = {}  # when each attempt came, by the wall clock, while attempts are traced
         self._task_logs: TaskLogs | None = None
         self._stack = AsyncExitStack()
         self._stop = asyncio.Event()
@@ -185,6 +188,7 @@ class Agent:
             port = metrics_port(self._config.agent, self._put_metrics)
             self.metrics_at = await stack.enter_async_context(port)
             self._task_logs = TaskLogs(home.folder / "logs", terms=lambda: self._config.agent.task_logs)
+            stack.enter_context(tracing.traced(self._config, "agent", instance=home.node_id))
             records = home.records
             records.sweep()
             gpus = await asyncio.to_thread(stack.enter_context, Gpus())  # wakes them: that may take seconds
@@ -955,6 +959,8 @@ class Agent:
             self._disks.used(folder)
         self._porter.expect(grant)
         self._logs.begin(key)
+        if tracing.active is not None:
+            self._began_ns[key] = time.time_ns()
         if self._stop.is_set() or not self._begin(grant):
             _log.info("agent %s: handing back task %s, attempt %d: no slot is free", self.node_id, *key)
             await self._conclude(Ended(grant, handed_back=True))
@@ -997,6 +1003,8 @@ class Agent:
         with about_grant(ended.grant, cause=ended.failure.code if ended.failure is not None else ""):
             await self._report(ended)
         self._logs.end(ended.key)
+        if tracing.active is not None:
+            tell_attempt(tracing.active, ended, node=self.node_id, began_ns=self._began_ns.pop(ended.key, 0))
 
     async def _report(self, ended: Ended) -> None:
         grant, failure = ended.grant, ended.failure

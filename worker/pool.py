@@ -11,6 +11,7 @@ import random
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -84,7 +85,8 @@ class Ended:
     ``staged`` is the result's file before it is renamed; "" where there is none. ``found``: the mark of what had its
     final name when the attempt began; None: not known. ``handed_back``: the attempt is to be given back, at no cost
     for the task. ``peak_mib``: the most memory it held at a time; ``device_peak_mib``: of its GPU's; 0: not known.
-    ``log``: what its runner wrote last, where it failed.
+    ``log``: what its runner wrote last, where it failed. ``parts``: what took time here (fetch, run), from when to
+    when; ``stages``: those of the runner's work, and when each began; in ns since the epoch.
     """
 
     grant: Grant
@@ -96,6 +98,8 @@ class Ended:
     peak_mib: int = 0
     device_peak_mib: int = 0
     log: str = ""
+    parts: tuple[tuple[str, int, int], ...] = field(default=(), compare=False)
+    stages: tuple[tuple[str, int], ...] = field(default=(), compare=False)
 
     @property
     def key(self) -> Key:
@@ -574,7 +578,12 @@ class Slot:
             return await self._do(runner, grant)
 
     async def _do(self, runner: _Runner, grant: Grant) -> bool:
+        parts: list[tuple[str, int, int]] = []
+        began_ns = time.time_ns()
         brought = await self._brought(runner, grant)
+        ran_ns = time.time_ns()
+        if self.settings.bringer is not None and self.settings.bringer.is_needed(grant.task):
+            parts.append(("fetch", began_ns, ran_ns))
         if isinstance(brought, Brought):
             await failpoints.reach("agent.tell")
             runner.words.begin()
@@ -589,6 +598,7 @@ class Slot:
             )
             await failpoints.passed("agent.tell")
             ended, usable = await self._until_ended(runner, grant)
+            parts.append(("run", ran_ns, time.time_ns()))
         else:
             ended, usable = brought
         if ended.failure is not None and ended.failure.error_class is ErrorClass.CRASH:
@@ -600,7 +610,7 @@ class Slot:
         if ended.failure is not None and ended.failure.error_class is not ErrorClass.BAD_INPUT:
             ended = replace(ended, log=runner.words.tail())
         runner.words.settle()
-        await self._on_ended(ended)
+        await self._on_ended(replace(ended, parts=tuple(parts)))
         self.grant = None
         if not gone:
             await self._outlive(runner)
@@ -682,12 +692,17 @@ class Slot:
                         found=done.found,
                         peak_mib=done.peak_mib,
                         device_peak_mib=done.device_peak_mib,
+                        stages=done.stages,
                     )
                     return (ended if stopped is None or stopped.handed_back else stopped), is_sound
                 case Failed() as failed:
                     self._take_in(failed)
                     ended = Ended(
-                        grant, failure=failed.failure, peak_mib=failed.peak_mib, device_peak_mib=failed.device_peak_mib
+                        grant,
+                        failure=failed.failure,
+                        peak_mib=failed.peak_mib,
+                        device_peak_mib=failed.device_peak_mib,
+                        stages=failed.stages,
                     )
                     usable = is_sound and failed.failure.error_class not in (ErrorClass.CRASH, ErrorClass.RESOURCE)
                     return (ended if stopped is None or stopped.handed_back else stopped), usable

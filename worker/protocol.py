@@ -104,7 +104,7 @@ class Done(Word):
     ``found``: the mark (lcq.file_mark) of what had that name when the attempt began; None: not known.
     ``peak_mib``, here and below: the most of the host's memory that the runner's process held during the attempt;
     ``device_peak_mib``: the most of its GPU's memory, where the engine can tell (0: not known);
-    ``rss_mib``: what it holds after it.
+    ``rss_mib``: what it holds after it. ``stages``: of its work, and when each began, in ns since the epoch.
     """
 
     WORD = "done"
@@ -116,6 +116,7 @@ class Done(Word):
     peak_mib: int = 0
     device_peak_mib: int = 0
     rss_mib: int = 0
+    stages: tuple[tuple[str, int], ...] = ()
 
 
 class Failed(Word):
@@ -126,6 +127,7 @@ class Failed(Word):
     peak_mib: int = 0
     device_peak_mib: int = 0
     rss_mib: int = 0
+    stages: tuple[tuple[str, int], ...] = ()
 
 
 class Cancelled(Word):

@@ -61,6 +61,7 @@ _log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _PROGRESS_S = 0.2  # an engine may tell a thousand steps a second: nobody can watch more than a few
 _LONGEST_MESSAGE = 2000
+_MOST_STAGES, _LONGEST_STAGE = 32, 40
 _IOLBF = 1  # stdio.h: a line is written as soon as it is whole
 
 
@@ -103,6 +104,7 @@ class Runner:
         self._heard = 0
         self._begun = 0
         self._cancelled = 0  # this one, and all before it
+        self._stages: list[tuple[str, int]] = []  # of the attempt that is done, and when each began
         threading.Thread(target=self._listen, name="agent's words", daemon=True).start()
 
     def _listen(self) -> None:
@@ -160,6 +162,7 @@ class Runner:
                 "peak_mib": peak_mib(),
                 "device_peak_mib": shelf.peak_mib(),
                 "rss_mib": rss_mib(),
+                **({} if isinstance(ended, Cancelled) else {"stages": tuple(self._stages)}),
             }
         )
 
@@ -170,9 +173,12 @@ class Runner:
         self._begun += 1
         number = self._begun
         told_at = 0.0
+        stages = self._stages = []
 
         def progress(fraction: float, stage: str) -> None:
             nonlocal told_at
+            if len(stages) < _MOST_STAGES and (not stages or stages[-1][0] != stage):
+                stages.append((stage[:_LONGEST_STAGE], time.time_ns()))
             if self._cancelled >= number:
                 raise base.Cancelled
             now = time.monotonic()

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lcq import curtain
 from lcq.cli.called import INTERRUPTED, Session
 from lcq.errors import LcqError
 from lcq.lang import LANGUAGES, speak_as_asked
@@ -67,6 +68,7 @@ def open_console(asked: Asked, words: Sequence[str]) -> int:
     """Run the console that these ``words`` ask for until it is left; the exit code."""
     gc.disable()  # nothing that is imported becomes garbage; the console enables it after its first frame
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # as in program.py
+    curtain.draw()
     speak_as_asked(words)
     session = Session(**asked.session)
     try:
@@ -74,6 +76,7 @@ def open_console(asked: Asked, words: Sequence[str]) -> int:
 
         return find_console()(session.config, scheduler=session.scheduler, **asked.console)
     except (LcqError, TimeoutError) as error:
+        curtain.draw_back()
         from lcq.cli.program import tell
 
         if session.log_level == "debug":
@@ -84,5 +87,6 @@ def open_console(asked: Asked, words: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:
+        curtain.draw_back()
         gc.freeze()  # the process ends, as in program.py
         gc.enable()

@@ -11,6 +11,7 @@ from lcq.client.steering import Steering
 from lcq.client.submitting import Submissions
 from lcq.config import DistributedConfig, load
 from lcq.keyring import Credential
+from lcq.tracing import trace_from_here
 
 
 class AsyncClient(Following, Steering, Operating, Alerting, Keeping):
@@ -41,5 +42,7 @@ class AsyncClient(Following, Steering, Operating, Alerting, Keeping):
         Raises:
             InvalidConfig, InvalidInput: the settings or ``scheduler`` cannot be used.
         """
-        super().__init__(config or load(), scheduler, actor or login_name(), timeout_s, credential=credential)
+        settings = config or load()
+        super().__init__(settings, scheduler, actor or login_name(), timeout_s, credential=credential)
+        trace_from_here(settings)
         self._submissions = Submissions()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from lcq import tracing
 from lcq.client.looking import Looking, pieces
 from lcq.errors import InvalidInput, TaskNotFound
 from lcq.image_size import Size, read_sizes
@@ -109,6 +110,7 @@ class Submitting(Looking):
         wanted = tuple(tasks)
         if keys and len(keys) != len(wanted):
             raise InvalidInput(f"{len(wanted)} tasks need as many keys, found {len(keys)}")
+        begun_ns = time.time_ns()
         accepted: list[Accepted] = []
         refused: list[Refusal] = []
         for start in range(0, len(wanted), MAX_BATCH):
@@ -127,6 +129,11 @@ class Submitting(Looking):
             accepted += answer.accepted
             refused += answer.refused
             self._submissions.remember(answer, wanted[piece], keys[piece], queue, node)
+        if tracing.active is not None:
+            whys = {one.id: f"{one.code}: {one.message}" for one in refused}
+            for task in wanted:
+                facts = {"actor": self.actor}
+                tracing.active.tell("submit", task, begun_ns=begun_ns, error=whys.get(task.id, ""), facts=facts)
         return SubmitAnswer(accepted=tuple(accepted), refused=tuple(refused))
 
     async def foresee(self, tasks: Sequence[Task], *, queue: str = "", node: str = "") -> ForeseeAnswer:

@@ -111,3 +111,15 @@ def test_what_is_torn_behind_the_first_frame_of_a_gif_breaks_no_runner(tmp_path:
     path.write_bytes(_gif(torn))
     with contextlib.suppress(BadImage):
         load_image(str(path), LimitsConfig())
+
+
+def test_a_png_of_a_palette_without_one_is_a_bad_picture_and_no_broken_engine(tmp_path: Path) -> None:
+    out = io.BytesIO()
+    Image.new("P", (4, 4)).save(out, format="PNG")
+    whole = out.getvalue()
+    at = whole.index(b"PLTE") - 4
+    size = int.from_bytes(whole[at : at + 4], "big")
+    path = tmp_path / "bare.png"
+    path.write_bytes(whole[:at] + whole[at + 12 + size :])
+    with pytest.raises(BadImage):
+        load_image(str(path), LimitsConfig())

@@ -8,10 +8,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from schemathesis.checks import not_a_server_error
-from schemathesis.generation.case import Case
 
 from lcq.config import DistributedConfig
 from lcq.embedded import PrivateServer
@@ -58,6 +55,10 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")  # of what schemathesis does with it
 def test_every_operation_answers_as_the_document_says(address: str) -> None:
+    import schemathesis  # here: not by every worker that collects
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.generation.case import Case
+
     schema = schemathesis.openapi.from_dict(httpx.get(f"{address}/openapi.json", timeout=60).json())
     schema.config.update(base_url=address, request_timeout=120)
     # A filter or a model's name may be wrong in ways that no schema tells; and the parents answer 500 to what is wrong.

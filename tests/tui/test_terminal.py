@@ -73,3 +73,36 @@ async def test_ctrl_z_gives_the_shell_back_and_fg_the_console(tmp_path: Path) ->
         terminal.type("exit\n")
         await terminal.process.wait()
         terminal.check_sane()
+
+
+LCQ = [sys.executable, "-m", "lcq.cli.main"]
+
+
+async def test_the_consoles_name_is_seen_at_once_and_a_console_that_cannot_be_leaves_the_terminal_as_it_was(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "lcq.yaml").write_text("console: {theme: of nobody}\n")
+    async with on_a_terminal(*LCQ, "--config", str(tmp_path / "lcq.yaml"), "console") as console:
+        place = await console.shows("\x1b[1m LCQ")
+        await console.shows("\x1b[?1049l", after=place)
+        await console.shows("of nobody", after=place)
+        assert await console.process.wait() == 2
+        console.check_sane()
+
+
+async def test_a_signal_before_the_first_frame_leaves_the_terminal_as_it_was(tmp_path: Path) -> None:
+    slow = tmp_path / "lcq_slow"
+    slow.mkdir()
+    (slow / "sitecustomize.py").write_text(
+        "import sys, time\n"
+        "class Slow:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'tui.app':\n"
+        "            time.sleep(600)\n"
+        "sys.meta_path.insert(0, Slow())\n"
+    )
+    async with on_a_terminal(*LCQ, "console", environment={"PYTHONPATH": str(slow)}) as console:
+        await console.shows("\x1b[1m LCQ")
+        console.process.terminate()
+        assert await console.process.wait() == -signal.SIGTERM
+        console.check_sane()

@@ -56,7 +56,7 @@ async def test_what_opens_is_the_console(tmp_path: Path) -> None:
         async with browser.get(address) as answer:
             assert answer.status == 200
         seen = b""
-        async with browser.ws_connect(address.join(URL("/ws?width=120&height=30"))) as socket, asyncio.timeout(60):
+        async with browser.ws_connect(address.join(URL("/ws?width=120&height=30"))) as socket, asyncio.timeout(120):
             while b"Waiting for the cluster" not in seen:
                 message = await socket.receive()
                 assert message.type in (aiohttp.WSMsgType.BINARY, aiohttp.WSMsgType.TEXT), message

@@ -139,7 +139,14 @@ def test_progress_goes_forward_through_the_stages(photo: Path, mask: Path) -> No
     fractions = [fraction for fraction, _ in heard]
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
-    assert list(dict.fromkeys(stage for _, stage in heard)) == ["decode", "load", "inpaint", "encode", "written"]
+    assert list(dict.fromkeys(stage for _, stage in heard)) == [
+        "decode",
+        "load",
+        "inpaint",
+        "check",
+        "encode",
+        "written",
+    ]
 
 
 def test_an_empty_mask_gives_the_input_and_a_note(photo: Path, mask: Path) -> None:
@@ -474,7 +481,7 @@ def test_a_file_that_does_not_read_back_as_the_result_is_bad_output(
 
 def test_a_cancelled_attempt_ends_as_such_and_leaves_nothing(photo: Path, mask: Path) -> None:
     before = everything_in(photo.parent)
-    for last in ("decode", "load", "inpaint", "encode", "written"):
+    for last in ("decode", "load", "inpaint", "check", "encode", "written"):
 
         def gone(fraction: float, stage: str, last: str = last) -> None:
             if stage == last:

@@ -216,6 +216,7 @@ def _worked(
     _check_room(task, engine, work, shelf)
     try:
         pixels = engine.run(work)
+        progress(0.9, "check")
         check_output(task.task_type, picture, pixels)
     except BadOutput as bad:
         raise failed(ErrorClass.BAD_OUTPUT, bad.code, f"{shown(task.image_path)}: {task.model} {bad}") from bad

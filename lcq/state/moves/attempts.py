@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lcq import tracing
 from lcq.config import DistributedConfig
 from lcq.errors import StaleBoot, TaskNotFound, TransitionRefused
 from lcq.health import NO_RETRY_LOST, is_too_much, may_blame
@@ -94,6 +96,7 @@ class AttemptMoves(Mover):
             StaleBoot: the node is not registered with this boot id, or has gone to another scheduler since.
         """
         lease = int(self.config.leases.lease_s * 1000) if lease_ms is None else lease_ms
+        asked_ns = time.time_ns()
         needs = {"told": dict(needs_mib or {}), "learned": dict(learned_mib or {})}
         told = (
             node, boot, device, slots, lease,
@@ -128,6 +131,8 @@ class AttemptMoves(Mover):
                 await self.isolate_task(task_id, found=records.told_damage(error))
                 continue
             grants.append(Grant(task=task, attempt=int(number), device=device, lease_ms=lease, eased=eased))
+            if tracing.active is not None:
+                _tell_claim(tracing.active, grants[-1], node, queue, asked_ns, int(waited_ms))
         return tuple(grants)
 
     async def finish_task(
@@ -253,6 +258,14 @@ class AttemptMoves(Mover):
         """Fail a task whose record is not what was written, and keep it; one that has ended stays as it was."""
         _log.error("the record of task %s is damaged, the task is isolated: %s", task_id, found)
         await self._move("isolate_task", task_id, found)
+
+
+def _tell_claim(tracer: tracing.Tracer, grant: Grant, node: str, queue: str, asked_ns: int, waited_ms: int) -> None:
+    task, attempt, now_ns = grant.task, grant.attempt, time.time_ns()
+    queued_ns = now_ns - 1_000_000 * waited_ms
+    tracer.tell("queued", task, attempt=attempt, begun_ns=queued_ns, ended_ns=now_ns, facts={"queue": queue})
+    facts: dict[str, str | float] = {"node": node, "device": grant.device, "queue": queue}
+    tracer.claimed(task, attempt, begun_ns=asked_ns, facts=facts)
 
 
 def most_in_flight(config: DistributedConfig) -> str:
