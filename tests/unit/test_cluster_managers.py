@@ -54,8 +54,11 @@ def named(kind: str, name: str) -> dict[str, Any]:
 
 
 def program(container: dict[str, Any]) -> list[str]:
-    """What a container of ours runs: its own command, else what its image begins with (Containerfile)."""
-    return container.get("command") or [{"lcq-scheduler": "lcq", "lcq-agent": "lcq-agent"}[container["image"]]]
+    """What a container of ours runs: its own command, else what its image begins with, behind tini."""
+    stages = re.split(r"^FROM ", (ROOT / "Containerfile").read_text(), flags=re.MULTILINE)
+    (stage,) = [one for one in stages if f" AS {container['image'].removeprefix('lcq-')}\n" in one]
+    begins = json.loads(re.findall(r"^ENTRYPOINT (\[.*\])$", stage, re.MULTILINE)[-1])
+    return container.get("command") or begins[begins.index("--") + 1 :]
 
 
 def containers() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
