@@ -31,7 +31,7 @@ ADDRESSES = {
     **{node: f"10.0.0.{11 + number}" for number, node in enumerate(NODES)},
     DESK: "10.0.0.30",
 }
-STAYS = re.compile(r"^(lcq scheduler|lcq-agent)( |$)")
+STAYS = re.compile(r"^(lcq scheduler|lcq-agent)( --\S+ \S+)*$")
 """The last line of a block that is a program which stays: it is left running."""
 PATIENCE_S = 300.0
 
@@ -156,9 +156,14 @@ class Lan:
 
 def hosts_of(heading: str) -> tuple[str, ...]:
     """The hosts on which the blocks below a heading of the page are typed."""
-    if "each node" in heading:
+    if heading.startswith("## On each node"):
         return NODES
-    return (HEAD,) if "head" in heading else (DESK,)
+    if heading.startswith("## On the desk"):
+        return (DESK,)
+    return (HEAD,) * (len(NODES) if "for each node" in heading else 1)
+
+
+TOKEN = re.compile(r"\bTOKEN\b")
 
 
 def steps(page: PurePosixPath = PAGE) -> Iterator[tuple[str, Block]]:
@@ -206,9 +211,10 @@ def walk(folder: Path) -> list[Step]:
     """
     lay_out(folder / "disk")
     done: list[Step] = []
+    tokens: list[str] = []
     with Lan(folder) as lan:
         for host, block in steps():
-            script = block.code
+            script = TOKEN.sub(lambda _: tokens.pop(0), block.code, count=1)
             begun, said = time.monotonic(), ""
             last = script.strip().splitlines()[-1].split(" #")[0].strip()
             if STAYS.match(last):
@@ -219,7 +225,11 @@ def walk(folder: Path) -> list[Step]:
                     until(lan, HEAD, f"lcq node {host} >/dev/null", f"node {host}")
             else:
                 said = lan.do(host, script)
-            what = "; ".join(line for line in script.strip().splitlines() if line.startswith("lcq")) or last
+            if "lcq keys invite" in script:
+                tokens.append(said.split()[0])
+                said = ""
+            script = block.code
+            what = "; ".join(line for line in script.strip().splitlines() if line.startswith("lcq"))
             done.append(Step(host, what, time.monotonic() - begun, said))
     photos = {path.stem for path in (folder / "disk" / "scans").iterdir()}
     cleaned = {path.stem for path in (folder / "disk" / "cleaned").iterdir() if path.suffix not in ("", ".json")}
@@ -238,7 +248,7 @@ def main() -> int:
             return 1
     for step in done:
         print(f"{step.seconds:6.1f} s  {step.host:6}  {step.what}")
-        if step.host == DESK:
+        if step.said:
             print("".join(f"                  {line}\n" for line in step.said.splitlines()), end="")
     print(f"{time.monotonic() - begun:6.1f} s  in all, with the hosts made and taken away")
     return 0

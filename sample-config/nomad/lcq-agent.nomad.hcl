@@ -1,5 +1,5 @@
 # Agents as guests of Nomad: nomad job run sample-config/nomad/lcq-agent.nomad.hcl
-# The variable nomad/jobs/lcq-agent holds what is secret: nomad var put nomad/jobs/lcq-agent storage_token=...
+# The variable nomad/jobs/lcq-agent holds what is secret: storage_token, and operator_key, by which each node is invited.
 
 variable "scheduler" {
   type    = string
@@ -34,6 +34,41 @@ job "lcq-agent" {
       read_only = false
     }
 
+    # It alone has the operator's key: it invites this allocation's node, which makes a key of its own in the shared folder.
+    task "key" {
+      driver = "docker"
+
+      lifecycle {
+        hook = "prestart"
+      }
+
+      config {
+        image      = "registry.example/lcq-agent:0.1.0"
+        entrypoint = ["bash", "-euo", "pipefail", "-c"]
+        args = [
+          "LCQ_ZEROMQ__KEY_FILE=$NOMAD_SECRETS_DIR/client.json lcq --scheduler ${var.scheduler} keys invite --role agent --node $LCQ_AGENT__NAME | lcq-agent join --replace -"
+        ]
+      }
+
+      env {
+        LCQ_AGENT__NAME = "nomad-${NOMAD_ALLOC_INDEX}"
+        LCQ_DATA_DIR    = "${NOMAD_ALLOC_DIR}/data/lcq"
+      }
+
+      template {
+        destination = "${NOMAD_SECRETS_DIR}/client.json"
+        perms       = "0400"
+        uid         = 10001
+        gid         = 10001
+        data        = "{{ with nomadVar \"nomad/jobs/lcq-agent\" }}{{ .operator_key }}{{ end }}"
+      }
+
+      resources {
+        cpu    = 200
+        memory = 256
+      }
+    }
+
     task "agent" {
       driver = "docker"
 
@@ -43,9 +78,8 @@ job "lcq-agent" {
       kill_timeout = "90s"
 
       config {
-        image   = "registry.example/lcq-agent:0.1.0"
-        command = "lcq-agent"
-        args    = ["--scheduler", "${var.scheduler}"]
+        image = "registry.example/lcq-agent:0.1.0"
+        args  = ["--scheduler", "${var.scheduler}"] # of lcq-agent
       }
 
       volume_mount {

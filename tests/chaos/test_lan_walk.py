@@ -13,6 +13,7 @@ from tests.walk import DESK, HEAD, NODES, steps, walk
 
 def test_each_block_of_the_page_belongs_to_a_host() -> None:
     assert next(host for host, _ in steps()) == HEAD
+    assert [host for host, _ in steps()].count(HEAD) > len(NODES), "each node is invited"
     assert {host for host, _ in steps()} == {HEAD, DESK, *NODES}
 
 
@@ -29,3 +30,4 @@ def test_a_lan_of_five_hosts_works_by_what_the_page_says(tmp_path: Path) -> None
     (submitted,) = [step.said for step in done if "lcq submit" in step.what]
     assert "7 done" in submitted
     assert all(node in submitted for node in NODES)
+    assert "revoked  gpu-3" in done[-1].said

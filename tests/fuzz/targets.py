@@ -16,12 +16,15 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from lcq.errors import LcqError, WeightsRefused
 from lcq.http.masks import adjusted
@@ -83,7 +86,7 @@ ID = "01K00000000000000000000000"
 def frames() -> list[bytes]:
     """A request of every command, bare and with its fields; answers, an order, a ticket, words of runners."""
     whole = [
-        {"cmd": command} | {name: _VALUES[name] for name in kind.model_fields if name in _VALUES}
+        {"cmd": command} | {name: _value(kind, name) for name in kind.model_fields if name != "id"}
         for command, kind in REQUESTS.items()
     ]
     whole += [
@@ -103,6 +106,16 @@ def frames() -> list[bytes]:
     return [bytes(msgpack.packb(one)) for one in told] + deep
 
 
+def _value(kind: type[BaseModel], name: str) -> Any:
+    """What fits the field: one that nobody here has heard of is at its default, or the first of its enum."""
+    field = kind.model_fields[name]
+    if name in _VALUES:
+        return _VALUES[name]
+    if isinstance(field.annotation, type) and issubclass(field.annotation, StrEnum):
+        return next(iter(field.annotation))
+    return to_jsonable_python(field.get_default(call_default_factory=True)) if not field.is_required() else "x"
+
+
 def _plain(value: Any) -> Any:
     return value.model_dump(mode="json")
 
@@ -119,7 +132,8 @@ _VALUES: dict[str, Any] = {
     "act": ID, "text": "look", "cause": "storage_timeout", "prefix": "01", "where": "status:queued model:lama",
     "status": "queued", "limit": 5, "files": [{"path": "/photos/cat.png", "size": 5, "head": "ab" * 32}],
     "wish": ID, "parts": ["before"], "longest": 64, "box": [0, 0, 1, 1], "lines": [], "first": 1, "last": 2, "count": 1,
-    "target_wait_s": 30.0, "model": "cv2-telea", "each_stands_for": 1, "skipped": [], "by": ["cause"],
+    "target_wait_s": 30.0, "model": "cv2-telea", "each_stands_for": 1, "skipped": [], "by": ["cause"], "key": "ab" * 32,
+    "span_s": 60,
     "task": ID, "rule": "queue_age", "subject": "cpu-light", "seconds": 60.0, "receivers": ["ops"],
 }  # fmt: skip
 

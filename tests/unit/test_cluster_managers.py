@@ -53,6 +53,14 @@ def named(kind: str, name: str) -> dict[str, Any]:
     return found
 
 
+def program(container: dict[str, Any]) -> list[str]:
+    """What a container of ours runs: its own command, else what its image begins with, behind tini."""
+    stages = re.split(r"^FROM ", (ROOT / "Containerfile").read_text(), flags=re.MULTILINE)
+    (stage,) = [one for one in stages if f" AS {container['image'].removeprefix('lcq-')}\n" in one]
+    begins = json.loads(re.findall(r"^ENTRYPOINT (\[.*\])$", stage, re.MULTILINE)[-1])
+    return container.get("command") or begins[begins.index("--") + 1 :]
+
+
 def containers() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Each container, and the pod that it is in."""
     for one in of_kind("Deployment", "StatefulSet"):
@@ -91,7 +99,7 @@ def test_what_pods_mount_and_read_is_there_and_the_page_makes_their_secrets() ->
     claims = {one["metadata"]["name"] for one in of_kind("PersistentVolumeClaim")}
     maps = {one["metadata"]["name"] for one in of_kind("ConfigMap")}
     made = {
-        name: set(re.findall(r"--from-literal=([\w.-]+)=", rest))
+        name: set(re.findall(r"--from-(?:literal|file)=([\w.-]+)=", rest))
         for name, rest in re.findall(r"create secret generic ([\w-]+)((?:.|\n)*?)(?=\nlcq|\nkubectl|```)", PAGE)
     }
     read: dict[str, set[str]] = {}
@@ -104,8 +112,14 @@ def test_what_pods_mount_and_read_is_there_and_the_page_makes_their_secrets() ->
             assert volume.get("configMap", {}).get("name") in maps | {None}
             if secret := volume.get("secret"):
                 read.setdefault(secret["secretName"], set()).update(item["key"] for item in secret["items"])
+        mounted = {
+            mount["name"]
+            for one in (*pod.get("initContainers", ()), *pod["containers"])
+            for mount in one["volumeMounts"]
+        }
+        assert mounted == set(volumes) | owned
         for container in pod["containers"]:
-            assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes) | owned
+            assert "operator" not in {mount["name"] for mount in container["volumeMounts"]}
             for variable in container.get("env", ()):
                 if wanted := variable.get("valueFrom", {}).get("secretKeyRef"):
                     read.setdefault(wanted["name"], set()).add(wanted["key"])
@@ -174,7 +188,7 @@ def test_containers_of_ours_are_called_and_set_as_lcq_understands_it_and_may_dra
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     container, pod = ours()[number]
-    assert complaint([*container["command"], *container["args"]]) == ""
+    assert complaint([*program(container), *container["args"]]) == ""
     config = settings_in(container, tmp_path, monkeypatch)
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert {str(config.data_path), *map(str, config.storage.roots), "/tmp"} <= mounts
@@ -187,6 +201,24 @@ def test_containers_of_ours_are_called_and_set_as_lcq_understands_it_and_may_dra
     else:
         assert config.http.tokens, "it binds more than loopback"
         assert config.scheduler_host == "10.1.2.3"
+        assert str(config.zeromq.server_key_file).rpartition("/")[0] in mounts
+    assert not config.zeromq.trusted_network
+    assert config.zeromq.bind == "0.0.0.0"
+
+
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_an_agent_is_invited_by_who_has_the_operators_key_and_keeps_its_own_where_it_runs(kind: str) -> None:
+    pod = named("Deployment", f"lcq-agent-{kind}")["spec"]["template"]["spec"]
+    (first,) = pod["initContainers"]
+    invite, join = ours_in(first["args"][0])
+    assert [complaint(invite), complaint(join)] == ["", ""]
+    assert [invite[3:5], join[1]] == [["keys", "invite"], "join"]
+
+    def told(container: dict[str, Any], name: str) -> Any:
+        return next(one for one in container["env"] if one["name"] == name)
+
+    for name in ("LCQ_AGENT__NAME", "LCQ_DATA_DIR"):
+        assert told(first, name) == told(pod["containers"][0], name)
 
 
 TRIGGER_METADATA = {
@@ -277,8 +309,9 @@ def test_the_batch_script_is_shell_has_directives_of_slurm_and_calls_the_agent_r
     assert drain
     assert int(signal[1]) >= int(drain[1]) + SLACK_S
     assert int(drain[1]) < 30, "Slurm's KillWait"
-    (agent,) = ours_in(script)
-    assert complaint(agent) == ""
+    called = ours_in(script)
+    assert [words[0] for words in called] == ["lcq", "lcq-agent", "lcq-agent", "lcq"]
+    assert [complaint(words) for words in called] == [""] * 4
 
 
 NOMAD_KEYS: dict[str, set[str]] = {
@@ -288,10 +321,21 @@ NOMAD_KEYS: dict[str, set[str]] = {
     "ephemeral_disk": {"size", "sticky", "migrate"},
     "restart": {"attempts", "interval", "delay", "mode"},
     "volume": {"type", "source", "read_only"},
-    "task": {"driver", "kill_signal", "kill_timeout", "config", "volume_mount", "env", "template", "resources", "user"},
-    "config": {"image", "command", "args"},
+    "task": {
+        "driver",
+        "kill_signal",
+        "kill_timeout",
+        "config",
+        "volume_mount",
+        "env",
+        "template",
+        "resources",
+        "lifecycle",
+    },
+    "lifecycle": {"hook", "sidecar"},
+    "config": {"image", "entrypoint", "command", "args"},
     "volume_mount": {"volume", "destination", "read_only"},
-    "template": {"destination", "env", "change_mode", "data"},
+    "template": {"destination", "env", "change_mode", "data", "perms", "uid", "gid"},
     "resources": {"cores", "cpu", "memory", "device"},
     "device": {"count"},
 }
@@ -311,7 +355,7 @@ def blocks(kind: str, among: dict[str, Any]) -> Iterator[tuple[str, str, dict[st
         if kind != "env":
             assert keys <= NOMAD_KEYS[kind], (kind, keys - NOMAD_KEYS[kind])
         yield kind, label.strip('"'), body
-        for inner in keys & {*NOMAD_KEYS, "env"}:
+        for inner in sorted(keys & {*NOMAD_KEYS, "env"}):
             if isinstance(body[inner], list) and isinstance(body[inner][0], dict):
                 yield from blocks(inner, body)
 
@@ -321,23 +365,36 @@ def test_the_nomad_job_is_hcl_of_documented_keys_and_leaves_the_agent_its_time(
 ) -> None:
     with NOMAD.open() as file:
         parsed = hcl2.load(file)
-    found = {(kind, label): body for top in ("variable", "job") for kind, label, body in blocks(top, parsed)}
-    task = found["task", "agent"]
-    assert task["kill_signal"] == '"SIGTERM"'
-    assert found["device", "nvidia/gpu"]["count"] == 1
-    mount = found["volume_mount", ""]
-    assert ("volume", mount["volume"].strip('"')) in found
-    called = found["config", ""]
-    words = [called["command"], *called["args"]]
-    assert complaint([word.strip('"') for word in words]) == ""
-    for name, value in found["env", ""].items():
+    found: dict[str, dict[str, Any]] = {"": {}}  # by task, the blocks in it
+    within = ""
+    for top in ("variable", "job"):
+        for kind, label, body in blocks(top, parsed):
+            if kind == "task":
+                within = label
+                found[within] = {"task": body}
+            found[within][kind if kind == "task" else f"{kind} {label}".strip()] = body
+    agent, key = found["agent"], found["key"]
+    assert agent["task"]["kill_signal"] == '"SIGTERM"'
+    assert agent["device nvidia/gpu"]["count"] == 1
+    mount = agent["volume_mount"]
+    assert any(f"volume {mount['volume'].strip(chr(34))}" in one for one in found.values())
+    words = [json.loads(word) for word in agent["config"]["args"]]
+    assert complaint(["lcq-agent", *words]) == ""
+    assert key["lifecycle"]["hook"] == '"prestart"'
+    invite, join = ours_in(json.loads(key["config"]["args"][0]))
+    assert [complaint(invite), complaint(join)] == ["", ""]
+    for name in ("LCQ_AGENT__NAME", "LCQ_DATA_DIR"):
+        assert key["env"][name] == agent["env"][name]
+    for name, value in agent["env"].items():
         if not name.startswith("__"):
             plain = str(json.loads(value)).replace("${NOMAD_ALLOC_INDEX}", "0").replace("${NOMAD_ALLOC_DIR}", "/alloc")
             monkeypatch.setenv(name, plain.replace("${node.unique.name}", "client-1"))
-    assert "LCQ_STORAGE__TOKEN={{" in found["template", ""]["data"]
+    assert "LCQ_STORAGE__TOKEN={{" in agent["template"]["data"]
     monkeypatch.setenv("LCQ_STORAGE__TOKEN", "secret")
     monkeypatch.chdir(tmp_path)
     config = load()
-    assert int(re.fullmatch(r'"(\d+)s"', task["kill_timeout"])[1]) >= config.agent.drain_s + SLACK_S  # type: ignore[index]
+    wait = re.fullmatch(r'"(\d+)s"', agent["task"]["kill_timeout"])
+    assert wait
+    assert int(wait[1]) >= config.agent.drain_s + SLACK_S
     assert config.agent.name == "nomad-0"
     assert [str(root) for root in config.storage.roots] == [mount["destination"].strip('"')]
