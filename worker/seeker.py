@@ -7,7 +7,7 @@ import contextlib
 import logging
 from pathlib import Path
 
-from lcq.client.addresses import find_schedulers, listens, looks_around
+from lcq.client.addresses import find_schedulers, listens, looks_around, unbelieved
 from lcq.config import DistributedConfig
 from lcq.errors import NoMulticast, SeveralClusters
 
@@ -73,7 +73,8 @@ class Seeker:
             self.why = choice.why
             if len(choice.clusters) > 1:
                 self.why = str(SeveralClusters(choice.why))
-            if choice.endpoints:
+            self.why = unbelieved(self._config, choice.endpoints) or self.why
+            if choice.endpoints and not self.why:
                 has_key = self._config.discovery.has_key
                 how = "signed by our key" if has_key else "on its word alone, for there is no discovery.key"
                 self._say(logging.WARNING, f"the LAN tells of cluster {', '.join(choice.clusters)}: taken {how}")

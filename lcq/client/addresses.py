@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from lcq.config import DistributedConfig
 from lcq.embedded import read_cluster_file
 from lcq.errors import InvalidInput, NoMulticast, SeveralClusters
-from lcq.keyring import client_file, read_credential
+from lcq.keyring import client_file, host_of, read_credential
+from lcq.sockets import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,17 @@ async def listens(endpoint: str) -> bool:
     return True
 
 
+def unbelieved(config: DistributedConfig, endpoints: Sequence[str]) -> str:
+    """Why what the LAN tells is not to be used; "" if it is: anybody on a LAN can say that he is a scheduler."""
+    elsewhere = [one for one in endpoints if not is_loopback(host_of(one))]
+    if not elsewhere or config.discovery.has_key or config.zeromq.trusted_network:
+        return ""
+    return (
+        f"the LAN tells of a scheduler at {elsewhere[0].removeprefix('tcp://')}, on its word alone: join it with a "
+        "token (lcq keys invite), name it by --scheduler, sign its word by discovery.key, or set zeromq.trusted_network: true"
+    )
+
+
 async def found_around(config: DistributedConfig, patience_s: float = LISTEN_S) -> tuple[str, ...]:
     """The schedulers that the LAN tells of; none if it tells of none.
 
@@ -91,6 +104,10 @@ async def found_around(config: DistributedConfig, patience_s: float = LISTEN_S) 
         raise SeveralClusters(choice.why)
     if not choice.endpoints:
         log.warning("%s", choice.why or f"no scheduler is announced on the LAN either (listened for {patience_s:g} s)")
+    why = unbelieved(config, choice.endpoints)
+    if why:
+        log.warning("%s", why)
+        return ()
     return choice.endpoints
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lcq.client.addresses import unbelieved
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidConfig, InvalidToken
 from lcq.keyring import (
@@ -120,3 +121,10 @@ def test_what_schedulers_say_of_their_next_key_is_kept_and_nonsense_is_not(confi
     learned = learn_server_keys(credential, ("cd" * 32, "ef" * 32))
     assert learned == read_credential(path)
     assert learned.server_keys == ("cd" * 32, "ef" * 32)
+
+
+def test_what_the_lan_tells_is_believed_only_where_somebody_has_said_why(config: DistributedConfig) -> None:
+    assert "on its word alone" in unbelieved(config, (LAN,))
+    assert unbelieved(config, (HERE,)) == ""
+    for said in ({"zeromq": {"trusted_network": True}}, {"discovery": {"key": "k" * 32}}):
+        assert unbelieved(DistributedConfig.model_validate(said), (LAN,)) == ""
