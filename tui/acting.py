@@ -32,10 +32,11 @@ from tui.screens.queues import QueuesScreen
 from tui.screens.task_acts import TaskActs
 from tui.source import trouble_of
 from tui.store import TaskRow, task_row
-from tui.text import counted
+from tui.text import counted, long_span
 from tui.widgets.table import LineTable
 
 if TYPE_CHECKING:
+    from lcq.alerts.records import AlertRecord, Silence
     from lcq.wire import BulkAnswer
     from tui.desk import Desk
     from tui.keymap import UserKeys
@@ -511,6 +512,55 @@ class ActingApp(OrderlyApp):
             self.say(tr("{title}: left as it is", title=act.title))
         else:
             await self._do(acts.drain(wish.row, deadline_s=question.deadline_s), reason)
+
+    # ------------------------------------------------------------ alerts
+
+    @on(ConsoleScreen.AlertsWished)
+    def _alerts_wished(self) -> None:
+        self._show_alerts()
+
+    @work(group="panel", exclusive=True)
+    async def _show_alerts(self) -> None:
+        """The alerts to choose from: one that is heard is silenced then, one that is silenced is heard again."""
+        known = self.desk.store.alerts
+        firing = [one for one in known.alerts if one.is_firing] if known is not None else []
+        if known is None or not firing:
+            self.say(tr("nothing needs you: no alert of the rules is firing"))
+            return
+        loud = known.firing
+        hushed = [one for one in firing if one not in loud]
+        choices = [
+            Choice((one.rule, one.subject), f"{tr(one.severity)}  {one.name.rstrip('/')}", retold(one.text))
+            for one in loud
+        ]
+        for one in hushed:
+            silence = known.silence_of(one)
+            assert silence is not None  # noqa: S101 - else it would be among the others
+            left = long_span(max(0, silence.until_ms - self.desk.link.now_ms))
+            told = tr("silenced by {actor}, {left} left: {text}", actor=silence.actor, left=left, text=retold(one.text))
+            choices.append(Choice((one.rule, one.subject), f"{tr('silenced')}  {one.name.rstrip('/')}", told))
+        chosen = await self.push_screen_wait(
+            Chooser(tr("Alerts: enter silences one, or lets it be heard again"), choices)
+        )
+        if chosen is not None:
+            alert = next(one for one in firing if (one.rule, one.subject) == chosen)
+            await self._ask_about(alert, known.silence_of(alert))
+
+    async def _ask_about(self, alert: AlertRecord, silence: Silence | None) -> None:
+        from tui.screens.forms import SilenceQuestion
+
+        if silence is not None:
+            await self._ask_and_do(acts.unsilence(silence.rule, silence.subject).made_to_ask())
+            return
+        act = acts.silence(alert.rule, alert.subject, SilenceQuestion.seconds)
+        if not self._may(act.title):
+            return
+        lines = (retold(alert.text), *act.lines)
+        title = tr("Silence {name}?", name=alert.name.rstrip("/"))
+        question = SilenceQuestion(title, lines, act.go, reason=tr(WHY))
+        reason = await self.push_screen_wait(question)
+        if reason is not None:
+            await self._do(acts.silence(alert.rule, alert.subject, question.seconds), reason)
 
     # ------------------------------------------------------------ submitting
 

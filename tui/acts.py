@@ -18,7 +18,7 @@ from tui.commands import Tier
 from tui.desk import MANY
 from tui.source import Commander
 from tui.store import CauseRow, NodeRow, TaskRow
-from tui.text import basename, counted, cut
+from tui.text import basename, counted, cut, long_span
 
 if TYPE_CHECKING:  # where an answer is made it is loaded: none is before the first frame
     from lcq.wire import BulkAnswer, Refusal
@@ -289,6 +289,21 @@ def acknowledge(row: CauseRow) -> Act:
         lines = (*lines, tr("Known to {who}", who=row.known), tr("Without a note it is open again."))
     title = tr("Acknowledge {code}", code=code)
     return Act(title, tr("acknowledged"), (name,), Tier.UNDOABLE, run, lines, tr("Yes"))
+
+
+def silence(rule: str, subject: str, seconds: float) -> Act:
+    """Let nobody be told of a rule for so long, or of what it says of ``subject`` ("": of whatever)."""
+    name = f"{rule}/{subject}" if subject else rule
+    run = _one(name, lambda commander, reason: commander.silence(rule, seconds=seconds, subject=subject, reason=reason))
+    lines = (tr("Nobody is told of it until then; consoles go on showing it, as silenced."),)
+    title = tr("Silence {name} for {span}", name=name, span=long_span(seconds * 1000))
+    return Act(title, tr("silenced"), (name,), Tier.UNDOABLE, run, lines, tr("Yes, silence"))
+
+
+def unsilence(rule: str, subject: str) -> Act:
+    name = f"{rule}/{subject}" if subject else rule
+    run = _one(name, lambda commander, reason: commander.unsilence(rule, subject=subject, reason=reason))
+    return Act(tr("Let {name} be heard again", name=name), tr("heard again:"), (name,), Tier.UNDOABLE, run)
 
 
 def drain(row: NodeRow, *, deadline_s: float | None = None) -> Act:

@@ -30,6 +30,7 @@ from lcq.lang import N, tr
 from lcq.log import setup_logging
 from lcq.roots import Roots
 from tui import lateness
+from tui.alarms import Alarms, alarms_of, headline
 from tui.cluster import Cluster, cluster_name
 from tui.commands import Command, Scope, commands_of
 from tui.contexts import ContextChoice, choices
@@ -81,6 +82,7 @@ _LATER = (
 )  # fmt: skip
 """What is loaded after the first frame, in the order in which it may be wished."""
 _BETWEEN_MODULES_S = 0.1
+_QUIET = Alarms(bell=False)
 
 _VARIABLES: dict[str, dict[str, str]] = {}  # the colours of each theme that has been shown
 
@@ -114,10 +116,11 @@ class ConsoleApp(PlayingApp):
         contexts: Sequence[ContextChoice] = (),
         recording: RecordingRules | None = None,
         keys: Mapping[str, str] = MappingProxyType({}),
+        alarms: Alarms = _QUIET,
     ) -> None:
         """``theme``: a theme's name; "": what suits the terminal. ``remembered``: where a chosen one is kept.
         ``contexts``: the clusters that one can go to. ``recording``: where recordings go, and how large they may be.
-        ``keys``: the operator's own, by the ids of commands.
+        ``keys``: the operator's own, by the ids of commands. ``alarms``: how the terminal is told that an alert begins.
 
         Raises:
             InvalidConfig: one of them cannot be.
@@ -134,6 +137,7 @@ class ConsoleApp(PlayingApp):
         self._remembered = remembered
         self._farewell = farewell
         self._crash_log = crash_log
+        self._alarms = alarms
         self._contexts = contexts
         self.recording_rules = recording
         self.next_context: str | None = None
@@ -263,6 +267,7 @@ class ConsoleApp(PlayingApp):
         if self._missed_a_frame:
             self._missed_a_frame = False
             self.screen.refresh()  # all of it, as it is by now
+        self._ring()
         state, second = self.desk.link.state, self.desk.link.now_ms // 1000
         if self.desk.flush() or self._second_shown != second:  # clocks and ages go on
             self._second_shown = second
@@ -272,6 +277,16 @@ class ConsoleApp(PlayingApp):
                 screen.show_pulse()
         self._link_shown = state
         return True
+
+    def _ring(self) -> None:
+        """Tell the terminal of alerts that have just begun."""
+        begun = self.desk.store.take_begun()
+        if not begun or self.desk.playback is not None:
+            return
+        self.say(tr("alert: {text} (B shows them)", text=headline(begun)), good=False)
+        told = self._alarms.sequence(begun, self.desk.cluster)
+        if told and self._driver is not None and not self.is_headless and not self.is_web:
+            self._driver.write(told)
 
     def _screens_in_sight(self) -> Iterator[ConsoleScreen]:
         for screen in self.screen_stack:
@@ -702,6 +717,7 @@ async def _run_app(
         desk, user=user, farewell=farewell, crash_log=config.data_path / "console-crash.log",
         theme=theme or (remembered and remembered.get("theme")) or kept.theme, remembered=remembered,
         contexts=choices(config), keys=kept.keys,
+        alarms=alarms_of(bell=kept.bell, notify=kept.notify, environment=os.environ),
         recording=RecordingRules(config.data_path, kept.record_mib * 2**20, kept.record_hours * 3600),
     )  # fmt: skip
     if record:

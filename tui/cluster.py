@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 from lcq.errors import LcqError, StateUnavailable
 
 if TYPE_CHECKING:  # loaded when first needed, after the first frame: they bring redis and zmq
+    from lcq.alerts.records import Alerts
     from lcq.client import AsyncClient
     from lcq.config import DistributedConfig
     from lcq.models import (
@@ -188,6 +189,9 @@ class Cluster:
     async def dead(self, *, by: Sequence[str] = ()) -> DeadAnswer:
         return await self._open_reader.dead(by=by)
 
+    async def alerts(self) -> Alerts:
+        return await self._open_reader.alerts()
+
     async def acts(self, limit: int, before: str = "") -> tuple[ActRecord, ...]:
         return await self._open_reader.acts.page(limit=limit, before=before)
 
@@ -274,6 +278,12 @@ class Cluster:
 
     async def acknowledge(self, cause: str, text: str, *, note: str = "", withdraw: bool = False) -> str:
         return await (await self._commander()).acknowledge(cause, text, note=note, withdraw=withdraw)
+
+    async def silence(self, rule: str, *, seconds: float, subject: str = "", reason: str = "") -> str:
+        return await (await self._commander()).silence(rule, seconds=seconds, subject=subject, reason=reason)
+
+    async def unsilence(self, rule: str, *, subject: str = "", reason: str = "") -> str:
+        return await (await self._commander()).unsilence(rule, subject=subject, reason=reason)
 
     async def undo(self, act: str) -> BulkAnswer:
         return await (await self._commander()).undo(act)

@@ -123,6 +123,7 @@ COMMANDS: tuple[Command, ...] = (
     Command("freeze", "Freeze what is shown, or thaw it", ("z",), _LOOK, Scope.EVERYWHERE, "freeze", 12),
     Command("refetch", "Read everything again", ("ctrl+r",), _LOOK, Scope.EVERYWHERE),
     Command("charts", "The last hour as plots", ("h",), _LOOK, Scope.EVERYWHERE, "charts", 16),
+    Command("alerts", "Alerts: see what needs you, and silence it", ("B",), _UNDO, Scope.EVERYWHERE),
     Command("command_line", "A command in words", ("colon",), _LOOK, Scope.EVERYWHERE, "command", 18),
     Command("next_theme", "Other colours", ("f2",), _LOOK, Scope.EVERYWHERE),
 
@@ -274,6 +275,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("resume_queue", "Resume a queue", (), _UNDO, Scope.LINE, word="resume", takes="QUEUE [REASON]"),
     Command("block_node", "Block a node: no new work", (), _UNDO, Scope.LINE, word="block", takes="NODE [REASON]"),
     Command("unblock_node", "Unblock a node", (), _UNDO, Scope.LINE, word="unblock", takes="NODE [REASON]"),
+    Command("silence_alert", "Let nobody be told of an alert for a while", (), _UNDO, Scope.LINE, word="silence",
+            takes="RULE[/ON] [TIME] [REASON]"),
+    Command("unsilence_alert", "Let an alert be heard again", (), _UNDO, Scope.LINE, word="unsilence",
+            takes="RULE[/ON] [REASON]"),
     Command("open_task", "The details of a task, by its id or how that begins", (), _LOOK, Scope.LINE, word="task",
             takes="ID"),
     Command("lend_rights", "Act in production for a while", (), _LOOK, Scope.LINE, word="write", takes="SPAN"),

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lcq.lang import tr
+from lcq.lang import retold, tr
 from lcq.models import MinuteTally, NodeStatus, TaskStatus
 from tui.charts import bars, failing, forecast, mean_of
 from tui.columns import Tone
 from tui.store import NodeRow, QueueRow, Store
-from tui.text import cells, compact, counted, span
+from tui.text import cells, clean, compact, counted, span
+
+if TYPE_CHECKING:
+    from lcq.alerts.records import AlertRecord
 
 PANEL_LINES = 3
+_OF_NODES = ("node_down", "node_quarantined")
 _LEAST = 16  # of a panel's cells, whatever its words take: its bars want to be seen
 _STEP = 4  # panels become wider by so many cells at a time, so that they do not move with every number
 
@@ -193,11 +198,21 @@ def _backlog(store: Store, queues: Sequence[QueueRow], now_ms: int, width: int) 
 
 def needs(store: Store, now_ms: int) -> list[Line]:
     """What a person should look at, the worst first."""
+    alerts = store.firing
+    told = {(one.when, one.subject) for one in alerts}  # these lines would say the same again
+    nodes = [row for row in store.nodes.rows.values() if not {(when, row.id) for when in _OF_NODES} & told]
+    queues = [row for row in store.queues.rows.values() if ("queue_unserved", row.id) not in told]
     return [
-        *_nodes_in_need(store.nodes.rows.values(), now_ms),
-        *_queues_in_need(store.queues.rows.values()),
-        *_failures_in_need(store.minutes),
+        *(_alert_in_need(one, now_ms) for one in alerts),
+        *_nodes_in_need(nodes, now_ms),
+        *_queues_in_need(queues),
+        *(_failures_in_need(store.minutes) if ("fail_rate", "") not in told else ()),
     ]
+
+
+def _alert_in_need(alert: AlertRecord, now_ms: int) -> Line:
+    since = span(max(0, now_ms - alert.since_ms))
+    return Line(f"{clean(retold(alert.text))} {since}", "bad" if alert.severity == "critical" else "warn")
 
 
 def _nodes_in_need(nodes: Iterable[NodeRow], now_ms: int) -> list[Line]:

@@ -367,6 +367,27 @@ def _lend(command: Command, words: Sequence[str], options: Mapping[str, str], sc
     return Meant(tr("lends the right to act here"), command=command, words=(str(span.total_seconds()),))
 
 
+_SILENCED_FOR = "2h"
+
+
+def _silence(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
+    if not words:
+        raise InvalidInput("which alert?", hint="its rule, such as node-down or node-down/gpu-3")
+    rule, _, subject = words[0].partition("/")
+    rest = list(words[1:])
+    typed = rest.pop(0) if rest and rest[0][:1].isdigit() else _SILENCED_FOR
+    act = acts.silence(rule, subject, read_span(typed, named=tr("the time")).total_seconds())
+    return Meant(act.forecast, act=act, reason=" ".join(rest) or options.get("reason", ""))
+
+
+def _unsilence(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
+    if not words:
+        raise InvalidInput("which alert?", hint="its rule, such as node-down or node-down/gpu-3")
+    rule, _, subject = words[0].partition("/")
+    act = acts.unsilence(rule, subject)
+    return Meant(act.forecast, act=act, reason=_reason(words, options))
+
+
 def _context(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
     name = " ".join(words)
     if name and name not in scene.contexts:
@@ -381,6 +402,7 @@ _READERS: dict[str, Reader] = {
     "retry": _retry, "cancel": _cancel, "comment": _comment, "move": _move, "set_priority": _prio,
     "pause_queue": _pause, "resume_queue": _resume, "move_backlog": _backlog, "empty_queue": _empty,
     "drain": _drain, "stop_node": _stop, "block_node": _block, "unblock_node": _activate, "activate": _activate,
+    "silence_alert": _silence, "unsilence_alert": _unsilence,
     "open_task": _task, "lend_rights": _lend, "switch_context": _context, "filter": _go,
     **{f"show_{view}": _go for view in ("fleet", "tasks", "queues", "nodes", "causes", "activity")},
 }  # fmt: skip

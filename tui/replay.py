@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from lcq.alerts.records import Alerts
 from lcq.errors import AmbiguousId, InvalidInput, TaskNotFound
 from lcq.lang import tr
 from lcq.models import (
@@ -386,6 +387,10 @@ class Playback:
     async def dead(self, *, by: Sequence[str] = ()) -> DeadAnswer:
         """As they were recorded: not told apart by more."""
         return self._dead
+
+    async def alerts(self) -> Alerts:
+        """None are recorded: how they began and ended is in the acts."""
+        return Alerts()
 
     async def acts(self, limit: int, before: str = "") -> Sequence[ActRecord]:
         places = [place for place, act in enumerate(self._acts) if act.id == before]

@@ -21,6 +21,7 @@ from tui.store import MINUTES_SHOWN, SnapshotLike, Store, TaskRow, task_row
 from tui.text import clean
 
 if TYPE_CHECKING:
+    from lcq.alerts.records import Alerts
     from lcq.models import (
         ActRecord,
         Attempt,
@@ -66,6 +67,7 @@ WINDOW = 100_000
 """So many tasks, the newest, are held here: each takes some 0.7 kB, and the console as a whole is to stay under 150 MB.
 Beyond them the scheduler looks (tui/older.py)."""
 CAUSES_S = 5.0  # between two looks at all failures
+_ALERTS_S = 5.0  # between two looks at alerts, where no event tells of them
 ACTS_READ = 200
 """So many of the newest are looked at again each second; older ones are read once (tui/older_acts.py)."""
 _MINUTES_AGAIN = 3  # the one under way, and those that a late word or a slow look may still change
@@ -96,6 +98,9 @@ class Reader(Protocol):
     async def device_history(self, node: str) -> Mapping[str, Sequence[DeviceSample]]: ...
     async def dead(self, *, by: Sequence[str] = ()) -> DeadAnswer:
         """``by``: causes are told apart by these, too (lcq.causes.APART)."""
+
+    async def alerts(self) -> Alerts:
+        """What is an alert, or is about to be, and what is silenced."""
 
     async def acts(self, limit: int, before: str = "") -> Sequence[ActRecord]:
         """The newest acts below the one of the id ``before``; "": of all."""
@@ -138,6 +143,8 @@ class Commander(Protocol):
     ) -> BulkAnswer: ...
     async def comment(self, ids: Sequence[str], text: str) -> BulkAnswer: ...
     async def acknowledge(self, cause: str, text: str, *, note: str = "", withdraw: bool = False) -> str: ...
+    async def silence(self, rule: str, *, seconds: float, subject: str = "", reason: str = "") -> str: ...
+    async def unsilence(self, rule: str, *, subject: str = "", reason: str = "") -> str: ...
     async def undo(self, act: str) -> BulkAnswer: ...
     async def pause(self, queue: str, *, reason: str = "") -> str: ...
     async def resume(self, queue: str, *, reason: str = "") -> str: ...
@@ -271,7 +278,7 @@ class Feed:
         """``on_screen``: tasks worth polling; ``view``: which view is in sight: "causes" and "activity" are polled."""
         self._reader, self._store, self._link = reader, store, link
         self._on_screen, self._view = on_screen, view
-        self._causes_read = 0.0
+        self._causes_read = self._alerts_read = 0.0
         self._again = asyncio.Event()
         self.read_up_to = ""  # the newest event that the store has taken in
 
@@ -350,6 +357,9 @@ class Feed:
         if ids:
             self._store.put_tasks(await self._ask(self._reader.glances(list(ids)[: 2 * _POLLED_IDS])))
         await self._read_minutes()
+        if self._store.alerts_due or time.monotonic() - self._alerts_read > _ALERTS_S:
+            self._store.put_alerts(await self._ask(self._reader.alerts()))
+            self._alerts_read = time.monotonic()
         match self._view():
             case "causes" if time.monotonic() - self._causes_read > CAUSES_S:
                 self._store.put_causes(await self._ask(self._reader.dead(by=self._store.causes_by)))

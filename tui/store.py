@@ -35,6 +35,7 @@ from tui.flow import Flow, flow_of
 from tui.text import clean, counted
 
 if TYPE_CHECKING:
+    from lcq.alerts.records import AlertRecord, Alerts
     from lcq.state.glance import TaskGlance
     from lcq.wire import DeadAnswer
 
@@ -403,6 +404,9 @@ class Store:
         self.acts_loads = 0  # how often what is older than those here may have become something else
         self._newest_act = (0, 0)  # its place
         self.minutes: tuple[MinuteTally, ...] = ()  # the oldest first; the last is under way
+        self.alerts: Alerts | None = None  # None: they have not been read
+        self.alerts_due = False  # something has become of them
+        self._begun: list[AlertRecord] = []  # alerts that began since somebody was told
         self.failures = 0  # tasks that the causes are of
         self.counts: dict[TaskStatus, int] = dict.fromkeys(TaskStatus, 0)
         self.beyond = 0  # tasks the cluster has that are not here: they were too many for the snapshot
@@ -462,6 +466,26 @@ class Store:
         for row in rows:
             row.flow = flow_of(self.minutes, row.id)
         self.queues.update(rows)
+
+    def put_alerts(self, alerts: Alerts) -> None:
+        """Take in the alerts. Those that were there before the first look are no news."""
+        self.alerts_due = False
+        if self.alerts is not None:
+            known = {(one.name, one.fired_ms) for one in self.alerts.firing}
+            self._begun += [one for one in alerts.firing if (one.name, one.fired_ms) not in known]
+        if self.alerts is None or (alerts.alerts, alerts.silences) != (self.alerts.alerts, self.alerts.silences):
+            self.stir.set()
+        self.alerts = alerts
+
+    def take_begun(self) -> list[AlertRecord]:
+        """The alerts that have begun since the last call."""
+        begun, self._begun = self._begun, []
+        return begun
+
+    @property
+    def firing(self) -> tuple[AlertRecord, ...]:
+        """The alerts that are firing and not silenced, the worst first."""
+        return self.alerts.firing if self.alerts is not None else ()
 
     def put_minutes(self, minutes: Sequence[MinuteTally]) -> bool:
         """Take in counters of the newest minutes. Answers False, and changes nothing, where some before are missing."""
@@ -624,6 +648,7 @@ class Store:
                     self._apply_node(fields)
                 else:
                     self.polling_due = True
+                    self.alerts_due |= event.move in ("note_alerts", "silence_alert", "undo_silence")
             except (KeyError, ValueError):
                 self.unreadable += 1
 

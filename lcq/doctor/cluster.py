@@ -374,7 +374,7 @@ def of_binding(seen: Seen, endpoint: str) -> Iterator[Finding]:
             Level.NOTE,
             endpoint.removeprefix("tcp://"),
             N("the scheduler listens on {bind} alone: agents on other hosts cannot reach it"),
-            fix=N("zeromq: {{bind: 0.0.0.0}}, with keys or on a network that you trust (docs/discovery.md)"),
+            fix=N("zeromq: {{bind: 0.0.0.0}}, after 'lcq keys init' (docs/enrolment.md)"),
             bind=zeromq["bind"],
         )
 

@@ -79,6 +79,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "port_no_scheduler": "no scheduler answers, and none is configured",
         "key_ok": "files with secrets are for their owner alone",
         "key_file_open": "others can read a file with secrets",
+        "key_unusable": "a key of LCQ's own cannot be used: others can read it, or it is damaged",
         "key_file_missing": "a file with a key is not there, or cannot be read",
         "disk_ok": "there is room, and it can be written",
         "disk_low": "less room than the floor, or nearly: nothing new is begun there",

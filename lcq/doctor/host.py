@@ -6,8 +6,9 @@ import importlib.metadata
 import os
 import platform
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -16,6 +17,7 @@ import psutil
 from lcq import __version__
 from lcq.config import DiskConfig, DistributedConfig
 from lcq.doctor.findings import Finding, Level, finding
+from lcq.errors import InvalidConfig
 from lcq.lang import N
 from lcq.settings.layers import config_files, is_there
 from lcq.wire import PROTOCOL_VERSION
@@ -98,7 +100,12 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def secrets(config: DistributedConfig, where: str, *, config_file: Path | None) -> Iterator[Finding]:
     """Files with keys and passwords, and the data folder: whether others can read them."""
-    found = [*_keys(config, where), *_settings_with_secrets(where, config_file), *_data_folder(config, where)]
+    found = [
+        *_keys(config, where),
+        *_own_keys(config, where),
+        *_settings_with_secrets(where, config_file),
+        *_data_folder(config, where),
+    ]
     yield from found
     if not found:
         yield finding("key_ok", Level.OK, where, N("files with secrets are for their owner alone"))
@@ -110,6 +117,8 @@ def _keys(config: DistributedConfig, where: str) -> Iterator[Finding]:
         ("redis.key_file", config.redis.key_file),
         ("redis.cert_file", config.redis.cert_file),
         ("redis.ca_file", config.redis.ca_file),
+        ("zeromq.server_key_file", config.zeromq.server_key_file),
+        ("zeromq.key_file", config.zeromq.key_file),
     ):
         if file is None:
             continue
@@ -123,8 +132,25 @@ def _keys(config: DistributedConfig, where: str) -> Iterator[Finding]:
                 setting=setting,
                 file=str(file),
             )
-        elif setting.endswith(".key_file") and _is_open(file):
+        elif setting in ("discovery.key_file", "redis.key_file") and _is_open(file):
             yield _open_file(file, where)
+
+
+def _own_keys(config: DistributedConfig, where: str) -> Iterator[Finding]:
+    """The keys by which schedulers, agents and clients know each other: whether those that are here can be used."""
+    from lcq import keyring  # here: most hosts that are looked at have none
+
+    files = [keyring.client_file(config)]
+    files += [keyring.agent_file(config, node) for node in keyring.nodes_with_keys(config)]
+    looks: list[Callable[[], object]] = [partial(keyring.read_server_keys, config)]
+    looks += [partial(keyring.read_credential, file) for file in dict.fromkeys(files)]
+    for look in looks:
+        try:
+            look()
+        except InvalidConfig as error:
+            yield finding(
+                "key_unusable", Level.PROBLEM, where, "{why}", fix="{hint}", why=error.message, hint=error.hint
+            )
 
 
 def _settings_with_secrets(where: str, config_file: Path | None) -> Iterator[Finding]:

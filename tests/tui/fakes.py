@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from lcq.alerts.records import AlertRecord, Alerts, AlertStatus, Silence
 from lcq.causes import in_common, size_class
 from lcq.errors import AmbiguousId, JobNotFound, LcqError, StateUnavailable, TaskNotFound, UnknownCommand
 from lcq.models import (
@@ -138,6 +139,8 @@ class FakeCluster:
         self.boots: dict[str, str] = {}
         self.log_trouble: LcqError | None = None
         self.audit: list[ActRecord] = []  # the newest first
+        self.alert_records: dict[str, AlertRecord] = {}
+        self.silences: dict[str, Silence] = {}
         self.snapshots = 0
         self.trouble: LcqError | None = None
         self.act_trouble: LcqError | None = None
@@ -178,6 +181,14 @@ class FakeCluster:
             "submit_task", **self._fields(record), model=task.model, user=task.user_id, job=task.job or "",
             image=task.image_path, submitted_ms=record.submitted_ms,
         )  # fmt: skip
+        return record
+
+    def alert(self, rule: str, subject: str = "", text: str = "something is wrong", **more: Any) -> AlertRecord:
+        """One that has just begun, and its event."""
+        values = {"status": AlertStatus.FIRING, "since_ms": now_ms(), "fired_ms": now_ms()} | more
+        record = AlertRecord(rule=rule, subject=subject, text=text, **values)
+        self.alert_records[record.name] = record
+        self.emit("note_alerts", alert=rule, subject=subject, happening="firing")
         return record
 
     def forget(self, task_id: str) -> None:
@@ -344,6 +355,12 @@ class FakeCluster:
         )  # fmt: skip
         return DeadAnswer(causes=tuple(causes), total=len(failed), looked_at=len(failed))
 
+    async def alerts(self) -> Alerts:
+        await self._answerable()
+        return Alerts(
+            alerts=tuple(self.alert_records.values()), silences=tuple(self.silences.values()), now_ms=now_ms()
+        )
+
     async def acts(self, limit: int, before: str = "") -> tuple[ActRecord, ...]:
         await self._answerable()
         start = [act.id for act in self.audit].index(before) + 1 if before else 0
@@ -498,6 +515,20 @@ class FakeCluster:
         else:
             self.known[cause] = Note(at_ms=now_ms(), actor="maria", text=note)
         return f"act of {cause}"
+
+    async def silence(self, rule: str, *, seconds: float, subject: str = "", reason: str = "") -> str:
+        await self._called("silence", rule, subject, seconds, reason)
+        one = Silence(rule=rule, subject=subject, until_ms=now_ms() + int(seconds * 1000), actor="maria", reason=reason)
+        self.silences[one.name] = one
+        self.emit("silence_alert", alert=one.name)
+        return f"act of {one.name}"
+
+    async def unsilence(self, rule: str, *, subject: str = "", reason: str = "") -> str:
+        await self._called("unsilence", rule, subject)
+        name = f"{rule}/{subject}" if subject else rule
+        del self.silences[name]
+        self.emit("silence_alert", alert=name)
+        return f"act of {name}"
 
     async def undo(self, act: str) -> BulkAnswer:
         await self._called("undo", act)

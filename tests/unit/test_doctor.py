@@ -280,6 +280,20 @@ def test_files_with_secrets_that_others_can_read_are_told(tmp_path: Path) -> Non
     assert bad(host.secrets(config, "here", config_file=settings)) == {"key_file_missing": Level.PROBLEM}
 
 
+def test_a_key_of_our_own_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    config = DistributedConfig(data_dir=tmp_path)
+    tmp_path.chmod(0o700)
+    keys = tmp_path / "keys"
+    keys.mkdir(mode=0o700)
+    assert [one.code for one in host.secrets(config, "here", config_file=None)] == ["key_ok"]
+    for name in ("server.json", "client.json", "node-gpu-1.json"):
+        (keys / name).write_text("{")
+        (keys / name).chmod(0o600)
+    found = list(host.secrets(config, "here", config_file=None))
+    assert [(one.code, one.level) for one in found] == [("key_unusable", Level.PROBLEM)] * 3
+    assert all(one.fix for one in found)
+
+
 def test_weights_that_are_not_what_was_written_are_told(tmp_path: Path) -> None:
     config = DistributedConfig(data_dir=tmp_path, models={"allow": ["any"]})  # type: ignore[arg-type]
     store = WeightStore(config.models_path, config.models)

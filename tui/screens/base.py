@@ -136,6 +136,9 @@ class ConsoleScreen(Screen[None]):
     class ChartsWished(Message):
         """The operator wants the last hour as plots."""
 
+    class AlertsWished(Message):
+        """The operator wants to see what needs them, and perhaps hear no more of it."""
+
     class OtherColoursWished(Message):
         """The operator wants the next of the console's own themes."""
 
@@ -231,7 +234,7 @@ class ConsoleScreen(Screen[None]):
                 Part(tr(" REC {written:.1f}M ", written=recorder.written / 2**20), "reverse $text-warning"),
                 Part(" "),
             ]
-        freshness = [*rights_part, *self._freshness(self.desk.link.silence_s)]
+        freshness = [*self._alerts_part(), *rights_part, *self._freshness(self.desk.link.silence_s)]
         trips = self._round_trips()
         whole, brief = [*trips, *freshness], [*freshness[:-1], Part(" ")]  # without the clock
         if self.crumb:  # how one came here matters more than the ways elsewhere
@@ -244,6 +247,14 @@ class ConsoleScreen(Screen[None]):
             if width_of(parts) + width_of(right) <= self.size.width:
                 break  # the round trips give way before the names of the views do
         self._title_line.show(parts, right)
+
+    def _alerts_part(self) -> list[Part]:
+        """How many alerts there are that nobody has silenced."""
+        firing = self.desk.store.firing
+        if not firing:
+            return []
+        worst = "$text-error" if firing[0].severity == "critical" else "$text-warning"
+        return [Part(f" !{len(firing)} ", f"bold reverse {worst}", "alerts"), Part(" ")]
 
     def _way_here(self, how: str, room: int) -> list[Part]:
         """The cluster, the views, and where one is, in so many cells if that can be. ``how``: the views with gaps
@@ -415,6 +426,9 @@ class ConsoleScreen(Screen[None]):
 
     def action_next_theme(self) -> None:
         self.post_message(self.OtherColoursWished())
+
+    def action_alerts(self) -> None:
+        self.post_message(self.AlertsWished())
 
     def action_charts(self) -> None:
         self.post_message(self.ChartsWished())

@@ -61,6 +61,35 @@ class DrainQuestion(Question):
         self.query_one("#no").focus()
 
 
+class SilenceQuestion(Question):
+    """Asks why nobody is to be told of an alert, and for how long."""
+
+    seconds = 7200.0
+
+    def compose_more(self) -> ComposeResult:
+        yield CleanInput(
+            "2h", placeholder=tr("for how long, such as 30m or 2h"), id="span", compact=True, max_length=20
+        )
+        yield Static(id="span-error", markup=False)
+
+    def action_agree(self) -> None:
+        typed = self.query_one("#span", Input).value.strip()
+        try:
+            self.seconds = read_span(typed, named=tr("the time")).total_seconds()
+            if self.seconds < 1:
+                raise InvalidInput("the time is a second or more")
+        except InvalidInput as wrong:
+            told = tr("not done: {wrong}", wrong=retold_error(wrong))
+            self.query_one("#span-error", Static).update(Content(clean(told)))
+            self.query_one("#span").focus()
+            return
+        super().action_agree()
+
+    @on(Input.Submitted, "#span")
+    def _span_given(self) -> None:
+        self.query_one("#no").focus()
+
+
 class ChangeForm(ModalScreen[Act | None]):
     """Tasks as they are, to be done again with something changed. Answers the act that does it, or None.
 
