@@ -81,7 +81,8 @@ def unbelieved(config: DistributedConfig, endpoints: Sequence[str]) -> str:
         return ""
     return (
         f"the LAN tells of a scheduler at {elsewhere[0].removeprefix('tcp://')}, on its word alone: join it with a "
-        "token (lcq keys invite), name it by --scheduler, sign its word by discovery.key, or set zeromq.trusted_network: true"
+        "token (lcq keys invite), name it by --scheduler, sign its word by discovery.key, or set "
+        "zeromq.trusted_network: true"
     )
 
 
