@@ -56,14 +56,18 @@ def _panels(store: Store, now_ms: int) -> tuple[Callable[[int], Panel], ...]:
     )
 
 
-def panels_over(store: Store, now_ms: int, width: int, places: Sequence[int] = (0, 1, 2, 3)) -> list[tuple[Panel, int]]:
+def panels_over(
+    store: Store, now_ms: int, width: int, places: Sequence[int] = (0, 1, 2, 3), given: Sequence[int] = ()
+) -> list[tuple[Panel, int]]:
     """Of the four panels those at ``places``, and how wide each is, of ``width`` cells in all: what one can spare goes
-    to who needs it."""
+    to who needs it. ``given``: how wide they are, where that is known already."""
     each_of = _panels(store, now_ms)
     chosen = [each_of[place] for place in places]
-    told = [panel(0) for panel in chosen]
-    needed = [max(cells(panel.title) + 1, *(cells(line.text) for line in panel.lines)) for panel in told]
-    return [(panel(each), each) for panel, each in zip(chosen, shares(needed, width), strict=True)]
+    if not given:
+        told = [panel(0) for panel in chosen]
+        needed = [max(cells(panel.title) + 1, *(cells(line.text) for line in panel.lines)) for panel in told]
+        given = shares(needed, width)
+    return [(panel(each), each) for panel, each in zip(chosen, given, strict=True)]
 
 
 def shares(needed: Sequence[int], width: int) -> list[int]:

@@ -14,6 +14,7 @@ from tui.widgets.frame import TONE_STYLE, OneLine, Part
 _NARROW = 72  # below that, two panels
 _TALL = 24  # lines from which on there is room for two panels below two others
 _PAIRS = ((0, 3), (1, 2))  # the fleet beside what needs a person; below it what gets done and what waits
+_WIDTHS_MS = 1500
 _ROOMY = (100, 30)  # from there on a list of tasks has four panels above it
 
 
@@ -23,6 +24,7 @@ class FleetHead(Vertical):
     def __init__(self, *, always_panels: bool, id: str | None = None) -> None:  # noqa: A002
         self._lines = [OneLine(classes="panel") for _ in range(2 * (PANEL_LINES + 1))]
         self._always_panels = always_panels
+        self._widths: dict[tuple[int, ...], tuple[int, tuple[int, ...]]] = {}  # until when, and which
         super().__init__(*self._lines, id=id)
 
     @staticmethod
@@ -42,10 +44,19 @@ class FleetHead(Vertical):
             first, *_, last = panels(store, now_ms, each)
             self._fill(_rows([(first, each), (last, each)]))
         elif self.panel_lines(width, height) == PANEL_LINES + 1:
-            self._fill(_rows(panels_over(store, now_ms, width - 1 - 2 * 4)))
+            self._fill(_rows(self._over(store, now_ms, width - 1 - 2 * 4, (0, 1, 2, 3))))
         else:  # two beside each other, and two below them: each has room for what it says
             room = width - 1 - 2 * 2
-            self._fill([row for pair in _PAIRS for row in _rows(panels_over(store, now_ms, room, pair))])
+            self._fill([row for pair in _PAIRS for row in _rows(self._over(store, now_ms, room, pair))])
+
+    def _over(self, store: Store, now_ms: int, width: int, places: Sequence[int]) -> list[tuple[Panel, int]]:
+        """The panels; how wide each is, is worked out every other second: it takes as long as what they say."""
+        asked = (width, *places)
+        until_ms, given = self._widths.get(asked, (0, ()))
+        found = panels_over(store, now_ms, width, places, given if now_ms < until_ms else ())
+        if now_ms >= until_ms:
+            self._widths[asked] = (now_ms + _WIDTHS_MS, tuple(each for _, each in found))
+        return found
 
     def _fill(self, rows: list[list[Part]]) -> None:
         for place, widget in enumerate(self._lines):

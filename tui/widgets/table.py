@@ -159,7 +159,8 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
             self._frozen_ms = self._frozen_ms or self._now_ms()
         else:
             self._frozen_ms = None
-        keys = [self._header_key(), *(self._row_key(line) for line in range(self.rows_shown))]
+        rows = self.rows_shown
+        keys = [self._header_key(), *(self._row_key(line, rows) for line in range(rows))]
         before, self._painted = self._painted, keys
         if len(before) != len(keys):
             self.refresh()
@@ -175,23 +176,23 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
     def _header_key(self) -> _LineKey:
         return (self.view.sort, self.view.descending, self.size.width, self._start, self._wide)
 
-    def _row_key(self, line: int) -> _LineKey:
+    def _row_key(self, line: int, rows: int) -> _LineKey:
         view = self.view
         row = view.row_at(view.top + line)
         if row is None:
-            return (self._empty() if not len(view) and line == 1 else "", self._bar(line), ())
+            return (self._empty() if not len(view) and line == 1 else "", self._bar(line, rows), ())
         now = self._time
         # What the cells say and not the row's version: progress that arrives leaves the right part alone.
         still = tuple(column.cell(row, now) for column, _ in self._layout if not column.live)
         live = tuple(column.cell(row, now) for column, _ in self._layout if column.live)
-        return (row.id, row.id == view.cursor_id, row.id in view.marks, self._bar(line), still, live)
+        return (row.id, row.id == view.cursor_id, row.id in view.marks, self._bar(line, rows), still, live)
 
     @property
     def _time(self) -> int:
         return self._now_ms() if self._frozen_ms is None else self._frozen_ms
 
-    def _bar(self, line: int) -> str:
-        rows, total = self.rows_shown, len(self.view)
+    def _bar(self, line: int, rows: int) -> str:
+        total = len(self.view)
         if total <= rows:
             return " "
         size = max(1, rows * rows // total)
@@ -204,7 +205,7 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
         width = self.size.width
         if y == 0:
             return self._header_strip(width)
-        key = self._row_key(y - 1)
+        key = self._row_key(y - 1, self.rows_shown)
         strip = self._strips.get(key)
         if strip is None:
             self.rendered_lines += 1
@@ -242,7 +243,7 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
     def _row_strip(self, line: int, width: int) -> Strip:
         view = self.view
         row = view.row_at(view.top + line)
-        bar = Segment(self._bar(line), self._style("bar"))
+        bar = Segment(self._bar(line, self.rows_shown), self._style("bar"))
         if row is None:
             text = self._empty() if not len(view) and line == 1 else ""
             room = max(0, width - _BAR)
