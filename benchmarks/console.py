@@ -44,6 +44,7 @@ SLOW_BYTES_S = 30_000
 KEYS = 100
 STARTS = 7
 PARTS = ("start", "idle", "busy", "late", "slow")
+_REST_S = 12.0  # from then on nothing has stirred for long enough to be called idle
 _PATIENCE_S = 120.0  # what runs at the lowest priority may be put off for long
 _CURSOR = re.compile(rb"\x1b\[(\d+);1H(?:\x1b\[[\d;]*m)*>[ *]")
 _WHAT_ARE_YOU, _A_TERMINAL = b"\x1b[c", b"\x1b[?62;22c"  # one with colours, and without pixels
@@ -246,6 +247,7 @@ class Bench:
     def idle(self) -> None:
         with self.console() as terminal:
             self.loaded(terminal)
+            terminal.read_for(_REST_S)
             before = terminal.spent
             terminal.read_for(self._seconds)
             self._told_of(before, terminal.spent, "idle", cpu=1.0)

@@ -24,6 +24,7 @@ from textual.driver import Driver
 from textual.screen import Screen
 from textual.worker import WorkerFailed
 
+from lcq.clock import steady_now
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidInput, LcqError, TaskNotFound
 from lcq.lang import N, tr
@@ -83,6 +84,7 @@ _LATER = (
 """What is loaded after the first frame, in the order in which it may be wished."""
 _BETWEEN_MODULES_S = 0.1
 _QUIET = Alarms(bell=False)
+_RESTLESS_S, _CALM_STEPS_S = 10.0, 2  # where neither cluster nor hand has stirred for so long, ages go on so often
 
 _VARIABLES: dict[str, dict[str, str]] = {}  # the colours of each theme that has been shown
 
@@ -269,7 +271,11 @@ class ConsoleApp(PlayingApp):
             self.screen.refresh()  # all of it, as it is by now
         self._ring()
         state, second = self.desk.link.state, self.desk.link.now_ms // 1000
-        if self.desk.flush() or self._second_shown != second:  # clocks and ages go on
+        now_s, has_news = steady_now(), self.desk.flush()
+        if has_news:
+            self.stirred_s = now_s
+        steps = 1 if now_s - self.stirred_s < _RESTLESS_S else _CALM_STEPS_S
+        if has_news or self._second_shown // steps != second // steps:  # clocks and ages go on
             self._second_shown = second
             self.show_news()
         elif state != self._link_shown:  # the loss of Redis or of the schedulers, say

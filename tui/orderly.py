@@ -17,6 +17,8 @@ from textual.message import Message
 from textual.message_pump import MessagePump
 from textual.worker import Worker
 
+from lcq.clock import steady_now
+
 _LOOK_S = 0.01
 _LOOKS = 25
 """So often it is looked, at most, whether a key has led to what it leads to: a form may have to read a record first.
@@ -37,6 +39,8 @@ class OrderlyApp(App[int]):
 
     def __init__(self, *, ansi_color: bool | None = None) -> None:
         super().__init__(ansi_color=ansi_color)
+        self.stirred_s = steady_now()
+        """When somebody last pressed a key, moved the mouse, or news came."""
         self._to_come: deque[events.Key | events.Paste] = deque()
         self._under_way = 0  # the number of the key that is being dealt with; 0: none is
         self._last_number = 0
@@ -45,6 +49,8 @@ class OrderlyApp(App[int]):
         self._workers_before: frozenset[Worker[Any]] = frozenset()
 
     async def on_event(self, event: events.Event) -> None:
+        if isinstance(event, events.InputEvent | events.Paste):
+            self.stirred_s = steady_now()
         if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
             self._to_come.append(event)
             if not self._under_way:
