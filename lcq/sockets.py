@@ -19,6 +19,7 @@ import zmq
 
 from lcq.config import DistributedConfig
 from lcq.errors import InvalidConfig
+from lcq.ids import new_id
 from lcq.wire import MAX_MESSAGE_BYTES
 
 if TYPE_CHECKING:
@@ -290,7 +291,7 @@ class HandshakeWatch:
     def __init__(self, socket: zmq.Socket[bytes], on_end: Callable[[Handshake, str], None]) -> None:
         self._socket = socket
         self._on_end = on_end
-        self._mailbox = Mailbox(socket.get_monitor_socket(_WATCHED))
+        self._mailbox = Mailbox(_monitor_of(socket))
 
     async def watch(self) -> None:
         """For as long as it is open."""
@@ -303,8 +304,22 @@ class HandshakeWatch:
 
     def close(self) -> None:
         if not self._socket.closed:
+            self._socket.monitor(
+                None, 0
+            )  # first: it writes a last event, and waits for ever where nobody is to read it
             self._mailbox.close()
-            self._socket.disable_monitor()
+
+
+def _monitor_of(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
+    """What libzmq tells of the handshakes of ``socket``. Never full: libzmq's own thread would wait until it is read,
+    and with it every socket of this process."""
+    address = f"inproc://handshakes-{new_id()}"
+    socket.monitor(address, _WATCHED)
+    told = socket.context.socket(zmq.PAIR)
+    told.rcvhwm = 0
+    told.linger = 0
+    told.connect(address)
+    return told
 
 
 def _end_of(event: int, value: int) -> Handshake | None:

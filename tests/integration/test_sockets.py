@@ -91,3 +91,63 @@ def test_a_question_behind_more_than_anybody_has_read_ends_nobody_though_its_con
 def test_a_peer_that_comes_back_under_its_name_and_lets_its_old_connection_break_ends_nobody() -> None:
     done = subprocess.run([sys.executable, "-c", COMES_BACK], capture_output=True, text=True, timeout=120, check=False)
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
+# Thousands of strangers come and go, and nobody reads what libzmq tells of them; then the watch is closed.
+UNREAD = """
+import asyncio
+import socket
+
+import zmq
+from lcq.sockets import HandshakeWatch, make_socket
+
+async def main():
+    context = zmq.Context()
+    router = make_socket(context, zmq.ROUTER)
+    watch = HandshakeWatch(router, lambda *told: None)
+    port = router.bind_to_random_port("tcp://127.0.0.1")
+    for _ in range(2600):
+        stranger = socket.create_connection(("127.0.0.1", port))
+        stranger.sendall(b"GET / HTTP/1.1\\r\\n\\r\\n")
+        stranger.close()
+    dealer = make_socket(context, zmq.DEALER)
+    dealer.connect(f"tcp://127.0.0.1:{port}")
+    dealer.send(b"hello")
+    assert await asyncio.to_thread(router.poll, 60_000), "nobody is let in any more"
+    watch.close()
+    print("alive")
+
+asyncio.run(main())
+"""
+
+
+def test_what_is_told_of_handshakes_and_not_read_holds_up_neither_others_nor_the_end() -> None:
+    done = subprocess.run([sys.executable, "-c", UNREAD], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
+CLOSED_AT_ONCE = """
+import asyncio
+
+import zmq
+from lcq.sockets import HandshakeWatch, make_socket
+
+async def main():
+    context = zmq.Context()
+    for _ in range(300):
+        dealer = make_socket(context, zmq.DEALER)
+        watch = HandshakeWatch(dealer, lambda *told: None)
+        dealer.connect("tcp://127.0.0.1:9")
+        watch.close()
+        dealer.close(0)
+    print("alive")
+
+asyncio.run(main())
+"""
+
+
+def test_a_watch_that_is_closed_at_once_ends() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CLOSED_AT_ONCE], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
