@@ -315,7 +315,7 @@ def _monitor_of(socket: zmq.Socket[bytes]) -> zmq.Socket[bytes]:
     and with it every socket of this process."""
     address = f"inproc://handshakes-{new_id()}"
     socket.monitor(address, _WATCHED)
-    told = socket.context.socket(zmq.PAIR)
+    told: zmq.Socket[bytes] = socket.context.socket(zmq.PAIR)
     told.rcvhwm = 0
     told.linger = 0
     told.connect(address)

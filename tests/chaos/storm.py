@@ -822,7 +822,7 @@ class Storm:
         return self._lasting_keys()
 
     def _new_keys(self) -> Iterator[str]:
-        always = {"acts", "totals", "counts", "events", "schedulers", "failover", "costs"}
+        always = {"acts", "totals", "counts", "events", "schedulers", "failover", "costs", "alerts"}
         for name in sorted(self._lasting_keys() - self._keys_before - always):
             if not name.startswith(("cost:", "memory:")):  # what has been learned stays; by how many keys is bounded
                 yield f"the key {name} is left"
