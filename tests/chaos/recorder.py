@@ -74,7 +74,13 @@ class EventRecorder:
         """Take in the next events; answers whether there may be more."""
         with self._turn:
             self._drop_what_was_undone(client)
-            found = client.xrange(self._stream, f"({self.last_id}" if self.events else "-", "+", count=_AT_ONCE)
+            last = self.events[-1:]
+            pipe = client.pipeline()  # both of one server: between two questions the primary may have become another
+            pipe.xrange(self._stream, self.last_id if last else "-", self.last_id if last else "-", count=1)
+            pipe.xrange(self._stream, f"({self.last_id}" if last else "-", "+", count=_AT_ONCE)
+            there, found = pipe.execute()
+            if last and [records.event(*entry) for entry in there] != last:
+                return True
             self.events += [records.event(*entry) for entry in found]
             return len(found) == _AT_ONCE
 
