@@ -82,7 +82,7 @@ fuzz: $(VENV)/.fuzz  ## changed frames, requests, pictures and weight files with
 
 audit: $(VENV)/.audit  ## known holes in what constraints.txt pins, by the database of PyPI; needs the network
 	@$(PY) -m pip_audit --strict --requirement constraints.txt --no-deps --disable-pip --progress-spinner off || { \
-	  echo "no word on all of them: either holes are told above, or pypi.org could not be asked" \
+	  echo "no word on all of them: either holes are told above, or the database could not be asked" \
 	    "(\"not found on PyPI\": what answers in its place has no such database)" >&2; exit 1; }
 
 clean:  ## away with all that these commands made
