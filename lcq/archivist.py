@@ -8,12 +8,11 @@ import json
 import logging
 import random
 import time
-from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Self
+from collections.abc import Coroutine
+from typing import Any
 
 from lcq.archive import Archive, Row, row_of
-from lcq.component import Complaints, Ground, run_beside
+from lcq.component import Complaints, Duty, Ground, Lives
 from lcq.errors import LcqError, StateUnavailable
 from lcq.state import records
 from lcq.state.moves.copies import CopiedTask
@@ -22,32 +21,23 @@ from lcq.usage import today_of
 _log = logging.getLogger(__name__)
 
 _TICK_S = 0.5
-_DUTY_HOLD_MS = 60_000
 _PAGE = 200
 _BATCHES = 25
 _AGAIN_S = 15.0  # after a failure
 _SEAL_S = 900.0
 
 
-class Archivist:
+class Archivist(Lives):
     """``async with Archivist(ground)``: does its duty as long as the block is open, where ``archive.folder`` is set."""
 
     def __init__(self, ground: Ground) -> None:
-        self._ground, self._state = ground, ground.state
-        self._stack = AsyncExitStack()
+        super().__init__(ground)
+        self._duty = Duty(ground, "archive")
         self._sealed_at = -_SEAL_S
         self._failing: str | None = None  # what was told last; None: nothing yet
 
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            await run_beside(stack, ("archive", self._keep()))
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
+    def lives(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+        return (("archive", self._keep()),)
 
     async def _keep(self) -> None:
         complaints = Complaints("the archive")
@@ -56,7 +46,7 @@ class Archivist:
             if self._state.config.archive.folder is None:
                 continue
             try:
-                if not await self._state.take_duty("archive", self._ground.site.scheduler_id, hold_ms=_DUTY_HOLD_MS):
+                if not await self._duty.is_ours():
                     continue
                 await self.work()
                 await self._tell("")

@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import logging
 import random
-from contextlib import AsyncExitStack
+from collections.abc import Coroutine
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 from lcq.backup import Made, backup_name, drop_oldest, make_backup
 from lcq.backup_file import verified
-from lcq.component import Complaints, Ground, run_beside
+from lcq.component import Complaints, Duty, Ground, Lives
 from lcq.config import DistributedConfig
 from lcq.errors import BackupFailed, LcqError, StateUnavailable
 from lcq.storage.blobs import BlobStore
@@ -21,8 +20,6 @@ from lcq.storage.blobs import BlobStore
 _log = logging.getLogger(__name__)
 
 _TICK_S = 5.0
-_DUTY_HOLD_MS = 60_000
-_HOLD_AGAIN_S = 15.0
 _AGAIN_S = 600.0  # after one that failed
 
 
@@ -31,27 +28,19 @@ def backup_folder(config: DistributedConfig) -> Path:
     return config.backup.folder or config.data_path / "backups"
 
 
-class Backups:
+class Backups(Lives):
     """``async with Backups(ground, store)``: makes backups while it is open, if ``backup.every_hours`` is set.
 
     ``store``: the cluster's blobs.
     """
 
     def __init__(self, ground: Ground, store: BlobStore, *, tick_s: float = _TICK_S) -> None:
-        self._ground, self._state, self._store = ground, ground.state, store
-        self._tick_s = tick_s
-        self._stack = AsyncExitStack()
+        super().__init__(ground)
+        self._store, self._tick_s = store, tick_s
+        self._duty = Duty(ground, "backup")
 
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            await run_beside(stack, ("backups", self._keep()))
-            self._stack = stack.pop_all()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
+    def lives(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+        return (("backups", self._keep()),)
 
     async def _keep(self) -> None:
         complaints = Complaints("the backup")
@@ -61,11 +50,8 @@ class Backups:
                 continue
             try:
                 if await self._is_due():
-                    holding = asyncio.create_task(self._keep_duty(), name="backup's duty")
-                    try:
+                    async with self._duty.held():
                         await self.make()
-                    finally:
-                        holding.cancel()
             except StateUnavailable:
                 continue  # the feed has said so
             except LcqError as refusal:
@@ -80,17 +66,7 @@ class Backups:
         last = (await self._state.reader.upkeep()).get("backup", {}).get("made_ms", 0)
         if await self._state.now_ms() < last + every_ms:
             return False
-        return bool(await self._take_duty())
-
-    async def _take_duty(self) -> int | None:
-        return await self._state.take_duty("backup", self._ground.site.scheduler_id, hold_ms=_DUTY_HOLD_MS)
-
-    async def _keep_duty(self) -> None:
-        """However long it takes, no other scheduler begins one."""
-        while True:
-            await asyncio.sleep(_HOLD_AGAIN_S)
-            with contextlib.suppress(LcqError):
-                await self._take_duty()
+        return await self._duty.is_ours()
 
     async def make(self) -> Made:
         """Make one now, read it whole, and drop the oldest of too many.

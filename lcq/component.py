@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +20,7 @@ from lcq.errors import LcqError, StateUnavailable
 from lcq.state.manager import StateManager
 
 _log = logging.getLogger(__name__)
+_DUTY_S = 60.0  # what dies with a duty in hand leaves it to others after so long
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,60 @@ async def run_beside(stack: AsyncExitStack, *lives: tuple[str, Coroutine[Any, An
     group = await stack.enter_async_context(asyncio.TaskGroup())
     for name, life in lives:
         stack.callback(group.create_task(life, name=name).cancel)
+
+
+class Lives(ABC):
+    """A part of a scheduler that has a life of its own, as long as ``async with`` is open."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground, self._state = ground, ground.state
+        self._stack = AsyncExitStack()
+
+    @abstractmethod
+    def lives(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+        """What runs meanwhile, by name."""
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await run_beside(stack, *self.lives())
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+
+class Duty:
+    """What one of all schedulers does at a time, under a short lease in Redis."""
+
+    def __init__(self, ground: Ground, name: str) -> None:
+        self._state, self._scheduler_id, self._name = ground.state, ground.site.scheduler_id, name
+
+    async def is_ours(self) -> bool:
+        """Take it, or keep it, for a minute; False where another scheduler has it.
+
+        Raises:
+            StateUnavailable.
+        """
+        hold_ms = int(_DUTY_S * 1000)
+        return await self._state.take_duty(self._name, self._scheduler_id, hold_ms=hold_ms) is not None
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """However long the block takes, it stays ours."""
+        keeping = asyncio.create_task(self._keep(), name=f"duty {self._name}")
+        try:
+            yield
+        finally:
+            keeping.cancel()
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(_DUTY_S / 4)
+            with suppress(LcqError):
+                await self.is_ours()
 
 
 class Complaints:

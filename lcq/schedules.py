@@ -13,14 +13,12 @@ import hashlib
 import json
 import logging
 import random
-from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-from lcq.component import Complaints, Ground, run_beside
+from lcq.component import Complaints, Duty, Ground, Lives
 from lcq.config import ScheduleConfig, WindowConfig
 from lcq.errors import LcqError, NotFound, ScheduleNotFound, StateUnavailable
 from lcq.folder import Skipped, name_results, pair_images
@@ -41,8 +39,6 @@ from lcq.wire.schedules import (
 _log = logging.getLogger(__name__)
 
 _TICK_S = 2.0
-_DUTY_HOLD_MS = 60_000
-_HOLD_AGAIN_S = 15.0
 _AGAIN_S = 30.0  # after a run that could not be made
 _BATCH = 200
 _NEXT = 3
@@ -59,12 +55,13 @@ class Due:
     skipped: tuple[Skipped, ...]
 
 
-class Timekeeper:
+class Timekeeper(Lives):
     """``async with Timekeeper(ground)``: keeps time as long as the block is open."""
 
     def __init__(self, ground: Ground, *, tick_s: float = _TICK_S) -> None:
-        self._ground, self._state, self._tick_s = ground, ground.state, tick_s
-        self._stack = AsyncExitStack()
+        super().__init__(ground)
+        self._tick_s = tick_s
+        self._of_schedules, self._of_windows = Duty(ground, "schedules"), Duty(ground, "windows")
         self._not_before: dict[str, float] = {}  # by schedule, when a run that failed is tried again
 
     async def __aenter__(self) -> Self:
@@ -73,15 +70,10 @@ class Timekeeper:
         serve(RunSchedule, self.run_now)
         serve(PauseSchedule, self.pause)
         serve(ResumeSchedule, self.resume)
-        async with AsyncExitStack() as stack:
-            await run_beside(stack, ("schedules", self._keep_schedules()), ("windows of nodes", self._keep_windows()))
-            self._stack = stack.pop_all()
-        return self
+        return await super().__aenter__()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
+    def lives(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+        return (("schedules", self._keep_schedules()), ("windows of nodes", self._keep_windows()))
 
     # ------------------------------------------------------------ what is asked
 
@@ -128,21 +120,12 @@ class Timekeeper:
             if not self._state.config.schedules:
                 continue
             try:
-                if await self._take_duty():
+                if await self._of_schedules.is_ours():
                     await self.run_due()
             except StateUnavailable:
                 continue  # the feed has said so
             except LcqError as refusal:
                 complaints.say(refusal)
-
-    async def _take_duty(self) -> int | None:
-        return await self._state.take_duty("schedules", self._ground.site.scheduler_id, hold_ms=_DUTY_HOLD_MS)
-
-    async def _keep_duty(self) -> None:
-        while True:
-            await asyncio.sleep(_HOLD_AGAIN_S)
-            with contextlib.suppress(LcqError):
-                await self._take_duty()
 
     async def run_due(self) -> int:
         """Run each schedule that is due; answers how many were."""
@@ -162,9 +145,9 @@ class Timekeeper:
         return ran
 
     async def _run(self, name: str, schedule: ScheduleConfig, due_ms: int) -> bool:
-        holding = asyncio.create_task(self._keep_duty(), name="duty of schedules")
         try:
-            made = await self._submit(name, schedule, due_ms, str(due_ms))
+            async with self._of_schedules.held():
+                made = await self._submit(name, schedule, due_ms, str(due_ms))
         except StateUnavailable:
             raise  # the same again, under the same keys
         except LcqError as refusal:
@@ -172,8 +155,6 @@ class Timekeeper:
             _log.error("schedule %s cannot be run: %s", name, refusal)
             await self._state.note_upkeep(f"schedule {name}", error=str(refusal))
             return False
-        finally:
-            holding.cancel()
         told = _told(made)
         if await self._state.end_schedule(name, due_ms=due_ms, told=told, job=made.job):
             _log.info("schedule %s: %s", name, told)
@@ -217,7 +198,7 @@ class Timekeeper:
             if not self._state.config.windows and not had_windows:
                 continue  # and none was taken away since
             try:
-                if await self._state.take_duty("windows", self._ground.site.scheduler_id, hold_ms=_DUTY_HOLD_MS):
+                if await self._of_windows.is_ours():
                     await self.keep_windows()
                     had_windows = bool(self._state.config.windows)
             except StateUnavailable:

@@ -30,15 +30,14 @@ class Book:
 def book_of(fields: Mapping[str, str]) -> Book:
     """A book from its fields in the state; what is no number counts as nothing."""
 
-    def money(name: str) -> float:
+    def whole(name: str) -> int:
         try:
-            return int(fields.get(name, 0)) / MILLION
+            return max(0, int(fields.get(name, 0)))
         except ValueError:
-            return 0.0
+            return 0
 
-    users = {name[2:]: money(name) for name in fields if name.startswith("u/")}
-    calls = round(money("calls") * MILLION)
-    return Book(max(0.0, money("spent")), max(0.0, money("reserved")), max(0, calls), users)
+    users = {name[2:]: whole(name) / MILLION for name in fields if name.startswith("u/")}
+    return Book(whole("spent") / MILLION, whole("reserved") / MILLION, whole("calls"), users)
 
 
 def bill_of(budget: BudgetConfig, worst_price: float) -> dict[str, int]:

@@ -334,7 +334,7 @@ async def _why(session: Session, ids: list[str]) -> int:
         output.document(told[0] if len(told) == 1 else told)
         return OK
     for task_id, why in found:
-        output.say((f"{task_id}  " if len(found) > 1 else "") + f"{why.code}: {retold(why.text)}")
+        output.say((f"{task_id}  " if len(found) > 1 else "") + f"{_coded(why)}")
         if why.hint:
             output.talk(tr("hint: ") + retold(why.hint).replace("ID", task_id))
     return OK
@@ -645,3 +645,9 @@ def _tell_job(done: str, answer: JobActAnswer, output: Output) -> int:
         if refused.count > 1:
             output.talk(tr("so with {count} more", count=refused.count - 1))
     return REFUSED if answer.refused else OK
+
+
+def _coded(why: Why) -> str:
+    """A reason behind its code, which it may begin with by itself."""
+    told = retold(why.text)
+    return told if told.startswith(f"{why.code}:") else f"{why.code}: {told}"

@@ -149,7 +149,7 @@ class Objects:
             if self.scheme in ("s3", "s3a"):
                 method = "put_object" if writes else "get_object"
                 return str(self._system.url(url, expires=expires, client_method=method))
-            with contextlib.suppress(NotImplementedError, AttributeError):
+            with contextlib.suppress(NotImplementedError):  # as fsspec's file systems say it that have none
                 return str(self._system.sign(url, expiration=expires, method="PUT" if writes else "GET"))
         raise AddressRefused(
             url, f"{self.scheme}:// has no addresses that others may use for a while", hint="s3:// and gs:// have"

@@ -21,7 +21,7 @@ from tests.functions import SAMPLES, functions_framework
 from tests.hostile_gateway import Gateway, hostile_gateway
 from tests.lambda_runtime import Lambda, lambda_function
 from tests.s3 import S3, s3_server, wait_for
-from worker.calls import read_reply
+from worker.calls import Call, read_reply
 from worker.engines.base import EngineError, EngineSettings, Picture, Work
 from worker.engines.function import FunctionEngine
 from worker.engines.opencv import OpenCvEngine
@@ -63,6 +63,12 @@ def engine(url: str, s3: S3 | None = None, **config: Any) -> FunctionEngine:
             storage_options={"s3": s3.options} if s3 is not None else {},
         )
     )
+
+
+def call_of(asked: Work) -> tuple[Call, list[str]]:
+    one = engine("http://nowhere")._function
+    assert one is not None
+    return one.call_of(asked)
 
 
 def photo(kind: str = "colour") -> Picture:
@@ -221,7 +227,7 @@ async def test_knative_answers_over_asgi() -> None:
     assert function.ready()[0]
     sent: list[dict[str, Any]] = []
     asked = work(photo())
-    call, _ = engine("http://nowhere")._call_of(asked)
+    call, _ = call_of(asked)
     parts = [{"type": "http.request", "body": call.model_dump_json().encode(), "more_body": False}]
 
     async def receive() -> dict[str, Any]:
@@ -245,8 +251,10 @@ def test_large_pictures_go_by_addresses_that_are_good_for_one_call_and_nothing_i
     asked = work(photo())
     one = engine(function, s3)
     assert np.array_equal(one.run(asked), here(asked.picture))
-    assert one._exchange is not None
-    assert not list(one._exchange._objects.below("s3://exchange/calls"))
+    assert one._function is not None
+    assert not list(one._function.exchange._objects.below("s3://exchange/calls"))
+    refused(one, work(Picture(photo().pixels, np.ones((120, 160), np.bool_))))  # nor where it cannot be done
+    assert not list(one._function.exchange._objects.below("s3://exchange/calls"))
     told = refused(engine(function, payload_kib=16), work(photo()))
     assert (told.code, told.error_class) == ("call_too_large", ErrorClass.TRANSIENT)  # another device can do it
     assert "set exchange" in str(told)
@@ -266,8 +274,8 @@ def test_the_next_attempt_looks_for_what_the_one_before_it_has_left_before_it_ca
     first = engine(gateway.url, s3)
 
     def die(fraction: float, stage: str) -> None:
-        assert first._exchange is not None
-        left = [name for name, _, _ in first._exchange._objects.below("s3://exchange/calls/06ft3kzzzzzzzzzy")]
+        assert first._function is not None
+        left = [name for name, _, _ in first._function.exchange._objects.below("s3://exchange/calls/06ft3kzzzzzzzzzy")]
         if any(name not in ("1-image.png", "1-mask.png") for name in left):
             raise Killed
 
@@ -278,6 +286,7 @@ def test_the_next_attempt_looks_for_what_the_one_before_it_has_left_before_it_ca
     assert np.array_equal(engine(gateway.url, s3).run(again), here(again.picture))
     assert again.notes == ["an earlier call, whose answer was lost, had left the result"]
     assert gateway.passed == ["06ft3kzzzzzzzzzy/1"]
+    assert not list(first._function.exchange._objects.below("s3://exchange/calls/06ft3kzzzzzzzzzy"))
     other = Work(TaskType.INPAINT, MODEL, photo(), {"radius": 9}, again.progress, key="06ft3kzzzzzzzzzy/3")
     engine(gateway.url, s3).run(other)
     assert gateway.passed == ["06ft3kzzzzzzzzzy/1", "06ft3kzzzzzzzzzy/3"]  # something else was asked
@@ -331,7 +340,7 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it(
 
 def test_a_cold_start_is_what_an_instance_took_to_be_ready_and_not_how_long_nobody_called() -> None:
     told = Function({})
-    call, _ = engine("http://nowhere")._call_of(work(photo()))
+    call, _ = call_of(work(photo()))
     first, second = (read_reply(told(call.model_dump(mode="json"))[1], call.key).instance for _ in range(2))
     assert first.is_cold
     assert not second.is_cold

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from lcq.cli.output import Column, Output
+from lcq.cli.tasks import _coded
+from lcq.reasons import WhyCode, because
 
 COLUMNS = (
     Column("TASK", whole=True),
@@ -49,3 +51,11 @@ def test_into_a_pipe_everything_goes_whole(capsys: pytest.CaptureFixture[str], m
     head, _, row = shown(capsys)
     assert head.split() == ["TASK", "QUEUE", "MODEL", "NOTE", "CAUSE"]
     assert row.split(maxsplit=3) == ["06ft3k", "cpu-intensive", "cv2-telea", CAUSE]
+
+
+def test_a_reason_says_its_code_once() -> None:
+    assert (
+        _coded(because(WhyCode.FAILED, "failed: image_unreadable: it is torn"))
+        == "failed: image_unreadable: it is torn"
+    )
+    assert _coded(because(WhyCode.RUNNING, "runs on a (cpu)")) == "running: runs on a (cpu)"

@@ -63,21 +63,19 @@ class FunctionEngine(Engine):
 
     def __init__(self, settings: EngineSettings) -> None:
         super().__init__(settings)
-        config = settings.function
-        self._config = config
-        self._exchange = _Exchange(config, settings.storage_options) if config is not None else None
+        self._function = _Function(settings, settings.function) if settings.function is not None else None
 
     def capabilities(self) -> Mapping[str, ModelOffer]:
-        if self._config is None:
-            return {}
         kind = DeviceKind.SERVERLESS
-        return {
-            model: ModelOffer(kinds=(kind,), seconds={kind: seconds}) for model, seconds in self._config.models.items()
-        }
+        return {model: ModelOffer(kinds=(kind,), seconds={kind: seconds}) for model, seconds in self._seconds.items()}
+
+    @property
+    def _seconds(self) -> Mapping[str, float]:
+        return self._function.config.models if self._function is not None else {}
 
     def estimate(self, work: Work) -> Estimate:
         """What it takes there; nothing of this host's memory."""
-        return Estimate(seconds=self._config.models.get(work.model, 0.0) if self._config is not None else 0.0)
+        return Estimate(seconds=self._seconds.get(work.model, 0.0))
 
     def run(self, work: Work) -> NDArray[Any]:
         """The picture as the function gives it back, from what its answer carries or what it has left in the exchange.
@@ -89,20 +87,41 @@ class FunctionEngine(Engine):
                 whether it ran; result_missing, reply_unreadable, bytes_damaged, output_unreadable.
             Cancelled: by way of ``progress``.
         """
-        assert self._config is not None and self._exchange is not None  # noqa: S101, PT018 - else it offers nothing
-        call, names = self._call_of(work)
-        earlier = self._exchange.earlier(names)
+        if self._function is None:
+            raise EngineError("model_not_here", "this device calls no function", error_class=ErrorClass.TRANSIENT)
+        return self._function.run(work)
+
+
+class _Function:
+    """One function, and the exchange by which large pictures go there."""
+
+    def __init__(self, settings: EngineSettings, config: FunctionConfig) -> None:
+        self.config = config
+        self._named = f"function {settings.device.id}"
+        self.exchange = _Exchange(config, settings.storage_options)
+
+    def run(self, work: Work) -> NDArray[Any]:
+        """As ``FunctionEngine.run``."""
+        call, names = self.call_of(work)
+        earlier = self.exchange.earlier(names)
         if earlier is not None:
             work.notes.append("an earlier call, whose answer was lost, had left the result")
+            for name in names:
+                self.exchange.forget(name)
             return _pixels(earlier, work.picture, work.task_type)
         began = time.monotonic()
-        reply, data = self._asked(call, names[-1], work.progress)
+        try:
+            reply, data = self._asked(call, names[-1], work.progress)
+        except EngineError as error:
+            if error.code != "function_unknown":  # there it may still be read, and its result be found
+                self.exchange.forget(names[-1])
+            raise
         if reply is not None:
             self._note(work, reply)
         else:
             work.notes.append("its answer was lost; the result was found where it had been left")
             work.cost = self._price(time.monotonic() - began)
-        self._exchange.forget(names[-1])
+        self.exchange.forget(names[-1])
         return _pixels(data, work.picture, work.task_type)
 
     def _note(self, work: Work, reply: Reply) -> None:
@@ -113,15 +132,13 @@ class FunctionEngine(Engine):
             work.notes.append(f"cold start: {instance.start_s:.1f} s, of a model {instance.load_s:.1f} s")
 
     def _price(self, seconds: float) -> float:
-        assert self._config is not None  # noqa: S101 - as above
-        return self._config.price_call + self._config.price_s * min(seconds, self._config.timeout_s)
+        return self.config.price_call + self.config.price_s * min(seconds, self.config.timeout_s)
 
     # ------------------------------------------------------------ the call
 
-    def _call_of(self, work: Work) -> tuple[Call, list[str]]:
+    def call_of(self, work: Work) -> tuple[Call, list[str]]:
         """What is asked, and the names that this attempt's result, and those of the ones before it, have."""
-        config, exchange = self._config, self._exchange
-        assert config is not None and exchange is not None  # noqa: S101, PT018 - as above
+        config, exchange = self.config, self.exchange
         image, mask = encode_picture(work.picture.pixels), encode_picture(work.picture.mask)
         room = config.inline_bytes
         is_small = (len(image) + len(mask)) * 4 // 3 + 4096 <= room
@@ -154,12 +171,11 @@ class FunctionEngine(Engine):
 
     def _asked(self, call: Call, name: str, progress: Progress) -> tuple[Reply | None, bytes]:
         """What was answered, and the bytes of the result; None: they were found, and the answer never came."""
-        assert self._config is not None and self._exchange is not None  # noqa: S101, PT018 - as above
         began = time.monotonic()
         try:
             document = self._answer(call, progress)
         except OutcomeUnknown as unknown:
-            found = self._exchange.awaited(name, began + self._config.timeout_s + _GRACE_S, progress)
+            found = self.exchange.awaited(name, began + self.config.timeout_s + _GRACE_S, progress)
             if found is not None:
                 return None, found
             raise EngineError(
@@ -180,7 +196,7 @@ class FunctionEngine(Engine):
         try:
             if reply.result.inline:
                 return reply, reply.result.opened()
-            return reply, reply.result.checked(self._exchange.fetched(name, reply.result))
+            return reply, reply.result.checked(self.exchange.fetched(name, reply.result))
         except CallRefused as damaged:
             raise EngineError(
                 "bytes_damaged", f"{self._named}: {damaged}", error_class=ErrorClass.TRANSIENT
@@ -190,13 +206,12 @@ class FunctionEngine(Engine):
         """Raises:
         OutcomeUnknown; EngineError for all else that is known.
         """
-        assert self._config is not None  # noqa: S101 - as above
         tries = 0
         while True:
             tries += 1
-            endpoint = endpoint_of(self._config)
+            endpoint = endpoint_of(self.config)
             try:
-                asked = _Waiting(partial(endpoint.call, call, timeout_s=self._config.timeout_s))
+                asked = _Waiting(partial(endpoint.call, call, timeout_s=self.config.timeout_s))
                 answer: bytes | Mapping[str, Any] = asked.awaited(lambda: progress(0.0, "function"))
                 return answer
             except EndpointBusy as busy:
@@ -221,10 +236,6 @@ class FunctionEngine(Engine):
                 raise
             finally:
                 endpoint.close()
-
-    @property
-    def _named(self) -> str:
-        return f"function {self.settings.device.id}"
 
     def _error(self, code: str, error: Exception, error_class: ErrorClass = ErrorClass.TRANSIENT) -> EngineError:
         return EngineError(code, f"{self._named}: {error}", error_class=error_class)
