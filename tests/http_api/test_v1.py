@@ -248,6 +248,18 @@ def test_a_result_without_a_name_is_of_the_type_that_its_beginning_tells() -> No
 # ---------------------------------------------------------------- who watches
 
 
+async def test_a_store_without_room_is_told_by_readyz_and_tasks_by_path_are_taken_all_the_same(
+    http: httpx.AsyncClient, scheduler: Scheduler
+) -> None:
+    storage = scheduler.state.config.storage
+    full = storage.model_copy(update={"blobs": storage.blobs.model_copy(update={"floor_percent": 99.9999})})
+    scheduler.state.config = scheduler.state.config.model_copy(update={"storage": full})
+    told = await http.get("/readyz")
+    assert told.status_code == 200
+    assert "in reserve" in told.json()["checks"]["storage"]
+    await submitted(http, 1)
+
+
 async def test_health_and_metrics_say_what_is_and_what_is_missing(
     http: httpx.AsyncClient, scheduler: Scheduler
 ) -> None:
