@@ -151,12 +151,11 @@ def terms_of(config: DistributedConfig, *, calls_functions: bool = False) -> str
             "could call it",
             hint="leave one of the two out: auto cuts off all runners but those that call functions",
         )
-    if calls_functions:
-        pass
-    elif runner.network == "off":
-        words.append("network=off")
-    elif runner.network == "auto" and not needs_network(config):
-        words.append("network=try")
+    if not calls_functions:
+        if runner.network == "off":
+            words.append("network=off")
+        elif runner.network == "auto" and not needs_network(config):
+            words.append("network=try")
     limits = runner.limits
     in_mib = {"AS": limits.memory_mib, "FSIZE": limits.file_mib, "CORE": limits.core_mib}
     counts = {"NOFILE": limits.files, "NPROC": limits.processes}
