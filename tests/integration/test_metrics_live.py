@@ -185,7 +185,7 @@ async def test_a_cluster_tells_every_metric_of_the_table_and_so_all_that_rules_a
     await hot.hello()
     reading = DeviceReading(busy=0.9, total_mib=24_000, free_mib=1000, temperature_c=71.0, power_w=300.0)
     await hot.beat(readings={"cpu": reading})
-    await state.submit_task(a_task(), queue="cpu-light", key="one", cost_s=1.0)
+    await state.submit_task(a_task(), queue="cpu-light", key="one", cost_s=1.0, node=hot.id)  # not the agent's
     (grant,) = await hot.claim()
     await hot.fail(grant.task.id, failure=a_failure(ErrorClass.BAD_INPUT, "no_such_file"))
     await scheduler.tasks.submit_task(a_task(max_retries=0))
