@@ -255,6 +255,7 @@ class _Life:
     attempt: int = 0
     commit: str = ""  # the event that committed this run
     begun_anew: set[int] = field(default_factory=set)  # revisions at which an operator did that
+    path: list[str] = field(default_factory=list)  # its moves, in words, for evidence
     was_forgotten: bool = False  # once; its id and its key may have been used again since
 
 
@@ -289,6 +290,7 @@ class _Lives:
         if attempt != expected:
             yield AttemptOutOfOrder(task, f"{told} is about attempt {attempt}, where {expected} was due")
         life.status, life.revision, life.attempt = end, revision, attempt
+        life.path.append(f"{revision} {told}")
         if event.move == "finish_task":
             life.commit = told
         elif event.move in BEGINS_ANEW:
@@ -371,7 +373,9 @@ def _check_answers(recording: Recording, lives: _Lives, excused: frozenset[str])
                 yield AnswerTakenBack(one.task, f"shown as {one}, and it is {now['status']} with {now.get('result')}")
         elif one.revision + 1 not in life.begun_anew:
             yield AnswerTakenBack(
-                one.task, f"shown as {one.status} at revision {one.revision}, and it is {now['status']} at {revision}"
+                one.task,
+                f"shown as {one.status} at revision {one.revision}, and it is {now['status']} at {revision}: "
+                + ", ".join(life.path),
             )
 
 

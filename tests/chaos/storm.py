@@ -8,10 +8,11 @@ import random
 import resource
 import signal
 import subprocess
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -111,12 +112,66 @@ class LoneStore:
         return ()
 
 
-@dataclass
-class RigStore:
-    """A primary with a replica and three Sentinels."""
+class Reigns(threading.Thread):
+    """Watches who is primary, and notes each time in which what was acknowledged may not have outlived a failover.
 
-    rig: Rig
-    lossy: list[tuple[float, float]] = field(default_factory=list)
+    Such a time lasts from the last moment at which one primary had its replica, until one has again and its history is
+    another (its replication id: a new primary takes a new one). Guessed lengths would be wrong on a busy machine.
+    """
+
+    def __init__(self, rig: Rig) -> None:
+        super().__init__(name="reigns", daemon=True)
+        self.lossy: list[tuple[float, float]] = []
+        self._rig = rig
+        self._ended = threading.Event()
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join(20)
+
+    def run(self) -> None:
+        known, since = "", time.monotonic()
+        while not self._ended.wait(_TICK_S):
+            began = time.monotonic()
+            history = self._history()
+            if not history:
+                continue
+            if known and history != known:
+                # Answers under way come a little later; of the last ones before, the replica may not have heard.
+                self.lossy.append((since - 1, time.monotonic() + 3))
+            known, since = history, began
+
+    def _history(self) -> str:
+        """The replication id of the one primary whose replica follows it; "" where that is not so."""
+        told = []
+        for server in self._rig.servers:
+            try:
+                with contextlib.closing(server.client()) as client:
+                    told.append(client.info("replication"))
+            except (redis.RedisError, OSError):
+                return ""
+        primaries = [one for one in told if one["role"] == "master"]
+        follows = any(one["role"] == "slave" and one["master_link_status"] == "up" for one in told)
+        return str(primaries[0]["master_replid"]) if len(primaries) == 1 and follows else ""
+
+
+class RigStore:
+    """A primary with a replica and three Sentinels: ``with RigStore(rig) as store``."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self._reigns = Reigns(rig)
+
+    def __enter__(self) -> RigStore:
+        self._reigns.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reigns.end()
+
+    @property
+    def lossy(self) -> Sequence[tuple[float, float]]:
+        return self._reigns.lossy
 
     @property
     def url(self) -> str:
@@ -151,39 +206,24 @@ class RigStore:
             if self.rig.primary_port == dead.port or time.monotonic() < began + pause_s:
                 return False
             dead.start(wait=False)
-            self._note_loss(began)
             return True
 
         return start_again
 
     def _lose_writes(self, seconds: float) -> Undo:
-        began = time.monotonic()
         with self.rig.replica_cut_off():
             time.sleep(seconds)
-            return self._until_noted(self._kill_primary(0), began)
+            return self._kill_primary(0)
 
     def _freeze_primary(self, seconds: float) -> Undo:
         """Longer than the Sentinels' patience: it wakes up as one of two primaries."""
         assert self.rig.primary.process is not None
-        return self._until_noted(frozen(self.rig.primary.process.pid, seconds), time.monotonic())
+        return frozen(self.rig.primary.process.pid, seconds)
 
     def _fail_over(self) -> Undo:
-        began = time.monotonic()
         with contextlib.suppress(redis.RedisError, OSError):
             self.rig.sentinels[0].ask("SENTINEL", "FAILOVER", MASTER)
-        return self._until_noted(after(3, lambda: None), began)
-
-    def _until_noted(self, undo: Undo, began: float) -> Undo:
-        def end() -> bool:
-            is_over = undo()
-            if is_over:
-                self._note_loss(began)
-            return is_over
-
-        return end
-
-    def _note_loss(self, began: float) -> None:
-        self.lossy.append((began - 1, time.monotonic() + 3))
+        return after(3, lambda: None)
 
     def ensure_running(self) -> None:
         for server in (*self.rig.servers, *self.rig.sentinels):

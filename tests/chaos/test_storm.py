@@ -43,7 +43,11 @@ def test_a_short_storm_loses_nothing_doubles_nothing_and_leaves_nothing(
 @pytest.mark.chaos
 @pytest.mark.timeout(2400)
 def test_ten_minutes_of_storm_lose_nothing_double_nothing_and_leave_nothing(tmp_path: Path, seed: int) -> None:
-    with running_rig(tmp_path / "redis") as rig, Storm(RigStore(rig), tmp_path, seed, crowd=60) as storm:
+    with (
+        running_rig(tmp_path / "redis") as rig,
+        RigStore(rig) as store,
+        Storm(store, tmp_path, seed, crowd=60) as storm,
+    ):
         storm.rage(length_s(540), calm_s=30, every_s=(0.3, 3.0))
         report = storm.judge()
     print(f"\n{report}")
@@ -61,7 +65,8 @@ def test_an_hour_of_storms_and_calms_raises_no_false_alarm_and_nothing_grows(tmp
     samples: list[Mapping[str, float]] = []
     with (
         running_rig(tmp_path / "redis", auto_aof_rewrite_min_size="4mb") as rig,
-        Storm(RigStore(rig), tmp_path, seed, crowd=60, **kept) as storm,
+        RigStore(rig) as store,
+        Storm(store, tmp_path, seed, crowd=60, **kept) as storm,
     ):
         visitor = Visitor(rig.url, 1000, seconds * 0.95)
         visitor.start()
