@@ -627,6 +627,16 @@ class RestCode(StrEnum):
     BUSY_ELSEWHERE = "busy_elsewhere"  # other programs use it
 
 
+class FunctionReading(Value):
+    """How a function is, by what its calls have answered to one agent; counted since that agent began."""
+
+    warm: int = Field(default=0, ge=0)  # instances heard within the time for which its platform keeps one
+    cold: int = Field(default=0, ge=0)  # cold starts
+    in_flight: int = Field(default=0, ge=0)  # calls that it is at now, warm-ups too
+    start_s: float = Field(default=0.0, ge=0)  # what the last cold start took: until it could work, and loading
+    load_s: float = Field(default=0.0, ge=0)  # of that, loading the model
+
+
 class DeviceReading(Value):
     """How a device is now: what a beat tells of each. None: not known on this hardware.
 
@@ -647,6 +657,7 @@ class DeviceReading(Value):
     fault: str = ""  # why it takes no work: fell off the bus, failed its self-test; or rests, and returns by itself
     rest: str = ""  # where it only rests: which RestCode that is; a newer agent may have others
     alarm: str = ""  # why its results are not to be trusted, although it works: it is to be quarantined
+    function: FunctionReading | None = Field(default=None, exclude_if=operator.not_)  # of the kind serverless
 
     @model_validator(mode="before")
     @classmethod

@@ -181,6 +181,8 @@ class FunctionConfig(Section):
     payload_kib: int | None = Field(default=None, ge=16, le=64 * 1024)
     """Pictures go inside a call up to so much (request and answer alike); larger ones by way of exchange. null: 256
     where there is an exchange, 4096 where there is none."""
+    keeps_warm_s: float = Field(default=300.0, gt=0, le=86400)
+    """For how long its platform keeps an instance that nobody calls: those heard within it count as warm."""
     exchange: str = ""
     """Where larger pictures are left and results are fetched, by addresses that are valid for one call: s3://bucket/
     folder (lcq[s3], storage.options). "": a node of the house has to do what is larger than payload_kib."""

@@ -67,6 +67,7 @@ from worker.disks import Disks
 from worker.hand import Hand
 from worker.health import HealthFile
 from worker.home import agent_home
+from worker.instances import Instances
 from worker.leases import Leases
 from worker.leftovers import Leftovers
 from worker.lifeline import Lifeline
@@ -282,6 +283,10 @@ class Agent:
                 on_change=self._disks_changed,
             )
             self._hand = Hand({device.id: device.slots for device in found.devices})
+            self._instances = Instances(
+                self._config.agent.functions,
+                in_flight=lambda device: sum(slot.grant is not None for slot in self._pool.on(device)),
+            )
             self._pool = RunnerPool(
                 plan_slots(found, self._config, cores=usable_cores()),
                 PoolSettings(
@@ -296,6 +301,7 @@ class Agent:
                     on_spawn=self._measures.runner_started,
                     on_line=self._runner_log.note,
                     on_output=self._note_output,
+                    on_answered=self._instances.note,
                     bringer=self._porter,
                 ),
                 on_ended=self._conclude,
@@ -603,7 +609,10 @@ class Agent:
 
     def _beat(self) -> Beat:
         telemetry, readings = self._telemetry(), self._service.readings()
-        self._told = {device: self._with_load(device, one, telemetry) for device, one in readings.items()}
+        self._told = {
+            device: self._instances.told_with(device, self._with_load(device, one, telemetry))
+            for device, one in readings.items()
+        }
         return Beat(
             node_id=self.node_id,
             boot_id=self.boot_id,

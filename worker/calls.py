@@ -96,7 +96,8 @@ class Trouble(Document):
 
 
 class Instance(Document):
-    """Who did it. ``start_s``: how long this instance took from its start until it could work: the cold start."""
+    """Who did it. ``start_s``: how long this instance took from its start until it could work, its model loaded: the
+    cold start. ``Reply.seconds`` does not have it."""
 
     id: str = ""
     is_cold: bool = False  # this was the first call that it was given

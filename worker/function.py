@@ -53,7 +53,9 @@ class Function:
         self._lock = threading.Lock()
         self._shelf: Shelf | None = None
         self._calls = 0
-        self._start_s = 0.0
+        self._start_s = 0.0  # until the engines were there, and what LCQ_FUNCTION_WARM names was loaded
+        self._warmed_s = 0.0  # of that, loading
+        self._load_s = 0.0  # of this call, loading its model
         self.id = new_id()
 
     def warm_up(self) -> None:
@@ -65,9 +67,11 @@ class Function:
         if self._shelf is None:
             began = time.monotonic()
             self._shelf = _shelf(self._environment)
+            loading = time.monotonic()
             for model in filter(None, self._environment.get("LCQ_FUNCTION_WARM", "").split(",")):
                 with contextlib.suppress(KeyError, EngineError):  # its first task tells in words what is wrong
                     self._shelf.load(model.strip(), {})
+            self._warmed_s = time.monotonic() - loading
             self._start_s = _IMPORTED_S + time.monotonic() - began  # not what it waited for its first call
         return self._shelf
 
@@ -81,25 +85,36 @@ class Function:
         with self._lock:
             self._calls += 1
             is_cold = self._calls == 1
-            began = time.monotonic()
+            began, self._load_s = time.monotonic(), 0.0
             try:
-                reply = self._done(call, is_cold)
+                shelf = self._warm_up()
+                began = time.monotonic()  # what came before it is of the start
+                reply = self._done(call, shelf)
             except Exception as error:  # noqa: BLE001 - the edge: whatever it was, the agent is told in words
                 _log.exception("call %s failed", call.key)
-                reply = self._failed(call, *_trouble_of(error), is_cold)
+                reply = _failed(call, *_trouble_of(error))
+            seconds = time.monotonic() - began
+            instance = Instance(id=self.id, load_s=self._load_s)
+            if is_cold:  # then loading is of the start, and not told twice
+                seconds -= self._load_s
+                instance = Instance(
+                    id=self.id,
+                    is_cold=True,
+                    start_s=max(0.0, self._start_s) + self._load_s,
+                    load_s=self._warmed_s + self._load_s,
+                )
         status = HTTPStatus.OK
         if reply.trouble is not None:
             status = _STATUS.get(reply.trouble.error_class, HTTPStatus.INTERNAL_SERVER_ERROR)
-        told = reply.model_copy(update={"seconds": time.monotonic() - began})
+        told = reply.model_copy(update={"seconds": max(0.0, seconds), "instance": instance})
         return int(status), told.model_dump(mode="json")
 
-    def _done(self, call: Call, is_cold: bool) -> Reply:
-        shelf = self._warm_up()
+    def _done(self, call: Call, shelf: Shelf) -> Reply:
         if call.model not in shelf.offers:
             here = ", ".join(sorted(shelf.offers)) or "none"
             why = f" ({shelf.left_out[call.model]})" if call.model in shelf.left_out else ""
             message = f"this function has no model {call.model!r}{why}; it has: {here}"
-            return self._failed(call, ErrorClass.TRANSIENT, "model_not_here", message, is_cold)
+            return _failed(call, ErrorClass.TRANSIENT, "model_not_here", message)
         until = time.monotonic() + call.seconds_left if call.seconds_left else None
 
         def progress(fraction: float, stage: str) -> None:
@@ -115,7 +130,7 @@ class Function:
         loading = time.monotonic()
         was_warm = call.model in shelf.warm
         engine = shelf.load(call.model, call.config)
-        load_s = 0.0 if was_warm else time.monotonic() - loading
+        self._load_s = 0.0 if was_warm else time.monotonic() - loading
         work = Work(call.task_type, call.model, picture, call.config, progress, call.eased)
         pixels = engine.run(work)
         check_output(call.task_type, picture, pixels)
@@ -125,18 +140,16 @@ class Function:
             result = parcel(data, url=call.put_url.partition("?")[0])  # without the right to write it
         elif len(data) > call.inline_most:
             message = f"its result has {len(data):,} bytes, and an answer may carry {call.inline_most:,}"
-            return self._failed(call, ErrorClass.TRANSIENT, "result_too_large", message, is_cold)
+            return _failed(call, ErrorClass.TRANSIENT, "result_too_large", message)
         else:
             result = parcel(data)
         notes = tuple(str(note)[:500] for note in work.notes)[:MOST_NOTES]
-        return Reply(key=call.key, result=result, notes=notes, instance=self._instance(is_cold, load_s))
+        return Reply(key=call.key, result=result, notes=notes)
 
-    def _failed(self, call: Call, error_class: ErrorClass, code: str, message: str, is_cold: bool) -> Reply:
-        trouble = Trouble(error_class=error_class, code=code, message=" ".join(message.split())[:_LONGEST])
-        return Reply(key=call.key, trouble=trouble, instance=self._instance(is_cold, 0.0))
 
-    def _instance(self, is_cold: bool, load_s: float) -> Instance:
-        return Instance(id=self.id, is_cold=is_cold, start_s=max(0.0, self._start_s) if is_cold else 0.0, load_s=load_s)
+def _failed(call: Call, error_class: ErrorClass, code: str, message: str) -> Reply:
+    trouble = Trouble(error_class=error_class, code=code, message=" ".join(message.split())[:_LONGEST])
+    return Reply(key=call.key, trouble=trouble)
 
 
 def _shelf(environment: Mapping[str, str]) -> Shelf:

@@ -28,6 +28,7 @@ from lcq.ids import new_id
 from lcq.log import about
 from lcq.models import DeviceKind, ErrorClass, Failure, Task, TaskResult
 from lcq.wire import Grant, Running, Want
+from worker.calls import Instance
 from worker.devices import SlotPlan
 from worker.last_words import LastWords
 from worker.processes import Kill, ProcessGroup, RunnerRecord, RunnerRecords
@@ -173,6 +174,7 @@ class PoolSettings:
     on_spawn: Callable[[], None] = lambda: None  # a runner was started
     on_line: Callable[[str, Grant | None, str], None] | None = None  # slot, its grant, a line that its runner wrote
     on_output: Callable[[str, Grant, bytes], None] | None = None  # the same as it comes, while there is a grant
+    on_answered: Callable[[str, Instance], None] = lambda device, instance: None  # of the function that it is
     bringer: Bringer | None = None
     loose: set[str] = field(default_factory=set)  # what was told already of what runners could not be kept from
 
@@ -487,6 +489,8 @@ class Slot:
         if not isinstance(word, Ready):
             on_device = self.held_mib if self.plan.settings.device.kind is DeviceKind.GPU else 0
             self._worn = self._wear.note(word.warm, word.rss_mib + on_device)
+            for instance in word.answered:
+                self.settings.on_answered(self.plan.device, instance)
         else:
             if word.loose and word.loose not in self.settings.loose:
                 self.settings.loose.add(word.loose)

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lcq.errors import ProtocolError
 from lcq.models import Ease, Failure, ModelOffer, Task, TaskResult, explain_invalid
 from lcq.runner_config import LimitsConfig
+from worker.calls import Instance
 from worker.settings import EngineSettings
 
 _HEAD = struct.Struct(">I")
@@ -104,7 +105,8 @@ class Done(Word):
     ``found``: the mark (lcq.file_mark) of what had that name when the attempt began; None: not known.
     ``peak_mib``, here and below: the most of the host's memory that the runner's process held during the attempt;
     ``device_peak_mib``: the most of its GPU's memory, where the engine can tell (0: not known);
-    ``rss_mib``: what it holds after it. ``stages``: of its work, and when each began, in ns since the epoch.
+    ``rss_mib``: what it holds after it. ``answered``: the instances of a function that did. ``stages``: of its work,
+    and when each began, in ns since the epoch.
     """
 
     WORD = "done"
@@ -116,6 +118,7 @@ class Done(Word):
     peak_mib: int = 0
     device_peak_mib: int = 0
     rss_mib: int = 0
+    answered: tuple[Instance, ...] = ()
     stages: tuple[tuple[str, int], ...] = ()
 
 
@@ -127,6 +130,7 @@ class Failed(Word):
     peak_mib: int = 0
     device_peak_mib: int = 0
     rss_mib: int = 0
+    answered: tuple[Instance, ...] = ()
     stages: tuple[tuple[str, int], ...] = ()
 
 
@@ -139,6 +143,7 @@ class Cancelled(Word):
     peak_mib: int = 0
     device_peak_mib: int = 0
     rss_mib: int = 0
+    answered: tuple[Instance, ...] = ()
 
 
 _WORDS: dict[str, type[Word]] = {

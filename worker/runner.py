@@ -162,6 +162,7 @@ class Runner:
                 "peak_mib": peak_mib(),
                 "device_peak_mib": shelf.peak_mib(),
                 "rss_mib": rss_mib(),
+                "answered": shelf.answered(),
                 **({} if isinstance(ended, Cancelled) else {"stages": tuple(self._stages)}),
             }
         )

@@ -9,6 +9,7 @@ import typer
 
 from lcq.autoscale import DEFAULT_TARGET_S, QueueScale
 from lcq.cli.examples import examples
+from lcq.cli.instances import told_instances
 from lcq.cli.output import Column, Output, age, duration, status_text
 from lcq.cli.session import OK, REFUSED, JsonFlag, Reason, Session, run, session_of
 from lcq.client import AsyncClient
@@ -131,7 +132,7 @@ def _device_row(node: NodeRecord, device: Device) -> tuple[str, ...]:
         "" if reading.foreign_mib is None else f"{reading.foreign_mib:,}",
         "" if reading.busy is None else f"{reading.busy:.0%}",
         "" if reading.temperature_c is None else f"{reading.temperature_c:.0f} °C",
-        ", ".join(reading.warm),
+        ", ".join(reading.warm) if reading.function is None else told_instances(reading.function),
         _told_service(node, device, reading),
     )
 

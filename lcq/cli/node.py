@@ -9,6 +9,7 @@ import typer
 from rich.text import Text
 
 from lcq.cli.examples import examples
+from lcq.cli.instances import told_cold_starts, told_instances
 from lcq.cli.output import Column, age, status_text
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.errors import NodeNotFound
@@ -101,7 +102,17 @@ def _device_facts(found: NodeRecord, device_id: str, device: Device | None) -> I
     slows = "" if at is None else tr(" (slows itself down at {celsius} °C)", celsius=at)
     yield tr("heat"), "" if reading.temperature_c is None else f"{reading.temperature_c:.0f} °C{slows}"
     yield tr("power"), "" if reading.power_w is None else f"{reading.power_w:.0f} W"
-    yield tr("warm"), ", ".join(reading.warm)
+    yield tr("warm"), ", ".join(reading.warm) if reading.function is None else ""
+    yield from _function_facts(reading)
+
+
+def _function_facts(reading: DeviceReading) -> Iterable[tuple[str, str | Text]]:
+    function = reading.function
+    if function is None:
+        return
+    yield tr("instances"), told_instances(function)
+    yield tr("cold starts"), told_cold_starts(function)
+    yield tr("calls"), tr("{n:,} in flight", n=function.in_flight)
 
 
 def _told_state(found: NodeRecord, device_id: str, reading: DeviceReading, device: Device | None) -> str:

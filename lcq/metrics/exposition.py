@@ -69,6 +69,12 @@ def put_reading(sheet: Sheet, name: str, reading: DeviceReading, *labels: str) -
     sheet.put(f"{name}_memory_free_bytes", None if reading.free_mib is None else reading.free_mib * _MIB, *labels)
     sheet.put(f"{name}_temperature_celsius", reading.temperature_c, *labels)
     sheet.put(f"{name}_power_watts", reading.power_w, *labels)
+    function = reading.function
+    if function is not None:
+        sheet.put(f"{name}_warm_instances", function.warm, *labels)
+        sheet.put(f"{name}_cold_starts_total", function.cold, *labels)
+        sheet.put(f"{name}_cold_start_seconds", function.start_s if function.cold else None, *labels)
+        sheet.put(f"{name}_calls_in_flight", function.in_flight, *labels)
 
 
 def _cumulated(buckets: tuple[float, ...], counts: Iterable[int]) -> list[tuple[str, float]]:

@@ -14,9 +14,20 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 
-from lcq.models import Device, DeviceKind, ErrorClass, Task, TaskStatus, TaskType
+from lcq.client import Client
+from lcq.models import (
+    Device,
+    DeviceKind,
+    DeviceReading,
+    ErrorClass,
+    FunctionReading,
+    Task,
+    TaskStatus,
+    TaskType,
+)
 from lcq.runner_config import FunctionConfig
 from tests.cluster import running_cluster
+from tests.conftest import wait_until_sync
 from tests.functions import SAMPLES, functions_framework
 from tests.hostile_gateway import Gateway, hostile_gateway
 from tests.lambda_runtime import Lambda, lambda_function
@@ -63,6 +74,16 @@ def engine(url: str, s3: S3 | None = None, **config: Any) -> FunctionEngine:
             storage_options={"s3": s3.options} if s3 is not None else {},
         )
     )
+
+
+def until_told(client: Client, holds: Callable[[FunctionReading], bool]) -> FunctionReading:
+    """How the function of node far is, as soon as that ``holds`` of it."""
+
+    def reading() -> FunctionReading | None:
+        told = next(one for one in client.nodes() if one.id == "far").readings.get("burst", DeviceReading()).function
+        return told if told is not None and holds(told) else None
+
+    return wait_until_sync(reading, what="what is told of the function")
 
 
 def call_of(asked: Work) -> tuple[Call, list[str]]:
@@ -333,6 +354,8 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it(
             )
             assert done.result is not None
             assert 0 < done.result.cost < 0.6
+            reading = until_told(client, lambda one: one.warm == 1)
+            assert (reading.in_flight, reading.cold) in ((0, 0), (0, 1))  # the function of other tests was warm
             waits = client.get(may_not)
             assert waits.status is TaskStatus.QUEUED
             assert waits.queue != "serverless"
@@ -341,9 +364,26 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it(
 def test_a_cold_start_is_what_an_instance_took_to_be_ready_and_not_how_long_nobody_called() -> None:
     told = Function({})
     call, _ = call_of(work(photo()))
-    first, second = (read_reply(told(call.model_dump(mode="json"))[1], call.key).instance for _ in range(2))
+    replies = [read_reply(told(call.model_dump(mode="json"))[1], call.key) for _ in range(2)]
+    first, second = (one.instance for one in replies)
     assert first.is_cold
     assert not second.is_cold
+    assert first.id == second.id == told.id
     own_s = time.time() - psutil.Process().create_time()
     assert 0 < first.start_s < own_s
-    assert second.start_s == 0
+    assert 0 < first.load_s < first.start_s  # a model is loaded once an instance, and that is of its start
+    assert second.start_s == second.load_s == 0
+    ready = Function({"LCQ_FUNCTION_WARM": MODEL})
+    ready.warm_up()
+    loaded = read_reply(ready(call.model_dump(mode="json"))[1], call.key).instance
+    assert loaded.is_cold
+    assert 0 < loaded.load_s < loaded.start_s
+
+
+def test_an_engine_tells_which_instances_have_answered_also_with_a_refusal(function: str) -> None:
+    one = engine(function)
+    one.run(work(photo()))
+    refused(one, work(Picture(photo().pixels, np.ones((120, 160), np.bool_))))
+    first, second = one.answered()
+    assert first.id == second.id
+    assert not one.answered()

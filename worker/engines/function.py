@@ -23,7 +23,7 @@ from lcq.errors import LcqError, StorageUnreachable
 from lcq.models import TaskType
 from lcq.runner_config import FunctionConfig
 from lcq.storage.objects import Objects
-from worker.calls import Call, CallRefused, Parcel, Reply, parcel, read_reply
+from worker.calls import Call, CallRefused, Instance, Parcel, Reply, parcel, read_reply
 from worker.engines.base import (
     DeviceKind,
     Engine,
@@ -77,6 +77,10 @@ class FunctionEngine(Engine):
         """What it takes there; nothing of this host's memory."""
         return Estimate(seconds=self._seconds.get(work.model, 0.0))
 
+    def answered(self) -> tuple[Instance, ...]:
+        """The instances that have answered since this was asked last."""
+        return self._function.take_answered() if self._function is not None else ()
+
     def run(self, work: Work) -> NDArray[Any]:
         """The picture as the function gives it back, from what its answer carries or what it has left in the exchange.
 
@@ -99,6 +103,12 @@ class _Function:
         self.config = config
         self._named = f"function {settings.device.id}"
         self.exchange = _Exchange(config, settings.storage_options)
+        self._answered: list[Instance] = []
+
+    def take_answered(self) -> tuple[Instance, ...]:
+        """As ``FunctionEngine.answered``."""
+        answered, self._answered = tuple(self._answered), []
+        return answered
 
     def run(self, work: Work) -> NDArray[Any]:
         """As ``FunctionEngine.run``."""
@@ -189,6 +199,8 @@ class _Function:
                 "reply_unreadable", f"{self._named}: its answer cannot be used: {strange}",
                 error_class=ErrorClass.TRANSIENT,
             ) from strange  # fmt: skip
+        if reply.instance.id:
+            self._answered.append(reply.instance)
         if reply.trouble is not None:
             trouble = reply.trouble
             raise EngineError(trouble.code, f"{self._named}: {trouble.message}", error_class=trouble.error_class)

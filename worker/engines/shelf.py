@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from lcq.models import DeviceKind, ModelOffer
+from worker.calls import Instance
 from worker.engines.base import Engine, EngineSettings
 from worker.engines.registry import explained
 
@@ -110,6 +111,11 @@ class Shelf:
             return 0
         told = (getattr(engine, "peak_mib", None) for engine in self._engines)
         return sum(max(0, int(peak())) for peak in told if callable(peak))
+
+    def answered(self) -> tuple[Instance, ...]:
+        """The instances of functions that have answered since this was asked last."""
+        told = (getattr(engine, "answered", None) for engine in self._engines)
+        return tuple(instance for answered in told if callable(answered) for instance in answered())
 
     def release(self) -> None:
         """Unload everything."""

@@ -1,0 +1,66 @@
+"""The instances of functions that this agent has heard of: how many are warm, and what their starts took."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from lcq.clock import steady_now
+from lcq.models import DeviceReading, FunctionReading
+from lcq.runner_config import FunctionConfig
+from worker.calls import Instance
+
+_MOST = 4096  # instances of a function that are remembered; one that counts each call as an instance is cut off there
+
+
+@dataclass
+class _Heard:
+    """What one function has answered."""
+
+    last: dict[str, float] = field(default_factory=dict)  # instance -> when, by steady_now(); the latest at the end
+    cold: int = 0
+    start_s: float = 0.0
+    load_s: float = 0.0
+
+
+class Instances:
+    """Told of each answer of a function by ``note``. ``in_flight(device)``: calls that it is at now."""
+
+    def __init__(self, functions: Mapping[str, FunctionConfig], *, in_flight: Callable[[str], int]) -> None:
+        self._functions = functions
+        self._in_flight = in_flight
+        self._heard = {name: _Heard() for name in functions}
+
+    def note(self, device: str, instance: Instance) -> None:
+        """An instance of that function has answered."""
+        heard = self._heard.get(device)
+        if heard is None or not instance.id:
+            return
+        heard.last.pop(instance.id, None)
+        heard.last[instance.id] = steady_now()
+        while len(heard.last) > _MOST:
+            del heard.last[next(iter(heard.last))]
+        if instance.is_cold:
+            heard.cold += 1
+            heard.start_s, heard.load_s = instance.start_s, instance.load_s
+
+    def of(self, device: str) -> FunctionReading | None:
+        """How that function is; None: the device is none."""
+        heard = self._heard.get(device)
+        if heard is None:
+            return None
+        since = steady_now() - self._functions[device].keeps_warm_s
+        while heard.last and next(iter(heard.last.values())) < since:
+            del heard.last[next(iter(heard.last))]
+        return FunctionReading(
+            warm=len(heard.last),
+            cold=heard.cold,
+            in_flight=self._in_flight(device),
+            start_s=heard.start_s,
+            load_s=heard.load_s,
+        )
+
+    def told_with(self, device: str, reading: DeviceReading) -> DeviceReading:
+        """``reading`` with how the function is, where the device is one."""
+        function = self.of(device)
+        return reading if function is None else reading.model_copy(update={"function": function})
