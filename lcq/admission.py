@@ -1,6 +1,7 @@
 """How a socket that connects gets in where keys are asked for: what it shows, why it is not let in, and another try.
 
-libzmq says nothing of a handshake that failed, and does not try again where it was refused: this does both.
+libzmq says nothing of a handshake that failed, and does not try again where it was refused: this does both. And where
+another key was put into the file of the one that is shown (``lcq keys rotate``), that one is shown from then on.
 """
 
 from __future__ import annotations
@@ -9,16 +10,19 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
+from pathlib import Path
 
 import zmq
 
 from lcq.errors import LcqError, NotAdmitted
+from lcq.file_mark import file_mark
 from lcq.key_record import fingerprint_of
-from lcq.keyring import Credential, host_of, learn_server_keys
+from lcq.keyring import Credential, host_of, learn_server_keys, read_credential
 from lcq.sockets import Handshake, HandshakeWatch, is_loopback, show
 
 _log = logging.getLogger(__name__)
 _AGAIN_S = (0.2, 5.0)  # first and longest pause before a refused connection is tried again
+_LOOK_AT_FILE_S = 5.0  # a key that was changed works for minutes more
 _OFTEN = 3  # handshakes broken off one after another: then it is not that a scheduler was just stopped
 _JOIN = (
     "an operator makes a token by 'lcq keys invite', then here: lcq keys join TOKEN, for an agent lcq-agent join TOKEN"
@@ -53,6 +57,11 @@ class Admission:
         self._watch: HandshakeWatch | None = None
         self._begun = asyncio.Event()
         self._timers: set[asyncio.TimerHandle] = set()
+
+    @property
+    def shown(self) -> tuple[str, str]:
+        """Which key is shown now, and to which of the schedulers'; public halves, "" where none is."""
+        return (self.credential.pair.public if self.credential is not None else "", self.server_key)
 
     @property
     def server_key(self) -> str:
@@ -90,8 +99,40 @@ class Admission:
     async def watch(self) -> None:
         """For as long as it is open."""
         await self._begun.wait()
-        if self._watch is not None:
-            await self._watch.watch()
+        async with asyncio.TaskGroup() as group:
+            if self._watch is not None:
+                group.create_task(self._watch.watch(), name="handshakes")
+            if self.credential is not None and self.credential.file is not None:
+                group.create_task(self._follow_file(self.credential.file), name="file of the key")
+
+    async def _follow_file(self, path: Path) -> None:
+        """Show the key that is in the file, from a moment after it was changed; for ever."""
+        seen = file_mark(path)
+        while True:
+            await asyncio.sleep(_LOOK_AT_FILE_S)
+            found = file_mark(path)
+            if found != seen:
+                seen = found
+                if self._turn_to_file():
+                    self._connect_again("")
+
+    def _turn_to_file(self) -> bool:
+        """Show what is in the file from the next connection on. False: that is shown already, or is none."""
+        shown = self.credential
+        if shown is None or shown.file is None:
+            return False
+        try:
+            found = read_credential(shown.file)
+        except LcqError as refusal:
+            _log.warning("the key that was there goes on: %s", refusal)
+            return False
+        if found is None or found.pair == shown.pair:
+            return False
+        now = self.server_key
+        self.credential = found
+        self._attempt = found.server_keys.index(now) if now in found.server_keys else 0
+        _log.info("key %s is shown from now on, as %s has it", fingerprint_of(found.pair.public), found.file)
+        return True
 
     def close(self) -> None:
         for timer in self._timers:
@@ -124,6 +165,9 @@ class Admission:
             if len(self.credential.server_keys) > 1:  # it may have turned to its next one
                 self._attempt += 1
                 self._try_again(endpoint)
+            return
+        if end is Handshake.REFUSED and self._turn_to_file():
+            self._try_again(endpoint)
             return
         self.refusal = self._why(end, endpoint)
         self._try_again(endpoint)

@@ -152,8 +152,12 @@ class Lives(ABC):
     def lives(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
         """What runs meanwhile, by name."""
 
+    async def open(self, stack: AsyncExitStack) -> None:  # noqa: B027 - most own nothing besides
+        """Before its lives begin: open what it owns besides, and push onto ``stack`` how that is closed."""
+
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
+            await self.open(stack)
             await run_beside(stack, *self.lives())
             self._stack = stack.pop_all()
         return self
@@ -170,13 +174,13 @@ class Duty:
     def __init__(self, ground: Ground, name: str) -> None:
         self._state, self._scheduler_id, self._name = ground.state, ground.site.scheduler_id, name
 
-    async def is_ours(self) -> bool:
-        """Take it, or keep it, for a minute; False where another scheduler has it.
+    async def is_ours(self, *, hold_s: float = _DUTY_S) -> bool:
+        """Take it, or keep it, for so long; False where another scheduler has it.
 
         Raises:
             StateUnavailable.
         """
-        hold_ms = int(_DUTY_S * 1000)
+        hold_ms = int(hold_s * 1000)
         return await self._state.take_duty(self._name, self._scheduler_id, hold_ms=hold_ms) is not None
 
     @asynccontextmanager

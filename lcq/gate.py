@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -20,8 +18,9 @@ import zmq
 from lcq.clock import steady_now
 from lcq.component import Complaints, run_beside
 from lcq.errors import LcqError, StateUnavailable
-from lcq.key_record import KeyRecord, fingerprint_of
-from lcq.keyring import ServerKeys, is_keyed, read_server_keys, server_file
+from lcq.file_mark import file_mark
+from lcq.key_record import KeyRecord, KeyRole, fingerprint_of
+from lcq.keyring import Credential, ServerKeys, is_keyed, peer_pair, read_server_keys, server_file
 from lcq.sockets import Handshake, HandshakeWatch, Mailbox, make_socket, refuse_open_bind
 from lcq.state.feed import batches
 
@@ -57,6 +56,11 @@ class AllowList:
         self._read = asyncio.Lock()
         self._read_at = -_LOOK_S
         self._known: Mapping[str, KeyRecord] = {}
+        self._peers: Mapping[str, KeyRecord] = {}  # what schedulers show each other, which no list has
+        self._live: frozenset[str] = frozenset()  # of what is known, when it was last looked at
+        self._redis_ms, self._redis_at = 0, 0.0  # what Redis's clock showed, and when by ours
+        self.credential: Credential | None = None
+        """What a scheduler shows another one that it asks something."""
         self._on_revoked: list[Callable[[KeyRecord], None]] = []
         self._refused: Counter[str] = Counter()
         self._last_refused: dict[str, str] = {}  # reason -> who, and from where
@@ -70,21 +74,32 @@ class AllowList:
         self._on_revoked.append(told)
         stack.callback(self._on_revoked.remove, told)
 
+    def know_peers(self, keys: ServerKeys) -> None:
+        """Who has the schedulers' key is one of them, and may look as they do."""
+        pairs = [peer_pair(pair) for pair in (keys.pair, keys.coming) if pair is not None]
+        self._peers = {one.public: KeyRecord(key=one.public, name="scheduler", role=KeyRole.VIEWER) for one in pairs}
+        self.credential = Credential(pairs[0], keys.told, name="scheduler", role=KeyRole.VIEWER)
+
+    @property
+    def _now_ms(self) -> int:
+        """Redis's clock, by which keys and invitations end: this host's may be wrong, and others' differ."""
+        return self._redis_ms + round((steady_now() - self._redis_at) * 1000)
+
     def holder(self, key: str) -> KeyRecord | None:
         """Whose key it is, if it may still speak."""
-        found = self._known.get(key)
-        return found if found is not None and found.is_live(_now_ms()) else None
+        found = self._known.get(key) or self._peers.get(key)
+        return found if found is not None and found.is_live(self._now_ms) else None
 
     def holders(self) -> tuple[KeyRecord, ...]:
         """All who may speak."""
-        now_ms = _now_ms()
+        now_ms = self._now_ms
         return tuple(record for record in self._known.values() if record.is_live(now_ms))
 
     async def admit(self, key: str, address: str) -> KeyRecord:
         """Raises:
         Unadmitted: who has it is not to be let in.
         """
-        found = self._known.get(key)
+        found = self._known.get(key) or self._peers.get(key)
         if found is None:  # it may have been enrolled just now, elsewhere
             asked_at = steady_now()
             await asyncio.sleep(max(0.0, self._read_at + _AGAIN_S - asked_at))
@@ -97,9 +112,10 @@ class AllowList:
             raise Unadmitted("unknown_key")
         if found.revoked_ms:
             raise Unadmitted("revoked_key")
-        if not found.is_live(_now_ms()):
+        if not found.is_live(self._now_ms):
             raise Unadmitted("expired_key")
-        self._seen[key] = address
+        if key in self._known:
+            self._seen[key] = address
         return found
 
     def note(self, reason: str, who: str) -> None:
@@ -119,13 +135,14 @@ class AllowList:
                 return
             began = steady_now()
             now_known = {record.key: record for record in await self._state.reader.access.records()}
+            now_ms = await self._state.now_ms()
+            self._redis_ms, self._redis_at = now_ms, steady_now()
             before, self._known, self._read_at = self._known, now_known, began
-        now_ms = _now_ms()
-        for key, record in before.items():
-            now = now_known.get(key)
-            if record.is_live(now_ms) and (now is None or not now.is_live(now_ms)):
-                for told in self._on_revoked:
-                    told(now or record)
+            live = frozenset(key for key, record in now_known.items() if record.is_live(now_ms))
+            ended, self._live = self._live - live, live
+        for key in ended:
+            for told in self._on_revoked:
+                told(now_known.get(key) or before[key])
 
     async def follow(self) -> None:
         """Follow the list in Redis, for ever: on the word of an event, and every few seconds."""
@@ -172,10 +189,6 @@ class AllowList:
             self._seen = seen | self._seen
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class Gate:
     """Answers for one context who is let in. ``async with``; open it before any socket of the context is made."""
 
@@ -214,6 +227,7 @@ class Gate:
     async def take(self, keys: ServerKeys) -> None:
         """Be known by another key from now on. Who is connected is cut, and comes again."""
         before, self.keys = self.keys, keys
+        self.allowed.know_peers(keys)
         if keys.pair.public != before.pair.public and self._on_turned is not None:
             _log.warning("the schedulers' key is %s from now on", fingerprint_of(keys.pair.public))
             await self._on_turned()
@@ -295,6 +309,7 @@ async def open_gate(ground: Ground, context: zmq.Context[zmq.Socket[bytes]], sta
     site = ground.site
     if site.allowed is None:
         site.allowed = AllowList(ground.state)
+        site.allowed.know_peers(keys)
         site.desk.server_keys = keys.told
         site.handshakes_failed = site.allowed.refused.total
         await ground.state.enrol_owners(keys.owners)
@@ -310,10 +325,10 @@ async def _follow_file(ground: Ground, allowed: AllowList) -> None:
     """Go by the file of the schedulers' key as it is now, for ever: ``lcq keys rotate --server`` writes another."""
     path = server_file(ground.config)
     complaints = Complaints("the schedulers' key")
-    seen = _stamp(path)
+    seen = file_mark(path)
     while True:
         await asyncio.sleep(_LOOK_AT_FILE_S)
-        found = _stamp(path)
+        found = file_mark(path)
         if found == seen:
             continue
         try:
@@ -330,11 +345,3 @@ async def _follow_file(ground: Ground, allowed: AllowList) -> None:
             _log.info("all who connect are told the schedulers' next key, %s", fingerprint_of(keys.coming.public))
         for gate in tuple(allowed.gates):
             await gate.take(keys)
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino

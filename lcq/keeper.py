@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Self
+from typing import Any
 
-from lcq.component import Complaints, Ground, run_beside
+from lcq.component import Complaints, Duty, Ground, Lives
 from lcq.errors import LcqError, StateUnavailable
 from lcq.ids import new_id
 from lcq.sockets import guesses_host, is_loopback
@@ -21,13 +21,12 @@ from lcq.wire import AskStore, StoreAnswer
 _log = logging.getLogger(__name__)
 
 _SWEEP_S = 900.0
-_DUTY_HOLD_MS = 60_000
 _PAGE = 500  # tasks that are looked at in one go
 _BREATH_S = 0.02  # between two of them: others want Redis too
 _MARK_AGAIN_S = (1.0, 60.0)
 
 
-class Keeper:
+class Keeper(Lives):
     """``async with Keeper(ground) as keeper``: ``keeper.depot`` is what HTTP hands out and takes in.
 
     Raises on entering:
@@ -35,25 +34,19 @@ class Keeper:
     """
 
     def __init__(self, ground: Ground, *, sweep_s: float = _SWEEP_S) -> None:
-        self._ground, self._state = ground, ground.state
+        super().__init__(ground)
         self._sweep_s = sweep_s
-        self._stack = AsyncExitStack()
+        self._duty = Duty(ground, "blobs")
         self._mark = ""
 
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            self.depot: Depot = await asyncio.to_thread(
-                depot_of, self._ground.config, lambda: self._state.config
-            )  # what it needs may have to be loaded first
-            self._ground.site.desk.serve(AskStore, self._tell)
-            await run_beside(stack, ("blobs' mark", self._keep_marked()), ("blobs' sweep", self._keep_swept()))
-            self._stack = stack.pop_all()
-        return self
+    async def open(self, stack: AsyncExitStack) -> None:
+        self.depot: Depot = await asyncio.to_thread(
+            depot_of, self._ground.config, lambda: self._state.config
+        )  # what it needs may have to be loaded first
+        self._ground.site.desk.serve(AskStore, self._tell)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
+    def lives(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+        return (("blobs' mark", self._keep_marked()), ("blobs' sweep", self._keep_swept()))
 
     async def _tell(self, ask: AskStore, sender: bytes) -> StoreAnswer:
         storage = self._state.config.storage
@@ -91,8 +84,9 @@ class Keeper:
         while True:
             await asyncio.sleep(self._sweep_s * random.uniform(0.8, 1.2))
             try:
-                if await self._state.take_duty("blobs", self._ground.site.scheduler_id, hold_ms=_DUTY_HOLD_MS):
-                    await self.sweep()
+                if await self._duty.is_ours():
+                    async with self._duty.held():
+                        await self.sweep()
             except StateUnavailable:
                 continue  # the feed has said so
             except LcqError as refusal:

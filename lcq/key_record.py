@@ -9,7 +9,8 @@ from lcq.models import Value
 KEY_FORM = r"^[0-9a-f]{64}$"
 """The public half of a key, as settings, files and people have it."""
 KEY_NAME = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"
-_TOLD_LATE_MS = 24 * 3600 * 1000
+TOLD_LATE_S = 24 * 3600
+"""For so long after its end an invitation is known: who comes late is told so."""
 
 
 class KeyRole(StrEnum):
@@ -53,7 +54,7 @@ class KeyRecord(Value):
 
     def is_live(self, now_ms: int) -> bool:
         """Whether whoever has it is let in. An invitation is for a day longer: who comes late is told so."""
-        late_ms = _TOLD_LATE_MS if self.is_invitation else 0
+        late_ms = TOLD_LATE_S * 1000 if self.is_invitation else 0
         return not self.revoked_ms and (not self.until_ms or now_ms < self.until_ms + late_ms)
 
 

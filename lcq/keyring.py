@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import json
 import os
 import re
@@ -19,8 +20,8 @@ from lcq.config import DistributedConfig
 from lcq.embedded import read_cluster_file
 from lcq.embedded_watch import write_private
 from lcq.errors import InvalidConfig, InvalidToken
-from lcq.key_record import KEY_FORM
-from lcq.sockets import is_loopback
+from lcq.key_record import KEY_FORM, TOLD_LATE_S
+from lcq.sockets import is_loopback, key_pair_of
 
 _KEY = re.compile(KEY_FORM)
 _NODE_FILE = re.compile(r"^node-(?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})\.json$")
@@ -53,6 +54,11 @@ class ServerKeys:
     def told(self) -> tuple[str, ...]:
         """The public halves that clients are to know, the one that holds now first."""
         return (self.pair.public, *((self.coming.public,) if self.coming else ()))
+
+
+def peer_pair(pair: KeyPair) -> KeyPair:
+    """What a scheduler that has ``pair`` shows another one: made of its secret half, so nobody else has it."""
+    return KeyPair(*key_pair_of(hmac.digest(bytes.fromhex(pair.secret), b"lcq: one scheduler asks another", "sha256")))
 
 
 @dataclass(frozen=True)
@@ -164,15 +170,16 @@ def write_credential(path: Path, credential: Credential) -> Path:
 def learn_server_keys(credential: Credential, told: Sequence[str]) -> Credential:
     """Keep which keys the schedulers say that they have and will have; answers the credential with them.
 
-    Only to be told by a scheduler that has proved that it has one of those that are known.
+    Only to be told by a scheduler that has proved that it has one of those that are known. A key that was put into the
+    file meanwhile stays there.
     """
     known = tuple(dict.fromkeys(key for key in told if _KEY.match(key)))
     if not known or known == credential.server_keys:
         return credential
-    learned = replace(credential, server_keys=known)
     if credential.file is not None:
-        write_credential(credential.file, learned)
-    return learned
+        there = read_credential(credential.file) or credential
+        write_credential(credential.file, replace(there, server_keys=known))
+    return replace(credential, server_keys=known)
 
 
 def _told(pair: KeyPair) -> dict[str, Any]:
@@ -338,8 +345,8 @@ def read_token(text: str, *, now_s: float | None = None) -> Token:
     if not all(_PLACE.match(place) for place in token.schedulers):
         raise InvalidToken("it names no address of a scheduler")
     late_s = (time.time() if now_s is None else now_s) - token.until_s
-    if late_s > 0:
-        raise InvalidToken(f"it ended {late_s / 60:.0f} minutes ago, by this host's clock")
+    if late_s > TOLD_LATE_S:  # before that the scheduler tells: this host's clock may be wrong
+        raise InvalidToken(f"it ended {late_s / 3600:.0f} hours ago, by this host's clock")
     return token
 
 

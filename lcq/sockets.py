@@ -131,6 +131,14 @@ def new_key_pair() -> tuple[str, str]:
     return z85.decode(public).hex(), z85.decode(secret).hex()
 
 
+def key_pair_of(secret: bytes) -> tuple[str, str]:
+    """The public and the secret key that 32 bytes are, 64 hexadecimal digits each."""
+    require_curve()
+    from zmq.utils import z85
+
+    return z85.decode(zmq.curve_public(z85.encode(secret))).hex(), secret.hex()
+
+
 class Mailbox:
     """One socket, owned by one coroutine: others send through it, and get what arrives in batches.
 

@@ -44,11 +44,12 @@ class LightNode:
         only_there: bool = False,
         lifeline_by: Callable[[str], str] = str,
         credential: Credential | None = None,
+        knows: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.boot_id = new_id()
         self.takes = takes
-        self.capability: NodeCapability = the_cpu(models, slots=slots)
+        self.capability: NodeCapability = the_cpu(models, slots=slots).model_copy(update={"knows": tuple(knows)})
         self.slots = slots
         self.grants: dict[tuple[str, int], Grant] = {}
         self.lost: list[tuple[str, int]] = []

@@ -28,7 +28,7 @@ class Bells:
     ) -> None:
         """``admission``: of the line by which the rings are told; here the same is shown."""
         self._admission_of_line = admission
-        self._server_key = ""
+        self._shown = ("", "")
         self._context = context
         self._on_ring = on_ring
         self._rings: Mapping[str, str] = {}
@@ -56,7 +56,7 @@ class Bells:
     def found_at(self, rings: Mapping[str, str]) -> None:
         """From now on the queues ring at these endpoints: queue -> endpoint."""
         if self._admission is not None and self._admission.server_key:
-            self._server_key = self._admission.server_key
+            self._shown = self._admission.shown
             rings, self._rings = dict(rings), {}  # what was refused once does not come again by itself
             self._leave()
             self._admission.show(self._socket)
@@ -65,8 +65,8 @@ class Bells:
         self.attend(self._queues)
 
     def admitted(self) -> None:
-        """The line by which the rings are told has been let in: perhaps by another key of the schedulers."""
-        if self._admission is not None and self._admission.server_key != self._server_key:
+        """The line by which the rings are told has been let in: perhaps by another key, of the schedulers or ours."""
+        if self._admission is not None and self._admission.shown != self._shown:
             self.found_at(self._rings)
 
     def attend(self, queues: Iterable[str]) -> None:

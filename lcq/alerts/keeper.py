@@ -12,16 +12,15 @@ import random
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from contextlib import AsyncExitStack
-from types import TracebackType
-from typing import Self
+from typing import Any
 
 from lcq.alert_config import USUAL, AlertRule, rules_of
 from lcq.alerts.records import AlertRecord, Condition, Happening, Notice
 from lcq.alerts.rules import Change, Picture, changes
 from lcq.alerts.telling import NotTold, pause_after, tell, told_of
-from lcq.component import Complaints, Ground, run_beside
+from lcq.component import Complaints, Duty, Ground, Lives
 from lcq.config import AlertingConfig, DistributedConfig
 from lcq.errors import AlertNotFound, LcqError, StateUnavailable
 from lcq.ids import new_id
@@ -47,33 +46,28 @@ _DISK_S = 2.0
 _RUNBOOK = "docs/alerts.md"
 
 
-class AlertKeeper:
+class AlertKeeper(Lives):
     """``async with AlertKeeper(ground)``, of a scheduler."""
 
     def __init__(self, ground: Ground) -> None:
-        self._ground, self._state, self._reader = ground, ground.state, ground.state.reader
-        self._stack = AsyncExitStack()
+        super().__init__(ground)
+        self._reader = ground.state.reader
+        self._duty = Duty(ground, "alerts")
         self._under_way: dict[str, asyncio.Task[None]] = {}  # notices that are being told
         self._handshakes = PerMinute(_MINUTES)
         self._looking: asyncio.Future[float | None] | None = None
 
-    async def __aenter__(self) -> Self:
-        async with AsyncExitStack() as stack:
-            desk = self._ground.site.desk
-            desk.serve(AskAlerts, self.alerts)
-            desk.serve(SilenceAlert, self.silence)
-            desk.serve(UnsilenceAlert, self.unsilence)
-            desk.serve(TestAlerts, self.test)
-            self._group = await stack.enter_async_context(asyncio.TaskGroup())
-            stack.callback(self._stop_telling)
-            await run_beside(stack, ("alerts", self._keep()), ("condition", self._keep_told()))
-            self._stack = stack.pop_all()
-        return self
+    async def open(self, stack: AsyncExitStack) -> None:
+        desk = self._ground.site.desk
+        desk.serve(AskAlerts, self.alerts)
+        desk.serve(SilenceAlert, self.silence)
+        desk.serve(UnsilenceAlert, self.unsilence)
+        desk.serve(TestAlerts, self.test)
+        self._group = await stack.enter_async_context(asyncio.TaskGroup())
+        stack.callback(self._stop_telling)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
+    def lives(self) -> tuple[tuple[str, Coroutine[Any, Any, None]], ...]:
+        return (("alerts", self._keep()), ("condition", self._keep_told()))
 
     @property
     def _config(self) -> DistributedConfig:
@@ -102,9 +96,8 @@ class AlertKeeper:
         while True:
             every_s = self._terms.every_s
             await asyncio.sleep(every_s * random.uniform(0.9, 1.1))
-            hold_ms = int(1000 * max(_HOLD_S, 3 * every_s))
             try:
-                if await self._state.take_duty("alerts", self._ground.site.scheduler_id, hold_ms=hold_ms) is None:
+                if not await self._duty.is_ours(hold_s=max(_HOLD_S, 3 * every_s)):
                     continue
                 await self.look()
                 await self._tell_due()

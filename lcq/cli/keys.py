@@ -149,8 +149,6 @@ def invite(
 
 
 async def _invite(session: Session, role: KeyRole, node: str, span_s: int, address: str, reason: str) -> int:
-    import time
-
     from lcq.client import find_schedulers
     from lcq.keyring import KeyPair, Token
     from lcq.sockets import new_key_pair
@@ -161,7 +159,7 @@ async def _invite(session: Session, role: KeyRole, node: str, span_s: int, addre
     places = answer.schedulers
     if address:
         places = tuple(one.removeprefix("tcp://") for one in find_schedulers(session.config, address))
-    until_s = int(time.time() + span_s)
+    until_s = answer.record.until_ms // 1000
     token = Token(pair, answer.server_keys[0], places, role.value, node, until_s)
     output = session.output
     if output.as_json:

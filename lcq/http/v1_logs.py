@@ -88,7 +88,9 @@ class _Source:
         try:
             return await self._line.ask(ask)
         except LogElsewhere:
-            async with AsyncClient(self._line.ground.config, scheduler=self._round) as client:
+            site = self._line.ground.site
+            shown = site.allowed.credential if site.allowed is not None else None
+            async with AsyncClient(self._line.ground.config, scheduler=self._round, credential=shown) as client:
                 return await client.task_log(self._task, attempt=attempt, begin=begin, limit=limit)
 
     @property

@@ -6,9 +6,11 @@ import asyncio
 import contextlib
 import dataclasses
 import re
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import redis
 import zmq
@@ -26,13 +28,24 @@ from lcq.errors import (
     TransitionRefused,
 )
 from lcq.gate import AllowList, Gate
+from lcq.health import KNOWS_TASK_LOGS
 from lcq.joining import change_key, join
 from lcq.key_record import KeyRole
-from lcq.keyring import Credential, KeyPair, ServerKeys, Token, read_credential, write_server_keys
+from lcq.keyring import (
+    Credential,
+    KeyPair,
+    ServerKeys,
+    Token,
+    peer_pair,
+    read_credential,
+    write_credential,
+    write_server_keys,
+)
 from lcq.models import TaskStatus
 from lcq.scheduler import Scheduler
 from lcq.sockets import bind_socket, is_locked, make_socket, new_key_pair
 from lcq.state.manager import StateManager
+from lcq.wire import LogLine, TaskLogged
 from tests.audit import audit
 from tests.conftest import wait_until
 from tests.light_node import LightNode, a_light_node, light_nodes
@@ -64,8 +77,8 @@ def settings(folder: Path, **more: object) -> DistributedConfig:
 
 
 @contextlib.asynccontextmanager
-async def a_scheduler(redis_url: str, folder: Path) -> AsyncIterator[Scheduler]:
-    config = settings(folder)
+async def a_scheduler(redis_url: str, folder: Path, **more: object) -> AsyncIterator[Scheduler]:
+    config = settings(folder, **more)
     write_server_keys(config, ServerKeys(SERVER, owners={ANN.public: "ann"}))
     async with Scheduler(config, redis_url=redis_url) as scheduler:
         yield scheduler
@@ -419,6 +432,115 @@ async def test_a_key_is_changed_while_its_owner_works_and_both_are_good_for_a_wh
     for one in (new, old):
         async with client(scheduler, one) as ben:
             assert (await ben.info()).scheduler_id
+
+
+async def test_an_agent_whose_key_is_changed_shows_the_new_one_while_it_works(
+    scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcq.admission._LOOK_AT_FILE_S", 0.05)
+    path = tmp_path / "node-gpu-0.json"
+    write_credential(path, await enrolled(scheduler, KeyRole.AGENT, "gpu-0"))
+    old = read_credential(path)
+    assert old is not None
+    where = [f"tcp://{place(scheduler)}"]
+    async with (
+        client(scheduler) as ann,
+        client(scheduler, old) as rotating,
+        a_light_node(where, name="gpu", slots=1, credential=old) as node,
+    ):
+        new = await change_key(rotating, old)
+        assert scheduler.site.allowed is not None
+        allowed = scheduler.site.allowed
+
+        async def is_seen() -> bool:
+            await allowed.tell()
+            return any(one.key == new.pair.public and one.seen_ms for one in (await ann.keys()).keys)
+
+        await wait_until(is_seen, timeout=PATIENCE_S)  # before the old one is over
+        await ann.revoke_key(old.pair.public)
+        await wait_until(lambda: allowed.holder(old.pair.public) is None, timeout=PATIENCE_S)
+        node.takes = True
+        assert await _bell_rings(ann, node)  # line and bells are open, and nobody has started it anew
+        assert len(node.welcomes) == 1
+        assert [one.status for one in await ann.nodes()] == ["online"]
+
+
+async def test_who_is_refused_looks_whether_there_is_another_key_in_its_file(
+    scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcq.admission._LOOK_AT_FILE_S", 3600.0)
+    path = tmp_path / "ben.json"
+    write_credential(path, await enrolled(scheduler, KeyRole.VIEWER))
+    old = read_credential(path)
+    assert old is not None
+    async with client(scheduler) as ann, client(scheduler, old) as console, client(scheduler, old) as other:
+        await console.info()
+        await change_key(other, old)
+        await ann.revoke_key(old.pair.public)
+        await wait_until(lambda: _is_answered(console), timeout=PATIENCE_S)
+
+
+async def _is_answered(one: AsyncClient) -> bool:
+    with contextlib.suppress(NotAdmitted, SchedulerUnreachable):
+        return bool((await one.info()).scheduler_id)
+    return False
+
+
+async def test_keys_end_by_rediss_clock_and_are_cut_when_they_do(
+    scheduler: Scheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ben = await enrolled(scheduler, KeyRole.VIEWER)
+    allowed = scheduler.site.allowed
+    assert allowed is not None
+    now_s = time.time()
+    monkeypatch.setattr(time, "time_ns", lambda: int((now_s + 3600) * 1e9))  # this host's clock is an hour ahead
+    cut: list[str] = []
+    async with contextlib.AsyncExitStack() as stack, client(scheduler, ben) as looking:
+        allowed.on_revoked(lambda record: cut.append(record.key), stack)
+        new = a_pair()
+        await looking.replace_key(new.public)
+        await allowed.read()
+        assert allowed.holder(ben.pair.public) is not None  # ten minutes more
+        assert (await looking.info()).scheduler_id
+        monkeypatch.setattr(scheduler.state, "now_ms", lambda: _in_an_hour(now_s))
+        await allowed.read()
+        assert allowed.holder(ben.pair.public) is None
+        assert cut == [ben.pair.public]
+        await allowed.read()
+        assert cut == [ben.pair.public]  # once
+
+
+async def _in_an_hour(now_s: float) -> int:
+    return int((now_s + 3600) * 1000)
+
+
+async def test_a_log_is_read_over_http_at_a_scheduler_to_which_its_node_does_not_speak(
+    redis_url: str, tmp_path: Path, scheduler: Scheduler
+) -> None:
+    agent = await enrolled(scheduler, KeyRole.AGENT, "gpu-0")
+    where = [f"tcp://{place(scheduler)}"]
+    async with (
+        a_scheduler(redis_url, tmp_path / "second", http={"enabled": True}, scheduler_port=0) as second,
+        client(scheduler) as ann,
+        a_light_node(where, name="gpu", slots=1, credential=agent, only_there=True, knows=(KNOWS_TASK_LOGS,)) as node,
+        httpx.AsyncClient(timeout=PATIENCE_S) as http,
+    ):
+        (task,) = (await ann.submit_many([a_task()])).accepted
+        await wait_until(lambda: _held(node), timeout=PATIENCE_S)
+
+        async def tell() -> None:
+            await wait_until(lambda: any(one.task_log for one in node.orders), timeout=PATIENCE_S)
+            wish = next(one.task_log for one in node.orders if one.task_log)
+            line = LogLine(number=0, at_ms=1, source="cpu/0", text="hello")
+            told = TaskLogged(node_id="gpu-0", boot_id=node.boot_id, wish=wish.id, lines=(line,), next=9, size=9)
+            await node.line.ask(told)
+
+        asked = http.get(f"http://{second.site.http}/v1/tasks/{task.id}/log")
+        answer, _ = await asyncio.gather(asked, tell())
+        assert (answer.status_code, answer.text.endswith(" cpu/0 hello\n")) == (200, True), answer.text
+        async with client(scheduler, shown(scheduler, peer_pair(SERVER))) as looks:
+            with pytest.raises(KeyForbids, match="scheduler, whose key is a viewer's, may not drain"):
+                await looks.drain("gpu-0")
 
 
 async def test_the_schedulers_key_is_changed_and_who_has_been_there_meanwhile_follows(

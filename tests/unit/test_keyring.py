@@ -18,6 +18,7 @@ from lcq.keyring import (
     client_file,
     credential_for,
     learn_server_keys,
+    peer_pair,
     read_credential,
     read_server_keys,
     read_token,
@@ -25,6 +26,7 @@ from lcq.keyring import (
     write_credential,
     write_server_keys,
 )
+from lcq.sockets import new_key_pair
 
 LAN, HERE = "tcp://192.0.2.7:5571", "tcp://127.0.0.1:5571"
 
@@ -57,8 +59,9 @@ def test_a_token_that_was_not_copied_whole_is_told_from_a_wrong_one(cut: int) ->
 
 
 def test_a_token_that_is_over_or_none_says_so() -> None:
-    with pytest.raises(InvalidToken, match="ended 2 minutes ago"):
-        read_token(str(a_token()), now_s=1120)
+    with pytest.raises(InvalidToken, match="ended 25 hours ago"):
+        read_token(str(a_token()), now_s=1000 + 25 * 3600)
+    assert read_token(str(a_token()), now_s=1000 + 23 * 3600)  # by a clock that may be wrong: the scheduler knows
     with pytest.raises(InvalidToken, match="does not begin with"):
         read_token("hunter2")
 
@@ -121,6 +124,26 @@ def test_what_schedulers_say_of_their_next_key_is_kept_and_nonsense_is_not(confi
     learned = learn_server_keys(credential, ("cd" * 32, "ef" * 32))
     assert learned == read_credential(path)
     assert learned.server_keys == ("cd" * 32, "ef" * 32)
+
+
+def test_who_learns_of_the_schedulers_next_key_leaves_its_own_next_key_in_the_file(config: DistributedConfig) -> None:
+    path = write_credential(client_file(config), Credential(a_pair(), ("cd" * 32,)))
+    running = read_credential(path)
+    assert running is not None
+    changed = Credential(a_pair(), ("cd" * 32,))
+    write_credential(path, changed)  # 'lcq keys rotate', while it runs
+    learned = learn_server_keys(running, ("cd" * 32, "ef" * 32))
+    assert learned.pair == running.pair
+    there = read_credential(path)
+    assert there is not None
+    assert (there.pair, there.server_keys) == (changed.pair, ("cd" * 32, "ef" * 32))
+
+
+def test_what_a_scheduler_shows_another_follows_from_the_schedulers_key_and_is_none_of_its_halves() -> None:
+    one, other = KeyPair(*new_key_pair()), KeyPair(*new_key_pair())
+    assert peer_pair(one) == peer_pair(KeyPair(one.public, one.secret))
+    assert len({one.secret, peer_pair(one).secret, peer_pair(other).secret}) == 3
+    assert peer_pair(one).public not in (one.public, peer_pair(other).public)
 
 
 def test_what_the_lan_tells_is_believed_only_where_somebody_has_said_why(config: DistributedConfig) -> None:
