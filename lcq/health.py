@@ -10,7 +10,14 @@ from lcq.routing import LIVE
 
 SUSPECTED = 2.0  # so much to blame, and a node's word alone costs a task nothing; on probation it is too much
 FADED = 0.5  # what may have faded of a count of failures since the first of them
-DEPENDENCY_DOWN = frozenset({"iopaint_unreachable", "endpoint_unreachable", "endpoint_busy", "endpoint_refused"})
+FUNCTION_UNKNOWN = "function_unknown"
+"""A function has not answered, and may have run."""
+
+ENDPOINT_DOWN = frozenset({"endpoint_unreachable", "endpoint_busy", "endpoint_refused", "endpoint_silent"})
+IS_AWAY = ENDPOINT_DOWN | {FUNCTION_UNKNOWN}
+"""Codes of calls at functions that reached nothing, or had no answer."""
+
+DEPENDENCY_DOWN = ENDPOINT_DOWN | {"iopaint_unreachable"}
 """Codes that say: what the work needs beside the node was away. No retry is lost by that, and nobody is to blame."""
 
 NO_RETRY_LOST = DEPENDENCY_DOWN | {"storage_unreachable"}

@@ -625,6 +625,7 @@ class RestCode(StrEnum):
     DISK_FULL = "disk_full"
     TOO_HOT = "too_hot"
     BUSY_ELSEWHERE = "busy_elsewhere"  # other programs use it
+    ENDPOINT_AWAY = "endpoint_away"  # of a function, which does not answer
 
 
 class FunctionReading(Value):

@@ -39,7 +39,7 @@ from lcq.models import (
 )
 from lcq.outlook import Outlook
 from lcq.previews import Previews
-from lcq.routing import LIVE, OUT_OF_MEMORY, next_ease, told_steps
+from lcq.routing import BROKE_AT_FUNCTION, LIVE, OUT_OF_MEMORY, home_of, next_ease, told_steps
 from lcq.sights import Sights
 from lcq.silence import overdue_ms, unheard_ms
 from lcq.slow import SlowWatch, Took, is_told, lowered_by, slow_verdict, used_by_others
@@ -389,12 +389,13 @@ class NodeManager(Manager):
         return Verdict(task_id=task_id, attempt=attempt, verdict="settled")
 
     async def _fail(self, node: str, outcome: Outcome, failure: Failure) -> None:
-        """End an attempt; one that ran out of memory is made easier for as long as there is a step to take.
+        """End an attempt; one that ran out of memory is made easier for as long as there is a step to take, and what
+        a function has failed goes on in the house, where that can do it.
 
         Raises:
             TaskNotFound, TransitionRefused: the attempt is no longer the task's.
         """
-        task_id, attempt, easier = outcome.task_id, outcome.attempt, None
+        task_id, attempt, easier, home = outcome.task_id, outcome.attempt, None, None
         if failure.error_class is ErrorClass.RESOURCE and failure.code == OUT_OF_MEMORY:
             record = await self._state.reader.task(task_id)
             if record.status is TaskStatus.PROCESSING and (record.attempt, record.node) == (attempt, node):
@@ -402,12 +403,15 @@ class NodeManager(Manager):
                 if easier is None and record.eased:
                     tried = f" (tried: {told_steps(record.eased)})"
                     failure = failure.model_copy(update={"message": failure.message[: 2000 - len(tried)] + tried})
+        elif failure.code in BROKE_AT_FUNCTION:
+            home = home_of(await self._state.reader.task(task_id), await self._state.reader.fleet())
         is_too_much = await self._state.fail_task(
             task_id,
             attempt=attempt,
             node=node,
             failure=failure,
             easier=easier,
+            home=home,
             log=outcome.log,
             peak_mib=outcome.peak_mib,
             device_peak_mib=outcome.device_peak_mib,

@@ -41,6 +41,7 @@ class WhyCode(StrEnum):
     DEVICE_FAULT = "device_fault"
     BUSY_ELSEWHERE = "busy_elsewhere"
     TOO_HOT = "too_hot"
+    ENDPOINT_AWAY = "endpoint_away"
     DISK_FULL = "disk_full"
     PINNED_NODE_GONE = "pinned_node_gone"
     PINNED_NODE_DOWN = "pinned_node_down"
@@ -165,6 +166,11 @@ MEANINGS: Mapping[WhyCode, Meaning] = {
     WhyCode.BUSY_ELSEWHERE: Meaning(
         "other programs use the devices that could run it, and those leave them alone meanwhile",
         "nothing: {node} works again when they are done; or lcq reroute ID",
+        ("node", "device", "fault"),
+    ),
+    WhyCode.ENDPOINT_AWAY: Meaning(
+        "only functions could run it, and those that could do not answer, or want to be left alone",
+        "nothing: {node} tries again by itself; see to the function, or add a node that has the model",
         ("node", "device", "fault"),
     ),
     WhyCode.TOO_HOT: Meaning(

@@ -45,6 +45,17 @@ from lcq.spend import Overflow
 LIVE = frozenset({NodeStatus.ONLINE, NodeStatus.SUSPECT})
 OUT_OF_MEMORY = "out_of_memory"  # the failure that is answered by an easier attempt
 
+CALL_TOO_LARGE = "call_too_large"
+"""A picture that no call of that function carries."""
+
+BROKE_AT_FUNCTION = frozenset(
+    {
+        CALL_TOO_LARGE, "result_too_large", "function_failed", "function_error", "result_not_taken", "result_missing",
+        "reply_unreadable", "bytes_unreachable",
+    }
+)  # fmt: skip
+"""Codes of functions alone: what has failed so is done by the house, where that can."""
+
 WARM_NEEDS = 0.5
 """The share of a predicted need that is still to be had where the model is warm. What it has loaded is taken already;
 of what a model needs in all, its weights are taken to be half, as nothing more exact is known beforehand."""
@@ -79,6 +90,7 @@ class Requirements:
     user: str = ""
     job: str = ""
     at_once: float = ORDINARY_MEGAPIXELS  # megapixels of it that are surely in memory at a time
+    is_homebound: bool = False  # functions have failed it: they get it no more where the house can do it
     ordinary_mib: int = 0
     """What an ordinary picture needs of a GPU. Where none has what a large one needs whole, it has to be tried with
     less: the ladder cuts it up."""
@@ -444,7 +456,29 @@ def route_again(record: TaskRecord, fleet: Fleet) -> Route:
     Raises:
         UnknownModel: no node offers it any more.
     """
-    need = requirements(record.task, fleet, size=record.size)
+    return _again(record, fleet, is_homebound=_is_homebound(record))
+
+
+def home_of(record: TaskRecord, fleet: Fleet) -> Route | None:
+    """Where the house does a running task that a function has failed; None where it cannot, or an operator has said
+    where it runs."""
+    here = fleet.queue(record.queue)
+    if record.forced or record.pinned_node or record.damaged or here is None or here.kind is not DeviceKind.SERVERLESS:
+        return None
+    try:
+        home = _again(record, fleet, is_homebound=True)
+    except UnknownModel:
+        return None
+    chosen = fleet.queue(home.queue)
+    return None if home.why or chosen is None or chosen.kind is DeviceKind.SERVERLESS else home
+
+
+def _is_homebound(record: TaskRecord) -> bool:
+    return record.failure is not None and record.failure.code in BROKE_AT_FUNCTION
+
+
+def _again(record: TaskRecord, fleet: Fleet, *, is_homebound: bool) -> Route:
+    need = replace(requirements(record.task, fleet, size=record.size), is_homebound=is_homebound)
     here = fleet.queue(record.queue)
     if Ease.CPU in record.eased:
         need = replace(need, kinds=(DeviceKind.CPU,))
@@ -478,8 +512,10 @@ def earlier_route(record: TaskRecord, fleet: Fleet) -> Route | None:
     if fleet.is_within(there.name, here.name, need):
         return None  # it would only go before others
     now_s, then_s = _finish(here, need, fleet, more_s=-record.cost_s), _finish(there, need, fleet)
-    if here.kind is DeviceKind.SERVERLESS and fleet.overflow is not None and fleet.overflow.lack(need.user, need.job):
-        return better  # nothing of it is called before there is money again
+    if here.kind is DeviceKind.SERVERLESS:
+        lack = fleet.overflow.lack(need.user, need.job) if fleet.overflow is not None else ""
+        if lack or _is_homebound(record):
+            return better  # nothing of it is called before there is money again; or it has failed there
     return better if then_s < EARLIER * now_s and now_s - then_s > _WORTH_MOVING_S else None
 
 
@@ -511,7 +547,7 @@ def _within_overflow(live: list[QueueConfig], need: Requirements, fleet: Fleet) 
     if len(house) == len(live) or not house:
         return live
     overflow = fleet.overflow
-    if overflow is None or overflow.lack(need.user, need.job):
+    if need.is_homebound or overflow is None or overflow.lack(need.user, need.job):
         return house
     soonest_s = min(_finish(known, need, fleet) for known in house)
     return house if soonest_s <= overflow.after_s else live
@@ -734,6 +770,7 @@ _RESTS: Mapping[str, WhyCode] = {
     RestCode.BUSY_ELSEWHERE: WhyCode.BUSY_ELSEWHERE,
     RestCode.TOO_HOT: WhyCode.TOO_HOT,
     RestCode.DISK_FULL: WhyCode.DISK_FULL,
+    RestCode.ENDPOINT_AWAY: WhyCode.ENDPOINT_AWAY,
 }
 
 

@@ -52,7 +52,7 @@ TOLD_BY = (
     "worker/pool.py", "worker/skew.py", "worker/service.py", "worker/wear.py", "worker/warden.py",
     "worker/thumbnails.py", "worker/engines/*.py", "worker/download.py", "worker/weights.py",
     "worker/archive.py", "worker/inert_pickle.py", "worker/lama_tensors.py", "worker/torch_devices.py",
-    "worker/spool.py", "worker/agent.py", "worker/membership.py",
+    "worker/spool.py", "worker/agent.py", "worker/endpoint_keeper.py", "worker/membership.py",
 )  # fmt: skip
 """Files whose plain texts reach people elsewhere: reasons, faults, what is left out. Of others only their errors do."""
 NOT_TOLD = {

@@ -64,6 +64,7 @@ from worker.breaker import Breakers, answers
 from worker.confinement import environment_for, make_device_files, open_way, runner_user, terms_of
 from worker.devices import gpu_need_mib, plan_slots
 from worker.disks import Disks
+from worker.endpoint_keeper import EndpointKeeper
 from worker.hand import Hand
 from worker.health import HealthFile
 from worker.home import agent_home
@@ -322,6 +323,7 @@ class Agent:
             self._breakers = Breakers(
                 on_change=self._service.suspend, answers=lambda engine: answers(engine, self._config.iopaint)
             )
+            self._endpoints = EndpointKeeper(self._endpoint_changed)
             self._is_open = True
             self._stack = stack.pop_all()
         return self
@@ -360,6 +362,7 @@ class Agent:
                     ("probes", self._report_probes()),
                     ("doubts", self._resolve_doubts()),
                     ("breakers", self._breakers.watch()),
+                    ("endpoints", self._endpoints.watch()),
                     ("spool", self._outcomes.keep_old_ones()),
                     ("devices", self._service.watch()),
                     ("disks", self._disks.watch()),
@@ -836,6 +839,7 @@ class Agent:
     def _end_lost(self, key: Key, why: str) -> None:
         in_hand = self._hand.drop(key)
         if in_hand:
+            self._endpoints.dropped(key)
             self._porter.drop(key)
         if in_hand or self._pool.stop(key):
             with about(task=key[0], attempt=key[1]):
@@ -871,9 +875,9 @@ class Agent:
         """What to ask for: the free slots and the room in hand, and what fits there."""
         wishes = self._hand.wants(self._free()) if self._takes_work else ()
         return tuple(
-            want.model_copy(update={"fits_mib": self._service.room_mib(want.device)})
+            want.model_copy(update={"slots": room, "fits_mib": self._service.room_mib(want.device)})
             for want in wishes
-            if self._service.takes(want.device)
+            if self._service.takes(want.device) and (room := self._endpoints.room(want.device, want.slots)) > 0
         )
 
     def _room_changed(self) -> None:
@@ -884,6 +888,11 @@ class Agent:
     def _disks_changed(self) -> None:
         self._service.rest_all(Rest(RestCode.DISK_FULL, self._disks.full) if self._disks.full else None)
         self._room_changed()
+
+    def _endpoint_changed(self, device: str) -> None:
+        """A function is to be left alone, or tried, or is there again."""
+        self._service.keep(device, self._endpoints.rest(device), self._endpoints.most(device))
+        self._step_due.set()
 
     def _taking_changed(self) -> None:
         """Other devices than before take work: tasks that wait for them had better be routed by that."""
@@ -960,6 +969,7 @@ class Agent:
         self._leases.remember(key)
         self._leases.begin(grant, asked_at)
         self._came[key] = steady_now()
+        self._endpoints.begun(grant.device, key)
         await failpoints.passed("agent.lease")
         await failpoints.reach("agent.begin")
         folder = result_folder(grant.task)
@@ -1008,22 +1018,37 @@ class Agent:
 
     async def _conclude(self, ended: Ended) -> None:
         """Take in how an attempt ended; its slot is free after that."""
-        ended = self._porter.told(ended)
+        ended = self._told_of_endpoint(self._porter.told(ended))
         with about_grant(ended.grant, cause=ended.failure.code if ended.failure is not None else ""):
             await self._report(ended)
         self._logs.end(ended.key)
         if tracing.active is not None:
             tell_attempt(tracing.active, ended, node=self.node_id, began_ns=self._began_ns.pop(ended.key, 0))
 
+    def _told_of_endpoint(self, ended: Ended) -> Ended:
+        """``ended``, once the keeper of endpoints knows of it; with what it makes of the failure."""
+        device, key = ended.grant.device, ended.key
+        if not self._is_function(device) or (ended.result is None and ended.failure is None):
+            self._endpoints.dropped(key)
+        elif ended.failure is None:
+            self._endpoints.worked(device, key)
+        else:
+            failure = self._endpoints.failed(device, key, ended.failure, again_s=ended.again_s)
+            return replace(ended, failure=failure)
+        return ended
+
+    def _is_function(self, device: str) -> bool:
+        return any(one.id == device and one.kind is DeviceKind.SERVERLESS for one in self._found.devices)
+
     async def _report(self, ended: Ended) -> None:
         grant, failure = ended.grant, ended.failure
         await failpoints.reach("agent.conclude")
-        engine = self._service.engine_of(grant.task.model)
+        engine = "" if self._is_function(grant.device) else self._service.engine_of(grant.task.model)
         if ended.result is not None:
             if not ended.result.cost:  # what is paid for is not held ahead: it would be reserved for all that time
                 self._hand.learn(grant.device, ended.result.seconds)
             self._breakers.worked(engine)
-        if failure is not None and failure.code in DEPENDENCY_DOWN:
+        if failure is not None and engine and failure.code in DEPENDENCY_DOWN:
             self._breakers.failed(engine, failure.message)
         if failure is not None:
             _log.warning("task %s, attempt %d: %s: %s", *ended.key, failure.code, failure.message)

@@ -24,6 +24,14 @@ class _Part:
     failed: Mapping[str, str] | None = None  # in the last self-test there; None: nobody has shown enough yet
     trouble: str = ""  # why no runner there shows anything
     fault: str = ""  # of the device itself
+    most: int | None = None  # slots that are told of at most
+
+    @property
+    def told(self) -> Device:
+        """The device, as the cluster is to see it now."""
+        if self.most is None or self.most >= self.device.slots:
+            return self.device
+        return self.device.model_copy(update={"slots": self.most})
 
     @property
     def offers(self) -> dict[str, ModelOffer]:
@@ -111,6 +119,10 @@ class Offer:
         part = self._parts[device]
         part.device = part.device.model_copy(update={"slots": slots})
 
+    def limit(self, device: str, most: int | None) -> None:
+        """Tell of no more than ``most`` slots on ``device``; None: of as many as it has."""
+        self._parts[device].most = most
+
     def serve(self, queues: Mapping[str, tuple[str, ...] | None]) -> None:
         """By device, the queues that its owner wants it to serve; None: all that it is good enough for."""
         for device, part in self._parts.items():
@@ -163,7 +175,7 @@ class Offer:
         wanted = {model: offer for model, offer in models.items() if self.models is None or model in self.models}
         withheld = {model: offer for model, offer in wanted.items() if offer.engine in self._suspended}
         return NodeCapability(
-            devices=tuple(self._parts[name].device for name in devices),
+            devices=tuple(self._parts[name].told for name in devices),
             models={model: offer for model, offer in wanted.items() if model not in withheld},
             left_out=self._reasons(devices, models) | {m: self._suspended[o.engine] for m, o in withheld.items()},
             withheld=withheld,

@@ -123,8 +123,11 @@ class Done(Word):
 
 
 class Failed(Word):
+    """``again_s``: what the engine works with wants to be left alone for so many seconds; 0: it said nothing."""
+
     WORD = "failed"
     failure: Failure
+    again_s: float = 0.0
     warm: tuple[str, ...] = ()
     held_mib: int = 0
     peak_mib: int = 0

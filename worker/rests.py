@@ -56,6 +56,7 @@ class Rests:
         self._elsewhere: dict[str, _Elsewhere] = {}
         self._heat: dict[str, _Heat] = {}
         self._all: Rest | None = None
+        self._told: dict[str, Rest] = {}
 
     def follow(self, config: AgentConfig) -> None:
         """Go by these settings from the next reading on."""
@@ -65,10 +66,18 @@ class Rests:
         """Every device rests for ``rest``; None: not any more."""
         self._all = rest
 
+    def rest(self, device: str, rest: Rest | None) -> None:
+        """``device`` rests for ``rest``; None: not any more."""
+        if rest is None:
+            self._told.pop(device, None)
+        else:
+            self._told[device] = rest
+
     def of(self, device: str) -> Rest | None:
         """Why ``device`` is to be given nothing new; None where it may."""
         heat, elsewhere = self._heat.get(device), self._elsewhere.get(device)
-        return self._all or (heat.rest if heat else None) or (elsewhere.rest if elsewhere else None)
+        told = self._told.get(device)
+        return self._all or told or (heat.rest if heat else None) or (elsewhere.rest if elsewhere else None)
 
     def look(self, device: Device, reading: DeviceReading, *, is_at_work: bool) -> tuple[RestCode, ...]:
         """``device`` is so now. ``is_at_work``: an attempt of ours runs there. Answers for what it begins to rest."""

@@ -198,7 +198,7 @@ class Runner:
                 also=run.also,
             )
         except AttemptFailed as end:
-            return Failed(failure=end.failure)
+            return Failed(failure=end.failure, again_s=end.again_s)
         except Exception as error:  # noqa: BLE001 - the edge: an engine's bug is this attempt's end, not ours
             if isinstance(error, base.Cancelled) and self._cancelled >= number:
                 return Cancelled()

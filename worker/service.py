@@ -136,6 +136,12 @@ class Service:
         self._rests.rest_all(rest)
         self._compare()
 
+    def keep(self, device: str, rest: Rest | None, most: int | None) -> None:
+        """``device`` rests for ``rest``; and it is offered with ``most`` slots, however many it has. None: not so."""
+        self._rests.rest(device, rest)
+        self._offer.limit(device, most)
+        self._compare()
+
     def resize(self, device: str, slots: int, ended: Sequence[str] = ()) -> None:
         """Offer so many slots on ``device`` from now on; ``ended``: those of before that are about to go."""
         self._offer.resize(device, slots)

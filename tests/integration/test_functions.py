@@ -316,11 +316,15 @@ def test_the_next_attempt_looks_for_what_the_one_before_it_has_left_before_it_ca
 # ---------------------------------------------------------------- a whole cluster
 
 
-def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it(
-    redis_url: str, function: str, tmp_path: Path
+TRIES_OF = {"cut before": 1, "cut after": 1, "refuse:500": 1, "refuse:504": 1, "garbage": 1, "twice": 0}
+"""What each fault of a call costs a task."""
+
+
+def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it_whatever_becomes_of_calls(
+    redis_url: str, gateway: Gateway, tmp_path: Path
 ) -> None:
     functions: Mapping[str, Any] = {
-        "burst": {"url": function, "models": {MODEL: 0.2}, "concurrency": 2, "price_s": 0.01, "timeout_s": 60}
+        "burst": {"url": gateway.url, "models": {MODEL: 0.2}, "concurrency": 2, "price_s": 0.01, "timeout_s": 60}
     }
     with running_cluster(
         redis_url,
@@ -333,20 +337,21 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it(
         cluster.start_scheduler()
         cluster.start_agent("far")
         folder = SAMPLES.parent
-        tasks = [
-            Task.model_validate(
+
+        def a_task(name: str, privacy: str = "exportable") -> Task:
+            return Task.model_validate(
                 {
                     "task_type": "inpaint",
                     "image_path": str(folder / "photos" / "coffee.jpg"),
                     "mask_path": str(folder / "masks" / "coffee.png"),
-                    "output_path": str(tmp_path / f"{privacy}.png"),
+                    "output_path": str(tmp_path / f"{name}.png"),
                     "config": {"model": MODEL},
                     "privacy": privacy,
                 }
             )
-            for privacy in ("exportable", "private")
-        ]
+
         with cluster.client() as client:
+            tasks = [a_task(privacy, privacy) for privacy in ("exportable", "private")]
             may, may_not = (one.id for one in client.submit_many(tasks).accepted)
             (done,) = client.wait([may], timeout_s=120)
             assert (done.status, done.queue, done.device) == (TaskStatus.COMPLETED, "serverless", "burst"), (
@@ -359,6 +364,20 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it(
             waits = client.get(may_not)
             assert waits.status is TaskStatus.QUEUED
             assert waits.queue != "serverless"
+            ended = [done]
+            for fault, tries in TRIES_OF.items():
+                gateway.faults.append(fault)
+                (one,) = client.wait([client.submit(a_task(fault)).id], timeout_s=120)
+                assert (one.status, one.retries, one.attempt) == (TaskStatus.COMPLETED, tries, tries + 1), fault
+                assert (tmp_path / f"{fault}.png").read_bytes() == (tmp_path / "exportable.png").read_bytes()
+                ended.append(one)
+            assert len(gateway.passed) == len(gateway.keys) - 4 + 1  # four never came there, one came twice
+            assert len(set(gateway.keys)) == len(gateway.keys) == sum(one.attempt for one in ended)
+            bills = sum(one.result.cost for one in ended if one.result is not None)
+            book = client.spend().now[-1]
+            lost = sum(TRIES_OF.values())
+            assert book.spent == pytest.approx(bills + 0.01 * 60 * lost, abs=1e-5)  # these may have run: at the worst
+            assert (book.reserved, book.calls) == (0, len(gateway.keys))
 
 
 def test_a_cold_start_is_what_an_instance_took_to_be_ready_and_not_how_long_nobody_called() -> None:

@@ -11,9 +11,9 @@ import pytest
 from lcq.config import BudgetConfig, DistributedConfig
 from lcq.errors import InvalidInput
 from lcq.foreseen import told_foreseen
-from lcq.models import Device, DeviceKind, ModelOffer, NodeCapability, TaskResult
+from lcq.models import Device, DeviceKind, ModelOffer, NodeCapability, TaskResult, TaskStatus
 from lcq.moving import Mover
-from lcq.routing import route
+from lcq.routing import Route, home_of, route, route_again
 from lcq.spend import Book, Spend, bill_of, book_of
 from lcq.state.manager import StateManager
 from lcq.wire import ForeseeAnswer, Foreseen, Grant
@@ -183,6 +183,33 @@ async def test_what_waits_for_functions_goes_home_when_the_money_is_spent(redis_
         records = await state.reader.tasks(waiting)
         assert sorted(one.queue for one in records.values()) == [LIGHT, LIGHT, BURST]
         assert {one.why for one in records.values() if one.queue == LIGHT} == {f"is done earlier in {LIGHT}; moved"}
+
+
+@pytest.mark.parametrize(("code", "retries"), [("call_too_large", 0), ("function_failed", 1)])
+async def test_what_a_function_has_failed_is_done_by_the_house_and_does_not_go_out_again(
+    redis_url: str, code: str, retries: int
+) -> None:
+    async with StateManager(settings(), url=redis_url) as state:
+        node = FunctionNode(state)
+        await node.hello()
+        await submitted(state, max_retries=retries)
+        (grant,) = await node.take()
+
+        async def home() -> Route | None:
+            return home_of(await state.reader.task(grant.task.id), await state.reader.fleet())
+
+        assert await home() is None, "nobody else has the model"
+        await Node(state, id="cpu-1", models=(TELEA,)).hello()
+        for _ in range(100):
+            await state.submit_task(a_task(), queue=LIGHT, cost_s=10)
+        there = await home()
+        assert there is not None
+        await state.fail_task(grant.task.id, attempt=1, node=node.id, failure=a_failure(code=code), home=there)
+        record, fleet = await state.reader.task(grant.task.id), await state.reader.fleet()
+        assert (record.status, record.queue, record.retries) == (TaskStatus.PENDING, LIGHT, retries)
+        assert record.why == f"{code} at a function: the house does it"
+        assert route_again(record, fleet).queue == LIGHT
+        assert route(record.task, fleet).queue == BURST, "another like it would go out"
 
 
 def test_books_are_read_whatever_is_in_them() -> None:

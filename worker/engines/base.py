@@ -71,12 +71,16 @@ class Work:
 
 
 class EngineError(Exception):
-    """An engine cannot do this work: ``error_class`` says what kind of trouble it is, ``code`` names it."""
+    """An engine cannot do this work: ``error_class`` says what kind of trouble it is, ``code`` names it; ``again_s``:
+    what it works with wants to be left alone for so many seconds."""
 
-    def __init__(self, code: str, message: str, *, error_class: ErrorClass = ErrorClass.BAD_INPUT) -> None:
+    def __init__(
+        self, code: str, message: str, *, error_class: ErrorClass = ErrorClass.BAD_INPUT, again_s: float = 0.0
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.error_class = error_class
+        self.again_s = again_s
 
 
 class Engine(Protocol):

@@ -51,6 +51,7 @@ _log = logging.getLogger(__name__)
 _TICK_S = 0.1
 _LOOK_S = 1.0  # between two looks whether a result has come after all
 _TRIES_BUSY = 3  # of one attempt, at an endpoint that takes no more calls
+_LONGEST_BUSY_S = 10.0  # that an attempt waits for it: for longer the node leaves it alone, and tasks go elsewhere
 _GRACE_S = 5.0  # beyond the time that a call may take, for its result to be there
 _MOST_BYTES = 512 * 2**20  # of a result
 
@@ -227,8 +228,8 @@ class _Function:
                 answer: bytes | Mapping[str, Any] = asked.awaited(lambda: progress(0.0, "function"))
                 return answer
             except EndpointBusy as busy:
-                if tries >= _TRIES_BUSY:
-                    raise self._error("endpoint_busy", busy) from busy
+                if tries >= _TRIES_BUSY or busy.again_s > _LONGEST_BUSY_S:
+                    raise self._error("endpoint_busy", busy, again_s=busy.again_s) from busy
                 until = time.monotonic() + busy.again_s
                 while time.monotonic() < until:
                     progress(0.0, "function: waiting to be taken")
@@ -249,8 +250,10 @@ class _Function:
             finally:
                 endpoint.close()
 
-    def _error(self, code: str, error: Exception, error_class: ErrorClass = ErrorClass.TRANSIENT) -> EngineError:
-        return EngineError(code, f"{self._named}: {error}", error_class=error_class)
+    def _error(
+        self, code: str, error: Exception, error_class: ErrorClass = ErrorClass.TRANSIENT, *, again_s: float = 0.0
+    ) -> EngineError:
+        return EngineError(code, f"{self._named}: {error}", error_class=error_class, again_s=again_s)
 
 
 def _pixels(data: bytes, picture: Picture, task_type: TaskType) -> NDArray[Any]:

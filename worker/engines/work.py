@@ -79,16 +79,19 @@ class Finished:
 class AttemptFailed(Exception):
     """The attempt has no result; ``failure`` says why, in the closed list of docs/states.md."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: Failure, *, again_s: float = 0.0) -> None:
+        """``again_s``: as ``EngineError`` has it."""
         super().__init__(f"{failure.code}: {failure.message}")
         self.failure = failure
+        self.again_s = again_s
 
 
-def failed(error_class: ErrorClass, code: str, message: str) -> AttemptFailed:
+def failed(error_class: ErrorClass, code: str, message: str, *, again_s: float = 0.0) -> AttemptFailed:
     """An ``AttemptFailed`` with its message on one line and within the length a ``Failure`` may have."""
     code = code if re.fullmatch(r"[a-z0-9_]{1,64}", code) else "engine_error"  # a plug-in may name anything
     line = _one_line(message) or code
-    return AttemptFailed(Failure(error_class=error_class, code=code, message=line[:_LONGEST_MESSAGE]))
+    failure = Failure(error_class=error_class, code=code, message=line[:_LONGEST_MESSAGE])
+    return AttemptFailed(failure, again_s=again_s)
 
 
 def _one_line(text: str) -> str:
@@ -322,7 +325,7 @@ def _failures_named(task: Task) -> Iterator[None]:
     except OutsideRoots as refusal:
         raise failed(ErrorClass.BAD_INPUT, refusal.code, str(refusal)) from refusal
     except EngineError as error:
-        raise failed(error.error_class, error.code, f"{name}: {error}") from error
+        raise failed(error.error_class, error.code, f"{name}: {error}", again_s=error.again_s) from error
     except MemoryError as error:
         raise failed(
             ErrorClass.RESOURCE, "out_of_memory", f"{name}: this node has not enough memory for it with {task.model}"

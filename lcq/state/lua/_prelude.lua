@@ -788,7 +788,8 @@ end
 -- The running attempt ended without a result. `rule` says what its class does: retry (bool), death (bool),
 -- avoid (bool), base_ms, cap_ms, random in 0..1; blame (bool: it may be the node's fault), free (bool: its retry costs
 -- nothing), budget (see budget_wait); and, where its next attempt is made easier, ease (the step) and queue (where that
--- waits): then it costs no retry either; peak_mib, if known. `log`: what the runner said last. Answers how much the node
+-- waits): then it costs no retry either; home (the queue of the house in which it is retried, for a function
+-- has failed it) and home_cost (what it takes there, in s); peak_mib, if known. `log`: what the runner said last. Answers how much the node
 -- is to blame.
 local function fail_attempt(move, id, t, failure, rule, log)
   local n, node = number(t.attempt), t.node
@@ -832,6 +833,10 @@ local function fail_attempt(move, id, t, failure, rule, log)
     changes.retries = retries + (costs and 1 or 0)
     changes.avoid = rule.avoid and node or false  -- also: only another node can tell whose fault it is
     changes.avoid_device = rule.avoid and t.device or false
+    if rule.home then
+      changes.queue, changes.cost = rule.home, rule.home_cost
+      changes.why = failure.code .. " at a function: the house does it"
+    end
     local again = is_free and n - 1 or retries  -- where retries cost nothing they do not grow, but the pause must
     local delay = math.floor(rule.random * math.min(rule.cap_ms, rule.base_ms * 2 ^ math.min(again, 30)))
     if wait > delay then

@@ -16,7 +16,7 @@ from lcq.errors import StaleBoot, TaskNotFound, TransitionRefused
 from lcq.health import NO_RETRY_LOST, is_too_much, may_blame
 from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult, TaskStatus
 from lcq.placement import Patience
-from lcq.routing import OUT_OF_MEMORY, EaseStep
+from lcq.routing import CALL_TOO_LARGE, OUT_OF_MEMORY, EaseStep, Route
 from lcq.slow import Took
 from lcq.spend import bill_of
 from lcq.state import records
@@ -187,6 +187,7 @@ class AttemptMoves(Mover):
         node: str,
         failure: Failure,
         easier: EaseStep | None = None,
+        home: Route | None = None,
         log: str = "",
         peak_mib: int = 0,
         device_peak_mib: int = 0,
@@ -194,6 +195,7 @@ class AttemptMoves(Mover):
         """End an attempt without a result; the class of the failure decides what becomes of the task.
 
         With ``easier``, that step decides it: the task is queued at once where the step says, and loses no retry.
+        With ``home``, a retry is made there: a function has failed it, and the house can do it.
         ``log``: what the runner wrote last. Answers whether the node has failed so much that it is to be judged.
 
         Raises:
@@ -212,7 +214,7 @@ class AttemptMoves(Mover):
             "device_peak_mib": device_peak_mib,
             "is_short": failure.code == OUT_OF_MEMORY,
             "blame": self.config.quarantine.enabled and may_blame(failure),
-            "free": failure.code in NO_RETRY_LOST,
+            "free": failure.code in NO_RETRY_LOST or (home is not None and failure.code == CALL_TOO_LARGE),
             "budget": {
                 "per_minute": retries.per_minute,
                 "per_cause_per_minute": retries.per_cause_per_minute,
@@ -223,6 +225,8 @@ class AttemptMoves(Mover):
         }
         if easier is not None:
             terms |= {"ease": easier.ease, "queue": easier.queue, "avoid": easier.avoid}
+        if home is not None:
+            terms |= {"home": home.queue, "home_cost": home.seconds}
         answer = await self._move(
             "fail_task", task_id, attempt, node, failure.model_dump_json(), json.dumps(terms), log
         )

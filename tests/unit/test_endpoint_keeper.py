@@ -1,0 +1,179 @@
+"""Functions that are away: how often they are tried, by how many calls, and what that costs tasks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import pytest
+
+from lcq.health import NO_RETRY_LOST
+from lcq.models import ErrorClass, Failure, RestCode
+from tests.conftest import wait_until
+from worker.endpoint_keeper import EndpointKeeper
+
+BURST = "burst"
+
+
+def failure(code: str = "endpoint_unreachable", error_class: ErrorClass = ErrorClass.TRANSIENT) -> Failure:
+    return Failure(error_class=error_class, code=code, message="function burst: it cannot be reached")
+
+
+class Watch:
+    """A keeper, the clock that it goes by, and what it has told."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.changes: list[str] = []
+        self.keeper = EndpointKeeper(self.changes.append, clock=lambda: self.now, chance=lambda low, high: 1.0)
+        self.begun = 0
+
+    def begin(self, task: str = "", attempt: int = 1) -> tuple[str, int]:
+        self.begun += 1
+        key = (task or f"task-{self.begun}", attempt)
+        self.keeper.begun(BURST, key)
+        return key
+
+    def fail(self, code: str = "endpoint_unreachable", *, task: str = "", attempt: int = 1, again_s: float = 0) -> str:
+        """The code that is reported for a call that ended with ``code``."""
+        key = self.begin(task, attempt)
+        return self.keeper.failed(BURST, key, failure(code), again_s=again_s).code
+
+    def pass_(self, seconds: float) -> None:
+        self.now += seconds
+        self.keeper.look()
+
+    @property
+    def room(self) -> int:
+        return self.keeper.room(BURST, 8)
+
+    @property
+    def is_resting(self) -> bool:
+        return self.keeper.rest(BURST) is not None
+
+
+def test_three_calls_in_a_row_that_reach_nothing_and_it_is_left_alone_until_one_call_may_try_it() -> None:
+    watch = Watch()
+    for _ in range(2):
+        watch.fail()
+    watch.keeper.worked(BURST, watch.begin())
+    for _ in range(2):
+        watch.fail()
+    assert (watch.room, watch.changes) == (8, [])
+    watch.fail()
+    rest = watch.keeper.rest(BURST)
+    assert rest is not None
+    assert rest.code is RestCode.ENDPOINT_AWAY
+    assert rest.why == "its function is left alone until it is tried again: function burst: it cannot be reached"
+    assert (watch.room, watch.changes) == (0, [BURST])
+    watch.pass_(4.9)
+    assert watch.is_resting
+    watch.pass_(0.1)
+    assert not watch.is_resting
+    assert (watch.room, watch.keeper.most(BURST)) == (1, 1)
+    trial = watch.begin()
+    assert watch.room == 0, "one call, and no herd"
+    watch.keeper.worked(BURST, trial)
+    assert (watch.room, watch.keeper.most(BURST)) == (8, None)
+
+
+def test_ten_minutes_of_outage_cost_eight_calls_no_task_a_try_and_end_with_one_call() -> None:
+    watch, calls, reported = Watch(), Counter[int](), Counter[str]()
+    flight = [watch.begin() for _ in range(8)]  # what was on its way when it died
+    for key in flight:
+        reported[watch.keeper.failed(BURST, key, failure()).code] += 1
+    while watch.now < 600:
+        watch.pass_(1)
+        for _ in range(watch.room):  # there is always more work than room
+            calls[int(watch.now // 60)] += 1
+            reported[watch.fail()] += 1
+    assert dict(calls) == {0: 3, 1: 1, 2: 1, 4: 1, 6: 1, 8: 1}  # after 5, 15, 35, 75, 155, 275, 395, 515 s
+    assert set(reported) <= NO_RETRY_LOST
+    assert reported.total() == 8 + 8
+    trials = []
+    while not trials:  # it is there again, and nobody has noticed yet
+        watch.pass_(1)
+        trials += [watch.begin() for _ in range(watch.room)]
+    assert (len(trials), watch.now, watch.room) == (1, 635, 0)
+    watch.keeper.worked(BURST, trials[0])
+    assert (watch.room, watch.is_resting) == (8, False)
+    for _ in range(3):
+        watch.fail()
+    watch.pass_(5)
+    assert watch.room == 1, "the pauses begin anew"
+
+
+def test_who_answers_nobody_is_away_too_and_the_task_that_brings_it_down_is_found_out() -> None:
+    watch = Watch()
+    told = [watch.fail("function_unknown", task=task) for task in "aba"]
+    assert told == ["function_unknown", "function_unknown", "endpoint_silent"]
+    assert "endpoint_silent" in NO_RETRY_LOST
+    assert watch.is_resting
+    for _ in range(8):
+        watch.pass_(120)
+        assert watch.fail("function_unknown", task="a", attempt=4) == "endpoint_silent"
+    watch.pass_(120)
+    assert watch.fail("function_unknown", task="a", attempt=21) == "function_unknown", "not for ever"
+    alone = Watch()
+    assert {alone.fail("function_unknown", task="killer") for _ in range(9)} == {"function_unknown"}
+    assert not alone.is_resting
+
+
+@pytest.mark.parametrize("asked_s", [60.0, 300.0])
+def test_who_wants_to_be_left_alone_is_for_so_long_whatever_earlier_calls_say(asked_s: float) -> None:
+    watch = Watch()
+    earlier = watch.begin()
+    watch.fail("endpoint_busy", again_s=asked_s)
+    assert watch.is_resting, "asked once is enough"
+    watch.keeper.worked(BURST, earlier)
+    watch.pass_(asked_s - 1)
+    assert watch.is_resting
+    watch.pass_(1)
+    assert watch.room == 1
+
+
+def test_calls_that_began_before_say_nothing_against_it_and_what_is_its_answer_says_something_for_it() -> None:
+    watch = Watch()
+    early = [watch.begin() for _ in range(4)]
+    for _ in range(3):
+        watch.fail()
+    watch.pass_(5)
+    for key in early[:2]:
+        watch.keeper.failed(BURST, key, failure())
+    assert watch.room == 1, "only the call that tries it tells"
+    watch.keeper.worked(BURST, early[2])
+    assert watch.room == 8
+    for _ in range(3):
+        watch.fail()
+    watch.keeper.worked(BURST, early[3])
+    assert watch.is_resting, "not before one has tried it"
+    watch.pass_(0)
+    assert watch.room == 1
+    assert watch.fail("mask_full") == "mask_full"  # a refusal of the function's own
+    assert watch.room == 8
+
+
+def test_a_trial_that_tells_nothing_makes_room_for_another() -> None:
+    watch = Watch()
+    for _ in range(3):
+        watch.fail()
+    watch.pass_(5)
+    watch.keeper.dropped(watch.begin())
+    assert watch.room == 1
+    assert watch.fail("call_too_large") == "call_too_large"
+    assert watch.room == 1
+    key = watch.begin()
+    crash = failure("runner_died", ErrorClass.CRASH)
+    assert watch.keeper.failed(BURST, key, crash) is crash
+    assert watch.room == 1
+
+
+async def test_the_keeper_looks_by_itself() -> None:
+    changes: list[str] = []
+    keeper = EndpointKeeper(changes.append, pause_s=(0.01, 0.01))
+    for number in range(3):
+        keeper.failed(BURST, (str(number), 1), failure())
+    watch = asyncio.create_task(keeper.watch())
+    await wait_until(lambda: keeper.most(BURST) == 1)
+    watch.cancel()
+    assert changes == [BURST, BURST]
