@@ -19,6 +19,7 @@ import psutil
 from lcq.client import Client
 from lcq.config import DistributedConfig
 from lcq.models import NodeStatus, Task, TaskType
+from tests.forked import Program
 
 QUICK = {
     "LCQ_LEASES__BEAT_S": "0.5",
@@ -57,13 +58,17 @@ def drill(name: str = "drill-noop", *, requires: Mapping[str, str] | None = None
 
 @dataclass
 class Cluster:
-    """Processes on one Redis. ``control_port`` stays the same when the scheduler is started again."""
+    """Processes on one Redis. ``control_port`` stays the same when the scheduler is started again.
+
+    ``is_forked``: they may be born by fork (tests/forked.py); not where their command lines or environments are read.
+    """
 
     redis_url: str
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     control_port: int = field(default_factory=free_port)
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    is_forked: bool = True
 
     @property
     def config(self) -> DistributedConfig:
@@ -113,7 +118,8 @@ class Cluster:
         environment |= {"LCQ_REDIS__URL": self.redis_url, "LCQ_DATA_DIR": str(self.folder)}
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.log_path(name).open("ab") as log:
-            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            start = Program if self.is_forked else subprocess.Popen
+            process = start(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.processes[name] = process
         return process
 
@@ -166,9 +172,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running_cluster(redis_url: str, folder: Path, **environment: str) -> Iterator[Cluster]:
+def running_cluster(redis_url: str, folder: Path, *, is_forked: bool = True, **environment: str) -> Iterator[Cluster]:
     """A cluster without processes yet; whatever was started in it is ended."""
-    cluster = Cluster(redis_url, folder, environment)
+    cluster = Cluster(redis_url, folder, environment, is_forked=is_forked)
     try:
         yield cluster
     finally:

@@ -14,6 +14,7 @@ import psutil
 
 from lcq.embedded_watch import started_at
 from tests.conftest import wait_until_sync
+from tests.forked import Program
 
 
 def lives(pid: int) -> bool:
@@ -40,10 +41,14 @@ def processes_about(folder: Path) -> dict[int, str]:
 
 
 @contextmanager
-def lcq(*arguments: str, cwd: Path, **settings: str) -> Iterator[subprocess.Popen[str]]:
-    """``lcq`` as a process in the folder ``cwd``; whatever it left there is killed when the block ends."""
+def lcq(*arguments: str, cwd: Path, is_forked: bool = True, **settings: str) -> Iterator[subprocess.Popen[str]]:
+    """``lcq`` as a process in the folder ``cwd``; whatever it left there is killed when the block ends.
+
+    ``is_forked``: as with a ``Cluster``.
+    """
     environment = {**os.environ, **settings}
-    process = subprocess.Popen(
+    start = Program if is_forked else subprocess.Popen
+    process = start(
         [sys.executable, "-m", "lcq.cli.main", *arguments],
         cwd=cwd,
         env=environment,

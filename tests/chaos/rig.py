@@ -19,6 +19,7 @@ from lcq.models import Attempt, NodeRecord, NodeStatus, Task, TaskStatus, TaskTy
 from lcq.scheduler import Scheduler
 from tests import scripted_runner
 from tests.conftest import wait_until
+from tests.forked import Program
 from worker.agent import Agent
 
 SCRIPTED = scripted_runner.COMMAND
@@ -158,7 +159,7 @@ def scripted_agent(
     environment = os.environ | {"LCQ_DRILLS": "1", "LCQ_FAILPOINTS": failpoints}
     command = [sys.executable, "-m", "tests.scripted_agent", address, str(rig.folder / name), name, *options]
     with (rig.folder / f"{name}.log").open("ab") as log:
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = Program(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
         yield process
     finally:

@@ -408,7 +408,7 @@ class Storm:
         self._rng = random.Random(seed)
         self._store = store
         self._folder = folder
-        self._cluster = Cluster(store.url, folder / "cluster", {**ENVIRONMENT, **environment})
+        self._cluster = Cluster(store.url, folder / "cluster", {**ENVIRONMENT, **environment}, is_forked=False)
         self._ports = {name: free_port() for name in SCHEDULERS}
         self._links: dict[str, Link] = {}
         self._workshop = Workshop(folder / "work", random.Random(self._rng.random()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from lcq.errors import LcqError
 from lcq.models import TaskStatus
 from tests.cluster import Cluster, drill, running_cluster
 from tests.conftest import wait_until_sync
+from tests.forked import run
 from tests.proxy import Proxy
 from tests.tcp_server import TcpServer, tcp_server
 from worker.health import read_health
@@ -78,7 +78,7 @@ def not_claiming(cluster: Cluster, agent: str) -> str:
 def told_by_health(cluster: Cluster, agent: str) -> tuple[int, str]:
     """What ``lcq-agent health`` says, and its exit code."""
     options = ["--data-dir", str(cluster.folder), "--name", agent, "health"]
-    ended = subprocess.run([sys.executable, "-m", "worker.cli", *options], capture_output=True, text=True, check=False)
+    ended = run([sys.executable, "-m", "worker.cli", *options], capture_output=True, text=True, check=False)
     return ended.returncode, ended.stdout
 
 

@@ -17,7 +17,7 @@ ENGINES = ("libcuda", "libcudart", "libtorch", "cv2", "_imaging", "libonnxruntim
 
 
 def test_the_agents_process_maps_no_engine_and_no_runner_shares_its_memory(redis_url: str, tmp_path: Path):
-    with running_cluster(redis_url, tmp_path / "c") as cluster:
+    with running_cluster(redis_url, tmp_path / "c", is_forked=False) as cluster:
         cluster.start_scheduler()
         agent = cluster.start_agent("node-1", slots=1)
         with cluster.client() as client:

@@ -52,7 +52,7 @@ from lcq.wire import (
     pack_ticket,
     unpack_request,
 )
-from tests import scripted_runner
+from tests import forked, scripted_runner
 from tests.conftest import wait_until, wait_until_sync
 from worker.agent import Agent
 from worker.pool import SlotState
@@ -955,13 +955,14 @@ def test_a_damaged_record_of_runners_ends_nobody(tmp_path: Path, content: str):
 class Program:
     """``lcq-agent`` as a process of its own, with drills."""
 
-    def __init__(self, tmp_path: Path, scheduler: SchedulerDouble, *options: str) -> None:
+    def __init__(self, tmp_path: Path, scheduler: SchedulerDouble, *options: str, is_forked: bool = True) -> None:
         self.scheduler = scheduler
         self.log = tmp_path / "agent.log"
+        start = forked.Program if is_forked else subprocess.Popen
         command = [sys.executable, "-m", "worker.cli", "--scheduler", f"127.0.0.1:{scheduler.port}"]
         command += ["--name", "node-1", "--slots", "2", "--data-dir", str(tmp_path / "data"), *options]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = start(
                 command, env=os.environ | {"LCQ_DRILLS": "1", "LCQ_AGENT__DRAIN_S": "30"}, stdout=log, stderr=log
             )
 
@@ -976,8 +977,8 @@ class Program:
 
 
 @pytest.fixture
-async def program(tmp_path, scheduler) -> AsyncIterator[Program]:
-    program = Program(tmp_path, scheduler)
+async def program(request, tmp_path, scheduler) -> AsyncIterator[Program]:
+    program = Program(tmp_path, scheduler, is_forked=getattr(request, "param", True))
     try:
         await wait_until(lambda: any(step.want for step in scheduler.of(Step)), what="the program's first step")
         yield program
@@ -1042,6 +1043,7 @@ async def test_an_agents_death_closes_its_lifeline(program: Program, scheduler):
     assert not scheduler.lifelines[0].endswith(b"bye\n")
 
 
+@pytest.mark.parametrize("program", [False], indirect=True, ids=["started"])
 async def test_f29_the_agents_process_loads_no_engine(program: Program, scheduler):
     scheduler.give(a_drill("drill-noop"))
     await wait_until(lambda: scheduler.outcomes)
@@ -1065,7 +1067,7 @@ async def test_the_log_says_where_it_joined_and_what_it_serves(program: Program,
     ],
 )
 def test_what_cannot_be_started_says_why_in_one_line_and_exits_2(tmp_path: Path, options: list[str], words: str):
-    run = subprocess.run(
+    run = forked.run(
         [sys.executable, "-m", "worker.cli", "--data-dir", str(tmp_path), *options],
         capture_output=True,
         text=True,

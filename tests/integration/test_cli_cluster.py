@@ -22,6 +22,7 @@ from lcq.cli.main import app
 from lcq.models import TaskStatus
 from tests.cluster import QUICK, Cluster, running_cluster
 from tests.conftest import wait_until_sync
+from tests.forked import Program
 from tests.logs import logging_kept
 
 LONG_S = 90.0
@@ -35,7 +36,7 @@ class Shell:
 
     @contextlib.contextmanager
     def start(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        process = subprocess.Popen(
+        process = Program(
             [sys.executable, "-m", "lcq.cli.main", "--scheduler", f"127.0.0.1:{self.cluster.control_port}", *arguments],
             cwd=self.folder,
             env=os.environ | QUICK | {"LCQ_DATA_DIR": str(self.cluster.folder)},

@@ -19,6 +19,7 @@ from lcq.models import DeviceReading, NodeCapability, Task, TaskType
 from lcq.wire import Beat, Hello, HelloAnswer, Message, Request, Step, StepAnswer, Want
 from tests.conftest import wait_until
 from tests.fake_gpu import GPU_IS_LOST, FakeGpu, FakeGpus
+from tests.forked import Program
 from tests.integration.test_agent import SchedulerDouble
 from worker.health import read_health
 
@@ -101,7 +102,7 @@ class Host:
         command = [sys.executable, "-m", "tests.impatient_agent", f"127.0.0.1:{self.scheduler.port}"]
         environment = os.environ | {"LCQ_DRILLS": "1"} | self.gpus.environment | settings
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = Program(
                 [*command, str(self.folder / "data"), *options], env=environment, stdout=log, stderr=log
             )
 

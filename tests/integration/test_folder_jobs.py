@@ -24,6 +24,7 @@ from lcq.manifest import MANIFEST_NAME, Manifest
 from lcq.places import note_places, places_of
 from tests.cluster import QUICK, Cluster, running_cluster
 from tests.conftest import wait_until_sync
+from tests.forked import Program
 from tests.logs import logging_kept
 from tests.redis_rig import running_server
 
@@ -52,7 +53,7 @@ class Shell:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """The same as a process of its own."""
         address = f"127.0.0.1:{self.cluster.control_port}"
-        return subprocess.Popen(
+        return Program(
             [sys.executable, "-m", "lcq.cli.main", "--scheduler", address, "--patience", "60", *arguments],
             cwd=self.folder,
             env=os.environ | QUICK | {"LCQ_DATA_DIR": str(self.cluster.folder)},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from lcq.state.manager import StateManager
 from tests.audit import audit
 from tests.cluster import Cluster, drill, running_cluster
 from tests.conftest import wait_until_sync
+from tests.forked import run
 from tests.lan import speaks_mdns
 from tests.logs import logging_kept
 from tests.nodes import Node, the_cpu
@@ -164,7 +164,7 @@ def test_two_agents_of_one_host_are_two_nodes_with_labels_and_outlive_a_flushed_
         start_unnamed(cluster, "second", "two", "--label", "rack=4,zone=a")
         wait_until_sync(lambda: online() == {f"{host_name()}-2": both[f"{host_name()}-2"]}, timeout=PATIENCE_S)
         audit(eye, events=False)
-    told = subprocess.run(  # whether it claims already is not the question
+    told = run(  # whether it claims already is not the question
         [sys.executable, "-m", "worker.cli", "--data-dir", str(cluster.folder / "two"), "health", "--json"],
         capture_output=True, text=True, timeout=60, check=False, env=os.environ | {"LCQ_LOG_LEVEL": "error"},
     )  # fmt: skip

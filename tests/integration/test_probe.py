@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.fake_gpu import VERSION_MISMATCH, FakeGpu, FakeGpus, FakeMig
+from tests.forked import run
 
 BIG = FakeGpu("GPU-b1g00000-1", name="NVIDIA RTX 4090", total_mib=24564, free_mib=20001, processes={1: 4300})
 SMALL = FakeGpu(
@@ -35,7 +36,7 @@ def probe(gpus: FakeGpus, tmp_path: Path) -> Probe:
     def probe(*options: str, settings: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         (tmp_path / "lcq.yaml").write_text(settings)
         command = [sys.executable, "-m", "worker.cli", "--data-dir", str(tmp_path / "data"), *options]
-        return subprocess.run(
+        return run(
             command,
             cwd=tmp_path,
             env=os.environ

@@ -130,7 +130,7 @@ def test_no_secret_is_in_logs_answers_events_acts_files_redis_command_lines_or_a
         (tmp_path / "redis-url").write_text(server.url)
         config.write_text(f"redis: {{url_file: {tmp_path}/redis-url}}\n")
         secrets = planted(http_port)
-        with running_cluster(server.url, tmp_path / "cluster", **secrets) as cluster:
+        with running_cluster(server.url, tmp_path / "cluster", is_forked=False, **secrets) as cluster:
             cluster.start_scheduler()
             cluster.start_agent()
             asking = {name: value for name, value in os.environ.items() if name != "LCQ_DISCOVERY__ENABLED"} | secrets

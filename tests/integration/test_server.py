@@ -92,7 +92,7 @@ def test_up_starts_its_agent_again_when_that_was_killed(folder: Path, tmp_path: 
 
 
 def test_nothing_of_a_killed_up_stays_alive(folder: Path, tmp_path: Path) -> None:
-    with lcq("up", "--headless", cwd=tmp_path) as up:
+    with lcq("up", "--headless", cwd=tmp_path, is_forked=False) as up:
         cluster_on(folder)
         the_node()
         assert len(processes_about(folder)) > 3
