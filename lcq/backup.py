@@ -56,6 +56,7 @@ MADE_ANEW = (
 """Indexes: made from the records."""
 OF_THE_MOMENT = (
     "schedulers", "listening", "duty:", "synced", "failover", "format", "cluster", "notices", "condition:",
+    "call:", "address:", "lent:",
 )  # fmt: skip
 """Of those who run now, or said by the head of the backup."""
 STREAMS = ("events", "acts")

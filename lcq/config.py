@@ -689,6 +689,10 @@ class HttpConfig(Section):
     """Names, beside this host's own and addresses, by which it may be asked: what a browser sends as Host."""
     origins: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ()
     """Web pages of other origins that may use it, such as ["https://tools.example"]. None: only its own pages."""
+    public_url: str = ""
+    """The address by which functions elsewhere reach this scheduler, such as https://lcq.studio.example: those without
+    an exchange are then lent addresses there, each good for one transfer of one picture, and asynchronous ones call
+    back there (docs/serverless.md). "": none are lent."""
     body_mib: int = Field(default=128, ge=1, le=64 * 1024)
     """How large one request may be."""
     body_s: float = Field(default=120.0, gt=0)
@@ -713,6 +717,13 @@ class HttpConfig(Section):
     installed here."""
     save_folder: Path | None = None
     """Where results go that its users save there; null: they save in their browsers alone."""
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        if url and not re.match(r"^https?://[^/\s?#@]+(/[^\s?#]*)?$", url):
+            raise ValueError("must begin with http:// or https:// and a host, and have no user, ? or #")
+        return url.rstrip("/")
 
 
 class TracingConfig(Section):

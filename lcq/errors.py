@@ -24,6 +24,7 @@ LcqError
 │   ├── AlertNotFound       no rule of alerts, or no receiver, has that name
 │   ├── NotSilenced         what is to be heard again was not silenced
 │   ├── BlobNotFound        storage has no such bytes
+│   ├── AddressUnknown      an address for one transfer that was never lent, or whose time is over
 │   ├── ResultGone          a result is not where it was left, or not for this host to see
 │   └── WeightsNotInstalled
 ├── TransitionRefused       the task's real state does not allow the move
@@ -49,6 +50,8 @@ LcqError
 ├── NoLog                   a node cannot be asked for its log now
 │   ├── LogElsewhere        another scheduler can
 │   └── LogNotKept          its agent keeps none
+├── AddressUsed             an address for one transfer has had it
+├── AddressBusy             its transfer is under way
 ├── UploadConflict          an upload goes on elsewhere, or from another byte
 ├── StorageFull             blobs have as much room as they may
 ├── StorageUnreachable      the cluster's bytes cannot be got or put now
@@ -583,6 +586,33 @@ class NotAdmitted(AccessDenied):
         LcqError.__init__(self, f"the scheduler at {endpoint.removeprefix('tcp://')} {found}", hint=hint)
 
 
+class AddressUnknown(NotFound):
+    code = "address_unknown"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "there is no such address, or its time is over",
+            hint="it was good for one transfer of one attempt; the next attempt has others",
+        )
+
+
+class AddressUsed(LcqError):
+    code = "address_used"
+
+    def __init__(self) -> None:
+        super().__init__("this address was good for one transfer, and has had it", hint="the next attempt has others")
+
+
+class AddressBusy(LcqError):
+    """``again_s``: when it may be tried again, unless that transfer is whole by then."""
+
+    code = "address_busy"
+
+    def __init__(self, again_s: float) -> None:
+        self.again_s = again_s
+        super().__init__("a transfer by this address is under way", hint="come again where it breaks off")
+
+
 class TooLarge(LcqError):
     code = "too_large"
 
@@ -774,6 +804,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         ScheduleNotFound,
         InvalidToken, KeyForbids, NotAdmitted,
         AlertNotFound, NotSilenced,
+        AddressUnknown, AddressUsed, AddressBusy,
     )
 }  # fmt: skip
 

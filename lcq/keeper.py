@@ -51,15 +51,12 @@ class Keeper(Lives):
     async def _tell(self, ask: AskStore, sender: bytes) -> StoreAnswer:
         storage = self._state.config.storage
         config = self._ground.config
-        http, is_local = self._ground.site.http, is_loopback(config.zeromq.bind)
-        if not is_local and is_loopback(config.http.bind):
-            http = ""  # whoever asks may be on another host, and would ask its own
         return StoreAnswer(
             url=self.depot.store.url,
             mark=self._mark,
-            http=http,
+            http=http_for_others(self._ground),
             same_host=guesses_host(config),
-            loopback=is_local,
+            loopback=is_loopback(config.zeromq.bind),
             web=storage.web,
             urls=storage.urls,
         )
@@ -119,6 +116,14 @@ class Keeper(Lives):
             if not after or needed == some:
                 return needed
             await asyncio.sleep(_BREATH_S)
+
+
+def http_for_others(ground: Ground) -> str:
+    """ "host:port" of this scheduler's HTTP for who reaches its control socket; "": it is not for them."""
+    config = ground.config
+    if not is_loopback(config.zeromq.bind) and is_loopback(config.http.bind):
+        return ""  # whoever asks may be on another host, and would ask its own
+    return ground.site.http
 
 
 def _marked(ground: Ground, mark: str) -> str:

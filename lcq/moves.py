@@ -107,6 +107,12 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "revoke_key": {},
         "replace_key": {},
         "note_handshakes": {},
+        "open_call": {},
+        "lend_address": {},
+        "take_address": {},
+        "settle_address": {},
+        "close_call": {},
+        "bill_attempt": {},
     }
 )
 

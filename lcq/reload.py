@@ -56,7 +56,7 @@ LIVE: Mapping[Role, tuple[str, ...]] = MappingProxyType(
             "log_level", "leases", "retries", "quarantine", "shares", "quotas", "retention", "queues", "limits",
             "report", "archive", "backup", "schedules", "windows",
             "http.tokens", "http.per_minute", "http.interactive_slots", "http.interactive_s", "http.answer_s",
-            "http.model", "http.save_folder", "storage.blobs",
+            "http.model", "http.save_folder", "http.public_url", "storage.blobs",
             "alerting", "alerts", "tracing",
         ),
         Role.AGENT: (

@@ -21,6 +21,7 @@ from lcq.desk import Site
 from lcq.errors import LcqError, StateFormatMismatch, StateUnavailable
 from lcq.http.door import HttpDoor
 from lcq.keeper import Keeper
+from lcq.lender import Lender
 from lcq.log import set_log_level
 from lcq.metrics.instruments import watch_lag
 from lcq.nodes import NodeManager
@@ -69,6 +70,7 @@ class Scheduler:
             self.keeper = await stack.enter_async_context(Keeper(ground))
             await stack.enter_async_context(Backups(ground, self.keeper.depot.store))
             self.alerts = await stack.enter_async_context(AlertKeeper(ground))
+            Lender(ground).serve()
             self.http = await stack.enter_async_context(HttpDoor(ground, self.keeper.depot))
             await self._announce()
             stack.push_async_callback(self._withdraw)

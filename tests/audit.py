@@ -34,14 +34,14 @@ CLASSES = {
     "use:*": "list", "interactive": "hash", "unbilled": "list", "upkeep": "hash", "schedule:*": "hash",
     "usage:*": "hash", "spend:*": "hash",
     "spent_out": "set",
-    "access": "hash", "handshakes": "hash",
+    "access": "hash", "handshakes": "hash", "call:*": "hash", "address:*": "hash", "lent:*": "set",
     "alerts": "hash", "silences": "hash", "notices": "hash", "condition:*": "string",
 }  # fmt: skip
 SORTED = tuple(name.removesuffix("*") for name, kind in CLASSES.items() if kind == "zset")
 NO_TTL, GONE = -1, -2  # what TTL answers
 EXPIRING = (
     "minute:", "answer:", "undo:", "undone:", "done:", "duty:", "synced", "blame:", "budget", "rate:", "shared:",
-    "use:", "interactive", "usage:", "schedule:", "spend:", "spent_out", "condition:",
+    "use:", "interactive", "usage:", "schedule:", "spend:", "spent_out", "condition:", "call:", "address:", "lent:",
 )  # fmt: skip
 
 

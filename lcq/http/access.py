@@ -100,12 +100,13 @@ _OF_SUBMITTERS = re.compile(
     r"|switch_plugin_model)|/inpaint|/model|/run_plugin|/save_image)/?$"
 )
 _OF_ANYBODY = frozenset({"/healthz", "/readyz"})
+_OF_WHO_HAS_IT = re.compile(r"^(/v1/once/|/v1/calls/)[^/]")  # what is lent to functions: the address is the authority
 _HARMLESS = re.compile(r"^/socket\.io/?$")  # a web app that polls: its posts do nothing
 
 
 def needed_role(method: str, path: str) -> Role | None:
     """The least role that this takes; None: none, so that watchers need no token."""
-    if path in _OF_ANYBODY:
+    if path in _OF_ANYBODY or _OF_WHO_HAS_IT.match(path):
         return None
     if method in _READS or _HARMLESS.match(path):
         return Role.VIEWER
@@ -124,6 +125,12 @@ def refuse_more(caller: Caller, method: str, path: str) -> None:
 # ---------------------------------------------------------------- from where
 
 
+def shown_path(path: str) -> str:
+    """``path`` as it may be logged: what is the authority of whoever has it is in no log."""
+    lent = _OF_WHO_HAS_IT.match(path)
+    return f"{lent[1]}…" if lent else path
+
+
 def refuse_foreign(headers: Mapping[str, str], settings: HttpConfig, *, own_names: frozenset[str], method: str) -> None:
     """Refuse what a web page has made a browser send here.
 
@@ -135,7 +142,13 @@ def refuse_foreign(headers: Mapping[str, str], settings: HttpConfig, *, own_name
     """
     host = headers.get("host", "")
     name = host_name(host)
-    if not (_is_address(name) or name == "localhost" or name in own_names or name in settings.hosts):
+    if not (
+        _is_address(name)
+        or name == "localhost"
+        or name in own_names
+        or name in settings.hosts
+        or _is_public(name, settings)
+    ):
         raise ForeignPage(
             f"it is asked for as {host[:100]!r}, which is not this scheduler's name",
             hint="ask by its address, or add the name to http.hosts",
@@ -168,6 +181,10 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_public(name: str, settings: HttpConfig) -> bool:
+    return bool(settings.public_url) and name == (urlsplit(settings.public_url).hostname or "")
 
 
 def _is_own(origin: str, host: str) -> bool:

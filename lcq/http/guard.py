@@ -13,9 +13,10 @@ from starlette.requests import ClientDisconnect
 
 from lcq.config import HttpConfig
 from lcq.errors import HeadersTooLarge, InternalError, LcqError, TooLarge, TooManyRequests, Unauthenticated
-from lcq.http.access import Caller, caller_of, needed_role, refuse_foreign, refuse_more
+from lcq.http.access import Caller, caller_of, needed_role, refuse_foreign, refuse_more, shown_path
 from lcq.http.problems import PROBLEM_TYPE, as_json, headers_of, problem_of, status_of
 from lcq.http.rates import Rates
+from lcq.lent import ONCE
 from lcq.metrics.instruments import Counts, Histogram
 
 _log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ class Guard:
         except ClientDisconnect:
             told.status = told.status or _GONE
         except Exception:  # noqa: BLE001 - the edge: a bug in one answer must not end the scheduler of all
-            _log.exception("%s %s failed", scope["method"], scope["path"])
+            _log.exception("%s %s failed", scope["method"], shown_path(scope["path"]))
             await self._refuse(
                 scope, told, InternalError("this request failed inside the scheduler", hint="its log has the story")
             )
@@ -123,7 +124,7 @@ class Guard:
         if wait_s:
             raise TooManyRequests(caller.name, f"asks more than {settings.per_minute:g} times a minute", wait_s)
         scope.setdefault("state", {})["caller"] = caller
-        is_blob = method == "PUT" and path.startswith("/v1/blobs/")
+        is_blob = method == "PUT" and path.startswith(("/v1/blobs/", ONCE))
         most = max(self._largest_blob() if is_blob else 0, settings.body_mib * _MIB)
         body = told.body = _Body(receive, headers, most, settings.body_s, self._uploads)
         if body.declared > most:

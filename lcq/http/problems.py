@@ -10,6 +10,8 @@ from pydantic import BaseModel, Field
 
 from lcq.errors import (
     AccessDenied,
+    AddressBusy,
+    AddressUsed,
     AgentTooOld,
     AnswerLate,
     BlobMismatch,
@@ -68,6 +70,8 @@ _STATUS: tuple[tuple[type[LcqError], HTTPStatus], ...] = (
     (TooManyRequests, HTTPStatus.TOO_MANY_REQUESTS),
     (TooSoon, HTTPStatus.TOO_MANY_REQUESTS),
     (NotFound, HTTPStatus.NOT_FOUND),
+    (AddressUsed, HTTPStatus.GONE),
+    (AddressBusy, HTTPStatus.CONFLICT),
     (BlobMismatch, HTTPStatus.UNPROCESSABLE_ENTITY),
     (BlobTooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (UploadConflict, HTTPStatus.CONFLICT),

@@ -172,6 +172,12 @@ class Keys:
     def spend(self, span: str, which: str) -> str:
         return self._key("spend", span, which)
 
+    def call(self, task_id: str, attempt: int) -> str:
+        return self._key("call", task_id, str(attempt))
+
+    def address(self, digest: str) -> str:
+        return self._key("address", digest)
+
     @property
     def spent_out(self) -> str:
         return self._key("spent_out")

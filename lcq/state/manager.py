@@ -9,6 +9,7 @@ from lcq.state.connection import our_errors
 from lcq.state.moves.access import AccessMoves
 from lcq.state.moves.alerts import AlertMoves
 from lcq.state.moves.attempts import RULES, AttemptMoves
+from lcq.state.moves.calls import CallMoves
 from lcq.state.moves.copies import CopyMoves
 from lcq.state.moves.duties import Duties
 from lcq.state.moves.jobs import JobMoves
@@ -33,6 +34,7 @@ class StateManager(
     JobMoves,
     NodeMoves,
     AccessMoves,
+    CallMoves,
     CopyMoves,
     ScheduleMoves,
     Duties,

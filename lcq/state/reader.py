@@ -46,6 +46,7 @@ from lcq.spend import Book, Overflow, Spend, book_of
 from lcq.state import records
 from lcq.state.access import AccessBook
 from lcq.state.act_log import ActLog
+from lcq.state.calls import CallBooks
 from lcq.state.connection import ANSWER_S, Client, connect, our_errors
 from lcq.state.glance import Glances, TaskGlance
 from lcq.state.keys import Keys
@@ -96,6 +97,7 @@ class StateReader:
         self._follow = connect(url)  # blocks for news, on its own connection
         self.acts = ActLog(self._redis, self.keys, url)
         self.access = AccessBook(self._redis, self.keys, url)
+        self.calls = CallBooks(self._redis, self.keys, url)
         self._search = TaskSearch(self._redis, self.keys, url, tasks=self.tasks, now_ms=self.now_ms)
         self._glances = Glances(self._redis, self.keys, url)
         self.learned = LearnedCosts(url, self._redis, self.keys)

@@ -44,6 +44,7 @@ SPEND_KEPT = {
     "job": timedelta(days=90),
 }  # of what functions were paid, after the last change
 SPEND_OUT_KEPT = timedelta(minutes=10)  # jobs that have used up their budget, after the last refusal
+CALLS_KEPT = timedelta(hours=24)  # what came by way of a function's one-time addresses, after the last of it
 MINUTES_KEPT = timedelta(hours=25)
 UNDO_KEPT = timedelta(seconds=15)  # that an operator may take an act back
 ANSWERS_KEPT = timedelta(minutes=10)  # for copies of an operator's command
@@ -93,6 +94,7 @@ class Scripts:
             f"local MINUTES_KEPT_S = {int(MINUTES_KEPT.total_seconds())}",
             f"local SPEND_OUT_S = {int(SPEND_OUT_KEPT.total_seconds())}",
             f"local SPEND_KEPT_S = {_table({span: int(kept.total_seconds()) for span, kept in SPEND_KEPT.items()})}",
+            f"local CALLS_KEPT_MS = {_milliseconds(CALLS_KEPT.total_seconds())}",
             f"local ELDERS_TURN = {ELDERS_TURN - 1}",
             f"local ELDERS_WAIT = {ELDERS_WAIT_S}",
             f"local MOST_SHARES = {MOST_SHARES}",

@@ -24,7 +24,7 @@ from lcq.storage.addresses import is_sha256
 from lcq.storage.blobs import Blob, BlobStore
 from lcq.storage.folder import FolderStore
 from lcq.storage.room import lack_of_room
-from lcq.storage.uploads import Part, Upload, Uploads
+from lcq.storage.uploads import Arrival, Part, Upload, Uploads
 
 _GOES_ON_S = 120.0
 """Who was broken off comes back within this, if at all soon: until then what has come makes way for nobody."""
@@ -151,6 +151,21 @@ class Depot:
             self._open.add(sha256)
             self._parts.pop(sha256, None)
         return upload
+
+    def receive(self, size: int) -> Arrival:
+        """Take in ``size`` bytes at most whose SHA-256 nobody knows yet. Write, then ``finish()``; close in any case.
+
+        Raises:
+            BlobTooLarge: it is over ``limits.image_bytes``. StorageFull, StorageUnreachable.
+        """
+        if size > self._largest():
+            raise BlobTooLarge("the upload", self._largest(), size)
+        self._reserve("", size)
+        try:
+            return self._uploads.receive(size, closed=lambda: self._release(size))
+        except BaseException:
+            self._release(size)
+            raise
 
     def keep(self, data: bytes) -> Blob:
         """Have ``data`` as a blob: for bytes that have come in another way, such as a multipart form.

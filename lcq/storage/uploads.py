@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from lcq.errors import BlobMismatch, BlobNotFound, BlobTooLarge, StorageFull, StorageUnreachable, UploadConflict
+from lcq.ids import new_id
 from lcq.storage.addresses import is_sha256
 from lcq.storage.blobs import CHUNK, Blob
 
@@ -128,6 +129,66 @@ class Upload:
             self._restart()
 
 
+class Arrival:
+    """Bytes that come in one go, and whose SHA-256 nobody knows before they are here. What breaks off is thrown away.
+
+    Its methods block for a disk's time. ``finish()``, and ``close()`` in any case.
+    """
+
+    def __init__(self, path: Path, size: int, take: Take, closed: Callable[[], None]) -> None:
+        """``size``: the most bytes that may come.
+
+        Raises:
+            StorageFull, StorageUnreachable.
+        """
+        self._path, self._most, self._take, self._closed = path, size, take, closed
+        self._sum = hashlib.sha256()
+        self.size = 0
+        try:
+            self._file = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb")
+        except OSError as error:
+            raise _named(error, path) from error
+
+    def write(self, data: bytes) -> None:
+        """Raises:
+        BlobTooLarge: that would be more than may come. StorageFull, StorageUnreachable.
+        """
+        if self.size + len(data) > self._most:
+            raise BlobTooLarge("the upload", self._most, self.size + len(data))
+        try:
+            self._file.write(data)
+        except OSError as error:
+            raise _named(error, self._path) from error
+        self._sum.update(data)
+        self.size += len(data)
+
+    @property
+    def sha256(self) -> str:
+        """Of what has come."""
+        return self._sum.hexdigest()
+
+    def finish(self) -> Blob:
+        """The blob that has come.
+
+        Raises:
+            StorageFull, StorageUnreachable.
+        """
+        try:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise _named(error, self._path) from error
+        return self._take(self._path, self.sha256)
+
+    def close(self) -> None:
+        """Leave it; what is no blob by now is gone. Twice does no harm."""
+        if not self._file.closed:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            self._path.unlink(missing_ok=True)
+            self._closed()
+
+
 @dataclass(frozen=True)
 class Part:
     """What has come of an upload: ``size`` bytes. ``left_s``: seconds since 1970, when it was last gone on with."""
@@ -154,6 +215,18 @@ class Uploads:
         except OSError as error:
             raise _named(error, self._folder) from error
         return Upload(self._path(sha256), sha256, size, self._take, closed)
+
+    def receive(self, size: int, *, closed: Callable[[], None]) -> Arrival:
+        """Take in at most ``size`` bytes of which nobody knows yet what they are.
+
+        Raises:
+            StorageFull, StorageUnreachable.
+        """
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise _named(error, self._folder) from error
+        return Arrival(self._folder / f"{new_id()}{_PART}", size, self._take, closed)
 
     def uploaded(self, sha256: str) -> int:
         """How many bytes of it are here."""

@@ -90,12 +90,14 @@ if TYPE_CHECKING:
     from lcq.wire.nodes import Beat as Beat
     from lcq.wire.nodes import BeatAnswer as BeatAnswer
     from lcq.wire.nodes import Bye as Bye
+    from lcq.wire.nodes import CallAnswer as CallAnswer
     from lcq.wire.nodes import Grant as Grant
     from lcq.wire.nodes import Hello as Hello
     from lcq.wire.nodes import HelloAnswer as HelloAnswer
     from lcq.wire.nodes import Logged as Logged
     from lcq.wire.nodes import LogLine as LogLine
     from lcq.wire.nodes import LogWish as LogWish
+    from lcq.wire.nodes import OpenCall as OpenCall
     from lcq.wire.nodes import Order as Order
     from lcq.wire.nodes import Orders as Orders
     from lcq.wire.nodes import Outcome as Outcome

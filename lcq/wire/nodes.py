@@ -107,6 +107,41 @@ class StepAnswer(Message):
     grants: tuple[Grant, ...] = ()
 
 
+class CallAnswer(Message):
+    """``path``: of the call's own address, by which others are lent; "": none are here."""
+
+    path: str = ""
+    public: str = ""  # where functions reach what is lent
+    http: str = ""  # "host:port" of the scheduler's HTTP for its agents; "": they go by ``public``, too
+    same_host: bool = False  # that is at the host at which the control socket was reached
+
+    def reached_at(self, endpoint: str) -> CallAnswer:
+        """This, as it is to be read by who reached the scheduler at ``endpoint`` ("tcp://host:port")."""
+        if not (self.same_host and self.http):
+            return self
+        host = endpoint.removeprefix("tcp://").rpartition(":")[0]
+        return self.model_copy(update={"http": f"{host}:{self.http.rpartition(':')[2]}", "same_host": False})
+
+
+class OpenCall(Request[CallAnswer]):
+    """A function is about to be called for an attempt: whether the scheduler lends addresses for its pictures.
+
+    The prices, in the currency of the budget, and ``timeout_s`` are those by which a late bill is read.
+    """
+
+    CMD = "open_call"
+    ANSWER = CallAnswer
+    IS_KEPT = False
+    node_id: str
+    boot_id: str
+    task_id: str = Field(min_length=1, max_length=64)
+    attempt: int = Field(ge=1)
+    seconds: float = Field(ge=0, le=24 * 3600)  # that the attempt may take
+    price_call: float = Field(default=0.0, ge=0)
+    price_s: float = Field(default=0.0, ge=0)
+    timeout_s: float = Field(default=0.0, ge=0)
+
+
 class Step(Request[StepAnswer]):
     """Finished attempts and free slots in one message; the answer settles and fills them."""
 

@@ -39,7 +39,7 @@ from lcq.wire.alerts import AskAlerts, SilenceAlert, TestAlerts, UnsilenceAlert
 from lcq.wire.frames import unpacked
 from lcq.wire.keys import EnrolKey, InviteKey, Join, ListKeys, ReplaceKey, RevokeKey
 from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, Request
-from lcq.wire.nodes import Beat, Bye, Hello, Logged, Pictured, Probed, Retake, Saw, Step, TaskLogged
+from lcq.wire.nodes import Beat, Bye, Hello, Logged, OpenCall, Pictured, Probed, Retake, Saw, Step, TaskLogged
 from lcq.wire.questions import (
     Acts,
     AskSees,
@@ -72,8 +72,8 @@ from lcq.wire.schedules import PauseSchedule, ResumeSchedule, RunSchedule, Sched
 REQUESTS: dict[str, type[Request[Any]]] = {
     kind.CMD: kind
     for kind in (
-        Hello, Step, Beat, Retake, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume, Drain,
-        Activate, Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob,
+        Hello, Step, Beat, Retake, OpenCall, Probed, Bye, Submit, Cancel, Retry, Reroute, Prioritise, Pause, Resume,
+        Drain, Activate, Quarantine, Release, StopNode, SetDevice, LabelNode, PauseJob, ResumeJob, CancelJob, RetryJob,
         RerouteJob, PrioritiseJob, NoteJob, Info, AskSettings, AskWhys,
         Undo, Comment, Acknowledge, Foresee,
         Acts, Find, GetTasks, ListTasks, Dead, History, AskWhy, Costs, Nodes, Queues, Jobs, ReportJob, Report, Events,

@@ -9,6 +9,9 @@ import pytest
 from lcq import errors
 from lcq.errors import (
     ERROR_BY_CODE,
+    AddressBusy,
+    AddressUnknown,
+    AddressUsed,
     AlertNotFound,
     AmbiguousId,
     CauseNotFound,
@@ -59,6 +62,9 @@ MADE = [
     DiskFull("/models", "195.1 MiB needed"),
     InvalidToken("it was used already, by gpu-1"),
     KeyForbids("ann, whose key is a viewer's, may not cancel", ["operator"]),
+    AddressUnknown(),
+    AddressUsed(),
+    AddressBusy(3.0),
     NotAdmitted("tcp://gpu-1:5571", "asks for no key", hint="is it the right scheduler?"),
 ]
 

@@ -1,0 +1,16 @@
+-- bill_attempt: what an attempt has cost that ended without a bill; one that still runs tells it itself.
+-- KEYS  namespace
+-- ARGV  id, attempt, millionths of the currency
+-- RETURNS {"ok", millionths} | {"missing"} | {"runs"} | {"again"}
+local id, n = ARGV[1], tonumber(ARGV[2])
+local record = attempt_record(id, n)
+local paid_for = record and record.spend
+if type(paid_for) ~= "table" then return {"missing"} end
+if not paid_for.settled then return {"runs"} end
+if record.paid then return {"again"} end
+record.paid = tonumber(ARGV[3])
+local cost = math.min(paid_for.worst, record.paid)
+write_spend(paid_for, 0, cost - paid_for.settled, 0, cost - paid_for.settled)
+paid_for.settled, record.spent = cost, cost
+redis.call("LSET", key("attempts", id), n - 1, cjson.encode(record))
+return {"ok", string.format("%.0f", cost)}
