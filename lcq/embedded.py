@@ -30,6 +30,7 @@ from urllib.parse import quote
 from lcq import embedded_watch, leash
 from lcq.embedded_watch import APPEND_FSYNC, log_tail, ping, started_at
 from lcq.errors import StateUnavailable
+from lcq.private_folder import make_private
 
 __all__ = [
     "APPEND_FSYNC",
@@ -163,7 +164,7 @@ class PrivateServer:
         if not hasattr(socket, "AF_UNIX"):
             raise PrivateServerFailed(self.folder, "this system has no Unix sockets", hint="set redis.url")
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.folder)
             self.folder.chmod(0o700)
         except OSError as error:
             raise PrivateServerFailed(
@@ -397,7 +398,7 @@ def write_cluster_file(
     """Tell this user's other programs about the cluster of this process, as long as the block lasts."""
     cluster = ClusterFile(os.getpid(), started_at(os.getpid()) or "", control_endpoint, redis_url, version, is_keyed)
     told = {name: value for name, value in cluster.__dict__.items() if value is not False}  # unknown to older ones
-    data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(data_path)
     embedded_watch.write_private(_cluster_path(data_path), json.dumps(told).encode())
     try:
         yield cluster

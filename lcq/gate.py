@@ -118,6 +118,11 @@ class AllowList:
             self._seen[key] = address
         return found
 
+    def failed(self) -> int:
+        """How many handshakes failed here since the start that somebody meant: who connects and leaves without a word,
+        as what looks whether a port is open does, is none of them."""
+        return self.refused.total() - self.refused[Handshake.BROKEN_OFF]
+
     def note(self, reason: str, who: str) -> None:
         """A handshake has failed."""
         self.refused[reason] += 1
@@ -311,7 +316,7 @@ async def open_gate(ground: Ground, context: zmq.Context[zmq.Socket[bytes]], sta
         site.allowed = AllowList(ground.state)
         site.allowed.know_peers(keys)
         site.desk.server_keys = keys.told
-        site.handshakes_failed = site.allowed.refused.total
+        site.handshakes_failed = site.allowed.failed
         await ground.state.enrol_owners(keys.owners)
         await site.allowed.read()
         await run_beside(stack, ("keys", site.allowed.follow()), ("server key", _follow_file(ground, site.allowed)))

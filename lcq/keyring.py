@@ -21,6 +21,7 @@ from lcq.embedded import read_cluster_file
 from lcq.embedded_watch import write_private
 from lcq.errors import InvalidConfig, InvalidToken
 from lcq.key_record import KEY_FORM, TOLD_LATE_S
+from lcq.private_folder import make_private
 from lcq.sockets import is_loopback, key_pair_of
 
 _KEY = re.compile(KEY_FORM)
@@ -242,7 +243,7 @@ def _write(path: Path, told: Mapping[str, Any]) -> Path:
     InvalidConfig: the disk does not take it.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(path.parent)
         write_private(path, json.dumps(told, indent=1).encode() + b"\n")
     except OSError as error:
         raise InvalidConfig(

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 from lcq.loading import without
+from lcq.private_folder import make_private
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -74,7 +75,7 @@ def setup_logging(level: LogLevel, *, file: Path | None = None, form: LogFormat 
     else:
         from logging.handlers import RotatingFileHandler  # here: who logs to stderr needs no more
 
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(file.parent)
         handler = RotatingFileHandler(
             file, maxBytes=_FILE_BYTES, backupCount=_OLD_FILES, encoding="utf-8", errors="backslashreplace"
         )

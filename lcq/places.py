@@ -7,6 +7,8 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from lcq.private_folder import make_private
+
 log = logging.getLogger(__name__)
 
 _KEPT = 1000  # jobs, the newest
@@ -22,7 +24,7 @@ def note_places(data: Path, job: str, folders: Iterable[Path]) -> None:
     text = json.dumps(dict(list(known.items())[-_KEPT:]), indent=1)
     fresh = data / f"{_NAME}.new"
     try:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(data)
         fresh.write_text(text, encoding="utf-8")
         fresh.replace(data / _NAME)
     except (OSError, UnicodeEncodeError) as error:

@@ -28,6 +28,7 @@ from lcq.key_record import KeyRecord, KeyRole
 from lcq.keyring import Credential, KeyPair, agent_file, nodes_with_keys, read_credential, write_credential
 from lcq.leash import leashed
 from lcq.log import setup_logging
+from lcq.private_folder import make_private
 from lcq.scheduler import Scheduler
 from lcq.settings.layers import ALONE, NAMED_BY
 from lcq.sockets import new_key_pair
@@ -132,7 +133,7 @@ def make_data_folder(data_path: Path) -> None:
         InvalidConfig: it cannot be made or written.
     """
     try:
-        data_path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(data_path)
         if not os.access(data_path, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
@@ -297,7 +298,7 @@ def _appended(log_file: Path | None) -> Iterator[IO[bytes] | int]:
     if log_file is None:
         yield sys.stderr.fileno()
         return
-    log_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_private(log_file.parent)
     if log_file.exists() and log_file.stat().st_size > _LOG_BYTES:
         log_file.replace(log_file.with_suffix(".log.1"))
     with log_file.open("ab") as out:

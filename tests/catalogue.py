@@ -39,7 +39,8 @@ MARKED: dict[str, tuple[int | str, ...]] = {
 MARKED_IN = {"lcq/cli/": {"Column": (0,)}, "worker/": {"Column": (0,)}}
 """The same of calls that mean something else in the files of a folder."""
 TOLD_BY = (
-    "lcq/alerts/rules.py",
+    "lcq/alerts/rules.py", "lcq/alerts/keeper.py", "lcq/alert_config.py", "lcq/runner_config.py", "lcq/timetable.py",
+    "lcq/schedules.py", "lcq/previews.py", "lcq/logs.py", "lcq/backup.py",
     "lcq/why.py", "lcq/routing.py", "lcq/reasons.py", "lcq/eta.py", "lcq/explain.py", "lcq/models.py",
     "lcq/health.py", "lcq/gpus.py", "lcq/nvml.py", "lcq/visibility.py", "lcq/hardware.py", "lcq/folder.py",
     "lcq/images.py", "lcq/labels.py", "lcq/config.py", "lcq/settings/layers.py", "lcq/settings/problems.py",
@@ -56,6 +57,8 @@ TOLD_BY = (
 )  # fmt: skip
 """Files whose plain texts reach people elsewhere: reasons, faults, what is left out. Of others only their errors do."""
 NOT_TOLD = {
+    "alert %s (%s): %s", "rule={a} subject={b}", "this scheduler's condition", "%Y-%m-%d %H:%M", "name={a} job={b}",
+    "windows of nodes", "lcq restore", "failpoint {a}", "alerts: {a}", "{a} by {b}", "on {a} {b}",
     "event loop's lag", "{a} d {b} h", "{a} h {b} m",
     "why {a}",
     "{a} refused: {b}",
@@ -298,20 +301,6 @@ def error_names() -> frozenset[str]:
     return frozenset(known)
 
 
-@cache
-def message_at() -> dict[str, int]:
-    """Of errors that are told what else they are about first: which of their arguments is the message."""
-    found = {}
-    for path in sources("lcq/**/*.py", "tui/**/*.py", "worker/**/*.py"):
-        for node in read_source(path).nodes:
-            if isinstance(node, ast.ClassDef) and node.name in error_names():
-                made = [part for part in node.body if isinstance(part, ast.FunctionDef) and part.name == "__init__"]
-                names = [one.arg for one in made[0].args.args[1:]] if made else []
-                if "message" in names:
-                    found[node.name] = names.index("message")
-    return found
-
-
 def told_in(path: Path) -> Iterator[Found]:
     """The forms of what a file says in English to whoever will show it: errors with their hints, reasons to wait."""
     where = path.relative_to(ROOT).as_posix()
@@ -380,8 +369,8 @@ def _said(call: ast.Call, in_error: bool) -> Iterator[ast.expr]:
     is_super = name == "__init__" and in_error
     if name in error_names() or is_super:
         begins_with_self = is_super and call.args and getattr(call.args[0], "id", "") == "self"
-        at = 1 if begins_with_self else message_at().get(name, 0)
-        yield from call.args[at : at + 1]
+        # Not the message alone: others have their own made around what they are told, such as why.
+        yield from call.args[1 if begins_with_self else 0 :]
         yield from hint
     elif name in ("because", "_refuse"):
         yield from call.args[1:2]

@@ -29,6 +29,7 @@ from lcq.config import DistributedConfig
 from lcq.errors import InvalidInput, LcqError, TaskNotFound
 from lcq.lang import N, tr
 from lcq.log import setup_logging
+from lcq.private_folder import make_private
 from lcq.roots import Roots
 from tui import lateness
 from tui.alarms import Alarms, alarms_of, headline
@@ -618,7 +619,7 @@ class ConsoleApp(PlayingApp):
         if isinstance(error, WorkerFailed) and isinstance(error.error, Exception):
             error = error.error  # what went wrong, and not in which of our tasks
         text = "".join(traceback.format_exception(error))
-        self._crash_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(self._crash_log.parent)
         with self._crash_log.open("a", encoding="utf-8", errors="backslashreplace") as log:
             log.write(text)
         self.exit(

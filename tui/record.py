@@ -25,6 +25,7 @@ from pydantic import ValidationError
 from lcq import __version__
 from lcq.errors import LcqError
 from lcq.lang import tr
+from lcq.private_folder import make_private
 from tui.looks import Noted, listed
 from tui.source import WINDOW
 
@@ -112,7 +113,7 @@ class Recorder:
         self._lines: list[bytes] = []
         self._packer = zlib.compressobj(6, zlib.DEFLATED, 31)
         try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(path.parent)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError as error:
             raise RecordingExists(path) from error

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lcq.private_folder import make_private
+
 _log = logging.getLogger(__name__)
 _MOST_BYTES = 256 * 1024
 
@@ -27,7 +29,7 @@ class Remembered:
         told = self._read() | {name: value}
         beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._path.parent)
             beside.write_text(json.dumps(told, ensure_ascii=False, indent=1), encoding="utf-8")
             beside.replace(self._path)
         except OSError as error:

@@ -17,6 +17,7 @@ import platformdirs
 
 from lcq.errors import LcqError
 from lcq.lang import N, retold_error, tr
+from lcq.private_folder import make_private
 from lcq.query import words_of
 from tui.text import clean
 
@@ -150,7 +151,7 @@ class SavedViews:
             for view in self._views.values()
         ]  # fmt: skip
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self.path.parent)
             if self.problem:
                 self.path.replace(self.path.with_suffix(".damaged.json"))
             descriptor, beside = tempfile.mkstemp(dir=self.path.parent, prefix=".views-")  # mode 0600

@@ -15,6 +15,7 @@ from lcq.embedded_watch import write_private
 from lcq.errors import InvalidConfig, InvalidInput
 from lcq.hardware import host_name
 from lcq.ids import is_id, new_id
+from lcq.private_folder import make_private
 from worker.processes import RunnerRecords
 from worker.spool import Spool
 
@@ -77,7 +78,7 @@ def agent_home(data_path: Path, name: str | None, *, keyed: Iterable[str] = ()) 
         for candidate in (name,) if name is not None else (*keyed, *_default_names(agents)):
             try:
                 folder = agents / candidate
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private(folder)
                 lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             except OSError as error:
                 raise InvalidConfig(

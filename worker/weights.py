@@ -37,6 +37,7 @@ from lcq.errors import (
     WeightsNotInstalled,
     WeightsRefused,
 )
+from lcq.private_folder import make_private
 from lcq.runner_config import Md5, ModelsConfig, ModelSource, Sha256
 
 if TYPE_CHECKING:
@@ -287,6 +288,7 @@ class WeightStore:
                 raise _NothingThere(f"{local} is no file")
             return self.add(local, name, progress=progress)
         partial = self._downloads(name) / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}.part"
+        make_private(self.folder.parent)
         partial.parent.mkdir(parents=True, exist_ok=True)
         try:
             went_on = download(
@@ -456,6 +458,7 @@ class WeightStore:
     def _locked(self, what: str, progress: Progress) -> Iterator[None]:
         """Be the only process with this lock in the block; wait while another one has it."""
         locks = self.folder / ".locks"
+        make_private(self.folder.parent)
         locks.mkdir(parents=True, exist_ok=True)
         with (locks / what).open("ab") as lock:  # never deleted: who waits for it must wait for the same file
             try:

@@ -110,7 +110,7 @@ async def _log(session: Session, typed: str, attempt: int, node: str, limit: int
         if not attempts:
             output.talk(tr("no node has taken it yet: there is no log"))
         elif not said and not follow:
-            output.talk(tr("nothing is told of it any more, and nothing was kept with its attempts"))
+            output.talk(tr("nothing was written during its attempts, or it is not kept any more (agent.task_logs)"))
         if follow and kept.of_older:
             await _follow_task(client, output, record, reader, node)
         elif follow:

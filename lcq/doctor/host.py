@@ -171,7 +171,8 @@ def _has_secret(file: Path) -> bool:
 
 def _data_folder(config: DistributedConfig, where: str) -> Iterator[Finding]:
     """It has the password of a private Redis, and pictures that clients have uploaded."""
-    if config.data_path.is_dir() and _is_open(config.data_path):
+    # To pass through is no harm: an agent lets runners of another user do that (agent.runner.user).
+    if config.data_path.is_dir() and _is_open(config.data_path, 0o066):
         yield finding(
             "key_file_open",
             Level.WARNING,
@@ -195,9 +196,9 @@ def _open_file(file: Path, where: str) -> Finding:
     )
 
 
-def _is_open(path: Path) -> bool:
+def _is_open(path: Path, to_others: int = 0o077) -> bool:
     try:
-        return os.name == "posix" and bool(path.stat().st_mode & 0o077)
+        return os.name == "posix" and bool(path.stat().st_mode & to_others)
     except OSError:
         return False
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from lcq.errors import BlobMismatch, BlobNotFound, StorageFull, StorageUnreachable
+from lcq.private_folder import make_private
 from lcq.storage.addresses import is_sha256
 from lcq.storage.blobs import CHUNK, Blob, Moved, nothing
 
@@ -152,7 +153,7 @@ class FolderStore:
     @contextlib.contextmanager
     def _fresh(self, sha256: str) -> Iterator[tuple[Path, IO[bytes]]]:
         shelf = self._path(sha256).parent
-        shelf.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private(shelf)
         fresh = shelf / f"{_TEMPORARY}{secrets.token_hex(8)}"
         try:
             with fresh.open("xb") as out:

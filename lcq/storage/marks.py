@@ -8,6 +8,7 @@ from pathlib import Path
 
 from lcq.config import DistributedConfig
 from lcq.errors import LcqError, StorageUnreachable
+from lcq.private_folder import make_private
 from lcq.storage.addresses import Kind, read_address
 
 NAME = "lcq-store"
@@ -46,7 +47,7 @@ def write_mark(config: DistributedConfig, mark: str) -> str:
     place = _place(config, "")
     if isinstance(place, Path):
         try:
-            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(place.parent)
             with contextlib.suppress(FileExistsError):
                 descriptor = os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
                 with os.fdopen(descriptor, "wb") as file:

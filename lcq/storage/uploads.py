@@ -16,6 +16,7 @@ from typing import Self
 
 from lcq.errors import BlobMismatch, BlobNotFound, BlobTooLarge, StorageFull, StorageUnreachable, UploadConflict
 from lcq.ids import new_id
+from lcq.private_folder import make_private
 from lcq.storage.addresses import is_sha256
 from lcq.storage.blobs import CHUNK, Blob
 
@@ -211,7 +212,7 @@ class Uploads:
             UploadConflict, StorageFull, StorageUnreachable.
         """
         try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_private(self._folder)
         except OSError as error:
             raise _named(error, self._folder) from error
         return Upload(self._path(sha256), sha256, size, self._take, closed)

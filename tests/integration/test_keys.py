@@ -232,6 +232,22 @@ def test_all_sockets_and_contexts_are_made_in_the_places_that_lock_them() -> Non
     }
 
 
+async def test_who_only_looks_whether_the_port_is_open_is_no_failed_handshake_and_no_alert(
+    scheduler: Scheduler,
+) -> None:
+    allowed, (host, port) = scheduler.site.allowed, place(scheduler).split(":")
+    assert allowed is not None
+    for _ in range(12):  # as 'lcq doctor' does, and what balances loads
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.close()
+    await wait_until(lambda: allowed.refused["broken_off"] == 12, timeout=PATIENCE_S)
+    assert scheduler.site.handshakes_failed() == 0
+    async with client(scheduler, shown(scheduler, a_pair())) as stranger:
+        with pytest.raises(NotAdmitted):
+            await stranger.info()
+    assert scheduler.site.handshakes_failed() >= 1
+
+
 # ---------------------------------------------------------------- loopback, and without keys
 
 

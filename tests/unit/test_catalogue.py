@@ -11,6 +11,13 @@ import pytest
 from babel.messages.catalog import Message
 from babel.messages.mofile import read_mo
 
+from lcq.errors import (
+    AddressRefused,
+    BackupUnusable,
+    NoLog,
+    NotAdmitted,
+    WeightsRefused,
+)
 from lcq.lang import retold, speak, tr
 from lcq.models import NodeStatus, TaskStatus
 from lcq.reasons import MEANINGS
@@ -104,6 +111,26 @@ def test_every_sentence_that_is_told_in_english_is_known_by_its_form():
             if one.id and one.context == TOLD:
                 english, said = (re.sub(r"\{(\w+)\}", r"x\1", text) for text in (one.id, one.string))
                 assert retold(english) == said
+    finally:
+        speak("en")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        NotAdmitted("gpu", "lets in only who has a key, and this host shows none", hint=""),
+        NoLog("gpu", "it has left the cluster, and has been forgotten"),
+        AddressRefused("x", "only http and https are asked", hint=""),
+        BackupUnusable(Path("x"), "it breaks off before its end"),
+        WeightsRefused("lama", "its tensors claim more bytes than it has", hint=""),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_also_what_errors_are_told_beside_their_message_is_said_in_chinese(error):
+    speak("zh")
+    try:
+        left = re.sub(r"[`'\w./-]*(gpu|ann|https?|lcq|LCQ|TOKEN|CURVE)[\w./-]*", "", retold(error.message))
+        assert not re.search(r"[a-z]{3,} [a-z]{2,}", left), left
     finally:
         speak("en")
 

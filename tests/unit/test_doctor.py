@@ -286,6 +286,11 @@ def test_a_key_of_our_own_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     keys.mkdir(mode=0o700)
     assert [one.code for one in host.secrets(config, "here", config_file=None)] == ["key_ok"]
+    tmp_path.chmod(0o711)  # as an agent has it whose runners are another user's: others pass through, and see nothing
+    assert [one.code for one in host.secrets(config, "here", config_file=None)] == ["key_ok"]
+    tmp_path.chmod(0o750)
+    assert [one.code for one in host.secrets(config, "here", config_file=None)] == ["key_file_open"]
+    tmp_path.chmod(0o700)
     for name in ("server.json", "client.json", "node-gpu-1.json"):
         (keys / name).write_text("{")
         (keys / name).chmod(0o600)

@@ -26,7 +26,9 @@ from lcq.keyring import (
     write_credential,
     write_server_keys,
 )
+from lcq.private_folder import make_private
 from lcq.sockets import new_key_pair
+from worker.home import agent_home
 
 LAN, HERE = "tcp://192.0.2.7:5571", "tcp://127.0.0.1:5571"
 
@@ -72,6 +74,19 @@ def test_keys_are_kept_so_that_nobody_else_can_read_them(config: DistributedConf
     assert read_server_keys(config) == keys
     assert (written.stat().st_mode & 0o777, written.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert all(pair.secret not in repr(keys) for pair in (keys.pair, keys.coming) if pair)
+
+
+def test_whoever_makes_the_data_folder_first_makes_it_for_its_user_alone(tmp_path: Path) -> None:
+    data = tmp_path / "share" / "lcq"
+    write_server_keys(DistributedConfig(data_dir=data), ServerKeys(a_pair()))
+    other = tmp_path / "other" / "lcq"
+    with agent_home(other, "gpu-7"):
+        pass
+    for folder in (data.parent, data, other.parent, other, other / "agents"):
+        assert folder.stat().st_mode & 0o777 == 0o700, folder
+    tmp_path.chmod(0o755)
+    make_private(tmp_path)
+    assert tmp_path.stat().st_mode & 0o777 == 0o755  # what was there stays as somebody wanted it
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o660, 0o666])
