@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,23 +18,26 @@ import pytest
 import yaml
 from dockerfile_parse import DockerfileParser
 
+from lcq import __version__
 from lcq.config import DistributedConfig, load
 from lcq.doctor.findings import Level
 from lcq.doctor.redis import judged
 from lcq.embedded import find_server
 from lcq.errors import StateUnavailable
 from lcq.leash import leashed
+from lcq.scheduler import Scheduler
 from lcq.state.checkup import look_at
 from tests.cluster import free_port
-from tests.command_lines import complaint
+from tests.command_lines import complaint, ours_in
 from tests.conftest import wait_until
 from worker.agent import _LEAVE_S
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "sample-config" / "compose"
 KNOWN_TO_COMPOSE = {
-    "build", "image", "command", "environment", "configs", "secrets", "volumes", "depends_on", "restart", "healthcheck",
-    "stop_grace_period", "read_only", "tmpfs", "cap_drop", "security_opt", "sysctls", "profiles", "deploy",
+    "build", "image", "entrypoint", "command", "environment", "configs", "secrets", "volumes", "depends_on",
+    "restart", "healthcheck", "stop_grace_period", "read_only", "tmpfs", "cap_drop", "security_opt", "sysctls",
+    "profiles", "deploy",
 }  # fmt: skip
 
 
@@ -183,9 +187,18 @@ def test_every_part_that_a_service_names_is_there(compose: dict[str, Any]) -> No
 def test_its_commands_and_settings_are_ours(compose: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, service in compose["services"].items():
         if name != "valkey":
-            entry = json.loads(last(service["build"]["target"], "ENTRYPOINT"))[2:]
-            command = service.get("command") or json.loads(last(service["build"]["target"], "CMD"))
-            assert complaint([*entry, *command]) == "", name
+            target = service["build"]["target"]
+            entry = json.loads(last(target, "ENTRYPOINT"))[2:]
+            command = service["command"] if "command" in service else json.loads(last(target, "CMD"))
+            lines = [[*entry, *command]]
+            if "entrypoint" in service:
+                assert service["entrypoint"][:3] == ["tini", "--", "sh"]
+                (script,) = [one for one in service["configs"] if one["target"] == service["entrypoint"][3]]
+                text = (COMPOSE / compose["configs"][script["source"]]["file"]).read_text()
+                assert '"$@"' in text
+                lines = ours_in(text.replace('"$@"', " ".join(command)))
+            assert lines
+            assert [complaint(words) for words in lines if complaint(words)] == [], name
     for name in [name for name in os.environ if name.startswith("LCQ_")]:
         monkeypatch.delenv(name)
     config = load(COMPOSE / "settings.yaml")
@@ -196,6 +209,74 @@ def test_its_commands_and_settings_are_ours(compose: dict[str, Any], monkeypatch
     assert config.scheduler_host in compose["services"]
     grace_s = int(compose["services"]["agent"]["stop_grace_period"].removesuffix("s"))
     assert grace_s > config.agent.drain_s + _LEAVE_S
+
+
+def test_who_is_not_known_by_a_key_gets_in_nowhere_and_no_agent_sees_the_operators(compose: dict[str, Any]) -> None:
+    assert not load(COMPOSE / "settings.yaml").zeromq.trusted_network
+    services = compose["services"]
+    with_keys = {name for name, one in services.items() if any(v.startswith("keys:") for v in one.get("volumes", ()))}
+    assert with_keys == {"keys", "scheduler", "door"}
+    for name in with_keys:
+        told = services[name]["environment"]
+        assert {told["LCQ_ZEROMQ__SERVER_KEY_FILE"], told["LCQ_ZEROMQ__KEY_FILE"]} == {
+            "/keys/server.json",
+            "/keys/client.json",
+        }
+        assert "keys:/keys" + ("" if name == "keys" else ":ro") in services[name]["volumes"]
+    assert services["scheduler"]["depends_on"]["keys"] == {"condition": "service_completed_successfully"}
+    made = " ".join(value for key, value in of_image("agent") if key == "RUN")
+    assert "-m 0700 /var/lib/lcq /keys /tokens" in made  # else a fresh volume is root's
+    assert "/var/lib/lcq" in last("agent", "VOLUME")
+    assert not any("/var/lib/lcq" in one for one in services["agent"]["tmpfs"])  # its key would go with it
+
+
+async def test_its_keys_and_invitations_let_an_agent_in_once(
+    compose: dict[str, Any], redis_url: str, tmp_path: Path
+) -> None:
+    """The scripts as they are, but for their folders, against a scheduler that asks for keys."""
+    for name in ("keys", "tokens"):
+        (tmp_path / name).mkdir(mode=0o700)
+    settings = {
+        "data_dir": str(tmp_path / "head"), "discovery": {"enabled": False}, "http": {"enabled": False},
+        "zeromq": {
+            "bind": "0.0.0.0", "base_port": 0, "control_port": 0, "curve": "always",
+            "server_key_file": str(tmp_path / "keys" / "server.json"), "key_file": str(tmp_path / "keys/client.json"),
+        },
+    }  # fmt: skip
+    (tmp_path / "lcq.yaml").write_text(json.dumps(settings))
+    programs = str(Path(sys.executable).parent)
+    shell = {"PATH": f"{programs}:{os.environ['PATH']}", "HOME": str(tmp_path), "SPARE": "1"}
+    head = shell | {"LCQ_CONFIG": str(tmp_path / "lcq.yaml")}
+    made = await asyncio.create_subprocess_exec(f"{programs}/lcq", *compose["services"]["keys"]["command"], env=head)
+    assert await asyncio.wait_for(made.wait(), 120) == 0
+    scripts = {}
+    for name in ("door.sh", "agent.sh"):
+        text = (COMPOSE / name).read_text()
+        scripts[name] = text.replace("/tokens", str(tmp_path / "tokens")).replace("sleep 1\n", "sleep 0.1\n")
+    async with Scheduler(DistributedConfig.model_validate(settings), redis_url=redis_url) as scheduler:
+        place = f"127.0.0.1:{scheduler.control_endpoint.rpartition(':')[2]}"
+        invites = ["-c", scripts["door.sh"], "door", "--address", place]
+        door = await asyncio.create_subprocess_exec(
+            "sh", *invites, env=head | {"LCQ_SCHEDULERS": place, "LCQ_ZEROMQ__CONTROL_PORT": place.partition(":")[2]}
+        )
+        begins = ["-c", scripts["agent.sh"], "agent", "--version"]  # instead of its work
+        data = tmp_path / "node"
+        agent = await asyncio.create_subprocess_exec(
+            "sh", *begins, env=shell | {"LCQ_DATA_DIR": str(data)}, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            told, _ = await asyncio.wait_for(agent.communicate(), 120)
+        finally:
+            door.terminate()
+            await door.wait()
+        assert agent.returncode == 0
+        assert __version__ in told.decode()
+        keys = await scheduler.state.reader.access.records()
+    assert sorted(one.role for one in keys if not one.is_invitation) == ["agent", "operator"]
+    (taken,) = [one for one in keys if one.used_by]
+    (own,) = data.glob("keys/node-*.json")
+    assert taken.used_by == json.loads(own.read_text())["public"]
+    assert not list((tmp_path / "tokens").glob("*.token.*"))
 
 
 async def test_its_secrets_are_files_and_its_valkey_keeps_what_it_accepts_and_lets_in_who_has_them(
