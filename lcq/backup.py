@@ -65,7 +65,7 @@ AT_LEISURE = ("upkeep", "minute:", "cost:", "memory:", "use:", "answer:", "done:
 AT_ONCE = (
     "totals", "fair:", "job:", "jobs", "node:", "nodes", "queue:", "costs", "acks", "undo:", "undone:", "paused",
     "unbilled", "usage:", "spend:", "spent_out", "schedule:", "blame:", "budget", "rate:", "shared:", "interactive",
-    "alerts", "silences",
+    "alerts", "silences", "warm_ups", "warmed:",
     "access", "handshakes",
 )  # fmt: skip
 """Kept, and read with the last tasks, in one moment."""

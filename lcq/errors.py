@@ -18,6 +18,7 @@ LcqError
 │   ├── TaskNotFound
 │   ├── NodeNotFound
 │   ├── DeviceNotFound
+│   ├── FunctionNotFound    no node calls a function of that name
 │   ├── JobNotFound
 │   ├── CauseNotFound
 │   ├── ScheduleNotFound
@@ -34,6 +35,7 @@ LcqError
 ├── NodeNameTaken           another agent, of another data folder, lives under this node's name
 ├── QueueFull               as many tasks wait in a queue as may
 ├── TooSoon                 a user has submitted as many tasks as it may in a minute
+├── BudgetSpent             functions may cost no more now
 ├── AgentTooOld             a node's agent does not know what it is to be told
 ├── AccessDenied            this client may not do this
 │   ├── Unauthenticated     it bears no token, or none that is known
@@ -258,6 +260,26 @@ class DeviceNotFound(NotFound):
         self.device = device
         names = ", ".join(known) or "none that is known"
         super().__init__(f"node {node_id} has no device {device!r}; it has {names}", hint="lcq nodes lists them")
+
+
+class FunctionNotFound(NotFound):
+    code = "function_not_found"
+
+    def __init__(self, name: str, known: Iterable[str], *, node: str = "") -> None:
+        self.name = name
+        super().__init__(
+            f"node {node} calls no function {name}" if node else f"no node calls a function {name}",
+            hint=f"there are: {', '.join(sorted(known)) or 'none (agent.functions, docs/serverless.md)'}",
+        )
+
+
+class BudgetSpent(LcqError):
+    """What functions may cost is used up, or reserved for what runs."""
+
+    code = "budget_spent"
+
+    def __init__(self, found: str) -> None:
+        super().__init__(found, hint="wait for the next hour or day, or raise serverless.budget ('lcq spend' shows it)")
 
 
 class AgentTooOld(LcqError):
@@ -796,6 +818,7 @@ ERROR_BY_CODE: dict[str, type[LcqError]] = {
         WeightsRefused, WeightsNotInstalled, DownloadFailed, DiskFull, StateDamaged, StateFormatMismatch,
         OutsideRoots, TooManyRequirements, ManifestUnusable, NoMulticast, SeveralClusters,
         NodeNameTaken, QueueFull, TooSoon, DeviceNotFound, AgentTooOld, NothingToUndo, NoThumbnail,
+        FunctionNotFound, BudgetSpent,
         NodeElsewhere, NoLog, LogElsewhere, LogNotKept, AddressRefused, BlobMismatch,
         BlobTooLarge, BlobNotFound, UploadConflict,
         StorageFull, StorageUnreachable, SourceUnreachable, AccessDenied, Unauthenticated, ForeignPage, TooLarge,

@@ -19,7 +19,7 @@ import psutil
 from lcq.config import AgentConfig, DeviceConfig
 from lcq.errors import InvalidConfig
 from lcq.gpus import Gpus
-from lcq.models import Device, DeviceKind, Value
+from lcq.models import Device, DeviceKind, Prewarm, Value
 
 _MIB = 2**20
 _ROOT = Path("/")
@@ -240,6 +240,7 @@ def detect_devices(config: AgentConfig, gpus: Gpus, *, need_mib: int = GPU_NEED_
                 name=function.kind,
                 slots=slots,
                 worst_price=function.worst_price,
+                prewarm=Prewarm(**function.prewarm.model_dump()) if function.prewarm.instances else None,
             )
         )
         environments[name] = environments["cpu"]

@@ -32,6 +32,9 @@ KNOWS_TASK_LOGS = "task_logs"
 KNOWS_ORDERS = "orders"
 """In ``NodeCapability.knows`` of agents that obey ``lcq.wire.Orders`` and probe one device at a time."""
 
+KNOWS_WARM_UPS = "warm_ups"
+"""The same of agents that wake functions when they are told to."""
+
 _BLAMED = frozenset({ErrorClass.CRASH, ErrorClass.BAD_OUTPUT, ErrorClass.TRANSIENT})
 _NOT_THE_NODES = DEPENDENCY_DOWN | {"iopaint_busy", "iopaint_slow", "model_not_here", "config_invalid"}
 

@@ -594,6 +594,14 @@ class QueueRecord(Value):
 # ---------------------------------------------------------------- nodes
 
 
+class Prewarm(Value):
+    """Instances of a function that are woken before they are needed, and kept until they are not."""
+
+    instances: int = Field(default=0, ge=0, le=1024)
+    share: float = Field(default=0.5, ge=0, le=1)  # of serverless.overflow_after_s, from which on overflow is near
+    idle_after_s: float = Field(default=120.0, ge=0)
+
+
 class Device(Value):
     """A GPU or the CPU of a node: the unit that serves queues."""
 
@@ -606,6 +614,7 @@ class Device(Value):
     vram_mib: int = Field(default=0, ge=0)
     queues: tuple[str, ...] | None = None  # serves exactly these, whatever they ask for: its owner's wish
     worst_price: float = Field(default=0.0, ge=0, exclude_if=operator.not_)  # of one attempt, where it is paid for
+    prewarm: Prewarm | None = Field(default=None, exclude_if=operator.not_)  # of a function
 
     def satisfies(self, queue: QueueConfig) -> bool:
         """Whether this device is good enough for ``queue``, or was told to serve it."""

@@ -113,6 +113,9 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "settle_address": {},
         "close_call": {},
         "bill_attempt": {},
+        "wish_warm_up": {},
+        "reserve_warm_up": {},
+        "settle_warm_up": {},
     }
 )
 

@@ -83,6 +83,7 @@ from lcq.wire import (
     TaskLogged,
     Verdict,
     Want,
+    WarmWish,
     pack_order,
 )
 
@@ -285,6 +286,9 @@ class NodeManager(Manager):
             self._have_it_beat(fields["node"])
         elif event.move == "release_models":
             self.order(fields["node"], Order(cmd="release", reason=fields["reason"]))
+        elif event.move == "wish_warm_up":
+            wish = WarmWish(device=fields["device"], model=fields["model"], count=int(fields["count"]))
+            self.order(fields["node"], Order(cmd="warm", reason=fields["reason"], warm=wish))
 
     def greet_anew(self) -> None:
         """What nodes are told at their hello has changed: have each say it again, in place of its next beat.

@@ -973,3 +973,15 @@ def _left_out(model: str, nodes: Iterable[NodeRecord]) -> str:
         ),
         "",
     )
+
+
+def at_home_s(record: TaskRecord, fleet: Fleet) -> float:
+    """In how many seconds the house is predicted to have done one more task like that, one put to the end of its queue
+    now; infinite where nothing of the house takes it."""
+    try:
+        need = requirements(record.task, fleet, size=record.size)
+    except UnknownModel:
+        return float("inf")
+    house = [known for known in _fitting(need, fleet) if known.kind is not DeviceKind.SERVERLESS]
+    live = [known for known in house if fleet.live_slots(known.name, need)]
+    return min((_finish(known, need, fleet) for known in live), default=float("inf"))

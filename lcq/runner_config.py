@@ -164,6 +164,18 @@ class FunctionAuth(Section):
         return self
 
 
+class PrewarmConfig(Section):
+    """Wakes instances before they are needed: calls that load a model and do nothing, paid for as any other."""
+
+    instances: int = Field(default=0, ge=0, le=1024)
+    """How many are to be warm when overflow is near; 0: none is woken but by hand (lcq functions warm)."""
+    share: float = Field(default=0.5, ge=0, le=1)
+    """Overflow is near where a waiting task that may leave the house is predicted to be done by it no sooner than in
+    this share of serverless.overflow_after_s."""
+    idle_after_s: float = Field(default=120.0, ge=0)
+    """Where that was so for the last time so long ago, none is woken any more: the platform may end them all."""
+
+
 class FunctionConfig(Section):
     """A serverless function that inpaints (docs/serverless.md): a device of this node, of the kind serverless."""
 
@@ -183,6 +195,7 @@ class FunctionConfig(Section):
     where there is an exchange, 4096 where there is none."""
     keeps_warm_s: float = Field(default=300.0, gt=0, le=86400)
     """For how long its platform keeps an instance that nobody calls: those heard within it count as warm."""
+    prewarm: PrewarmConfig = PrewarmConfig()
     exchange: str = ""
     """Where larger pictures are left and results are fetched, by addresses that are valid for one call: s3://bucket/
     folder (lcq[s3], storage.options). "": a node of the house has to do what is larger than payload_kib."""
@@ -208,4 +221,8 @@ class FunctionConfig(Section):
     @property
     def worst_price(self) -> float:
         """What one call can cost at most."""
-        return self.price_call + self.price_s * self.timeout_s
+        return self.price_of(self.timeout_s)
+
+    def price_of(self, seconds: float) -> float:
+        """What a call costs that took so long there, its cold start with it; no more than the dearest."""
+        return self.price_call + self.price_s * min(seconds, self.timeout_s)

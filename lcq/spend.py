@@ -20,6 +20,7 @@ class Book:
     reserved: float = 0.0
     calls: int = 0
     users: Mapping[str, float] = field(default_factory=dict)  # of a day: both together, by user
+    functions: Mapping[str, float] = field(default_factory=dict)  # of an hour: spent, by "node/device"
 
     @property
     def taken(self) -> float:
@@ -36,8 +37,10 @@ def book_of(fields: Mapping[str, str]) -> Book:
         except ValueError:
             return 0
 
-    users = {name[2:]: whole(name) / MILLION for name in fields if name.startswith("u/")}
-    return Book(whole("spent") / MILLION, whole("reserved") / MILLION, whole("calls"), users)
+    users, functions = (
+        {name[2:]: whole(name) / MILLION for name in fields if name.startswith(mark)} for mark in ("u/", "f/")
+    )
+    return Book(whole("spent") / MILLION, whole("reserved") / MILLION, whole("calls"), users, functions)
 
 
 def bill_of(budget: BudgetConfig, worst_price: float) -> dict[str, int]:

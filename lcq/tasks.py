@@ -44,6 +44,7 @@ from lcq.spend import Book
 from lcq.state.feed import batches
 from lcq.storage.addresses import Allowed, Kind, read_address
 from lcq.usage import BYS, days_since, today_of, total_of
+from lcq.warming import Warming
 from lcq.wire import (
     PROTOCOL_VERSION,
     Accepted,
@@ -170,8 +171,9 @@ class TaskManager(Manager):
             retry=lambda act, record, fleet: self._retry_known(act, record, None, fleet),
             reroute=lambda act, record, fleet: self._reroute_known(act, record, None, fleet),
         )
-        for kind_of_job, of_job in self._jobs.handlers:
-            serve(kind_of_job, of_job)
+        self._warming = Warming(ground.state)
+        for command, answered_by in (*self._jobs.handlers, *self._warming.handlers):
+            serve(command, answered_by)
         await run_beside(stack, ("fleet watch", self._watch_fleet()), ("task duties", self._do_duties()))
 
     # ------------------------------------------------------------ the picture routing works on
@@ -782,6 +784,7 @@ class TaskManager(Manager):
                 if self._state.config.archive.folder is None:  # else the archivist forgets them, when it has them
                     await complained(self._state.forget_tasks(), complaints)
                 await complained(self._jobs.go_on(), complaints)
+                await complained(self._warming.settle_lost(), complaints)
                 if time.monotonic() - depths_at > _DEPTHS_S:
                     depths_at = time.monotonic()
                     await complained(self._state.note_depths(), complaints)
@@ -799,6 +802,7 @@ class TaskManager(Manager):
         fleet = await self.fleet()
         await self._mover.move_stranded(fleet)
         await self._mover.move_tails(fleet)
+        await self._warming.look(fleet)
 
 
 def _only_device(node: NodeRecord) -> str:

@@ -33,7 +33,7 @@ CLASSES = {
     "backlog:*": "hash", "ends": "zset", "costs": "zset", "cost:*": "list", "memory:*": "list", "shared:*": "hash",
     "use:*": "list", "interactive": "hash", "unbilled": "list", "upkeep": "hash", "schedule:*": "hash",
     "usage:*": "hash", "spend:*": "hash",
-    "spent_out": "set",
+    "spent_out": "set", "warm_ups": "hash", "warmed:*": "string",
     "access": "hash", "handshakes": "hash", "call:*": "hash", "address:*": "hash", "lent:*": "set",
     "alerts": "hash", "silences": "hash", "notices": "hash", "condition:*": "string",
 }  # fmt: skip
@@ -42,6 +42,7 @@ NO_TTL, GONE = -1, -2  # what TTL answers
 EXPIRING = (
     "minute:", "answer:", "undo:", "undone:", "done:", "duty:", "synced", "blame:", "budget", "rate:", "shared:",
     "use:", "interactive", "usage:", "schedule:", "spend:", "spent_out", "condition:", "call:", "address:", "lent:",
+    "warm_ups", "warmed:",
 )  # fmt: skip
 
 

@@ -37,7 +37,7 @@ from lcq.keyring import agent_file, credential_for, nodes_with_keys
 from lcq.log import about, set_log_level
 from lcq.metrics.exposition import Sheet, put_reading
 from lcq.metrics.instruments import watch_lag
-from lcq.models import DeviceKind, DeviceReading, ErrorClass, NodeCapability, NodeStatus, RestCode
+from lcq.models import DeviceKind, DeviceReading, ErrorClass, Failure, NodeCapability, NodeStatus, RestCode
 from lcq.reload import ConfigFollower, Role
 from lcq.roots import Roots
 from lcq.wire import (
@@ -91,6 +91,7 @@ from worker.sights import SightTeller
 from worker.skew import Skew
 from worker.task_logs import TaskLogs
 from worker.thumbnails import PATIENCE_S, Thumbnails
+from worker.waker import Waker
 
 _log = logging.getLogger(__name__)
 
@@ -286,7 +287,18 @@ class Agent:
             self._hand = Hand({device.id: device.slots for device in found.devices})
             self._instances = Instances(
                 self._config.agent.functions,
-                in_flight=lambda device: sum(slot.grant is not None for slot in self._pool.on(device)),
+                in_flight=lambda device: (
+                    sum(slot.grant is not None for slot in self._pool.on(device)) + self._waker.in_flight(device)
+                ),
+            )
+            self._waker = Waker(
+                self.node_id,
+                self.boot_id,
+                self._config.agent.functions,
+                ask=lambda asked: self._line.ask(asked),
+                answered=self._instances.note,
+                ended=self._endpoint_told,
+                changed=lambda: self._membership.beat_now(),
             )
             self._pool = RunnerPool(
                 plan_slots(found, self._config, cores=usable_cores()),
@@ -372,6 +384,7 @@ class Agent:
                     ("log", self._log_teller.run()),
                     ("task logs", self._logs.run()),
                     ("sights", self._sights.run()),
+                    ("warm-ups", self._waker.run()),
                     *([("event loop's lag", watch_lag(self._measures.loop_lag))] if self.metrics_at else ()),
                 )
             ]
@@ -784,6 +797,8 @@ class Agent:
                 self._log_teller.wish(order.task_log)
             case "see" if order.see is not None:
                 self._sights.wish(order.see)
+            case "warm" if order.warm is not None:
+                self._waker.wish(order.warm)
 
     def _follow_orders(self, orders: Orders | None) -> None:
         """Do with our devices, and with ourselves, what operators want; an older scheduler wants nothing of this."""
@@ -1036,6 +1051,13 @@ class Agent:
             failure = self._endpoints.failed(device, key, ended.failure, again_s=ended.again_s)
             return replace(ended, failure=failure)
         return ended
+
+    def _endpoint_told(self, device: str, key: Key, failure: Failure | None, again_s: float) -> None:
+        """A call that was to wake a function has ended: the keeper of endpoints learns from it as from any."""
+        if failure is None:
+            self._endpoints.worked(device, key)
+        else:
+            self._endpoints.failed(device, key, failure, again_s=again_s)
 
     def _is_function(self, device: str) -> bool:
         return any(one.id == device and one.kind is DeviceKind.SERVERLESS for one in self._found.devices)

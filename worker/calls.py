@@ -18,6 +18,12 @@ from lcq.models import Ease, ErrorClass, TaskType
 VERSION = 1
 KEY_HEADER = "Idempotency-Key"
 MOST_NOTES = 50
+LONGEST_HOLD_S = 5.0
+_WAKING = (
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGUlEQVQoz2NsaGhgIAUwMZAIRjWMahg6GgDJTAGgk/CoMgAAAABJRU5ErkJggg==",
+    "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAAAAAA6mKC9AAAAFElEQVQY02NgGFDw/z+UwcQwOAAAIg4CAa4uUgcAAAAASUVORK5CYII=",
+)
+"""A grey picture of 16 x 16 pixels, and a mask with a hole in its middle."""
 
 
 class CallRefused(ValueError):
@@ -71,7 +77,9 @@ class Call(Document):
     """One attempt: what a function is to do.
 
     ``key``: ``TASK/ATTEMPT``, the same in the header ``Idempotency-Key``: a function that is asked twice may do it
-    once. ``put_url``: where the result goes by PUT (``image/png``); "": into the answer.
+    once. ``put_url``: where the result goes by PUT (``image/png``); "": into the answer. ``warm``: nothing is to be
+    done but to load the model, and to stay busy for ``hold_s`` after that, so that calls at the same time come to other
+    instances; a function that does not know of this does the tiny picture, and is as warm then.
     """
 
     v: int = VERSION
@@ -85,6 +93,17 @@ class Call(Document):
     put_url: str = ""
     inline_most: int = Field(default=0, ge=0)  # bytes of a result that the answer may carry, before base64
     seconds_left: float = Field(default=0.0, ge=0)  # until nobody waits any more; 0: no limit is known
+    warm: bool = False
+    hold_s: float = Field(default=0.0, ge=0, le=LONGEST_HOLD_S)
+
+
+def waking_call(key: str, model: str, *, hold_s: float, seconds_left: float) -> Call:
+    """A call that only wakes an instance, with ``model`` loaded."""
+    image, mask = (parcel(base64.b64decode(data)) for data in _WAKING)
+    return Call(
+        key=key, model=model, image=image, mask=mask, inline_most=64 * 1024, seconds_left=seconds_left, warm=True,
+        hold_s=hold_s,
+    )  # fmt: skip
 
 
 class Trouble(Document):

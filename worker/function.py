@@ -25,7 +25,7 @@ import psutil
 from lcq.ids import new_id
 from lcq.models import Device, DeviceKind, ErrorClass
 from worker.calls import MOST_NOTES, Call, CallRefused, Instance, Reply, Trouble, parcel, read_call
-from worker.engines.base import EngineError, EngineSettings, Picture, Work
+from worker.engines.base import Engine, EngineError, EngineSettings, Picture, Work
 from worker.engines.check import BadOutput, check_output
 from worker.engines.picture_bytes import decode_mask, decode_picture, encode_picture
 from worker.engines.registry import make_engines
@@ -56,7 +56,7 @@ class Function:
         self._start_s = 0.0  # until the engines were there, and what LCQ_FUNCTION_WARM names was loaded
         self._warmed_s = 0.0  # of that, loading
         self._load_s = 0.0  # of this call, loading its model
-        self.id = new_id()
+        self.id = ""  # made with its first call: a server may fork its workers from a process that has this already
 
     def warm_up(self) -> None:
         """Make the engines, and load the models that ``LCQ_FUNCTION_WARM`` names. A second time costs nothing."""
@@ -84,6 +84,7 @@ class Function:
             return int(HTTPStatus.BAD_REQUEST), Reply(key="", trouble=trouble).model_dump(mode="json")
         with self._lock:
             self._calls += 1
+            self.id = self.id or new_id()
             is_cold = self._calls == 1
             began, self._load_s = time.monotonic(), 0.0
             try:
@@ -124,13 +125,14 @@ class Function:
                     error_class=ErrorClass.TRANSIENT,
                 )  # fmt: skip
 
+        if call.warm:
+            self._loaded(call, shelf)
+            time.sleep(call.hold_s)
+            return Reply(key=call.key, result=call.image)
         picture = Picture(decode_picture(_bytes_of(call.image)), decode_mask(_bytes_of(call.mask)))
         if picture.mask.shape != picture.pixels.shape[:2]:
             raise EngineError("mask_size", "the mask has another size than the picture")
-        loading = time.monotonic()
-        was_warm = call.model in shelf.warm
-        engine = shelf.load(call.model, call.config)
-        self._load_s = 0.0 if was_warm else time.monotonic() - loading
+        engine = self._loaded(call, shelf)
         work = Work(call.task_type, call.model, picture, call.config, progress, call.eased)
         pixels = engine.run(work)
         check_output(call.task_type, picture, pixels)
@@ -145,6 +147,13 @@ class Function:
             result = parcel(data)
         notes = tuple(str(note)[:500] for note in work.notes)[:MOST_NOTES]
         return Reply(key=call.key, result=result, notes=notes)
+
+    def _loaded(self, call: Call, shelf: Shelf) -> Engine:
+        """The engine that has the model of this call, loaded: once an instance."""
+        began, was_warm = time.monotonic(), call.model in shelf.warm
+        engine = shelf.load(call.model, call.config)
+        self._load_s = 0.0 if was_warm else time.monotonic() - began
+        return engine
 
 
 def _failed(call: Call, error_class: ErrorClass, code: str, message: str) -> Reply:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lcq import __version__
 from lcq.errors import UnknownModel
 from lcq.hardware import host_name
-from lcq.health import KNOWS_LOG, KNOWS_ORDERS, KNOWS_TASK_LOGS
+from lcq.health import KNOWS_LOG, KNOWS_ORDERS, KNOWS_TASK_LOGS, KNOWS_WARM_UPS
 from lcq.models import Device, DeviceKind, Ease, ModelOffer, NodeCapability
 from lcq.picture_parts import KNOWS_PICTURES
 from lcq.storage.addresses import KNOWS_ADDRESSES
@@ -182,7 +182,7 @@ class Offer:
             host=host_name(),
             version=__version__,
             labels=self.labels,
-            knows=(KNOWS_ORDERS, KNOWS_PICTURES, KNOWS_LOG, KNOWS_ADDRESSES, KNOWS_TASK_LOGS),
+            knows=(KNOWS_ORDERS, KNOWS_PICTURES, KNOWS_LOG, KNOWS_ADDRESSES, KNOWS_TASK_LOGS, KNOWS_WARM_UPS),
         )
 
     def check_models(self, models: Sequence[str] | None = None) -> None:

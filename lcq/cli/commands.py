@@ -50,7 +50,7 @@ class Commands(MutableMapping[str, Any]):
             for name in names
         } | {
             "dead": _dead, "models": _models, "config": _config, "archive": _archive, "schedules": _schedules,
-            "alerts": _alerts, "keys": _keys,
+            "alerts": _alerts, "keys": _keys, "functions": _functions,
         }  # fmt: skip
 
     def __getitem__(self, name: str) -> Any:
@@ -144,6 +144,12 @@ def _alerts() -> Any:
         help="What needs you: list, silence, unsilence, test.",
         epilog=examples("lcq alerts list", "lcq alerts silence node-down 2h --on gpu-3 --reason 'new GPU'"),
     )
+
+
+def _functions() -> Any:
+    from lcq.cli.functions import app
+
+    return _group(app, "functions")
 
 
 def _models() -> Any:

@@ -21,3 +21,8 @@ def told_cold_starts(function: FunctionReading) -> str:
         start=function.start_s,
         load=function.load_s,
     )
+
+
+def told_start(seconds: float) -> str:
+    """What a cold start took."""
+    return tr("{seconds:.1f} s", seconds=seconds)

@@ -136,6 +136,8 @@ class Client:
     drain = _waits(AsyncClient.drain)
     drain_idle = _waits(AsyncClient.drain_idle)
     autoscale = _waits(AsyncClient.autoscale)
+    functions = _waits(AsyncClient.functions)
+    warm_function = _waits(AsyncClient.warm_function)
     spend = _waits(AsyncClient.spend)
     activate = _waits(AsyncClient.activate)
     quarantine = _waits(AsyncClient.quarantine)

@@ -8,10 +8,12 @@ from lcq.autoscale import DEFAULT_TARGET_S, Scale
 from lcq.client.connection import Connection
 from lcq.wire import (
     Activate,
+    AskFunctions,
     AskSpend,
     Autoscale,
     Drain,
     DrainIdle,
+    FunctionsAnswer,
     LabelNode,
     Pause,
     PauseSchedule,
@@ -26,6 +28,8 @@ from lcq.wire import (
     SetDevice,
     SpendAnswer,
     StopNode,
+    WarmFunction,
+    WarmFunctionAnswer,
 )
 
 
@@ -91,6 +95,25 @@ class Operating(Connection):
         """What serverless functions have cost this hour, today and this month (UTC), on each of the last ``days``, and
         for the tasks of ``job``."""
         return await self.ask(AskSpend(days=days, job=job))
+
+    async def functions(self) -> FunctionsAnswer:
+        """The functions that nodes call: how each is, how many instances are warm, what it cost this hour."""
+        return await self.ask(AskFunctions())
+
+    async def warm_function(
+        self, function: str, count: int = 0, *, node: str = "", model: str = "", reason: str = ""
+    ) -> WarmFunctionAnswer:
+        """Have ``count`` instances of a function woken (0: as many as its settings want warm, at least one), with
+        ``model`` loaded ("": the one that takes longest there). Answers which node does it; it goes on without us.
+
+        Raises:
+            FunctionNotFound, NodeNotFound, AgentTooOld
+            InvalidInput: it has not that model, or takes fewer calls at a time.
+            BudgetSpent: there is no money for a call now.
+        """
+        return await self.ask(
+            WarmFunction(function=function, count=count, node=node, model=model, actor=self.actor, reason=reason)
+        )
 
     async def drain_idle(self, count: int, *, queue: str = "", reason: str = "") -> tuple[str, ...]:
         """Drain at most so many of the idle nodes, the longest idle first. Answers which.

@@ -197,6 +197,12 @@ class DrainedIdle(Reason):
     queue: str = Field(default="", max_length=128)
 
 
+class Warmth(Reason):
+    count: int = Field(default=0, ge=0, le=1024, description="instances; 0: as many as its settings want warm")
+    node: str = Field(default="", max_length=64, description="which is to do it; default: any that calls it")
+    model: str = Field(default="", max_length=64, description="to be loaded; default: the one that takes longest")
+
+
 def task_values(wanted: Wanted, *, caller_name: str, may_name_others: bool) -> dict[str, Any]:
     """The members of a ``Task`` for who asks: it is its user's, unless an operator says whose."""
     values = wanted.values()

@@ -30,6 +30,7 @@ from lcq.http.shapes import (
     Reason,
     ReroutedJob,
     RetriedJob,
+    Warmth,
 )
 from lcq.http.v1_tasks import REFUSED, next_link, told
 from lcq.models import JobReport, JobSummary, NodeRecord, QueueRecord
@@ -40,6 +41,7 @@ from lcq.wire import (
     Act,
     Activate,
     Acts,
+    AskFunctions,
     AskSpend,
     Autoscale,
     AutoscaleAnswer,
@@ -51,6 +53,7 @@ from lcq.wire import (
     Drain,
     DrainIdle,
     DrainIdleAnswer,
+    FunctionsAnswer,
     Info,
     InfoAnswer,
     JobActAnswer,
@@ -74,6 +77,8 @@ from lcq.wire import (
     SpendAnswer,
     StopNode,
     Undo,
+    WarmFunction,
+    WarmFunctionAnswer,
 )
 
 Called = Annotated[str, Path(min_length=1, max_length=128, pattern=r"^[^\x00/]+$")]
@@ -300,6 +305,18 @@ def router(line: Line) -> APIRouter:
     ) -> Response:
         """What serverless functions have cost, and may (docs/serverless.md)."""
         return told(await line.ask(AskSpend(days=days, job=job)))
+
+    @routes.get("/functions", response_model=FunctionsAnswer, tags=["autoscale"])
+    async def functions() -> Response:
+        """The functions that nodes call, how many instances of each are warm, and what each has cost this hour."""
+        return told(await line.ask(AskFunctions()))
+
+    @routes.post("/functions/{name}/warm", response_model=WarmFunctionAnswer, tags=["autoscale"])
+    async def warm_function(request: Request, name: Called, wish: Warmth | None = None, key: Key = None) -> Response:
+        """Wake instances of it, as far as the budget allows (docs/serverless.md)."""
+        said = wish or Warmth()
+        values = {"count": said.count, "node": said.node, "model": said.model}
+        return told(await line.ask(_made(request, WarmFunction, wish, key, function=name, **values)))
 
     @routes.post("/autoscale/drain_idle", response_model=DrainIdleAnswer, tags=["autoscale"])
     async def drain_idle(request: Request, wish: DrainedIdle, key: Key = None) -> Response:

@@ -18,6 +18,7 @@ from lcq.state.moves.notes import NoteMoves
 from lcq.state.moves.schedules import ScheduleMoves
 from lcq.state.moves.tasks import Ended, TaskMoves
 from lcq.state.moves.undo import UndoMoves
+from lcq.state.moves.warm_ups import WarmUpMoves
 from lcq.state.scripts import ANSWERS_KEPT
 
 __all__ = ["RULES", "Ended", "Heard", "StateManager"]
@@ -37,6 +38,7 @@ class StateManager(
     CallMoves,
     CopyMoves,
     ScheduleMoves,
+    WarmUpMoves,
     Duties,
 ):
     """Owns Redis for writing. ``async with StateManager(config, url=…) as state``.

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from lcq.wire.acts import Submit as Submit
     from lcq.wire.acts import SubmitAnswer as SubmitAnswer
     from lcq.wire.acts import Undo as Undo
+    from lcq.wire.acts import WarmFunction as WarmFunction
+    from lcq.wire.acts import WarmFunctionAnswer as WarmFunctionAnswer
     from lcq.wire.alerts import AlertsAnswer as AlertsAnswer
     from lcq.wire.alerts import AskAlerts as AskAlerts
     from lcq.wire.alerts import ReceiverTold as ReceiverTold
@@ -117,9 +119,14 @@ if TYPE_CHECKING:
     from lcq.wire.nodes import ThumbnailWish as ThumbnailWish
     from lcq.wire.nodes import Verdict as Verdict
     from lcq.wire.nodes import Want as Want
+    from lcq.wire.nodes import Warm as Warm
+    from lcq.wire.nodes import WarmAnswer as WarmAnswer
+    from lcq.wire.nodes import Warmed as Warmed
+    from lcq.wire.nodes import WarmWish as WarmWish
     from lcq.wire.questions import MOST_WHYS as MOST_WHYS
     from lcq.wire.questions import Acts as Acts
     from lcq.wire.questions import ActsAnswer as ActsAnswer
+    from lcq.wire.questions import AskFunctions as AskFunctions
     from lcq.wire.questions import AskSees as AskSees
     from lcq.wire.questions import AskSettings as AskSettings
     from lcq.wire.questions import AskSpend as AskSpend
@@ -141,6 +148,7 @@ if TYPE_CHECKING:
     from lcq.wire.questions import Foresee as Foresee
     from lcq.wire.questions import ForeseeAnswer as ForeseeAnswer
     from lcq.wire.questions import Foreseen as Foreseen
+    from lcq.wire.questions import FunctionsAnswer as FunctionsAnswer
     from lcq.wire.questions import GetTasks as GetTasks
     from lcq.wire.questions import GetTasksAnswer as GetTasksAnswer
     from lcq.wire.questions import History as History

@@ -291,3 +291,22 @@ class Release(Act[Done]):
     CMD = "release"
     ANSWER = Done
     node: str
+
+
+class WarmFunctionAnswer(Message):
+    """Who was asked to wake how many."""
+
+    node: str
+    model: str
+    count: int
+
+
+class WarmFunction(Act[WarmFunctionAnswer]):
+    """Instances of a function are woken: calls that load its model, and are paid for."""
+
+    CMD = "warm_function"
+    ANSWER = WarmFunctionAnswer
+    function: str = Field(min_length=1, max_length=64)
+    count: int = Field(default=0, ge=0, le=1024)  # 0: as many as its settings want warm, at least one
+    node: str = Field(default="", max_length=64)  # "": any that calls it
+    model: str = Field(default="", max_length=64)  # "": of those it can run, the one that takes longest

@@ -359,15 +359,50 @@ class Saw(Request[Done]):
     seen: tuple[str, ...] = ()  # their paths
 
 
+class WarmWish(Message):
+    """Instances of a function that are to be woken. The agent first asks what may be paid for, by ``Warm``."""
+
+    device: str
+    model: str
+    count: int = Field(ge=1, le=1024)  # calls at the same time
+
+
+class WarmAnswer(Message):
+    calls: int = 0  # that are paid for
+    why: str = ""  # why not all that were asked for are
+
+
+class Warm(Request[WarmAnswer]):
+    """A node is about to wake a function: what that may cost at most is reserved, as far as the budget allows."""
+
+    CMD = "warm"
+    ANSWER = WarmAnswer
+    node_id: str
+    boot_id: str
+    device: str
+    count: int = Field(ge=1, le=1024)
+
+
+class Warmed(Request[Done]):
+    """What the calls cost that ``Warm`` has reserved something for."""
+
+    CMD = "warmed"
+    ANSWER = Done
+    node_id: str
+    boot_id: str
+    warm_up: str  # the id of that request
+    cost: float = Field(ge=0)
+
+
 class Order(Message):
     """A word that hurries what the next beat would tell anyway. Agents do not answer it.
 
     ``beat``: beat now, for there are new ``Orders``; ``picture``: make what ``wish`` says; ``log``: tell the lines
-    that ``log`` asks for; ``task_log``: the same of an attempt; ``see``: look for files. All five only for agents that
-    know them (``NodeCapability.knows``).
+    that ``log`` asks for; ``task_log``: the same of an attempt; ``see``: look for files; ``warm``: wake a function.
+    All six only for agents that know them (``NodeCapability.knows``).
     """
 
-    cmd: Literal["cancel", "drain", "resume", "release", "wake", "beat", "picture", "log", "task_log", "see"]
+    cmd: Literal["cancel", "drain", "resume", "release", "wake", "beat", "picture", "log", "task_log", "see", "warm"]
     task_id: str = ""
     attempt: int = 0
     reason: str = ""
@@ -375,3 +410,4 @@ class Order(Message):
     log: LogWish | None = Field(default=None, exclude_if=lambda wish: wish is None)
     task_log: TaskLogWish | None = Field(default=None, exclude_if=lambda wish: wish is None)
     see: SeeWish | None = Field(default=None, exclude_if=lambda wish: wish is None)
+    warm: WarmWish | None = Field(default=None, exclude_if=lambda wish: wish is None)

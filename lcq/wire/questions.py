@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from lcq.autoscale import DEFAULT_TARGET_S, Scale
+from lcq.functions import FunctionRecord
 from lcq.models import (
     ActRecord,
     Attempt,
@@ -282,6 +283,18 @@ class AskSpend(Request[SpendAnswer]):
     ANSWER = SpendAnswer
     days: int = Field(default=0, ge=0, le=400)
     job: str = Field(default="", max_length=128)
+
+
+class FunctionsAnswer(Message):
+    functions: tuple[FunctionRecord, ...] = ()
+    currency: str = ""
+
+
+class AskFunctions(Request[FunctionsAnswer]):
+    """The functions that nodes call, and how each is."""
+
+    CMD = "functions"
+    ANSWER = FunctionsAnswer
 
 
 class NodesAnswer(Message):

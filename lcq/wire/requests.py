@@ -34,14 +34,30 @@ from lcq.wire.acts import (
     StopNode,
     Submit,
     Undo,
+    WarmFunction,
 )
 from lcq.wire.alerts import AskAlerts, SilenceAlert, TestAlerts, UnsilenceAlert
 from lcq.wire.frames import unpacked
 from lcq.wire.keys import EnrolKey, InviteKey, Join, ListKeys, ReplaceKey, RevokeKey
 from lcq.wire.message import OLDEST_PROTOCOL, PROTOCOL_VERSION, Request
-from lcq.wire.nodes import Beat, Bye, Hello, Logged, OpenCall, Pictured, Probed, Retake, Saw, Step, TaskLogged
+from lcq.wire.nodes import (
+    Beat,
+    Bye,
+    Hello,
+    Logged,
+    OpenCall,
+    Pictured,
+    Probed,
+    Retake,
+    Saw,
+    Step,
+    TaskLogged,
+    Warm,
+    Warmed,
+)
 from lcq.wire.questions import (
     Acts,
+    AskFunctions,
     AskSees,
     AskSettings,
     AskSpend,
@@ -81,6 +97,7 @@ REQUESTS: dict[str, type[Request[Any]]] = {
         ReadTaskLog, TaskLogged, Report, Schedules, RunSchedule, PauseSchedule, ResumeSchedule,
         ListKeys, EnrolKey, InviteKey, RevokeKey, Join, ReplaceKey,
         AskAlerts, SilenceAlert, UnsilenceAlert, TestAlerts,
+        AskFunctions, WarmFunction, Warm, Warmed,
     )
 }  # fmt: skip
 

@@ -42,6 +42,7 @@ OWNERS = {
     "its time to live": {
         "minute:*", "answer:*", "undo:*", "undone:*", "done:*", "duty:*", "synced", "blame:*", "budget", "rate:*",
         "shared:*", "use:*", "interactive", "usage:*", "schedule:*", "spend:*", "spent_out",
+        "warm_ups", "warmed:*",
         "condition:*", "call:*", "address:*", "lent:*",
     },
 }  # fmt: skip

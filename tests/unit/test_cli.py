@@ -84,7 +84,7 @@ EXPECTED = (
     "install-service", "uninstall-service",
     "report", "archive", "doctor", "schedules",
     "keys",
-    "alerts",
+    "alerts", "functions",
 )  # fmt: skip
 
 

@@ -39,7 +39,8 @@ def test_an_agent_speaks_for_its_node_and_steers_nothing() -> None:
     assert acts == ["replace_key"]
     agents_alone = {kind.CMD for kind in KINDS if roles_for(kind) == {AGENT}}
     assert agents_alone == {
-        "hello", "step", "beat", "retake", "open_call", "probed", "bye", "pictured", "logged", "task_logged", "saw"
+        "hello", "step", "beat", "retake", "open_call", "probed", "bye", "pictured", "logged", "task_logged", "saw",
+        "warm", "warmed",
     }  # fmt: skip
     refuse_for(holder(AGENT, node="gpu-1"), Beat(node_id="gpu-1", boot_id="b"))
     refuse_for(holder(AGENT, node="gpu-1"), GetTasks(ids=("x",)))

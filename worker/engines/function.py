@@ -131,19 +131,16 @@ class _Function:
             self._note(work, reply)
         else:
             work.notes.append("its answer was lost; the result was found where it had been left")
-            work.cost = self._price(time.monotonic() - began)
+            work.cost = self.config.price_of(time.monotonic() - began)
         self.exchange.forget(names[-1])
         return _pixels(data, work.picture, work.task_type)
 
     def _note(self, work: Work, reply: Reply) -> None:
         instance = reply.instance
-        work.cost = self._price(reply.seconds + (instance.start_s if instance.is_cold else 0.0))
+        work.cost = self.config.price_of(reply.seconds + (instance.start_s if instance.is_cold else 0.0))
         work.notes.extend(reply.notes)
         if instance.is_cold:
             work.notes.append(f"cold start: {instance.start_s:.1f} s, of a model {instance.load_s:.1f} s")
-
-    def _price(self, seconds: float) -> float:
-        return self.config.price_call + self.config.price_s * min(seconds, self.config.timeout_s)
 
     # ------------------------------------------------------------ the call
 

@@ -552,7 +552,7 @@ end
 ---------------------------------------------------------------- what functions are paid
 
 -- Money is in whole millionths of the currency. An hour, a day and a month (by UTC) each have a book, and so has a job:
--- `spent`, `reserved` for what runs, `calls`; a day also "u/<user>", both together. What has not run costs nothing; of
+-- `spent`, `reserved` for what runs, `calls`; a day also "u/<user>", both together, an hour "f/<node>/<device>", spent. What has not run costs nothing; of
 -- what ended otherwise without a bill, the worst is taken to be true.
 local NOT_RUN = {
   endpoint_unreachable = true, endpoint_busy = true, endpoint_refused = true, call_too_large = true,
@@ -591,6 +591,9 @@ local function write_spend(bill, reserved, spent, calls, both)
       if reserved ~= 0 then redis.call("HINCRBY", name, "reserved", string.format("%.0f", reserved)) end
       if spent ~= 0 then redis.call("HINCRBY", name, "spent", string.format("%.0f", spent)) end
       if calls ~= 0 then redis.call("HINCRBY", name, "calls", calls) end
+      if span == "hour" and bill.at and spent ~= 0 then  -- what each function has cost of it
+        redis.call("HINCRBY", name, "f/" .. bill.at, string.format("%.0f", spent))
+      end
       if span == "day" and both ~= 0 then redis.call("HINCRBY", name, "u/" .. bill.user, string.format("%.0f", both)) end
       redis.call("EXPIRE", name, SPEND_KEPT_S[span])
     end

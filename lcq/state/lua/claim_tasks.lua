@@ -228,6 +228,7 @@ local function reserve_spend(t, record)
   local job = (t.job or "") ~= "" and t.job or nil
   record.spend = {
     worst = bill.worst, hour = windows.hour, day = windows.day, month = windows.month, job = job, user = t.user,
+    at = node .. "/" .. device,
   }
   write_spend(record.spend, bill.worst, 0, 0, bill.worst)
 end

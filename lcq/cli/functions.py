@@ -1,0 +1,121 @@
+"""lcq functions: the serverless functions that nodes call; lcq functions warm wakes some."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lcq.cli.examples import examples
+from lcq.cli.instances import told_start
+from lcq.cli.output import Column, Output
+from lcq.cli.session import OK, JsonFlag, Reason, Session, run, session_of
+from lcq.functions import FunctionRecord
+from lcq.lang import ntr, retold, tr
+from lcq.wire import FunctionsAnswer
+
+app = typer.Typer()
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="As 'lcq functions' shows it.")]
+Count = Annotated[
+    int,
+    typer.Argument(
+        metavar="[N]", min=0, max=1024, show_default=False, help="How many instances; default: as its settings want."
+    ),
+]
+
+
+@app.callback(
+    invoke_without_command=True,
+    epilog=examples("lcq functions", "lcq functions --json", "lcq functions warm burst 4"),
+)
+def functions(context: typer.Context, as_json: JsonFlag = False) -> int:
+    """List the serverless functions that nodes call: what each is at, its warm instances, what it costs."""
+    if context.invoked_subcommand is not None:
+        return OK
+    return run(_list(session_of(context, as_json)))
+
+
+async def _list(session: Session) -> int:
+    output = session.output
+    async with session.client() as client:
+        found = await client.functions()
+    if output.as_json:
+        output.document(found)
+        return OK
+    _tell(found, output)
+    return OK
+
+
+def _tell(found: FunctionsAnswer, output: Output) -> None:
+    output.table(
+        [
+            Column("FUNCTION", whole=True),
+            Column("NODE", whole=True),
+            Column("CALLS", right=True, whole=True),
+            Column("WARM", right=True, whole=True),
+            Column("COLD", right=True, whole=True),
+            Column("START", right=True, whole=True, spared=2),
+            Column("MODELS", spared=3),
+            Column("THIS HOUR", right=True, whole=True),
+            Column("STATE", wrapped=True),
+        ],
+        ((*_row(one), _money(one.spent_hour, found.currency), _state(one)) for one in found.functions),
+        empty=tr("no node calls a function: see agent.functions in docs/serverless.md"),
+    )
+
+
+def _row(one: FunctionRecord) -> tuple[str, ...]:
+    return (
+        one.function,
+        one.node,
+        f"{one.in_flight}/{one.calls_at_once}",
+        f"{one.warm}/{one.prewarm}" if one.prewarm else str(one.warm),
+        str(one.cold),
+        told_start(one.start_s) if one.cold else "",
+        ", ".join(one.models),
+    )
+
+
+def _money(amount: float, currency: str) -> str:
+    return f"{amount:,.4f} {currency}".strip()
+
+
+def _state(one: FunctionRecord) -> str:
+    return tr("takes no work: {fault}", fault=retold(one.why)) if one.why else tr("takes work")
+
+
+@app.command(epilog=examples("lcq functions warm burst", "lcq functions warm burst 4 --reason 'the shoot is at ten'"))
+def warm(
+    context: typer.Context,
+    name: Name,
+    count: Count = 0,
+    node: Annotated[str, typer.Option("--node", metavar="NODE", help="By this node; default: any that calls it.")] = "",
+    model: Annotated[
+        str, typer.Option("--model", metavar="NAME", help="The model to load; default: the one that takes longest.")
+    ] = "",
+    reason: Reason = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Wake instances of a function, so that its next calls find a model loaded; paid for as calls are."""
+    return run(_warm(session_of(context, as_json), name, count, node, model, reason))
+
+
+async def _warm(session: Session, name: str, count: int, node: str, model: str, reason: str) -> int:
+    async with session.client() as client:
+        told = await client.warm_function(name, count, node=node, model=model, reason=reason)
+    if session.output.as_json:
+        session.output.document(told)
+        return OK
+    session.output.say(
+        ntr(
+            "node {node} wakes {n} instance of {name}, with {model}",
+            "node {node} wakes {n} instances of {name}, with {model}",
+            told.count,
+            node=told.node,
+            name=name,
+            model=told.model,
+        )
+    )
+    session.output.talk(tr("'lcq functions' shows how many are warm; less money wakes fewer"))
+    return OK

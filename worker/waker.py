@@ -1,0 +1,175 @@
+"""Wakes functions: calls that load a model and do nothing else, where the scheduler wants it and pays for it.
+
+They are made here and not by runners: those are for tasks, and a function that sleeps may take minutes to wake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lcq.errors import LcqError
+from lcq.models import ErrorClass, Failure
+from lcq.runner_config import FunctionConfig
+from lcq.wire import Warm, WarmAnswer, Warmed, WarmWish
+from worker.aside import Aside
+from worker.calls import Call, CallRefused, Instance, read_reply, waking_call
+from worker.pool import Key
+
+if TYPE_CHECKING:
+    from worker.engines.endpoints import Endpoint
+
+_log = logging.getLogger(__name__)
+_GRACE_S = 60.0  # beyond the time that a call may take; its own deadlines come first
+_CODE = re.compile(r"[a-z0-9_]{1,64}")
+_LONGEST = 2000  # characters of a message
+_HOLD_S = 0.5  # what is warm already stays busy for so long: calls beside it come to others, which wake
+
+
+@dataclass(frozen=True)
+class _Woken:
+    """What a call came to. ``again_s``: for how long the function wants to be left alone."""
+
+    cost: float
+    failure: Failure | None = None
+    instance: Instance | None = None
+    again_s: float = 0.0
+
+
+class Waker:
+    """Does what it is wished, each function at most once at a time. ``run()`` as long as the agent lives.
+
+    ``ask`` asks the scheduler; ``answered`` is told which instances have; ``ended`` how each call did, as that of an
+    attempt, with for how many seconds the function wants to be left alone; ``changed`` is called when calls have begun,
+    and when they are over.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        boot_id: str,
+        functions: Mapping[str, FunctionConfig],
+        *,
+        ask: Callable[[Any], Awaitable[Any]],
+        answered: Callable[[str, Instance], None],
+        ended: Callable[[str, Key, Failure | None, float], object],
+        changed: Callable[[], object],
+    ) -> None:
+        self._node_id, self._boot_id, self._functions = node_id, boot_id, functions
+        self._ask, self._answered, self._ended, self._changed = ask, answered, ended, changed
+        self._wishes: asyncio.Queue[WarmWish] = asyncio.Queue(maxsize=64)
+        self._waking: set[str] = set()
+        self._calls: Counter[str] = Counter()
+
+    def in_flight(self, device: str) -> int:
+        """The calls that are waking that function now."""
+        return self._calls[device]
+
+    def wish(self, wish: WarmWish) -> None:
+        """Somebody wants instances of a function to be awake; one that is being woken is left at that."""
+        if wish.device not in self._functions or wish.device in self._waking:
+            return
+        with contextlib.suppress(asyncio.QueueFull):
+            self._wishes.put_nowait(wish)
+            self._waking.add(wish.device)
+
+    async def run(self) -> None:
+        """For ever: wake what is wished for."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                wish = await self._wishes.get()
+                group.create_task(self._do(wish), name=f"wake {wish.device}")
+
+    async def _do(self, wish: WarmWish) -> None:
+        try:
+            await self._wake(wish)
+        except LcqError as refusal:  # what was reserved counts as paid, where nobody tells otherwise
+            _log.warning("function %s cannot be woken: %s", wish.device, refusal)
+        finally:
+            self._waking.discard(wish.device)
+
+    async def _wake(self, wish: WarmWish) -> None:
+        config = self._functions[wish.device]
+        asked = Warm(
+            node_id=self._node_id,
+            boot_id=self._boot_id,
+            device=wish.device,
+            count=min(wish.count, config.concurrency),
+        )
+        allowed: WarmAnswer = await self._ask(asked)
+        if allowed.why:
+            _log.warning("function %s is woken by %d calls only: %s", wish.device, allowed.calls, allowed.why)
+        if not allowed.calls:
+            return
+        self._calls[wish.device] += allowed.calls
+        self._changed()
+        hold_s = _HOLD_S if allowed.calls > 1 else 0.0
+        try:
+            calls = (self._call(config, wish, (asked.id, number), hold_s) for number in range(1, allowed.calls + 1))
+            ended = await asyncio.gather(*calls)
+        finally:
+            self._calls[wish.device] -= allowed.calls
+        cost = sum(one.cost for one in ended)
+        troubles = Counter(one.failure.message for one in ended if one.failure is not None)
+        for trouble, times in troubles.items():
+            _log.warning("function %s: %d of %d calls that wake it: %s", wish.device, times, len(ended), trouble)
+        _log.info("function %s: %d calls have woken it, for %.6f", wish.device, len(ended) - troubles.total(), cost)
+        self._changed()
+        await self._ask(Warmed(node_id=self._node_id, boot_id=self._boot_id, warm_up=asked.id, cost=cost))
+
+    async def _call(self, config: FunctionConfig, wish: WarmWish, key: Key, hold_s: float) -> _Woken:
+        from worker.engines.endpoints import endpoint_of  # httpx: only where it is needed
+
+        endpoint = endpoint_of(config)
+        call = waking_call(f"{key[0]}/{key[1]}", wish.model, hold_s=hold_s, seconds_left=config.timeout_s)
+        try:
+            woken = await Aside("function call", partial(_woken, endpoint, config, call)).ask(
+                patience_s=config.timeout_s + _GRACE_S
+            )
+        except TimeoutError:
+            woken = _failed("function_unknown", "it answers nothing, not even that it is late", config.worst_price)
+        finally:
+            endpoint.close()
+        if woken.instance is not None:
+            self._answered(wish.device, woken.instance)
+        self._ended(wish.device, key, woken.failure, woken.again_s)
+        return woken
+
+
+def _woken(endpoint: Endpoint, config: FunctionConfig, call: Call) -> _Woken:
+    """What came of it. What may have run is taken to have cost most."""
+    from worker.engines import endpoints
+
+    try:
+        reply = read_reply(endpoint.call(call, timeout_s=config.timeout_s), call.key)
+    except endpoints.EndpointAway as away:
+        return _failed("endpoint_unreachable", str(away))
+    except endpoints.EndpointBusy as busy:
+        return _failed("endpoint_busy", str(busy), again_s=busy.again_s)
+    except (endpoints.EndpointRefuses, endpoints.InputRefused) as refuses:
+        return _failed("endpoint_refused", str(refuses))
+    except endpoints.CallFailed as failed:
+        return _failed("function_failed", str(failed), config.worst_price)
+    except CallRefused as strange:
+        return _failed("reply_unreadable", str(strange), config.worst_price)
+    except endpoints.OutcomeUnknown as unknown:
+        return _failed("function_unknown", str(unknown), config.worst_price)
+    instance, trouble = reply.instance, reply.trouble
+    cost = config.price_of(reply.seconds + (instance.start_s if instance.is_cold else 0.0))
+    if trouble is None:
+        return _Woken(cost, instance=instance)
+    code = trouble.code if _CODE.fullmatch(trouble.code) else "function_error"
+    failure = Failure(error_class=trouble.error_class, code=code, message=trouble.message[:_LONGEST])
+    return _Woken(cost, failure=failure, instance=instance)
+
+
+def _failed(code: str, message: str, cost: float = 0.0, *, again_s: float = 0.0) -> _Woken:
+    failure = Failure(error_class=ErrorClass.TRANSIENT, code=code, message=message[:_LONGEST])
+    return _Woken(cost, failure=failure, again_s=again_s)
