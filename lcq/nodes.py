@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 
 import zmq
@@ -23,6 +23,7 @@ from lcq.health import KNOWS_ORDERS, alarm_verdict, is_held_by_device, verdict
 from lcq.ids import new_id
 from lcq.key_desk import KeyDesk
 from lcq.key_record import KeyRecord
+from lcq.lifelines import KNOWS_LIFELINE_KEY, LifelineKeys
 from lcq.log import about
 from lcq.logs import Logs
 from lcq.models import (
@@ -105,6 +106,7 @@ class NodeManager(Manager):
         self._known: dict[str, NodeRecord] = {}  # what claims need to know of a node, read once a hello
         self._greeting = 0  # which one holds: another since what nodes are told at their hello has changed
         self._greeted: dict[str, int] = {}  # node -> the greeting that it was told
+        self._line_keys = LifelineKeys()
         self._lifelines: dict[tuple[str, str], int] = {}  # (node, boot) -> open lifelines
         self._lines: set[asyncio.StreamWriter] = set()
         self._closing = asyncio.Event()
@@ -340,6 +342,7 @@ class NodeManager(Manager):
             status=welcome.status,
             orders=welcome.orders,
             same_host=guesses_host(config),
+            lifeline_key=self._line_keys.key_for(hello.node_id, hello.boot_id) if self._gate is not None else "",
         )
 
     async def step(self, step: Step, sender: bytes) -> StepAnswer:
@@ -641,6 +644,7 @@ class NodeManager(Manager):
         await self._state.leave_node(bye.node_id, boot=bye.boot_id)
         self._addresses.pop(bye.node_id, None)
         self._known.pop(bye.node_id, None)
+        self._line_keys.forget(bye.node_id)
         self._greeted.pop(bye.node_id, None)
         self._outlook.forget(bye.node_id)
         self._slow.forget(bye.node_id)
@@ -658,13 +662,10 @@ class NodeManager(Manager):
                     words = (await reader.readline()).decode("utf-8", "replace").split()
             except (TimeoutError, ValueError, OSError):
                 words = []
-            if len(words) != 2:
-                self._lines.discard(writer)
-                return
-            line = (words[0], words[1])
-            if self._gate is not None and not self._has_greeted(*line):
+            if not self._is_an_agents(words):
                 self._lines.discard(writer)  # a lifeline is plain TCP: a stranger's would be held for ever
                 return
+            line = (words[0], words[1])
             self._lifelines[line] = self._lifelines.get(line, 0) + 1
             _notice_a_dead_link(writer.get_extra_info("socket"))
             try:
@@ -677,9 +678,14 @@ class NodeManager(Manager):
         if not in_order and not self._closing.is_set():
             self._group.create_task(self._lifeline_closed(*line), name=f"lifeline of {line[0]}")
 
-    def _has_greeted(self, node: str, boot: str) -> bool:
-        known = self._known.get(node)
-        return known is not None and known.boot_id == boot
+    def _is_an_agents(self, words: Sequence[str]) -> bool:
+        """Whether who says this may hold a lifeline: where keys are asked for, an agent that has said hello here."""
+        if self._gate is None or len(words) < 2:
+            return len(words) >= 2
+        known = self._known.get(words[0])
+        if known is None or known.boot_id != words[1]:
+            return False
+        return KNOWS_LIFELINE_KEY not in known.capability.knows or self._line_keys.is_proved(words)
 
     async def _close_lifelines(self, server: asyncio.Server) -> None:
         self._closing.set()  # these lines end because we do: nobody is lost

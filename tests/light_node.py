@@ -87,7 +87,7 @@ class LightNode:
 
     def _welcome(self, greeting: HelloAnswer) -> None:
         self.welcomes.append((time.monotonic(), greeting))
-        self.lifeline.attach(self._lifeline_by(greeting.lifeline))
+        self.lifeline.attach(self._lifeline_by(greeting.lifeline), greeting.lifeline_key)
         self.bells.found_at(greeting.rings)
         self.bells.attend({LIGHT})
         self._rung.set()

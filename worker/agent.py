@@ -603,7 +603,7 @@ class Agent:
             self._said = said
             self._log_joined(greeting)
         self._greeting = greeting
-        self._lifeline.attach(greeting.lifeline)
+        self._lifeline.attach(greeting.lifeline, greeting.lifeline_key)
         self._bells.found_at(greeting.rings)
         self._follow(greeting.status, "")
         self._follow_orders(greeting.orders)

@@ -8,6 +8,8 @@ import logging
 import random
 from collections.abc import Callable
 
+from lcq.lifelines import lifeline_words
+
 _log = logging.getLogger(__name__)
 _FIRST_S = (0.05, 0.2)  # a scheduler waits about a second for one that was cut: be back before that
 _LONGEST_S = 2.0
@@ -24,15 +26,16 @@ class Lifeline:
 
     def __init__(self, node_id: str, boot_id: str, *, on_lost: Callable[[], None]) -> None:
         self._on_lost = on_lost
-        self._words = f"{node_id} {boot_id}\n".encode()
-        self._address = ""
+        self._node_id, self._boot_id = node_id, boot_id
+        self._address = self._key = ""
+        self._turn = 0
         self._moved = asyncio.Event()
         self._writer: asyncio.StreamWriter | None = None
 
-    def attach(self, address: str) -> None:
-        """Hold the line to ``address`` ("host:port"), and to no other; "" to none."""
-        if address != self._address:
-            self._address = address
+    def attach(self, address: str, key: str = "") -> None:
+        """Hold the line to ``address`` ("host:port") alone; "": to none. ``key``: by what we are known there."""
+        if (address, key) != (self._address, self._key):
+            self._address, self._key = address, key
             self._moved.set()
             self._end_in_order()
 
@@ -71,7 +74,8 @@ class Lifeline:
             return
         self._writer = writer
         try:
-            writer.write(self._words)
+            self._turn += 1
+            writer.write(lifeline_words(self._node_id, self._boot_id, self._turn, self._key))
             await reader.read(1)  # nothing ever comes but the end
         except OSError as error:
             _log.debug("the lifeline to %s was cut: %s", address, error)

@@ -9,6 +9,7 @@ from lcq import __version__
 from lcq.errors import UnknownModel
 from lcq.hardware import host_name
 from lcq.health import KNOWS_LOG, KNOWS_ORDERS, KNOWS_TASK_LOGS, KNOWS_WARM_UPS
+from lcq.lifelines import KNOWS_LIFELINE_KEY
 from lcq.models import Device, DeviceKind, Ease, ModelOffer, NodeCapability
 from lcq.picture_parts import KNOWS_PICTURES
 from lcq.storage.addresses import KNOWS_ADDRESSES
@@ -182,7 +183,15 @@ class Offer:
             host=host_name(),
             version=__version__,
             labels=self.labels,
-            knows=(KNOWS_ORDERS, KNOWS_PICTURES, KNOWS_LOG, KNOWS_ADDRESSES, KNOWS_TASK_LOGS, KNOWS_WARM_UPS),
+            knows=(
+                KNOWS_ORDERS,
+                KNOWS_PICTURES,
+                KNOWS_LOG,
+                KNOWS_ADDRESSES,
+                KNOWS_TASK_LOGS,
+                KNOWS_WARM_UPS,
+                KNOWS_LIFELINE_KEY,
+            ),
         )
 
     def check_models(self, models: Sequence[str] | None = None) -> None:

@@ -38,6 +38,7 @@ class HelloAnswer(Message):
     status: str = "online"
     same_host: bool = False  # rings and lifeline are at the host at which the control socket was reached
     orders: Orders | None = None  # None: from an older scheduler, which has none
+    lifeline_key: str = ""  # by which the agent proves that the lifeline is its own; "": that is not asked for
 
     def reached_at(self, endpoint: str) -> HelloAnswer:
         """This, as it is to be read by who reached the scheduler at ``endpoint`` ("tcp://host:port")."""

@@ -53,6 +53,8 @@ def laid_cable(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cable]:
         monkeypatch.setattr(lcq.sockets.Mailbox, "connect", lambda own, at: connect(own, cable.through(at)))
         monkeypatch.setattr(lcq.sockets.Mailbox, "disconnect", lambda own, at: disconnect(own, cable.through(at)))
         monkeypatch.setattr(
-            worker.lifeline.Lifeline, "attach", lambda own, at: attach(own, cable.through(at) if at else at)
+            worker.lifeline.Lifeline,
+            "attach",
+            lambda own, at, key="": attach(own, cable.through(at) if at else at, key),
         )
         yield cable

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import redis
 import zmq
@@ -41,6 +42,7 @@ from lcq.keyring import (
     write_credential,
     write_server_keys,
 )
+from lcq.lifelines import KNOWS_LIFELINE_KEY, lifeline_words
 from lcq.models import TaskStatus
 from lcq.scheduler import Scheduler
 from lcq.sockets import bind_socket, is_locked, make_socket, new_key_pair
@@ -168,6 +170,9 @@ async def test_trap_two_a_socket_that_was_forgotten_is_not_bound_and_no_port_is_
         bind_socket(make_socket(context, zmq.PUSH), "0.0.0.0", 0, "a bell", "zeromq.base_port")
     ports = [scheduler.control_endpoint, *scheduler.site.rings.values()]
     assert len(ports) == 7
+    ours = [one for one in psutil.Process().net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+    told = {int(one.rpartition(":")[2]) for one in (*ports, scheduler.site.lifeline)}
+    assert {one.laddr.port for one in ours if one.laddr.ip == "0.0.0.0"} == told, "docs/security.md: what listens"
     for endpoint in ports:
         plain = make_socket(context, zmq.PULL if endpoint is not ports[0] else zmq.DEALER)
         watch = plain.get_monitor_socket(zmq.EVENT_ALL & ~zmq.EVENT_CONNECTED & ~zmq.EVENT_CONNECT_DELAYED)
@@ -318,6 +323,26 @@ async def test_a_viewer_looks_and_an_agent_speaks_only_for_its_node(scheduler: S
         async with a_light_node(where, name="gpu", credential=agent) as node:
             assert node.at == scheduler.site.scheduler_id
         assert not other.welcomes
+
+
+async def test_a_lifeline_is_held_only_for_the_agent_that_was_told_its_key_and_what_was_overheard_is_worth_nothing(
+    scheduler: Scheduler,
+) -> None:
+    agent = await enrolled(scheduler, KeyRole.AGENT, "gpu-0")
+    held = scheduler.nodes._lifelines
+    where = [f"tcp://{place(scheduler)}"]
+    async with a_light_node(where, name="gpu", credential=agent, knows=(KNOWS_LIFELINE_KEY,)) as node:
+        await wait_until(lambda: held == {("gpu-0", node.boot_id): 1}, timeout=PATIENCE_S)
+        key = node.welcomes[-1][1].lifeline_key
+        overheard = lifeline_words("gpu-0", node.boot_id, 1, key)  # as it was said, on a wire that anybody may hear
+        guessed = lifeline_words("gpu-0", node.boot_id, 2, "another key")
+        port = int(scheduler.site.lifeline.rpartition(":")[2])
+        for words in (f"gpu-0 {node.boot_id}\n".encode(), overheard, guessed, b"x\n", b"gpu-0 other 1 2\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(words)
+            assert await asyncio.wait_for(reader.read(1), PATIENCE_S) == b"", words  # shut at once
+            writer.close()
+        assert held == {("gpu-0", node.boot_id): 1}
 
 
 # ---------------------------------------------------------------- tokens
