@@ -40,7 +40,12 @@ USUAL: Mapping[AlertKind, Usual] = MappingProxyType(
         "node_down": Usual("1 or 0", 0, 60, "1 while a node is offline that did not leave in order"),
         "node_quarantined": Usual("1 or 0", 0, 300, "1 while a node, or a device of it, is in quarantine"),
         "disk": Usual("share", 0.95, 60, "how full the fullest disk of a node or a scheduler is"),
-        "spend": Usual("share", 0.9, 0, "how much of serverless.budget for an hour, day or month is spent or reserved"),
+        "spend": Usual(
+            "share",
+            0.9,
+            0,
+            "how much of serverless.budget for an hour, day or month is spent or reserved; 1 if no call fits",
+        ),
         "handshakes": Usual("connections", 10, 0, "how many a scheduler refused within window_s because of their keys"),
         "bad_settings": Usual("1 or 0", 0, 60, "1 while a scheduler or node cannot take over its files of settings"),
     }

@@ -241,6 +241,9 @@ def detect_devices(config: AgentConfig, gpus: Gpus, *, need_mib: int = GPU_NEED_
                 slots=slots,
                 worst_price=function.worst_price,
                 prewarm=Prewarm(**function.prewarm.model_dump()) if function.prewarm.instances else None,
+                price_s=function.price_s,
+                price_call=function.price_call,
+                endpoint=function.shown_url,
             )
         )
         environments[name] = environments["cpu"]

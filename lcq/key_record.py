@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from lcq.lang import N, tr
 from lcq.models import Value
 
 KEY_FORM = r"^[0-9a-f]{64}$"
@@ -57,7 +58,36 @@ class KeyRecord(Value):
         late_ms = TOLD_LATE_S * 1000 if self.is_invitation else 0
         return not self.revoked_ms and (not self.until_ms or now_ms < self.until_ms + late_ms)
 
+    def state_at(self, now_ms: int) -> str:
+        """How it stands then, in a word that can be translated."""
+        if self.revoked_ms:
+            return N("revoked")
+        if self.is_invitation:
+            return N("used") if self.used_by else N("invited") if now_ms < self.until_ms else N("over")
+        if self.until_ms:
+            return N("being replaced") if now_ms < self.until_ms else N("replaced")
+        return N("enrolled")
+
 
 def fingerprint_of(key: str) -> str:
     """What people tell keys by: the first 16 digits."""
     return key[:16]
+
+
+_REASONS = {
+    "unknown_key": N("a key that nobody has enrolled"),
+    "revoked_key": N("a key that was revoked"),
+    "expired_key": N("a token or a key that is over"),
+    "no_key": N("no key was shown"),
+    "too_many": N("too many came at once"),
+    "redis_away": N("a key that could not be looked up, for Redis was away"),
+    "other_mechanism": N("somebody without a key, where one is asked for"),
+    "unproven": N("somebody who knows another server's key"),
+    "malformed": N("no ZeroMQ was spoken"),
+    "broken_off": N("the other side left during the handshake"),
+}
+
+
+def told_reason(reason: str) -> str:
+    """Why handshakes failed, in words."""
+    return tr(_REASONS[reason]) if reason in _REASONS else reason

@@ -368,6 +368,12 @@ class Failure(Value):
     message: Text = Field(max_length=2000)
 
 
+class Bill(Value):
+    """What an attempt at a function was reserved for, in whole millionths of the budget's currency."""
+
+    worst: int = Field(default=0, ge=0)
+
+
 class Attempt(Value):
     """One run of a task on one node."""
 
@@ -391,6 +397,10 @@ class Attempt(Value):
     cost: str = ""  # what these were predicted by, as lcq.costs.CostKey writes it
     log: str = ""  # what its runner wrote last, where it failed
     result_of: int = 0  # it only put the late result of that attempt in its place; 0: it did the work itself
+    spend: Bill | None = Field(default=None, exclude_if=lambda bill: bill is None)  # None: it is not paid for
+    spent: int = Field(
+        default=0, ge=0, exclude_if=operator.not_
+    )  # millionths, once it has ended; a late bill corrects it
 
 
 class Note(Value):
@@ -615,6 +625,9 @@ class Device(Value):
     queues: tuple[str, ...] | None = None  # serves exactly these, whatever they ask for: its owner's wish
     worst_price: float = Field(default=0.0, ge=0, exclude_if=operator.not_)  # of one attempt, where it is paid for
     prewarm: Prewarm | None = Field(default=None, exclude_if=operator.not_)  # of a function
+    price_s: float = Field(default=0.0, ge=0, exclude_if=operator.not_)  # of a second of a function's call
+    price_call: float = Field(default=0.0, ge=0, exclude_if=operator.not_)  # of a call beside that
+    endpoint: Text = Field(default="", exclude_if=operator.not_)  # where a function is, without what only it may know
 
     def satisfies(self, queue: QueueConfig) -> bool:
         """Whether this device is good enough for ``queue``, or was told to serve it."""

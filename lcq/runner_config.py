@@ -219,6 +219,16 @@ class FunctionConfig(Section):
         return (self.payload_kib or (256 if self.exchange else 4096)) << 10
 
     @property
+    def shown_url(self) -> str:
+        """Its address without what only it may know: a user and a password, a query."""
+        from urllib.parse import urlsplit, urlunsplit  # here: no runner needs it
+
+        if self.kind == "lambda":
+            return self.url
+        parts = urlsplit(self.url)
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+    @property
     def worst_price(self) -> float:
         """What one call can cost at most."""
         return self.price_of(self.timeout_s)

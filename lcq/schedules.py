@@ -80,8 +80,11 @@ class Timekeeper(Lives):
     async def tell(self, ask: Schedules, sender: bytes = b"") -> SchedulesAnswer:
         config, now_ms = self._state.config, await self._state.now_ms()
         known = await self._state.reader.schedules(list(config.schedules))
-        nodes = await self._state.reader.nodes()
-        told = [_record(*pair, now_ms) for pair in zip(config.schedules.items(), known, strict=True)]
+        nodes, upkeep = await self._state.reader.nodes(), await self._state.reader.upkeep()
+        told = [
+            _record(name, schedule, kept, now_ms, str(upkeep.get(f"schedule {name}", {}).get("error", "")))
+            for (name, schedule), kept in zip(config.schedules.items(), known, strict=True)
+        ]
         windows = []
         for name, window in config.windows.items():
             is_open, _, changes_ms = _times(window).state(now_ms)
@@ -243,15 +246,14 @@ def _is_of(window: WindowConfig, node: NodeRecord) -> bool:
     return bool(window.labels) and all(node.labels.get(name) == value for name, value in window.labels.items())
 
 
-def _record(item: tuple[str, ScheduleConfig], known: dict[str, str], now_ms: int) -> ScheduleRecord:
-    name, schedule = item
+def _record(name: str, schedule: ScheduleConfig, known: dict[str, str], now_ms: int, error: str) -> ScheduleRecord:
     paused = known.get("paused_by", "")
     last: dict[str, Any] = json.loads(known.get("last") or "{}")
     following = () if paused else Cron(schedule.cron, schedule.timezone).following(now_ms, _NEXT)
     return ScheduleRecord(
         name=name, cron=schedule.cron, timezone=schedule.timezone, next_ms=following, paused_by=paused,
         paused_reason=known.get("paused_reason", ""), last_due_ms=int(last.get("due_ms", 0)),
-        last_told=str(last.get("told", "")),
+        last_told=str(last.get("told", "")), last_job=str(last.get("job", "")), error=error,
     )  # fmt: skip
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from lcq.config import BudgetConfig
+from lcq.models import DeviceKind, NodeRecord
 
 MILLION = 1_000_000
 """The state has money in whole millionths of the currency."""
@@ -20,7 +21,7 @@ class Book:
     reserved: float = 0.0
     calls: int = 0
     users: Mapping[str, float] = field(default_factory=dict)  # of a day: both together, by user
-    functions: Mapping[str, float] = field(default_factory=dict)  # of an hour: spent, by "node/device"
+    functions: Mapping[str, float] = field(default_factory=dict)  # by "node/device": of an hour spent, of a day both
 
     @property
     def taken(self) -> float:
@@ -43,6 +44,12 @@ def book_of(fields: Mapping[str, str]) -> Book:
     return Book(whole("spent") / MILLION, whole("reserved") / MILLION, whole("calls"), users, functions)
 
 
+def cheapest_price(nodes: Iterable[NodeRecord]) -> float | None:
+    """What an attempt costs at most at the cheapest function of ``nodes``; None: they have none."""
+    functions = (one for node in nodes for one in node.capability.devices if one.kind is DeviceKind.SERVERLESS)
+    return min((one.worst_price for one in functions), default=None)
+
+
 def bill_of(budget: BudgetConfig, worst_price: float) -> dict[str, int]:
     """What ``claim_tasks`` reserves an attempt by, all in millionths."""
     limits = {span: getattr(budget, span) for span in ("hour", "day", "month", "job", "user_day")}
@@ -63,11 +70,20 @@ class Spend:
     @property
     def shares(self) -> dict[str, float]:
         """Of each span of time that has a limit, the share of it that is spent or reserved."""
-        spans = (
+        return {name: book.taken / limit for name, limit, book in self._spans if limit}
+
+    def used_up(self, price: float) -> frozenset[str]:
+        """Of those spans the ones into which nothing fits any more that may cost ``price``."""
+        return frozenset(
+            name for name, limit, book in self._spans if limit is not None and book.taken + price > limit + 1e-9
+        )
+
+    @property
+    def _spans(self) -> tuple[tuple[str, float | None, Book], ...]:
+        return (
             ("hour", self.budget.hour, self.hour), ("day", self.budget.day, self.day),
             ("month", self.budget.month, self.month),
         )  # fmt: skip
-        return {name: book.taken / limit for name, limit, book in spans if limit}
 
     def lack(self, price: float, *, user: str = "", job: str = "") -> str:
         """Why ``price`` more may not be spent now, in words for people; "": it may."""

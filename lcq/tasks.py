@@ -534,6 +534,8 @@ class TaskManager(Manager):
             ),
             days=tuple(_told_book(day, book, budget.day) for day, book in days.items()),
             job=_told_book(ask.job, job, budget.job) if job is not None else None,
+            job_limit=budget.job,
+            user_limit=budget.user_day,
         )
 
     async def _scale(self, target_s: float = DEFAULT_TARGET_S) -> Scale:

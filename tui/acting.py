@@ -23,7 +23,7 @@ from tui.acts import Act, told
 from tui.commands import Command, Scope
 from tui.line import LineHistory, Meant, Scene
 from tui.orderly import OrderlyApp
-from tui.screens.base import ActWished, ConsoleScreen
+from tui.screens.base import ActWished, ConsoleScreen, ReasonWished
 from tui.screens.causes import CausesScreen, died_of
 from tui.screens.dialogs import Choice, Chooser, Question
 from tui.screens.listing import ListScreen
@@ -451,6 +451,10 @@ class ActingApp(OrderlyApp):
     @on(NodesScreen.BlockWished)
     def _block_wished(self, wish: NodesScreen.BlockWished) -> None:
         self._ask_why(acts.block(wish.row.id))
+
+    @on(ReasonWished)
+    def _reason_wished(self, wish: ReasonWished) -> None:
+        self._ask_why(wish.act)
 
     @work(group="acts")
     async def _ask_why(self, act: Act) -> None:

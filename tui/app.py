@@ -157,6 +157,8 @@ class ConsoleApp(PlayingApp):
         self.add_mode("nodes", lambda: NodesScreen(self.desk))
         self.add_mode("causes", lambda: CausesScreen(self.desk))
         self.add_mode("activity", self._make_activity)
+        for mode in ("spend", "schedules", "keys"):
+            self.add_mode(mode, functools.partial(self._make_further, mode))
 
     def _make_fleet(self) -> Screen[None]:
         from tui.screens.fleet import FleetScreen
@@ -167,6 +169,22 @@ class ConsoleApp(PlayingApp):
         from tui.screens.activity import ActivityScreen
 
         return ActivityScreen(self.desk)
+
+    def _make_further(self, mode: str) -> Screen[None]:
+        """The view of that name, one of those that few look at: it is loaded when somebody does."""
+        match mode:
+            case "schedules":
+                from tui.screens.schedules import SchedulesScreen
+
+                return SchedulesScreen(self.desk)
+            case "keys":
+                from tui.screens.keys import KeysScreen
+
+                return KeysScreen(self.desk)
+            case _:
+                from tui.screens.spend import SpendScreen
+
+                return SpendScreen(self.desk)
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         colours = self.current_theme.to_color_system().generate()

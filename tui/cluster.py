@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # loaded when first needed, after the first frame: they bring
     )
     from lcq.picture_parts import Part
     from lcq.reasons import Why
+    from lcq.spend import Book, Spend
     from lcq.state.glance import TaskGlance
     from lcq.state.reader import Snapshot, StateReader
     from lcq.wire import (
@@ -40,14 +41,18 @@ if TYPE_CHECKING:  # loaded when first needed, after the first frame: they bring
         EventsAnswer,
         ForeseeAnswer,
         InfoAnswer,
+        KeyAnswer,
+        KeysAnswer,
         ListTasks,
         ListTasksAnswer,
         LogAnswer,
+        SpendAnswer,
         SubmitAnswer,
         TaskLogAnswer,
         ThumbnailAnswer,
         WhyAnswer,
     )
+    from lcq.wire.schedules import RanSchedule, SchedulesAnswer
     from tui.submitting import Sent, Wish
 
 _LOOK_S = 2.0  # between two looks whether the schedulers are others by now: a file says so
@@ -192,6 +197,15 @@ class Cluster:
     async def alerts(self) -> Alerts:
         return await self._open_reader.alerts()
 
+    async def spend(self) -> Spend:
+        return await self._open_reader.spend()
+
+    async def spend_of_days(self, days: int) -> dict[str, Book]:
+        return await self._open_reader.spend_of_days(days)
+
+    async def spend_of_jobs(self, limit: int = 200) -> dict[str, Book]:
+        return await self._open_reader.spend_of_jobs(limit)
+
     async def acts(self, limit: int, before: str = "") -> tuple[ActRecord, ...]:
         return await self._open_reader.acts.page(limit=limit, before=before)
 
@@ -308,6 +322,34 @@ class Cluster:
 
     async def page(self, where: str = "", *, limit: int = 100, cursor: str = "") -> ListTasksAnswer:
         return await (await self._commander()).page(where, limit=limit, cursor=cursor)
+
+    async def budget(self) -> SpendAnswer:
+        return await (await self._commander()).spend()
+
+    async def schedules(self) -> SchedulesAnswer:
+        return await (await self._commander()).schedules()
+
+    async def run_schedule(self, name: str, *, reason: str = "") -> RanSchedule:
+        return await (await self._commander()).run_schedule(name, reason=reason)
+
+    async def pause_schedule(self, name: str, *, reason: str = "") -> None:
+        await (await self._commander()).pause_schedule(name, reason=reason)
+
+    async def resume_schedule(self, name: str, *, reason: str = "") -> None:
+        await (await self._commander()).resume_schedule(name, reason=reason)
+
+    async def keys(self) -> KeysAnswer:
+        return await (await self._commander()).keys()
+
+    async def own_key(self) -> str:
+        from lcq.keyring import client_file, credential_for
+
+        client = await self._commander()
+        own = await asyncio.to_thread(credential_for, self._config, client.endpoints, client_file(self._config))
+        return own.pair.public if own is not None else ""
+
+    async def revoke_key(self, key: str, *, reason: str = "") -> KeyAnswer:
+        return await (await self._commander()).revoke_key(key, reason=reason)
 
     async def matching(self, where: str) -> AsyncIterator[TaskRecord]:
         async for record in (await self._commander()).tasks(where):

@@ -46,7 +46,7 @@ class Column(Generic[RowT]):
         return tr(self.title)
 
 
-def _named(*fields: QueryField[RowT]) -> dict[str, QueryField[RowT]]:
+def named(*fields: QueryField[RowT]) -> dict[str, QueryField[RowT]]:
     return {field.name: field for field in fields}
 
 
@@ -312,7 +312,7 @@ def queue_needs_attention(row: QueueRow) -> bool:
     return row.paused or (not row.nodes and row.count(TaskStatus.QUEUED) > 0)
 
 
-QUEUE_FIELDS: dict[str, QueryField[QueueRow]] = _named(
+QUEUE_FIELDS: dict[str, QueryField[QueueRow]] = named(
     QueryField("queue", Kind.TEXT, lambda row, _: row.id, "its name"),
     QueryField("kind", Kind.TEXT, lambda row, _: row.kind, "the kind of device that serves it"),
     QueryField("node", Kind.TEXT, lambda row, _: " ".join(row.nodes), "the nodes that serve it"),
@@ -398,7 +398,7 @@ def node_needs_attention(row: NodeRow) -> bool:
     )
 
 
-NODE_FIELDS: dict[str, QueryField[NodeRow]] = _named(
+NODE_FIELDS: dict[str, QueryField[NodeRow]] = named(
     QueryField("node", Kind.TEXT, lambda row, _: row.id, "its name"),
     QueryField("state", Kind.CHOICE, lambda row, _: row.status.value, "whether it takes work", tuple(NodeStatus)),
     QueryField("queue", Kind.TEXT, lambda row, _: " ".join(row.queues), "the queues it serves"),
@@ -497,7 +497,7 @@ CAUSE_COLUMNS: tuple[Column[CauseRow], ...] = (
     Column("text", "WHAT THEY SAID", 24, lambda row, _: (retold(row.text), "plain"), lambda row: row.text, most=400),
 )  # fmt: skip
 
-CAUSE_FIELDS: dict[str, QueryField[CauseRow]] = _named(
+CAUSE_FIELDS: dict[str, QueryField[CauseRow]] = named(
     QueryField("cause", Kind.TEXT, lambda row, _: row.code, "its code"),
     QueryField("kind", Kind.TEXT, lambda row, _: row.kind, "its class"),
     QueryField("node", Kind.TEXT, lambda row, _: " ".join(row.nodes), "where they failed last"),

@@ -30,6 +30,8 @@ class Scope(Enum):
     NODES = N("Nodes")
     CAUSES = N("Causes")
     ACTIVITY = N("Activity")
+    SCHEDULES = N("Schedules")
+    KEYS = N("Keys")
     DETAIL = N("Details")
     READING = N("Reading")
     PICTURE = N("Pictures")
@@ -114,6 +116,10 @@ COMMANDS: tuple[Command, ...] = (
     Command("show_causes", "What failed tasks died of", ("5",), _LOOK, Scope.EVERYWHERE, word="causes",
             takes="[FILTER]"),
     Command("show_activity", "Who did what", ("6",), _LOOK, Scope.EVERYWHERE, word="activity", takes="[FILTER]"),
+    Command("show_spend", "What functions cost, and may", ("7",), _LOOK, Scope.EVERYWHERE, word="spend"),
+    Command("show_schedules", "What is submitted by itself, and when", ("8",), _LOOK, Scope.EVERYWHERE,
+            word="schedules", takes="[FILTER]"),
+    Command("show_keys", "Who may connect: the keys", ("9",), _LOOK, Scope.EVERYWHERE, word="keys", takes="[FILTER]"),
     Command("earlier_view", "The view before", ("left_square_bracket",), _LOOK, Scope.EVERYWHERE),
     Command("later_view", "The view after, once you went back", ("right_square_bracket",), _LOOK, Scope.EVERYWHERE),
     Command("last_view", "To the last view and back", ("grave_accent",), _LOOK, Scope.EVERYWHERE),
@@ -214,6 +220,11 @@ COMMANDS: tuple[Command, ...] = (
     Command("acknowledge", "Say that you know of it (asks a note)", ("a",), _UNDO, Scope.CAUSES, "acknowledge", 5),
 
     Command("undo_act", "Take back the act under the cursor", ("r",), _UNDO, Scope.ACTIVITY, "take back", 3),
+
+    Command("toggle_schedule", "Pause (asks a reason) or resume", ("p",), _UNDO, Scope.SCHEDULES, "pause/resume", 3),
+    Command("run_schedule", "Run it now (asks)", ("R",), _COSTLY, Scope.SCHEDULES, "run now", 4),
+
+    Command("revoke_key", "Revoke: it is let in no more (type its name)", ("X",), _FINAL, Scope.KEYS, "revoke", 3),
 
     Command("open_tasks", "Its tasks; of a failed one, all that failed so", ("enter",), _LOOK, Scope.ABOUT, "tasks", 2),
     Command("next_section", "Next section", ("tab",), _LOOK, Scope.DETAIL, "section", 1),

@@ -30,6 +30,7 @@ from tui.made import Made
 from tui.older import Older
 from tui.older_acts import OlderActs
 from tui.pulse import Pulse
+from tui.purse import Purse
 from tui.record import Tape
 from tui.rights import Rights
 from tui.saved import SavedViews
@@ -141,6 +142,7 @@ class Desk:
         self._said: LastWord | None = None
         self._said_at = 0.0
         self._done: Undoable | None = None
+        self.acted = 0  # how often this console has done something: what is asked for seldom is worth asking then
         self.drilled: tuple[str, str] | None = None  # the view, and its filter, that a row of another view has led to
         self.open_task = ""  # the task whose details are on the screen
         self.feed = Feed(reader, self.store, self.link, on_screen=self._worth_polling, view=lambda: self.view)
@@ -149,6 +151,7 @@ class Desk:
         self.older = Older(commander, self.store, self.tasks, open_task=lambda: self.open_task)
         self.older_acts = OlderActs(reader, self.store, self.acts, self.link, in_sight=lambda: self.view == "activity")
         self.pulse = Pulse(reader, commander, self.link)
+        self.purse = Purse(commander)
         self.asker = Asker(commander, self.store, self.link, waiting=self._waiting)
 
     def _waiting(self) -> Iterator[str]:
@@ -174,6 +177,7 @@ class Desk:
 
     def note_done(self, title: str, commands: tuple[str, ...]) -> None:
         """The operator has done this just now, by these commands."""
+        self.acted += 1
         self._done = Undoable(title, commands, time.monotonic() + UNDO_S) if commands else None
 
     @property

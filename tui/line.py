@@ -23,7 +23,8 @@ from tui.store import WAITING, NodeRow, QueueRow, TaskRow
 from tui.text import counted
 
 SPOKEN = (
-    Scope.EVERYWHERE, Scope.TABLE, Scope.TASKS, Scope.QUEUES, Scope.NODES, Scope.CAUSES, Scope.ACTIVITY, Scope.LINE,
+    Scope.EVERYWHERE, Scope.TABLE, Scope.TASKS, Scope.QUEUES, Scope.NODES, Scope.CAUSES, Scope.ACTIVITY,
+    Scope.SCHEDULES, Scope.KEYS, Scope.LINE,
 )  # fmt: skip
 """The commands of these scopes have a word on the line."""
 
@@ -404,7 +405,10 @@ _READERS: dict[str, Reader] = {
     "drain": _drain, "stop_node": _stop, "block_node": _block, "unblock_node": _activate, "activate": _activate,
     "silence_alert": _silence, "unsilence_alert": _unsilence,
     "open_task": _task, "lend_rights": _lend, "switch_context": _context, "filter": _go,
-    **{f"show_{view}": _go for view in ("fleet", "tasks", "queues", "nodes", "causes", "activity")},
+    **{
+        f"show_{view}": _go
+        for view in ("fleet", "tasks", "queues", "nodes", "causes", "activity", "schedules", "keys")
+    },
 }  # fmt: skip
 
 

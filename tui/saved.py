@@ -23,6 +23,7 @@ from tui.text import clean
 
 NEEDS_ATTENTION = "needs:attention"
 MODES = ("fleet", "tasks", "queues", "nodes", "causes", "activity")
+_LISTS = (*MODES, "schedules", "keys")
 MOST_VIEWS = 200
 LONGEST_NAME = 60
 _MOST_BYTES = 1_000_000
@@ -174,7 +175,7 @@ def views_path() -> Path:
 
 def _view_of(told: Any) -> SavedView | None:
     """What the file tells of a view; None where it means nothing here (a newer console may have written it)."""
-    if not isinstance(told, dict) or told.get("mode") not in MODES:
+    if not isinstance(told, dict) or told.get("mode") not in _LISTS:
         return None
     name = clean(str(told.get("name", ""))).strip()[:LONGEST_NAME]
     columns = told.get("columns")

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     )
     from lcq.picture_parts import Part
     from lcq.reasons import Why
+    from lcq.spend import Book, Spend
     from lcq.state.glance import TaskGlance
     from lcq.wire import (
         Accepted,
@@ -45,13 +46,17 @@ if TYPE_CHECKING:
         EventsAnswer,
         ForeseeAnswer,
         InfoAnswer,
+        KeyAnswer,
+        KeysAnswer,
         ListTasksAnswer,
         LogAnswer,
+        SpendAnswer,
         SubmitAnswer,
         TaskLogAnswer,
         ThumbnailAnswer,
         WhyAnswer,
     )
+    from lcq.wire.schedules import RanSchedule, SchedulesAnswer
     from tui.submitting import Sent, Wish
 
 STALE_AFTER_S = 1.4
@@ -98,6 +103,12 @@ class Reader(Protocol):
     async def device_history(self, node: str) -> Mapping[str, Sequence[DeviceSample]]: ...
     async def dead(self, *, by: Sequence[str] = ()) -> DeadAnswer:
         """``by``: causes are told apart by these, too (lcq.causes.APART)."""
+
+    async def spend(self) -> Spend:
+        """What functions have cost this hour, today and this month; its budget is not what a scheduler goes by."""
+
+    async def spend_of_days(self, days: int) -> Mapping[str, Book]: ...
+    async def spend_of_jobs(self, limit: int = 200) -> Mapping[str, Book]: ...
 
     async def alerts(self) -> Alerts:
         """What is an alert, or is about to be, and what is silenced."""
@@ -153,6 +164,18 @@ class Commander(Protocol):
     async def block(self, node: str, *, reason: str = "") -> None: ...
     async def stop_node(self, node: str, *, deadline_s: float | None = None, reason: str = "") -> None: ...
     async def page(self, where: str = "", *, limit: int = 100, cursor: str = "") -> ListTasksAnswer: ...
+    async def budget(self) -> SpendAnswer:
+        """What functions may cost: the limits of a scheduler's settings."""
+
+    async def schedules(self) -> SchedulesAnswer: ...
+    async def run_schedule(self, name: str, *, reason: str = "") -> RanSchedule: ...
+    async def pause_schedule(self, name: str, *, reason: str = "") -> None: ...
+    async def resume_schedule(self, name: str, *, reason: str = "") -> None: ...
+    async def keys(self) -> KeysAnswer: ...
+    async def own_key(self) -> str:
+        """The public half of the key by which this console asks; "": it is asked for none."""
+
+    async def revoke_key(self, key: str, *, reason: str = "") -> KeyAnswer: ...
     def matching(self, where: str) -> AsyncIterator[TaskRecord]:
         """Every task that the filter ``where`` fits, also beyond the window; raises InvalidInput if it says nothing."""
 
@@ -239,7 +262,7 @@ class Link:
         self.skew_ms = skew if abs(skew) > _SKEW_TOLD_MS else 0
 
 
-_TROUBLES = (LcqError, OSError, TimeoutError, ValidationError)
+TROUBLES = (LcqError, OSError, TimeoutError, ValidationError)
 
 
 def trouble_of(error: BaseException) -> str:
@@ -296,7 +319,7 @@ class Feed:
         while True:
             try:
                 await self._load_and_follow()
-            except _TROUBLES as error:
+            except TROUBLES as error:
                 self._link.fail(trouble_of(error))
                 await asyncio.sleep(_RETRY_S)
 

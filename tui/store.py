@@ -151,6 +151,22 @@ class DeviceNow:
     called: str = ""  # by the settings of its node
     why: str = ""  # what keeps it from work, or is held against it
     warm: tuple[str, ...] = ()  # models loaded there
+    function: FunctionNow | None = None  # what it is beside that, where it calls a function
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionNow:
+    """What a device says of the function that it calls. Money is in the budget's currency."""
+
+    endpoint: str = ""  # "": its agent is older, and does not tell
+    price_s: float = 0.0
+    price_call: float = 0.0
+    worst_price: float = 0.0  # of a call
+    away: str = ""  # why it is not offered: what its agent found when it called; "": it is
+
+    @property
+    def is_offered(self) -> bool:
+        return not self.away
 
 
 @dataclass(slots=True, eq=False)
@@ -965,9 +981,20 @@ def _devices_now(record: NodeRecord) -> tuple[DeviceNow, ...]:
                 power_w=told.power_w,
                 why=clean(why),
                 warm=tuple(clean(model) for model in told.warm),
+                function=_function_now(record, device) if device.kind is DeviceKind.SERVERLESS else None,
             )
         )
     return tuple(out)
+
+
+def _function_now(record: NodeRecord, device: Device) -> FunctionNow:
+    capability = record.capability
+    withheld = [model for model, offer in capability.withheld.items() if device.kind in offer.kinds]
+    away = next((capability.left_out[model] for model in withheld if model in capability.left_out), "")
+    return FunctionNow(
+        clean(device.endpoint), device.price_s, device.price_call, device.worst_price,
+        clean(away or (tr("it does not answer") if withheld else "")),
+    )  # fmt: skip
 
 
 def queue_row(record: QueueRecord, place: int) -> QueueRow:

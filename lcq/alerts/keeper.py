@@ -24,6 +24,8 @@ from lcq.component import Complaints, Duty, Ground, Lives
 from lcq.config import AlertingConfig, DistributedConfig
 from lcq.errors import AlertNotFound, LcqError, StateUnavailable
 from lcq.ids import new_id
+from lcq.routing import LIVE
+from lcq.spend import cheapest_price
 from lcq.state.moves.alerts import AlertChange
 from lcq.storage.room import room_of
 from lcq.wire import Done
@@ -133,7 +135,9 @@ class AlertKeeper(Lives):
             self._reader.conditions(),
             self._reader.spend(),
         )
-        return Picture(now_ms, queues, nodes, minutes, schedulers, spend.shares)
+        price = cheapest_price(node for node in nodes if node.status in LIVE)
+        spent_out = spend.used_up(price) if price is not None else ()
+        return Picture(now_ms, queues, nodes, minutes, schedulers, spend.shares, spent_out)
 
     def _as_move(self, change: Change, rules: dict[str, AlertRule], texts: dict[str, str], now_ms: int) -> AlertChange:
         alert, rule = change.alert, rules.get(change.alert.rule)

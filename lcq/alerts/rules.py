@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lcq.alert_config import AlertRule
@@ -19,7 +19,8 @@ class Picture:
     """How the cluster is at a moment, as far as rules look at it.
 
     ``schedulers``: how each says that it is. ``spent``: of the budget for this hour, day and month (UTC) the share that
-    is spent, or reserved for what runs.
+    is spent, or reserved for what runs; ``spent_out``: those of them into which not even the
+    cheapest call fits any more.
     """
 
     now_ms: int
@@ -28,6 +29,7 @@ class Picture:
     minutes: Sequence[MinuteTally] = ()
     schedulers: Mapping[str, Condition] = field(default_factory=dict)
     spent: Mapping[str, float] = field(default_factory=dict)
+    spent_out: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,11 @@ def _disk(_rule: AlertRule, picture: Picture) -> _Found:
 
 def _spend(_rule: AlertRule, picture: Picture) -> _Found:
     for budget, share in picture.spent.items():
-        yield budget, Measured(share, f"{share:.0%} of the budget for this {budget} is spent or reserved")
+        told = f"{share:.0%} of the budget for this {budget} is spent or reserved"
+        if budget in picture.spent_out:
+            yield budget, Measured(max(share, 1.0), f"{told}, and no further call fits into it")
+        else:
+            yield budget, Measured(share, told)
 
 
 def _handshakes(rule: AlertRule, picture: Picture) -> _Found:

@@ -13,7 +13,7 @@ from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output, age, clock, duration
 from lcq.cli.session import OK, JsonFlag, Reason, Session, run, session_of
 from lcq.errors import AmbiguousId, InvalidInput, NotFound
-from lcq.key_record import KEY_FORM, KeyRecord, KeyRole, fingerprint_of
+from lcq.key_record import KEY_FORM, KeyRecord, KeyRole, fingerprint_of, told_reason
 from lcq.lang import N, retold, tr
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ async def _list(session: Session, every: bool) -> int:
             (
                 one.name,
                 one.becomes if one.is_invitation else one.role.value,
-                tr(_state_of(one, answer.now_ms)),
+                tr(one.state_at(answer.now_ms)),
                 clock(one.revoked_ms or one.at_ms)[:16],
                 tr("{age} ago", age=age(one.seen_ms)) if one.seen_ms else "",
                 one.address,
@@ -294,25 +294,6 @@ async def _list(session: Session, every: bool) -> int:
             )
         )
     return OK
-
-
-_REASONS = {
-    "unknown_key": N("a key that nobody has enrolled"),
-    "revoked_key": N("a key that was revoked"),
-    "expired_key": N("a token or a key that is over"),
-    "no_key": N("no key was shown"),
-    "too_many": N("too many came at once"),
-    "redis_away": N("a key that could not be looked up, for Redis was away"),
-    "other_mechanism": N("somebody without a key, where one is asked for"),
-    "unproven": N("somebody who knows another server's key"),
-    "malformed": N("no ZeroMQ was spoken"),
-    "broken_off": N("the other side left during the handshake"),
-}
-
-
-def told_reason(reason: str) -> str:
-    """Why handshakes failed, in words."""
-    return tr(_REASONS[reason]) if reason in _REASONS else reason
 
 
 @app.command(epilog=examples("lcq keys revoke gpu-7 --reason 'sold'", "lcq keys revoke 4f0c9a"))
@@ -431,16 +412,6 @@ def _one_of(answer: KeysAnswer, who: str) -> KeyRecord:
     if len(found) > 1:
         raise AmbiguousId(who, [one.fingerprint for one in found])
     return found[0]
-
-
-def _state_of(one: KeyRecord, now_ms: int) -> str:
-    if one.revoked_ms:
-        return N("revoked")
-    if one.is_invitation:
-        return N("used") if one.used_by else N("invited") if now_ms < one.until_ms else N("over")
-    if one.until_ms:
-        return N("being replaced") if now_ms < one.until_ms else N("replaced")
-    return N("enrolled")
 
 
 def _is_of_now(one: KeyRecord, now_ms: int) -> bool:

@@ -26,7 +26,6 @@ from lcq.models import (
     DEFAULT_QUEUES,
     Attempt,
     Cause,
-    DeviceKind,
     DeviceSample,
     ErrorClass,
     Event,
@@ -42,7 +41,7 @@ from lcq.models import (
 from lcq.placement import USERS_TOLD, Backlog
 from lcq.routing import LIVE, Fleet
 from lcq.silence import Ear
-from lcq.spend import Book, Overflow, Spend, book_of
+from lcq.spend import Book, Overflow, Spend, book_of, cheapest_price
 from lcq.state import records
 from lcq.state.access import AccessBook
 from lcq.state.act_log import ActLog
@@ -372,16 +371,10 @@ class StateReader:
 
     async def _overflow(self, nodes: Iterable[NodeRecord]) -> Overflow | None:
         """None where no node that is there calls functions."""
-        prices = [
-            device.worst_price
-            for node in nodes
-            if node.status in LIVE
-            for device in node.capability.devices
-            if device.kind is DeviceKind.SERVERLESS
-        ]
-        if not prices:
+        price = cheapest_price(node for node in nodes if node.status in LIVE)
+        if price is None:
             return None
-        return Overflow(self.serverless.overflow_after_s, await self.spend(), min(prices))
+        return Overflow(self.serverless.overflow_after_s, await self.spend(), price)
 
     async def spend(self) -> Spend:
         """What functions have cost this hour, today and this month (UTC, by Redis's clock), and may."""
@@ -409,6 +402,16 @@ class StateReader:
         """What functions have cost for the tasks of a job."""
         async with our_errors(self.url):
             return book_of(await self._redis.hgetall(self.keys.spend("job", job)))
+
+    async def spend_of_jobs(self, limit: int = 200) -> dict[str, Book]:
+        """What functions have cost for each of the newest ``limit`` jobs for which they have cost anything."""
+        async with our_errors(self.url):
+            names = await self._redis.zrevrange(self.keys.jobs, 0, limit - 1)
+            pipe = self._redis.pipeline(transaction=False)
+            for name in names:
+                pipe.hgetall(self.keys.spend("job", name))
+            books = await pipe.execute()
+        return {name: book_of(fields) for name, fields in zip(names, books, strict=True) if fields}
 
     async def jobs(self, *, name: str = "", limit: int = 100, after: str = "") -> tuple[JobSummary, ...]:
         """Jobs with their counts, newest first; with ``name``, that one; with ``after``, those that come after it.

@@ -274,6 +274,8 @@ class SpendAnswer(Message):
     now: tuple[SpendBook, ...] = ()  # this hour, today, this month
     days: tuple[SpendBook, ...] = ()  # today first
     job: SpendBook | None = None  # the one that was asked for
+    job_limit: float | None = None  # what all tasks of one job may cost; None: as much as there is
+    user_limit: float | None = None  # what one user's tasks may cost in a day
 
 
 class AskSpend(Request[SpendAnswer]):

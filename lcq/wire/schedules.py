@@ -20,7 +20,8 @@ class ScheduleRecord(Value):
     paused_reason: str = ""
     last_due_ms: int = 0  # 0: it has not run yet
     last_told: str = ""  # what came of that
-    error: str = ""  # why that run was none
+    last_job: str = ""  # the job of its tasks
+    error: str = ""  # why it could not be run when it was due last; it is tried again
 
 
 class WindowRecord(Value):

@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 
 from lcq.alerts.records import AlertRecord, Alerts, AlertStatus, Silence
 from lcq.causes import in_common, size_class
+from lcq.config import BudgetConfig
 from lcq.errors import AmbiguousId, JobNotFound, LcqError, StateUnavailable, TaskNotFound, UnknownCommand
+from lcq.key_record import KeyRecord
 from lcq.models import (
     DEFAULT_QUEUES,
     ActRecord,
@@ -39,6 +41,7 @@ from lcq.models import (
 )
 from lcq.picture_parts import Part
 from lcq.reasons import Why
+from lcq.spend import Book, Spend
 from lcq.task_fields import parse_where
 from lcq.wire import (
     Accepted,
@@ -48,16 +51,21 @@ from lcq.wire import (
     ForeseeAnswer,
     Foreseen,
     InfoAnswer,
+    KeyAnswer,
+    KeysAnswer,
     ListTasksAnswer,
     LogAnswer,
     LogLine,
     Refusal,
+    SpendAnswer,
+    SpendBook,
     SubmitAnswer,
     TaskLogAnswer,
     ThumbnailAnswer,
     ThumbnailPart,
     WhyAnswer,
 )
+from lcq.wire.schedules import RanSchedule, ScheduleRecord, SchedulesAnswer, WindowRecord
 from tui.submitting import Sent, Wish
 
 
@@ -139,6 +147,14 @@ class FakeCluster:
         self.boots: dict[str, str] = {}
         self.log_trouble: LcqError | None = None
         self.audit: list[ActRecord] = []  # the newest first
+        self.schedule_records: dict[str, ScheduleRecord] = {}
+        self.windows: tuple[WindowRecord, ...] = ()
+        self.key_records: dict[str, KeyRecord] = {}
+        self.key = ""  # by which the console asks
+        self.books = Spend(BudgetConfig())  # of this hour, today and this month
+        self.day_books: dict[str, Book] = {}
+        self.job_books: dict[str, Book] = {}
+        self.limits = BudgetConfig()
         self.alert_records: dict[str, AlertRecord] = {}
         self.silences: dict[str, Silence] = {}
         self.snapshots = 0
@@ -300,6 +316,17 @@ class FakeCluster:
     async def task_events(self, record: TaskRecord, *, limit: int = 200) -> tuple[Event, ...]:
         await self._answerable()
         return tuple(event for event in self.log if event.fields.get("id") == record.id)[-limit:]
+
+    async def spend(self) -> Spend:
+        await self._answerable()
+        return self.books
+
+    async def spend_of_days(self, days: int) -> dict[str, Book]:
+        await self._answerable()
+        return dict(list(self.day_books.items())[:days])
+
+    async def spend_of_jobs(self, limit: int = 200) -> dict[str, Book]:
+        return dict(list(self.job_books.items())[:limit])
 
     # ------------------------------------------------------------ commander
 
@@ -582,6 +609,47 @@ class FakeCluster:
         for record in list(self.records.values()):
             if query.matches(record, now_ms()):
                 yield record
+
+    async def budget(self) -> SpendAnswer:
+        if self.act_trouble is not None:
+            raise self.act_trouble
+        spans = ("hour", "day", "month")
+        return SpendAnswer(
+            currency=self.limits.currency,
+            now=tuple(SpendBook(name=span, limit=getattr(self.limits, span)) for span in spans),
+            job_limit=self.limits.job, user_limit=self.limits.user_day,
+        )  # fmt: skip
+
+    async def schedules(self) -> SchedulesAnswer:
+        await self._answerable()
+        return SchedulesAnswer(schedules=tuple(self.schedule_records.values()), windows=self.windows)
+
+    async def run_schedule(self, name: str, *, reason: str = "") -> RanSchedule:
+        await self._called("run_schedule", name, reason)
+        return RanSchedule(job=f"{name} now", accepted=3, there=1)
+
+    async def pause_schedule(self, name: str, *, reason: str = "") -> None:
+        await self._called("pause_schedule", name, reason)
+        changes = {"paused_by": "maria", "paused_reason": reason, "next_ms": ()}
+        self.schedule_records[name] = self.schedule_records[name].model_copy(update=changes)
+
+    async def resume_schedule(self, name: str, *, reason: str = "") -> None:
+        await self._called("resume_schedule", name)
+        changes = {"paused_by": "", "paused_reason": "", "next_ms": (now_ms() + 3_600_000,)}
+        self.schedule_records[name] = self.schedule_records[name].model_copy(update=changes)
+
+    async def keys(self) -> KeysAnswer:
+        await self._answerable()
+        return KeysAnswer(keys=tuple(self.key_records.values()), server_keys=("f" * 64,), now_ms=now_ms())
+
+    async def own_key(self) -> str:
+        return self.key
+
+    async def revoke_key(self, key: str, *, reason: str = "") -> KeyAnswer:
+        await self._called("revoke_key", key, reason)
+        changes = {"revoked_ms": now_ms(), "revoked_by": "maria", "reason": reason}
+        self.key_records[key] = self.key_records[key].model_copy(update=changes)
+        return KeyAnswer(record=self.key_records[key])
 
     def _set_node(self, node: str, status: NodeStatus, why: str, move: str) -> None:
         record = self.node_records[node]

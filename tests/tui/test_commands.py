@@ -19,12 +19,15 @@ from tui.screens.compare import CompareScreen
 from tui.screens.detail import TaskScreen
 from tui.screens.dialogs import Chooser, Help, Question
 from tui.screens.forms import ChangeForm, DrainQuestion, SilenceQuestion
+from tui.screens.keys import KeysScreen
 from tui.screens.log import LogScreen
 from tui.screens.node import NodeScreen
 from tui.screens.nodes import NodesScreen
 from tui.screens.picture import PictureScreen
 from tui.screens.queue import QueueScreen
 from tui.screens.queues import QueuesScreen
+from tui.screens.schedules import SchedulesScreen
+from tui.screens.spend import SpendScreen
 from tui.screens.submit import SubmitForm
 from tui.screens.tasks import TasksScreen
 from tui.widgets.table import LineTable
@@ -33,6 +36,7 @@ SCREENS = [
     TasksScreen, QueuesScreen, NodesScreen, TaskScreen, QueueScreen, NodeScreen, CauseScreen, LogScreen,
     Question, Chooser, Help, SubmitForm, AskLine,
     ViewsPanel, ColumnsPanel, DrainQuestion, SilenceQuestion, CommandLine, PictureScreen, CompareScreen, ChangeForm,
+    SpendScreen, SchedulesScreen, KeysScreen,
 ]  # fmt: skip
 EDITING = {"ctrl+a", "ctrl+e", "ctrl+u", "ctrl+k", "ctrl+w", "ctrl+d", "ctrl+x", "ctrl+c", "ctrl+v", "ctrl+f"}
 
@@ -117,7 +121,8 @@ async def test_a_walk_through_every_screen_meets_only_the_keys_of_the_table(open
             (("escape", "question_mark"), Help), (("escape", "2", "s"), SubmitForm), (("escape", "m"), Chooser),
             (("escape", "S"), AskLine), (("escape", "C"), ColumnsPanel), (("escape", "apostrophe"), ViewsPanel),
             (("escape", "i"), PictureScreen), (("escape", "equals_sign"), CompareScreen),
-            (("escape", "colon"), CommandLine), (("escape", "e"), ChangeForm), (("escape", "q"), Question),
+            (("escape", "colon"), CommandLine), (("escape", "e"), ChangeForm), (("escape", "7"), SpendScreen),
+            (("8",), SchedulesScreen), (("9",), KeysScreen), (("q",), Question),
         ]  # fmt: skip
         for keys, kind in ways:
             await console.press(*keys)

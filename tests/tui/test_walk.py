@@ -16,7 +16,8 @@ from tui.store import node_row
 from tui.text import cells
 from tui.widgets.devices import bar
 
-_BY_VIEW = {"2": Scope.TASKS, "3": Scope.QUEUES, "4": Scope.NODES, "5": Scope.CAUSES, "6": Scope.ACTIVITY}
+_BY_VIEW = {"2": Scope.TASKS, "3": Scope.QUEUES, "4": Scope.NODES, "5": Scope.CAUSES, "6": Scope.ACTIVITY,
+            "8": Scope.SCHEDULES, "9": Scope.KEYS}  # fmt: skip
 _NEEDS_NO_ROW = ("submit", "group_causes")
 
 

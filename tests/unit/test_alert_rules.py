@@ -105,6 +105,7 @@ def test_disks_handshakes_and_settings_are_of_nodes_and_of_schedulers() -> None:
 def test_what_is_spent_of_a_budget_is_looked_at_once_somebody_tells_it() -> None:
     assert value_of(a_rule("spend")) == {}
     assert value_of(a_rule("spend"), spent={"serverless": 0.95}) == {"serverless": 0.95}
+    assert value_of(a_rule("spend"), spent={"hour": 0.8}, spent_out={"hour"}) == {"hour": 1.0}, "no call fits any more"
 
 
 def test_every_kind_of_rule_can_be_measured_of_an_empty_cluster() -> None:

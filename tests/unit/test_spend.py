@@ -67,6 +67,11 @@ async def test_a_call_is_reserved_at_its_worst_and_settled_by_its_bill(redis_url
         known = await state.reader.spend()
         assert known.month == Book(0.0, 0.9, 0)
         assert known.day.users == {"ann": 0.9}
+        assert known.day.functions == {f"{node.id}/burst": 0.9}
+        assert known.used_up(0.3) == {"month"}
+        assert known.used_up(0.1) == frozenset()
+        (running,) = await state.reader.attempts(grants[0].task.id)
+        assert (running.spend.worst, running.spent) == (300_000, 0)
         assert known.lack(0.3) == (
             "the budget for this month is 1 USD, of which 0.9 are spent or reserved, and an attempt may cost 0.3"
         )
@@ -74,6 +79,8 @@ async def test_a_call_is_reserved_at_its_worst_and_settled_by_its_bill(redis_url
             await node.end(grant, 0.01)
         known = await state.reader.spend()
         assert known.month == Book(0.03, 0.0, 3)
+        assert known.day.functions == {f"{node.id}/burst": 0.03}
+        assert (await state.reader.attempts(grants[0].task.id))[0].spent == 10_000
         assert known.lack(0.3) == ""
         assert len(await node.take(5)) == 2
 
@@ -102,6 +109,7 @@ async def test_a_late_bill_corrects_what_was_taken_to_be_true(redis_url: str) ->
         assert (await state.reader.spend_of_job("holiday")) == Book(0.3, 0.0, 1)
         await node.end(grant, 0.02)
         assert (await state.reader.spend_of_job("holiday")) == Book(0.02, 0.0, 1)
+        assert (await state.reader.spend_of_jobs()) == {"holiday": Book(0.02, 0.0, 1)}
 
 
 async def test_each_user_and_each_job_has_a_limit_and_who_is_over_it_holds_nobody_up(redis_url: str) -> None:

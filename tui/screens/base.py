@@ -32,6 +32,12 @@ MODES = (
     ("causes", "5", N("Causes")),
     ("activity", "6", N("Activity")),
 )
+FURTHER_MODES = (
+    ("spend", "7", N("Spend")),
+    ("schedules", "8", N("Schedules")),
+    ("keys", "9", N("Keys")),
+)
+"""Views that are named in the title only where one is in them."""
 SMALLEST = (60, 15)  # below that a terminal keeps the table and leaves out the rest
 _BEHIND_MS = 3_000
 _NAMED, _LEAST_NAME = 6, 6  # cells around the name of the cluster, and those of it that are always there
@@ -46,6 +52,14 @@ def _trip(took_ms: float | None) -> str:
 
 class ActWished(Message):
     """The operator wants this done; it asks first if it must."""
+
+    def __init__(self, act: Act) -> None:
+        super().__init__()
+        self.act = act
+
+
+class ReasonWished(Message):
+    """The operator wants this done, and will be asked why."""
 
     def __init__(self, act: Act) -> None:
         super().__init__()
@@ -261,7 +275,8 @@ class ConsoleScreen(Screen[None]):
         between them ("wide") or without ("snug", "tight"); of the others the numbers ("digits"), or nothing ("alone").
         """
         views: list[Part] = []
-        for mode, key, title in MODES:
+        here_too = [one for one in FURTHER_MODES if one[0] == self.MODE]
+        for mode, key, title in (*MODES, *here_too):
             here = mode == self.MODE
             if here or how != "alone":
                 bare = key if how == "digits" else f"{key} {tr(title)}"
@@ -393,6 +408,15 @@ class ConsoleScreen(Screen[None]):
 
     def action_show_activity(self) -> None:
         self.post_message(self.ModeWished("activity"))
+
+    def action_show_spend(self) -> None:
+        self.post_message(self.ModeWished("spend"))
+
+    def action_show_schedules(self) -> None:
+        self.post_message(self.ModeWished("schedules"))
+
+    def action_show_keys(self) -> None:
+        self.post_message(self.ModeWished("keys"))
 
     def action_freeze(self) -> None:
         self.post_message(self.FreezeWished())

@@ -100,14 +100,11 @@ class Reading(ConsoleScreen):
         self._scroll.scroll_relative(y=-max(1, self._scroll.size.height // 2), animate=False)
 
 
-class ReadingScreen(Reading):
+class SectionsScreen(Reading):
     """A screen of text sections to scroll through."""
 
-    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.DETAIL)]
-    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL)
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING)
     SECTIONS: ClassVar[tuple[str, ...]] = ()
-    TABS: ClassVar[Mapping[str, str]] = {}
-    """Which sections have a tab, and what it says."""
     AUTO_FOCUS = None
 
     def __init__(self, desk: Desk) -> None:
@@ -116,6 +113,29 @@ class ReadingScreen(Reading):
         for name in self.SECTIONS[1:]:
             self._sections[name].display = False  # until there is something to say
         self._scroll = VerticalScroll(*self._sections.values(), id="sections", can_focus=False)
+
+    def compose_body(self) -> Iterable[Widget]:
+        yield self._scroll
+
+    def show_section(self, name: str, pieces: Sequence[Piece]) -> None:
+        """Put ``pieces`` into a section; an empty one takes no room."""
+        section = self._sections[name]
+        content = Content.assemble(*pieces).rstrip("\n")
+        section.display = bool(pieces)
+        if section.content != content:
+            section.update(content)
+
+
+class ReadingScreen(SectionsScreen):
+    """Sections with tabs, all about one row of a list."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.DETAIL)]
+    SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.EVERYWHERE, Scope.READING, Scope.DETAIL)
+    TABS: ClassVar[Mapping[str, str]] = {}
+    """Which sections have a tab, and what it says."""
+
+    def __init__(self, desk: Desk) -> None:
+        super().__init__(desk)
         self._tab_line = OneLine(id="tabs")
         self._went_to = ("", 0)  # the section that was asked for last, and how far down that led
 
@@ -131,14 +151,6 @@ class ReadingScreen(Reading):
     def show_news(self) -> None:
         super().show_news()
         self._show_tabs()
-
-    def show_section(self, name: str, pieces: Sequence[Piece]) -> None:
-        """Put ``pieces`` into a section; an empty one takes no room."""
-        section = self._sections[name]
-        content = Content.assemble(*pieces).rstrip("\n")
-        section.display = bool(pieces)
-        if section.content != content:
-            section.update(content)
 
     # ------------------------------------------------------------ from section to section
 

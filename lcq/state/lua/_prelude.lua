@@ -552,8 +552,9 @@ end
 ---------------------------------------------------------------- what functions are paid
 
 -- Money is in whole millionths of the currency. An hour, a day and a month (by UTC) each have a book, and so has a job:
--- `spent`, `reserved` for what runs, `calls`; a day also "u/<user>", both together, an hour "f/<node>/<device>", spent. What has not run costs nothing; of
--- what ended otherwise without a bill, the worst is taken to be true.
+-- `spent`, `reserved` for what runs, `calls`; a day also "u/<user>" and "f/<node>/<device>", both together, an hour
+-- "f/<node>/<device>", spent. What has not run costs nothing; of what ended otherwise without a bill, the worst is taken to
+-- be true.
 local NOT_RUN = {
   endpoint_unreachable = true, endpoint_busy = true, endpoint_refused = true, call_too_large = true,
   storage_unreachable = true,
@@ -583,7 +584,7 @@ local function spend_windows()
   }
 end
 
--- Writes into all books of a bill; `both`: what a user's own sum grows by.
+-- Writes into all books of a bill; `both`: what a user's own sum grows by, and a device's.
 local function write_spend(bill, reserved, spent, calls, both)
   for _, span in ipairs({"hour", "day", "month", "job"}) do
     local name = bill[span] and key("spend", span, bill[span])
@@ -594,7 +595,10 @@ local function write_spend(bill, reserved, spent, calls, both)
       if span == "hour" and bill.at and spent ~= 0 then  -- what each function has cost of it
         redis.call("HINCRBY", name, "f/" .. bill.at, string.format("%.0f", spent))
       end
-      if span == "day" and both ~= 0 then redis.call("HINCRBY", name, "u/" .. bill.user, string.format("%.0f", both)) end
+      if span == "day" and both ~= 0 then
+        redis.call("HINCRBY", name, "u/" .. bill.user, string.format("%.0f", both))
+        if bill.at then redis.call("HINCRBY", name, "f/" .. bill.at, string.format("%.0f", both)) end
+      end
       redis.call("EXPIRE", name, SPEND_KEPT_S[span])
     end
   end

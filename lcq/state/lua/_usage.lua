@@ -72,8 +72,9 @@ local function bill(id, t, prices, known, sums, days)
       local slot = price_of_slot(prices, known, record.node or "", record.device or "")
       add(ended, record.node, "attempts", 1)
       add(ended, record.node, slot.kind == "cpu" and "cpu_ms" or "gpu_ms", ms)
-      -- What somebody else's machine has really cost, where an attempt says so (`paid`), counts instead.
-      add(ended, record.node, "cost", record.paid and math.floor(number(tostring(record.paid))) or math.floor(ms * slot.price + 0.5))
+      -- What a function was paid, as the books have it (`spent`), counts instead; `paid`: of those before there were books.
+      local paid = record.spent or record.paid
+      add(ended, record.node, "cost", paid and math.floor(number(tostring(paid))) or math.floor(ms * slot.price + 0.5))
       if record.counted then add(ended, record.node, "retries", 1) end
     end
   end

@@ -1,0 +1,349 @@
+"""What functions cost, in words, numbers and bars: budgets, days, users, jobs, functions. No terminal here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from lcq.config import BudgetConfig
+from lcq.lang import N, retold, tr
+from lcq.models import Attempt, NodeStatus
+from lcq.spend import MILLION, Book, Spend
+from tui.columns import Tone
+from tui.store import DeviceNow, FunctionNow, NodeRow
+from tui.text import clean, counted, cut, fit, long_span
+
+if TYPE_CHECKING:
+    from lcq.wire import SpendAnswer
+
+NEARLY = 0.9
+"""From this share of a limit on, it is nearly used."""
+DAYS = 31
+_MOST_USERS, _MOST_JOBS = 30, 40
+_BAR = 16
+_LEAST_PAST = 0.02  # of a span of time must have gone, before its pace says anything
+
+Segment = tuple[str, Tone]
+Line = list[Segment]
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What the books say, and what may be spent. ``budget``: None where no scheduler has told it."""
+
+    now_ms: int
+    spend: Spend
+    days: Mapping[str, Book] = field(default_factory=dict)  # by date (UTC), today first
+    jobs: Mapping[str, Book] = field(default_factory=dict)  # the newest job first
+    budget: BudgetConfig | None = None
+
+    @property
+    def currency(self) -> str:
+        return self.budget.currency if self.budget is not None else ""
+
+
+def budget_of(told: SpendAnswer) -> BudgetConfig:
+    """The limits that a scheduler tells of."""
+    limits = {book.name: book.limit for book in told.now}
+    return BudgetConfig(
+        hour=limits.get("hour"), day=limits.get("day"), month=limits.get("month"), job=told.job_limit,
+        user_day=told.user_limit, currency=told.currency,
+    )  # fmt: skip
+
+
+def money(amount: float, currency: str = "") -> str:
+    """An amount as people read it: two digits behind the point of much, and enough of little."""
+    told = f"{amount:,.2f}" if amount >= 100 or not amount else f"{amount:,.4f}" if amount >= 0.001 else f"{amount:.2g}"
+    return f"{told} {currency}".rstrip()
+
+
+# ---------------------------------------------------------------- gauges
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """What a span of time, a user or a job has cost, against what it may."""
+
+    name: str
+    book: Book
+    limit: float | None
+    full: bool = False  # no further call fits into it
+    left_ms: float = 0.0  # until the span of time ends; 0: it is none
+    past: float = 0.0  # how much of it has gone: 0 to 1
+
+    @property
+    def share(self) -> float | None:
+        """Of the limit, what is spent or reserved; None where there is none."""
+        if self.limit is None:
+            return None
+        return self.book.taken / self.limit if self.limit else 1.0
+
+    @property
+    def word(self) -> Segment:
+        """How that is meant, as a word."""
+        share = self.share
+        if share is None:
+            return tr("NO LIMIT"), "dim"
+        if self.full or share >= 1.0:
+            return tr("USED UP"), "bad"
+        return (tr("NEARLY USED"), "warn") if share >= NEARLY else (tr("WITHIN"), "good")
+
+    @property
+    def gone_in_ms(self) -> float | None:
+        """When it is used up, at the pace of this span so far; None: not before it ends, or that is not known."""
+        if self.limit is None or self.full or self.past < _LEAST_PAST or not self.left_ms or not self.book.spent:
+            return None
+        pace = self.book.spent / self.past  # of a whole span
+        span_ms = self.left_ms / (1 - self.past)
+        left_ms = (self.limit - self.book.taken) / pace * span_ms
+        return left_ms if 0 < left_ms < self.left_ms else None
+
+
+def _ends(now_ms: int) -> dict[str, tuple[datetime, datetime]]:
+    """When this hour, this day and this month began and end, by UTC."""
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    day = hour.replace(hour=0)
+    month = day.replace(day=1)
+    after = (month + timedelta(days=32)).replace(day=1)
+    return {
+        "hour": (hour, hour + timedelta(hours=1)), "day": (day, day + timedelta(days=1)), "month": (month, after)
+    }  # fmt: skip
+
+
+_SPANS = {"hour": N("this hour"), "day": N("today"), "month": N("this month")}
+
+
+def gauges(told: Spending, price: float | None = None) -> list[Gauge]:
+    """This hour, today and this month. ``price``: what a call costs at most at the cheapest function there is."""
+    out = []
+    spend = told.spend if told.budget is None else Spend(told.budget, told.spend.hour, told.spend.day, told.spend.month)
+    full = spend.used_up(price) if price is not None else frozenset()
+    for span, (begun, ends) in _ends(told.now_ms).items():
+        whole_ms = (ends - begun).total_seconds() * 1000
+        left_ms = ends.timestamp() * 1000 - told.now_ms
+        limit = getattr(told.budget, span) if told.budget is not None else None
+        out.append(Gauge(tr(_SPANS[span]), getattr(spend, span), limit, span in full, left_ms, 1 - left_ms / whole_ms))
+    return out
+
+
+def _cells_of(share: float, width: int) -> int:
+    """So many of ``width`` cells are taken by a share; the least of it takes one."""
+    return max(0, min(width, math.ceil(share * width - 1e-6)))
+
+
+def gauge_bar(gauge: Gauge, width: int = _BAR) -> str:
+    """What is spent, what is reserved behind it, and what is left, in ``width`` cells."""
+    if not gauge.limit:
+        return "━" * width if gauge.limit == 0 else "·" * width
+    spent, taken = (_cells_of(amount / gauge.limit, width) for amount in (gauge.book.spent, gauge.book.taken))
+    return "━" * spent + "╌" * (taken - spent) + "·" * (width - taken)
+
+
+def gauge_lines(told: Sequence[Gauge], currency: str, width: int) -> list[Line]:
+    """A line of each: its bar, its share as a number, that as a word, and the amounts."""
+    lines: list[Line] = []
+    names = max((len(gauge.name) for gauge in told), default=0)
+    bar = _BAR if width >= 96 else 10
+    for gauge in told:
+        word, tone = gauge.word
+        share = f"{gauge.share:.0%}" if gauge.share is not None else "--"
+        of = tr(" of {limit}", limit=money(gauge.limit)) if gauge.limit is not None else ""
+        amounts = [f"{money(gauge.book.spent)}{of}"]
+        if gauge.book.reserved:
+            amounts.append(tr("reserved {amount}", amount=money(gauge.book.reserved)))
+        amounts.append(counted(gauge.book.calls, "call"))
+        if gauge.left_ms and width >= 96:
+            amounts.append(tr("ends in {time}", time=long_span(gauge.left_ms)))
+        lines.append(
+            [
+                (f"  {fit(gauge.name, max(10, names))} ", "plain"), (gauge_bar(gauge, bar), tone),
+                (f" {fit(share, 5, right=True)}  ", "strong"), (f"{fit(word, 11)}  ", tone),
+                ("  ".join(amounts), "plain"),
+            ]
+        )  # fmt: skip
+        said = _said(gauge)
+        if said:
+            lines.append([(f"  {' ' * max(10, names)} {said}", tone if tone == "bad" else "warn")])
+    if currency and lines:
+        lines.append([(tr("  in {currency}, by UTC; reserved: the worst that calls under way may cost",
+                          currency=currency), "dim")])  # fmt: skip
+    return lines
+
+
+def _said(gauge: Gauge) -> str:
+    """What follows from it, where something does."""
+    if gauge.word[1] == "bad" and gauge.left_ms:
+        left = long_span(gauge.left_ms)
+        return tr("no further call fits: tasks stay in the house for {time}, unless a call ends cheaper", time=left)
+    gone = gauge.gone_in_ms
+    return tr("used up in {time} at this pace", time=long_span(gone)) if gone is not None else ""
+
+
+# ---------------------------------------------------------------- by day, user and job
+
+
+def _of_most(amount: float, most: float, width: int = 12) -> str:
+    """A bar against the greatest of its kind."""
+    return "━" * (_cells_of(amount / most, width) if most > 0 else 0)
+
+
+def day_lines(told: Spending, width: int) -> list[Line]:
+    """What each day has cost that cost anything, the newest first."""
+    most = max((book.taken for book in told.days.values()), default=0.0)
+    lines: list[Line] = []
+    for day, book in told.days.items():
+        if not book.taken and not book.calls:
+            continue
+        first = max(book.users.items(), key=lambda one: one[1], default=("", 0.0))
+        lines.append(
+            [
+                (f"  {day} ", "plain"), (f"{fit(money(book.spent), 12, right=True)} ", "strong"),
+                (fit(counted(book.calls, "call"), 14, right=True), "plain"),
+                (f"  {fit(_of_most(book.taken, most), 12)}", "run"),
+                (cut(tr("  most by {user}", user=clean(first[0])) if first[1] else "", max(0, width - 58)), "dim"),
+            ]
+        )  # fmt: skip
+    return lines
+
+
+def user_lines(told: Spending, width: int) -> list[Line]:
+    """What each user's tasks have cost today, against what they may, and in the days that are shown."""
+    in_all: dict[str, float] = {}
+    for book in told.days.values():
+        for user, amount in book.users.items():
+            in_all[user] = in_all.get(user, 0.0) + amount
+    today = told.spend.day.users
+    limit = told.budget.user_day if told.budget is not None else None
+    lines: list[Line] = []
+    name_room = max(10, min(24, width - 56))
+    for user, amount in sorted(in_all.items(), key=lambda one: (-one[1], one[0]))[:_MOST_USERS]:
+        if not amount:
+            continue
+        gauge = Gauge(user, Book(today.get(user, 0.0)), limit)
+        word, tone = gauge.word
+        share = f"{gauge.share:.0%}" if gauge.share is not None else ""
+        of = tr(" of {limit}", limit=money(limit)) if limit is not None else ""
+        lines.append(
+            [
+                (f"  {fit(clean(user), name_room)} ", "plain"), (f"{fit(money(amount), 12, right=True)} ", "strong"),
+                (tr("  today {amount}", amount=money(today.get(user, 0.0))) + of, "plain"),
+                (f"  {share} {word}" if limit is not None else "", tone),
+            ]
+        )  # fmt: skip
+    return lines
+
+
+def job_lines(told: Spending, width: int) -> list[Line]:
+    """What each job has cost, the most expensive first, against what it may."""
+    limit = told.budget.job if told.budget is not None else None
+    lines: list[Line] = []
+    name_room = max(12, min(36, width - 54))
+    by_cost = sorted(told.jobs.items(), key=lambda one: (-one[1].taken, one[0]))
+    for job, book in by_cost[:_MOST_JOBS]:
+        if not book.taken and not book.calls:
+            continue
+        gauge = Gauge(job, book, limit, full=job in told.spend.jobs_out)
+        word, tone = gauge.word
+        share = f"{gauge.share:.0%}" if gauge.share is not None else ""
+        reserved = tr("  reserved {amount}", amount=money(book.reserved)) if book.reserved else ""
+        lines.append(
+            [
+                (f"  {fit(clean(job), name_room)} ", "plain"), (f"{fit(money(book.spent), 12, right=True)} ", "strong"),
+                (f"{fit(counted(book.calls, 'call'), 11, right=True)}{reserved}", "plain"),
+                (f"  {share} {word}" if limit is not None or gauge.full else "", tone),
+            ]
+        )  # fmt: skip
+    return lines
+
+
+# ---------------------------------------------------------------- functions
+
+
+def functions_of(nodes: Iterable[NodeRow]) -> list[tuple[NodeRow, DeviceNow, FunctionNow]]:
+    """The devices of nodes that call functions, by the names of both."""
+    found = [(node, device, device.function) for node in nodes for device in node.now if device.function is not None]
+    return sorted(found, key=lambda one: (one[0].id, one[1].called))
+
+
+def cheapest(nodes: Iterable[NodeRow]) -> float | None:
+    """What a call costs at most at the cheapest function that is there; None: none is."""
+    live = (node for node in nodes if node.status is not NodeStatus.OFFLINE)
+    return min((function.worst_price for _, _, function in functions_of(live)), default=None)
+
+
+def function_state(node: NodeRow, device: DeviceNow, function: FunctionNow) -> Segment:
+    """Whether it is called, as letter and word: a breaker is open where the endpoint was not reached of late."""
+    if node.status is NodeStatus.OFFLINE:
+        return tr("x AWAY"), "bad"
+    if not function.is_offered:
+        return tr("! BREAKER OPEN"), "bad"
+    return (tr("? RESTS"), "warn") if device.why else (tr("> OFFERED"), "good")
+
+
+def price_told(function: FunctionNow, currency: str) -> str:
+    """What a call costs."""
+    parts = []
+    if function.price_s:
+        parts.append(tr("{amount} a second", amount=money(function.price_s)))
+    if function.price_call:
+        parts.append(tr("{amount} a call", amount=money(function.price_call)))
+    if not parts and not function.worst_price:
+        return tr("nothing")
+    parts.append(tr("at most {amount} a call", amount=money(function.worst_price)))
+    return f"{', '.join(parts)}  {currency}".rstrip()
+
+
+def function_lines(told: Spending, nodes: Iterable[NodeRow], width: int) -> list[Line]:
+    """A line of each function: whether it is called, how busy it is, what it has cost today."""
+    lines: list[Line] = []
+    for node, device, function in functions_of(nodes):
+        state, tone = function_state(node, device, function)
+        cost = told.spend.day.functions.get(f"{node.id}/{device.id}", 0.0)
+        name = f"{node.id} {device.called}"
+        lines.append(
+            [
+                (f"  {fit(name, max(14, min(28, width - 66)))} ", "strong"), (f"{fit(state, 14)} ", tone),
+                (in_flight_told(node, device), "plain"),
+                (tr("  today {amount}", amount=money(cost)), "strong"),
+                (tr("  at most {amount} a call", amount=money(function.worst_price)), "dim"),
+            ]
+        )  # fmt: skip
+        if function.away:
+            lines.append([(f"      {cut(retold(function.away), max(0, width - 8))}", "bad")])
+    return lines
+
+
+def in_flight_told(node: NodeRow, device: DeviceNow) -> str:
+    """How many calls are under way, of how many there may be."""
+    running = node.running if len(node.now) == 1 else None
+    return tr("{n} in flight of {most}", n="--" if running is None else running, most=device.slots)
+
+
+# ---------------------------------------------------------------- of a task
+
+
+def attempt_cost(attempt: Attempt) -> float | None:
+    """What a function was paid for an attempt, in the budget's currency; None: it was not paid for."""
+    if attempt.spend is None or attempt.ended_ms is None:
+        return None
+    return attempt.spent / MILLION
+
+
+def task_cost(attempts: Iterable[Attempt]) -> Segment | None:
+    """What the attempts of a task have cost together, and may yet; None: none of them was paid for."""
+    paid = [attempt for attempt in attempts if attempt.spend is not None]
+    if not paid:
+        return None
+    cost = sum(attempt_cost(attempt) or 0.0 for attempt in paid)
+    worst = sum(attempt.spend.worst for attempt in paid if attempt.spend is not None and attempt.ended_ms is None)
+    told = money(cost)
+    if worst:
+        told += tr(", and at most {amount} for the call under way", amount=money(worst / MILLION))
+    places = ", ".join(dict.fromkeys(clean(attempt.node) for attempt in paid))
+    return tr(
+        "{amount}, paid for {calls} by {nodes}", amount=told, calls=counted(len(paid), "call"), nodes=places
+    ), "run"
