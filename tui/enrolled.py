@@ -25,7 +25,7 @@ LOOK: Mapping[str, tuple[str, str, Tone]] = {
     "enrolled": (">", N("ENROLLED"), "good"),
     "invited": ("+", N("INVITED"), "warn"),
     "being replaced": ("~", N("BEING REPLACED"), "warn"),
-    "over": ("-", N("OVER"), "dim"),
+    "over": ("-", N("EXPIRED"), "dim"),
     "used": ("-", N("USED"), "dim"),
     "replaced": ("-", N("REPLACED"), "dim"),
     "revoked": ("x", N("REVOKED"), "bad"),

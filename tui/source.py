@@ -73,6 +73,7 @@ WINDOW = 100_000
 Beyond them the scheduler looks (tui/older.py)."""
 CAUSES_S = 5.0  # between two looks at all failures
 _ALERTS_S = 5.0  # between two looks at alerts, where no event tells of them
+_PAID_S = 5.0  # between two looks at what functions cost
 ACTS_READ = 200
 """So many of the newest are looked at again each second; older ones are read once (tui/older_acts.py)."""
 _MINUTES_AGAIN = 3  # the one under way, and those that a late word or a slow look may still change
@@ -301,7 +302,7 @@ class Feed:
         """``on_screen``: tasks worth polling; ``view``: which view is in sight: "causes" and "activity" are polled."""
         self._reader, self._store, self._link = reader, store, link
         self._on_screen, self._view = on_screen, view
-        self._causes_read = self._alerts_read = 0.0
+        self._causes_read = self._alerts_read = self._paid_read = 0.0
         self._again = asyncio.Event()
         self.read_up_to = ""  # the newest event that the store has taken in
 
@@ -373,6 +374,8 @@ class Feed:
 
     async def _poll(self) -> None:
         self._store.polling_due = False
+        if self._view() in ("nodes", "fleet") and self._store.has_functions:
+            await self._read_paid()
         nodes = await self._ask(self._reader.nodes())
         self._store.put_nodes(nodes)
         self._store.put_queues(await self._ask(self._reader.queues(nodes)))
@@ -390,6 +393,12 @@ class Feed:
             case "activity":
                 acts = await self._ask(self._reader.acts(ACTS_READ))
                 self._store.put_acts(acts, self._link.now_ms, limit=ACTS_READ)
+
+    async def _read_paid(self) -> None:
+        """What functions have cost today, for who looks at nodes that call them."""
+        if time.monotonic() - self._paid_read > _PAID_S:
+            self._store.put_paid((await self._ask(self._reader.spend())).day.devices)
+            self._paid_read = time.monotonic()
 
     async def _read_minutes(self) -> None:
         """The counters of the last hour: all of them once, then those that may have changed."""

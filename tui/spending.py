@@ -14,7 +14,7 @@ from lcq.models import Attempt, NodeStatus
 from lcq.spend import MILLION, Book, Spend
 from tui.columns import Tone
 from tui.store import DeviceNow, FunctionNow, NodeRow
-from tui.text import clean, counted, cut, fit, long_span
+from tui.text import clean, counted, cut, fit, long_span, money
 
 if TYPE_CHECKING:
     from lcq.wire import SpendAnswer
@@ -24,6 +24,7 @@ NEARLY = 0.9
 DAYS = 31
 _MOST_USERS, _MOST_JOBS = 30, 40
 _BAR = 16
+_WIDE = 96  # cells from where on more is told in a line
 _LEAST_PAST = 0.02  # of a span of time must have gone, before its pace says anything
 
 Segment = tuple[str, Tone]
@@ -52,12 +53,6 @@ def budget_of(told: SpendAnswer) -> BudgetConfig:
         hour=limits.get("hour"), day=limits.get("day"), month=limits.get("month"), job=told.job_limit,
         user_day=told.user_limit, currency=told.currency,
     )  # fmt: skip
-
-
-def money(amount: float, currency: str = "") -> str:
-    """An amount as people read it: two digits behind the point of much, and enough of little."""
-    told = f"{amount:,.2f}" if amount >= 100 or not amount else f"{amount:,.4f}" if amount >= 0.001 else f"{amount:.2g}"
-    return f"{told} {currency}".rstrip()
 
 
 # ---------------------------------------------------------------- gauges
@@ -147,16 +142,16 @@ def gauge_lines(told: Sequence[Gauge], currency: str, width: int) -> list[Line]:
     """A line of each: its bar, its share as a number, that as a word, and the amounts."""
     lines: list[Line] = []
     names = max((len(gauge.name) for gauge in told), default=0)
-    bar = _BAR if width >= 96 else 10
+    bar = _BAR if width >= _WIDE else 10
     for gauge in told:
         word, tone = gauge.word
         share = f"{gauge.share:.0%}" if gauge.share is not None else "--"
-        of = tr(" of {limit}", limit=money(gauge.limit)) if gauge.limit is not None else ""
+        of = tr(" of {limit}", limit=f"{gauge.limit:,g}") if gauge.limit is not None else ""
         amounts = [f"{money(gauge.book.spent)}{of}"]
         if gauge.book.reserved:
             amounts.append(tr("reserved {amount}", amount=money(gauge.book.reserved)))
         amounts.append(counted(gauge.book.calls, "call"))
-        if gauge.left_ms and width >= 96:
+        if gauge.left_ms and width >= _WIDE:
             amounts.append(tr("ends in {time}", time=long_span(gauge.left_ms)))
         lines.append(
             [
@@ -226,7 +221,7 @@ def user_lines(told: Spending, width: int) -> list[Line]:
         gauge = Gauge(user, Book(today.get(user, 0.0)), limit)
         word, tone = gauge.word
         share = f"{gauge.share:.0%}" if gauge.share is not None else ""
-        of = tr(" of {limit}", limit=money(limit)) if limit is not None else ""
+        of = tr(" of {limit}", limit=f"{limit:,g}") if limit is not None else ""
         lines.append(
             [
                 (f"  {fit(clean(user), name_room)} ", "plain"), (f"{fit(money(amount), 12, right=True)} ", "strong"),
@@ -279,7 +274,7 @@ def function_state(node: NodeRow, device: DeviceNow, function: FunctionNow) -> S
     """Whether it is called, as letter and word: a breaker is open where the endpoint was not reached of late."""
     if node.status is NodeStatus.OFFLINE:
         return tr("x AWAY"), "bad"
-    if not function.is_offered:
+    if function.away:
         return tr("! BREAKER OPEN"), "bad"
     return (tr("? RESTS"), "warn") if device.why else (tr("> OFFERED"), "good")
 
@@ -288,18 +283,18 @@ def price_told(function: FunctionNow, currency: str) -> str:
     """What a call costs."""
     parts = []
     if function.price_s:
-        parts.append(tr("{amount} a second", amount=money(function.price_s)))
+        parts.append(tr("{amount} a second", amount=money(function.price_s, currency)))
     if function.price_call:
-        parts.append(tr("{amount} a call", amount=money(function.price_call)))
+        parts.append(tr("{amount} a call", amount=money(function.price_call, currency)))
     if not parts and not function.worst_price:
         return tr("nothing")
-    parts.append(tr("at most {amount} a call", amount=money(function.worst_price)))
-    return f"{', '.join(parts)}  {currency}".rstrip()
+    return ", ".join((*parts, tr("at most {amount} a call", amount=money(function.worst_price, currency))))
 
 
 def function_lines(told: Spending, nodes: Iterable[NodeRow], width: int) -> list[Line]:
     """A line of each function: whether it is called, how busy it is, what it has cost today."""
     lines: list[Line] = []
+    is_wide = width >= _WIDE
     for node, device, function in functions_of(nodes):
         state, tone = function_state(node, device, function)
         cost = told.spend.day.functions.get(f"{node.id}/{device.id}", 0.0)
@@ -307,9 +302,9 @@ def function_lines(told: Spending, nodes: Iterable[NodeRow], width: int) -> list
         lines.append(
             [
                 (f"  {fit(name, max(14, min(28, width - 66)))} ", "strong"), (f"{fit(state, 14)} ", tone),
-                (in_flight_told(node, device), "plain"),
+                (in_flight_told(node, device, function, in_full=is_wide), "plain"),
                 (tr("  today {amount}", amount=money(cost)), "strong"),
-                (tr("  at most {amount} a call", amount=money(function.worst_price)), "dim"),
+                (tr("  at most {amount} a call", amount=money(function.worst_price)) if is_wide else "", "dim"),
             ]
         )  # fmt: skip
         if function.away:
@@ -317,33 +312,51 @@ def function_lines(told: Spending, nodes: Iterable[NodeRow], width: int) -> list
     return lines
 
 
-def in_flight_told(node: NodeRow, device: DeviceNow) -> str:
-    """How many calls are under way, of how many there may be."""
-    running = node.running if len(node.now) == 1 else None
-    return tr("{n} in flight of {most}", n="--" if running is None else running, most=device.slots)
+def function_facts(node: NodeRow, device: DeviceNow, currency: str) -> list[tuple[str, str, Tone]]:
+    """All about a function, as labels, words and how these are meant."""
+    function = device.function
+    if function is None:
+        return []
+    state, tone = function_state(node, device, function)
+    facts: list[tuple[str, str, Tone]] = [
+        (N("state"), f"{state}  {retold(function.away)}".rstrip(), tone),
+        (N("endpoint"), function.endpoint or tr("not told: its agent is older"), "plain"),
+        (N("price"), price_told(function, currency), "plain"),
+        (N("calls"), in_flight_told(node, device, function), "plain"),
+    ]
+    if function.start_s:
+        facts.append((N("cold start"), tr("the last took {time}", time=long_span(function.start_s * 1000)), "plain"))
+    if function.today is not None:
+        facts.append((N("today"), money(function.today, currency), "strong"))
+    return facts
+
+
+def in_flight_told(node: NodeRow, device: DeviceNow, function: FunctionNow, *, in_full: bool = True) -> str:
+    """How many calls are under way, of how many there may be; how many instances are warm, and how many cold starts
+    there were. ``in_full``: else not the latter."""
+    running = function.in_flight
+    if running is None:  # an older agent
+        running = node.running if len(node.now) == 1 else None
+    told = tr("{n}/{most} in flight", n="--" if running is None else running, most=device.slots)
+    if function.warm is not None:
+        told += tr("  {n} warm", n=function.warm)
+    if function.cold is not None and in_full:
+        told += f"  {counted(function.cold, 'cold start')}"
+    return told
 
 
 # ---------------------------------------------------------------- of a task
 
 
-def attempt_cost(attempt: Attempt) -> float | None:
-    """What a function was paid for an attempt, in the budget's currency; None: it was not paid for."""
-    if attempt.spend is None or attempt.ended_ms is None:
-        return None
-    return attempt.spent / MILLION
-
-
-def task_cost(attempts: Iterable[Attempt]) -> Segment | None:
-    """What the attempts of a task have cost together, and may yet; None: none of them was paid for."""
-    paid = [attempt for attempt in attempts if attempt.spend is not None]
-    if not paid:
-        return None
-    cost = sum(attempt_cost(attempt) or 0.0 for attempt in paid)
-    worst = sum(attempt.spend.worst for attempt in paid if attempt.spend is not None and attempt.ended_ms is None)
-    told = money(cost)
+def task_cost(attempts: Iterable[Attempt], currency: str = "") -> Segment:
+    """What functions were paid for a task's attempts together, and may be yet, and on which nodes these ran."""
+    paid = [(attempt, attempt.spend) for attempt in attempts if attempt.spend is not None]
+    cost = sum(attempt.spent for attempt, _ in paid if attempt.ended_ms is not None) / MILLION
+    worst = sum(bill.worst for attempt, bill in paid if attempt.ended_ms is None) / MILLION
+    told = money(cost, currency)
     if worst:
-        told += tr(", and at most {amount} for the call under way", amount=money(worst / MILLION))
-    places = ", ".join(dict.fromkeys(clean(attempt.node) for attempt in paid))
+        told += tr(", and at most {amount} for the call under way", amount=money(worst, currency))
+    places = ", ".join(dict.fromkeys(clean(attempt.node) for attempt, _ in paid))
     return tr(
         "{amount}, paid for {calls} by {nodes}", amount=told, calls=counted(len(paid), "call"), nodes=places
     ), "run"

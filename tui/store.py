@@ -27,12 +27,13 @@ from lcq.models import (
     NodeRecord,
     NodeStatus,
     QueueRecord,
+    RestCode,
     TaskPriority,
     TaskRecord,
     TaskStatus,
 )
 from tui.flow import Flow, flow_of
-from tui.text import clean, counted
+from tui.text import clean, counted, money
 
 if TYPE_CHECKING:
     from lcq.alerts.records import AlertRecord, Alerts
@@ -163,10 +164,20 @@ class FunctionNow:
     price_call: float = 0.0
     worst_price: float = 0.0  # of a call
     away: str = ""  # why it is not offered: what its agent found when it called; "": it is
+    in_flight: int | None = None  # calls under way; None, of this and the next two: its agent is older
+    warm: int | None = None  # instances that its platform still keeps
+    cold: int | None = None  # cold starts since its agent began
+    start_s: float = 0.0  # what the last of them took
+    today: float | None = None  # what it has cost since midnight, UTC, what is reserved included; None: not read
 
     @property
-    def is_offered(self) -> bool:
-        return not self.away
+    def told(self) -> str:
+        """How busy it is, and what it has cost, in a few words."""
+        words = [tr("{n} in flight", n=self.in_flight)] if self.in_flight is not None else []
+        words += [tr("{n} warm", n=self.warm)] if self.warm is not None else []
+        words += [counted(self.cold, "cold start")] if self.cold is not None else []
+        words += [tr("{amount} today", amount=money(self.today))] if self.today is not None else []
+        return ", ".join(words)
 
 
 @dataclass(slots=True, eq=False)
@@ -411,6 +422,7 @@ class Store:
         self.tasks: Shelf[TaskRow] = Shelf(self.stir)
         self.nodes: Shelf[NodeRow] = Shelf(self.stir)
         self._nodes: tuple[NodeRecord, ...] = ()  # of which they were made
+        self._paid: Mapping[tuple[str, str], float] | None = None  # None: nobody has asked
         self.queues: Shelf[QueueRow] = Shelf(self.stir)
         self.causes: Shelf[CauseRow] = Shelf(self.stir)
         self.causes_by: tuple[str, ...] = ()  # by what causes are told apart, of lcq.causes.APART
@@ -475,7 +487,17 @@ class Store:
         now = tuple(records)
         if len(now) != len(self._nodes) or any(map(is_not, now, self._nodes)):  # a reader keeps what is as it was
             self._nodes = now
-            self.nodes.update(map(node_row, now))
+            self.nodes.update(node_row(record, self._paid) for record in now)
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether a node calls functions: then what they cost is worth a look."""
+        return any(device.function is not None for row in self.nodes.rows.values() for device in row.now)
+
+    def put_paid(self, paid: Mapping[tuple[str, str], float]) -> None:
+        """What each device was paid today, by its node and its id; the next records of nodes are shown with it."""
+        if paid != self._paid:
+            self._paid, self._nodes = dict(paid), ()
 
     def put_queues(self, records: Iterable[QueueRecord]) -> None:
         rows = [queue_row(record, place) for place, record in enumerate(records)]
@@ -908,8 +930,9 @@ def _short_names(devices: Sequence[Device]) -> dict[str, str]:
     return {one.id: f"gpu{gpus.index(one.id)}" if one.id in gpus else clean(one.id[:12]) for one in devices}
 
 
-def node_row(record: NodeRecord) -> NodeRow:
-    """A node's record as its row."""
+def node_row(record: NodeRecord, paid: Mapping[tuple[str, str], float] | None = None) -> NodeRow:
+    """A node's record as its row. ``paid``: what functions have cost today, by node and device; None: not known."""
+    functions = _functions_now(record, paid)
     capability = record.capability
     readings = record.readings.values()
     busy = [reading.busy for reading in readings if reading.busy is not None]
@@ -938,7 +961,10 @@ def node_row(record: NodeRecord) -> NodeRow:
         software=clean(capability.version),
         load=(
             *(
-                (called.get(device, clean(device[:12])), _reading(reading, record.caution(device)))
+                (
+                    called.get(device, clean(device[:12])),
+                    functions[device].told if device in functions else _reading(reading, record.caution(device)),
+                )
                 for device, reading in sorted(record.readings.items(), key=lambda pair: called.get(pair[0], pair[0]))
             ),
             *(_told(name, value) for name, value in sorted(record.telemetry.items()) if name not in _UNTOLD),
@@ -948,7 +974,7 @@ def node_row(record: NodeRecord) -> NodeRow:
         used_mib=sum((one.total_mib or 0) - (one.free_mib or 0) for one in filled),
         total_mib=sum(one.total_mib or 0 for one in filled),
         hottest_c=max(heat, default=None),
-        now=_devices_now(record),
+        now=_devices_now(record, functions),
         hand_back_ms=record.hand_back_ms,
         stopping=record.stopping,
         why=clean(record.why) or _settings_trouble(record),
@@ -960,7 +986,7 @@ def _settings_trouble(record: NodeRecord) -> str:
     return clean(tr("its settings stay as they were: {error}", error=retold(error))) if error else ""
 
 
-def _devices_now(record: NodeRecord) -> tuple[DeviceNow, ...]:
+def _devices_now(record: NodeRecord, functions: Mapping[str, FunctionNow]) -> tuple[DeviceNow, ...]:
     out = []
     called = _short_names(record.capability.devices)
     for device in record.capability.devices:
@@ -981,20 +1007,32 @@ def _devices_now(record: NodeRecord) -> tuple[DeviceNow, ...]:
                 power_w=told.power_w,
                 why=clean(why),
                 warm=tuple(clean(model) for model in told.warm),
-                function=_function_now(record, device) if device.kind is DeviceKind.SERVERLESS else None,
+                function=functions.get(device.id),
             )
         )
     return tuple(out)
 
 
-def _function_now(record: NodeRecord, device: Device) -> FunctionNow:
-    capability = record.capability
-    withheld = [model for model, offer in capability.withheld.items() if device.kind in offer.kinds]
-    away = next((capability.left_out[model] for model in withheld if model in capability.left_out), "")
-    return FunctionNow(
-        clean(device.endpoint), device.price_s, device.price_call, device.worst_price,
-        clean(away or (tr("it does not answer") if withheld else "")),
-    )  # fmt: skip
+def _functions_now(record: NodeRecord, paid: Mapping[tuple[str, str], float] | None) -> dict[str, FunctionNow]:
+    """What a node's devices that call functions tell of these, by their ids."""
+    capability, kind, found = record.capability, DeviceKind.SERVERLESS, {}
+    withheld = [model for model, offer in capability.withheld.items() if kind in offer.kinds]
+    held = next((capability.left_out[model] for model in withheld if model in capability.left_out), "")
+    if withheld and not held:
+        held = tr("it does not answer")
+    for device in capability.devices:
+        if device.kind is not kind:
+            continue
+        told = record.readings.get(device.id, DeviceReading())
+        reading, away = told.function, told.fault if told.rest == RestCode.ENDPOINT_AWAY else held
+        found[device.id] = FunctionNow(
+            endpoint=clean(device.endpoint), price_s=device.price_s, price_call=device.price_call,
+            worst_price=device.worst_price, away=clean(away),
+            in_flight=reading.in_flight if reading else None, warm=reading.warm if reading else None,
+            cold=reading.cold if reading else None, start_s=reading.start_s if reading else 0.0,
+            today=None if paid is None else paid.get((record.id, device.id), 0.0),
+        )  # fmt: skip
+    return found
 
 
 def queue_row(record: QueueRecord, place: int) -> QueueRow:

@@ -15,7 +15,7 @@ from lcq.errors import InvalidInput
 from lcq.folder import Pairing, name_results, pair_images
 from lcq.foreseen import told_foreseen
 from lcq.lang import tr
-from lcq.models import Task, TaskPriority, TaskType, explain_invalid
+from lcq.models import Privacy, Task, TaskPriority, TaskType, explain_invalid
 from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
 from tui.text import counted, long_span
 
@@ -36,6 +36,7 @@ class Wish:
     queue: str = ""
     priority: TaskPriority = TaskPriority.NORMAL
     job: str = ""
+    exportable: bool = False  # its pictures may leave the house: functions may work on them
 
     @property
     def is_folder(self) -> bool:
@@ -108,6 +109,7 @@ def _task(wish: Wish, image: str, mask: str, output: str, job: str) -> Task:
         return Task(
             task_type=TaskType.INPAINT, image_path=image, mask_path=mask or None, output_path=output or None,
             config={"model": wish.model}, priority=wish.priority, user_id=wish.user, job=job or None,
+            privacy=Privacy.EXPORTABLE if wish.exportable else Privacy.PRIVATE,
         )  # fmt: skip
     except ValidationError as error:
         raise InvalidInput(explain_invalid(error)) from error

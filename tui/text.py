@@ -172,3 +172,12 @@ def counted(number: int, noun: str) -> str:
 def basename(path: str) -> str:
     """The last part of a path or URL."""
     return path.rstrip("/\\").replace("\\", "/").rpartition("/")[2] or path
+
+
+def money(amount: float, currency: str = "") -> str:
+    """An amount as people read it: two digits behind the point of much, and enough of little."""
+    if amount >= 100 or not amount:
+        told = f"{amount:,.2f}"
+    else:
+        told = f"{amount:.4f}" if amount >= 0.001 else f"{amount:.7f}".rstrip("0").rstrip(".")
+    return f"{told} {currency}".rstrip()

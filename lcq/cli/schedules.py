@@ -50,7 +50,7 @@ def _tell(found: SchedulesAnswer, output: Output) -> None:
             Column("WHAT CAME OF IT"),
         ],
         (
-            (one.name, f"{one.cron} {one.timezone}", _next(one), _local(one.last_due_ms), retold(one.last_told))
+            (one.name, f"{one.cron} {one.timezone}", _next(one), _local(one.last_due_ms), _came(one))
             for one in found.schedules
         ),
         empty=tr("no schedules: see schedules in lcq.yaml"),
@@ -67,6 +67,10 @@ def _next(one: ScheduleRecord) -> str:
     if one.paused_by:
         return tr("paused by {by} {reason}", by=one.paused_by, reason=one.paused_reason).rstrip()
     return _local(one.next_ms[0]) if one.next_ms else ""
+
+
+def _came(one: ScheduleRecord) -> str:
+    return tr("cannot be run: {error}", error=retold(one.error)) if one.error else retold(one.last_told)
 
 
 def _now(one: WindowRecord) -> str:

@@ -105,6 +105,8 @@ async def test_a_run_leaves_out_what_is_done_already_and_says_what_it_cannot_do(
             long_due(eye)
             assert await keeper.run_due() == 0
             assert "nowhere" in (await state.reader.upkeep())["schedule nightly"]["error"]
+            (told,) = (await keeper.tell(Schedules())).schedules
+            assert "nowhere" in told.error
             pictures(tmp_path / "nowhere", "c")
             assert await Timekeeper(ground).run_due() == 1, "and when that is mended it is run after all"
             assert (await state.reader.upkeep())["schedule nightly"]["error"] == ""

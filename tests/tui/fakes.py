@@ -32,6 +32,7 @@ from lcq.models import (
     NodeRecord,
     NodeStatus,
     Note,
+    Privacy,
     QueueRecord,
     Task,
     TaskPriority,
@@ -471,8 +472,11 @@ class FakeCluster:
 
     async def foresee(self, tasks: Sequence[Task], *, queue: str = "") -> ForeseeAnswer:
         await self._answerable()
-        found = Foreseen(queue=queue or "cpu-light", count=len(tasks), seconds=2.0 * len(tasks), done_s=30.0)
-        return ForeseeAnswer(foreseen=(found,))
+        worst = 0.3 * sum(task.privacy is Privacy.EXPORTABLE for task in tasks)
+        found = Foreseen(
+            queue=queue or "cpu-light", count=len(tasks), seconds=2.0 * len(tasks), done_s=30.0, worst_cost=worst
+        )
+        return ForeseeAnswer(foreseen=(found,), currency="EUR")
 
     async def submit_folder(self, wish: Wish) -> Sent:
         await self._called("submit_folder", wish)

@@ -22,7 +22,7 @@ def test_every_state_of_a_key_has_a_letter_and_a_word():
     states = {
         "> ENROLLED": a_key(),
         "+ INVITED": a_key(role=KeyRole.INVITED, becomes="viewer", until_ms=NOW + 1),
-        "- OVER": a_key(role=KeyRole.INVITED, becomes="viewer", until_ms=NOW),
+        "- EXPIRED": a_key(role=KeyRole.INVITED, becomes="viewer", until_ms=NOW),
         "- USED": a_key(role=KeyRole.INVITED, becomes="viewer", until_ms=NOW + 1, used_by=ANN),
         "~ BEING REPLACED": a_key(until_ms=NOW + 1),
         "- REPLACED": a_key(until_ms=NOW),

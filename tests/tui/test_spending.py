@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from lcq.config import BudgetConfig
-from lcq.models import Attempt, Device, DeviceKind, ModelOffer
+from lcq.models import Attempt, Device, DeviceKind, DeviceReading, FunctionReading, ModelOffer
 from lcq.spend import Book, Spend
 from lcq.wire import SpendAnswer, SpendBook
 from tests.conftest import wait_until
@@ -18,16 +18,17 @@ from tui.spending import (
     budget_of,
     cheapest,
     day_lines,
+    function_facts,
     function_lines,
     gauge_bar,
     gauge_lines,
     gauges,
     job_lines,
-    money,
     task_cost,
     user_lines,
 )
 from tui.store import node_row
+from tui.text import money
 
 HALF_PAST = round(datetime(2026, 2, 28, 12, 30, tzinfo=UTC).timestamp() * 1000)
 
@@ -108,9 +109,22 @@ def test_a_function_says_whether_it_is_called_how_busy_it_is_and_what_it_cost_to
     assert "cloud-1 burst" in line
     assert "> OFFERED" in line
     assert "today 0.4200" in line
+    assert "3/8 in flight" in line, "an older agent tells nothing of it: its attempts are told"
+    reading = DeviceReading(function=FunctionReading(warm=2, cold=5, in_flight=4))
+    newer = a_node_of_functions().model_copy(update={"readings": {"burst": reading}})
+    assert "4/8 in flight  2 warm  5 cold starts" in text(function_lines(told, [node_row(newer)], 120))
+    row = node_row(newer, {("cloud-1", "burst"): 0.42})
+    assert dict(row.load)["burst"] == "4 in flight, 2 warm, 5 cold starts, 0.4200 today"
+    facts = {label: said for label, said, _ in function_facts(row, row.now[0], "EUR")}
+    assert facts["endpoint"] == "https://clean.example"
+    assert facts["price"] == "0.0010 EUR a second, at most 0.3000 EUR a call"
     away = text(function_lines(told, [node_row(a_node_of_functions(away="it cannot be reached: refused"))], 80))
     assert "! BREAKER OPEN" in away
     assert "it cannot be reached: refused" in away
+    rests = DeviceReading(rest="endpoint_away", fault="its function is left alone: refused")
+    alone = node_row(a_node_of_functions().model_copy(update={"readings": {"burst": rests}}))
+    assert "! BREAKER OPEN" in text(function_lines(told, [alone], 80))
+    assert alone.now[0].function.away == "its function is left alone: refused"
     assert cheapest([node_row(a_node_of_functions()), node_row(a_node())]) == 0.3
     assert cheapest([node_row(a_node())]) is None
 
@@ -119,10 +133,9 @@ def test_a_task_says_what_its_attempts_have_cost_and_may_yet():
     def attempt(number: int, **more: object) -> Attempt:
         return Attempt.model_validate({"number": number, "node": "cloud-1", "started_ms": 1} | more)
 
-    assert task_cost([attempt(1, ended_ms=2)]) is None, "one of the house's own"
     paid = attempt(1, ended_ms=2, spend={"worst": 300_000}, spent=12_500)
     runs = attempt(2, spend={"worst": 300_000})
-    assert task_cost([paid])[0] == "0.0125, paid for 1 call by cloud-1"
+    assert task_cost([attempt(1, ended_ms=2), paid], "EUR")[0] == "0.0125 EUR, paid for 1 call by cloud-1"
     assert "at most 0.3000 for the call under way" in task_cost([paid, runs])[0]
     assert paid.model_dump_json() == Attempt.model_validate_json(paid.model_dump_json()).model_dump_json()
     assert "spen" not in attempt(1).model_dump_json(), "older readers are told nothing new of the others"
@@ -135,7 +148,7 @@ def test_the_limits_are_those_that_a_scheduler_tells():
 
 @pytest.mark.parametrize(
     ("amount", "shown"),
-    [(0.0, "0.00"), (0.0000004, "4e-07"), (0.0058, "0.0058"), (12.5, "12.5000"), (1234.5, "1,234.50")],
+    [(0.0, "0.00"), (0.0000004, "0.0000004"), (1e-9, "0"), (0.0058, "0.0058"), (12.5, "12.5000"), (1234.5, "1,234.50")],
 )
 def test_money_has_as_many_digits_as_tell_something(amount, shown):
     assert money(amount) == shown

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from textual.widgets import Input
+from textual.widgets import Input, Select
 
 from lcq.errors import InvalidInput, UnknownCommand
-from lcq.models import TaskPriority
+from lcq.models import Privacy, TaskPriority
 from lcq.wire import ForeseeAnswer, Foreseen, Refusal
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_node
@@ -50,6 +50,8 @@ def test_one_picture_takes_the_mask_beside_it_and_says_which_files_are_not_here(
     (task,) = prepare(a_wish(folder / "c.png")).tasks
     assert (task.mask_path, task.job) == (None, None)
     assert prepare(a_wish(tmp_path / "x.png")).missing == (str(tmp_path / "x.png"),)
+    (task,), (other,) = (prepare(a_wish(tmp_path / "x.png", exportable=may)).tasks for may in (False, True))
+    assert (task.privacy, other.privacy) == (Privacy.PRIVATE, Privacy.EXPORTABLE)
 
 
 def test_what_cannot_be_submitted_is_told(tmp_path):
@@ -86,14 +88,17 @@ async def test_a_folder_is_submitted_after_its_dry_run_was_seen(open_console, tm
         await wait_until(lambda: isinstance(console.app.screen, SubmitForm))
         field = console.app.screen.query_one("#image", Input)
         field.value = str(folder)
+        console.app.screen.query_one("#exportable", Select).value = "yes"
         await console.press("enter")  # sooner than it could be seen
         await wait_until(lambda: "2 to cpu-light, 4 s of work, the last done in about 30" in console.text())
         assert "1 skipped" in console.text()
+        assert "functions would be paid 0.6 EUR for these at most" in console.text()
         assert cluster.calls == []
         await wait_until(lambda: console.app.screen._told_of is not None)
         await console.press("enter")
         await wait_until(lambda: [name for name, _ in cluster.calls] == ["submit_folder"])
         assert cluster.calls[0][1].inputs == (str(folder),)
+        assert cluster.calls[0][1].exportable
         await wait_until(lambda: "submitted 1 task of job job-of-it, 2 were done already" in console.text())
 
 

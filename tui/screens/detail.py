@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,17 +19,18 @@ from textual.widgets import Static
 
 from lcq.errors import LcqError, TaskNotFound
 from lcq.lang import N, retold, tr
-from lcq.models import Attempt, Event, JobSummary, TaskRecord, TaskStatus
+from lcq.models import Attempt, Event, JobSummary, Privacy, TaskRecord, TaskStatus
 from lcq.reasons import Why
+from lcq.spend import MILLION
 from tui.columns import Tone, last_word, most_attempts, state_cell
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
 from tui.screens.base import ConsoleScreen, Said
 from tui.screens.task_acts import TaskActs
 from tui.screens.tasks import short_name
-from tui.source import trouble_of
+from tui.source import TROUBLES, trouble_of
 from tui.store import RowT, TaskRow, task_row
-from tui.text import clean, clean_block, fit, long_span, span, wrapped
+from tui.text import clean, clean_block, fit, long_span, money, span, wrapped
 from tui.view import View
 from tui.widgets.frame import TONE_STYLE, OneLine, Part, width_of
 from tui.widgets.picture import PictureStrip
@@ -73,6 +75,11 @@ class History:
     record: TaskRecord
     attempts: tuple[Attempt, ...]
     events: tuple[Event, ...]
+
+
+def is_paid(history: History) -> bool:
+    """Whether a function was paid for one of its attempts, or may be."""
+    return any(attempt.spend is not None for attempt in history.attempts)
 
 
 class Reading(ConsoleScreen):
@@ -350,6 +357,9 @@ class TaskScreen(ReadingScreen, TaskActs):
             self._read_state = None
         else:
             self._history = History(record, tuple(attempts), tuple(events))
+            if is_paid(self._history):
+                with contextlib.suppress(*TROUBLES):  # then it is told without its currency
+                    await self.desk.purse.ask()
             self._trouble_text = ""
         if task_id == self.task_id:
             self._show_sections()
@@ -398,6 +408,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         )
         where = row.node + (f", {self.desk.store.device_called(row.node, row.device)}" if row.device else "")
         pieces += fact("node", where)
+        pieces += self._cost()
         sent = tr("{submitted}, {now} ago", submitted=stamp(row.submitted_ms), now=span(now - row.submitted_ms))
         if row.started_ms:
             sent += tr("   started {at}", at=stamp(row.started_ms))
@@ -407,6 +418,15 @@ class TaskScreen(ReadingScreen, TaskActs):
         if row.due_ms and row.status is TaskStatus.PENDING:
             pieces += fact("due", tr("{due}, in {due2}", due=stamp(row.due_ms), due2=span(row.due_ms - now)))
         return pieces
+
+    def _cost(self) -> list[Piece]:
+        """What functions were paid for it; nothing where none was."""
+        if self._history is None or not is_paid(self._history):
+            return []
+        from tui.spending import task_cost  # here: most tasks cost nothing
+
+        told, tone = task_cost(self._history.attempts, self.desk.purse.currency)
+        return fact("cost", told, TONE_STYLE[tone], width=self.size.width)
 
     def _why(self, row: TaskRow) -> list[Piece]:
         text, tone = last_word(row, self.desk.link.now_ms)
@@ -522,7 +542,10 @@ class TaskScreen(ReadingScreen, TaskActs):
             called = self.desk.store.device_called(attempt.node, attempt.device)
             device = f", {called}" if called else ""
             pieces.append((f"  #{attempt.number} {fit(tr(clean(attempt.outcome)), 12)}", "bold"))
-            pieces.append((f"{clean(attempt.node + device)}, {stamp(attempt.started_ms)}{took}\n", ""))
+            paid = ""
+            if attempt.spend is not None and attempt.ended_ms is not None:
+                paid = tr(", paid {amount}", amount=money(attempt.spent / MILLION, self.desk.purse.currency))
+            pieces.append((f"{clean(attempt.node + device)}, {stamp(attempt.started_ms)}{took}{paid}\n", ""))
             if attempt.failure is not None:
                 message = clean(f"{attempt.failure.code}: {retold(attempt.failure.message)}")
                 pieces.append((f"     {message}\n", TONE_STYLE["bad"]))
@@ -559,6 +582,8 @@ class TaskScreen(ReadingScreen, TaskActs):
             pieces += fact("result", result.path, TONE_STYLE["good"], width=width)
             pieces += fact("", tr("{size}, mask {mask_fraction:.1%}", size=size, mask_fraction=result.mask_fraction))
             pieces += fact("notes", "; ".join(result.notes), width=width)
+        if task.privacy is Privacy.EXPORTABLE:
+            pieces += fact("privacy", tr("exportable: its pictures may leave the house"))
         plain = task.model_dump(mode="json")
         for name in ("config", "metadata"):
             if plain[name]:

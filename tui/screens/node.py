@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 from textual import work
@@ -22,7 +23,7 @@ from tui.desk import Desk
 from tui.screens.about import AboutScreen
 from tui.screens.detail import Piece, fact, stamp
 from tui.screens.nodes import NodeActs
-from tui.source import trouble_of
+from tui.source import TROUBLES, trouble_of
 from tui.store import DeviceNow, NodeRow, TaskRow
 from tui.text import clean, counted, long_span, span
 from tui.widgets.chart import Chart
@@ -41,7 +42,8 @@ class DevicePane(Vertical):
         self.charts = (Chart(classes="chart"), Chart(classes="chart"))
         super().__init__(self.facts, Horizontal(*self.charts, classes="device-charts"), classes="device")
 
-    def show(self, device: DeviceNow, samples: list[DeviceSample], now_ms: int) -> None:
+    def show(self, device: DeviceNow, samples: list[DeviceSample], now_ms: int, more: Sequence[Piece] = ()) -> None:
+        """``more``: facts of it that are told below the line, of a function instead of its plots."""
         called = f"{device.called}  " if device.called not in ("", device.name, device.kind) else ""
         pieces: list[Piece] = [(f" {called}{device.name}", "bold $text-primary")]
         told = [f"{device.kind}, {counted(device.slots, 'slot')}"]
@@ -64,10 +66,10 @@ class DevicePane(Vertical):
         pieces.append((f"   {'   '.join(told)}", ""))
         if device.why:
             pieces.append((f"   {retold(device.why)}", TONE_STYLE["warn"]))
-        content = Content.assemble(*pieces)
+        content = Content.assemble(*pieces, *([("\n", ""), *more] if more else [])).rstrip("\n")
         if self.facts.content != content:
             self.facts.update(content)
-        graphs = device_graphs(samples, now_ms)
+        graphs = device_graphs(samples, now_ms) if device.function is None else ()
         for place, chart in enumerate(self.charts):
             chart.display = place < len(graphs)
             if place < len(graphs):
@@ -122,6 +124,9 @@ class NodeScreen(AboutScreen[NodeRow], NodeActs):
         if node == self.row_id:
             self._trouble_text = ""
             self._history = {clean(device): list(samples) for device, samples in told.items()}
+        if self.row is not None and any(device.function is not None for device in self.row.now):
+            with contextlib.suppress(*TROUBLES):  # then prices are told without a currency
+                await self.desk.purse.ask()
 
     def _samples(self, device: DeviceNow, row: NodeRow) -> list[DeviceSample]:
         """What is kept of a device, and how it is now."""
@@ -135,6 +140,17 @@ class NodeScreen(AboutScreen[NodeRow], NodeActs):
         )
         return [*self._history.get(device.id, ()), now]
 
+    def _of_function(self, row: NodeRow, device: DeviceNow) -> list[Piece]:
+        """Where a function is, what it costs, whether it is called."""
+        if device.function is None:
+            return []
+        from tui.spending import function_facts  # here: few nodes call functions
+
+        pieces: list[Piece] = []
+        for label, told, tone in function_facts(row, device, self.desk.purse.currency):
+            pieces += fact(label, told, TONE_STYLE[tone], width=self.size.width)
+        return pieces
+
     # ------------------------------------------------------------ sections
 
     def show_row(self, row: NodeRow) -> None:
@@ -147,7 +163,8 @@ class NodeScreen(AboutScreen[NodeRow], NodeActs):
         for place, pane in enumerate(self._panes):
             pane.display = place < len(row.now)
             if place < len(row.now):
-                pane.show(row.now[place], self._samples(row.now[place], row), now)
+                device = row.now[place]
+                pane.show(device, self._samples(device, row), now, self._of_function(row, device))
         self.show_section("drain", self._drain(row, running))
         self.show_section("tasks", self.listed(tr("Works on"), running, _MOST_TASKS))
         self.show_section("more", self._more(row))

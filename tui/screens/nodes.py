@@ -129,6 +129,7 @@ class NodesScreen(ListScreen[NodeRow], NodeActs):
         where = tr(" on {host}", host=row.host) if row.host and row.host != row.id else ""
         return (
             Part(f" {row.id}", "bold $text-primary"),
+            Part("".join(f"   {one.called} {one.function.told}" for one in row.now if one.function), "$text-accent"),
             Part(
                 tr(
                     "{where}   {devices}   models {models}",

@@ -27,6 +27,8 @@ from tui.text import clean
 from tui.widgets.field import CleanInput
 
 ROUTED = N("by routing")
+STAYS = N("no: its pictures stay in the house")
+MAY_LEAVE = N("yes, exportable: functions may work on it")
 _TYPING_PAUSE_S = 0.3
 
 
@@ -99,6 +101,13 @@ class SubmitForm(ModalScreen[Wish | None]):
                 yield from self._row(
                     tr("Job"), CleanInput(id="job", compact=True, placeholder=tr("of a folder: its name"))
                 )
+                yield from self._row(
+                    tr("May leave"),
+                    Select(
+                        [(tr(STAYS), ""), (tr(MAY_LEAVE), "yes")],
+                        value="", allow_blank=False, id="exportable", compact=True,
+                    ),
+                )  # fmt: skip
             yield Static(id="form-differs", markup=False)
             yield Static(id="form-error", markup=False)
             with Horizontal(classes="dialog-buttons"):
@@ -134,7 +143,7 @@ class SubmitForm(ModalScreen[Wish | None]):
         return Wish(
             tuple(inputs), self._typed("model") or DEFAULT_MODEL, self._user, here(mask) if mask else "",
             here(output) if output else "", self._chosen("queue"), TaskPriority(self._chosen("priority")),
-            self._typed("job"),
+            self._typed("job"), bool(self._chosen("exportable")),
         )  # fmt: skip
 
     @on(Input.Changed)

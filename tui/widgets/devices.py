@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from textual.containers import Vertical
 
-from lcq.lang import tr
+from lcq.lang import retold, tr
 from lcq.models import NodeStatus
 from tui.store import DeviceNow, NodeRow
 from tui.text import cells, fit
@@ -32,7 +32,7 @@ class DeviceLines(Vertical):
             for node in nodes
             if node.status is not NodeStatus.OFFLINE
             for device in node.now
-            if device.busy is not None or device.total_mib is not None
+            if device.busy is not None or device.total_mib is not None or device.function is not None
         ]
         most = min(room, _MOST) - 1
         shown = there if len(there) <= most else there[: max(0, most - 1)]
@@ -50,6 +50,8 @@ class DeviceLines(Vertical):
 
 
 def _line(node: NodeRow, device: DeviceNow, longest: int, width: int) -> list[Part]:
+    if device.function is not None:
+        return _line_of_function(node, device, longest)
     full = device.used_mib / device.total_mib if device.total_mib and device.used_mib is not None else None
     memory = f"{(device.used_mib or 0) / 1024:5.1f}/{device.total_mib / 1024:.1f}G" if device.total_mib else "--"
     hot = device.heat_c is not None and device.heat_c >= _HOT_C
@@ -68,6 +70,21 @@ def _line(node: NodeRow, device: DeviceNow, longest: int, width: int) -> list[Pa
         Part(f" {power:>6}  ", "$text-muted"),
         Part(device.why or " ".join(device.warm), "$text-warning" if device.why else "$text-muted"),
     ]
+
+
+def _line_of_function(node: NodeRow, device: DeviceNow, longest: int) -> list[Part]:
+    function = device.function
+    assert function is not None  # noqa: S101 - who calls this has looked
+    parts = [
+        Part(f" {fit(f'{node.id} {device.called}', longest)}  ", "bold"),
+        Part(f"{device.name} ", "$text-muted"),
+    ]
+    if function.in_flight is not None:
+        parts += [Part(bar(function.in_flight / device.slots), "$text-accent"), Part(f" {function.told}  ")]
+    elif function.told:
+        parts.append(Part(f"{function.told}  "))
+    away = function.away or device.why
+    return [*parts, Part(retold(away), "$text-error" if function.away else "$text-warning")]
 
 
 def bar(share: float, width: int = _BAR) -> str:
