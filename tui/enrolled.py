@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 LOOK: Mapping[str, tuple[str, str, Tone]] = {
     "enrolled": (">", N("ENROLLED"), "good"),
     "invited": ("+", N("INVITED"), "warn"),
-    "being replaced": ("~", N("BEING REPLACED"), "warn"),
+    N("being replaced"): ("~", N("BEING REPLACED"), "warn"),
     "over": ("-", N("EXPIRED"), "dim"),
     "used": ("-", N("USED"), "dim"),
     "replaced": ("-", N("REPLACED"), "dim"),
     "revoked": ("x", N("REVOKED"), "bad"),
 }
 """By the states of keys: a letter, a word, and how that is meant. Those that are let in come first."""
-LIVE = ("enrolled", "invited", "being replaced")
+LIVE = ("enrolled", "invited", N("being replaced"))
 STATES = tuple(LOOK)
 
 
@@ -98,7 +98,7 @@ def note(row: KeyRow, now_ms: int) -> Cell:
     words = [tr("this console's own")] if row.is_own else []
     if row.node and row.node != row.name:
         words.append(tr("only as node {node}", node=row.node))
-    if row.state in ("invited", "being replaced"):
+    if row.state in ("invited", N("being replaced")):
         words.append(tr("{left} left", left=long_span(max(0, row.until_ms - now_ms))))
     if row.state == "revoked":
         words.append(row.reason or tr("no reason given"))

@@ -156,6 +156,8 @@ class SubmitForm(ModalScreen[Wish | None]):
     async def _foresee(self, *, wait_s: float) -> None:
         """The dry run, when the typing rests: nothing is submitted by it."""
         await asyncio.sleep(wait_s)
+        if not self.is_current:
+            return  # it was sent, or closed, meanwhile
         self._told_of = None
         try:
             wish = self._wish()
@@ -175,6 +177,8 @@ class SubmitForm(ModalScreen[Wish | None]):
             self._told_of = wish
 
     def _tell(self, lines: Sequence[str]) -> None:
+        if not self.is_current:
+            return
         self.query_one("#form-differs", Static).update(Content("\n".join(clean(line) for line in lines)))
 
     @on(Input.Submitted)
