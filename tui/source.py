@@ -397,7 +397,7 @@ class Feed:
     async def _read_paid(self) -> None:
         """What functions have cost today, for who looks at nodes that call them."""
         if time.monotonic() - self._paid_read > _PAID_S:
-            self._store.put_paid((await self._ask(self._reader.spend())).day.devices)
+            self._store.put_paid((await self._ask(self._reader.spend())).day.functions)
             self._paid_read = time.monotonic()
 
     async def _read_minutes(self) -> None:

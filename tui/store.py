@@ -422,7 +422,7 @@ class Store:
         self.tasks: Shelf[TaskRow] = Shelf(self.stir)
         self.nodes: Shelf[NodeRow] = Shelf(self.stir)
         self._nodes: tuple[NodeRecord, ...] = ()  # of which they were made
-        self._paid: Mapping[tuple[str, str], float] | None = None  # None: nobody has asked
+        self._paid: Mapping[str, float] | None = None  # None: nobody has asked
         self.queues: Shelf[QueueRow] = Shelf(self.stir)
         self.causes: Shelf[CauseRow] = Shelf(self.stir)
         self.causes_by: tuple[str, ...] = ()  # by what causes are told apart, of lcq.causes.APART
@@ -494,8 +494,8 @@ class Store:
         """Whether a node calls functions: then what they cost is worth a look."""
         return any(device.function is not None for row in self.nodes.rows.values() for device in row.now)
 
-    def put_paid(self, paid: Mapping[tuple[str, str], float]) -> None:
-        """What each device was paid today, by its node and its id; the next records of nodes are shown with it."""
+    def put_paid(self, paid: Mapping[str, float]) -> None:
+        """What each function was paid today, by "node/device"; the next records of nodes are shown with it."""
         if paid != self._paid:
             self._paid, self._nodes = dict(paid), ()
 
@@ -930,8 +930,8 @@ def _short_names(devices: Sequence[Device]) -> dict[str, str]:
     return {one.id: f"gpu{gpus.index(one.id)}" if one.id in gpus else clean(one.id[:12]) for one in devices}
 
 
-def node_row(record: NodeRecord, paid: Mapping[tuple[str, str], float] | None = None) -> NodeRow:
-    """A node's record as its row. ``paid``: what functions have cost today, by node and device; None: not known."""
+def node_row(record: NodeRecord, paid: Mapping[str, float] | None = None) -> NodeRow:
+    """A node's record as its row. ``paid``: what functions have cost today, by "node/device"; None: not known."""
     functions = _functions_now(record, paid)
     capability = record.capability
     readings = record.readings.values()
@@ -1013,7 +1013,7 @@ def _devices_now(record: NodeRecord, functions: Mapping[str, FunctionNow]) -> tu
     return tuple(out)
 
 
-def _functions_now(record: NodeRecord, paid: Mapping[tuple[str, str], float] | None) -> dict[str, FunctionNow]:
+def _functions_now(record: NodeRecord, paid: Mapping[str, float] | None) -> dict[str, FunctionNow]:
     """What a node's devices that call functions tell of these, by their ids."""
     capability, kind, found = record.capability, DeviceKind.SERVERLESS, {}
     withheld = [model for model, offer in capability.withheld.items() if kind in offer.kinds]
@@ -1030,7 +1030,7 @@ def _functions_now(record: NodeRecord, paid: Mapping[tuple[str, str], float] | N
             worst_price=device.worst_price, away=clean(away),
             in_flight=reading.in_flight if reading else None, warm=reading.warm if reading else None,
             cold=reading.cold if reading else None, start_s=reading.start_s if reading else 0.0,
-            today=None if paid is None else paid.get((record.id, device.id), 0.0),
+            today=None if paid is None else paid.get(f"{record.id}/{device.id}", 0.0),
         )  # fmt: skip
     return found
 

@@ -113,7 +113,7 @@ def test_a_function_says_whether_it_is_called_how_busy_it_is_and_what_it_cost_to
     reading = DeviceReading(function=FunctionReading(warm=2, cold=5, in_flight=4))
     newer = a_node_of_functions().model_copy(update={"readings": {"burst": reading}})
     assert "4/8 in flight  2 warm  5 cold starts" in text(function_lines(told, [node_row(newer)], 120))
-    row = node_row(newer, {("cloud-1", "burst"): 0.42})
+    row = node_row(newer, {"cloud-1/burst": 0.42})
     assert dict(row.load)["burst"] == "4 in flight, 2 warm, 5 cold starts, 0.4200 today"
     facts = {label: said for label, said, _ in function_facts(row, row.now[0], "EUR")}
     assert facts["endpoint"] == "https://clean.example"
