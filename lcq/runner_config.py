@@ -8,9 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 
 class Section(BaseModel):
@@ -147,6 +156,9 @@ class IopaintConfig(Section):
         return self
 
 
+_OPENFAAS = re.compile(r"^https?://[^/\s]+(/[^?#\s]*)?/(async-)?function/[^/?#\s]+")
+
+
 class FunctionAuth(Section):
     """How an agent shows a function who it is. Nothing: the function is open to all."""
 
@@ -176,14 +188,35 @@ class PrewarmConfig(Section):
     """Where that was so for the last time so long ago, none is woken any more: the platform may end them all."""
 
 
-class FunctionConfig(Section):
+if TYPE_CHECKING:
+    _Asynchronous = Section
+else:  # a word of Python's own, which no class can spell
+    _Asynchronous = create_model(
+        "_Asynchronous",
+        __base__=Section,
+        __module__=__name__,
+        **{
+            "async": (
+                bool,
+                Field(
+                    default=False,
+                    description="Of OpenFaaS: its gateway queues the call, and calls back with the answer, at "
+                    "http.public_url of a scheduler. For what takes longer than a gateway waits.",
+                ),
+            )
+        },
+    )
+
+
+class FunctionConfig(_Asynchronous):
     """A serverless function that inpaints (docs/serverless.md): a device of this node, of the kind serverless."""
 
-    kind: Literal["http", "lambda", "runpod"] = "http"
-    """How it is called: a POST that waits for the answer (Cloud Run functions, Knative, OpenFaaS, Azure); AWS Lambda's
-    Invoke (lcq[lambda]); RunPod's /run and /status."""
+    kind: Literal["http", "openfaas", "lambda", "runpod"] = "http"
+    """How it is called: a POST that waits for the answer (Cloud Run functions, Knative, Azure); the same at OpenFaaS's
+    gateway, or with async one that it queues; AWS Lambda's Invoke (lcq[lambda]); RunPod's /run and /status."""
     url: str
-    """Its address; of a Lambda function its name or ARN; of RunPod https://api.runpod.ai/v2/ENDPOINT."""
+    """Its address; of OpenFaaS https://GATEWAY/function/NAME; of a Lambda function its name or ARN; of RunPod
+    https://api.runpod.ai/v2/ENDPOINT."""
     models: dict[str, float] = Field(min_length=1)
     """What it can run: by model, the seconds that a picture of ordinary size takes there."""
     concurrency: int = Field(default=4, ge=1, le=1024)
@@ -191,14 +224,15 @@ class FunctionConfig(Section):
     timeout_s: float = Field(default=300.0, gt=0, le=3600)
     """How long a call may take; the function's own limit must not be longer."""
     payload_kib: int | None = Field(default=None, ge=16, le=64 * 1024)
-    """Pictures go inside a call up to so much (request and answer alike); larger ones by way of exchange. null: 256
-    where there is an exchange, 4096 where there is none."""
+    """Pictures go inside a call up to so much (request and answer alike); larger ones by way of exchange, or of the
+    scheduler where it has an http.public_url. null: 256 where there is an exchange or the call is queued, 4096 else."""
     keeps_warm_s: float = Field(default=300.0, gt=0, le=86400)
     """For how long its platform keeps an instance that nobody calls: those heard within it count as warm."""
     prewarm: PrewarmConfig = PrewarmConfig()
     exchange: str = ""
     """Where larger pictures are left and results are fetched, by addresses that are valid for one call: s3://bucket/
-    folder (lcq[s3], storage.options). "": a node of the house has to do what is larger than payload_kib."""
+    folder (lcq[s3], storage.options). "": at the scheduler, where it has an http.public_url; else a node of the house
+    has to do what is larger than payload_kib."""
     price_s: float = Field(default=0.0, ge=0)
     """What a second of a call costs, in the currency of the budget."""
     price_call: float = Field(default=0.0, ge=0)
@@ -211,12 +245,26 @@ class FunctionConfig(Section):
     def _address_has_its_form(self) -> FunctionConfig:
         if self.kind != "lambda" and not re.match(r"^https?://[^/\s]+", self.url):
             raise ValueError(f"url must begin with http:// or https:// and a host, found {self.url!r:.200}")
+        if self.kind == "openfaas" and not _OPENFAAS.match(self.url):
+            raise ValueError(f"url must be https://GATEWAY/function/NAME, found {self.url!r:.200}")
+        if self.is_async and self.kind != "openfaas":
+            raise ValueError(f"async is of kind openfaas, and this one is {self.kind}")
         return self
+
+    @property
+    def is_async(self) -> bool:
+        """Whether its answer comes by a call of its gateway's own."""
+        return bool(getattr(self, "async"))
+
+    @property
+    def may_be_lent(self) -> bool:
+        """Whether it has use for addresses at the scheduler."""
+        return self.is_async or not self.exchange
 
     @property
     def inline_bytes(self) -> int:
         """The largest document that a call, or its answer, may be."""
-        return (self.payload_kib or (256 if self.exchange else 4096)) << 10
+        return (self.payload_kib or (256 if self.exchange or self.is_async else 4096)) << 10
 
     @property
     def shown_url(self) -> str:

@@ -47,6 +47,7 @@ from lcq.wire import (
     Grant,
     Hello,
     HelloAnswer,
+    OpenCall,
     Order,
     Orders,
     Outcome,
@@ -61,6 +62,7 @@ from lcq.wire import (
 from worker.attempt_trace import tell_attempt
 from worker.bells import Bells
 from worker.breaker import Breakers, answers
+from worker.calls import CallAddress
 from worker.confinement import environment_for, make_device_files, open_way, runner_user, terms_of
 from worker.devices import gpu_need_mib, plan_slots
 from worker.disks import Disks
@@ -102,6 +104,8 @@ _LAST_WORDS_S = 5.0  # how long a leaving agent waits for the verdicts on what i
 _BYE_S = 2.0
 _LEAVE_S = 2 * (_LAST_WORDS_S + 2) + _BYE_S + 15.0  # beside the drain: what comes after it, and the end of runners
 _STORE_S = 30.0
+_OPEN_S = 5.0  # how long the address of a function's call may take
+_LONGEST_CALL_S, _CALL_GRACE_S = 24 * 3600.0, 60.0
 _RETAKE_S = 5.0  # how long the answer whether a late result counts may take; the next beat asks again
 _NOBODY_S = 1.0  # of that, how long there may be no connection by which to ask
 _SHOW_S = 60.0  # how long a hello waits for a device that nothing is known of; it can join later
@@ -316,6 +320,7 @@ class Agent:
                     on_output=self._note_output,
                     on_answered=self._instances.note,
                     bringer=self._porter,
+                    opener=self._open_call,
                 ),
                 on_ended=self._conclude,
                 on_change=self._slot_changed,
@@ -1153,6 +1158,29 @@ class Agent:
 
         told = (await self._line.ask(AskStore(), patience_s=_STORE_S)).reached_at(self._line.endpoint)
         return told.url, told.mark, told.http
+
+    async def _open_call(self, grant: Grant) -> CallAddress | None:
+        """By which the runner of an attempt has addresses lent; None: the scheduler lends none, or does not answer."""
+        function = self._config.agent.functions.get(grant.device)
+        if function is None:
+            return None
+        ask = OpenCall(
+            node_id=self.node_id,
+            boot_id=self.boot_id,
+            task_id=grant.task.id,
+            attempt=grant.attempt,
+            seconds=min(_LONGEST_CALL_S, grant.task.timeout_s + _CALL_GRACE_S),
+            price_call=function.price_call,
+            price_s=function.price_s,
+            timeout_s=function.timeout_s,
+        )
+        try:
+            told = (await self._line.ask(ask, patience_s=_OPEN_S)).reached_at(self._line.endpoint)
+        except LcqError as error:  # also of one that is older than such addresses: what is small goes inside the call
+            _log.info("task %s, attempt %d: no address is lent to its function: %s", *key_of(grant), error)
+            return None
+        base = f"http://{told.http}" if told.http else ""
+        return CallAddress(path=told.path, public=told.public, base=base) if told.path else None
 
     def _note_room(self, grant: Grant, outcome: Outcome) -> None:
         """A full disk fails the next attempt too: nothing is begun until there is room."""

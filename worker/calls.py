@@ -106,6 +106,17 @@ def waking_call(key: str, model: str, *, hold_s: float, seconds_left: float) -> 
     )  # fmt: skip
 
 
+class CallAddress(Document):
+    """By which the runner of an attempt has addresses lent at the scheduler (docs/serverless.md): whoever has it may.
+
+    ``base``: where the scheduler's HTTP is for its agents, ``public`` for functions; "": not at all.
+    """
+
+    path: str = Field(repr=False)
+    public: str
+    base: str = ""
+
+
 class Trouble(Document):
     """Why there is no result: the class and code of the closed list."""
 

@@ -32,6 +32,7 @@ from worker.engines.registry import make_engines
 from worker.engines.shelf import Shelf
 
 _log = logging.getLogger(__name__)
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs addresses, and those are rights here
 _MIB = 2**20
 _LONGEST = 2000  # characters of a message
 _MOST_BYTES = 512 * _MIB  # of a picture behind an address
@@ -139,7 +140,7 @@ class Function:
         data = encode_picture(pixels)
         if call.put_url:
             _put(call.put_url, data)
-            result = parcel(data, url=call.put_url.partition("?")[0])  # without the right to write it
+            result = parcel(data, url=_without_right(call.put_url))
         elif len(data) > call.inline_most:
             message = f"its result has {len(data):,} bytes, and an answer may carry {call.inline_most:,}"
             return _failed(call, ErrorClass.TRANSIENT, "result_too_large", message)
@@ -209,6 +210,12 @@ def _bytes_of(parcel_: Any) -> bytes:
                 raise CallRefused("more bytes came than were announced")
     whole: bytes = parcel_.checked(bytes(taken))
     return whole
+
+
+def _without_right(url: str) -> str:
+    """``url`` as it may be told: what gives the right to it may be in its query, or in its path."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}/…"
 
 
 def _put(url: str, data: bytes) -> None:

@@ -28,7 +28,7 @@ from lcq.ids import new_id
 from lcq.log import about
 from lcq.models import DeviceKind, ErrorClass, Failure, Task, TaskResult
 from lcq.wire import Grant, Running, Want
-from worker.calls import Instance
+from worker.calls import CallAddress, Instance
 from worker.devices import SlotPlan
 from worker.last_words import LastWords
 from worker.processes import Kill, ProcessGroup, RunnerRecord, RunnerRecords
@@ -178,6 +178,7 @@ class PoolSettings:
     on_output: Callable[[str, Grant, bytes], None] | None = None  # the same as it comes, while there is a grant
     on_answered: Callable[[str, Instance], None] = lambda device, instance: None  # of the function that it is
     bringer: Bringer | None = None
+    opener: Callable[[Grant], Awaitable[CallAddress | None]] | None = None  # of devices that are functions
     loose: set[str] = field(default_factory=set)  # what was told already of what runners could not be kept from
 
 
@@ -591,6 +592,7 @@ class Slot:
         if self.settings.bringer is not None and self.settings.bringer.is_needed(grant.task):
             parts.append(("fetch", began_ns, ran_ns))
         if isinstance(brought, Brought):
+            call = await self._opened(grant)
             await failpoints.reach("agent.tell")
             runner.words.begin()
             runner.line.say(
@@ -600,6 +602,7 @@ class Slot:
                     limits=self.settings.limits,
                     eased=grant.eased,
                     also=brought.also,
+                    call=call,
                 )
             )
             await failpoints.passed("agent.tell")
@@ -626,6 +629,13 @@ class Slot:
         if not usable:
             self._to(SlotState.STARTING)
         return usable
+
+    async def _opened(self, grant: Grant) -> CallAddress | None:
+        """By which the runner has addresses lent at the scheduler, where its device may have use for some."""
+        function = self.plan.settings.function
+        if self.settings.opener is None or function is None or not function.may_be_lent:
+            return None
+        return await self.settings.opener(grant)
 
     async def _brought(self, runner: _Runner, grant: Grant) -> Brought | tuple[Ended, bool]:
         """The task with all its files here; or how the attempt has ended before it began, and whether the runner is

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lcq.errors import ProtocolError
 from lcq.models import Ease, Failure, ModelOffer, Task, TaskResult, explain_invalid
 from lcq.runner_config import LimitsConfig
-from worker.calls import Instance
+from worker.calls import CallAddress, Instance
 from worker.settings import EngineSettings
 
 _HEAD = struct.Struct(">I")
@@ -52,6 +52,7 @@ class Run(Word):
     limits: LimitsConfig = LimitsConfig()
     eased: tuple[Ease, ...] = ()
     also: tuple[Path, ...] = ()  # folders that it may reach beside storage.roots: the agent has put its files there
+    call: CallAddress | None = None  # by which a function's pictures go by way of the scheduler
 
 
 class Cancel(Word):

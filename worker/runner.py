@@ -196,6 +196,7 @@ class Runner:
                 progress=progress,
                 eased=run.eased,
                 also=run.also,
+                call=run.call,
             )
         except AttemptFailed as end:
             return Failed(failure=end.failure, again_s=end.again_s)

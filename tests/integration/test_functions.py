@@ -34,9 +34,10 @@ from tests.lambda_runtime import Lambda, lambda_function
 from tests.s3 import S3, s3_server, wait_for
 from worker.calls import Call, read_reply
 from worker.engines.base import EngineError, EngineSettings, Picture, Work
+from worker.engines.exchanges import NoExchange
 from worker.engines.function import FunctionEngine
 from worker.engines.opencv import OpenCvEngine
-from worker.engines.picture_bytes import decode_picture
+from worker.engines.picture_bytes import decode_picture, encode_picture
 from worker.function import Function, KnativeFunction, on_runpod
 
 MODEL = "cv2-telea"
@@ -86,10 +87,11 @@ def until_told(client: Client, holds: Callable[[FunctionReading], bool]) -> Func
     return wait_until_sync(reading, what="what is told of the function")
 
 
-def call_of(asked: Work) -> tuple[Call, list[str]]:
+def call_of(asked: Work) -> Call:
     one = engine("http://nowhere")._function
     assert one is not None
-    return one.call_of(asked)
+    image, mask = encode_picture(asked.picture.pixels), encode_picture(asked.picture.mask)
+    return one.call_of(asked, image, mask, NoExchange(""))
 
 
 def photo(kind: str = "colour") -> Picture:
@@ -248,7 +250,7 @@ async def test_knative_answers_over_asgi() -> None:
     assert function.ready()[0]
     sent: list[dict[str, Any]] = []
     asked = work(photo())
-    call, _ = call_of(asked)
+    call = call_of(asked)
     parts = [{"type": "http.request", "body": call.model_dump_json().encode(), "more_body": False}]
 
     async def receive() -> dict[str, Any]:
@@ -273,9 +275,9 @@ def test_large_pictures_go_by_addresses_that_are_good_for_one_call_and_nothing_i
     one = engine(function, s3)
     assert np.array_equal(one.run(asked), here(asked.picture))
     assert one._function is not None
-    assert not list(one._function.exchange._objects.below("s3://exchange/calls"))
+    assert not list(one._function.exchange.objects.below("s3://exchange/calls"))
     refused(one, work(Picture(photo().pixels, np.ones((120, 160), np.bool_))))  # nor where it cannot be done
-    assert not list(one._function.exchange._objects.below("s3://exchange/calls"))
+    assert not list(one._function.exchange.objects.below("s3://exchange/calls"))
     told = refused(engine(function, payload_kib=16), work(photo()))
     assert (told.code, told.error_class) == ("call_too_large", ErrorClass.TRANSIENT)  # another device can do it
     assert "set exchange" in str(told)
@@ -296,7 +298,7 @@ def test_the_next_attempt_looks_for_what_the_one_before_it_has_left_before_it_ca
 
     def die(fraction: float, stage: str) -> None:
         assert first._function is not None
-        left = [name for name, _, _ in first._function.exchange._objects.below("s3://exchange/calls/06ft3kzzzzzzzzzy")]
+        left = [name for name, _, _ in first._function.exchange.objects.below("s3://exchange/calls/06ft3kzzzzzzzzzy")]
         if any(name not in ("1-image.png", "1-mask.png") for name in left):
             raise Killed
 
@@ -307,7 +309,7 @@ def test_the_next_attempt_looks_for_what_the_one_before_it_has_left_before_it_ca
     assert np.array_equal(engine(gateway.url, s3).run(again), here(again.picture))
     assert again.notes == ["an earlier call, whose answer was lost, had left the result"]
     assert gateway.passed == ["06ft3kzzzzzzzzzy/1"]
-    assert not list(first._function.exchange._objects.below("s3://exchange/calls/06ft3kzzzzzzzzzy"))
+    assert not list(first._function.exchange.objects.below("s3://exchange/calls/06ft3kzzzzzzzzzy"))
     other = Work(TaskType.INPAINT, MODEL, photo(), {"radius": 9}, again.progress, key="06ft3kzzzzzzzzzy/3")
     engine(gateway.url, s3).run(other)
     assert gateway.passed == ["06ft3kzzzzzzzzzy/1", "06ft3kzzzzzzzzzy/3"]  # something else was asked
@@ -382,7 +384,7 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it_whatever_b
 
 def test_a_cold_start_is_what_an_instance_took_to_be_ready_and_not_how_long_nobody_called() -> None:
     told = Function({})
-    call, _ = call_of(work(photo()))
+    call = call_of(work(photo()))
     replies = [read_reply(told(call.model_dump(mode="json"))[1], call.key) for _ in range(2)]
     first, second = (one.instance for one in replies)
     assert first.is_cold

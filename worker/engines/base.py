@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lcq.models import DeviceKind, Ease, ErrorClass, ModelOffer, TaskType
+from worker.calls import CallAddress
 from worker.settings import EngineSettings
 
 __all__ = [
@@ -66,6 +67,8 @@ class Work:
     notes: list[str] = field(default_factory=list)
     key: str = ""
     """``TASK/ATTEMPT``: what somebody who might be asked twice may know this attempt by; "": nobody has said."""
+    call: CallAddress | None = None
+    """By which addresses are lent at the scheduler, for who calls somebody far away; None: none are."""
     cost: float = 0.0
     """What it was paid for by, in the currency of the budget: for the engine to set."""
 

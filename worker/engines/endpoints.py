@@ -1,4 +1,5 @@
-"""How functions are called: HTTP, AWS Lambda, RunPod. Each call ends in an answer, or in what is known without one.
+"""How functions are called: HTTP, OpenFaaS's queue, AWS Lambda, RunPod. Each call ends in an answer, or in what is
+known without one.
 
 Nothing here is tried twice: whether that may be done only its caller knows.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import email.utils
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,10 +18,15 @@ from typing import Any, Protocol
 
 import httpx
 
+from lcq.routing import CALL_TOO_LARGE
 from lcq.runner_config import FunctionConfig
 from worker.calls import KEY_HEADER, Call
+from worker.engines.base import EngineError, ErrorClass
+from worker.engines.exchanges import Callback, Called
 
 _CONNECT_S = 10.0
+_QUEUED_S = 30.0  # how long a gateway may take to queue a call
+_FUNCTION_PATH = re.compile(r"/(async-)?function/")
 _POLL_S = (0.25, 3.0)  # first and longest pause between two questions for a job's state
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _GATEWAY = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT, HTTPStatus.REQUEST_TIMEOUT})
@@ -72,8 +79,20 @@ class Endpoint(Protocol):
     def close(self) -> None: ...
 
 
-def endpoint_of(config: FunctionConfig) -> Endpoint:
+class Callbacks(Protocol):
+    """Who has an address for gateways that call back, and hears what they say there."""
+
+    def callback(self, seconds: float) -> Callback:
+        """Where the gateway of a call that takes so long at most is to call back."""
+
+    def called(self, callback: Callback, wait_s: float) -> Called | None:
+        """What it has called back with; None: nothing, for so long."""
+
+
+def endpoint_of(config: FunctionConfig, callbacks: Callbacks | None = None) -> Endpoint:
     """The endpoint that ``config`` describes. Connects to nothing."""
+    if config.is_async:
+        return QueuedEndpoint(config, callbacks)
     match config.kind:
         case "lambda":
             return LambdaEndpoint(config)
@@ -202,6 +221,97 @@ def _identity_token(audience: str) -> str:
         return str(id_token.fetch_id_token(Request(), audience))
     except Exception as error:
         raise EndpointRefuses(f"google-auth gives no identity token for {audience}: {_line(error)}") from error
+
+
+# ---------------------------------------------------------------- OpenFaaS, asynchronous
+
+
+class QueuedEndpoint(Endpoint):
+    """OpenFaaS's /async-function: the gateway queues the call, says so (202), and calls back when it is done."""
+
+    def __init__(self, config: FunctionConfig, callbacks: Callbacks | None) -> None:
+        self._config, self._callbacks = config, callbacks
+        self._client = httpx.Client(follow_redirects=False)
+        self._headers = _headers_of(config)
+        self._stopped = threading.Event()
+
+    def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
+        if self._callbacks is None:
+            raise EndpointRefuses("it calls back, and no scheduler has an address for that: set http.public_url there")
+        until = time.monotonic() + timeout_s
+        callback = self._callbacks.callback(timeout_s)
+        call_id = self._queued(call, callback, min(_QUEUED_S, timeout_s))
+        while not self._stopped.is_set():
+            left_s = until - time.monotonic()
+            called = self._heard(self._callbacks, callback, max(0.0, left_s))
+            if called is not None:
+                return _told_back(called, call_id)
+            if left_s <= 0:
+                raise OutcomeUnknown(f"its gateway had not called back after {timeout_s:g} s")
+        raise OutcomeUnknown("it was given up")
+
+    def _queued(self, call: Call, callback: Callback, timeout_s: float) -> str:
+        """The id by which its gateway knows the call; "": it has not said, and may have queued it all the same.
+
+        Raises:
+            EndpointAway, EndpointBusy, EndpointRefuses, InputRefused: it is in no queue.
+        """
+        headers = {
+            **self._headers(),
+            "Content-Type": "application/json",
+            KEY_HEADER: call.key,
+            "X-Callback-Url": callback.url,
+        }
+        url = _FUNCTION_PATH.sub("/async-function/", self._config.url, count=1)
+        try:
+            status, answered, data = _asked(
+                self._client, "POST", url, timeout_s, headers, call.model_dump_json().encode()
+            )
+        except OutcomeUnknown:
+            return ""
+        if status == HTTPStatus.ACCEPTED:
+            return str(answered.get("x-call-id", ""))
+        if status in _GATEWAY:
+            return ""
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR and b"maximum payload" in data:
+            raise EngineError(
+                CALL_TOO_LARGE, f"its queue takes no call of this size ({_said(status, data)}): lower payload_kib",
+                error_class=ErrorClass.TRANSIENT,
+            )  # fmt: skip
+        if status < HTTPStatus.BAD_REQUEST:
+            raise EndpointRefuses(f"it does not queue, as asynchronous gateways do ({_said(status, data)})")
+        trouble = _trouble(status, answered, data)
+        if isinstance(trouble, CallFailed):
+            raise EndpointAway(f"its queue has not taken the call ({_said(status, data)})")
+        raise trouble
+
+    def _heard(self, callbacks: Callbacks, callback: Callback, left_s: float) -> Called | None:
+        try:
+            return callbacks.called(callback, left_s)
+        except EngineError:  # the scheduler is away for a moment: what is called back meanwhile comes to another one
+            self._stopped.wait(min(left_s, _POLL_S[0]))
+            return None
+
+    def cancel(self) -> None:
+        """What is queued is done all the same; its bill comes late."""
+        self._stopped.set()
+        self._client.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _told_back(called: Called, call_id: str) -> bytes:
+    """The function's answer in what a gateway has called back with.
+
+    Raises:
+        EndpointBusy, EndpointRefuses, CallFailed, InputRefused, OutcomeUnknown.
+    """
+    if call_id and called.call_id and called.call_id != call_id:
+        raise OutcomeUnknown(f"what was called back is of call {called.call_id[:80]!r}, and ours is {call_id[:80]!r}")
+    if called.status < HTTPStatus.BAD_REQUEST or _is_ours(called.document):
+        return called.document
+    raise _trouble(called.status, httpx.Headers(), called.document)
 
 
 # ---------------------------------------------------------------- AWS Lambda

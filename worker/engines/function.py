@@ -10,20 +10,19 @@ from __future__ import annotations
 import concurrent.futures
 import hashlib
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from lcq.errors import LcqError, StorageUnreachable
+from lcq.health import FUNCTION_UNKNOWN
 from lcq.models import TaskType
+from lcq.routing import CALL_TOO_LARGE
 from lcq.runner_config import FunctionConfig
-from lcq.storage.objects import Objects
-from worker.calls import Call, CallRefused, Instance, Parcel, Reply, parcel, read_reply
+from worker.calls import Call, CallRefused, Instance, Reply, parcel, read_reply
 from worker.engines.base import (
     DeviceKind,
     Engine,
@@ -45,15 +44,15 @@ from worker.engines.endpoints import (
     OutcomeUnknown,
     endpoint_of,
 )
+from worker.engines.exchanges import GRACE_S, Exchange, LentExchange, NoExchange, ObjectExchange, Place
 from worker.engines.picture_bytes import decode_picture, encode_picture
 
-_log = logging.getLogger(__name__)
 _TICK_S = 0.1
-_LOOK_S = 1.0  # between two looks whether a result has come after all
 _TRIES_BUSY = 3  # of one attempt, at an endpoint that takes no more calls
 _LONGEST_BUSY_S = 10.0  # that an attempt waits for it: for longer the node leaves it alone, and tasks go elsewhere
-_GRACE_S = 5.0  # beyond the time that a call may take, for its result to be there
-_MOST_BYTES = 512 * 2**20  # of a result
+_NO_EXCHANGE = "set exchange, http.public_url of the schedulers, or payload_kib where the platform takes more"
+
+T = TypeVar("T")
 
 
 class FunctionEngine(Engine):
@@ -103,7 +102,7 @@ class _Function:
     def __init__(self, settings: EngineSettings, config: FunctionConfig) -> None:
         self.config = config
         self._named = f"function {settings.device.id}"
-        self.exchange = _Exchange(config, settings.storage_options)
+        self.exchange = ObjectExchange(config.exchange, settings.storage_options) if config.exchange else None
         self._answered: list[Instance] = []
 
     def take_answered(self) -> tuple[Instance, ...]:
@@ -113,26 +112,35 @@ class _Function:
 
     def run(self, work: Work) -> NDArray[Any]:
         """As ``FunctionEngine.run``."""
-        call, names = self.call_of(work)
-        earlier = self.exchange.earlier(names)
+        lent = LentExchange(work.call) if work.call is not None else None
+        try:
+            return self._run(work, self.exchange or lent or NoExchange(_NO_EXCHANGE), lent)
+        finally:
+            if lent is not None:
+                lent.close()
+
+    def _run(self, work: Work, exchange: Exchange, callbacks: LentExchange | None) -> NDArray[Any]:
+        image, mask = encode_picture(work.picture.pixels), encode_picture(work.picture.mask)
+        place = place_of(work, image, mask)
+        earlier = exchange.earlier(place)
         if earlier is not None:
             work.notes.append("an earlier call, whose answer was lost, had left the result")
-            for name in names:
-                self.exchange.forget(name)
+            exchange.forget(place)
             return _pixels(earlier, work.picture, work.task_type)
         began = time.monotonic()
         try:
-            reply, data = self._asked(call, names[-1], work.progress)
+            call = self.call_of(work, image, mask, exchange)
+            reply, data = self._asked(call, place, exchange, callbacks, work.progress)
         except EngineError as error:
-            if error.code != "function_unknown":  # there it may still be read, and its result be found
-                self.exchange.forget(names[-1])
+            if error.code != FUNCTION_UNKNOWN:  # there it may still be read, and its result be found
+                exchange.forget(place)
             raise
         if reply is not None:
             self._note(work, reply)
         else:
             work.notes.append("its answer was lost; the result was found where it had been left")
             work.cost = self.config.price_of(time.monotonic() - began)
-        self.exchange.forget(names[-1])
+        exchange.forget(place)
         return _pixels(data, work.picture, work.task_type)
 
     def _note(self, work: Work, reply: Reply) -> None:
@@ -144,50 +152,52 @@ class _Function:
 
     # ------------------------------------------------------------ the call
 
-    def call_of(self, work: Work) -> tuple[Call, list[str]]:
-        """What is asked, and the names that this attempt's result, and those of the ones before it, have."""
-        config, exchange = self.config, self.exchange
-        image, mask = encode_picture(work.picture.pixels), encode_picture(work.picture.mask)
+    def call_of(self, work: Work, image: bytes, mask: bytes, exchange: Exchange) -> Call:
+        """What is asked, with the PNG of the picture and its mask in it or where the function gets them."""
+        config = self.config
+        pictures = {"image": image, "mask": mask}
         room = config.inline_bytes
         is_small = (len(image) + len(mask)) * 4 // 3 + 4096 <= room
         if not is_small and not exchange.is_there:
             raise EngineError(
-                "call_too_large",
+                CALL_TOO_LARGE,
                 f"the picture and its mask have {(len(image) + len(mask)) >> 10:,} KiB as PNG, and a call carries "
-                f"{room >> 10:,} (set exchange, or payload_kib where the platform takes more)",
+                f"{room >> 10:,} ({exchange.lack})",
                 error_class=ErrorClass.TRANSIENT,
             )
-        task_id, _, attempt = work.key.partition("/")
-        asked = _digest(work, image, mask)
-        names = [f"{task_id}/{number}-{asked}.png" for number in range(1, int(attempt or 1) + 1)]
-        timeout_s = config.timeout_s
-        sent = [parcel(one) if is_small else exchange.sent(one, f"{task_id}/{attempt}-{what}.png", timeout_s)
-                for one, what in ((image, "image"), (mask, "mask"))]  # fmt: skip
-        call = Call(
-            key=work.key or f"none/{attempt or 1}",
+        place = place_of(work, image, mask)
+        try:
+            sent, put_url = exchange.prepared(place, {} if is_small else pictures, config.timeout_s)
+        except EngineError as error:
+            if not (is_small and error.code == "storage_unreachable"):
+                raise
+            sent, put_url = {}, ""  # it all goes inside the call; should its answer be lost, nobody will know
+        return Call(
+            key=work.key or "none/1",
             task_type=work.task_type,
             model=work.model,
             config=dict(work.config),
             eased=work.eased,
-            image=sent[0],
-            mask=sent[1],
-            put_url=exchange.place_for(names[-1], timeout_s) if exchange.is_there else "",
+            image=sent.get("image") or parcel(image),
+            mask=sent.get("mask") or parcel(mask),
+            put_url=put_url,
             inline_most=room * 3 // 4 - 4096,
-            seconds_left=timeout_s,
+            seconds_left=config.timeout_s,
         )
-        return call, names
 
-    def _asked(self, call: Call, name: str, progress: Progress) -> tuple[Reply | None, bytes]:
+    def _asked(
+        self, call: Call, place: Place, exchange: Exchange, callbacks: LentExchange | None, progress: Progress
+    ) -> tuple[Reply | None, bytes]:
         """What was answered, and the bytes of the result; None: they were found, and the answer never came."""
         began = time.monotonic()
         try:
-            document = self._answer(call, progress)
+            document = self._answer(call, callbacks, progress)
         except OutcomeUnknown as unknown:
-            found = self.exchange.awaited(name, began + self.config.timeout_s + _GRACE_S, progress)
+            found = self._looked(lambda: exchange.awaited(place, began + self.config.timeout_s + GRACE_S, progress))
             if found is not None:
                 return None, found
             raise EngineError(
-                "function_unknown", f"{self._named}: {unknown}; nobody knows whether it ran, and no result is there",
+                FUNCTION_UNKNOWN, f"{self._named}: {unknown}; nobody knows whether it ran, and no result is there",
                 error_class=ErrorClass.TRANSIENT,
             ) from unknown  # fmt: skip
         try:
@@ -202,24 +212,39 @@ class _Function:
         if reply.trouble is not None:
             trouble = reply.trouble
             raise EngineError(trouble.code, f"{self._named}: {trouble.message}", error_class=trouble.error_class)
-        assert reply.result is not None  # noqa: S101 - read_reply has looked
+        told = reply.result
+        assert told is not None  # noqa: S101 - read_reply has looked
         try:
-            if reply.result.inline:
-                return reply, reply.result.opened()
-            return reply, reply.result.checked(self.exchange.fetched(name, reply.result))
+            return reply, told.opened() if told.inline else self._looked(lambda: exchange.fetched(place, told))
         except CallRefused as damaged:
             raise EngineError(
                 "bytes_damaged", f"{self._named}: {damaged}", error_class=ErrorClass.TRANSIENT
             ) from damaged
 
-    def _answer(self, call: Call, progress: Progress) -> bytes | Mapping[str, Any]:
+    def _looked(self, look: Callable[[], T]) -> T:
+        """What ``look`` finds where the function may have left something: that the place is away says nothing of it.
+
+        Raises:
+            EngineError: function_unknown, for storage_unreachable: the next attempt looks again.
+        """
+        try:
+            return look()
+        except EngineError as error:
+            if error.code != "storage_unreachable":
+                raise
+            raise EngineError(
+                FUNCTION_UNKNOWN, f"{self._named}: it may have run, and its result cannot be looked for now: {error}",
+                error_class=ErrorClass.TRANSIENT,
+            ) from error  # fmt: skip
+
+    def _answer(self, call: Call, callbacks: LentExchange | None, progress: Progress) -> bytes | Mapping[str, Any]:
         """Raises:
         OutcomeUnknown; EngineError for all else that is known.
         """
         tries = 0
         while True:
             tries += 1
-            endpoint = endpoint_of(self.config)
+            endpoint = endpoint_of(self.config, callbacks)
             try:
                 asked = _Waiting(partial(endpoint.call, call, timeout_s=self.config.timeout_s))
                 answer: bytes | Mapping[str, Any] = asked.awaited(lambda: progress(0.0, "function"))
@@ -272,6 +297,12 @@ def _pixels(data: bytes, picture: Picture, task_type: TaskType) -> NDArray[Any]:
     return pixels
 
 
+def place_of(work: Work, image: bytes, mask: bytes) -> Place:
+    """What the result of this attempt is known by."""
+    task_id, _, attempt = work.key.partition("/")
+    return Place(task_id, int(attempt or 1), _digest(work, image, mask))
+
+
 def _digest(work: Work, image: bytes, mask: bytes) -> str:
     """What was asked, in 16 characters: the same task with another picture or configuration has another."""
     told = hashlib.sha256()
@@ -298,117 +329,3 @@ class _Waiting(concurrent.futures.Future[Any]):
         while not concurrent.futures.wait([self], timeout=_TICK_S).done:
             tick()
         return self.result()
-
-
-class _Exchange:
-    """Where pictures and results lie for one call."""
-
-    def __init__(self, config: FunctionConfig, options: Mapping[str, Mapping[str, Any]]) -> None:
-        self._base = config.exchange.rstrip("/")
-        self._options = options
-        self._opened: Objects | None = None
-
-    @property
-    def is_there(self) -> bool:
-        return bool(self._base)
-
-    @property
-    def _objects(self) -> Objects:
-        if self._opened is None:
-            scheme = self._base.partition("://")[0].lower()
-            self._opened = Objects(scheme, self._options.get(scheme))
-        return self._opened
-
-    def sent(self, data: bytes, name: str, seconds: float) -> Parcel:
-        """``data`` under that name, to be read by whoever has the address, for so long.
-
-        Raises:
-            EngineError: it cannot be reached.
-        """
-        url = f"{self._base}/{name}"
-        with _reached():
-            self._objects.write(url, data)
-            return parcel(data, url=self._objects.signed(url, seconds=seconds + _GRACE_S))
-
-    def place_for(self, name: str, seconds: float) -> str:
-        """The address at which that result may be put, for so long."""
-        with _reached():
-            return self._objects.signed(f"{self._base}/{name}", seconds=seconds + _GRACE_S, writes=True)
-
-    def fetched(self, name: str, told: Parcel) -> bytes:
-        """The result of that name, which a reply says is there."""
-        data = self._read(name)
-        if data is None:
-            raise EngineError(
-                "result_missing", f"the function says that it left {told.size:,} bytes, and none are there",
-                error_class=ErrorClass.TRANSIENT,
-            )  # fmt: skip
-        return data
-
-    def earlier(self, names: list[str]) -> bytes | None:
-        """The result that an attempt before this one has left, whole; None: there is none."""
-        if not self._base:
-            return None
-        for name in reversed(names[:-1]):
-            data = self._whole(name)
-            if data is not None:
-                return data
-        return None
-
-    def awaited(self, name: str, until: float, progress: Progress) -> bytes | None:
-        """The result of that name, looked for until that moment of the monotonic clock."""
-        if not self._base:
-            return None
-        while True:
-            data = self._whole(name)
-            if data is not None or time.monotonic() > until:
-                return data
-            looked = time.monotonic()
-            while time.monotonic() - looked < _LOOK_S:
-                progress(0.0, "function: looking for its result")
-                time.sleep(_TICK_S)
-
-    def forget(self, name: str) -> None:
-        """Remove what this call has left; what cannot be removed now is the bucket's own rule's to remove."""
-        if not self._base:
-            return
-        folder, _, last = name.rpartition("/")
-        attempt = last.partition("-")[0]
-        for one in (name, f"{folder}/{attempt}-image.png", f"{folder}/{attempt}-mask.png"):
-            try:
-                self._objects.delete(f"{self._base}/{one}")
-            except (LcqError, OSError) as error:
-                _log.info("%s stays in the exchange: %s", one, error)
-
-    def _whole(self, name: str) -> bytes | None:
-        data = self._read(name)
-        if data is None:
-            return None
-        try:
-            decode_picture(data)
-        except EngineError:
-            return None  # not all of it is there yet
-        return data
-
-    def _read(self, name: str) -> bytes | None:
-        url = f"{self._base}/{name}"
-        with _reached():
-            size = self._objects.size(url)
-            if size is None or not 0 < size <= _MOST_BYTES:
-                return None
-            try:
-                return b"".join(self._objects.read(url))
-            except FileNotFoundError:
-                return None
-
-
-class _reached:  # noqa: N801 - used as a context manager only
-    """Names what the exchange's library says."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, StorageUnreachable):
-            raise EngineError("storage_unreachable", str(error), error_class=ErrorClass.TRANSIENT) from error
-        if isinstance(error, LcqError):
-            raise EngineError("config_invalid", str(error), error_class=ErrorClass.TRANSIENT) from error

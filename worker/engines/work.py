@@ -40,6 +40,7 @@ from lcq.images import (
 from lcq.models import DeviceKind, ErrorClass, Failure, Task, TaskResult, TaskType
 from lcq.roots import Roots
 from lcq.runner_config import LimitsConfig
+from worker.calls import CallAddress
 from worker.engines.base import Ease, Engine, EngineError, Picture, Progress, Work
 from worker.engines.check import BadOutput, check_output
 from worker.engines.shelf import Shelf
@@ -108,10 +109,12 @@ def run_task(
     progress: Progress,
     eased: tuple[Ease, ...] = (),
     also: tuple[Path, ...] = (),
+    call: CallAddress | None = None,
 ) -> Finished:
     """Do ``task`` with the engine on ``shelf`` that has its model.
 
-    ``also``: folders that it may reach beside ``storage.roots``.
+    ``also``: folders that it may reach beside ``storage.roots``. ``call``: by which addresses are lent at the
+    scheduler.
 
     Raises:
         AttemptFailed: nothing is left behind, and its ``failure`` says what kind of end it was.
@@ -143,7 +146,7 @@ def run_task(
         else:
             with _timed(timings, "inpaint"):
                 progress(0.1, "load")
-                result, work = _worked(task, image, mask, shelf, progress, eased, attempt)
+                result, work = _worked(task, image, mask, shelf, progress, eased, attempt, call)
             with _timed(timings, "encode"):
                 progress(0.9, "encode")
                 output = plan_output(task, result)
@@ -203,6 +206,7 @@ def _worked(
     progress: Progress,
     eased: tuple[Ease, ...],
     attempt: int,
+    call: CallAddress | None,
 ) -> tuple[LoadedImage, Work]:
     """``image`` as the engine has changed it, checked; and the work, for the notes on it."""
     picture = Picture(image.pixels, mask)
@@ -214,6 +218,7 @@ def _worked(
         progress=lambda fraction, stage: progress(0.1 + 0.8 * min(1.0, max(0.0, fraction)), stage),
         eased=eased,
         key=f"{task.id}/{attempt}",
+        call=call,
     )
     engine = shelf.load(task.model, task.config)
     _check_room(task, engine, work, shelf)
