@@ -13,16 +13,14 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol
 
 import httpx
 
-from lcq.routing import CALL_TOO_LARGE
 from lcq.runner_config import FunctionConfig
 from worker.calls import KEY_HEADER, Call
-from worker.engines.base import EngineError, ErrorClass
-from worker.engines.exchanges import Callback, Called
 
 _CONNECT_S = 10.0
 _QUEUED_S = 30.0  # how long a gateway may take to queue a call
@@ -59,6 +57,14 @@ class InputRefused(Exception):
     """The platform will not hand over this call, whoever asks again."""
 
 
+class CallTooLarge(Exception):
+    """It takes no call of this size, and did not take this one."""
+
+
+class CallbacksAway(Exception):
+    """Who would hear what is called back cannot be asked now."""
+
+
 class OutcomeUnknown(Exception):
     """It may have run, may run still, or never will: there was no answer."""
 
@@ -70,13 +76,30 @@ class Endpoint(Protocol):
         """The document that answers ``call``; ``timeout_s`` is all the time that it may take.
 
         Raises:
-            EndpointAway, EndpointBusy, EndpointRefuses, CallFailed, InputRefused, OutcomeUnknown.
+            EndpointAway, EndpointBusy, EndpointRefuses, CallTooLarge, CallFailed, InputRefused, OutcomeUnknown.
         """
 
     def cancel(self) -> None:
         """Nobody waits any more: what can be stopped there, is."""
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Callback:
+    """Where a gateway is to call back; ``name``: what that reply is asked for by."""
+
+    url: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a gateway called back with: the function's ``status`` and answer, and by which id it knows the call."""
+
+    status: int
+    document: bytes
+    call_id: str
 
 
 class Callbacks(Protocol):
@@ -86,12 +109,16 @@ class Callbacks(Protocol):
         """Where the gateway of a call that takes so long at most is to call back."""
 
     def called(self, callback: Callback, wait_s: float) -> Called | None:
-        """What it has called back with; None: nothing, for so long."""
+        """What it has called back with; None: nothing, for so long.
+
+        Raises:
+            CallbacksAway.
+        """
 
 
 def endpoint_of(config: FunctionConfig, callbacks: Callbacks | None = None) -> Endpoint:
-    """The endpoint that ``config`` describes. Connects to nothing."""
-    if config.is_async:
+    """The endpoint that ``config`` describes. Connects to nothing. Without ``callbacks`` every call is waited for."""
+    if config.is_async and callbacks is not None:
         return QueuedEndpoint(config, callbacks)
     match config.kind:
         case "lambda":
@@ -116,7 +143,10 @@ class HttpEndpoint(Endpoint):
     def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
         body = call.model_dump_json().encode()
         headers = {**self._headers(), "Content-Type": "application/json", KEY_HEADER: call.key}
-        status, answered, data = _asked(self._client, "POST", self._config.url, timeout_s, headers, body)
+        url = self._config.url
+        if self._config.kind == "openfaas":
+            url = _FUNCTION_PATH.sub("/function/", url, count=1)
+        status, answered, data = _asked(self._client, "POST", url, timeout_s, headers, body)
         if status == HTTPStatus.OK or _is_ours(data):
             return data
         raise _trouble(status, answered, data)
@@ -229,21 +259,19 @@ def _identity_token(audience: str) -> str:
 class QueuedEndpoint(Endpoint):
     """OpenFaaS's /async-function: the gateway queues the call, says so (202), and calls back when it is done."""
 
-    def __init__(self, config: FunctionConfig, callbacks: Callbacks | None) -> None:
+    def __init__(self, config: FunctionConfig, callbacks: Callbacks) -> None:
         self._config, self._callbacks = config, callbacks
         self._client = httpx.Client(follow_redirects=False)
         self._headers = _headers_of(config)
         self._stopped = threading.Event()
 
     def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
-        if self._callbacks is None:
-            raise EndpointRefuses("it calls back, and no scheduler has an address for that: set http.public_url there")
         until = time.monotonic() + timeout_s
         callback = self._callbacks.callback(timeout_s)
         call_id = self._queued(call, callback, min(_QUEUED_S, timeout_s))
         while not self._stopped.is_set():
             left_s = until - time.monotonic()
-            called = self._heard(self._callbacks, callback, max(0.0, left_s))
+            called = self._heard(callback, max(0.0, left_s))
             if called is not None:
                 return _told_back(called, call_id)
             if left_s <= 0:
@@ -254,7 +282,7 @@ class QueuedEndpoint(Endpoint):
         """The id by which its gateway knows the call; "": it has not said, and may have queued it all the same.
 
         Raises:
-            EndpointAway, EndpointBusy, EndpointRefuses, InputRefused: it is in no queue.
+            EndpointAway, EndpointBusy, EndpointRefuses, CallTooLarge, InputRefused: it is in no queue.
         """
         headers = {
             **self._headers(),
@@ -274,10 +302,7 @@ class QueuedEndpoint(Endpoint):
         if status in _GATEWAY:
             return ""
         if status == HTTPStatus.INTERNAL_SERVER_ERROR and b"maximum payload" in data:
-            raise EngineError(
-                CALL_TOO_LARGE, f"its queue takes no call of this size ({_said(status, data)}): lower payload_kib",
-                error_class=ErrorClass.TRANSIENT,
-            )  # fmt: skip
+            raise CallTooLarge(f"its queue takes no call of this size ({_said(status, data)}): lower payload_kib")
         if status < HTTPStatus.BAD_REQUEST:
             raise EndpointRefuses(f"it does not queue, as asynchronous gateways do ({_said(status, data)})")
         trouble = _trouble(status, answered, data)
@@ -285,10 +310,10 @@ class QueuedEndpoint(Endpoint):
             raise EndpointAway(f"its queue has not taken the call ({_said(status, data)})")
         raise trouble
 
-    def _heard(self, callbacks: Callbacks, callback: Callback, left_s: float) -> Called | None:
+    def _heard(self, callback: Callback, left_s: float) -> Called | None:
         try:
-            return callbacks.called(callback, left_s)
-        except EngineError:  # the scheduler is away for a moment: what is called back meanwhile comes to another one
+            return self._callbacks.called(callback, left_s)
+        except CallbacksAway:  # the scheduler is away for a moment: what is called back meanwhile comes to another one
             self._stopped.wait(min(left_s, _POLL_S[0]))
             return None
 

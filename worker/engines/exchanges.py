@@ -21,6 +21,7 @@ from lcq.routing import CALL_TOO_LARGE
 from lcq.storage.objects import Objects
 from worker.calls import CallAddress, CallRefused, Parcel, parcel
 from worker.engines.base import EngineError, ErrorClass, Progress
+from worker.engines.endpoints import Callback, CallbacksAway, Called
 from worker.engines.picture_bytes import decode_picture
 
 _log = logging.getLogger(__name__)
@@ -53,23 +54,6 @@ class Place:
     def earlier(self) -> tuple[Place, ...]:
         """Those of the attempts before it, the newest first."""
         return tuple(replace(self, attempt=number) for number in range(self.attempt - 1, 0, -1))
-
-
-@dataclass(frozen=True)
-class Callback:
-    """Where a gateway is to call back; ``name``: what that reply is asked for by."""
-
-    url: str
-    name: str
-
-
-@dataclass(frozen=True)
-class Called:
-    """What a gateway called back with: the function's ``status`` and answer, and by which id it knows the call."""
-
-    status: int
-    document: bytes
-    call_id: str
 
 
 class Exchange(Protocol):
@@ -252,12 +236,15 @@ class LentExchange:
         yet.
 
         Raises:
-            EngineError: storage_unreachable.
+            CallbacksAway.
         """
-        reply = self._left(reply=callback.name, wait_s=min(wait_s, _WAIT_S))["reply"]
-        if reply is None:
-            return None
-        document = self._fetched(reply)
+        try:
+            reply = self._left(reply=callback.name, wait_s=min(wait_s, _WAIT_S))["reply"]
+            if reply is None:
+                return None
+            document = self._fetched(reply)
+        except EngineError as away:
+            raise CallbacksAway(str(away)) from away
         return Called(int(reply.get("status", HTTPStatus.OK)), document, str(reply.get("call_id", "")))
 
     def fetched(self, place: Place, told: Parcel) -> bytes:

@@ -37,6 +37,7 @@ from worker.engines.base import (
 )
 from worker.engines.endpoints import (
     CallFailed,
+    CallTooLarge,
     EndpointAway,
     EndpointBusy,
     EndpointRefuses,
@@ -241,6 +242,11 @@ class _Function:
         """Raises:
         OutcomeUnknown; EngineError for all else that is known.
         """
+        if self.config.is_async and callbacks is None:
+            nowhere = EndpointRefuses(
+                "it calls back, and no scheduler has an address for that: set http.public_url there"
+            )
+            raise self._error("endpoint_refused", nowhere)
         tries = 0
         while True:
             tries += 1
@@ -260,6 +266,8 @@ class _Function:
                 raise self._error("endpoint_unreachable", away) from away
             except EndpointRefuses as refuses:
                 raise self._error("endpoint_refused", refuses) from refuses
+            except CallTooLarge as large:
+                raise self._error(CALL_TOO_LARGE, large) from large
             except CallFailed as failed:
                 raise self._error("function_failed", failed) from failed
             except InputRefused as refused:
