@@ -74,7 +74,8 @@ ONLY_PAST = N("It is only a recording.")
 
 FLUSH_S = 0.125
 """How often news reach the screen at most."""
-_LOOK_S = 0.375  # without any: what else may have changed is looked at so often, and each second is shown
+_REPLAY_LOOK_S = 0.375  # so often, without any, in a replay, whose seconds may be short
+_SLACK_S = 0.002  # a moment that is waited for has come then
 
 
 _LATER = (
@@ -85,7 +86,8 @@ _LATER = (
 """What is loaded after the first frame, in the order in which it may be wished."""
 _BETWEEN_MODULES_S = 0.1
 _QUIET = Alarms(bell=False)
-_RESTLESS_S, _CALM_STEPS_S = 10.0, 2  # where neither cluster nor hand has stirred for so long, ages go on so often
+_RESTLESS_S, _CALM_STEPS_S = 10.0, 2  # where neither cluster nor hand has stirred for so long, clocks go on so often
+_WHOLE_S = 10.0  # and ages of minutes so often
 
 _VARIABLES: dict[str, dict[str, str]] = {}  # the colours of each theme that has been shown
 
@@ -146,7 +148,9 @@ class ConsoleApp(PlayingApp):
         self.next_context: str | None = None
         """The context that the operator has gone to; None: they have left."""
         self._second_shown = 0
-        self._link_shown: tuple[object, ...] = ()
+        self._heard = 0
+        self._whole_at = 0.0  # when all of what is in sight was shown last, by the steady clock
+        self._state_shown: tuple[object, ...] = ()
         self._pace = Pace()
         self._missed_a_frame = False
         self._history = ViewHistory(Place("tasks"))
@@ -266,11 +270,11 @@ class ConsoleApp(PlayingApp):
             self.pop_screen()
 
     async def _keep_fresh(self) -> None:
-        """Bring news as they come. No timer: its message to itself costs ten times what a look at nothing does."""
+        """Bring news as they come, and time as it goes. No timer: its message to itself costs ten times as much."""
         while True:
             stir = self.desk.store.stir
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
+                async with asyncio.timeout(self._still_for_s):
                     await stir.wait()
             has_news = stir.is_set()
             stir.clear()
@@ -279,6 +283,23 @@ class ConsoleApp(PlayingApp):
                 stir.set()
             if has_news:
                 await asyncio.sleep(FLUSH_S)
+
+    @property
+    def _is_calm(self) -> bool:
+        """Neither cluster nor hand has stirred of late, and all is well: nobody waits for a second to pass."""
+        desk = self.desk
+        is_well = desk.playback is None and desk.said is None and not desk.link.is_stale
+        return is_well and steady_now() - self.stirred_s >= _RESTLESS_S
+
+    @property
+    def _still_for_s(self) -> float:
+        """Until when nothing on the screen goes on by time alone: neither the clock, nor that no news came."""
+        link = self.desk.link
+        if self.desk.playback is not None:
+            return _REPLAY_LOOK_S
+        step_ms = 1000 * (_CALM_STEPS_S if self._is_calm else 1)
+        next_s = (step_ms - link.now_ms % step_ms) / 1000
+        return _SLACK_S + (next_s if link.stale_in_s is None else min(next_s, link.stale_in_s))
 
     def _bring_news(self) -> bool:
         """Bring news to the screens. False where a terminal that cannot keep up is not given them yet."""
@@ -289,19 +310,28 @@ class ConsoleApp(PlayingApp):
             self._missed_a_frame = False
             self.screen.refresh()  # all of it, as it is by now
         self._ring()
-        state, second = self.desk.link.state, self.desk.link.now_ms // 1000
-        now_s, has_news = steady_now(), self.desk.flush()
-        if has_news:
-            self.stirred_s = now_s
-        steps = 1 if now_s - self.stirred_s < _RESTLESS_S else _CALM_STEPS_S
-        if has_news or self._second_shown // steps != second // steps:  # clocks and ages go on
-            self._second_shown = second
+        desk, second = self.desk, self.desk.link.now_ms // 1000
+        if desk.store.heard != self._heard:
+            self._heard, self.stirred_s = desk.store.heard, steady_now()
+        state = (*desk.link.state, desk.said is None)
+        has_news, has_others = desk.flush(), desk.store.take_others()
+        steps = _CALM_STEPS_S if self._is_calm else 1
+        goes_on = self._second_shown // steps != second // steps  # clocks and ages do
+        if has_news or has_others or state != self._state_shown or (goes_on and not self._shows_no_seconds):
             self.show_news()
-        elif state != self._link_shown:  # the loss of Redis or of the schedulers, say
+        elif goes_on:
             for screen in self._screens_in_sight():
                 screen.show_pulse()
-        self._link_shown = state
+        if goes_on or has_news:
+            self._second_shown = second
+        self._state_shown = state
         return True
+
+    @property
+    def _shows_no_seconds(self) -> bool:
+        """Only the title goes on for now: the ages in sight are of minutes and more, and have been shown of late."""
+        of_late = steady_now() - self._whole_at < _WHOLE_S
+        return of_late and self._is_calm and all(screen.is_still for screen in self._screens_in_sight())
 
     def _ring(self) -> None:
         """Tell the terminal of alerts that have just begun."""
@@ -321,6 +351,7 @@ class ConsoleApp(PlayingApp):
 
     def show_news(self) -> None:
         """Let the screens in sight show how things are now."""
+        self._whole_at = steady_now()
         for screen in self._screens_in_sight():
             screen.show_news()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
+import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 
@@ -15,8 +18,12 @@ from tui.store import Store
 from tui.text import clean
 
 ASK_S = 1.0
-"""So often; with what the scheduler itself may keep, no reason on the screen is older than about two seconds: three
-where it has just been told that nothing is different, for then every other question is left out."""
+"""So often while anything happens: with what the scheduler itself may keep, no reason on the screen is older than about
+two seconds then."""
+CALM_S = 3.0
+"""So often while nothing does, and nothing else is in sight."""
+SOON_S = 0.25
+"""Who has just come to other tasks need not wait longer than this."""
 ANSWER_S = 3.0
 _OLDER_S = 30.0  # until a scheduler that does not know the question is asked again: it may have been upgraded
 
@@ -27,36 +34,64 @@ class Asker:
     def __init__(self, commander: Commander, store: Store, link: Link, *, waiting: Callable[[], Iterable[str]]) -> None:
         """``waiting``: the ids of the tasks in sight that wait."""
         self._commander, self._store, self._link, self._waiting = commander, store, link, waiting
+        self._woken = asyncio.Event()
+        self._by_hand = False  # somebody has come to other tasks
+        self._asked: dict[str, int] = {}  # the tasks of the last question, and their revisions then
+        self._heard = -1  # what the store had heard by then
+        self._asked_at = -math.inf
+
+    def look(self, *, by_hand: bool = False) -> None:
+        """Take note that other tasks may be in sight, or other news of them; ``by_hand``: an operator went there."""
+        if self._heard != self._store.heard or self._has_others(self._waiting()):
+            self._by_hand |= by_hand
+            self._woken.set()
+
+    def _has_others(self, ids: Iterable[str]) -> bool:
+        """Whether of one of these, as it is now, nobody has asked."""
+        rows = self._store.tasks.rows
+        return any(task_id in rows and self._asked.get(task_id) != rows[task_id].revision for task_id in ids)
 
     async def run(self) -> None:
         """Ask until cancelled."""
         from lcq.wire import MOST_WHYS  # here: no answer of a scheduler is needed for the first frame
 
-        before: object = None
-        asked: list[str] = []
-        is_calm = False  # the last two answers said the same
         while True:
-            pause_s = ASK_S
             ids = list(islice(dict.fromkeys(self._waiting()), MOST_WHYS))
-            if is_calm and ids == asked:
-                is_calm = False
-            elif ids:
-                asked = ids
-                try:
-                    async with asyncio.timeout(ANSWER_S):
-                        told = await self._commander.whys(ids)
-                except UnknownCommand:
-                    pause_s = _OLDER_S
-                except (LcqError, OSError, TimeoutError, ValidationError):
-                    pass  # nobody answers: the feed says so, and the records' own lines are shown
-                else:
-                    now = self._link.now_ms
-                    before, is_calm = told, told == before
-                    self._store.tell(
-                        (
-                            (task_id, one.revision, clean(one.why.text), clean(brief(one.why, now)))
-                            for task_id, one in told.items()
-                        ),
-                        now,
-                    )
-            await asyncio.sleep(pause_s)
+            left_s = self._asked_at + self._pause_s(ids) - time.monotonic()
+            if ids and left_s <= 0:
+                await self._ask(ids)
+                continue
+            if not ids:
+                self._asked = {}
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s if ids else None):
+                    await self._woken.wait()
+            self._woken.clear()
+
+    def _pause_s(self, ids: Iterable[str]) -> float:
+        """How long after the last question the next one is due."""
+        is_other = self._has_others(ids)
+        if is_other and self._by_hand:
+            return SOON_S
+        return ASK_S if is_other or self._heard != self._store.heard else CALM_S
+
+    async def _ask(self, ids: list[str]) -> None:
+        rows = self._store.tasks.rows
+        self._asked = {task_id: rows[task_id].revision for task_id in ids if task_id in rows}
+        self._heard, self._asked_at, self._by_hand = self._store.heard, time.monotonic(), False
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                told = await self._commander.whys(ids)
+        except UnknownCommand:
+            await asyncio.sleep(_OLDER_S)
+        except (LcqError, OSError, TimeoutError, ValidationError):
+            self._store.note_others()  # the feed says why; the records' own lines are shown when the reasons are old
+        else:
+            now = self._link.now_ms
+            self._store.tell(
+                (
+                    (task_id, one.revision, clean(one.why.text), clean(brief(one.why, now)))
+                    for task_id, one in told.items()
+                ),
+                now,
+            )

@@ -85,7 +85,7 @@ def state_cell(status: TaskStatus) -> Cell:
     return f"{letter} {tr(status.upper())}", tone
 
 
-TOLD_FOR_MS = 4_000
+TOLD_FOR_MS = 6_000
 """As old may be what the scheduler said of a task; then its record's own line is shown again."""
 
 

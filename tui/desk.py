@@ -113,7 +113,7 @@ class Desk:
             from tui.replay import ReplayLink  # here: a live console needs nothing of it
 
             self.link = ReplayLink(playback)
-        self.link.on_loss = self.store.stir.set
+        self.link.on_change = self.store.stir.set
         self.made = Made()
         self.tasks: View[TaskRow] = View(
             self.store.tasks, {column.id: column.sort for column in (*TASK_COLUMNS, *TASK_MORE)},
@@ -153,6 +153,13 @@ class Desk:
         self.pulse = Pulse(reader, commander, self.link)
         self.purse = Purse(commander)
         self.asker = Asker(commander, self.store, self.link, waiting=self._waiting)
+
+    def look(self, *, by_hand: bool = False) -> None:
+        """Take note that something else may be in sight: what that needs is asked for. ``by_hand``: an operator went
+        there."""
+        self.older.look()
+        self.older_acts.look()
+        self.asker.look(by_hand=by_hand)
 
     def _waiting(self) -> Iterator[str]:
         """The tasks on the screen that wait."""

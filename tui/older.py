@@ -4,6 +4,7 @@ the filter, page by page, and the list goes on as one scrolls to its end. Beside
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from tui.store import Store, TaskRow
 from tui.view import View
 
 LOOK_S = 0.25
+_CALM_LOOKS = 8  # it is looked so much more rarely where there is nothing to look for
 PAGE = 500
 MOST = 20_000
 """So many older tasks are taken in at most, until everything is read again."""
@@ -37,6 +39,7 @@ class Older:
         self._taken = 0  # in this load, whatever the filter
         self._done = False
         self._trouble = ""
+        self._woken = asyncio.Event()
 
     @property
     def told(self) -> str:
@@ -72,18 +75,35 @@ class Older:
     def _full(self) -> bool:
         return self._taken >= MOST
 
+    def look(self) -> None:
+        """Take note that something else may be wanted."""
+        if self._store.oldest and (self._of != self._now or self._is_missing):
+            self._woken.set()
+
+    @property
+    def _is_missing(self) -> bool:
+        """Somebody wants what has not been looked for yet."""
+        return self._wanted and not self._done and not self._full
+
     async def run(self) -> None:
         """Look for older tasks, and keep the window to its size, until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_S)
+            if self._is_missing or self._store.excess(source.WINDOW) > 0:
+                await asyncio.sleep(LOOK_S)
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S * _CALM_LOOKS):
+                        await self._woken.wait()
+            self._woken.clear()
             self._store.seeking = self._wanted
             self._store.cut(source.WINDOW, self._is_kept)
             if not self._store.oldest:
                 continue  # all that there is is here
             if self._of != self._now:
                 self._begin()
-            if not self._done and not self._full and self._wanted:
+            if self._is_missing:
                 await self._look()
+                self._store.note_others()
 
     def _begin(self) -> None:
         if self._of[:2] != self._now[:2]:

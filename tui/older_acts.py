@@ -14,7 +14,6 @@ from tui.store import MOST_ACTS, ActRow, Store
 from tui.view import View
 
 LOOK_S = 0.25
-_LOOK_ELSEWHERE_S = 1.0  # while another view is in sight
 PAGE = 500
 _ANSWER_S = 10.0
 _TROUBLE_S = 2.0  # until it is tried again
@@ -30,6 +29,7 @@ class OlderActs:
         self._reader, self._store, self._view, self._link = reader, store, view, link
         self._in_sight = in_sight
         self._trouble = ""
+        self._woken = asyncio.Event()
 
     @property
     def told(self) -> str:
@@ -55,12 +55,20 @@ class OlderActs:
             return False
         return bool(view.filter) or view.top + 2 * view.height > len(view)
 
+    def look(self) -> None:
+        """Take note that something else may be wanted."""
+        if self._wanted:
+            self._woken.set()
+
     async def run(self) -> None:
         """Read on where that is wanted, until cancelled."""
         while True:
-            await asyncio.sleep(LOOK_S if self._in_sight() else _LOOK_ELSEWHERE_S)
-            if self._wanted:
+            await self._woken.wait()
+            self._woken.clear()
+            while self._wanted:
                 await self._read_on()
+                self._store.note_others()
+                await asyncio.sleep(LOOK_S)
 
     async def _read_on(self) -> None:
         before, loads = self._store.oldest_act, self._store.acts_loads

@@ -57,5 +57,5 @@ class Pulse:
                 self._link.lose_control(tr("no scheduler answers") if no_answer else trouble_of(error))
             else:
                 self._link.feel_control((time.monotonic() - began) * 1000)
-                self._link.settings_trouble = clean(retold(told.config_error))
+                self._link.note_settings(clean(retold(told.config_error)))
             await asyncio.sleep(BEAT_S)

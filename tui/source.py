@@ -65,7 +65,7 @@ WAIT_MS = 700
 GATHER_S = 0.1
 """After news, so long until it is asked for more: a thousand changes a second come in ten pieces, not in eighty."""
 POLL_S = 1.0
-_CALM_POLL_S = 3.0  # where nothing happens, and nothing in sight goes on without events
+_CALM_POLL_S = 5.0  # where nothing happens, and nothing in sight goes on without events
 ANSWER_S = 5.0
 SNAPSHOT_S = 60.0  # without a further piece of it
 WINDOW = 100_000
@@ -186,7 +186,7 @@ class Link:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self.on_loss: Callable[[], None] = lambda: None  # called when no scheduler answers any more
+        self.on_change: Callable[[], None] = lambda: None  # called when ``state`` is another, but not by time alone
         self.loaded = False
         self.trouble = ""  # what the last failed call said
         self.skew_ms = 0  # Redis's clock minus ours, where they differ by seconds
@@ -202,21 +202,35 @@ class Link:
 
     def answer(self) -> None:
         """The cluster has answered just now."""
+        was_silent = self.is_stale
         self._answered, self._answered_at, self.trouble = self._clock(), datetime.now(UTC), ""
+        if was_silent:
+            self.on_change()
 
     def fail(self, trouble: str) -> None:
-        self.trouble = clean(trouble)
+        told, self.trouble = self.trouble, clean(trouble)
+        if told != self.trouble:
+            self.on_change()
 
     def feel_control(self, took_ms: float) -> None:
         """A scheduler has answered just now."""
+        was_lost = bool(self.control_trouble)
         self.control_ms, self.control_trouble, self.control_lost_at = took_ms, "", None
+        if was_lost:
+            self.on_change()
 
     def lose_control(self, trouble: str) -> None:
         """No scheduler has answered."""
         self.control_ms, self.control_trouble = None, clean(trouble)
         if self.control_lost_at is None:
             self.control_lost_at = datetime.now(UTC)
-            self.on_loss()
+            self.on_change()
+
+    def note_settings(self, trouble: str) -> None:
+        """What the scheduler says of its settings; "" where it has taken them over."""
+        if trouble != self.settings_trouble:
+            self.settings_trouble = trouble
+            self.on_change()
 
     @property
     def refusal(self) -> str:
@@ -242,6 +256,13 @@ class Link:
     def silence_s(self) -> float:
         """Seconds since the last answer, or since the start if there was none."""
         return self._clock() - (self._began if self._answered is None else self._answered)
+
+    @property
+    def stale_in_s(self) -> float | None:
+        """In how many seconds the facts will be stale, if nothing comes until then; None: they are, or cannot be."""
+        if self.is_stale or not (self.loaded or self.trouble):
+            return None
+        return max(0.0, STALE_AFTER_S - self.silence_s)
 
     @property
     def is_stale(self) -> bool:
@@ -303,17 +324,24 @@ class Feed:
         self._reader, self._store, self._link = reader, store, link
         self._on_screen, self._view = on_screen, view
         self._causes_read = self._alerts_read = self._paid_read = 0.0
-        self._again = asyncio.Event()
+        self._again = False
+        self._woken = asyncio.Event()  # events have come, or somebody wishes something read now
         self.read_up_to = ""  # the newest event that the store has taken in
 
     def refetch(self) -> None:
         """Read everything again at the next chance."""
-        self._again.set()
+        self._again = True
+        self._woken.set()
+
+    def poke(self) -> None:
+        """Read now what events do not tell: something else is in sight."""
+        self._store.polling_due = True
+        self._woken.set()
 
     def recount(self) -> None:
         """Look at all failures at the next chance: something has been done to them."""
         self._causes_read = 0.0
-        self._store.polling_due = True
+        self.poke()
 
     async def run(self) -> None:
         """Read until cancelled; troubles go to the link and are tried again."""
@@ -333,7 +361,7 @@ class Feed:
                 deadline.reschedule(asyncio.get_running_loop().time() + SNAPSHOT_S)
 
             snapshot = await self._reader.snapshot(limit=WINDOW, take=take)
-        self._again.clear()
+        self._again = False
         self._store.load(snapshot, rows)
         is_much = len(rows) >= _MANY_ROWS
         rows.clear()  # this goes on for as long as all is well: a row that changes or leaves is not to be kept here
@@ -344,25 +372,41 @@ class Feed:
         self._link.answer()
         self.read_up_to = after = snapshot.last_event_id
         polled, calm = time.monotonic(), False
-        while not self._again.is_set():
-            answer = await self._ask(self._reader.events(after, WAIT_MS, _SLICE))
-            if answer.gap:
-                return  # what was missed cannot be told event by event: start over
-            self._store.apply(answer.events)
-            calm = calm and not answer.events
-            behind = len(answer.events) >= _SLICE
-            self._link.behind_ms = max(0, self._link.now_ms - answer.events[-1].at_ms) if behind else 0
-            self.read_up_to = after = answer.last_id
-            pause_s = _CALM_POLL_S if calm and self._is_still else POLL_S
-            due = time.monotonic() - polled > pause_s
-            if due or (self._store.polling_due and time.monotonic() - polled > POLL_S / 4):
-                polled, calm = time.monotonic(), True
-                await self._poll()
-            if answer.events and not behind:
-                await asyncio.sleep(GATHER_S)
+        asking: asyncio.Task[EventsAnswer] | None = None
+        try:
+            while not self._again:
+                if asking is None:
+                    asking = asyncio.create_task(self._ask(self._reader.events(after, WAIT_MS, _SLICE)), name="events")
+                    asking.add_done_callback(lambda _: self._woken.set())
+                await self._woken.wait()
+                self._woken.clear()
+                is_behind = has_come = False
+                if asking.done():
+                    answer, asking = asking.result(), None
+                    if answer.gap:
+                        return  # what was missed cannot be told event by event: start over
+                    self._store.apply(answer.events)
+                    has_come = bool(answer.events)
+                    calm = calm and not has_come
+                    is_behind = len(answer.events) >= _SLICE
+                    self._link.behind_ms = max(0, self._link.now_ms - answer.events[-1].at_ms) if is_behind else 0
+                    self.read_up_to = after = answer.last_id
+                pause_s = _CALM_POLL_S if calm and self.is_still else POLL_S
+                due = time.monotonic() - polled > pause_s
+                if due or (self._store.polling_due and time.monotonic() - polled > POLL_S / 4):
+                    polled, calm = time.monotonic(), True
+                    await self._poll()
+                elif self._store.polling_due:  # it was read just now, and is to be read again soon
+                    asyncio.get_running_loop().call_later(POLL_S / 4, self._woken.set)
+                if has_come and not is_behind:
+                    await asyncio.sleep(GATHER_S)
+        finally:
+            if asking is not None:
+                asking.cancel()
+                await asyncio.wait({asking})
 
     @property
-    def _is_still(self) -> bool:
+    def is_still(self) -> bool:
         """Nothing in sight goes on by itself, as nodes' beats and tasks' progress do."""
         return self._view() not in ("fleet", "nodes") and not any(True for _ in self._on_screen())
 

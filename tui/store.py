@@ -445,6 +445,8 @@ class Store:
         self.seeking = False  # somebody looks at what lies beyond the window: what happens there is worth reading
         self._line: deque[str] = deque()  # the window's ids, the oldest first
         self._older: dict[str, None] = {}  # those of tasks that are here and are older than the window
+        self.heard = 0  # how often something has come of the cluster: events, or tasks that go on without them
+        self._has_others = False  # something is different that no shelf holds
         self.polling_due = False  # an event about a node or a queue: their records are worth reading now
         self._wanted: dict[str, None] = {}
         self._forgotten: dict[str, None] = {}
@@ -453,6 +455,16 @@ class Store:
     def has_news(self) -> bool:
         """Whether anything has happened on a shelf since somebody took note of it."""
         return any(shelf.has_news for shelf in (self.tasks, self.queues, self.nodes, self.causes, self.acts))
+
+    def note_others(self) -> None:
+        """Something that no shelf holds is different: it is worth showing."""
+        self._has_others = True
+        self.stir.set()
+
+    def take_others(self) -> bool:
+        """Whether something that no shelf holds is different since the last call."""
+        others, self._has_others = self._has_others, False
+        return others
 
     def device_called(self, node: str, device: str) -> str:
         """What a device of a node is called there: gpu0 and no serial number; its id where that is not known."""
@@ -480,6 +492,7 @@ class Store:
         self._line, self._older = deque(sorted(self.tasks.rows)), {}
         self.oldest = self._line[0] if self.beyond and self._line else ""
         self.loads += 1
+        self.heard += 1
         self.put_nodes(snapshot.nodes)
         self.put_queues(snapshot.queues)
 
@@ -512,7 +525,7 @@ class Store:
             known = {(one.name, one.fired_ms) for one in self.alerts.firing}
             self._begun += [one for one in alerts.firing if (one.name, one.fired_ms) not in known]
         if self.alerts is None or (alerts.alerts, alerts.silences) != (self.alerts.alerts, self.alerts.silences):
-            self.stir.set()
+            self.note_others()
         self.alerts = alerts
 
     def take_begun(self) -> list[AlertRecord]:
@@ -531,7 +544,10 @@ class Store:
         before = tuple(one for one in self.minutes if one.minute < first)
         if len(minutes) < MINUTES_SHOWN and (not before or before[-1].minute != first - 1):
             return False
-        self.minutes = (*before, *minutes)[-MINUTES_SHOWN:]
+        told = (*before, *minutes)[-MINUTES_SHOWN:]
+        if told != self.minutes:
+            self.minutes = told
+            self.note_others()
         for row in list(self.queues.rows.values()):
             flow = flow_of(self.minutes, row.id)
             if row.flow != flow:
@@ -606,6 +622,7 @@ class Store:
             if known is None and row.id < self.oldest:
                 self.beyond = max(0, self.beyond - 1)
             if known is None or not same(known, row):
+                self.heard += 1
                 self._put_task(row, known)
 
     def put_older(self, records: Iterable[TaskRecord]) -> int:
@@ -614,13 +631,17 @@ class Store:
         self.put_tasks(record for record in records if record.id < self.oldest)
         return len(self.tasks.rows) - before
 
+    def excess(self, limit: int) -> int:
+        """By how many tasks the window has more than ``limit``; what was read from beyond it aside."""
+        return len(self.tasks.rows) - len(self._older) - limit
+
     def cut(self, limit: int, kept: Callable[[str], bool]) -> None:
         """Where the window has more than ``limit`` tasks, let some of the oldest go, but none that is to be ``kept``.
 
         What was read from beyond it goes first, all of it, so that there is no gap between the two; unless somebody
         looks there: then the window may grow by a fifth meanwhile.
         """
-        excess = len(self.tasks.rows) - len(self._older) - limit
+        excess = self.excess(limit)
         if len(self._older) > _OLDER_KEPT:
             self._let_go([one for one in self._older if not kept(one)][: len(self._older) - _OLDER_KEPT])
         if excess < _CUT_FROM or (self._older and self.seeking and excess < limit // 5):
@@ -674,6 +695,7 @@ class Store:
         """Take in what happened. Old news and news told twice change nothing."""
         for event in events:
             fields = event.fields
+            self.heard += 1
             try:
                 if event.move == "forget_tasks":
                     self._forget(clean(fields["id"]))

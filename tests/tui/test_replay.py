@@ -97,6 +97,7 @@ async def state_of(playback: Playback) -> dict[str, str]:
     async with asyncio.TaskGroup() as tasks:
         feed = tasks.create_task(desk.feed.run(), name="feed")
         await wait_until(lambda: desk.link.loaded and not playback._pending and not playback._jumped)
+        await wait_until(lambda: not playback._past or desk.feed.read_up_to == playback._past[-1].id)
         await wait_until(lambda: not desk.store.polling_due)
         feed.cancel()
     return {row.image: row.status.value for row in desk.store.tasks.rows.values()}

@@ -46,6 +46,10 @@ class AskedScreen(ListScreen[RowT], Generic[RowT]):
         return ()
 
     @property
+    def is_still(self) -> bool:
+        return False  # as it is shown it looks whether to ask again
+
+    @property
     def is_read(self) -> bool:
         return self._was_read
 

@@ -220,6 +220,11 @@ class ConsoleScreen(Screen[None]):
 
     # ------------------------------------------------------------ what is shown
 
+    @property
+    def is_still(self) -> bool:
+        """Whether nothing below the title goes on by the second: then it need not be shown each second anew."""
+        return False
+
     def show_pulse(self) -> None:
         """Show how fresh all of it is."""
         self._show_title()

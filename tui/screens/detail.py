@@ -256,6 +256,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         self._reason: Why | None = None
         self._asked: tuple[str, int] | None = None  # of which task, at which revision, the reason was asked last
         self._asked_at = 0.0
+        self._is_asked = False  # nobody has told yet why it is as it is now
         self._images = PictureStrip(desk, facts=False, id="images")
         self._job: JobSummary | None = None  # the task's, as the scheduler told of it last
         self._job_at = 0.0
@@ -294,7 +295,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         """Show another task in this screen's place."""
         self.task_id = task_id
         self._history, self._trouble_text, self._read_state = None, "", None
-        self._reason, self._asked = None, None
+        self._reason, self._asked, self._is_asked = None, None, False
         self._job, self._job_at = None, 0.0
         self._scroll.scroll_home(animate=False)
         self.show_news()
@@ -313,7 +314,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         due = row is not None and not row.status.is_terminal and time.monotonic() - self._asked_at > _WHY_AGAIN_S
         if row is not None and (due or self._asked != (self.task_id, revision)):
             if self._asked != (self.task_id, revision):
-                self._reason = None  # what was said of another state is not shown
+                self._reason, self._is_asked = None, True  # what was said of another state is not shown
             self._asked, self._asked_at = (self.task_id, revision), time.monotonic()
             self._ask_why()
         if self.row is not None and self.row.job and time.monotonic() - self._job_at > _WHY_AGAIN_S:
@@ -335,12 +336,11 @@ class TaskScreen(ReadingScreen, TaskActs):
     @work(exclusive=True, group="why")
     async def _ask_why(self) -> None:
         task_id, asked = self.task_id, self._asked
-        try:
+        reason = None
+        with contextlib.suppress(LcqError, OSError, TimeoutError):  # an older scheduler, or none: as the record says
             reason = await self.desk.commander.why(task_id)
-        except (LcqError, OSError, TimeoutError):
-            return  # an older scheduler, or none: what the record says is shown
         if (task_id, asked) == (self.task_id, self._asked):
-            self._reason = reason
+            self._reason, self._is_asked = reason or self._reason, False
             self._show_sections()
 
     @work(exclusive=True, group="history")
@@ -451,6 +451,9 @@ class TaskScreen(ReadingScreen, TaskActs):
                 pieces.append(self._indented(hint, "$text-muted"))
         elif text:
             pieces += [(tr(" Why it is here\n"), "bold $text-primary"), self._indented(text, TONE_STYLE[tone])]
+        elif self._is_asked:
+            asking = tr("the scheduler is asked …")
+            pieces += [(tr(" Why it is here\n"), "bold $text-primary"), self._indented(asking, "$text-muted")]
         if row.why and row.why not in text and retold(row.why) not in text:
             pieces.append(self._indented(retold(row.why), ""))
         if self._trouble_text:

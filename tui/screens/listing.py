@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, Generic
@@ -33,6 +34,9 @@ _TYPING_PAUSE_S = 0.12
 _SOON_LOOKED_THROUGH = 100  # rows
 
 
+_SECONDS = re.compile(r"(?<![\d.m])\d{1,2}s\b")  # an age that another second makes another, as tui.text.span tells it
+
+
 class FilterInput(CleanInput):
     """Where the filter is typed. Enter and escape go back to the table."""
 
@@ -48,6 +52,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
         self.view = view
         self._counts_line, self._cursor_line = OneLine(id="counts"), OneLine(id="cursor")
         self._found_line, self._status_line = OneLine(id="found"), OneLine(id="status")
+        self._shows_seconds: bool | None = None  # None: nobody has looked since it was shown
         self._filter_field = FilterInput(id="filter", compact=True, select_on_focus=False, placeholder=self._hint)
         self.table: LineTable[RowT] = LineTable(
             view, columns, lambda: self.desk.link.now_ms, empty=self._why_empty, id="table"
@@ -55,8 +60,9 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
 
     def on_screen_resume(self) -> None:
         self.desk.view = self.MODE
-        self.desk.store.polling_due = True  # what this view alone shows may be old
+        self.desk.feed.poke()  # what this view alone shows may be old
         super().on_screen_resume()
+        self.desk.look(by_hand=True)
 
     def compose_body(self) -> Iterable[Widget]:
         yield self._counts_line
@@ -89,6 +95,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
         self._show_lines()
 
     def _show_lines(self) -> None:
+        self._shows_seconds = None
         self._counts_line.show(self.counts())
         notes = self._notes()
         typing = self.has_class("-filtering")  # then the Input stands between the two lines
@@ -96,6 +103,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
         self._status_line.show((), notes)
         row = self.view.cursor
         self._cursor_line.show(self.about(row) if row is not None else ())
+        self.desk.look()
 
     def counts(self) -> Sequence[Part]:
         """The line of counts above the table."""
@@ -108,6 +116,15 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
     def nothing(self) -> str:
         """What to say where there is no row at all."""
         return ""
+
+    @property
+    def is_still(self) -> bool:
+        if self.view.filter.timed or not self.desk.feed.is_still:
+            return False
+        if self._shows_seconds is None:
+            lines = (line.text for line in self.query(OneLine) if line.display and line is not self._title_line)
+            self._shows_seconds = any(map(_SECONDS.search, (*lines, *self.table.shown_cells)))
+        return not self._shows_seconds
 
     @property
     def is_read(self) -> bool:
@@ -149,6 +166,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
     @on(LineTable.Looked)
     def _looked(self) -> None:
         self._show_lines()
+        self.desk.look(by_hand=True)
 
     @on(LineTable.Copied)
     def _copied(self, wish: LineTable.Copied) -> None:
@@ -174,6 +192,7 @@ class ListScreen(ConsoleScreen, Generic[RowT]):
     def _filter_by(self, text: str) -> None:
         self.view.set_filter(clean(text))
         self.show_news()
+        self.desk.look(by_hand=True)
 
     @on(Input.Changed, "#filter")
     def _filter_typed(self, typed: Input.Changed) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Generic
+from itertools import chain
+from typing import Any, ClassVar, Generic
 
 from rich.segment import Segment
 from rich.style import Style
@@ -29,7 +30,8 @@ _WHEEL = 3
 _SLACK = 3  # cells that a column may be too wide: a number that loses a digit moves nothing beside it
 _TONES: tuple[Tone, ...] = ("plain", "dim", "good", "bad", "warn", "run", "strong")
 
-_LineKey = tuple[object, ...]
+_LineKey = tuple[Any, ...]
+_STILL = 4  # from there on the key of a row has its cells
 
 
 class LineTable(ScrollView, Generic[RowT], can_focus=True):
@@ -186,6 +188,13 @@ class LineTable(ScrollView, Generic[RowT], can_focus=True):
         still = tuple(column.cell(row, now) for column, _ in self._layout if not column.live)
         live = tuple(column.cell(row, now) for column, _ in self._layout if column.live)
         return (row.id, row.id == view.cursor_id, row.id in view.marks, self._bar(line, rows), still, live)
+
+    @property
+    def shown_cells(self) -> Iterator[str]:
+        """What the cells say that were painted last."""
+        for key in self._painted[1:]:
+            for text, _ in chain(*key[_STILL:]):
+                yield text
 
     @property
     def _time(self) -> int:
