@@ -584,12 +584,13 @@ local function spend_windows()
   }
 end
 
--- Writes into all books of a bill; `both`: what a user's own sum grows by, and a device's.
-local function write_spend(bill, reserved, spent, calls, both)
+-- Writes into all books of a bill; `both`: what a user's own sum grows by, and a device's. Where `is_end`, a book that has
+-- been forgotten since stays so: what was reserved in it is gone with it.
+local function write_spend(bill, reserved, spent, calls, both, is_end)
   for _, span in ipairs({"hour", "day", "month", "job"}) do
     local name = bill[span] and key("spend", span, bill[span])
-    if name then
-      if reserved ~= 0 then redis.call("HINCRBY", name, "reserved", string.format("%.0f", reserved)) end
+    if name and not (is_end and redis.call("EXISTS", name) == 0) then
+      if reserved ~= 0 or not is_end then redis.call("HINCRBY", name, "reserved", string.format("%.0f", reserved)) end
       if spent ~= 0 then redis.call("HINCRBY", name, "spent", string.format("%.0f", spent)) end
       if calls ~= 0 then redis.call("HINCRBY", name, "calls", calls) end
       if span == "hour" and bill.at and spent ~= 0 then  -- what each function has cost of it
@@ -616,12 +617,24 @@ local function settle_spend(record, outcome, failure)
     cost = 0
   end
   if bill.settled then
-    write_spend(bill, 0, cost - bill.settled, 0, cost - bill.settled)
+    write_spend(bill, 0, cost - bill.settled, 0, cost - bill.settled, true)
   else
-    write_spend(bill, -bill.worst, cost, 1, cost - bill.worst)
+    write_spend(bill, -bill.worst, cost, 1, cost - bill.worst, true)
   end
   bill.settled = cost
+  bill.told = outcome == "completed" or (failure ~= nil and failure.error_class ~= "crash") or nil
   record.spent = cost  -- what lcq report goes by
+end
+
+-- A node's word about an attempt that was taken from it: its outcome stays, and its bill is corrected, once. `paid`: what
+-- its result says that it cost.
+local function correct_bill(id, n, node, failure, paid)
+  local record = attempt_record(id, n)
+  local bill = record and record.node == node and record.spend
+  if type(bill) ~= "table" or not bill.settled or bill.told then return end
+  record.paid = paid
+  settle_spend(record, failure and "failed" or "completed", failure)
+  redis.call("LSET", key("attempts", id), n - 1, cjson.encode(record))
 end
 
 -- `more`: further fields of the record; `read`: the record, where it was read already.

@@ -10,7 +10,7 @@ if not paid_for.settled then return {"runs"} end
 if record.paid then return {"again"} end
 record.paid = tonumber(ARGV[3])
 local cost = math.min(paid_for.worst, record.paid)
-write_spend(paid_for, 0, cost - paid_for.settled, 0, cost - paid_for.settled)
+write_spend(paid_for, 0, cost - paid_for.settled, 0, cost - paid_for.settled, true)
 paid_for.settled, record.spent = cost, cost
 redis.call("LSET", key("attempts", id), n - 1, cjson.encode(record))
 return {"ok", string.format("%.0f", cost)}

@@ -630,8 +630,14 @@ local function grant(one)
   local owner, head = one.from.owner, one.head
   local chosen = whose_turn(owner, head)
   local id = chosen.id
-  if chosen ~= head and not may_pay(id) then  -- what its user has first is not for this device: no more of it now
-    want = granted
+  if not may_pay(id) then
+    if chosen ~= head then  -- what its user has first is not for this device: no more of it now
+      want = granted
+    elseif head.is_elder then
+      one.from.elder = nil
+    else  -- it was looked at before others of this claim took what was left of the money
+      head.is_skipped = true
+    end
     return
   end
   local t = load_listed(id, chosen == head and chosen.lane and key("lane", owner, chosen.lane))

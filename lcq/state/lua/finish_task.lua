@@ -11,7 +11,10 @@ if not t then return {"missing"} end
 local record = attempt_record(id, n)
 if record and record.outcome ~= "damaged" and record.node ~= node then record = nil end
 if record and record.outcome == "completed" then return {"again"} end  -- also where a retry has begun since
+local told = decoded(result, {})
+local took, paid = number(tostring(told.seconds or 0)), math.ceil(number(tostring(told.cost or 0)) * 1000000)
 if TERMINAL[t.status] or not record or n <= number(t.fence) then
+  correct_bill(id, n, node, nil, paid)
   tally("fenced", 1)
   return {"fenced", t.status}
 end
@@ -26,10 +29,9 @@ if not live then
   end
 end
 local late_one = live and record.result_of or not live and n  -- whose result this is, where that was taken back once
-local told = decoded(result, {})
-local took = number(tostring(told.seconds or 0))
+if record.result_of then correct_bill(id, record.result_of, node, nil, paid) end
 close_attempt(id, n, "completed", nil, {
-  paid = record.spend and math.ceil(number(tostring(told.cost or 0)) * 1000000) or nil,
+  paid = record.spend and paid or nil,
   peak_mib = peak(ARGV[5]), device_peak_mib = peak(ARGV[6]), seconds = took > 0 and took or nil,
 }, record)
 
