@@ -218,8 +218,12 @@ def _audit(request: Act[Any]) -> dict[str, str]:
         "actor": request.actor,
         "reason": request.reason,
         "command": request.id,
-        "on": " ".join(f"{name}={_short(value)}" for name, value in told.items() if value not in ("", [], None)),
+        "on": " ".join(f"{name}={_short(value)}" for name, value in told.items() if _is_said(value)),
     }
+
+
+def _is_said(value: Any) -> bool:
+    return value is not None and value is not False and value != "" and value != []
 
 
 def _outcome(answer: Message) -> dict[str, str]:

@@ -74,6 +74,8 @@ def fingerprint_of(key: str) -> str:
     return key[:16]
 
 
+LEFT = "broken_off"
+"""The reason of who connected and left, as what looks whether a port is open does: nobody was refused."""
 _REASONS = {
     "unknown_key": N("a key that nobody has enrolled"),
     "revoked_key": N("a key that was revoked"),
@@ -84,8 +86,16 @@ _REASONS = {
     "other_mechanism": N("somebody without a key, where one is asked for"),
     "unproven": N("somebody who knows another server's key"),
     "malformed": N("no ZeroMQ was spoken"),
-    "broken_off": N("the other side left during the handshake"),
+    LEFT: N("the other side left during the handshake"),
 }
+
+
+def told_peer(last: str) -> str:
+    """Who was not let in, as the gate has noted it: a key and from where; or only at which of our own addresses."""
+    key, comes, place = last.partition(" from ")
+    if comes:
+        return tr("{key} from {place}", key=key, place=place)
+    return tr("somebody at {place}", place=last.removeprefix("at ")) if last.startswith("at ") else last
 
 
 def told_reason(reason: str) -> str:

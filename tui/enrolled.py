@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lcq.key_record import KeyRole, told_reason
+from lcq.key_record import LEFT, KeyRole, told_peer, told_reason
 from lcq.lang import N, retold, tr
 from lcq.query import Kind, QueryField
 from lcq.task_fields import NEEDS
@@ -142,14 +142,16 @@ KEY_FIELDS: dict[str, QueryField[KeyRow]] = named(
 
 
 def handshakes_told(refused: tuple[RefusedHandshakes, ...], now_ms: int) -> str:
-    """How many were not let in, and who was the last; "": none."""
+    """How many were not let in, and who was the last; "": none. Who left by itself is not counted."""
+    refused = tuple(one for one in refused if one.reason != LEFT)
     if not refused:
         return ""
     last = max(refused, key=lambda one: one.last_ms)
     count = sum(one.count for one in refused)
     return tr(
         "{count:,} not let in, the last {age} ago: {who}, {why}",
-        count=count, age=span(max(0, now_ms - last.last_ms)), who=clean(last.last), why=told_reason(last.reason),
+        count=count, age=span(max(0, now_ms - last.last_ms)), who=clean(told_peer(last.last)),
+        why=told_reason(last.reason),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output, age, clock, duration
 from lcq.cli.session import OK, JsonFlag, Reason, Session, run, session_of
 from lcq.errors import AmbiguousId, InvalidInput, NotFound
-from lcq.key_record import KEY_FORM, KeyRecord, KeyRole, fingerprint_of, told_reason
+from lcq.key_record import KEY_FORM, KeyRecord, KeyRole, fingerprint_of, told_peer, told_reason
 from lcq.lang import N, retold, tr
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _COLUMNS = (
     Column(N("ROLE"), whole=True),
     Column(N("STATE"), whole=True),
     Column(N("SINCE"), whole=True),
-    Column(N("SEEN"), whole=True, spared=1),
+    Column(N("LAST SEEN"), whole=True, spared=1),
     Column(N("FROM"), spared=2),
     Column(N("BY"), spared=3),
     Column(N("KEY"), whole=True),
@@ -289,7 +289,7 @@ async def _list(session: Session, every: bool) -> int:
                 "not let in {count} times: {why}; last {who}, {age} ago",
                 count=one.count,
                 why=told_reason(one.reason),
-                who=one.last,
+                who=told_peer(one.last),
                 age=age(one.last_ms),
             )
         )
@@ -347,7 +347,9 @@ async def _rotate_own(session: Session, node: str) -> int:
     ) as client:
         changed = await change_key(client, credential)
     tell_joined(session.output, changed)
-    session.output.talk(tr("the one before works for ten minutes more; what is connected goes on"))
+    session.output.talk(
+        tr("the one before works for ten minutes more; what runs here takes the new one within seconds")
+    )
     return OK
 
 

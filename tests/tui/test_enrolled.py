@@ -53,6 +53,8 @@ def test_handshakes_that_failed_are_counted_with_who_was_the_last():
         RefusedHandshakes(reason="no_key", count=1, last_ms=NOW - 5_000, last="10.0.0.8"),
     )
     assert handshakes_told(failed, NOW) == "4 not let in, the last 5s ago: 10.0.0.8, no key was shown"
+    left = RefusedHandshakes(reason="broken_off", count=7, last_ms=NOW, last="at 10.0.0.1:5571")  # 'lcq doctor' looked
+    assert handshakes_told((*failed, left), NOW) == handshakes_told(failed, NOW)
     assert handshakes_told((), NOW) == ""
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lcq.desk import Desk
+from lcq.desk import Desk, _audit
 from lcq.errors import TaskNotFound
 from lcq.wire import (
     Done,
@@ -14,9 +14,12 @@ from lcq.wire import (
     FindAnswer,
     Info,
     Pause,
+    SetDevice,
+    Submit,
     pack_request,
     unpack_reply,
 )
+from tests.nodes import a_task
 
 
 class Memory:
@@ -33,6 +36,14 @@ class Memory:
         self.answers[command_id] = answer
         if act:
             self.acts.append(act)
+
+
+def test_the_audit_leaves_out_what_nobody_has_said() -> None:
+    assert _audit(Pause(id="1", queue="gpu-low", actor="ann"))["on"] == "queue=gpu-low"
+    task = a_task()
+    assert _audit(Submit(id="2", tasks=(task,), actor="ann"))["on"] == f"tasks={task.id} count=1"
+    told = _audit(SetDevice(id="3", node="gpu-1", device="cpu", slots=0, actor="ann"))["on"]
+    assert "slots=0" in told  # which is not the same
 
 
 @pytest.fixture
