@@ -139,6 +139,27 @@ async def test_what_breaks_off_uses_no_address_up_and_meanwhile_nobody_else_may(
         assert not list((scheduler.config.storage_path / "uploads").iterdir())
 
 
+async def test_of_many_who_put_at_several_schedulers_one_is_taken_and_all_of_them_hear_a_callback(serve: Serve) -> None:
+    async with serve(public_url=PUBLIC) as (scheduler, one), serve(public_url=PUBLIC) as (_, other):
+        node, (grant,) = await granted(scheduler)
+        call = await opened(scheduler, node, grant)
+        told = await lent(one, call, result=ASKED, reply=True)
+        results = [bytes([number]) * 50_000 for number in range(8)]
+        puts = (
+            http.put(told["put_result"], content=data) for http, data in zip([one, other] * 4, results, strict=True)
+        )
+        statuses = [answer.status_code for answer in await asyncio.gather(*puts)]
+        assert statuses.count(201) == 1
+        assert set(statuses) <= {201, 409, 410}
+        (found,) = (await left(other, call, asked=ASKED))["results"]
+        assert (await other.get(found["path"])).content == results[statuses.index(201)]
+        waiting = asyncio.create_task(left(one, call, reply=told["name"], wait_s=30))
+        posts = [await http.post(told["post_reply"], content=REPLY, headers=HEADS) for http in (other, one)]
+        assert [answer.status_code for answer in posts] == [204, 410]
+        reply = (await waiting)["reply"]
+        assert (await one.get(reply["path"])).content == REPLY
+
+
 async def test_a_token_is_in_no_log_no_metrics_and_not_in_redis_and_needs_no_other(
     serve: Serve, redis_url: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

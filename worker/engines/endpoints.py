@@ -287,6 +287,7 @@ class QueuedEndpoint(Endpoint):
         headers = {
             **self._headers(),
             "Content-Type": "application/json",
+            "Accept-Encoding": "identity",  # handed on to the function, and its answer back as it is
             KEY_HEADER: call.key,
             "X-Callback-Url": callback.url,
         }

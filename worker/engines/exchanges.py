@@ -260,10 +260,14 @@ class LentExchange:
         return _looked_for(lambda: self._whole(place, place.attempt), until, progress)
 
     def forget(self, place: Place) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """The call is over: what came by its addresses goes, and they are good for nothing but its bill."""
         try:
             self._asked("DELETE", self._address.path)
         except EngineError as error:  # the scheduler's own sweep removes it
-            _log.info("what task %s's call has left stays for a while: %s", place.task, error)
+            _log.info("what this call has left stays for a while: %s", error)
 
     def close(self) -> None:
         self._client.close()

@@ -118,6 +118,8 @@ class _Function:
             return self._run(work, self.exchange or lent or NoExchange(_NO_EXCHANGE), lent)
         finally:
             if lent is not None:
+                if self.exchange is not None:  # the result is not looked for here: nothing of the call is needed
+                    lent.end()
                 lent.close()
 
     def _run(self, work: Work, exchange: Exchange, callbacks: LentExchange | None) -> NDArray[Any]:
