@@ -593,8 +593,9 @@ class KeyForbids(AccessDenied):
 
     def __init__(self, found: str, needed: Iterable[str], *, hint: str = "") -> None:
         roles = " or ".join(needed)
+        least = roles.partition(" ")[0]  # a viewer that is to submit need not be an operator
         LcqError.__init__(
-            self, found, hint=hint or f"it takes a key of the role {roles}: lcq keys invite --role {roles.split()[-1]}"
+            self, found, hint=hint or f"it takes a key of the role {roles}: lcq keys invite --role {least}"
         )
 
 
