@@ -14,7 +14,7 @@ from lcq.models import Attempt, NodeStatus
 from lcq.spend import MILLION, Book, Spend
 from tui.columns import Tone
 from tui.store import DeviceNow, FunctionNow, NodeRow
-from tui.text import clean, counted, cut, fit, long_span, money
+from tui.text import cells, clean, counted, cut, fit, long_span, money
 
 if TYPE_CHECKING:
     from lcq.wire import SpendAnswer
@@ -53,6 +53,22 @@ def budget_of(told: SpendAnswer) -> BudgetConfig:
         hour=limits.get("hour"), day=limits.get("day"), month=limits.get("month"), job=told.job_limit,
         user_day=told.user_limit, currency=told.currency,
     )  # fmt: skip
+
+
+def _within(width: int, line: Line, *spared: int) -> Line:
+    """A line of at most ``width`` cells: as far as needed its segments at ``spared`` leave, in this order; the rest is
+    cut."""
+    gone: set[int] = set()
+    for place in spared:
+        if sum(cells(text) for at, (text, _) in enumerate(line) if at not in gone) > width:
+            gone.add(place)
+    kept: Line = []
+    for place, (text, tone) in enumerate(line):
+        if place not in gone:
+            shown = cut(text, max(0, width))
+            kept.append((shown, tone))
+            width -= cells(shown)
+    return kept
 
 
 # ---------------------------------------------------------------- gauges
@@ -147,19 +163,14 @@ def gauge_lines(told: Sequence[Gauge], currency: str, width: int) -> list[Line]:
         word, tone = gauge.word
         share = f"{gauge.share:.0%}" if gauge.share is not None else "--"
         of = tr(" of {limit}", limit=f"{gauge.limit:,g}") if gauge.limit is not None else ""
-        amounts = [f"{money(gauge.book.spent)}{of}"]
-        if gauge.book.reserved:
-            amounts.append(tr("reserved {amount}", amount=money(gauge.book.reserved)))
-        amounts.append(counted(gauge.book.calls, "call"))
-        if gauge.left_ms and width >= _WIDE:
-            amounts.append(tr("ends in {time}", time=long_span(gauge.left_ms)))
-        lines.append(
-            [
-                (f"  {fit(gauge.name, max(10, names))} ", "plain"), (gauge_bar(gauge, bar), tone),
-                (f" {fit(share, 5, right=True)}  ", "strong"), (f"{fit(word, 11)}  ", tone),
-                ("  ".join(amounts), "plain"),
-            ]
-        )  # fmt: skip
+        line: Line = [
+            (f"  {fit(gauge.name, max(10, names))} ", "plain"), (gauge_bar(gauge, bar), tone),
+            (f" {fit(share, 5, right=True)}  ", "strong"), (f"{fit(word, 11)}  ", tone),
+            (f"{money(gauge.book.spent)}{of}", "plain"), (_reserved(gauge.book), "plain"),
+            (f"  {counted(gauge.book.calls, 'call')}", "plain"),
+            (tr("  ends in {time}", time=long_span(gauge.left_ms)) if gauge.left_ms else "", "dim"),
+        ]  # fmt: skip
+        lines.append(_within(width, line, 7, 6, 5))
         said = _said(gauge)
         if said:
             lines.append([(f"  {' ' * max(10, names)} {said}", tone if tone == "bad" else "warn")])
@@ -169,11 +180,15 @@ def gauge_lines(told: Sequence[Gauge], currency: str, width: int) -> list[Line]:
     return lines
 
 
+def _reserved(book: Book) -> str:
+    return tr("  reserved {amount}", amount=money(book.reserved)) if book.reserved else ""
+
+
 def _said(gauge: Gauge) -> str:
     """What follows from it, where something does."""
     if gauge.word[1] == "bad" and gauge.left_ms:
         left = long_span(gauge.left_ms)
-        return tr("no further call fits: tasks stay in the house for {time}, unless a call ends cheaper", time=left)
+        return tr("no further call fits: tasks stay in the house, for {time}", time=left)
     gone = gauge.gone_in_ms
     return tr("used up in {time} at this pace", time=long_span(gone)) if gone is not None else ""
 
@@ -194,14 +209,13 @@ def day_lines(told: Spending, width: int) -> list[Line]:
         if not book.taken and not book.calls:
             continue
         first = max(book.users.items(), key=lambda one: one[1], default=("", 0.0))
-        lines.append(
-            [
-                (f"  {day} ", "plain"), (f"{fit(money(book.spent), 12, right=True)} ", "strong"),
-                (fit(counted(book.calls, "call"), 14, right=True), "plain"),
-                (f"  {fit(_of_most(book.taken, most), 12)}", "run"),
-                (cut(tr("  most by {user}", user=clean(first[0])) if first[1] else "", max(0, width - 58)), "dim"),
-            ]
-        )  # fmt: skip
+        line: Line = [
+            (f"  {day} ", "plain"), (f"{fit(money(book.spent), 12, right=True)} ", "strong"),
+            (fit(counted(book.calls, "call"), 15, right=True), "plain"),
+            (f"  {fit(_of_most(book.taken, most), 12)}", "run"),
+            (tr("  most by {user}", user=clean(first[0])) if first[1] else "", "dim"),
+        ]  # fmt: skip
+        lines.append(_within(width, line))
     return lines
 
 
@@ -214,7 +228,7 @@ def user_lines(told: Spending, width: int) -> list[Line]:
     today = told.spend.day.users
     limit = told.budget.user_day if told.budget is not None else None
     lines: list[Line] = []
-    name_room = max(10, min(24, width - 56))
+    name_room = max(10, min(24, width - 60))
     for user, amount in sorted(in_all.items(), key=lambda one: (-one[1], one[0]))[:_MOST_USERS]:
         if not amount:
             continue
@@ -222,13 +236,12 @@ def user_lines(told: Spending, width: int) -> list[Line]:
         word, tone = gauge.word
         share = f"{gauge.share:.0%}" if gauge.share is not None else ""
         of = tr(" of {limit}", limit=f"{limit:,g}") if limit is not None else ""
-        lines.append(
-            [
-                (f"  {fit(clean(user), name_room)} ", "plain"), (f"{fit(money(amount), 12, right=True)} ", "strong"),
-                (tr("  today {amount}", amount=money(today.get(user, 0.0))) + of, "plain"),
-                (f"  {share} {word}" if limit is not None else "", tone),
-            ]
-        )  # fmt: skip
+        line: Line = [
+            (f"  {fit(clean(user), name_room)} ", "plain"), (f"{fit(money(amount), 12, right=True)} ", "strong"),
+            (tr("  today {amount}", amount=money(today.get(user, 0.0))) + of, "plain"),
+            (f"  {share} {word}" if limit is not None else "", tone),
+        ]  # fmt: skip
+        lines.append(_within(width, line, 2))
     return lines
 
 
@@ -244,14 +257,12 @@ def job_lines(told: Spending, width: int) -> list[Line]:
         gauge = Gauge(job, book, limit, full=job in told.spend.jobs_out)
         word, tone = gauge.word
         share = f"{gauge.share:.0%}" if gauge.share is not None else ""
-        reserved = tr("  reserved {amount}", amount=money(book.reserved)) if book.reserved else ""
-        lines.append(
-            [
-                (f"  {fit(clean(job), name_room)} ", "plain"), (f"{fit(money(book.spent), 12, right=True)} ", "strong"),
-                (f"{fit(counted(book.calls, 'call'), 11, right=True)}{reserved}", "plain"),
-                (f"  {share} {word}" if limit is not None or gauge.full else "", tone),
-            ]
-        )  # fmt: skip
+        line: Line = [
+            (f"  {fit(clean(job), name_room)} ", "plain"), (f"{fit(money(book.spent), 12, right=True)} ", "strong"),
+            (fit(counted(book.calls, "call"), 11, right=True), "plain"), (_reserved(book), "plain"),
+            (f"  {share} {word}" if limit is not None or gauge.full else "", tone),
+        ]  # fmt: skip
+        lines.append(_within(width, line, 3, 2))
     return lines
 
 
@@ -294,21 +305,21 @@ def price_told(function: FunctionNow, currency: str) -> str:
 def function_lines(told: Spending, nodes: Iterable[NodeRow], width: int) -> list[Line]:
     """A line of each function: whether it is called, how busy it is, what it has cost today."""
     lines: list[Line] = []
-    is_wide = width >= _WIDE
     for node, device, function in functions_of(nodes):
         state, tone = function_state(node, device, function)
         cost = told.spend.day.functions.get(f"{node.id}/{device.id}", 0.0)
         name = f"{node.id} {device.called}"
-        lines.append(
-            [
-                (f"  {fit(name, max(14, min(28, width - 66)))} ", "strong"), (f"{fit(state, 14)} ", tone),
-                (in_flight_told(node, device, function, in_full=is_wide), "plain"),
-                (tr("  today {amount}", amount=money(cost)), "strong"),
-                (tr("  at most {amount} a call", amount=money(function.worst_price)) if is_wide else "", "dim"),
-            ]
-        )  # fmt: skip
+        line: Line = [
+            (f"  {fit(name, max(14, min(28, width - 66)))} ", "strong"), (f"{fit(state, 14)} ", tone),
+            (in_flight_told(node, device, function), "plain"),
+            (tr("  {n} warm", n=function.warm) if function.warm is not None else "", "plain"),
+            (f"  {counted(function.cold, 'cold start')}" if function.cold is not None else "", "plain"),
+            (tr("  today {amount}", amount=money(cost)), "strong"),
+            (tr("  at most {amount} a call", amount=money(function.worst_price)), "dim"),
+        ]  # fmt: skip
+        lines.append(_within(width, line, 6, 4, 3))
         if function.away:
-            lines.append([(f"      {cut(retold(function.away), max(0, width - 8))}", "bad")])
+            lines.append(_within(width, [(f"      {retold(function.away)}", "bad")]))
     return lines
 
 
@@ -322,7 +333,7 @@ def function_facts(node: NodeRow, device: DeviceNow, currency: str) -> list[tupl
         (N("state"), f"{state}  {retold(function.away)}".rstrip(), tone),
         (N("endpoint"), function.endpoint or tr("not told: its agent is older"), "plain"),
         (N("price"), price_told(function, currency), "plain"),
-        (N("calls"), in_flight_told(node, device, function), "plain"),
+        (N("calls"), in_flight_told(node, device, function) + _instances(function), "plain"),
     ]
     if function.start_s:
         facts.append((N("cold start"), tr("the last took {time}", time=long_span(function.start_s * 1000)), "plain"))
@@ -331,18 +342,18 @@ def function_facts(node: NodeRow, device: DeviceNow, currency: str) -> list[tupl
     return facts
 
 
-def in_flight_told(node: NodeRow, device: DeviceNow, function: FunctionNow, *, in_full: bool = True) -> str:
-    """How many calls are under way, of how many there may be; how many instances are warm, and how many cold starts
-    there were. ``in_full``: else not the latter."""
+def _instances(function: FunctionNow) -> str:
+    if function.warm is None or function.cold is None:
+        return ""  # its agent is older
+    return tr("  {n} warm", n=function.warm) + f"  {counted(function.cold, 'cold start')}"
+
+
+def in_flight_told(node: NodeRow, device: DeviceNow, function: FunctionNow) -> str:
+    """How many calls are under way, of how many there may be."""
     running = function.in_flight
     if running is None:  # an older agent
         running = node.running if len(node.now) == 1 else None
-    told = tr("{n}/{most} in flight", n="--" if running is None else running, most=device.slots)
-    if function.warm is not None:
-        told += tr("  {n} warm", n=function.warm)
-    if function.cold is not None and in_full:
-        told += f"  {counted(function.cold, 'cold start')}"
-    return told
+    return tr("{n}/{most} in flight", n="--" if running is None else running, most=device.slots)
 
 
 # ---------------------------------------------------------------- of a task

@@ -15,7 +15,11 @@ import pytest
 from rich.style import Style
 from textual.color import Color
 
+from lcq.config import BudgetConfig
+from lcq.key_record import KeyRecord, KeyRole
 from lcq.models import ActRecord, Attempt, DeviceReading, DeviceSample, MinuteTally, NodeStatus, TaskStatus
+from lcq.spend import Book, Spend
+from lcq.wire.schedules import ScheduleRecord, WindowRecord
 from tests.conftest import wait_until
 from tests.tui import fakes
 from tests.tui.conftest import Console
@@ -27,7 +31,10 @@ NOW_MS = 1_767_225_600_000 + 12 * 3_600_000  # noon of 1 January 2026: never tod
 NAMES = ("cover_0411.tif", "写真-東京タワー.png", "[red]sale[b].png", "hafen-bei-nacht.jpg")
 SIZES = ((80, 24), (120, 40), (200, 60))
 WAYS = (("tasks", "g"), ("task", "d"), ("fleet", "1"), ("queues", "3"), ("nodes", "4"), ("node", "d"),
-        ("activity", "6"), ("causes", "5"), ("help", "question_mark"))  # fmt: skip
+        ("activity", "6"), ("spend", "7"), ("schedules", "8"), ("keys", "9"), ("causes", "5"),
+        ("help", "question_mark"))  # fmt: skip
+WAITED_FOR = {"spend": "holiday", "schedules": "nightly", "keys": "gpu-1"}
+"""What is on the screens that ask by themselves, once they were answered."""
 
 
 def a_still_cluster() -> FakeCluster:
@@ -84,6 +91,34 @@ def a_still_cluster() -> FakeCluster:
         ActRecord(id=f"{NOW_MS - 90_000}-1", at_ms=NOW_MS - 90_000, act="retry", actor="maria", reason="",
                   command="c2", on="ids=1m8mk1…", outcome="3 done"),
     ]  # fmt: skip
+    cluster.limits = BudgetConfig(hour=1.0, day=10.0, job=2.0, user_day=5.0, currency="EUR")
+    today = Book(3.2, 0.12, 260, {"press-7": 2.9, "studio-a": 0.42})
+    cluster.books = Spend(BudgetConfig(), hour=Book(0.84, 0.12, 61), day=today, month=Book(3.2, 0.12, 260))
+    cluster.day_books = {"2026-01-01": today}
+    cluster.job_books = {"holiday": Book(1.9, 0.12, 150), "写真": Book(0.4, 0.0, 31)}
+    cluster.schedule_records = {
+        one.name: one
+        for one in (
+            ScheduleRecord(name="nightly", cron="0 3 * * *", timezone="Europe/Berlin", last_told="120 tasks",
+                           next_ms=(NOW_MS + 14 * 3_600_000,), last_due_ms=NOW_MS - 10 * 3_600_000),
+            ScheduleRecord(name="inbox", cron="*/10 * * * mon-fri", timezone="UTC", paused_by="ivo",
+                           paused_reason="new masks"),
+            ScheduleRecord(name="scans", cron="30 12 * * *", timezone="UTC", next_ms=(NOW_MS + 1_800_000,),
+                           error="/srv/scans: no such folder"),
+        )
+    }  # fmt: skip
+    cluster.windows = (WindowRecord(name="night", told="20:00-07:00", nodes=("gpu-1",), is_open=False,
+                                    changes_ms=NOW_MS + 8 * 3_600_000),)  # fmt: skip
+    keys = (
+        KeyRecord(key="a" * 64, name="gpu-1", role=KeyRole.AGENT, node="gpu-1", at_ms=NOW_MS - 86_400_000, by="maria",
+                  seen_ms=NOW_MS - 60_000, address="10.0.0.7"),
+        KeyRecord(key="b" * 64, name="maria", role=KeyRole.OPERATOR, at_ms=NOW_MS - 9 * 86_400_000, seen_ms=NOW_MS),
+        KeyRecord(key="c" * 64, name="a new agent", role=KeyRole.INVITED, becomes="agent", at_ms=NOW_MS - 60_000,
+                  until_ms=NOW_MS + 3_540_000, by="maria"),
+        KeyRecord(key="d" * 64, name="gpu-9", role=KeyRole.AGENT, node="gpu-9", at_ms=NOW_MS - 86_400_000,
+                  revoked_ms=NOW_MS - 3_600_000, revoked_by="ivo", reason="sold"),
+    )  # fmt: skip
+    cluster.key_records, cluster.key = {one.key: one for one in keys}, "b" * 64
     return cluster
 
 
@@ -136,6 +171,8 @@ async def walk(console: Console, size: tuple[int, int]) -> list[tuple[str, str]]
     await wait_until(lambda: len(console.desk.store.minutes) == 60)
     seen = []
     for name, key in WAYS:
+        if name in WAITED_FOR and size[0] > 120:
+            continue
         if name == "fleet" or (name == "activity" and seen):
             await console.press("escape")
         await console.press(key)
@@ -145,6 +182,8 @@ async def walk(console: Console, size: tuple[int, int]) -> list[tuple[str, str]]
             await wait_until(lambda: console.desk.store.acts.rows)
         if name == "node":
             await wait_until(lambda: getattr(console.app.screen, "_history", None))
+        if name in WAITED_FOR:
+            await wait_until(lambda said=WAITED_FOR[name]: said in console.text(), what=f"what {name} shows")
         await console.settle()
         if name != "task" and not (name == "tasks" and size[0] >= 120):  # pictures come there when they come
             seen.append((f"{name}-{size[0]}x{size[1]}", as_text(console)))

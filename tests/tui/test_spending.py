@@ -28,7 +28,7 @@ from tui.spending import (
     user_lines,
 )
 from tui.store import node_row
-from tui.text import money
+from tui.text import cells, money
 
 HALF_PAST = round(datetime(2026, 2, 28, 12, 30, tzinfo=UTC).timestamp() * 1000)
 
@@ -69,7 +69,7 @@ def test_a_budget_into_which_no_call_fits_is_used_up_although_something_is_left(
     hour, _, _ = gauges(told, price=0.3)
     assert hour.word == ("USED UP", "bad")
     said = text(gauge_lines(gauges(told, price=0.3), "USD", 120))
-    assert "tasks stay in the house for 30m00s" in said
+    assert "tasks stay in the house, for 30m00s" in said
     assert gauges(told, price=0.1)[0].word[0] == "WITHIN"
 
 
@@ -174,3 +174,20 @@ async def test_the_view_of_spend_shows_the_budget_and_asks_for_nothing_once_it_i
         console.app.show_news()
         await console.pilot.pause()
         assert asked == []
+
+
+@pytest.mark.parametrize("width", [78, 118])
+def test_no_line_is_wider_than_the_screen_whatever_things_are_called(width):
+    long, wide = "a-very-long-name-of-somebody-or-something-that-goes-on", "写真-東京タワー-と-京都-の-写真"
+    book = Book(12_345.6, 999.9, 1_234_567, {long: 9_999.9, wide: 12_345.6}, {"cloud-1/burst": 9_999.9})
+    budget = BudgetConfig(hour=13_000.0, day=1.0, month=99_999.0, job=12_000.0, user_day=10_000.0)
+    told = Spending(HALF_PAST, Spend(budget, book, book, book), {"2026-02-28": book}, {long: book, wide: book}, budget)
+    reading = DeviceReading(
+        function=FunctionReading(warm=100, cold=1_000, in_flight=8), rest="endpoint_away", fault=long * 9
+    )
+    node = node_row(a_node_of_functions().model_copy(update={"id": wide, "readings": {"burst": reading}}))
+    lines = [
+        *gauge_lines(gauges(told, 0.3), "EUR", width), *day_lines(told, width), *user_lines(told, width),
+        *job_lines(told, width), *function_lines(told, [node], width),
+    ]  # fmt: skip
+    assert [line for line in map(text, ([line] for line in lines)) if cells(line) > width] == []

@@ -69,9 +69,9 @@ class SchedulesScreen(AskedScreen[ScheduleRow]):
         last = tr("   last {time}: ", time=minute(row.last_ms)) if row.last_ms and not row.paused_by else "   "
         return (
             Part(f" {row.id}", "bold $text-primary"),
-            Part(f"   {row.cron} {row.timezone}{when}"),
             Part(last, "$text-muted"),
             Part(told, TONE_STYLE[tone]),
+            Part(f"   {row.cron} {row.timezone}{when}"),
         )
 
     @on(LineTable.Opened)
