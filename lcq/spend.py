@@ -73,9 +73,10 @@ class Spend:
         return {name: book.taken / limit for name, limit, book in self._spans if limit}
 
     def used_up(self, price: float) -> frozenset[str]:
-        """Of those spans the ones into which nothing fits any more that may cost ``price``."""
+        """Of those spans the ones of which so much is spent that nothing fits any more that may cost ``price``. What is
+        reserved does not count: most of it comes back as calls end."""
         return frozenset(
-            name for name, limit, book in self._spans if limit is not None and book.taken + price > limit + 1e-9
+            name for name, limit, book in self._spans if limit is not None and book.spent + price > limit + 1e-9
         )
 
     @property

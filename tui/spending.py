@@ -81,7 +81,8 @@ class Gauge:
     name: str
     book: Book
     limit: float | None
-    full: bool = False  # no further call fits into it
+    full: bool = False  # so much is spent that no further call fits into it
+    price: float = 0.0  # what the cheapest call may cost
     left_ms: float = 0.0  # until the span of time ends; 0: it is none
     past: float = 0.0  # how much of it has gone: 0 to 1
 
@@ -98,9 +99,16 @@ class Gauge:
         share = self.share
         if share is None:
             return tr("NO LIMIT"), "dim"
-        if self.full or share >= 1.0:
+        if self.full or self.book.spent >= (self.limit or 0.0):
             return tr("USED UP"), "bad"
+        if self.is_reserved:
+            return tr("RESERVED"), "warn"
         return (tr("NEARLY USED"), "warn") if share >= NEARLY else (tr("WITHIN"), "good")
+
+    @property
+    def is_reserved(self) -> bool:
+        """Whether no further call fits until one that is under way has ended."""
+        return self.limit is not None and self.book.taken + self.price > self.limit + 1e-9
 
     @property
     def gone_in_ms(self) -> float | None:
@@ -137,7 +145,8 @@ def gauges(told: Spending, price: float | None = None) -> list[Gauge]:
         whole_ms = (ends - begun).total_seconds() * 1000
         left_ms = ends.timestamp() * 1000 - told.now_ms
         limit = getattr(told.budget, span) if told.budget is not None else None
-        out.append(Gauge(tr(_SPANS[span]), getattr(spend, span), limit, span in full, left_ms, 1 - left_ms / whole_ms))
+        name, book, past = tr(_SPANS[span]), getattr(spend, span), 1 - left_ms / whole_ms
+        out.append(Gauge(name, book, limit, span in full, price or 0.0, left_ms, past))
     return out
 
 
@@ -189,6 +198,8 @@ def _said(gauge: Gauge) -> str:
     if gauge.word[1] == "bad" and gauge.left_ms:
         left = long_span(gauge.left_ms)
         return tr("no further call fits: tasks stay in the house, for {time}", time=left)
+    if gauge.is_reserved and gauge.left_ms:
+        return tr("no further call fits until one that is under way has ended")
     gone = gauge.gone_in_ms
     return tr("used up in {time} at this pace", time=long_span(gone)) if gone is not None else ""
 

@@ -71,6 +71,9 @@ def test_a_budget_into_which_no_call_fits_is_used_up_although_something_is_left(
     said = text(gauge_lines(gauges(told, price=0.3), "USD", 120))
     assert "tasks stay in the house, for 30m00s" in said
     assert gauges(told, price=0.1)[0].word[0] == "WITHIN"
+    at_work = Spending(HALF_PAST, Spend(BudgetConfig(), hour=Book(0.2, 0.6)), budget=BudgetConfig(hour=1.0))
+    assert gauges(at_work, price=0.3)[0].word == ("RESERVED", "warn"), "most of it comes back"
+    assert "until one that is under way has ended" in text(gauge_lines(gauges(at_work, price=0.3), "USD", 80))
 
 
 def test_the_pace_so_far_tells_when_a_budget_will_be_used_up():

@@ -66,8 +66,6 @@ async def test_a_call_is_reserved_at_its_worst_and_settled_by_its_bill(redis_url
         assert known.month == Book(0.0, 0.9, 0)
         assert known.day.users == {"ann": 0.9}
         assert known.day.functions == {f"{node.id}/burst": 0.9}
-        assert known.used_up(0.3) == {"month"}
-        assert known.used_up(0.1) == frozenset()
         (running,) = await state.reader.attempts(grants[0].task.id)
         assert (running.spend.worst, running.spent) == (300_000, 0)
         assert known.lack(0.3) == (
@@ -77,6 +75,7 @@ async def test_a_call_is_reserved_at_its_worst_and_settled_by_its_bill(redis_url
             await node.end(grant, 0.01)
         known = await state.reader.spend()
         assert known.month == Book(0.03, 0.0, 3)
+        assert (known.used_up(0.98), known.used_up(0.3)) == ({"month"}, frozenset())
         assert known.day.functions == {f"{node.id}/burst": 0.03}
         assert (await state.reader.attempts(grants[0].task.id))[0].spent == 10_000
         assert known.lack(0.3) == ""
