@@ -173,7 +173,8 @@ class FunctionNow:
     @property
     def told(self) -> str:
         """How busy it is, and what it has cost, in a few words."""
-        words = [tr("{n} in flight", n=self.in_flight)] if self.in_flight is not None else []
+        words = [tr("! BREAKER OPEN")] if self.away else []
+        words += [tr("{n} in flight", n=self.in_flight)] if self.in_flight is not None else []
         words += [tr("{n} warm", n=self.warm)] if self.warm is not None else []
         words += [counted(self.cold, "cold start")] if self.cold is not None else []
         words += [tr("{amount} today", amount=money(self.today))] if self.today is not None else []

@@ -128,6 +128,7 @@ def test_a_function_says_whether_it_is_called_how_busy_it_is_and_what_it_cost_to
     alone = node_row(a_node_of_functions().model_copy(update={"readings": {"burst": rests}}))
     assert "! BREAKER OPEN" in text(function_lines(told, [alone], 80))
     assert alone.now[0].function.away == "its function is left alone: refused"
+    assert dict(alone.load)["burst"] == "! BREAKER OPEN"
     assert cheapest([node_row(a_node_of_functions()), node_row(a_node())]) == 0.3
     assert cheapest([node_row(a_node())]) is None
 

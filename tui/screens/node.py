@@ -64,7 +64,7 @@ class DevicePane(Vertical):
         if device.warm:
             told.append(tr("loaded: {warm}", warm=", ".join(device.warm)))
         pieces.append((f"   {'   '.join(told)}", ""))
-        if device.why:
+        if device.why and not more:  # a function's own lines tell it
             pieces.append((f"   {retold(device.why)}", TONE_STYLE["warn"]))
         content = Content.assemble(*pieces, *([("\n", ""), *more] if more else [])).rstrip("\n")
         if self.facts.content != content:
