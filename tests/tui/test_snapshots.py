@@ -95,7 +95,7 @@ def a_still_cluster() -> FakeCluster:
     today = Book(3.2, 0.12, 260, {"press-7": 2.9, "studio-a": 0.42})
     cluster.books = Spend(BudgetConfig(), hour=Book(0.84, 0.12, 61), day=today, month=Book(3.2, 0.12, 260))
     cluster.day_books = {"2026-01-01": today}
-    cluster.job_books = {"holiday": Book(1.9, 0.12, 150), "写真": Book(0.4, 0.0, 31)}
+    cluster.job_books = {"holiday": Book(1.8, 0.12, 150), "写真": Book(0.4, 0.0, 31)}
     cluster.schedule_records = {
         one.name: one
         for one in (
