@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import importlib
 import inspect
@@ -18,6 +19,7 @@ from typing import TypeVar, cast
 
 import pytest
 import redis
+import redis.utils
 from hypothesis import HealthCheck, settings
 
 from lcq.embedded import PrivateServer, find_server
@@ -27,6 +29,9 @@ pytest.register_assert_rewrite("tests.audit")  # what the audit found is the evi
 # How long an example takes says how busy the machine is, and nothing else.
 settings.register_profile("lcq", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lcq")
+
+# Every connection would read all that the package says of itself, to tell the server its version.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 
 T = TypeVar("T")
 _SEED = "LCQ_TEST_SEED"
@@ -180,10 +185,10 @@ def redis_url(redis_server: PrivateServer) -> str:
     """The address of a running server with no key in it."""
     redis_server.ensure_running()
     with redis.Redis.from_url(redis_server.url) as client:
-        client.flushall()
+        _, memory = client.pipeline(transaction=False).flushall().info("memory").execute()
         # Scripts stay, as many as a few configurations have: their names are their digests, and to compile them all
         # anew would be what most tests of the state do longest.
-        if client.info("memory")["number_of_cached_scripts"] > _MOST_SCRIPTS:
+        if memory["number_of_cached_scripts"] > _MOST_SCRIPTS:
             client.script_flush()
     return redis_server.url
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import ipaddress
 import random
 import re
@@ -89,11 +90,22 @@ class _NotPrimaryError(redis_errors.ConnectionError):
     """The server is there, but is not the one that may be written."""
 
 
+@functools.cache
+def _driver() -> Mapping[str, Any]:
+    """What connections tell of redis-py: each would look for its version by reading all that its package says of
+    itself, which is most of the work of a new one."""
+    try:
+        from redis.driver_info import DriverInfo
+    except ImportError:  # an older one looks once
+        return {}
+    return {"driver_info": DriverInfo()}
+
+
 class _Ours(AbstractConnection):
     """What all our connections do: back off together, and leave a server that is not the primary."""
 
     def __init__(self, *, back_off: _BackOff, sentinels: SentinelUrl | None = None, **how: Any) -> None:
-        super().__init__(**how)
+        super().__init__(**_driver() | how)
         self._back_off = back_off
         self._sentinels = sentinels
 

@@ -134,9 +134,8 @@ class Scripts:
         return f"\nlocal function move()\n{text}\nend\nreturn once(move)\n"
 
     @cached_property
-    def digests(self) -> dict[str, str]:
-        # Redis names scripts by SHA-1; no secrecy hangs on it.
-        return {name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self.texts.items()}
+    def digests(self) -> Mapping[str, str]:
+        return _digests_under(self.header)
 
 
 @lru_cache(maxsize=8)
@@ -146,3 +145,11 @@ def _texts_under(header: str) -> Mapping[str, str]:
     bodies = {name: Scripts.body(name) for name in move_names()}
     texts = {name: f'local MOVE = "{name}"\n' + needed(parts, body) + body for name, body in bodies.items()}
     return MappingProxyType(texts)
+
+
+@lru_cache(maxsize=8)
+def _digests_under(header: str) -> Mapping[str, str]:
+    # Redis names scripts by SHA-1; no secrecy hangs on it.
+    texts = _texts_under(header)
+    digests = {name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in texts.items()}
+    return MappingProxyType(digests)

@@ -67,8 +67,7 @@ class Mover:
             )
             if self._disk_log is not None:
                 await self._disk_log.check()
-            await self._load_scripts()
-            await self._adopt()
+            await self._adopt()  # which brings all scripts to a server that has not got them
             # Before the group: what fails inside of one comes out as a group of errors, and nobody looks for that.
             await stack.enter_async_context(self.feed)
             group = await stack.enter_async_context(asyncio.TaskGroup())
