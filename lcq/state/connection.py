@@ -105,7 +105,7 @@ class _Ours(AbstractConnection):
     """What all our connections do: back off together, and leave a server that is not the primary."""
 
     def __init__(self, *, back_off: _BackOff, sentinels: SentinelUrl | None = None, **how: Any) -> None:
-        super().__init__(**_driver() | how)
+        super().__init__(**{**_driver(), **how})
         self._back_off = back_off
         self._sentinels = sentinels
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,9 @@ def test_the_dry_run_says_where_when_why_and_what_would_be_refused(tmp_path):
     ]  # fmt: skip
 
 
-async def test_a_folder_is_submitted_after_its_dry_run_was_seen(open_console, tmp_path):
+async def test_a_folder_is_submitted_after_its_dry_run_was_seen(open_console, tmp_path, monkeypatch):
+    # On a busy machine enter came later than the dry run that a rest in typing begins, and had been seen to.
+    monkeypatch.setattr("tui.screens.submit._TYPING_PAUSE_S", 600)
     folder = a_folder(tmp_path)
     cluster = FakeCluster([], [a_node()])
     async with open_console(cluster) as console:
@@ -115,3 +118,24 @@ async def test_where_a_scheduler_is_too_old_to_say_that_is_said_and_it_can_be_se
         await wait_until(lambda: "older and cannot say" in console.text())
         await console.press("enter")
         await wait_until(lambda: [name for name, _ in cluster.calls] == ["submit_folder"])
+
+
+async def test_an_answer_that_finds_the_form_half_closed_is_no_error(open_console, tmp_path, monkeypatch):
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def late(*_: object, **__: object) -> ForeseeAnswer:
+        asked.set()
+        await may_answer.wait()
+        return ForeseeAnswer(foreseen=())
+
+    cluster = FakeCluster([], [a_node()])
+    monkeypatch.setattr(cluster, "foresee", late)
+    async with open_console(cluster) as console:
+        await console.press("s")
+        await wait_until(lambda: isinstance(console.app.screen, SubmitForm))
+        console.app.screen.query_one("#image", Input).value = str(a_folder(tmp_path))
+        await wait_until(asked.is_set)
+        (ahead,) = (worker for worker in console.app.workers if worker.group == "foresee" and worker.is_running)
+        await console.app.screen.query_one("#form-differs").remove()
+        may_answer.set()
+        await ahead.wait()

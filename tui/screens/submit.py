@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
+from textual.css.query import NoMatches
 from textual.screen import ModalScreen
 from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, Select, Static
@@ -156,6 +158,10 @@ class SubmitForm(ModalScreen[Wish | None]):
     async def _foresee(self, *, wait_s: float) -> None:
         """The dry run, when the typing rests: nothing is submitted by it."""
         await asyncio.sleep(wait_s)
+        with contextlib.suppress(NoMatches):  # a console that ends takes the fields of the form away first
+            await self._look_ahead()
+
+    async def _look_ahead(self) -> None:
         if not self.is_current:
             return  # it was sent, or closed, meanwhile
         self._told_of = None
