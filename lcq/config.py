@@ -283,7 +283,7 @@ class ServerlessConfig(Section):
     done sooner than here, only within the budget."""
 
     overflow_after_s: float = Field(default=60.0, ge=0)
-    """A task stays where it is done within so long by devices of the house."""
+    """A task stays where it is done within so long by devices of the house; one with a deadline, where that is kept."""
     budget: BudgetConfig = BudgetConfig()
 
 

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Self, TypeAlias, TypeVar
 
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -198,6 +199,10 @@ def _is_empty(value: Collection[Any]) -> bool:
     return not value
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 def _is_private(value: Privacy) -> bool:
     return value is Privacy.PRIVATE
 
@@ -260,7 +265,8 @@ class Task(Value):
     ``image_path`` and ``mask_path`` are paths that the node can read; the mask's bright pixels (> 127)
     are what is to be replaced. ``config`` goes to the engine: ``model``, ``device`` (auto, cpu, gpu,
     cuda, cuda:N), and what the model knows (``radius``, ``format``, ``quality`` …). ``requires`` are labels that the
-    node must have. ``privacy``: whether its pictures may leave the house.
+    node must have. ``privacy``: whether its pictures may leave the house. ``deadline``: when it is to be done;
+    where the house is predicted to miss that, and it may leave it, a function does it.
     """
 
     id: str = Field(default_factory=new_id)
@@ -277,6 +283,7 @@ class Task(Value):
     metadata: FrozenJson = Field(default_factory=dict)
     requires: Labels = Field(default_factory=dict, exclude_if=_is_empty)  # left out: its JSON is as it always was
     privacy: Privacy = Field(default=Privacy.PRIVATE, exclude_if=_is_private)  # left out, too
+    deadline: AwareDatetime | None = Field(default=None, exclude_if=_is_none)
 
     @field_validator("id")
     @classmethod
@@ -316,6 +323,11 @@ class Task(Value):
     def device(self) -> str:
         """The device wish: auto, cpu, gpu, cuda, cuda:N or mps."""
         return str(self.config.get("device", "auto"))
+
+    @property
+    def deadline_ms(self) -> int | None:
+        """When it is to be done, in ms since 1970; None: whenever its turn comes."""
+        return None if self.deadline is None else round(self.deadline.timestamp() * 1000)
 
     @property
     def created_at(self) -> datetime:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 
@@ -16,6 +17,8 @@ _AT_ONCE = 200  # tasks in one pipeline
 _LONGEST_S = 0.5  # in one go, so that other duties have their turn
 _EVERY_S = 1.0  # also where nothing is known to have changed
 _IDLE_SHARE = 10  # a look that moves nothing is followed by so many times its length without one
+_USERS = 32  # of a queue, whose last tasks are looked at beside them, where functions may take what is late
+_ENDS = 5  # tasks of each
 _TAIL = 20  # tasks at the end of a lane that are looked at for a queue where they are done earlier
 
 
@@ -105,14 +108,20 @@ class Mover:
             ids = await self._state.reader.lane_ids(queue, lane, limit=_TAIL, from_end=True)
             if not ids:
                 continue
-            records = await self._state.reader.tasks(ids)
+            if fleet.overflow is not None:  # behind the last that may leave the house others may wait, which may not
+                users = itertools.islice(fleet.users.get(queue, ()), _USERS)
+                ids += await self._state.reader.ends_of_users(queue, lane, users, each=_ENDS)
+            records = await self._state.reader.tasks(dict.fromkeys(ids))
             for record in records.values():
                 better = earlier_route(record, fleet)
                 if better is None and fleet.overflow is None:
                     break  # nor for those before it
                 if better is None:
                     continue  # another may be one that may leave the house
-                await self._moved([(record, better)], fleet, f"is done earlier in {better.queue}; moved")
+                why = f"is done earlier in {better.queue}; moved"
+                if record.task.deadline is not None and _is_paid(fleet, better.queue):
+                    why = f"{record.queue} would be late for its deadline; moved to {better.queue}"
+                await self._moved([(record, better)], fleet, why)
 
     async def _moved(self, wanted: list[tuple[TaskRecord, Route | None]], fleet: Fleet, why: str) -> int:
         """How many of them were moved to where they are wanted."""

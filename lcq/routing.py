@@ -90,6 +90,7 @@ class Requirements:
     user: str = ""
     job: str = ""
     at_once: float = ORDINARY_MEGAPIXELS  # megapixels of it that are surely in memory at a time
+    deadline_ms: int | None = None  # when it is to be done
     is_homebound: bool = False  # functions have failed it: they get it no more where the house can do it
     ordinary_mib: int = 0
     """What an ordinary picture needs of a GPU. Where none has what a large one needs whole, it has to be tried with
@@ -390,6 +391,7 @@ def requirements(task: Task, fleet: Fleet, *, size: tuple[int, int] | None = Non
         job=task.job or "",
         at_once=at_once,
         ordinary_mib=ordinary_mib,
+        deadline_ms=task.deadline_ms,
     )
 
 
@@ -516,6 +518,9 @@ def earlier_route(record: TaskRecord, fleet: Fleet) -> Route | None:
         lack = fleet.overflow.lack(need.user, need.job) if fleet.overflow is not None else ""
         if lack or _is_homebound(record):
             return better  # nothing of it is called before there is money again; or it has failed there
+    left_s = fleet.overflow.left_s(need.deadline_ms) if fleet.overflow is not None else None
+    if left_s is not None and then_s <= left_s < now_s:
+        return better  # it is done in time there, and not here
     return better if then_s < EARLIER * now_s and now_s - then_s > _WORTH_MOVING_S else None
 
 
@@ -550,7 +555,7 @@ def _within_overflow(live: list[QueueConfig], need: Requirements, fleet: Fleet) 
     if need.is_homebound or overflow is None or overflow.lack(need.user, need.job):
         return house
     soonest_s = min(_finish(known, need, fleet) for known in house)
-    return house if soonest_s <= overflow.after_s else live
+    return live if overflow.is_late(soonest_s, need.deadline_ms) else house
 
 
 def _fitting(need: Requirements, fleet: Fleet) -> list[QueueConfig]:

@@ -13,6 +13,10 @@ MILLION = 1_000_000
 """The state has money in whole millionths of the currency."""
 
 
+SURE_SHARE = 0.25
+"""Predictions err: a deadline is kept surely where a quarter more time would do."""
+
+
 @dataclass(frozen=True)
 class Book:
     """What a span of time, or a job, has cost. ``reserved``: the worst that what runs now may still cost."""
@@ -110,11 +114,21 @@ class Spend:
 @dataclass(frozen=True)
 class Overflow:
     """When tasks that may leave the house do. ``price``: what an attempt costs at most at the cheapest function there
-    is."""
+    is. ``now_ms``: what Redis's clock showed; 0: not known, and then no deadline counts."""
 
     after_s: float
     spend: Spend
     price: float = 0.0
+    now_ms: int = 0
+
+    def left_s(self, deadline_ms: int | None) -> float | None:
+        """Seconds until a deadline, less than 0 after it; None: there is none."""
+        return None if deadline_ms is None or not self.now_ms else (deadline_ms - self.now_ms) / 1000
+
+    def is_late(self, done_s: float, deadline_ms: int | None) -> bool:
+        """Whether ``done_s``, which the house is predicted to need, is too late: for the deadline, if there is one."""
+        left_s = self.left_s(deadline_ms)
+        return done_s > self.after_s if left_s is None else done_s * (1 + SURE_SHARE) > left_s
 
     def lack(self, user: str, job: str) -> str:
         """As ``Spend.lack``."""

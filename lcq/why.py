@@ -112,15 +112,16 @@ def why_of(record: TaskRecord, fleet: Fleet, standing: Standing = UNPLACED) -> W
         case TaskStatus.PENDING:
             return _pending(record, standing)
         case TaskStatus.QUEUED:
-            return _queued(record, fleet, standing)
+            return _with_deadline(_queued(record, fleet, standing), record, standing)
         case TaskStatus.PROCESSING:
-            return _running(record, fleet, standing)
+            return _with_deadline(_running(record, fleet, standing), record, standing)
         case TaskStatus.COMPLETED:
             took = f" in {record.result.seconds:.2f} s" if record.result else ""
             path = record.result.path if record.result else ""
+            late = _after_deadline(record.finished_ms, record)
             return because(
                 WhyCode.COMPLETED,
-                f"completed by {record.node}{took}",
+                f"completed by {record.node}{took}{f', {late}' if late else ''}",
                 node=record.node,
                 result=path,
                 finished_ms=record.finished_ms,
@@ -130,6 +131,27 @@ def why_of(record: TaskRecord, fleet: Fleet, standing: Standing = UNPLACED) -> W
         case TaskStatus.CANCELLED:
             told = f"cancelled{' ' if record.why else ''}{record.why}"
             return because(WhyCode.CANCELLED, told, by=record.why, finished_ms=record.finished_ms)
+
+
+def _with_deadline(why: Why, record: TaskRecord, standing: Standing) -> Why:
+    """``why``, with what is predicted of the task's deadline."""
+    deadline_ms = record.task.deadline_ms
+    if deadline_ms is None or not standing.now_ms:
+        return why
+    told = f"{why.text}; to be done by {_moment(deadline_ms, standing.now_ms)}"
+    if standing.now_ms > deadline_ms:
+        told += ", which is missed"
+    elif late := _after_deadline(why.facts.get("finish_p50_ms"), record):
+        told += f", and would be {late}"
+    return why.model_copy(update={"text": told})
+
+
+def _after_deadline(done_ms: Fact, record: TaskRecord) -> str:
+    """How late it is by its deadline; "" where it is not."""
+    deadline_ms = record.task.deadline_ms
+    if deadline_ms is None or not isinstance(done_ms, int) or done_ms <= deadline_ms:
+        return ""
+    return f"{about((done_ms - deadline_ms) / 1000)} after its deadline"
 
 
 def _pending(record: TaskRecord, standing: Standing) -> Why:

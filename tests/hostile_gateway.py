@@ -16,8 +16,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Gateway:
-    """``faults``: what becomes of the next calls, one each; after that all is well. ``keys``: the idempotency keys of
-    all calls that came, ``passed`` of those that were handed on.
+    """``faults``: what becomes of the next calls, one each; after that ``always`` does ("": all is well). ``keys``: the
+    idempotency keys of all calls that came, ``passed`` of those that were handed on. ``came``, ``answered``: when, by
+    the monotonic clock.
 
     "busy:N" (429, Retry-After N), "unavailable", "cut before" (nothing is handed on), "cut after" (it is, and its
     answer is lost), "twice" (handed on two times), "late" (answered when nobody waits any more), "slow" (the answer
@@ -29,13 +30,16 @@ class Gateway:
     faults: deque[str] = field(default_factory=deque)
     keys: list[str] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
+    always: str = ""
+    came: list[float] = field(default_factory=list)
+    answered: list[float] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @contextmanager
-def hostile_gateway(behind: str) -> Iterator[Gateway]:
-    """A gateway to the function at ``behind``, until the block ends."""
+def hostile_gateway(behind: str, *, port: int = 0) -> Iterator[Gateway]:
+    """A gateway to the function at ``behind``, until the block ends; at a port of its own, or at this one."""
     plan = Gateway(behind)
 
     class Handler(BaseHTTPRequestHandler):
@@ -46,7 +50,8 @@ def hostile_gateway(behind: str) -> Iterator[Gateway]:
             key = self.headers.get("Idempotency-Key", "")
             with plan.lock:
                 plan.keys.append(key)
-                fault, _, more = (plan.faults.popleft() if plan.faults else "").partition(":")
+                plan.came.append(time.monotonic())
+                fault, _, more = (plan.faults.popleft() if plan.faults else plan.always).partition(":")
             match fault:
                 case "busy":
                     return self._answer(429, b"slow down", retry=more)
@@ -85,6 +90,7 @@ def hostile_gateway(behind: str) -> Iterator[Gateway]:
                 return refused.code, refused.read()
 
         def _answer(self, status: int, body: bytes, *, retry: str = "") -> None:
+            plan.answered.append(time.monotonic())
             self.send_response(status)
             if retry:
                 self.send_header("Retry-After", retry)
@@ -108,7 +114,7 @@ def hostile_gateway(behind: str) -> Iterator[Gateway]:
 
         def log_message(self, *args: object) -> None: ...
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
     server.daemon_threads = True
     server.handle_error = lambda *_: None  # type: ignore[method-assign]  # cuts are on purpose
     plan.url = f"http://127.0.0.1:{server.server_address[1]}"

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ import yaml
 
 from lcq import resumable
 from lcq.cli.examples import examples
+from lcq.cli.moments import moment_meant
 from lcq.cli.output import Output, duration
 from lcq.cli.progress import Watch, follow
 from lcq.cli.report import counted, report_of, show_report
@@ -86,6 +88,7 @@ class Submission:
         "lcq submit photos --model cv2-ns --radius 5 --priority high --job holiday",
         "lcq submit photos --model lama --set precision=bf16 --set hd_strategy=crop",
         "lcq submit photos --require rack=3",
+        "lcq submit photos --exportable --deadline 17:30",
         "lcq submit photos --dry-run",
     )
 )
@@ -147,6 +150,15 @@ def submit(
     exportable: Annotated[
         bool, typer.Option("--exportable", help="They may leave the house: functions of others may work on them.")
     ] = False,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            "--deadline",
+            metavar="WHEN",
+            help="To be done by then: 17:30, 2026-12-24 09:00, or 90m, 2h, 1d from now."
+            " Where that would be late here, functions may do it, if it is --exportable.",
+        ),
+    ] = None,
     anew: Annotated[bool, typer.Option("--again", help="Also what is done already and has not changed.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only tell what would go where, and when it would be done.")
@@ -193,6 +205,8 @@ def submit(
     }
     if exportable:
         common["privacy"] = Privacy.EXPORTABLE
+    if deadline is not None:
+        common["deadline"] = moment_meant(deadline, datetime.now().astimezone())
     build(Task, common | {"image_path": "x"})  # before any folder is made: what cannot be a task is refused
     name_results(pairing.pairs, out, image_format)  # and what would overwrite its own input
     with contextlib.ExitStack() as held:
@@ -259,6 +273,10 @@ async def _foresee(submission: Submission, session: Session, queue: str, node: s
     output.say(ntr("{n} task would be submitted", "{n} tasks would be submitted", len(to_do)))
     for line in told_foreseen(answer, duration):
         output.say(line)
+    left_s = min((task.deadline.timestamp() - time.time() for task in to_do if task.deadline is not None), default=None)
+    last_s = max((one.done_s for one in answer.foreseen if one.done_s is not None), default=0.0)
+    if left_s is not None and last_s > left_s:
+        output.say(tr("the last would be done about {late} after the deadline", late=duration(last_s - left_s)))
     return OK
 
 

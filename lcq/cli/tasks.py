@@ -272,6 +272,7 @@ def _facts(record: TaskRecord, explanation: str) -> Iterable[tuple[str, str | Te
     yield tr("priority"), tr(record.priority.value)
     yield tr("user"), asked.user_id
     yield tr("job"), asked.job or ""
+    yield tr("to be done by"), f"{asked.deadline.astimezone():%Y-%m-%d %H:%M:%S}" if asked.deadline is not None else ""
     yield (
         tr("attempts"),
         tr(

@@ -374,7 +374,7 @@ class StateReader:
         price = cheapest_price(node for node in nodes if node.status in LIVE)
         if price is None:
             return None
-        return Overflow(self.serverless.overflow_after_s, await self.spend(), price)
+        return Overflow(self.serverless.overflow_after_s, await self.spend(), price, await self.now_ms())
 
     async def spend(self) -> Spend:
         """What functions have cost this hour, today and this month (UTC, by Redis's clock), and may."""
@@ -743,6 +743,15 @@ class StateReader:
         async with our_errors(self.url):
             name = self.keys.lane(queue, lane)
             return tuple(await self._redis.zrange(name, after, after + limit - 1, desc=from_end))
+
+    async def ends_of_users(self, queue: str, lane: str, users: Iterable[str], *, each: int) -> tuple[str, ...]:
+        """The last tasks of one lane of each of ``users``, ``each`` of every priority."""
+        async with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            for user in users:
+                for priority in TaskPriority:
+                    pipe.zrange(self.keys.mine(queue, lane, priority, user), 0, each - 1, desc=True)
+            return tuple(task_id for ids in await pipe.execute() for task_id in ids)
 
     async def schedulers(self) -> dict[str, str]:
         """Control endpoints of the schedulers that said they live, by scheduler id."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lcq.config import BudgetConfig
 from lcq.costs import CostBook, CostKey, Curve, device_class
 from lcq.errors import NodeNotFound, UnknownModel, UnknownQueue
 from lcq.models import (
@@ -27,7 +29,8 @@ from lcq.models import (
     TaskStatus,
     TaskType,
 )
-from lcq.routing import EaseStep, Fleet, foresee, next_ease, requirements, route, route_again
+from lcq.routing import EaseStep, Fleet, earlier_route, foresee, next_ease, requirements, route, route_again
+from lcq.spend import Overflow, Spend
 from lcq.why import why_of
 
 CPU = Device(id="cpu", kind=DeviceKind.CPU, cores=8, memory_mib=16000, slots=4)
@@ -517,3 +520,78 @@ def record(status: TaskStatus, **more: object) -> TaskRecord:
 )
 def test_explain_says_in_one_line_why_a_task_waits_or_what_became_of_it(asked, picture, answer):
     assert why_of(asked, picture).text == answer
+
+
+# ---------------------------------------------------------------- deadlines
+
+NOW = datetime(2026, 11, 30, 17, tzinfo=UTC)
+
+
+def overflowing(after_s: float, *, busy_functions: int = 0, now_ms: int = int(NOW.timestamp() * 1000)) -> Fleet:
+    """A house with a hundred tasks before the next one, and a function."""
+    kind = DeviceKind.SERVERLESS
+    burst = Device(id="burst", kind=kind, slots=4, worst_price=0.1)
+    offer = ModelOffer(kinds=(kind,), seconds={kind: 1.0})
+    capability = NodeCapability(devices=(burst,), models={"cv2-telea": offer})
+    far = NodeRecord(
+        id="far", boot_id="b", status=NodeStatus.ONLINE, capability=capability, serves={"burst": ("serverless",)}
+    )
+    crowd = fleet(node("house", LAPTOP), far, waiting={"cpu-light": 100, "serverless": busy_functions})
+    return replace(crowd, overflow=Overflow(after_s, Spend(BudgetConfig()), 0.1, now_ms))
+
+
+def due(seconds: float, privacy: str = "exportable") -> Task:
+    return Task.model_validate(task().model_dump() | {"deadline": NOW + timedelta(seconds=seconds), "privacy": privacy})
+
+
+HOUSE_S = foresee(task(), overflowing(0)).done_s or 0.0
+
+
+@pytest.mark.parametrize(
+    ("share", "after_s", "goes_to"),
+    [
+        (0.8, 3600, "serverless"),  # the house would miss it, though it would be soon enough for others
+        (1.1, 3600, "serverless"),  # nor is it surely in time
+        (1.3, 3600, "cpu-light"),
+        (1.3, 0, "cpu-light"),  # it is in time: nobody has to be paid, though others would go out
+        (-1, 3600, "serverless"),  # it is missed already: as soon as can be
+    ],
+)
+def test_what_is_to_be_done_by_a_deadline_goes_out_where_the_house_would_miss_it(
+    share: float, after_s: float, goes_to: str
+):
+    assert HOUSE_S > 4
+    here = overflowing(after_s)
+    assert route(due(share * HOUSE_S), here).queue == goes_to
+    assert route(due(share * HOUSE_S, privacy="private"), here).queue == "cpu-light"
+
+
+def test_a_deadline_that_nobody_keeps_is_missed_least_where_it_is_done_first():
+    late = due(0.5 * HOUSE_S)
+    assert route(late, overflowing(3600, busy_functions=10_000)).queue == "cpu-light"
+    assert route(late, overflowing(3600)).queue == "serverless"
+    assert route(late, overflowing(3600, now_ms=0)).queue == "cpu-light", "nobody knows what time it is"
+
+
+def test_what_waits_in_the_house_is_moved_to_where_its_deadline_is_kept_though_little_is_gained():
+    def waiting(asked: Task) -> TaskRecord:
+        return TaskRecord(
+            task=asked,
+            status=TaskStatus.QUEUED,
+            queue="cpu-light",
+            priority=asked.priority,
+            submitted_ms=1,
+            updated_ms=1,
+            revision=1,
+            cost_s=0.1,
+        )
+
+    crowd = overflowing(0, busy_functions=int(HOUSE_S * 0.9 * 4))
+    then_s = foresee(due(1), crowd, queue="serverless").done_s or 0.0
+    assert 0.7 * HOUSE_S < then_s < HOUSE_S
+    moved = earlier_route(waiting(due((then_s + HOUSE_S) / 2)), crowd)
+    assert moved is not None
+    assert moved.queue == "serverless"
+    assert earlier_route(waiting(due(then_s - 1)), crowd) is None, "it is missed there too"
+    plain = Task.model_validate(task().model_dump() | {"privacy": "exportable"})
+    assert earlier_route(waiting(plain), crowd) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -227,6 +227,26 @@ async def test_what_a_function_has_failed_is_done_by_the_house_and_does_not_go_o
         assert record.why == f"{code} at a function: the house does it"
         assert route_again(record, fleet).queue == LIGHT
         assert route(record.task, fleet).queue == BURST, "another like it would go out"
+
+
+async def test_what_is_late_for_its_deadline_goes_out_from_behind_others_work_too(redis_url: str) -> None:
+    async with StateManager(settings(), url=redis_url) as state:
+        await Node(state, id="cpu-1", models=(TELEA,)).hello()
+        await FunctionNode(state).hello()
+        now = datetime.fromtimestamp(await state.reader.now_ms() / 1000, UTC)
+        sooner, later = (
+            a_task(user_id="bob", privacy="exportable", deadline=now + timedelta(seconds=left))
+            for left in (60, 360_000)
+        )
+        for task in (sooner, later):
+            await state.submit_task(task, queue=LIGHT, cost_s=10)
+        for _ in range(60):  # they come later, may not leave the house, and are the end of the lane
+            await state.submit_task(a_task(user_id="ann"), queue=LIGHT, cost_s=100)
+        assert (await state.reader.lane_ids(LIGHT, TELEA, limit=1, from_end=True))[0] not in (sooner.id, later.id)
+        await Mover(state).move_tails(await state.reader.fleet())
+        moved, stays = await state.reader.task(sooner.id), await state.reader.task(later.id)
+        assert (moved.queue, moved.why) == (BURST, f"{LIGHT} would be late for its deadline; moved to {BURST}")
+        assert stays.queue == LIGHT
 
 
 def test_books_are_read_whatever_is_in_them() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from lcq.models import (
     TaskPriority,
     TaskRecord,
     TaskResult,
+    TaskStatus,
     TaskType,
 )
 from lcq.reasons import MEANINGS, Fact, Why, WhyCode, brief
@@ -571,3 +573,25 @@ def test_kept_slots_are_a_reason_only_for_what_would_have_one_of_them_else() -> 
     assert code(a_fleet(a_node()), kept) is WhyCode.WAITS_TURN, "other slots are free"
     both = replace(KEEPING, nodes=(*KEEPING.nodes, a_node("b")))
     assert code(both, kept) is WhyCode.WAITS_TURN, "another node has some"
+
+
+@pytest.mark.parametrize(
+    ("away_s", "behind", "told"),
+    [
+        (3600, 0, "; to be done by 2027-01-15 09:00:00Z (in 60 min)"),
+        (5, 400, " after its deadline"),
+        (-60, 0, "; to be done by 2027-01-15 07:59:00Z (60 s ago), which is missed"),
+    ],
+)
+def test_the_reason_says_what_becomes_of_a_deadline(away_s: int, behind: int, told: str) -> None:
+    record = waiting(a_task(deadline=datetime.fromtimestamp(NOW / 1000 + away_s, UTC)))
+    ahead = {"cv2-ns": behind} if behind else {}
+    why = why_of(record, a_fleet(a_node()), replace(HERE, ahead=ahead, higher=0))
+    assert why.text.endswith(told)
+    assert (", and would be " in why.text) == bool(behind)
+    assert "deadline" not in why_of(waiting(), a_fleet(a_node()), HERE).text
+    at = round(NOW + 1000 * away_s)
+    done = record.model_copy(update={"status": TaskStatus.COMPLETED, "node": "a", "finished_ms": at + 90_000})
+    assert why_of(done, a_fleet()).text == "completed by a, 90 s after its deadline"
+    in_time = done.model_copy(update={"finished_ms": at})
+    assert why_of(in_time, a_fleet()).text == "completed by a"

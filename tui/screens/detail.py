@@ -587,6 +587,8 @@ class TaskScreen(ReadingScreen, TaskActs):
             pieces += fact("notes", "; ".join(result.notes), width=width)
         if task.privacy is Privacy.EXPORTABLE:
             pieces += fact("privacy", tr("exportable: its pictures may leave the house"))
+        if task.deadline is not None:
+            pieces += fact("deadline", f"{task.deadline.astimezone():%Y-%m-%d %H:%M:%S}")
         plain = task.model_dump(mode="json")
         for name in ("config", "metadata"):
             if plain[name]:
