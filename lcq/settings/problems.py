@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from lcq.errors import InvalidConfig
 from lcq.settings.keys import allowed_of, field_at, keys_of, names_at, values_of
-from lcq.settings.layers import Layers, Loc, Origin
+from lcq.settings.layers import DEFAULT, Layers, Loc, Origin
 from lcq.settings.secrets import SECRET_NAME, shown
 
 _OF_TYPE = re.compile(r"_(type|parsing|from_float|parsing_size)$")
@@ -117,7 +117,8 @@ def _described(told: Any, layers: Layers, model: type[BaseModel]) -> Problem:
         return _unknown(loc, told["input"], origin, model)
     kind, metadata, secret = field_at(model, loc)
     allowed = allowed_of(kind, metadata) if kind is not None else ""
-    if told["type"] == "missing":
+    if told["type"] == "missing":  # nobody said it: it is missing where the section stands that needs it
+        origin = next((one for size in range(len(loc), 0, -1) if (one := layers.origin(loc[:size])) != DEFAULT), origin)
         return Problem(_place(origin), origin.line, key, MISSING, allowed=allowed)
     if allowed and (_OF_TYPE.search(told["type"]) or told["type"] in _OF_RANGE):
         what = OTHER

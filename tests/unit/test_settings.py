@@ -204,6 +204,12 @@ def test_config_validate_tells_each_problem_in_a_line_as_compilers_do(monkeypatc
     assert "LCQ_REDSI__HOST is no setting; did you mean LCQ_REDIS__HOST?" in talk
 
 
+def test_what_is_missing_is_told_where_the_section_stands_that_needs_it() -> None:
+    write("lcq.yaml", "log_level: info\nschedules:\n  nightly:\n    cron: '0 2 * * *'\n")
+    code, out, _ = lcq("config", "validate", "lcq.yaml")
+    assert (code, out) == (2, "lcq.yaml:3: schedules.nightly.inputs: is missing: it must be a list, of a path\n")
+
+
 def test_config_init_writes_a_file_once_and_diff_tells_two_apart() -> None:
     assert lcq("config", "init")[0] == 0
     code, _, talk = lcq("config", "init")
