@@ -6,6 +6,7 @@ import hashlib
 
 from starlette.requests import Request as HttpRequest
 
+from lcq.client import AsyncClient
 from lcq.component import Ground
 from lcq.errors import AccessDenied
 from lcq.http.access import Caller, Role
@@ -34,6 +35,13 @@ class Line:
             LcqError: its refusal.
         """
         return await self.ground.site.desk.ask(request, _SENDER)
+
+    def everywhere(self) -> AsyncClient:
+        """A client of all schedulers: for what only that one can tell to which a certain node speaks."""
+        site = self.ground.site
+        places = (one.removeprefix("tcp://") for one in (site.control_endpoint, *site.desk.schedulers))
+        shown = site.allowed.credential if site.allowed is not None else None
+        return AsyncClient(self.ground.config, scheduler=",".join(places), credential=shown)
 
     async def nodes(self) -> tuple[NodeRecord, ...]:
         """As they were a moment ago: asked for with every picture, they are not read anew each time."""

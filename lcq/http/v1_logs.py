@@ -12,7 +12,6 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query
 from starlette.responses import Response, StreamingResponse
 
-from lcq.client import AsyncClient
 from lcq.errors import InvalidInput, LogElsewhere, NoLog
 from lcq.http.line import Line
 from lcq.http.problems import as_json
@@ -88,16 +87,8 @@ class _Source:
         try:
             return await self._line.ask(ask)
         except LogElsewhere:
-            site = self._line.ground.site
-            shown = site.allowed.credential if site.allowed is not None else None
-            async with AsyncClient(self._line.ground.config, scheduler=self._round, credential=shown) as client:
+            async with self._line.everywhere() as client:
                 return await client.task_log(self._task, attempt=attempt, begin=begin, limit=limit)
-
-    @property
-    def _round(self) -> str:
-        """All schedulers: a client goes round them."""
-        site = self._line.ground.site
-        return ",".join(one.removeprefix("tcp://") for one in (site.control_endpoint, *site.desk.schedulers))
 
     async def whole(self, attempt: int, begin: int) -> AsyncIterator[Piece]:
         """Raises:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from fastapi import APIRouter, Query, Response
 
-from lcq.errors import NoThumbnail
+from lcq.errors import NodeElsewhere, NoThumbnail
 from lcq.http.line import Line
 from lcq.http.v1_tasks import REFUSED, TaskId
 from lcq.wire import AskThumbnail
@@ -33,7 +33,12 @@ def router(line: Line) -> APIRouter:
     ) -> Response:
         """The input, its mask, the mask laid over the input, or the result, as WebP. None is kept anywhere."""
         whole = await line.whole_id(task_id)
-        told = (await line.ask(AskThumbnail(task_id=whole, parts=(part,), longest=longest, webp=True))).parts.get(part)
+        try:
+            answer = await line.ask(AskThumbnail(task_id=whole, parts=(part,), longest=longest, webp=True))
+        except NodeElsewhere:
+            async with line.everywhere() as client:
+                answer = await client.thumbnail(whole, parts=(part,), longest=longest, webp=True)
+        told = answer.parts.get(part)
         if told is None or not told.data:
             raise NoThumbnail(whole, told.why if told is not None and told.why else "nobody has made it")
         return Response(base64.b64decode(told.data), media_type="image/webp", headers={"cache-control": "no-store"})

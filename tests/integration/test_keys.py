@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import dataclasses
 import re
@@ -44,10 +45,11 @@ from lcq.keyring import (
 )
 from lcq.lifelines import KNOWS_LIFELINE_KEY, lifeline_words
 from lcq.models import TaskStatus
+from lcq.picture_parts import KNOWS_PICTURES
 from lcq.scheduler import Scheduler
 from lcq.sockets import bind_socket, is_locked, make_socket, new_key_pair
 from lcq.state.manager import StateManager
-from lcq.wire import LogLine, TaskLogged
+from lcq.wire import LogLine, Pictured, TaskLogged, ThumbnailPart
 from tests.audit import audit
 from tests.conftest import wait_until
 from tests.light_node import LightNode, a_light_node, light_nodes
@@ -555,7 +557,7 @@ async def _in_an_hour(now_s: float) -> int:
     return int((now_s + 3600) * 1000)
 
 
-async def test_a_log_is_read_over_http_at_a_scheduler_to_which_its_node_does_not_speak(
+async def test_a_log_and_a_picture_are_had_over_http_at_a_scheduler_to_which_its_node_does_not_speak(
     redis_url: str, tmp_path: Path, scheduler: Scheduler
 ) -> None:
     agent = await enrolled(scheduler, KeyRole.AGENT, "gpu-0")
@@ -563,7 +565,9 @@ async def test_a_log_is_read_over_http_at_a_scheduler_to_which_its_node_does_not
     async with (
         a_scheduler(redis_url, tmp_path / "second", http={"enabled": True}, scheduler_port=0) as second,
         client(scheduler) as ann,
-        a_light_node(where, name="gpu", slots=1, credential=agent, only_there=True, knows=(KNOWS_TASK_LOGS,)) as node,
+        a_light_node(
+            where, name="gpu", slots=1, credential=agent, only_there=True, knows=(KNOWS_TASK_LOGS, KNOWS_PICTURES)
+        ) as node,
         httpx.AsyncClient(timeout=PATIENCE_S) as http,
     ):
         (task,) = (await ann.submit_many([a_task()])).accepted
@@ -579,6 +583,16 @@ async def test_a_log_is_read_over_http_at_a_scheduler_to_which_its_node_does_not
         asked = http.get(f"http://{second.site.http}/v1/tasks/{task.id}/log")
         answer, _ = await asyncio.gather(asked, tell())
         assert (answer.status_code, answer.text.endswith(" cpu/0 hello\n")) == (200, True), answer.text
+
+        async def draw() -> None:
+            await wait_until(lambda: any(one.wish for one in node.orders), timeout=PATIENCE_S)
+            wish = next(one.wish for one in node.orders if one.wish)
+            parts = {"before": ThumbnailPart(data=base64.b64encode(b"webp").decode(), width=1, height=1)}
+            await node.line.ask(Pictured(node_id="gpu-0", boot_id=node.boot_id, wish=wish.id, parts=parts))
+
+        asked = http.get(f"http://{second.site.http}/v1/tasks/{task.id}/thumbnails/before")
+        answer, _ = await asyncio.gather(asked, draw())
+        assert (answer.status_code, answer.content) == (200, b"webp"), answer.text
         async with client(scheduler, shown(scheduler, peer_pair(SERVER))) as looks:
             with pytest.raises(KeyForbids, match="scheduler, whose key is a viewer's, may not drain"):
                 await looks.drain("gpu-0")
