@@ -229,5 +229,6 @@ def past_desk(playback: Playback, *, saved: SavedViews | None = None) -> Desk:
 
     past = PastCommander(playback)
     desk = Desk(playback, cast("Commander", past), cluster=playback.recording.cluster, saved=saved, playback=playback)
+    playback.on_alerts = desk.feed.look_at_alerts
     desk.gallery = Gallery(past, recorded=past.has_picture)
     return desk

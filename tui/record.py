@@ -30,6 +30,7 @@ from tui.looks import Noted, listed
 from tui.source import WINDOW
 
 if TYPE_CHECKING:
+    from lcq.alerts.records import Alerts
     from lcq.models import Attempt, DeviceSample, Event, NodeRecord, QueueRecord, TaskRecord
     from lcq.state.glance import TaskGlance
     from lcq.wire import EventsAnswer
@@ -108,6 +109,7 @@ class Recorder:
         self._last_ms = 0
         self._waiting: deque[tuple[str, int, Any]] = deque()
         self._begun = False  # a snapshot has been noted: nothing before it could be played
+        self._alerts: tuple[object, object] | None = None  # and silences, as noted last
         self._thinned: dict[str, tuple[float, str]] = {}
         self._overview_due = 0.0
         self._lines: list[bytes] = []
@@ -125,7 +127,7 @@ class Recorder:
     # ------------------------------------------------------------ noting
 
     def note_snapshot(self, snapshot: SnapshotLike) -> None:
-        self._begun = True
+        self._begun, self._alerts = True, None
         self._note("snapshot", snapshot)
 
     def note_events(self, answer: EventsAnswer) -> None:
@@ -134,8 +136,15 @@ class Recorder:
             self.noted.note_changed(answer.events)
 
     def note(self, kind: str, seen: Any) -> None:
-        """``kind``: nodes, queues, tasks, minutes, dead or acts."""
+        """``kind``: nodes, queues, tasks, minutes, dead or acts; alerts have a way of their own."""
         self._note(kind, seen)
+
+    def note_alerts(self, alerts: Alerts) -> None:
+        """Where they are others than those that were noted last, or a snapshot has come since."""
+        told = (alerts.alerts, alerts.silences)
+        if self._begun and told != self._alerts:
+            self._alerts = told
+            self._note("alerts", alerts)
 
     def _note(self, kind: str, seen: Any) -> None:
         if self.stopped or not self._begun:
@@ -227,8 +236,8 @@ class Recorder:
             kind, at_ms, seen = self._waiting.popleft()
             if kind == "snapshot":
                 await self._write_snapshot(at_ms, seen)
-            elif kind == "dead":
-                await self._write(line_of(at_ms, kind, dead=seen.model_dump_json()))
+            elif kind in ("dead", "alerts"):
+                await self._write(line_of(at_ms, kind, **{kind: seen.model_dump_json()}))
             else:
                 for start in range(0, max(1, len(seen)), _SLICE):
                     text = listed(seen[start : start + _SLICE])
@@ -303,6 +312,7 @@ class Tape:
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
+        self._alerts: Alerts | None = None  # as they were read last
         self.recorder: Recorder | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -322,6 +332,8 @@ class Tape:
             return found
         found = await self._reader.snapshot(limit=limit)  # whole: the recorder writes it by and by
         self.recorder.note_snapshot(found)
+        if self._alerts is not None:  # who begins to play here sees them
+            self.recorder.note_alerts(self._alerts)
         if take is not None:
             for start in range(0, len(found.tasks), _SLICE):
                 take(found.tasks[start : start + _SLICE])
@@ -333,6 +345,13 @@ class Tape:
         if self.recorder is not None:
             self.recorder.note_events(answer)
         return answer
+
+    async def alerts(self) -> Alerts:
+        found: Alerts = await self._reader.alerts()
+        self._alerts = found
+        if self.recorder is not None:
+            self.recorder.note_alerts(found)
+        return found
 
     async def nodes(self) -> Sequence[NodeRecord]:
         found: Sequence[NodeRecord] = self._noted("nodes", await self._reader.nodes())

@@ -164,6 +164,8 @@ class Playback:
         self.paused = False
         self.problem = ""
         self.jumps = 0  # how often its time was set
+        self.on_alerts: Callable[[], None] = lambda: None  # called when there are other alerts by now
+        self._alerts_told: Alerts | None = None
         self._held_ms = recording.begun_ms if at_ms is None else at_ms
         self._since = time.monotonic()
         self._lock = asyncio.Lock()
@@ -223,6 +225,7 @@ class Playback:
             self.toggle()
         async with self._lock:
             await asyncio.to_thread(self._read_event)
+        self._tell_of_alerts()
 
     # ------------------------------------------------------------ reading the file
 
@@ -244,11 +247,18 @@ class Playback:
         self._minutes: tuple[MinuteTally, ...] = ()
         self._acts: tuple[ActRecord, ...] = ()
         self._dead = DeadAnswer()
+        self._alerts = Alerts()
         self._past.clear()
 
     async def _advance(self) -> None:
         async with self._lock:
             await asyncio.to_thread(self._read_until, self.now_is)
+        self._tell_of_alerts()
+
+    def _tell_of_alerts(self) -> None:
+        if self._alerts is not self._alerts_told:
+            self._alerts_told = self._alerts
+            self.on_alerts()
 
     def _read_until(self, at_ms: int) -> None:
         """Take in all lines up to that moment; a snapshot that has begun in full."""
@@ -306,6 +316,8 @@ class Playback:
                 self._minutes = _read(MinuteTally)(inner(told, kind))
             case "acts":
                 self._acts = _read(ActRecord)(inner(told, kind))
+            case "alerts":
+                self._alerts = Alerts.model_validate_json(inner(told, kind), extra="ignore")
             case "dead":
                 self._dead = DeadAnswer.model_validate_json(inner(told, kind))
 
@@ -389,8 +401,8 @@ class Playback:
         return self._dead
 
     async def alerts(self) -> Alerts:
-        """None are recorded: how they began and ended is in the acts."""
-        return Alerts()
+        """As they were read last by then; a recording of an older LCQ has none."""
+        return self._alerts.model_copy(update={"now_ms": self.now_is})
 
     async def acts(self, limit: int, before: str = "") -> Sequence[ActRecord]:
         places = [place for place, act in enumerate(self._acts) if act.id == before]

@@ -338,6 +338,11 @@ class Feed:
         self._store.polling_due = True
         self._woken.set()
 
+    def look_at_alerts(self) -> None:
+        """Read the alerts at the next chance."""
+        self._store.alerts_due = True
+        self.poke()
+
     def recount(self) -> None:
         """Look at all failures at the next chance: something has been done to them."""
         self._causes_read = 0.0

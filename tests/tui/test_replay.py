@@ -121,6 +121,40 @@ async def test_each_moment_is_as_it_was(tape: Path) -> None:
     assert "processing" not in (await state_of(playback)).values()
 
 
+async def test_what_needed_somebody_then_is_told_again_from_any_snapshot_on(tmp_path: Path) -> None:
+    cluster = FakeCluster([a_task("/p/0.jpg")])
+    async with recording(path := tmp_path / "a.lcqrec", cluster) as stage:
+        await stage.written()
+        stage.at_ms += MINUTE
+        alert = cluster.alert("node-down", "gpu-1", "gpu-1 is down")
+        await wait_until(lambda: stage.desk.store.firing)
+        await stage.written()
+        stage.at_ms += MINUTE
+        stage.desk.feed.refetch()
+        await wait_until(lambda: cluster.snapshots == 2)
+        await stage.written()
+        stage.at_ms += MINUTE
+        del cluster.alert_records[alert.name]
+        cluster.emit("note_alerts", alert="node-down", subject="gpu-1", happening="cleared")
+        await wait_until(lambda: not stage.desk.store.firing)
+        await stage.written()
+        stage.at_ms += MINUTE
+    playback = Playback(found := Recording.open(path), NOON)
+    assert [at for at, _ in found.chapters] == [NOON, NOON + 2 * MINUTE]
+    playback.toggle()
+    desk = past_desk(playback)
+    async with asyncio.TaskGroup() as tasks:
+        feed = tasks.create_task(desk.feed.run())
+        await wait_until(lambda: desk.store.alerts is not None)
+        assert not desk.store.firing
+        for minute, firing in ((1, ["node-down/gpu-1"]), (3, []), (2, ["node-down/gpu-1"]), (0, [])):
+            await playback.seek(NOON + minute * MINUTE)
+            await wait_until(lambda firing=firing: [one.name for one in desk.store.firing] == firing)
+        await playback.step()
+        await wait_until(lambda: desk.store.firing, what="the news of it, and it")
+        feed.cancel()
+
+
 async def test_its_time_stands_steps_and_runs_to_its_end(tape: Path) -> None:
     playback = Playback(Recording.open(tape), NOON + 1000)
     await playback.step()
