@@ -6,16 +6,21 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from lcq.errors import LcqError, UnknownCommand
+from lcq.lang import tr
 from lcq.reasons import brief
 from tui.source import Commander, Link
 from tui.store import Store
-from tui.text import clean
+from tui.text import ELLIPSIS, clean
+
+if TYPE_CHECKING:
+    from lcq.wire import WhyAnswer
 
 ASK_S = 1.0
 """So often while anything happens: with what the scheduler itself may keep, no reason on the screen is older than about
@@ -25,6 +30,8 @@ CALM_S = 3.0
 SOON_S = 0.25
 """Who has just come to other tasks need not wait longer than this."""
 ANSWER_S = 3.0
+SLOW_S = 0.3
+"""Where an answer takes longer, that it is asked stands in its place: not before, or it would flicker."""
 _OLDER_S = 30.0  # until a scheduler that does not know the question is asked again: it may have been upgraded
 
 
@@ -46,6 +53,10 @@ class Asker:
             self._by_hand |= by_hand
             self._woken.set()
 
+    def _in_order(self) -> list[str]:
+        """The tasks in sight that wait, those first of which nothing was told: the time may not do for all of them."""
+        return sorted(dict.fromkeys(self._waiting()), key=lambda task_id: not self._has_others([task_id]))
+
     def _has_others(self, ids: Iterable[str]) -> bool:
         """Whether of one of these, as it is now, nobody has asked."""
         rows = self._store.tasks.rows
@@ -56,7 +67,7 @@ class Asker:
         from lcq.wire import MOST_WHYS  # here: no answer of a scheduler is needed for the first frame
 
         while True:
-            ids = list(islice(dict.fromkeys(self._waiting()), MOST_WHYS))
+            ids = list(islice(self._in_order(), MOST_WHYS))
             left_s = self._asked_at + self._pause_s(ids) - time.monotonic()
             if ids and left_s <= 0:
                 await self._ask(ids)
@@ -80,8 +91,7 @@ class Asker:
         self._asked = {task_id: rows[task_id].revision for task_id in ids if task_id in rows}
         self._heard, self._asked_at, self._by_hand = self._store.heard, time.monotonic(), False
         try:
-            async with asyncio.timeout(ANSWER_S):
-                told = await self._commander.whys(ids)
+            told = await self._answer(ids)
         except UnknownCommand:
             await asyncio.sleep(_OLDER_S)
         except (LcqError, OSError, TimeoutError, ValidationError):
@@ -95,3 +105,23 @@ class Asker:
                 ),
                 now,
             )
+            for task_id in [task_id for task_id in ids if task_id not in told]:  # that would have taken too long
+                self._asked.pop(task_id, None)
+
+    async def _answer(self, ids: list[str]) -> Mapping[str, WhyAnswer]:
+        slow = asyncio.get_running_loop().call_later(SLOW_S, self._mark, ids)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await self._commander.whys(ids)
+        finally:
+            slow.cancel()
+
+    def _mark(self, ids: Iterable[str]) -> None:
+        """Say of those of which nothing is known that it is asked."""
+        rows = [row for one in ids if (row := self._store.tasks.rows.get(one)) is not None]
+        blank = [
+            (row.id, row.revision, tr("the scheduler is asked …"), ELLIPSIS)
+            for row in rows
+            if not (row.why or row.error) and (row.told is None or row.told.short == ELLIPSIS)
+        ]
+        self._store.tell(blank, self._link.now_ms)

@@ -324,7 +324,7 @@ class Feed:
         self._reader, self._store, self._link = reader, store, link
         self._on_screen, self._view = on_screen, view
         self._causes_read = self._alerts_read = self._paid_read = 0.0
-        self._again = False
+        self._again = self._has_come = False
         self._woken = asyncio.Event()  # events have come, or somebody wishes something read now
         self.read_up_to = ""  # the newest event that the store has taken in
 
@@ -334,8 +334,8 @@ class Feed:
         self._woken.set()
 
     def poke(self) -> None:
-        """Read now what events do not tell: something else is in sight."""
-        self._store.polling_due = True
+        """Read now what events do not tell, what the view in sight alone shows before all else: one has come to it."""
+        self._store.polling_due = self._has_come = True
         self._woken.set()
 
     def look_at_alerts(self) -> None:
@@ -396,6 +396,9 @@ class Feed:
                     is_behind = len(answer.events) >= _SLICE
                     self._link.behind_ms = max(0, self._link.now_ms - answer.events[-1].at_ms) if is_behind else 0
                     self.read_up_to = after = answer.last_id
+                if self._has_come:
+                    self._has_come = False
+                    await self._read_view()
                 pause_s = _CALM_POLL_S if calm and self.is_still else POLL_S
                 due = time.monotonic() - polled > pause_s
                 if due or (self._store.polling_due and time.monotonic() - polled > POLL_S / 4):
@@ -435,6 +438,10 @@ class Feed:
         if self._store.alerts_due or time.monotonic() - self._alerts_read > _ALERTS_S:
             self._store.put_alerts(await self._ask(self._reader.alerts()))
             self._alerts_read = time.monotonic()
+        await self._read_view()
+
+    async def _read_view(self) -> None:
+        """What the view in sight alone shows."""
         match self._view():
             case "causes" if time.monotonic() - self._causes_read > CAUSES_S:
                 self._store.put_causes(await self._ask(self._reader.dead(by=self._store.causes_by)))

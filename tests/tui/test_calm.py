@@ -16,6 +16,7 @@ from lcq.reasons import WhyCode, because
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_task, now_ms
 from tui import app, asking, source
+from tui.columns import last_word
 from tui.desk import Desk
 from tui.source import Link
 from tui.terminal import TerminalDriver
@@ -93,6 +94,38 @@ async def test_who_comes_to_other_tasks_hears_at_once_why_they_wait(cluster, mon
         desk.look(by_hand=True)
         await wait_until(lambda: all(row.told for row in desk.tasks.window()))
         assert cluster.asked[-1] == tuple(row.id for row in desk.tasks.window())
+        await done_with(tasks)
+
+
+async def test_while_a_scheduler_takes_its_time_it_is_said_that_it_is_asked(cluster, monkeypatch):
+    monkeypatch.setattr(asking, "SLOW_S", 0.01)
+    may_answer, answer = asyncio.Event(), cluster.whys
+
+    async def slow(ids):
+        await may_answer.wait()
+        return await answer(ids)
+
+    cluster.whys = slow
+    async with asyncio.TaskGroup() as tasks:
+        desk = await asker_of(cluster, tasks)
+        row = desk.store.tasks.rows
+        await wait_until(lambda: row["task500000000000"].told)
+        assert last_word(row["task500000000000"], now_ms()) == ("…", "plain")
+        may_answer.set()
+        await wait_until(lambda: row["task500000000000"].told.text == "no node is online")
+        await done_with(tasks)
+
+
+async def test_what_the_scheduler_had_no_time_for_comes_first_in_the_next_question(cluster, monkeypatch):
+    monkeypatch.setattr(asking, "ASK_S", 0.01)
+    monkeypatch.setattr(asking, "CALM_S", _NEVER_S)
+    reason = cluster.reasons.pop(last := "task400000000000")
+    async with asyncio.TaskGroup() as tasks:
+        desk = await asker_of(cluster, tasks)
+        await wait_until(lambda: len(cluster.asked) > 1)
+        assert (cluster.asked[0][0], cluster.asked[1][0]) == ("task500000000000", last)
+        cluster.reasons[last] = reason
+        await wait_until(lambda: desk.store.tasks.rows[last].told)
         await done_with(tasks)
 
 

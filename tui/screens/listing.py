@@ -34,7 +34,7 @@ _TYPING_PAUSE_S = 0.12
 _SOON_LOOKED_THROUGH = 100  # rows
 
 
-_SECONDS = re.compile(r"(?<![\d.m])\d{1,2}s\b")  # an age that another second makes another, as tui.text.span tells it
+_SECONDS = re.compile(r"(?<![\w.])\d{1,2}s\b")  # an age that another second makes another, as tui.text.span tells it
 
 
 class FilterInput(CleanInput):
