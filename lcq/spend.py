@@ -125,6 +125,14 @@ class Overflow:
         """Seconds until a deadline, less than 0 after it; None: there is none."""
         return None if deadline_ms is None or not self.now_ms else (deadline_ms - self.now_ms) / 1000
 
+    def late_s(self, done_s: float, deadline_ms: int | None) -> float:
+        """What ``done_s``, which the house is predicted to need, is beside ``after_s``: for a deadline, by the share of
+        the time until then."""
+        left_s = self.left_s(deadline_ms)
+        if left_s is None:
+            return done_s
+        return float("inf") if left_s <= 0 else done_s * (1 + SURE_SHARE) / left_s * self.after_s
+
     def is_late(self, done_s: float, deadline_ms: int | None) -> bool:
         """Whether ``done_s``, which the house is predicted to need, is too late: for the deadline, if there is one."""
         left_s = self.left_s(deadline_ms)

@@ -87,7 +87,7 @@ class Warming:
         if overflow is None or not kept or now < self._next:
             return
         self._next = now + _EVERY_S
-        late_s = await self._late(fleet, {model for one in kept for model in models_of(one.node, one.device)})
+        late_s = await self._late(fleet, overflow, {model for one in kept for model in models_of(one.node, one.device)})
         for one in kept:
             name = one.device.id
             if model := wakes(one, late_s, overflow.after_s):
@@ -96,8 +96,9 @@ class Warming:
             if one.calls and now - at <= one.prewarm.idle_after_s and model in models_of(one.node, one.device):
                 await self._wake(one, model, overflow)
 
-    async def _late(self, fleet: Fleet, models: set[str]) -> dict[str, float]:
-        """By model, when the house is predicted to be done with the last waiting task that may leave it."""
+    async def _late(self, fleet: Fleet, overflow: Overflow, models: set[str]) -> dict[str, float]:
+        """By model, when the house is predicted to be done with the last waiting task that may leave it; of one with a
+        deadline, as ``Overflow.late_s`` tells it."""
         reader, late_s = self._state.reader, dict[str, float]()
         for queue, lane in await reader.lanes():
             known, model = fleet.queue(queue), model_of(lane)
@@ -106,7 +107,8 @@ class Warming:
             records = (await reader.tasks(await reader.lane_ids(queue, lane, limit=_TAIL, from_end=True))).values()
             for record in records:
                 if record.task.privacy is Privacy.EXPORTABLE and not (record.damaged or record.forced):
-                    late_s[model] = max(late_s.get(model, 0.0), at_home_s(record, fleet))
+                    done_s = overflow.late_s(at_home_s(record, fleet), record.task.deadline_ms)
+                    late_s[model] = max(late_s.get(model, 0.0), done_s)
         return late_s
 
     async def _wake(self, one: Kept, model: str, overflow: Overflow) -> None:

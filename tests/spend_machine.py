@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from hashlib import sha1
 from typing import Any, TypeVar
 
 import redis
@@ -62,6 +63,10 @@ class LaterScripts(Scripts):
         assert mark in super().texts["claim_tasks"]
         later = 'return tonumber(redis.call("GET", ROOT .. ":later") or "0") + tonumber(t[1]) * 1000'
         return {name: text.replace(mark, later) for name, text in super().texts.items()}
+
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        return {name: sha1(text.encode(), usedforsecurity=False).hexdigest() for name, text in self.texts.items()}
 
 
 SCRIPTS = LaterScripts(config_of({}))

@@ -137,14 +137,15 @@ class EndpointKeeper:
             return Failure(error_class=failure.error_class, code="endpoint_silent", message=failure.message)
         return failure
 
-    def _leave_alone(self, device: str, endpoint: _Endpoint, why: str) -> None:
+    def _leave_alone(self, device: str, endpoint: _Endpoint, message: str) -> None:
+        why = message.partition(f"function {device}: ")[2] or message  # without the picture of the one that told it
         first, longest = self._pause_s
         pause_s = min(longest, first * 2 ** min(endpoint.pauses, 20)) * self._chance(*SPREAD)
         endpoint.until = max(self._clock() + pause_s, endpoint.asked_until)
         endpoint.pauses += 1
         endpoint.is_tried, endpoint.why = False, why
         left_s = endpoint.until - self._clock()
-        _log.warning("function %s is left alone for %.0f s, %d: %s", device, left_s, endpoint.pauses, why)
+        _log.warning("function %s is left alone for %.0f s (pause %d): %s", device, left_s, endpoint.pauses, why)
         self._on_change(device)
         self._opened.set()
 

@@ -16,7 +16,7 @@ BURST = "burst"
 
 
 def failure(code: str = "endpoint_unreachable", error_class: ErrorClass = ErrorClass.TRANSIENT) -> Failure:
-    return Failure(error_class=error_class, code=code, message="function burst: it cannot be reached")
+    return Failure(error_class=error_class, code=code, message="/photos/cat.png: function burst: it cannot be reached")
 
 
 class Watch:
@@ -64,7 +64,7 @@ def test_three_calls_in_a_row_that_reach_nothing_and_it_is_left_alone_until_one_
     rest = watch.keeper.rest(BURST)
     assert rest is not None
     assert rest.code is RestCode.ENDPOINT_AWAY
-    assert rest.why == "its function is left alone until it is tried again: function burst: it cannot be reached"
+    assert rest.why == "its function is left alone until it is tried again: it cannot be reached"
     assert (watch.room, watch.changes) == (0, [BURST])
     watch.pass_(4.9)
     assert watch.is_resting

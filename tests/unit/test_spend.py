@@ -12,7 +12,7 @@ from lcq.foreseen import told_foreseen
 from lcq.models import Device, DeviceKind, ModelOffer, NodeCapability, TaskResult, TaskStatus
 from lcq.moving import Mover
 from lcq.routing import Route, home_of, route, route_again
-from lcq.spend import Book, Spend, bill_of, book_of
+from lcq.spend import Book, Overflow, Spend, bill_of, book_of
 from lcq.state.manager import StateManager
 from lcq.wire import ForeseeAnswer, Foreseen, Grant
 from tests.nodes import LIGHT, TELEA, Node, a_failure, a_result, a_task
@@ -256,6 +256,16 @@ def test_books_are_read_whatever_is_in_them() -> None:
     assert book_of({"spent": "much"}) == Book()
     assert bill_of(BudgetConfig(hour=0.1, job=2), 0.0000001) == {"worst": 1, "hour": 100_000, "job": 2_000_000}
     assert Spend(BudgetConfig()).lack(1e9) == ""
+
+
+def test_how_late_the_house_is_is_told_in_shares_of_the_time_until_a_deadline() -> None:
+    overflow = Overflow(60, Spend(BudgetConfig()), now_ms=1_000_000)
+    assert overflow.late_s(30, None) == 30
+    assert overflow.late_s(30, 1_000_000 + 75_000) == pytest.approx(30)  # half of the time, with a quarter more
+    assert overflow.late_s(0.1, 999_000) == float("inf")
+    for left_s in (10.0, 37.0, 38.0, 400.0):
+        deadline_ms = 1_000_000 + round(1000 * left_s)
+        assert overflow.is_late(30, deadline_ms) == (overflow.late_s(30, deadline_ms) > 60)
 
 
 @pytest.mark.parametrize(
