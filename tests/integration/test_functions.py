@@ -180,6 +180,10 @@ def test_a_busy_endpoint_is_left_alone_for_as_long_as_it_says_and_then_asked_aga
     told = refused(engine(gateway.url), work(photo()))
     assert told.code == "endpoint_busy"
     assert len(gateway.keys) == 6
+    gateway.faults.clear()
+    gateway.faults.append("busy:60")  # no attempt holds its slot, and its money, for so long
+    told = refused(engine(gateway.url), work(photo()))
+    assert (told.code, told.again_s, len(gateway.keys)) == ("endpoint_busy", 60, 7)
 
 
 def test_an_answer_that_was_delivered_twice_is_taken_once(gateway: Gateway) -> None:

@@ -31,7 +31,7 @@ def run(redis_url: str, examples: int, steps: int) -> None:
 
 
 def test_two_schedulers_never_overspend_and_each_reservation_is_settled_once(redis_url: str) -> None:
-    run(redis_url, EXAMPLES or 6, 20)
+    run(redis_url, EXAMPLES or 10, 25)
 
 
 @pytest.mark.chaos
