@@ -157,6 +157,26 @@ async def test_what_the_whole_node_rests_for_is_told_once(host: Host):
     assert host.service.takes(A.id)
 
 
+async def test_a_function_that_is_away_rests_alone_and_is_offered_with_one_slot_while_it_is_tried(host: Host):
+    host.service.resize(A.id, 4)
+    host.told.clear()
+
+    def slots() -> dict[str, int]:
+        assert host.service.capability is not None
+        return {device.id: device.slots for device in host.service.capability.devices}
+
+    host.service.keep(A.id, Rest(RestCode.ENDPOINT_AWAY, "nobody answers"), None)
+    assert (host.service.takes(A.id), host.service.takes(B.id)) == (False, True)
+    assert host.service.readings()[A.id].fault == "nobody answers"
+    assert (host.told["taking"], host.told["offer"]) == (1, 0), "it stays offered: what waits for it has a reason"
+    host.service.keep(A.id, None, 1)
+    assert host.service.takes(A.id)
+    assert slots() == {A.id: 1, B.id: 1}
+    host.service.keep(A.id, None, None)
+    assert slots() == {A.id: 4, B.id: 1}
+    assert host.told["offer"] == 2
+
+
 def test_what_programs_beside_ours_use_of_the_processors_is_what_is_left_of_all():
     clock = {"busy": 100.0, "own": 10.0}
     cpu = ForeignCpu(busy_s=lambda: clock["busy"], own_s=lambda: clock["own"], cores=4)
