@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Header, Query
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue
 
 from lcq.models import (
     ActRecord,
     Cause,
     JobSummary,
     NodeRecord,
+    Privacy,
     QueueRecord,
     Task,
     TaskPriority,
@@ -59,6 +60,12 @@ class Wanted(Body):
     job: str | None = Field(default=None, min_length=1, max_length=128)
     metadata: dict[str, JsonValue] = Field(default_factory=dict)
     requires: dict[str, str] = Field(default_factory=dict, description="labels that its node must have")
+    privacy: Privacy = Field(
+        default=Privacy.PRIVATE, description="exportable: functions outside the house may have its pictures"
+    )
+    deadline: AwareDatetime | None = Field(
+        default=None, description="when it is to be done, with its time zone: 2026-12-24T17:30:00+01:00"
+    )
 
     def values(self) -> dict[str, Any]:
         """What was said, for ``lcq.models.build``."""

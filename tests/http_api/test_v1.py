@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import httpx
 import pytest
 
 from lcq.http import events
+from lcq.http.shapes import Wanted
 from lcq.http.v1_tasks import type_of
-from lcq.models import TaskResult
+from lcq.models import Task, TaskResult
 from lcq.scheduler import Scheduler
 from tests.conftest import wait_until
 from tests.http_api.conftest import Serve
@@ -49,6 +51,18 @@ async def test_a_task_is_submitted_found_and_told_why_it_waits(http: httpx.Async
     assert (await http.get(f"/v1/tasks/{task_id}/why")).json()["why"]["code"]
     history = (await http.get(f"/v1/tasks/{task_id}/history")).json()
     assert [event["move"] for event in history["events"]] == ["submit_task"]
+
+
+async def test_all_that_a_task_has_can_be_said_and_a_deadline_names_its_time_zone(
+    http: httpx.AsyncClient, node: Node
+) -> None:
+    assert set(Wanted.model_fields) == set(Task.model_fields)
+    (task_id,) = await submitted(http, privacy="exportable", deadline="2030-01-01T08:00:00+01:00")
+    task = (await http.get(f"/v1/tasks/{task_id}")).json()["task"]
+    assert task["privacy"] == "exportable"
+    assert datetime.fromisoformat(task["deadline"]) == datetime(2030, 1, 1, 7, tzinfo=UTC)
+    naive = {"tasks": [{"image_path": PICTURE, "deadline": "2030-01-01T08:00:00"}]}
+    assert "deadline" in problem(await http.post("/v1/tasks", json=naive), 422, "invalid_input")["detail"]
 
 
 async def test_pages_of_tasks_follow_each_other_by_cursor_and_by_link(http: httpx.AsyncClient, node: Node) -> None:
