@@ -130,6 +130,13 @@ def test_hadolint_finds_nothing() -> None:
     assert ran.stdout == ""
 
 
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="there is no shellcheck here")
+@pytest.mark.parametrize("script", sorted(COMPOSE.glob("*.sh")), ids=lambda script: script.name)
+def test_shellcheck_finds_nothing(script: Path) -> None:
+    ran = subprocess.run(["shellcheck", str(script)], capture_output=True, text=True, check=False)
+    assert ran.stdout == ""
+
+
 def engine() -> str:
     """An engine that works here; "" if there is none."""
     for name in ("podman", "docker"):
