@@ -108,7 +108,8 @@ def note(row: KeyRow, now_ms: int) -> Cell:
 KEY_COLUMNS: tuple[Column[KeyRow], ...] = (
     Column("name", "NAME", 12, lambda row, _: (row.name, "strong" if row.is_live else "dim"), lambda row: row.name,
            most=24, snug=True),
-    Column("seen", "SEEN", 5, lambda row, now: _ago(row.seen_ms, now), lambda row: -row.seen_ms, live=True, right=True),
+    Column("seen", "LAST SEEN", 9, lambda row, now: _ago(row.seen_ms, now), lambda row: -row.seen_ms, live=True,
+           right=True),
     Column("since", "SINCE", 5, lambda row, now: _ago(row.since_ms, now), lambda row: -row.since_ms, live=True,
            right=True),
     Column("state", "STATE", 16, state_cell, lambda row: (STATES.index(row.state), row.name), snug=True),

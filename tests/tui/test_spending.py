@@ -11,7 +11,7 @@ from lcq.models import Attempt, Device, DeviceKind, DeviceReading, FunctionReadi
 from lcq.spend import Book, Spend
 from lcq.wire import SpendAnswer, SpendBook
 from tests.conftest import wait_until
-from tests.tui.fakes import FakeCluster, a_node
+from tests.tui.fakes import FakeCluster, a_node, a_task
 from tui.spending import (
     Gauge,
     Spending,
@@ -156,6 +156,23 @@ def test_the_limits_are_those_that_a_scheduler_tells():
 )
 def test_money_has_as_many_digits_as_tell_something(amount, shown):
     assert money(amount) == shown
+
+
+async def test_a_node_tells_all_of_its_function_and_a_task_what_it_cost_and_where_it_ran(open_console):
+    task = a_task(status="completed", attempt=1, node="cloud-1", device="burst", queue="serverless")
+    cluster = FakeCluster([task], [a_node_of_functions()])
+    cluster.limits = BudgetConfig(currency="EUR")
+    paid = {"device": "burst", "ended_ms": 2, "outcome": "completed", "spend": {"worst": 300_000}, "spent": 12_500}
+    cluster.history[task.id] = [Attempt.model_validate({"number": 1, "node": "cloud-1", "started_ms": 1} | paid)]
+    async with open_console(cluster, size=(80, 24)) as console:
+        await console.press("d")
+        told = "0.0125 EUR, paid for 1 call by cloud-1"
+        await wait_until(lambda: told in console.text(), what="what the task cost")
+        assert "cloud-1, burst" in console.text()
+        await console.press("4", "d")
+        await wait_until(lambda: "https://clean.example" in console.text(), what="the function's endpoint")
+        assert "> OFFERED" in console.text()
+        await wait_until(lambda: "0.0010 EUR a second" in console.text(), what="its price")
 
 
 async def test_the_view_of_spend_shows_the_budget_and_asks_for_nothing_once_it_is_left(open_console, monkeypatch):

@@ -14,6 +14,7 @@ from lcq.moving import Mover
 from lcq.routing import Route, home_of, route, route_again
 from lcq.spend import Book, Overflow, Spend, bill_of, book_of
 from lcq.state.manager import StateManager
+from lcq.usage import today_of
 from lcq.wire import ForeseeAnswer, Foreseen, Grant
 from tests.nodes import LIGHT, TELEA, Node, a_failure, a_result, a_task
 
@@ -94,6 +95,10 @@ async def test_what_has_not_run_costs_nothing_and_of_what_may_have_the_worst_is_
         await state.fail_task(grant.task.id, attempt=1, node=node.id, failure=a_failure(code=code))
         known = await state.reader.spend()
         assert known.month == Book(cost, 0.0, 1)
+        await state.account_tasks()
+        today = [today_of(await state.now_ms())]
+        billed = sum(row.cost for row in (await state.reader.usage(today)).rows("user"))
+        assert billed == cost, "lcq report goes by the books, also of what has failed"
 
 
 async def test_a_late_bill_corrects_what_was_taken_to_be_true(redis_url: str) -> None:
