@@ -11,6 +11,7 @@ read as they start.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
 import importlib
@@ -30,6 +31,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).parents[1]
 PROGRAMS = ("lcq.cli.main", "worker.cli", "tests.impatient_agent", "tests.scripted_agent")
 """The modules that are born by fork: each ends with a call of its ``main``."""
@@ -42,6 +45,7 @@ _READ_AT_START = (
     "PYTHON", "LD_", "DYLD_", "LC_", "LANG", "MALLOC_", "GLIBC_", "ASAN_", "FAKETIME", "COVERAGE_", "PYDANTIC_",
 )  # fmt: skip
 _LIBRARIES = "LD_LIBRARY_PATH"  # a stand-in of NVIDIA's is found by it: those have a parent of their own
+_MODULES = "PYTHONPATH"  # of this we do what Python does
 _NOT_OURS = ("preexec_fn", "startupinfo", "shell", "pass_fds", "gids", "uid", "gid", "umask", "process_group")
 _LONGEST = 1 << 20
 
@@ -120,7 +124,7 @@ def run(
 def _is_of_ours(told: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
     def read_at_start(variables: Mapping[str, str]) -> dict[str, str]:
         read = {name: value for name, value in variables.items() if name.startswith(_READ_AT_START)}
-        return {name: value for name, value in read.items() if name != _LIBRARIES}
+        return {name: value for name, value in read.items() if name not in (_LIBRARIES, _MODULES)}
 
     command = told["args"]
     return (
@@ -152,6 +156,7 @@ class _Nursery:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(its.fileno(),),
             )
+        self.pid = self._process.pid
         self._lock = threading.Lock()
         atexit.register(self._close)
 
@@ -189,9 +194,23 @@ class _Nursery:
         self._process.wait()
 
 
+def living() -> frozenset[int]:
+    """Those that live; all other processes are told by what the kernel keeps of their start."""
+    pids: set[int] = set()
+    for nursery in _nurseries:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            children = psutil.Process(nursery.pid).children()
+            pids.update(child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE)
+    return frozenset(pids)
+
+
+_nurseries: list[_Nursery] = []
+
+
 @functools.cache
 def _nursery(libraries: str | None) -> _Nursery:
-    return _Nursery(libraries)
+    _nurseries.append(_Nursery(libraries))
+    return _nurseries[-1]
 
 
 # ---------------------------------------------------------------- in that process
@@ -241,11 +260,14 @@ def _become(told: Mapping[str, Any]) -> None:
     os.chdir(told["folder"])
     if told["of_its_own"]:
         os.setsid()
+    places = [[place for place in given.split(os.pathsep) if place] for given in (
+        told["environment"].get(_MODULES, ""), os.environ.get(_MODULES, "")
+    )]  # fmt: skip
+    sys.path[:] = [told["folder"], *places[0], *(place for place in sys.path[1:] if place not in places[1])]
     os.environ.clear()
     os.environ.update(told["environment"])
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # as lcq/cli/program.py and worker/cli.py do
     module, *arguments = told["command"]
-    sys.path[0] = told["folder"]
     sys.argv[:] = [module, *arguments]
     sys.orig_argv[:] = [sys.executable, "-m", module, *arguments]
     for number, (name, mode) in enumerate((("stdin", "rb"), ("stdout", "wb"), ("stderr", "wb"))):

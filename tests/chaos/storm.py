@@ -32,6 +32,7 @@ from tests.chaos.crowd import QUEUES, Customer, Notes, Operator, Person, Worksho
 from tests.chaos.history import Recording, Stretch, Verdict, check
 from tests.chaos.recorder import EventRecorder, snapshot
 from tests.cluster import Cluster, free_port
+from tests.forked import living
 from tests.proxy import Proxy
 from tests.redis_rig import MASTER, Rig, Server
 
@@ -401,14 +402,22 @@ class Storm:
     """``with Storm(…) as storm: storm.rage(seconds); report = storm.judge()``."""
 
     def __init__(
-        self, store: Store, folder: Path, seed: int, *, customers: int = 2, crowd: int = 30, **environment: str
+        self,
+        store: Store,
+        folder: Path,
+        seed: int,
+        *,
+        customers: int = 2,
+        crowd: int = 30,
+        is_forked: bool = False,
+        **environment: str,
     ) -> None:
         self.seed = seed
         self.notes = Notes()
         self._rng = random.Random(seed)
         self._store = store
         self._folder = folder
-        self._cluster = Cluster(store.url, folder / "cluster", {**ENVIRONMENT, **environment}, is_forked=False)
+        self._cluster = Cluster(store.url, folder / "cluster", {**ENVIRONMENT, **environment}, is_forked=is_forked)
         self._ports = {name: free_port() for name in SCHEDULERS}
         self._links: dict[str, Link] = {}
         self._workshop = Workshop(folder / "work", random.Random(self._rng.random()))
@@ -898,7 +907,7 @@ class Storm:
                 yield f"a {what} ended by itself, {times} times; its last words:\n{self._last_words[what]}"
 
     def _left_processes(self) -> dict[int, str]:
-        left = {}
+        left = dict.fromkeys(living(), "a scheduler or an agent")
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 if process.environ().get("LCQ_DATA_DIR") == str(self._folder / "cluster"):
