@@ -640,6 +640,7 @@ class Device(Value):
     price_s: float = Field(default=0.0, ge=0, exclude_if=operator.not_)  # of a second of a function's call
     price_call: float = Field(default=0.0, ge=0, exclude_if=operator.not_)  # of a call beside that
     endpoint: Text = Field(default="", exclude_if=operator.not_)  # where a function is, without what only it may know
+    only: tuple[str, ...] = Field(default=(), exclude_if=operator.not_)  # of its node's models; (): all of its kind
 
     def satisfies(self, queue: QueueConfig) -> bool:
         """Whether this device is good enough for ``queue``, or was told to serve it."""
@@ -757,6 +758,7 @@ class NodeCapability(Value):
         return (
             offer is not None
             and device.kind in offer.kinds
+            and (not device.only or model in device.only)
             and task_type in offer.task_types
             and (device.kind != DeviceKind.GPU or not device.vram_mib or offer.vram_mib <= device.vram_mib)
         )

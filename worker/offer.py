@@ -176,7 +176,7 @@ class Offer:
         wanted = {model: offer for model, offer in models.items() if self.models is None or model in self.models}
         withheld = {model: offer for model, offer in wanted.items() if offer.engine in self._suspended}
         return NodeCapability(
-            devices=tuple(self._parts[name].told for name in devices),
+            devices=tuple(self._told(name, devices) for name in devices),
             models={model: offer for model, offer in wanted.items() if model not in withheld},
             left_out=self._reasons(devices, models) | {m: self._suspended[o.engine] for m, o in withheld.items()},
             withheld=withheld,
@@ -193,6 +193,15 @@ class Offer:
                 KNOWS_LIFELINE_KEY,
             ),
         )
+
+    def _told(self, name: str, devices: Iterable[str]) -> Device:
+        """A device as the cluster is to see it: a function that has not all models of the others says which it has."""
+        part = self._parts[name]
+        if part.device.kind is not DeviceKind.SERVERLESS:
+            return part.told
+        others = (self._parts[other] for other in devices if self._parts[other].device.kind is DeviceKind.SERVERLESS)
+        has_all = all(model in part.offers for other in others for model in other.offers)
+        return part.told if has_all else part.told.model_copy(update={"only": tuple(sorted(part.offers))})
 
     def check_models(self, models: Sequence[str] | None = None) -> None:
         """See that every model that was asked for, or is about to be, is known here, offered or not.
@@ -230,15 +239,15 @@ class Offer:
         }
 
     def _common_models(self, devices: Iterable[str]) -> dict[str, ModelOffer]:
-        """The models of ``devices``, each on the kinds of device all of which have it."""
+        """The models of ``devices``, each on the kinds of device all of which have it; of functions, one of which."""
         by_kind: dict[DeviceKind, list[dict[str, ModelOffer]]] = {}
         for name in devices:
             part = self._parts[name]
             by_kind.setdefault(part.device.kind, []).append(part.offers)
         found: dict[str, list[tuple[DeviceKind, ModelOffer]]] = {}
         for kind, offers in by_kind.items():
-            for model, offer in offers[0].items():
-                if kind in offer.kinds and all(model in other for other in offers):
+            for model, offer in (_any_of(offers) if kind is DeviceKind.SERVERLESS else offers[0]).items():
+                if kind in offer.kinds and (kind is DeviceKind.SERVERLESS or all(model in other for other in offers)):
                     found.setdefault(model, []).append((kind, offer))
         return {model: _merged(kinds) for model, kinds in sorted(found.items())}
 
@@ -257,6 +266,17 @@ class Offer:
             if model not in models:
                 reasons.setdefault(model, "no device here has it")
         return reasons
+
+
+def _any_of(offers: Iterable[Mapping[str, ModelOffer]]) -> dict[str, ModelOffer]:
+    """All that functions offer; what several have, as the slowest of them tells it."""
+    found: dict[str, ModelOffer] = {}
+    for offered in offers:
+        for model, offer in offered.items():
+            known = found.get(model)
+            if known is None or sum(known.seconds.values()) < sum(offer.seconds.values()):
+                found[model] = offer
+    return found
 
 
 def _merged(offers: Sequence[tuple[DeviceKind, ModelOffer]]) -> ModelOffer:

@@ -169,3 +169,23 @@ def test_offers_of_several_kinds_of_device_become_one():
         seconds={DeviceKind.CPU: 5.0, DeviceKind.GPU: 0.5},
         eases=(Ease.SMALLER_TILE, Ease.LOWER_PRECISION),
     )
+
+
+def test_functions_of_one_node_need_not_have_the_same_models():
+    kind = DeviceKind.SERVERLESS
+    one, other, third = (Device(id=name, kind=kind, slots=4) for name in ("one", "other", "third"))
+
+    def has(**models: float) -> Ready:
+        return Ready(offers={name: ModelOffer(kinds=(kind,), seconds={kind: s}) for name, s in models.items()})
+
+    devices = ((one, has(lama=4.0, telea=0.5)), (other, has(lama=9.0)), (CPU, ready("lama")))
+    capability = shown(*devices, is_tested=False).capability()
+    assert {model: set(offer.kinds) for model, offer in capability.models.items()} == {
+        "lama": {DeviceKind.CPU, kind}, "telea": {kind}
+    }  # fmt: skip
+    assert capability.models["lama"].seconds[kind] == 9.0, "as the slowest says"
+    lanes = {device.id: capability.lanes_of(device) for device in capability.devices}
+    assert lanes == {"one": {"lama", "telea"}, "other": {"lama"}, "cpu": {"lama"}}
+    assert capability.left_out == {}
+    same = shown((one, has(lama=4.0)), (third, has(lama=4.0)), is_tested=False).capability()
+    assert [device.only for device in same.devices] == [(), ()], "as agents have always told it"
