@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lcq.key_record import LEFT, KeyRole, told_peer, told_reason
-from lcq.lang import N, retold, tr
+from lcq.lang import N, tr
 from lcq.query import Kind, QueryField
 from lcq.task_fields import NEEDS
 from tui.acts import Act
@@ -157,7 +157,8 @@ def handshakes_told(refused: tuple[RefusedHandshakes, ...], now_ms: int) -> str:
 
 
 def revoke(row: KeyRow) -> Act:
-    """It is let in no more; what is connected with it is cut. That cannot be taken back: its name has to be typed."""
+    """It is let in no more; what is connected with it is cut. That cannot be taken back: the name of a key has to be
+    typed, of an invitation that nobody has taken up it is only asked."""
     key = row.id
 
     async def run(commander: Commander, reason: str) -> BulkAnswer:
@@ -166,17 +167,14 @@ def revoke(row: KeyRow) -> Act:
         record = (await commander.revoke_key(key, reason=reason)).record
         return BulkAnswer(done=(clean(record.name),))
 
-    lines = [f"{row.name}  {retold(row.role)}  {row.fingerprint}"]
+    title, done, go = tr("Revoke the key of {name}", name=row.name), tr("revoked the key of"), tr("Yes, revoke")
+    lines = [f"{row.name}  {tr(row.role)}  {row.fingerprint}"]
     if row.is_invitation:
         lines.append(tr("Nobody can join with it any more."))
-    else:
-        lines.append(tr("What is connected with it is cut at once, and it is never let in again."))
-    if row.role == KeyRole.AGENT.value and not row.is_invitation:
+        return Act(title, done, (row.name,), Tier.COSTLY, run, tuple(lines), go)
+    lines.append(tr("What is connected with it is cut at once, and it is never let in again."))
+    if row.role == KeyRole.AGENT.value:
         lines.append(tr("What its node works on runs again elsewhere; to come back it has to be invited anew."))
     if row.is_own:
         lines.append(tr("It is this console's own key: after that it cannot ask or do anything here."))
-    name = row.name if not row.is_invitation else row.fingerprint
-    return Act(
-        tr("Revoke the key of {name}", name=row.name), tr("revoked the key of"), (name,), Tier.FINAL, run, tuple(lines),
-        tr("Yes, revoke"), word=name,
-    )  # fmt: skip
+    return Act(title, done, (row.name,), Tier.FINAL, run, tuple(lines), go, word=row.name)
