@@ -1,9 +1,10 @@
 """The function's side of serverless: one call of an agent, done by the same engines that nodes have.
 
 A file of a few lines makes it a function of a platform (sample-config/functions): ``http`` for functions-framework
-(Cloud Run functions) and everything else that gives a Flask request, ``on_lambda`` for AWS Lambda, ``KnativeFunction``
-for Knative's func-python, ``on_runpod`` for RunPod. Models come from ``LCQ_FUNCTION_MODELS`` (a folder of weights as
-``lcq models`` makes it); an instance loads each once and keeps it. One call is done at a time in an instance.
+(Cloud Run functions) and everything else that gives a Flask request, ``on_openfaas`` for OpenFaaS, ``on_lambda`` for
+AWS Lambda, ``KnativeFunction`` for Knative's func-python, ``on_runpod`` for RunPod. Models come from
+``LCQ_FUNCTION_MODELS`` (a folder of weights as ``lcq models`` makes it); an instance loads each once and keeps it. One
+call is done at a time in an instance.
 """
 
 from __future__ import annotations
@@ -238,6 +239,12 @@ def http(request: Any) -> tuple[str, int, dict[str, str]]:
     """A Flask request's answer: the entry point for functions-framework."""
     status, document = _function(request.get_data())
     return json.dumps(document), status, {"Content-Type": "application/json"}
+
+
+def on_openfaas(event: Any, context: Any) -> dict[str, Any]:
+    """The entry point for OpenFaaS's template python3-http: ``handle``, whether a caller waits or its queue-worker."""
+    status, document = _function(event.body)
+    return {"statusCode": status, "headers": {"Content-Type": "application/json"}, "body": json.dumps(document)}
 
 
 def on_lambda(event: Any, context: Any) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from tests.audit import read
 from tests.conftest import wait_until
 from tests.http_api.conftest import Serve
 from tests.http_api.test_v1 import problem
+from tests.nodes import a_failure
 from tests.unit.test_spend import FunctionNode, submitted
 
 PUBLIC = "https://lcq.studio.example/fleet"
@@ -276,6 +277,9 @@ async def test_a_callback_that_comes_too_late_settles_the_bill_and_nothing_else(
         assert (await scheduler.state.reader.spend()).day.spent == pytest.approx(0.35)  # the worst of the one
         assert (await http.post(told["post_reply"], content=REPLY)).status_code == 204
         assert (await scheduler.state.reader.spend()).day.spent == pytest.approx(0.05 + 0.001 + 0.01 * 3.0)
+        late = a_failure(code="function_unknown")  # of a node that had waited for it in vain
+        with contextlib.suppress(TransitionRefused):
+            await scheduler.state.fail_task(grant.task.id, attempt=1, node=node.id, failure=late)
         assert (await http.post(more["post_reply"], content=REPLY)).status_code == 204  # its agent has told its bill
         assert (await scheduler.state.reader.spend()).day.spent == pytest.approx(0.05 + 0.001 + 0.01 * 3.0)
         assert (await scheduler.state.reader.task(grant.task.id)).status == "queued"

@@ -6,8 +6,10 @@ attempt, and a digest of what was asked: so that a lost answer is no lost result
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -32,10 +34,30 @@ GRACE_S = 5.0
 
 _MOST_BYTES = 512 * 2**20  # of a result
 _CONNECT_S = 10.0
-_SILENCE_S = 60.0  # how long a transfer from or to a scheduler may stand still
-_TRIES = 4  # to reach it: one that is started again is back in a moment
+_SILENCE_S = 30.0  # how long a transfer from or to a scheduler may stand still
+_TRIES = 3  # to reach it: one that is started again is back in a moment
 _AGAIN_S = 0.5
 _WAIT_S = 10.0  # how long a scheduler is asked to wait for a reply before it is asked anew
+
+
+class Waiting(concurrent.futures.Future[Any]):
+    """A call in a thread of its own: it may outlive whoever waits for it."""
+
+    def __init__(self, function: Callable[[], Any]) -> None:
+        super().__init__()
+        threading.Thread(target=self._run, args=(function,), name="function call", daemon=True).start()
+
+    def _run(self, function: Callable[[], Any]) -> None:
+        try:
+            self.set_result(function())
+        except BaseException as error:  # noqa: BLE001 - it goes to the one who waits
+            self.set_exception(error)
+
+    def awaited(self, tick: Callable[[], None]) -> Any:
+        """What it gives or raises; ``tick`` is called all the while, and may raise."""
+        while not concurrent.futures.wait([self], timeout=_TICK_S).done:
+            tick()
+        return self.result()
 
 
 @dataclass(frozen=True)
@@ -380,13 +402,16 @@ def _missing(told: Parcel) -> EngineError:
 
 
 def _looked_for(look: Callable[[], bytes | None], until: float, progress: Progress) -> bytes | None:
+    def tick() -> None:
+        progress(0.0, "function: looking for its result")
+
     while True:
-        data = look()
+        data: bytes | None = Waiting(look).awaited(tick)
         if data is not None or time.monotonic() > until:
             return data
         looked = time.monotonic()
         while time.monotonic() - looked < _LOOK_S:
-            progress(0.0, "function: looking for its result")
+            tick()
             time.sleep(_TICK_S)
 
 

@@ -7,10 +7,8 @@ next one. Its name holds the task, the attempt, and what was asked.
 
 from __future__ import annotations
 
-import concurrent.futures
 import hashlib
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -45,7 +43,7 @@ from worker.engines.endpoints import (
     OutcomeUnknown,
     endpoint_of,
 )
-from worker.engines.exchanges import GRACE_S, Exchange, LentExchange, NoExchange, ObjectExchange, Place
+from worker.engines.exchanges import GRACE_S, Exchange, LentExchange, NoExchange, ObjectExchange, Place, Waiting
 from worker.engines.picture_bytes import decode_picture, encode_picture
 
 _TICK_S = 0.1
@@ -125,14 +123,14 @@ class _Function:
     def _run(self, work: Work, exchange: Exchange, callbacks: LentExchange | None) -> NDArray[Any]:
         image, mask = encode_picture(work.picture.pixels), encode_picture(work.picture.mask)
         place = place_of(work, image, mask)
-        earlier = exchange.earlier(place)
+        earlier = _aside(lambda: exchange.earlier(place), work.progress)
         if earlier is not None:
             work.notes.append("an earlier call, whose answer was lost, had left the result")
             exchange.forget(place)
             return _pixels(earlier, work.picture, work.task_type)
         began = time.monotonic()
         try:
-            call = self.call_of(work, image, mask, exchange)
+            call = _aside(lambda: self.call_of(work, image, mask, exchange), work.progress)
             reply, data = self._asked(call, place, exchange, callbacks, work.progress)
         except EngineError as error:
             if error.code != FUNCTION_UNKNOWN:  # there it may still be read, and its result be found
@@ -218,7 +216,9 @@ class _Function:
         told = reply.result
         assert told is not None  # noqa: S101 - read_reply has looked
         try:
-            return reply, told.opened() if told.inline else self._looked(lambda: exchange.fetched(place, told))
+            if told.inline:
+                return reply, told.opened()
+            return reply, self._looked(lambda: _aside(lambda: exchange.fetched(place, told), progress))
         except CallRefused as damaged:
             raise EngineError(
                 "bytes_damaged", f"{self._named}: {damaged}", error_class=ErrorClass.TRANSIENT
@@ -254,7 +254,7 @@ class _Function:
             tries += 1
             endpoint = endpoint_of(self.config, callbacks)
             try:
-                asked = _Waiting(partial(endpoint.call, call, timeout_s=self.config.timeout_s))
+                asked = Waiting(partial(endpoint.call, call, timeout_s=self.config.timeout_s))
                 answer: bytes | Mapping[str, Any] = asked.awaited(lambda: progress(0.0, "function"))
                 return answer
             except EndpointBusy as busy:
@@ -307,6 +307,12 @@ def _pixels(data: bytes, picture: Picture, task_type: TaskType) -> NDArray[Any]:
     return pixels
 
 
+def _aside(work: Callable[[], T], progress: Progress) -> T:
+    """What ``work`` gives, or raises: while an exchange keeps silent, who waits still shows that it lives."""
+    done: T = Waiting(work).awaited(lambda: progress(0.0, "function: exchange"))
+    return done
+
+
 def place_of(work: Work, image: bytes, mask: bytes) -> Place:
     """What the result of this attempt is known by."""
     task_id, _, attempt = work.key.partition("/")
@@ -319,23 +325,3 @@ def _digest(work: Work, image: bytes, mask: bytes) -> str:
     for part in (image, mask, json.dumps([work.task_type, work.model, dict(work.config), work.eased]).encode()):
         told.update(hashlib.sha256(part).digest())
     return told.hexdigest()[:16]
-
-
-class _Waiting(concurrent.futures.Future[Any]):
-    """A call in a thread of its own: it may outlive whoever waits for it."""
-
-    def __init__(self, function: Callable[[], Any]) -> None:
-        super().__init__()
-        threading.Thread(target=self._run, args=(function,), name="function call", daemon=True).start()
-
-    def _run(self, function: Callable[[], Any]) -> None:
-        try:
-            self.set_result(function())
-        except BaseException as error:  # noqa: BLE001 - it goes to the one who waits
-            self.set_exception(error)
-
-    def awaited(self, tick: Callable[[], None]) -> Any:
-        """What it gives or raises; ``tick`` is called all the while, and may raise."""
-        while not concurrent.futures.wait([self], timeout=_TICK_S).done:
-            tick()
-        return self.result()

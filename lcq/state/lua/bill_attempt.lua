@@ -11,6 +11,6 @@ if record.paid then return {"again"} end
 record.paid = tonumber(ARGV[3])
 local cost = math.min(paid_for.worst, record.paid)
 write_spend(paid_for, 0, cost - paid_for.settled, 0, cost - paid_for.settled, true)
-paid_for.settled, record.spent = cost, cost
+paid_for.settled, paid_for.told, record.spent = cost, true, cost  -- a node that knows of no bill says no more of it
 redis.call("LSET", key("attempts", id), n - 1, cjson.encode(record))
 return {"ok", string.format("%.0f", cost)}
