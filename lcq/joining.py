@@ -100,7 +100,8 @@ async def change_key(client: Keeping, credential: Credential) -> Credential:
     made = replace(credential, pair=KeyPair(*new_key_pair()))
     draft = credential.file.with_name(f"{credential.file.name}.changing")
     write_credential(draft, made)
-    await client.replace_key(made.pair.public)
+    answer = await client.replace_key(made.pair.public)
+    made = replace(made, server_keys=answer.server_keys or made.server_keys)  # they may be about to change theirs
     write_credential(credential.file, made)
     draft.unlink(missing_ok=True)
     return made

@@ -477,6 +477,21 @@ async def test_a_key_is_changed_while_its_owner_works_and_both_are_good_for_a_wh
             assert (await ben.info()).scheduler_id
 
 
+async def test_who_changes_its_key_while_the_schedulers_change_theirs_knows_both_afterwards(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    path = tmp_path / "ann.json"
+    write_credential(path, shown(scheduler))
+    old = read_credential(path)
+    assert old is not None
+    write_server_keys(scheduler.config, ServerKeys(SERVER, NEXT, {ANN.public: "ann"}))
+    await wait_until(lambda: len(scheduler.site.desk.server_keys) == 2, timeout=PATIENCE_S)
+    async with client(scheduler, old) as ann:
+        new = await change_key(ann, old)
+    assert new.server_keys == (SERVER.public, NEXT.public)
+    assert read_credential(path) == new
+
+
 async def test_an_agent_whose_key_is_changed_shows_the_new_one_while_it_works(
     scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
