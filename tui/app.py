@@ -65,6 +65,7 @@ from tui.screens.small import SizeNote, is_too_small
 from tui.screens.tasks import TasksScreen
 from tui.sheets import OnceRead
 from tui.source import trouble_of
+from tui.text import no_markup
 from tui.themes import FALLBACK, THEME_NAMES, THEMES, choose_theme, legible
 from tui.widgets.table import LineTable
 
@@ -646,12 +647,11 @@ class ConsoleApp(PlayingApp):
                     continue
                 for command in commands_of(scope):
                     run = functools.partial(self._run_command, screen, command.id, scope)
-                    yield SystemCommand(
-                        command.shown_title, f"{tr(scope.value)}: {command.shown_keys(self.user_keys)[0]}", run
-                    )
+                    told = f"{tr(scope.value)}: {command.shown_keys(self.user_keys)[0]}"
+                    yield SystemCommand(command.shown_title, no_markup(told), run)
             for command in commands_of(Scope.LINE):
                 begin = functools.partial(screen.post_message, ConsoleScreen.LineWished(f"{command.called} "))
-                yield SystemCommand(command.shown_title, f":{command.called} {command.takes}", begin)
+                yield SystemCommand(command.shown_title, no_markup(f":{command.called} {command.takes}"), begin)
         yield SystemCommand(tr("Theme"), tr("Choose other colours"), self.action_change_theme)
 
     async def _run_command(self, screen: ConsoleScreen, command_id: str, scope: Scope) -> None:

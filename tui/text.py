@@ -64,6 +64,11 @@ def clean(text: str) -> str:
     return _cleaned(text)
 
 
+def no_markup(text: str) -> str:
+    """``text`` for who reads it as markup whatever one does (Textual's palette): it shows just that."""
+    return text.replace("[", "\\[")
+
+
 def clean_block(text: str) -> str:
     """Like ``clean``, but line breaks stay and tabs become spaces."""
     return "\n".join(clean(line.expandtabs(4)) for line in text.splitlines())

@@ -6,7 +6,9 @@ from collections import Counter
 
 import pytest
 from textual.app import App
+from textual.content import Content
 from textual.screen import Screen
+from textual.widgets import OptionList
 
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_node, a_task
@@ -135,5 +137,15 @@ async def test_a_walk_through_every_screen_meets_only_the_keys_of_the_table(open
 
 async def test_the_palette_offers_every_command_of_the_screen(open_console):
     async with open_console(FakeCluster([a_task()])) as console:
-        offered = {command.title for command in console.app.get_system_commands(console.app.screen)}
-    assert {command.title for command in commands_of(*TasksScreen.SCOPES, Scope.LINE)} <= offered
+        offered = {command.title: command.help for command in console.app.get_system_commands(console.app.screen)}
+        await console.press("ctrl+p")
+        await wait_until(
+            lambda: console.app.screen.query(OptionList) and console.app.screen.query_one(OptionList).options
+        )
+        assert ":silence RULE[/ON] [TIME] [REASON]" in "\n".join(
+            str(option.prompt) for option in console.app.screen.query_one(OptionList).options
+        )
+    known = commands_of(*TasksScreen.SCOPES, Scope.LINE)
+    assert {command.title for command in known} <= offered.keys()
+    told = {Content.from_markup(words).plain for words in offered.values()}
+    assert {f":{command.called} {command.takes}" for command in commands_of(Scope.LINE)} <= told, "none is markup"
