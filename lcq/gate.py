@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -36,6 +37,7 @@ _LOOK_S = 5.0  # the floor under the events that tell of changes
 _AGAIN_S = 0.25  # at least, between two looks for keys that are not on the list, whoever shows them
 _TELL_S = 2.0  # between two words to Redis of who came and who was refused
 _SAY_S, _MOST_SAID = 60.0, 1024
+_TURNING_S = 60.0  # after another key of the schedulers has come, who knew the one before is no stranger
 _UNDERWAY = 256  # handshakes that are decided at a time; more are refused, and come again
 KEY_MOVES = frozenset({"enrol_key", "accept_invitation", "revoke_key", "replace_key"})
 
@@ -63,6 +65,7 @@ class AllowList:
         """What a scheduler shows another one that it asks something."""
         self._on_revoked: list[Callable[[KeyRecord], None]] = []
         self._refused: Counter[str] = Counter()
+        self._turned_at, self._expected = -math.inf, 0
         self._last_refused: dict[str, str] = {}  # reason -> who, and from where
         self._seen: dict[str, str] = {}  # key -> from where it came
         self.refused: Counter[str] = Counter()
@@ -121,11 +124,16 @@ class AllowList:
     def failed(self) -> int:
         """How many handshakes failed here since the start that somebody meant: who connects and leaves without a word,
         as what looks whether a port is open does, is none of them."""
-        return self.refused.total() - self.refused[Handshake.BROKEN_OFF]
+        return self.refused.total() - self.refused[Handshake.BROKEN_OFF] - self._expected
+
+    def expect_old_key(self) -> None:
+        """The schedulers' key has just changed: who knew the one before tries that first."""
+        self._turned_at = steady_now()
 
     def note(self, reason: str, who: str) -> None:
         """A handshake has failed."""
         self.refused[reason] += 1
+        self._expected += reason == Handshake.UNPROVEN and steady_now() - self._turned_at < _TURNING_S
         self._refused[reason] += 1
         self._last_refused[reason] = who
 
@@ -234,6 +242,7 @@ class Gate:
         before, self.keys = self.keys, keys
         self.allowed.know_peers(keys)
         if keys.pair.public != before.pair.public and self._on_turned is not None:
+            self.allowed.expect_old_key()
             _log.warning("the schedulers' key is %s from now on", fingerprint_of(keys.pair.public))
             await self._on_turned()
 

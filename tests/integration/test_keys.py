@@ -638,6 +638,9 @@ async def test_the_schedulers_key_is_changed_and_who_has_been_there_meanwhile_fo
 
         node.takes = True
         await wait_until(follows, timeout=PATIENCE_S)
+        assert scheduler.site.allowed is not None
+        assert scheduler.site.allowed.refused["unproven"]  # they first tried by the key that they knew
+        assert scheduler.site.handshakes_failed() == 0, "nobody is to be alarmed by that"
     async with client(scheduler, timeout_s=1.0) as missed_it:
         with pytest.raises(NotAdmitted, match="breaks the handshake off"):
             await missed_it.info()
