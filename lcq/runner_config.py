@@ -183,7 +183,7 @@ class PrewarmConfig(Section):
     """How many are to be warm when overflow is near; 0: none is woken but by hand (lcq functions warm)."""
     share: float = Field(default=0.5, ge=0, le=1)
     """Overflow is near where a waiting task that may leave the house is predicted to be done by it no sooner than in
-    this share of serverless.overflow_after_s."""
+    this share of serverless.overflow_after_s, or of the time until its deadline."""
     idle_after_s: float = Field(default=120.0, ge=0)
     """Where that was so for the last time so long ago, none is woken any more: the platform may end them all."""
 

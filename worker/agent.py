@@ -300,6 +300,8 @@ class Agent:
                 self.boot_id,
                 self._config.agent.functions,
                 ask=lambda asked: self._line.ask(asked),
+                room=lambda device, calls: self._endpoints.room(device, calls),
+                begun=lambda device, key: self._endpoints.begun(device, key),
                 answered=self._instances.note,
                 ended=self._endpoint_told,
                 changed=lambda: self._membership.beat_now(),

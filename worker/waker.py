@@ -46,9 +46,9 @@ class _Woken:
 class Waker:
     """Does what it is wished, each function at most once at a time. ``run()`` as long as the agent lives.
 
-    ``ask`` asks the scheduler; ``answered`` is told which instances have; ``ended`` how each call did, as that of an
-    attempt, with for how many seconds the function wants to be left alone; ``changed`` is called when calls have begun,
-    and when they are over.
+    ``ask`` asks the scheduler; ``room`` tells how many of so many calls the function may have now; ``answered`` is told
+    which instances have; ``begun`` and ``ended`` of each call, as of that of an attempt, the latter with for how many
+    seconds the function wants to be left alone; ``changed`` is called when calls have begun, and when they are over.
     """
 
     def __init__(
@@ -58,12 +58,15 @@ class Waker:
         functions: Mapping[str, FunctionConfig],
         *,
         ask: Callable[[Any], Awaitable[Any]],
+        room: Callable[[str, int], int],
+        begun: Callable[[str, Key], object],
         answered: Callable[[str, Instance], None],
         ended: Callable[[str, Key, Failure | None, float], object],
         changed: Callable[[], object],
     ) -> None:
         self._node_id, self._boot_id, self._functions = node_id, boot_id, functions
-        self._ask, self._answered, self._ended, self._changed = ask, answered, ended, changed
+        self._ask, self._room, self._begun, self._ended = ask, room, begun, ended
+        self._answered, self._changed = answered, changed
         self._wishes: asyncio.Queue[WarmWish] = asyncio.Queue(maxsize=64)
         self._waking: set[str] = set()
         self._calls: Counter[str] = Counter()
@@ -97,12 +100,11 @@ class Waker:
 
     async def _wake(self, wish: WarmWish) -> None:
         config = self._functions[wish.device]
-        asked = Warm(
-            node_id=self._node_id,
-            boot_id=self._boot_id,
-            device=wish.device,
-            count=min(wish.count, config.concurrency),
-        )
+        count = self._room(wish.device, min(wish.count, config.concurrency))
+        if count < 1:
+            _log.info("function %s is not woken: it is left alone for now", wish.device)
+            return
+        asked = Warm(node_id=self._node_id, boot_id=self._boot_id, device=wish.device, count=count)
         allowed: WarmAnswer = await self._ask(asked)
         if allowed.why:
             _log.warning("function %s is woken by %d calls only: %s", wish.device, allowed.calls, allowed.why)
@@ -129,6 +131,7 @@ class Waker:
 
         endpoint = endpoint_of(config)
         call = waking_call(f"{key[0]}/{key[1]}", wish.model, hold_s=hold_s, seconds_left=config.timeout_s)
+        self._begun(wish.device, key)
         try:
             woken = await Aside("function call", partial(_woken, endpoint, config, call)).ask(
                 patience_s=config.timeout_s + _GRACE_S
@@ -153,7 +156,7 @@ def _woken(endpoint: Endpoint, config: FunctionConfig, call: Call) -> _Woken:
         return _failed("endpoint_unreachable", str(away))
     except endpoints.EndpointBusy as busy:
         return _failed("endpoint_busy", str(busy), again_s=busy.again_s)
-    except (endpoints.EndpointRefuses, endpoints.InputRefused) as refuses:
+    except (endpoints.EndpointRefuses, endpoints.InputRefused, endpoints.CallTooLarge) as refuses:
         return _failed("endpoint_refused", str(refuses))
     except endpoints.CallFailed as failed:
         return _failed("function_failed", str(failed), config.worst_price)

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from lcq.cli.examples import examples
-from lcq.cli.instances import told_cold_starts, told_instances
+from lcq.cli.instances import told_cold_starts
 from lcq.cli.output import Column, age, status_text
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.errors import NodeNotFound
@@ -110,7 +110,7 @@ def _function_facts(reading: DeviceReading) -> Iterable[tuple[str, str | Text]]:
     function = reading.function
     if function is None:
         return
-    yield tr("instances"), told_instances(function)
+    yield tr("instances"), tr("{n:,} warm", n=function.warm)
     yield tr("cold starts"), told_cold_starts(function)
     yield tr("calls"), tr("{n:,} in flight", n=function.in_flight)
 

@@ -32,7 +32,7 @@ from tests.functions import SAMPLES, functions_framework
 from tests.hostile_gateway import Gateway, hostile_gateway
 from tests.lambda_runtime import Lambda, lambda_function
 from tests.s3 import S3, s3_server, wait_for
-from worker.calls import Call, read_reply
+from worker.calls import Call, read_reply, waking_call
 from worker.engines.base import EngineError, EngineSettings, Picture, Work
 from worker.engines.exchanges import NoExchange
 from worker.engines.function import FunctionEngine
@@ -403,6 +403,19 @@ def test_a_cold_start_is_what_an_instance_took_to_be_ready_and_not_how_long_nobo
     loaded = read_reply(ready(call.model_dump(mode="json"))[1], call.key).instance
     assert loaded.is_cold
     assert 0 < loaded.load_s < loaded.start_s
+
+
+def test_a_call_that_only_wakes_loads_the_model_and_an_older_function_does_a_tiny_picture() -> None:
+    told = Function({})
+    call = waking_call("wake/1", MODEL, hold_s=0.0, seconds_left=60)
+    woken = read_reply(told(call.model_dump(mode="json"))[1], call.key)
+    assert woken.instance.is_cold
+    assert woken.instance.load_s > 0
+    work_of = call_of(work(photo()))
+    assert read_reply(told(work_of.model_dump(mode="json"))[1], work_of.key).instance.load_s == 0
+    older = read_reply(Function({})(call.model_dump(mode="json", exclude={"warm", "hold_s"}))[1], call.key)
+    assert older.result is not None
+    assert older.instance.load_s > 0
 
 
 def test_an_engine_tells_which_instances_have_answered_also_with_a_refusal(function: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from datetime import timedelta
@@ -112,8 +113,28 @@ async def test_warm_ups_are_reserved_at_their_worst_as_far_as_the_budget_allows_
     await state.settle_warm_up("two", cost=7.0)  # a bill over the worst is not believed
     assert await hour() == (0.35, 0.0, 3)
     assert (await state.reader.spend()).hour.functions == {"far/burst": 0.35}
-    assert (await state.reader.spend()).day.users == {}
+    day = (await state.reader.spend()).day
+    assert (day.users, day.functions) == ({}, {"far/burst": 0.35})
     audit(eye)
+
+
+async def test_schedulers_that_reserve_at_the_same_time_together_reserve_no_more_than_the_budget(
+    state: StateManager, redis_url: str
+) -> None:
+    with_budget(state, hour=1.0)
+    await a_node(state)
+    async with StateManager(state.config, url=redis_url) as second:
+        asked = [(one, count) for count in (1, 2, 1, 3) for one in (state, second)]
+        reserved = await asyncio.gather(
+            *(
+                one.reserve_warm_up(
+                    str(number), node="far", boot="boot-1", device="burst", count=count, worst_price=0.3, hold=HOUR
+                )
+                for number, (one, count) in enumerate(asked)
+            )
+        )
+    assert sum(one.calls for one in reserved) == 3  # of 14, for 1.0
+    assert (await state.reader.spend()).hour.reserved == pytest.approx(0.9)
 
 
 async def test_a_warm_up_that_nobody_tells_of_counts_as_the_dearest(state: StateManager) -> None:

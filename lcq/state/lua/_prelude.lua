@@ -597,7 +597,7 @@ local function write_spend(bill, reserved, spent, calls, both, is_end)
         redis.call("HINCRBY", name, "f/" .. bill.at, string.format("%.0f", spent))
       end
       if span == "day" and both ~= 0 then
-        redis.call("HINCRBY", name, "u/" .. bill.user, string.format("%.0f", both))
+        if bill.user then redis.call("HINCRBY", name, "u/" .. bill.user, string.format("%.0f", both)) end
         if bill.at then redis.call("HINCRBY", name, "f/" .. bill.at, string.format("%.0f", both)) end
       end
       redis.call("EXPIRE", name, SPEND_KEPT_S[span])

@@ -24,5 +24,5 @@ local bill = {
 }
 redis.call("HSET", key("warm_ups"), id, cjson.encode(bill))
 redis.call("EXPIRE", key("warm_ups"), KEPT_S)
-write_spend(bill, bill.worst, 0, 0, 0)
+write_spend(bill, bill.worst, 0, 0, bill.worst)
 return {"ok", count, lacking}

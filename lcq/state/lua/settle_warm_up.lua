@@ -9,7 +9,8 @@ local function settle(which, text, paid)
   local bill = decoded(text, nil)
   redis.call("HDEL", name, which)
   if not bill then return end
-  write_spend(bill, -bill.worst, math.min(bill.worst, paid or bill.worst), bill.calls, 0, true)
+  local cost = math.min(bill.worst, paid or bill.worst)
+  write_spend(bill, -bill.worst, cost, bill.calls, cost - bill.worst, true)
   settled = settled + 1
 end
 if id ~= "" then
