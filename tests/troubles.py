@@ -12,17 +12,27 @@ _NAMING = {
     "EngineError", "BadOutput", "failed", "_failed", "_crashed", "_not_brought", "_to_retry", "_error", "Failure",
 }  # fmt: skip
 _CODE = re.compile(r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")
+_CONSTANT = re.compile(r'^([A-Z][A-Z_]+) = "([a-z][a-z0-9_]*)"', re.MULTILINE)
 _FOR_TESTS = "drill_"
 _MAY = re.compile(r"\bcode ?= ?[\"']|\b(?:" + "|".join(sorted(_NAMING - {"failed"})) + r")\(|\bfailed\(\s*ErrorClass")
 
 
 @cache
+def _texts() -> tuple[str, ...]:
+    files = (file for package in ("lcq", "worker") for file in (ROOT / package).rglob("*.py"))
+    return tuple(file.read_text(encoding="utf-8") for file in files)
+
+
+@cache
 def _trees() -> tuple[ast.Module, ...]:
     """The sources that may name a code: to parse all of them takes seconds."""
-    texts = (
-        file.read_text(encoding="utf-8") for package in ("lcq", "worker") for file in (ROOT / package).rglob("*.py")
-    )
-    return tuple(ast.parse(text) for text in texts if _MAY.search(text))
+    return tuple(ast.parse(text) for text in _texts() if _MAY.search(text))
+
+
+@cache
+def _named() -> dict[str, str]:
+    """The codes that have a name of their own (CALL_TOO_LARGE), by that."""
+    return {name: code for text in _texts() for name, code in _CONSTANT.findall(text)}
 
 
 @cache
@@ -58,6 +68,7 @@ def failures() -> frozenset[str]:
                 for value in told
                 if isinstance(value, ast.Constant) and isinstance(value.value, str) and _CODE.match(value.value)
             }
+            found |= {_named()[value.id] for value in told if isinstance(value, ast.Name) and value.id in _named()}
     for script in (ROOT / "lcq" / "state" / "lua").glob("*.lua"):
         found |= set(re.findall(r'\bcode = "([a-z_]+)"', script.read_text(encoding="utf-8")))
     return frozenset(code for code in found if not code.startswith(_FOR_TESTS))
