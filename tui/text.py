@@ -65,7 +65,7 @@ def clean(text: str) -> str:
 
 
 def no_markup(text: str) -> str:
-    """``text`` for who reads it as markup whatever one does (Textual's palette): it shows just that."""
+    """``text`` for who reads it as markup whatever one does (Textual's palette, its lists to choose from)."""
     return text.replace("[", "\\[")
 
 

@@ -25,7 +25,7 @@ from tui.changing import again
 from tui.commands import Scope, bindings_of
 from tui.screens.dialogs import Choice, Question
 from tui.screens.submit import here
-from tui.text import clean
+from tui.text import clean, no_markup
 from tui.widgets.field import CleanInput
 
 _AS_IT_IS = ""
@@ -166,7 +166,7 @@ class ChangeForm(ModalScreen[Act | None]):
 
     def _place(self) -> Select[str]:
         as_it_is = tr("by routing") if self._anew else tr("where it was")
-        options = [(choice.name, f"{choice.value[0]} {choice.value[1]}") for choice in self._places]
+        options = [(no_markup(choice.name), f"{choice.value[0]} {choice.value[1]}") for choice in self._places]
         return Select([(as_it_is, _AS_IT_IS), *options], value=_AS_IT_IS, allow_blank=False, id="place", compact=True)
 
     def _priority(self) -> Select[str]:

@@ -25,7 +25,7 @@ from lcq.models import DEFAULT_MODEL, TaskPriority
 from tui.commands import Scope, bindings_of
 from tui.source import Commander, trouble_of
 from tui.submitting import Wish, prepare, told
-from tui.text import clean
+from tui.text import clean, no_markup
 from tui.widgets.field import CleanInput
 
 ROUTED = N("by routing")
@@ -83,7 +83,7 @@ class SubmitForm(ModalScreen[Wish | None]):
                 yield from self._row(
                     tr("Queue"),
                     Select(
-                        [(tr(ROUTED), ""), *((queue, queue) for queue in self._queues)],
+                        [(tr(ROUTED), ""), *((no_markup(queue), queue) for queue in self._queues)],
                         value="", allow_blank=False, id="queue", compact=True,
                     ),
                 )  # fmt: skip
