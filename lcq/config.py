@@ -288,7 +288,7 @@ class ServerlessConfig(Section):
 
 
 class RetentionConfig(Section):
-    """How long records of finished tasks are kept."""
+    """How long records of finished tasks are kept. A change counts for those that finish after it."""
 
     completed_s: float = Field(default=24 * 3600.0, gt=0)
     """Records of completed and cancelled tasks, in seconds: a day."""
@@ -852,6 +852,8 @@ class DistributedConfig(BaseModel):
     def _queues_do_not_collide(self) -> DistributedConfig:
         names = [queue.name for queue in self.queues]
         offsets = [queue.port_offset for queue in self.queues]
+        if not names:
+            raise ValueError("queues: there must be at least one; leave the key out for the usual six")
         if len(set(names)) < len(names):
             raise ValueError(f"queues: each name once, found {names}")
         if len(set(offsets)) < len(offsets):

@@ -68,6 +68,13 @@ def model_to_wake(node: NodeRecord, device: Device, wanted: str = "") -> str:
     return max(models, key=lambda name: (models[name], name), default="")
 
 
+def dearest_price(nodes: Iterable[NodeRecord], model: str) -> float:
+    """What an attempt at ``model`` costs at most, at whichever function of ``nodes`` it comes to."""
+    return max(
+        (device.worst_price for node, device in functions_in(nodes) if model in models_of(node, device)), default=0.0
+    )
+
+
 def functions_in(nodes: Iterable[NodeRecord]) -> Iterator[tuple[NodeRecord, Device]]:
     for node in nodes:
         for device in node.capability.devices:

@@ -31,6 +31,7 @@ from lcq.errors import (
     UnknownQueue,
 )
 from lcq.explain import Explainer
+from lcq.functions import dearest_price
 from lcq.health import KNOWS_ORDERS
 from lcq.ids import new_id
 from lcq.image_size import MOST_SIDE, Size, read_sizes
@@ -253,7 +254,7 @@ class TaskManager(Manager):
             known = found.get((chosen.queue, why))
             known_queue = fleet.queue(chosen.queue)
             is_paid = known_queue is not None and known_queue.kind is DeviceKind.SERVERLESS
-            price = fleet.overflow.price if is_paid and fleet.overflow is not None else 0.0
+            price = dearest_price(fleet.nodes, task.model) if is_paid else 0.0
             found[chosen.queue, why] = Foreseen(
                 worst_cost=(known.worst_cost if known else 0.0) + price,
                 queue=chosen.queue, why=why, done_s=seen.done_s,

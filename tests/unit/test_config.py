@@ -119,6 +119,7 @@ def test_each_layer_wins_over_the_one_below_and_leaves_the_rest_alone(
         ("redis: {namespace: lcq}", r"redis\.namespace"),
         ("leases: {beat_s: 10, lease_s: 15}", r"leases: lease_s must be at least twice beat_s"),
         ("log_level: loud", r"log_level: .*debug.*found 'loud'"),
+        ("queues: []", "queues: there must be at least one"),
         ("queues: [{name: a, kind: cpu}, {name: a, kind: gpu, port_offset: 1}]", "each name once"),
         ("queues: [{name: a, kind: cpu}, {name: b, kind: gpu}]", "each port_offset once"),
         ("quotas: {queues: {gpu-hihg: 5}}", "quotas.queues: no such queue: gpu-hihg; there are gpu-high"),

@@ -9,7 +9,17 @@ import pytest
 from lcq.config import BudgetConfig, DistributedConfig
 from lcq.errors import InvalidInput, TransitionRefused
 from lcq.foreseen import told_foreseen
-from lcq.models import Device, DeviceKind, ModelOffer, NodeCapability, TaskResult, TaskStatus
+from lcq.functions import dearest_price
+from lcq.models import (
+    Device,
+    DeviceKind,
+    ModelOffer,
+    NodeCapability,
+    NodeRecord,
+    NodeStatus,
+    TaskResult,
+    TaskStatus,
+)
 from lcq.moving import Mover
 from lcq.routing import Route, home_of, route, route_again
 from lcq.spend import Book, Overflow, Spend, bill_of, book_of
@@ -298,3 +308,17 @@ def test_a_dry_run_says_what_functions_would_be_paid_at_most() -> None:
         "3 to serverless, 1.5 s of work, the last done in about 2 s",
         "functions would be paid 0.9 EUR for these at most, if the budget allows it",
     ]
+
+
+def test_at_most_is_what_the_dearest_function_takes_that_has_the_model() -> None:
+    def function(name: str, price: float, model: str) -> NodeRecord:
+        kind = DeviceKind.SERVERLESS
+        capability = NodeCapability(
+            devices=(Device(id=name, kind=kind, worst_price=price),),
+            models={model: ModelOffer(kinds=(kind,), seconds={kind: 1.0})},
+        )
+        return NodeRecord(id=name, boot_id="b", status=NodeStatus.ONLINE, capability=capability)
+
+    nodes = [function("cheap", 0.1, "lama"), function("dear", 0.4, "lama"), function("other", 9.0, "mat")]
+    assert dearest_price(nodes, "lama") == 0.4
+    assert dearest_price(nodes, "zits") == 0.0
