@@ -28,6 +28,10 @@ _FUNCTION_PATH = re.compile(r"/(async-)?function/")
 _POLL_S = (0.25, 3.0)  # first and longest pause between two questions for a job's state
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _GATEWAY = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT, HTTPStatus.REQUEST_TIMEOUT})
+_NOT_SENT = (
+    httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError, httpx.InvalidURL,
+)  # fmt: skip
 _LONGEST = 300  # characters of a foreign answer that are told
 _MOST_BYTES = 128 * 2**20  # of an answer
 _USUAL_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 300.0
@@ -149,6 +153,8 @@ class HttpEndpoint(Endpoint):
         status, answered, data = _asked(self._client, "POST", url, timeout_s, headers, body)
         if status == HTTPStatus.OK or _is_ours(data):
             return data
+        if HTTPStatus.OK < status < HTTPStatus.MULTIPLE_CHOICES:  # it may run, and nobody will hear of it
+            raise CallFailed(f"it has taken the call, and does not answer it ({_said(status, data)}): see its address")
         raise _trouble(status, answered, data)
 
     def cancel(self) -> None:
@@ -165,7 +171,8 @@ def _asked(
     """Status, headers and body of an answer that was whole within ``timeout_s``.
 
     Raises:
-        EndpointAway, OutcomeUnknown.
+        EndpointAway: no byte of what is asked has gone out; OutcomeUnknown: some may have; CallFailed: its answer is
+            too long.
     """
     until = time.monotonic() + timeout_s
     timeout = httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s))
@@ -177,13 +184,13 @@ def _asked(
                 if time.monotonic() > until:  # a body that trickles is never late by itself
                     raise OutcomeUnknown(f"its answer was not whole after {timeout_s:g} s")
                 if len(taken) > _MOST_BYTES:
-                    raise EndpointRefuses(f"its answer has more than {_MOST_BYTES >> 20} MiB")
+                    raise CallFailed(f"its answer has more than {_MOST_BYTES >> 20} MiB")
             return answer.status_code, answer.headers, bytes(taken)
-    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol) as away:
+    except _NOT_SENT as away:
         raise EndpointAway(f"it cannot be reached: {_line(away)}") from away
     except httpx.TimeoutException as late:
         raise OutcomeUnknown(f"it had not answered after {timeout_s:g} s") from late
-    except (httpx.HTTPError, httpx.InvalidURL, RuntimeError) as cut:  # RuntimeError: the client was closed meanwhile
+    except (httpx.HTTPError, RuntimeError) as cut:  # RuntimeError: the client was closed meanwhile
         raise OutcomeUnknown(f"the connection was cut before its answer came: {_line(cut)}") from cut
 
 
@@ -236,6 +243,8 @@ def _headers_of(config: FunctionConfig) -> Callable[[], dict[str, str]]:
             token = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeError) as error:
             raise EndpointRefuses(f"its token cannot be read from {path}: {error}") from error
+        if not (token.isascii() and token.isprintable()):  # it can be in no header: no call goes out
+            raise EndpointRefuses(f"its token in {path} is no single line of ASCII")
         return {auth.header: f"Bearer {token}" if auth.header.lower() == "authorization" else token}
 
     return shown
@@ -361,10 +370,12 @@ class LambdaEndpoint(Endpoint):
             payload: bytes = answer["Payload"].read()
         except sdk.ClientError as refused:
             raise _lambda_trouble(refused.response) from refused
-        except (sdk.EndpointConnectionError, sdk.ConnectTimeoutError, sdk.NoCredentialsError, sdk.NoRegionError) as no:
+        except (sdk.EndpointConnectionError, sdk.ConnectTimeoutError, sdk.ProxyConnectionError) as no:
             raise EndpointAway(f"it cannot be reached: {_line(no)}") from no
-        except (sdk.BotoCoreError, OSError) as cut:
+        except (sdk.HTTPClientError, sdk.ConnectionError, sdk.IncompleteReadError, OSError) as cut:
             raise OutcomeUnknown(f"there was no answer: {_line(cut)}") from cut
+        except sdk.BotoCoreError as unsent:  # of the SDK itself: no credentials, no such region, no such name
+            raise EndpointAway(f"the SDK does not call it: {_line(unsent)}") from unsent
         if answer.get("FunctionError"):
             said = payload[:_LONGEST].decode("utf-8", "replace")
             if "Task timed out" in said:
@@ -377,12 +388,16 @@ class LambdaEndpoint(Endpoint):
             try:
                 import boto3
                 from botocore.config import Config
+                from botocore.exceptions import BotoCoreError
             except ImportError as missing:
                 raise EndpointRefuses("kind: lambda needs boto3: pip install 'lcq[lambda]'") from missing
             options = Config(
                 read_timeout=self._config.timeout_s + 5, connect_timeout=_CONNECT_S, retries={"total_max_attempts": 1}
             )
-            self._client = boto3.client("lambda", config=options, region_name=self._config.region or None)
+            try:
+                self._client = boto3.client("lambda", config=options, region_name=self._config.region or None)
+            except (BotoCoreError, ValueError) as unusable:
+                raise EndpointAway(f"the SDK does not call it: {_line(unusable)}") from unusable
         return self._client
 
     def cancel(self) -> None:
@@ -447,8 +462,11 @@ class RunPodEndpoint(Endpoint):
                 self.cancel()
                 raise OutcomeUnknown(f"it was not done after {timeout_s:g} s")
             pause_s = min(longest_s, pause_s * 1.5)
-            with contextlib.suppress(EndpointAway, EndpointBusy):  # it is there, and runs: ask again
-                told = self._state(min(30.0, timeout_s))
+            try:
+                with contextlib.suppress(EndpointAway, EndpointBusy):  # it is there, and runs: ask again
+                    told = self._state(min(30.0, timeout_s))
+            except (EndpointRefuses, InputRefused) as refuses:  # that is of the question, and the job was taken
+                raise OutcomeUnknown(f"it has taken the call, and its state is not told: {refuses}") from refuses
 
     def _state(self, timeout_s: float) -> dict[str, Any]:
         """How the job stands. RunPod's own server for trials wants to be asked by POST."""
