@@ -806,7 +806,7 @@ class NodeRecord(Value):
     running: int = 0
     idle_ms: int = 0  # when its last attempt ended and it ran nothing more; 0: not known
     completed: int = 0
-    failed: int = 0  # attempts that failed here by no fault of their input
+    failed: int = 0  # attempts that failed here; not by their input, nor because what they need beside it was away
     telemetry: dict[str, float | str] = Field(default_factory=dict)
     readings: dict[str, DeviceReading] = Field(default_factory=dict)  # device id -> how it is
     why: str = ""  # who drained or quarantined it, and the reason

@@ -94,7 +94,7 @@ METRICS: tuple[Metric, ...] = (
         ("lcq_node_seen_seconds", _G, "How long ago it was heard last.", ("node",)),
         ("lcq_node_slots", _G, "Its slots: busy or free.", ("node", "state")),
         ("lcq_node_completed_total", _C, "Attempts completed there.", ("node",)),
-        ("lcq_node_failed_total", _C, "Attempts that failed there by no fault of their input.", ("node",)),
+        ("lcq_node_failed_total", _C, "Attempts that failed there, not by their input or what was away.", ("node",)),
         ("lcq_device_works", _G, "1: the device takes work; 0: it rests, is out of order or in quarantine.", _DEVICE),
         ("lcq_device_use_ratio", _G, "Its use, 0 to 1.", _DEVICE),
         ("lcq_device_memory_bytes", _G, "Its memory: of a GPU its own, of the CPU the host's.", _DEVICE),

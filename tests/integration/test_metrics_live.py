@@ -23,7 +23,7 @@ from lcq.config import AgentConfig, DistributedConfig
 from lcq.metrics.cluster import put_cluster
 from lcq.metrics.exposition import Sheet
 from lcq.metrics.table import BY_NAME, METRICS, PROCESS_METRICS, Kind, Scope
-from lcq.models import DeviceReading, ErrorClass
+from lcq.models import DeviceReading, ErrorClass, FunctionReading
 from lcq.scheduler import Scheduler
 from lcq.state.manager import StateManager
 from lcq.state.reader import StateReader
@@ -184,6 +184,7 @@ async def test_a_cluster_tells_every_metric_of_the_table_and_so_all_that_rules_a
     hot = Node(state, id="gpu-1")
     await hot.hello()
     reading = DeviceReading(busy=0.9, total_mib=24_000, free_mib=1000, temperature_c=71.0, power_w=300.0)
+    reading = reading.model_copy(update={"function": FunctionReading(warm=2, cold=1, in_flight=1, start_s=3.0)})
     await hot.beat(readings={"cpu": reading})
     await state.submit_task(a_task(), queue="cpu-light", key="one", cost_s=1.0, node=hot.id)  # not the agent's
     (grant,) = await hot.claim()

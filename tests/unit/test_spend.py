@@ -10,6 +10,7 @@ from lcq.config import BudgetConfig, DistributedConfig
 from lcq.errors import InvalidInput, TransitionRefused
 from lcq.foreseen import told_foreseen
 from lcq.functions import dearest_price
+from lcq.health import ENDPOINT_DOWN
 from lcq.models import (
     Device,
     DeviceKind,
@@ -109,6 +110,25 @@ async def test_what_has_not_run_costs_nothing_and_of_what_may_have_the_worst_is_
         today = [today_of(await state.now_ms())]
         billed = sum(row.cost for row in (await state.reader.usage(today)).rows("user"))
         assert billed == cost, "lcq report goes by the books, also of what has failed"
+
+
+async def test_an_endpoint_that_is_away_says_nothing_of_the_node_that_called_it(redis_url: str) -> None:
+    async with StateManager(settings(), url=redis_url) as state:
+        node, other = FunctionNode(state), FunctionNode(state, "node-2")
+        await node.hello()
+        await other.hello()  # where somebody else could do it, a node may be to blame
+        await submitted(state, 2 * len(ENDPOINT_DOWN) + 1)
+        grants = await node.take(8)
+        codes = [*sorted(ENDPOINT_DOWN)] * 2
+        for code, grant in zip(codes, grants, strict=True):
+            failure = a_failure(code=code)
+            assert not await state.fail_task(grant.task.id, attempt=1, node=node.id, failure=failure)
+        known = (await state.reader.nodes())[0]
+        assert (known.failed, known.blame, known.device_blame, known.quarantined) == (0, 0.0, {}, {})
+        (grant,) = await node.take()
+        await state.fail_task(grant.task.id, attempt=1, node=node.id, failure=a_failure(code="function_failed"))
+        known = (await state.reader.nodes())[0]
+        assert (known.failed, known.device_blame["burst"][0]) == (1, 1.0), "what ran there, and failed, does"
 
 
 async def test_a_late_bill_corrects_what_was_taken_to_be_true(redis_url: str) -> None:

@@ -806,7 +806,8 @@ local function ended(changes)
 end
 
 -- The running attempt ended without a result. `rule` says what its class does: retry (bool), death (bool),
--- avoid (bool), base_ms, cap_ms, random in 0..1; blame (bool: it may be the node's fault), free (bool: its retry costs
+-- avoid (bool), base_ms, cap_ms, random in 0..1; blame (bool: it may be the node's fault), away (bool: it says nothing of
+-- the node), free (bool: its retry costs
 -- nothing), budget (see budget_wait); and, where its next attempt is made easier, ease (the step) and queue (where that
 -- waits): then it costs no retry either; home (the queue of the house in which it is retried, for a function
 -- has failed it) and home_cost (what it takes there, in s); peak_mib, if known. `log`: what the runner said last. Answers how much the node
@@ -817,7 +818,8 @@ local function fail_attempt(move, id, t, failure, rule, log)
   local suspected = blame >= SUSPECTED  -- not the first here, of late: its word alone is not to cost the task anything
   local record = {blamed = rule.blame or nil, log = log ~= "" and log or nil, peak_mib = peak(rule.peak_mib),
     device_peak_mib = peak(rule.device_peak_mib)}
-  if failure.error_class ~= "bad_input" then credit(node, "failed") end  -- also where another node makes it good
+  -- Also where another node makes it good; not where only what the work needs beside the node was away.
+  if failure.error_class ~= "bad_input" and not rule.away then credit(node, "failed") end
   local is_death = rule.death and not suspected
   local deaths = number(t.deaths) + (is_death and 1 or 0)
   local retries, most = number(t.retries), number(t.max_retries)

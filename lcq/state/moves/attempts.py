@@ -13,7 +13,7 @@ from typing import Any
 from lcq import tracing
 from lcq.config import DistributedConfig
 from lcq.errors import StaleBoot, TaskNotFound, TransitionRefused
-from lcq.health import NO_RETRY_LOST, is_too_much, may_blame
+from lcq.health import DEPENDENCY_DOWN, NO_RETRY_LOST, is_too_much, may_blame
 from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult, TaskStatus
 from lcq.placement import Patience
 from lcq.routing import CALL_TOO_LARGE, OUT_OF_MEMORY, EaseStep, Route
@@ -214,6 +214,7 @@ class AttemptMoves(Mover):
             "device_peak_mib": device_peak_mib,
             "is_short": failure.code == OUT_OF_MEMORY,
             "blame": self.config.quarantine.enabled and may_blame(failure),
+            "away": failure.code in DEPENDENCY_DOWN,
             "free": failure.code in NO_RETRY_LOST or (home is not None and failure.code == CALL_TOO_LARGE),
             "budget": {
                 "per_minute": retries.per_minute,
