@@ -207,6 +207,10 @@ async def test_a_cluster_tells_every_metric_of_the_table_and_so_all_that_rules_a
     assert (nothing.status_code, posted.status_code) == (404, 405)
     assert of_agent.headers["content-type"].startswith("text/plain; version=0.0.4")
     rare = {"lcq_agent_fetch_seconds": 0, "lcq_agent_device_temperature_celsius": 1, "lcq_agent_device_power_watts": 1}
+    rare |= {
+        f"lcq_agent_device_{of}": 1
+        for of in ("warm_instances", "calls_in_flight", "cold_starts_total", "cold_start_seconds")
+    }
     seen = {"lcq_alerts", "lcq_notices_total", "lcq_functions_budget"}  # where there are any
     told = names_in(of_scheduler.text)
     assert {one.name for one in METRICS if one.scope is not Scope.AGENT} - seen == told - {*PROCESS_METRICS} - seen
