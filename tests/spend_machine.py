@@ -86,6 +86,7 @@ class Bill:
     cost: float
     settled: int | None = None
     said: str = ""  # the code, or "completed"
+    came: bool = False  # its bill, while it ran
 
     @property
     def paid(self) -> int:
@@ -293,7 +294,7 @@ class SpendMachine(RuleBasedStateMachine):
 
     def _note_end(self, key: Key, said: str) -> None:
         bill = self.ledger[key]
-        settled = bill.paid if said == "completed" else 0 if said in NOT_RUN else bill.worst
+        settled = bill.paid if said == "completed" else 0 if said in NOT_RUN else bill.paid if bill.came else bill.worst
         self.ledger[key] = replace(bill, settled=settled, said=said)
 
     def end(self, key: Key, said: str) -> None:
@@ -305,6 +306,16 @@ class SpendMachine(RuleBasedStateMachine):
     def ends(self, number: int, said: str) -> None:
         if self.running:
             self.end(self.running[number % len(self.running)], said)
+
+    @rule(number=which)
+    def a_bill_comes(self, number: int) -> None:
+        """A gateway says what an attempt has cost that has not ended."""
+        if not self.running:
+            return
+        key = self.running[number % len(self.running)]
+        bill = self.states[0].bill_attempt(key[0], attempt=key[1], cost=self.ledger[key].cost, is_last=True)
+        assert self.now(bill) == [False]
+        self.ledger[key] = replace(self.ledger[key], came=True)
 
     @rule(number=which)
     def tells_it_twice(self, number: int) -> None:

@@ -207,11 +207,14 @@ def router(line: Line, closing: asyncio.Event) -> APIRouter:
             await state.settle_address(
                 taken, is_whole=True, sha256=sha256, size=max(1, len(document)), told=heads | {"status": status}
             )
-        await _billed(line, taken, document, heads["seconds"])
+        await _billed(line, taken, document, heads["seconds"], is_last=status not in _TRIED_AGAIN)
         return Response(status_code=204)
 
     return routes
 
+
+_TRIED_AGAIN = frozenset({429, 503})
+"""By which a gateway says that a call was not taken: the same attempt may make another one."""
 
 _HEADS = (("status", "function-status"), ("seconds", "duration-seconds"), ("call_id", "call-id"))
 """What a gateway tells beside the function's answer, in headers of its own."""
@@ -288,14 +291,15 @@ def _length(request: Request) -> int | None:
     return int(length) if length.isdigit() and len(length) < 16 else None
 
 
-async def _billed(line: Line, taken: Taken, document: bytes, header: str) -> None:
-    """Have the books corrected by what an attempt cost that has ended already."""
+async def _billed(line: Line, taken: Taken, document: bytes, header: str, *, is_last: bool) -> None:
+    """Have the books corrected by what an attempt cost that has ended already, or will end without saying so."""
     terms = await line.reader.calls.terms(taken.task, taken.attempt)
     seconds = seconds_of(document, header)
     if terms is None or seconds is None:
         return
     try:
-        if await line.state.bill_attempt(taken.task, attempt=taken.attempt, cost=terms.price(seconds)):
+        cost = terms.price(seconds)
+        if await line.state.bill_attempt(taken.task, attempt=taken.attempt, cost=cost, is_last=is_last):
             _log.info("task %s, attempt %d: its bill came late, for %.1f s", taken.task, taken.attempt, seconds)
     except StateUnavailable as away:  # then what was taken to be true stays
         _log.warning("task %s, attempt %d: its late bill is not in the books: %s", taken.task, taken.attempt, away)

@@ -14,6 +14,7 @@ from lcq.health import ENDPOINT_DOWN
 from lcq.models import (
     Device,
     DeviceKind,
+    ErrorClass,
     ModelOffer,
     NodeCapability,
     NodeRecord,
@@ -110,6 +111,45 @@ async def test_what_has_not_run_costs_nothing_and_of_what_may_have_the_worst_is_
         today = [today_of(await state.now_ms())]
         billed = sum(row.cost for row in (await state.reader.usage(today)).rows("user"))
         assert billed == cost, "lcq report goes by the books, also of what has failed"
+
+
+@pytest.mark.parametrize(
+    ("end", "cost"),
+    [("lost", 0.02), ("function_unknown", 0.02), ("cancelled", 0.02), ("endpoint_busy", 0.0), ("no word", 0.3)],
+)
+async def test_a_bill_that_comes_while_its_attempt_runs_counts_when_that_ends_without_one(
+    redis_url: str, end: str, cost: float
+) -> None:
+    async with StateManager(settings(), url=redis_url) as state:
+        node = FunctionNode(state)
+        await node.hello()
+        await submitted(state)
+        (grant,) = await node.take()
+        told = {"attempt": 1, "node": node.id}
+        if end != "no word":
+            assert not await state.bill_attempt(grant.task.id, attempt=1, cost=0.02, is_last=True)
+        assert not await state.bill_attempt(grant.task.id, attempt=1, cost=0.001, is_last=False)  # it was not taken
+        assert (await state.reader.spend()).month == Book(0.0, 0.3, 0), "it may make another call"
+        if end in ("lost", "no word"):  # its runner was killed
+            failure = a_failure(ErrorClass.CRASH, "runner_died")
+            await state.fail_task(grant.task.id, **told, failure=failure)
+        elif end == "cancelled":
+            await state.cancel_task(grant.task.id)
+        else:
+            await state.fail_task(grant.task.id, **told, failure=a_failure(code=end))
+        assert (await state.reader.spend()).month == Book(cost, 0.0, 1)
+        assert (await state.reader.attempts(grant.task.id))[0].spent == round(cost * 1e6)
+
+
+async def test_what_an_attempt_says_itself_goes_before_a_bill_that_came_while_it_ran(redis_url: str) -> None:
+    async with StateManager(settings(), url=redis_url) as state:
+        node = FunctionNode(state)
+        await node.hello()
+        await submitted(state)
+        (grant,) = await node.take()
+        await state.bill_attempt(grant.task.id, attempt=1, cost=0.02, is_last=True)
+        await node.end(grant, 0.05)
+        assert (await state.reader.spend()).month == Book(0.05, 0.0, 1)
 
 
 async def test_an_endpoint_that_is_away_says_nothing_of_the_node_that_called_it(redis_url: str) -> None:

@@ -610,7 +610,7 @@ end
 local function settle_spend(record, outcome, failure)
   local bill = record.spend
   if type(bill) ~= "table" then return end
-  local cost = bill.worst
+  local cost = math.min(bill.worst, bill.came or bill.worst)  -- `came`: by a bill that came while it ran
   if outcome == "completed" and record.paid then
     cost = math.min(bill.worst, record.paid)
   elseif failure and NOT_RUN[failure.code] then

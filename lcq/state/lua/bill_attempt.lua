@@ -1,12 +1,19 @@
--- bill_attempt: what an attempt has cost that ended without a bill; one that still runs tells it itself.
+-- bill_attempt: what an attempt has cost that ended without a bill. One that still runs tells it itself, or never will: then
+-- this is what it has cost (see settle_spend), but where it may make another call after this one.
 -- KEYS  namespace
--- ARGV  id, attempt, millionths of the currency
+-- ARGV  id, attempt, millionths of the currency, "1" if no call of the attempt comes after this one
 -- RETURNS {"ok", millionths} | {"missing"} | {"runs"} | {"again"}
 local id, n = ARGV[1], tonumber(ARGV[2])
 local record = attempt_record(id, n)
 local paid_for = record and record.spend
 if type(paid_for) ~= "table" then return {"missing"} end
-if not paid_for.settled then return {"runs"} end
+if not paid_for.settled then
+  if ARGV[4] == "1" then
+    paid_for.came = tonumber(ARGV[3])
+    redis.call("LSET", key("attempts", id), n - 1, cjson.encode(record))
+  end
+  return {"runs"}
+end
 if record.paid then return {"again"} end
 record.paid = tonumber(ARGV[3])
 local cost = math.min(paid_for.worst, record.paid)

@@ -120,9 +120,13 @@ class CallMoves(Mover):
         answer = await self._move("close_call", digest_of(call))
         return tuple(answer[1:]) if answer[0] == "ok" else ()
 
-    async def bill_attempt(self, task_id: str, *, attempt: int, cost: float) -> bool:
-        """What an attempt has cost that ended without a bill; answers whether the books were corrected by it."""
-        answer = await self._move("bill_attempt", task_id, attempt, math.ceil(cost * MILLION))
+    async def bill_attempt(self, task_id: str, *, attempt: int, cost: float, is_last: bool) -> bool:
+        """What an attempt has cost that ended without a bill; answers whether the books were corrected by it.
+
+        Of one that still runs it is kept, for the case that this ends without a bill; unless it may make another call,
+        after one that was not taken (``is_last`` is false).
+        """
+        answer = await self._move("bill_attempt", task_id, attempt, math.ceil(cost * MILLION), int(is_last))
         return bool(answer[0] == "ok")
 
 
