@@ -504,6 +504,12 @@ class UsageRow(Value):
     gpu_s: float = 0.0  # for so long attempts had a slot of a GPU
     cpu_s: float = 0.0
     cost: float = 0.0
+    function_s: float = 0.0  # of a function
+
+    @property
+    def work_s(self) -> float:
+        """For so long attempts had a slot of anything."""
+        return self.gpu_s + self.cpu_s + self.function_s
 
     @property
     def tasks(self) -> int:

@@ -81,8 +81,8 @@ def report_page(answer: ReportAnswer, *, cluster: str, made: str, version: str) 
         parts.append(_plot(name, answer.days, (_Layer("cost", "a", lambda row: row.cost),)))
     parts += [_table(_TITLES[by], by, tables[by], has_cost) for by in _TITLES if by in tables]
     parts.append(
-        "<footer>GPU and CPU time is what attempts held a slot for, also where they failed; it counts on the day on "
-        f"which they ended. Megapixels are those of results. LCQ {escape(version)}.</footer>"
+        "<footer>Time of GPUs, CPUs and functions is what attempts held a slot for, also where they failed; it counts "
+        f"on the day on which they ended. Megapixels are those of results. LCQ {escape(version)}.</footer>"
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -94,9 +94,13 @@ def report_page(answer: ReportAnswer, *, cluster: str, made: str, version: str) 
 
 def _plot_of_work(days: Sequence[UsageRow]) -> str:
     """In the unit of which the busiest day has some."""
-    most_s = max((day.gpu_s + day.cpu_s for day in days), default=0.0)
+    most_s = max((day.work_s for day in days), default=0.0)
     unit, span_s = ("Hours", 3600) if most_s >= 3600 else ("Minutes", 60) if most_s >= 60 else ("Seconds", 1)
-    layers = (_Layer("GPU", "d", lambda row: row.gpu_s / span_s), _Layer("CPU", "e", lambda row: row.cpu_s / span_s))
+    layers = (
+        _Layer("GPU", "d", lambda row: row.gpu_s / span_s),
+        _Layer("CPU", "e", lambda row: row.cpu_s / span_s),
+        _Layer("functions", "b", lambda row: row.function_s / span_s),
+    )
     return _plot(f"{unit} of work", days, layers)
 
 
@@ -109,6 +113,8 @@ def _sums(total: UsageRow, currency: str, has_cost: bool) -> str:
         ("GPU hours", told_amount(total.gpu_s / 3600)),
         ("CPU hours", told_amount(total.cpu_s / 3600)),
     ]
+    if total.function_s > 0:
+        told.append(("function hours", told_amount(total.function_s / 3600)))
     if has_cost:
         told.append((currency or "cost", told_amount(total.cost)))
     cells = "".join(f"<div><b>{value}</b><span>{escape(name)}</span></div>" for name, value in told)
@@ -182,14 +188,17 @@ def _table(title: str, by: str, rows: Sequence[UsageRow], has_cost: bool) -> str
     heading = f"<h2>{escape(title)}</h2>"
     if not rows:
         return f'{heading}<p class="none">none in this time</p>'
-    heads = [by, "tasks", "failed", "retries", "megapixels", "GPU h", "CPU h", *(["cost"] if has_cost else [])]
-    most = max(row.gpu_s + row.cpu_s for row in rows) or 1.0
+    has_functions = any(row.function_s for row in rows)
+    more_heads = [*(["function h"] if has_functions else []), *(["cost"] if has_cost else [])]
+    heads = [by, "tasks", "failed", "retries", "megapixels", "GPU h", "CPU h", *more_heads]
+    most = max(row.work_s for row in rows) or 1.0
     lines = []
     for row in rows[:_MOST_ROWS]:
-        share = 100 * (row.gpu_s + row.cpu_s) / most
+        share = 100 * row.work_s / most
         cells = [
             f"{row.tasks:,}", f"{row.failed:,}", f"{row.retries:,}", f"{row.megapixels:,.1f}",
             told_amount(row.gpu_s / 3600), told_amount(row.cpu_s / 3600),
+            *([told_amount(row.function_s / 3600)] if has_functions else []),
             *([told_amount(row.cost)] if has_cost else []),
         ]  # fmt: skip
         name = f'{escape(row.name)}<span class="bar" style="width: {share:.1f}%"></span>'

@@ -72,7 +72,7 @@ class Days:
         rows = [_row(name, measures) for name, measures in sums.items()]
         if by == "day":
             return tuple(sorted(rows, key=lambda row: row.name))
-        return tuple(sorted(rows, key=lambda row: (-row.gpu_s - row.cpu_s, -row.tasks, row.name)))
+        return tuple(sorted(rows, key=lambda row: (-row.work_s, -row.tasks, row.name)))
 
 
 def total_of(rows: Iterable[UsageRow]) -> UsageRow:
@@ -83,6 +83,7 @@ def total_of(rows: Iterable[UsageRow]) -> UsageRow:
         name="", **counts,
         megapixels=sum(row.megapixels for row in rows), gpu_s=sum(row.gpu_s for row in rows),
         cpu_s=sum(row.cpu_s for row in rows), cost=sum(row.cost for row in rows),
+        function_s=sum(row.function_s for row in rows),
     )  # fmt: skip
 
 
@@ -94,6 +95,7 @@ def _row(name: str, measures: Mapping[str, int]) -> UsageRow:
         gpu_s=measures.get("gpu_ms", 0) / 1000,
         cpu_s=measures.get("cpu_ms", 0) / 1000,
         cost=measures.get("cost", 0) / 1e6,
+        function_s=measures.get("function_ms", 0) / 1000,
     )
 
 
@@ -118,6 +120,7 @@ def today_of(now_ms: int) -> date:
 
 CSV_COLUMNS = (
     "name", "tasks", "completed", "failed", "cancelled", "attempts", "retries", "megapixels", "gpu_s", "cpu_s", "cost",
+    "function_s",
 )  # fmt: skip
 
 
@@ -137,7 +140,6 @@ def as_csv(by: By, rows: Sequence[UsageRow]) -> str:
     for row in rows:
         name = as_text_cell(row.name)
         counts = (row.tasks, row.completed, row.failed, row.cancelled, row.attempts, row.retries)
-        writer.writerow(
-            [name, *counts, f"{row.megapixels:.3f}", f"{row.gpu_s:.3f}", f"{row.cpu_s:.3f}", f"{row.cost:.6f}"]
-        )
+        used = (f"{row.megapixels:.3f}", f"{row.gpu_s:.3f}", f"{row.cpu_s:.3f}", f"{row.cost:.6f}")
+        writer.writerow([name, *counts, *used, f"{row.function_s:.3f}"])
     return out.getvalue()

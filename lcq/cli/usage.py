@@ -44,7 +44,7 @@ def report(
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Write it there instead.")] = None,
     as_json: JsonFlag = False,
 ) -> int:
-    """Tell what was used: tasks, megapixels, time of GPUs and CPUs, failures, retries, cost; of forgotten tasks too."""
+    """Tell what was used: tasks, megapixels, time of GPUs, CPUs, functions, failures, cost; of forgotten tasks too."""
     session = session_of(context, as_json)
     if out is not None and form == "table":
         raise InvalidInput(
@@ -87,7 +87,7 @@ def _text(answer: ReportAnswer, form: Format, session: Session) -> str:
 
 
 def _table(answer: ReportAnswer, output: Output) -> None:
-    has_cost = bool(answer.currency) or answer.total.cost > 0
+    has_cost, has_functions = bool(answer.currency) or answer.total.cost > 0, answer.total.function_s > 0
     heads = [
         Column(answer.by.upper()),
         Column("TASKS", right=True, whole=True),
@@ -97,17 +97,18 @@ def _table(answer: ReportAnswer, output: Output) -> None:
         Column("MEGAPIXELS", right=True, whole=True),
         Column("GPU H", right=True, whole=True),
         Column("CPU H", right=True, whole=True),
+        *([Column("FUNCTION H", right=True, whole=True)] if has_functions else []),
         *([Column("COST", right=True, whole=True)] if has_cost else []),
     ]
-    rows = [_row(row, has_cost) for row in answer.rows]
+    rows = [_row(row, has_functions, has_cost) for row in answer.rows]
     if len(rows) > 1:
-        rows.append(_row(answer.total.model_copy(update={"name": tr("all")}), has_cost))
+        rows.append(_row(answer.total.model_copy(update={"name": tr("all")}), has_functions, has_cost))
     output.table(heads, rows, empty=tr("nothing has ended in that time"))
     if has_cost and answer.currency:
         output.talk(tr("costs are in {currency}, by the prices when the work was done", currency=answer.currency))
 
 
-def _row(row: UsageRow, has_cost: bool) -> tuple[str, ...]:
+def _row(row: UsageRow, has_functions: bool, has_cost: bool) -> tuple[str, ...]:
     return (
         row.name,
         f"{row.tasks:,}",
@@ -117,5 +118,6 @@ def _row(row: UsageRow, has_cost: bool) -> tuple[str, ...]:
         f"{row.megapixels:,.1f}",
         told_amount(row.gpu_s / 3600),
         told_amount(row.cpu_s / 3600),
+        *([told_amount(row.function_s / 3600)] if has_functions else []),
         *([told_amount(row.cost)] if has_cost else []),
     )

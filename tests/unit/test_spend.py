@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -169,6 +170,23 @@ async def test_an_endpoint_that_is_away_says_nothing_of_the_node_that_called_it(
         await state.fail_task(grant.task.id, attempt=1, node=node.id, failure=a_failure(code="function_failed"))
         known = (await state.reader.nodes())[0]
         assert (known.failed, known.device_blame["burst"][0]) == (1, 1.0), "what ran there, and failed, does"
+
+
+@pytest.mark.parametrize("price", [0.3, 0.0])
+async def test_a_report_has_time_in_functions_apart_and_charges_no_gpu_for_it(redis_url: str, price: float) -> None:
+    config = DistributedConfig.model_validate({"report": {"prices": {"gpu": 1e6}}})
+    async with StateManager(config, url=redis_url) as state:
+        node = FunctionNode(state)
+        node.price = price
+        await node.hello()
+        await submitted(state)
+        (grant,) = await node.take()
+        await asyncio.sleep(0.01)
+        await node.end(grant, 0.0)
+        await state.account_tasks()
+        (row,) = (await state.reader.usage([today_of(await state.now_ms())])).rows("node")
+        assert (row.name, row.attempts, row.gpu_s, row.cpu_s, row.cost) == (node.id, 1, 0.0, 0.0, 0.0)
+        assert row.function_s >= 0.01
 
 
 async def test_a_late_bill_corrects_what_was_taken_to_be_true(redis_url: str) -> None:

@@ -51,6 +51,24 @@ def test_rows_are_sums_over_the_days_and_each_day_has_one_whatever_there_was() -
     assert (total_of(days).tasks, total_of(days).retries) == (6, 3)
 
 
+def test_time_in_functions_is_told_by_itself_where_there_is_any() -> None:
+    used = Days({MONDAY: {"all/function_ms/": "7200000", "user/function_ms/ann": "7200000", "user/gpu_ms/bob": "9000"}})
+    ann, bob = used.rows("user")
+    assert (ann.name, ann.function_s, ann.gpu_s) == ("ann", 7200.0, 0.0)
+    assert as_csv("user", (ann, bob)).splitlines() == [
+        "user,tasks,completed,failed,cancelled,attempts,retries,megapixels,gpu_s,cpu_s,cost,function_s",
+        "ann,0,0,0,0,0,0,0.000,0.000,0.000,0.000000,7200.000",
+        "bob,0,0,0,0,0,0,0.000,9.000,0.000,0.000000,0.000",
+    ]
+    answer = ReportAnswer(by="user", rows=(ann, bob), days=used.rows("day"), total=total_of((ann, bob)))
+    page = report_page(answer, cluster="c", made="now", version="1")
+    assert "<b>2.00</b><span>function hours</span>" in page
+    assert "<th>function h</th>" in page
+    assert "2026-11-23: functions 2<" in page
+    without = answer.model_copy(update={"rows": (bob,), "days": (), "total": bob})
+    assert "function h" not in report_page(without, cluster="c", made="now", version="1")
+
+
 def test_what_a_spreadsheet_would_take_for_a_formula_is_text_in_it() -> None:
     lines = as_csv(
         "user", (UsageRow(name='=HYPERLINK("x")', completed=1, gpu_s=1.5), UsageRow(name="a,b"))

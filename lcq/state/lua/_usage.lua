@@ -2,6 +2,7 @@
 -- Loaded behind the prelude. Fields are "<dimension>/<measure>/<name>": tasks and attempts are counted once by each of
 -- user, job, node and model, and once by all. Times are ms, money millionths of the currency in the settings.
 
+local TIME_OF = {cpu = "cpu_ms", serverless = "function_ms"}
 local MOST_NAMES = 50000  -- fields of a day; whoever is new then is one of "(others)"
 
 -- So many attempts of a task were counted, and which end of it: an act that is taken back brings no second one.
@@ -11,7 +12,7 @@ end
 
 -- Prices are an hour's: of a node by its name or a label, and of a GPU by its name, or of any, and of a host's CPU. That of
 -- a node is shared by all its slots, that of a device by its own. What they come to for one slot of the device, in millionths
--- a ms.
+-- a ms. Functions have prices of their own (settle_spend), and no part in these.
 local function price_of_slot(prices, known, node, device)
   local id = node .. "\n" .. device
   if known[id] then return known[id] end
@@ -19,7 +20,7 @@ local function price_of_slot(prices, known, node, device)
   local slots, all, name, kind = 1, 0, "", device == "cpu" and "cpu" or "gpu"
   for _, one in ipairs(decoded(told[1], {}).devices or {}) do
     local count = math.max(1, number(tostring(one.slots)))
-    all = all + count
+    if one.kind ~= "serverless" then all = all + count end
     if one.id == device then slots, name, kind = count, tostring(one.name or ""), one.kind end
   end
   local price, by = prices.nodes[node], math.max(1, all)
@@ -29,6 +30,7 @@ local function price_of_slot(prices, known, node, device)
       if not price and labels[one[1]] == one[2] then price = one[3] end
     end
   end
+  if kind == "serverless" then price = 0 end
   if not price then
     by = slots
     if kind == "cpu" then price = prices.cpu end
@@ -71,7 +73,8 @@ local function bill(id, t, prices, known, sums, days)
       local ms = math.max(0, ended - number(tostring(record.started_ms or ended)))
       local slot = price_of_slot(prices, known, record.node or "", record.device or "")
       add(ended, record.node, "attempts", 1)
-      add(ended, record.node, slot.kind == "cpu" and "cpu_ms" or "gpu_ms", ms)
+      local kind = type(record.spend) == "table" and "serverless" or slot.kind  -- the node may be forgotten
+      add(ended, record.node, TIME_OF[kind] or "gpu_ms", ms)
       -- What a function was paid, as the books have it (`spent`), counts instead; `paid`: of those before there were books.
       local paid = record.spent or record.paid
       add(ended, record.node, "cost", paid and math.floor(number(tostring(paid))) or math.floor(ms * slot.price + 0.5))
