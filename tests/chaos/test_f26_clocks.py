@@ -41,6 +41,7 @@ ALLOWED = {
     "lcq/ids.py": "an id begins with the time of its making, so that lists are in order; nothing expires by it",
     "lcq/cli/output.py": "how long ago something was, for people",
     "lcq/cli/acts.py": "how old the acts are that a filter wants, as people mean it",
+    "lcq/cli/submit.py": "what moment of today is meant, and how long until then, as people say it",
     "lcq/cli/schedules.py": "when a schedule is due next, for people",
     "lcq/cli/tasks.py": "how long a task still waits, for people",
     "lcq/cli/events.py": "where to begin in the stream of events, for people",

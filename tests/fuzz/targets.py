@@ -133,7 +133,7 @@ _VALUES: dict[str, Any] = {
     "status": "queued", "limit": 5, "files": [{"path": "/photos/cat.png", "size": 5, "head": "ab" * 32}],
     "wish": ID, "parts": ["before"], "longest": 64, "box": [0, 0, 1, 1], "lines": [], "first": 1, "last": 2, "count": 1,
     "target_wait_s": 30.0, "model": "cv2-telea", "each_stands_for": 1, "skipped": [], "by": ["cause"], "key": "ab" * 32,
-    "span_s": 60,
+    "span_s": 60, "cost": 0.5,
     "task": ID, "rule": "queue_age", "subject": "cpu-light", "seconds": 60.0, "receivers": ["ops"],
 }  # fmt: skip
 
