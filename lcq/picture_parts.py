@@ -16,7 +16,7 @@ def files_of(record: TaskRecord) -> dict[Part, str]:
     files: dict[Part, str] = {"before": record.task.image_path}
     if record.task.mask_path is not None:
         files["mask"] = record.task.mask_path
-    if record.result is not None:
+    if record.result is not None and record.result.path:  # a drill leaves none
         files["after"] = record.result.path
     return files
 
@@ -25,6 +25,8 @@ def why_none(part: Part, record: TaskRecord) -> str:
     """Why a task has no such picture."""
     if part in ("mask", "overlay"):
         return "this task has no mask"
+    if part == "after" and record.result is not None:
+        return f"its result is no file: the task is {record.status}"
     if part == "after":
         yet = "" if record.status.is_terminal else " yet"
         return f"no result{yet}: the task is {record.status}"

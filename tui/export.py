@@ -43,6 +43,8 @@ def values_of(row: RowT, fields: Mapping[str, QueryField[RowT]], now_ms: int) ->
     for slot in type(row).__slots__:  # type: ignore[attr-defined]  # every row is a dataclass with slots
         if slot.endswith("_ms") and not slot.startswith("_"):
             at_ms = getattr(row, slot)
+            if isinstance(at_ms, tuple):  # of several the first
+                at_ms = at_ms[0] if at_ms else 0
             out[f"{slot.removesuffix('_ms')}_at"] = (
                 datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds") if at_ms else None
             )

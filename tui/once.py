@@ -34,11 +34,13 @@ from tui.columns import (
 from tui.desk import Desk
 from tui.export import values_of
 from tui.fleet import PANEL_LINES, panels
+from tui.once_asked import ASKED
 from tui.saved import MODES, SavedView, SavedViews, views_path
 from tui.store import MOST_ACTS, WAITING, ActRow, Store, act_row, task_row
 from tui.text import basename, cells, clean, fit
 from tui.view import View
 
+VIEWS = (*MODES, *ASKED)
 MOST = 10_000
 _PAGE = 500
 _PANEL = 36
@@ -47,13 +49,14 @@ _ANSWER_S = 1.0  # why tasks wait is told where a scheduler says so at once
 
 @dataclass(frozen=True)
 class Shown:
-    """What there is to print: the rows of one view, of how many, and what cannot be told by that."""
+    """What there is to print: the rows of one view, of how many, where it was cut, and what is said beside it."""
 
     desk: Desk
     view: View[Any]
     columns: Sequence[Column[Any]]
     total: int
-    note: str = ""
+    note: str = ""  # where it was cut; "": it was not
+    beside: str = ""
 
 
 def run_once(
@@ -88,14 +91,14 @@ def run_once(
         lines = text_lines(shown, look, None if piped else shutil.get_terminal_size().columns)
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     note = tr("{count:,} of {total:,} {mode}", count=len(shown.view), total=shown.total, mode=look.mode)
-    sys.stderr.write(f"{note}; {shown.note}\n" if shown.note else f"{note}\n")
+    sys.stderr.write("; ".join(filter(None, (note, shown.note, shown.beside))) + "\n")
     return 0
 
 
 def _look(mode: str, words: str, name: str) -> SavedView:
     if not name:
-        if mode not in MODES:
-            raise InvalidInput(f"no view {mode!r}", hint=f"there are {', '.join(MODES)}")
+        if mode not in VIEWS:
+            raise InvalidInput(f"no view {mode!r}", hint=f"there are {', '.join(VIEWS)}")
         return SavedView("", mode, words)
     views = SavedViews(views_path()).all
     found = next((view for view in views if view.name == name), None)
@@ -110,16 +113,18 @@ async def look_once(cluster: Cluster, look: SavedView, *, limit: int, name: str 
 
     Raises:
         StateUnavailable: the cluster cannot be reached.
+        SchedulerUnreachable: nor can a scheduler, where only one of these knows.
         InvalidInput: the filter cannot be meant.
     """
     desk = Desk(cluster, cluster, cluster=name)
     now = await cluster.now_ms()
     desk.link.note_skew(now)
-    store, columns, total, note = desk.store, TASK_COLUMNS, 0, ""
+    store, columns, total, note, beside = desk.store, TASK_COLUMNS, 0, "", ""
     views: dict[str, View[Any]] = {
         "tasks": desk.tasks, "queues": desk.queues, "causes": desk.causes, "activity": desk.acts
     }  # fmt: skip
-    view = views.get(look.mode, desk.nodes)
+    asked = ASKED[look.mode]() if look.mode in ASKED else None
+    view = asked.view if asked is not None else views.get(look.mode, desk.nodes)
     view.now_ms = now
     view.set_filter(clean(look.filter_text))
     if view.filter.problem:
@@ -143,6 +148,8 @@ async def look_once(cluster: Cluster, look: SavedView, *, limit: int, name: str 
         case "activity":
             note = await _read_acts(cluster, store, view, limit)
             shown = ACT_COLUMNS
+        case _ if asked is not None:
+            beside, shown = await asked.read(cluster, now), asked.columns
         case _:
             store.put_nodes(await cluster.nodes())
             shown = NODE_COLUMNS
@@ -166,6 +173,7 @@ async def look_once(cluster: Cluster, look: SavedView, *, limit: int, name: str 
         [chosen[one] for one in look.columns or () if one in chosen] or [one for one in shown if not one.extra],
         total or view.total,
         note,
+        beside,
     )
 
 

@@ -96,14 +96,20 @@ class Gauge:
     @property
     def word(self) -> Segment:
         """How that is meant, as a word."""
+        word, tone = self.standing
+        return tr(word), tone
+
+    @property
+    def standing(self) -> Segment:
+        """The same, whatever language is spoken."""
         share = self.share
         if share is None:
-            return tr("NO LIMIT"), "dim"
+            return N("NO LIMIT"), "dim"
         if self.full or self.book.spent >= (self.limit or 0.0):
-            return tr("USED UP"), "bad"
+            return N("USED UP"), "bad"
         if self.is_reserved:
-            return tr("RESERVED"), "warn"
-        return (tr("NEARLY USED"), "warn") if share >= NEARLY else (tr("WITHIN"), "good")
+            return N("RESERVED"), "warn"
+        return (N("NEARLY USED"), "warn") if share >= NEARLY else (N("WITHIN"), "good")
 
     @property
     def is_reserved(self) -> bool:
@@ -294,11 +300,17 @@ def cheapest(nodes: Iterable[NodeRow]) -> float | None:
 
 def function_state(node: NodeRow, device: DeviceNow, function: FunctionNow) -> Segment:
     """Whether it is called, as letter and word: a breaker is open where the endpoint was not reached of late."""
+    word, tone = function_standing(node, device, function)
+    return tr(word), tone
+
+
+def function_standing(node: NodeRow, device: DeviceNow, function: FunctionNow) -> Segment:
+    """The same, whatever language is spoken."""
     if node.status is NodeStatus.OFFLINE:
-        return tr("x AWAY"), "bad"
+        return N("x AWAY"), "bad"
     if function.away:
-        return tr("! BREAKER OPEN"), "bad"
-    return (tr("? RESTS"), "warn") if device.why else (tr("> OFFERED"), "good")
+        return N("! BREAKER OPEN"), "bad"
+    return (N("? RESTS"), "warn") if device.why else (N("> OFFERED"), "good")
 
 
 def price_told(function: FunctionNow, currency: str) -> str:

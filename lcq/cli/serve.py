@@ -77,7 +77,12 @@ def console(
     once: Annotated[bool, typer.Option("--once", help="Print the view and exit; needs no terminal.")] = False,
     as_json: JsonFlag = False,
     view: Annotated[
-        str, typer.Option("--view", metavar="NAME", help="fleet, tasks, queues, nodes, causes or activity.")
+        str,
+        typer.Option(
+            "--view",
+            metavar="NAME",
+            help="fleet, tasks, queues, nodes, causes, activity, spend, schedules or keys.",
+        ),
     ] = "tasks",
     saved: Annotated[str, typer.Option("--saved", metavar="NAME", help="A saved view instead.")] = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="How many tasks or acts at most.")] = 100,

@@ -77,6 +77,16 @@ async def test_what_is_not_here_comes_from_the_tasks_node(tmp_path):
     assert pictures.parts["after"].why == "no result yet: the task is queued"
 
 
+@pytest.mark.parametrize("status", [TaskStatus.COMPLETED, TaskStatus.FAILED])
+async def test_a_result_that_left_no_file_is_looked_for_nowhere(tmp_path, status):
+    cluster = FakeCluster()
+    result = TaskResult(path="", bytes=0, sha256="ab" * 32, width=0, height=0, seconds=1.0)
+    record = a_finished_task(tmp_path, status=status, result=result)
+    pictures = await Gallery(cluster).look(record, longest=64)
+    assert pictures.parts["after"].why == f"its result is no file: the task is {status}"
+    assert cluster.looks == []
+
+
 async def test_another_file_under_the_same_name_is_not_taken_for_the_tasks(tmp_path):
     cluster, record = FakeCluster(), a_finished_task(tmp_path, size=(1, 2))
     shutil.copy(SAMPLES / "photos/coffee.jpg", record.result.path)
