@@ -62,9 +62,9 @@ def _filtered(text: str) -> tuple[str, ...]:
 
 _TASKS = ("2", "g", *["j"] * 6)
 SHOTS = (
-    Shot("tasks", ("2", "g", "exclamation_mark", "j", "space", "space", "j")),
-    Shot("task", (*_filtered("state:done user:press-7"), "j", "enter")),
-    Shot("pictures", (*_filtered("state:done user:press-7"), "i")),
+    Shot("tasks", (*_filtered("needs:attention -cause:image_missing"), "j", "space", "space", "j")),
+    Shot("task", (*_filtered("state:done user:press-7 queue:gpu-high"), "j", "enter")),
+    Shot("pictures", (*_filtered("state:done user:press-7 queue:gpu-high"), "i")),
     Shot("compare", (*_filtered("state:done try>1"), "equals_sign")),
     Shot("fleet", ("1", "g", "j")),
     Shot("charts", ("1", "h")),
@@ -75,6 +75,9 @@ SHOTS = (
     Shot("causes", ("5", "g")),
     Shot("cause", ("5", "g", "d")),
     Shot("activity", ("6", "slash", *_typed("-actor:ingest"), "enter", "g")),
+    Shot("spend", ("7",)),
+    Shot("schedules", ("8", "g", "j")),
+    Shot("keys", ("9", "g")),
     Shot("submit", ("2", "s", *_typed("/srv/photos/studio-a/portraits"), "tab",
                     *_typed("/srv/photos/studio-a/portraits/masks"))),
     Shot("log", ("4", "g", "j", "l")),
@@ -101,7 +104,7 @@ async def take(shot: Shot, settings: Path, out: Path) -> None:
             await _settled(app, pilot)
             for key in shot.keys:
                 await pilot.press(key)
-                if key in ("enter", "d", "exclamation_mark") or key in "123456":
+                if key in ("enter", "d", "exclamation_mark") or key in "123456789":
                     await _settled(app, pilot)
             await _settled(app, pilot, quick=True)
             lines = app.screen._compositor.render_strips()

@@ -2,9 +2,10 @@
 
     python -m benchmarks.stage [--minutes M]     # until ctrl-c, or for so long; says how to open a console on it
 
-Of real processes on this machine: a scheduler, five agents, the sample photos of four customers, files that cannot be
-cleaned, and what operators do about that. Made up are the GPUs (tests/fake_gpu.py, so gcc is needed) and how long they
-take (benchmarks/stage_engine.py); what is cleaned is really cleaned. All run at the machine's lowest priority.
+Of real processes on this machine: a scheduler, agents with a key each, a function that one of them calls (and another
+that is away), schedules, the sample photos of four customers, files that cannot be cleaned, and what operators do about
+that. Made up are the GPUs (tests/fake_gpu.py, so gcc is needed), how long they take (benchmarks/stage_engine.py) and
+what a call costs; what is cleaned is really cleaned. All run at the machine's lowest priority.
 """
 
 from __future__ import annotations
@@ -30,12 +31,17 @@ from PIL import Image
 
 from benchmarks.stage_engine import BASE_MIB, MIB_A_MEGAPIXEL, VARIABLE, StageEngine
 from lcq.client import Client
+from lcq.config import DistributedConfig
 from lcq.embedded import PrivateServer
 from lcq.errors import LcqError
-from lcq.models import NodeStatus, Task, TaskPriority, TaskRecord, TaskStatus, TaskType
-from tests.cluster import Cluster, running_cluster
+from lcq.key_record import KeyRole
+from lcq.keyring import Credential, KeyPair, ServerKeys, agent_file, write_credential, write_server_keys
+from lcq.models import NodeStatus, Privacy, Task, TaskPriority, TaskRecord, TaskStatus, TaskType
+from lcq.sockets import new_key_pair
+from tests.cluster import Cluster, free_port, running_cluster
 from tests.engines import install_engines
 from tests.fake_gpu import FakeGpu, FakeGpus
+from tests.functions import functions_framework
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "sample-config"
@@ -44,7 +50,25 @@ CLUSTER = "atelier"
 _SETTINGS = """
 context: NAME
 contexts:
-  NAME: {scheduler_host: 127.0.0.1, zeromq: {control_port: PORT}, redis: {url: "URL"}, data_dir: "DATA"}
+  NAME:
+    scheduler_host: 127.0.0.1
+    zeromq: {control_port: PORT, curve: always, key_file: "KEY"}
+    redis: {url: "URL"}
+    data_dir: "DATA"
+"""
+_CLUSTER_SETTINGS = """
+schedules:
+  press-inbox:
+    {cron: "*/5 * * * *", inputs: ["PHOTOS/press-7/inbox"], out: "PHOTOS/press-7/clean", again: true, model: restore,
+     user: press-7, priority: high}
+  studio-share: {cron: "*/2 * * * *", inputs: ["PHOTOS/studio-c/incoming"], model: restore, user: studio-c}
+  archive-nightly:
+    {cron: "30 2 * * mon-fri", timezone: Europe/Berlin, inputs: ["PHOTOS/archive/1962"], model: restore, priority: low}
+  posters-weekly: {cron: "0 6 * * mon", timezone: Europe/Berlin, inputs: ["PHOTOS/press-7/posters"], user: press-7}
+windows:
+  office: {nodes: [cpu-01], open: "05:00-23:30", days: "", timezone: UTC}
+serverless:
+  budget: {hour: 2, day: 10, month: 100, job: 5, user_day: 3, currency: EUR}
 """
 _PATIENCE_S = 1200.0  # a machine that is busy otherwise lets this wait
 _ROUND_S = 20.0  # an act of submitting is told for each album in it: not so often that others' acts drown
@@ -62,6 +86,7 @@ class Host:
     name: str
     cards: tuple[str, ...] = ()
     cpu_slots: int = 0
+    calls: bool = False  # it calls the functions, and does nothing else
 
 
 HOSTS = (
@@ -70,7 +95,10 @@ HOSTS = (
     Host("gpu-03", ("l40s",)),
     Host("gpu-04", ("3080",)),
     Host("cpu-01", cpu_slots=2),
+    Host("cloud-01", calls=True),
 )
+_PEOPLE = {"maria": KeyRole.OPERATOR, "ivo": KeyRole.OPERATOR, "ingest": KeyRole.OPERATOR, "stage": KeyRole.VIEWER}
+"""Whose acts these are; maria's key was made with the schedulers'."""
 # a customer's folder, how wide its pictures are, their model, queue, priority and names
 _ALBUMS = {
     "studio-a/portraits": (900, "lama-big", "gpu-high", TaskPriority.NORMAL, "portrait-{:03}"),
@@ -78,6 +106,8 @@ _ALBUMS = {
     "studio-b/product-shots": (700, "mat-512", "gpu-medium", TaskPriority.NORMAL, "sku-{:05}"),
     "archive/1962": (0, "restore", "cpu-light", TaskPriority.LOW, "box12-{:03}"),
     "press-7/posters": (3200, "lama-big", "gpu-high", TaskPriority.HIGH, "poster_{:02}"),
+    "press-7/web": (0, "restore", "serverless", TaskPriority.NORMAL, "web_{:03}"),
+    "studio-a/contacts": (0, "restore", "serverless", TaskPriority.NORMAL, "contact-{:03}"),
 }
 
 
@@ -123,8 +153,15 @@ class Gpus:
 class Stage:
     """The cluster, the work that it is given, and what operators do."""
 
-    def __init__(self, cluster: Cluster, folder: Path, photos: Path) -> None:
+    def __init__(self, cluster: Cluster, folder: Path, photos: Path, function: str) -> None:
+        """``function``: the address of one that can be called."""
         self.cluster, self.folder, self.photos = cluster, folder, photos
+        self._server = KeyPair(*new_key_pair())
+        self._functions = {
+            name: {"url": url, "models": {"restore": 4.0}, "concurrency": 2, "timeout_s": 60, "price_s": 0.0018,
+                   "price_call": 0.0004}
+            for name, url in (("burst", function), ("reserve", f"http://127.0.0.1:{free_port()}"))
+        }  # fmt: skip
         self._gpus = {host.name: Gpus(host, folder / host.name, number) for number, host in enumerate(HOSTS, 1)}
         self._numbers = {album: itertools.count(11) for album in _ALBUMS}
         self._over = threading.Event()
@@ -144,8 +181,43 @@ class Stage:
                         way = Image.Resampling.NEAREST if kind == "masks" else Image.Resampling.LANCZOS
                         image.resize(size, way).save(target, quality=88)
 
+    def _new_key(self, path: Path, name: str) -> str:
+        """A key of that name, kept there; its public half."""
+        pair = KeyPair(*new_key_pair())
+        place = f"127.0.0.1:{self.cluster.control_port}"
+        write_credential(path, Credential(pair, (self._server.public,), (place,), name))
+        return pair.public
+
+    def key_file(self, name: str) -> Path:
+        return self.folder / "keys" / f"{name}.json"
+
+    def _enrol(self) -> None:
+        """A key for everybody; a host is invited that has not come yet."""
+        with self.client("maria") as maria:
+            for name, role in _PEOPLE.items():
+                if name != "maria":
+                    maria.enrol_key(self._new_key(self.key_file(name), name), name=name, role=role)
+            for host in HOSTS:
+                key = self._new_key(agent_file(self.cluster.config, host.name), host.name)
+                maria.enrol_key(key, name=host.name, role=KeyRole.AGENT)
+            for name, role in (("accounts", KeyRole.VIEWER), ("ivo-laptop", KeyRole.OPERATOR)):
+                maria.enrol_key(self._new_key(self.key_file(name), name), name=name, role=role)
+
+    def _revoke(self) -> None:
+        with self.client("ivo-laptop") as lost:
+            lost.info()
+        with self.client("ivo") as ivo:
+            key = next(one.key for one in ivo.keys().keys if one.name == "ivo-laptop")
+            ivo.revoke_key(key, reason="left on the train")
+            ivo.invite_key(new_key_pair()[0], becomes=KeyRole.AGENT, node="gpu-05", span_s=7200)
+        with contextlib.suppress(LcqError), self.client("ivo-laptop", timeout_s=5) as lost:
+            lost.info()
+
     def start(self) -> None:
-        self.cluster.start_scheduler(wait=False)  # agents look for it until it is there
+        owner = self._new_key(self.key_file("maria"), "maria")
+        write_server_keys(self.cluster.config, ServerKeys(self._server, owners={owner: "maria"}))
+        self.cluster.start_scheduler()
+        self._enrol()
         for host in HOSTS:
             wishes = {f"gpu{place}": {"slots": 1 + (kind == "l40s")} for place, kind in enumerate(host.cards)}
             if not host.cpu_slots:
@@ -153,6 +225,8 @@ class Stage:
             command = [sys.executable, "-m", "worker.cli", "--scheduler", f"127.0.0.1:{self.cluster.control_port}"]
             command += ["--name", host.name, *(["--slots", str(host.cpu_slots)] if host.cpu_slots else [])]
             environment = self._gpus[host.name].environment | {"LCQ_AGENT__DEVICES": json.dumps(wishes)}
+            if host.calls:
+                environment["LCQ_AGENT__FUNCTIONS"] = json.dumps(self._functions)
             self.cluster._start(host.name, command, environment)
         with self.client("maria") as client:
             self._until(
@@ -170,10 +244,14 @@ class Stage:
             time.sleep(1)
         raise TimeoutError(f"waited in vain for {what}")
 
-    def client(self, actor: str) -> Client:
-        return Client(
-            self.cluster.config, scheduler=f"127.0.0.1:{self.cluster.control_port}", actor=actor, timeout_s=120
-        )
+    def client(self, actor: str, *, timeout_s: float = 120) -> Client:
+        """One that shows that person's key."""
+        config = DistributedConfig.model_validate({
+            "data_dir": self.folder / "console",
+            "zeromq": {"control_port": self.cluster.control_port, "curve": "always", "key_file": self.key_file(actor)},
+        })  # fmt: skip
+        place = f"127.0.0.1:{self.cluster.control_port}"
+        return Client(config, scheduler=place, actor=actor, timeout_s=timeout_s)
 
     # ------------------------------------------------------------ its work
 
@@ -200,6 +278,7 @@ class Stage:
             task_type=TaskType.INPAINT, image_path=str(image), mask_path=str(mask),
             output_path=str(self.photos / album / "clean" / f"{name}.png"), user_id=customer, priority=priority,
             job=f"{customer}-{folder}" if customer != "studio-b" else None, config={"model": model}, max_retries=2,
+            privacy=Privacy.EXPORTABLE if _ALBUMS[album][2] == "serverless" else Privacy.PRIVATE,
         )  # fmt: skip
 
     def give(self, client: Client, album: str, count: int, *, kind: str = "") -> None:
@@ -216,6 +295,9 @@ class Stage:
             missing = round(most * swell) - waiting.get(queue, 0)
             if missing > 0:
                 self.give(client, album, min(missing, 14))
+        if waiting.get("serverless", 0) < 8:
+            self.give(client, "press-7/web", 3)
+            self.give(client, "studio-a/contacts", 1 + round_ % 2)
         if round_ % 11 == 3:
             self.give(client, "press-7/posters", 1)
         if round_ % 7 == 2:
@@ -267,6 +349,9 @@ class Stage:
     def _acts(self, minutes: float) -> list[tuple[float, Callable[[], None]]]:
         """When, in seconds from the beginning, and what."""
         script: list[tuple[float, Callable[[], None]]] = [
+            (0.0, self._fill_the_inbox),
+            (0.10, self._pause_the_weekly_one),
+            (0.12, self._revoke),
             (0.15, self._prioritise_posters),
             (0.25, self._retry_what_was_missing),
             (0.40, self._pause_for_the_profile),
@@ -280,6 +365,18 @@ class Stage:
 
     def _some(self, client: Client, where: str, count: int) -> list[str]:
         return [record.id for record in itertools.islice(client.tasks(where), count)]
+
+    def _fill_the_inbox(self) -> None:
+        """What a schedule finds: pictures, each with its mask beside it."""
+        sources, inbox = self.folder / "sources" / "archive/1962", self.photos / "press-7/inbox"
+        inbox.mkdir(parents=True, exist_ok=True)
+        for number, source in enumerate(sorted((sources / "photos").iterdir())):
+            os.link(source, inbox / f"agency_{number:02}{source.suffix}")
+            os.link(sources / "masks" / f"{source.stem}.png", inbox / f"agency_{number:02}_mask.png")
+
+    def _pause_the_weekly_one(self) -> None:
+        with self.client("ivo") as ivo:
+            ivo.pause_schedule("posters-weekly", reason="the printer is away until the 7th")
 
     def _prioritise_posters(self) -> None:
         with self.client("ivo") as ivo:
@@ -342,16 +439,20 @@ def on_stage(folder: Path) -> Iterator[Stage]:
         "PYTHONPATH": os.pathsep.join(paths), VARIABLE: "1", "LCQ_DRILLS": "0", "LCQ_LEASES__BEAT_S": "3",
         "LCQ_LEASES__LEASE_S": "60", "LCQ_LEASES__LOST_AFTER_S": "5", "LCQ_RETRIES__BASE_S": "3",
         "LCQ_DISCOVERY__ENABLED": "0", "LCQ_CONFIG": str(folder / "cluster.yaml"), "LANG": "C.UTF-8",
+        "LCQ_ZEROMQ__CURVE": "always", "LCQ_AGENT__RUNNER__ENVIRONMENT": json.dumps([VARIABLE]),
     }  # fmt: skip
-    (folder / "cluster.yaml").write_text("{}\n")
+    function = {"PYTHONPATH": environment["PYTHONPATH"], VARIABLE: "1"}
     with (
         _photos(folder) as photos,
         PrivateServer(folder / "redis") as server,
-        running_cluster(server.tcp_url, folder / "data", **environment) as cluster,
+        functions_framework(folder / "function.log", workers=2, **function) as address,
+        running_cluster(server.tcp_url, folder / "data", is_forked=False, **environment) as cluster,
     ):
+        (folder / "cluster.yaml").write_text(_CLUSTER_SETTINGS.replace("PHOTOS", str(photos)))
+        stage = Stage(cluster, folder, photos, address)
         text = _SETTINGS.replace("NAME", CLUSTER).replace("PORT", str(cluster.control_port))
-        (folder / "lcq.yaml").write_text(text.replace("URL", server.tcp_url).replace("DATA", str(folder / "console")))
-        stage = Stage(cluster, folder, photos)
+        text = text.replace("URL", server.tcp_url).replace("DATA", str(folder / "console"))
+        (folder / "lcq.yaml").write_text(text.replace("KEY", str(stage.key_file("maria"))))
         painter = threading.Thread(target=stage.prepare)
         painter.start()
         stage.start()
