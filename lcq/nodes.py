@@ -419,6 +419,7 @@ class NodeManager(Manager):
             failure=failure,
             easier=easier,
             home=home,
+            cost=outcome.cost,
             log=outcome.log,
             peak_mib=outcome.peak_mib,
             device_peak_mib=outcome.device_peak_mib,

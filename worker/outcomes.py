@@ -209,7 +209,8 @@ class Outcomes:
         failure = _unpublished(error, final)
         _log.warning("task %s, attempt %d: %s", outcome.task_id, outcome.attempt, failure.message)
         await asyncio.to_thread(_unlink, staged)
-        return outcome.model_copy(update={"result": None, "failure": failure})
+        cost = outcome.result.cost if outcome.result is not None else outcome.cost
+        return outcome.model_copy(update={"result": None, "failure": failure, "cost": cost})
 
     async def resolve(
         self,

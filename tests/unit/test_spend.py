@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from lcq.component import Ground
 from lcq.config import BudgetConfig, DistributedConfig
+from lcq.desk import Site
 from lcq.errors import InvalidInput, TransitionRefused
 from lcq.foreseen import told_foreseen
 from lcq.functions import dearest_price
@@ -24,11 +26,12 @@ from lcq.models import (
     TaskStatus,
 )
 from lcq.moving import Mover
+from lcq.nodes import NodeManager
 from lcq.routing import Route, home_of, route, route_again
 from lcq.spend import Book, Overflow, Spend, bill_of, book_of
 from lcq.state.manager import StateManager
 from lcq.usage import today_of
-from lcq.wire import ForeseeAnswer, Foreseen, Grant
+from lcq.wire import ForeseeAnswer, Foreseen, Grant, Outcome
 from tests.nodes import LIGHT, TELEA, Node, a_failure, a_result, a_task
 
 BURST = "serverless"
@@ -140,6 +143,25 @@ async def test_a_bill_that_comes_while_its_attempt_runs_counts_when_that_ends_wi
             await state.fail_task(grant.task.id, **told, failure=a_failure(code=end))
         assert (await state.reader.spend()).month == Book(cost, 0.0, 1)
         assert (await state.reader.attempts(grant.task.id))[0].spent == round(cost * 1e6)
+
+
+@pytest.mark.parametrize("is_late", [False, True])
+async def test_a_call_whose_result_could_not_be_kept_has_run_and_costs_what_it_did(
+    redis_url: str, is_late: bool
+) -> None:
+    async with StateManager(settings(), url=redis_url) as state:
+        node = FunctionNode(state)
+        await node.hello()
+        (task_id,) = await submitted(state)
+        await node.take()
+        failed = Outcome(task_id=task_id, attempt=1, failure=a_failure(code="storage_unreachable"), cost=0.05)
+        if is_late:
+            await state.release_task(task_id, attempt=1, node=node.id)
+        nodes = NodeManager(Ground(state, Site(state)))  # not begun: it needs no sockets here
+        nodes._state = state
+        verdict = await nodes._settled(node.id, failed)
+        assert verdict.verdict == ("refused" if is_late else "settled")
+        assert (await state.reader.spend()).month == Book(0.05, 0.0, 1)
 
 
 async def test_what_an_attempt_says_itself_goes_before_a_bill_that_came_while_it_ran(redis_url: str) -> None:

@@ -261,10 +261,13 @@ async def test_an_earlier_result_that_was_there_when_the_attempt_began_is_replac
 
 async def test_a_result_that_cannot_be_renamed_is_a_failure_that_says_why(tmp_path: Path, outcomes: Outcomes):
     outcome, staged, final = a_staged_result(tmp_path)
+    assert outcome.result is not None
+    outcome = outcome.model_copy(update={"result": outcome.result.model_copy(update={"cost": 0.05})})
     final.mkdir()
     await outcomes.add(outcome, str(staged), lease_is_sure=lambda: True)
     (reported,) = outcomes.to_report()
     assert reported.result is None
+    assert reported.cost == 0.05, "the function has run all the same"
     assert reported.failure is not None
     assert reported.failure.code == "output_unwritable"
     assert str(final) in reported.failure.message

@@ -611,7 +611,7 @@ local function settle_spend(record, outcome, failure)
   local bill = record.spend
   if type(bill) ~= "table" then return end
   local cost = math.min(bill.worst, bill.came or bill.worst)  -- `came`: by a bill that came while it ran
-  if outcome == "completed" and record.paid then
+  if record.paid and (outcome == "completed" or failure) then
     cost = math.min(bill.worst, record.paid)
   elseif failure and NOT_RUN[failure.code] then
     cost = 0
@@ -627,7 +627,7 @@ local function settle_spend(record, outcome, failure)
 end
 
 -- A node's word about an attempt that was taken from it: its outcome stays, and its bill is corrected, once. `paid`: what
--- its result says that it cost.
+-- it says that it cost, if it knows.
 local function correct_bill(id, n, node, failure, paid)
   local record = attempt_record(id, n)
   local bill = record and record.node == node and record.spend
@@ -810,13 +810,13 @@ end
 -- the node), free (bool: its retry costs
 -- nothing), budget (see budget_wait); and, where its next attempt is made easier, ease (the step) and queue (where that
 -- waits): then it costs no retry either; home (the queue of the house in which it is retried, for a function
--- has failed it) and home_cost (what it takes there, in s); peak_mib, if known. `log`: what the runner said last. Answers how much the node
+-- has failed it) and home_cost (what it takes there, in s); paid (what a function has cost all the same); peak_mib, if known. `log`: what the runner said last. Answers how much the node
 -- is to blame.
 local function fail_attempt(move, id, t, failure, rule, log)
   local n, node = number(t.attempt), t.node
   local blame = rule.blame and find_blame(id, t, node) or 0
   local suspected = blame >= SUSPECTED  -- not the first here, of late: its word alone is not to cost the task anything
-  local record = {blamed = rule.blame or nil, log = log ~= "" and log or nil, peak_mib = peak(rule.peak_mib),
+  local record = {blamed = rule.blame or nil, paid = rule.paid, log = log ~= "" and log or nil, peak_mib = peak(rule.peak_mib),
     device_peak_mib = peak(rule.device_peak_mib)}
   -- Also where another node makes it good; not where only what the work needs beside the node was away.
   if failure.error_class ~= "bad_input" and not rule.away then credit(node, "failed") end

@@ -12,7 +12,7 @@ if t.status ~= STATE.PROCESSING or n ~= number(t.attempt) or t.node ~= node then
   if record and record.node == node and record.outcome == "failed" and (record.failure or {}).code == failure.code then
     return {"again"}
   end
-  correct_bill(id, n, node, failure)
+  correct_bill(id, n, node, failure, rule.paid)
   tally("fenced", 1)
   return {"fenced", t.status}
 end
