@@ -17,6 +17,7 @@ import pytest
 import redis
 import zmq
 
+from lcq import ids
 from lcq.client import AsyncClient
 from lcq.config import DistributedConfig
 from lcq.errors import (
@@ -552,6 +553,7 @@ async def test_keys_end_by_rediss_clock_and_are_cut_when_they_do(
     assert allowed is not None
     now_s = time.time()
     monkeypatch.setattr(time, "time_ns", lambda: int((now_s + 3600) * 1e9))  # this host's clock is an hour ahead
+    monkeypatch.setattr(ids, "_last", ids._last)  # nor are ids of later tests
     cut: list[str] = []
     async with contextlib.AsyncExitStack() as stack, client(scheduler, ben) as looking:
         allowed.on_revoked(lambda record: cut.append(record.key), stack)
