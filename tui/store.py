@@ -1,7 +1,7 @@
 """What the console knows: rows of tasks, nodes and queues by id, kept up to date by snapshots and events.
 
 Every text is cleaned at this door and nowhere needs cleaning again. Rows are never changed in place: a
-change puts a new row with a new version, so that a frozen view and the paint cache can keep the old one.
+change puts a new row, so that a frozen view and the paint cache can keep the old one.
 """
 
 from __future__ import annotations
@@ -61,7 +61,6 @@ class Row(Protocol):
     """What the store keeps and a view can order."""
 
     id: str
-    version: int
 
     @property
     def haystack(self) -> str:
@@ -117,7 +116,6 @@ class TaskRow:
     partial: bool = False  # made from events alone: the whole record is still to be read
     told: Told | None = None  # of this revision, while it is in sight
     acted: int = 0  # the revision that an act of this console has made of it, of which no news has come yet
-    version: int = 0
     _haystack: str = ""
 
     @property
@@ -207,7 +205,6 @@ class NodeRow:
     hand_back_ms: int | None = None  # when a draining node hands back what it still runs; None: it may go on
     stopping: bool = False  # its agent ends as soon as it has drained
     why: str = ""
-    version: int = 0
 
     @property
     def haystack(self) -> str:
@@ -231,7 +228,6 @@ class QueueRow:
     nodes: tuple[str, ...] = ()
     place: int = 0  # where the cluster's configuration lists it
     flow: Flow | None = None  # what comes and goes, a minute; None: not known
-    version: int = 0
 
     @property
     def haystack(self) -> str:
@@ -271,7 +267,6 @@ class CauseRow:
     trend: tuple[int, ...] = ()  # of the last hour, in each five minutes
     known: str = ""  # who has acknowledged it, and what they had to say
     of: tuple[tuple[str, str], ...] = ()  # by what it is told apart beside that, and what its tasks have there
-    version: int = 0
 
     @property
     def haystack(self) -> str:
@@ -293,7 +288,6 @@ class ActRow:
     outcome: str = ""
     command: str = ""
     undo_until_ms: int = 0  # 0: it cannot be taken back
-    version: int = 0
 
     @property
     def haystack(self) -> str:
@@ -338,17 +332,11 @@ class Shelf(Generic[RowT]):
         self.rows: dict[str, RowT] = {}
         self._dropped = 0  # since ``rows`` was made
         self._changes = Changes()
-        self._versions = 0
-
-    def _stamp(self, row: RowT) -> RowT:
-        self._versions += 1
-        row.version = self._versions
-        self._stir.set()
-        return row
 
     def put(self, row: RowT) -> None:
         """Keep ``row`` under its id in place of what was there."""
-        self.rows[row.id] = self._stamp(row)
+        self.rows[row.id] = row
+        self._stir.set()
         self._changes.changed.add(row.id)
         self._changes.gone.discard(row.id)
 
@@ -363,11 +351,7 @@ class Shelf(Generic[RowT]):
 
     def replace(self, rows: Iterable[RowT]) -> None:
         """Forget what was known and keep ``rows``."""
-        self._versions += 1
-        self.rows, self._dropped = {}, 0
-        for row in rows:
-            row.version = self._versions
-            self.rows[row.id] = row
+        self.rows, self._dropped = {row.id: row for row in rows}, 0
         self._changes = Changes(everything=True)
         self._stir.set()
 
@@ -391,11 +375,11 @@ class Shelf(Generic[RowT]):
         return taken
 
 
-_ASIDE = ("version", "_haystack", "told", "acted")  # slots that no record or event tells
+_ASIDE = ("_haystack", "told", "acted")  # slots that no record or event tells
 
 
 def same(one: RowT, other: RowT) -> bool:
-    """Whether two rows say the same, their versions aside."""
+    """Whether two rows say the same, what is not told of them aside."""
     slots: tuple[str, ...] = type(one).__slots__  # type: ignore[attr-defined]  # dataclass(slots=True) makes it
     return all(getattr(one, slot) == getattr(other, slot) for slot in slots if slot not in _ASIDE)
 
@@ -761,7 +745,7 @@ class Store:
         row.node = _name(fields.get("node", ""))
         row.attempt = int(fields.get("attempt", row.attempt))
         row.priority = TaskPriority(fields.get("priority", row.priority))
-        row.why, row.told = clean(fields.get("why", "")), None
+        row.why, row.told = _name(fields.get("why", "")), None
         if "message" in fields or "code" in fields:
             row.error = clean(f"{fields.get('code', 'error')}: {fields.get('message', '')}")
         elif row.status in (TaskStatus.COMPLETED, TaskStatus.CANCELLED) or event.move == "retry_task":
