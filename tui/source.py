@@ -80,6 +80,7 @@ _MINUTES_AGAIN = 3  # the one under way, and those that a late word or a slow lo
 _RETRY_S = 0.5
 _POLLED_IDS = 300
 _MANY_ROWS = 20_000
+_TIDIED_AFTER = 10_000  # events: what they were read with leaves holes
 _SLICE = 1000  # records or events taken in before the screen has its turn
 _SKEW_TOLD_MS = 3_000
 
@@ -376,7 +377,7 @@ class Feed:
         self._link.loaded = True
         self._link.answer()
         self.read_up_to = after = snapshot.last_event_id
-        polled, calm = time.monotonic(), False
+        polled, calm, tidied = time.monotonic(), False, self._store.heard
         asking: asyncio.Task[EventsAnswer] | None = None
         try:
             while not self._again:
@@ -404,6 +405,9 @@ class Feed:
                 if due or (self._store.polling_due and time.monotonic() - polled > POLL_S / 4):
                     polled, calm = time.monotonic(), True
                     await self._poll()
+                    if self._store.heard - tidied >= _TIDIED_AFTER:
+                        tidied = self._store.heard
+                        give_back_memory()
                 elif self._store.polling_due:  # it was read just now, and is to be read again soon
                     asyncio.get_running_loop().call_later(POLL_S / 4, self._woken.set)
                 if has_come and not is_behind:
