@@ -55,15 +55,19 @@ def book_rows(told: Spending, nodes: Sequence[NodeRow]) -> list[BookRow]:
         rows.append(_of_gauge("span", name, gauge))
     for node, device, function in functions_of(nodes):
         cost = told.spend.day.functions.get(f"{node.id}/{device.id}", 0.0)
-        rows.append(_row("function", f"{node.id} {device.called}", cost, function_standing(node, device, function)))
+        rows.append(
+            _book_row("function", f"{node.id} {device.called}", cost, function_standing(node, device, function))
+        )
     for day, book in told.days.items():
         if book.taken or book.calls:
-            rows.append(_row("day", day, book.spent, reserved=book.reserved, calls=book.calls))
+            rows.append(_book_row("day", day, book.spent, reserved=book.reserved, calls=book.calls))
     budget = told.budget
     for user, amount in sorted(told.spend.day.users.items(), key=lambda one: (-one[1], one[0])):
         limit = budget.user_day if budget is not None else None
         gauge = Gauge(user, Book(amount), limit)
-        rows.append(_row("user", user, amount, gauge.standing if limit is not None else ("", "plain"), limit=limit))
+        rows.append(
+            _book_row("user", user, amount, gauge.standing if limit is not None else ("", "plain"), limit=limit)
+        )
     for job, book in sorted(told.jobs.items(), key=lambda one: (-one[1].taken, one[0])):
         if book.taken or book.calls:
             limit = budget.job if budget is not None else None
@@ -75,7 +79,7 @@ def book_rows(told: Spending, nodes: Sequence[NodeRow]) -> list[BookRow]:
 
 def _of_gauge(kind: str, name: str, gauge: Gauge) -> BookRow:
     is_said = gauge.limit is not None or kind == "span"
-    row = _row(
+    row = _book_row(
         kind, name, gauge.book.spent, gauge.standing if is_said else ("", "plain"), limit=gauge.limit,
         reserved=gauge.book.reserved, calls=gauge.book.calls,
     )  # fmt: skip
@@ -83,7 +87,7 @@ def _of_gauge(kind: str, name: str, gauge: Gauge) -> BookRow:
     return row
 
 
-def _row(
+def _book_row(
     kind: str,
     name: str,
     spent: float,
