@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
@@ -257,13 +257,13 @@ async def _held(line: Line, taken: Taken) -> AsyncIterator[None]:
         raise
 
 
-class _other_ways_told:  # noqa: N801 - used as a context manager only
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, WrongWay):
-            way = error.way.upper()
-            raise HTTPException(405, f"this address is for {way}", headers={"allow": way}) from error
+@contextmanager
+def _other_ways_told() -> Iterator[None]:
+    try:
+        yield
+    except WrongWay as error:
+        way = error.way.upper()
+        raise HTTPException(405, f"this address is for {way}", headers={"allow": way}) from error
 
 
 async def _written(request: Request, write: Any) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 from lcq.errors import BlobMismatch, BlobNotFound, BlobTooLarge, StorageFull, StorageUnreachable, UploadConflict
 from lcq.ids import new_id
@@ -96,11 +96,7 @@ class Upload:
         if self._sum.hexdigest() != self.sha256:
             self._path.unlink(missing_ok=True)
             raise BlobMismatch(self.sha256, self._sum.hexdigest())
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise _named(error, self._path) from error
+        _sync(self._file, self._path)
         return self._take(self._path, self.sha256)
 
     def close(self) -> None:
@@ -174,11 +170,7 @@ class Arrival:
         Raises:
             StorageFull, StorageUnreachable.
         """
-        try:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            raise _named(error, self._path) from error
+        _sync(self._file, self._path)
         return self._take(self._path, self.sha256)
 
     def close(self) -> None:
@@ -289,6 +281,14 @@ def _is_still_there(descriptor: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
     except FileNotFoundError:
         return False
+
+
+def _sync(file: BinaryIO, path: Path) -> None:
+    try:
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+        raise _named(error, path) from error
 
 
 def _named(error: OSError, path: Path) -> StorageFull | StorageUnreachable:

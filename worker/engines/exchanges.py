@@ -7,11 +7,12 @@ attempt, and a digest of what was asked: so that a lost answer is no lost result
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -415,13 +416,12 @@ def _looked_for(look: Callable[[], bytes | None], until: float, progress: Progre
             time.sleep(_TICK_S)
 
 
-class _reached:  # noqa: N801 - used as a context manager only
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
     """Names what the exchange's library says."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, StorageUnreachable):
-            raise EngineError("storage_unreachable", str(error), **_TRANSIENT) from error
-        if isinstance(error, LcqError):
-            raise EngineError("config_invalid", str(error), **_TRANSIENT) from error
+    try:
+        yield
+    except StorageUnreachable as error:
+        raise EngineError("storage_unreachable", str(error), **_TRANSIENT) from error
+    except LcqError as error:
+        raise EngineError("config_invalid", str(error), **_TRANSIENT) from error
