@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test every-test check snapshots keys settings metrics catalogue chaos soak parity e2e fuzz audit clean
+.PHONY: help demo test every-test check snapshots keys settings metrics catalogue chaos soak parity e2e platforms fuzz audit clean
 
 # The first of these that is new enough, else whatever python3 is, so that the complaint can name it.
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -13,6 +13,7 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PARITY := .venv-parity
+PLATFORMS := .venv-platforms
 # Tests start hundreds of processes: that each of them compiles every module anew would be a quarter of their time.
 unexport PYTHONDONTWRITEBYTECODE
 PIP_INSTALL := $(PY) -m pip -qq --disable-pip-version-check --no-input install -c constraints.txt
@@ -27,7 +28,7 @@ test: $(VENV)/.dev  ## everything that check does, and beside it every test but 
 	@$(MAKE) --no-print-directory -j 2 check every-test
 
 every-test: $(VENV)/.dev
-	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not chaos and not soak and not parity and not e2e"
+	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not chaos and not soak and not parity and not e2e and not platforms"
 
 check: $(VENV)/.dev  ## style, types, layers, dead code, and the site of docs/
 	@$(PY) -m ruff check .
@@ -76,6 +77,9 @@ e2e: $(VENV)/.e2e .web-app/.unpacked  ## IOPaint's and Lama Cleaner's own web ap
 	fi
 	@$(PY) -m pytest -m e2e -rs --timeout 900 tests/e2e
 
+platforms: $(VENV)/.dev $(PLATFORMS)/.ready  ## the function on RunPod's and Knative's own servers, in a venv of their own
+	@$(PY) -m pytest -m platforms --timeout 600 tests/platforms
+
 FUZZ_SECONDS ?= 60
 fuzz: $(VENV)/.fuzz  ## changed frames, requests, pictures and weight files without end (FUZZ_SECONDS=3600); what is found is in .fuzz
 	@$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS)
@@ -86,7 +90,7 @@ audit: $(VENV)/.audit  ## known holes in what constraints.txt pins, by the datab
 	    "(\"not found on PyPI\": what answers in its place has no such database)" >&2; exit 1; }
 
 clean:  ## away with all that these commands made
-	rm -rf $(VENV) $(PARITY) $(PARITY)-lama .web-app .fuzz demo-out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(PARITY) $(PARITY)-lama $(PLATFORMS) .web-app .fuzz demo-out build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(PY):
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -136,6 +140,12 @@ $(PARITY)/.iopaint: tests/parity/constraints.txt | $(PY)
 	@$(PARITY)/bin/python -m pip -qq --disable-pip-version-check --no-input install -c $< iopaint
 	@$(PARITY)/bin/python -c 'import torchvision' 2>/dev/null || \
 	  $(PARITY)/bin/python -m pip -qq --disable-pip-version-check --no-input install --no-deps torchvision==0.15.2
+	@touch $@
+
+$(PLATFORMS)/.ready: tests/platforms/constraints.txt pyproject.toml | $(PY)
+	@echo "setting up $(PLATFORMS) with RunPod's and Knative's servers (once, 500 MB and a minute)" >&2
+	@"$(PYTHON)" -m venv $(PLATFORMS)
+	@$(PLATFORMS)/bin/python -m pip -qq --disable-pip-version-check --no-input install -c $< -e . runpod func-python
 	@touch $@
 
 # Lama Cleaner wants an older diffusers and transformers than any Python of today installs, and needs neither for erase

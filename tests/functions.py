@@ -1,4 +1,4 @@
-"""Functions as they really run: functions-framework's server in a process of its own, with LCQ's handler in it."""
+"""Functions as they really run: a platform's server in a process of its own, with LCQ's handler in it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,26 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lcq.models import Device, DeviceKind, TaskType
+from lcq.runner_config import FunctionConfig
 from tests.cluster import free_port
+from tests.s3 import S3
+from worker.engines.base import EngineError, EngineSettings, Picture, Work
+from worker.engines.function import FunctionEngine
+from worker.engines.opencv import OpenCvEngine
 
 SAMPLES = Path(__file__).parent.parent / "sample-config" / "functions"
+
+MODEL = "cv2-telea"
 
 
 @contextlib.contextmanager
@@ -26,22 +40,25 @@ def functions_framework(log: Path, *, workers: int = 1, **environment: str) -> I
         sys.executable, "-m", "functions_framework", "--target", "clean", "--source", str(SAMPLES / "http" / "main.py"),
         "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    with serving(command, log, lambda: _answers(address), **environment, THREADS="1", WORKERS=str(workers)):
+        yield address
+
+
+@contextlib.contextmanager
+def serving(command: Sequence[str], log: Path, answers: Callable[[], bool], **environment: str) -> Iterator[None]:
+    """A platform's server, there for as long as this is; what it says is in ``log``."""
     with log.open("wb") as out:
         process = subprocess.Popen(
-            command,
-            env={**os.environ, **environment, "THREADS": "1", "WORKERS": str(workers)},
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
+            command, env={**os.environ, **environment}, stdout=out, stderr=out, start_new_session=True
         )
         try:
-            address = f"http://127.0.0.1:{port}"
             deadline = time.monotonic() + 120
-            while not _answers(address):
+            while not answers():
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"the function did not start: {log.read_text(errors='replace')[-2000:]}")
                 time.sleep(0.1)
-            yield address
+            yield
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
@@ -55,3 +72,45 @@ def _answers(address: str) -> bool:
     except OSError:
         return False
     return True
+
+
+# ---------------------------------------------------------------- what they are asked
+
+
+def engine(url: str, s3: S3 | None = None, **config: Any) -> FunctionEngine:
+    settings = {"url": url, "models": {MODEL: 0.2}, "price_s": 0.01, "price_call": 0.001, "timeout_s": 60} | config
+    if s3 is not None:
+        settings |= {"exchange": "s3://exchange/calls", "payload_kib": 16}
+    return FunctionEngine(
+        EngineSettings(
+            device=Device(id="burst", kind=DeviceKind.SERVERLESS),
+            function=FunctionConfig.model_validate(settings),
+            storage_options={"s3": s3.options} if s3 is not None else {},
+        )
+    )
+
+
+def photo(kind: str = "colour") -> Picture:
+    pixels: NDArray[Any] = cv2.imread(str(SAMPLES.parent / "photos" / "coffee.jpg"), cv2.IMREAD_COLOR)[:120, :160]
+    if kind == "grey":
+        pixels = pixels[:, :, 0]
+    if kind == "16 bits":
+        pixels = pixels.astype(np.uint16) * 257 + 3
+    mask = np.zeros(pixels.shape[:2], np.bool_)
+    mask[40:60, 50:80] = True
+    return Picture(pixels, mask)
+
+
+def work(picture: Picture, key: str = "06ft3kzzzzzzzzzz/1", progress: Callable[..., None] | None = None) -> Work:
+    return Work(TaskType.INPAINT, MODEL, picture, {"radius": 4}, progress or (lambda fraction, stage: None), key=key)
+
+
+def here(picture: Picture) -> NDArray[Any]:
+    """What a node of the house makes of it."""
+    return OpenCvEngine(EngineSettings(device=Device(id="cpu", kind=DeviceKind.CPU))).run(work(picture))
+
+
+def refused(engine: FunctionEngine, one: Work) -> EngineError:
+    with pytest.raises(EngineError) as told:
+        engine.run(one)
+    return told.value

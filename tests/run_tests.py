@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-QUICK = "not chaos and not soak and not parity and not e2e"
+QUICK = "not chaos and not soak and not parity and not e2e and not platforms"
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,11 @@ KINDS = {
     "soak": Kind("an hour of storms, as make soak", ("chaos",), "soak"),
     "parity": Kind("beside the real IOPaint and Lama Cleaner, as make parity", ("parity",), "parity", timeout_s=600),
     "e2e": Kind("the parents' web apps in a browser, as make e2e", ("e2e",), "e2e", timeout_s=900),
+    "platforms": Kind(
+        "functions on RunPod's and Knative's servers, as make platforms", ("platforms",), "platforms", timeout_s=600
+    ),
 }  # fmt: skip
-PREPARED_BY_MAKE = ("parity", "e2e")
+PREPARED_BY_MAKE = ("parity", "e2e", "platforms")
 
 
 def python() -> str:

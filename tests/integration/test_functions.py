@@ -8,16 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import psutil
 import pytest
-from numpy.typing import NDArray
 
 from lcq.client import Client
 from lcq.models import (
-    Device,
-    DeviceKind,
     DeviceReading,
     ErrorClass,
     FunctionReading,
@@ -25,22 +21,17 @@ from lcq.models import (
     TaskStatus,
     TaskType,
 )
-from lcq.runner_config import FunctionConfig
 from tests.cluster import running_cluster
 from tests.conftest import wait_until_sync
-from tests.functions import SAMPLES, functions_framework
+from tests.functions import MODEL, SAMPLES, engine, functions_framework, here, photo, refused, work
 from tests.hostile_gateway import Gateway, hostile_gateway
 from tests.lambda_runtime import Lambda, lambda_function
 from tests.s3 import S3, s3_server, wait_for
 from worker.calls import Call, read_reply, waking_call
-from worker.engines.base import EngineError, EngineSettings, Picture, Work
+from worker.engines.base import Picture, Work
 from worker.engines.exchanges import NoExchange
-from worker.engines.function import FunctionEngine
-from worker.engines.opencv import OpenCvEngine
 from worker.engines.picture_bytes import decode_picture, encode_picture
 from worker.function import Function, KnativeFunction, on_runpod
-
-MODEL = "cv2-telea"
 
 
 @pytest.fixture(scope="module")
@@ -64,19 +55,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
         yield server
 
 
-def engine(url: str, s3: S3 | None = None, **config: Any) -> FunctionEngine:
-    settings = {"url": url, "models": {MODEL: 0.2}, "price_s": 0.01, "price_call": 0.001, "timeout_s": 60} | config
-    if s3 is not None:
-        settings |= {"exchange": "s3://exchange/calls", "payload_kib": 16}
-    return FunctionEngine(
-        EngineSettings(
-            device=Device(id="burst", kind=DeviceKind.SERVERLESS),
-            function=FunctionConfig.model_validate(settings),
-            storage_options={"s3": s3.options} if s3 is not None else {},
-        )
-    )
-
-
 def until_told(client: Client, holds: Callable[[FunctionReading], bool]) -> FunctionReading:
     """How the function of node far is, as soon as that ``holds`` of it."""
 
@@ -92,32 +70,6 @@ def call_of(asked: Work) -> Call:
     assert one is not None
     image, mask = encode_picture(asked.picture.pixels), encode_picture(asked.picture.mask)
     return one.call_of(asked, image, mask, NoExchange(""))
-
-
-def photo(kind: str = "colour") -> Picture:
-    pixels: NDArray[Any] = cv2.imread(str(SAMPLES.parent / "photos" / "coffee.jpg"), cv2.IMREAD_COLOR)[:120, :160]
-    if kind == "grey":
-        pixels = pixels[:, :, 0]
-    if kind == "16 bits":
-        pixels = pixels.astype(np.uint16) * 257 + 3
-    mask = np.zeros(pixels.shape[:2], np.bool_)
-    mask[40:60, 50:80] = True
-    return Picture(pixels, mask)
-
-
-def work(picture: Picture, key: str = "06ft3kzzzzzzzzzz/1", progress: Callable[..., None] | None = None) -> Work:
-    return Work(TaskType.INPAINT, MODEL, picture, {"radius": 4}, progress or (lambda fraction, stage: None), key=key)
-
-
-def here(picture: Picture) -> NDArray[Any]:
-    """What a node of the house makes of it."""
-    return OpenCvEngine(EngineSettings(device=Device(id="cpu", kind=DeviceKind.CPU))).run(work(picture))
-
-
-def refused(engine: FunctionEngine, one: Work) -> EngineError:
-    with pytest.raises(EngineError) as told:
-        engine.run(one)
-    return told.value
 
 
 @pytest.mark.parametrize("kind", ["colour", "grey", "16 bits"])
