@@ -200,6 +200,16 @@ def test_lambda_gives_the_same_pixels_and_the_sdk_never_asks_twice(cloud: Lambda
     assert refused(one, work(whole)).code == "mask_full"
 
 
+def test_an_answer_that_trickles_for_ever_is_given_up(cloud: Lambda, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.engines.function._LATE_S", 0.2)
+    with hostile_gateway(cloud.url) as gateway:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_LAMBDA", gateway.url)
+        gateway.faults.append("slow")
+        told = refused(engine("clean", kind="lambda", timeout_s=2), work(photo()))
+    assert told.code == "function_unknown"
+    assert "was not whole" in str(told)
+
+
 async def test_knative_answers_over_asgi() -> None:
     function = KnativeFunction()
     function.start({})
@@ -240,11 +250,13 @@ def test_large_pictures_go_by_addresses_that_are_good_for_one_call_and_nothing_i
 
 
 def test_a_lost_answer_is_no_lost_result(gateway: Gateway, s3: S3) -> None:
-    gateway.faults.append("cut after")
-    asked = work(photo())
-    assert np.array_equal(engine(gateway.url, s3).run(asked), here(asked.picture))
-    assert asked.notes == ["its answer was lost; the result was found where it had been left"]
-    assert len(gateway.passed) == 1
+    faults = ["cut after", "refuse after:500", "garbage after"]
+    for number, fault in enumerate(faults, 1):
+        gateway.faults.append(fault)
+        asked = work(photo(), f"06ft3kzzzzzzzzz{number}/1")
+        assert np.array_equal(engine(gateway.url, s3).run(asked), here(asked.picture))
+        assert asked.notes == ["its answer was lost; the result was found where it had been left"]
+        assert len(gateway.passed) == number
 
 
 def test_the_next_attempt_looks_for_what_the_one_before_it_has_left_before_it_calls(gateway: Gateway, s3: S3) -> None:

@@ -26,6 +26,11 @@ _CONNECT_S = 10.0
 _QUEUED_S = 30.0  # how long a gateway may take to queue a call
 _FUNCTION_PATH = re.compile(r"/(async-)?function/")
 _POLL_S = (0.25, 3.0)  # first and longest pause between two questions for a job's state
+_ASK_S = 30.0  # how long one of them may take
+_TRIES_UNTOLD = 3  # of them, where it is refused to tell it
+_LEAST_POLICY_S = (5.0, 10.0)  # that RunPod takes for the time of an execution, and of a job
+_KEPT_S = 30.0  # a job, and its result, beyond the time that a call may take
+_JOB = re.compile(r"[A-Za-z0-9._:-]{1,200}")
 _BUSY = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 _GATEWAY = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT, HTTPStatus.REQUEST_TIMEOUT})
 _NOT_SENT = (
@@ -410,12 +415,17 @@ class LambdaEndpoint(Endpoint):
 
 def _lambda_trouble(response: Mapping[str, Any]) -> Exception:
     error = response.get("Error", {})
-    code, said = error.get("Code", ""), f"{error.get('Code')}: {error.get('Message')}"
-    if code in ("TooManyRequestsException", "ThrottlingException", "ServiceException", "EC2ThrottledException"):
-        headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    code, said = str(error.get("Code", "")), f"{error.get('Code')}: {error.get('Message')}"[:_LONGEST]
+    told = response.get("ResponseMetadata", {})
+    headers = told.get("HTTPHeaders", {})
+    if code in ("TooManyRequestsException", "ThrottlingException", "EC2ThrottledException"):
         return EndpointBusy(f"it takes no more calls now ({said})", _pause_of(headers))
     if code in ("InvalidRequestContentException", "RequestTooLargeException", "UnsupportedMediaTypeException"):
         return InputRefused(f"it refused the call ({said})")
+    if code == "ServiceException":
+        return OutcomeUnknown(f"its platform had trouble of its own ({said})")
+    if code.isdigit() or not code:  # no error of Lambda's: of what stands before it
+        return _trouble(int(told.get("HTTPStatusCode", code or 0)), headers, str(error.get("Message", "")).encode())
     return EndpointRefuses(f"it is not what was expected ({said})")
 
 
@@ -423,28 +433,61 @@ def _lambda_trouble(response: Mapping[str, Any]) -> Exception:
 
 
 class RunPodEndpoint(Endpoint):
-    """/run, and /status until it is done. A state is asked for with care: it may be told only once."""
+    """/run, and /status until it is done. What a question for the state is answered with says nothing of the job, but
+    for the state itself: it is asked again."""
 
     def __init__(self, config: FunctionConfig) -> None:
         self._config = config
         self._client = httpx.Client(follow_redirects=False)
         self._headers = _headers_of(config)
         self._stopped = threading.Event()
-        self._job = ""
         self._asks_by = "GET"
+        self._lock = threading.Lock()  # of what follows
+        self._job = ""
+        self._is_cancelled = self._is_at_work = self._is_closed = False
 
     def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
         until = time.monotonic() + timeout_s
-        self._stopped.clear()
-        asked = {
-            "input": call.model_dump(mode="json"),
-            "policy": {"executionTimeout": int(1000 * timeout_s), "ttl": int(1000 * timeout_s)},
+        with self._lock:
+            self._is_at_work = True
+        try:
+            return self._awaited(self._taken(call, timeout_s), until, timeout_s)
+        except OutcomeUnknown:
+            if not call.put_url or self._stopped.is_set():  # nobody could find what it does
+                self._cancel_job()
+            raise
+        finally:
+            with self._lock:
+                self._is_at_work, is_closed = False, self._is_closed
+            if is_closed:
+                self._client.close()
+
+    def _taken(self, call: Call, timeout_s: float) -> dict[str, Any]:
+        """What /run answers; the job has its name from then on.
+
+        Raises:
+            EndpointAway, EndpointBusy, EndpointRefuses, CallFailed, InputRefused, OutcomeUnknown.
+        """
+        least_run_s, least_kept_s = _LEAST_POLICY_S
+        policy = {
+            "executionTimeout": int(1000 * max(least_run_s, timeout_s)),
+            "ttl": int(1000 * max(least_kept_s, timeout_s + _KEPT_S)),
         }
-        told = self._json("POST", "run", min(30.0, timeout_s), asked, key=call.key)
-        self._job = str(told.get("id", ""))
-        if not self._job:
-            raise EndpointRefuses(f"its answer to /run names no job: {str(told)[:_LONGEST]}")
+        asked = {"input": call.model_dump(mode="json"), "policy": policy}
+        try:
+            told = self._json("POST", "run", min(30.0, timeout_s), asked, key=call.key)
+        except _Unreadable as strange:  # something has the call
+            raise OutcomeUnknown(f"it may have taken the call, and names no job: {strange}") from strange
+        job = told.get("id")
+        if not isinstance(job, str) or not _JOB.fullmatch(job):
+            raise OutcomeUnknown(f"it may have taken the call, and names no job: {str(told)[:_LONGEST]}")
+        with self._lock:
+            self._job = job
+        return told
+
+    def _awaited(self, told: Mapping[str, Any], until: float, timeout_s: float) -> Mapping[str, Any]:
         pause_s, longest_s = _POLL_S
+        untold = 0  # questions in a row by which it was not told
         while True:
             match told.get("status"):
                 case "COMPLETED":
@@ -459,33 +502,51 @@ class RunPodEndpoint(Endpoint):
             if self._stopped.wait(pause_s):
                 raise OutcomeUnknown("it was given up")
             if time.monotonic() > until:
-                self.cancel()
+                self._cancel_job()
                 raise OutcomeUnknown(f"it was not done after {timeout_s:g} s")
             pause_s = min(longest_s, pause_s * 1.5)
             try:
-                with contextlib.suppress(EndpointAway, EndpointBusy):  # it is there, and runs: ask again
-                    told = self._state(min(30.0, timeout_s))
-            except (EndpointRefuses, InputRefused) as refuses:  # that is of the question, and the job was taken
-                raise OutcomeUnknown(f"it has taken the call, and its state is not told: {refuses}") from refuses
+                told, untold = self._state(min(_ASK_S, max(1.0, until - time.monotonic()))), 0
+            except (EndpointAway, EndpointBusy, CallFailed, OutcomeUnknown):  # of the question: the job may run on
+                continue
+            except (EndpointRefuses, InputRefused) as refuses:  # it may be so for a moment, and for ever
+                untold += 1
+                if untold >= _TRIES_UNTOLD:
+                    raise OutcomeUnknown(f"it has taken the call, and its state is not told: {refuses}") from refuses
 
     def _state(self, timeout_s: float) -> dict[str, Any]:
         """How the job stands. RunPod's own server for trials wants to be asked by POST."""
         try:
-            return self._json(self._asks_by, f"status/{self._job}", timeout_s)
+            told = self._json(self._asks_by, f"status/{self._job}", timeout_s)
         except EndpointRefuses as refuses:
             if self._asks_by == "POST" or not str(refuses).startswith("it is not what was expected (405"):
                 raise
             self._asks_by = "POST"
-            return self._json("POST", f"status/{self._job}", timeout_s, {})
+            told = self._json("POST", f"status/{self._job}", timeout_s, {})
+        if told.get("id", self._job) != self._job:
+            raise EndpointRefuses(f"it told the state of another job: {str(told.get('id'))[:80]!r}")
+        return told
 
     def cancel(self) -> None:
+        """The job is cancelled; one that is just being taken, as soon as it has its name."""
         self._stopped.set()
-        if self._job:
+        self._cancel_job()
+
+    def _cancel_job(self) -> None:
+        with self._lock:
+            job, was_cancelled = self._job, self._is_cancelled
+            self._is_cancelled = bool(job)
+        if job and not was_cancelled:
             with contextlib.suppress(Exception):
-                self._json("POST", f"cancel/{self._job}", 5.0, {})
+                self._json("POST", f"cancel/{job}", 5.0, {})
 
     def close(self) -> None:
-        self._client.close()
+        """A call that is under way closes it when it ends: cut off, it would not learn which job to cancel."""
+        with self._lock:
+            self._is_closed = True
+            is_at_work = self._is_at_work
+        if not is_at_work:
+            self._client.close()
 
     def _json(self, method: str, path: str, timeout_s: float, asked: Any = None, *, key: str = "") -> dict[str, Any]:
         headers = {**self._headers(), **({KEY_HEADER: key} if key else {})}
@@ -495,16 +556,20 @@ class RunPodEndpoint(Endpoint):
         url = f"{self._config.url.rstrip('/')}/{path}"
         status, answered, data = _asked(self._client, method, url, timeout_s, headers, body)
         if status == HTTPStatus.NOT_FOUND and path.startswith("status/"):
-            raise OutcomeUnknown(f"its platform knows nothing of the job any more ({_said(status, data)})")
+            raise EndpointRefuses(f"its platform knows nothing of the job ({_said(status, data)})")
         if status >= HTTPStatus.BAD_REQUEST:
             raise _trouble(status, answered, data)
         try:
             told = json.loads(data)
         except ValueError as strange:
-            raise EndpointRefuses(f"its answer is no JSON ({_said(status, data)})") from strange
+            raise _Unreadable(f"its answer is no JSON ({_said(status, data)})") from strange
         if not isinstance(told, dict):
-            raise EndpointRefuses(f"its answer is none of RunPod's: {str(told)[:_LONGEST]}")
+            raise _Unreadable(f"its answer is none of RunPod's: {str(told)[:_LONGEST]}")
         return told
+
+
+class _Unreadable(EndpointRefuses):
+    """It answered as if all were well, and what it said is no JSON object."""
 
 
 def _line(error: BaseException) -> str:

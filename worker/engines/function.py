@@ -48,6 +48,8 @@ from worker.engines.picture_bytes import decode_picture, encode_picture
 
 _TICK_S = 0.1
 _TRIES_BUSY = 3  # of one attempt, at an endpoint that takes no more calls
+_LATE_S = 10.0  # beyond the time that a call may take: what trickles is never late by itself
+_BROKEN = "function_failed"
 _LONGEST_BUSY_S = 10.0  # that an attempt waits for it: for longer the node leaves it alone, and tasks go elsewhere
 _NO_EXCHANGE = "set exchange, http.public_url of the schedulers, or payload_kib where the platform takes more"
 
@@ -194,16 +196,24 @@ class _Function:
         try:
             document = self._answer(call, callbacks, progress)
         except OutcomeUnknown as unknown:
-            found = self._looked(lambda: exchange.awaited(place, began + self.config.timeout_s + GRACE_S, progress))
+            found = self._left(exchange, place, progress, until=began + self.config.timeout_s + GRACE_S)
             if found is not None:
                 return None, found
             raise EngineError(
                 FUNCTION_UNKNOWN, f"{self._named}: {unknown}; nobody knows whether it ran, and no result is there",
                 error_class=ErrorClass.TRANSIENT,
             ) from unknown  # fmt: skip
+        except EngineError as broken:
+            found = self._left(exchange, place, progress) if broken.code == _BROKEN else None
+            if found is not None:
+                return None, found
+            raise
         try:
             reply = read_reply(document, call.key)
         except CallRefused as strange:
+            found = self._left(exchange, place, progress)
+            if found is not None:
+                return None, found
             raise EngineError(
                 "reply_unreadable", f"{self._named}: its answer cannot be used: {strange}",
                 error_class=ErrorClass.TRANSIENT,
@@ -223,6 +233,10 @@ class _Function:
             raise EngineError(
                 "bytes_damaged", f"{self._named}: {damaged}", error_class=ErrorClass.TRANSIENT
             ) from damaged
+
+    def _left(self, exchange: Exchange, place: Place, progress: Progress, *, until: float = 0.0) -> bytes | None:
+        """What the function has left, whatever was said of its call; looked for until then, and once at least."""
+        return self._looked(lambda: exchange.awaited(place, until, progress))
 
     def _looked(self, look: Callable[[], T]) -> T:
         """What ``look`` finds where the function may have left something: that the place is away says nothing of it.
@@ -255,7 +269,7 @@ class _Function:
             endpoint = endpoint_of(self.config, callbacks)
             try:
                 asked = Waiting(partial(endpoint.call, call, timeout_s=self.config.timeout_s))
-                answer: bytes | Mapping[str, Any] = asked.awaited(lambda: progress(0.0, "function"))
+                answer: bytes | Mapping[str, Any] = asked.awaited(self._waiting(progress))
                 return answer
             except EndpointBusy as busy:
                 if tries >= _TRIES_BUSY or busy.again_s > _LONGEST_BUSY_S:
@@ -271,7 +285,7 @@ class _Function:
             except CallTooLarge as large:
                 raise self._error(CALL_TOO_LARGE, large) from large
             except CallFailed as failed:
-                raise self._error("function_failed", failed) from failed
+                raise self._error(_BROKEN, failed) from failed
             except InputRefused as refused:
                 raise self._error("call_refused", refused, ErrorClass.BAD_INPUT) from refused
             except OutcomeUnknown:
@@ -281,6 +295,18 @@ class _Function:
                 raise
             finally:
                 endpoint.close()
+
+    def _waiting(self, progress: Progress) -> Callable[[], None]:
+        """What is done while one call is waited for."""
+        longest_s = self.config.timeout_s
+        until = time.monotonic() + longest_s + _LATE_S
+
+        def tick() -> None:
+            progress(0.0, "function")
+            if time.monotonic() > until:
+                raise OutcomeUnknown(f"its answer was not whole {_LATE_S:g} s after the {longest_s:g} s of a call")
+
+        return tick
 
     def _error(
         self, code: str, error: Exception, error_class: ErrorClass = ErrorClass.TRANSIENT, *, again_s: float = 0.0
