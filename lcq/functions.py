@@ -13,7 +13,10 @@ from lcq.routing import LIVE, Fleet, fault_of
 
 
 class FunctionRecord(Value):
-    """A function that a node calls. ``why``: why it takes nothing now; "": it does, as far as anybody knows."""
+    """A function that a node calls. ``why``: why it takes nothing now; "": it does, as far as anybody knows.
+
+    While it is tried (``trials``), ``calls_at_once`` is 1, however many it may have else.
+    """
 
     node: str
     function: str
@@ -26,6 +29,9 @@ class FunctionRecord(Value):
     in_flight: int = 0
     start_s: float = 0.0
     load_s: float = 0.0
+    in_vain: int = 0
+    rests_until_ms: int | None = None
+    trials: int | None = None
     prewarm: int = 0  # instances that are woken before they are needed
     worst_price: float = 0.0  # of a call
     spent_hour: float = Field(default=0.0, ge=0)  # in this hour of the clock (UTC)
@@ -36,6 +42,8 @@ def functions_of(nodes: Iterable[NodeRecord], spent_hour: Mapping[str, float]) -
     told = []
     for node, device in functions_in(nodes):
         reading = _reading(node, device)
+        if node.status not in LIVE or device.id in node.quarantined:
+            reading = reading.model_copy(update={"rests_until_ms": None, "trials": None})  # ``why`` says what counts
         told.append(
             FunctionRecord(
                 node=node.id,

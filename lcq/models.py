@@ -677,6 +677,10 @@ class FunctionReading(Value):
     in_flight: int = Field(default=0, ge=0)  # calls that it is at now, warm-ups too
     start_s: float = Field(default=0.0, ge=0)  # what the last cold start took: until it could work, and loading
     load_s: float = Field(default=0.0, ge=0)  # of that, loading the model
+    in_vain: int = Field(default=0, ge=0, exclude_if=operator.not_)  # calls in a row that reached nothing
+    rests_until_ms: int | None = Field(default=None, exclude_if=_is_none)  # by Redis's clock; None: it does not rest
+    trials: int | None = Field(default=None, ge=0, exclude_if=_is_none)  # calls that try whether it answers again, now
+    """None: it answers, as far as anybody knows, or it rests; 0: the next call tries it, alone."""
 
 
 class DeviceReading(Value):

@@ -171,7 +171,7 @@ MEANINGS: Mapping[WhyCode, Meaning] = {
     WhyCode.ENDPOINT_AWAY: Meaning(
         "only functions could run it, and those that could do not answer, or want to be left alone",
         "nothing: {node} tries again by itself; see to the function, or add a node that has the model",
-        ("node", "device", "fault"),
+        ("node", "device", "fault", "until_ms"),
     ),
     WhyCode.TOO_HOT: Meaning(
         "the devices that could run it are too hot",
@@ -307,6 +307,10 @@ def brief(why: Why, now_ms: int) -> str:
         of = f" after {facts['failure']}" if facts.get("failure") else ""
         budget = ": over the retry budget" if why.code is WhyCode.RETRY_BUDGET else ""
         return f"{'retry' if of else 'due'}{of}{when}{budget}"
+    until = facts.get("until_ms")
+    if why.code is WhyCode.ENDPOINT_AWAY and isinstance(until, int):
+        rests_s = max(0, until - now_ms) / 1000
+        return f"{facts['device']} of node {facts['node']} rests, and is tried again in {about(rests_s)}"
     if why.code in (WhyCode.QUEUE_PAUSED, WhyCode.JOB_PAUSED) and facts.get("by"):
         reason = f": {facts['reason']}" if facts.get("reason") else ""
         return f"{'job' if why.code is WhyCode.JOB_PAUSED else 'queue'} paused by {facts['by']}{reason}"

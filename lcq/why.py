@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 from lcq.costs import Prediction
 from lcq.errors import NodeNotFound, UnknownModel, UnknownQueue
+from lcq.function_state import FunctionState, state_of
 from lcq.labels import split_lane
 from lcq.models import (
     Device,
@@ -252,7 +253,7 @@ def _queued(record: TaskRecord, fleet: Fleet, standing: Standing) -> Why:
     except UnknownQueue as error:
         return because(WhyCode.NO_QUEUE, str(error), queue=record.queue)
     if reason is not None:
-        return reason
+        return _until_tried(reason, fleet, standing)
     serving = list(_candidates(record, need, fleet))
     return (
         _all_suspect(serving, standing)
@@ -261,8 +262,36 @@ def _queued(record: TaskRecord, fleet: Fleet, standing: Standing) -> Why:
         or _no_budget(record, fleet, serving)
         or _at_limit(record, standing)
         or _kept_slots(record, fleet, serving, standing)
-        or _its_turn(record, need, fleet, serving, standing)
+        or _while_tried(_its_turn(record, need, fleet, serving, standing), serving)
     )
+
+
+def _until_tried(why: Why, fleet: Fleet, standing: Standing) -> Why:
+    """``why``, where that is a function which rests: with when it is tried again, if its agent tells that."""
+    if why.code is not WhyCode.ENDPOINT_AWAY:
+        return why
+    node = fleet.node(str(why.facts["node"]))
+    reading = node.readings.get(str(why.facts["device"])) if node else None
+    function = reading.function if reading else None
+    until_ms = function.rests_until_ms if function else None
+    told = why.text
+    if function is not None and until_ms is not None:
+        when = _moment(until_ms, standing.now_ms)
+        told = "; ".join((told, f"it is tried again at {when}, calls in vain so far: {function.in_vain:,}"))
+    return why.model_copy(update={"text": told, "facts": {**why.facts, "until_ms": until_ms}})
+
+
+def _while_tried(why: Why, serving: Sequence[tuple[NodeRecord, Device]]) -> Why:
+    """``why``, where functions alone are left to run it, and each of them is tried by one call at a time: with that."""
+    for node, device in serving:
+        reading = node.readings.get(device.id)
+        if reading is None or state_of(reading) is not FunctionState.TRIED:
+            return why
+    if not serving:
+        return why
+    node, device = serving[0]
+    tried = f"{device.id} of node {node.id} was away, and is tried by one call at a time"
+    return why.model_copy(update={"text": "; ".join((why.text, tried))})
 
 
 def _held_back(record: TaskRecord, fleet: Fleet, standing: Standing) -> Why | None:

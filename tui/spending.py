@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from lcq.config import BudgetConfig
-from lcq.lang import N, retold, tr
+from lcq.lang import N, tr
 from lcq.models import Attempt, NodeStatus
 from lcq.spend import MILLION, Book, Spend
 from tui.columns import Tone
@@ -299,7 +299,8 @@ def cheapest(nodes: Iterable[NodeRow]) -> float | None:
 
 
 def function_state(node: NodeRow, device: DeviceNow, function: FunctionNow) -> Segment:
-    """Whether it is called, as letter and word: a breaker is open where the endpoint was not reached of late."""
+    """Whether it is called, as letter and word: a breaker is open where the endpoint was not reached of late, and half
+    open while one call at a time tries it."""
     word, tone = function_standing(node, device, function)
     return tr(word), tone
 
@@ -310,6 +311,8 @@ def function_standing(node: NodeRow, device: DeviceNow, function: FunctionNow) -
         return N("x AWAY"), "bad"
     if function.away:
         return N("! BREAKER OPEN"), "bad"
+    if function.is_tried:
+        return N("? HALF OPEN"), "warn"
     return (N("? RESTS"), "warn") if device.why else (N("> OFFERED"), "good")
 
 
@@ -341,8 +344,8 @@ def function_lines(told: Spending, nodes: Iterable[NodeRow], width: int) -> list
             (tr("  at most {amount} a call", amount=money(function.worst_price)), "dim"),
         ]  # fmt: skip
         lines.append(_within(width, line, 6, 4, 3))
-        if function.away:
-            lines.append(_within(width, [(f"      {retold(function.away)}", "bad")]))
+        if function.why:
+            lines.append(_within(width, [(f"      {function.why}", tone)]))
     return lines
 
 
@@ -353,7 +356,7 @@ def function_facts(node: NodeRow, device: DeviceNow, currency: str) -> list[tupl
         return []
     state, tone = function_state(node, device, function)
     facts: list[tuple[str, str, Tone]] = [
-        (N("state"), f"{state}  {retold(function.away)}".rstrip(), tone),
+        (N("state"), f"{state}  {function.why}".rstrip(), tone),
         (N("endpoint"), function.endpoint or tr("not told: its agent is older"), "plain"),
         (N("price"), price_told(function, currency), "plain"),
         (N("calls"), in_flight_told(node, device, function) + _instances(function), "plain"),

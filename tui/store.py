@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter, is_not
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
+from lcq.function_state import FunctionState, state_of, told_standing, told_why
 from lcq.lang import retold, tr
 from lcq.models import (
     ActRecord,
@@ -27,13 +28,12 @@ from lcq.models import (
     NodeRecord,
     NodeStatus,
     QueueRecord,
-    RestCode,
     TaskPriority,
     TaskRecord,
     TaskStatus,
 )
 from tui.flow import Flow, flow_of
-from tui.text import clean, counted, money
+from tui.text import clean, counted, money, stamp
 
 if TYPE_CHECKING:
     from lcq.alerts.records import AlertRecord, Alerts
@@ -166,17 +166,24 @@ class FunctionNow:
     warm: int | None = None  # instances that its platform still keeps
     cold: int | None = None  # cold starts since its agent began
     start_s: float = 0.0  # what the last of them took
+    standing: str = ""  # until when it rests, or that one call tries it; "": neither, or its agent is older
+    is_tried: bool = False  # it is that
     today: float | None = None  # what it has cost since midnight, UTC, what is reserved included; None: not read
 
     @property
     def told(self) -> str:
         """How busy it is, and what it has cost, in a few words."""
-        words = [tr("! BREAKER OPEN")] if self.away else []
+        words = [tr("! BREAKER OPEN")] if self.away else [tr("? HALF OPEN")] if self.is_tried else []
         words += [tr("{n} in flight", n=self.in_flight)] if self.in_flight is not None else []
         words += [tr("{n} warm", n=self.warm)] if self.warm is not None else []
         words += [counted(self.cold, "cold start")] if self.cold is not None else []
         words += [tr("{amount} today", amount=money(self.today))] if self.today is not None else []
         return ", ".join(words)
+
+    @property
+    def why(self) -> str:
+        """Why it is not offered, or with one call at a time alone; "": it is."""
+        return told_why(self.away, self.standing) if self.away else self.standing
 
 
 @dataclass(slots=True, eq=False)
@@ -1031,12 +1038,13 @@ def _functions_now(record: NodeRecord, paid: Mapping[str, float] | None) -> dict
         if device.kind is not kind:
             continue
         told = record.readings.get(device.id, DeviceReading())
-        reading, away = told.function, told.fault if told.rest == RestCode.ENDPOINT_AWAY else held
+        reading, away = told.function, told.fault if state_of(told) is FunctionState.RESTS else held
         found[device.id] = FunctionNow(
             endpoint=clean(device.endpoint), price_s=device.price_s, price_call=device.price_call,
             worst_price=device.worst_price, away=clean(away),
             in_flight=reading.in_flight if reading else None, warm=reading.warm if reading else None,
             cold=reading.cold if reading else None, start_s=reading.start_s if reading else 0.0,
+            standing=told_standing(reading, stamp), is_tried=state_of(told) is FunctionState.TRIED,
             today=None if paid is None else paid.get(f"{record.id}/{device.id}", 0.0),
         )  # fmt: skip
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from datetime import UTC, datetime
 from functools import lru_cache
 
 from rich.cells import cell_len, get_character_cell_size
@@ -155,6 +156,15 @@ def long_span(milliseconds: float) -> str:
     if seconds < 86400:
         return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"
     return f"{seconds // 86400}d{seconds % 86400 // 3600:02d}h"
+
+
+def stamp(ms: int | None) -> str:
+    """A time of day, with the date where it is not today's."""
+    if not ms:
+        return "--"
+    when = datetime.fromtimestamp(ms / 1000, UTC)
+    today = datetime.now(UTC).date() == when.date()
+    return f"{when:%H:%M:%S}Z" if today else f"{when:%Y-%m-%d %H:%M:%S}Z"
 
 
 def compact(number: int) -> str:

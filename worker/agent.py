@@ -294,6 +294,8 @@ class Agent:
                 in_flight=lambda device: (
                     sum(slot.grant is not None for slot in self._pool.on(device)) + self._waker.in_flight(device)
                 ),
+                standing=lambda device: self._endpoints.standing(device),
+                shown_ms=self._skew.shown_ms,
             )
             self._waker = Waker(
                 self.node_id,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lcq.clock import steady_now
+from lcq.function_state import LEFT_ALONE
 from lcq.health import FUNCTION_UNKNOWN, IS_AWAY
 from lcq.models import ErrorClass, Failure, RestCode
 from worker.pool import Key
@@ -39,7 +40,7 @@ _OWN_TROUBLE = frozenset({"call_too_large", "storage_unreachable", "config_inval
 class _Endpoint:
     """What is known of one function."""
 
-    in_a_row: int = 0
+    in_a_row: int = 0  # calls that reached nothing
     tasks: set[str] = field(default_factory=set)  # whose calls these were
     is_sure: bool = False  # one of them had surely not run: no task can be to blame
     pauses: int = 0  # since it last answered
@@ -49,6 +50,17 @@ class _Endpoint:
     is_tried: bool = False  # the pause is over, and one call may tell
     trials: set[Key] = field(default_factory=set)
     why: str = ""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a function stands. ``until``: when it is tried again, by the steady clock; None: it does not rest.
+    ``trials``: calls that try it now; None: it is not being tried.
+    """
+
+    in_vain: int = 0  # calls in a row that reached nothing
+    until: float | None = None
+    trials: int | None = None
 
 
 class EndpointKeeper:
@@ -102,7 +114,8 @@ class EndpointKeeper:
                 _log.warning("function %s answers again after %.0f s", device, away_s)
                 self._on_change(device)
         else:  # of a call that began before: it seems to be there, and may be tried as soon as it wants to be
-            endpoint.pauses, endpoint.until = 0, max(self._clock(), endpoint.asked_until)
+            endpoint.in_a_row = endpoint.pauses = 0
+            endpoint.until = max(self._clock(), endpoint.asked_until)
 
     def failed(self, device: str, key: Key, failure: Failure, *, again_s: float = 0.0) -> Failure:
         """The attempt ``key`` ended with ``failure``; the function wants to be left alone for ``again_s`` (0: it said
@@ -124,8 +137,8 @@ class EndpointKeeper:
         if again_s > 0:
             endpoint.asked_until = max(endpoint.asked_until, now + again_s)
             endpoint.until = max(endpoint.until, endpoint.asked_until)
+        endpoint.in_a_row += 1
         if endpoint.opened_at is None:
-            endpoint.in_a_row += 1
             endpoint.tasks.add(key[0])
             endpoint.is_sure = endpoint.is_sure or failure.code != FUNCTION_UNKNOWN
             if again_s > 0 or (endpoint.in_a_row >= IN_A_ROW and (endpoint.is_sure or len(endpoint.tasks) > 1)):
@@ -156,7 +169,16 @@ class EndpointKeeper:
         endpoint = self._endpoints.get(device)
         if endpoint is None or endpoint.opened_at is None or endpoint.is_tried:
             return None
-        return Rest(RestCode.ENDPOINT_AWAY, f"its function is left alone until it is tried again: {endpoint.why}")
+        return Rest(RestCode.ENDPOINT_AWAY, LEFT_ALONE.format(why=endpoint.why))
+
+    def standing(self, device: str) -> Standing:
+        """How ``device`` stands; one that answers, or is no function, in no special way."""
+        endpoint = self._endpoints.get(device)
+        if endpoint is None or endpoint.opened_at is None:
+            return Standing(endpoint.in_a_row if endpoint is not None else 0)
+        if endpoint.is_tried:
+            return Standing(endpoint.in_a_row, trials=len(endpoint.trials))
+        return Standing(endpoint.in_a_row, until=endpoint.until)
 
     def most(self, device: str) -> int | None:
         """How many calls at a time it may have; None: as many as there are slots for."""

@@ -9,6 +9,7 @@ from lcq.clock import steady_now
 from lcq.models import DeviceReading, FunctionReading
 from lcq.runner_config import FunctionConfig
 from worker.calls import Instance
+from worker.endpoint_keeper import Standing
 
 _MOST = 4096  # instances of a function that are remembered; one that counts each call as an instance is cut off there
 
@@ -24,11 +25,22 @@ class _Heard:
 
 
 class Instances:
-    """Told of each answer of a function by ``note``. ``in_flight(device)``: calls that it is at now."""
+    """Told of each answer of a function by ``note``. ``in_flight(device)``: calls that it is at now; ``standing``: how
+    it stands otherwise; ``shown_ms``: what the cluster's clock shows at a moment of the steady one.
+    """
 
-    def __init__(self, functions: Mapping[str, FunctionConfig], *, in_flight: Callable[[str], int]) -> None:
+    def __init__(
+        self,
+        functions: Mapping[str, FunctionConfig],
+        *,
+        in_flight: Callable[[str], int],
+        standing: Callable[[str], Standing],
+        shown_ms: Callable[[float], int],
+    ) -> None:
         self._functions = functions
         self._in_flight = in_flight
+        self._standing = standing
+        self._shown_ms = shown_ms
         self._heard = {name: _Heard() for name in functions}
 
     def note(self, device: str, instance: Instance) -> None:
@@ -52,12 +64,16 @@ class Instances:
         since = steady_now() - self._functions[device].keeps_warm_s
         while heard.last and next(iter(heard.last.values())) < since:
             del heard.last[next(iter(heard.last))]
+        standing = self._standing(device)
         return FunctionReading(
             warm=len(heard.last),
             cold=heard.cold,
             in_flight=self._in_flight(device),
             start_s=heard.start_s,
             load_s=heard.load_s,
+            in_vain=standing.in_vain,
+            rests_until_ms=None if standing.until is None else self._shown_ms(standing.until),
+            trials=standing.trials,
         )
 
     def told_with(self, device: str, reading: DeviceReading) -> DeviceReading:

@@ -66,8 +66,19 @@ class Skew:
         """Nothing is known before the first answer that tells."""
         if not self._samples:
             return None
-        best = min(self._samples, key=lambda one: one.error_s)
+        best = self._best
         return Offset(self._wall() - (self._steady() + best.less_s), best.error_s)
+
+    def shown_ms(self, at: float) -> int:
+        """What the cluster's clock shows at that moment of the steady one, in ms since 1970; what ours does, before the
+        first answer that tells.
+        """
+        less_s = self._best.less_s if self._samples else self._wall() - self._steady()
+        return round((at + less_s) * 1000)
+
+    @property
+    def _best(self) -> _Sample:
+        return min(self._samples, key=lambda one: one.error_s)
 
     def _judge(self) -> None:
         offset = self.offset

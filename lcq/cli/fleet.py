@@ -10,10 +10,11 @@ import typer
 from lcq.autoscale import DEFAULT_TARGET_S, QueueScale
 from lcq.cli.examples import examples
 from lcq.cli.instances import told_instances
-from lcq.cli.output import Column, Output, age, duration, status_text
+from lcq.cli.output import Column, Output, age, duration, status_text, time_of_day
 from lcq.cli.session import OK, REFUSED, JsonFlag, Reason, Session, run, session_of
 from lcq.client import AsyncClient
 from lcq.errors import InvalidInput, LcqError, SchedulerUnreachable
+from lcq.function_state import told_standing
 from lcq.labels import parse_labels, told_labels
 from lcq.lang import N, ntr, retold, tr
 from lcq.models import Device, DeviceKind, DeviceReading, NodeRecord, QueueRecord, TaskStatus
@@ -138,9 +139,13 @@ def _device_row(node: NodeRecord, device: Device) -> tuple[str, ...]:
 
 
 def _told_service(node: NodeRecord, device: Device, reading: DeviceReading) -> str:
+    standing = told_standing(reading.function, time_of_day)
     if reading.rest:
-        return tr("rests: {why}", why=tr(reading.rest.replace("_", " ")))
-    return tr("takes no work") if reading.fault else ", ".join(node.serves.get(device.id, ()))
+        return standing or tr("rests: {why}", why=tr(reading.rest.replace("_", " ")))
+    if reading.fault:
+        return tr("takes no work")
+    queues = ", ".join(node.serves.get(device.id, ()))
+    return f"{queues} ({standing})" if standing else queues
 
 
 def _show_left_out(found: Iterable[NodeRecord], output: Output) -> None:

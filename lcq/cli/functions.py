@@ -8,10 +8,12 @@ import typer
 
 from lcq.cli.examples import examples
 from lcq.cli.instances import told_start
-from lcq.cli.output import Column, Output
+from lcq.cli.output import Column, Output, time_of_day
 from lcq.cli.session import OK, JsonFlag, Reason, Session, run, session_of
+from lcq.function_state import told_standing, told_why
 from lcq.functions import FunctionRecord
 from lcq.lang import ntr, retold, tr
+from lcq.models import FunctionReading
 from lcq.wire import FunctionsAnswer
 
 app = typer.Typer()
@@ -82,7 +84,11 @@ def _money(amount: float, currency: str) -> str:
 
 
 def _state(one: FunctionRecord) -> str:
-    return tr("takes no work: {fault}", fault=retold(one.why)) if one.why else tr("takes work")
+    reading = FunctionReading(in_vain=one.in_vain, rests_until_ms=one.rests_until_ms, trials=one.trials)
+    standing = told_standing(reading, time_of_day)
+    if one.rests_until_ms is not None:
+        return told_why(one.why, standing)
+    return tr("takes no work: {fault}", fault=retold(one.why)) if one.why else standing or tr("takes work")
 
 
 @app.command(epilog=examples("lcq functions warm burst", "lcq functions warm burst 4 --reason 'the shoot is at ten'"))

@@ -10,9 +10,10 @@ from rich.text import Text
 
 from lcq.cli.examples import examples
 from lcq.cli.instances import told_cold_starts
-from lcq.cli.output import Column, age, status_text
+from lcq.cli.output import Column, age, status_text, time_of_day
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.errors import NodeNotFound
+from lcq.function_state import told_standing, told_why
 from lcq.labels import told_labels
 from lcq.lang import N, ntr, retold, tr
 from lcq.models import Device, DeviceKind, DeviceReading, NodeRecord
@@ -118,8 +119,9 @@ def _function_facts(reading: DeviceReading) -> Iterable[tuple[str, str | Text]]:
 def _told_state(found: NodeRecord, device_id: str, reading: DeviceReading, device: Device | None) -> str:
     if device_id in found.quarantined:
         return tr("in quarantine: {why}", why=retold(found.quarantined[device_id]))
+    standing = told_standing(reading.function, time_of_day)
     if reading.rest:
-        return tr("rests, {fault}", fault=retold(reading.fault))
+        return told_why(reading.fault, standing) if standing else tr("rests, {fault}", fault=retold(reading.fault))
     if reading.fault or device is None:
         why = reading.fault or found.capability.left_out.get(device_id, "")
         return tr("takes no work: {fault}", fault=retold(why)) if why else tr("takes no work")
@@ -127,7 +129,7 @@ def _told_state(found: NodeRecord, device_id: str, reading: DeviceReading, devic
     if caution := found.caution(device_id):
         return retold(caution)
     if not left:
-        return tr("takes work")
+        return standing or tr("takes work")
     return ntr("on probation, {n:,} task to go", "on probation, {n:,} tasks to go", left)
 
 

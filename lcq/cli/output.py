@@ -73,6 +73,11 @@ def clock(at_ms: int | None) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at_ms / 1000)) + f".{at_ms % 1000:03d}"
 
 
+def time_of_day(at_ms: int) -> str:
+    """A moment of today in local time: ``13:05:10``."""
+    return time.strftime("%H:%M:%S", time.localtime(at_ms / 1000))
+
+
 def tail(path: str) -> str:
     """The end of a path that tells most: the file and its folder."""
     parts = path.rsplit("/", 2)

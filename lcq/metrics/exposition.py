@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from lcq.function_state import FunctionState, state_of
 from lcq.metrics.instruments import Counts, Histogram, Labels
 from lcq.metrics.table import BY_NAME, METRICS, Kind
 from lcq.models import DeviceReading
@@ -75,6 +76,9 @@ def put_reading(sheet: Sheet, name: str, reading: DeviceReading, *labels: str) -
         sheet.put(f"{name}_cold_starts_total", function.cold, *labels)
         sheet.put(f"{name}_cold_start_seconds", function.start_s if function.cold else None, *labels)
         sheet.put(f"{name}_calls_in_flight", function.in_flight, *labels)
+        sheet.put(f"{name}_calls_in_vain", function.in_vain, *labels)
+        for state in FunctionState:
+            sheet.put(f"{name}_function_state", int(state is state_of(reading)), *labels, state)
 
 
 def _cumulated(buckets: tuple[float, ...], counts: Iterable[int]) -> list[tuple[str, float]]:

@@ -209,7 +209,14 @@ async def test_a_cluster_tells_every_metric_of_the_table_and_so_all_that_rules_a
     rare = {"lcq_agent_fetch_seconds": 0, "lcq_agent_device_temperature_celsius": 1, "lcq_agent_device_power_watts": 1}
     rare |= {
         f"lcq_agent_device_{of}": 1
-        for of in ("warm_instances", "calls_in_flight", "cold_starts_total", "cold_start_seconds")
+        for of in (
+            "warm_instances",
+            "calls_in_flight",
+            "cold_starts_total",
+            "cold_start_seconds",
+            "calls_in_vain",
+            "function_state",
+        )
     }
     seen = {"lcq_alerts", "lcq_notices_total", "lcq_functions_budget"}  # where there are any
     told = names_in(of_scheduler.text)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from lcq.config import BudgetConfig
+from lcq.function_state import LEFT_ALONE
 from lcq.models import Attempt, Device, DeviceKind, DeviceReading, FunctionReading, ModelOffer
 from lcq.spend import Book, Spend
 from lcq.wire import SpendAnswer, SpendBook
@@ -27,7 +28,7 @@ from tui.spending import (
     task_cost,
     user_lines,
 )
-from tui.store import node_row
+from tui.store import NodeRow, node_row
 from tui.text import cells, money
 
 HALF_PAST = round(datetime(2026, 2, 28, 12, 30, tzinfo=UTC).timestamp() * 1000)
@@ -129,8 +130,31 @@ def test_a_function_says_whether_it_is_called_how_busy_it_is_and_what_it_cost_to
     assert "! BREAKER OPEN" in text(function_lines(told, [alone], 80))
     assert alone.now[0].function.away == "its function is left alone: refused"
     assert dict(alone.load)["burst"] == "! BREAKER OPEN"
+    assert function_lines(told, [alone], 80)[1] == [("      its function is left alone: refused", "bad")]
     assert cheapest([node_row(a_node_of_functions()), node_row(a_node())]) == 0.3
     assert cheapest([node_row(a_node())]) is None
+
+
+def test_a_function_that_rests_says_until_when_and_one_that_is_tried_that_its_breaker_is_half_open():
+    told = Spending(HALF_PAST, Spend(BudgetConfig()))
+
+    def row(**reading: object) -> NodeRow:
+        record = a_node_of_functions().model_copy(update={"readings": {"burst": DeviceReading.model_validate(reading)}})
+        return node_row(record)
+
+    fault = LEFT_ALONE.format(why="it cannot be reached: refused")
+    rests = row(rest="endpoint_away", fault=fault, function={"rests_until_ms": HALF_PAST + 10_000, "in_vain": 3})
+    said = "rests until 2026-02-28 12:30:10Z, after 3 calls in vain: it cannot be reached: refused"
+    first, second = function_lines(told, [rests], 120)
+    assert "! BREAKER OPEN" in text([first])
+    assert second == [(f"      {said}", "bad")]
+    assert function_facts(rests, rests.now[0], "")[0][1:] == (f"! BREAKER OPEN  {said}", "bad")
+    tried = row(function={"trials": 1, "in_vain": 1})
+    first, second = function_lines(told, [tried], 80)
+    assert "? HALF OPEN" in text([first])
+    assert second == [("      is tried by one call, after 1 call in vain", "warn")]
+    assert dict(tried.load)["burst"] == "? HALF OPEN, 0 in flight, 0 warm, 0 cold starts"
+    assert "> OFFERED" in text(function_lines(told, [row(function={"in_vain": 2})], 80))
 
 
 def test_a_task_says_what_its_attempts_have_cost_and_may_yet():

@@ -24,6 +24,8 @@ from lcq.cli.output import age, clock, duration, tail, visible
 from lcq.client import login_name
 from lcq.config import DistributedConfig
 from lcq.errors import JobNotFound, NodeNotFound, StateUnavailable, TransitionRefused
+from lcq.function_state import LEFT_ALONE
+from lcq.functions import functions_of
 from lcq.http.access import digest_of
 from lcq.ids import new_id
 from lcq.models import (
@@ -36,6 +38,7 @@ from lcq.models import (
     ErrorClass,
     Event,
     Failure,
+    FunctionReading,
     JobSummary,
     ModelOffer,
     NodeCapability,
@@ -59,6 +62,7 @@ from lcq.wire import (
     FindAnswer,
     ForeseeAnswer,
     Foreseen,
+    FunctionsAnswer,
     HistoryAnswer,
     JobActAnswer,
     JobsAnswer,
@@ -516,6 +520,52 @@ def test_a_node_shows_how_each_of_its_devices_is_and_what_keeps_one_from_work(pe
     peer.handlers["nodes"] = lambda ask: NodesAnswer(nodes=(skewed,))
     assert re.search(r"clock +this host's clock is 9.0 s ahead", lcq(peer, "node", "studio-2").out)
     assert re.search(r"studio-2 .*this host's clock is 9.0 s ahead", lcq(peer, "nodes").out)
+
+
+def test_a_function_that_was_away_says_until_when_it_rests_or_that_one_call_tries_it(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcq.cli.output.time.localtime", time.gmtime)
+    kind, until = DeviceKind.SERVERLESS, 1_800_000_010_000
+    devices = tuple(Device(id=one, kind=kind, slots=1) for one in ("resting", "older", "tried", "well", "held"))
+    fault = LEFT_ALONE.format(why="it cannot be reached: refused")
+    asleep = FunctionReading(rests_until_ms=until, in_vain=3)
+    readings = {
+        "resting": DeviceReading(fault=fault, rest="endpoint_away", function=asleep),
+        "older": DeviceReading(fault=fault, rest="endpoint_away", function=FunctionReading()),
+        "tried": DeviceReading(function=FunctionReading(trials=1, in_vain=1)),
+        "held": DeviceReading(fault=fault, rest="endpoint_away", function=asleep),
+    }
+    node = NodeRecord(
+        id="far", boot_id="b", status=NodeStatus.ONLINE, readings=readings, quarantined={"held": "is slow"},
+        capability=NodeCapability(devices=devices, models={"lama": ModelOffer(kinds=(kind,))}),
+        serves={one.id: ("serverless",) for one in devices},
+    )  # fmt: skip
+    peer.handlers |= {
+        "functions": lambda ask: FunctionsAnswer(functions=functions_of([node], {})),
+        "nodes": lambda ask: NodesAnswer(nodes=(node,)),
+    }
+    rests = "rests until 08:00:10, after 3 calls in vain"
+    states = {line.split()[0]: line.rstrip() for line in lcq(peer, "functions").out.splitlines() if "far" in line}
+    assert states["resting"].endswith(f"{rests}: it cannot be reached: refused")
+    assert states["older"].endswith(
+        "takes no work: its function is left alone until it is tried again: it cannot be reached: refused"
+    )
+    assert states["tried"].endswith("is tried by one call, after 1 call in vain")
+    assert states["well"].endswith("takes work")
+    assert states["held"].endswith("takes no work: in quarantine: is slow")
+    told = {one["function"]: one for one in lcq(peer, "functions", "--json").document["functions"]}
+    for name, said in {"resting": (until, None, 3), "tried": (None, 1, 1), "held": (None, None, 3)}.items():
+        assert tuple(told[name][field] for field in ("rests_until_ms", "trials", "in_vain")) == said
+    listed = lcq(peer, "nodes").out
+    assert re.search(rf"far +resting .*{rests}", listed)
+    assert re.search(r"far +older .*rests: endpoint away", listed)
+    assert re.search(r"far +tried .*serverless \(is tried by one call, after 1 call in vain\)", listed)
+    whole = " ".join(lcq(peer, "node", "far").out.split())
+    assert f"state {rests}: it cannot be reached" in whole
+    assert "state is tried by one call" in whole
+    gone = node.model_copy(update={"status": NodeStatus.OFFLINE})
+    assert {one.rests_until_ms for one in functions_of([gone], {})} == {None}, "what it said last holds no more"
 
 
 def test_a_task_shows_what_was_made_easier_for_each_attempt(peer: Peer) -> None:

@@ -10,7 +10,7 @@ import pytest
 from lcq.health import NO_RETRY_LOST
 from lcq.models import ErrorClass, Failure, RestCode
 from tests.conftest import wait_until
-from worker.endpoint_keeper import EndpointKeeper
+from worker.endpoint_keeper import EndpointKeeper, Standing
 
 BURST = "burst"
 
@@ -66,15 +66,22 @@ def test_three_calls_in_a_row_that_reach_nothing_and_it_is_left_alone_until_one_
     assert rest.code is RestCode.ENDPOINT_AWAY
     assert rest.why == "its function is left alone until it is tried again: it cannot be reached"
     assert (watch.room, watch.changes) == (0, [BURST])
+    assert watch.keeper.standing(BURST) == Standing(in_vain=3, until=5.0)
     watch.pass_(4.9)
     assert watch.is_resting
     watch.pass_(0.1)
     assert not watch.is_resting
     assert (watch.room, watch.keeper.most(BURST)) == (1, 1)
+    assert watch.keeper.standing(BURST) == Standing(in_vain=3, trials=0)
     trial = watch.begin()
     assert watch.room == 0, "one call, and no herd"
-    watch.keeper.worked(BURST, trial)
+    assert watch.keeper.standing(BURST).trials == 1
+    watch.keeper.failed(BURST, trial, failure())
+    assert watch.keeper.standing(BURST) == Standing(in_vain=4, until=15.0)
+    watch.pass_(10)
+    watch.keeper.worked(BURST, watch.begin())
     assert (watch.room, watch.keeper.most(BURST)) == (8, None)
+    assert watch.keeper.standing(BURST) == Standing()
 
 
 def test_ten_minutes_of_outage_cost_eight_calls_no_task_a_try_and_end_with_one_call() -> None:

@@ -8,6 +8,7 @@ from lcq.models import DeviceReading, FunctionReading
 from lcq.runner_config import FunctionConfig
 from worker import instances
 from worker.calls import Instance
+from worker.endpoint_keeper import Standing
 from worker.instances import Instances
 
 
@@ -17,7 +18,10 @@ def test_instances_are_warm_for_as_long_as_their_platform_keeps_them_and_cold_st
     now = [1000.0]
     monkeypatch.setattr(instances, "steady_now", lambda: now[0])
     config = FunctionConfig(url="http://far", models={"lama": 4.0}, keeps_warm_s=60)
-    heard = Instances({"burst": config}, in_flight=lambda device: 3)
+    standing = Standing()
+    heard = Instances(
+        {"burst": config}, in_flight=lambda device: 3, standing=lambda device: standing, shown_ms=lambda at: int(at) + 7
+    )
     assert heard.of("cpu") is None
     assert heard.told_with("cpu", DeviceReading(busy=0.5)) == DeviceReading(busy=0.5)
     assert heard.of("burst") == FunctionReading(in_flight=3)
@@ -36,9 +40,16 @@ def test_instances_are_warm_for_as_long_as_their_platform_keeps_them_and_cold_st
     assert heard.of("burst") == FunctionReading(warm=1, cold=2, in_flight=3, start_s=5.0, load_s=1.0)
     now[0] += 2
     assert heard.of("burst") == FunctionReading(cold=2, in_flight=3, start_s=5.0, load_s=1.0)
+    standing = Standing(in_vain=3, until=now[0])
+    assert (rests := heard.of("burst")) is not None
+    assert (rests.in_vain, rests.rests_until_ms, rests.trials) == (3, int(now[0]) + 7, None)
+    standing = Standing(in_vain=3, trials=0)
+    assert (tried := heard.of("burst")) is not None
+    assert (tried.rests_until_ms, tried.trials) == (None, 0)
 
 
 def test_a_device_that_is_no_function_is_told_as_it_always_was() -> None:
     assert "function" not in DeviceReading(busy=0.5).model_dump(mode="json")
     told = DeviceReading(function=FunctionReading(warm=2)).model_dump_json()
+    assert not any(name in told for name in ("in_vain", "rests_until_ms", "trials")), "nor one that answers"
     assert DeviceReading.model_validate_json(told).function == FunctionReading(warm=2)

@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from lcq.metrics.exposition import Sheet, exposed, put_reading
 from lcq.metrics.instruments import Counts, Histogram
 from lcq.metrics.table import METRICS, PROCESS_METRICS, Kind, Metric, Scope
-from lcq.models import DeviceReading
+from lcq.models import DeviceReading, FunctionReading
 from tests.metrics_page import PAGE, page
 
 RENEW = os.environ.get("LCQ_RENEW_METRICS") == "1"
@@ -96,6 +96,24 @@ def test_only_what_the_table_has_can_be_told_and_what_is_not_known_is_left_out()
     assert found['lcq_device_use_ratio{device=GPU-"\\\n}{node=gpu-1}'] == 0.5
     assert found['lcq_device_memory_bytes{device=GPU-"\\\n}{node=gpu-1}'] == 2 * 2**20
     assert not [name for name in found if "temperature" in name or "node_seen" in name]
+
+
+def test_a_function_is_in_one_state_at_a_time() -> None:
+    sheet = Sheet()
+    for device, reading in (
+        ("offered", DeviceReading(function=FunctionReading(in_vain=2))),
+        ("rests", DeviceReading(function=FunctionReading(), rest="endpoint_away")),
+        ("tried", DeviceReading(function=FunctionReading(trials=0))),
+        ("cpu", DeviceReading()),
+    ):
+        put_reading(sheet, "lcq_device", reading, "far", device)
+    found = told(sheet)
+    ones = {name for name, value in found.items() if "function_state" in name and value}
+    assert ones == {
+        f"lcq_device_function_state{{device={state}}}{{node=far}}{{state={state}}}"
+        for state in ("offered", "rests", "tried")
+    }
+    assert found["lcq_device_calls_in_vain{device=offered}{node=far}"] == 2
 
 
 def test_who_asks_for_openmetrics_gets_it_and_the_process_tells_of_itself() -> None:

@@ -33,6 +33,18 @@ class Clocks:
         self.go(3)
 
 
+def test_a_moment_to_come_is_told_by_the_clusters_clock_however_ours_is_set_and_by_ours_where_that_is_not_known():
+    clocks = Clocks(ahead=-3600.0)
+    assert clocks.skew.shown_ms(clocks.steady + 9) == round((clocks.cluster - 3600 + 9) * 1000)
+    clocks.beat()
+    told = clocks.skew.shown_ms(clocks.steady + 9)
+    assert told == pytest.approx((clocks.cluster + 9) * 1000, abs=3)
+    until = clocks.steady + 9
+    clocks.ahead = 86_400.0
+    clocks.go(3)
+    assert clocks.skew.shown_ms(until) == told
+
+
 def test_nothing_is_known_before_the_first_answer():
     assert Clocks().skew.offset is None
     assert Clocks().skew.warning == ""

@@ -105,6 +105,7 @@ SPENT = replace(
     a_fleet(a_node("far", Device(id="burst", kind=DeviceKind.SERVERLESS), models={"cv2-ns": ON_CALL})),
     overflow=Overflow(60.0, Spend(BudgetConfig(day=1, currency="EUR"), day=Book(0.5, 0.4)), price=0.2),
 )
+MORE_OF_A_REST = {RestCode.ENDPOINT_AWAY: ("until_ms",)}
 
 # Each: what is known, the code, the whole line, the facts (but for predictions, which have tests of their own).
 TABLE = [
@@ -257,7 +258,7 @@ TABLE = [
             (waiting(), a_fleet(a_node(readings={"cpu": DeviceReading(fault="told", rest=code)})), HERE),
             WhyCode(code),
             "cpu cpu of node a takes no work: told",
-            {"node": "a", "device": "cpu", "fault": "told"},
+            {"node": "a", "device": "cpu", "fault": "told"} | dict.fromkeys(MORE_OF_A_REST.get(code, ())),
         )
         for code in RestCode
     ),
@@ -559,6 +560,29 @@ def test_in_a_list_the_number_or_the_name_comes_first() -> None:
     assert short(WhyCode.QUEUE_PAUSED, "queue q is paused by ann") == "queue q is paused by ann"
     assert short(WhyCode.JOB_PAUSED, by="ann", reason="lunch") == "job paused by ann: lunch"
     assert short(WhyCode.QUEUE_PAUSED, by="ann", reason="") == "queue paused by ann"
+
+
+def test_a_function_that_rests_says_until_when_and_one_that_is_tried_that_one_call_does_so() -> None:
+    burst = Device(id="burst", kind=DeviceKind.SERVERLESS)
+    task = waiting(a_task(privacy="exportable"), queue="serverless")
+
+    def why(**told: object) -> Why:
+        node = a_node("far", burst, models={"cv2-ns": ON_CALL}, readings={"burst": DeviceReading.model_validate(told)})
+        return why_of(task, a_fleet(node), HERE)
+
+    rests = {"fault": "its function is left alone", "rest": "endpoint_away"}
+    away = why(**rests, function={"rests_until_ms": NOW + 12_000, "in_vain": 3})
+    assert away.text == (
+        "serverless burst of node far takes no work: its function is left alone; it is tried again at "
+        "2027-01-15 08:00:12Z (in 12 s), calls in vain so far: 3"
+    )
+    assert (away.code, away.facts["until_ms"]) == (WhyCode.ENDPOINT_AWAY, NOW + 12_000)
+    assert brief(away, NOW) == "burst of node far rests, and is tried again in 12 s"
+    assert brief(why(**rests), NOW).endswith("its function is left alone"), "its agent is older"
+    tried = why(function={"trials": 1, "in_vain": 4})
+    assert tried.code is WhyCode.WAITS_TURN
+    assert tried.text.endswith("; burst of node far was away, and is tried by one call at a time")
+    assert "was away" not in why(function={}).text
 
 
 def test_kept_slots_are_a_reason_only_for_what_would_have_one_of_them_else() -> None:

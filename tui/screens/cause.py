@@ -16,9 +16,9 @@ from tui.desk import Desk
 from tui.flow import MINUTE_MS
 from tui.screens.about import AboutScreen
 from tui.screens.causes import CauseActs, tasks_of, where_of
-from tui.screens.detail import Piece, fact, stamp
+from tui.screens.detail import Piece, fact
 from tui.store import CauseRow, TaskRow
-from tui.text import counted, span
+from tui.text import counted, span, stamp
 from tui.widgets.chart import Chart
 from tui.widgets.frame import TONE_STYLE
 

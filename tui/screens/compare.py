@@ -16,9 +16,9 @@ from lcq.models import Attempt, TaskRecord, TaskStatus
 from tui.desk import Desk
 from tui.gallery import Pictures
 from tui.screens.base import Said
-from tui.screens.detail import Piece, ReadingScreen, stamp
+from tui.screens.detail import Piece, ReadingScreen
 from tui.source import trouble_of
-from tui.text import clean, clean_block, counted, cut, cut_left, fit, long_span, wrapped
+from tui.text import clean, clean_block, counted, cut, cut_left, fit, long_span, stamp, wrapped
 from tui.widgets.frame import TONE_STYLE
 from tui.widgets.picture import THUMBNAIL_PX, PictureView, captioned, depth_of
 

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import ClassVar
 
 from textual import work
@@ -30,7 +29,7 @@ from tui.screens.task_acts import TaskActs
 from tui.screens.tasks import short_name
 from tui.source import TROUBLES, trouble_of
 from tui.store import RowT, TaskRow, task_row
-from tui.text import clean, clean_block, fit, long_span, money, span, wrapped
+from tui.text import clean, clean_block, fit, long_span, money, span, stamp, wrapped
 from tui.view import View
 from tui.widgets.frame import TONE_STYLE, OneLine, Part, width_of
 from tui.widgets.picture import PictureStrip
@@ -41,15 +40,6 @@ _LABEL = 16
 _LOG_LINES = 20  # the newest of each attempt
 
 Piece = tuple[str, str]  # text and style
-
-
-def stamp(ms: int | None) -> str:
-    """A time of day, with the date where it is not today's."""
-    if not ms:
-        return "--"
-    when = datetime.fromtimestamp(ms / 1000, UTC)
-    today = datetime.now(UTC).date() == when.date()
-    return f"{when:%H:%M:%S}Z" if today else f"{when:%Y-%m-%d %H:%M:%S}Z"
 
 
 def fact(label: str, value: str, style: str = "", *, width: int = 0) -> list[Piece]:

@@ -21,11 +21,11 @@ from tui.columns import NODE_LOOK, node_state_cell
 from tui.commands import Scope
 from tui.desk import Desk
 from tui.screens.about import AboutScreen
-from tui.screens.detail import Piece, fact, stamp
+from tui.screens.detail import Piece, fact
 from tui.screens.nodes import NodeActs
 from tui.source import TROUBLES, trouble_of
 from tui.store import DeviceNow, NodeRow, TaskRow
-from tui.text import clean, counted, long_span, span
+from tui.text import clean, counted, long_span, span, stamp
 from tui.widgets.chart import Chart
 from tui.widgets.frame import TONE_STYLE
 

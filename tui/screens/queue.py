@@ -15,10 +15,10 @@ from tui.columns import NODE_LOOK, node_state_cell, pace
 from tui.commands import Scope
 from tui.desk import Desk
 from tui.screens.about import AboutScreen
-from tui.screens.detail import Piece, fact, stamp
+from tui.screens.detail import Piece, fact
 from tui.screens.queues import QueueActs
 from tui.store import WAITING, QueueRow, TaskRow
-from tui.text import fit, long_span
+from tui.text import fit, long_span, stamp
 from tui.widgets.chart import Chart
 from tui.widgets.frame import TONE_STYLE
 

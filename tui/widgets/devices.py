@@ -83,8 +83,7 @@ def _line_of_function(node: NodeRow, device: DeviceNow, longest: int) -> list[Pa
         parts += [Part(bar(function.in_flight / device.slots), "$text-accent"), Part(f" {function.told}  ")]
     elif function.told:
         parts.append(Part(f"{function.told}  "))
-    away = function.away or device.why
-    return [*parts, Part(retold(away), "$text-error" if function.away else "$text-warning")]
+    return [*parts, Part(function.why or retold(device.why), "$text-error" if function.away else "$text-warning")]
 
 
 def bar(share: float, width: int = _BAR) -> str:
