@@ -135,7 +135,7 @@ def seconds_of(document: bytes, header: str) -> float | None:
         instance = told.get("instance") or {}
         cold_s = float(instance.get("start_s") or 0.0) if instance.get("is_cold") else 0.0
         seconds = float(told["seconds"]) + cold_s
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
         try:
             seconds = float(header)
         except ValueError:

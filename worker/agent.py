@@ -1100,6 +1100,7 @@ class Agent:
                 peak_mib=ended.peak_mib,
                 device_peak_mib=ended.device_peak_mib,
                 log=ended.log,
+                cost=ended.cost,
             )
             reported = await self._outcomes.add(
                 outcome, ended.staged, found=ended.found, lease_is_sure=lambda: self._leases.is_sure(ended.key)

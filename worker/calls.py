@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from lcq.models import Ease, ErrorClass, TaskType
 
@@ -19,6 +20,9 @@ VERSION = 1
 KEY_HEADER = "Idempotency-Key"
 MOST_NOTES = 50
 LONGEST_HOLD_S = 5.0
+_LONGEST_START_S = 86400.0
+_LONGEST_ID = 64  # characters of an instance's name that are kept
+_CODE = re.compile(r"[a-z0-9_]{1,64}")
 _WAKING = (
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAIAAACQkWg2AAAAGUlEQVQoz2NsaGhgIAUwMZAIRjWMahg6GgDJTAGgk/CoMgAAAABJRU5ErkJggg==",
     "iVBORw0KGgoAAAANSUhEUgAAABAAAAAQCAAAAAA6mKC9AAAAFElEQVQY02NgGFDw/z+UwcQwOAAAIg4CAa4uUgcAAAAASUVORK5CYII=",
@@ -124,6 +128,18 @@ class Trouble(Document):
     code: str
     message: str
 
+    @property
+    def as_told(self) -> tuple[ErrorClass, str]:
+        """Class and code, as far as a function is the one to say so. A crash would be a runner's, and be held against
+        the node that has it; that nothing was called, or nobody is to pay, an agent finds out."""
+        from lcq.health import IS_AWAY, NO_RETRY_LOST  # here: a function has no use for them, and is to start soon
+        from lcq.routing import CALL_TOO_LARGE
+
+        the_agents = IS_AWAY | NO_RETRY_LOST | {CALL_TOO_LARGE, "config_invalid"}
+        is_its_own = self.code not in the_agents and _CODE.fullmatch(self.code) is not None
+        error_class = ErrorClass.TRANSIENT if self.error_class is ErrorClass.CRASH else self.error_class
+        return error_class, self.code if is_its_own else "function_error"
+
 
 class Instance(Document):
     """Who did it. ``start_s``: how long this instance took from its start until it could work, its model loaded: the
@@ -133,6 +149,16 @@ class Instance(Document):
     is_cold: bool = False  # this was the first call that it was given
     start_s: float = Field(default=0.0, ge=0)
     load_s: float = Field(default=0.0, ge=0)  # of it, loading the model, where this call did that
+
+    @field_validator("id", mode="after")
+    @classmethod
+    def _is_a_short_word(cls, name: str) -> str:
+        return "".join(char for char in name[:_LONGEST_ID] if char.isascii() and char.isprintable())
+
+    @field_validator("start_s", "load_s", mode="after")
+    @classmethod
+    def _is_a_time(cls, seconds: float) -> float:
+        return min(seconds, _LONGEST_START_S)  # it travels on in beats, and those take no infinite numbers
 
 
 class Reply(Document):
@@ -167,7 +193,7 @@ def read_reply(document: Any, key: str) -> Reply:
     """
     reply: Reply = _read(Reply, document)
     if reply.key != key:
-        raise CallRefused(f"it is the answer to {reply.key}, and {key} was asked")
+        raise CallRefused(f"it is the answer to {reply.key[:_LONGEST_ID]!r}, and {key} was asked")
     if (reply.result is None) == (reply.trouble is None):
         raise CallRefused("it has neither a result nor a reason why there is none")
     return reply

@@ -13,10 +13,11 @@ import base64
 import contextlib
 import json
 import logging
+import math
 import os
 import threading
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ import psutil
 
 from lcq.ids import new_id
 from lcq.models import Device, DeviceKind, ErrorClass
+from lcq.runner_config import LimitsConfig
 from worker.calls import MOST_NOTES, Call, CallRefused, Instance, Reply, Trouble, parcel, read_call
 from worker.engines.base import Engine, EngineError, EngineSettings, Picture, Work
 from worker.engines.check import BadOutput, check_output
@@ -37,6 +39,8 @@ logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs addresses, and t
 _MIB = 2**20
 _LONGEST = 2000  # characters of a message
 _MOST_BYTES = 512 * _MIB  # of a picture behind an address
+_MOST_PIXELS = int(LimitsConfig.model_fields["image_pixels"].default)
+_PIECE = 256 * 1024
 _CONNECT_S = 10.0
 
 _IMPORTED_S = time.time() - psutil.Process().create_time()
@@ -84,6 +88,7 @@ class Function:
         except CallRefused as refused:
             trouble = Trouble(error_class=ErrorClass.BAD_INPUT, code="call_refused", message=str(refused)[:_LONGEST])
             return int(HTTPStatus.BAD_REQUEST), Reply(key="", trouble=trouble).model_dump(mode="json")
+        until = time.monotonic() + call.seconds_left if call.seconds_left else math.inf  # waiting for its turn is of it
         with self._lock:
             self._calls += 1
             self.id = self.id or new_id()
@@ -92,7 +97,7 @@ class Function:
             try:
                 shelf = self._warm_up()
                 began = time.monotonic()  # what came before it is of the start
-                reply = self._done(call, shelf)
+                reply = self._done(call, shelf, until)
             except Exception as error:  # noqa: BLE001 - the edge: whatever it was, the agent is told in words
                 _log.exception("call %s failed", call.key)
                 reply = _failed(call, *_trouble_of(error))
@@ -112,26 +117,23 @@ class Function:
         told = reply.model_copy(update={"seconds": max(0.0, seconds), "instance": instance})
         return int(status), told.model_dump(mode="json")
 
-    def _done(self, call: Call, shelf: Shelf) -> Reply:
+    def _done(self, call: Call, shelf: Shelf, until: float) -> Reply:
         if call.model not in shelf.offers:
             here = ", ".join(sorted(shelf.offers)) or "none"
             why = f" ({shelf.left_out[call.model]})" if call.model in shelf.left_out else ""
             message = f"this function has no model {call.model!r}{why}; it has: {here}"
             return _failed(call, ErrorClass.TRANSIENT, "model_not_here", message)
-        until = time.monotonic() + call.seconds_left if call.seconds_left else None
 
         def progress(fraction: float, stage: str) -> None:
-            if until is not None and time.monotonic() > until:
-                raise EngineError(
-                    "too_slow", f"nobody waits any more, after {call.seconds_left:g} s, at {fraction:.0%} of {stage}",
-                    error_class=ErrorClass.TRANSIENT,
-                )  # fmt: skip
+            _in_time(until, f"at {fraction:.0%} of {stage}")
 
+        progress(0.0, "its turn")
         if call.warm:
             self._loaded(call, shelf)
             time.sleep(call.hold_s)
             return Reply(key=call.key, result=call.image)
-        picture = Picture(decode_picture(_bytes_of(call.image)), decode_mask(_bytes_of(call.mask)))
+        pixels = decode_picture(_bytes_of(call.image, until), most=_MOST_PIXELS)
+        picture = Picture(pixels, decode_mask(_bytes_of(call.mask, until), most=_MOST_PIXELS))
         if picture.mask.shape != picture.pixels.shape[:2]:
             raise EngineError("mask_size", "the mask has another size than the picture")
         engine = self._loaded(call, shelf)
@@ -140,7 +142,7 @@ class Function:
         check_output(call.task_type, picture, pixels)
         data = encode_picture(pixels)
         if call.put_url:
-            _put(call.put_url, data)
+            _put(call.put_url, data, until)
             result = parcel(data, url=_without_right(call.put_url))
         elif len(data) > call.inline_most:
             message = f"its result has {len(data):,} bytes, and an answer may carry {call.inline_most:,}"
@@ -192,7 +194,12 @@ def _trouble_of(error: Exception) -> tuple[ErrorClass, str, str]:
             return ErrorClass.TRANSIENT, "function_error", f"{type(error).__name__}: {error}"
 
 
-def _bytes_of(parcel_: Any) -> bytes:
+def _in_time(until: float, where: str) -> None:
+    if time.monotonic() > until:
+        raise EngineError("too_slow", f"nobody waits for it any more, {where}", error_class=ErrorClass.TRANSIENT)
+
+
+def _bytes_of(parcel_: Any, until: float) -> bytes:
     if not parcel_.url:
         data: bytes = parcel_.opened()
         return data
@@ -206,6 +213,7 @@ def _bytes_of(parcel_: Any) -> bytes:
             )  # fmt: skip
         taken = bytearray()
         for piece in answer.iter_bytes(256 * 1024):
+            _in_time(until, f"with {len(taken):,} of {parcel_.size:,} bytes of the picture there")
             taken += piece
             if len(taken) > min(parcel_.size, _MOST_BYTES):
                 raise CallRefused("more bytes came than were announced")
@@ -219,12 +227,18 @@ def _without_right(url: str) -> str:
     return f"{scheme}://{rest.partition('/')[0]}/…"
 
 
-def _put(url: str, data: bytes) -> None:
+def _put(url: str, data: bytes, until: float) -> None:
     import httpx
 
-    headers = {"Content-Type": "image/png"}  # without one some stores keep nothing of it
-    answer = httpx.put(url, content=data, headers=headers, timeout=httpx.Timeout(120.0, connect=_CONNECT_S))
-    if answer.status_code >= HTTPStatus.BAD_REQUEST:
+    def pieces() -> Iterator[bytes]:
+        for at in range(0, len(data), _PIECE):
+            _in_time(until, f"with {at:,} of {len(data):,} bytes of the result put away")
+            yield data[at : at + _PIECE]
+
+    # Content-Type: without one some stores keep nothing of it. Content-Length: S3 takes no chunks.
+    headers = {"Content-Type": "image/png", "Content-Length": str(len(data))}
+    answer = httpx.put(url, content=pieces(), headers=headers, timeout=httpx.Timeout(60.0, connect=_CONNECT_S))
+    if not HTTPStatus.OK <= answer.status_code < HTTPStatus.MULTIPLE_CHOICES:  # nor is a redirection a place for it
         raise EngineError(
             "result_not_taken", f"the result's address answered {answer.status_code}", error_class=ErrorClass.TRANSIENT
         )

@@ -86,7 +86,8 @@ class Ended:
     ``staged`` is the result's file before it is renamed; "" where there is none. ``found``: the mark of what had its
     final name when the attempt began; None: not known. ``handed_back``: the attempt is to be given back, at no cost
     for the task. ``peak_mib``: the most memory it held at a time; ``device_peak_mib``: of its GPU's; 0: not known.
-    ``again_s``: so long what it failed for wants to be left alone.
+    ``again_s``: so long what it failed for wants to be left alone. ``cost``: what was paid for a failure; 0: nothing,
+    or nobody knows.
     ``log``: what its runner wrote last, where it failed. ``parts``: what took time here (fetch, run), from when to
     when; ``stages``: those of the runner's work, and when each began; in ns since the epoch.
     """
@@ -97,6 +98,7 @@ class Ended:
     found: str | None = None
     failure: Failure | None = None
     again_s: float = 0.0
+    cost: float = 0.0
     handed_back: bool = False
     peak_mib: int = 0
     device_peak_mib: int = 0
@@ -717,6 +719,7 @@ class Slot:
                         grant,
                         failure=failed.failure,
                         again_s=failed.again_s,
+                        cost=failed.cost,
                         peak_mib=failed.peak_mib,
                         device_peak_mib=failed.device_peak_mib,
                         stages=failed.stages,

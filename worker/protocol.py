@@ -124,11 +124,13 @@ class Done(Word):
 
 
 class Failed(Word):
-    """``again_s``: what the engine works with wants to be left alone for so many seconds; 0: it said nothing."""
+    """``again_s``: what the engine works with wants to be left alone for so many seconds; 0: it said nothing.
+    ``cost``: what a function was paid all the same; 0: nothing, or nobody knows."""
 
     WORD = "failed"
     failure: Failure
     again_s: float = 0.0
+    cost: float = 0.0
     warm: tuple[str, ...] = ()
     held_mib: int = 0
     peak_mib: int = 0

@@ -199,7 +199,7 @@ class Runner:
                 call=run.call,
             )
         except AttemptFailed as end:
-            return Failed(failure=end.failure, again_s=end.again_s)
+            return Failed(failure=end.failure, again_s=end.again_s, cost=end.cost)
         except Exception as error:  # noqa: BLE001 - the edge: an engine's bug is this attempt's end, not ours
             if isinstance(error, base.Cancelled) and self._cancelled >= number:
                 return Cancelled()

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _GRACE_S = 60.0  # beyond the time that a call may take; its own deadlines come first
-_CODE = re.compile(r"[a-z0-9_]{1,64}")
 _LONGEST = 2000  # characters of a message
 _HOLD_S = 0.5  # what is warm already stays busy for so long: calls beside it come to others, which wake
 
@@ -168,8 +166,9 @@ def _woken(endpoint: Endpoint, config: FunctionConfig, call: Call) -> _Woken:
     cost = config.price_of(reply.seconds + (instance.start_s if instance.is_cold else 0.0))
     if trouble is None:
         return _Woken(cost, instance=instance)
-    code = trouble.code if _CODE.fullmatch(trouble.code) else "function_error"
-    failure = Failure(error_class=trouble.error_class, code=code, message=trouble.message[:_LONGEST])
+    error_class, code = trouble.as_told
+    said = " ".join(endpoint.hidden(trouble.message).split()) or code
+    failure = Failure(error_class=error_class, code=code, message=said[:_LONGEST])
     return _Woken(cost, failure=failure, instance=instance)
 
 

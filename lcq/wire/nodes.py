@@ -74,7 +74,7 @@ class Outcome(Message):
     peak_mib: int = 0  # the most of the host's memory that the attempt held at a time; 0: not known
     device_peak_mib: int = 0  # the same of its GPU's memory, where the engine can tell
     log: str = Field(default="", max_length=MAX_LOG)  # what its runner wrote last, with a failure
-    cost: float = Field(default=0.0, ge=0, exclude_if=operator.not_)  # of a function whose result could not be kept
+    cost: float = Field(default=0.0, ge=0, exclude_if=operator.not_)  # of a function that has no result here
 
 
 class Want(Message):

@@ -21,6 +21,7 @@ import httpx
 
 from lcq.runner_config import FunctionConfig
 from worker.calls import KEY_HEADER, Call
+from worker.engines.hidden import Hidden
 
 _CONNECT_S = 10.0
 _QUEUED_S = 30.0  # how long a gateway may take to queue a call
@@ -38,7 +39,7 @@ _NOT_SENT = (
     httpx.LocalProtocolError, httpx.InvalidURL,
 )  # fmt: skip
 _LONGEST = 300  # characters of a foreign answer that are told
-_MOST_BYTES = 128 * 2**20  # of an answer
+_BESIDE = 2**20  # bytes of an answer that may come beside what a call may carry
 _USUAL_PAUSE_S, _LONGEST_PAUSE_S = 2.0, 300.0
 
 
@@ -78,8 +79,20 @@ class OutcomeUnknown(Exception):
     """It may have run, may run still, or never will: there was no answer."""
 
 
-class Endpoint(Protocol):
-    """One function. Used by one thread at a time; ``cancel`` from any."""
+_ENDS = (EndpointAway, EndpointBusy, EndpointRefuses, CallTooLarge, CallFailed, InputRefused, OutcomeUnknown)
+
+
+class Endpoint:
+    """One function. Used by one thread at a time; ``cancel`` from any.
+
+    ``hidden``: what of its calls is told to nobody: none of its errors has that in it, whatever was answered.
+    """
+
+    def __init__(self, config: FunctionConfig, hidden: Hidden) -> None:
+        self._config = config
+        self.hidden = hidden
+        if config.kind != "lambda":
+            hidden.add_url(config.url, is_right=False)
 
     def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
         """The document that answers ``call``; ``timeout_s`` is all the time that it may take.
@@ -87,6 +100,16 @@ class Endpoint(Protocol):
         Raises:
             EndpointAway, EndpointBusy, EndpointRefuses, CallTooLarge, CallFailed, InputRefused, OutcomeUnknown.
         """
+        for url in (call.image.url, call.mask.url, call.put_url):
+            self.hidden.add_url(url)
+        try:
+            return self._call(call, timeout_s=timeout_s)
+        except _ENDS as end:
+            end.args = (self.hidden(str(end)), *end.args[1:])
+            raise
+
+    def _call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
+        raise NotImplementedError
 
     def cancel(self) -> None:
         """Nobody waits any more: what can be stopped there, is."""
@@ -125,17 +148,21 @@ class Callbacks(Protocol):
         """
 
 
-def endpoint_of(config: FunctionConfig, callbacks: Callbacks | None = None) -> Endpoint:
-    """The endpoint that ``config`` describes. Connects to nothing. Without ``callbacks`` every call is waited for."""
+def endpoint_of(
+    config: FunctionConfig, callbacks: Callbacks | None = None, *, hidden: Hidden | None = None
+) -> Endpoint:
+    """The endpoint that ``config`` describes. Connects to nothing. Without ``callbacks`` every call is waited for.
+    ``hidden`` learns what of its calls is to be told to nobody."""
+    hidden = hidden if hidden is not None else Hidden()
     if config.is_async and callbacks is not None:
-        return QueuedEndpoint(config, callbacks)
+        return QueuedEndpoint(config, hidden, callbacks)
     match config.kind:
         case "lambda":
-            return LambdaEndpoint(config)
+            return LambdaEndpoint(config, hidden)
         case "runpod":
-            return RunPodEndpoint(config)
+            return RunPodEndpoint(config, hidden)
         case _:
-            return HttpEndpoint(config)
+            return HttpEndpoint(config, hidden)
 
 
 # ---------------------------------------------------------------- HTTP
@@ -144,18 +171,19 @@ def endpoint_of(config: FunctionConfig, callbacks: Callbacks | None = None) -> E
 class HttpEndpoint(Endpoint):
     """A POST that waits for the answer."""
 
-    def __init__(self, config: FunctionConfig) -> None:
-        self._config = config
+    def __init__(self, config: FunctionConfig, hidden: Hidden) -> None:
+        super().__init__(config, hidden)
         self._client = httpx.Client(follow_redirects=False)
-        self._headers = _headers_of(config)
+        self._headers = _headers_of(config, hidden)
 
-    def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
+    def _call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
         body = call.model_dump_json().encode()
         headers = {**self._headers(), "Content-Type": "application/json", KEY_HEADER: call.key}
         url = self._config.url
         if self._config.kind == "openfaas":
             url = _FUNCTION_PATH.sub("/function/", url, count=1)
-        status, answered, data = _asked(self._client, "POST", url, timeout_s, headers, body)
+        most = self._config.inline_bytes + _BESIDE
+        status, answered, data = _asked(self._client, "POST", url, timeout_s, headers, body, most=most)
         if status == HTTPStatus.OK or _is_ours(data):
             return data
         if HTTPStatus.OK < status < HTTPStatus.MULTIPLE_CHOICES:  # it may run, and nobody will hear of it
@@ -171,9 +199,16 @@ class HttpEndpoint(Endpoint):
 
 
 def _asked(
-    client: httpx.Client, method: str, url: str, timeout_s: float, headers: Mapping[str, str], body: bytes | None = None
+    client: httpx.Client,
+    method: str,
+    url: str,
+    timeout_s: float,
+    headers: Mapping[str, str],
+    body: bytes | None = None,
+    *,
+    most: int = _BESIDE,
 ) -> tuple[int, httpx.Headers, bytes]:
-    """Status, headers and body of an answer that was whole within ``timeout_s``.
+    """Status, headers and body of an answer that was whole within ``timeout_s``, and has ``most`` bytes.
 
     Raises:
         EndpointAway: no byte of what is asked has gone out; OutcomeUnknown: some may have; CallFailed: its answer is
@@ -188,8 +223,8 @@ def _asked(
                 taken += piece
                 if time.monotonic() > until:  # a body that trickles is never late by itself
                     raise OutcomeUnknown(f"its answer was not whole after {timeout_s:g} s")
-                if len(taken) > _MOST_BYTES:
-                    raise CallFailed(f"its answer has more than {_MOST_BYTES >> 20} MiB")
+                if len(taken) > most:
+                    raise CallFailed(f"its answer has more than the {most >> 10:,} KiB that may come (payload_kib)")
             return answer.status_code, answer.headers, bytes(taken)
     except _NOT_SENT as away:
         raise EndpointAway(f"it cannot be reached: {_line(away)}") from away
@@ -214,7 +249,7 @@ def _trouble(status: int, headers: httpx.Headers, data: bytes) -> Exception:
 
 def _is_ours(data: bytes) -> bool:
     """Whether a refusal is the function's own reply, and not what stands before it."""
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         told = json.loads(data)
         return isinstance(told, dict) and "key" in told and "trouble" in told
     return False
@@ -234,11 +269,17 @@ def _pause_of(headers: Mapping[str, str]) -> float:
     return min(_LONGEST_PAUSE_S, max(0.1, seconds))
 
 
-def _headers_of(config: FunctionConfig) -> Callable[[], dict[str, str]]:
+def _headers_of(config: FunctionConfig, hidden: Hidden) -> Callable[[], dict[str, str]]:
     """What makes the headers that show who we are, anew for each call: tokens are replaced while we run."""
     auth = config.auth
     if auth.oidc:
-        return lambda: {"Authorization": f"Bearer {_identity_token(config.url)}"}
+
+        def identified() -> dict[str, str]:
+            token = _identity_token(config.url)
+            hidden.add(token)
+            return {"Authorization": f"Bearer {token}"}
+
+        return identified
     if auth.token_file is None:
         return dict
     path = auth.token_file
@@ -250,6 +291,7 @@ def _headers_of(config: FunctionConfig) -> Callable[[], dict[str, str]]:
             raise EndpointRefuses(f"its token cannot be read from {path}: {error}") from error
         if not (token.isascii() and token.isprintable()):  # it can be in no header: no call goes out
             raise EndpointRefuses(f"its token in {path} is no single line of ASCII")
+        hidden.add(token)
         return {auth.header: f"Bearer {token}" if auth.header.lower() == "authorization" else token}
 
     return shown
@@ -273,15 +315,17 @@ def _identity_token(audience: str) -> str:
 class QueuedEndpoint(Endpoint):
     """OpenFaaS's /async-function: the gateway queues the call, says so (202), and calls back when it is done."""
 
-    def __init__(self, config: FunctionConfig, callbacks: Callbacks) -> None:
-        self._config, self._callbacks = config, callbacks
+    def __init__(self, config: FunctionConfig, hidden: Hidden, callbacks: Callbacks) -> None:
+        super().__init__(config, hidden)
+        self._callbacks = callbacks
         self._client = httpx.Client(follow_redirects=False)
-        self._headers = _headers_of(config)
+        self._headers = _headers_of(config, hidden)
         self._stopped = threading.Event()
 
-    def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
+    def _call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
         until = time.monotonic() + timeout_s
         callback = self._callbacks.callback(timeout_s)
+        self.hidden.add_url(callback.url)
         call_id = self._queued(call, callback, min(_QUEUED_S, timeout_s))
         while not self._stopped.is_set():
             left_s = until - time.monotonic()
@@ -360,11 +404,11 @@ def _told_back(called: Called, call_id: str) -> bytes:
 class LambdaEndpoint(Endpoint):
     """Invoke, waited for. The SDK's own retries are off: they would run what still runs a second time."""
 
-    def __init__(self, config: FunctionConfig) -> None:
-        self._config = config
+    def __init__(self, config: FunctionConfig, hidden: Hidden) -> None:
+        super().__init__(config, hidden)
         self._client: Any = None
 
-    def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
+    def _call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
         client = self._connected()
         import botocore.exceptions as sdk
 
@@ -436,17 +480,17 @@ class RunPodEndpoint(Endpoint):
     """/run, and /status until it is done. What a question for the state is answered with says nothing of the job, but
     for the state itself: it is asked again."""
 
-    def __init__(self, config: FunctionConfig) -> None:
-        self._config = config
+    def __init__(self, config: FunctionConfig, hidden: Hidden) -> None:
+        super().__init__(config, hidden)
         self._client = httpx.Client(follow_redirects=False)
-        self._headers = _headers_of(config)
+        self._headers = _headers_of(config, hidden)
         self._stopped = threading.Event()
         self._asks_by = "GET"
         self._lock = threading.Lock()  # of what follows
         self._job = ""
         self._is_cancelled = self._is_at_work = self._is_closed = False
 
-    def call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
+    def _call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
         until = time.monotonic() + timeout_s
         with self._lock:
             self._is_at_work = True
@@ -554,14 +598,15 @@ class RunPodEndpoint(Endpoint):
         if body is not None:
             headers["Content-Type"] = "application/json"
         url = f"{self._config.url.rstrip('/')}/{path}"
-        status, answered, data = _asked(self._client, method, url, timeout_s, headers, body)
+        most = self._config.inline_bytes + _BESIDE
+        status, answered, data = _asked(self._client, method, url, timeout_s, headers, body, most=most)
         if status == HTTPStatus.NOT_FOUND and path.startswith("status/"):
             raise EndpointRefuses(f"its platform knows nothing of the job ({_said(status, data)})")
         if status >= HTTPStatus.BAD_REQUEST:
             raise _trouble(status, answered, data)
         try:
             told = json.loads(data)
-        except ValueError as strange:
+        except (ValueError, RecursionError) as strange:
             raise _Unreadable(f"its answer is no JSON ({_said(status, data)})") from strange
         if not isinstance(told, dict):
             raise _Unreadable(f"its answer is none of RunPod's: {str(told)[:_LONGEST]}")

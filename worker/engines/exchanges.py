@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from lcq.errors import LcqError, StorageUnreachable
+from lcq.errors import LcqError, StorageFull, StorageUnreachable
 from lcq.routing import CALL_TOO_LARGE
 from lcq.storage.objects import Objects
 from worker.calls import CallAddress, CallRefused, Parcel, parcel
@@ -34,6 +34,8 @@ GRACE_S = 5.0
 """Beyond the time that a call may take, for its result to be there."""
 
 _MOST_BYTES = 512 * 2**20  # of a result
+_BYTES_A_PIXEL = 8  # a PNG of 16 bits in three colours has six, were it packed not at all
+_AROUND = 2**20  # bytes of a PNG beside its pixels
 _CONNECT_S = 10.0
 _SILENCE_S = 30.0  # how long a transfer from or to a scheduler may stand still
 _TRIES = 3  # to reach it: one that is started again is back in a moment
@@ -63,11 +65,13 @@ class Waiting(concurrent.futures.Future[Any]):
 
 @dataclass(frozen=True)
 class Place:
-    """What the result of an attempt is known by. ``asked``: 16 digits of a SHA-256."""
+    """What the result of an attempt is known by. ``asked``: 16 digits of a SHA-256. ``most``: pixels that it may have;
+    0: any number."""
 
     task: str
     attempt: int
     asked: str
+    most: int = 0
 
     @property
     def name(self) -> str:
@@ -77,6 +81,19 @@ class Place:
     def earlier(self) -> tuple[Place, ...]:
         """Those of the attempts before it, the newest first."""
         return tuple(replace(self, attempt=number) for number in range(self.attempt - 1, 0, -1))
+
+    @property
+    def most_bytes(self) -> int:
+        """Of the file that its result is: what has more holds something else."""
+        return min(_MOST_BYTES, self.most * _BYTES_A_PIXEL + _AROUND) if self.most else _MOST_BYTES
+
+    def is_picture(self, data: bytes) -> bool:
+        """Whether ``data`` is a picture that its result may be."""
+        try:
+            decode_picture(data, most=self.most)
+        except EngineError:
+            return False
+        return True
 
 
 class Exchange(Protocol):
@@ -167,7 +184,7 @@ class ObjectExchange:
             return sent, self.objects.signed(self._url(place), seconds=seconds + GRACE_S, writes=True)
 
     def fetched(self, place: Place, told: Parcel) -> bytes:
-        data = self._read(place)
+        data = self._read(place, told.size)
         if data is None:
             raise _missing(told)
         return told.checked(data)
@@ -200,20 +217,23 @@ class ObjectExchange:
 
     def _whole(self, place: Place) -> bytes | None:
         data = self._read(place)
-        if data is None:
-            return None
-        try:
-            decode_picture(data)
-        except EngineError:
-            return None  # not all of it is there yet
-        return data
+        return data if data is not None and place.is_picture(data) else None  # else not all of it is there yet
 
-    def _read(self, place: Place) -> bytes | None:
+    def _read(self, place: Place, told: int | None = None) -> bytes | None:
+        """What is there; None: nothing. ``told``: the bytes that it is said to have.
+
+        Raises:
+            CallRefused: it has another size, or one that no result has.
+        """
         url = self._url(place)
         with _reached():
             size = self.objects.size(url)
-            if size is None or not 0 < size <= _MOST_BYTES:
+            if not size:
                 return None
+            if size > place.most_bytes or size != (size if told is None else told):
+                if told is None:
+                    return None
+                raise CallRefused(f"{size:,} bytes are there, and {told:,} were announced")
             try:
                 return b"".join(self.objects.read(url))
             except FileNotFoundError:
@@ -298,17 +318,12 @@ class LentExchange:
     def _whole(self, place: Place, attempt: int) -> bytes | None:
         """The result of ``attempt`` (0: of any), if it is a picture."""
         data = self._result(place, attempt)
-        if data is not None:
-            try:
-                decode_picture(data)
-            except EngineError:
-                return None
-        return data
+        return data if data is not None and place.is_picture(data) else None
 
     def _result(self, place: Place, attempt: int) -> bytes | None:
         for number in range(_TRIES):
             for found in self._left(asked=place.asked)["results"]:
-                if attempt in (0, found["attempt"]):
+                if attempt in (0, found["attempt"]) and found["size"] <= place.most_bytes:
                     try:
                         return self._fetched(found)
                     except _Used:  # it was whole for the scheduler, and not for us: another address is lent
@@ -421,7 +436,7 @@ def _reached() -> Iterator[None]:
     """Names what the exchange's library says."""
     try:
         yield
-    except StorageUnreachable as error:
-        raise EngineError("storage_unreachable", str(error), **_TRANSIENT) from error
+    except (StorageUnreachable, StorageFull) as error:
+        raise EngineError("storage_unreachable", f"the exchange: {error}", **_TRANSIENT) from error
     except LcqError as error:
         raise EngineError("config_invalid", str(error), **_TRANSIENT) from error

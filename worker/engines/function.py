@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,7 +21,7 @@ from lcq.health import FUNCTION_UNKNOWN
 from lcq.models import TaskType
 from lcq.routing import CALL_TOO_LARGE
 from lcq.runner_config import FunctionConfig
-from worker.calls import Call, CallRefused, Instance, Reply, parcel, read_reply
+from worker.calls import Call, CallRefused, Instance, Reply, Trouble, parcel, read_reply
 from worker.engines.base import (
     DeviceKind,
     Engine,
@@ -44,8 +45,11 @@ from worker.engines.endpoints import (
     endpoint_of,
 )
 from worker.engines.exchanges import GRACE_S, Exchange, LentExchange, NoExchange, ObjectExchange, Place, Waiting
+from worker.engines.hidden import Hidden
 from worker.engines.picture_bytes import decode_picture, encode_picture
 
+_LONGEST_NOTE = 500
+_MOST_TIMES = 64  # so many times the pixels of the picture a result may have, where it may be larger
 _TICK_S = 0.1
 _TRIES_BUSY = 3  # of one attempt, at an endpoint that takes no more calls
 _LATE_S = 10.0  # beyond the time that a call may take: what trickles is never late by itself
@@ -133,23 +137,22 @@ class _Function:
         began = time.monotonic()
         try:
             call = _aside(lambda: self.call_of(work, image, mask, exchange), work.progress)
-            reply, data = self._asked(call, place, exchange, callbacks, work.progress)
+            reply, data = self._asked(call, place, exchange, callbacks, work)
         except EngineError as error:
             if error.code != FUNCTION_UNKNOWN:  # there it may still be read, and its result be found
                 exchange.forget(place)
             raise
-        if reply is not None:
-            self._note(work, reply)
-        else:
+        if reply is None:
             work.notes.append("its answer was lost; the result was found where it had been left")
             work.cost = self.config.price_of(time.monotonic() - began)
         exchange.forget(place)
         return _pixels(data, work.picture, work.task_type)
 
-    def _note(self, work: Work, reply: Reply) -> None:
+    def _note(self, work: Work, reply: Reply, hidden: Hidden) -> None:
+        """What it says that it took is paid for, also where it has no result."""
         instance = reply.instance
         work.cost = self.config.price_of(reply.seconds + (instance.start_s if instance.is_cold else 0.0))
-        work.notes.extend(reply.notes)
+        work.notes.extend(hidden(note[:_LONGEST_NOTE]) for note in reply.notes)
         if instance.is_cold:
             work.notes.append(f"cold start: {instance.start_s:.1f} s, of a model {instance.load_s:.1f} s")
 
@@ -170,7 +173,8 @@ class _Function:
             )
         place = place_of(work, image, mask)
         try:
-            sent, put_url = exchange.prepared(place, {} if is_small else pictures, config.timeout_s)
+            seconds = config.timeout_s + (_TRIES_BUSY - 1) * _LONGEST_BUSY_S  # it may be taken at the last try only
+            sent, put_url = exchange.prepared(place, {} if is_small else pictures, seconds)
         except EngineError as error:
             if not (is_small and error.code == "storage_unreachable"):
                 raise
@@ -189,14 +193,14 @@ class _Function:
         )
 
     def _asked(
-        self, call: Call, place: Place, exchange: Exchange, callbacks: LentExchange | None, progress: Progress
+        self, call: Call, place: Place, exchange: Exchange, callbacks: LentExchange | None, work: Work
     ) -> tuple[Reply | None, bytes]:
         """What was answered, and the bytes of the result; None: they were found, and the answer never came."""
-        began = time.monotonic()
+        hidden, progress = Hidden(), work.progress
         try:
-            document = self._answer(call, callbacks, progress)
-        except OutcomeUnknown as unknown:
-            found = self._left(exchange, place, progress, until=began + self.config.timeout_s + GRACE_S)
+            document = self._answer(call, callbacks, hidden, progress)
+        except _Unanswered as unknown:
+            found = self._left(exchange, place, progress, until=unknown.began + self.config.timeout_s + GRACE_S)
             if found is not None:
                 return None, found
             raise EngineError(
@@ -215,14 +219,14 @@ class _Function:
             if found is not None:
                 return None, found
             raise EngineError(
-                "reply_unreadable", f"{self._named}: its answer cannot be used: {strange}",
+                "reply_unreadable", f"{self._named}: its answer cannot be used: {hidden(str(strange))}",
                 error_class=ErrorClass.TRANSIENT,
             ) from strange  # fmt: skip
         if reply.instance.id:
             self._answered.append(reply.instance)
+        self._note(work, reply, hidden)
         if reply.trouble is not None:
-            trouble = reply.trouble
-            raise EngineError(trouble.code, f"{self._named}: {trouble.message}", error_class=trouble.error_class)
+            raise self._told(reply.trouble, hidden)
         told = reply.result
         assert told is not None  # noqa: S101 - read_reply has looked
         try:
@@ -254,9 +258,15 @@ class _Function:
                 error_class=ErrorClass.TRANSIENT,
             ) from error  # fmt: skip
 
-    def _answer(self, call: Call, callbacks: LentExchange | None, progress: Progress) -> bytes | Mapping[str, Any]:
+    def _told(self, trouble: Trouble, hidden: Hidden) -> EngineError:
+        error_class, code = trouble.as_told
+        return EngineError(code, f"{self._named}: {hidden(trouble.message)}", error_class=error_class)
+
+    def _answer(
+        self, call: Call, callbacks: LentExchange | None, hidden: Hidden, progress: Progress
+    ) -> bytes | Mapping[str, Any]:
         """Raises:
-        OutcomeUnknown; EngineError for all else that is known.
+        _Unanswered; EngineError for all else that is known.
         """
         if self.config.is_async and callbacks is None:
             nowhere = EndpointRefuses(
@@ -266,7 +276,8 @@ class _Function:
         tries = 0
         while True:
             tries += 1
-            endpoint = endpoint_of(self.config, callbacks)
+            endpoint = endpoint_of(self.config, callbacks, hidden=hidden)
+            began = time.monotonic()
             try:
                 asked = Waiting(partial(endpoint.call, call, timeout_s=self.config.timeout_s))
                 answer: bytes | Mapping[str, Any] = asked.awaited(self._waiting(progress))
@@ -288,8 +299,8 @@ class _Function:
                 raise self._error(_BROKEN, failed) from failed
             except InputRefused as refused:
                 raise self._error("call_refused", refused, ErrorClass.BAD_INPUT) from refused
-            except OutcomeUnknown:
-                raise
+            except OutcomeUnknown as unknown:
+                raise _Unanswered(str(unknown), began) from unknown
             except BaseException:  # cancelled: nobody waits any more
                 endpoint.cancel()
                 raise
@@ -314,13 +325,21 @@ class _Function:
         return EngineError(code, f"{self._named}: {error}", error_class=error_class, again_s=again_s)
 
 
+class _Unanswered(OutcomeUnknown):
+    """A call has no answer; it ``began`` by the monotonic clock then."""
+
+    def __init__(self, said: str, began: float) -> None:
+        super().__init__(said)
+        self.began = began
+
+
 def _pixels(data: bytes, picture: Picture, task_type: TaskType) -> NDArray[Any]:
     """The pixels of a result; of an inpainting only those in the holes are taken over.
 
     Raises:
         EngineError: output_unreadable, output_shape.
     """
-    pixels = decode_picture(data)
+    pixels = decode_picture(data, most=most_pixels(picture, task_type))
     if task_type is not TaskType.INPAINT:
         return pixels
     if pixels.shape != picture.pixels.shape or pixels.dtype != picture.pixels.dtype:
@@ -333,6 +352,11 @@ def _pixels(data: bytes, picture: Picture, task_type: TaskType) -> NDArray[Any]:
     return pixels
 
 
+def most_pixels(picture: Picture, task_type: TaskType) -> int:
+    """How many a result can have: what claims to have more is not decoded."""
+    return math.prod(picture.pixels.shape[:2]) * (1 if task_type is TaskType.INPAINT else _MOST_TIMES)
+
+
 def _aside(work: Callable[[], T], progress: Progress) -> T:
     """What ``work`` gives, or raises: while an exchange keeps silent, who waits still shows that it lives."""
     done: T = Waiting(work).awaited(lambda: progress(0.0, "function: exchange"))
@@ -342,7 +366,8 @@ def _aside(work: Callable[[], T], progress: Progress) -> T:
 def place_of(work: Work, image: bytes, mask: bytes) -> Place:
     """What the result of this attempt is known by."""
     task_id, _, attempt = work.key.partition("/")
-    return Place(task_id, int(attempt or 1), _digest(work, image, mask))
+    most = most_pixels(work.picture, work.task_type)
+    return Place(task_id, int(attempt or 1), _digest(work, image, mask), most)
 
 
 def _digest(work: Work, image: bytes, mask: bytes) -> str:

@@ -24,14 +24,21 @@ def encode_picture(pixels: NDArray[Any]) -> bytes:
     return data.tobytes()
 
 
-def decode_picture(data: bytes) -> NDArray[Any]:
-    """What ``encode_picture`` was given.
+def decode_picture(data: bytes, *, most: int = 0) -> NDArray[Any]:
+    """What ``encode_picture`` was given. ``most``: pixels that it may have; 0: any number.
 
     Raises:
-        EngineError: bad_output: these bytes are no whole PNG of the kind.
+        EngineError: output_unreadable: these bytes are no whole PNG of the kind; output_shape: it says that it has more
+            pixels, and was not decoded: a small file may well be gigabytes of zeros.
     """
     decoded = None
     if data.startswith(_PNG_BEGIN) and data.endswith(_PNG_END):
+        width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
+        if most and width * height > most:
+            raise EngineError(
+                "output_shape", f"a picture of {width:,} x {height:,} pixels came, where {most:,} are the most",
+                error_class=ErrorClass.BAD_OUTPUT,
+            )  # fmt: skip
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if decoded is None or (decoded.ndim == 3 and decoded.shape[2] != 3):
         raise EngineError(
@@ -41,12 +48,12 @@ def decode_picture(data: bytes) -> NDArray[Any]:
     return decoded if decoded.ndim == 2 else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
-def decode_mask(data: bytes) -> NDArray[np.bool_]:
-    """Where the PNG of a mask is bright.
+def decode_mask(data: bytes, *, most: int = 0) -> NDArray[np.bool_]:
+    """Where the PNG of a mask is bright. ``most``: as for ``decode_picture``.
 
     Raises:
         EngineError: as for ``decode_picture``.
     """
-    pixels = decode_picture(data)
+    pixels = decode_picture(data, most=most)
     bright: NDArray[np.bool_] = (pixels if pixels.ndim == 2 else pixels.max(axis=2)) > 127
     return bright

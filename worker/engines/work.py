@@ -85,6 +85,7 @@ class AttemptFailed(Exception):
         super().__init__(f"{failure.code}: {failure.message}")
         self.failure = failure
         self.again_s = again_s
+        self.cost = 0.0  # what it was paid for by all the same; 0: nothing, or nobody knows
 
 
 def failed(error_class: ErrorClass, code: str, message: str, *, again_s: float = 0.0) -> AttemptFailed:
@@ -133,6 +134,27 @@ def run_task(
         return _drilled(engine, task, attempt, shelf.settings.device.id, progress, started)
     _check_type_and_mask(task, shelf.offers[task.model].task_types)
 
+    works: list[Work] = []
+    try:
+        return _finished(task, attempt, shelf, limits, progress, eased, also, call, started, works)
+    except AttemptFailed as end:
+        end.cost = sum(work.cost for work in works)
+        raise
+
+
+def _finished(
+    task: Task,
+    attempt: int,
+    shelf: Shelf,
+    limits: LimitsConfig,
+    progress: Progress,
+    eased: tuple[Ease, ...],
+    also: tuple[Path, ...],
+    call: CallAddress | None,
+    started: float,
+    works: list[Work],
+) -> Finished:
+    """As ``run_task``. ``works``: what was asked of an engine goes there, whatever becomes of it."""
     timings: dict[str, float] = {}
     cost = 0.0
     with _failures_named(task):
@@ -146,7 +168,9 @@ def run_task(
         else:
             with _timed(timings, "inpaint"):
                 progress(0.1, "load")
-                result, work = _worked(task, image, mask, shelf, progress, eased, attempt, call)
+                work = _work_of(task, image, mask, progress, eased, attempt, call)
+                works.append(work)
+                result = _worked(task, image, work, shelf)
             with _timed(timings, "encode"):
                 progress(0.9, "encode")
                 output = plan_output(task, result)
@@ -198,39 +222,40 @@ def _check_type_and_mask(task: Task, known: tuple[TaskType, ...]) -> None:
         )
 
 
-def _worked(
+def _work_of(
     task: Task,
     image: LoadedImage,
     mask: NDArray[np.bool_],
-    shelf: Shelf,
     progress: Progress,
     eased: tuple[Ease, ...],
     attempt: int,
     call: CallAddress | None,
-) -> tuple[LoadedImage, Work]:
-    """``image`` as the engine has changed it, checked; and the work, for the notes on it."""
-    picture = Picture(image.pixels, mask)
-    work = Work(
+) -> Work:
+    return Work(
         task_type=task.task_type,
         model=task.model,
-        picture=picture,
+        picture=Picture(image.pixels, mask),
         config=task.config,
         progress=lambda fraction, stage: progress(0.1 + 0.8 * min(1.0, max(0.0, fraction)), stage),
         eased=eased,
         key=f"{task.id}/{attempt}",
         call=call,
     )
+
+
+def _worked(task: Task, image: LoadedImage, work: Work, shelf: Shelf) -> LoadedImage:
+    """``image`` as the engine has changed it, checked."""
     engine = shelf.load(task.model, task.config)
     _check_room(task, engine, work, shelf)
     try:
         pixels = engine.run(work)
-        progress(0.9, "check")
-        check_output(task.task_type, picture, pixels)
+        work.progress(1.0, "check")
+        check_output(task.task_type, work.picture, pixels)
     except BadOutput as bad:
         raise failed(ErrorClass.BAD_OUTPUT, bad.code, f"{shown(task.image_path)}: {task.model} {bad}") from bad
     if task.task_type is TaskType.INPAINT:
-        return replace(image, pixels=pixels), work
-    return as_result(task, image, pixels), work
+        return replace(image, pixels=pixels)
+    return as_result(task, image, pixels)
 
 
 def _check_room(task: Task, engine: Engine, work: Work, shelf: Shelf) -> None:
