@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
+from datetime import datetime
 
 from lcq.lang import retold, tr
+from lcq.models import Task
 from lcq.wire import ForeseeAnswer
 
 
@@ -33,4 +36,26 @@ def told_foreseen(answer: ForeseeAnswer, span: Callable[[float], str]) -> list[s
             tr("{refusals:,} would be refused: {message}", refusals=answer.refusals, message=retold(first.message))
             + (f" ({retold(first.hint)})" if first.hint else "")
         )
+    return lines
+
+
+def told_deadline(deadline: datetime, span: Callable[[float], str]) -> str:
+    """When something is to be done by, on this host's clock, and how far that is from now."""
+    left_s = deadline.timestamp() - time.time()
+    when = f"{deadline.astimezone():%Y-%m-%d %H:%M:%S}"
+    if left_s < 0:
+        return tr("{when}, ! LATE since {span}", when=when, span=span(-left_s))
+    return tr("{when}, in {span}", when=when, span=span(left_s))
+
+
+def told_late(tasks: Iterable[Task], answer: ForeseeAnswer, span: Callable[[float], str]) -> list[str]:
+    """By when tasks that would be submitted are to be done, and how late the last would be; nothing where none is."""
+    first = min((task.deadline for task in tasks if task.deadline is not None), default=None)
+    if first is None:
+        return []
+    lines = [tr("to be done by {deadline}", deadline=told_deadline(first, span))]
+    late_s = max((one.done_s for one in answer.foreseen if one.done_s is not None), default=0.0)
+    late_s -= first.timestamp() - time.time()
+    if late_s > 0:
+        lines.append(tr("! LATE: the last would be done about {late} after the deadline", late=span(late_s)))
     return lines

@@ -313,7 +313,7 @@ def _chosen(field: QueryField[RowT], value: str) -> tuple[str, ...]:
 
 def _of_choice(typed: str, wanted: bool, field: QueryField[RowT], value: str) -> Clause[RowT]:
     get, chosen = field.get, _chosen(field, value)
-    return Clause(typed, wanted, lambda row, now: get(row, now) in chosen, field.name, "=", chosen)
+    return Clause(typed, wanted, lambda row, now: get(row, now) in chosen, field.name, "=", chosen, timed=field.timed)
 
 
 def _of_order(typed: str, wanted: bool, field: QueryField[RowT], operator: str, value: str) -> Clause[RowT]:

@@ -25,6 +25,9 @@ class _Asked:
 NEEDS = ("attention", "nothing")
 """What tasks, nodes and queues may need."""
 
+LATE = ("yes", "no")
+"""Whether a task that has a deadline is late."""
+
 _STATES = {
     "waiting": (TaskStatus.PENDING.value, TaskStatus.QUEUED.value),
     "running": (TaskStatus.PROCESSING.value,),
@@ -52,6 +55,8 @@ _FIELDS: dict[str, _Asked] = {
     "progress": _Asked(Kind.SHARE, "how far the running attempt is"),
     "age": _Asked(Kind.SPAN, "how long ago it was submitted", timed=True),
     "took": _Asked(Kind.SPAN, "how long its last attempt took, or runs by now", timed=True),
+    "deadline": _Asked(Kind.SPAN, "how long until it is to be done", timed=True),
+    "late": _Asked(Kind.CHOICE, "whether it is, or was, done after its deadline", LATE, timed=True),
     "needs": _Asked(Kind.CHOICE, "whether somebody should look: it failed, or goes on after a failure", NEEDS),
 }
 
@@ -87,6 +92,19 @@ def took_ms(started_ms: int | None, finished_ms: int | None, running: bool, now_
     return max(0, now_ms - started_ms) if running else None
 
 
+def late_ms(status: TaskStatus, done_by_ms: int | None, finished_ms: int | None, now_ms: int) -> float | None:
+    """How far beyond its deadline a task is by ``now_ms``, or was completed: less than 0 before it. None where it has
+    none, or will not be done any more."""
+    if done_by_ms is None or status in (TaskStatus.FAILED, TaskStatus.CANCELLED):
+        return None
+    return (now_ms if finished_ms is None else finished_ms) - done_by_ms
+
+
+def told_late(late: float | None) -> str | None:
+    """The word of ``LATE`` for that; None where there is nothing to be late for."""
+    return None if late is None else LATE[late <= 0]
+
+
 def size_of(text: str) -> tuple[int, int] | None:
     """``WxH`` as two numbers; what cannot be read is not known."""
     width, _, height = text.partition("x")
@@ -120,6 +138,8 @@ RECORD_FIELDS: dict[str, QueryField[TaskRecord]] = fields_over(
         "took": lambda record, now: took_ms(
             record.started_ms, record.finished_ms, record.status is TaskStatus.PROCESSING, now
         ),
+        "deadline": lambda record, now: None if record.task.deadline_ms is None else record.task.deadline_ms - now,
+        "late": lambda record, now: told_late(late_ms(record.status, record.task.deadline_ms, record.finished_ms, now)),
         "needs": lambda record, _: needed(record.status, failed_before=record.failure is not None),
     }
 )

@@ -12,7 +12,7 @@ from lcq.act_fields import act_fields_over
 from lcq.lang import N, retold, tr
 from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from lcq.query import Kind, QueryField
-from lcq.task_fields import NEEDS, fields_over, megapixels, needed, size_of, took_ms
+from lcq.task_fields import NEEDS, fields_over, late_ms, megapixels, needed, size_of, told_late, took_ms
 from tui.store import WAITING, ActRow, CauseRow, NodeRow, QueueRow, RowT, TaskRow
 from tui.text import basename, cells, compact, long_span, span
 
@@ -158,6 +158,22 @@ def _megapixels(row: TaskRow) -> float | None:
     return megapixels(size_of(row.size))
 
 
+def _late_ms(row: TaskRow, now_ms: int) -> float | None:
+    return late_ms(row.status, row.done_by_ms, row.finished_ms, now_ms)
+
+
+def deadline_cell(row: TaskRow, now_ms: int) -> Cell:
+    """How far away its deadline is; a late one by letter and word."""
+    if row.done_by_ms is None:
+        return "--", "dim"
+    late = _late_ms(row, now_ms)
+    if late is None:  # it will not be done any more
+        return tr("- not done"), "dim"
+    if late > 0:
+        return tr("! LATE {span}", span=span(late)), "bad"
+    return (tr("# kept"), "dim") if row.finished_ms is not None else (tr("in {span}", span=span(-late)), "plain")
+
+
 TASK_COLUMNS: tuple[Column[TaskRow], ...] = (
     Column("id", "ID", 12, lambda row, _: (row.id, "strong"), lambda row: row.id, most=16),
     Column("age", "AGE", 5, _age, lambda row: row.submitted_ms, live=True, right=True),
@@ -180,6 +196,8 @@ TASK_MORE: tuple[Column[TaskRow], ...] = (
     Column("user", "USER", 9, lambda row, _: (row.user, "plain"), lambda row: row.user, most=20, extra=True),
     Column("job", "JOB", 10, lambda row, _: (row.job or "-", "plain"), lambda row: row.job, most=24, extra=True),
     Column("took", "TOOK", 6, _took, lambda row: _took_ms(row, 0) or 0, right=True, extra=True),
+    Column("deadline", "DEADLINE", 10, deadline_cell, lambda row: row.done_by_ms or math.inf, right=True, most=14,
+           extra=True),
     Column("device", "DEVICE", 8, lambda row, _: (row.device or "-", "plain"), lambda row: row.device, most=14,
            extra=True),
     Column("pinned", "PINNED", 8, lambda row, _: (row.pinned or "-", "plain"), lambda row: row.pinned, most=16,
@@ -209,6 +227,8 @@ TASK_FIELDS: dict[str, QueryField[TaskRow]] = fields_over(
         "progress": lambda row, _: row.progress,
         "age": lambda row, now: max(0, now - row.submitted_ms),
         "took": _took_ms,
+        "deadline": lambda row, now: None if row.done_by_ms is None else row.done_by_ms - now,
+        "late": lambda row, now: told_late(_late_ms(row, now)),
         "needs": lambda row, _: needed(row.status, failed_before=bool(row.error)),
     }
 )

@@ -113,6 +113,7 @@ class TaskRow:
     why: str = ""
     notes: int = 0  # comments
     size: str = ""  # of its image, "4096x2730"; "": not known
+    done_by_ms: int | None = None  # its deadline
     partial: bool = False  # made from events alone: the whole record is still to be read
     told: Told | None = None  # of this revision, while it is in sight
     acted: int = 0  # the revision that an act of this console has made of it, of which no news has come yet
@@ -718,7 +719,8 @@ class Store:
                 task_id, TaskStatus(fields["status"]), revision, "", TaskPriority.NORMAL,
                 model=_name(fields.get("model", "")), user=_name(fields.get("user", "")),
                 job=_name(fields.get("job", "")), image=clean(fields.get("image", "")),
-                submitted_ms=int(fields["submitted_ms"]), size=_name(fields.get("size", "")), partial=True,
+                submitted_ms=int(fields["submitted_ms"]), size=_name(fields.get("size", "")),
+                done_by_ms=int(fields.get("done_by_ms") or 0) or None, partial=True,
             )  # fmt: skip
         else:
             row = _like(known)
@@ -817,7 +819,7 @@ def _glanced_row(glance: TaskGlance) -> TaskRow:
     (
         task_id, status, revision, queue, priority, model, user, job, image, node, device, pinned, attempt,
         max_attempts, progress, stage, submitted_ms, updated_ms, started_ms, finished_ms, due_ms, error, why, notes,
-        size,
+        size, done_by_ms,
     ) = glance  # fmt: skip
     if updated_ms == submitted_ms:
         updated_ms = submitted_ms  # one thing for both, as below
@@ -825,7 +827,7 @@ def _glanced_row(glance: TaskGlance) -> TaskRow:
         clean(task_id), status, revision, _name(queue), priority, _name(model), _name(user), _name(job), clean(image),
         _name(node), _name(device), _name(pinned), attempt, max_attempts, progress or 0.0, _name(stage), submitted_ms,
         updated_ms, started_ms, updated_ms if finished_ms == updated_ms else finished_ms, due_ms, _name(error),
-        _name(why), notes, _name(size),
+        _name(why), notes, _name(size), done_by_ms,
     )  # fmt: skip
 
 
@@ -859,6 +861,7 @@ def _recorded_row(record: TaskRecord) -> TaskRow:
         why=_name(record.why),
         notes=len(record.notes),
         size=_name("x".join(map(str, record.size))) if record.size else "",
+        done_by_ms=task.deadline_ms,
     )
 
 

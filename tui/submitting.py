@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +14,10 @@ from pydantic import ValidationError
 
 from lcq.errors import InvalidInput
 from lcq.folder import Pairing, name_results, pair_images
-from lcq.foreseen import told_foreseen
+from lcq.foreseen import told_foreseen, told_late
 from lcq.lang import tr
 from lcq.models import Privacy, Task, TaskPriority, TaskType, explain_invalid
+from lcq.moments import moment_meant
 from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
 from tui.text import counted, long_span
 
@@ -37,6 +39,7 @@ class Wish:
     priority: TaskPriority = TaskPriority.NORMAL
     job: str = ""
     exportable: bool = False  # its pictures may leave the house: functions may work on them
+    deadline: str = ""  # when it is to be done, as it is typed: 17:30 or 2h, from when it is sent; "": there is none
 
     @property
     def is_folder(self) -> bool:
@@ -72,8 +75,9 @@ def prepare(wish: Wish) -> Prepared:
     if wish.is_folder:
         pairing = _paired(wish)
         results = name_results(pairing.pairs, Path(wish.out) if wish.out else None)
+        due = _deadline_of(wish)
         tasks = tuple(
-            _task(wish, str(pair.image), str(pair.mask) if pair.mask else "", str(result.path), _job_of(wish))
+            _task(wish, str(pair.image), str(pair.mask) if pair.mask else "", str(result.path), _job_of(wish), due)
             for pair, result in zip(pairing.pairs, results, strict=True)
         )
         why = Counter(one.why for one in pairing.skipped)
@@ -88,7 +92,7 @@ def prepare(wish: Wish) -> Prepared:
             pair = pair_images([Path(image)]).pairs[0]
             mask = str(pair.mask) if pair.mask is not None else ""
     missing = tuple(path for path in (image, mask) if path and not Path(path).is_file())
-    return Prepared((_task(wish, image, mask, wish.out, wish.job),), missing=missing)
+    return Prepared((_task(wish, image, mask, wish.out, wish.job, _deadline_of(wish)),), missing=missing)
 
 
 def _paired(wish: Wish) -> Pairing:
@@ -104,12 +108,19 @@ def _paired(wish: Wish) -> Pairing:
     return pairing
 
 
-def _task(wish: Wish, image: str, mask: str, output: str, job: str) -> Task:
+def _deadline_of(wish: Wish) -> datetime | None:
+    """Raises:
+    InvalidInput: what is typed is no moment to come.
+    """
+    return moment_meant(wish.deadline, datetime.now().astimezone()) if wish.deadline else None
+
+
+def _task(wish: Wish, image: str, mask: str, output: str, job: str, deadline: datetime | None) -> Task:
     try:
         return Task(
             task_type=TaskType.INPAINT, image_path=image, mask_path=mask or None, output_path=output or None,
             config={"model": wish.model}, priority=wish.priority, user_id=wish.user, job=job or None,
-            privacy=Privacy.EXPORTABLE if wish.exportable else Privacy.PRIVATE,
+            privacy=Privacy.EXPORTABLE if wish.exportable else Privacy.PRIVATE, deadline=deadline,
         )  # fmt: skip
     except ValidationError as error:
         raise InvalidInput(explain_invalid(error)) from error
@@ -128,9 +139,9 @@ def folder_job(wish: Wish, shelf: Shelf, pairing: Pairing) -> FolderJob:
     sums = sums_of_pairs(pairing.pairs)
     named = named_results(pairing.pairs, sums, shelf, out, None)
     name = wish.job or shelf.job_of(pair.image for pair in pairing.pairs) or _job_of(wish)
-    pieces = []
+    pieces, due = [], _deadline_of(wish)
     for pair, result in zip(pairing.pairs, named, strict=True):
-        task = _task(wish, str(pair.image), str(pair.mask) if pair.mask else "", str(result.path), name)
+        task = _task(wish, str(pair.image), str(pair.mask) if pair.mask else "", str(result.path), name, due)
         pieces.append(Piece(pair, result.path, task, sums[pair]))
     job = FolderJob(name, pieces, shelf)
     job.look()
@@ -158,7 +169,12 @@ async def send_folder(wish: Wish, client: AsyncClient) -> Sent:
 def told(prepared: Prepared, answer: ForeseeAnswer) -> list[str]:
     """Where the tasks would go and when they would be done, a line each."""
     lines = [counted(len(prepared.tasks), "task") + tr(" would go:")]
-    lines += told_foreseen(answer, lambda seconds: long_span(seconds * 1000))
+    lines += told_foreseen(answer, _span)
+    lines += told_late(prepared.tasks, answer, _span)
     if prepared.missing:  # a node may well see what this machine does not
         lines.append(tr("not found on this machine: {missing}", missing=", ".join(prepared.missing)))
     return [*lines, *prepared.skipped]
+
+
+def _span(seconds: float) -> str:
+    return long_span(seconds * 1000)

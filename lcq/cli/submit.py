@@ -18,7 +18,6 @@ import yaml
 
 from lcq import resumable
 from lcq.cli.examples import examples
-from lcq.cli.moments import moment_meant
 from lcq.cli.output import Output, duration
 from lcq.cli.progress import Watch, follow
 from lcq.cli.report import counted, report_of, show_report
@@ -27,10 +26,11 @@ from lcq.cli.session import INTERRUPTED, OK, REFUSED, SOME_FAILED, JsonFlag, Ses
 from lcq.client import AsyncClient, login_name
 from lcq.errors import InvalidInput, LcqError
 from lcq.folder import Named, Pairing, Skipped, format_named, name_results, pair_images
-from lcq.foreseen import told_foreseen
+from lcq.foreseen import told_foreseen, told_late
 from lcq.labels import parse_labels
 from lcq.lang import T, ntr, retold, tr
 from lcq.models import JobReport, Privacy, Task, TaskPriority, TaskRecord, TaskType, build
+from lcq.moments import moment_meant
 from lcq.places import note_places
 from lcq.resumable import FolderJob, Piece, Shelf, folder_job_name, named_results, result_folders, sums_of_pairs
 from lcq.wire import Accepted, ForeseeAnswer, Refusal
@@ -271,12 +271,8 @@ async def _foresee(submission: Submission, session: Session, queue: str, node: s
     if done:
         output.say(ntr("{n} is done already", "{n} are done already", done))
     output.say(ntr("{n} task would be submitted", "{n} tasks would be submitted", len(to_do)))
-    for line in told_foreseen(answer, duration):
+    for line in (*told_foreseen(answer, duration), *told_late(to_do, answer, duration)):
         output.say(line)
-    left_s = min((task.deadline.timestamp() - time.time() for task in to_do if task.deadline is not None), default=None)
-    last_s = max((one.done_s for one in answer.foreseen if one.done_s is not None), default=0.0)
-    if left_s is not None and last_s > left_s:
-        output.say(tr("the last would be done about {late} after the deadline", late=duration(last_s - left_s)))
     return OK
 
 

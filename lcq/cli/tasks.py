@@ -29,11 +29,12 @@ from lcq.cli.output import Column, Output, age, clock, duration, status_text, ta
 from lcq.cli.session import OK, REFUSED, Ids, JobOption, JsonFlag, Reason, Session, SomeIds, run, session_of
 from lcq.client import AsyncClient
 from lcq.errors import InvalidInput, UnknownCommand
+from lcq.foreseen import told_deadline
 from lcq.labels import parse_labels, told_labels
 from lcq.lang import N, ntr, retold, tr
 from lcq.models import TERMINAL_STATES, Attempt, TaskPriority, TaskRecord, TaskStatus
 from lcq.reasons import MEANINGS, Why, brief
-from lcq.task_fields import parse_where
+from lcq.task_fields import late_ms, parse_where
 from lcq.wire import HistoryAnswer, JobActAnswer
 
 app = typer.Typer()
@@ -245,6 +246,22 @@ def _predicted(attempt: Attempt) -> str:
     return f"{times}{memory}, {attempt.megapixels:.1f} MP{cold}"
 
 
+def _told_deadline(record: TaskRecord) -> str:
+    """Its deadline on this host's clock, and whether that is, or was, kept."""
+    deadline = record.task.deadline
+    if deadline is None:
+        return ""
+    if record.status not in TERMINAL_STATES:
+        return told_deadline(deadline, duration)
+    late = late_ms(record.status, record.task.deadline_ms, record.finished_ms, 0)
+    when = f"{deadline.astimezone():%Y-%m-%d %H:%M:%S}"
+    if late is None:
+        return tr("{when}, and was not done", when=when)
+    if late > 0:
+        return tr("{when}, ! LATE by {span}", when=when, span=duration(late / 1000))
+    return tr("{when}, and was kept", when=when)
+
+
 def details(fields: dict[str, str]) -> str:
     """What an event says beyond its task and its status."""
     return " ".join(
@@ -272,7 +289,7 @@ def _facts(record: TaskRecord, explanation: str) -> Iterable[tuple[str, str | Te
     yield tr("priority"), tr(record.priority.value)
     yield tr("user"), asked.user_id
     yield tr("job"), asked.job or ""
-    yield tr("to be done by"), f"{asked.deadline.astimezone():%Y-%m-%d %H:%M:%S}" if asked.deadline is not None else ""
+    yield tr("to be done by"), _told_deadline(record)
     yield (
         tr("attempts"),
         tr(

@@ -18,7 +18,7 @@ from lcq.state.records import LONGEST_MESSAGE, notes
 _FIELDS = (
     "status", "rev", "queue", "priority", "model", "user", "job", "image", "node", "device", "pinned", "attempt",
     "max_retries", "progress", "stage", "submitted_ms", "updated_ms", "started_ms", "finished_ms", "due_ms", "code",
-    "message", "why", "notes", "size",
+    "message", "why", "notes", "size", "done_by_ms",
 )  # fmt: skip
 _STATUSES = {str(one): one for one in TaskStatus}
 _PRIORITIES = {str(one): one for one in TaskPriority}
@@ -52,6 +52,7 @@ class TaskGlance(NamedTuple):
     why: str
     notes: int
     size: str  # of its image, "WxH"; "": not known
+    done_by_ms: int | None  # its deadline
 
 
 def _glance(task_id: str, told: Sequence[str | None]) -> TaskGlance:
@@ -61,6 +62,7 @@ def _glance(task_id: str, told: Sequence[str | None]) -> TaskGlance:
     (
         status, rev, queue, priority, model, user, job, image, node, device, pinned, attempt, max_retries, progress,
         stage, submitted_ms, updated_ms, started_ms, finished_ms, due_ms, code, message, why, said, size,
+        done_by_ms,
     ) = told  # fmt: skip
     if queue is None or model is None or user is None or image is None:
         raise ValueError("it is not whole")
@@ -90,6 +92,7 @@ def _glance(task_id: str, told: Sequence[str | None]) -> TaskGlance:
         why or "",
         len(notes(said)) if said else 0,
         size or "",
+        int(done_by_ms) if done_by_ms else None,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 import redis
 
@@ -11,12 +13,17 @@ from lcq.state.manager import StateManager
 from tests.nodes import HEAVY, LIGHT, NS, Node, a_failure, a_task
 from tui.store import same, task_row
 
+DUE = datetime(2026, 12, 24, 9, 0, 0, 123_456, tzinfo=UTC)
+
 
 async def in_many_states(state: StateManager) -> list[str]:
     """The ids of tasks of every kind: waiting, due later, running, ended so and so, with notes."""
     node = Node(state)
     await node.hello()
-    tasks = [a_task(user_id=f"studio-{n}", job="spring" if n % 2 else None, max_retries=n) for n in range(6)]
+    tasks = [
+        a_task(user_id=f"studio-{n}", job="spring" if n % 2 else None, max_retries=n, deadline=DUE if n % 3 else None)
+        for n in range(6)
+    ]
     for task in tasks:
         await state.submit_task(task, queue=LIGHT, size=(4096, 2730) if task.job else None)
     grants = await node.claim(4)
@@ -38,7 +45,10 @@ async def test_a_glance_shows_what_the_record_says_in_every_state(state: StateMa
     assert all(isinstance(one, TaskGlance) for one in glances)
     assert len({record.status for record in records.values()}) >= 4
     assert {task_row(one).size for one in glances} == {"", "4096x2730"}
+    assert {task_row(one).done_by_ms for one in glances} == {None, round(DUE.timestamp() * 1000)}
     events = (await state.reader.events("0-0", limit=500)).events
+    due = {event.fields["id"]: event.fields["done_by_ms"] for event in events if event.move == "submit_task"}
+    assert all(due[one.id] == str(one.done_by_ms or "") for one in glances)
     assert {event.fields["size"] for event in events if event.move == "submit_task"} == {"", "4096x2730"}
     for one in glances:
         assert same(task_row(one), task_row(records[one.id])), one

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from rich.color import Color as RichColor
@@ -14,11 +15,13 @@ from textual.theme import BUILTIN_THEMES
 
 from lcq.errors import InvalidInput
 from lcq.models import NodeStatus, TaskStatus
+from lcq.query import parse
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task, now_ms
 from tui.app import ConsoleApp
-from tui.columns import NODE_LOOK, TASK_LOOK
+from tui.columns import NODE_LOOK, TASK_FIELDS, TASK_LOOK, TASK_MORE
 from tui.remembered import Remembered
+from tui.store import TaskRow, task_row
 from tui.themes import FALLBACK, GROUNDS, TEXTS, THEME_NAMES, THEMES, choose_theme, legible
 from tui.widgets.frame import Banner
 
@@ -156,6 +159,31 @@ async def test_what_is_really_painted_reads_at_4_5_to_1_in_every_theme(open_cons
 def test_each_state_has_a_letter_of_its_own():
     assert len({letter for letter, _ in TASK_LOOK.values()}) == len(TaskStatus)
     assert len({letter for letter, _ in NODE_LOOK.values()}) == len(NodeStatus)
+
+
+def test_a_deadline_says_in_words_whether_it_is_kept_and_stands_in_order_with_those_that_have_none_last():
+    now = 1_800_000_000_000
+    done_by = datetime.fromtimestamp(now / 1000, UTC)
+
+    def of(status: TaskStatus, after_s: float, **more: object) -> TaskRow:
+        return task_row(a_task(status=status, task_deadline=done_by - timedelta(seconds=after_s), **more))
+
+    column = next(one for one in TASK_MORE if one.id == "deadline")
+    rows = {
+        "in 30m": of(TaskStatus.QUEUED, -1_800), "! LATE 5m": of(TaskStatus.PROCESSING, 300),
+        "# kept": of(TaskStatus.COMPLETED, 300, finished_ms=now - 300_000),
+        "! LATE 2m": of(TaskStatus.COMPLETED, 300, finished_ms=now - 180_000),
+        "- not done": of(TaskStatus.CANCELLED, 300, finished_ms=now), "--": task_row(a_task()),
+    }  # fmt: skip
+    assert {said: column.cell(row, now)[0] for said, row in rows.items()} == {said: said for said in rows}
+    ordered = sorted(rows, key=lambda said: column.sort(rows[said]))
+    assert (ordered[-2:], column.extra) == (["in 30m", "--"], True)
+    fits = {word: parse(word, TASK_FIELDS, lambda row: row.haystack) for word in ("late:yes", "late:no", "deadline<2h")}
+    assert fits["late:yes"].timed
+    found = {word: {said for said, row in rows.items() if one.matches(row, now)} for word, one in fits.items()}
+    assert found["late:yes"] == {"! LATE 5m", "! LATE 2m"}
+    assert found["late:no"] == {"in 30m", "# kept"}
+    assert found["deadline<2h"] == set(rows) - {"--"}
 
 
 async def test_without_colour_none_is_sent_and_state_cursor_and_marks_are_still_told(open_console, monkeypatch):

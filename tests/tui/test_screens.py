@@ -555,7 +555,8 @@ async def test_a_task_is_submitted_from_the_form(open_console, tmp_path):
 @pytest.mark.parametrize(
     ("field", "value", "complaint"),
     [("image", "", "name the picture"), ("image", "/nowhere/x.png", "not found on this machine"),
-     ("model", "no such [model]", "config.model must be a model's name")],
+     ("model", "no such [model]", "config.model must be a model's name"),
+     ("deadline", "[soon]", "'[soon]' is no moment (such as 17:30")],
 )  # fmt: skip
 async def test_what_is_wrong_is_said_in_the_form_and_nothing_is_lost(open_console, field, value, complaint):
     cluster = FakeCluster()

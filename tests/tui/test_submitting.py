@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,26 @@ def test_one_picture_takes_the_mask_beside_it_and_says_which_files_are_not_here(
     assert (task.privacy, other.privacy) == (Privacy.PRIVATE, Privacy.EXPORTABLE)
 
 
+def test_a_deadline_is_typed_as_for_lcq_submit_and_the_dry_run_says_which_moment_it_is_and_how_late(tmp_path):
+    folder = a_folder(tmp_path)
+    before = datetime.now().astimezone()
+    prepared = prepare(a_wish(folder, deadline="2h"))
+    due = {task.deadline for task in prepared.tasks}
+    assert len(due) == 1, "all of a folder have the same"
+    (deadline,) = due
+    assert timedelta(hours=2) <= deadline - before < timedelta(hours=2, minutes=5)
+    (alone,) = prepare(a_wish(folder / "a.png", deadline="2h")).tasks
+    assert alone.deadline >= deadline
+    kept = told(prepared, ForeseeAnswer(foreseen=(Foreseen(queue="q", count=2, seconds=7.0, done_s=90.0),)))
+    assert kept[2].startswith(f"to be done by {deadline.astimezone():%Y-%m-%d %H:%M:%S}, in 1h5")
+    assert not any("LATE" in line for line in kept)
+    late = told(prepared, ForeseeAnswer(foreseen=(Foreseen(queue="q", count=2, seconds=7.0, done_s=86_400.0),)))
+    assert late[3].startswith("! LATE: the last would be done about 22h")
+    with pytest.raises(InvalidInput, match="'soon' is no moment"):
+        prepare(a_wish(folder, deadline="soon"))
+    assert prepare(a_wish(folder)).tasks[0].deadline is None
+
+
 def test_what_cannot_be_submitted_is_told(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InvalidInput, match="no image with a mask"):
@@ -92,16 +114,18 @@ async def test_a_folder_is_submitted_after_its_dry_run_was_seen(open_console, tm
         field = console.app.screen.query_one("#image", Input)
         field.value = str(folder)
         console.app.screen.query_one("#exportable", Select).value = "yes"
+        console.app.screen.query_one("#deadline", Input).value = "90m"
         await console.press("enter")  # sooner than it could be seen
         await wait_until(lambda: "2 to cpu-light, 4 s of work, the last done in about 30" in console.text())
         assert "1 skipped" in console.text()
+        assert re.search(r"to be done by \S+ \S+, in 1h", console.text())
         assert "functions would be paid 0.6 EUR for these at most" in console.text()
         assert cluster.calls == []
         await wait_until(lambda: console.app.screen._told_of is not None)
         await console.press("enter")
         await wait_until(lambda: [name for name, _ in cluster.calls] == ["submit_folder"])
         assert cluster.calls[0][1].inputs == (str(folder),)
-        assert cluster.calls[0][1].exportable
+        assert (cluster.calls[0][1].exportable, cluster.calls[0][1].deadline) == (True, "90m")
         await wait_until(lambda: "submitted 1 task of job job-of-it, 2 were done already" in console.text())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
@@ -256,6 +257,8 @@ FILTERS = (
     "progress>50%",
     "age<1h",
     "took>90s",
+    "deadline<30s",
+    "late:yes",
     "pinned=gpu-0",
     "id:0",
     "memory",
@@ -274,6 +277,7 @@ def a_chance_record(chance: random.Random) -> TaskRecord:
             mask_path="/p/m.png",
             user_id=chance.choice(("anna", "ivo")),
             job=chance.choice((None, "wedding")),
+            deadline=chance.choice((None, datetime.fromtimestamp(1_700_000_060, UTC))),
             config={"model": chance.choice(("cv2-telea", "lama"))},
         ),
         status=chance.choice(list(TaskStatus)),

@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from lcq.cli.moments import moment_meant
 from lcq.errors import InvalidInput
+from lcq.moments import moment_meant
 
 NOW = datetime(2026, 11, 30, 17, 0).astimezone()
 

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
 
 from textual import work
@@ -21,7 +22,7 @@ from lcq.lang import N, retold, tr
 from lcq.models import Attempt, Event, JobSummary, Privacy, TaskRecord, TaskStatus
 from lcq.reasons import Why
 from lcq.spend import MILLION
-from tui.columns import Tone, last_word, most_attempts, state_cell
+from tui.columns import Tone, deadline_cell, last_word, most_attempts, state_cell
 from tui.commands import Scope, bindings_of
 from tui.desk import Desk
 from tui.screens.base import ConsoleScreen, Said
@@ -578,7 +579,7 @@ class TaskScreen(ReadingScreen, TaskActs):
         if task.privacy is Privacy.EXPORTABLE:
             pieces += fact("privacy", tr("exportable: its pictures may leave the house"))
         if task.deadline is not None:
-            pieces += fact("deadline", f"{task.deadline.astimezone():%Y-%m-%d %H:%M:%S}")
+            pieces += self._deadline(record, task.deadline)
         plain = task.model_dump(mode="json")
         for name in ("config", "metadata"):
             if plain[name]:
@@ -592,6 +593,11 @@ class TaskScreen(ReadingScreen, TaskActs):
             ),
         )
         return pieces
+
+    def _deadline(self, record: TaskRecord, deadline: datetime) -> list[Piece]:
+        """Its deadline, and whether that is kept, as the list tells it."""
+        told, tone = deadline_cell(task_row(record), self.desk.link.now_ms)
+        return fact("deadline", f"{deadline.astimezone():%Y-%m-%d %H:%M:%S}  {told}", TONE_STYLE[tone])
 
     @staticmethod
     def _events(history: History) -> list[Piece]:

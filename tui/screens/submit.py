@@ -104,6 +104,13 @@ class SubmitForm(ModalScreen[Wish | None]):
                     tr("Job"), CleanInput(id="job", compact=True, placeholder=tr("of a folder: its name"))
                 )
                 yield from self._row(
+                    tr("Done by"),
+                    CleanInput(
+                        id="deadline", compact=True,
+                        placeholder=tr("17:30, 2026-12-24 09:00, 90m, 2h; default: whenever"),
+                    ),
+                )  # fmt: skip
+                yield from self._row(
                     tr("May leave"),
                     Select(
                         [(tr(STAYS), ""), (tr(MAY_LEAVE), "yes")],
@@ -145,7 +152,7 @@ class SubmitForm(ModalScreen[Wish | None]):
         return Wish(
             tuple(inputs), self._typed("model") or DEFAULT_MODEL, self._user, here(mask) if mask else "",
             here(output) if output else "", self._chosen("queue"), TaskPriority(self._chosen("priority")),
-            self._typed("job"), bool(self._chosen("exportable")),
+            self._typed("job"), bool(self._chosen("exportable")), self._typed("deadline"),
         )  # fmt: skip
 
     @on(Input.Changed)

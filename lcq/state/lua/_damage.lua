@@ -7,7 +7,7 @@ for _, status in pairs(STATE) do KNOWN[status] = true end
 local TEXTS = {"json", "digest", "idem", "model", "user", "queue"}
 local NUMBERS = {"rev", "attempt", "retries", "deaths", "max_retries", "submitted_ms", "updated_ms", "queued_ms"}
 local MAY_BE = {"cost", "tag", "score", "fence", "lease_ms", "due_ms", "deadline_ms", "started_ms", "finished_ms", "vram", "weight", "place",
-  "mp", "waits_ms", "ends_ms"}
+  "mp", "waits_ms", "ends_ms", "done_by_ms"}
 local MOST_JOBS = 5000  -- that are asked whether a task is theirs, where its own record does not say
 local MOST_LOST = 100  -- attempts whose records are made up to keep the count; more of them are no count at all
 

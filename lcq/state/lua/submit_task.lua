@@ -5,11 +5,13 @@
 --       vram_mib (what it is predicted to need on a GPU), weight (the user's), max_queued (of the queue; 0: no limit),
 --       displace ("1": an urgent one may take the place of another), per_minute (the user's; 0: no limit), size ("WxH";
 --       "": not known), megapixels that are worked on ("": not known), precision ("": the engine's choice),
---       interactive_ms (somebody waits for it: for so long slots are kept for such; 0: nobody does)
+--       interactive_ms (somebody waits for it: for so long slots are kept for such; 0: nobody does),
+--       done_by_ms (when it is to be done; "": no matter when)
 -- RETURNS {"ok", id, status, queue} | {"duplicate", id, status, queue} | {"conflict", id}
 --         | {"full", how many wait} | {"too_soon", ms until the next one} | {"too_many_labelled"}
 local id, json, digest, idem, queue, pinned, model, priority, user, job, max_retries, cost, due, image, why, forced,
-  lane, vram, weight, max_queued, displace, per_minute, size, mp, precision, interactive_ms = unpack(ARGV)
+  lane, vram, weight, max_queued, displace, per_minute, size, mp, precision, interactive_ms,
+  done_by = unpack(ARGV)
 local known = redis.call("GET", key("idem", idem))
 if not known and redis.call("EXISTS", key("task", id)) == 1 then known = id end
 if known then
@@ -78,6 +80,7 @@ if number(weight) > 0 and number(weight) ~= 1 then t.weight = weight end
 if size ~= "" then t.size = size end
 if mp ~= "" then t.mp = mp end
 if precision ~= "" then t.precision = precision end
+if done_by ~= "" then t.done_by_ms = done_by end
 if t.status == STATE.QUEUED then t.waits_ms = waits_ms(t) end
 if t.status == STATE.QUEUED then rank(t) else t.due_ms = due end
 local flat = {}
@@ -98,5 +101,5 @@ end
 note_flow("came", queue)
 tally("submitted", 1)
 emit_task("submit_task", id, t, {"model", model, "user", user, "job", job, "image", image, "submitted_ms", t.submitted_ms,
-  "size", size})
+  "size", size, "done_by_ms", done_by})
 return {"ok", id, t.status, queue}

@@ -81,7 +81,7 @@ class TaskMoves(Mover):
                 task.lane, vram_mib, self.config.shares.of(task.user_id), most, int(quotas.displace), per_minute,
                 "" if size is None else f"{size[0]}x{size[1]}",
                 "" if size is None else f"{processed_megapixels(task, size):.6f}", precision_of(task),
-                int(self.config.http.interactive_s * 1000) if interactive else 0,
+                int(self.config.http.interactive_s * 1000) if interactive else 0, task.deadline_ms or "",
             )  # fmt: skip
         except StateOverloaded as full:
             self.watch.refused_task(full)
