@@ -13,6 +13,11 @@ MILLION = 1_000_000
 """The state has money in whole millionths of the currency."""
 
 
+def millionths(amount: float) -> int:
+    """``amount`` as the state has it: no less, but for what is only how a decimal number lies in a computer."""
+    return math.ceil(round(amount * MILLION, 3))
+
+
 SURE_SHARE = 0.25
 """Predictions err: a deadline is kept surely where a quarter more time would do."""
 
@@ -57,8 +62,8 @@ def cheapest_price(nodes: Iterable[NodeRecord]) -> float | None:
 def bill_of(budget: BudgetConfig, worst_price: float) -> dict[str, int]:
     """What ``claim_tasks`` reserves an attempt by, all in millionths."""
     limits = {span: getattr(budget, span) for span in ("hour", "day", "month", "job", "user_day")}
-    told = {span: math.floor(limit * MILLION) for span, limit in limits.items() if limit is not None}
-    return {"worst": math.ceil(worst_price * MILLION)} | told
+    told = {span: math.floor(round(limit * MILLION, 3)) for span, limit in limits.items() if limit is not None}
+    return {"worst": millionths(worst_price)} | told
 
 
 @dataclass(frozen=True)

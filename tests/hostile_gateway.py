@@ -49,6 +49,7 @@ class Gateway:
     keys: list[str] = field(default_factory=list)
     passed: list[str] = field(default_factory=list)
     always: str = ""
+    spares_wakes: bool = False  # all is well with calls that only wake
     came: list[float] = field(default_factory=list)
     answered: list[float] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
@@ -78,7 +79,9 @@ def hostile_gateway(
             with plan.lock:
                 plan.keys.append(key)
                 plan.came.append(time.monotonic())
-                fault, _, more = (plan.faults.popleft() if plan.faults else plan.always).partition(":")
+                is_spared = plan.spares_wakes and b'"warm":true' in body
+                faulty = "" if is_spared else plan.faults.popleft() if plan.faults else plan.always
+                fault, _, more = faulty.partition(":")
             match fault:
                 case "busy":
                     return self._answer(429, b"slow down", {"Retry-After": more})

@@ -93,7 +93,7 @@ from worker.sights import SightTeller
 from worker.skew import Skew
 from worker.task_logs import TaskLogs
 from worker.thumbnails import PATIENCE_S, Thumbnails
-from worker.waker import Waker
+from worker.waker import Look, Waker
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ _LAST_WORDS_S = 5.0  # how long a leaving agent waits for the verdicts on what i
 _BYE_S = 2.0
 _LEAVE_S = 2 * (_LAST_WORDS_S + 2) + _BYE_S + 15.0  # beside the drain: what comes after it, and the end of runners
 _STORE_S = 30.0
+_LOOK_TICK_S = 0.2  # how soon a stop is seen while it is found out whether a function is there
 _OPEN_S = 5.0  # how long the address of a function's call may take
 _LONGEST_CALL_S, _CALL_GRACE_S = 24 * 3600.0, 60.0
 _RETAKE_S = 5.0  # how long the answer whether a late result counts may take; the next beat asks again
@@ -344,7 +345,7 @@ class Agent:
             self._breakers = Breakers(
                 on_change=self._service.suspend, answers=lambda engine: answers(engine, self._config.iopaint)
             )
-            self._endpoints = EndpointKeeper(self._endpoint_changed)
+            self._endpoints = EndpointKeeper(self._endpoint_changed, ask=self._ask_endpoint)
             self._is_open = True
             self._stack = stack.pop_all()
         return self
@@ -1042,14 +1043,14 @@ class Agent:
 
     async def _conclude(self, ended: Ended) -> None:
         """Take in how an attempt ended; its slot is free after that."""
-        ended = self._told_of_endpoint(self._porter.told(ended))
+        ended = await self._told_of_endpoint(self._porter.told(ended))
         with about_grant(ended.grant, cause=ended.failure.code if ended.failure is not None else ""):
             await self._report(ended)
         self._logs.end(ended.key)
         if tracing.active is not None:
             tell_attempt(tracing.active, ended, node=self.node_id, began_ns=self._began_ns.pop(ended.key, 0))
 
-    def _told_of_endpoint(self, ended: Ended) -> Ended:
+    async def _told_of_endpoint(self, ended: Ended) -> Ended:
         """``ended``, once the keeper of endpoints knows of it; with what it makes of the failure."""
         device, key = ended.grant.device, ended.key
         if not self._is_function(device) or (ended.result is None and ended.failure is None):
@@ -1057,9 +1058,28 @@ class Agent:
         elif ended.failure is None:
             self._endpoints.worked(device, key)
         else:
-            failure = self._endpoints.failed(device, key, ended.failure, again_s=ended.again_s)
+            is_doubtful = self._endpoints.is_doubtful(device, key, ended.failure)
+            is_there = await self._is_there(device) if is_doubtful else None
+            failure = self._endpoints.failed(device, key, ended.failure, again_s=ended.again_s, is_there=is_there)
             return replace(ended, failure=failure)
         return ended
+
+    async def _is_there(self, device: str) -> bool | None:
+        """Whether a function is there that has cut a call; None: nobody can tell, or we are to stop meanwhile."""
+        look = self._waker.look(device)
+        while not (look.done() or self._stop.is_set()):
+            await asyncio.wait((look,), timeout=_LOOK_TICK_S)
+        return look.result() if look.done() else None
+
+    def _ask_endpoint(self, device: str) -> bool:
+        """Try a function that was left alone by a tiny call; the keeper hears of that as of any."""
+
+        def over(look: Look) -> None:
+            if look.result() is None:
+                self._endpoints.not_asked(device)
+
+        self._waker.look(device).add_done_callback(over)
+        return True
 
     def _endpoint_told(self, device: str, key: Key, failure: Failure | None, again_s: float) -> None:
         """A call that was to wake a function has ended: the keeper of endpoints learns from it as from any."""

@@ -1,5 +1,9 @@
 """The keeper of endpoints: a function that is away is left alone for a while, and then tried with one call.
 
+A call that was cut says little by itself: the function may be away, or the task brings it down. Where no other task's
+calls tell, a tiny one does (worker/waker.py), so that no task uses up its tries while nobody is answered, and one that
+kills uses them up as anywhere.
+
 Pure but for ``watch()``, which sleeps: the clock is given, so ten minutes can be told in a moment.
 """
 
@@ -31,6 +35,7 @@ SPREAD = (0.75, 1.25)
 MOST_FREE = 20
 """An attempt that is not among so many first of its task loses a try as ever: it may be the task that kills."""
 
+_MOST_SUSPECTS = 256
 _TICK_S = 0.2
 _OWN_TROUBLE = frozenset({"call_too_large", "storage_unreachable", "config_invalid", "model_not_here"})
 """Codes that say nothing of the endpoint: it was not called."""
@@ -48,6 +53,8 @@ class _Endpoint:
     until: float = 0.0  # when it is tried again
     asked_until: float = 0.0  # until when it wants to be left alone, by its own word
     is_tried: bool = False  # the pause is over, and one call may tell
+    culprit: str = ""  # the one task whose calls were cut, where it is left alone for that: it may be what kills
+    is_asked: bool = False  # a tiny call is to tell, and no task's
     trials: set[Key] = field(default_factory=set)
     why: str = ""
 
@@ -67,9 +74,12 @@ class EndpointKeeper:
     """Told of each attempt at a function that begins and ends; knows which functions are to be left alone.
 
     A function is left alone after ``IN_A_ROW`` calls that reached nothing, or where it asks for that. Calls of which
-    nobody knows whether they ran count too, unless all are of one task, which may be what brings it down. After the
-    pause one call at a time may try it: the first that is answered, however, ends this, and another that is not makes
-    the next pause twice as long. ``on_change(device)`` is called when ``rest`` or ``most`` may have changed.
+    nobody knows whether they ran count too, unless all are of one task, which may be what brings it down: of such a one
+    who tells of it finds out first whether the function is there (``is_doubtful``). After the pause one call at a time
+    may try it: the first that is answered, however, ends this, and another that is not makes the next pause twice as
+    long. Where one task alone had been cut, that is a tiny call, if ``ask(device)`` begins one (who answers True calls
+    ``not_asked`` where it comes to nothing); and a task that was let off so is not let off again before it is answered.
+    ``on_change(device)`` is called when ``rest`` or ``most`` may have changed.
     """
 
     def __init__(
@@ -79,8 +89,11 @@ class EndpointKeeper:
         clock: Callable[[], float] = steady_now,
         chance: Callable[[float, float], float] = random.uniform,
         pause_s: tuple[float, float] = PAUSE_S,
+        ask: Callable[[str], bool] = lambda device: False,
     ) -> None:
         self._on_change = on_change
+        self._ask = ask
+        self._suspects: dict[tuple[str, str], None] = {}  # device and task: was let off, and the function was there
         self._clock = clock
         self._chance = chance
         self._pause_s = pause_s
@@ -102,6 +115,7 @@ class EndpointKeeper:
 
     def worked(self, device: str, key: Key) -> None:
         """The function answered the attempt ``key``."""
+        self._suspects.pop((device, key[0]), None)
         endpoint = self._endpoints.get(device)
         if endpoint is None:
             return
@@ -109,6 +123,10 @@ class EndpointKeeper:
         endpoint.trials.discard(key)
         if endpoint.opened_at is None or is_trial or endpoint.is_tried:
             del self._endpoints[device]
+            if endpoint.culprit and endpoint.culprit != key[0]:
+                self._suspects[device, endpoint.culprit] = None
+                if len(self._suspects) > _MOST_SUSPECTS:
+                    del self._suspects[next(iter(self._suspects))]
             if endpoint.opened_at is not None:
                 away_s = self._clock() - endpoint.opened_at
                 _log.warning("function %s answers again after %.0f s", device, away_s)
@@ -117,9 +135,18 @@ class EndpointKeeper:
             endpoint.in_a_row = endpoint.pauses = 0
             endpoint.until = max(self._clock(), endpoint.asked_until)
 
-    def failed(self, device: str, key: Key, failure: Failure, *, again_s: float = 0.0) -> Failure:
+    def is_doubtful(self, device: str, key: Key, failure: Failure) -> bool:
+        """Whether it had better be found out, before ``failed`` is told of ``failure``, if the function is there."""
+        endpoint = self._endpoints.get(device)
+        is_open = endpoint is not None and endpoint.opened_at is not None
+        return failure.code == FUNCTION_UNKNOWN and not is_open and (device, key[0]) not in self._suspects
+
+    def failed(
+        self, device: str, key: Key, failure: Failure, *, again_s: float = 0.0, is_there: bool | None = None
+    ) -> Failure:
         """The attempt ``key`` ended with ``failure``; the function wants to be left alone for ``again_s`` (0: it said
-        nothing of that). Answers what is to be reported.
+        nothing of that). ``is_there``: whether it has answered since; None: nobody has asked. Answers what is to be
+        reported.
 
         That is ``endpoint_silent`` where nobody knows whether it ran, and the function has answered nobody else
         either: that loses the task no try, and is paid for, as it may have run.
@@ -129,6 +156,9 @@ class EndpointKeeper:
                 self.dropped(key)
             else:
                 self.worked(device, key)
+            return failure
+        if is_there:
+            self.dropped(key)
             return failure
         endpoint = self._endpoints.setdefault(device, _Endpoint())
         is_trial = key in endpoint.trials
@@ -141,11 +171,16 @@ class EndpointKeeper:
         if endpoint.opened_at is None:
             endpoint.tasks.add(key[0])
             endpoint.is_sure = endpoint.is_sure or failure.code != FUNCTION_UNKNOWN
-            if again_s > 0 or (endpoint.in_a_row >= IN_A_ROW and (endpoint.is_sure or len(endpoint.tasks) > 1)):
+            if is_there is False:
+                endpoint.culprit = key[0]
+            is_away = endpoint.in_a_row >= IN_A_ROW and (endpoint.is_sure or len(endpoint.tasks) > 1)
+            if again_s > 0 or is_there is False or is_away:
                 endpoint.opened_at = now
                 self._leave_alone(device, endpoint, failure.message)
         elif is_trial:
             self._leave_alone(device, endpoint, failure.message)
+        elif key[0] != endpoint.culprit:
+            endpoint.culprit = ""  # another task was cut as well: neither brings it down
         if failure.code == FUNCTION_UNKNOWN and endpoint.opened_at is not None and key[1] <= MOST_FREE:
             return Failure(error_class=failure.error_class, code="endpoint_silent", message=failure.message)
         return failure
@@ -156,7 +191,7 @@ class EndpointKeeper:
         pause_s = min(longest, first * 2 ** min(endpoint.pauses, 20)) * self._chance(*SPREAD)
         endpoint.until = max(self._clock() + pause_s, endpoint.asked_until)
         endpoint.pauses += 1
-        endpoint.is_tried, endpoint.why = False, why
+        endpoint.is_tried, endpoint.is_asked, endpoint.why = False, False, why
         left_s = endpoint.until - self._clock()
         _log.warning("function %s is left alone for %.0f s (pause %d): %s", device, left_s, endpoint.pauses, why)
         self._on_change(device)
@@ -190,7 +225,7 @@ class EndpointKeeper:
         endpoint = self._endpoints.get(device)
         if endpoint is None or endpoint.opened_at is None:
             return slots
-        return min(slots, 1 - len(endpoint.trials)) if endpoint.is_tried else 0
+        return min(slots, 1 - len(endpoint.trials)) if endpoint.is_tried and not endpoint.is_asked else 0
 
     def look(self) -> None:
         """Let those be tried whose pause is over."""
@@ -199,7 +234,15 @@ class EndpointKeeper:
             if endpoint.opened_at is not None and not endpoint.is_tried and now >= endpoint.until:
                 _log.info("function %s is tried with one call", device)
                 endpoint.is_tried = True
+                endpoint.is_asked = bool(endpoint.culprit) and self._ask(device)
                 self._on_change(device)
+
+    def not_asked(self, device: str) -> None:
+        """The tiny call came to nothing: a task's is to tell."""
+        endpoint = self._endpoints.get(device)
+        if endpoint is not None and endpoint.is_asked:
+            endpoint.is_asked = False
+            self._on_change(device)
 
     async def watch(self) -> None:
         """Look all the while, until cancelled."""

@@ -86,8 +86,8 @@ class Ended:
     ``staged`` is the result's file before it is renamed; "" where there is none. ``found``: the mark of what had its
     final name when the attempt began; None: not known. ``handed_back``: the attempt is to be given back, at no cost
     for the task. ``peak_mib``: the most memory it held at a time; ``device_peak_mib``: of its GPU's; 0: not known.
-    ``again_s``: so long what it failed for wants to be left alone. ``cost``: what was paid for a failure; 0: nothing,
-    or nobody knows.
+    ``again_s``: so long what it failed for wants to be left alone. ``cost``: what was paid for what failed; None:
+    nobody knows, or nothing is paid for there.
     ``log``: what its runner wrote last, where it failed. ``parts``: what took time here (fetch, run), from when to
     when; ``stages``: those of the runner's work, and when each began; in ns since the epoch.
     """
@@ -98,7 +98,7 @@ class Ended:
     found: str | None = None
     failure: Failure | None = None
     again_s: float = 0.0
-    cost: float = 0.0
+    cost: float | None = None
     handed_back: bool = False
     peak_mib: int = 0
     device_peak_mib: int = 0

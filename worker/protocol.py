@@ -125,12 +125,12 @@ class Done(Word):
 
 class Failed(Word):
     """``again_s``: what the engine works with wants to be left alone for so many seconds; 0: it said nothing.
-    ``cost``: what a function was paid all the same; 0: nothing, or nobody knows."""
+    ``cost``: what was paid for it all the same; None: nobody knows."""
 
     WORD = "failed"
     failure: Failure
     again_s: float = 0.0
-    cost: float = 0.0
+    cost: float | None = None
     warm: tuple[str, ...] = ()
     held_mib: int = 0
     peak_mib: int = 0

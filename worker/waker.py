@@ -1,4 +1,5 @@
-"""Wakes functions: calls that load a model and do nothing else, where the scheduler wants it and pays for it.
+"""Wakes functions: calls that load a model and do nothing else, where the scheduler wants it and pays for it; and
+finds out by one such call whether a function is there.
 
 They are made here and not by runners: those are for tasks, and a function that sleeps may take minutes to wake.
 """
@@ -10,11 +11,12 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lcq.errors import LcqError
+from lcq.health import IS_AWAY
 from lcq.models import ErrorClass, Failure
 from lcq.runner_config import FunctionConfig
 from lcq.wire import Warm, WarmAnswer, Warmed, WarmWish
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 _GRACE_S = 60.0  # beyond the time that a call may take; its own deadlines come first
 _LONGEST = 2000  # characters of a message
+_LOOK_S = 60.0  # how long a call may take that is to find out whether the function is there
 _HOLD_S = 0.5  # what is warm already stays busy for so long: calls beside it come to others, which wake
 
 
@@ -39,6 +42,11 @@ class _Woken:
     failure: Failure | None = None
     instance: Instance | None = None
     again_s: float = 0.0
+    is_full: bool = False  # it is there, and takes no more calls now
+
+
+Look = asyncio.Future[bool | None]
+"""Whether a function is there; None: nobody could find out."""
 
 
 class Waker:
@@ -65,7 +73,8 @@ class Waker:
         self._node_id, self._boot_id, self._functions = node_id, boot_id, functions
         self._ask, self._room, self._begun, self._ended = ask, room, begun, ended
         self._answered, self._changed = answered, changed
-        self._wishes: asyncio.Queue[WarmWish] = asyncio.Queue(maxsize=64)
+        self._wishes: asyncio.Queue[WarmWish | str] = asyncio.Queue(maxsize=64)  # a name: it is to be looked for
+        self._looks: dict[str, Look] = {}
         self._waking: set[str] = set()
         self._calls: Counter[str] = Counter()
 
@@ -81,12 +90,71 @@ class Waker:
             self._wishes.put_nowait(wish)
             self._waking.add(wish.device)
 
+    def look(self, device: str) -> Look:
+        """Whether that function is there: whether it answers one call, whatever it says. Whoever asks while that call
+        is under way gets the same answer. None: there is no money for it, or no scheduler that knows of such calls."""
+        look = self._looks.get(device)
+        if look is None:
+            look = asyncio.get_running_loop().create_future()
+            try:
+                self._wishes.put_nowait(device)
+            except asyncio.QueueFull:
+                look.set_result(None)
+            else:
+                self._looks[device] = look
+        return look
+
     async def run(self) -> None:
-        """For ever: wake what is wished for."""
-        async with asyncio.TaskGroup() as group:
-            while True:
-                wish = await self._wishes.get()
-                group.create_task(self._do(wish), name=f"wake {wish.device}")
+        """For ever: wake what is wished for, and look for what is asked for."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    wish = await self._wishes.get()
+                    if isinstance(wish, str):
+                        group.create_task(self._look_for(wish), name=f"look for {wish}")
+                    else:
+                        group.create_task(self._do(wish), name=f"wake {wish.device}")
+        finally:
+            for device, look in tuple(self._looks.items()):
+                self._found(device, look, None)
+
+    async def _look_for(self, device: str) -> None:
+        look = self._looks[device]
+        try:
+            await self._find_out(device, look)
+        except LcqError as refusal:  # also of a scheduler that is older than such calls
+            _log.info("function %s: a call that finds out whether it is there: %s", device, refusal)
+        finally:
+            self._found(device, look, None)
+
+    def _found(self, device: str, look: Look, is_there: bool | None) -> None:
+        if not look.done():
+            del self._looks[device]
+            look.set_result(is_there)
+
+    async def _find_out(self, device: str, look: Look) -> None:
+        """Raises:
+        LcqError: the scheduler is away, or older than such calls.
+        """
+        config = self._functions[device]
+        model = min(config.models, key=lambda name: (config.models[name], name))  # what it has least to do for
+        asked = Warm(node_id=self._node_id, boot_id=self._boot_id, device=device, count=1)
+        allowed: WarmAnswer = await self._ask(asked)
+        if not allowed.calls:
+            _log.warning("function %s: nobody can find out whether it is there: %s", device, allowed.why)
+            return
+        self._calls[device] += 1
+        self._changed()
+        try:
+            woken = await self._call(config, device, model, (asked.id, 1), timeout_s=min(_LOOK_S, config.timeout_s))
+        finally:
+            self._calls[device] -= 1
+        self._changed()
+        failure = woken.failure
+        is_there = failure is None or failure.code not in IS_AWAY or woken.is_full
+        _log.info("function %s %s", device, "is there" if is_there else f"is not there: {failure and failure.message}")
+        self._found(device, look, is_there)
+        await self._ask(Warmed(node_id=self._node_id, boot_id=self._boot_id, warm_up=asked.id, cost=woken.cost))
 
     async def _do(self, wish: WarmWish) -> None:
         try:
@@ -112,7 +180,8 @@ class Waker:
         self._changed()
         hold_s = _HOLD_S if allowed.calls > 1 else 0.0
         try:
-            calls = (self._call(config, wish, (asked.id, number), hold_s) for number in range(1, allowed.calls + 1))
+            call = partial(self._call, config, wish.device, wish.model, hold_s=hold_s, timeout_s=config.timeout_s)
+            calls = (call((asked.id, number)) for number in range(1, allowed.calls + 1))
             ended = await asyncio.gather(*calls)
         finally:
             self._calls[wish.device] -= allowed.calls
@@ -124,36 +193,38 @@ class Waker:
         self._changed()
         await self._ask(Warmed(node_id=self._node_id, boot_id=self._boot_id, warm_up=asked.id, cost=cost))
 
-    async def _call(self, config: FunctionConfig, wish: WarmWish, key: Key, hold_s: float) -> _Woken:
+    async def _call(
+        self, config: FunctionConfig, device: str, model: str, key: Key, *, timeout_s: float, hold_s: float = 0.0
+    ) -> _Woken:
         from worker.engines.endpoints import endpoint_of  # httpx: only where it is needed
 
-        endpoint = endpoint_of(config)
-        call = waking_call(f"{key[0]}/{key[1]}", wish.model, hold_s=hold_s, seconds_left=config.timeout_s)
-        self._begun(wish.device, key)
+        endpoint = endpoint_of(config.model_copy(update={"timeout_s": timeout_s}))
+        call = waking_call(f"{key[0]}/{key[1]}", model, hold_s=hold_s, seconds_left=timeout_s)
+        self._begun(device, key)
         try:
-            woken = await Aside("function call", partial(_woken, endpoint, config, call)).ask(
-                patience_s=config.timeout_s + _GRACE_S
+            woken = await Aside("function call", partial(_woken, endpoint, config, call, timeout_s)).ask(
+                patience_s=timeout_s + _GRACE_S
             )
         except TimeoutError:
             woken = _failed("function_unknown", "it answers nothing, not even that it is late", config.worst_price)
         finally:
             endpoint.close()
         if woken.instance is not None:
-            self._answered(wish.device, woken.instance)
-        self._ended(wish.device, key, woken.failure, woken.again_s)
+            self._answered(device, woken.instance)
+        self._ended(device, key, woken.failure, woken.again_s)
         return woken
 
 
-def _woken(endpoint: Endpoint, config: FunctionConfig, call: Call) -> _Woken:
+def _woken(endpoint: Endpoint, config: FunctionConfig, call: Call, timeout_s: float) -> _Woken:
     """What came of it. What may have run is taken to have cost most."""
     from worker.engines import endpoints
 
     try:
-        reply = read_reply(endpoint.call(call, timeout_s=config.timeout_s), call.key)
+        reply = read_reply(endpoint.call(call, timeout_s=timeout_s), call.key)
     except endpoints.EndpointAway as away:
         return _failed("endpoint_unreachable", str(away))
     except endpoints.EndpointBusy as busy:
-        return _failed("endpoint_busy", str(busy), again_s=busy.again_s)
+        return replace(_failed("endpoint_busy", str(busy), again_s=busy.again_s), is_full=busy.is_full)
     except (endpoints.EndpointRefuses, endpoints.InputRefused, endpoints.CallTooLarge) as refuses:
         return _failed("endpoint_refused", str(refuses))
     except endpoints.CallFailed as failed:

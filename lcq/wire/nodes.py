@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -74,7 +73,7 @@ class Outcome(Message):
     peak_mib: int = 0  # the most of the host's memory that the attempt held at a time; 0: not known
     device_peak_mib: int = 0  # the same of its GPU's memory, where the engine can tell
     log: str = Field(default="", max_length=MAX_LOG)  # what its runner wrote last, with a failure
-    cost: float = Field(default=0.0, ge=0, exclude_if=operator.not_)  # of a function that has no result here
+    cost: float | None = Field(default=None, ge=0, exclude_if=lambda cost: cost is None)  # of what failed at a function
 
 
 class Want(Message):

@@ -178,7 +178,7 @@ FAULTS = (
 )  # fmt: skip
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("with_exchange", [False, True])
 def test_whatever_becomes_of_calls_each_task_is_done_once_and_the_books_are_the_sum_of_the_bills(
     redis_url: str, tmp_path: Path, rng: random.Random, with_exchange: bool
@@ -202,7 +202,7 @@ def test_whatever_becomes_of_calls_each_task_is_done_once_and_the_books_are_the_
         with cluster.client() as client:
             tasks = [a_task(tmp_path, BOTH, number, max_retries=20) for number in range(60)]
             ids = [one.id for one in client.submit_many(tasks).accepted]
-            ended: list[TaskRecord] = client.wait(ids, timeout_s=600)
+            ended: list[TaskRecord] = client.wait(ids, timeout_s=1500)
         assert {one.status for one in ended} == {TaskStatus.COMPLETED}, cluster.logs()[-5000:]
         assert len({(tmp_path / f"{BOTH}-{number}.png").read_bytes() for number in range(60)}) == 1
         attempts = attempts_of(redis_url, ids)

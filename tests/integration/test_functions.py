@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -80,9 +81,11 @@ def test_a_function_gives_the_pixels_that_a_node_gives_and_says_what_it_cost(fun
 
 
 def test_what_the_function_says_of_its_trouble_is_the_tasks_trouble(function: str) -> None:
-    whole = Picture(photo().pixels, np.ones((120, 160), np.bool_))
-    told = refused(engine(function), work(whole))
+    asked = work(Picture(photo().pixels, np.ones((120, 160), np.bool_)))
+    told = refused(engine(function), asked)
     assert (told.error_class, told.code) == (ErrorClass.BAD_INPUT, "mask_full")
+    assert asked.cost is not None
+    assert 0.001 <= asked.cost < 0.001 + 0.01 * 60, "it has said what it took"
     assert str(told).startswith("function burst: the mask covers the whole picture")
     strange = engine(function, models={"lama": 1.0})
     asked = Work(TaskType.INPAINT, "lama", photo(), {}, lambda fraction, stage: None, key="06ft3kzzzzzzzzzz/1")
@@ -317,6 +320,7 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it_whatever_b
                     "output_path": str(tmp_path / f"{name}.png"),
                     "config": {"model": MODEL},
                     "privacy": privacy,
+                    "job": "bills",
                 }
             )
 
@@ -334,7 +338,15 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it_whatever_b
             waits = client.get(may_not)
             assert waits.status is TaskStatus.QUEUED
             assert waits.queue != "serverless"
-            ended = [done]
+            cv2.imwrite(str(tmp_path / "all.png"), np.full((400, 600), 255, np.uint8))
+            whole = a_task("refused").model_copy(update={"mask_path": str(tmp_path / "all.png")})
+            (bad,) = client.wait([client.submit(whole).id], timeout_s=120)
+            assert (bad.status, bad.attempt) == (TaskStatus.FAILED, 1)
+            book = client.spend(job="bills").job
+            assert book is not None
+            refusal = book.spent - done.result.cost
+            assert 0 < refusal < 0.6, "not its worst: the function has said what it took"
+            ended = [done, bad]
             for fault, tries in TRIES_OF.items():
                 gateway.faults.append(fault)
                 (one,) = client.wait([client.submit(a_task(fault)).id], timeout_s=120)
@@ -342,12 +354,19 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it_whatever_b
                 assert (tmp_path / f"{fault}.png").read_bytes() == (tmp_path / "exportable.png").read_bytes()
                 ended.append(one)
             assert len(gateway.passed) == len(gateway.keys) - 4 + 1  # four never came there, one came twice
-            assert len(set(gateway.keys)) == len(gateway.keys) == sum(one.attempt for one in ended)
+            ours = [key for key in gateway.keys if key.partition("/")[0] in {one.id for one in ended}]
+            assert len(set(ours)) == len(ours) == sum(one.attempt for one in ended)
+            assert len(gateway.keys) - len(ours) == 3, "where a call was cut, it was asked whether it is there"
             bills = sum(one.result.cost for one in ended if one.result is not None)
-            book = client.spend().now[-1]
+            book = client.spend(job="bills").job
+            assert book is not None
             lost = sum(TRIES_OF.values())
-            assert book.spent == pytest.approx(bills + 0.01 * 60 * lost, abs=1e-5)  # these may have run: at the worst
-            assert (book.reserved, book.calls) == (0, len(gateway.keys))
+            worst = 0.01 * 60 * lost  # these may have run
+            assert book.spent == pytest.approx(bills + refusal + worst, abs=1e-5)
+            assert (book.reserved, book.calls) == (0, len(ours))
+            month = client.spend().now[-1]
+            assert month.calls == len(gateway.keys)
+            assert book.spent < month.spent < book.spent + 3 * 0.6, "these are paid for as those that wake"
 
 
 def test_a_cold_start_is_what_an_instance_took_to_be_ready_and_not_how_long_nobody_called() -> None:

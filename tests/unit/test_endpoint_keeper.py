@@ -184,3 +184,75 @@ async def test_the_keeper_looks_by_itself() -> None:
     await wait_until(lambda: keeper.most(BURST) == 1)
     watch.cancel()
     assert changes == [BURST, BURST]
+
+
+class Alone(Watch):
+    """One task, and the tiny calls that find out whether the function is there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.keeper = EndpointKeeper(
+            self.changes.append, clock=lambda: self.now, chance=lambda low, high: 1.0, ask=self._ask
+        )
+
+    def _ask(self, device: str) -> bool:
+        self.asked += 1
+        return True
+
+    def cut(self, *, is_there: bool, task: str = "alone", attempt: int = 1) -> str:
+        """The code that is reported for a call that was cut, once it was asked for where that is in doubt."""
+        key, told = self.begin(task, attempt), failure("function_unknown")
+        is_doubtful = self.keeper.is_doubtful(BURST, key, told)
+        if is_doubtful:
+            self.answer(is_there)
+        return self.keeper.failed(BURST, key, told, is_there=is_there if is_doubtful else None).code
+
+    def answer(self, is_there: bool) -> None:
+        key = self.begin("look")
+        if is_there:
+            self.keeper.worked(BURST, key)
+        else:
+            self.keeper.failed(BURST, key, failure("function_unknown"))
+
+
+def test_a_task_alone_loses_no_try_while_nobody_is_answered_and_tiny_calls_find_out_that_it_is_over() -> None:
+    watch = Alone()
+    assert watch.cut(is_there=False) == "endpoint_silent"
+    for pause_s in (5, 10, 20, 40, 80, 120, 120):
+        assert watch.is_resting
+        watch.pass_(pause_s)
+        assert (watch.is_resting, watch.room) == (False, 0), "no task's call, which is dear"
+        watch.answer(False)
+    watch.pass_(120)
+    watch.answer(True)
+    assert (watch.room, watch.is_resting, watch.asked) == (8, False, 8)
+    watch.keeper.worked(BURST, watch.begin("alone"))
+    assert watch.cut(is_there=False) == "endpoint_silent", "another outage"
+
+
+def test_a_task_that_brings_the_function_down_loses_its_tries_though_that_is_slow_to_come_back() -> None:
+    quick = Alone()
+    assert [quick.cut(is_there=True) for _ in range(4)] == ["function_unknown"] * 4
+    assert not quick.is_resting, "others are not to suffer for it"
+    slow = Alone()
+    assert slow.cut(is_there=False) == "endpoint_silent"
+    slow.pass_(5)
+    slow.answer(True)
+    assert [slow.cut(is_there=False, attempt=number) for number in (2, 3, 4)] == ["function_unknown"] * 3
+    assert slow.room == 8
+
+
+def test_where_a_second_task_is_cut_or_nobody_can_ask_a_task_tries_it() -> None:
+    both = Alone()
+    both.cut(is_there=False)
+    assert both.cut(is_there=False, task="other") == "endpoint_silent"
+    both.pass_(5)
+    assert (both.room, both.asked) == (1, 0)
+    poor = Alone()
+    poor.cut(is_there=False)
+    poor.pass_(5)
+    assert poor.room == 0
+    poor.keeper.not_asked(BURST)
+    assert poor.room == 1
+    assert poor.cut(is_there=False) == "endpoint_silent"

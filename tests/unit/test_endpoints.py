@@ -10,12 +10,15 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from lcq.models import TaskType
+from lcq.health import NO_RETRY_LOST
+from lcq.models import Device, DeviceKind, ErrorClass, TaskType
 from lcq.runner_config import FunctionConfig
 from tests.conftest import wait_until_sync
-from worker.calls import Call, parcel
+from worker.calls import Call, Instance, Reply, Trouble, parcel
+from worker.engines.base import EngineError, EngineSettings, Picture, Work
 from worker.engines.endpoints import (
     CallFailed,
     EndpointAway,
@@ -25,6 +28,7 @@ from worker.engines.endpoints import (
     OutcomeUnknown,
     endpoint_of,
 )
+from worker.engines.function import FunctionEngine
 
 CALL = Call(key="06ft3k/1", task_type=TaskType.INPAINT, model="cv2-telea", image=parcel(b"i"), mask=parcel(b"m"))
 
@@ -254,3 +258,20 @@ def test_what_the_sdk_of_lambda_does_not_send_has_not_run(
         called(kind="lambda", url="clean")
     with pytest.raises(EndpointAway, match="the SDK does not call it"):
         called(kind="lambda", url="clean", region="no such one!")
+
+
+@pytest.mark.parametrize("code", ["endpoint_busy", "iopaint_unreachable", "function_unknown", "mask_full"])
+def test_what_a_function_says_itself_is_paid_for_and_costs_a_try_whatever_it_calls_it(code: str) -> None:
+    """Else a task whose function has lost what it needs would be called, and paid for, without end."""
+    trouble = Trouble(error_class=ErrorClass.TRANSIENT, code=code, message="no")
+    reply = Reply(key=CALL.key, trouble=trouble, seconds=2.0, instance=Instance(id="i", is_cold=True, start_s=3.0))
+    with server(lambda method, path: (500, reply.model_dump_json().encode())) as url:
+        config = {"url": url, "models": {"cv2-telea": 0.2}, "price_s": 0.01, "timeout_s": 30}
+        device = Device(id="burst", kind=DeviceKind.SERVERLESS)
+        engine = FunctionEngine(EngineSettings(device=device, function=FunctionConfig.model_validate(config)))
+        picture = Picture(np.zeros((8, 8, 3), np.uint8), np.eye(8, dtype=np.bool_))
+        work = Work(TaskType.INPAINT, "cv2-telea", picture, {}, lambda fraction, stage: None, key=CALL.key)
+        with pytest.raises(EngineError) as told:
+            engine.run(work)
+    assert told.value.code not in NO_RETRY_LOST | {"function_unknown"}
+    assert work.cost == pytest.approx(0.05), "what its reply says, its cold start with it"

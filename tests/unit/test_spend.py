@@ -180,7 +180,7 @@ async def test_an_endpoint_that_is_away_says_nothing_of_the_node_that_called_it(
         node, other = FunctionNode(state), FunctionNode(state, "node-2")
         await node.hello()
         await other.hello()  # where somebody else could do it, a node may be to blame
-        await submitted(state, 2 * len(ENDPOINT_DOWN) + 1)
+        ids = await submitted(state, 2 * len(ENDPOINT_DOWN) + 1)
         grants = await node.take(8)
         codes = [*sorted(ENDPOINT_DOWN)] * 2
         for code, grant in zip(codes, grants, strict=True):
@@ -192,6 +192,11 @@ async def test_an_endpoint_that_is_away_says_nothing_of_the_node_that_called_it(
         await state.fail_task(grant.task.id, attempt=1, node=node.id, failure=a_failure(code="function_failed"))
         known = (await state.reader.nodes())[0]
         assert (known.failed, known.device_blame["burst"][0]) == (1, 1.0), "what ran there, and failed, does"
+        for task_id in ids:
+            await state.cancel_task(task_id)
+        await state.account_tasks()
+        (row,) = (await state.reader.usage([today_of(await state.now_ms())])).rows("node")
+        assert (row.tasks, row.attempts) == (0, 1), "nor are they attempts in a report"
 
 
 @pytest.mark.parametrize("price", [0.3, 0.0])
@@ -422,3 +427,33 @@ def test_at_most_is_what_the_dearest_function_takes_that_has_the_model() -> None
     nodes = [function("cheap", 0.1, "lama"), function("dear", 0.4, "lama"), function("other", 9.0, "mat")]
     assert dearest_price(nodes, "lama") == 0.4
     assert dearest_price(nodes, "zits") == 0.0
+
+
+async def test_what_a_failed_call_says_that_it_cost_counts_also_where_that_is_nothing(redis_url: str) -> None:
+    config = DistributedConfig.model_validate({"report": {"prices": {"cpu": 1e6}}})
+    async with StateManager(config, url=redis_url) as state:
+        node, house = FunctionNode(state), Node(state, id="cpu-1", models=(TELEA,))
+        await node.hello()
+        await house.hello()
+        await submitted(state, 2)
+        for grant, cost in zip(await node.take(2), (0.0, 0.02), strict=True):
+            told = {"attempt": 1, "node": node.id, "failure": a_failure(ErrorClass.BAD_INPUT, "mask_full")}
+            await state.fail_task(grant.task.id, **told, cost=cost)
+        assert (await state.reader.spend()).month == Book(0.02, 0.0, 2)
+        at_home = a_task()
+        await state.submit_task(at_home, queue=LIGHT)
+        await house.claim()
+        await asyncio.sleep(0.01)
+        await state.fail_task(at_home.id, attempt=1, node="cpu-1", failure=a_failure(), cost=0.0)
+        await state.cancel_task(at_home.id)
+        await state.account_tasks()
+        rows = (await state.reader.usage([today_of(await state.now_ms())])).rows("node")
+        costs = {row.name: row.cost for row in rows}
+        assert costs[node.id] == 0.02
+        assert costs["cpu-1"] > 1, "the price of its device"
+
+
+@pytest.mark.parametrize("amount", [2.01, 4.03, 0.57, 0.00051])
+def test_a_budget_is_used_up_exactly_whatever_a_computer_makes_of_decimal_numbers(amount: float) -> None:
+    whole = round(amount * 1e6)
+    assert bill_of(BudgetConfig(hour=amount), amount) == {"worst": whole, "hour": whole}

@@ -69,8 +69,9 @@ class Work:
     """``TASK/ATTEMPT``: what somebody who might be asked twice may know this attempt by; "": nobody has said."""
     call: CallAddress | None = None
     """By which addresses are lent at the scheduler, for who calls somebody far away; None: none are."""
-    cost: float = 0.0
-    """What it was paid for by, in the currency of the budget: for the engine to set."""
+    cost: float | None = None
+    """What it was paid for by, in the currency of the budget: for the engine to set as soon as it knows, for it counts
+    also where ``run`` raises. None: nobody knows."""
 
 
 class EngineError(Exception):

@@ -48,11 +48,13 @@ class EndpointAway(Exception):
 
 
 class EndpointBusy(Exception):
-    """It takes no more calls now, and did not take this one. ``again_s``: when it wants to be asked again."""
+    """It takes no more calls now, and did not take this one. ``again_s``: when it wants to be asked again;
+    ``is_full``: it is there, and has as many as it takes; else nobody may be there to take any."""
 
-    def __init__(self, message: str, again_s: float) -> None:
+    def __init__(self, message: str, again_s: float, *, is_full: bool = False) -> None:
         super().__init__(message)
         self.again_s = again_s
+        self.is_full = is_full
 
 
 class EndpointRefuses(Exception):
@@ -237,7 +239,8 @@ def _asked(
 def _trouble(status: int, headers: httpx.Headers, data: bytes) -> Exception:
     said = _said(status, data)
     if status in _BUSY:
-        return EndpointBusy(f"it takes no more calls now ({said})", _pause_of(headers))
+        is_full = status == HTTPStatus.TOO_MANY_REQUESTS
+        return EndpointBusy(f"it takes no more calls now ({said})", _pause_of(headers), is_full=is_full)
     if status in _GATEWAY:
         return OutcomeUnknown(f"what stands before it gave up waiting ({said})")
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY):
@@ -463,7 +466,7 @@ def _lambda_trouble(response: Mapping[str, Any]) -> Exception:
     told = response.get("ResponseMetadata", {})
     headers = told.get("HTTPHeaders", {})
     if code in ("TooManyRequestsException", "ThrottlingException", "EC2ThrottledException"):
-        return EndpointBusy(f"it takes no more calls now ({said})", _pause_of(headers))
+        return EndpointBusy(f"it takes no more calls now ({said})", _pause_of(headers), is_full=True)
     if code in ("InvalidRequestContentException", "RequestTooLargeException", "UnsupportedMediaTypeException"):
         return InputRefused(f"it refused the call ({said})")
     if code == "ServiceException":

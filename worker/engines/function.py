@@ -132,6 +132,7 @@ class _Function:
         earlier = _aside(lambda: exchange.earlier(place), work.progress)
         if earlier is not None:
             work.notes.append("an earlier call, whose answer was lost, had left the result")
+            work.cost = 0.0  # that call has its own bill
             exchange.forget(place)
             return _pixels(earlier, work.picture, work.task_type)
         began = time.monotonic()

@@ -85,7 +85,8 @@ class AttemptFailed(Exception):
         super().__init__(f"{failure.code}: {failure.message}")
         self.failure = failure
         self.again_s = again_s
-        self.cost = 0.0  # what it was paid for by all the same; 0: nothing, or nobody knows
+        self.cost: float | None = None
+        """What was paid for it all the same; None: nobody knows."""
 
 
 def failed(error_class: ErrorClass, code: str, message: str, *, again_s: float = 0.0) -> AttemptFailed:
@@ -138,7 +139,8 @@ def run_task(
     try:
         return _finished(task, attempt, shelf, limits, progress, eased, also, call, started, works)
     except AttemptFailed as end:
-        end.cost = sum(work.cost for work in works)
+        costs = [work.cost for work in works if work.cost is not None]
+        end.cost = sum(costs) if costs else None
         raise
 
 
@@ -156,7 +158,6 @@ def _finished(
 ) -> Finished:
     """As ``run_task``. ``works``: what was asked of an engine goes there, whatever becomes of it."""
     timings: dict[str, float] = {}
-    cost = 0.0
     with _failures_named(task):
         with _timed(timings, "decode"):
             progress(0.0, "decode")
@@ -176,7 +177,6 @@ def _finished(
                 output = plan_output(task, result)
                 data, encoder_notes = encode(result, result.pixels, output)
                 _check_encoded(task, data, result)
-            cost = work.cost
             notes = (*(_one_line(str(note))[:_LONGEST_NOTE] for note in work.notes), *encoder_notes)
     staged = output.staged(task.id, attempt)
     with _timed(timings, "encode"), _storage_failures_named(output.path):
@@ -194,7 +194,7 @@ def _finished(
                 mask_fraction=float(np.count_nonzero(mask)) / mask.size,
                 seconds=time.monotonic() - started,
                 notes=(*result.notes, *output.notes, *notes),
-                cost=cost,
+                cost=sum(work.cost or 0.0 for work in works),
             ),
             staged=str(staged),
             timings=timings,

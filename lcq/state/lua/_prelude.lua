@@ -645,6 +645,7 @@ local function close_attempt(id, n, outcome, failure, more, read)
   record.ended_ms = NOW
   record.failure = failure
   for field, value in pairs(more or {}) do record[field] = value end
+  if type(record.spend) ~= "table" then record.paid = nil end  -- it was not at a function
   settle_spend(record, outcome, failure)
   redis.call("LSET", key("attempts", id), n - 1, cjson.encode(record))
 end
@@ -816,7 +817,7 @@ local function fail_attempt(move, id, t, failure, rule, log)
   local n, node = number(t.attempt), t.node
   local blame = rule.blame and find_blame(id, t, node) or 0
   local suspected = blame >= SUSPECTED  -- not the first here, of late: its word alone is not to cost the task anything
-  local record = {blamed = rule.blame or nil, paid = rule.paid, log = log ~= "" and log or nil, peak_mib = peak(rule.peak_mib),
+  local record = {blamed = rule.blame or nil, away = rule.away or nil, paid = rule.paid, log = log ~= "" and log or nil, peak_mib = peak(rule.peak_mib),
     device_peak_mib = peak(rule.device_peak_mib)}
   -- Also where another node makes it good; not where only what the work needs beside the node was away.
   if failure.error_class ~= "bad_input" and not rule.away then credit(node, "failed") end

@@ -72,9 +72,10 @@ local function bill(id, t, prices, known, sums, days)
       local ended = number(tostring(record.ended_ms or NOW))
       local ms = math.max(0, ended - number(tostring(record.started_ms or ended)))
       local slot = price_of_slot(prices, known, record.node or "", record.device or "")
-      add(ended, record.node, "attempts", 1)
+      if not record.away then add(ended, record.node, "attempts", 1) end  -- else it has reached nobody who could try
       local kind = type(record.spend) == "table" and "serverless" or slot.kind  -- the node may be forgotten
-      add(ended, record.node, TIME_OF[kind] or "gpu_ms", ms)
+      local is_nothing = record.away and kind == "serverless" and number(tostring(record.spent or 0)) == 0
+      if not is_nothing then add(ended, record.node, TIME_OF[kind] or "gpu_ms", ms) end
       -- What a function was paid, as the books have it (`spent`), counts instead; `paid`: of those before there were books.
       local paid = record.spent or record.paid
       add(ended, record.node, "cost", paid and math.floor(number(tostring(paid))) or math.floor(ms * slot.price + 0.5))

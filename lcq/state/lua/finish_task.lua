@@ -12,7 +12,7 @@ local record = attempt_record(id, n)
 if record and record.outcome ~= "damaged" and record.node ~= node then record = nil end
 if record and record.outcome == "completed" then return {"again"} end  -- also where a retry has begun since
 local told = decoded(result, {})
-local took, paid = number(tostring(told.seconds or 0)), math.ceil(number(tostring(told.cost or 0)) * 1000000)
+local took, paid = number(tostring(told.seconds or 0)), math.max(0, math.ceil(number(tostring(told.cost or 0)) * 1000000 - 0.001))
 if TERMINAL[t.status] or not record or n <= number(t.fence) then
   correct_bill(id, n, node, nil, paid)
   tally("fenced", 1)
@@ -31,7 +31,7 @@ end
 local late_one = live and record.result_of or not live and n  -- whose result this is, where that was taken back once
 if record.result_of then correct_bill(id, record.result_of, node, nil, paid) end
 close_attempt(id, n, "completed", nil, {
-  paid = record.spend and paid or nil,
+  paid = paid,
   peak_mib = peak(ARGV[5]), device_peak_mib = peak(ARGV[6]), seconds = took > 0 and took or nil,
 }, record)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -19,7 +18,7 @@ from lcq.models import DeviceKind, ErrorClass, Failure, TaskResult, TaskStatus
 from lcq.placement import Patience
 from lcq.routing import CALL_TOO_LARGE, OUT_OF_MEMORY, EaseStep, Route
 from lcq.slow import Took
-from lcq.spend import MILLION, bill_of
+from lcq.spend import bill_of, millionths
 from lcq.state import records
 from lcq.state.moves.mover import Mover
 from lcq.wire import Grant
@@ -189,7 +188,7 @@ class AttemptMoves(Mover):
         failure: Failure,
         easier: EaseStep | None = None,
         home: Route | None = None,
-        cost: float = 0.0,
+        cost: float | None = None,
         log: str = "",
         peak_mib: int = 0,
         device_peak_mib: int = 0,
@@ -198,7 +197,7 @@ class AttemptMoves(Mover):
 
         With ``easier``, that step decides it: the task is queued at once where the step says, and loses no retry.
         With ``home``, a retry is made there: a function has failed it, and the house can do it.
-        ``cost``: what a function was paid all the same; 0: what the failure's code says of that counts.
+        ``cost``: what a function was paid all the same; None: what the failure's code says of that counts.
         ``log``: what the runner wrote last. Answers whether the node has failed so much that it is to be judged.
 
         Raises:
@@ -229,8 +228,8 @@ class AttemptMoves(Mover):
         }
         if easier is not None:
             terms |= {"ease": easier.ease, "queue": easier.queue, "avoid": easier.avoid}
-        if cost > 0:
-            terms["paid"] = math.ceil(cost * MILLION)
+        if cost is not None:
+            terms["paid"] = millionths(cost)
         if home is not None:
             terms |= {"home": home.queue, "home_cost": home.seconds}
         answer = await self._move(

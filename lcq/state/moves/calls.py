@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from lcq.errors import AddressBusy, AddressUnknown, AddressUsed, TaskNotFound, TooLarge, TransitionRefused
 from lcq.ids import new_id
 from lcq.lent import LONGEST_S, MOST_ADDRESSES, Part, Taken, Terms, Way, digest_of, new_token
-from lcq.spend import MILLION
+from lcq.spend import millionths
 from lcq.state.moves.mover import Mover
 
 
@@ -126,7 +125,7 @@ class CallMoves(Mover):
         Of one that still runs it is kept, for the case that this ends without a bill; unless it may make another call,
         after one that was not taken (``is_last`` is false).
         """
-        answer = await self._move("bill_attempt", task_id, attempt, math.ceil(cost * MILLION), int(is_last))
+        answer = await self._move("bill_attempt", task_id, attempt, millionths(cost), int(is_last))
         return bool(answer[0] == "ok")
 
 

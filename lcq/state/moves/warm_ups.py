@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from datetime import timedelta
 
 from lcq.errors import NodeNotFound, StaleBoot, TransitionRefused
-from lcq.spend import MILLION, bill_of
+from lcq.spend import bill_of, millionths
 from lcq.state.moves.mover import Mover
 
 _MILLISECOND = timedelta(milliseconds=1)
@@ -72,7 +71,7 @@ class WarmUpMoves(Mover):
 
     async def settle_warm_up(self, warm_up: str, *, cost: float) -> None:
         """What was reserved makes way for what it cost, at most by what was reserved. Telling it twice is harmless."""
-        await self._move("settle_warm_up", warm_up, math.ceil(cost * MILLION))
+        await self._move("settle_warm_up", warm_up, millionths(cost))
 
     async def settle_lost_warm_ups(self) -> int:
         """Of those that nobody has told of in time, take the worst to be true. Answers how many there were."""
