@@ -265,7 +265,7 @@ def test_what_a_function_says_itself_is_paid_for_and_costs_a_try_whatever_it_cal
     """Else a task whose function has lost what it needs would be called, and paid for, without end."""
     trouble = Trouble(error_class=ErrorClass.TRANSIENT, code=code, message="no")
     reply = Reply(key=CALL.key, trouble=trouble, seconds=2.0, instance=Instance(id="i", is_cold=True, start_s=3.0))
-    with server(lambda method, path: (500, reply.model_dump_json().encode())) as url:
+    with server(lambda method, path, body: (500, reply.model_dump_json().encode())) as url:
         config = {"url": url, "models": {"cv2-telea": 0.2}, "price_s": 0.01, "timeout_s": 30}
         device = Device(id="burst", kind=DeviceKind.SERVERLESS)
         engine = FunctionEngine(EngineSettings(device=device, function=FunctionConfig.model_validate(config)))
