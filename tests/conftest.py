@@ -12,6 +12,8 @@ import os
 import random
 import secrets
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
@@ -23,6 +25,7 @@ import redis.utils
 from hypothesis import HealthCheck, settings
 
 from lcq.embedded import PrivateServer, find_server
+from tests import undertaker
 
 pytest.register_assert_rewrite("tests.audit")  # what the audit found is the evidence, not that it found something
 
@@ -152,12 +155,29 @@ def _clean(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setenv("LCQ_HTTP__ENABLED", "0")  # nor takes the one port 8081 from others
 
 
+@contextlib.contextmanager
+def undertaken(folder: Path) -> Iterator[None]:
+    """Should this process be killed within the block, all that it has started from ``folder`` ends soon after."""
+    if not Path("/proc/self/environ").exists():
+        yield
+        return
+    command = [sys.executable, "-I", "-S", undertaker.__file__, str(folder), str(find_server())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdin is not None
+        try:
+            yield
+        finally:
+            process.stdin.write(undertaker.BYE)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _clean_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Nor does what tests share, which is made before any of them begins."""
+    """Nor does what tests share, which is made before any of them begins; and nothing of it outlives this process."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        _clean(monkeypatch, tmp_path_factory.getbasetemp() / "home")
-        yield
+        folder = tmp_path_factory.getbasetemp()
+        _clean(monkeypatch, folder / "home")
+        with undertaken(folder):
+            yield
 
 
 @pytest.fixture(autouse=True)
