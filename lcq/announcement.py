@@ -241,11 +241,10 @@ class Choice:
 
 def choose(sightings: Sequence[Sighting]) -> Choice:
     """All schedulers of the one cluster that was seen; none where there are several: nobody can tell which is meant."""
-    usable = [one for one in sightings if one.endpoints and one.announcement is not None]
     by_cluster: dict[tuple[str, str], list[Sighting]] = {}
-    for one in sorted(usable, key=lambda one: one.name):
-        assert one.announcement is not None  # noqa: S101 - by the line above
-        by_cluster.setdefault((one.announcement.cluster_id, one.announcement.cluster), []).append(one)
+    for one in sorted(sightings, key=lambda one: one.name):
+        if one.endpoints and one.announcement is not None:
+            by_cluster.setdefault((one.announcement.cluster_id, one.announcement.cluster), []).append(one)
     told = tuple(
         f"{name} ({cluster_id}, at {seen[0].endpoints[0].removeprefix('tcp://')})"
         for (cluster_id, name), seen in sorted(by_cluster.items())

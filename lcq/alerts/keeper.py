@@ -150,21 +150,22 @@ class AlertKeeper(Lives):
             )  # fmt: skip
             on = f"rule={alert.rule}" + (f" subject={alert.subject}" if alert.subject else "")
             act = ("act", "alert", "actor", "cluster", "reason", alert.text, "on", on, "outcome", change.turned)
-        told = self._told(rule) if change.tell is not None else ()
+        happening = change.tell
         return AlertChange(
             name=change.name,
             before=texts.get(change.name, ""),
             after="" if change.after is None else change.after.model_dump_json(),
             event=event,
             act=act,
-            notices=tuple(self._notice(name, change, rule, now_ms) for name in told),
+            notices=()
+            if happening is None
+            else tuple(self._notice(name, happening, alert, rule, now_ms) for name in self._told(rule)),
         )
 
     @staticmethod
-    def _notice(receiver: str, change: Change, rule: AlertRule | None, now_ms: int) -> Notice:
-        assert change.tell is not None  # noqa: S101 - asked for by the caller
+    def _notice(receiver: str, happening: Happening, alert: AlertRecord, rule: AlertRule | None, now_ms: int) -> Notice:
         return Notice(
-            id=new_id(), receiver=receiver, happening=change.tell, alert=change.alert, at_ms=now_ms,
+            id=new_id(), receiver=receiver, happening=happening, alert=alert, at_ms=now_ms,
             runbook=rule.runbook if rule is not None and rule.runbook else _RUNBOOK,
         )  # fmt: skip
 

@@ -224,22 +224,19 @@ def _true(before: AlertRecord | None, rule: AlertRule, subject: Subject, found: 
 class Change:
     """What has become of one alert since it was looked at last.
 
-    ``turned``: it has begun (firing) or is over (cleared): that goes into the events and the audit. ``tell``: what its
-    receivers are to be told, if anything.
+    ``alert``: as it is now, or was last. ``turned``: it has begun (firing) or is over (cleared): that goes into the
+    events and the audit. ``tell``: what its receivers are to be told, if anything.
     """
 
-    name: str
+    alert: AlertRecord
     before: AlertRecord | None
     after: AlertRecord | None
     turned: Happening | None = None
     tell: Happening | None = None
 
     @property
-    def alert(self) -> AlertRecord:
-        """The alert that it is about."""
-        found = self.after or self.before
-        assert found is not None  # noqa: S101 - of the two there is one
-        return found
+    def name(self) -> str:
+        return self.alert.name
 
 
 def changes(
@@ -271,7 +268,7 @@ def _changed(
     notified: Mapping[str, bool],
 ) -> Iterator[Change]:
     after = judged(before, rule, subject, found, now_ms)
-    if after is None and before is None:
+    if (after or before) is None:
         return
     was, now = before is not None and before.is_firing, after is not None and after.is_firing
     turned = None if was == now else Happening.FIRING if now else Happening.CLEARED
@@ -286,6 +283,6 @@ def _changed(
         tell = Happening.CLEARED  # also while it is silenced: who was told that it began waits for this
     if after is not None and tell is not None:
         after = after.model_copy(update={"told_ms": now_ms})
-    if after is not before:
-        name = (after or before or AlertRecord(rule="", subject=subject)).name
-        yield Change(name, before, after, turned, tell)
+    about = after or before
+    if about is not None and after is not before:
+        yield Change(about, before, after, turned, tell)

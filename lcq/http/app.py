@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-from typing import Any
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -43,6 +44,7 @@ from lcq.http.studio import Studio
 from lcq.models import explain_invalid
 from lcq.storage.depot import Depot
 
+_Kind = TypeVar("_Kind", bound=Exception)
 _LONGEST_INPUT = 200
 _DEEPEST_INPUT = 12
 _WHAT = {404: "not_found", 405: "method_not_allowed", 415: "unsupported_media_type"}
@@ -63,10 +65,13 @@ class HttpApp:
             redoc_url=None,
             openapi_url="/openapi.json",
         )
-        app.add_exception_handler(LcqError, _refused)
-        app.add_exception_handler(RequestValidationError, _invalid)
-        app.add_exception_handler(ValidationError, _invalid)
-        app.add_exception_handler(HTTPException, _failed)
+        for kind, answer in (
+            _answering(LcqError, _refused),
+            _answering(RequestValidationError, _invalid_request),
+            _answering(ValidationError, _invalid),
+            _answering(HTTPException, _failed),
+        ):
+            app.add_exception_handler(kind, answer)
 
         def settings() -> HttpConfig:
             return ground.state.config.http  # as it is now: tokens may change while it runs
@@ -128,25 +133,41 @@ def own_names(ground: Ground) -> frozenset[str]:
     return frozenset(name.lower() for name in names)
 
 
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, LcqError)  # noqa: S101 - that is what it is registered for
+def _answering(
+    kind: type[_Kind], answer: Callable[[Request, _Kind], Awaitable[Response]]
+) -> tuple[type[_Kind], Callable[[Request, Exception], Awaitable[Response]]]:
+    """How errors of that kind are answered, as Starlette wants to be told: what it calls takes any."""
+
+    async def answered(request: Request, error: Exception) -> Response:
+        if not isinstance(error, kind):
+            raise error
+        return await answer(request, error)
+
+    return kind, answered
+
+
+async def _refused(request: Request, error: LcqError) -> Response:
     document = problem_of(error)
     if not request.url.path.startswith("/v1"):
         document["errors"] = error.message
     return _document(document, int(status_of(error)), headers_of(error))
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
-    if isinstance(error, RequestValidationError) and request.url.path.startswith("/api/v1"):
+async def _invalid_request(request: Request, error: RequestValidationError) -> Response:
+    if request.url.path.startswith("/api/v1"):
         return Response(as_json({"detail": _shortened(error.errors())}), 422, media_type="application/json")
-    if isinstance(error, RequestValidationError):
-        found = "; ".join(
-            ".".join(str(step) for step in one["loc"][1:]) + f": {one['msg'].removeprefix('Value error, ')}"
-            for one in error.errors()
-        )
-    else:
-        assert isinstance(error, ValidationError)  # noqa: S101
-        found = explain_invalid(error)
+    found = "; ".join(
+        ".".join(str(step) for step in one["loc"][1:]) + f": {one['msg'].removeprefix('Value error, ')}"
+        for one in error.errors()
+    )
+    return _not_valid(found)
+
+
+async def _invalid(request: Request, error: ValidationError) -> Response:
+    return _not_valid(explain_invalid(error))
+
+
+def _not_valid(found: str) -> Response:
     return _document(problem(422, "invalid_input", found.removeprefix(": ")[:2000]), 422)
 
 
@@ -165,8 +186,7 @@ def _shortened(value: Any, deep: int = 0) -> Any:
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
-async def _failed(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101
+async def _failed(request: Request, error: HTTPException) -> Response:
     if isinstance(error, Refused):
         return await _refused(request, error.refusal)
     code = _WHAT.get(error.status_code, "invalid_input" if error.status_code < 500 else "internal_error")

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from lcq.metrics.table import BY_NAME, Kind
+from lcq.metrics.table import HISTOGRAMS
 
 _MOST_SERIES = 500
 """Of one metric: whatever labels come, it does not grow beyond that. What is more is counted as ``other``."""
@@ -31,8 +31,7 @@ class Histogram:
     """Values of one metric of the table, by its labels."""
 
     def __init__(self, name: str) -> None:
-        self.metric = BY_NAME[name]
-        assert self.metric.kind is Kind.HISTOGRAM  # noqa: S101 - of the table
+        self.metric = HISTOGRAMS[name]
         self._spreads: dict[Labels, Spread] = {}
         if not self.metric.labels:
             self._new(())

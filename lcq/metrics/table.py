@@ -182,6 +182,7 @@ METRICS: tuple[Metric, ...] = (
 )  # fmt: skip
 
 BY_NAME: Mapping[str, Metric] = MappingProxyType({one.name: one for one in METRICS})
+HISTOGRAMS: Mapping[str, Metric] = MappingProxyType({one.name: one for one in METRICS if one.kind is Kind.HISTOGRAM})
 
 PROCESS_METRICS = (
     "process_cpu_seconds_total",
