@@ -1,7 +1,8 @@
 """How a socket that connects gets in where keys are asked for: what it shows, why it is not let in, and another try.
 
 libzmq says nothing of a handshake that failed, and does not try again where it was refused: this does both. And where
-another key was put into the file of the one that is shown (``lcq keys rotate``), that one is shown from then on.
+another key was put into the file of the one that is shown (``lcq keys rotate``), or the first one comes while the door
+is shut (``lcq-agent join``), that one is shown from then on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import zmq
 
 from lcq.errors import LcqError, NotAdmitted
 from lcq.file_mark import file_mark
-from lcq.key_record import fingerprint_of
+from lcq.key_record import KeyRole, fingerprint_of
 from lcq.keyring import Credential, host_of, learn_server_keys, read_credential
 from lcq.sockets import Handshake, HandshakeWatch, is_loopback, show
 
@@ -25,15 +26,17 @@ _AGAIN_S = (0.2, 5.0)  # first and longest pause before a refused connection is 
 _LOOK_AT_FILE_S = 5.0  # a key that was changed works for minutes more
 _OFTEN = 3  # handshakes broken off one after another: then it is not that a scheduler was just stopped
 _JOIN = (
-    "an operator makes a token by 'lcq keys invite', then here: lcq keys join TOKEN, for an agent lcq-agent join TOKEN"
+    "an operator makes a token by 'lcq keys invite', then here: lcq keys join TOKEN, for an agent lcq-agent join TOKEN;"
+    " what runs takes the key up by itself"
 )
 
 
 class Admission:
     """Of one socket, made before it is connected, inside the event loop. Run ``watch()``.
 
-    ``connect_again``: has the owner of the socket connect to that endpoint anew; ``on_refused``: told each time that
-    the door stays shut, ``on_admitted`` that it is open.
+    ``connect_again``: has the owner of the socket connect to that endpoint anew, "" to all of them; ``on_refused``:
+    told each time that the door stays shut, ``on_admitted`` that it is open. ``late``: asked for a key while none is
+    shown and nobody has let us in without one; None: there is none yet.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Admission:
         connect_again: Callable[[str], None],
         on_refused: Callable[[NotAdmitted], None] = lambda _: None,
         on_admitted: Callable[[], None] = lambda: None,
+        late: Callable[[], Credential | None] = lambda: None,
     ) -> None:
         self.credential = credential
         self.refusal: NotAdmitted | None = None
@@ -52,6 +56,9 @@ class Admission:
         self._connect_again = connect_again
         self._on_refused = on_refused
         self._on_admitted = on_admitted
+        self._late = late
+        self._needs_none = False  # somebody has let us in without a key
+        self._unusable = ""  # why the key that has come cannot be shown
         self._attempt = self._broken_off = 0
         self._pause_s = _AGAIN_S[0]
         self._watch: HandshakeWatch | None = None
@@ -73,6 +80,7 @@ class Admission:
         """Call it before the socket is connected there. Loopback needs nothing, and nothing is looked at there where no
         key is shown, unless ``even_here``.
         """
+        self.key_has_come()
         self.show(self._socket)
         is_elsewhere = not is_loopback(host_of(endpoint))
         if self._watch is None and (is_elsewhere or even_here or self.credential is not None):
@@ -102,19 +110,44 @@ class Admission:
         async with asyncio.TaskGroup() as group:
             if self._watch is not None:
                 group.create_task(self._watch.watch(), name="handshakes")
-            if self.credential is not None and self.credential.file is not None:
-                group.create_task(self._follow_file(self.credential.file), name="file of the key")
+            group.create_task(self._follow_file(), name="file of the key")
 
-    async def _follow_file(self, path: Path) -> None:
+    async def _follow_file(self) -> None:
         """Show the key that is in the file, from a moment after it was changed; for ever."""
-        seen = file_mark(path)
+        path, seen = self._file, ""
+        if path is not None:
+            seen = file_mark(path)
         while True:
             await asyncio.sleep(_LOOK_AT_FILE_S)
-            found = file_mark(path)
-            if found != seen:
-                seen = found
-                if self._turn_to_file():
-                    self._connect_again("")
+            if self._file is None:
+                continue
+            found = file_mark(self._file)
+            if self._file == path and found != seen and self._turn_to_file():
+                self._connect_again("")
+            path, seen = self._file, found
+
+    @property
+    def _file(self) -> Path | None:
+        return self.credential.file if self.credential is not None else None
+
+    def key_has_come(self) -> bool:
+        """Whether a key is shown from the next connection on, and none was until now."""
+        return not self._needs_none and self._take_late()
+
+    def _take_late(self) -> bool:
+        """Show from the next connection on the key that has come since. False: one is shown, or none is there."""
+        if self.credential is not None:
+            return False
+        try:
+            self.credential = self._late()
+        except LcqError as refusal:
+            if str(refusal) != self._unusable:
+                self._unusable = str(refusal)
+                _log.warning("no key is shown: %s", refusal)
+        if self.credential is None:
+            return False
+        _log.info("key %s has come, and is shown from now on", fingerprint_of(self.credential.pair.public))
+        return True
 
     def _turn_to_file(self) -> bool:
         """Show what is in the file from the next connection on. False: that is shown already, or is none."""
@@ -126,11 +159,13 @@ class Admission:
         except LcqError as refusal:
             _log.warning("the key that was there goes on: %s", refusal)
             return False
-        if found is None or found.pair == shown.pair:
+        if found is None or (found.pair, found.server_keys) == (shown.pair, shown.server_keys):
             return False
         now = self.server_key
         self.credential = found
         self._attempt = found.server_keys.index(now) if now in found.server_keys else 0
+        if found.pair == shown.pair:
+            return self.refusal is not None or now not in found.server_keys
         _log.info("key %s is shown from now on, as %s has it", fingerprint_of(found.pair.public), found.file)
         return True
 
@@ -143,12 +178,16 @@ class Admission:
     def _hear(self, end: Handshake, endpoint: str) -> None:
         if end is Handshake.DONE:
             self.refusal, self._pause_s, self._broken_off = None, _AGAIN_S[0], 0
+            self._needs_none = self.credential is None
             self._on_admitted()
             return
         if end in (Handshake.BROKEN_OFF, Handshake.UNPROVEN, Handshake.MALFORMED):
             self._broken_off += 1
             if self.credential is None:  # it is tried again by itself
-                if self._broken_off >= _OFTEN:
+                is_shut = self._broken_off >= _OFTEN
+                if (is_shut or not self._needs_none) and self._take_late():
+                    self._try_again("")
+                elif is_shut:
                     self.refusal = NotAdmitted(
                         endpoint,
                         "breaks every handshake off: most often because it lets in only who has a key, and this host "
@@ -156,18 +195,13 @@ class Admission:
                         hint=_JOIN,
                     )
                 return
-            self.refusal = NotAdmitted(
-                endpoint,
-                "breaks the handshake off: most often its key is another one than "
-                + " or ".join(map(fingerprint_of, self.credential.server_keys)),
-                hint="'lcq keys show' on its host tells which it has; if it was changed: " + _JOIN,
-            )
+            self.refusal = _stranger(endpoint, self.credential)
             if len(self.credential.server_keys) > 1:  # it may have turned to its next one
                 self._attempt += 1
                 self._try_again(endpoint)
             return
-        if end is Handshake.REFUSED and self._turn_to_file():
-            self._try_again(endpoint)
+        if self._take_late() or (end is Handshake.REFUSED and self._turn_to_file()):
+            self._try_again("")
             return
         self.refusal = self._why(end, endpoint)
         self._try_again(endpoint)
@@ -179,7 +213,8 @@ class Admission:
                 endpoint,
                 f"does not let in the key of this host ({fingerprint_of(self.credential.pair.public)}): "
                 "it was revoked, or never enrolled",
-                hint="'lcq keys list' tells an operator which; to let it in again: " + _JOIN,
+                hint="'lcq keys list' tells an operator which; to be let in again: a token of 'lcq keys invite', then "
+                f"here: {_join_of(self.credential)} --replace TOKEN",
             )
         if self.credential is None:
             return NotAdmitted(endpoint, "lets in only who has a key, and this host shows none", hint=_JOIN)
@@ -199,3 +234,28 @@ class Admission:
         self._pause_s = min(2 * self._pause_s, _AGAIN_S[1])
         timer = asyncio.get_running_loop().call_later(pause_s, connect)
         self._timers.add(timer)
+
+
+def _stranger(endpoint: str, credential: Credential) -> NotAdmitted:
+    """Of a scheduler that does not prove to have a key by which this host knows it."""
+    found = (
+        "breaks the handshake off: most often its key is another one than "
+        f"{' or '.join(map(fingerprint_of, credential.server_keys))}"
+    )
+    if credential.role == KeyRole.INVITED:
+        return NotAdmitted(
+            endpoint,
+            found,
+            hint="was the schedulers' key changed after the token was made? then 'lcq keys invite' makes another one",
+        )
+    node = f" --node {credential.node}" if credential.role == KeyRole.AGENT else ""
+    return NotAdmitted(
+        endpoint,
+        found,
+        hint="was the schedulers' key changed twice while this host was away? 'lcq keys show' on a scheduler's host "
+        f"tells theirs; with that, say here: lcq keys trust KEY{node}",
+    )
+
+
+def _join_of(credential: Credential) -> str:
+    return "lcq-agent join" if credential.role == KeyRole.AGENT else "lcq keys join"

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from lcq.clock import steady_now
 from lcq.errors import InternalError, LcqError, ProtocolError, StateUnavailable, UnknownCommand
 from lcq.ids import new_id
 from lcq.key_record import KeyRecord, KeyRole
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _REMEMBERED = 8192  # answers kept for copies of a message that come late
+_TELL_KEYS_S = 60.0  # how often who is connected is told by which keys schedulers are known: an answer may be lost
 _SHOWN_OF_A_LIST = 6  # ids in the words of an act; all of them are in what is kept for taking it back
 
 RequestT = TypeVar("RequestT", bound=Request[Any])
@@ -56,6 +58,7 @@ class Desk:
         self._answers: OrderedDict[str, bytes] = OrderedDict()
         self._older: OrderedDict[bytes, int] = OrderedDict()  # who speaks an earlier protocol
         self._under_way: dict[str, asyncio.Future[bytes]] = {}
+        self._told_keys: OrderedDict[bytes, tuple[tuple[str, ...], float]] = OrderedDict()  # who, which keys, and when
         self.schedulers: tuple[str, ...] = ()  # control endpoints of all that live; told with each answer
         self.server_keys: tuple[str, ...] = ()  # by which schedulers are known here, the one that holds now first
 
@@ -152,7 +155,7 @@ class Desk:
                 )
             if not isinstance(request, Act):
                 told = await handler(request, sender)
-                return self._packed(request, told), request.IS_KEPT
+                return self._packed(request, told, sender), request.IS_KEPT
             remembered = await self._state.recall_answer(request.id)
             if remembered is not None:  # another scheduler, or this one before a restart, has done it
                 return remembered, True
@@ -166,13 +169,27 @@ class Desk:
             )
             return pack_error(request.id, broken, request.version), True
 
+    def _keys_for(self, sender: bytes, holder: KeyRecord | None) -> tuple[str, ...]:
+        """By which keys schedulers are known and will be, where ``sender`` is to be told now."""
+        if holder is None or len(self.server_keys) < 2:
+            return ()
+        now = steady_now()
+        known, at = self._told_keys.get(sender, ((), 0.0))
+        if known == self.server_keys and now - at < _TELL_KEYS_S:
+            return ()
+        self._told_keys[sender] = (self.server_keys, now)
+        self._told_keys.move_to_end(sender)
+        if len(self._told_keys) > _REMEMBERED:
+            self._told_keys.popitem(last=False)
+        return self.server_keys
+
     async def _act(self, act: Act[Any], handler: Handler, sender: bytes) -> bytes:
         """Do an act. Its answer, also a refusal, is kept where every scheduler finds it: a copy gets the same."""
         if act.begins_long:  # if nobody lives to tell its end, people know at least that it was begun
             await self._state.note_act(f"{act.id}:begun", b"", _audit(act) | {"outcome": "begun"})
         try:
             told = await handler(act, sender)
-            answer = self._packed(act, told)
+            answer = self._packed(act, told, sender)
         except StateUnavailable:
             raise  # nothing is known of it: a copy tries anew
         except LcqError as refusal:
@@ -183,9 +200,9 @@ class Desk:
         await self._state.note_act(act.id, answer, _audit(act) | _outcome(told) if act.IS_AUDITED else {})
         return answer
 
-    def _packed(self, request: Request[Any], told: Message) -> bytes:
-        coming = self.server_keys if len(self.server_keys) > 1 and request.holder is not None else ()
-        return pack_answer(request.id, told, self._others, request.version, coming)
+    def _packed(self, request: Request[Any], told: Message, sender: bytes) -> bytes:
+        keys = self._keys_for(sender, request.holder)
+        return pack_answer(request.id, told, self._others, request.version, keys)
 
     @property
     def _others(self) -> tuple[str, ...]:

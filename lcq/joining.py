@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from lcq.client.keeping import Keeping
 from lcq.client.login import login_name
 from lcq.config import DistributedConfig
-from lcq.errors import InvalidConfig, InvalidInput
+from lcq.errors import InvalidConfig, InvalidInput, KeyForbids
 from lcq.keyring import Credential, KeyPair, Token, read_credential, write_credential
 from lcq.sockets import new_key_pair
 from lcq.wire import KeyAnswer
@@ -105,3 +106,28 @@ async def change_key(client: Keeping, credential: Credential) -> Credential:
     write_credential(credential.file, made)
     draft.unlink(missing_ok=True)
     return made
+
+
+async def trust_server(
+    config: DistributedConfig,
+    credential: Credential,
+    server_key: str,
+    *,
+    scheduler: str | None,
+    timeout_s: float = 15.0,
+) -> Credential:
+    """Know the schedulers by ``server_key`` from now on, and by no other; its file is written once one has proved it.
+
+    For who was away while they changed theirs: somebody has to bring it here from where it can be believed.
+
+    Raises:
+        NotAdmitted, SchedulerUnreachable: no scheduler at ``scheduler`` has that key, or none answers.
+        InvalidConfig: it cannot be kept here.
+    """
+    trusted = replace(credential, server_keys=(server_key,))
+    async with Keeping(config, scheduler, login_name(), timeout_s, credential=replace(trusted, file=None)) as client:
+        with contextlib.suppress(KeyForbids):  # which only one whom we know has said
+            await client.keys()
+    if trusted.file is not None:
+        write_credential(trusted.file, trusted)
+    return trusted

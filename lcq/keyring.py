@@ -43,8 +43,9 @@ class KeyPair:
 class ServerKeys:
     """What schedulers prove by who they are. All schedulers of a cluster have the same.
 
-    ``coming``: the pair that takes its place when ``lcq keys rotate --server --finish`` is said. ``owners``: keys that
-    were made with it, by name: operators of the first hour.
+    ``coming``: the pair that takes its place when ``lcq keys rotate --server --finish`` is said. It is made long
+    before, and told to all who connect: only who was away for two changes does not know the key that holds.
+    ``owners``: keys that were made with the first one, by name: operators of the first hour.
     """
 
     pair: KeyPair

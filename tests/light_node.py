@@ -44,6 +44,7 @@ class LightNode:
         only_there: bool = False,
         lifeline_by: Callable[[str], str] = str,
         credential: Credential | None = None,
+        late: Callable[[], Credential | None] = lambda: None,
         knows: Sequence[str] = (),
     ) -> None:
         self.name = name
@@ -62,7 +63,7 @@ class LightNode:
         identity = f"{name}/{self.boot_id}".encode()
         self.line = ControlLine(
             context, identity, on_order=self.orders.append, on_late=lambda reply: None, credential=credential,
-            on_admitted=lambda: self.bells.admitted(),
+            on_admitted=lambda: self.bells.admitted(), late=late,
         )  # fmt: skip
         self.bells = Bells(context, on_ring=self._rung.set, admission=lambda: self.line.admission)
         self.membership = (_Bound if only_there else Membership)(

@@ -69,7 +69,7 @@ from worker.disks import Disks
 from worker.endpoint_keeper import EndpointKeeper
 from worker.hand import Hand
 from worker.health import HealthFile
-from worker.home import agent_home
+from worker.home import NamedByKey, agent_home
 from worker.instances import Instances
 from worker.leases import Leases
 from worker.leftovers import Leftovers
@@ -109,6 +109,7 @@ _OPEN_S = 5.0  # how long the address of a function's call may take
 _LONGEST_CALL_S, _CALL_GRACE_S = 24 * 3600.0, 60.0
 _RETAKE_S = 5.0  # how long the answer whether a late result counts may take; the next beat asks again
 _NOBODY_S = 1.0  # of that, how long there may be no connection by which to ask
+_LOOK_FOR_KEYS_S = 2.0
 _SHOW_S = 60.0  # how long a hello waits for a device that nothing is known of; it can join later
 _TAKES_NOTHING = frozenset({NodeStatus.DRAINING, NodeStatus.QUARANTINED})
 
@@ -258,6 +259,7 @@ class Agent:
                     on_late=self._hear_late,
                     credential=credential_for(self._config, known, self._key_file),
                     on_admitted=lambda: self._bells.admitted(),
+                    late=lambda: credential_for(self._config, self._where_schedulers_are(), self._key_file),
                 )
             )
             self._membership = Membership(
@@ -360,7 +362,8 @@ class Agent:
 
         Raises:
             StaleBoot: another agent has taken this node's name.
-            NodeNameTaken: the same, of another data folder, and nobody has named this one: the next has another name.
+            NodeNameTaken: the same, of another data folder, or a key has come for another node; and nobody has named
+                this one: the next has another name.
             UnknownModel: ``agent.models`` names one that no engine here knows.
         """
         with about(node=self.node_id):
@@ -377,6 +380,7 @@ class Agent:
                     ("lifeline", self._lifeline.hold()),
                     ("joined", self._stay_joined()),
                     ("seeker", self._seek()),
+                    ("name", self._take_keys_name()),
                     ("steps", self._take_steps()),
                     ("late answers", self._take_in_late()),
                     ("hand", self._give_back_in_time()),
@@ -550,6 +554,21 @@ class Agent:
         except InvalidConfig as end:
             self._fatal = end
             self._stop.set()
+
+    async def _take_keys_name(self) -> None:
+        """An agent that nobody has named, and that is in nobody's hands: be the node for which a key comes."""
+        if self._config.agent.name is not None or self._line.admission.credential is not None:
+            return
+        known = nodes_with_keys(self._config)
+        while self._line.admission.credential is None:
+            await asyncio.sleep(_LOOK_FOR_KEYS_S)
+            found = nodes_with_keys(self._config)
+            new = sorted(set(found) - {*known, self.node_id})
+            known = found
+            if new and not self._membership.joined.is_set():
+                self._fatal = NamedByKey(new[0])
+                self._stop.set()
+                return
 
     def _where_schedulers_are(self) -> tuple[str, ...]:
         return tuple(

@@ -330,6 +330,8 @@ async def _run_one(
             loop.add_signal_handler(number, stop)
         is_in_terminal = sys.stdin is not None and sys.stdin.isatty()  # then SIGHUP means that it was closed
         loop.add_signal_handler(signal.SIGHUP, stop if is_in_terminal else read_settings)
+        if told.is_set():  # while this one was made; the one before it, which had another name, has heard it
+            agent.request_stop(at_once=True)
         systemd.ready(_condition(agent))
         async with systemd.watched(lambda: _condition(agent)):
             await agent.run()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lcq.embedded_watch import write_private
-from lcq.errors import InvalidConfig, InvalidInput
+from lcq.errors import InvalidConfig, InvalidInput, LcqError, NodeNameTaken
 from lcq.hardware import host_name
 from lcq.ids import is_id, new_id
 from lcq.private_folder import make_private
@@ -22,6 +22,14 @@ from worker.spool import Spool
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _TAKEN = "taken"  # the file that says so
 _MOST_AGENTS = 1000  # of one user on one host
+
+
+class NamedByKey(NodeNameTaken):
+    """A key has come for the node ``node_id``; the agent that nobody has named is to be that one."""
+
+    def __init__(self, node_id: str) -> None:
+        self.node_id = node_id
+        LcqError.__init__(self, f"a key has come for node {node_id}, which no agent here is yet")
 
 
 @dataclass(frozen=True)

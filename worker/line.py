@@ -35,7 +35,7 @@ class ControlLine:
     """Requests and answers, and the orders in between. ``async with``; ``listen()`` runs as long as it is open.
 
     ``on_order`` is told each order, ``on_late`` each answer to a request that nobody waits for any more; ``credential``
-    is shown to whom it connects, and ``on_admitted`` told when one lets it in.
+    is shown to whom it connects, and ``on_admitted`` told when one lets it in; ``late``: of its ``Admission``.
     """
 
     def __init__(
@@ -47,8 +47,10 @@ class ControlLine:
         on_late: Callable[[Reply], None],
         credential: Credential | None = None,
         on_admitted: Callable[[], None] = lambda: None,
+        late: Callable[[], Credential | None] = lambda: None,
     ) -> None:
         self._credential = credential
+        self._late = late
         self._on_admitted = on_admitted
         self._context = context
         self._identity = identity
@@ -61,7 +63,11 @@ class ControlLine:
         self._socket = make_socket(self._context, zmq.DEALER, identity=self._identity, credential=self._credential)
         self._mailbox = Mailbox(self._socket)
         self.admission = Admission(
-            self._socket, self._credential, connect_again=self._connect_again, on_admitted=self._on_admitted
+            self._socket,
+            self._credential,
+            connect_again=self._connect_again,
+            on_admitted=self._on_admitted,
+            late=self._late,
         )
         self._watching = asyncio.create_task(self.admission.watch(), name="control line's admission")
         return self
@@ -88,7 +94,7 @@ class ControlLine:
         Raises:
             InvalidConfig: that is no endpoint.
         """
-        if endpoint == self.endpoint:
+        if endpoint == self.endpoint and not self.admission.key_has_come():
             return
         if self.endpoint:
             self._mailbox.disconnect(self.endpoint)

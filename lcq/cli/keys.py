@@ -57,7 +57,7 @@ def init(context: typer.Context, name: Name = "", as_json: JsonFlag = False) -> 
     session = session_of(context, as_json)
     config, output = session.config, session.output
     there = read_server_keys(config)
-    server = there or ServerKeys(KeyPair(*new_key_pair()))
+    server = there or ServerKeys(KeyPair(*new_key_pair()), KeyPair(*new_key_pair()))
     own = read_credential(client_file(config))
     if own is not None and server.pair.public not in own.server_keys:
         raise InvalidInput(
@@ -335,15 +335,10 @@ def rotate(
 async def _rotate_own(session: Session, node: str) -> int:
     from lcq.client import AsyncClient
     from lcq.joining import change_key
-    from lcq.keyring import agent_file, client_file, read_credential
 
-    path = agent_file(session.config, node) if node else client_file(session.config)
-    credential = read_credential(path)
-    if credential is None:
-        raise InvalidInput(f"there is no key in {path}", hint="'lcq keys show' tells which are here")
-    where = session.scheduler or ",".join(credential.schedulers) or None
+    credential, where = _kept(session, node)
     async with AsyncClient(
-        session.config, scheduler=where, timeout_s=session.patience_s, credential=credential
+        session.config, scheduler=where or None, timeout_s=session.patience_s, credential=credential
     ) as client:
         changed = await change_key(client, credential)
     tell_joined(session.output, changed)
@@ -366,7 +361,7 @@ def _rotate_server(session: Session, finish: bool) -> int:
     if finish:
         if keys.coming is None:
             raise InvalidInput("no next key was made", hint="first: lcq keys rotate --server")
-        changed = ServerKeys(keys.coming, None, keys.owners)
+        changed = ServerKeys(keys.coming, KeyPair(*new_key_pair()), keys.owners)
     elif keys.coming is not None:
         raise InvalidInput(
             f"the next key is known already: {fingerprint_of(keys.coming.public)}",
@@ -378,14 +373,60 @@ def _rotate_server(session: Session, finish: bool) -> int:
     if output.as_json:
         output.document({"keys": changed.told})
         return OK
-    output.facts([(tr("schedulers' key"), fingerprint_of(changed.pair.public))])
-    if changed.coming is not None:
-        output.facts([(tr("next"), fingerprint_of(changed.coming.public))])
+    facts = [(tr("schedulers' key"), fingerprint_of(changed.pair.public))]
+    output.facts([*facts, (tr("next"), fingerprint_of(changed.told[-1]))])
+    if finish:
+        output.talk(tr("schedulers take it within seconds; copy the file to the hosts of the others at once"))
+        output.talk(
+            tr(
+                "who has not connected since that key was made does not know it; there: lcq keys trust {key}",
+                key=changed.pair.public,
+            )
+        )
+    else:
         output.talk(tr("schedulers tell it to all who connect; copy the file to the hosts of the others"))
         output.talk(tr("when all have been there ('lcq keys list' says when): lcq keys rotate --server --finish"))
-    else:
-        output.talk(tr("schedulers take it within seconds; copy the file to the hosts of the others at once"))
     return OK
+
+
+@app.command(epilog=examples("lcq keys trust KEY", "lcq keys trust KEY --node gpu-7"))
+def trust(
+    context: typer.Context,
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="The schedulers', as 'lcq keys show' tells it on a host of theirs.")
+    ],
+    node: Annotated[str, typer.Option("--node", metavar="NAME", help="For this host's agent of that name.")] = "",
+    as_json: JsonFlag = False,
+) -> int:
+    """Know the schedulers by another key: where they have changed theirs while this host was away."""
+    return run(_trust(session_of(context, as_json), key.strip().lower(), node))
+
+
+async def _trust(session: Session, key: str, node: str) -> int:
+    from lcq.joining import trust_server
+
+    if not re.match(KEY_FORM, key):
+        raise InvalidInput(f"{key[:80]!r} is no key", hint="the public half has 64 hexadecimal digits: lcq keys show")
+    credential, where = _kept(session, node)
+    trusted = await trust_server(session.config, credential, key, scheduler=where or None, timeout_s=session.patience_s)
+    tell_joined(session.output, trusted)
+    session.output.talk(tr("a scheduler there has that key; what runs here goes on by it within seconds"))
+    return OK
+
+
+def _kept(session: Session, node: str) -> tuple[Credential, str]:
+    """The key of this user, or of the agent that is ``node``, and where schedulers are by it; "": it does not say.
+
+    Raises:
+        InvalidInput: there is none.
+    """
+    from lcq.keyring import agent_file, client_file, read_credential
+
+    path = agent_file(session.config, node) if node else client_file(session.config)
+    credential = read_credential(path)
+    if credential is None:
+        raise InvalidInput(f"there is no key in {path}", hint="'lcq keys show' tells which are here")
+    return credential, session.scheduler or ",".join(credential.schedulers)
 
 
 # ---------------------------------------------------------------- words

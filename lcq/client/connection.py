@@ -84,12 +84,12 @@ class Connection:
         if self._config is not None and not await listens(self.given[0]):
             found = await found_around(self._config, min(LISTEN_S, self.timeout_s))
             self.endpoints = found or self.given
-        credential = self._shown or credential_for(self._settings, self.endpoints, client_file(self._settings))
+        credential = self._own_key()
         self._context = zmq.Context()
         self._socket = make_socket(self._context, zmq.DEALER, credential=credential)
         self._mailbox = Mailbox(self._socket)
         self._admission = Admission(
-            self._socket, credential, connect_again=self._connect_again, on_refused=self._refused
+            self._socket, credential, connect_again=self._connect_again, on_refused=self._refused, late=self._own_key
         )
         self._told, self._connected = (), {}
         for endpoint in self.endpoints:
@@ -121,6 +121,14 @@ class Connection:
         if self._context is not None:
             self._context.term()
         self._receiver = self._watching = self._admission = self._mailbox = self._context = None
+
+    def _own_key(self) -> Credential | None:
+        """What this user would show now, where nobody has said what to show.
+
+        Raises:
+            InvalidConfig: it cannot be used.
+        """
+        return self._shown or credential_for(self._settings, self.endpoints, client_file(self._settings))
 
     # ------------------------------------------------------------ whom to ask
 

@@ -55,7 +55,7 @@ def pack_answer(
     """The answer as a peer of that protocol version reads it.
 
     ``schedulers``: where else one may ask; told where there is an else. ``server_keys``: by which the schedulers are
-    known; told while another one is coming.
+    known and will be; told where the next one is made.
     """
     told = answer.model_dump(mode="json")
     more: dict[str, tuple[str, ...]] = {"schedulers": schedulers} if schedulers else {}
@@ -82,7 +82,7 @@ class Reply(Message):
     error: dict[str, Any] | None = None
     order: Order | None = None
     schedulers: tuple[str, ...] = ()  # control endpoints of all live schedulers, where there are several
-    server_keys: tuple[str, ...] = ()  # by which the schedulers are known, and will be, while that changes
+    server_keys: tuple[str, ...] = ()  # by which the schedulers are known, and will be; told now and then
 
     def answer(self, kind: type[AnswerT]) -> AnswerT:
         """Raises:

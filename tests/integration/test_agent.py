@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import json
 import math
 import os
@@ -27,6 +28,7 @@ from lcq.embedded_watch import started_at
 from lcq.errors import InvalidInput, LcqError, NodeNameTaken, StaleBoot, StateUnavailable, UnknownCommand, UnknownModel
 from lcq.models import Task, TaskType
 from lcq.sockets import Mailbox, make_socket
+from lcq.systemd import ServiceManager
 from lcq.wire import (
     Beat,
     BeatAnswer,
@@ -54,6 +56,7 @@ from lcq.wire import (
 )
 from tests import forked, scripted_runner
 from tests.conftest import wait_until, wait_until_sync
+from worker import cli
 from worker.agent import Agent
 from worker.pool import SlotState
 from worker.processes import MARK, RunnerRecord, RunnerRecords
@@ -883,6 +886,14 @@ async def test_agents_without_a_name_are_numbered(tmp_path):
     config = a_config(tmp_path, name=None)
     async with Agent(config) as first, Agent(config) as second:
         assert second.node_id == f"{first.node_id}-2"
+
+
+async def test_an_agent_that_was_told_to_stop_while_it_took_another_name_stops(tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "Agent", functools.partial(Agent, runner=SCRIPTED))
+    told = asyncio.Event()
+    told.set()
+    async with asyncio.timeout(60):
+        await cli._run_one(a_config(tmp_path, name=None), None, None, told, ServiceManager())
 
 
 async def test_a_model_that_no_engine_has_is_refused_by_name(tmp_path):

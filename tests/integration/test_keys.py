@@ -6,7 +6,9 @@ import asyncio
 import base64
 import contextlib
 import dataclasses
+import os
 import re
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -32,15 +34,17 @@ from lcq.errors import (
 )
 from lcq.gate import AllowList, Gate
 from lcq.health import KNOWS_TASK_LOGS
-from lcq.joining import change_key, join
+from lcq.joining import change_key, join, trust_server
 from lcq.key_record import KeyRole
 from lcq.keyring import (
     Credential,
     KeyPair,
     ServerKeys,
     Token,
+    client_file,
     peer_pair,
     read_credential,
+    read_server_keys,
     write_credential,
     write_server_keys,
 )
@@ -52,7 +56,9 @@ from lcq.sockets import bind_socket, is_locked, make_socket, new_key_pair
 from lcq.state.manager import StateManager
 from lcq.wire import LogLine, Pictured, TaskLogged, ThumbnailPart
 from tests.audit import audit
+from tests.cluster import drill
 from tests.conftest import wait_until
+from tests.forked import Program, run
 from tests.light_node import LightNode, a_light_node, light_nodes
 from tests.nodes import a_task
 from tests.redis_rig import running_server
@@ -396,6 +402,57 @@ async def test_a_host_that_has_joined_needs_nothing_more_said_and_a_token_does_n
         await join(config, again, name="gpu-0", file_of=lambda node: tmp_path / f"{node}-2.json")
 
 
+async def test_an_agent_and_a_console_that_run_without_a_key_take_it_up_by_themselves_when_it_comes(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    file = tmp_path / "node-gpu-0.json"
+    own = DistributedConfig(data_dir=tmp_path / "ben")
+    where = [f"tcp://{place(scheduler)}"]
+    async with (
+        client(scheduler) as ann,
+        light_nodes(1, where, name="gpu", slots=1, late=lambda: read_credential(file), takes=True) as (node,),
+        AsyncClient(own, scheduler=place(scheduler), timeout_s=0.5) as console,
+    ):
+        await wait_until(lambda: node.troubles, timeout=PATIENCE_S)
+        with pytest.raises((NotAdmitted, SchedulerUnreachable)):
+            await console.info()
+        nobody = DistributedConfig(data_dir=tmp_path / "nobody")
+        await join(nobody, await invited(scheduler), name="gpu-0", file_of=lambda _: file)
+        await join(own, await invited(scheduler, KeyRole.VIEWER), name="ben", file_of=lambda _: client_file(own))
+        await asyncio.wait_for(node.membership.joined.wait(), PATIENCE_S)
+        assert await _bell_rings(ann, node)
+        await wait_until(lambda: _is_answered(console), timeout=PATIENCE_S)
+
+
+@pytest.mark.chaos
+async def test_an_lcq_agent_that_was_started_before_it_was_let_in_becomes_the_node_of_its_token_and_works(
+    scheduler: Scheduler, tmp_path: Path
+) -> None:
+    """The whole program, which nobody has named; and its own 'join', with what an operator has printed."""
+    told = {"LCQ_DATA_DIR": str(tmp_path / "host"), "LCQ_DRILLS": "1", "LCQ_AGENT__SLOTS": "1"}
+    agent = [sys.executable, "-m", "worker.cli", "--scheduler", place(scheduler)]
+    log = tmp_path / "agent.log"
+    with log.open("wb") as output, Program(agent, env=os.environ | told, stderr=output, cwd=tmp_path) as process:
+        try:
+            await wait_until(lambda: "joins as soon as one answers" in log.read_text(), timeout=PATIENCE_S)
+            token = await invited(scheduler, node="gpu-7")
+            command = [*agent[:3], "join", str(token)]
+            joined = await asyncio.to_thread(run, command, env=os.environ | told, cwd=tmp_path, capture_output=True)
+            assert joined.returncode == 0, joined.stderr
+            async with client(scheduler) as ann:
+
+                async def is_online() -> bool:
+                    return [node.id for node in await ann.nodes() if node.status == "online"] == ["gpu-7"]
+
+                await wait_until(is_online, timeout=2 * PATIENCE_S)
+                (task,) = (await ann.submit_many([drill()])).accepted
+                (done,) = await ann.wait(task.id, timeout_s=2 * PATIENCE_S)
+                assert done.status is TaskStatus.COMPLETED, log.read_text()
+            assert process.poll() is None
+        finally:
+            process.terminate()
+
+
 async def test_a_token_that_is_over_or_taken_back_lets_nobody_in(scheduler: Scheduler, tmp_path: Path) -> None:
     config = DistributedConfig(data_dir=tmp_path)
     over, back = await invited(scheduler, span_s=1), await invited(scheduler)
@@ -646,6 +703,67 @@ async def test_the_schedulers_key_is_changed_and_who_has_been_there_meanwhile_fo
     async with client(scheduler, timeout_s=1.0) as missed_it:
         with pytest.raises(NotAdmitted, match="breaks the handshake off"):
             await missed_it.info()
+
+
+async def test_who_was_away_during_a_whole_change_knew_the_next_key_and_who_missed_two_is_told_by_hand(
+    scheduler: Scheduler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lcq.admission._LOOK_AT_FILE_S", 0.05)
+    config, owners, path = scheduler.config, {ANN.public: "ann"}, tmp_path / "ann.json"
+    keys = [SERVER, NEXT, a_pair(), a_pair()]
+    write_credential(path, shown(scheduler))
+
+    def ann(*, timeout_s: float = PATIENCE_S) -> AsyncClient:
+        return client(scheduler, read_credential(path), timeout_s=timeout_s)
+
+    async def turn_to(number: int) -> None:
+        changed = ServerKeys(keys[number], keys[number + 1], owners)
+        write_server_keys(config, changed)
+        await wait_until(lambda: scheduler.site.desk.server_keys == changed.told, timeout=PATIENCE_S)
+
+    await turn_to(0)
+    async with ann() as told:
+        await told.info()
+    await turn_to(1)  # and nobody was there when it happened
+    async with ann() as back:
+        assert (await back.info()).scheduler_id
+    assert read_credential(path).server_keys == (keys[1].public, keys[2].public)  # type: ignore[union-attr]
+
+    write_credential(path, shown(scheduler))  # one that has missed more than that
+    async with ann(timeout_s=0.5) as late:
+        with pytest.raises(NotAdmitted, match="breaks the handshake off") as refused:
+            await late.info()
+        assert "lcq keys trust KEY" in refused.value.hint
+        nothing, lost = DistributedConfig(data_dir=Path("/nonexistent")), read_credential(path)
+        assert lost is not None
+        for wrong in (keys[0], keys[2]):
+            with pytest.raises(NotAdmitted):
+                await trust_server(nothing, lost, wrong.public, scheduler=place(scheduler), timeout_s=0.5)
+        assert read_credential(path) == lost
+        await trust_server(nothing, lost, keys[1].public, scheduler=place(scheduler), timeout_s=PATIENCE_S)
+        await wait_until(lambda: _is_answered(late), timeout=PATIENCE_S)  # and was never started anew
+
+
+def test_the_next_key_of_the_schedulers_is_made_as_early_as_the_first_and_with_each_change(tmp_path: Path) -> None:
+    def lcq(*words: str, code: int = 0) -> str:
+        command = [sys.executable, "-m", "lcq.cli.main", "keys", *words]
+        given = {"env": os.environ | {"LCQ_DATA_DIR": str(tmp_path)}, "cwd": tmp_path, "capture_output": True}
+        done = run(command, text=True, **given)
+        assert done.returncode == code, done
+        return str(done.stdout if not code else done.stderr)
+
+    config = DistributedConfig(data_dir=tmp_path)
+    lcq("init")
+    first, own = read_server_keys(config), read_credential(client_file(config))
+    assert first is not None and first.coming is not None and own is not None  # noqa: PT018
+    assert own.server_keys == first.told
+    assert "the next key is known already" in lcq("rotate", "--server", code=2)
+    assert first.coming.public in lcq("rotate", "--server", "--finish", "--json")
+    second = read_server_keys(config)
+    assert second is not None and second.pair == first.coming and second.coming is not None  # noqa: PT018
+    assert second.coming.public not in first.told
+    assert "is no key" in lcq("trust", "abc", code=2)
+    assert "there is no key in" in lcq("trust", second.pair.public, "--node", "gpu-7", code=2)
 
 
 async def _bell_rings(client_: AsyncClient, node: LightNode) -> bool:
