@@ -38,7 +38,7 @@ READ_BY: Mapping[Role, tuple[str, ...]] = MappingProxyType(
         Role.SCHEDULER: (
             "enabled", "scheduler_host", "scheduler_port", "data_dir", "log_level", "log_format", "zeromq", "redis",
             "discovery", "leases", "retries", "quarantine", "shares", "quotas", "retention", "storage", "queues",
-            "http", "limits", "report", "archive", "backup", "schedules", "windows",
+            "serverless", "http", "limits", "report", "archive", "backup", "schedules", "windows",
             "alerting", "alerts", "tracing",
         ),
         Role.AGENT: (
@@ -53,8 +53,8 @@ read when they start."""
 LIVE: Mapping[Role, tuple[str, ...]] = MappingProxyType(
     {
         Role.SCHEDULER: (
-            "log_level", "leases", "retries", "quarantine", "shares", "quotas", "retention", "queues", "limits",
-            "report", "archive", "backup", "schedules", "windows",
+            "log_level", "leases", "retries", "quarantine", "shares", "quotas", "retention", "queues", "serverless",
+            "limits", "report", "archive", "backup", "schedules", "windows",
             "http.tokens", "http.per_minute", "http.interactive_slots", "http.interactive_s", "http.answer_s",
             "http.model", "http.save_folder", "http.public_url", "storage.blobs",
             "alerting", "alerts", "tracing",

@@ -156,7 +156,29 @@ class IopaintConfig(Section):
         return self
 
 
+_WEB = re.compile(r"^https?://[^/?#\s]+([/?#]\S*)?$")
 _OPENFAAS = re.compile(r"^https?://[^/\s]+(/[^?#\s]*)?/(async-)?function/[^/?#\s]+")
+_EXCHANGE = re.compile(r"^(?!(https?|file|local|memory)://)[a-z][a-z0-9+.-]*://[^/?#\s]+(/[^?#\s]*)?$")
+_HEADER = re.compile(r"^[A-Za-z0-9-]{1,64}$")
+_TAKEN_HEADERS = frozenset(
+    {
+        "connection", "content-encoding", "content-length", "content-type", "host", "idempotency-key",
+        "transfer-encoding", "x-callback-url",
+    }
+)  # fmt: skip
+"""What a call has of its own."""
+
+
+def _without_secrets(url: str) -> str:
+    """``url`` as it may be told: without its user and password, and its query."""
+    scheme, mark, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    shown = f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}" if mark else url
+    return repr(re.split("[?#]", shown)[0][:200])
+
+
+_ModelName = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+_Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
 class FunctionAuth(Section):
@@ -169,10 +191,24 @@ class FunctionAuth(Section):
     oidc: bool = False
     """A Google identity token for the address, by google-auth (lcq[google]): Cloud Run functions."""
 
+    @property
+    def is_set(self) -> bool:
+        """Whether it shows anything."""
+        return self.oidc or self.token_file is not None
+
+    @field_validator("header")
+    @classmethod
+    def _is_free(cls, header: str) -> str:
+        if not _HEADER.match(header) or header.lower() in _TAKEN_HEADERS:
+            raise ValueError("must be the name of a header that a call does not have anyway, such as X-Functions-Key")
+        return header
+
     @model_validator(mode="after")
     def _one_way(self) -> FunctionAuth:
         if self.oidc and self.token_file is not None:
             raise ValueError("token_file and oidc are both set: a function is shown one of them")
+        if self.token_file is None and self.header != "Authorization":
+            raise ValueError(f"header is where the token goes, and there is none for {self.header}: set token_file")
         return self
 
 
@@ -217,7 +253,7 @@ class FunctionConfig(_Asynchronous):
     url: str
     """Its address; of OpenFaaS https://GATEWAY/function/NAME; of a Lambda function its name or ARN; of RunPod
     https://api.runpod.ai/v2/ENDPOINT."""
-    models: dict[str, float] = Field(min_length=1)
+    models: dict[_ModelName, _Seconds] = Field(min_length=1)
     """What it can run: by model, the seconds that a picture of ordinary size takes there."""
     concurrency: int = Field(default=4, ge=1, le=1024)
     """Calls at a time."""
@@ -233,23 +269,63 @@ class FunctionConfig(_Asynchronous):
     """Where larger pictures are left and results are fetched, by addresses that are valid for one call: s3://bucket/
     folder (lcq[s3], storage.options). "": at the scheduler, where it has an http.public_url; else a node of the house
     has to do what is larger than payload_kib."""
-    price_s: float = Field(default=0.0, ge=0)
+    price_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """What a second of a call costs, in the currency of the budget."""
-    price_call: float = Field(default=0.0, ge=0)
+    price_call: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     """What a call costs beside that."""
     auth: FunctionAuth = FunctionAuth()
     region: str = ""
     """Of a Lambda function; default: as boto3 finds it."""
 
+    @field_validator("exchange")
+    @classmethod
+    def _has_addresses(cls, exchange: str) -> str:
+        if exchange and not _EXCHANGE.match(exchange):
+            raise ValueError(
+                "must be an object store that lends addresses, such as s3://bucket/folder or gs://bucket/folder; "
+                'a scheduler lends some where it has an http.public_url, and exchange is ""'
+            )
+        return exchange
+
     @model_validator(mode="after")
     def _address_has_its_form(self) -> FunctionConfig:
-        if self.kind != "lambda" and not re.match(r"^https?://[^/\s]+", self.url):
-            raise ValueError(f"url must begin with http:// or https:// and a host, found {self.url!r:.200}")
+        shown = _without_secrets(self.url)
+        if self.kind == "lambda":
+            self._refuse_for_lambda()
+        elif not _WEB.match(self.url):
+            raise ValueError(f"url must begin with http:// or https:// and a host, and have no spaces; found {shown}")
+        elif self.region:
+            raise ValueError(f"region is of kind lambda, and this one is {self.kind}")
         if self.kind == "openfaas" and not _OPENFAAS.match(self.url):
-            raise ValueError(f"url must be https://GATEWAY/function/NAME, found {self.url!r:.200}")
+            raise ValueError(f"url must be https://GATEWAY/function/NAME, found {shown}")
+        if self.kind == "runpod" and re.search(r"/(run|runsync|status|cancel|health)/?$", self.url):
+            raise ValueError(f"url must end with the endpoint, to which /run and /status are added; found {shown}")
         if self.is_async and self.kind != "openfaas":
             raise ValueError(f"async is of kind openfaas, and this one is {self.kind}")
+        if self.prewarm.instances > self.concurrency:
+            raise ValueError(
+                f"prewarm.instances is {self.prewarm.instances}, and concurrency {self.concurrency}: no more than that "
+                "are called at a time, so no more can be woken"
+            )
         return self
+
+    @model_validator(mode="after")
+    def _shows_one_thing(self) -> FunctionConfig:
+        if not self.auth.is_set:
+            return self
+        if self.kind == "lambda":
+            raise ValueError("auth is of no use to kind lambda: boto3 signs its calls with the credentials of AWS")
+        if self.kind == "runpod" and self.auth.oidc:
+            raise ValueError("auth.oidc is of no use to kind runpod: it wants an API key, so token_file")
+        if "@" in self.url.partition("://")[2].partition("/")[0]:
+            raise ValueError("url has a user, and auth another way to show who calls: leave one of them out")
+        return self
+
+    def _refuse_for_lambda(self) -> None:
+        if "://" in self.url:
+            raise ValueError("url must be a function's name or ARN; for the address of a function, kind is http")
+        if not re.match(r"^[A-Za-z0-9:_$-]{1,256}$", self.url):
+            raise ValueError(f"url must be the name or ARN of a Lambda function, found {_without_secrets(self.url)}")
 
     @property
     def is_async(self) -> bool:

@@ -135,6 +135,16 @@ async def test_a_threshold_that_is_raised_takes_a_node_out_of_a_queue_and_its_ta
     assert await live.queue_of(await live.submit()) == LIGHT
 
 
+async def test_a_budget_that_is_lowered_while_money_is_spent_counts_at_once(live: Live) -> None:
+    live.write(serverless={"overflow_after_s": 5, "budget": {"hour": 2}})
+    await wait_until(lambda: live.scheduler.state.config.serverless.budget.hour == 2)
+    assert live.scheduler.state.reader.serverless.overflow_after_s == 5
+    assert (await live.scheduler.state.reader.spend()).budget.hour == 2
+    live.write(serverless={"budget": {"hour": 0.5}})
+    await wait_until(lambda: live.scheduler.state.config.serverless.budget.hour == 0.5)
+    assert live.scheduler.state.config.serverless.overflow_after_s == 60
+
+
 async def test_a_queue_whose_port_is_taken_is_refused_and_all_stays_as_it_was(live: Live) -> None:
     rings = dict(live.scheduler.site.rings)
     bells = dict(live.scheduler.queues._bound)
