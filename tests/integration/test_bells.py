@@ -24,7 +24,7 @@ def config_of(cluster: Cluster) -> DistributedConfig:
 
 
 async def start_agent(cluster: Cluster, client: AsyncClient, name: str) -> None:
-    cluster.start_agent(name, wait=False)  # the scheduler runs on this very loop: it must not be blocked
+    cluster.start_agent(name, slots=1, wait=False)  # the scheduler runs on this very loop: it must not be blocked
 
     async def online() -> bool:
         return any(node.id == name for node in await client.nodes())
@@ -73,15 +73,14 @@ async def test_a_task_that_finds_one_agent_full_and_one_idle_does_not_wait_for_t
         ):
             await start_agent(cluster, client, "node-1")
             await start_agent(cluster, client, "node-2")
-            long = await client.submit_many([drill("drill-sleep", seconds=60) for _ in range(2)], node="node-1")
-            ids = [accepted.id for accepted in long.accepted]
+            long = await client.submit(drill("drill-sleep", seconds=60), node="node-1")
 
-            async def both_run() -> bool:
-                return all([(await client.get(task)).status == TaskStatus.PROCESSING for task in ids])
+            async def runs() -> bool:
+                return (await client.get(long.id)).status == TaskStatus.PROCESSING
 
-            await wait_until(both_run, what="node-1 full")
+            await wait_until(runs, what="node-1 full")
             for _ in range(6):
                 accepted = await client.submit(drill())
                 (record,) = await client.wait([accepted.id], timeout_s=30)
                 assert record.node == "node-2"
-            await client.cancel(ids)
+            await client.cancel([long.id])

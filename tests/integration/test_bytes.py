@@ -56,7 +56,7 @@ def done(client: Client, **what: object) -> TaskRecord:
 def test_blobs_and_files_by_address_are_worked_on_as_paths_are(cluster: Cluster, tmp_path: Path) -> None:
     image, mask = pictures(tmp_path / "photos")
     cluster.start_scheduler()
-    cluster.start_agent()
+    cluster.start_agent(slots=1)
     depot = depot_of(cluster.config)
     image_blob, mask_blob = (f"blob:{depot.keep(path.read_bytes()).sha256}" for path in (image, mask))
     with cluster.client() as client:

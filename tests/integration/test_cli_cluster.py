@@ -94,7 +94,7 @@ def statuses(shell: Shell, *filters: str) -> list[str]:
 
 
 def test_a_folder_is_cleaned_and_a_torn_image_is_the_only_failure(shell: Shell, photos: Path) -> None:
-    shell.cluster.start_agent()
+    shell.cluster.start_agent(slots=1)
     (photos / "readme.txt").write_text("not a photo")
     out, talk = shell.run("submit", "photos", "--job", "holiday", "--out", "clean", "--wait", code=1)
     assert re.search(r"^3 completed, 1 failed in ", out, re.MULTILINE)
@@ -136,7 +136,7 @@ def test_an_interrupted_wait_says_that_the_tasks_go_on_and_how_to_wait_again(she
     assert "3 tasks go on without you" in talk
     again = re.search(r"wait again: lcq (wait --job \S+)", talk)
     assert again is not None
-    shell.cluster.start_agent()
+    shell.cluster.start_agent(slots=1)
     out, _ = shell.run(*again[1].split())
     assert out.startswith("3 completed in ")
 
@@ -146,7 +146,7 @@ def test_waiting_outlives_a_scheduler_that_is_killed_and_started_again(shell: Sh
         wait_until_sync(lambda: statuses(shell) == ["queued"], timeout=LONG_S, what="one task submitted")
         shell.cluster.kill("scheduler")
         shell.cluster.start_scheduler()
-        shell.cluster.start_agent()
+        shell.cluster.start_agent(slots=1)
         out, _ = process.communicate(timeout=LONG_S)
     assert process.returncode == 0
     assert [task["status"] for task in json.loads(out)["tasks"]] == ["completed"]
@@ -177,7 +177,7 @@ def test_tasks_are_steered_by_what_a_person_types(shell: Shell, photos: Path) ->
 
 
 def test_queues_and_nodes_are_steered_by_their_names(shell: Shell) -> None:
-    shell.cluster.start_agent("studio")
+    shell.cluster.start_agent("studio", slots=1)
     shell.run("pause", "cpu-light", "--reason", "lunch")
     assert "lunch" in shell.run("queues")[0]
     shell.run("resume", "cpu-light")

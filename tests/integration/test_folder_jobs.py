@@ -83,7 +83,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     folder = tmp_path_factory.mktemp("cluster")
     with running_server(folder / "redis") as server, running_cluster(server.url, folder / "c") as cluster:
         cluster.start_scheduler()
-        cluster.start_agent()
+        cluster.start_agent(slots=1)
         yield cluster
 
 

@@ -64,7 +64,7 @@ def test_an_agent_killed_while_it_works_loses_no_task_and_its_runners_die_with_i
         orphans = cluster.runners("node-1")
         assert orphans
         cluster.kill("node-1")
-        cluster.start_agent("node-2")
+        cluster.start_agent("node-2", slots=1)
         finished_exactly_once(client, ids)
         assert not any(orphan.is_running() and orphan.status() != "zombie" for orphan in orphans)
         wait_until_sync(
@@ -73,12 +73,12 @@ def test_an_agent_killed_while_it_works_loses_no_task_and_its_runners_die_with_i
 
 
 def test_an_agent_killed_and_started_again_under_its_name_does_the_same_tasks(cluster: Cluster):
-    cluster.start_agent("node-1")
+    cluster.start_agent("node-1", slots=1)
     with cluster.client() as client:
         ids = submit(client, 4, seconds=0.5)
         some_running(client)
         cluster.kill("node-1")
-        cluster.start_agent("node-1")
+        cluster.start_agent("node-1", slots=1)
         finished_exactly_once(client, ids)
 
 
@@ -130,7 +130,7 @@ def test_a_drained_agent_finishes_or_hands_back_and_no_task_pays_for_it(cluster:
         some_running(client, at_least=2)
         cluster.kill("node-1", signal.SIGTERM)
         assert process.returncode == 0, cluster.logs()
-        cluster.start_agent("node-2")
+        cluster.start_agent("node-2", slots=1)
         records = finished_exactly_once(client, ids)
         assert all(record.retries == 0 for record in records)
 
@@ -169,7 +169,7 @@ def test_a_stopped_agent_that_wakes_up_late_changes_nothing(short_leases: Cluste
 
 
 def test_redis_killed_in_the_middle_loses_nothing_that_was_accepted(cluster: Cluster, redis_server):
-    cluster.start_agent("node-1")
+    cluster.start_agent("node-1", slots=1)
     with cluster.client() as client:
         ids = submit(client, 6, seconds=0.5)
         some_running(client)
