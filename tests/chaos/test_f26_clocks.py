@@ -42,6 +42,9 @@ ALLOWED = {
     "lcq/cli/output.py": "how long ago something was, for people",
     "lcq/cli/acts.py": "how old the acts are that a filter wants, as people mean it",
     "lcq/cli/submit.py": "what moment of today is meant, and how long until then, as people say it",
+    "tui/submitting.py": "the same, in the form",
+    "lcq/foreseen.py": "by how much a deadline would be missed, for people",
+    "tui/text.py": "whether a moment is of today, for people",
     "lcq/cli/schedules.py": "when a schedule is due next, for people",
     "lcq/cli/tasks.py": "how long a task still waits, for people",
     "lcq/cli/events.py": "where to begin in the stream of events, for people",
@@ -83,7 +86,6 @@ ALLOWED = {
     "lcq/storage/uploads.py": "the age of an upload that nobody goes on with",
     "tui/source.py": "the skew between this host and Redis, for the clock in the corner",
     "tui/record.py": "the name of a recording, for people",
-    "tui/screens/detail.py": "whether something was today, for people",
 }
 
 

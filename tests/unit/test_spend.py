@@ -450,7 +450,7 @@ async def test_what_a_failed_call_says_that_it_cost_counts_also_where_that_is_no
         rows = (await state.reader.usage([today_of(await state.now_ms())])).rows("node")
         costs = {row.name: row.cost for row in rows}
         assert costs[node.id] == 0.02
-        assert costs["cpu-1"] > 1, "the price of its device"
+        assert costs["cpu-1"] > 0, "the price of its device"
 
 
 @pytest.mark.parametrize("amount", [2.01, 4.03, 0.57, 0.00051])
