@@ -31,20 +31,21 @@ def told_standing(function: FunctionReading | None, at: Callable[[int], str]) ->
     """Such as "rests until 13:05:10, after 3 calls in vain", or "is tried by one call"; "": neither, or its agent is
     older, and does not tell. ``at`` tells a moment, in ms since 1970.
     """
-    told = _told(function, at)
+    told = told_briefly(function, at)
     if not told or function is None or not function.in_vain:
         return told
     return ntr("{told}, after {n:,} call in vain", "{told}, after {n:,} calls in vain", function.in_vain, told=told)
 
 
-def _told(function: FunctionReading | None, at: Callable[[int], str]) -> str:
+def told_briefly(function: FunctionReading | None, at: Callable[[int], str]) -> str:
+    """The same, where there is room for few words."""
     if function is None:
         return ""
     if function.rests_until_ms is not None:
         return tr("rests until {time}", time=at(function.rests_until_ms))
     if function.trials is None:
         return ""
-    return tr(N("is tried by one call") if function.trials else N("is tried by the next call, alone"))
+    return tr(N("is tried by one call") if function.trials else N("is tried by the next call"))
 
 
 def told_why(fault: str, standing: str) -> str:

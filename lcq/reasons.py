@@ -310,7 +310,7 @@ def brief(why: Why, now_ms: int) -> str:
     until = facts.get("until_ms")
     if why.code is WhyCode.ENDPOINT_AWAY and isinstance(until, int):
         rests_s = max(0, until - now_ms) / 1000
-        return f"{facts['device']} of node {facts['node']} rests, and is tried again in {about(rests_s)}"
+        return f"{facts['device']} rests, again in {about(rests_s)} (node {facts['node']})"
     if why.code in (WhyCode.QUEUE_PAUSED, WhyCode.JOB_PAUSED) and facts.get("by"):
         reason = f": {facts['reason']}" if facts.get("reason") else ""
         return f"{'job' if why.code is WhyCode.JOB_PAUSED else 'queue'} paused by {facts['by']}{reason}"

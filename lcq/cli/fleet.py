@@ -14,7 +14,7 @@ from lcq.cli.output import Column, Output, age, duration, status_text, time_of_d
 from lcq.cli.session import OK, REFUSED, JsonFlag, Reason, Session, run, session_of
 from lcq.client import AsyncClient
 from lcq.errors import InvalidInput, LcqError, SchedulerUnreachable
-from lcq.function_state import told_standing
+from lcq.function_state import told_briefly
 from lcq.labels import parse_labels, told_labels
 from lcq.lang import N, ntr, retold, tr
 from lcq.models import Device, DeviceKind, DeviceReading, NodeRecord, QueueRecord, TaskStatus
@@ -139,7 +139,7 @@ def _device_row(node: NodeRecord, device: Device) -> tuple[str, ...]:
 
 
 def _told_service(node: NodeRecord, device: Device, reading: DeviceReading) -> str:
-    standing = told_standing(reading.function, time_of_day)
+    standing = told_briefly(reading.function, time_of_day)
     if reading.rest:
         return standing or tr("rests: {why}", why=tr(reading.rest.replace("_", " ")))
     if reading.fault:

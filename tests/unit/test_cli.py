@@ -558,9 +558,9 @@ def test_a_function_that_was_away_says_until_when_it_rests_or_that_one_call_trie
     for name, said in {"resting": (until, None, 3), "tried": (None, 1, 1), "held": (None, None, 3)}.items():
         assert tuple(told[name][field] for field in ("rests_until_ms", "trials", "in_vain")) == said
     listed = lcq(peer, "nodes").out
-    assert re.search(rf"far +resting .*{rests}", listed)
+    assert re.search(r"far +resting .*rests until 08:00:10", listed)
     assert re.search(r"far +older .*rests: endpoint away", listed)
-    assert re.search(r"far +tried .*serverless \(is tried by one call, after 1 call in vain\)", listed)
+    assert re.search(r"far +tried .*serverless \(is tried by one call\)", listed)
     whole = " ".join(lcq(peer, "node", "far").out.split())
     assert f"state {rests}: it cannot be reached" in whole
     assert "state is tried by one call" in whole

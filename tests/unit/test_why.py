@@ -577,7 +577,7 @@ def test_a_function_that_rests_says_until_when_and_one_that_is_tried_that_one_ca
         "2027-01-15 08:00:12Z (in 12 s), calls in vain so far: 3"
     )
     assert (away.code, away.facts["until_ms"]) == (WhyCode.ENDPOINT_AWAY, NOW + 12_000)
-    assert brief(away, NOW) == "burst of node far rests, and is tried again in 12 s"
+    assert brief(away, NOW) == "burst rests, again in 12 s (node far)"
     assert brief(why(**rests), NOW).endswith("its function is left alone"), "its agent is older"
     tried = why(function={"trials": 1, "in_vain": 4})
     assert tried.code is WhyCode.WAITS_TURN
