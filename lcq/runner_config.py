@@ -190,11 +190,18 @@ class FunctionAuth(Section):
     """Where it goes: "Authorization" has "Bearer " before it, any other header the token alone."""
     oidc: bool = False
     """A Google identity token for the address, by google-auth (lcq[google]): Cloud Run functions."""
+    audience: str = ""
+    """Whom that token is for. "": the function, by scheme and host of its url (and by its path, where that is at
+    cloudfunctions.net). Behind a domain of yours: its *.run.app address, or a custom audience."""
+    sigv4: bool = False
+    """The call is signed with the credentials of AWS, by boto3 (lcq[lambda]): a Lambda function's URL, or API Gateway,
+    with AWS_IAM. The kind lambda is always."""
 
     @property
-    def is_set(self) -> bool:
-        """Whether it shows anything."""
-        return self.oidc or self.token_file is not None
+    def ways(self) -> tuple[str, ...]:
+        """By what it shows that, by the names of these settings."""
+        given = {"token_file": self.token_file is not None, "oidc": self.oidc, "sigv4": self.sigv4}
+        return tuple(name for name, is_given in given.items() if is_given)
 
     @field_validator("header")
     @classmethod
@@ -205,8 +212,10 @@ class FunctionAuth(Section):
 
     @model_validator(mode="after")
     def _one_way(self) -> FunctionAuth:
-        if self.oidc and self.token_file is not None:
-            raise ValueError("token_file and oidc are both set: a function is shown one of them")
+        if len(self.ways) > 1:
+            raise ValueError(f"{' and '.join(self.ways)} are both set: a function is shown one of them")
+        if self.audience and not self.oidc:
+            raise ValueError("audience is whom an identity token is for: set oidc, or leave it out")
         if self.token_file is None and self.header != "Authorization":
             raise ValueError(f"header is where the token goes, and there is none for {self.header}: set token_file")
         return self
@@ -275,7 +284,7 @@ class FunctionConfig(_Asynchronous):
     """What a call costs beside that."""
     auth: FunctionAuth = FunctionAuth()
     region: str = ""
-    """Of a Lambda function; default: as boto3 finds it."""
+    """Of a Lambda function, or where auth.sigv4 signs for; default: as its address says, or boto3 finds it."""
 
     @field_validator("exchange")
     @classmethod
@@ -294,8 +303,8 @@ class FunctionConfig(_Asynchronous):
             self._refuse_for_lambda()
         elif not _WEB.match(self.url):
             raise ValueError(f"url must begin with http:// or https:// and a host, and have no spaces; found {shown}")
-        elif self.region:
-            raise ValueError(f"region is of kind lambda, and this one is {self.kind}")
+        elif self.region and not self.auth.sigv4:
+            raise ValueError(f"region is of kind lambda and of auth.sigv4, and this one is {self.kind} without that")
         if self.kind == "openfaas" and not _OPENFAAS.match(self.url):
             raise ValueError(f"url must be https://GATEWAY/function/NAME, found {shown}")
         if self.kind == "runpod" and re.search(r"/(run|runsync|status|cancel|health)/?$", self.url):
@@ -311,12 +320,14 @@ class FunctionConfig(_Asynchronous):
 
     @model_validator(mode="after")
     def _shows_one_thing(self) -> FunctionConfig:
-        if not self.auth.is_set:
+        if not self.auth.ways:
             return self
         if self.kind == "lambda":
             raise ValueError("auth is of no use to kind lambda: boto3 signs its calls with the credentials of AWS")
-        if self.kind == "runpod" and self.auth.oidc:
-            raise ValueError("auth.oidc is of no use to kind runpod: it wants an API key, so token_file")
+        if self.kind == "runpod" and self.auth.token_file is None:
+            raise ValueError(
+                f"auth.{self.auth.ways[0]} is of no use to kind runpod: it wants an API key, so token_file"
+            )
         if "@" in self.url.partition("://")[2].partition("/")[0]:
             raise ValueError("url has a user, and auth another way to show who calls: leave one of them out")
         return self

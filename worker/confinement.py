@@ -36,8 +36,8 @@ for any end. No name that sounds of a secret is among what it stands for."""
 
 
 TO_CALL_FUNCTIONS = (
-    "AWS_*", "GOOGLE_*", "CLOUDSDK_*", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
+    "AWS_*", "GOOGLE_*", "GCE_METADATA_*", "CLOUDSDK_*", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy",
+    "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
 )  # fmt: skip
 """What a runner that calls a function is given beside that: it has to show who it is, and no engine computes in it."""
 

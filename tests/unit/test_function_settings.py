@@ -26,6 +26,8 @@ BURST: dict[str, Any] = {"url": "https://clean.example/f", "models": {"lama": 4}
         ({"price_s": float("inf")}, "finite"),
         ({"url": "https://clean example/f"}, "no spaces"),
         ({"region": "eu-west-1"}, "region is of kind lambda"),
+        ({"auth": {"oidc": True, "sigv4": True}}, "shown one of them"),
+        ({"auth": {"audience": "https://clean.example"}}, "set oidc"),
         ({"prewarm": {"instances": 5}}, "concurrency 4"),
         ({"kind": "lambda"}, "kind is http"),
         ({"kind": "lambda", "url": ""}, "name or ARN"),
@@ -56,6 +58,8 @@ def test_a_setting_that_cannot_work_is_refused_and_says_what_to_do(config: dict[
         {"kind": "runpod", "url": "https://api.runpod.ai/v2/one", "auth": {"token_file": "/t"}},
         {"auth": {"token_file": "/t", "header": "X-Functions-Key"}},
         {"prewarm": {"instances": 4}},
+        {"auth": {"sigv4": True}, "region": "eu-west-1"},
+        {"auth": {"oidc": True, "audience": "our-cleaner"}},
     ],
 )
 def test_what_can_be_right_is_taken(config: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ import httpx
 
 from lcq.runner_config import FunctionConfig
 from worker.calls import KEY_HEADER, Call
+from worker.engines.credentials import NoCredentials, forget_identity, shown_with
 from worker.engines.hidden import Hidden
 
 _CONNECT_S = 10.0
@@ -113,6 +114,17 @@ class Endpoint:
     def _call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
         raise NotImplementedError
 
+    def _shown(self, url: str, headers: Mapping[str, str], body: bytes | None) -> dict[str, str]:
+        """``headers``, and those that show who calls.
+
+        Raises:
+            EndpointRefuses: there are none; no call goes out.
+        """
+        try:
+            return shown_with(self._config, self.hidden, url, headers, body)
+        except NoCredentials as none:
+            raise EndpointRefuses(str(none)) from none
+
     def cancel(self) -> None:
         """Nobody waits any more: what can be stopped there, is."""
 
@@ -176,18 +188,19 @@ class HttpEndpoint(Endpoint):
     def __init__(self, config: FunctionConfig, hidden: Hidden) -> None:
         super().__init__(config, hidden)
         self._client = httpx.Client(follow_redirects=False)
-        self._headers = _headers_of(config, hidden)
 
     def _call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
         body = call.model_dump_json().encode()
-        headers = {**self._headers(), "Content-Type": "application/json", KEY_HEADER: call.key}
         url = self._config.url
         if self._config.kind == "openfaas":
             url = _FUNCTION_PATH.sub("/function/", url, count=1)
+        headers = self._shown(url, {"Content-Type": "application/json", KEY_HEADER: call.key}, body)
         most = self._config.inline_bytes + _BESIDE
         status, answered, data = _asked(self._client, "POST", url, timeout_s, headers, body, most=most)
         if status == HTTPStatus.OK or _is_ours(data):
             return data
+        if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            forget_identity(self._config)
         if HTTPStatus.OK < status < HTTPStatus.MULTIPLE_CHOICES:  # it may run, and nobody will hear of it
             raise CallFailed(f"it has taken the call, and does not answer it ({_said(status, data)}): see its address")
         raise _trouble(status, answered, data)
@@ -272,46 +285,6 @@ def _pause_of(headers: Mapping[str, str]) -> float:
     return min(_LONGEST_PAUSE_S, max(0.1, seconds))
 
 
-def _headers_of(config: FunctionConfig, hidden: Hidden) -> Callable[[], dict[str, str]]:
-    """What makes the headers that show who we are, anew for each call: tokens are replaced while we run."""
-    auth = config.auth
-    if auth.oidc:
-
-        def identified() -> dict[str, str]:
-            token = _identity_token(config.url)
-            hidden.add(token)
-            return {"Authorization": f"Bearer {token}"}
-
-        return identified
-    if auth.token_file is None:
-        return dict
-    path = auth.token_file
-
-    def shown() -> dict[str, str]:
-        try:
-            token = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeError) as error:
-            raise EndpointRefuses(f"its token cannot be read from {path}: {error}") from error
-        if not (token.isascii() and token.isprintable()):  # it can be in no header: no call goes out
-            raise EndpointRefuses(f"its token in {path} is no single line of ASCII")
-        hidden.add(token)
-        return {auth.header: f"Bearer {token}" if auth.header.lower() == "authorization" else token}
-
-    return shown
-
-
-def _identity_token(audience: str) -> str:
-    try:
-        from google.auth.transport.requests import Request
-        from google.oauth2 import id_token
-    except ImportError as missing:
-        raise EndpointRefuses("auth.oidc needs google-auth: pip install 'lcq[google]'") from missing
-    try:
-        return str(id_token.fetch_id_token(Request(), audience))
-    except Exception as error:
-        raise EndpointRefuses(f"google-auth gives no identity token for {audience}: {_line(error)}") from error
-
-
 # ---------------------------------------------------------------- OpenFaaS, asynchronous
 
 
@@ -322,7 +295,6 @@ class QueuedEndpoint(Endpoint):
         super().__init__(config, hidden)
         self._callbacks = callbacks
         self._client = httpx.Client(follow_redirects=False)
-        self._headers = _headers_of(config, hidden)
         self._stopped = threading.Event()
 
     def _call(self, call: Call, *, timeout_s: float) -> bytes | Mapping[str, Any]:
@@ -345,18 +317,16 @@ class QueuedEndpoint(Endpoint):
         Raises:
             EndpointAway, EndpointBusy, EndpointRefuses, CallTooLarge, InputRefused: it is in no queue.
         """
+        body = call.model_dump_json().encode()
+        url = _FUNCTION_PATH.sub("/async-function/", self._config.url, count=1)
         headers = {
-            **self._headers(),
             "Content-Type": "application/json",
             "Accept-Encoding": "identity",  # handed on to the function, and its answer back as it is
             KEY_HEADER: call.key,
             "X-Callback-Url": callback.url,
         }
-        url = _FUNCTION_PATH.sub("/async-function/", self._config.url, count=1)
         try:
-            status, answered, data = _asked(
-                self._client, "POST", url, timeout_s, headers, call.model_dump_json().encode()
-            )
+            status, answered, data = _asked(self._client, "POST", url, timeout_s, self._shown(url, headers, body), body)
         except OutcomeUnknown:
             return ""
         if status == HTTPStatus.ACCEPTED:
@@ -486,7 +456,6 @@ class RunPodEndpoint(Endpoint):
     def __init__(self, config: FunctionConfig, hidden: Hidden) -> None:
         super().__init__(config, hidden)
         self._client = httpx.Client(follow_redirects=False)
-        self._headers = _headers_of(config, hidden)
         self._stopped = threading.Event()
         self._asks_by = "GET"
         self._lock = threading.Lock()  # of what follows
@@ -596,11 +565,12 @@ class RunPodEndpoint(Endpoint):
             self._client.close()
 
     def _json(self, method: str, path: str, timeout_s: float, asked: Any = None, *, key: str = "") -> dict[str, Any]:
-        headers = {**self._headers(), **({KEY_HEADER: key} if key else {})}
+        headers = {KEY_HEADER: key} if key else {}
         body = None if asked is None else json.dumps(asked).encode()
         if body is not None:
             headers["Content-Type"] = "application/json"
         url = f"{self._config.url.rstrip('/')}/{path}"
+        headers = self._shown(url, headers, body)
         most = self._config.inline_bytes + _BESIDE
         status, answered, data = _asked(self._client, method, url, timeout_s, headers, body, most=most)
         if status == HTTPStatus.NOT_FOUND and path.startswith("status/"):
