@@ -4,7 +4,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test every-test check snapshots keys settings metrics catalogue chaos soak parity e2e platforms fuzz audit clean
+.PHONY: help demo test every-test check snapshots pictures keys settings metrics catalogue chaos soak parity e2e platforms fuzz audit clean
 
 # The first of these that is new enough, else whatever python3 is, so that the complaint can name it.
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
@@ -43,6 +43,9 @@ snapshots: $(VENV)/.dev  ## write the console's snapshots anew; git diff tests/t
 
 catalogue: $(VENV)/.dev  ## bring the translations (lcq/locale) up to the sources, and compile them
 	@$(PY) -m tests.catalogue
+
+pictures: $(VENV)/.dev  ## paint docs/console anew: what the console shows of a cluster that is kept in benchmarks/scene.json.gz
+	@$(PY) -m benchmarks.screenshots
 
 keys: $(VENV)/.dev  ## write docs/keys.md anew from the console's table of commands
 	@LCQ_RENEW_KEYS=1 $(PY) -m pytest -q tests/tui/test_keys_page.py

@@ -10,6 +10,7 @@ from itertools import groupby
 from pathlib import Path
 from xml.sax.saxutils import escape
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from rich.cells import cell_len
 from rich.color import Color
@@ -25,8 +26,8 @@ _WIDE_FONTS = ("NotoSansMonoCJK-Regular.ttc", "NotoSansCJK-Regular.ttc", "wqy-mi
 _BLOCKS = {"▀": (0, 0.5), "▄": (0.5, 1), "█": (0, 1), **{chr(0x2580 + n): (1 - n / 8, 1) for n in range(1, 8)}}
 _LEFT_BLOCKS = {chr(0x2590 - n): n / 8 for n in range(1, 8)}
 _DOTS = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3))  # of Braille, by their bits
+_COLOURS = 256
 _FAMILIES = "DejaVu Sans Mono,Menlo,Consolas,monospace"
-_COLOURS = 224
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,20 @@ def draw_png(lines: Sequence[Strip], size: tuple[int, int], path: Path) -> None:
                 place = (x * width, y * height + (2 if cell.width > 1 else 1))
                 draw.text(place, cell.letter, font=font, fill=cell.front)
             x += cell.width
-    small = image.quantize(_COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    small.save(path, optimize=True)
+    with_palette(image).save(path, optimize=True)
+
+
+def with_palette(image: Image.Image) -> Image.Image:
+    """The same in as many colours as a palette has: the most frequent as they are, each of the rest as the nearest."""
+    pixels = np.asarray(image).reshape(-1, 3)
+    packed = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    colours, places, counts = np.unique(packed, return_inverse=True, return_counts=True)
+    kept = np.sort(np.argsort(-counts, kind="stable")[:_COLOURS])
+    parts = np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.int32)
+    nearest = np.array([np.square(parts[kept] - one).sum(axis=1).argmin() for one in parts], np.uint8)
+    small = Image.fromarray(nearest[places.reshape(image.height, image.width)], "P")
+    small.putpalette(parts[kept].astype(np.uint8).tobytes())
+    return small
 
 
 def draw_svg(lines: Sequence[Strip], size: tuple[int, int], path: Path, title: str) -> None:

@@ -1,10 +1,10 @@
-"""The pictures in docs/console: what the console shows of a small real cluster at work (``benchmarks.stage``).
+"""The pictures in docs/console: what the console shows of a small real cluster at work.
 
-    python -m benchmarks.screenshots [--out FOLDER] [--minutes M]    # the cluster works for so long before
-    python -m benchmarks.screenshots --at lcq.yaml [--only NAME ...] # of a stage that is there already
+    python -m benchmarks.screenshots [--out FOLDER] [--only NAME ...]   # make pictures: of the scene that is kept
+    python -m benchmarks.screenshots --stage [--minutes M]              # write that down anew, from benchmarks.stage
 
-The console is the real one, without a terminal. A picture is taken when it is live, what it asked for has come, and the
-cluster answers quickly: on a busy machine that may take a while.
+The console is the real one, without a terminal. What it sees is a moment of a cluster (``benchmarks.scene``), so the
+same code paints the same pictures, byte by byte where the fonts are the same.
 """
 
 from __future__ import annotations
@@ -15,28 +15,31 @@ import os
 import re
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from textual.pilot import Pilot
+from textual.widgets import Input
 
 from benchmarks.drawing import draw_png, draw_svg, wide_font
+from benchmarks.scene import Scene, StillLink
 from benchmarks.stage import CLUSTER, console_environment, on_stage
 from lcq import lang
 from lcq.config import load
-from lcq.roots import Roots
 from tui.app import ConsoleApp
 from tui.cluster import Cluster
 from tui.desk import Desk
 from tui.gallery import Gallery
+from tui.source import Commander, Reader
+from tui.submitting import Wish, prepare
 
 OUT = Path(__file__).parents[1] / "docs" / "console"
 _PATIENCE_S = 240.0
-_QUICK_MS = 80.0  # a question there and back: what it takes where the machine is not busy with others
 _UNSETTLED = re.compile(
     r"reading|looking|fetching|LOADING|STALE|NO SCHEDULER|NO CLUSTER|BEHIND|No news|asking|正在读取"
 )
-_STILL_S = 1.5
+_STILL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,18 @@ def _filtered(text: str) -> tuple[str, ...]:
     return ("2", "slash", *_typed(text), "enter", "g")
 
 
+_CLEAN = "state:done user:press-7 queue:gpu-high"
+_AGAIN = "state:done try>1"
+_WISH = Wish(("sample-config/photos",), "cv2-telea", "maria", mask="sample-config/masks")
+"""What the form of a picture submits, from where this is run."""
+_PICTURED = (_CLEAN, _AGAIN, "state:queued", "state:processing", "state:done", "state:failed")
+"""Of what there are pictures in the scene."""
 _TASKS = ("2", "g", *["j"] * 6)
-SHOTS = (
+_LARGE = (
     Shot("tasks", (*_filtered("needs:attention -cause:image_missing"), "j", "space", "space", "j")),
-    Shot("task", (*_filtered("state:done user:press-7 queue:gpu-high"), "j", "enter")),
-    Shot("pictures", (*_filtered("state:done user:press-7 queue:gpu-high"), "i")),
-    Shot("compare", (*_filtered("state:done try>1"), "equals_sign")),
+    Shot("task", (*_filtered(_CLEAN), "j", "enter")),
+    Shot("pictures", (*_filtered(_CLEAN), "i")),
+    Shot("compare", (*_filtered(_AGAIN), "equals_sign")),
     Shot("fleet", ("1", "g", "j")),
     Shot("charts", ("1", "h")),
     Shot("queues", ("3", "g")),
@@ -78,27 +87,27 @@ SHOTS = (
     Shot("spend", ("7",)),
     Shot("schedules", ("8", "g", "j")),
     Shot("keys", ("9", "g")),
-    Shot("submit", ("2", "s", *_typed("/srv/photos/studio-a/portraits"), "tab",
-                    *_typed("/srv/photos/studio-a/portraits/masks"))),
+    Shot("submit", ("2", "s", *_typed("sample-config/photos"), "tab", *_typed("sample-config/masks"))),
     Shot("log", ("4", "g", "j", "l")),
     Shot("help", ("2", "question_mark")),
     Shot("command", (*_filtered("state:failed"), "space", "space", "space", "colon",
                      *_typed('move @marked --to gpu-medium --reason "more room there"'))),
     Shot("palette", ("2", "ctrl+p", *_typed("pri"))),
-    Shot("tasks-80x24", ("2", "g", "exclamation_mark", "j"), (80, 24)),
     Shot("tasks-light", _TASKS, theme="lcq-light"),
     Shot("tasks-zh", _TASKS, language="zh"),
 )  # fmt: skip
+SMALL = (80, 24)
+SHOTS = (*_LARGE, *(replace(shot, name=f"{shot.name}-80x24", size=SMALL) for shot in _LARGE))
 
 
-async def take(shot: Shot, settings: Path, out: Path) -> None:
+async def take(shot: Shot, scene: Scene, out: Path) -> None:
     """One picture, as PNG and SVG, by a console of its own."""
-    os.environ |= {"LCQ_CONFIG": str(settings), "COLORTERM": "truecolor", "LCQ_DISCOVERY__ENABLED": "0"}
-    config = load()
+    os.environ |= {"COLORTERM": "truecolor", "TZ": "UTC"}
+    os.environ.pop("NO_COLOR", None)
     lang.speak(shot.language)
-    async with Cluster(config) as cluster:
-        desk = Desk(cluster, cluster, cluster=CLUSTER)
-        desk.gallery = Gallery(cluster, limits=config.limits, roots=Roots(config.storage.roots))
+    with scene.time_stands_still():
+        desk = Desk(cast("Reader", scene), cast("Commander", scene), cluster=CLUSTER, link=StillLink())
+        desk.gallery = Gallery(scene, recorded=lambda record, part: True)
         app = ConsoleApp(desk, user="maria", theme=shot.theme)
         async with app.run_test(size=shot.size) as pilot:
             await _settled(app, pilot)
@@ -106,7 +115,10 @@ async def take(shot: Shot, settings: Path, out: Path) -> None:
                 await pilot.press(key)
                 if key in ("enter", "d", "exclamation_mark") or key in "123456789":
                     await _settled(app, pilot)
-            await _settled(app, pilot, quick=True)
+            await _settled(app, pilot)
+            for field in app.screen.query(Input):
+                field.cursor_blink = False
+            await pilot.pause()
             lines = app.screen._compositor.render_strips()
             draw_png(lines, shot.size, out / f"{shot.name}.png")
             draw_svg(lines, shot.size, out / f"{shot.name}.svg", f"lcq console: {shot.name}")
@@ -117,54 +129,58 @@ def _text(app: ConsoleApp) -> str:
     return "\n".join("".join(part.text for part in strip) for strip in app.screen._compositor.render_strips())
 
 
-async def _settled(app: ConsoleApp, pilot: Pilot[int], *, quick: bool = False) -> None:
-    """Wait until nothing is awaited any more; with ``quick`` also for a moment in which the cluster answers at once."""
-    deadline, still = time.monotonic() + _PATIENCE_S, time.monotonic()
-    while time.monotonic() - still < (_STILL_S if quick else _STILL_S / 3):
-        await asyncio.sleep(0.1)
+async def _settled(app: ConsoleApp, pilot: Pilot[int]) -> None:
+    """Wait until nothing is awaited any more."""
+    deadline, still, seen = time.monotonic() + _PATIENCE_S, time.monotonic(), ""
+    while time.monotonic() - still < _STILL_S:
+        await asyncio.sleep(0.05)
         app.desk.flush()
         app.show_news()
         await pilot.pause()
-        link = app.desk.link
-        trips = [took if took is not None else 1e9 for took in (link.redis_ms, link.control_ms)]
-        slow = quick and max(trips) > _QUICK_MS and time.monotonic() < deadline - _PATIENCE_S / 2
-        if not link.loaded or link.is_stale or slow or _UNSETTLED.search(_text(app)):
+        before, seen = seen, _text(app)
+        if seen != before or not app.desk.link.loaded or _UNSETTLED.search(seen):
             still = time.monotonic()
         if time.monotonic() > deadline:
-            raise TimeoutError(f"it did not come to rest:\n{_text(app)}")
+            raise TimeoutError(f"it did not come to rest:\n{seen}")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--out", type=Path, default=OUT)
+    arguments.add_argument("--only", nargs="*", default=[shot.name for shot in SHOTS], metavar="NAME")
+    arguments.add_argument("--stage", action="store_true", help="write the scene anew, from a real cluster")
     arguments.add_argument("--at", type=Path, help="the settings of a stage that is there already")
-    arguments.add_argument("--only", nargs="*", default=[shot.name for shot in SHOTS])
-    arguments.add_argument("--minutes", type=float, default=20, help="how long it works before the pictures are taken")
+    arguments.add_argument("--minutes", type=float, default=20, help="how long it works before that")
     chosen = arguments.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     if chosen.at is not None:
-        _take_all(chosen.at, chosen.out, chosen.only)
-        return
-    with (
-        tempfile.TemporaryDirectory(prefix="lcq-stage-") as name,
-        on_stage(Path(name)) as stage,
-        stage.at_work(chosen.minutes),
-    ):
-        time.sleep(chosen.minutes * 60)
-        _take_all(Path(console_environment(stage)["LCQ_CONFIG"]), chosen.out, chosen.only)
+        asyncio.run(_write_scene(chosen.at))
+    elif chosen.stage:
+        with (
+            tempfile.TemporaryDirectory(prefix="lcq-stage-") as name,
+            on_stage(Path(name)) as stage,
+            stage.at_work(chosen.minutes),
+        ):
+            time.sleep(chosen.minutes * 60)
+            asyncio.run(_write_scene(Path(console_environment(stage)["LCQ_CONFIG"])))
+    asyncio.run(_take_all(Scene.read(), chosen.out, chosen.only))
 
 
-def _take_all(settings: Path, out: Path, names: list[str]) -> None:
+async def _write_scene(settings: Path) -> None:
+    """What the cluster is now, and what it answers to all that is asked for the pictures."""
+    os.environ |= {"LCQ_CONFIG": str(settings), "LCQ_DISCOVERY__ENABLED": "0"}
+    async with Cluster(load()) as cluster:
+        (await Scene.of(cluster, _PICTURED, prepare(_WISH).tasks)).save()
+
+
+async def _take_all(scene: Scene, out: Path, names: list[str]) -> None:
     for shot in SHOTS:
         if shot.name not in names:
             continue
         if shot.language == "zh" and wide_font() is None:
             print(f"{shot.name}: left out, no font here has Chinese", flush=True)
             continue
-        try:
-            asyncio.run(take(shot, settings, out))
-        except TimeoutError as late:
-            print(f"{shot.name}: not taken: {late}", flush=True)
+        await take(shot, scene, out)
 
 
 if __name__ == "__main__":

@@ -21,11 +21,11 @@ def told_foreseen(answer: ForeseeAnswer, span: Callable[[float], str]) -> list[s
             else tr("nobody can say when")
         )
         why = f" ({retold(one.why)})" if one.why else ""
-        facts = {"count": one.count, "queue": one.queue, "seconds": one.seconds, "when": when, "why": why}
+        facts = {"count": one.count, "queue": one.queue, "seconds": _short(one.seconds), "when": when, "why": why}
         lines.append(
-            tr("{count:,} to {queue}, {seconds:.3g} s of work by a guess, {when}{why}", **facts)
+            tr("{count:,} to {queue}, {seconds} s of work by a guess, {when}{why}", **facts)
             if one.guessed
-            else tr("{count:,} to {queue}, {seconds:.3g} s of work, {when}{why}", **facts)
+            else tr("{count:,} to {queue}, {seconds} s of work, {when}{why}", **facts)
         )
         if one.worst_cost:
             worst = f"{one.worst_cost:,.4g} {answer.currency}".strip()
@@ -59,3 +59,8 @@ def told_late(tasks: Iterable[Task], answer: ForeseeAnswer, span: Callable[[floa
     if late_s > 0:
         lines.append(tr("! LATE: the last would be done about {late} after the deadline", late=span(late_s)))
     return lines
+
+
+def _short(seconds: float) -> str:
+    """As many digits as tell something of a forecast: tenths of few seconds, none of many."""
+    return f"{seconds:,.1f}".removesuffix(".0") if seconds < 10 else f"{seconds:,.0f}"

@@ -85,7 +85,7 @@ NOT_TOLD = {
 TOLD_SO = (
     "{a} done", "{a} done, {b} refused: {c}", "{a} done of {b} looked at",
     "{a} done of {b} looked at, {c} refused: {d}",
-    "rule", "receiver",
+    "rule", "receiver", "hour", "day", "month",
     "offline", "online", "suspect", "draining", "quarantined", "pending", "queued", "processing", "completed",
     "failed", "cancelled", "cancel", "retry", "reroute", "prioritise", "pause", "resume", "task {a}", "queue {a}",
     "job {a}", "line {a}", "by {a}", "its record was damaged: {a}", "brought down {a} runners, last: {b}",

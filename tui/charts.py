@@ -82,6 +82,8 @@ def plot(graph: Graph, width: int, height: int) -> list[list[Piece]]:
         return [*lines, said, *(_pad([], width) for _ in range(height - 2))]
     top = graph.top or _nice(max(value for one in graph.series for value in one.values if value is not None))
     scale = [graph.write(top), graph.write(top / 2), graph.write(0)]
+    if scale[1] in (scale[0], scale[2]):  # so small a scale has no middle in whole numbers
+        scale[1] = ""
     room = min(max(map(cells, scale)), max(0, width // 3))
     body = _painted(graph.series, max(0, width - room - 1), rows, top)
     for place, pieces in enumerate(body):

@@ -103,6 +103,12 @@ def retold_failure(error: str) -> str:
     return f"{code}{colon}{retold(said)}"
 
 
+def without_folder(told: str, image: str) -> str:
+    """What is told of a task, without what its row says already: its picture's path before, and its folder within."""
+    folder = image.removesuffix(basename(image))
+    return told.replace(f": {image}: ", ": ", 1).replace(folder, "") if folder.strip("/") else told
+
+
 def last_word(row: TaskRow, now_ms: int, *, in_full: bool = False) -> Cell:
     """Why the task is where it is, in one line."""
     told = reason(row, now_ms, in_full=in_full)
@@ -110,7 +116,8 @@ def last_word(row: TaskRow, now_ms: int, *, in_full: bool = False) -> Cell:
         return told, "plain"
     match row.status:
         case TaskStatus.FAILED:
-            return retold_failure(row.error) or retold(row.why), "bad"
+            failed = retold_failure(row.error)
+            return (failed if in_full else without_folder(failed, row.image)) or retold(row.why), "bad"
         case TaskStatus.PENDING:
             due = tr("due in {span}: ", span=span(row.due_ms - now_ms)) if row.due_ms and row.due_ms > now_ms else ""
             return due + (retold_failure(row.error) or retold(row.why) or tr("waits for its time")), "plain"
@@ -384,7 +391,16 @@ def node_state_cell(status: NodeStatus) -> Cell:
 
 
 def _node_load(row: NodeRow, _now: int) -> Cell:
-    return "  ".join(f"{name} {value}" for name, value in row.load), "plain"
+    """How busy each device is; of one that calls a function, how many calls are under way."""
+    if row.status is NodeStatus.OFFLINE:
+        return "--", "dim"
+    told = []
+    for device in row.now:
+        if device.function is not None and device.function.in_flight is not None:
+            told.append(f"{device.called} {device.function.in_flight}/{device.slots}")
+        elif device.busy is not None:
+            told.append(f"{device.called} {device.busy:.0%}")
+    return "  ".join(told) or "--", "plain" if told else "dim"
 
 
 NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
@@ -401,8 +417,8 @@ NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
            lambda row: row.failed, rank=1, right=True),
     Column("serves", "SERVES", 14, lambda row, _: (", ".join(row.queues), "plain"),
            lambda row: ", ".join(row.queues), rank=4, most=40, snug=True),
-    Column("load", "LOAD", 14, _node_load, lambda row: _node_load(row, 0)[0], rank=5, most=80, snug=True),
-    Column("why", "WHY", 10, lambda row, _: (retold(row.why), "plain"), lambda row: row.why, most=400, snug=True),
+    Column("load", "LOAD", 14, _node_load, lambda row: _node_load(row, 0)[0], rank=5, most=30, snug=True),
+    Column("why", "WHY", 16, lambda row, _: (retold(row.why), "plain"), lambda row: row.why, most=400, snug=True),
 )  # fmt: skip
 
 
@@ -437,19 +453,19 @@ NODE_FIELDS: dict[str, QueryField[NodeRow]] = named(
 # ---------------------------------------------------------------- the fleet at a glance
 
 
-def _share(part: float | None) -> Cell:
-    return (f"{part:.0%}", "plain") if part is not None else ("--", "dim")
+def _use(row: NodeRow, _now: int) -> Cell:
+    return ("--", "dim") if row.busy is None or row.status is NodeStatus.OFFLINE else (f"{row.busy:.0%}", "plain")
 
 
 def _memory(row: NodeRow, _now: int) -> Cell:
-    if not row.total_mib:
+    if not row.total_mib or row.status is NodeStatus.OFFLINE:  # how it was before it went tells nothing now
         return "--", "dim"
     full = row.used_mib / row.total_mib
     return f"{row.used_mib / 1024:.1f}/{row.total_mib / 1024:.1f}G", "warn" if full > 0.95 else "plain"
 
 
 def _heat(row: NodeRow, _now: int) -> Cell:
-    if row.hottest_c is None:
+    if row.hottest_c is None or row.status is NodeStatus.OFFLINE:
         return "--", "dim"
     return f"{row.hottest_c:.0f}C", "bad" if row.hottest_c >= 90 else "warn" if row.hottest_c >= 80 else "plain"
 
@@ -464,7 +480,7 @@ def fleet_columns(now_running: Callable[[str], str]) -> tuple[Column[NodeRow], .
         Column("node", "NODE", 12, lambda row, _: (row.id, "strong"), lambda row: row.id, most=16, snug=True),
         Column("seen", "SEEN", 4, _seen, lambda row: -row.seen_ms, live=True, right=True),
         Column("busy", "SLOTS", 8, _busy, lambda row: row.running / max(1, row.slots), live=True),
-        Column("use", "BUSY", 4, lambda row, _: _share(row.busy), lambda row: row.busy or 0, live=True, right=True),
+        Column("use", "BUSY", 4, _use, lambda row: row.busy or 0, live=True, right=True),
         Column("memory", "MEMORY", 11, _memory, lambda row: row.used_mib, rank=2, live=True, right=True),
         Column("heat", "TEMP", 4, _heat, lambda row: row.hottest_c or 0, rank=3, live=True, right=True),
         Column("state", "STATE", 13, lambda row, _: node_state_cell(row.status), lambda row: _NODE_PLACE[row.status]),

@@ -107,7 +107,7 @@ _LOOK, _UNDO, _COSTLY, _FINAL = Tier
 
 COMMANDS: tuple[Command, ...] = (
     Command("help", "All keys of this screen", ("question_mark",), _LOOK, Scope.EVERYWHERE, "keys", 99),
-    Command("back", "Clear marks, then the filter, then go back", ("escape",), _LOOK, Scope.EVERYWHERE),
+    Command("back", "Clear marks, then the filter, then go back", ("escape",), _LOOK, Scope.EVERYWHERE, "back", 7),
     Command("leave", "Back; at the root quit (asks)", ("q",), _LOOK, Scope.EVERYWHERE),
     Command("show_fleet", "The fleet at a glance", ("1",), _LOOK, Scope.EVERYWHERE, word="fleet", takes="[FILTER]"),
     Command("show_tasks", "The tasks", ("2",), _LOOK, Scope.EVERYWHERE, word="tasks", takes="[FILTER]"),
@@ -206,11 +206,11 @@ COMMANDS: tuple[Command, ...] = (
             word="empty", takes="QUEUE [REASON]"),
 
     Command("toggle_block", "Block (takes no new work; asks why) or unblock", ("b",), _UNDO, Scope.NODES, "block", 5),
-    Command("node_log", "Its agent's log", ("l",), _LOOK, Scope.NODES, "log", 7),
+    Command("node_log", "Its agent's log", ("l",), _LOOK, Scope.NODES, "log", 6),
     Command("drain", "Drain: finish its work, take no more", ("D",), _COSTLY, Scope.NODES, "drain", 3,
             takes="NODE [--deadline SPAN] [REASON]"),
     Command("activate", "Activate: take work again", ("A",), _UNDO, Scope.NODES, "activate", 4, takes="NODE [REASON]"),
-    Command("stop_node", "Stop its agent (type its name)", ("K",), _FINAL, Scope.NODES, "stop", 6, word="stop",
+    Command("stop_node", "Stop its agent (type its name)", ("K",), _FINAL, Scope.NODES, "stop", 8, word="stop",
             takes="NODE [--deadline SPAN] [REASON]"),
 
     Command("retry_group", "Retry all that failed so", ("r",), _UNDO, Scope.CAUSES, "retry all", 3),
@@ -327,5 +327,8 @@ def bindings_of(*scopes: Scope) -> list[Binding]:
 
 def footer_of(scopes: Iterable[Scope], *, most: int = 8) -> list[Command]:
     """The commands for the footer, by rank; the way to all keys is always among them."""
-    ranked = sorted((command for command in commands_of(*scopes) if command.rank), key=lambda c: c.rank)
+    told = [command for command in commands_of(*scopes) if command.rank]
+    if Scope.TABLE in scopes:  # a list is where one is at home: there esc clears more than it goes back
+        told = [command for command in told if command.id != "back"]
+    ranked = sorted(told, key=lambda command: command.rank)
     return [*ranked[:-1][: most - 1], ranked[-1]] if ranked else []

@@ -97,9 +97,10 @@ class Desk:
         saved: SavedViews | None = None,
         rights: Rights | None = None,
         playback: Playback | None = None,
+        link: Link | None = None,
     ) -> None:
         """``saved``: the operator's views; None: what they save lasts as long as the console. ``rights``: None: all.
-        ``playback``: what ``reader`` is, where that is a replay.
+        ``playback``: what ``reader`` is, where that is a replay. ``link``: None: one that tells how fresh all is.
         """
         self.cluster = cluster
         self.saved = saved or SavedViews()
@@ -108,7 +109,7 @@ class Desk:
         self.tape = Tape(reader)
         self.reader = reader = cast("Reader", self.tape)  # what is looked at can be recorded
         self.commander = commander = cast("Commander", Overheard(commander, lambda: self.tape.noted))
-        self.store, self.link = Store(), Link()
+        self.store, self.link = Store(), link or Link()
         if playback is not None:
             from tui.replay import ReplayLink  # here: a live console needs nothing of it
 

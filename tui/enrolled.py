@@ -108,7 +108,7 @@ def note(row: KeyRow, now_ms: int) -> Cell:
 KEY_COLUMNS: tuple[Column[KeyRow], ...] = (
     Column("name", "NAME", 12, lambda row, _: (row.name, "strong" if row.is_live else "dim"), lambda row: row.name,
            most=24, snug=True),
-    Column("seen", "LAST SEEN", 9, lambda row, now: _ago(row.seen_ms, now), lambda row: -row.seen_ms, live=True,
+    Column("seen", "CONNECTED", 9, lambda row, now: _ago(row.seen_ms, now), lambda row: -row.seen_ms, live=True,
            right=True),
     Column("since", "SINCE", 5, lambda row, now: _ago(row.since_ms, now), lambda row: -row.since_ms, live=True,
            right=True),

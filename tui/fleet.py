@@ -47,7 +47,9 @@ def panels(store: Store, now_ms: int, width: int) -> tuple[Panel, ...]:
 def _panels(store: Store, now_ms: int) -> tuple[Callable[[int], Panel], ...]:
     """The four panels, of whatever width is asked of each."""
     queues = list(store.queues.rows.values())
-    needing = Panel(tr("Needs you"), tuple(needs(store, now_ms)[:PANEL_LINES]) or (Line(tr("nothing"), "good"),))
+    nothing = Line(tr("nothing"), "good") if store.minutes or store.nodes.rows else Line("--", "dim")  # not read yet
+    title = tr("Needs you (B)") if store.firing else tr("Needs you")
+    needing = Panel(title, tuple(needs(store, now_ms)[:PANEL_LINES]) or (nothing,))
     return (
         lambda width: _fleet(store, width),
         lambda width: _throughput(store.minutes, width),
@@ -73,6 +75,7 @@ def panels_over(
 def shares(needed: Sequence[int], width: int) -> list[int]:
     """``width`` cells in equal parts, but that who needs more gets what others have to spare; the last comes first."""
     widths = [width // len(needed)] * len(needed)
+    widths[-1] += width - sum(widths)
     spare = [max(0, each - max(need, _LEAST)) for need, each in zip(needed, widths, strict=True)]
     lacks = [max(0, need - each) for need, each in zip(needed, widths, strict=True)]
     stepped = [-(-lack // _STEP) * _STEP for lack in lacks]

@@ -196,16 +196,21 @@ class Gallery:
             )
         except UnknownCommand:
             no = tr("the scheduler is older and has no pictures made")
-            return {part: Picture(why=f"{why}; {no}") for part, why in here.items()}
+            return {part: Picture(why=_both(why, no)) for part, why in here.items()}
         except (LcqError, OSError, TimeoutError, ValidationError) as error:
             no = clean(retold(error.message) if isinstance(error, LcqError) else str(error)) or tr(
                 "the cluster does not answer"
             )
-            return {part: Picture(why=f"{why}; {no}") for part, why in here.items()}
+            return {part: Picture(why=_both(why, no)) for part, why in here.items()}
         return await self._in_thread(partial(_unpacked, told, here, box))
 
 
 _AWAY = "away"
+
+
+def _both(here: str, there: str) -> str:
+    """Why there is none here, and none there."""
+    return "; ".join(filter(None, (here, there)))
 
 
 def _unpacked(told: ThumbnailAnswer, here: dict[Part, str], box: Box) -> dict[Part, Picture]:
@@ -216,7 +221,7 @@ def _picture(part: Part, told: ThumbnailPart | None, node: str, here: str, box: 
     """A picture as a node has sent it: a stranger's bytes, decoded with limits like any other."""
     if told is None or not told.data:
         said = clean(retold(told.why)) if told is not None and told.why else tr("no node has it either")
-        return Picture(why=f"{here}; {said}")
+        return Picture(why=_both(here, said))
     from lcq.images import BadImage
     from lcq.thumbnails import thumbnail_of
 

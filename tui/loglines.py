@@ -194,7 +194,7 @@ class LogLines:
         mark = "*" if line.key in self.marks else " "
         when = ""
         if self.stamps:
-            stamp = f"{datetime.fromtimestamp(line.at_ms / 1000, UTC):%H:%M:%S}" if line.at_ms else "--:--:--"
+            stamp = f"{datetime.fromtimestamp(line.at_ms / 1000, UTC):%H:%M:%S}Z" if line.at_ms else "--:--:-- "
             when = f"{stamp} "
         source = cut(line.source, sources)
         return f"{mark}{when}{source}{' ' * (sources - cells(source))} {_LETTER.get(line.level, ' ')} "

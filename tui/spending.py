@@ -174,16 +174,17 @@ def gauge_lines(told: Sequence[Gauge], currency: str, width: int) -> list[Line]:
     lines: list[Line] = []
     names = max((len(gauge.name) for gauge in told), default=0)
     bar = _BAR if width >= _WIDE else 10
+    amounts = {gauge.name: money(gauge.book.spent) + _of_limit(gauge.limit) for gauge in told}
+    widest = max(map(cells, amounts.values()), default=0)
     for gauge in told:
         word, tone = gauge.word
         share = f"{gauge.share:.0%}" if gauge.share is not None else "--"
-        of = tr(" of {limit}", limit=f"{gauge.limit:,g}") if gauge.limit is not None else ""
         line: Line = [
             (f"  {fit(gauge.name, max(10, names))} ", "plain"), (gauge_bar(gauge, bar), tone),
             (f" {fit(share, 5, right=True)}  ", "strong"), (f"{fit(word, 11)}  ", tone),
-            (f"{money(gauge.book.spent)}{of}", "plain"), (_reserved(gauge.book), "plain"),
+            (fit(amounts[gauge.name], widest), "plain"), (_reserved(gauge.book), "plain"),
             (f"  {counted(gauge.book.calls, 'call')}", "plain"),
-            (tr("  ends in {time}", time=long_span(gauge.left_ms)) if gauge.left_ms else "", "dim"),
+            (tr("  starts anew in {time}", time=long_span(gauge.left_ms)) if gauge.left_ms else "", "dim"),
         ]  # fmt: skip
         lines.append(_within(width, line, 7, 6, 5))
         said = _said(gauge)
@@ -193,6 +194,10 @@ def gauge_lines(told: Sequence[Gauge], currency: str, width: int) -> list[Line]:
         lines.append([(tr("  in {currency}, by UTC; reserved: the worst that calls under way may cost",
                           currency=currency), "dim")])  # fmt: skip
     return lines
+
+
+def _of_limit(limit: float | None) -> str:
+    return tr(" of {limit}", limit=money(limit)) if limit is not None else ""
 
 
 def _reserved(book: Book) -> str:
@@ -252,10 +257,9 @@ def user_lines(told: Spending, width: int) -> list[Line]:
         gauge = Gauge(user, Book(today.get(user, 0.0)), limit)
         word, tone = gauge.word
         share = f"{gauge.share:.0%}" if gauge.share is not None else ""
-        of = tr(" of {limit}", limit=f"{limit:,g}") if limit is not None else ""
         line: Line = [
             (f"  {fit(clean(user), name_room)} ", "plain"), (f"{fit(money(amount), 12, right=True)} ", "strong"),
-            (tr("  today {amount}", amount=money(today.get(user, 0.0))) + of, "plain"),
+            (tr("  today {amount}", amount=money(today.get(user, 0.0))) + _of_limit(limit), "plain"),
             (f"  {share} {word}" if limit is not None else "", tone),
         ]  # fmt: skip
         lines.append(_within(width, line, 2))

@@ -16,7 +16,7 @@ from operator import attrgetter, is_not
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from lcq.function_state import FunctionState, state_of, told_standing, told_why
-from lcq.lang import retold, tr
+from lcq.lang import N, retold, tr
 from lcq.models import (
     ActRecord,
     Cause,
@@ -178,7 +178,7 @@ class FunctionNow:
         words += [tr("{n} in flight", n=self.in_flight)] if self.in_flight is not None else []
         words += [tr("{n} warm", n=self.warm)] if self.warm is not None else []
         words += [counted(self.cold, "cold start")] if self.cold is not None else []
-        words += [tr("{amount} today", amount=money(self.today))] if self.today is not None else []
+        words += [tr("{amount} paid today", amount=money(self.today))] if self.today is not None else []
         return ", ".join(words)
 
     @property
@@ -901,6 +901,16 @@ def act_row(act: ActRecord, now_ms: int) -> ActRow:
 
 _CLOCK = ("clock_offset_s", "clock_error_s")
 _UNTOLD = (*_CLOCK, "agreed")
+_TOLD_AS = {
+    "cpu_percent": (N("processor"), "{:.0f}%"),
+    "disk_used": (N("fullest disk"), "{:.0%}"),
+    "load_1m": (N("load, 1 minute"), "{:.1f}"),
+    "outcomes_unsettled": (N("results to tell"), "{:.0f}"),
+    "slots_broken": (N("broken slots"), "{:.0f}"),
+    "slots_busy": (N("busy slots"), "{:.0f}"),
+    "slots_unkillable": (N("stuck slots"), "{:.0f}"),
+}
+"""What nodes tell under names that say little to a person: how it is called, and how its number is written."""
 
 
 def _clock(told: Mapping[str, float | str]) -> list[tuple[str, str]]:
@@ -916,6 +926,9 @@ def _told(name: str, value: float | str) -> tuple[str, str]:
     label = clean(name)
     if isinstance(value, str):
         return label.replace("_", " "), clean(value)
+    if name in _TOLD_AS:
+        label, way = _TOLD_AS[name]
+        return label, way.format(value)
     for ending, shown in (("_percent", f"{value:.0f}%"), ("_mib", f"{value / 1024:.1f} GiB")):
         if label.endswith(ending):
             return label.removesuffix(ending).replace("_", " "), shown

@@ -190,8 +190,8 @@ def basename(path: str) -> str:
 
 
 def money(amount: float, currency: str = "") -> str:
-    """An amount as people read it: two digits behind the point of much, and enough of little."""
-    if amount >= 100 or not amount:
+    """An amount as people read it: two digits behind the point, and of less than a tenth as many as tell something."""
+    if amount >= 0.1 or not amount:
         told = f"{amount:,.2f}"
     else:
         told = f"{amount:.4f}" if amount >= 0.001 else f"{amount:.7f}".rstrip("0").rstrip(".")

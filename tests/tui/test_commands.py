@@ -149,3 +149,20 @@ async def test_the_palette_offers_every_command_of_the_screen(open_console):
     assert {command.title for command in known} <= offered.keys()
     told = {Content.from_markup(words).plain for words in offered.values()}
     assert {f":{command.called} {command.takes}" for command in commands_of(Scope.LINE)} <= told, "none is markup"
+
+
+def test_a_screen_on_top_of_a_view_tells_the_way_back_and_a_list_what_it_is_for():
+    for screen in (TaskScreen, QueueScreen, NodeScreen, CauseScreen, LogScreen, PictureScreen, SpendScreen):
+        assert "back" in [command.id for command in footer_of(screen.SCOPES)], screen
+    assert "back" not in [command.id for command in footer_of(TasksScreen.SCOPES)]
+    assert "node_log" in [command.id for command in footer_of(NodesScreen.SCOPES)]
+
+
+async def test_where_there_is_room_the_keys_of_the_views_that_the_title_leaves_out_are_told(open_console):
+    async with open_console(FakeCluster(), size=(120, 30)) as console:
+        assert console.lines()[-1].endswith("7 Spend  8 Schedules  9 Keys ")
+        await console.press("8")
+        assert console.lines()[-1].endswith("7 Spend  9 Keys ")
+        await console.pilot.resize_terminal(80, 24)
+        await console.settle()
+        assert "7 Spend" not in console.lines()[-1]

@@ -41,12 +41,12 @@ def test_what_differs_between_two_attempts_is_told_with_the_times_of_each_step()
     assert {fact.left for fact in facts_of(left, right, lambda node, device: f"{device} of {node}")} >= {"cpu of gpu-1"}
     assert "waited" not in {fact.label for fact in facts_of(Side(record, None), Side(record, None))}
     assert facts["held its slot"] == ("4.0s", "4.0s")
-    assert facts["worked"] == ("", "3.00 s")
-    assert facts["around it"] == ("", "1.00 s")
-    assert facts["predicted"] == ("", "2.50 s, a guess")
+    assert facts["worked"] == ("--", "3.0s")
+    assert facts["around it"] == ("--", "1.0s")
+    assert facts["predicted"] == ("--", "2.5s, a guess")
     assert facts["model loaded"] == ("had to be loaded", "was there")
-    assert facts["made easier"] == ("", Ease.SMALLER_TILE.value)
-    assert facts["error"] == ("out_of_memory: tried to allocate 9.21 GiB", "")
+    assert facts["made easier"] == ("--", Ease.SMALLER_TILE.value)
+    assert facts["error"] == ("out_of_memory: tried to allocate 9.21 GiB", "--")
     assert facts["megapixels"] == ("2.00", "2.00")
     assert "parameters" not in facts  # of one task they are the same
     assert "memory" not in facts  # nobody knows it

@@ -8,9 +8,10 @@ from lcq.models import DeviceReading, MinuteTally, NodeStatus, TaskStatus
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_node, a_task
 from tui.charts import bars
+from tui.columns import NODE_COLUMNS, fleet_columns
 from tui.fleet import needs, panels, panels_over, shares, summary
 from tui.screens.nodes import NodesScreen
-from tui.store import NodeRow, QueueRow, Store, node_row
+from tui.store import DeviceNow, NodeRow, QueueRow, Store, node_row
 from tui.text import cells
 from tui.widgets.heat import sign
 
@@ -68,7 +69,12 @@ def test_no_panel_cuts_a_line_as_long_as_another_has_cells_to_spare():
 
 @pytest.mark.parametrize(
     ("needed", "width", "shared"),
-    [((9, 9, 9, 9), 100, [25] * 4), ((29, 9, 9, 28), 100, [29, 21, 21, 29]), ((99, 9, 9, 99), 100, [25, 16, 16, 43])],
+    [
+        ((9, 9, 9, 9), 100, [25] * 4),
+        ((9, 9, 9, 9), 103, [25, 25, 25, 28]),
+        ((29, 9, 9, 28), 100, [29, 21, 21, 29]),
+        ((99, 9, 9, 99), 100, [25, 16, 16, 43]),
+    ],
 )
 def test_what_a_panel_can_spare_is_another_panels_that_needs_it(needed, width, shared):
     assert shares(needed, width) == shared
@@ -232,3 +238,17 @@ async def test_a_large_fleet_has_a_map_in_which_a_click_goes_to_a_node(open_cons
         await wait_until(went_there)
         await console.press("slash", *"state", "colon", *"offline", "enter")
         await wait_until(lambda: not screen.query_one("#map").display)
+
+
+def test_how_a_node_was_before_it_went_is_not_shown_as_if_it_were_so_now():
+    shown = {column.id: column for column in (*NODE_COLUMNS, *fleet_columns(str))}
+    node = NodeRow("gpu-4", NodeStatus.ONLINE, busy=0.86, used_mib=5120, total_mib=10240, hottest_c=70.0,
+                   now=(DeviceNow("a", "L40S", "gpu", 1, 0.86, called="gpu0"),))  # fmt: skip
+    there = [shown[name].cell(node, NOW)[0] for name in ("use", "memory", "heat", "load")]
+    assert there == ["86%", "5.0/10.0G", "70C", "gpu0 86%"]
+    node.status = NodeStatus.OFFLINE
+    assert {shown[name].cell(node, NOW) for name in ("use", "memory", "heat", "load")} == {("--", "dim")}
+
+
+def test_a_console_that_has_read_nothing_yet_does_not_say_that_nothing_needs_somebody():
+    assert said(a_store(), "Needs you") == ["--"]

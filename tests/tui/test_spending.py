@@ -99,7 +99,7 @@ def test_days_users_and_jobs_are_told_with_who_cost_most_first():
     assert "most by ann" in shown[0]
     assert "30 calls" in shown[1]
     users = text(user_lines(told, 80)).splitlines()
-    assert [line.split()[:2] for line in users] == [["bob", "2.1000"], ["ann", "0.5000"]]
+    assert [line.split()[:2] for line in users] == [["bob", "2.10"], ["ann", "0.50"]]
     assert "100% USED UP" in users[1]
     first, second = text(job_lines(told, 80)).splitlines()
     assert "old [red]" in first
@@ -112,16 +112,16 @@ def test_a_function_says_whether_it_is_called_how_busy_it_is_and_what_it_cost_to
     line = text(function_lines(told, [node_row(a_node_of_functions())], 80))
     assert "cloud-1 burst" in line
     assert "> OFFERED" in line
-    assert "today 0.4200" in line
+    assert "today 0.42" in line
     assert "3/8 in flight" in line, "an older agent tells nothing of it: its attempts are told"
     reading = DeviceReading(function=FunctionReading(warm=2, cold=5, in_flight=4))
     newer = a_node_of_functions().model_copy(update={"readings": {"burst": reading}})
     assert "4/8 in flight  2 warm  5 cold starts" in text(function_lines(told, [node_row(newer)], 120))
     row = node_row(newer, {"cloud-1/burst": 0.42})
-    assert dict(row.load)["burst"] == "4 in flight, 2 warm, 5 cold starts, 0.4200 today"
+    assert dict(row.load)["burst"] == "4 in flight, 2 warm, 5 cold starts, 0.42 paid today"
     facts = {label: said for label, said, _ in function_facts(row, row.now[0], "EUR")}
     assert facts["endpoint"] == "https://clean.example"
-    assert facts["price"] == "0.0010 EUR a second, at most 0.3000 EUR a call"
+    assert facts["price"] == "0.0010 EUR a second, at most 0.30 EUR a call"
     away = text(function_lines(told, [node_row(a_node_of_functions(away="it cannot be reached: refused"))], 80))
     assert "! BREAKER OPEN" in away
     assert "it cannot be reached: refused" in away
@@ -164,7 +164,7 @@ def test_a_task_says_what_its_attempts_have_cost_and_may_yet():
     paid = attempt(1, ended_ms=2, spend={"worst": 300_000}, spent=12_500)
     runs = attempt(2, spend={"worst": 300_000})
     assert task_cost([attempt(1, ended_ms=2), paid], "EUR")[0] == "0.0125 EUR, paid for 1 call by cloud-1"
-    assert "at most 0.3000 for the call under way" in task_cost([paid, runs])[0]
+    assert "at most 0.30 for the call under way" in task_cost([paid, runs])[0]
     assert paid.model_dump_json() == Attempt.model_validate_json(paid.model_dump_json()).model_dump_json()
     assert "spen" not in attempt(1).model_dump_json(), "older readers are told nothing new of the others"
 
@@ -176,7 +176,15 @@ def test_the_limits_are_those_that_a_scheduler_tells():
 
 @pytest.mark.parametrize(
     ("amount", "shown"),
-    [(0.0, "0.00"), (0.0000004, "0.0000004"), (1e-9, "0"), (0.0058, "0.0058"), (12.5, "12.5000"), (1234.5, "1,234.50")],
+    [
+        (0.0, "0.00"),
+        (0.0000004, "0.0000004"),
+        (1e-9, "0"),
+        (0.0058, "0.0058"),
+        (0.2168, "0.22"),
+        (12.5, "12.50"),
+        (1234.5, "1,234.50"),
+    ],
 )
 def test_money_has_as_many_digits_as_tell_something(amount, shown):
     assert money(amount) == shown

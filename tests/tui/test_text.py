@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from tui.columns import without_folder
 from tui.text import basename, clean, clean_block, compact, cut, cut_left, fit, long_span, span
 
 any_text = st.text(st.characters(codec=None), max_size=60) | st.text(st.characters(), max_size=60)
@@ -78,3 +79,13 @@ def test_counts_fit_four_cells(number, text):
 )
 def test_the_last_part_of_a_path_is_its_name(path, name):
     assert basename(path) == name
+
+
+def test_a_line_of_a_list_does_not_tell_the_path_again_that_its_row_has():
+    image = "/srv/photos/a/one.jpg"
+    assert without_folder(f"image_truncated: {image}: ends too early", image) == "image_truncated: ends too early"
+    told = f"mask_size_mismatch: mask /srv/photos/a/masks/one.png is 64 x 48, but {image} is 700 x 466"
+    assert without_folder(told, image) == "mask_size_mismatch: mask masks/one.png is 64 x 48, but one.jpg is 700 x 466"
+    assert (
+        without_folder("oom: 9 / 8 GiB", "one.jpg") == without_folder("oom: 9 / 8 GiB", "/one.jpg") == "oom: 9 / 8 GiB"
+    )

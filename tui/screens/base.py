@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,7 +16,7 @@ from textual.widget import Widget
 
 from lcq.lang import N, tr
 from tui.acts import Act
-from tui.commands import Scope, bindings_of, footer_of
+from tui.commands import Command, Scope, bindings_of, commands_of, footer_of
 from tui.desk import Desk
 from tui.text import cut, long_span
 from tui.widgets.frame import Banner, KeyLine, OneLine, Part, width_of
@@ -185,7 +185,21 @@ class ConsoleScreen(Screen[None]):
         self.desk = desk
         # Held here and not looked up: news may come before all of them are mounted, and while they are closed.
         self._title_line, self._banner = OneLine(id="title"), Banner(id="banner")
-        self._act_line, self._key_line = OneLine(id="act"), KeyLine(footer_of(self.SCOPES), id="keys")
+        self._act_line, self._key_line = (
+            OneLine(id="act"),
+            KeyLine(footer_of(self.SCOPES), self._further_views(), id="keys"),
+        )
+
+    def _further_views(self) -> list[Command]:
+        """The keys of the views that the title names only where one is in them; a screen on top of a view has none."""
+        if Scope.TABLE not in self.SCOPES:
+            return []
+        titles = {f"show_{mode}": title for mode, _, title in FURTHER_MODES if mode != self.MODE}
+        return [
+            replace(command, label=titles[command.id])
+            for command in commands_of(Scope.EVERYWHERE)
+            if command.id in titles
+        ]
 
     def compose(self) -> ComposeResult:
         yield self._title_line

@@ -18,7 +18,7 @@ from tui.screens.about import AboutScreen
 from tui.screens.causes import CauseActs, tasks_of, where_of
 from tui.screens.detail import Piece, fact
 from tui.store import CauseRow, TaskRow
-from tui.text import counted, span, stamp
+from tui.text import counted, span, stamp, wrapped
 from tui.widgets.chart import Chart
 from tui.widgets.frame import TONE_STYLE
 
@@ -67,7 +67,7 @@ class CauseScreen(AboutScreen[CauseRow], CauseActs):
             (f" x {row.code}", TONE_STYLE["bad"]),
             (tr("  of kind {kind}\n", kind=tr(row.kind)), "bold"),
         ]
-        pieces.append((f"  {retold(row.text)}\n", ""))
+        pieces += [(f"  {line}\n", "") for line in wrapped(retold(row.text), self.size.width - 4)]
         for name, value in row.of:
             pieces += fact(name, value or tr("not known"))
         pieces += fact("known", row.known)
@@ -108,7 +108,7 @@ def _in_common(tasks: list[TaskRow]) -> list[Piece]:
         (N("jobs"), "job"),
     ):
         found = Counter(str(getattr(task, name)) for task in tasks if getattr(task, name))
-        told = [f"{what} {count:,}" for what, count in found.most_common(5)]
+        told = [f"{what} ({count:,})" for what, count in found.most_common(5)]
         more = tr("   and {count} others", count=len(found) - 5) if len(found) > 5 else ""
         pieces += fact(label, "   ".join(told) + more)
     return pieces

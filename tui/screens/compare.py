@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from textual import work
@@ -95,11 +95,13 @@ def facts_of(left: Side, right: Side, called: Callable[[str, str], str] = lambda
         facts.append(Fact(label, clean(tell(left)), clean(tell(right)), matters))
     if not same_task:
         facts += _parameters(left.record, right.record)
-    return [fact for fact in facts if fact.left or fact.right]
+    return [
+        replace(fact, left=fact.left or "--", right=fact.right or "--") for fact in facts if fact.left or fact.right
+    ]
 
 
 def _seconds(seconds: float) -> str:
-    return f"{seconds:.2f} s" if seconds else ""
+    return long_span(seconds * 1000) if seconds else ""
 
 
 def _predicted(side: Side) -> str:
@@ -123,7 +125,7 @@ def _around(side: Side) -> str:
     attempt = side.attempt
     if attempt is None or not attempt.ended_ms or not attempt.seconds:
         return ""
-    return _seconds(max(0.0, (attempt.ended_ms - attempt.started_ms) / 1000 - attempt.seconds)) or "0.00 s"
+    return _seconds(max(0.0, (attempt.ended_ms - attempt.started_ms) / 1000 - attempt.seconds)) or long_span(0)
 
 
 def _warm(side: Side) -> str:

@@ -86,7 +86,7 @@ class LogPane(Widget):
 
     @property
     def _head_width(self) -> int:
-        return 1 + (9 if self._lines.stamps else 0) + _SOURCES + 3
+        return 1 + (10 if self._lines.stamps else 0) + _SOURCES + 3
 
     def notify_style_update(self) -> None:
         super().notify_style_update()

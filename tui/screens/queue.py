@@ -18,10 +18,11 @@ from tui.screens.about import AboutScreen
 from tui.screens.detail import Piece, fact
 from tui.screens.queues import QueueActs
 from tui.store import WAITING, QueueRow, TaskRow
-from tui.text import fit, long_span, stamp
+from tui.text import cut, fit, long_span, stamp
 from tui.widgets.chart import Chart
 from tui.widgets.frame import TONE_STYLE
 
+_NODES_AT = 36  # cells before what is told of a node, and at the right edge
 _MOST_TASKS = 8
 
 
@@ -95,12 +96,16 @@ class QueueScreen(AboutScreen[QueueRow], QueueActs):
                 (f"  {fit(node.id, 16)} ", ""),
                 (fit(word, 14), TONE_STYLE[NODE_LOOK[node.status][1]]),
                 (
-                    tr(
-                        "{running} of {slots} busy   {why}\n",
-                        running=node.running,
-                        slots=node.slots,
-                        why=retold(node.why),
-                    ),
+                    cut(
+                        tr(
+                            "{running} of {slots} busy   {why}",
+                            running=node.running,
+                            slots=node.slots,
+                            why=retold(node.why),
+                        ),
+                        max(16, self.size.width - _NODES_AT),
+                    )
+                    + "\n",
                     "",
                 ),
             ]

@@ -112,7 +112,8 @@ class TasksScreen(ListScreen[TaskRow], TaskActs):
         return tr("no tasks yet: s submits one")
 
     def about(self, row: TaskRow) -> Sequence[Part]:
-        word, tone = last_word(row, self.desk.link.now_ms, in_full=True)
+        failed = row.status is TaskStatus.FAILED  # then its picture's path is not told twice
+        word, tone = last_word(row, self.desk.link.now_ms, in_full=not failed)
         head = f" {row.id} "
         facts = f"{row.model}  {row.user}" + (tr("  job {job}", job=row.job) if row.job else "")
         if row.pinned:

@@ -100,9 +100,16 @@ def _cut(parts: Iterable[Part], room: int) -> list[Part]:
 class KeyLine(OneLine):
     """The keys that matter here, as many as fit; the way to all of them is always the last."""
 
-    def __init__(self, commands: Sequence[Command], *, id: str | None = None) -> None:  # noqa: A002
+    def __init__(
+        self,
+        commands: Sequence[Command],
+        more: Sequence[Command] = (),
+        *,
+        id: str | None = None,  # noqa: A002
+    ) -> None:
+        """``more``: at the right edge, where there is room for them too."""
         super().__init__(id=id)
-        self._commands = commands
+        self._commands, self._more = commands, more
         self.shown: tuple[Command, ...] = ()
 
     def on_resize(self) -> None:
@@ -126,7 +133,18 @@ class KeyLine(OneLine):
                 Part(self._key_of(command), "bold $text-primary", command.id),
                 Part(f" {command.shown_label}", "$foreground", command.id),
             ]
-        self.show(parts)
+        self.show(parts, self._further(self.size.width - width_of(parts)))
+
+    def _further(self, room: int) -> list[Part]:
+        """The views that the title does not name, where there is room for all of them."""
+        told: list[Part] = []
+        for command in self._more:
+            told += [
+                Part("  "),
+                Part(self._key_of(command), "$text-muted", command.id),
+                Part(f" {command.shown_label}", "$text-muted", command.id),
+            ]
+        return [*told, Part(" ")] if told and width_of(told) + 3 <= room else []
 
     async def clicked_on(self, action: str) -> None:
         is_of_table = any(command.id == action and command.scope is Scope.TABLE for command in self.shown)
