@@ -16,6 +16,7 @@ import random
 import time
 from collections import deque
 
+from lcq.errors import StateUnavailable
 from lcq.models import Task, TaskPriority
 from lcq.state.manager import StateManager
 from tests.nodes import LIGHT, NS, TELEA, Node, a_task
@@ -25,6 +26,7 @@ TICK_S = 0.02
 BEAT_S = 1.0
 _AT_ONCE = 500
 _RUNNING = 160  # attempts that are under way at a time
+_PATIENCE = 20  # times in a row that the server may be late
 _LATE_S = 0.5  # who is later than this does not try to catch up
 
 
@@ -39,17 +41,25 @@ def a_photo(number: int) -> Task:
 
 
 async def fill(state: StateManager, count: int) -> int:
-    """See to it that the cluster has so many tasks; how many were added."""
-    there = await state.reader.snapshot(limit=0)
-    missing = max(0, count - there.total_tasks)
-    for start in range(0, missing, _AT_ONCE):
-        await asyncio.gather(
-            *(
-                state.submit_task(a_photo(there.total_tasks + start + place), queue=LIGHT)
-                for place in range(min(_AT_ONCE, missing - start))
-            )
-        )
-    return missing
+    """See to it that the cluster has so many tasks; how many were added. On a busy machine a server may be late for
+    once: it is waited for."""
+    added, there, late = 0, -1, 0
+    while True:
+        try:
+            if there < 0:
+                there = (await state.reader.snapshot(limit=0)).total_tasks
+            if there >= count:
+                return added
+            some = min(_AT_ONCE, count - there)
+            await asyncio.gather(*(state.submit_task(a_photo(there + place), queue=LIGHT) for place in range(some)))
+        except StateUnavailable:
+            late += 1
+            if late > _PATIENCE:
+                raise
+            await asyncio.sleep(5)
+            there = -1
+        else:
+            added, there, late = added + some, there + some, 0
 
 
 class Work:

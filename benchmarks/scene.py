@@ -16,7 +16,7 @@ import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_type_hints
+from typing import TYPE_CHECKING, Any, cast
 from unittest import mock
 
 from pydantic import TypeAdapter
@@ -71,7 +71,7 @@ class NotInScene(LcqError):
 def _kind_of(question: str) -> TypeAdapter[Any]:
     """What that question is answered with, as ``Cluster`` says."""
     told = inspect.signature(getattr(Cluster, question)).return_annotation
-    return TypeAdapter(get_type_hints(_Returning(told), None, _Names())["return"])
+    return TypeAdapter(eval(told, {}, _Names()))
 
 
 class _Names(dict[str, Any]):
@@ -82,13 +82,6 @@ class _Names(dict[str, Any]):
             if hasattr(module, name):
                 return getattr(module, name)
         raise KeyError(name)
-
-
-class _Returning:
-    """Has one annotation: what a function returns, without those of what it takes."""
-
-    def __init__(self, told: str) -> None:
-        self.__annotations__ = {"return": told}
 
 
 class Scene:
