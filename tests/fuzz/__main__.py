@@ -208,6 +208,12 @@ _CODE: dict[str, tuple[str, ...]] = {
         "lcq.http.v1_blobs", "lcq.http.v1_tasks", "lcq.storage.uploads", "python_multipart.multipart",
         "starlette.formparsers",
     ),
+    "once": ("lcq.http.v1_lent", "lcq.http.guard", "lcq.lent", "lcq.state.moves.calls", "lcq.storage.uploads"),
+    "calls": ("worker.calls", "worker.function", "worker.engines.picture_bytes", "worker.engines.opencv"),
+    "replies": (
+        "worker.calls", "worker.engines.function", "worker.engines.endpoints", "worker.engines.picture_bytes",
+        "lcq.lent", "lcq.spend",
+    ),
     "pictures": (
         "lcq.image_size", "lcq.images", "lcq.thumbnails", "PIL.ImageFile", "PIL.PngImagePlugin", "PIL.JpegImagePlugin",
         "PIL.TiffImagePlugin", "PIL.WebPImagePlugin", "PIL.BmpImagePlugin", "PIL.GifImagePlugin",

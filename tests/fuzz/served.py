@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Awaitable, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import msgpack
 from starlette.routing import Route
@@ -21,10 +22,12 @@ from lcq.config import DistributedConfig
 from lcq.http.app import make_app
 from lcq.http.guard import App
 from lcq.ids import new_id
+from lcq.lent import CALLS, Terms
 from lcq.scheduler import Scheduler
 from tests.fuzz.mutation import as_json, edited, edited_picture
 from tests.fuzz.targets import ID, Finding, Try, json_bodies, pictures
 from tests.redis_rig import running_server
+from tests.unit.test_spend import FunctionNode, submitted
 
 _ENOUGH_REDIS = "64mb"
 _ANSWER_S = 0.01  # of who waits for a picture: no node is there that could make one
@@ -244,6 +247,99 @@ def http_of(cluster: Cluster, scheduler: Scheduler) -> Iterator[Try]:
         cluster.call(asyncio.wait({following}))
 
 
+# ---------------------------------------------------------------- addresses that functions are lent
+
+_ASKED = "0123456789abcdef"
+_WAYS = ("put_image", "put_result", "post_reply", "get_image", "addresses", "left")
+_CALL_INPUTS = 10  # of one call, then there is another one: it has 64 addresses at most
+
+
+def transfers() -> list[bytes]:
+    """Of each way: a byte that chooses it, one for how the body comes, the length of a header; the header, the body."""
+    image = pictures()[0]
+    reply = {"key": "x/1", "trouble": None, "seconds": 2.5, "instance": {"id": "i", "is_cold": True, "start_s": 3}}
+    wanted = {"image": {"sha256": "ab" * 32, "size": 5}, "result": _ASKED, "reply": True, "seconds": 30}
+    found = [(0, b"", image), (1, b"", image), (1, b"", b""), (3, b"", image), (5, b"", _ASKED.encode())]
+    found += [(2, head, json.dumps(reply).encode()) for head in (b"200", b"1.5", b"503", b"\xb2\xb2", b"-1")]
+    found += [(4, b"", json.dumps(wanted).encode()), (2, b"", b"NaN"), (2, b"1e999", b'{"seconds": 1e999}')]
+    return [bytes((way, how, len(head))) + head + body for way, head, body in found for how in (1, 2)]
+
+
+@contextlib.contextmanager
+def once() -> Iterator[Try]:
+    """Transfers at addresses of calls that are really under way, and what is asked by the call's own address."""
+    with running_cluster() as (cluster, scheduler), once_of(cluster, scheduler) as read:
+        yield read
+
+
+@contextlib.contextmanager
+def once_of(cluster: Cluster, scheduler: Scheduler) -> Iterator[Try]:
+    """What has a transfer done there."""
+    app = make_app(Ground(scheduler.state, scheduler.site), scheduler.keeper.depot)
+    node = FunctionNode(scheduler.state)
+    call, inputs = "", 0
+    beside = _names(cluster.folder)
+
+    async def begun() -> str:
+        await node.hello()  # it has not been heard since the call before
+        await submitted(scheduler.state, 1)
+        (grant,) = await node.take(1)
+        terms = Terms(price_call=0.001, price_s=0.01, timeout_s=20)
+        token = await scheduler.state.open_call(
+            grant.task.id, attempt=grant.attempt, node=node.id, seconds=600, terms=terms
+        )
+        await node.end(grant, 0.1)  # then what it is billed comes late
+        return CALLS + token
+
+    async def lent(data: bytes) -> dict[str, str]:
+        picture = {"sha256": hashlib.sha256(data).hexdigest(), "size": max(1, len(data))}
+        wanted = {"image": picture, "result": _ASKED, "reply": True}
+        body = json.dumps(wanted).encode()
+        status, answer = await _asked(app.guard, "POST", f"{call}/addresses", b"application/json", 1, body)
+        if status != 200:
+            raise Finding(f"no address is lent: {status} {answer[:300]!r}")
+        told: dict[str, str] = json.loads(answer)
+        return told
+
+    async def transferred(way: str, how: int, head: bytes, body: bytes) -> tuple[int, bytes]:
+        if way == "addresses":
+            return await _asked(app.guard, "POST", f"{call}/addresses", b"application/json", how, body)
+        if way == "left":
+            query = urlencode({"asked": body[:40], "reply": head})
+            return await _asked(app.guard, "GET", f"{call}/left", b"", how, b"", query=query.encode())
+        paths = await lent(body)
+        named = [(b"x-function-status", head), (b"x-duration-seconds", head), (b"x-call-id", head)]
+        if way == "get_image":
+            await _asked(app.guard, "PUT", paths["put_image"], b"image/png", 1, body)
+            status, answer = await _asked(app.guard, "GET", paths["get_image"], b"", how, b"")
+            if status == 200 and answer != body:
+                raise Finding(f"{len(body)} bytes were put, and {len(answer)} others came")
+            return status, answer
+        method = way.partition("_")[0].upper()
+        status, answer = await _asked(app.guard, method, paths[way], b"image/png", how, body, more=named)
+        if status < 300:
+            again, _ = await _asked(app.guard, method, paths[way], b"image/png", how, body, more=named)
+            if again < 300:
+                raise Finding(f"the address of {way} was good for two transfers")
+        return status, answer
+
+    def read(data: bytes) -> None:
+        nonlocal call, inputs
+        if inputs % _CALL_INPUTS == 0:
+            call = cluster.call(begun())
+        inputs += 1
+        way, how, size = data[:3].ljust(3, b"\0")
+        head, body = data[3 : 3 + size], data[3 + size :]
+        status, answer = cluster.call(transferred(_WAYS[way % len(_WAYS)], how & 3, head, body))
+        cluster.broken.check()
+        if status in (0, 500):
+            raise Finding(f"{_WAYS[way % len(_WAYS)]} was answered with {status} {answer[:300]!r}")
+        if _names(cluster.folder) != beside:
+            raise Finding(f"it has written beside its folders: {_names(cluster.folder) - beside}")
+
+    yield read
+
+
 async def _begin(work: Any) -> asyncio.Task[Any]:
     return asyncio.create_task(work, name="http endings")
 
@@ -252,7 +348,17 @@ def _names(folder: Path) -> frozenset[str]:
     return frozenset(path.name for path in (*folder.iterdir(), *folder.parent.iterdir()))
 
 
-async def _asked(app: App, method: str, path: str, kind: bytes, how: int, body: bytes) -> tuple[int, bytes]:
+async def _asked(
+    app: App,
+    method: str,
+    path: str,
+    kind: bytes,
+    how: int,
+    body: bytes,
+    *,
+    query: bytes = b"",
+    more: list[tuple[bytes, bytes]] | None = None,
+) -> tuple[int, bytes]:
     """One request as uvicorn would bring it. ``how``: in how many pieces the body comes, and what its headers claim."""
     sha256 = hashlib.sha256(body).hexdigest() if how % 3 else "ab" * 32
     path = path.replace("{sha256}", sha256).replace("{part}", "before").replace("{name}", "lama")
@@ -260,6 +366,7 @@ async def _asked(app: App, method: str, path: str, kind: bytes, how: int, body: 
         head, _, rest = path.partition("{")
         path = head + ID + rest.partition("}")[2]
     headers = [(b"host", b"127.0.0.1"), (b"content-length", str(len(body)).encode())]
+    headers += more or []
     if kind:
         headers.append((b"content-type", kind))
     if how & 8:
@@ -285,7 +392,7 @@ async def _asked(app: App, method: str, path: str, kind: bytes, how: int, body: 
 
     scope = {
         "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "http",
-        "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": "", "headers": headers,
+        "path": path, "raw_path": path.encode(), "query_string": query, "root_path": "", "headers": headers,
         "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8081), "state": {},
     }  # fmt: skip
     await app(scope, receive, send)

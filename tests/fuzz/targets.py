@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import importlib
 import io
 import json
 import os
@@ -41,7 +42,7 @@ from lcq.wire import (
     unpack_request,
     unpack_ticket,
 )
-from tests.fuzz.mutation import Mutate, as_msgpack, edited, edited_archive, edited_picture
+from tests.fuzz.mutation import Mutate, as_json, as_msgpack, edited, edited_archive, edited_picture
 from tests.nodes import a_failure, a_result, a_task, the_cpu
 from tests.weight_files import checkpoint, generator_arrays, safetensors
 from worker.archive import packed_weights, read_tensors
@@ -362,14 +363,33 @@ def json_bodies() -> list[bytes]:
     return [json.dumps(one).encode() for one in bodies] + deep
 
 
-def _lazily(name: str) -> Callable[[], AbstractContextManager[Try]]:
+def _lazily(name: str, *, module: str = "served") -> Callable[[], AbstractContextManager[Try]]:
     def opened() -> AbstractContextManager[Try]:
-        from tests.fuzz import served
-
-        found: AbstractContextManager[Try] = getattr(served, name)()
+        found: AbstractContextManager[Try] = getattr(importlib.import_module(f"tests.fuzz.{module}"), name)()
         return found
 
     return opened
+
+
+def _seeds_of(name: str, *, module: str = "called") -> Callable[[], list[bytes]]:
+    def seeds() -> list[bytes]:
+        found: list[bytes] = getattr(importlib.import_module(f"tests.fuzz.{module}"), name)()
+        return found
+
+    return seeds
+
+
+def _called_mutate(data: bytes, chance: random.Random) -> bytes:
+    from tests.fuzz.called import changed
+
+    return changed(data, chance)
+
+
+def _transfer_mutate(data: bytes, chance: random.Random) -> bytes:
+    head, body = data[: 3 + data[2]] if len(data) > 2 else data, data[3 + data[2] :] if len(data) > 2 else b""
+    if chance.random() < 0.4:
+        return edited(head, chance) + body
+    return head + (as_json if body[:1] == b"{" else edited)(body, chance)
 
 
 def _served_seeds() -> list[bytes]:
@@ -405,6 +425,27 @@ TARGETS: tuple[Target, ...] = (
         _served_seeds,
         _lazily("http"),
         _served_mutate,
+    ),
+    Target(
+        "once",
+        "transfers at addresses that functions are lent: pictures, results, callbacks, their bills",
+        _seeds_of("transfers", module="served"),
+        _lazily("once"),
+        _transfer_mutate,
+    ),
+    Target(
+        "calls",
+        "calls as a function reads and does them",
+        _seeds_of("calls"),
+        _lazily("called", module="called"),
+        _called_mutate,
+    ),
+    Target(
+        "replies",
+        "what functions, and those before them, answer an agent; late bills; books",
+        _seeds_of("answers"),
+        _lazily("answered", module="called"),
+        _called_mutate,
     ),
     Target(
         "pictures",

@@ -22,7 +22,7 @@ from tests.fuzz.targets import TARGETS, Target, frames, json_bodies, mutated, ta
 from worker.archive import packed_weights
 from worker.protocol import Words
 
-ALONE = [target for target in TARGETS if target.name not in ("desk", "http")]
+ALONE = [target for target in TARGETS if target.name not in ("desk", "http", "once", "replies")]
 
 
 @pytest.mark.parametrize("target", ALONE, ids=[target.name for target in ALONE])
@@ -57,11 +57,26 @@ def test_a_scheduler_answers_whatever_comes_and_breaks_at_nothing() -> None:
     with served.running_cluster() as (cluster, scheduler), served.http_of(cluster, scheduler) as ask_http:
         for once_answered_with_500 in (nan_for_a_picture, b"\1\0\1" + b'{"tasks": ' + b"[" * 400 + b"]" * 400 + b"}"):
             ask_http(once_answered_with_500)  # the refusal quotes it, in JSON
-        for name, read in (("desk", served.desk_of(cluster, scheduler)), ("http", ask_http)):
-            target = target_of(name)
-            seeds = target.seeds()
-            for _ in range(25):
-                read(mutated(target, seeds, chance))
+        with served.once_of(cluster, scheduler) as transfer:
+            for name, read in (
+                ("desk", served.desk_of(cluster, scheduler)),
+                ("http", ask_http),
+                ("once", transfer),
+            ):
+                target = target_of(name)
+                seeds = target.seeds()
+                for _ in range(25):
+                    read(mutated(target, seeds, chance))
+
+
+def test_an_agent_reads_whatever_a_function_or_what_stands_before_it_answers() -> None:
+    target, chance = target_of("replies"), random.Random(20261130)
+    seeds = target.seeds()
+    with target.open() as read:
+        for seed in seeds:
+            read(seed)
+        for _ in range(15):
+            read(mutated(target, seeds, chance))
 
 
 # ---------------------------------------------------------------- what was found
