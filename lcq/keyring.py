@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import json
@@ -182,6 +183,18 @@ def learn_server_keys(credential: Credential, told: Sequence[str]) -> Credential
         there = read_credential(credential.file) or credential
         write_credential(credential.file, replace(there, server_keys=known))
     return replace(credential, server_keys=known)
+
+
+def tell_own_keys(config: DistributedConfig, before: ServerKeys, now: ServerKeys) -> None:
+    """Let the keys of this host that know the schedulers by one of ``before`` know them by those that they have now.
+
+    One that cannot be used stays as it is.
+    """
+    for path in (client_file(config), *(agent_file(config, node) for node in nodes_with_keys(config))):
+        with contextlib.suppress(InvalidConfig):
+            credential = read_credential(path)
+            if credential is not None and set(credential.server_keys) & set(before.told):
+                write_credential(path, replace(credential, server_keys=now.told))
 
 
 def _told(pair: KeyPair) -> dict[str, Any]:

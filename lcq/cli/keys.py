@@ -349,7 +349,7 @@ async def _rotate_own(session: Session, node: str) -> int:
 
 
 def _rotate_server(session: Session, finish: bool) -> int:
-    from lcq.keyring import KeyPair, ServerKeys, read_server_keys, server_file, write_server_keys
+    from lcq.keyring import KeyPair, ServerKeys, read_server_keys, server_file, tell_own_keys, write_server_keys
     from lcq.sockets import new_key_pair
 
     config, output = session.config, session.output
@@ -370,6 +370,7 @@ def _rotate_server(session: Session, finish: bool) -> int:
     else:
         changed = ServerKeys(keys.pair, KeyPair(*new_key_pair()), keys.owners)
     write_server_keys(config, changed)
+    tell_own_keys(config, keys, changed)
     if output.as_json:
         output.document({"keys": changed.told})
         return OK

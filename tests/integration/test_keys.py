@@ -762,6 +762,7 @@ def test_the_next_key_of_the_schedulers_is_made_as_early_as_the_first_and_with_e
     second = read_server_keys(config)
     assert second is not None and second.pair == first.coming and second.coming is not None  # noqa: PT018
     assert second.coming.public not in first.told
+    assert read_credential(client_file(config)).server_keys == second.told  # type: ignore[union-attr]
     assert "is no key" in lcq("trust", "abc", code=2)
     assert "there is no key in" in lcq("trust", second.pair.public, "--node", "gpu-7", code=2)
 
