@@ -84,24 +84,45 @@ return cmsgpack.pack(told)
 """
 
 
-def read(client: redis.Redis, root: str = "{lcq}") -> Ledger:
-    """Every key of the namespace, as they are at one moment. Fails on keys outside of it, of no known class, or of
-    another type."""
+@dataclass(frozen=True)
+class Key:
+    """What one key is, and holds."""
+
+    name: str
+    kind: str  # as TYPE calls it
+    ttl_s: int  # NO_TTL: it stays
+    value: Any
+
+
+def keys_of(client: redis.Redis) -> list[Key]:
+    """All that a server holds at one moment, by name."""
     told = msgpack.unpackb(client.execute_command("EVAL", _READ_ALL, 0, NEVER_DECODE=True))
-    told.sort()
-    names = [name for name, *_ in told]
-    assert all(name.startswith(f"{root}:") for name in names), f"keys outside of {root}: {names}"
+    return sorted((Key(*one) for one in told), key=lambda key: key.name)
+
+
+def ledger_of(keys: list[Key], root: str = "{lcq}") -> Ledger:
+    """What these keys, all of known classes, hold. Fails where one is of another type than its class."""
     ledger = Ledger()
-    for name, kind, ttl_s, value in told:
-        short = name.removeprefix(f"{root}:")
-        wanted = CLASSES.get(class_of(short) or "")
-        assert wanted, f"{name} belongs to no known class of keys"
-        assert kind == wanted, f"{name} is a {kind}, and its class has {wanted}s"
-        is_mortal = short.startswith(EXPIRING)
-        assert is_mortal == (ttl_s != NO_TTL), f"{name} has {'no' if is_mortal else 'a'} time to live"
-        ledger.values[short] = _value(kind, value)
+    for key in keys:
+        short = key.name.removeprefix(f"{root}:")
+        wanted = CLASSES[class_of(short) or ""]
+        assert key.kind == wanted, f"{key.name} is a {key.kind}, and its class has {wanted}s"
+        ledger.values[short] = _value(key.kind, key.value)
         _file(ledger, short, ledger.values[short])
     return ledger
+
+
+def read(client: redis.Redis, root: str = "{lcq}") -> Ledger:
+    """Every key of the namespace, at one moment. Fails on keys outside of it, of no known class, or of another type."""
+    keys = keys_of(client)
+    outside = [key.name for key in keys if not key.name.startswith(f"{root}:")]
+    assert not outside, f"keys outside of {root}: {outside}"
+    for key in keys:
+        short = key.name.removeprefix(f"{root}:")
+        assert class_of(short), f"{key.name} belongs to no known class of keys"
+        is_mortal = short.startswith(EXPIRING)
+        assert is_mortal == (key.ttl_s != NO_TTL), f"{key.name} has {'no' if is_mortal else 'a'} time to live"
+    return ledger_of(keys, root)
 
 
 def _value(kind: str, told: Any) -> Any:

@@ -12,7 +12,7 @@ import redis
 
 from lcq.models import Event
 from lcq.state import records
-from tests.audit import Ledger, class_of, load
+from tests.audit import NO_TTL, Ledger, class_of, keys_of, ledger_of
 
 _POLL_S = 0.05
 _AT_ONCE = 2000
@@ -98,13 +98,9 @@ class EventRecorder:
 
 def snapshot(client: redis.Redis, *, root: str = "{lcq}") -> tuple[Ledger, Mapping[str, bool]]:
     """Everything the server holds, and of each key whether it expires. Keys of no known class are only named."""
-    names = sorted(client.scan_iter(count=1000))
-    pipe = client.pipeline(transaction=False)
-    for name in names:
-        pipe.pttl(name)
-    mortal = {name: ttl >= 0 for name, ttl in zip(names, pipe.execute(), strict=True) if ttl != -2}
-    ours = [name for name in mortal if name.startswith(f"{root}:") and class_of(name.removeprefix(f"{root}:"))]
-    return load(client, ours, root), mortal
+    keys = keys_of(client)
+    ours = [key for key in keys if key.name.startswith(f"{root}:") and class_of(key.name.removeprefix(f"{root}:"))]
+    return ledger_of(ours, root), {key.name: key.ttl_s != NO_TTL for key in keys}
 
 
 @contextlib.contextmanager
