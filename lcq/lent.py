@@ -99,7 +99,7 @@ def left_in(attempt: int, fields: Mapping[str, str]) -> list[Left]:
         try:
             told = json.loads(text)
             found.append(Left(attempt, Part(kind), of, str(told["sha256"]), int(told["size"]), told))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             continue
     return found
 
@@ -118,7 +118,7 @@ class Terms:
         try:
             told = json.loads(text)
             numbers = [float(told[name]) for name in ("price_call", "price_s", "timeout_s")]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
         return cls(*numbers) if all(math.isfinite(one) and one >= 0 for one in numbers) else None
 

@@ -10,7 +10,7 @@ import math
 import operator
 import re
 from collections.abc import Collection, Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from types import MappingProxyType
@@ -252,6 +252,7 @@ def model_of(lane: str) -> str:
 
 
 DEVICE_WISH = re.compile(r"^(auto|cpu|gpu|cuda(:\d+)?|mps)$")
+_FIRST_DAY, _LAST_DAY = datetime(1970, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
 DEFAULT_MODEL = "cv2-telea"
 
 
@@ -291,6 +292,12 @@ class Task(Value):
         if not is_id(value):
             raise ValueError("must be 16 characters of Crockford's base 32, as lcq.ids.new_id() makes them")
         return value
+
+    @field_validator("deadline")
+    @classmethod
+    def _is_in_the_calendar(cls, value: datetime | None) -> datetime | None:
+        """In every time zone: whoever tells it would fail at a year 0, or 10,000."""
+        return value if value is None else min(_LAST_DAY, max(_FIRST_DAY, value))
 
     @field_validator("config")
     @classmethod

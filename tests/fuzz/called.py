@@ -122,12 +122,15 @@ def answers() -> list[bytes]:
         ("http", [(422, {}, broken)]),
         ("http", [(429, {"retry-after": "7"}, "slow down")]),
         ("http", [(503, {"Retry-After": date}, "")]),
+        ("http", [(503, {"Retry-After": "Mon, 1 Jan 99999999999999999999 00:00:00 GMT"}, "")]),
         ("http", [(502, {}, "<html>")]),
         ("http", [(202, {"content-encoding": "gzip"}, "taken")]),
         ("runpod", [(200, {}, job), (200, {}, job | {"status": "COMPLETED", "output": reply})]),
         ("runpod", [(200, {}, job | {"status": "FAILED", "error": "out of \\ud800 memory"})]),
         ("runpod", [(200, {}, job), (404, {}, "no such job"), (405, {}, ""), (200, {}, job | {"status": "TIMED_OUT"})]),
         ("bill", [(200, {"x-duration-seconds": "1.5"}, reply)]),
+        ("bill", [(200, {"result:": '{"sha256": "a", "size": Infinity}'}, "[" * 100_000)]),
+        ("bill", [(200, {}, '{"price_call": 1' + "0" * 400 + ', "price_s": 0, "timeout_s": 1}')]),
     ]
     return [json.dumps({"kind": kind, "answers": [list(one) for one in steps]}).encode() for kind, steps in told]
 

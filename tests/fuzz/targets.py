@@ -124,7 +124,9 @@ def _plain(value: Any) -> Any:
 _VALUES: dict[str, Any] = {
     "node_id": "node-1", "boot_id": "boot-1", "node": "node-1", "queue": "cpu-light", "task_id": ID, "attempt": 1,
     "ids": [ID, "01K"], "actor": "ann", "reason": "a test", "priority": "high", "job": "cats", "name": "cats",
-    "capability": _plain(the_cpu()), "tasks": [_plain(a_task()), _plain(a_task(priority="urgent", job="cats"))],
+    "capability": _plain(the_cpu()),
+    "tasks": [_plain(a_task()), _plain(a_task(priority="urgent", job="cats")) | {"deadline": "2026-12-24T17:30:00Z"}],
+
     "keys": ["k-1", "k-2"], "sizes": [[640, 480], None], "want": [{"device": "cpu", "slots": 2, "warm": ["cv2-telea"]}],
     "outcomes": [{"task_id": ID, "attempt": 1, "result": _plain(a_result())}, {"task_id": ID, "attempt": 1,
     "failure": _plain(a_failure())}], "running": [{"task_id": ID, "attempt": 1, "progress": 0.5, "stage": "fill"}],

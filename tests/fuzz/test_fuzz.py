@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import random
 import zipfile
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from PIL import Image
 
 from lcq.errors import LcqError, ProtocolError, WeightsRefused
 from lcq.images import BadImage, load_image
+from lcq.models import Task
 from lcq.runner_config import LimitsConfig
 from lcq.wire import REQUESTS, unpack_request
 from tests.fuzz import served
@@ -80,6 +83,16 @@ def test_an_agent_reads_whatever_a_function_or_what_stands_before_it_answers() -
 
 
 # ---------------------------------------------------------------- what was found
+
+
+@pytest.mark.parametrize("strange", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])
+def test_a_deadline_that_other_time_zones_have_no_date_for_is_told_all_the_same(strange: str) -> None:
+    task = Task.model_validate_json(json.dumps({"task_type": "inpaint", "image_path": "a.png", "deadline": strange}))
+    assert task.deadline is not None and task.deadline_ms is not None  # noqa: PT018
+    for hours in (-14, 14):
+        assert f"{task.deadline.astimezone(timezone(timedelta(hours=hours))):%Y-%m-%d}"
+    assert datetime.fromtimestamp(task.deadline_ms / 1000, UTC).year in (1970, 9999)
+    assert Task.model_validate_json(task.to_json()) == task
 
 
 def test_a_member_that_the_zips_index_puts_before_the_file_is_a_damaged_zip_not_a_failed_disk(tmp_path: Path) -> None:

@@ -280,7 +280,7 @@ def _pause_of(headers: Mapping[str, str]) -> float:
     """Seconds until it may be asked again, by Retry-After: a number, or a date."""
     told = headers.get("retry-after", "")
     seconds = _USUAL_PAUSE_S
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):  # the last: a year of twenty digits
         seconds = float(told) if told.isdigit() else email.utils.parsedate_to_datetime(told).timestamp() - time.time()
     return min(_LONGEST_PAUSE_S, max(0.1, seconds))
 
