@@ -382,7 +382,7 @@ class NothingToUndo(LcqError):
         what = f" to {subject}" if subject else ""
         super().__init__(
             f"act {act} has done nothing{what} that can still be taken back",
-            hint="for 15 s: retry, reroute, prioritise, cancel of what does not run, comment, ack, pause, resume",
+            hint="for 15 s: retry, reroute, prioritise, deadline, comment, ack, pause, resume, cancel of what waits",
         )
 
 

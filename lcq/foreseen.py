@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from datetime import datetime
 
 from lcq.lang import retold, tr
 from lcq.models import Task
+from lcq.moments import told_deadline
 from lcq.wire import ForeseeAnswer
 
 
@@ -37,15 +37,6 @@ def told_foreseen(answer: ForeseeAnswer, span: Callable[[float], str]) -> list[s
             + (f" ({retold(first.hint)})" if first.hint else "")
         )
     return lines
-
-
-def told_deadline(deadline: datetime, span: Callable[[float], str]) -> str:
-    """When something is to be done by, on this host's clock, and how far that is from now."""
-    left_s = deadline.timestamp() - time.time()
-    when = f"{deadline.astimezone():%Y-%m-%d %H:%M:%S}"
-    if left_s < 0:
-        return tr("{when}, ! LATE since {span}", when=when, span=span(-left_s))
-    return tr("{when}, in {span}", when=when, span=span(left_s))
 
 
 def told_late(tasks: Iterable[Task], answer: ForeseeAnswer, span: Callable[[float], str]) -> list[str]:

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from lcq.errors import InvalidInput
+from lcq.lang import tr
 
 _SPAN = re.compile(r"^(\d+(?:\.\d+)?)\s*([smhd])$")
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _TIME = re.compile(r"^(\d{1,2}):(\d{2})$")
+
+
+NONE = "none"
+"""What takes a deadline away, where one is asked for."""
+
+
+def moment_or_none(text: str, now: datetime) -> datetime | None:
+    """As ``moment_meant``; None where ``text`` is "none".
+
+    Raises:
+        InvalidInput: it is neither a moment to come nor that.
+    """
+    return None if text.strip().casefold() == NONE else moment_meant(text, now)
 
 
 def moment_meant(text: str, now: datetime) -> datetime:
@@ -34,3 +50,12 @@ def moment_meant(text: str, now: datetime) -> datetime:
     if moment <= now:
         raise InvalidInput(f"{text!r} is over: it is {now:%Y-%m-%d %H:%M:%S %Z} now", hint="name a moment to come")
     return moment
+
+
+def told_deadline(deadline: datetime, span: Callable[[float], str]) -> str:
+    """When something is to be done by, on this host's clock, and how far that is from now."""
+    left_s = deadline.timestamp() - time.time()
+    when = f"{deadline.astimezone():%Y-%m-%d %H:%M:%S}"
+    if left_s < 0:
+        return tr("{when}, ! LATE since {span}", when=when, span=span(-left_s))
+    return tr("{when}, in {span}", when=when, span=span(left_s))

@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from lcq import __version__
@@ -106,6 +107,7 @@ from lcq.wire import (
     Resume,
     Retry,
     RetryJob,
+    SetDeadline,
     SetDevice,
     SettingsAnswer,
     SpendAnswer,
@@ -156,8 +158,8 @@ class TaskManager(Manager):
             (Prioritise, self.prioritise), (Pause, self.pause), (Resume, self.resume), (Drain, self.drain),
             (Activate, self.activate), (Quarantine, self.quarantine), (Release, self.release), (Info, self.info),
             (StopNode, self.stop_node), (SetDevice, self.set_device), (LabelNode, self.label_node),
-            (Undo, self.undo), (Comment, self.comment), (Acknowledge, self.acknowledge), (Foresee, self.foresee),
-            (Acts, self.acts), (AskSettings, self.settings),
+            (SetDeadline, self.set_deadline), (Undo, self.undo), (Comment, self.comment),
+            (Acknowledge, self.acknowledge), (Foresee, self.foresee), (Acts, self.acts), (AskSettings, self.settings),
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
             (History, self.history), (AskWhy, self.why), (AskWhys, self.whys), (Costs, self.costs), (Nodes, self.nodes),
             (Queues, self.queues), (Events, self.events), (Autoscale, self.autoscale), (DrainIdle, self.drain_idle),
@@ -404,6 +406,20 @@ class TaskManager(Manager):
     async def _prioritise_one(self, act: Prioritise | PrioritiseJob, task_id: str, seen: int | None) -> int:
         return await self._state.prioritise_task(
             task_id, priority=act.priority, why=_by(act), revision=seen, command=act.id
+        )
+
+    async def set_deadline(self, act: SetDeadline, sender: bytes = b"") -> BulkAnswer:
+        return await self._each(act, act.ids, lambda task_id, seen: self._set_deadline_one(act, task_id, seen))
+
+    async def _set_deadline_one(self, act: SetDeadline, task_id: str, seen: int | None) -> int:
+        record = await self._reader.task(task_id)
+        _refuse_damaged(record, "set_deadline")
+        deadline = None if act.done_by_ms is None else datetime.fromtimestamp(act.done_by_ms / 1000, UTC)
+        return await self._state.set_deadline(
+            record.task.model_copy(update={"deadline": deadline}),
+            revision=record.revision if seen is None else seen,
+            why=_by(act),
+            command=act.id,
         )
 
     async def undo(self, act: Undo, sender: bytes = b"") -> BulkAnswer:

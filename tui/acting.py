@@ -328,6 +328,26 @@ class ActingApp(OrderlyApp):
                 lambda meant: acts.set_priority(meant, priority), wish.rows, asks=wish.asks, where=wish.where
             )
 
+    @on(TaskActs.DeadlineWished)
+    def _deadline_wished(self, wish: TaskActs.DeadlineWished) -> None:
+        self._ask_deadline(wish)
+
+    @work(group="acts")
+    async def _ask_deadline(self, wish: TaskActs.DeadlineWished) -> None:
+        from tui.screens.forms import DeadlineQuestion
+
+        what = counted(len(wish.rows), "task") if wish.where is None else tr("all that fit")
+        if not self._may(tr("Set the deadline of {what}", what=what)):
+            return
+        lines = acts.set_deadline(wish.rows, None).lines if wish.where is None else ()
+        title = tr("By when is it to be done: {what}?", what=what)
+        question = DeadlineQuestion(title, lines, tr("Yes, set"), light=True)
+        if await self.push_screen_wait(question) is not None:
+            deadline = question.deadline
+            await self._on_rows(
+                lambda meant: acts.set_deadline(meant, deadline), wish.rows, asks=wish.asks, where=wish.where
+            )
+
     async def _on_rows(
         self, make: Callable[[Sequence[TaskRow]], Act], rows: Sequence[TaskRow], *, asks: bool, where: str | None
     ) -> None:

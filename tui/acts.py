@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from lcq.errors import NothingToUndo
 from lcq.lang import retold, tr
 from lcq.models import TERMINAL_STATES, TaskPriority, TaskStatus
+from lcq.moments import told_deadline
 from tui.commands import Tier
 from tui.desk import MANY
 from tui.source import Commander
@@ -226,6 +228,23 @@ def _to_priorities(
     changed = [row for group in wanted.values() for row in group]
     bands = {row.id: priority for priority, group in wanted.items() for row in group}
     return _act(title, go, level, changed, skipped, run, again, bands=bands)
+
+
+def set_deadline(rows: Sequence[TaskRow], deadline: datetime | None) -> Act:
+    """All of the rows are to be done by then; None: no matter when."""
+    fit, skipped = _split(rows, _OPEN, tr("given another deadline"))
+    ids, revisions = _pinned(fit)
+    if deadline is None:
+        title, done = tr("Take the deadline off {tasks}"), tr("to be done no matter when:")
+    else:
+        when = told_deadline(deadline, lambda seconds: long_span(seconds * 1000))
+        title = tr("Have {tasks} done by {when}", tasks="{tasks}", when=when)
+        done = tr("to be done by {when}:", when=when)
+    return _act(
+        title, tr("Yes, set"), done, fit, skipped,
+        lambda commander, reason: commander.set_deadline(ids, deadline, revisions=revisions, reason=reason),
+        lambda others: set_deadline(others, deadline),
+    )  # fmt: skip
 
 
 def move_backlog(queue: str, rows: Sequence[TaskRow], target: str) -> Act:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Self
 from lcq.errors import LcqError, StateUnavailable
 
 if TYPE_CHECKING:  # loaded when first needed, after the first frame: they bring redis and zmq
+    from datetime import datetime
+
     from lcq.alerts.records import Alerts
     from lcq.client import AsyncClient
     from lcq.config import DistributedConfig
@@ -286,6 +288,11 @@ class Cluster:
         self, ids: Sequence[str], priority: TaskPriority, *, revisions: Sequence[int], reason: str = ""
     ) -> BulkAnswer:
         return await (await self._commander()).prioritise(ids, priority, revisions=revisions, reason=reason)
+
+    async def set_deadline(
+        self, ids: Sequence[str], deadline: datetime | None, *, revisions: Sequence[int], reason: str = ""
+    ) -> BulkAnswer:
+        return await (await self._commander()).set_deadline(ids, deadline, revisions=revisions, reason=reason)
 
     async def comment(self, ids: Sequence[str], text: str) -> BulkAnswer:
         return await (await self._commander()).comment(ids, text)

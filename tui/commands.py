@@ -189,6 +189,8 @@ COMMANDS: tuple[Command, ...] = (
             takes="[WHAT] PRIORITY [--reason TEXT]"),
     Command("raise_priority", "Raise the priority by one", ("plus",), _UNDO, Scope.TASKS, "prio", 10),
     Command("lower_priority", "Lower the priority by one", ("minus",), _UNDO, Scope.TASKS),
+    Command("set_deadline", "By when it is to be done", ("T",), _UNDO, Scope.TASKS, word="deadline",
+            takes="[WHAT] WHEN [--reason TEXT]"),
     Command("comment", "Leave a note with it", ("c",), _UNDO, Scope.TASKS, takes="[WHAT] TEXT"),
     Command("task_log", "Its log", ("l",), _LOOK, Scope.TASKS, word="log"),
     Command("go_to_node", "Go to its node", ("n",), _LOOK, Scope.TASKS),

@@ -6,13 +6,14 @@ import difflib
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeAlias
 
 from lcq.errors import InvalidInput
 from lcq.ids import is_id, normalise_prefix
 from lcq.lang import tr
 from lcq.models import NodeStatus, TaskPriority
+from lcq.moments import moment_or_none
 from lcq.spans import read_span
 from lcq.task_fields import parse_where
 from tui import acts
@@ -248,6 +249,14 @@ def _prio(command: Command, words: Sequence[str], options: Mapping[str, str], sc
     raise InvalidInput(f"no priority {wish!r}{near}", hint=f"{', '.join(TaskPriority)}, +1, -1")
 
 
+def _done_by(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
+    if not words:
+        raise InvalidInput("by when?", hint=":deadline 17:30, '2026-12-24 09:00', 90m, 2h, or none")
+    *what, when = words
+    deadline = moment_or_none(when, datetime.now().astimezone())
+    return _on_tasks(lambda rows: acts.set_deadline(rows, deadline), what, options, scene)
+
+
 # ---------------------------------------------------------------- queues and nodes
 
 
@@ -401,6 +410,7 @@ Reader: TypeAlias = Callable[[Command, Sequence[str], Mapping[str, str], Scene],
 
 _READERS: dict[str, Reader] = {
     "retry": _retry, "cancel": _cancel, "comment": _comment, "move": _move, "set_priority": _prio,
+    "set_deadline": _done_by,
     "pause_queue": _pause, "resume_queue": _resume, "move_backlog": _backlog, "empty_queue": _empty,
     "drain": _drain, "stop_node": _stop, "block_node": _block, "unblock_node": _activate, "activate": _activate,
     "silence_alert": _silence, "unsilence_alert": _unsilence,

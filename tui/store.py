@@ -754,6 +754,8 @@ class Store:
         row.node = _name(fields.get("node", ""))
         row.attempt = int(fields.get("attempt", row.attempt))
         row.priority = TaskPriority(fields.get("priority", row.priority))
+        if "done_by_ms" in fields:  # another deadline, or that was taken back
+            row.done_by_ms = int(fields["done_by_ms"] or 0) or None
         row.why, row.told = _name(fields.get("why", "")), None
         if "message" in fields or "code" in fields:
             row.error = clean(f"{fields.get('code', 'error')}: {fields.get('message', '')}")

@@ -18,6 +18,7 @@ _MODULES = {
     "wait": ("wait",),
     "tasks": ("tasks", "task", "why", "cancel", "retry", "reroute", "prioritise", "comment"),
     "change": ("edit",),
+    "deadline": ("deadline",),
     "log": ("logs", "log"),
     "causes": ("causes", "ack"),
     "acts": ("acts", "undo"),

@@ -29,10 +29,10 @@ from lcq.cli.output import Column, Output, age, clock, duration, status_text, ta
 from lcq.cli.session import OK, REFUSED, Ids, JobOption, JsonFlag, Reason, Session, SomeIds, run, session_of
 from lcq.client import AsyncClient
 from lcq.errors import InvalidInput, UnknownCommand
-from lcq.foreseen import told_deadline
 from lcq.labels import parse_labels, told_labels
 from lcq.lang import N, ntr, retold, tr
 from lcq.models import TERMINAL_STATES, Attempt, TaskPriority, TaskRecord, TaskStatus
+from lcq.moments import told_deadline
 from lcq.reasons import MEANINGS, Why, brief
 from lcq.task_fields import late_ms, parse_where
 from lcq.wire import HistoryAnswer, JobActAnswer

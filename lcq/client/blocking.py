@@ -119,6 +119,7 @@ class Client:
     retry = _waits(AsyncClient.retry)
     reroute = _waits(AsyncClient.reroute)
     prioritise = _waits(AsyncClient.prioritise)
+    set_deadline = _waits(AsyncClient.set_deadline)
     comment = _waits(AsyncClient.comment)
     acknowledge = _waits(AsyncClient.acknowledge)
     schedules = _waits(AsyncClient.schedules)

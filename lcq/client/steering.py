@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from lcq.client.connection import Connection
@@ -29,6 +30,7 @@ from lcq.wire import (
     ResumeJob,
     Retry,
     RetryJob,
+    SetDeadline,
     Undo,
 )
 
@@ -78,6 +80,24 @@ class Steering(Connection):
     ) -> BulkAnswer:
         """Give tasks another priority."""
         return await self._on_tasks(Prioritise, ids, revisions, reason, priority=priority)
+
+    async def set_deadline(
+        self,
+        ids: str | Iterable[str],
+        deadline: datetime | None,
+        *,
+        revisions: Sequence[int] = (),
+        reason: str = "",
+    ) -> BulkAnswer:
+        """Have tasks that have not ended done by another moment, with its time zone; None: no matter when.
+
+        Raises:
+            InvalidInput: the moment has no time zone.
+        """
+        if deadline is not None and deadline.tzinfo is None:
+            raise InvalidInput(f"{deadline} has no time zone", hint="deadline.astimezone() takes it for this host's")
+        done_by_ms = None if deadline is None else round(deadline.timestamp() * 1000)
+        return await self._on_tasks(SetDeadline, ids, revisions, reason, done_by_ms=done_by_ms)
 
     async def comment(self, ids: str | Iterable[str], text: str) -> BulkAnswer:
         """Leave a note for people with tasks, of at most 500 characters; their state and revision stay as they are."""

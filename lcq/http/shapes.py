@@ -154,6 +154,10 @@ class Prioritised(OnTask):
     priority: TaskPriority
 
 
+class Redated(OnTask):
+    deadline: AwareDatetime | None = Field(description="to be done by then; null: no matter when")
+
+
 class Commented(Body):
     text: str = Field(min_length=1, max_length=500)
 

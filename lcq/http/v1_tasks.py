@@ -28,6 +28,7 @@ from lcq.http.shapes import (
     OnTask,
     Prioritised,
     Reason,
+    Redated,
     Rerouted,
     Submitted,
     Taken,
@@ -52,6 +53,7 @@ from lcq.wire import (
     Refusal,
     Reroute,
     Retry,
+    SetDeadline,
     Submit,
     WhyAnswer,
 )
@@ -214,6 +216,12 @@ def router(line: Line, endings: Endings) -> APIRouter:
     async def prioritise(request: Request, task_id: TaskId, wish: Prioritised, key: Key = None) -> Response:
         """Give it another priority."""
         return await on_task(request, Prioritise, task_id, wish, key, priority=wish.priority)
+
+    @routes.post("/{task_id}/deadline", response_model=Acted)
+    async def set_deadline(request: Request, task_id: TaskId, wish: Redated, key: Key = None) -> Response:
+        """Have it done by another moment, or no matter when."""
+        done_by_ms = None if wish.deadline is None else round(wish.deadline.timestamp() * 1000)
+        return await on_task(request, SetDeadline, task_id, wish, key, done_by_ms=done_by_ms)
 
     @routes.post("/{task_id}/comment", response_model=Acted)
     async def comment(request: Request, task_id: TaskId, wish: Commented, key: Key = None) -> Response:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from lcq.wire.acts import ResumeJob as ResumeJob
     from lcq.wire.acts import Retry as Retry
     from lcq.wire.acts import RetryJob as RetryJob
+    from lcq.wire.acts import SetDeadline as SetDeadline
     from lcq.wire.acts import SetDevice as SetDevice
     from lcq.wire.acts import StopNode as StopNode
     from lcq.wire.acts import Submit as Submit

@@ -88,6 +88,13 @@ class Prioritise(_OnTasks):
     priority: TaskPriority
 
 
+class SetDeadline(_OnTasks):
+    """Tasks that have not ended are to be done by another moment."""
+
+    CMD = "set_deadline"
+    done_by_ms: int | None = Field(default=None, ge=1, le=253_402_300_799_999)  # since 1970; None: no matter when
+
+
 class Comment(Act[BulkAnswer]):
     """A note for people is kept with tasks, in whatever state they are and whatever has happened to them since."""
 

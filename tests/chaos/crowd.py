@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -34,6 +35,7 @@ T = TypeVar("T")
 PHOTOS = Path(__file__).parents[2] / "sample-config" / "photos"
 WIDTH, HEIGHT = 120, 90
 QUEUES = ("cpu-intensive", "cpu-light")
+DEADLINES = (None, datetime(2026, 12, 24, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC))
 _ANSWER_S = 3.0
 _AWAY = (SchedulerUnreachable, StateUnavailable, StateOverloaded)
 
@@ -381,6 +383,7 @@ class Operator(Person):
                 ("reroute", lambda client: client.reroute(some, queue=queue)),
                 ("reroute to node", lambda client: client.reroute(some[:1], node=node)),
                 ("prioritise", lambda client: client.prioritise(some, self._rng.choice(list(TaskPriority)))),
+                ("set_deadline", lambda client: client.set_deadline(some, self._rng.choice(DEADLINES))),
                 ("pause", lambda client: self._for_a_while(client, "pause", queue)),
                 ("drain", lambda client: self._for_a_while(client, "drain", node)),
             ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ TOLD = (
     "submit_task", "claim_tasks", "finish_task", "fail_task", "release_task", "beat_node", "register_node",
     "leave_node", "cancel_task", "retry_task", "reroute_task", "prioritise_task", "pause_queue", "resume_queue",
     "drain_node", "activate_node", "release_models", "set_device", "label_node", "note_act",
-    "pause_job", "resume_job", "move_aside", "undo_task", "undo_queue",
+    "pause_job", "resume_job", "move_aside", "undo_task", "undo_queue", "set_deadline",
 )  # fmt: skip
 """Every move that somebody waits for."""
 ON_THEIR_OWN = ("release_due", "expire_leases", "forget_tasks", "forget_nodes", "take_duty", "announce_scheduler")
@@ -61,6 +61,7 @@ async def live_a_day(rig: Rig) -> dict[str, TaskStatus]:
         hurried = await client.prioritise([waiting], TaskPriority.HIGH)
         assert not hurried.refused
         assert not (await client.undo(hurried.acts[0])).refused
+        assert not (await client.set_deadline([waiting], datetime(2026, 12, 24, tzinfo=UTC))).refused
         assert not (await client.reroute([waiting], node="node-1")).refused
         assert not (await client.cancel([waiting])).refused
         await client.resume(LIGHT)

@@ -104,6 +104,21 @@ async def test_acts_are_done_once_under_a_key_are_in_the_audit_and_can_be_undone
     assert (await http.get(f"/v1/tasks/{task_id}")).json()["priority"] == "normal"
 
 
+async def test_a_deadline_is_changed_and_taken_away(http: httpx.AsyncClient, node: Node) -> None:
+    (task_id,) = await submitted(http)
+    where = f"/v1/tasks/{task_id}/deadline"
+    set_ = (await http.post(where, json={"deadline": "2026-12-24T09:00:00+01:00", "reason": "they called"})).json()
+    assert set_["task"]["task"]["deadline"] == "2026-12-24T08:00:00Z"
+    acts = (await http.get("/v1/acts", params={"limit": 1})).json()["acts"]
+    assert [(act["act"], act["reason"]) for act in acts] == [("set_deadline", "they called")]
+    gone = (await http.post(where, json={"deadline": None, "revision": set_["task"]["revision"]})).json()
+    assert "deadline" not in gone["task"]["task"]
+    problem(await http.post(where, json={}), 422, "invalid_input")
+    problem(await http.post(where, json={"deadline": "2026-12-24T09:00:00"}), 422, "invalid_input")
+    assert (await http.post(f"/v1/acts/{gone['act']}/undo")).json()["done"] == [task_id]
+    assert (await http.get(f"/v1/tasks/{task_id}")).json()["task"]["deadline"] == "2026-12-24T08:00:00Z"
+
+
 async def test_what_has_moved_on_is_refused_with_its_code(http: httpx.AsyncClient, node: Node) -> None:
     (task_id,) = await submitted(http)
     problem(await http.post(f"/v1/tasks/{task_id}/cancel", json={"revision": 99}), 409, "transition_refused")

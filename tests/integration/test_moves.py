@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from importlib import resources
 from pathlib import Path
 
@@ -43,6 +44,7 @@ from tests.conftest import wait_until
 from tests.nodes import HEAVY, LIGHT, Node, a_failure, a_result, a_task
 
 LONG_AGO = 1  # ms since 1970: by every clock, this has passed
+DUE = datetime(2026, 12, 24, 9, tzinfo=UTC)
 
 
 @dataclass
@@ -65,6 +67,12 @@ class Stage:
 
     async def record(self) -> TaskRecord:
         return await self.state.reader.task(self.id)
+
+    async def to_be_done_by(self, deadline: datetime | None, *, behind: int = 0) -> int:
+        """``behind``: by who looked so many revisions ago."""
+        record = await self.record()
+        asked = record.task.model_copy(update={"deadline": deadline})
+        return await self.state.set_deadline(asked, revision=record.revision - behind, why="by ann")
 
 
 async def staged(state: StateManager, eye: redis.Redis, status: TaskStatus) -> Stage:
@@ -176,6 +184,7 @@ MOVES: dict[str, Act] = {
     "retry_task": lambda s: s.state.retry_task(s.id, queue=HEAVY, why="by ann"),
     "reroute_task": lambda s: s.state.reroute_task(s.id, queue=HEAVY, why="by ann"),
     "prioritise_task": lambda s: s.state.prioritise_task(s.id, priority=TaskPriority.URGENT),
+    "set_deadline": lambda s: s.to_be_done_by(DUE),
     "undo_task": _undo,
     "register_node": _hello_of_a_new_boot,
     "beat_node": _beat_without_it,
@@ -185,7 +194,7 @@ MOVES: dict[str, Act] = {
     "isolate_task": lambda s: s.state.isolate_task(s.id, found="a test says so"),
 }
 REFUSE = {"finish_task", "fail_task", "release_task", "cancel_task", "retry_task", "reroute_task", "prioritise_task"}
-REFUSE |= {"retake_task"}
+REFUSE |= {"retake_task", "set_deadline"}
 EVENTS_OF = {"beat_node": "release_task", "leave_node": "release_task"}  # what they do is to hand back
 
 
@@ -786,6 +795,30 @@ async def test_prioritise_to_the_same_band_changes_nothing(state: StateManager, 
     await state.prioritise_task(stage.id, priority=TaskPriority.URGENT)
     assert int(stage.hash()["rev"]) == int(before["rev"]) + 1
     audit(eye)
+
+
+async def test_a_deadline_is_set_changed_and_taken_away_and_the_task_waits_where_it_did(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    stage = await staged(state, eye, TaskStatus.QUEUED)
+    task, before = (await stage.record()).task, stage.hash()
+    others = [(await state.submit_task(a_task(job="wedding"), queue=LIGHT, cost_s=2)).id for _ in range(3)]
+    order = await state.reader.lane_ids(LIGHT, task.lane, limit=9)
+    assert set(order) == {stage.id, *others}
+    with pytest.raises(TransitionRefused, match="look again"):
+        await stage.to_be_done_by(DUE, behind=1)
+    for deadline in (DUE, DUE, DUE + timedelta(days=1), None):
+        revision = await stage.to_be_done_by(deadline)
+        record = await stage.record()
+        assert (record.task.deadline, record.revision) == (deadline, revision)
+        assert stage.hash().get("done_by_ms", "") == str(record.task.deadline_ms or "")
+        audit(eye)
+    assert int(stage.hash()["rev"]) == int(before["rev"]) + 3, "the same deadline changes nothing"
+    for far_back in reversed(order):  # as those of one user wait, each behind the one before
+        await Stage(state, eye, stage.node, stage.other, far_back, 1).to_be_done_by(DUE + timedelta(days=9))
+        assert await state.reader.lane_ids(LIGHT, task.lane, limit=9) == order
+        audit(eye)
+    assert (await state.submit_task(task, queue=LIGHT)).duplicate, "asked again as it was submitted, it is the same"
 
 
 async def test_a_running_task_keeps_its_new_priority_for_its_next_attempt(

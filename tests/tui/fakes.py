@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from lcq.alerts.records import AlertRecord, Alerts, AlertStatus, Silence
@@ -529,6 +530,18 @@ class FakeCluster:
         await self._called("prioritise", tuple(ids), priority)
         self.reasons_given.append(reason)
         return self._bulk(ids, revisions, lambda record: self.change(record.id, "prioritise_task", priority=priority))
+
+    async def set_deadline(
+        self, ids: Sequence[str], deadline: datetime | None, *, revisions: Sequence[int], reason: str = ""
+    ) -> BulkAnswer:
+        await self._called("set_deadline", tuple(ids), deadline)
+        self.reasons_given.append(reason)
+
+        def change(record: TaskRecord) -> TaskRecord:
+            task = record.task.model_copy(update={"deadline": deadline})
+            return self.change(record.id, "set_deadline", extra={"done_by_ms": task.deadline_ms or ""}, task=task)
+
+        return self._bulk(ids, revisions, change)
 
     async def comment(self, ids: Sequence[str], text: str) -> BulkAnswer:
         await self._called("comment", tuple(ids), text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.conftest import wait_until
 from tests.tui.fakes import REDIS_AWAY, FakeCluster, a_failure, a_node, a_task, many_tasks, now_ms
 from tui.screens.detail import TaskScreen
 from tui.screens.dialogs import Chooser, Help, Question
+from tui.screens.forms import DeadlineQuestion
 from tui.screens.nodes import NodesScreen
 from tui.screens.queues import QueuesScreen
 from tui.screens.submit import SubmitForm
@@ -358,6 +360,29 @@ async def test_priority_goes_up_and_down_by_one_from_what_was_shown(open_console
         assert cluster.calls == [
             ("prioritise", ((first,), TaskPriority.HIGH)), ("prioritise", ((first,), TaskPriority.NORMAL)),
         ]  # fmt: skip
+
+
+async def test_capital_t_asks_by_when_a_task_is_to_be_done_and_the_list_shows_it_at_once(open_console):
+    cluster = three()
+    first = ids_of(cluster)[0]
+    async with open_console(cluster) as console:
+        await console.press("g", "T")
+        await wait_until(lambda: isinstance(console.app.screen, DeadlineQuestion))
+        field = console.app.screen.query_one("#deadline", Input)
+        assert field.has_focus
+        field.value = "[soon]"
+        await console.press("enter")
+        await wait_until(lambda: "not done: '[soon]' is no moment (such as 17:30" in console.text())
+        assert cluster.calls == []
+        field.value = "2h"
+        await console.press("enter")
+        await wait_until(lambda: [name for name, _ in cluster.calls] == ["set_deadline"])
+        (ids, deadline) = cluster.calls[0][1]
+        assert (ids, 7000 < deadline.timestamp() - time.time() <= 7200) == ((first,), True)
+        due_ms = cluster.records[first].task.deadline_ms
+        await wait_until(lambda: console.desk.store.tasks.rows[first].done_by_ms == due_ms)
+        cluster.change(first, "set_deadline", extra={"done_by_ms": ""})
+        await wait_until(lambda: console.desk.store.tasks.rows[first].done_by_ms is None)
 
 
 async def test_u_takes_the_last_act_back_once_and_says_for_how_long_it_can(open_console, monkeypatch):

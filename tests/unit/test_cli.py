@@ -88,7 +88,7 @@ EXPECTED = (
     "install-service", "uninstall-service",
     "report", "archive", "doctor", "schedules",
     "keys",
-    "alerts", "functions",
+    "alerts", "functions", "deadline",
 )  # fmt: skip
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from lcq.background import BackgroundLoop
 from lcq.errors import NoLog, UnknownCommand
 from lcq.ids import new_id
-from lcq.models import Attempt, Cause, ErrorClass, Note, TaskStatus
+from lcq.models import Attempt, Cause, ErrorClass, JobSummary, Note, TaskStatus
 from lcq.wire import (
     BulkAnswer,
     DeadAnswer,
@@ -19,6 +21,7 @@ from lcq.wire import (
     FindAnswer,
     GetTasksAnswer,
     HistoryAnswer,
+    JobsAnswer,
     ListTasksAnswer,
     LogAnswer,
     LogLine,
@@ -228,12 +231,42 @@ def test_causes_are_listed_with_who_knows_of_them_and_acknowledged_by_what_tells
     lcq(peer, "ack", "c", "note", "--withdraw").refuses(2, "takes no note", "--withdraw")
 
 
+# ---------------------------------------------------------------- deadlines
+
+
+def test_a_deadline_is_typed_as_for_submit_and_none_takes_it_away(peer: Peer) -> None:
+    one = a_record(new_id()).model_copy(update={"revision": 7})
+    hold(peer, one)
+    peer.handlers["find"] = lambda ask: FindAnswer(id=one.id)
+    peer.handlers["jobs"] = lambda ask: JobsAnswer(jobs=(JobSummary(name="holi day", submitted_ms=1, counts={}),))
+    before = time.time()
+    told = lcq(peer, "deadline", one.id[:6], "2h", "--reason", "they called")
+    assert re.fullmatch(rf"to be done by \S+ \S+, in [12]h \d+m: {one.id}\n", told.out)
+    assert lcq(peer, "deadline", "--job", "holi day", "none").code == 0
+    assert lcq(peer, "deadline", "--where", "late:yes", "2999-01-01").code == 0
+    first, of_job, of_filter = peer.heard_of("set_deadline")
+    assert (first.ids, first.revisions, first.reason) == ((one.id,), (), "they called")
+    assert first.done_by_ms is not None
+    assert 0 <= first.done_by_ms / 1000 - before - 7200 < 600
+    assert (of_job.done_by_ms, of_job.revisions) == (None, (7,))
+    assert of_filter.done_by_ms is not None
+    assert [ask.where for ask in peer.heard_of("list_tasks")] == ['job="holi day"', "late:yes"]
+
+
+def test_a_deadline_that_is_none_is_refused_before_anybody_is_asked(peer: Peer) -> None:
+    lcq(peer, "deadline", "17:30").refuses(2, "say of which tasks, and then when", "lcq deadline TASK 17:30")
+    lcq(peer, "deadline", "x", "--job", "j", "17:30").refuses(2, "by their ids, --job or --where", "lcq tasks")
+    lcq(peer, "deadline", "06ft3k", "soon").refuses(2, "'soon' is no moment", "17:30")
+    lcq(peer, "deadline", "06ft3k", "2020-01-01").refuses(2, "'2020-01-01' is over", "a moment to come")
+    assert peer.heard_of("set_deadline") == []
+
+
 # ---------------------------------------------------------------- all that a filter fits
 
 
 def hold(peer: Peer, *records: Any) -> None:
     peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(tasks=records, total=9, looked_at=9)
-    for act in ("cancel", "retry", "reroute", "prioritise", "comment"):
+    for act in ("cancel", "retry", "reroute", "prioritise", "comment", "set_deadline"):
         peer.handlers[act] = lambda ask: BulkAnswer(done=ask.ids, revisions=(2,) * len(ask.ids))
 
 

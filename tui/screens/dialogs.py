@@ -35,6 +35,8 @@ class Question(ModalScreen[str | None]):
     SCOPES: ClassVar[tuple[Scope, ...]] = (Scope.DIALOG,)
     BINDINGS: ClassVar[list[BindingType]] = [*bindings_of(Scope.DIALOG)]
     AUTO_FOCUS = None
+    FIRST: ClassVar[str] = ""
+    """The field in which a special question begins."""
 
     def __init__(
         self,
@@ -76,7 +78,7 @@ class Question(ModalScreen[str | None]):
         yield from ()
 
     def on_mount(self) -> None:
-        first = "#no" if self._starts_at_no or not self._reason else "#reason"
+        first = self.FIRST or ("#no" if self._starts_at_no or not self._reason else "#reason")
         self.query_one("#word" if self._word else first).focus()
 
     def action_agree(self) -> None:

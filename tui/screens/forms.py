@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import ClassVar
 
 from textual import on
@@ -19,6 +20,7 @@ from lcq.changing import Changes, differences, parameters_of, read_parameters
 from lcq.errors import InvalidInput
 from lcq.lang import retold_error, tr
 from lcq.models import TaskPriority, TaskRecord
+from lcq.moments import moment_or_none
 from lcq.spans import read_span
 from tui.acts import Act
 from tui.changing import again
@@ -59,6 +61,33 @@ class DrainQuestion(Question):
     @on(Input.Submitted, "#deadline")
     def _deadline_given(self) -> None:
         self.query_one("#no").focus()
+
+
+class DeadlineQuestion(Question):
+    """Asks by when tasks are to be done, in the words of ``lcq submit --deadline``."""
+
+    FIRST = "#deadline"
+    deadline: datetime | None = None
+
+    def compose_more(self) -> ComposeResult:
+        yield CleanInput(
+            placeholder=tr("17:30, 2026-12-24 09:00, 90m, 2h, or none"), id="deadline", compact=True, max_length=40
+        )
+        yield Static(id="deadline-error", markup=False)
+
+    def action_agree(self) -> None:
+        try:
+            self.deadline = moment_or_none(self.query_one("#deadline", Input).value, datetime.now().astimezone())
+        except InvalidInput as wrong:
+            told = tr("not done: {wrong}", wrong=retold_error(wrong))
+            self.query_one("#deadline-error", Static).update(Content(clean(told)))
+            self.query_one("#deadline").focus()
+            return
+        super().action_agree()
+
+    @on(Input.Submitted, "#deadline")
+    def _deadline_given(self) -> None:
+        self.action_agree()
 
 
 class SilenceQuestion(Question):

@@ -50,6 +50,14 @@ class TaskActs(ConsoleScreen):
         where: str | None = None
 
     @dataclass
+    class DeadlineWished(Message):
+        """The operator wants to say by when these tasks are to be done."""
+
+        rows: Sequence[TaskRow]
+        asks: bool
+        where: str | None = None
+
+    @dataclass
     class ChangeWished(Message):
         """The operator wants these tasks done again with something changed; ``anew``: as new ones."""
 
@@ -135,6 +143,11 @@ class TaskActs(ConsoleScreen):
         rows = self._rows()
         if rows:
             self.post_message(self.PriorityWished(rows, asks=self.unsure, where=self.wide_filter))
+
+    def action_set_deadline(self) -> None:
+        rows = self._rows()
+        if rows:
+            self.post_message(self.DeadlineWished(rows, asks=self.unsure, where=self.wide_filter))
 
     def action_move(self) -> None:
         rows = self._rows()

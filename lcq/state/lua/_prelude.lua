@@ -498,6 +498,24 @@ local function transition(move, id, t, to, changes, more)
   emit_task(move, id, t, more)
 end
 
+-- Changes what a task asks for, and nothing that says where it is: it keeps its place, its lease and its indexes.
+local function amend(move, id, t, changes, more)
+  changes.rev, changes.updated_ms = number(t.rev) + 1, NOW
+  local set, gone = {}, {}
+  for field, value in pairs(changes) do
+    t[field] = value and tostring(value) or nil
+    if value then
+      set[#set + 1] = field
+      set[#set + 1] = t[field]
+    else
+      gone[#gone + 1] = field
+    end
+  end
+  redis.call("HSET", key("task", id), unpack(set))
+  if #gone > 0 then redis.call("HDEL", key("task", id), unpack(gone)) end
+  emit_task(move, id, t, more)
+end
+
 ---------------------------------------------------------------- attempts
 
 local function attempt_record(id, n)
@@ -1013,8 +1031,11 @@ local STAYS = {json = true, digest = true, idem = true, model = true, user = tru
 -- A task may be running by a lease of its own while only its place in the order is changed.
 local OF_ORDER = {priority = true, score = true, tag = true, place = true}
 
+local OF_DEADLINE = {json = true, done_by_ms = true}
+
 local function is_taken_back(move, field)
   if move == "prioritise_task" then return OF_ORDER[field] or false end
+  if move == "set_deadline" then return OF_DEADLINE[field] or false end
   return not STAYS[field]
 end
 

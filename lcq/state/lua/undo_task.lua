@@ -19,6 +19,10 @@ for field in pairs(t) do
 end
 for field, value in pairs(entry.before) do changes[field] = value end
 redis.call("HDEL", undo_key(command), id)
-transition("undo_task", id, t, entry.status, changes, {"undone", entry.move})
+if entry.move == "set_deadline" then
+  amend("undo_task", id, t, changes, {"undone", entry.move, "done_by_ms", entry.before.done_by_ms or ""})
+else
+  transition("undo_task", id, t, entry.status, changes, {"undone", entry.move})
+end
 redis.call("SET", undone_key(id), t.rev .. ":" .. entry.rev - 1, "PX", UNDO_MS)  -- as before the command
 return {"ok"}

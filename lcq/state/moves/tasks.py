@@ -178,6 +178,19 @@ class TaskMoves(Mover):
         self._refuse("prioritise_task", task_id, answer)
         return _revision(answer, 1)
 
+    async def set_deadline(self, asked: Task, *, revision: int, why: str = "", command: str = "") -> int:
+        """Let a task be done by the deadline that ``asked`` has, which is in all else the task at ``revision``.
+
+        Answers the task's revision then. ``command``: as for ``cancel_task``.
+
+        Raises:
+        TaskNotFound, TransitionRefused: it is finished, or has changed since ``revision``.
+        """
+        done_by = asked.deadline_ms or ""
+        answer = await self._move("set_deadline", asked.id, why, revision, asked.to_json(), done_by, command=command)
+        self._refuse("set_deadline", asked.id, answer)
+        return _revision(answer, 1)
+
     def _refuse(self, move: str, task_id: str, answer: list[Any]) -> None:
         """Raise what a script's refusal means; a caller who forgets to look must not go on."""
         verdict = answer[0]
