@@ -162,12 +162,13 @@ def undertaken(folder: Path) -> Iterator[None]:
         yield
         return
     command = [sys.executable, "-I", "-S", undertaker.__file__, str(folder), str(find_server())]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0, start_new_session=True) as process:
         assert process.stdin is not None
         try:
             yield
         finally:
-            process.stdin.write(undertaker.BYE)
+            with contextlib.suppress(BrokenPipeError):  # somebody has killed it
+                process.stdin.write(undertaker.BYE)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -140,7 +140,7 @@ class _Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     answers: list[bytes]
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, *_: Any) -> None:
         """Whoever asks may leave."""
 
 

@@ -373,12 +373,22 @@ def _lazily(name: str, *, module: str = "served") -> Callable[[], AbstractContex
     return opened
 
 
-def _seeds_of(name: str, *, module: str = "called") -> Callable[[], list[bytes]]:
-    def seeds() -> list[bytes]:
-        found: list[bytes] = getattr(importlib.import_module(f"tests.fuzz.{module}"), name)()
-        return found
+def _transfer_seeds() -> list[bytes]:
+    from tests.fuzz.served import transfers
 
-    return seeds
+    return transfers()
+
+
+def _call_seeds() -> list[bytes]:
+    from tests.fuzz.called import calls
+
+    return calls()
+
+
+def _reply_seeds() -> list[bytes]:
+    from tests.fuzz.called import answers
+
+    return answers()
 
 
 def _called_mutate(data: bytes, chance: random.Random) -> bytes:
@@ -431,21 +441,21 @@ TARGETS: tuple[Target, ...] = (
     Target(
         "once",
         "transfers at addresses that functions are lent: pictures, results, callbacks, their bills",
-        _seeds_of("transfers", module="served"),
+        _transfer_seeds,
         _lazily("once"),
         _transfer_mutate,
     ),
     Target(
         "calls",
         "calls as a function reads and does them",
-        _seeds_of("calls"),
+        _call_seeds,
         _lazily("called", module="called"),
         _called_mutate,
     ),
     Target(
         "replies",
         "what functions, and those before them, answer an agent; late bills; books",
-        _seeds_of("answers"),
+        _reply_seeds,
         _lazily("answered", module="called"),
         _called_mutate,
     ),
