@@ -313,16 +313,17 @@ def test_a_function_works_for_nobody_who_waits_no_more() -> None:
             if over.wait(0.1):
                 return
 
+    one = Function({})
+    one.warm_up()
     with liar(trickles) as url:
         try:
             image = parcel(data, url=f"{url}/image")
-            _, reply = Function({})(call_with(image, seconds_left=0.3).model_dump(mode="json"))
+            _, reply = one(call_with(image, seconds_left=1.5).model_dump(mode="json"))
         finally:
             over.set()
     assert reply["trouble"]["code"] == "too_slow"
     assert "of the picture there" in reply["trouble"]["message"]
-    one = Function({})  # it does one call at a time, and this one waits for its turn
-    one._lock.acquire()
+    one._lock.acquire()  # it does one call at a time, and this one waits for its turn
     answered: list[Any] = []
     waiting = threading.Thread(
         target=lambda: answered.append(one(call_with(parcel(data), seconds_left=0.05).model_dump(mode="json")))

@@ -10,12 +10,13 @@ import concurrent.futures
 import contextlib
 import hashlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import httpx
 
@@ -28,6 +29,7 @@ from worker.engines.endpoints import Callback, CallbacksAway, Called
 from worker.engines.picture_bytes import decode_picture
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 _TICK_S = 0.1
 _LOOK_S = 1.0  # between two looks whether a result has come after all
 GRACE_S = 5.0
@@ -40,7 +42,16 @@ _CONNECT_S = 10.0
 _SILENCE_S = 30.0  # how long a transfer from or to a scheduler may stand still
 _TRIES = 3  # to reach it: one that is started again is back in a moment
 _AGAIN_S = 0.5
+PATIENCE_S = 30.0
+"""How long an exchange may take, beside what its bytes take at the least speed."""
+
+_LEAST_SPEED = 256 * 1024  # bytes a second
+_TIDY_S = 5.0  # how long an attempt waits for what its call has left to be removed
 _WAIT_S = 10.0  # how long a scheduler is asked to wait for a reply before it is asked anew
+
+
+class OutOfPatience(Exception):
+    """What was waited for took too long; it goes on, and nobody waits for it any more."""
 
 
 class Waiting(concurrent.futures.Future[Any]):
@@ -56,10 +67,17 @@ class Waiting(concurrent.futures.Future[Any]):
         except BaseException as error:  # noqa: BLE001 - it goes to the one who waits
             self.set_exception(error)
 
-    def awaited(self, tick: Callable[[], None]) -> Any:
-        """What it gives or raises; ``tick`` is called all the while, and may raise."""
+    def awaited(self, tick: Callable[[], None], *, patience_s: float = math.inf) -> Any:
+        """What it gives or raises; ``tick`` is called all the while, and may raise.
+
+        Raises:
+            OutOfPatience: it has not ended within ``patience_s``.
+        """
+        until = time.monotonic() + patience_s
         while not concurrent.futures.wait([self], timeout=_TICK_S).done:
             tick()
+            if time.monotonic() > until:
+                raise OutOfPatience
         return self.result()
 
 
@@ -197,7 +215,7 @@ class ObjectExchange:
         return None
 
     def awaited(self, place: Place, until: float, progress: Progress) -> bytes | None:
-        return _looked_for(lambda: self._whole(place), until, progress)
+        return _looked_for(lambda: self._whole(place), place, until, progress)
 
     def forget(self, place: Place) -> None:
         for one in (place, *place.earlier):
@@ -300,7 +318,7 @@ class LentExchange:
         return self._whole(place, 0) if place.attempt > 1 else None
 
     def awaited(self, place: Place, until: float, progress: Progress) -> bytes | None:
-        return _looked_for(lambda: self._whole(place, place.attempt), until, progress)
+        return _looked_for(lambda: self._whole(place, place.attempt), place, until, progress)
 
     def forget(self, place: Place) -> None:
         self.end()
@@ -311,6 +329,11 @@ class LentExchange:
             self._asked("DELETE", self._address.path)
         except EngineError as error:  # the scheduler's own sweep removes it
             _log.info("what this call has left stays for a while: %s", error)
+
+    def ended(self) -> None:
+        """As ``end``; a scheduler that keeps silent is not waited for."""
+        with contextlib.suppress(OutOfPatience):
+            Waiting(self.end).awaited(lambda: None, patience_s=_TIDY_S)
 
     def close(self) -> None:
         self._client.close()
@@ -417,12 +440,36 @@ def _missing(told: Parcel) -> EngineError:
     )
 
 
-def _looked_for(look: Callable[[], bytes | None], until: float, progress: Progress) -> bytes | None:
+def aside(work: Callable[[], T], progress: Progress, *, size: int = 0) -> T:
+    """What ``work``, by which ``size`` bytes come or go, gives or raises: while an exchange keeps silent, whoever waits
+    still shows that it lives, and does not wait for ever.
+
+    Raises:
+        EngineError: storage_unreachable: it took too long.
+    """
+    patience_s = PATIENCE_S + size / _LEAST_SPEED
+    try:
+        done: T = Waiting(work).awaited(lambda: progress(0.0, "function: exchange"), patience_s=patience_s)
+    except OutOfPatience:
+        raise EngineError(
+            "storage_unreachable", f"the exchange has not answered within {patience_s:.0f} s", **_TRANSIENT
+        ) from None
+    return done
+
+
+def forgotten(exchange: Exchange, place: Place, progress: Progress) -> None:
+    """Have removed what a call has left. A slow exchange is not waited for: removing goes on."""
+    with contextlib.suppress(OutOfPatience):
+        removing = Waiting(lambda: exchange.forget(place))
+        removing.awaited(lambda: progress(0.9, "function: tidying up"), patience_s=_TIDY_S)
+
+
+def _looked_for(look: Callable[[], bytes | None], place: Place, until: float, progress: Progress) -> bytes | None:
     def tick() -> None:
         progress(0.0, "function: looking for its result")
 
     while True:
-        data: bytes | None = Waiting(look).awaited(tick)
+        data = aside(look, lambda *_: tick(), size=place.most_bytes if place.most else 0)
         if data is not None or time.monotonic() > until:
             return data
         looked = time.monotonic()

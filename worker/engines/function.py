@@ -44,7 +44,17 @@ from worker.engines.endpoints import (
     OutcomeUnknown,
     endpoint_of,
 )
-from worker.engines.exchanges import GRACE_S, Exchange, LentExchange, NoExchange, ObjectExchange, Place, Waiting
+from worker.engines.exchanges import (
+    GRACE_S,
+    Exchange,
+    LentExchange,
+    NoExchange,
+    ObjectExchange,
+    Place,
+    Waiting,
+    aside,
+    forgotten,
+)
 from worker.engines.hidden import Hidden
 from worker.engines.picture_bytes import decode_picture, encode_picture
 
@@ -123,30 +133,32 @@ class _Function:
         finally:
             if lent is not None:
                 if self.exchange is not None:  # the result is not looked for here: nothing of the call is needed
-                    lent.end()
+                    lent.ended()
                 lent.close()
 
     def _run(self, work: Work, exchange: Exchange, callbacks: LentExchange | None) -> NDArray[Any]:
         image, mask = encode_picture(work.picture.pixels), encode_picture(work.picture.mask)
         place = place_of(work, image, mask)
-        earlier = _aside(lambda: exchange.earlier(place), work.progress)
+        earlier = aside(
+            lambda: exchange.earlier(place), work.progress, size=place.most_bytes if place.attempt > 1 else 0
+        )
         if earlier is not None:
             work.notes.append("an earlier call, whose answer was lost, had left the result")
             work.cost = 0.0  # that call has its own bill
-            exchange.forget(place)
+            forgotten(exchange, place, work.progress)
             return _pixels(earlier, work.picture, work.task_type)
         began = time.monotonic()
         try:
-            call = _aside(lambda: self.call_of(work, image, mask, exchange), work.progress)
+            call = self._prepared(work, image, mask, exchange)
             reply, data = self._asked(call, place, exchange, callbacks, work)
         except EngineError as error:
             if error.code != FUNCTION_UNKNOWN:  # there it may still be read, and its result be found
-                exchange.forget(place)
+                forgotten(exchange, place, work.progress)
             raise
         if reply is None:
             work.notes.append("its answer was lost; the result was found where it had been left")
             work.cost = self.config.price_of(time.monotonic() - began)
-        exchange.forget(place)
+        forgotten(exchange, place, work.progress)
         return _pixels(data, work.picture, work.task_type)
 
     def _note(self, work: Work, reply: Reply, hidden: Hidden) -> None:
@@ -159,12 +171,25 @@ class _Function:
 
     # ------------------------------------------------------------ the call
 
+    def _prepared(self, work: Work, image: bytes, mask: bytes, exchange: Exchange) -> Call:
+        """As ``call_of``; what is small is called also where the exchange keeps silent."""
+        try:
+            return aside(partial(self.call_of, work, image, mask, exchange), work.progress, size=len(image) + len(mask))
+        except EngineError as error:
+            if not (error.code == "storage_unreachable" and self._is_small(image, mask)):
+                raise
+            return self.call_of(work, image, mask, NoExchange(""))
+
+    def _is_small(self, image: bytes, mask: bytes) -> bool:
+        """Whether both go inside a call."""
+        return (len(image) + len(mask)) * 4 // 3 + 4096 <= self.config.inline_bytes
+
     def call_of(self, work: Work, image: bytes, mask: bytes, exchange: Exchange) -> Call:
         """What is asked, with the PNG of the picture and its mask in it or where the function gets them."""
         config = self.config
         pictures = {"image": image, "mask": mask}
         room = config.inline_bytes
-        is_small = (len(image) + len(mask)) * 4 // 3 + 4096 <= room
+        is_small = self._is_small(image, mask)
         if not is_small and not exchange.is_there:
             raise EngineError(
                 CALL_TOO_LARGE,
@@ -233,7 +258,8 @@ class _Function:
         try:
             if told.inline:
                 return reply, told.opened()
-            return reply, self._looked(lambda: _aside(lambda: exchange.fetched(place, told), progress))
+            size = min(told.size, place.most_bytes)
+            return reply, self._looked(lambda: aside(lambda: exchange.fetched(place, told), progress, size=size))
         except CallRefused as damaged:
             raise EngineError(
                 "bytes_damaged", f"{self._named}: {damaged}", error_class=ErrorClass.TRANSIENT
@@ -356,12 +382,6 @@ def _pixels(data: bytes, picture: Picture, task_type: TaskType) -> NDArray[Any]:
 def most_pixels(picture: Picture, task_type: TaskType) -> int:
     """How many a result can have: what claims to have more is not decoded."""
     return math.prod(picture.pixels.shape[:2]) * (1 if task_type is TaskType.INPAINT else _MOST_TIMES)
-
-
-def _aside(work: Callable[[], T], progress: Progress) -> T:
-    """What ``work`` gives, or raises: while an exchange keeps silent, who waits still shows that it lives."""
-    done: T = Waiting(work).awaited(lambda: progress(0.0, "function: exchange"))
-    return done
 
 
 def place_of(work: Work, image: bytes, mask: bytes) -> Place:
