@@ -130,7 +130,7 @@ async def test_a_cause_tells_its_trend_and_what_its_tasks_have_in_common(open_co
         said = {name: str(section.content) for name, section in screen._sections.items()}
         assert "x out_of_memory" in said["head"]
         assert "[red] broke" in said["head"]
-        assert "gpu-1 1" in said["common"]
+        assert "gpu-1 (1)" in said["common"]
         assert "c.tif" in said["tasks"]
         await console.press("enter")
         await wait_until(lambda: console.desk.tasks.filter.text == "state:failed cause=out_of_memory")

@@ -40,7 +40,7 @@ async def test_what_functions_cost_is_a_row_of_each_book_in_the_order_of_the_vie
         ("OF", "NAME"), ("span", "hour"), ("span", "day"), ("span", "month"), ("function", "cloud-1"),
         ("day", "2026-02-28"), ("user", "ann"), ("job", "old"),
     ]  # fmt: skip
-    assert "0.9500 USD" in lines[1]
+    assert " 0.95 USD" in lines[1]
     assert "95% " in lines[1]
     assert "! BREAKER OPEN" in lines[4]
     assert "30% " in lines[7]

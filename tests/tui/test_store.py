@@ -206,7 +206,9 @@ def test_what_a_node_tells_is_shown_in_a_persons_units():
     row = node_row(
         a_node(telemetry={"cpu_percent": 71.2, "memory_available_mib": 2048.0, "gpu": "idle", "load_1m": 4.62})
     )
-    assert dict(row.load) == {"cpu": "71%", "memory available": "2.0 GiB", "gpu": "idle", "load 1m": "4.62"}
+    assert dict(row.load) == {
+        "processor": "71%", "memory available": "2.0 GiB", "gpu": "idle", "load, 1 minute": "4.6",
+    }  # fmt: skip
 
 
 def test_a_node_whose_settings_are_not_taken_over_says_why_where_nothing_else_is_wrong():
