@@ -274,8 +274,8 @@ class BudgetConfig(Section):
     """For all tasks of one job together."""
     user_day: float | None = Field(default=None, ge=0)
     """For one user's tasks in a day."""
-    currency: str = Field(default="USD", max_length=8)
-    """What it is called where it is shown."""
+    currency: str = Field(default="", max_length=8)
+    """What it is called where it is shown, and prices of functions are in; "": report.currency, or else USD."""
 
 
 class ServerlessConfig(Section):
@@ -424,7 +424,7 @@ class ReportConfig(Section):
     keep_days: float = Field(default=400.0, ge=1, le=3660)
     """For so many days each day's counters are kept; they are of all tasks, also those that were forgotten."""
     currency: str = Field(default="", max_length=8)
-    """What costs are told in, such as EUR."""
+    """What costs are told in, such as EUR; "": where functions were paid, what their budget is in."""
     prices: PricesConfig = PricesConfig()
 
     @property
@@ -862,7 +862,19 @@ class DistributedConfig(BaseModel):
         if unknown:
             raise ValueError(f"quotas.queues: no such queue: {', '.join(unknown)}; there are {', '.join(names)}")
         refuse_contradictions(self.alerts, self.alerting, tuple(names))
+        paid, told = self.serverless.budget.currency, self.report.currency
+        if paid and told and paid != told:
+            raise ValueError(
+                f"serverless.budget.currency is {paid}, and report.currency {told}: lcq report adds both; name one"
+            )
         return self
+
+    @property
+    def overflow(self) -> ServerlessConfig:
+        """``serverless``, with the currency that holds."""
+        currency = self.serverless.budget.currency or self.report.currency or "USD"
+        budget = self.serverless.budget.model_copy(update={"currency": currency})
+        return self.serverless.model_copy(update={"budget": budget})
 
     def in_context(self, name: str) -> DistributedConfig:
         """These settings for the cluster of that context; "": for the one outside of ``contexts``.

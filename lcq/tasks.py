@@ -18,6 +18,7 @@ from lcq import __version__
 from lcq.agreement import EVERYWHERE, OF_SCHEDULERS, Agreed
 from lcq.autoscale import DEFAULT_TARGET_S, Scale, scale
 from lcq.component import Complaints, Ground, Manager, complained, run_beside
+from lcq.config import PricesConfig
 from lcq.costs import KNOWN_MODELS, CostKey, Curve, calibration, cost_key, is_estimate, shipped_curve
 from lcq.errors import (
     AddressRefused,
@@ -274,7 +275,7 @@ class TaskManager(Manager):
             for one in found.values()
         ]
         return ForeseeAnswer(
-            currency=self._state.config.serverless.budget.currency,
+            currency=self._state.config.overflow.budget.currency,
             foreseen=tuple(scaled),
             refused=tuple(refused.values()),
             refusals=round(refusals * count),
@@ -750,9 +751,12 @@ class TaskManager(Manager):
         used = await self._reader.usage(days)
         others = {by: used.rows(by) for by in BYS if by not in (ask.by, "day")} if ask.whole else {}
         of_days = used.rows("day")
+        config = self._ground.config
+        is_free_else = config.report.prices == PricesConfig()
+        has_paid = any(row.function_s or (row.cost and is_free_else) for row in of_days)
         return ReportAnswer(
             by=ask.by,
-            currency=self._ground.config.report.currency,
+            currency=config.report.currency or (config.overflow.budget.currency if has_paid else ""),
             rows=of_days if ask.by == "day" else used.rows(ask.by),
             days=of_days,
             total=total_of(of_days),

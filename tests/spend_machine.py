@@ -9,7 +9,7 @@ import math
 from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import cached_property
 from hashlib import sha1
 from typing import Any, TypeVar
@@ -426,3 +426,17 @@ class SpendMachine(RuleBasedStateMachine):
             fields = {*wanted[name], *found.get(name, {})}
             told = {field: (found.get(name, {}).get(field, 0), wanted[name][field]) for field in fields}
             assert all(there == here for there, here in told.values()), f"{name}: {told}"
+        self._the_report_says_the_same()
+
+    def _the_report_says_the_same(self) -> None:
+        """By day, in all and by user."""
+        wanted: dict[str, int] = defaultdict(int)
+        for bill in self.ledger.values():
+            for field in ("all/cost/", f"user/cost/{bill.user or '(warm-ups)'}"):
+                wanted[f"{bill.day} {field}"] += bill.settled or 0
+        for name in self.eye.scan_iter("{lcq}:usage:*"):
+            day = date.fromordinal(date(1970, 1, 1).toordinal() + int(name.rpartition(":")[2])).isoformat()
+            for field, value in self.eye.hgetall(name).items():
+                if field.startswith(("all/cost/", "user/cost/")):
+                    wanted[f"{day} {field}"] -= int(value)
+        assert not any(wanted.values()), f"books and report differ by {dict(wanted)}"

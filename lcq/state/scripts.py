@@ -94,6 +94,7 @@ class Scripts:
             f"local MINUTES_KEPT_S = {int(MINUTES_KEPT.total_seconds())}",
             f"local SPEND_OUT_S = {int(SPEND_OUT_KEPT.total_seconds())}",
             f"local SPEND_KEPT_S = {_table({span: int(kept.total_seconds()) for span, kept in SPEND_KEPT.items()})}",
+            f"local USAGE_KEPT_S = {int(self.config.report.keep_days * 24 * 3600)}",
             f"local CALLS_KEPT_MS = {_milliseconds(CALLS_KEPT.total_seconds())}",
             f"local ELDERS_TURN = {ELDERS_TURN - 1}",
             f"local ELDERS_WAIT = {ELDERS_WAIT_S}",

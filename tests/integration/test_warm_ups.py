@@ -71,7 +71,7 @@ async def beat(state: StateManager, reading: FunctionReading, name: str = "far")
 
 
 def with_budget(state: StateManager, **limits: float) -> None:
-    serverless = ServerlessConfig(overflow_after_s=60, budget=BudgetConfig(**limits))
+    serverless = ServerlessConfig(overflow_after_s=60, budget=BudgetConfig(currency="USD", **limits))
     state.follow(state.config.model_copy(update={"serverless": serverless}))
 
 

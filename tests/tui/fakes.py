@@ -153,10 +153,10 @@ class FakeCluster:
         self.windows: tuple[WindowRecord, ...] = ()
         self.key_records: dict[str, KeyRecord] = {}
         self.key = ""  # by which the console asks
-        self.books = Spend(BudgetConfig())  # of this hour, today and this month
+        self.books = Spend(BudgetConfig(currency="USD"))  # of this hour, today and this month
         self.day_books: dict[str, Book] = {}
         self.job_books: dict[str, Book] = {}
-        self.limits = BudgetConfig()
+        self.limits = BudgetConfig(currency="USD")
         self.alert_records: dict[str, AlertRecord] = {}
         self.silences: dict[str, Silence] = {}
         self.snapshots = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from lcq.config import ConfigManager, DistributedConfig, load
 from lcq.environment import told_by
@@ -264,3 +264,13 @@ def test_the_environment_tells_of_storage_and_http(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LCQ_HTTP__TOKENS", "ann")
     with pytest.raises(InvalidConfig, match="LCQ_HTTP__TOKENS"):
         load()
+
+
+def test_one_currency_holds_for_what_is_added_up() -> None:
+    def told(budget: str, report: str) -> str:
+        sections = {"serverless": {"budget": {"currency": budget}}, "report": {"currency": report}}
+        return DistributedConfig.model_validate(sections).overflow.budget.currency
+
+    assert [told("", ""), told("", "EUR"), told("CHF", ""), told("EUR", "EUR")] == ["USD", "EUR", "CHF", "EUR"]
+    with pytest.raises(ValidationError, match="lcq report adds both"):
+        told("USD", "EUR")

@@ -27,10 +27,11 @@ from lcq.models import (
 )
 from lcq.moving import Mover
 from lcq.nodes import NodeManager
+from lcq.reload import Role, changes, with_live_keys
 from lcq.routing import Route, home_of, route, route_again
 from lcq.spend import Book, Overflow, Spend, bill_of, book_of
 from lcq.state.manager import StateManager
-from lcq.usage import today_of
+from lcq.usage import By, today_of
 from lcq.wire import ForeseeAnswer, Foreseen, Grant, Outcome
 from tests.nodes import LIGHT, TELEA, Node, a_failure, a_result, a_task
 
@@ -457,3 +458,54 @@ async def test_what_a_failed_call_says_that_it_cost_counts_also_where_that_is_no
 def test_a_budget_is_used_up_exactly_whatever_a_computer_makes_of_decimal_numbers(amount: float) -> None:
     whole = round(amount * 1e6)
     assert bill_of(BudgetConfig(hour=amount), amount) == {"worst": whole, "hour": whole}
+
+
+async def test_a_budget_that_is_lowered_while_calls_run_holds_at_once_and_takes_nothing_from_them(
+    redis_url: str,
+) -> None:
+    before, after = settings(month=1.0), settings(month=0.5)
+    assert changes(before, after, (Role.SCHEDULER,)) == (("serverless.budget.month",), ())
+    async with StateManager(before, url=redis_url) as state:
+        node = FunctionNode(state)
+        await node.hello()
+        await submitted(state, 5)
+        first, *others = await node.take(2)
+        state.follow(with_live_keys(before, after, (Role.SCHEDULER,)))
+        assert await node.take(1) == ()
+        assert "the budget for this month is 0.5 USD, of which 0.6" in (await state.reader.spend()).lack(0.3)
+        await node.end(first, 0.1)
+        assert await node.take(1) == (), "0.1 is spent, 0.3 may be, and a call may cost as much"
+        for grant in others:
+            await node.end(grant, 0.05)
+        assert len(await node.take(3)) == 1
+        state.follow(with_live_keys(before, before, (Role.SCHEDULER,)))
+        assert len(await node.take(3)) == 1
+        assert (await state.reader.spend()).month == Book(pytest.approx(0.15), 0.6, 2)
+
+
+async def test_a_report_says_what_the_books_say_also_of_late_bills_and_of_what_wakes_functions(redis_url: str) -> None:
+    async with StateManager(settings(), url=redis_url) as state:
+        node = FunctionNode(state)
+        await node.hello()
+
+        async def costs(by: By) -> dict[str, float]:
+            rows = (await state.reader.usage([today_of(await state.now_ms())])).rows(by)
+            return {row.name: row.cost for row in rows}
+
+        await submitted(state, 2, user_id="ann", job="holiday")
+        first, second = await node.take(2)
+        await node.end(first, 0.02)
+        assert (await costs("user")) == {"ann": 0.02}, "at once, and not only once its task is counted"
+        await state.cancel_task(second.task.id)
+        await state.account_tasks()
+        assert (await costs("user")) == {"ann": 0.32}
+        with pytest.raises(TransitionRefused):
+            await node.end(second, 0.05)
+        told = {"node": node.id, "boot": node.boot, "device": "burst", "count": 2, "worst_price": 0.3}
+        await state.reserve_warm_up("w", **told, hold=timedelta(hours=1))
+        await state.settle_warm_up("w", cost=0.01)
+        assert (await costs("user")) == {"ann": 0.07, "(warm-ups)": 0.01}
+        assert (await costs("job"), await costs("model")) == ({"holiday": 0.07}, {TELEA: 0.07})
+        assert (await costs("node")) == {node.id: 0.08}
+        (total,) = (await costs("day")).values()
+        assert total == (await state.reader.spend()).day.spent == 0.08

@@ -598,8 +598,28 @@ local function spend_windows()
   local date = string.format("%04d-%02d-%02d", year, month, day)
   return {
     hour = date .. "T" .. string.format("%02d", math.floor(NOW / 3600000) % 24), day = date,
-    month = string.format("%04d-%02d", year, month),
+    month = string.format("%04d-%02d", year, month), on_day = math.floor(NOW / 86400000),
   }
+end
+
+-- What functions cost is in reports as it is in the books, on the same day and at once: late bills too, and what wakes
+-- them, which is of nobody's task. Of bills of before (without a number of their day) lcq report learns as tasks end.
+local MOST_NAMES = 50000  -- fields of a day; whoever is new then is one of "(others)"
+local function report_spend(bill, cost)
+  local name = key("usage", bill.on_day)
+  local size = redis.call("HLEN", name)
+  local function put(dimension, whose)
+    if not whose then return end
+    local field = dimension .. "/cost/" .. whose
+    if size > MOST_NAMES and redis.call("HEXISTS", name, field) == 0 then field = dimension .. "/cost/(others)" end
+    redis.call("HINCRBY", name, field, string.format("%.0f", cost))
+  end
+  put("all", "")
+  put("user", bill.user or "(warm-ups)")
+  put("job", bill.job)
+  put("model", bill.model)
+  put("node", bill.at:match("^([^/]*)"))
+  redis.call("EXPIRE", name, math.max(1, math.floor((bill.on_day + 1) * 86400 + USAGE_KEPT_S - NOW / 1000)))
 end
 
 -- Writes into all books of a bill; `both`: what a user's own sum grows by, and a device's. Where `is_end`, a book that has
@@ -618,6 +638,7 @@ local function write_spend(bill, reserved, spent, calls, both, is_end)
         if bill.user then redis.call("HINCRBY", name, "u/" .. bill.user, string.format("%.0f", both)) end
         if bill.at then redis.call("HINCRBY", name, "f/" .. bill.at, string.format("%.0f", both)) end
       end
+      if span == "day" and spent ~= 0 and bill.on_day then report_spend(bill, spent) end
       redis.call("EXPIRE", name, SPEND_KEPT_S[span])
     end
   end

@@ -3,7 +3,6 @@
 -- user, job, node and model, and once by all. Times are ms, money millionths of the currency in the settings.
 
 local TIME_OF = {cpu = "cpu_ms", serverless = "function_ms"}
-local MOST_NAMES = 50000  -- fields of a day; whoever is new then is one of "(others)"
 
 -- So many attempts of a task were counted, and which end of it: an act that is taken back brings no second one.
 local function billed_mark(t)
@@ -76,9 +75,11 @@ local function bill(id, t, prices, known, sums, days)
       local kind = type(record.spend) == "table" and "serverless" or slot.kind  -- the node may be forgotten
       local is_nothing = record.away and kind == "serverless" and number(tostring(record.spent or 0)) == 0
       if not is_nothing then add(ended, record.node, TIME_OF[kind] or "gpu_ms", ms) end
-      -- What a function was paid, as the books have it (`spent`), counts instead; `paid`: of those before there were books.
+      -- What a function was paid is here already (report_spend), but of those before that was so: `spent`, `paid`.
       local paid = record.spent or record.paid
-      add(ended, record.node, "cost", paid and math.floor(number(tostring(paid))) or math.floor(ms * slot.price + 0.5))
+      if not (type(record.spend) == "table" and record.spend.on_day) then
+        add(ended, record.node, "cost", paid and math.floor(number(tostring(paid))) or math.floor(ms * slot.price + 0.5))
+      end
       if record.counted then add(ended, record.node, "retries", 1) end
     end
   end

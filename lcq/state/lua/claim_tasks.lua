@@ -227,8 +227,8 @@ local function reserve_spend(t, record)
   end
   local job = (t.job or "") ~= "" and t.job or nil
   record.spend = {
-    worst = bill.worst, hour = windows.hour, day = windows.day, month = windows.month, job = job, user = t.user,
-    at = node .. "/" .. device,
+    worst = bill.worst, hour = windows.hour, day = windows.day, month = windows.month, on_day = windows.on_day, job = job,
+    user = t.user, model = t.model, at = node .. "/" .. device,
   }
   write_spend(record.spend, bill.worst, 0, 0, bill.worst)
 end

@@ -20,7 +20,7 @@ end
 if count == 0 then return {"ok", 0, lacking} end
 local bill = {
   worst = count * told.worst, calls = count, hour = windows.hour, day = windows.day, month = windows.month,
-  at = node .. "/" .. device, until_ms = NOW + hold_ms,
+  on_day = windows.on_day, at = node .. "/" .. device, until_ms = NOW + hold_ms,
 }
 redis.call("HSET", key("warm_ups"), id, cjson.encode(bill))
 redis.call("EXPIRE", key("warm_ups"), KEPT_S)

@@ -34,7 +34,7 @@ class Mover:
         self.config = config or DistributedConfig()
         self.url = url or self.config.redis.address
         self.reader = StateReader(self.url, namespace=self.config.redis.namespace, queues=self.config.queues)
-        self.reader.serverless = self.config.serverless
+        self.reader.serverless = self.config.overflow
         self.keys = self.reader.keys
         self.feed = Feed(self.reader)
         self.server_version = ""
@@ -102,7 +102,7 @@ class Mover:
         """Go by these settings from now on. Where Redis is, and under which names, stays as it was at the start."""
         self.config = config
         self.reader.queue_configs = config.queues
-        self.reader.serverless = config.serverless
+        self.reader.serverless = config.overflow
         scripts = Scripts(config)
         if scripts.header != self._scripts.header:
             self._scripts = scripts  # they get to Redis when the first of them is run there
