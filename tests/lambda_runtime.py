@@ -10,8 +10,8 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections import deque
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,11 +20,25 @@ from pathlib import Path
 
 @dataclass
 class Lambda:
-    """``url``: what boto3 is told as its endpoint. ``refusals``: errors with which the next invokes are answered."""
+    """``url``: what boto3 is told as its endpoint. ``refusals``: errors with which the next invokes are answered.
+    ``ran``: the keys of the calls that the function was given."""
 
+    start: Callable[[], subprocess.Popen[bytes]]
     url: str = ""
     refusals: deque[tuple[int, str]] = field(default_factory=deque)
     invoked: int = 0
+    ran: Counter[str] = field(default_factory=Counter)
+    running: dict[str, _Event] = field(default_factory=dict)
+    runtimes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def kill_runtime(self) -> None:
+        """By SIGKILL; another one is started. What it was at is answered as AWS does."""
+        _killed(self.runtimes[-1])
+        for event in [self.running.pop(one) for one in list(self.running)]:
+            told = {"errorType": "Runtime.ExitError", "errorMessage": "Runtime exited with error: signal: killed"}
+            event.answer, event.error = json.dumps(told).encode(), "Unhandled"
+            event.done.set()
+        self.runtimes.append(self.start())
 
 
 @dataclass
@@ -40,9 +54,17 @@ class _Event:
 def lambda_function(handler: str, folder: Path, log: Path) -> Iterator[Lambda]:
     """The function ``handler`` (module.name, found in ``folder``), run by awslambdaric."""
     waiting: queue.Queue[_Event] = queue.Queue()
-    running: dict[str, _Event] = {}
-    told = Lambda()
     ended = threading.Event()
+    environment = dict(os.environ)
+
+    def start() -> subprocess.Popen[bytes]:
+        with log.open("ab") as out:
+            command = [sys.executable, "-m", "awslambdaric", handler]
+            return subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=out, stderr=out, start_new_session=True
+            )  # fmt: skip
+
+    told = Lambda(start)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -53,7 +75,8 @@ def lambda_function(handler: str, folder: Path, log: Path) -> Iterator[Lambda]:
                     event = waiting.get(timeout=0.1)
                 except queue.Empty:
                     continue
-                running[event.id] = event
+                told.running[event.id] = event
+                told.ran[str(json.loads(event.payload).get("key"))] += 1
                 headers = {
                     "Lambda-Runtime-Aws-Request-Id": event.id,
                     "Lambda-Runtime-Deadline-Ms": "9999999999999",
@@ -67,9 +90,10 @@ def lambda_function(handler: str, folder: Path, log: Path) -> Iterator[Lambda]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             parts = self.path.split("/")
             if "invocation" in parts:  # the runtime tells what became of one
-                event = running.pop(parts[-2])
-                event.answer, event.error = body, "Unhandled" if parts[-1] == "error" else ""
-                event.done.set()
+                event = told.running.pop(parts[-2], None)
+                if event is not None:  # of one that was killed nobody hears
+                    event.answer, event.error = body, "Unhandled" if parts[-1] == "error" else ""
+                    event.done.set()
                 return self._answer(202, b"{}")
             if "runtime" in parts:
                 return self._answer(202, b"{}")
@@ -96,25 +120,23 @@ def lambda_function(handler: str, folder: Path, log: Path) -> Iterator[Lambda]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # a runtime that is killed breaks off
     address = f"127.0.0.1:{server.server_address[1]}"
     told.url = f"http://{address}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "awslambdaric", handler],
-            cwd=folder,
-            env={**os.environ, "AWS_LAMBDA_RUNTIME_API": address},
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
-        try:
-            yield told
-        finally:
-            ended.set()
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            server.shutdown()
-            server.server_close()
-            thread.join()
+    environment["AWS_LAMBDA_RUNTIME_API"] = address
+    told.runtimes.append(start())
+    try:
+        yield told
+    finally:
+        ended.set()
+        _killed(told.runtimes[-1])
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _killed(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -7,6 +7,7 @@ looks at what the callback is answered. Behind it is the handler of sample-confi
 
 from __future__ import annotations
 
+import http.client
 import socket
 import threading
 import time
@@ -35,8 +36,10 @@ class OpenFaas:
     (called back before the 202 is read), "cut" (queued, and the 202 is lost), "other" (called back with the id of
     another call), "broken" (the function answers 500, with no reply of ours), "away" (there is no function: 503
     without a body, as the queue-worker tells it), "full" (the queue does not take it), "closed" (the queue is away),
-    "held" (called back when ``release`` is set).
+    "held" (called back when ``release`` is set), "late" (``late_s`` after it is done).
     """
+
+    late_s: float = 30.0
 
     url: str = ""
     faults: deque[str] = field(default_factory=deque)
@@ -64,6 +67,8 @@ class OpenFaas:
             return
         if fault == "held":
             self.release.wait(120)
+        if fault == "late":
+            self.release.wait(self.late_s)
         headers = {
             "Content-Type": "application/json",
             "X-Call-Id": str(uuid.uuid4()) if fault == "other" else call_id,
@@ -80,6 +85,8 @@ class OpenFaas:
                     self.callbacks.append(heard.status)
             except urllib.error.HTTPError as refused:
                 self.callbacks.append(refused.code)
+            except (OSError, http.client.HTTPException):  # nobody is there, or cut it: it is not called back again
+                self.callbacks.append(0)
 
 
 @contextmanager
@@ -126,6 +133,7 @@ def openfaas() -> Iterator[OpenFaas]:
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # cuts are on purpose
     plan.url = f"http://127.0.0.1:{server.server_address[1]}/function/{NAME}"
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()

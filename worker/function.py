@@ -20,7 +20,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -34,6 +34,7 @@ from worker.engines.picture_bytes import decode_mask, decode_picture, encode_pic
 from worker.engines.registry import make_engines
 from worker.engines.shelf import Shelf
 
+T = TypeVar("T")
 _log = logging.getLogger(__name__)
 logging.getLogger("httpx").setLevel(logging.WARNING)  # it logs addresses, and those are rights here
 _MIB = 2**20
@@ -45,6 +46,9 @@ _CONNECT_S = 10.0
 
 _IMPORTED_S = time.time() - psutil.Process().create_time()
 """From the start of the process until this module was there: the first part of a cold start."""
+
+_AGAIN_S = (0.5, 1.5)  # pauses before a transfer is tried again
+_FOR_NOW = frozenset({HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT})
 
 _STATUS = {ErrorClass.BAD_INPUT: HTTPStatus.UNPROCESSABLE_ENTITY}
 
@@ -205,20 +209,44 @@ def _bytes_of(parcel_: Any, until: float) -> bytes:
         return data
     import httpx  # here: calls with everything in them need none
 
-    with httpx.stream("GET", parcel_.url, timeout=httpx.Timeout(60.0, connect=_CONNECT_S)) as answer:
-        if answer.status_code != HTTPStatus.OK:
-            raise EngineError(
-                "bytes_unreachable", f"the picture's address answered {answer.status_code}",
-                error_class=ErrorClass.TRANSIENT,
-            )  # fmt: skip
-        taken = bytearray()
-        for piece in answer.iter_bytes(256 * 1024):
-            _in_time(until, f"with {len(taken):,} of {parcel_.size:,} bytes of the picture there")
-            taken += piece
-            if len(taken) > min(parcel_.size, _MOST_BYTES):
-                raise CallRefused("more bytes came than were announced")
-    whole: bytes = parcel_.checked(bytes(taken))
+    def fetched(is_again: bool) -> bytes:
+        with httpx.stream("GET", parcel_.url, timeout=httpx.Timeout(60.0, connect=_CONNECT_S)) as answer:
+            if answer.status_code != HTTPStatus.OK:
+                raise _NotMoved("bytes_unreachable", "the picture's address answered", answer.status_code)
+            taken = bytearray()
+            for piece in answer.iter_bytes(256 * 1024):
+                _in_time(until, f"with {len(taken):,} of {parcel_.size:,} bytes of the picture there")
+                taken += piece
+                if len(taken) > min(parcel_.size, _MOST_BYTES):
+                    raise CallRefused("more bytes came than were announced")
+        return bytes(taken)
+
+    whole: bytes = parcel_.checked(_moved(fetched))
     return whole
+
+
+class _NotMoved(EngineError):
+    """The address of a picture refused it."""
+
+    def __init__(self, code: str, said: str, status: int) -> None:
+        super().__init__(code, f"{said} {status}", error_class=ErrorClass.TRANSIENT)
+        self.may_change = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _FOR_NOW
+
+
+def _moved(move: Callable[[bool], T]) -> T:
+    """What ``move`` gives: tried again after what may be so for a moment only. A transfer that breaks off uses no
+    address up."""
+    import httpx
+
+    for tries, pause_s in enumerate(_AGAIN_S):
+        with contextlib.suppress(httpx.TransportError):
+            try:
+                return move(tries > 0)
+            except _NotMoved as refused:
+                if not refused.may_change:
+                    raise
+        time.sleep(pause_s)
+    return move(True)
 
 
 def _without_right(url: str) -> str:
@@ -237,11 +265,15 @@ def _put(url: str, data: bytes, until: float) -> None:
 
     # Content-Type: without one some stores keep nothing of it. Content-Length: S3 takes no chunks.
     headers = {"Content-Type": "image/png", "Content-Length": str(len(data))}
-    answer = httpx.put(url, content=pieces(), headers=headers, timeout=httpx.Timeout(60.0, connect=_CONNECT_S))
-    if not HTTPStatus.OK <= answer.status_code < HTTPStatus.MULTIPLE_CHOICES:  # nor is a redirection a place for it
-        raise EngineError(
-            "result_not_taken", f"the result's address answered {answer.status_code}", error_class=ErrorClass.TRANSIENT
-        )
+
+    def put(is_again: bool) -> None:
+        answer = httpx.put(url, content=pieces(), headers=headers, timeout=httpx.Timeout(60.0, connect=_CONNECT_S))
+        if is_again and answer.status_code == HTTPStatus.GONE:
+            return  # the try before was whole, and its answer was lost
+        if not HTTPStatus.OK <= answer.status_code < HTTPStatus.MULTIPLE_CHOICES:  # nor is a redirection a place for it
+            raise _NotMoved("result_not_taken", "the result's address answered", answer.status_code)
+
+    _moved(put)
 
 
 # ---------------------------------------------------------------- platforms

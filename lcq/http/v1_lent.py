@@ -142,11 +142,14 @@ def router(line: Line, closing: asyncio.Event) -> APIRouter:
     @routes.delete("/calls/{token}")
     async def close(token: Token) -> Response:
         """The call is over: what came by it goes."""
-        for sha256 in await state.close_call(token):
+        unneeded = await state.close_call(token)
+        for sha256 in unneeded:
             try:
                 await asyncio.to_thread(line.depot.delete, sha256)
             except StorageUnreachable as trouble:
                 _log.info("a picture of a call that is over stays for a while: %s", trouble)
+        if unneeded:
+            await state.close_call(token, removed=unneeded)
         return Response(status_code=204)
 
     @routes.get("/once/{token}")
@@ -176,6 +179,7 @@ def router(line: Line, closing: asyncio.Event) -> APIRouter:
                 raise InvalidInput("the request has no bytes", hint="send the picture as its body")
             if taken.sha256 and announced is not None and announced != taken.size:
                 raise InvalidInput(f"{announced:,} bytes were announced, and {taken.size:,} are to come")
+            known = bool(taken.sha256) and await asyncio.to_thread(line.depot.stat, taken.sha256) is not None
             arrival = await asyncio.to_thread(line.depot.receive, announced or taken.size)
             try:
                 await _written(request, arrival.write)
@@ -183,11 +187,12 @@ def router(line: Line, closing: asyncio.Event) -> APIRouter:
                     raise InvalidInput(f"{arrival.size:,} bytes came, which is not all", hint="send the whole picture")
                 if taken.sha256 and arrival.sha256 != taken.sha256:
                     raise BlobMismatch(taken.sha256, arrival.sha256)
-                was_there = await asyncio.to_thread(line.depot.stat, arrival.sha256) is not None
+                if not taken.sha256:
+                    known = await asyncio.to_thread(line.depot.stat, arrival.sha256) is not None
                 blob = await asyncio.to_thread(arrival.finish)
             finally:
                 await asyncio.to_thread(arrival.close)
-            await state.settle_address(taken, is_whole=True, sha256=blob.sha256, size=blob.size, was_there=was_there)
+            await state.settle_address(taken, is_whole=True, sha256=blob.sha256, size=blob.size, was_there=known)
         return told(Picture(sha256=blob.sha256, size=blob.size), 201)
 
     @routes.post("/once/{token}")

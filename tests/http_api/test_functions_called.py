@@ -134,6 +134,7 @@ async def test_a_result_whose_answer_was_lost_is_looked_for_and_by_the_next_atte
     house: House, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.engines.exchanges._AGAIN_S", 0.01)
+    monkeypatch.setattr("worker.engines.function._AWAY_S", 0.1)
     gateway.faults.extend(["cut after", "late"])
     work = await house.run(gateway.url)
     assert work.notes == ["its answer was lost; the result was found where it had been left"]
@@ -153,6 +154,28 @@ async def test_a_result_whose_answer_was_lost_is_looked_for_and_by_the_next_atte
     work = await house.run(gateway.url)
     assert work.notes == ["an earlier call, whose answer was lost, had left the result"]
     assert len(gateway.passed) == 2
+    assert house.left == 0
+
+
+async def test_a_call_that_was_delivered_twice_is_done_though_its_addresses_are_good_for_one(
+    house: House, gateway: Gateway
+) -> None:
+    gateway.faults.append("twice")
+    await house.run(gateway.url)
+    assert len(gateway.passed) == 2
+    assert house.left == 0
+
+
+async def test_a_transfer_of_a_function_that_breaks_off_is_made_again(
+    house: House, faas: OpenFaas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.function._AGAIN_S", (0.01, 0.01))
+    with hostile_gateway(house.scheduler.http.address, is_hit=lambda method, path: "/once/" in path) as way:
+        ours = ["", ""]  # its runner brings both pictures
+        way.faults.extend([*ours, "cut before", "", "", "refuse:500", "cut after"])
+        await house.run(faas.url, at=way.url)
+        assert not way.faults
+    assert len(faas.keys) == 1
     assert house.left == 0
 
 

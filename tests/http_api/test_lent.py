@@ -17,7 +17,7 @@ import redis
 from lcq.errors import TaskNotFound, TransitionRefused
 from lcq.http.access import new_token as new_http_token
 from lcq.http.access import shown_path
-from lcq.lent import Terms, seconds_of
+from lcq.lent import Terms, Way, seconds_of
 from lcq.scheduler import Scheduler
 from lcq.state.moves.calls import CallMoves
 from lcq.wire import Grant, OpenCall
@@ -219,6 +219,28 @@ async def test_pictures_that_another_call_needs_too_stay_and_so_does_what_was_th
         await http.delete(calls[1])
         assert (await http.get(f"/v1/blobs/{known}")).content == MASK
         assert scheduler.keeper.depot.usage().count == 1
+
+
+async def test_a_mask_of_many_calls_at_a_time_is_no_clients_and_is_not_removed_under_who_brings_it_again(
+    serve: Serve,
+) -> None:
+    async with serve(public_url=PUBLIC) as (scheduler, http):
+        node, grants = await granted(scheduler, task_count=3)
+        first, second, third = [await opened(scheduler, node, grant) for grant in grants]
+        state, sha256 = scheduler.state, picture(MASK)["sha256"]
+        tokens = [(await lent(http, call, mask=picture(MASK)))["put_mask"] for call in (first, second, third)]
+        assert (await http.put(tokens[0], content=MASK)).status_code == 201
+        taken = await state.take_address(tokens[1].rpartition("/")[2], Way.PUT, size=len(MASK), seconds=60)
+        await http.delete(first)  # while the second brings the same
+        await state.settle_address(taken, is_whole=True, sha256=sha256, size=len(MASK), was_there=True)
+        unneeded = await state.close_call(second.rpartition("/")[2])
+        assert unneeded == (sha256,)
+        problem(await http.put(tokens[2], content=MASK), 409, "address_busy")  # it is just being removed
+        scheduler.keeper.depot.delete(sha256)
+        await state.close_call(second.rpartition("/")[2], removed=unneeded)
+        assert (await http.put(tokens[2], content=MASK)).status_code == 201
+        await http.delete(third)
+        assert scheduler.keeper.depot.usage().count == 0
 
 
 async def test_the_next_attempt_finds_what_the_one_before_it_was_late_to_leave(serve: Serve) -> None:

@@ -406,10 +406,17 @@ class LentExchange:
                     case status if status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _FOR_NOW:
                         raise _unreachable(said)
             time.sleep(_AGAIN_S * (number + 1))
-        raise _unreachable(said)
+        raise PlaceAway(f"the scheduler, where pictures are to lie: {said}")
 
 
 _TRANSIENT: dict[str, Any] = {"error_class": ErrorClass.TRANSIENT}
+
+
+class PlaceAway(EngineError):
+    """Nobody answers there: nothing is known of what lies there."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__("storage_unreachable", said, **_TRANSIENT)
 
 
 class _Used(EngineError):
@@ -483,7 +490,9 @@ def _reached() -> Iterator[None]:
     """Names what the exchange's library says."""
     try:
         yield
-    except (StorageUnreachable, StorageFull) as error:
+    except StorageUnreachable as error:
+        raise PlaceAway(f"the exchange: {error}") from error
+    except StorageFull as error:
         raise EngineError("storage_unreachable", f"the exchange: {error}", **_TRANSIENT) from error
     except LcqError as error:
         raise EngineError("config_invalid", str(error), **_TRANSIENT) from error

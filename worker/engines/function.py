@@ -51,6 +51,7 @@ from worker.engines.exchanges import (
     NoExchange,
     ObjectExchange,
     Place,
+    PlaceAway,
     Waiting,
     aside,
     forgotten,
@@ -64,6 +65,8 @@ _TICK_S = 0.1
 _TRIES_BUSY = 3  # of one attempt, at an endpoint that takes no more calls
 _LATE_S = 10.0  # beyond the time that a call may take: what trickles is never late by itself
 _BROKEN = "function_failed"
+_AWAY_S = 30.0  # for which a place that is away is looked at again: the function has been paid by then
+_LOOK_AGAIN_S = 1.0
 _LONGEST_BUSY_S = 10.0  # that an attempt waits for it: for longer the node leaves it alone, and tasks go elsewhere
 _NO_EXCHANGE = "set exchange, http.public_url of the schedulers, or payload_kib where the platform takes more"
 
@@ -252,6 +255,10 @@ class _Function:
             self._answered.append(reply.instance)
         self._note(work, reply, hidden)
         if reply.trouble is not None:
+            if reply.trouble.error_class is not ErrorClass.BAD_INPUT:  # where it was called twice, the other one may
+                found = self._left(exchange, place, progress)  # have used up its addresses, and left the result
+                if found is not None:
+                    return None, found
             raise self._told(reply.trouble, hidden)
         told = reply.result
         assert told is not None  # noqa: S101 - read_reply has looked
@@ -259,7 +266,9 @@ class _Function:
             if told.inline:
                 return reply, told.opened()
             size = min(told.size, place.most_bytes)
-            return reply, self._looked(lambda: aside(lambda: exchange.fetched(place, told), progress, size=size))
+            return reply, self._looked(
+                lambda: aside(lambda: exchange.fetched(place, told), progress, size=size), progress
+            )
         except CallRefused as damaged:
             raise EngineError(
                 "bytes_damaged", f"{self._named}: {damaged}", error_class=ErrorClass.TRANSIENT
@@ -267,23 +276,33 @@ class _Function:
 
     def _left(self, exchange: Exchange, place: Place, progress: Progress, *, until: float = 0.0) -> bytes | None:
         """What the function has left, whatever was said of its call; looked for until then, and once at least."""
-        return self._looked(lambda: exchange.awaited(place, until, progress))
+        return self._looked(lambda: exchange.awaited(place, until, progress), progress)
 
-    def _looked(self, look: Callable[[], T]) -> T:
-        """What ``look`` finds where the function may have left something: that the place is away says nothing of it.
+    def _looked(self, look: Callable[[], T], progress: Progress) -> T:
+        """What ``look`` finds where the function may have left something: that the place is away says nothing of it. A
+        scheduler that is started again is back in a moment: so it is paid for once.
 
         Raises:
             EngineError: function_unknown, for storage_unreachable: the next attempt looks again.
         """
-        try:
-            return look()
-        except EngineError as error:
-            if error.code != "storage_unreachable":
-                raise
-            raise EngineError(
+        given_up = time.monotonic() + _AWAY_S
+        while True:
+            try:
+                return look()
+            except PlaceAway as away:
+                if time.monotonic() > given_up:
+                    raise self._unseen(away) from away
+                _pause(_LOOK_AGAIN_S, partial(progress, 0.0, "function: its result cannot be looked for now"))
+            except EngineError as error:
+                if error.code != "storage_unreachable":
+                    raise
+                raise self._unseen(error) from error
+
+    def _unseen(self, error: EngineError) -> EngineError:
+        return EngineError(
                 FUNCTION_UNKNOWN, f"{self._named}: it may have run, and its result cannot be looked for now: {error}",
-                error_class=ErrorClass.TRANSIENT,
-            ) from error  # fmt: skip
+            error_class=ErrorClass.TRANSIENT,
+        )  # fmt: skip
 
     def _told(self, trouble: Trouble, hidden: Hidden) -> EngineError:
         error_class, code = trouble.as_told
@@ -312,10 +331,7 @@ class _Function:
             except EndpointBusy as busy:
                 if tries >= _TRIES_BUSY or busy.again_s > _LONGEST_BUSY_S:
                     raise self._error("endpoint_busy", busy, again_s=busy.again_s) from busy
-                until = time.monotonic() + busy.again_s
-                while time.monotonic() < until:
-                    progress(0.0, "function: waiting to be taken")
-                    time.sleep(_TICK_S)
+                _pause(busy.again_s, partial(progress, 0.0, "function: waiting to be taken"))
             except EndpointAway as away:
                 raise self._error("endpoint_unreachable", away) from away
             except EndpointRefuses as refuses:
@@ -382,6 +398,13 @@ def _pixels(data: bytes, picture: Picture, task_type: TaskType) -> NDArray[Any]:
 def most_pixels(picture: Picture, task_type: TaskType) -> int:
     """How many a result can have: what claims to have more is not decoded."""
     return math.prod(picture.pixels.shape[:2]) * (1 if task_type is TaskType.INPAINT else _MOST_TIMES)
+
+
+def _pause(seconds: float, tick: Callable[[], None]) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        tick()
+        time.sleep(_TICK_S)
 
 
 def place_of(work: Work, image: bytes, mask: bytes) -> Place:

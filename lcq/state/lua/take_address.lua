@@ -20,6 +20,9 @@ if method == "get" then  -- only what has come by this call is handed out
 end
 if method == "put" and a.sha256 ~= "" then
   local users = key("lent", a.sha256)
+  if redis.call("SISMEMBER", users, "-") == 1 then return {"busy", "500"} end  -- they are being removed
+  -- Only who comes first can tell whether these bytes were there before: after that they may be another call's.
+  if redis.call("SCARD", users) == 0 then redis.call("HSET", name, "first", "1") end
   redis.call("SADD", users, a.task .. "/" .. a.attempt .. "/" .. a.part)
   redis.call("PEXPIRE", users, CALLS_KEPT_MS)
 end

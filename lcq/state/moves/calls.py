@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lcq.errors import AddressBusy, AddressUnknown, AddressUsed, TaskNotFound, TooLarge, TransitionRefused
@@ -11,6 +11,8 @@ from lcq.ids import new_id
 from lcq.lent import LONGEST_S, MOST_ADDRESSES, Part, Taken, Terms, Way, digest_of, new_token
 from lcq.spend import millionths
 from lcq.state.moves.mover import Mover
+
+_REMOVED_S = 0.5  # within which bytes that are being removed are gone
 
 
 class WrongWay(Exception):
@@ -107,16 +109,20 @@ class CallMoves(Mover):
 
         Raises:
             AddressUsed: somebody else's was whole before.
+            AddressBusy: the same bytes are just being removed: bring them again.
         """
         left = json.dumps({**(told or {}), "sha256": sha256, "size": size}) if sha256 else ""
         whole, known = "1" if is_whole else "0", "1" if was_there else "0"
         answer = await self._move("settle_address", taken.digest, taken.holder, whole, left, sha256, known)
         if answer[0] == "lost" and is_whole:
             raise AddressUsed
+        if answer[0] == "busy":
+            raise AddressBusy(_REMOVED_S)
 
-    async def close_call(self, call: str) -> tuple[str, ...]:
-        """The call with this token is over. Answers the digests of what came by it and is in no other call."""
-        answer = await self._move("close_call", digest_of(call))
+    async def close_call(self, call: str, *, removed: Sequence[str] = ()) -> tuple[str, ...]:
+        """The call with this token is over. Answers the digests of what came by it and is in no other call: remove
+        these, and say so by ``removed``; until then nobody may bring the same bytes."""
+        answer = await self._move("close_call", digest_of(call), *removed)
         return tuple(answer[1:]) if answer[0] == "ok" else ()
 
     async def bill_attempt(self, task_id: str, *, attempt: int, cost: float, is_last: bool) -> bool:
