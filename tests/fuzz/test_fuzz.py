@@ -6,10 +6,12 @@ import contextlib
 import io
 import json
 import random
+import resource
 import zipfile
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,6 +25,8 @@ from lcq.wire import REQUESTS, unpack_request
 from tests.fuzz import served
 from tests.fuzz.targets import TARGETS, Target, frames, json_bodies, mutated, target_of
 from worker.archive import packed_weights
+from worker.engines.base import EngineError
+from worker.engines.picture_bytes import decode_picture, encode_picture
 from worker.protocol import Words
 
 ALONE = [target for target in TARGETS if target.name not in ("desk", "http", "once", "replies")]
@@ -83,6 +87,17 @@ def test_an_agent_reads_whatever_a_function_or_what_stands_before_it_answers() -
 
 
 # ---------------------------------------------------------------- what was found
+
+
+def test_a_small_png_that_says_it_has_a_chunk_of_gigabytes_is_not_given_them() -> None:
+    whole = encode_picture(np.zeros((16, 24, 3), np.uint8))
+    at = whole.index(b"IDAT") - 4
+    liar = whole[:at] + (0x7F00_0000).to_bytes(4, "big") + whole[at + 4 :]
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(EngineError, match="no whole PNG"):
+        decode_picture(liar)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20, "KiB: it was read as a gigabyte"
+    assert decode_picture(whole).shape == (16, 24, 3)
 
 
 @pytest.mark.parametrize("strange", ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00"])

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from worker.engines.base import EngineError, ErrorClass
 
 _FAST = (cv2.IMWRITE_PNG_COMPRESSION, 1)
+_PNG_HEAD = b"\0\0\0\rIHDR"
+_CHUNK_BYTES = 12  # of a chunk beside its own: their number, its name, a sum
 _PNG_BEGIN, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
@@ -32,7 +34,7 @@ def decode_picture(data: bytes, *, most: int = 0) -> NDArray[Any]:
             pixels, and was not decoded: a small file may well be gigabytes of zeros.
     """
     decoded = None
-    if data.startswith(_PNG_BEGIN) and data.endswith(_PNG_END):
+    if data.startswith(_PNG_BEGIN) and data.endswith(_PNG_END) and _is_all_there(data):
         width, height = (int.from_bytes(data[at : at + 4], "big") for at in (16, 20))
         if most and width * height > most:
             raise EngineError(
@@ -46,6 +48,17 @@ def decode_picture(data: bytes, *, most: int = 0) -> NDArray[Any]:
             error_class=ErrorClass.BAD_OUTPUT,
         )  # fmt: skip
     return decoded if decoded.ndim == 2 else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
+
+
+def _is_all_there(data: bytes) -> bool:
+    """Whether a PNG is chunks one after another to its end, its size in the first: OpenCV makes room for as many bytes
+    as a chunk says that it has, 2 GiB for one in a file of 200 bytes."""
+    at = len(_PNG_BEGIN)
+    if data[at : at + 8] != _PNG_HEAD:
+        return False
+    while at + _CHUNK_BYTES <= len(data):
+        at += _CHUNK_BYTES + int.from_bytes(data[at : at + 4], "big")
+    return at == len(data)
 
 
 def decode_mask(data: bytes, *, most: int = 0) -> NDArray[np.bool_]:
