@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar, cast
@@ -125,12 +126,15 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files whose tests may take longest come first: at the end no worker is left alone with one of them."""
+    """Files whose tests may take longest come first, and in each folder those that have most: at the end no worker is
+    left alone with one of them. Folders keep their places: what waits goes before what computes, and before torch."""
     patience: dict[Path, float] = {}
+    counts = Counter(item.path for item in items)
+    places = {folder: place for place, folder in enumerate(dict.fromkeys(item.path.parent for item in items))}
     for item in items:
         marker = item.get_closest_marker("timeout")
         patience[item.path] = max(patience.get(item.path, 0.0), float(marker.args[0]) if marker else 0.0)
-    items.sort(key=lambda item: -patience[item.path])
+    items.sort(key=lambda item: (-patience[item.path], places[item.path.parent], -counts[item.path]))
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -28,6 +27,7 @@ from lcq.models import NodeStatus
 from lcq.scheduler import Scheduler
 from tests.cluster import Cluster, free_port, running_cluster
 from tests.conftest import wait_until, wait_until_sync
+from tests.forked import run
 from tests.lan import LOOPBACK, announced, needs_multicast, on_loopback, speaks_mdns, words
 from tests.logs import logging_kept
 from worker.seeker import Seeker
@@ -272,9 +272,7 @@ def test_an_agent_without_an_address_finds_its_scheduler_and_finds_it_again_else
 
     asked = [sys.executable, "-m", "lcq.cli.main", "discover", "--json", "--seconds", "10"]
     environment = {"LCQ_DISCOVERY__ENABLED": "1", "LCQ_DISCOVERY__INTERFACES": LOOPBACK, "LCQ_DISCOVERY__KEY": key}
-    told = subprocess.run(
-        asked, env=_environ(environment), capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path
-    )
+    told = run(asked, env=_environ(environment), capture_output=True, text=True, timeout=120, check=True, cwd=tmp_path)
     assert json.loads(told.stdout)["used"] == [f"tcp://{LOOPBACK}:{cluster.control_port}"]
 
     cluster.kill("first")  # at once, without a goodbye

@@ -309,14 +309,16 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it_whatever_b
     ) as cluster:
         cluster.start_scheduler()
         cluster.start_agent("far")
-        folder = SAMPLES.parent
+        picture = photo()
+        (tmp_path / "image.png").write_bytes(encode_picture(picture.pixels))
+        (tmp_path / "mask.png").write_bytes(encode_picture(picture.mask))
 
         def a_task(name: str, privacy: str = "exportable") -> Task:
             return Task.model_validate(
                 {
                     "task_type": "inpaint",
-                    "image_path": str(folder / "photos" / "coffee.jpg"),
-                    "mask_path": str(folder / "masks" / "coffee.png"),
+                    "image_path": str(tmp_path / "image.png"),
+                    "mask_path": str(tmp_path / "mask.png"),
                     "output_path": str(tmp_path / f"{name}.png"),
                     "config": {"model": MODEL},
                     "privacy": privacy,
@@ -338,7 +340,7 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it_whatever_b
             waits = client.get(may_not)
             assert waits.status is TaskStatus.QUEUED
             assert waits.queue != "serverless"
-            cv2.imwrite(str(tmp_path / "all.png"), np.full((400, 600), 255, np.uint8))
+            cv2.imwrite(str(tmp_path / "all.png"), np.full(picture.mask.shape, 255, np.uint8))
             whole = a_task("refused").model_copy(update={"mask_path": str(tmp_path / "all.png")})
             (bad,) = client.wait([client.submit(whole).id], timeout_s=120)
             assert (bad.status, bad.attempt) == (TaskStatus.FAILED, 1)
