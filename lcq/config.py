@@ -96,8 +96,9 @@ class RedisConfig(Section):
     """Accept a server at another address than loopback that asks nobody for a password or a certificate: whoever
     reaches it may read and change everything. Only for a network (or a VPN) whose every member you trust."""
     durability: Literal["everysec", "fsync"] = "everysec"
-    """When a submit or a result counts as accepted. "everysec": when Redis has it: what no death of a process can
-    take, and a loss of power only for about the last second. "fsync": when its log is on the disk."""
+    """When a submit or a result counts as accepted. "everysec": when Redis has written it to its log: what no
+    death of a process can take, and a loss of power only for about the last second. "fsync": when its log is on the
+    disk."""
 
     @property
     def is_private(self) -> bool:

@@ -6,6 +6,7 @@ All are the embedded server's binary: the one that knows how to be a Sentinel to
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import subprocess
 import time
@@ -43,6 +44,7 @@ class Server:
     port: int = field(default_factory=free_port)
     arguments: tuple[str, ...] = ()
     password: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -90,7 +92,7 @@ class Server:
         if not self.config_file.exists():  # a Sentinel and a promoted replica write down there what they learn
             self.write_config()
         command = leashed([str(find_server()), str(self.config_file), *self.arguments])
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, **self.environment})
         if wait:
             self._wait_until_it_answers()
         return self
@@ -141,10 +143,12 @@ def is_rewritten(client: redis.Redis) -> bool:
 
 
 @contextlib.contextmanager
-def running_server(folder: Path, *, password: str = "", **settings: str) -> Iterator[Server]:
+def running_server(
+    folder: Path, *, password: str = "", environment: Mapping[str, str] | None = None, **settings: str
+) -> Iterator[Server]:
     """One server alone, with AOF and without eviction unless ``settings`` (underscores for dashes) say otherwise."""
     named = {key.replace("_", "-"): value for key, value in settings.items()}
-    server = Server(folder, SAFE | named, password=password)
+    server = Server(folder, SAFE | named, password=password, environment=environment or {})
     try:
         yield server.start()
     finally:

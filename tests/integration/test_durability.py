@@ -1,4 +1,4 @@
-"""redis.durability: fsync. A submit or a result is accepted when Redis's log is on the disk, and not before."""
+"""redis.durability. A submit or a result is accepted when neither Redis's death nor, with fsync, the power takes it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ import pytest
 
 from lcq.config import DistributedConfig
 from lcq.errors import StateUnavailable, UnsafeState
+from lcq.models import TaskStatus
+from lcq.state.disk_log import Unwritten
 from lcq.state.manager import StateManager
+from tests.conftest import wait_until
 from tests.nodes import LIGHT, Node, a_task
 from tests.redis_rig import Server, running_server
+from tests.slow_disk import SlowDisk
 
 
 @asynccontextmanager
@@ -62,6 +66,72 @@ async def test_a_server_that_cannot_wait_has_to_sync_always(tmp_path: Path):
         server.ask("CONFIG", "SET", "appendfsync", "always")
         async with state_on(server) as state:
             await state.submit_task(a_task(), queue=LIGHT)
+
+
+async def syncing(server: Server, state: StateManager) -> None:
+    """Return when Redis is syncing its log: from then on it answers what it has not written."""
+
+    async def is_syncing() -> bool:
+        await state.submit_task(a_task(), queue=LIGHT)
+        with server.client() as client:
+            return bool(client.info("persistence")["aof_pending_bio_fsync"])
+
+    await wait_until(is_syncing, what="a sync of Redis's log")
+
+
+async def test_what_was_accepted_while_redis_synced_its_log_is_there_after_its_death(tmp_path: Path):
+    disk = SlowDisk(tmp_path / "disk")
+    with running_server(tmp_path / "redis", environment=disk.environment) as server:
+        async with StateManager(url=server.url) as state:
+            node = Node(state)
+            await node.hello()
+            finished, submitted, cancelled = a_task(), a_task(), a_task()
+            await state.submit_task(finished, queue=LIGHT)
+            (grant,) = await node.claim()
+            await state.submit_task(cancelled, queue=LIGHT)
+            with disk.slow():
+                await syncing(server, state)
+                await asyncio.gather(
+                    state.submit_task(submitted, queue=LIGHT),
+                    node.finish(grant.task.id),
+                    state.cancel_task(cancelled.id, command="an act"),
+                )
+                server.kill()
+        server.start()
+        async with StateManager(url=server.url) as state:
+            statuses = [(await state.reader.task(one.id)).status for one in (submitted, finished, cancelled)]
+            assert statuses == [TaskStatus.QUEUED, TaskStatus.COMPLETED, TaskStatus.CANCELLED]
+
+
+async def test_a_submit_is_not_accepted_while_the_log_is_not_written(tmp_path: Path, monkeypatch):
+    disk = SlowDisk(tmp_path / "disk")
+    with running_server(tmp_path / "redis", environment=disk.environment) as server:
+        async with StateManager(url=server.url) as state:
+            with disk.slow():
+                await syncing(server, state)
+                monkeypatch.setattr("lcq.state.disk_log._SYNC_MS", 200)  # Redis writes after two seconds, synced or not
+                with pytest.raises(StateUnavailable, match=r"its log was not written within 0\.2 s .*: ok\)"):
+                    await state.submit_task(a_task(), queue=LIGHT)
+            monkeypatch.setattr("lcq.state.disk_log._SYNC_MS", 5000)
+            await state.submit_task(a_task(), queue=LIGHT)
+
+
+def test_what_was_answered_is_written_when_redis_has_nothing_left_syncs_nothing_or_has_written_as_much():
+    def told(waiting: int, size: int, **more: object) -> dict[str, object]:
+        return {"aof_enabled": 1, "aof_buffer_length": waiting, "aof_current_size": size, "aof_pending_bio_fsync": 1,
+                "aof_rewrite_in_progress": 0, "aof_last_write_status": "ok"} | more  # fmt: skip
+
+    assert Unwritten().is_written({"aof_enabled": 0})
+    assert Unwritten().is_written(told(0, 100))
+    assert Unwritten().is_written(told(20, 100, aof_pending_bio_fsync=0))
+    for more in ({"aof_rewrite_in_progress": 1}, {"aof_last_write_status": "err"}):
+        assert not Unwritten().is_written(told(20, 100, aof_pending_bio_fsync=0, **more))
+    busy = Unwritten()
+    looks = [(20, 100), (30, 100), (30, 119), (40, 120)]  # others write all the while
+    assert [busy.is_written(told(*look)) for look in looks] == [False, False, False, True]
+    rewritten = Unwritten()
+    looks = [(20, 100), (25, 60), (30, 84), (30, 85)]  # a log that was made anew is shorter
+    assert [rewritten.is_written(told(*look)) for look in looks] == [False, False, False, True]
 
 
 @pytest.mark.chaos

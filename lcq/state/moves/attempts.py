@@ -149,7 +149,7 @@ class AttemptMoves(Mover):
             "finish_task", task_id, attempt, node, result.model_dump_json(), peak_mib, device_peak_mib
         )
         self._settle("finish_task", task_id, attempt, answer)
-        await self._reaches_disk()
+        await self._until_kept()
         if answer[0] == "ok":
             self._note_finished(*answer[5:])
         if answer[0] != "ok" or not answer[4]:

@@ -42,9 +42,9 @@ class Mover:
         """What the moves took and did, for who watches."""
         self._scripts = Scripts(self.config)
         self._redis = connect(self.url)
-        self._disk_log: DiskLog | None = None
-        if self.config.redis.durability == "fsync":
-            self._disk_log = DiskLog(self.url, self._redis, self.keys.synced)
+        self._written = DiskLog(self.url, self._redis, self.keys.synced, is_synced=False)
+        is_synced = self.config.redis.durability == "fsync"
+        self._kept = DiskLog(self.url, self._redis, self.keys.synced, is_synced=True) if is_synced else self._written
         self.watch = ServerWatch(
             self.url, self._redis, self.reader.clients, unsafe=self.config.redis.unsafe, noted=self._note_failover
         )
@@ -65,8 +65,7 @@ class Mover:
             self.server_version = await check_server(
                 self._redis, self.url, unsafe=known.unsafe, trusted_network=known.trusted_network
             )
-            if self._disk_log is not None:
-                await self._disk_log.check()
+            await self._kept.check()
             await self._adopt()  # which brings all scripts to a server that has not got them
             # Before the group: what fails inside of one comes out as a group of errors, and nobody looks for that.
             await stack.enter_async_context(self.feed)
@@ -74,8 +73,8 @@ class Mover:
             pump = group.create_task(self._pump(), name="state pump")
             stack.callback(pump.cancel)
             stack.callback(group.create_task(self.watch.run(), name="server watch").cancel)
-            if self._disk_log is not None:
-                stack.callback(group.create_task(self._disk_log.run(), name="disk log").cancel)
+            for log in {self._written, self._kept}:
+                stack.callback(group.create_task(log.run(), name="disk log").cancel)
             self._stack = stack.pop_all()
         return self
 
@@ -119,7 +118,8 @@ class Mover:
     async def _move(self, name: str, *arguments: str | int | float, command: str = "") -> list[Any]:
         """Run one script; answers its list. Calls of one turn of the loop travel together.
 
-        ``command``: the id of the operator's command that this is a part of; it is done once however often told.
+        ``command``: the id of the operator's command that this is a part of; it is done once however often told, and
+        not undone by Redis's death.
         """
         await failpoints.reach(f"state.{name}", error=self._unavailable)
         done: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
@@ -129,6 +129,8 @@ class Mover:
         answer = await done
         if answer[0] == "other_format":
             raise StateFormatMismatch(self.url, answer[1], STATE_FORMAT)
+        if command:
+            await self._written.has_all()
         await failpoints.passed(f"state.{name}", error=self._unavailable)
         return answer
 
@@ -191,7 +193,6 @@ class Mover:
         self.measures.redis.note(steady_now() - began)
         return answers
 
-    async def _reaches_disk(self) -> None:
-        """What was answered is durable, as redis.durability wants it."""
-        if self._disk_log is not None:
-            await self._disk_log.reaches_disk()
+    async def _until_kept(self) -> None:
+        """Return when what was answered is durable, as redis.durability wants it."""
+        await self._kept.has_all()

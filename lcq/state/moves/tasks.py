@@ -96,7 +96,7 @@ class TaskMoves(Mover):
             raise QueueFull(queue, int(answer[1]), most, displaces=urgent)
         if answer[0] == "too_soon":
             raise TooSoon(task.user_id, per_minute, int(answer[1]) / 1000)
-        await self._reaches_disk()  # also of one that was known: whoever asks again may ask because it failed here
+        await self._until_kept()  # also of one that was known: whoever asks again may ask because it failed here
         return Accepted(
             id=answer[1],
             status=TaskStatus(answer[2]),
