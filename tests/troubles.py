@@ -10,6 +10,7 @@ from tests.site import ROOT
 
 _NAMING = {
     "EngineError", "BadOutput", "failed", "_failed", "_crashed", "_not_brought", "_to_retry", "_error", "Failure",
+    "_NotMoved",
 }  # fmt: skip
 _CODE = re.compile(r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$")
 _CONSTANT = re.compile(r'^([A-Z][A-Z_]+) = "([a-z][a-z0-9_]*)"', re.MULTILINE)
