@@ -69,7 +69,7 @@ _WISH = Wish(("sample-config/photos",), "cv2-telea", "maria", mask="sample-confi
 """What the form of a picture submits, from where this is run."""
 _PICTURED = (_CLEAN, _AGAIN, "state:queued", "state:processing", "state:done", "state:failed")
 """Of what there are pictures in the scene."""
-_TASKS = ("2", "g", *["j"] * 6)
+_TASKS = ("2", "g", *["j"] * 5)
 _LARGE = (
     Shot("tasks", (*_filtered("needs:attention -cause:image_missing"), "j", "space", "space", "j")),
     Shot("task", (*_filtered(_CLEAN), "j", "enter")),

@@ -211,7 +211,7 @@ def _clause(
         if operator in (":", "?") and (not value or value.startswith("/")):
             return _free(word, bare, wanted, haystack)  # s3://bucket, C:/scans, "what?"
         near = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
+        hint = f"did you mean {str(near[0])!r}?" if near else f"known: {', '.join(fields)}"
         raise InvalidInput(f"no field {name!r}", hint=hint)
     if operator not in _OPERATORS[field.kind]:
         raise InvalidInput(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from lcq.errors import NothingToUndo
 from lcq.lang import retold, tr
-from lcq.models import TERMINAL_STATES, TaskPriority, TaskStatus
+from lcq.models import TERMINAL_STATES, NodeStatus, TaskPriority, TaskStatus
 from lcq.moments import told_deadline
 from tui.commands import Tier
 from tui.desk import MANY
@@ -337,6 +337,8 @@ def drain(row: NodeRow, *, deadline_s: float | None = None) -> Act:
 
 def _drain_lines(row: NodeRow, deadline_s: float | None) -> tuple[str, ...]:
     running = counted(row.running, "running task")
+    if row.status is NodeStatus.OFFLINE:
+        return (tr("It is down. Should it come back, it takes nothing new until it is activated."),)
     if not row.running:
         return (tr("It is idle now, and takes nothing new until it is activated."),)
     if deadline_s is None:

@@ -104,9 +104,10 @@ def retold_failure(error: str) -> str:
 
 
 def without_folder(told: str, image: str) -> str:
-    """What is told of a task, without what its row says already: its picture's path before, and its folder within."""
+    """What is told of a task, without what stands beside it already: its picture's path before, its folder within."""
     folder = image.removesuffix(basename(image))
-    return told.replace(f": {image}: ", ": ", 1).replace(folder, "") if folder.strip("/") else told
+    told = told.removeprefix(f"{image}: ").replace(f": {image}: ", ": ", 1)
+    return told.replace(folder, "") if folder.strip("/") else told
 
 
 def last_word(row: TaskRow, now_ms: int, *, in_full: bool = False) -> Cell:

@@ -191,8 +191,8 @@ def gauge_lines(told: Sequence[Gauge], currency: str, width: int) -> list[Line]:
         if said:
             lines.append([(f"  {' ' * max(10, names)} {said}", tone if tone == "bad" else "warn")])
     if currency and lines:
-        lines.append([(tr("  in {currency}, by UTC; reserved: the worst that calls under way may cost",
-                          currency=currency), "dim")])  # fmt: skip
+        told_in = tr("  in {currency}, by UTC; reserved: the worst that calls under way may cost", currency=currency)
+        lines.append(_within(width, [(told_in, "dim")]))
     return lines
 
 

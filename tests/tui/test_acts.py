@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from lcq.models import TaskPriority, TaskStatus
+from lcq.models import NodeStatus, TaskPriority, TaskStatus
 from tests.tui.fakes import FakeCluster, a_node, a_task
 from tui import acts
 from tui.commands import Tier
 from tui.screens.dialogs import is_typed
-from tui.store import TaskRow, node_row, task_row
+from tui.store import NodeRow, TaskRow, node_row, task_row
 
 
 def rows(count: int, status: TaskStatus = TaskStatus.QUEUED) -> list[TaskRow]:
@@ -88,3 +88,8 @@ async def test_an_act_can_be_made_again_for_other_tasks_and_goes_to_those_alone(
     await again.run(cluster, "in a hurry")
     assert cluster.calls == [("prioritise", ((second.id,), TaskPriority.URGENT))]
     assert cluster.reasons_given == ["in a hurry"]
+
+
+def test_a_node_that_is_down_is_not_told_to_be_idle_where_it_is_drained():
+    assert "It is down." in acts.drain(NodeRow("gpu-4", NodeStatus.OFFLINE)).lines[0]
+    assert "It is idle now" in acts.drain(NodeRow("gpu-4", NodeStatus.ONLINE)).lines[0]

@@ -89,3 +89,4 @@ def test_a_line_of_a_list_does_not_tell_the_path_again_that_its_row_has():
     assert (
         without_folder("oom: 9 / 8 GiB", "one.jpg") == without_folder("oom: 9 / 8 GiB", "/one.jpg") == "oom: 9 / 8 GiB"
     )
+    assert without_folder(f"{image}: ends too early", image) == "ends too early"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lcq import query, wire
 from lcq.errors import InvalidInput
+from lcq.models import TaskStatus
 from lcq.query import Kind, Query, QueryField, parse, parse_strictly
 
 
@@ -177,3 +178,9 @@ def test_all_clauses_hold_in_any_order(one: list[str], other: list[str], photo: 
 @settings(max_examples=200)
 def test_any_text_at_all_is_read_without_a_failure(text: str) -> None:
     read(text).matches(Photo(), 0)
+
+
+def test_a_state_that_is_meant_is_told_by_its_word() -> None:
+    field = QueryField("state", Kind.CHOICE, lambda task, _: task, "where it is", tuple(TaskStatus))
+    query = parse("state:faild", {"state": field}, str)
+    assert "(did you mean 'failed'?)" in query.problem

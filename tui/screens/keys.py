@@ -66,7 +66,7 @@ class KeysScreen(AskedScreen[KeyRow]):
     def nothing(self) -> str:
         if not self._asks_for_keys:
             return tr("this scheduler asks for no keys: it is on loopback, or its network counts as trusted")
-        return tr("no key is enrolled")
+        return tr("no key is enrolled: lcq keys init makes the first ones")
 
     def about(self, row: KeyRow) -> Sequence[Part]:
         seen = tr("seen {time} from {address}", time=minute(row.seen_ms), address=row.address or "--")

@@ -133,6 +133,7 @@ class QueuesScreen(ListScreen[QueueRow], QueueActs):
         )
         return (
             Part(f" {row.id}", "bold $text-primary"),
+            Part(state, "$text-warning"),  # first: the nodes may be many
             Part(
                 tr(
                     "   {kind}{needs}   served by {nodes}",
@@ -141,7 +142,6 @@ class QueuesScreen(ListScreen[QueueRow], QueueActs):
                     nodes=", ".join(row.nodes) or tr("nobody"),
                 )
             ),
-            Part(state, "$text-warning"),
         )
 
     @on(LineTable.Opened)

@@ -22,6 +22,7 @@ from lcq.errors import LcqError
 from lcq.lang import retold, retold_error, tr
 from lcq.models import Attempt, TaskRecord
 from lcq.picture_parts import Part
+from tui.columns import without_folder
 from tui.desk import Desk
 from tui.gallery import Pictures
 from tui.store import TaskRow
@@ -235,6 +236,7 @@ class PictureStrip(Horizontal):
         super().__init__(id=id)
         self._seen: tuple[str, int] | None = None  # what is shown, or on its way: id and revision
         self._rest: Timer | None = None
+        self._image = ""  # the path of the picture whose task is shown
         self.pictures: Pictures | None = None
 
     def compose(self) -> ComposeResult:
@@ -274,6 +276,7 @@ class PictureStrip(Horizontal):
         try:
             record = await self._desk.reader.task(task_id)
             attempts = await self._desk.reader.attempts(task_id)
+            self._image = clean(record.task.image_path)
             self._show_facts(record, attempts)
             if self.pictures is None:
                 self._before.show(None, words=tr("fetching …"))
@@ -289,8 +292,8 @@ class PictureStrip(Horizontal):
     def _show(self, pictures: Pictures) -> None:
         self.pictures = pictures
         if not any(pictures.parts[part].thumbnail for part in ("before", "after")):
-            self._before.show(None, words=pictures.parts["before"].why)
-            self._after.show(None, words=pictures.parts["after"].why)
+            self._before.show(None, words=self._why_none(pictures, "before"))
+            self._after.show(None, words=self._why_none(pictures, "after"))
             self.add_class("-empty")
             return
         from tui.pictures import Look, Mode  # only now: they bring 25 MB with them
@@ -302,8 +305,11 @@ class PictureStrip(Horizontal):
                 return scene.painted(mode, (columns, rows), Look(), depth=depth, dark=dark)
 
             known: Part = "before" if part == "before" else "after"
-            view.show(paint, caption=captioned(known, pictures, depth), words=pictures.parts[known].why)
+            view.show(paint, caption=captioned(known, pictures, depth), words=self._why_none(pictures, known))
         self.set_class(not (scene.before or scene.after), "-empty")
+
+    def _why_none(self, pictures: Pictures, part: Part) -> str:
+        return without_folder(pictures.parts[part].why, self._image)  # the path stands beside it
 
     def _show_facts(self, record: TaskRecord, attempts: Sequence[Attempt]) -> None:
         width = max(8, self._facts.size.width - 2)
@@ -317,7 +323,8 @@ class PictureStrip(Horizontal):
             room = max(1, self._facts.size.height - len(pieces))
             pieces += [(f"{cut(line, width)}\n", "") for line in clean_block(log).splitlines()[-room:]]
         elif record.failure is not None:
-            pieces.append((f"{clean(retold(record.failure.message))}\n", TONE_STYLE["bad"]))
+            told = without_folder(clean(retold(record.failure.message)), clean(record.task.image_path))
+            pieces.append((f"{told}\n", TONE_STYLE["bad"]))
         elif record.result is not None:
             pieces.append(
                 (
