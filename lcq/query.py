@@ -211,7 +211,7 @@ def _clause(
         if operator in (":", "?") and (not value or value.startswith("/")):
             return _free(word, bare, wanted, haystack)  # s3://bucket, C:/scans, "what?"
         near = difflib.get_close_matches(name, fields, n=1, cutoff=0.6)
-        hint = f"did you mean {str(near[0])!r}?" if near else f"known: {', '.join(fields)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(fields)}"
         raise InvalidInput(f"no field {name!r}", hint=hint)
     if operator not in _OPERATORS[field.kind]:
         raise InvalidInput(
@@ -305,7 +305,7 @@ def _chosen(field: QueryField[RowT], value: str) -> tuple[str, ...]:
         found = found or [word for word in field.choices if one and word.startswith(one)]
         if not found:
             near = difflib.get_close_matches(one, [*field.choices, *sets], n=1, cutoff=0.6)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join((*field.choices, *sets))}"
+            hint = f"did you mean {str(near[0])!r}?" if near else f"known: {', '.join((*field.choices, *sets))}"
             raise InvalidInput(f"{field.name} is never {one!r}", hint=hint)
         chosen.update(dict.fromkeys(found))
     return tuple(chosen)
