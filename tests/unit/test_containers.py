@@ -41,10 +41,13 @@ KNOWN_TO_COMPOSE = {
 }  # fmt: skip
 
 
-def stages() -> dict[str, list[tuple[str, str]]]:
+FUNCTIONS = ROOT / "sample-config" / "functions"
+
+
+def stages(file: Path = ROOT / "Containerfile") -> dict[str, list[tuple[str, str]]]:
     """The instructions of each stage, each as its name and its value."""
     found: dict[str, list[tuple[str, str]]] = {}
-    for one in DockerfileParser(fileobj=io.BytesIO((ROOT / "Containerfile").read_bytes())).structure:
+    for one in DockerfileParser(fileobj=io.BytesIO(file.read_bytes())).structure:
         if one["instruction"] == "FROM":
             found[one["value"].rpartition(" AS ")[2]] = []
         if one["instruction"] != "COMMENT":
@@ -67,13 +70,20 @@ def last(name: str, instruction: str) -> str:
     return next(value for key, value in reversed(of_image(name)) if key == instruction)
 
 
+def copied_by(stages: dict[str, list[tuple[str, str]]]) -> list[str]:
+    """What comes out of the sources."""
+    words = [value.split()[:-1] for stage in stages.values() for key, value in stage if key == "COPY"]
+    return [word.removeprefix("./") for one in words if not one[0].startswith("--from=") for word in one]
+
+
 def test_what_is_copied_into_the_image_is_there_and_is_all_that_a_package_of_ours_needs() -> None:
-    copied = [word.removeprefix("./") for key, value in STAGES["built"] if key == "COPY" for word in value.split()[:-1]]
+    copied = copied_by(STAGES)
     assert [name for name in copied if not (ROOT / name).exists()] == []
     assert {"lcq", "worker", "tui", "pyproject.toml", "constraints.txt", "README.md", "LICENSE"} <= set(copied)
     ignore = (ROOT / ".containerignore").read_text()
     assert ignore == (ROOT / ".dockerignore").read_text()  # each engine reads its own
-    assert {line[1:] for line in ignore.splitlines() if line.startswith("!")} == set(copied)
+    let_in = {line[1:] for line in ignore.splitlines() if line.startswith("!")}
+    assert let_in == {*copied, *copied_by(stages(FUNCTIONS / "Containerfile"))}
 
 
 @pytest.mark.parametrize("name", IMAGES)
@@ -119,6 +129,28 @@ def test_the_ports_that_are_told_are_those_of_the_settings() -> None:
     ports = {config.zeromq.control_port, config.scheduler_port}
     ports |= {config.zeromq.base_port + queue.port_offset for queue in config.queues}
     assert {int(port) for port in last("scheduler", "EXPOSE").split()} == ports
+
+
+@pytest.mark.parametrize("name", ["http", "lambda", "runpod"])
+def test_a_functions_image_starts_what_its_platform_starts_with_a_handler_that_is_there(name: str) -> None:
+    built = stages(FUNCTIONS / "Containerfile")
+    assert [one for one in copied_by(built) if not (ROOT / one).exists()] == []
+    image = dict((*built["base"], *built[name]))
+    assert image["USER"] == "10001:10001"
+    command = [word for key in ("ENTRYPOINT", "CMD") for word in json.loads(image.get(key, "[]"))]
+    started = {  # as the tests' own servers do
+        "http": ["functions-framework", "--target", "clean", "--source", "/functions/http/main.py"],
+        "lambda": ["python", "-m", "awslambdaric", "app.handler"],
+        "runpod": ["python", "-u", "/functions/runpod/handler.py"],
+    }
+    assert command == started[name]
+    for one in (word for word in command if word.startswith("/functions/")):
+        assert (FUNCTIONS / one.removeprefix("/functions/")).is_file()
+    ours = (value for key, value in built[f"built-{name}"] if key == "RUN")
+    pins = {"runpod": "constraints-runpod.txt"}.get(name, "constraints.txt")
+    assert all(f"--constraint {pins} " in value for value in ours)
+    froms = [value for stage in built.values() for key, value in stage if key == "COPY" and value.startswith("--from=")]
+    assert all(value.split()[0].removeprefix("--from=") in built for value in froms)
 
 
 @pytest.mark.skipif(shutil.which("hadolint") is None, reason="there is no hadolint here")
