@@ -75,13 +75,16 @@ local asked = {
   zset = {"ZRANGE", 0, -1, "WITHSCORES"}, stream = {"XRANGE", "-", "+"},
 }
 local told = {}
-for _, name in ipairs(redis.call("KEYS", "*")) do
+for _, name in ipairs(#KEYS > 0 and KEYS or redis.call("KEYS", "*")) do
   local kind = redis.call("TYPE", name).ok
   local command = asked[kind] or {"TTL"}
-  table.insert(told, {name, kind, redis.call("TTL", name), redis.call(command[1], name, unpack(command, 2))})
+  if kind ~= "none" then
+    table.insert(told, {name, kind, redis.call("TTL", name), redis.call(command[1], name, unpack(command, 2))})
+  end
 end
 return cmsgpack.pack(told)
 """
+_AT_A_TIME = 20_000  # keys: more of them would hold all others up for too long
 
 
 @dataclass(frozen=True)
@@ -95,8 +98,14 @@ class Key:
 
 
 def keys_of(client: redis.Redis) -> list[Key]:
-    """All that a server holds at one moment, by name."""
-    told = msgpack.unpackb(client.execute_command("EVAL", _READ_ALL, 0, NEVER_DECODE=True))
+    """All that a server holds, by name: at one moment, unless it is very much."""
+    portions: list[list[str]] = [[]]
+    if client.dbsize() > _AT_A_TIME:
+        names = sorted(set(client.scan_iter(count=1000)))
+        portions = [names[first : first + _AT_A_TIME] for first in range(0, len(names), _AT_A_TIME)]
+    told: list[Any] = []
+    for some in portions:
+        told += msgpack.unpackb(client.execute_command("EVAL", _READ_ALL, len(some), *some, NEVER_DECODE=True))
     return sorted((Key(*one) for one in told), key=lambda key: key.name)
 
 

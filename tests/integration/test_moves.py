@@ -39,7 +39,7 @@ from lcq.models import (
 from lcq.moves import LEGAL_MOVES, starts_of
 from lcq.state.manager import RULES, StateManager
 from lcq.state.scripts import POISON_DEATHS, move_names
-from tests.audit import Hash, audit
+from tests.audit import Hash, audit, keys_of
 from tests.conftest import wait_until
 from tests.nodes import HEAVY, LIGHT, Node, a_failure, a_result, a_task
 
@@ -1173,4 +1173,16 @@ async def test_an_acts_answer_is_kept_byte_for_byte_for_a_copy_that_comes_later(
     assert await state.recall_answer("c1") == answer
     ((_, act),) = eye.xrange("{lcq}:acts")
     assert act == {"actor": "ann", "cmd": "cancel"}
+    audit(eye)
+
+
+async def test_the_audit_reads_much_in_portions_and_sees_the_same(
+    state: StateManager, node: Node, eye: redis.Redis, monkeypatch: pytest.MonkeyPatch
+):
+    await state.submit_task(a_task(job="wedding"), queue=LIGHT, key="k")
+    await node.claim()
+    whole = keys_of(eye)
+    assert {key.kind for key in whole} == {"hash", "list", "string", "set", "zset", "stream"}
+    monkeypatch.setattr("tests.audit._AT_A_TIME", 7)
+    assert keys_of(eye) == whole
     audit(eye)
