@@ -417,7 +417,7 @@ class TaskManager(Manager):
         _refuse_damaged(record, "set_deadline")
         deadline = None if act.done_by_ms is None else datetime.fromtimestamp(act.done_by_ms / 1000, UTC)
         return await self._state.set_deadline(
-            record.task.model_copy(update={"deadline": deadline}),
+            Task.model_validate({**record.task.model_dump(), "deadline": deadline}),  # within the calendar
             revision=record.revision if seen is None else seen,
             why=_by(act),
             command=act.id,

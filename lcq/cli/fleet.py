@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
 
 from lcq.autoscale import DEFAULT_TARGET_S, QueueScale
+from lcq.cli.asking import ask_and_tell
 from lcq.cli.examples import examples
 from lcq.cli.instances import told_instances
 from lcq.cli.output import Column, Output, age, duration, status_text, time_of_day
@@ -42,16 +43,10 @@ QueueNames = Annotated[list[str] | None, typer.Argument(metavar="QUEUE", help="N
 @app.command(epilog=examples("lcq nodes", "lcq nodes --json"))
 def nodes(context: typer.Context, as_json: JsonFlag = False) -> int:
     """List the nodes and their devices: what they have, what they do, what is left out and why."""
-    return run(_nodes(session_of(context, as_json)))
+    return ask_and_tell(session_of(context, as_json), AsyncClient.nodes, _tell_nodes, key="nodes")
 
 
-async def _nodes(session: Session) -> int:
-    output = session.output
-    async with session.client() as client:
-        found = await client.nodes()
-    if output.as_json:
-        output.document({"nodes": found})
-        return OK
+def _tell_nodes(found: Sequence[NodeRecord], output: Output) -> None:
     output.table(
         [
             Column("NODE", whole=True),
@@ -86,7 +81,6 @@ async def _nodes(session: Session) -> int:
     )
     _show_devices(found, output)
     _show_left_out(found, output)
-    return OK
 
 
 def _note(node: NodeRecord) -> str:
@@ -168,16 +162,10 @@ def _show_left_out(found: Iterable[NodeRecord], output: Output) -> None:
 @app.command(epilog=examples("lcq queues", "lcq queues --json"))
 def queues(context: typer.Context, as_json: JsonFlag = False) -> int:
     """List the queues: what waits in each, who serves it, whether it is paused."""
-    return run(_queues(session_of(context, as_json)))
+    return ask_and_tell(session_of(context, as_json), AsyncClient.queues, _tell_queues, key="queues")
 
 
-async def _queues(session: Session) -> int:
-    output = session.output
-    async with session.client() as client:
-        found = await client.queues()
-    if output.as_json:
-        output.document({"queues": found})
-        return OK
+def _tell_queues(found: Sequence[QueueRecord], output: Output) -> None:
     output.table(
         [
             Column("QUEUE", whole=True),
@@ -198,7 +186,6 @@ async def _queues(session: Session) -> int:
         ),
         empty=tr("no queues"),
     )
-    return OK
 
 
 def _paused(queue: QueueRecord) -> str:

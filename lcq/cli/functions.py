@@ -6,15 +6,17 @@ from typing import Annotated
 
 import typer
 
+from lcq.cli.asking import ask_and_tell
 from lcq.cli.examples import examples
 from lcq.cli.instances import told_start
 from lcq.cli.output import Column, Output, time_of_day
-from lcq.cli.session import OK, JsonFlag, Reason, Session, run, session_of
+from lcq.cli.session import OK, JsonFlag, Reason, session_of
+from lcq.client import AsyncClient
 from lcq.function_state import told_standing, told_why
 from lcq.functions import FunctionRecord
 from lcq.lang import ntr, retold, tr
 from lcq.models import FunctionReading
-from lcq.wire import FunctionsAnswer
+from lcq.wire import FunctionsAnswer, WarmFunctionAnswer
 
 app = typer.Typer()
 
@@ -35,18 +37,7 @@ def functions(context: typer.Context, as_json: JsonFlag = False) -> int:
     """List the serverless functions that nodes call: what each is at, its warm instances, what it costs."""
     if context.invoked_subcommand is not None:
         return OK
-    return run(_list(session_of(context, as_json)))
-
-
-async def _list(session: Session) -> int:
-    output = session.output
-    async with session.client() as client:
-        found = await client.functions()
-    if output.as_json:
-        output.document(found)
-        return OK
-    _tell(found, output)
-    return OK
+    return ask_and_tell(session_of(context, as_json), AsyncClient.functions, _tell)
 
 
 def _tell(found: FunctionsAnswer, output: Output) -> None:
@@ -104,24 +95,22 @@ def warm(
     as_json: JsonFlag = False,
 ) -> int:
     """Wake instances of a function, so that its next calls find a model loaded; paid for as calls are."""
-    return run(_warm(session_of(context, as_json), name, count, node, model, reason))
 
-
-async def _warm(session: Session, name: str, count: int, node: str, model: str, reason: str) -> int:
-    async with session.client() as client:
-        told = await client.warm_function(name, count, node=node, model=model, reason=reason)
-    if session.output.as_json:
-        session.output.document(told)
-        return OK
-    session.output.say(
-        ntr(
-            "node {node} wakes {n} instance of {name}, with {model}",
-            "node {node} wakes {n} instances of {name}, with {model}",
-            told.count,
-            node=told.node,
-            name=name,
-            model=told.model,
+    def tell(told: WarmFunctionAnswer, output: Output) -> None:
+        output.say(
+            ntr(
+                "node {node} wakes {n} instance of {name}, with {model}",
+                "node {node} wakes {n} instances of {name}, with {model}",
+                told.count,
+                node=told.node,
+                name=name,
+                model=told.model,
+            )
         )
+        output.talk(tr("'lcq functions' shows how many are warm; less money wakes fewer"))
+
+    return ask_and_tell(
+        session_of(context, as_json),
+        lambda client: client.warm_function(name, count, node=node, model=model, reason=reason),
+        tell,
     )
-    session.output.talk(tr("'lcq functions' shows how many are warm; less money wakes fewer"))
-    return OK

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lcq.cli.asking import ask_and_tell
 from lcq.cli.examples import examples
-from lcq.cli.output import Column, age
+from lcq.cli.output import Column, Output, age
 from lcq.cli.report import eta_text, report_of_entries, show_report
 from lcq.cli.session import OK, JsonFlag, Session, run, session_of
 from lcq.errors import InvalidInput, JobNotFound, LcqError
@@ -45,21 +47,18 @@ def jobs(
     """List jobs, the newest first: how far each is, and when it is likely done (in half, in nine of ten cases)."""
     match names or []:
         case []:
-            return run(_jobs(session_of(context, as_json), "", limit))
+            name = ""
         case [name]:
-            return run(_jobs(session_of(context, as_json), name, limit))
+            pass
         case ["report", name]:
             return _job(session_of(context, as_json), name)
-    raise InvalidInput("one job at a time", hint="lcq jobs NAME, or lcq jobs report NAME")
+        case _:
+            raise InvalidInput("one job at a time", hint="lcq jobs NAME, or lcq jobs report NAME")
+    session = session_of(context, as_json)
+    return ask_and_tell(session, lambda client: client.jobs(name, limit=limit), _tell, key="jobs")
 
 
-async def _jobs(session: Session, name: str, limit: int) -> int:
-    output = session.output
-    async with session.client() as client:
-        found = await client.jobs(name, limit=limit)
-    if output.as_json:
-        output.document({"jobs": found})
-        return OK
+def _tell(found: Sequence[JobSummary], output: Output) -> None:
     output.table(
         _COLUMNS,
         (
@@ -78,7 +77,6 @@ async def _jobs(session: Session, name: str, limit: int) -> int:
         ),
         empty=tr("no jobs"),
     )
-    return OK
 
 
 def _told_end(job: JobSummary) -> str:

@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from lcq.cli.asking import ask_and_tell
 from lcq.cli.examples import examples
 from lcq.cli.instances import told_cold_starts
-from lcq.cli.output import Column, age, status_text, time_of_day
-from lcq.cli.session import OK, JsonFlag, Session, run, session_of
+from lcq.cli.output import Column, Output, age, status_text, time_of_day
+from lcq.cli.session import JsonFlag, session_of
+from lcq.client import AsyncClient
 from lcq.errors import NodeNotFound
 from lcq.function_state import told_standing, told_why
 from lcq.labels import told_labels
@@ -28,18 +30,17 @@ def node(
     as_json: JsonFlag = False,
 ) -> int:
     """Show one node: what it does, how each of its devices is, and whatever keeps one from work."""
-    return run(_node(session_of(context, as_json), name))
+    return ask_and_tell(session_of(context, as_json), lambda client: _node(client, name), _tell)
 
 
-async def _node(session: Session, name: str) -> int:
-    output = session.output
-    async with session.client() as client:
-        found = next((one for one in await client.nodes() if one.id == name), None)
+async def _node(client: AsyncClient, name: str) -> NodeRecord:
+    found = next((one for one in await client.nodes() if one.id == name), None)
     if found is None:
         raise NodeNotFound(name)
-    if output.as_json:
-        output.document(found)
-        return OK
+    return found
+
+
+def _tell(found: NodeRecord, output: Output) -> None:
     output.facts(_facts(found))
     known = {device.id: device for device in found.capability.devices}
     for device_id in (*known, *(one for one in found.readings if one not in known)):
@@ -52,7 +53,6 @@ async def _node(session: Session, name: str) -> int:
             [Column("WHAT", whole=True), Column("WHY", wrapped=True)],
             [(what, retold(why)) for what, why in sorted(left_out.items())],
         )
-    return OK
 
 
 def _facts(found: NodeRecord) -> Iterable[tuple[str, str | Text]]:

@@ -103,7 +103,7 @@ def tell(error: LcqError | TimeoutError, output: Output) -> int:
 
 
 def _one_line(message: str) -> str:
-    message = " ".join(message.split())
+    message = " ".join(message.split()).replace("Value error, ", "")  # pydantic's, and of use to nobody
     return message[:1].lower() + message[1:]
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import typer
 
+from lcq.cli.asking import ask_and_tell
 from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output, duration
-from lcq.cli.session import OK, JsonFlag, Reason, Session, run, session_of
+from lcq.cli.session import OK, JsonFlag, Reason, Session, session_of
+from lcq.client import AsyncClient
 from lcq.lang import ntr, retold, tr
 from lcq.wire.schedules import RanSchedule, ScheduleRecord, SchedulesAnswer, WindowRecord
 
@@ -26,18 +29,7 @@ def schedules(context: typer.Context, as_json: JsonFlag = False) -> int:
     """List the schedules: when each is due next, and what came of the last time; and the windows of nodes."""
     if context.invoked_subcommand is not None:
         return OK
-    return run(_list(session_of(context, as_json)))
-
-
-async def _list(session: Session) -> int:
-    output = session.output
-    async with session.client() as client:
-        found = await client.schedules()
-    if output.as_json:
-        output.document(found)
-        return OK
-    _tell(found, output)
-    return OK
+    return ask_and_tell(session_of(context, as_json), AsyncClient.schedules, _tell)
 
 
 def _tell(found: SchedulesAnswer, output: Output) -> None:
@@ -85,17 +77,8 @@ def _local(ms: int) -> str:
 @app.command("run", epilog=examples("lcq schedules run nightly"))
 def run_now(context: typer.Context, name: Name, reason: Reason = "", as_json: JsonFlag = False) -> int:
     """Run a schedule now, also one that is paused; when it is due next stays as it is."""
-    return run(_run(session_of(context, as_json), name, reason))
-
-
-async def _run(session: Session, name: str, reason: str) -> int:
-    async with session.client() as client:
-        made = await client.run_schedule(name, reason=reason)
-    if session.output.as_json:
-        session.output.document(made)
-        return OK
-    _tell_run(made, session.output)
-    return OK
+    session = session_of(context, as_json)
+    return ask_and_tell(session, lambda client: client.run_schedule(name, reason=reason), _tell_run)
 
 
 def _tell_run(made: RanSchedule, output: Output) -> None:
@@ -109,26 +92,22 @@ def _tell_run(made: RanSchedule, output: Output) -> None:
 
 
 @app.command(epilog=examples("lcq schedules pause nightly --reason 'new masks'"))
-def pause(context: typer.Context, name: Name, reason: Reason = "") -> int:
+def pause(context: typer.Context, name: Name, reason: Reason = "", as_json: JsonFlag = False) -> int:
     """Run a schedule no more until it is resumed."""
-    return run(_pause(session_of(context), name, reason))
-
-
-async def _pause(session: Session, name: str, reason: str) -> int:
-    async with session.client() as client:
-        await client.pause_schedule(name, reason=reason)
-    session.output.say(tr("{name} is paused", name=name))
-    return OK
+    session, told = session_of(context, as_json), tr("{name} is paused", name=name)
+    return _act(session, name, lambda client: client.pause_schedule(name, reason=reason), told)
 
 
 @app.command(epilog=examples("lcq schedules resume nightly"))
-def resume(context: typer.Context, name: Name, reason: Reason = "") -> int:
+def resume(context: typer.Context, name: Name, reason: Reason = "", as_json: JsonFlag = False) -> int:
     """Run a schedule again when it is due next; what was due meanwhile is not made up for."""
-    return run(_resume(session_of(context), name, reason))
+    session, told = session_of(context, as_json), tr("{name} is resumed", name=name)
+    return _act(session, name, lambda client: client.resume_schedule(name, reason=reason), told)
 
 
-async def _resume(session: Session, name: str, reason: str) -> int:
-    async with session.client() as client:
-        await client.resume_schedule(name, reason=reason)
-    session.output.say(tr("{name} is resumed", name=name))
-    return OK
+def _act(session: Session, name: str, act: Callable[[AsyncClient], Awaitable[None]], told: str) -> int:
+    async def ask(client: AsyncClient) -> dict[str, list[str]]:
+        await act(client)
+        return {"done": [name], "refused": []}  # as the other acts answer
+
+    return ask_and_tell(session, ask, lambda _, output: output.say(told))

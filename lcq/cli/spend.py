@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from lcq.cli.asking import ask_and_tell
 from lcq.cli.examples import examples
 from lcq.cli.output import Column, Output
-from lcq.cli.session import OK, JsonFlag, Session, run, session_of
+from lcq.cli.session import JsonFlag, session_of
 from lcq.lang import N, tr
-from lcq.wire import SpendBook
+from lcq.wire import SpendAnswer, SpendBook
 
 app = typer.Typer()
 
@@ -27,22 +28,15 @@ def spend(
     as_json: JsonFlag = False,
 ) -> int:
     """Tell what serverless functions have cost this hour, today and this month (UTC), and what they may."""
-    return run(_spend(session_of(context, as_json), days, job))
+    return ask_and_tell(session_of(context, as_json), lambda client: client.spend(days=days, job=job), _tell)
 
 
-async def _spend(session: Session, days: int, job: str) -> int:
-    async with session.client() as client:
-        told = await client.spend(days=days, job=job)
-    output = session.output
-    if output.as_json:
-        output.document(told)
-        return OK
+def _tell(told: SpendAnswer, output: Output) -> None:
     books = [*told.now, *([told.job] if told.job is not None else [])]
     _table(output, books, told.currency)
     if told.days:
         output.heading(tr("Days"))
         _table(output, told.days, told.currency)
-    return OK
 
 
 def _table(output: Output, books: Iterable[SpendBook], currency: str) -> None:

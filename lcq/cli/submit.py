@@ -179,6 +179,7 @@ def submit(
     nodes do not see the files, they are uploaded, each once, and the results are fetched.
     """
     session = session_of(context, as_json)
+    due = None if deadline is None else moment_meant(deadline, datetime.now().astimezone())
     image_format = format_named(image_format) if image_format is not None else None
     pairing = pair_images(inputs, mask, out=out, mask_needed=task_type is TaskType.INPAINT)
     output = session.output
@@ -205,8 +206,8 @@ def submit(
     }
     if exportable:
         common["privacy"] = Privacy.EXPORTABLE
-    if deadline is not None:
-        common["deadline"] = moment_meant(deadline, datetime.now().astimezone())
+    if due is not None:
+        common["deadline"] = due
     build(Task, common | {"image_path": "x"})  # before any folder is made: what cannot be a task is refused
     name_results(pairing.pairs, out, image_format)  # and what would overwrite its own input
     with contextlib.ExitStack() as held:

@@ -46,7 +46,6 @@ REFUSALS = (  # what Typer, and pydantic in it, say of a command line that they 
     T("choose from: {a}"),
     T("invalid value for {a}: {b}"),
     T("invalid value: {a}"),
-    T("Value error, {a}"),
     T("{a} is not one of {b}."),
     T("Input should be {a}"),
     T("Input should be {a} or {b}"),

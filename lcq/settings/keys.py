@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 import typing
 from collections.abc import Iterator, Mapping
@@ -149,7 +150,7 @@ def _allowed_one(kind: Any, metadata: typing.Sequence[Any]) -> str:
     if origin in (dict, Mapping):
         return "any section" if inner[-1] is Any else f"a section of names, each with {allowed_of(inner[-1])}"
     if origin in (tuple, list):
-        return f"a list, of {allowed_of(inner[0])}"
+        return f"a list of {_several(allowed_of(inner[0]))}"
     if kind is bool:
         return "true or false"
     if kind in (int, float):
@@ -160,6 +161,18 @@ def _allowed_one(kind: Any, metadata: typing.Sequence[Any]) -> str:
         return "a path"
     pattern = next((found for one in metadata if (found := _pattern(one))), "")
     return f"text like {pattern}" if pattern else "text"
+
+
+_SEVERAL = {
+    "a whole number": "whole numbers", "a number": "numbers", "a path": "paths", "a section": "sections",
+    "text": "texts",
+}  # fmt: skip
+
+
+def _several(allowed: str) -> str:
+    """Of what each of a list may be, as one says it of all: "paths", "texts like …"."""
+    one = next((one for one in _SEVERAL if re.match(rf"{one}(?=[ ,]|$)", allowed)), "")
+    return _SEVERAL[one] + allowed.removeprefix(one) if one else f"any of {allowed}"
 
 
 def _pattern(told: Any) -> str:

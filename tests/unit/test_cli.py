@@ -178,7 +178,8 @@ def test_no_arguments_show_the_help() -> None:
     [
         (["frobnicate"], "no such command 'frobnicate'", "lcq --help"),
         (["tasks", "--bogus"], "no such option: --bogus", "lcq tasks --help"),
-        (["tasks", "--status", "sleeping"], "sleeping", "lcq tasks --help"),
+        (["tasks", "--status", "sleeping"], "'--status': 'sleeping' is not one of 'pending'", "lcq tasks --help"),
+        (["submit", "absent.jpg", "--deadline", "soon"], "'soon' is no moment", "17:30"),
         (["tasks", "--limit", "many"], "--limit.*valid integer", "lcq tasks --help"),
         (["submit"], "missing argument", "lcq submit --help"),
         (["--scheduler", "no port:x", "tasks"], "not the address of a scheduler", "HOST:PORT"),

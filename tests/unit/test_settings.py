@@ -121,7 +121,7 @@ def test_everything_that_is_wrong_in_every_layer_is_told_at_once_with_file_line_
         ("lcq.yaml:4", "redis.port"): "must be a whole number from 1 to 65535, found 70000",
         ("lcq.yaml:5", "leases"): "lease_s must be at least twice beat_s, found 15.0 and 10.0",
         ("LCQ_AGENT__SLOTS", "agent.slots"): "must be a whole number from 1 to 1024, or null, found 'many'",
-        ("LCQ_STORAGE__ROOTS", ""): "expected JSON, found '/photos'; a list, of a path",
+        ("LCQ_STORAGE__ROOTS", ""): "expected JSON, found '/photos'; a list of paths",
     }
     assert "\n" not in str(refused.value)
 
@@ -207,7 +207,7 @@ def test_config_validate_tells_each_problem_in_a_line_as_compilers_do(monkeypatc
 def test_what_is_missing_is_told_where_the_section_stands_that_needs_it() -> None:
     write("lcq.yaml", "log_level: info\nschedules:\n  nightly:\n    cron: '0 2 * * *'\n")
     code, out, _ = lcq("config", "validate", "lcq.yaml")
-    assert (code, out) == (2, "lcq.yaml:3: schedules.nightly.inputs: is missing: it must be a list, of a path\n")
+    assert (code, out) == (2, "lcq.yaml:3: schedules.nightly.inputs: is missing: it must be a list of paths\n")
 
 
 def test_config_init_writes_a_file_once_and_diff_tells_two_apart() -> None:
