@@ -20,6 +20,8 @@ from tests.conftest import wait_until_sync
 from worker.calls import Call, Instance, Reply, Trouble, parcel
 from worker.engines.base import EngineError, EngineSettings, Picture, Work
 from worker.engines.endpoints import (
+    Callback,
+    Called,
     CallFailed,
     EndpointAway,
     EndpointBusy,
@@ -117,6 +119,26 @@ def test_what_has_gone_out_may_have_run_whatever_the_endpoint_is() -> None:
         called(url=queueing)
     with server(lambda *_: (301, b"")) as moved, pytest.raises(EndpointRefuses):
         called(url=moved)
+
+
+class Nobody:
+    """Whom no gateway calls back."""
+
+    def callback(self, seconds: float) -> Callback:
+        return Callback("http://127.0.0.1:9/once", "name")
+
+    def called(self, callback: Callback, wait_s: float) -> Called | None:
+        return None
+
+
+@pytest.mark.parametrize(("status", "known"), [(200, OutcomeUnknown), (204, OutcomeUnknown), (302, EndpointRefuses)])
+def test_a_gateway_that_does_not_queue_may_have_run_what_it_took(status: int, known: type[Exception]) -> None:
+    with server(lambda *_: (status, b"")) as gateway:
+        function = config(**{"kind": "openfaas", "async": True, "url": f"{gateway}/function/clean"})
+        endpoint = endpoint_of(function, Nobody())
+        with pytest.raises(known, match="does not queue"):
+            endpoint.call(CALL, timeout_s=30)
+        endpoint.close()
 
 
 # ---------------------------------------------------------------- RunPod

@@ -316,6 +316,7 @@ class QueuedEndpoint(Endpoint):
 
         Raises:
             EndpointAway, EndpointBusy, EndpointRefuses, CallTooLarge, InputRefused: it is in no queue.
+            OutcomeUnknown: something has it that does not queue.
         """
         body = call.model_dump_json().encode()
         url = _FUNCTION_PATH.sub("/async-function/", self._config.url, count=1)
@@ -336,7 +337,9 @@ class QueuedEndpoint(Endpoint):
         if status == HTTPStatus.INTERNAL_SERVER_ERROR and b"maximum payload" in data:
             raise CallTooLarge(f"its queue takes no call of this size ({_said(status, data)}): lower payload_kib")
         if status < HTTPStatus.BAD_REQUEST:
-            raise EndpointRefuses(f"it does not queue, as asynchronous gateways do ({_said(status, data)})")
+            strange = f"it does not queue, as asynchronous gateways do ({_said(status, data)})"
+            is_taken = status < HTTPStatus.MULTIPLE_CHOICES  # by something, which may have run it
+            raise OutcomeUnknown(strange) if is_taken else EndpointRefuses(strange)
         trouble = _trouble(status, answered, data)
         if isinstance(trouble, CallFailed):
             raise EndpointAway(f"its queue has not taken the call ({_said(status, data)})")
