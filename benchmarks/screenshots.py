@@ -117,7 +117,7 @@ async def take(shot: Shot, scene: Scene, out: Path) -> None:
                     await _settled(app, pilot)
             await _settled(app, pilot)
             for field in app.screen.query(Input):
-                field.set_reactive(Input.cursor_blink, False)
+                field._pause_blink()  # seen, in each picture
             await pilot.pause()
             lines = app.screen._compositor.render_strips()
             draw_png(lines, shot.size, out / f"{shot.name}.png")
