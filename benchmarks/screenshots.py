@@ -117,7 +117,7 @@ async def take(shot: Shot, scene: Scene, out: Path) -> None:
                     await _settled(app, pilot)
             await _settled(app, pilot)
             for field in app.screen.query(Input):
-                field._pause_blink()  # seen, in each picture
+                field._pause_blink(visible=True)  # seen, in each picture
             await pilot.pause()
             lines = app.screen._compositor.render_strips()
             draw_png(lines, shot.size, out / f"{shot.name}.png")
