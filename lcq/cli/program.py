@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import re
 
 _had_been_enabled = gc.isenabled()
 gc.disable()  # nothing that is imported becomes garbage: to look for it there is a tenth of the start
@@ -102,8 +103,11 @@ def tell(error: LcqError | TimeoutError, output: Output) -> int:
     return UNREACHABLE if isinstance(error, SchedulerUnreachable | StateUnavailable) else REFUSED
 
 
+_OF_NO_USE = re.compile("Value error, ")  # pydantic's
+
+
 def _one_line(message: str) -> str:
-    message = " ".join(message.split()).replace("Value error, ", "")  # pydantic's, and of use to nobody
+    message = _OF_NO_USE.sub("", " ".join(message.split()))
     return message[:1].lower() + message[1:]
 
 
