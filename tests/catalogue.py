@@ -50,7 +50,7 @@ TOLD_BY = (
     "lcq/manifest.py", "lcq/errors.py", "lcq/state/moves/*.py", "lcq/state/connection.py",
     "lcq/state/records.py", "lcq/state/sentinels.py", "lcq/picture_parts.py", "worker/rests.py",
     "worker/retest.py", "worker/readings.py", "worker/disks.py", "worker/offer.py", "worker/outcomes.py",
-    "worker/pool.py", "worker/skew.py", "worker/service.py", "worker/wear.py", "worker/warden.py",
+    "worker/slot.py", "worker/skew.py", "worker/service.py", "worker/wear.py", "worker/warden.py",
     "worker/thumbnails.py", "worker/engines/*.py", "worker/download.py", "worker/weights.py",
     "worker/archive.py", "worker/inert_pickle.py", "worker/lama_tensors.py", "worker/torch_devices.py",
     "worker/spool.py", "worker/agent.py", "worker/endpoint_keeper.py", "worker/membership.py",

@@ -20,23 +20,23 @@ import sys
 from pathlib import Path
 
 import worker.agent as agent_module
-import worker.pool as pool_module
 import worker.readings as readings_module
+import worker.slot as slot_module
 from lcq.config import DistributedConfig
 from lcq.gpus import Gpus
 from lcq.log import setup_logging
 from tests import scripted_runner
 from worker.agent import Agent
-from worker.pool import RUNNER
+from worker.slot import RUNNER
 
 gc.freeze()
 gc.enable()
 
 
 async def main(scheduler: str, data_dir: str, *options: str) -> None:
-    pool_module._FAULT_S = 0.2
-    pool_module._AGAIN_S = (0.05, 0.2)
-    pool_module._USELESS_S = (0.1, 0.2)
+    slot_module._FAULT_S = 0.2
+    slot_module._AGAIN_S = (0.05, 0.2)
+    slot_module._USELESS_S = (0.1, 0.2)
     readings_module.PERIOD_S = 0.1
     agent_module.Gpus = functools.partial(Gpus, timeout_s=0.2, silence_s=0.5, retry_s=0.5)  # type: ignore[misc]
     config = DistributedConfig(data_dir=Path(data_dir), agent={"name": "node-1", "poll_s": 0.1, "slots": 1})  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ import signal
 import sys
 from pathlib import Path
 
-import worker.pool as pool_module
+import worker.slot as slot_module
 from lcq import failpoints
 from lcq.config import DistributedConfig
 from lcq.log import setup_logging
@@ -44,7 +44,7 @@ async def main(scheduler: str, data_dir: str, name: str, *options: str) -> None:
         at = left.index("--unkillable")
         kill = functools.partial(kill_unless, Path(left[at + 1]))
         del left[at : at + 2]
-        pool_module._KILL_S = 0.5
+        slot_module._KILL_S = 0.5
     agent_settings = {"name": name, "poll_s": 0.1, "slots": 1, "drain_s": 5.0}
     config = DistributedConfig(data_dir=Path(data_dir), agent=agent_settings)  # type: ignore[arg-type]
     setup_logging(config.log_level, form=config.log_format)

@@ -59,6 +59,7 @@ from lcq.wire import (
     StepAnswer,
     Want,
 )
+from worker.attempt import Ended, Key, about_grant, key_of
 from worker.attempt_trace import tell_attempt
 from worker.bells import Bells
 from worker.breaker import Breakers, answers
@@ -80,7 +81,7 @@ from worker.logbook import Logbook
 from worker.membership import Membership
 from worker.metrics import AgentMeasures, metrics_port
 from worker.outcomes import Outcomes, Right, discard_staged, result_folder
-from worker.pool import RUNNER, Ended, Key, PoolSettings, RunnerPool, Shown, SlotState, about_grant, key_of
+from worker.pool import RunnerPool
 from worker.porter import Porter
 from worker.processes import Kill
 from worker.readings import finite, host_telemetry
@@ -91,6 +92,7 @@ from worker.seeker import Seeker
 from worker.service import Service
 from worker.sights import SightTeller
 from worker.skew import Skew
+from worker.slot import RUNNER, PoolSettings, Shown, SlotState
 from worker.task_logs import TaskLogs
 from worker.thumbnails import PATIENCE_S, Thumbnails
 from worker.waker import Look, Waker

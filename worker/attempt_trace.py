@@ -6,7 +6,7 @@ import time
 from itertools import pairwise
 
 from lcq.tracing import ATTEMPT, CLAIM, Tracer, span_of
-from worker.pool import Ended
+from worker.attempt import Ended
 
 _MOST_STAGES = 32
 

@@ -19,7 +19,7 @@ from lcq.clock import steady_now
 from lcq.function_state import LEFT_ALONE
 from lcq.health import FUNCTION_UNKNOWN, IS_AWAY
 from lcq.models import ErrorClass, Failure, RestCode
-from worker.pool import Key
+from worker.attempt import Key
 from worker.rests import Rest
 
 _log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 
 from lcq.wire import MOST_IN_HAND, Grant, Running, Want
-from worker.pool import Key, key_of
+from worker.attempt import Key, key_of
 
 SHORT_S = 0.05
 _PATIENCE_S = 0.25

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from lcq.clock import steady_now
 from lcq.wire import Grant
-from worker.pool import Key, key_of
+from worker.attempt import Key, key_of
 
 _REMEMBERED = 10_000  # tokens, so that a second copy of an answer starts nothing
 

@@ -43,7 +43,7 @@ from lcq.storage.blobs import BlobStore
 from lcq.storage.opening import store_reached
 from lcq.storage.room import lack_of_room
 from lcq.wire import Grant
-from worker.pool import Brought, Ended, Key, NotBrought, key_of
+from worker.attempt import Brought, Ended, Key, NotBrought, key_of
 from worker.spool import ATTEMPTS
 
 _log = logging.getLogger(__name__)

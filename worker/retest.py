@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lcq.clock import steady_now
-from worker.pool import RunnerPool, Shown
+from worker.pool import RunnerPool
+from worker.slot import Shown
 
 _log = logging.getLogger(__name__)
 _LONGEST_S = 600.0  # a device that has shown nothing by then may have failed meanwhile: begin anew

@@ -14,9 +14,10 @@ from lcq.models import DeviceKind, DeviceReading, NodeCapability, RestCode
 from worker.aside import Aside
 from worker.foreign_cpu import ForeignCpu
 from worker.offer import Offer
-from worker.pool import RunnerPool, Shown
+from worker.pool import RunnerPool
 from worker.readings import ReadGpus, Readings, room_mib
 from worker.rests import Rest, Rests
+from worker.slot import Shown
 
 _log = logging.getLogger(__name__)
 _CPU_PERIOD_S = 3.0

@@ -21,8 +21,8 @@ from lcq.models import ErrorClass, Failure
 from lcq.runner_config import FunctionConfig
 from lcq.wire import Warm, WarmAnswer, Warmed, WarmWish
 from worker.aside import Aside
+from worker.attempt import Key
 from worker.calls import Call, CallRefused, Instance, read_reply, waking_call
-from worker.pool import Key
 
 if TYPE_CHECKING:
     from worker.engines.endpoints import Endpoint

@@ -73,7 +73,7 @@ ALLOWED = {
             "lcq/tracing.py",
             "worker/agent.py",
             "worker/attempt_trace.py",
-            "worker/pool.py",
+            "worker/slot.py",
             "worker/runner.py",
         ),
         "when a span of a trace began or ended, as OpenTelemetry dates them; nothing else goes by it",

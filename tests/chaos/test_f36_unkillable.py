@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-import worker.pool as pool_module
+import worker.slot as slot_module
 from lcq.models import TaskStatus
 from tests.cluster import drill, running_cluster
 from tests.conftest import wait_until
 from worker.agent import Agent
-from worker.pool import SlotState
+from worker.slot import SlotState
 
 
 async def test_a_slot_whose_runner_survives_its_kill_is_set_aside_and_comes_back_when_it_is_gone(
     redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pool_module, "_KILL_S", 0.3)
+    monkeypatch.setattr(slot_module, "_KILL_S", 0.3)
     monkeypatch.setenv("LCQ_DRILLS", "1")
     immortal: set[int] = set()
 

@@ -22,7 +22,7 @@ import zmq
 
 import worker.agent as agent_module
 import worker.disks as disks_module
-import worker.pool as pool_module
+import worker.slot as slot_module
 from lcq.config import DistributedConfig
 from lcq.embedded_watch import started_at
 from lcq.errors import InvalidInput, LcqError, NodeNameTaken, StaleBoot, StateUnavailable, UnknownCommand, UnknownModel
@@ -58,8 +58,8 @@ from tests import forked, scripted_runner
 from tests.conftest import wait_until, wait_until_sync
 from worker import cli
 from worker.agent import Agent
-from worker.pool import SlotState
 from worker.processes import MARK, RunnerRecord, RunnerRecords
+from worker.slot import SlotState
 
 SCRIPTED = scripted_runner.COMMAND
 BEAT_MS = 100
@@ -410,7 +410,7 @@ async def test_f35_a_hung_attempt_is_ended_while_the_heartbeat_goes_on(tmp_path,
 
 
 async def test_f36_an_unkillable_runner_blocks_its_slot_only_and_is_told_in_the_beats(tmp_path, scheduler, monkeypatch):
-    monkeypatch.setattr(pool_module, "_KILL_S", 0.2)
+    monkeypatch.setattr(slot_module, "_KILL_S", 0.2)
     stuck: set[int] = set()
 
     def kill(group: int, number: int) -> None:
@@ -471,7 +471,7 @@ async def test_when_a_runner_has_less_to_offer_a_second_hello_of_the_same_boot_s
 async def test_a_node_on_which_nothing_works_says_why_and_offers_itself_once_something_does(
     tmp_path, scheduler, monkeypatch
 ):
-    monkeypatch.setattr(pool_module, "_AGAIN_S", (0.01, 0.05))
+    monkeypatch.setattr(slot_module, "_AGAIN_S", (0.01, 0.05))
     async with an_agent(tmp_path, scheduler, runner=a_script(tmp_path, dies=True), ready=False):
         await wait_until(lambda: scheduler.of(Beat))
         hello = scheduler.of(Hello)[0]

@@ -8,8 +8,8 @@ import pytest
 
 from lcq.models import Task, TaskType
 from lcq.wire import MOST_IN_HAND, Grant, Want
+from worker.attempt import key_of
 from worker.hand import Hand
-from worker.pool import key_of
 
 
 def grant(device: str = "cpu") -> Grant:

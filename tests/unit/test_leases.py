@@ -6,8 +6,8 @@ import math
 
 from lcq.models import Task, TaskType
 from lcq.wire import Grant
+from worker.attempt import key_of
 from worker.leases import Leases, steady_now
-from worker.pool import key_of
 
 
 def grant(lease_s: float) -> Grant:

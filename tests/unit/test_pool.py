@@ -13,18 +13,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-import worker.pool as pool_module
+import worker.slot as slot_module
 from lcq.config import LimitsConfig
 from lcq.embedded_watch import started_at
 from lcq.models import Device, DeviceKind, Ease, ErrorClass, Task, TaskType
 from lcq.wire import Grant
 from tests import scripted_runner
 from tests.conftest import wait_until
+from worker.attempt import Ended, key_of
 from worker.devices import SlotPlan
-from worker.pool import RUNNER, Ended, PoolSettings, RunnerPool, Shown, SlotState, key_of
+from worker.pool import RunnerPool
 from worker.processes import Kill, RunnerRecords
 from worker.protocol import Cancel, Setup, pack_word
 from worker.settings import EngineSettings
+from worker.slot import RUNNER, PoolSettings, Shown, SlotState
 
 SCRIPTED = scripted_runner.COMMAND
 CPU = Device(id="cpu", kind=DeviceKind.CPU)
@@ -348,7 +350,7 @@ async def test_f27_what_a_dead_runner_left_in_its_group_is_ended_too(tmp_path: P
 async def test_a_runner_that_does_not_start_makes_its_slot_broken_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(pool_module, "_AGAIN_S", (0.01, 0.05))
+    monkeypatch.setattr(slot_module, "_AGAIN_S", (0.01, 0.05))
     async with a_pool(tmp_path, command=(*SCRIPTED, "--never-ready")) as told:
         await wait_until(lambda: told.pool.count(SlotState.BROKEN) == 1)
         assert told.pool.wants() == ()
@@ -357,13 +359,13 @@ async def test_a_runner_that_does_not_start_makes_its_slot_broken_and_is_tried_a
 
 
 async def test_a_command_that_is_not_there_makes_its_slot_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pool_module, "_AGAIN_S", (0.01, 0.05))
+    monkeypatch.setattr(slot_module, "_AGAIN_S", (0.01, 0.05))
     async with a_pool(tmp_path, command=(str(tmp_path / "no-such-program"),)) as told:
         await wait_until(lambda: told.pool.count(SlotState.BROKEN) == 1)
 
 
 async def test_a_runner_that_keeps_dying_idle_makes_its_slot_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pool_module, "_AGAIN_S", (0.01, 0.05))
+    monkeypatch.setattr(slot_module, "_AGAIN_S", (0.01, 0.05))
     async with a_pool(tmp_path, command=(*SCRIPTED, "--die-idle")) as told:
         await wait_until(lambda: told.pool.count(SlotState.BROKEN) == 1)
 
@@ -385,7 +387,7 @@ async def test_a_grant_that_meets_a_dying_runner_is_handed_back_not_failed(tmp_p
 async def test_f36_a_runner_that_survives_its_kill_blocks_only_its_own_slot_until_it_is_gone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(pool_module, "_KILL_S", 0.2)
+    monkeypatch.setattr(slot_module, "_KILL_S", 0.2)
     immortal: set[int] = set()
 
     def kill(group: int, number: int) -> None:
@@ -472,7 +474,7 @@ async def test_a_gpu_that_ran_out_of_memory_is_not_tested_for_it(tmp_path: Path)
 async def test_a_runner_that_does_not_come_says_why_once_its_slot_is_broken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pool_module, "_AGAIN_S", (0.01, 0.05))
+    monkeypatch.setattr(slot_module, "_AGAIN_S", (0.01, 0.05))
     async with a_pool(tmp_path, command=a_script(tmp_path, dies=True)) as told:
         await wait_until(lambda: told.shown)
         assert told.shown[0].ready is None
@@ -485,7 +487,7 @@ async def test_a_runner_that_does_not_come_says_why_once_its_slot_is_broken(
 async def test_a_runner_that_is_not_ready_in_time_breaks_its_slot_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pool_module, "_START_S", 0.5)
+    monkeypatch.setattr(slot_module, "_START_S", 0.5)
     async with a_pool(tmp_path, command=a_script(tmp_path, gate=str(tmp_path / "gate"))) as told:
         await wait_until(lambda: told.pool.count(SlotState.BROKEN))
         assert told.shown[-1].why == "its runner is not ready after 0.5 s"
@@ -494,7 +496,7 @@ async def test_a_runner_that_is_not_ready_in_time_breaks_its_slot_at_once(
 async def test_a_runner_with_nothing_to_do_is_ended_and_another_one_asked_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pool_module, "_USELESS_S", (0.3, 0.3))
+    monkeypatch.setattr(slot_module, "_USELESS_S", (0.3, 0.3))
     command = a_script(tmp_path, fails={"cv2-ns": "all black", "cv2-telea": "all black"})
     async with a_pool(tmp_path, command=command, self_test=True) as told:
         await wait_until(lambda: told.pool.count(SlotState.OUT) == 1)
@@ -539,7 +541,7 @@ async def test_an_attempt_on_a_failed_device_may_end_well_and_its_runner_is_repl
 async def test_an_attempt_that_does_not_end_on_a_failed_device_is_a_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pool_module, "_FAULT_S", 0.1)
+    monkeypatch.setattr(slot_module, "_FAULT_S", 0.1)
     async with a_pool(tmp_path, device=A_GPU) as told:
         await told.free()
         told.pool.start(told.grant("progress"))
@@ -552,7 +554,7 @@ async def test_an_attempt_that_does_not_end_on_a_failed_device_is_a_crash(
 
 
 async def test_an_attempt_goes_on_where_the_device_is_back_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pool_module, "_FAULT_S", 0.1)
+    monkeypatch.setattr(slot_module, "_FAULT_S", 0.1)
     async with a_pool(tmp_path, device=A_GPU) as told:
         await told.free()
         told.pool.start(told.grant("progress", timeout_s=0.6))

@@ -20,7 +20,7 @@ from lcq.storage.marks import write_mark
 from lcq.storage.opening import depot_of
 from lcq.wire import Grant, Outcome
 from tests.conftest import wait_until
-from worker.pool import Brought, Ended, NotBrought
+from worker.attempt import Brought, Ended, NotBrought
 from worker.porter import Porter
 from worker.spool import Unsettled
 

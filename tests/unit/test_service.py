@@ -18,11 +18,12 @@ from lcq.hardware import Detected
 from lcq.models import Device, DeviceKind, DeviceReading, ModelOffer, RestCode
 from tests.conftest import wait_until
 from worker.foreign_cpu import ForeignCpu
-from worker.pool import PoolSettings, RunnerPool, Shown
+from worker.pool import RunnerPool
 from worker.processes import RunnerRecords
 from worker.protocol import Ready
 from worker.rests import Rest
 from worker.service import Service
+from worker.slot import PoolSettings, Shown
 
 A, B = (Device(id=f"GPU-{name}", kind=DeviceKind.GPU, vram_mib=8000) for name in "ab")
 GOOD = DeviceReading(total_mib=8000, free_mib=8000, foreign_mib=0)
