@@ -172,6 +172,11 @@ class Reply(Document):
     notes: tuple[str, ...] = Field(default=(), max_length=MOST_NOTES)
     instance: Instance = Instance()
 
+    @property
+    def billed_s(self) -> float:
+        """What is paid for: the work, and the start of an instance that was cold."""
+        return self.seconds + (self.instance.start_s if self.instance.is_cold else 0.0)
+
 
 def read_call(document: Any) -> Call:
     """The call in a JSON document, as text or as what JSON means.

@@ -143,18 +143,12 @@ class Waker:
         if not allowed.calls:
             _log.warning("function %s: nobody can find out whether it is there: %s", device, allowed.why)
             return
-        self._calls[device] += 1
-        self._changed()
-        try:
-            woken = await self._call(config, device, model, (asked.id, 1), timeout_s=min(_LOOK_S, config.timeout_s))
-        finally:
-            self._calls[device] -= 1
-        self._changed()
+        (woken,) = await self._called(asked, 1, model, timeout_s=min(_LOOK_S, config.timeout_s))
         failure = woken.failure
         is_there = failure is None or failure.code not in IS_AWAY or woken.is_full
         _log.info("function %s %s", device, "is there" if is_there else f"is not there: {failure and failure.message}")
         self._found(device, look, is_there)
-        await self._ask(Warmed(node_id=self._node_id, boot_id=self._boot_id, warm_up=asked.id, cost=woken.cost))
+        await self._settle(asked, woken.cost)
 
     async def _do(self, wish: WarmWish) -> None:
         try:
@@ -176,25 +170,37 @@ class Waker:
             _log.warning("function %s is woken by %d calls only: %s", wish.device, allowed.calls, allowed.why)
         if not allowed.calls:
             return
-        self._calls[wish.device] += allowed.calls
-        self._changed()
-        hold_s = _HOLD_S if allowed.calls > 1 else 0.0
-        try:
-            call = partial(self._call, config, wish.device, wish.model, hold_s=hold_s, timeout_s=config.timeout_s)
-            calls = (call((asked.id, number)) for number in range(1, allowed.calls + 1))
-            ended = await asyncio.gather(*calls)
-        finally:
-            self._calls[wish.device] -= allowed.calls
+        ended = await self._called(asked, allowed.calls, wish.model, timeout_s=config.timeout_s)
         cost = sum(one.cost for one in ended)
         troubles = Counter(one.failure.message for one in ended if one.failure is not None)
         for trouble, times in troubles.items():
             _log.warning("function %s: %d of %d calls that wake it: %s", wish.device, times, len(ended), trouble)
         _log.info("function %s: %d calls have woken it, for %.6f", wish.device, len(ended) - troubles.total(), cost)
-        self._changed()
+        await self._settle(asked, cost)
+
+    async def _settle(self, asked: Warm, cost: float) -> None:
+        """Tell what the calls of a warm-up have cost.
+
+        Raises:
+            LcqError: the scheduler is away; then what was reserved counts as paid.
+        """
         await self._ask(Warmed(node_id=self._node_id, boot_id=self._boot_id, warm_up=asked.id, cost=cost))
 
+    async def _called(self, asked: Warm, count: int, model: str, *, timeout_s: float) -> list[_Woken]:
+        """What so many calls at the same time come to, for which there is money by ``asked``."""
+        device = asked.device
+        hold_s = _HOLD_S if count > 1 else 0.0
+        call = partial(self._call, self._functions[device], device, model, hold_s=hold_s, timeout_s=timeout_s)
+        self._calls[device] += count
+        self._changed()
+        try:
+            return await asyncio.gather(*(call((asked.id, number)) for number in range(1, count + 1)))
+        finally:
+            self._calls[device] -= count
+            self._changed()
+
     async def _call(
-        self, config: FunctionConfig, device: str, model: str, key: Key, *, timeout_s: float, hold_s: float = 0.0
+        self, config: FunctionConfig, device: str, model: str, key: Key, *, timeout_s: float, hold_s: float
     ) -> _Woken:
         from worker.engines.endpoints import endpoint_of  # httpx: only where it is needed
 
@@ -234,7 +240,7 @@ def _woken(endpoint: Endpoint, config: FunctionConfig, call: Call, timeout_s: fl
     except endpoints.OutcomeUnknown as unknown:
         return _failed("function_unknown", str(unknown), config.worst_price)
     instance, trouble = reply.instance, reply.trouble
-    cost = config.price_of(reply.seconds + (instance.start_s if instance.is_cold else 0.0))
+    cost = config.price_of(reply.billed_s)
     if trouble is None:
         return _Woken(cost, instance=instance)
     error_class, code = trouble.as_told

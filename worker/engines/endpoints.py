@@ -59,7 +59,12 @@ class EndpointBusy(Exception):
 
 
 class EndpointRefuses(Exception):
-    """It is not what its configuration says: no such function, a wrong token, a call that it does not understand."""
+    """It is not what its configuration says: no such function, a wrong token, a call that it does not understand.
+    ``status``: by which HTTP says so; 0: it does not."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class CallFailed(Exception):
@@ -259,7 +264,7 @@ def _trouble(status: int, headers: httpx.Headers, data: bytes) -> Exception:
     if status in (HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNPROCESSABLE_ENTITY):
         return InputRefused(f"it refused the call ({said})")
     if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return EndpointRefuses(f"it is not what was expected ({said}): see its address and its token")
+        return EndpointRefuses(f"it is not what was expected ({said}): see its address and its token", status)
     return CallFailed(f"it broke ({said})")
 
 
@@ -538,7 +543,7 @@ class RunPodEndpoint(Endpoint):
         try:
             told = self._json(self._asks_by, f"status/{self._job}", timeout_s)
         except EndpointRefuses as refuses:
-            if self._asks_by == "POST" or not str(refuses).startswith("it is not what was expected (405"):
+            if self._asks_by == "POST" or refuses.status != HTTPStatus.METHOD_NOT_ALLOWED:
                 raise
             self._asks_by = "POST"
             told = self._json("POST", f"status/{self._job}", timeout_s, {})

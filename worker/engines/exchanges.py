@@ -248,10 +248,10 @@ class ObjectExchange:
             size = self.objects.size(url)
             if not size:
                 return None
-            if size > place.most_bytes or size != (size if told is None else told):
-                if told is None:
-                    return None
+            if told is not None and not size == told <= place.most_bytes:
                 raise CallRefused(f"{size:,} bytes are there, and {told:,} were announced")
+            if size > place.most_bytes:
+                return None
             try:
                 return b"".join(self.objects.read(url))
             except FileNotFoundError:
@@ -400,7 +400,7 @@ class LentExchange:
                 said = _refusal(answer)
                 match answer.status_code:
                     case HTTPStatus.GONE:
-                        raise _Used(said)
+                        raise _unreachable(said, _Used)
                     case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                         raise EngineError(CALL_TOO_LARGE, f"the scheduler takes no such picture: {said}", **_TRANSIENT)
                     case status if status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in _FOR_NOW:
@@ -422,12 +422,9 @@ class PlaceAway(EngineError):
 class _Used(EngineError):
     """An address has had its one transfer."""
 
-    def __init__(self, said: str) -> None:
-        super().__init__("storage_unreachable", f"the scheduler, where pictures are to lie: {said}", **_TRANSIENT)
 
-
-def _unreachable(said: str) -> EngineError:
-    return EngineError("storage_unreachable", f"the scheduler, where pictures are to lie: {said}", **_TRANSIENT)
+def _unreachable(said: str, kind: type[EngineError] = EngineError) -> EngineError:
+    return kind("storage_unreachable", f"the scheduler, where pictures are to lie: {said}", **_TRANSIENT)
 
 
 _FOR_NOW = frozenset({HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT})

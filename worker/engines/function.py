@@ -167,7 +167,7 @@ class _Function:
     def _note(self, work: Work, reply: Reply, hidden: Hidden) -> None:
         """What it says that it took is paid for, also where it has no result."""
         instance = reply.instance
-        work.cost = self.config.price_of(reply.seconds + (instance.start_s if instance.is_cold else 0.0))
+        work.cost = self.config.price_of(reply.billed_s)
         work.notes.extend(hidden(note[:_LONGEST_NOTE]) for note in reply.notes)
         if instance.is_cold:
             work.notes.append(f"cold start: {instance.start_s:.1f} s, of a model {instance.load_s:.1f} s")
