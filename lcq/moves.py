@@ -111,6 +111,7 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "open_call": {},
         "lend_address": {},
         "take_address": {},
+        "name_bytes": {},
         "settle_address": {},
         "close_call": {},
         "bill_attempt": {},

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
@@ -174,12 +175,13 @@ def router(line: Line, closing: asyncio.Event) -> APIRouter:
         most = announced or state.config.limits.image_bytes
         with _other_ways_told():
             taken = await state.take_address(token, Way.PUT, size=announced, seconds=_GRACE_S + most / _LEAST_SPEED)
-        async with _held(line, taken):
+        async with _held(line, taken) as seen:
             if not announced and announced is not None:
                 raise InvalidInput("the request has no bytes", hint="send the picture as its body")
             if taken.sha256 and announced is not None and announced != taken.size:
                 raise InvalidInput(f"{announced:,} bytes were announced, and {taken.size:,} are to come")
-            known = bool(taken.sha256) and await asyncio.to_thread(line.depot.stat, taken.sha256) is not None
+            if taken.sha256:
+                seen.was_there = await asyncio.to_thread(line.depot.stat, taken.sha256) is not None
             arrival = await asyncio.to_thread(line.depot.receive, announced or taken.size)
             try:
                 await _written(request, arrival.write)
@@ -188,11 +190,14 @@ def router(line: Line, closing: asyncio.Event) -> APIRouter:
                 if taken.sha256 and arrival.sha256 != taken.sha256:
                     raise BlobMismatch(taken.sha256, arrival.sha256)
                 if not taken.sha256:
-                    known = await asyncio.to_thread(line.depot.stat, arrival.sha256) is not None
+                    await state.name_bytes(taken, arrival.sha256)
+                    seen.was_there = await asyncio.to_thread(line.depot.stat, arrival.sha256) is not None
                 blob = await asyncio.to_thread(arrival.finish)
             finally:
                 await asyncio.to_thread(arrival.close)
-            await state.settle_address(taken, is_whole=True, sha256=blob.sha256, size=blob.size, was_there=known)
+            await state.settle_address(
+                taken, is_whole=True, sha256=blob.sha256, size=blob.size, was_there=seen.was_there
+            )
         return told(Picture(sha256=blob.sha256, size=blob.size), 201)
 
     @routes.post("/once/{token}")
@@ -251,14 +256,22 @@ class _Once(Response):
                 await self._line.state.settle_address(self._taken, is_whole=is_whole)
 
 
+@dataclass
+class _Seen:
+    """``was_there``: whether the bytes of a transfer were among the blobs before; None: nobody has looked."""
+
+    was_there: bool | None = None
+
+
 @asynccontextmanager
-async def _held(line: Line, taken: Taken) -> AsyncIterator[None]:
+async def _held(line: Line, taken: Taken) -> AsyncIterator[_Seen]:
     """What breaks off in the block leaves the address as it was."""
+    seen = _Seen()
     try:
-        yield
+        yield seen
     except BaseException:
         with suppress(LcqError):  # its time ends by itself
-            await asyncio.shield(line.state.settle_address(taken, is_whole=False))
+            await asyncio.shield(line.state.settle_address(taken, is_whole=False, was_there=seen.was_there))
         raise
 
 

@@ -243,6 +243,42 @@ async def test_a_mask_of_many_calls_at_a_time_is_no_clients_and_is_not_removed_u
         assert scheduler.keeper.depot.usage().count == 0
 
 
+async def test_a_result_that_two_attempts_leave_at_the_same_time_is_no_clients(serve: Serve) -> None:
+    async with serve(public_url=PUBLIC) as (scheduler, http):
+        node, grants = await granted(scheduler, task_count=2)
+        first, second = [await opened(scheduler, node, grant) for grant in grants]
+        state, sha256 = scheduler.state, picture(RESULT)["sha256"]
+        told = [(await lent(http, call, result=ASKED))["put_result"].rpartition("/")[2] for call in (first, second)]
+        transfers = [await state.take_address(token, Way.PUT, size=len(RESULT), seconds=60) for token in told]
+        for taken in transfers:
+            await state.name_bytes(taken, sha256)
+        await asyncio.to_thread(scheduler.keeper.depot.keep, RESULT)
+        for taken, was_there in zip(reversed(transfers), (True, False), strict=True):  # the second saw the first's
+            await state.settle_address(taken, is_whole=True, sha256=sha256, size=len(RESULT), was_there=was_there)
+        await http.delete(first)
+        assert scheduler.keeper.depot.usage().count == 1
+        await http.delete(second)
+        assert scheduler.keeper.depot.usage().count == 0
+
+
+async def test_a_transfer_that_broke_off_holds_nothing_back(serve: Serve) -> None:
+    async with serve(public_url=PUBLIC) as (scheduler, http):
+        node, grants = await granted(scheduler, task_count=2)
+        first, second = [await opened(scheduler, node, grant) for grant in grants]
+        state, sha256 = scheduler.state, picture(MASK)["sha256"]
+        tokens = [(await lent(http, call, mask=picture(MASK)))["put_mask"] for call in (first, second)]
+        broken = await state.take_address(tokens[0].rpartition("/")[2], Way.PUT, size=len(MASK), seconds=60)
+        assert (await http.put(tokens[1], content=MASK)).status_code == 201
+        await state.settle_address(broken, is_whole=False, was_there=False)
+        await http.delete(second)
+        assert scheduler.keeper.depot.usage().count == 0
+        await http.put(f"/v1/blobs/{sha256}", content=MASK)
+        again = await state.take_address(tokens[0].rpartition("/")[2], Way.PUT, size=len(MASK), seconds=60)
+        await state.settle_address(again, is_whole=False)
+        await http.delete(first)
+        assert scheduler.keeper.depot.usage().count == 1, "what a client brought stays"
+
+
 async def test_the_next_attempt_finds_what_the_one_before_it_was_late_to_leave(serve: Serve) -> None:
     async with serve(public_url=PUBLIC) as (scheduler, http):
         node, (grant,) = await granted(scheduler)

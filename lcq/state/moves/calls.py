@@ -94,6 +94,20 @@ class CallMoves(Mover):
         _, sha256, most, part, task, attempt, over = answer
         return Taken(digest, holder, sha256, int(most), part, task, int(attempt), over == "1")
 
+    async def name_bytes(self, taken: Taken, sha256: str) -> None:
+        """What has come by a transfer is of that digest, and about to lie among the blobs. Before that, for else two
+        that bring the same at the same time each take the other's for somebody's who keeps them.
+
+        Raises:
+            AddressUsed: somebody else's was whole before.
+            AddressBusy: the same bytes are just being removed: bring them again.
+        """
+        answer = await self._move("name_bytes", taken.digest, taken.holder, sha256)
+        if answer[0] == "lost":
+            raise AddressUsed
+        if answer[0] == "busy":
+            raise AddressBusy(_REMOVED_S)
+
     async def settle_address(
         self,
         taken: Taken,
@@ -101,18 +115,19 @@ class CallMoves(Mover):
         is_whole: bool,
         sha256: str = "",
         size: int = 0,
-        was_there: bool = False,
+        was_there: bool | None = None,
         told: Mapping[str, Any] | None = None,
     ) -> None:
         """A transfer has ended; ``is_whole``: then the address is used up. ``sha256`` of ``size`` bytes: what has come,
-        with what else is ``told`` of it; ``was_there``: the same was among the blobs before.
+        with what else is ``told`` of it; ``was_there``: whether the same was among the blobs before; None: nobody has
+        looked.
 
         Raises:
             AddressUsed: somebody else's was whole before.
             AddressBusy: the same bytes are just being removed: bring them again.
         """
         left = json.dumps({**(told or {}), "sha256": sha256, "size": size}) if sha256 else ""
-        whole, known = "1" if is_whole else "0", "1" if was_there else "0"
+        whole, known = "1" if is_whole else "0", "" if was_there is None else str(int(was_there))
         answer = await self._move("settle_address", taken.digest, taken.holder, whole, left, sha256, known)
         if answer[0] == "lost" and is_whole:
             raise AddressUsed
