@@ -57,7 +57,7 @@ def digest_of(task_json: str) -> str:
 
 
 def granted_task(task_id: str, text: str, digest: str) -> Task:
-    """The task that was submitted as ``task_id``.
+    """The task that was submitted as ``task_id``, or has been changed since by a move; ``digest`` is that of ``text``.
 
     Raises:
         ValueError: it is not what was submitted.

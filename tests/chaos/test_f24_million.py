@@ -79,7 +79,7 @@ def load(server: Server, config: DistributedConfig, count: int) -> float:
                 pipe.evalsha(
                     digest, 1, "{lcq}", task.id, told, digest_of(told), task.id, (LIGHT, HEAVY)[n % 3 == 0], "",
                     model, "normal", user, job, 3, 1.0, 0, task.image_path,
-                    "", 0, model, 0, 1.0, 0, 0, 0, "", "", "", 0,
+                    "", 0, model, 0, 1.0, 0, 0, 0, "", "", "", 0, "",
                 )  # fmt: skip
             pipe.execute()
     return count / (time.monotonic() - began)

@@ -819,6 +819,10 @@ async def test_a_deadline_is_set_changed_and_taken_away_and_the_task_waits_where
         assert await state.reader.lane_ids(LIGHT, task.lane, limit=9) == order
         audit(eye)
     assert (await state.submit_task(task, queue=LIGHT)).duplicate, "asked again as it was submitted, it is the same"
+    granted = {
+        grant.task.id: grant.task.deadline for grant in [*await stage.node.claim(4), *await stage.other.claim(4)]
+    }
+    assert granted == dict.fromkeys(order, DUE + timedelta(days=9)), "none is taken for damaged"
 
 
 async def test_a_running_task_keeps_its_new_priority_for_its_next_attempt(

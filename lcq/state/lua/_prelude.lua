@@ -1046,13 +1046,13 @@ end
 
 -- What an operator's command has done can be taken back for a while, exactly, as long as nothing else has happened to
 -- its subject. `undo:<command>` has for each task the revision that the command made and what its hash said before.
-local STAYS = {json = true, digest = true, idem = true, model = true, user = true, job = true, rev = true,
+local STAYS = {json = true, json_digest = true, digest = true, idem = true, model = true, user = true, job = true, rev = true,
   updated_ms = true, back = true, notes = true, aside = true, waits_ms = true, why = true,
   billed = true}
 -- A task may be running by a lease of its own while only its place in the order is changed.
 local OF_ORDER = {priority = true, score = true, tag = true, place = true}
 
-local OF_DEADLINE = {json = true, done_by_ms = true}
+local OF_DEADLINE = {json = true, json_digest = true, done_by_ms = true}
 
 local function is_taken_back(move, field)
   if move == "prioritise_task" then return OF_ORDER[field] or false end

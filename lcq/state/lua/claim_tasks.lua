@@ -680,7 +680,7 @@ local function grant(one)
   answer[#answer + 1] = id
   answer[#answer + 1] = n
   answer[#answer + 1] = t.eased or ""
-  answer[#answer + 1] = t.digest
+  answer[#answer + 1] = t.json_digest or t.digest
   answer[#answer + 1] = t.json
   answer[#answer + 1] = t.queue
   answer[#answer + 1] = NOW - number(t.queued_ms)

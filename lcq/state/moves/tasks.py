@@ -187,7 +187,9 @@ class TaskMoves(Mover):
         TaskNotFound, TransitionRefused: it is finished, or has changed since ``revision``.
         """
         done_by = asked.deadline_ms or ""
-        answer = await self._move("set_deadline", asked.id, why, revision, asked.to_json(), done_by, command=command)
+        text = asked.to_json()
+        told = (asked.id, why, revision, text, done_by, records.digest_of(text))
+        answer = await self._move("set_deadline", *told, command=command)
         self._refuse("set_deadline", asked.id, answer)
         return _revision(answer, 1)
 
