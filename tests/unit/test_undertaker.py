@@ -91,7 +91,9 @@ def test_a_pytest_that_is_killed_with_a_cluster_in_it_leaves_nothing_behind(
     file.write_text(_CLUSTER)
     options = ["-q", "-p", "tests.conftest", "-p", "no:cacheprovider", "--rootdir", str(ROOT), "--basetemp", str(run)]
     command = [sys.executable, "-m", "pytest", *options, str(file)]
+    ours = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored, and so it is by whom we start
     with sleeping(*command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}) as process:
+        signal.signal(signal.SIGHUP, ours)
         wait_until_sync(lambda: process.poll() is not None or [*run.glob("*/stands")], timeout=_PATIENCE_S)
         before = processes_about(run)
         assert process.poll() is None
