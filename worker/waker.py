@@ -92,10 +92,14 @@ class Waker:
 
     def look(self, device: str) -> Look:
         """Whether that function is there: whether it answers one call, whatever it says. Whoever asks while that call
-        is under way gets the same answer. None: there is no money for it, or no scheduler that knows of such calls."""
+        is under way gets the same answer. None: there is no money for it, no scheduler that knows of such calls, or
+        calls go by a queue, of which one that is waited for tells nothing."""
         look = self._looks.get(device)
         if look is None:
             look = asyncio.get_running_loop().create_future()
+            if self._functions[device].is_async:
+                look.set_result(None)
+                return look
             try:
                 self._wishes.put_nowait(device)
             except asyncio.QueueFull:

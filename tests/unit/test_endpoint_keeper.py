@@ -9,8 +9,10 @@ import pytest
 
 from lcq.health import NO_RETRY_LOST
 from lcq.models import ErrorClass, Failure, RestCode
+from lcq.runner_config import FunctionConfig
 from tests.conftest import wait_until
 from worker.endpoint_keeper import EndpointKeeper, Standing
+from worker.waker import Waker
 
 BURST = "burst"
 
@@ -256,3 +258,26 @@ def test_where_a_second_task_is_cut_or_nobody_can_ask_a_task_tries_it() -> None:
     poor.keeper.not_asked(BURST)
     assert poor.room == 1
     assert poor.cut(is_there=False) == "endpoint_silent"
+
+
+async def test_a_function_whose_calls_are_queued_is_not_asked_by_one_that_goes_past_the_queue() -> None:
+    def nobody(*_: object) -> None:
+        raise AssertionError("it was called")
+
+    settings = {
+        "kind": "openfaas",
+        "async": True,
+        "url": "https://faas.example/function/clean",
+        "models": {"lama": 2.0},
+    }
+    functions = {"queued": FunctionConfig.model_validate(settings)}
+
+    async def ask(_: object) -> None:
+        nobody()
+
+    waker = Waker(
+        "node-1", "boot-1", functions, ask=ask, room=lambda *_: 0, begun=nobody, answered=nobody, ended=nobody,
+        changed=nobody,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        assert await waker.look("queued") is None
