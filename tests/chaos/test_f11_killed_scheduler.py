@@ -83,7 +83,9 @@ class Day:
         answer = await self.client.retry([task_id])
         assert answer.done == (task_id,), answer
         await self.until(task_id, TaskStatus.COMPLETED)
-        assert (await self.client.get(task_id)).attempt == 2
+        outcomes = [attempt.outcome for attempt in (await self.client.history(task_id)).attempts]
+        # A grant that was under way to the node as the scheduler died is one more, and cost nothing.
+        assert outcomes.count("completed") == 2, outcomes
 
     async def rerouted(self) -> None:
         task_id = await self.submitted("drill-sleep", seconds=0.2)
