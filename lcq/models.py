@@ -452,7 +452,8 @@ class Cause(Value):
 class TaskRecord(Value):
     """A task and all that has become of it, at one revision. Times are ms since 1970 by Redis's clock.
 
-    ``task`` is as it was submitted, but for what an operator has changed: what it requires (by a reroute), its deadline.
+    ``task`` is as it was submitted, but for what an operator has changed: what it requires (by a reroute), and its
+    deadline.
     """
 
     task: Task
