@@ -56,6 +56,7 @@ _LOOK_S = 8.0  # for what somebody only looks at
 _BAD = (AddressRefused, BlobNotFound, BlobTooLarge, OutsideRoots)
 _NAMES = ("image", "mask")
 _LONGEST_SUFFIX = 10
+_COMING = ".tmp"  # what ends the name of a blob of the cache that is not whole yet
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 T = TypeVar("T")
@@ -141,7 +142,7 @@ class Porter:
             for folder in self._attempts.iterdir():
                 if folder not in kept:
                     shutil.rmtree(folder, ignore_errors=True)
-        for left in self._cache.glob("*.tmp"):
+        for left in self._cache.glob(f"*{_COMING}"):
             left.unlink(missing_ok=True)
 
     # ------------------------------------------------------------ in
@@ -291,11 +292,11 @@ class Porter:
                     store.get(sha256, target, moved=errand.moved)
                     return
                 self._cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-                fresh = kept.with_name(f"{sha256}.tmp")
+                fresh = kept.with_name(f"{sha256}{_COMING}")
                 fresh.unlink(missing_ok=True)
                 store.get(sha256, fresh, moved=errand.moved)
+                os.link(fresh, target)  # before it is kept: from then on the turn of another blob may let go of it
                 fresh.replace(kept)
-                os.link(kept, target)
                 self._trim()
 
     @contextlib.contextmanager
@@ -318,6 +319,8 @@ class Porter:
         with self._cache_lock:
             found = []
             for entry in os.scandir(self._cache):
+                if entry.name.endswith(_COMING):
+                    continue
                 with contextlib.suppress(OSError):
                     status = entry.stat()
                     found.append((status.st_mtime, status.st_size, entry.path))

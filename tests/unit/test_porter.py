@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +17,9 @@ from lcq.errors import StorageUnreachable
 from lcq.glance import glance, seen_of
 from lcq.models import ErrorClass, Failure, Task, TaskResult, TaskType
 from lcq.roots import Roots
+from lcq.storage.blobs import Blob
 from lcq.storage.depot import Depot
+from lcq.storage.folder import FolderStore
 from lcq.storage.marks import write_mark
 from lcq.storage.opening import depot_of
 from lcq.wire import Grant, Outcome
@@ -166,6 +170,32 @@ async def test_the_cache_holds_no_more_than_it_may_and_nobody_loses_a_file_by_th
         brought = [await porter.bring(granted(blob)) for blob in blobs]
         assert [len(content_of(one)) for one in brought] == [600_000] * 3
     assert len(list((place.home / "bytes" / "blobs").iterdir())) == 1
+
+
+async def test_of_two_that_are_brought_at_once_neither_is_let_go_of_before_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = Place(tmp_path, cache_mib=1)
+    blobs = [f"blob:{place.depot.keep(bytes([number]) * 1_200_000).sha256}" for number in range(2)]
+    together = threading.Barrier(2)
+    get, replace = FolderStore.get, Path.replace
+
+    def get_half(self: FolderStore, sha256: str, target: Path, **more: Any) -> Blob:
+        blob = get(self, sha256, target, **more)
+        together.wait(60)
+        return blob
+
+    def replace_when_the_other_has_cleared_up(self: Path, target: Path) -> Path:
+        now = replace(self, target)
+        if self.name.endswith(".tmp"):
+            porter._trim()
+        return now
+
+    monkeypatch.setattr(FolderStore, "get", get_half)
+    monkeypatch.setattr(Path, "replace", replace_when_the_other_has_cleared_up)
+    async with place.porter() as porter:
+        brought = await asyncio.gather(*(porter.bring(granted(blob)) for blob in blobs))
+        assert [len(content_of(one)) for one in brought] == [1_200_000] * 2
 
 
 async def test_a_result_without_a_place_becomes_a_blob_and_one_with_a_name_keeps_it(tmp_path: Path) -> None:
