@@ -29,6 +29,7 @@ def serve(redis_url: str, tmp_path: Path) -> Serve:
                 "data_dir": tmp_path / "data",
                 "scheduler_port": port,
                 "zeromq": {"base_port": 0, "control_port": 0},
+                "leases": {"beat_s": 60, "lease_s": 3600},  # a node by hand never beats, however long a test takes
                 "http": {"enabled": True, **http},
             }
         )

@@ -19,7 +19,7 @@ from lcq.runner_config import FunctionConfig
 from lcq.scheduler import Scheduler
 from lcq.wire import Grant
 from tests.cluster import free_port, running_cluster
-from tests.conftest import wait_until
+from tests.conftest import wait_until, wait_until_sync
 from tests.functions import SAMPLES
 from tests.hostile_gateway import Gateway, hostile_gateway
 from tests.http_api.conftest import Serve
@@ -322,7 +322,7 @@ def test_a_cluster_hands_large_pictures_to_a_queued_function_and_keeps_nothing_o
             assert (done.status, done.device) == (TaskStatus.COMPLETED, "burst"), cluster.logs()
             assert done.result is not None
             assert 0 < done.result.cost < 0.6
-        assert faas.callbacks == [204]
+        wait_until_sync(lambda: faas.callbacks == [204], what="the callback's answer")
         logs = cluster.logs()
         assert all(url.rpartition("/")[2] not in logs for url in faas.urls)
         assert not [path for path in (tmp_path / "c").rglob("blobs/*/*") if path.is_file()]

@@ -156,6 +156,7 @@ async def cluster(redis_url: str, tmp_path: Path) -> AsyncIterator[tuple[Schedul
             "data_dir": tmp_path / "data",
             "scheduler_port": 0,
             "zeromq": {"base_port": 0, "control_port": 0},
+            "leases": {"lease_s": 3600},  # the node beside the agent is there by hand, and beats once
             "http": {"enabled": True},
         }
     )

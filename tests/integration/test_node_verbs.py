@@ -66,7 +66,7 @@ def test_slots_queues_and_labels_are_set_live_and_hold_over_restarts_of_agent_an
         for _ in range(2):  # a copy of the same command
             client.ask(grow)
         wait_until_sync(lambda: run_here(client, 3), timeout=LONG_S, what="three run")
-        assert has_slots(client, 3)
+        wait_until_sync(lambda: has_slots(client, 3), timeout=LONG_S, what="and so its agent says")
         wish = node_of(client).wishes["cpu"]
         assert wish == DeviceWish(slots=3, why="set by ann: night shift")
 

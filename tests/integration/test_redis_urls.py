@@ -336,7 +336,6 @@ def test_no_form_of_a_password_is_shown(url: str):
 async def test_a_name_that_no_sentinel_knows_and_sentinels_that_are_away_are_told_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sentinels_module, "_ASK_BUSY_S", 1.0)
     with running_rig(tmp_path / "redis") as rig:
         with pytest.raises(
             StateUnavailable, match=r"no Sentinel names a primary 'other': 127\S+ does not know it; 127"
@@ -346,6 +345,7 @@ async def test_a_name_that_no_sentinel_knows_and_sentinels_that_are_away_are_tol
         rig.sentinels[1].freeze()
         await use(rig.url)  # one is enough to find the primary
         rig.sentinels[2].kill()
+        monkeypatch.setattr(sentinels_module, "_ASK_BUSY_S", 1.0)  # nobody is left that could need longer
         with pytest.raises(
             StateUnavailable, match=r"127\S+ says Error 111.*127\S+ does not answer; 127\S+ says Error 111"
         ):
