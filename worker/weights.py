@@ -158,13 +158,14 @@ class WeightStore:
 
     def _state(self, name: str) -> ModelState:
         source, folder = self.config.sources.get(name), self.folder / name
+        was_there = folder.is_dir()  # before and after: it may come or go just as we look
         try:
             manifest = Manifest.model_validate_json((folder / _MANIFEST).read_bytes())
             there = (folder / _WEIGHTS).stat().st_size
         except ValidationError:
             return ModelState(name, "damaged", None, source, f"{folder / _MANIFEST} cannot be read")
         except OSError as error:
-            if folder.is_dir():
+            if was_there and folder.is_dir():
                 return ModelState(name, "damaged", None, source, f"{folder}: {error.strerror}")
             have = self._downloaded(name)
             found = f"{have} bytes have come" if have else ""

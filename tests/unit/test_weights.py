@@ -431,6 +431,29 @@ def test_removed_weights_are_gone_and_cannot_be_removed_again(folder: Path, file
             refused("mine")
 
 
+def test_weights_that_come_or_go_just_as_somebody_looks_are_not_called_damaged(
+    folder: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = WeightStore(folder, ANY)
+    read = Path.read_bytes
+    comes, goes = lambda: store.add(file, "mine"), lambda: store.remove("mine")
+    for before, after in ((int, comes), (goes, int)):
+        with monkeypatch.context() as patch:
+
+            def read_between(path: Path) -> bytes:
+                patch.undo()
+                before()  # noqa: B023 - it is called at once
+                try:
+                    return read(path)
+                finally:
+                    after()  # noqa: B023
+
+            patch.setattr(Path, "read_bytes", read_between)
+            with pytest.raises(WeightsNotInstalled) as refusal:
+                store.path("mine")
+        assert "No such file" not in str(refusal.value)
+
+
 # ---------------------------------------------------------------- downloads
 
 
