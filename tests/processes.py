@@ -59,6 +59,11 @@ def lcq(*arguments: str, cwd: Path, is_forked: bool = True, **settings: str) -> 
     )
     try:
         yield process
+    except BaseException as failure:
+        code = process.poll()
+        process.kill()
+        failure.add_note(f"lcq {' '.join(arguments)} (exit code {code}) said: {process.communicate()}")
+        raise
     finally:
         process.kill()
         process.communicate()

@@ -46,7 +46,7 @@ def private_ports(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def test_the_seeds_usage_example_runs_verbatim_and_its_process_ends_by_itself(tmp_path: Path):
     script = tmp_path / "example.py"
     script.write_text(EXAMPLE + "print(node_manager.endpoint)\n")
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("tcp://127.0.0.1:")
     assert "Traceback" not in done.stderr

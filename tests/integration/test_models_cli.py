@@ -201,7 +201,7 @@ def test_a_download_that_is_interrupted_goes_on_the_next_time(
 
     wait_until_sync(has_come)
     pulling.send_signal(number)
-    _, talk = pulling.communicate(timeout=60)
+    _, talk = pulling.communicate(timeout=120)
     if number == signal.SIGINT:
         assert pulling.returncode == 130
         assert "what has come is kept: 'lcq models pull small' goes on from there" in talk

@@ -166,7 +166,7 @@ def test_two_agents_of_one_host_are_two_nodes_with_labels_and_outlive_a_flushed_
         audit(eye, events=False)
     told = run(  # whether it claims already is not the question
         [sys.executable, "-m", "worker.cli", "--data-dir", str(cluster.folder / "two"), "health", "--json"],
-        capture_output=True, text=True, timeout=60, check=False, env=os.environ | {"LCQ_LOG_LEVEL": "error"},
+        capture_output=True, text=True, timeout=120, check=False, env=os.environ | {"LCQ_LOG_LEVEL": "error"},
     )  # fmt: skip
     assert json.loads(told.stdout)["node"] == f"{host_name()}-2"
 

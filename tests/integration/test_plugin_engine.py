@@ -25,7 +25,7 @@ def done(client: Client, task: Task) -> TaskRecord:
     """``task`` as it has ended."""
     answer = client.submit_many([task])
     assert not answer.refused
-    (record,) = client.wait([task.id], timeout_s=60)
+    (record,) = client.wait([task.id], timeout_s=120)
     return record
 
 
@@ -45,7 +45,7 @@ def test_the_example_is_installed_by_pip_and_enlarges_a_picture(redis_url: str, 
     pip = [sys.executable, "-m", "pip", "install", "-qq", "--no-deps", "--no-index", "--no-build-isolation"]
     installed = subprocess.run(
         [*pip, "--disable-pip-version-check", "--no-compile", "--target", str(packages), str(source)],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert installed.returncode == 0, installed.stderr
 
@@ -157,7 +157,7 @@ def test_a_wrong_engine_is_caught_in_one_task_and_what_it_spoiled_is_done_elsewh
             cluster.environment = {"PYTHONPATH": str(tmp_path / "right")}
             cluster.start_agent("right", slots=1)
             gate.touch()
-            (record,) = client.wait([task.id], timeout_s=60)
+            (record,) = client.wait([task.id], timeout_s=120)
             attempts = client.history(task.id).attempts
             nodes = {node.id: node for node in client.nodes()}
     assert record.status == TaskStatus.COMPLETED, record.failure

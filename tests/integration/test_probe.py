@@ -45,7 +45,7 @@ def probe(gpus: FakeGpus, tmp_path: Path) -> Probe:
             | environment,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 

@@ -38,7 +38,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def cluster_on(folder: Path) -> ClusterFile:
-    return wait_until_sync(lambda: read_cluster_file(folder), timeout=60, what=f"a cluster on {folder}")
+    return wait_until_sync(lambda: read_cluster_file(folder), what=f"a cluster on {folder}")
 
 
 def online_nodes() -> list[NodeRecord]:
@@ -48,7 +48,7 @@ def online_nodes() -> list[NodeRecord]:
 
 
 def the_node() -> NodeRecord:
-    return wait_until_sync(online_nodes, timeout=60, what="a node that is online")[0]
+    return wait_until_sync(online_nodes, what="a node that is online")[0]
 
 
 def agent_of(up: Any) -> int:
@@ -57,7 +57,7 @@ def agent_of(up: Any) -> int:
 
 
 def assert_nothing_is_left_of(folder: Path) -> None:
-    wait_until_sync(lambda: not processes_about(folder), timeout=60, what="no process left")
+    wait_until_sync(lambda: not processes_about(folder), what="no process left")
 
 
 def test_up_brings_a_whole_cluster_and_sigterm_takes_it_all_away(folder: Path, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_up_brings_a_whole_cluster_and_sigterm_takes_it_all_away(folder: Path, t
         assert len(listening) >= 8  # control, six bells, the lifeline; and HTTP
         assert {at.laddr.ip for at in listening} == {"127.0.0.1"}, "docs/security.md: loopback needs nothing"
         up.send_signal(signal.SIGTERM)
-        _, talk = up.communicate(timeout=60)
+        _, talk = up.communicate(timeout=120)
         assert up.returncode == 0, talk
         assert "Traceback" not in talk
         assert_nothing_is_left_of(folder)
@@ -80,7 +80,7 @@ def test_up_without_a_console_on_a_folder_in_use_says_who_uses_it(folder: Path, 
     with lcq("up", "--headless", cwd=tmp_path) as up:
         cluster_on(folder)
         with lcq("up", "--headless", cwd=tmp_path) as second:
-            _, talk = second.communicate(timeout=60)
+            _, talk = second.communicate(timeout=120)
             assert second.returncode == 2
             assert f"process {up.pid}" in talk
             assert "lcq console" in talk
@@ -92,7 +92,7 @@ def test_up_starts_its_agent_again_when_that_was_killed(folder: Path, tmp_path: 
         cluster_on(folder)
         boot_id = the_node().boot_id
         kill_and_wait(agent_of(up))
-        wait_until_sync(lambda: any(node.boot_id != boot_id for node in online_nodes()), timeout=60)
+        wait_until_sync(lambda: any(node.boot_id != boot_id for node in online_nodes()))
 
 
 def test_nothing_of_a_killed_up_stays_alive(folder: Path, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_after_a_kill_the_next_up_takes_over_where_it_was(folder: Path, tmp_path
         up.kill()
         up.communicate()
         with lcq("up", "--headless", cwd=tmp_path) as again:
-            wait_until_sync(lambda: (found := read_cluster_file(folder)) and found.pid == again.pid, timeout=60)
+            wait_until_sync(lambda: (found := read_cluster_file(folder)) and found.pid == again.pid)
             the_node()
             with Client(timeout_s=30) as client:
                 (queue,) = (queue for queue in client.queues() if queue.name == "cpu-light")
@@ -145,7 +145,7 @@ def test_a_taken_port_is_named_with_its_setting(folder: Path, tmp_path: Path, mo
         port = other.getsockname()[1]
         monkeypatch.setenv("LCQ_ZEROMQ__CONTROL_PORT", str(port))
         with lcq("up", "--headless", cwd=tmp_path) as up:
-            _, talk = up.communicate(timeout=60)
+            _, talk = up.communicate(timeout=120)
             assert up.returncode == 2
             assert str(port) in talk
             assert "zeromq.control_port" in talk
@@ -160,7 +160,7 @@ def test_a_data_folder_that_cannot_be_used_is_named_with_its_setting(
     (tmp_path / "file").touch()
     monkeypatch.setenv("LCQ_DATA_DIR", str(tmp_path / "file" / "data"))
     with lcq(*command, cwd=tmp_path) as process:
-        _, talk = process.communicate(timeout=60)
+        _, talk = process.communicate(timeout=120)
     assert process.returncode == 2
     assert "set data_dir" in talk
     assert "Traceback" not in talk
@@ -169,7 +169,7 @@ def test_a_data_folder_that_cannot_be_used_is_named_with_its_setting(
 def test_a_host_that_is_not_to_take_part_says_so(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LCQ_ENABLED", "false")
     with lcq("scheduler", cwd=tmp_path) as scheduler:
-        _, talk = scheduler.communicate(timeout=60)
+        _, talk = scheduler.communicate(timeout=120)
     assert scheduler.returncode == 2
     assert "set enabled: true" in talk
 
@@ -179,7 +179,7 @@ def test_a_scheduler_alone_ends_in_order_on_a_signal(folder: Path, tmp_path: Pat
     with lcq("scheduler", cwd=tmp_path) as scheduler:
         cluster_on(folder)
         scheduler.send_signal(number)
-        _, talk = scheduler.communicate(timeout=60)
+        _, talk = scheduler.communicate(timeout=120)
         assert scheduler.returncode == 0, talk
         assert "Traceback" not in talk
         assert_nothing_is_left_of(folder)

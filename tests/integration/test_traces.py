@@ -71,7 +71,7 @@ def test_all_spans_of_a_task_are_one_tree_over_all_processes_and_retries_are_lin
             client.submit_many([task, other])
             assert {one.status for one in client.wait([task.id, other.id])} == {TaskStatus.COMPLETED}
         trace_id = trace_of(task)[0].to_bytes(16, "big")
-        wait_until_sync(lambda: len(collector.spans.get(trace_id, ())) >= 13, timeout=60, what="all spans")
+        wait_until_sync(lambda: len(collector.spans.get(trace_id, ())) >= 13, what="all spans")
         told = collector.spans[trace_id]
         names = {span.span_id: span.name for _, span in told}
         assert len(names) == len(told), "none is told twice"
@@ -94,7 +94,7 @@ def test_all_spans_of_a_task_are_one_tree_over_all_processes_and_retries_are_lin
             assert of[name, 2].end_time_unix_nano >= of[name, 2].start_time_unix_nano > 0
         # Who has a trace already has the task in it.
         roots = lambda: [span for _, span in collector.spans.get(b"\xab" * 16, ()) if span.name == "task"]  # noqa: E731
-        wait_until_sync(lambda: bool(roots()), timeout=60, what="the root below the caller's span")
+        wait_until_sync(lambda: bool(roots()), what="the root below the caller's span")
         assert roots()[0].parent_span_id == b"\xcd" * 8
 
 

@@ -244,7 +244,7 @@ async def test_what_is_left_for_a_faster_device_says_so_while_a_slower_one_has_a
     async def is_left() -> bool:
         return (await stage.client.why(task)).code is WhyCode.LEFT_FOR_FASTER
 
-    await wait_until(is_left, timeout=60, what="what was learned is known")
+    await wait_until(is_left, what="what was learned is known")
     await told(stage, task, WhyCode.LEFT_FOR_FASTER, node="slow")
 
 
