@@ -38,6 +38,7 @@ from lcq.models import (
 )
 from lcq.moves import LEGAL_MOVES, starts_of
 from lcq.state.manager import RULES, StateManager
+from lcq.state.records import digest_of
 from lcq.state.scripts import POISON_DEATHS, move_names
 from tests.audit import Hash, audit, keys_of
 from tests.conftest import wait_until
@@ -823,6 +824,21 @@ async def test_a_deadline_is_set_changed_and_taken_away_and_the_task_waits_where
         grant.task.id: grant.task.deadline for grant in [*await stage.node.claim(4), *await stage.other.claim(4)]
     }
     assert granted == dict.fromkeys(order, DUE + timedelta(days=9)), "none is taken for damaged"
+
+
+async def test_a_deadline_that_an_older_lcq_kept_in_the_json_alone_can_be_taken_away(
+    state: StateManager, eye: redis.Redis
+) -> None:
+    stage = await staged(state, eye, TaskStatus.QUEUED)
+    asked = json.loads(stage.hash()["json"]) | {"deadline": DUE.isoformat()}
+    older = json.dumps(dict(reversed(asked.items())))
+    eye.hset(f"{{lcq}}:task:{stage.id}", mapping={"json": older, "digest": digest_of(older)})
+    assert (await stage.record()).task.deadline == DUE
+    assert "done_by_ms" not in stage.hash()
+    await stage.to_be_done_by(None)
+    assert (await stage.record()).task.deadline is None
+    audit(eye)
+    assert await stage.other.claim_ids() == [stage.id], "it is not taken for damaged"
 
 
 async def test_a_running_task_keeps_its_new_priority_for_its_next_attempt(

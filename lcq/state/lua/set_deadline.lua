@@ -8,7 +8,8 @@ local t = load_task(id)
 if not t then return {"missing"} end
 if seen ~= t.rev then return {"moved_on", t.status} end
 if TERMINAL[t.status] then return {"refused", t.status} end
-if (t.done_by_ms or "") == done_by then return {"ok", t.rev} end
+-- The json too: what an older LCQ has submitted has its deadline there alone.
+if t.json == json and (t.done_by_ms or "") == done_by then return {"ok", t.rev} end
 keep_task_for_undo(id, t)
 local changes = {json = json, json_digest = json_digest, done_by_ms = done_by ~= "" and done_by, why = why}
 amend("set_deadline", id, t, changes, {"done_by_ms", done_by})
