@@ -50,17 +50,23 @@ async def meant(
     legal: Collection[TaskStatus],
     yes: bool,
     dry_run: bool,
+    job: str = "",
 ) -> Meant | None:
-    """What is meant by ids, or by a filter; None where nothing shall be done: what would be is told then.
+    """What is meant by ids, by a filter, or by a job; None where nothing shall be done: what would be is told then.
 
-    Tasks of other states than ``legal`` are left alone, and counted, where a filter says which.
+    Tasks of other states than ``legal`` are left alone, and counted, where a filter or a job says which. All of a job
+    needs no yes.
 
     Raises:
         InvalidInput: neither or both are given, the filter says nothing, or it fits many and nobody said yes.
     """
     if ids and where:
         raise InvalidInput("say which tasks: either their ids or --where FILTER", hint="lcq tasks lists them")
-    if not where:
+    if job:
+        await client.jobs(job)  # raises where there is none of that name
+        # Not by a filter: what a job is called may have quotes in it, and | is "or" there.
+        records = [record async for record in client.tasks(job=job)]
+    elif not where:
         whole = await chosen(client, ids)
         if not dry_run:
             return Meant(tuple(whole))
@@ -75,7 +81,7 @@ async def meant(
         return None
     if left_alone:
         output.talk(tr("left alone: {counts}", counts=_counted(left_alone)))
-    if len(fit) > MANY and not yes:
+    if len(fit) > MANY and not (yes or job):
         counts = _counted(Counter(record.status for record in fit))
         raise InvalidInput(
             f"{len(fit)} tasks fit ({counts}), and nothing was done", hint="--dry-run shows them, --yes does it"

@@ -70,10 +70,7 @@ async def _set(
     reason: str,
 ) -> int:
     async with session.client() as client:
-        if job:
-            await client.jobs(job)  # raises where there is none of that name
-            where, yes = f'job="{job}"', True
-        found = await meant(client, session.output, ids, where=where, legal=_OPEN, yes=yes, dry_run=dry_run)
+        found = await meant(client, session.output, ids, where=where, legal=_OPEN, yes=yes, dry_run=dry_run, job=job)
         if found is None:
             return OK
         answer = await client.set_deadline(found.ids, when, revisions=found.revisions, reason=reason)

@@ -238,11 +238,11 @@ def test_a_deadline_is_typed_as_for_submit_and_none_takes_it_away(peer: Peer) ->
     one = a_record(new_id()).model_copy(update={"revision": 7})
     hold(peer, one)
     peer.handlers["find"] = lambda ask: FindAnswer(id=one.id)
-    peer.handlers["jobs"] = lambda ask: JobsAnswer(jobs=(JobSummary(name="holi day", submitted_ms=1, counts={}),))
+    peer.handlers["jobs"] = lambda ask: JobsAnswer(jobs=(JobSummary(name='a|b "c"', submitted_ms=1, counts={}),))
     before = time.time()
     told = lcq(peer, "deadline", one.id[:6], "2h", "--reason", "they called")
     assert re.fullmatch(rf"to be done by \S+ \S+, in [12]h \d+m: {one.id}\n", told.out)
-    assert lcq(peer, "deadline", "--job", "holi day", "none").code == 0
+    assert lcq(peer, "deadline", "--job", 'a|b "c"', "none").code == 0
     assert lcq(peer, "deadline", "--where", "late:yes", "2999-01-01").code == 0
     first, of_job, of_filter = peer.heard_of("set_deadline")
     assert (first.ids, first.revisions, first.reason) == ((one.id,), (), "they called")
@@ -250,7 +250,8 @@ def test_a_deadline_is_typed_as_for_submit_and_none_takes_it_away(peer: Peer) ->
     assert 0 <= first.done_by_ms / 1000 - before - 7200 < 600
     assert (of_job.done_by_ms, of_job.revisions) == (None, (7,))
     assert of_filter.done_by_ms is not None
-    assert [ask.where for ask in peer.heard_of("list_tasks")] == ['job="holi day"', "late:yes"]
+    asked = [(ask.job, ask.where) for ask in peer.heard_of("list_tasks")]
+    assert asked == [('a|b "c"', ""), ("", "late:yes")], "a job by its whole name, as it is, not by a filter"
 
 
 def test_a_deadline_that_is_none_is_refused_before_anybody_is_asked(peer: Peer) -> None:
