@@ -23,6 +23,8 @@ import typer
 
 from lcq import __version__, failpoints
 from lcq.cli.install import DryRun, NoStart, OfUser, RunAs
+from lcq.cli.misplaced import where_it_belongs
+from lcq.cli.once import refuse_second_values
 from lcq.cli.output import Output
 from lcq.cli.translated import translate_helps
 from lcq.config import ConfigManager, DistributedConfig, LogLevel
@@ -348,11 +350,14 @@ def main() -> None:
     """Run the command line and end the process with its exit code."""
     speak_as_asked(sys.argv[1:])
     translate_helps()
+    refuse_second_values()
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except typer.TyperException as error:
         said = " ".join(error.format_message().split())
-        if said:  # else its help was shown
+        if misplaced := where_it_belongs(error, sys.argv[1:]):
+            Output().complain(*misplaced)
+        elif said:  # else its help was shown
             hint = tr("'{command} --help' tells how it is used", command="lcq-agent")
             Output().complain(retold(said[:1].lower() + said[1:]), hint)
         sys.exit(error.exit_code)

@@ -56,7 +56,7 @@ def _options(words: Sequence[str], valued: dict[str, str], flags: dict[str, str]
             found[flags[option]] = True
         elif option in valued and (is_joined or rest):
             value = value if is_joined else rest.pop(0)
-            if not value or value.startswith("-"):
+            if not value or value.startswith("-") or valued[option] in found:
                 return None
             found[valued[option]] = value
         else:

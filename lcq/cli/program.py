@@ -22,6 +22,7 @@ import typer
 from typer.core import TyperGroup
 
 from lcq.cli.commands import Commands
+from lcq.cli.once import refuse_second_values
 from lcq.cli.session import INTERRUPTED, NOT_IN_TIME, REFUSED, UNREACHABLE, Session
 from lcq.cli.translated import translate_helps
 from lcq.errors import LcqError, SchedulerUnreachable, StateOverloaded, StateUnavailable
@@ -74,15 +75,19 @@ class Program(TyperGroup):
         args = sys.argv[1:] if args is None else list(args)
         speak_as_asked(args)
         translate_helps()
+        refuse_second_values()
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except typer.TyperException as error:
             code = error.exit_code
             context = getattr(error, "ctx", None)
             command = context.command_path if context is not None else "lcq"
+            from lcq.cli.misplaced import where_it_belongs
             from lcq.cli.output import Output
 
-            if message := _one_line(error.format_message()):  # else its help was shown
+            if misplaced := where_it_belongs(error, args):
+                Output().complain(*misplaced)
+            elif message := _one_line(error.format_message()):  # else its help was shown
                 hint = tr("'{command} --help' tells how it is used", command=command)
                 Output().complain(retold(message), hint)
         except typer.Abort:

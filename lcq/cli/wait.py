@@ -9,7 +9,7 @@ import typer
 from lcq.cli.choice import chosen
 from lcq.cli.examples import examples
 from lcq.cli.progress import Watch, follow
-from lcq.cli.session import INTERRUPTED, OK, JobOption, JsonFlag, Session, SomeIds, run, session_of
+from lcq.cli.session import INTERRUPTED, OK, JobsOption, JsonFlag, Session, SomeIds, run, session_of
 from lcq.client import AsyncClient
 from lcq.client.courier import Courier
 from lcq.errors import LcqError
@@ -20,11 +20,15 @@ from lcq.settling import folders_of, settle
 app = typer.Typer()
 
 
-@app.command(epilog=examples("lcq wait 06ft3k", "lcq wait --job holiday --timeout 600"))
+@app.command(
+    epilog=examples(
+        "lcq wait 06ft3k", "lcq wait --job holiday --timeout 600", "lcq wait --job holiday --job wedding"
+    )
+)  # fmt: skip
 def wait(
     context: typer.Context,
     ids: SomeIds = None,
-    job: JobOption = "",
+    jobs: JobsOption = None,
     timeout_s: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", min=0, help="Default: for ever.")
     ] = None,
@@ -33,29 +37,29 @@ def wait(
     """Wait until tasks have ended, with a progress bar; tells what became of them."""
     session = session_of(context, as_json)
     try:
-        return run(_wait(session, ids or [], job, timeout_s))
+        return run(_wait(session, ids or [], jobs or [], timeout_s))
     except KeyboardInterrupt:
         session.output.talk("")
         session.output.talk(tr("interrupted: the tasks go on without you; the same command waits again"))
         return INTERRUPTED
 
 
-async def _wait(session: Session, ids: list[str], job: str, timeout_s: float | None) -> int:
+async def _wait(session: Session, ids: list[str], jobs: list[str], timeout_s: float | None) -> int:
     async with session.client() as client:
-        watch = Watch(await chosen(client, ids, job=job), job=job)
+        watch = Watch(await chosen(client, ids, jobs=jobs), job=jobs[0] if len(jobs) == 1 else "")
         if not watch.ids:
             session.output.talk(tr("nothing to wait for"))
             return OK
         await follow(watch, client, session.output, timeout_s)
-        await _settle(session, client, watch, job)
+        await _settle(session, client, watch, jobs)
     if session.output.as_json:
         session.output.document({"tasks": watch.ended})
     return watch.exit_code
 
 
-async def _settle(session: Session, client: AsyncClient, watch: Watch, job: str) -> None:
+async def _settle(session: Session, client: AsyncClient, watch: Watch, jobs: list[str]) -> None:
     """Have the manifests beside the results know what was waited for; also what had ended before."""
-    places = places_of(session.config.data_path, job) if job else []
+    places = [place for job in jobs for place in places_of(session.config.data_path, job)]
     try:
         courier = await Courier.of(client, session.config)
         folders = [*places, *folders_of(watch.ended)]

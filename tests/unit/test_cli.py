@@ -190,6 +190,22 @@ def test_no_arguments_show_the_help() -> None:
         (["reroute", "06ft"], "say where to", "lcq queues"),
         (["events", "--since", "yesterday"], "not a span of time", "10m"),
         (["submit", "absent.jpg"], "absent.jpg is not there", "nothing was submitted"),
+        (["nodes", "--scheduler", "x:1"], "--scheduler belongs before 'nodes'", "lcq --scheduler x:1 nodes$"),
+        (
+            ["--lang", "en", "keys", "rotate", "--context=my house", "--server", "--patience", "3"],
+            "--context belongs before 'keys'",
+            "lcq --lang en '--context=my house' --patience 3 keys rotate --server$",
+        ),
+        (["nodes", "--config"], "--config belongs before 'nodes'", "lcq --config FILE nodes$"),
+        (["console", "--lang=en"], "--lang belongs before 'console'", "lcq --lang=en console$"),
+        (["--job", "wait", "--json", "wait"], "--job belongs behind 'wait'", "lcq --json wait --job wait$"),
+        (["keys", "--node", "x", "rotate"], "--node belongs behind 'rotate'", "lcq keys rotate --node x$"),
+        (["--node", "x", "keys", "rotate"], "--node belongs behind 'keys rotate'", "lcq keys rotate --node x$"),
+        (["--job", "wait"], "no such option: --job", "lcq --help"),
+        (["tasks", "--job", "a", "--job", "b"], "'--job': it is given more than once", "lcq tasks --help"),
+        (["--lang", "en", "--lang", "en", "tasks"], "'--lang': it is given more than once", "lcq --help"),
+        (["retry", "--failed", "--job", ""], "'--job': it is empty", "lcq retry --help"),
+        (["wait", "--job", "a", "--job="], "'--job': it is empty", "lcq wait --help"),
     ],
 )
 def test_wrong_usage_is_one_line_with_a_hint_and_code_2(arguments: list[str], error: str, hint: str) -> None:
@@ -811,12 +827,14 @@ def test_waiting_ends_in_time_with_code_4(peer: Peer) -> None:
     assert "error: after 0.1 s 1 tasks had not ended" in answer.talk
 
 
-def test_a_job_is_waited_for_by_its_name(peer: Peer) -> None:
+def test_a_job_is_waited_for_by_its_name_and_so_are_several(peer: Peer) -> None:
     ids = waiting_peer(peer, TaskStatus.COMPLETED, TaskStatus.COMPLETED)
+    by_job = dict(zip(("holiday", "wedding"), ids, strict=True))
     peer.handlers["jobs"] = lambda ask: JobsAnswer()
-    peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(tasks=tuple(map(a_record, ids)), total=2)
-    assert lcq(peer, "wait", "--job", "holiday").code == 0
-    assert peer.heard_of("list_tasks")[0].job == "holiday"
+    peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(tasks=(a_record(by_job[ask.job]),), total=1)
+    assert lcq(peer, "wait", "--job", "holiday").out.startswith("1 completed")
+    assert [ask.job for ask in peer.heard_of("list_tasks")] == ["holiday"]
+    assert lcq(peer, "wait", "--job", "holiday", "--job", "wedding").out.startswith("2 completed")
 
 
 def test_submit_and_wait_ends_with_the_worst(photos: Path, peer: Peer) -> None:

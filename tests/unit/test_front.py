@@ -26,6 +26,7 @@ LEFT_ALONE = [
     "--json console", "console state:failed", "console --web", "console --theme", "console --theme=",
     "console --theme --read-only", "console --at 11:45", "--lang xx console", "--log-level loud console",
     "--patience 3 console", "console --bogus", "console --read-only=yes", "submit console",
+    "--lang en --lang zh console",
 ]  # fmt: skip
 
 
