@@ -59,8 +59,10 @@ def pair_images(
     Where no ``mask_needed``, an image without one is a pair all the same.
 
     Raises:
-        InvalidInput: a path that was named is not there, cannot be an image, or has no mask.
+        InvalidInput: a path that was named is not there, cannot be an image, or has no mask; or ``out`` is no folder.
     """
+    if out is not None:
+        _refuse_file(out)
     masks = _Masks(_absolute(mask) if mask is not None else None, mask_needed)
     left_out = {_real(path) for path in (mask, out) if path is not None}
     pairs: dict[Path, Pair] = {}
@@ -83,6 +85,19 @@ def pair_images(
                 raise InvalidInput(f"{given}: {match}", hint="name a mask with --mask; nothing was submitted")
             pairs.setdefault(path, Pair(path, match, PurePath(path.name)))
     return Pairing(tuple(pairs.values()), tuple(skipped))
+
+
+def _refuse_file(out: Path) -> None:
+    """Refuse a folder for results that is a file, or is called as an image is and would be made so."""
+    if out.is_dir():
+        return
+    is_image = out.suffix.lower() in IMAGE_SUFFIXES
+    if is_image or out.exists():
+        found = "is named like an image" if is_image else "is a file"
+        raise InvalidInput(
+            f"{out} {found}, and results go into a folder",
+            hint=f"such as {out.with_suffix('') if is_image else DEFAULT_OUT}; there each is called as its image is",
+        )
 
 
 def format_named(typed: str) -> str:

@@ -769,6 +769,8 @@ def test_what_the_scheduler_refuses_is_told_and_is_code_2(photos: Path, peer: Pe
         (["photos/note.txt"], "no mask", "--mask"),
         (["photos", "--mask", "absent"], "absent is not there", "folder of masks"),
         (["photos", "--out", "photos"], "would overwrite", "--out"),
+        (["photos", "--out", "new/a.PNG"], "new/a.PNG is named like an image", "such as new/a; there each is called"),
+        (["photos", "--out", "photos/note.txt"], "note.txt is a file, and results go", "such as cleaned; there"),
         (["photos", "--model", "bad name"], "config.model must be a model's name", ""),
         (["photos", "--format", "../x"], "no format .* can be written", "png"),
         (["empty"], "nothing to submit", "NAME_mask"),

@@ -212,6 +212,15 @@ def test_without_a_folder_for_results_they_lie_beside_the_images_and_are_left_ou
     assert pairing.skipped == ()
 
 
+def test_a_folder_for_results_that_is_named_like_an_image_must_be_there_already(tmp_path: Path) -> None:
+    touch(tmp_path / "in", "a.png", "a_mask.png")
+    out = tmp_path / "out.png"
+    with pytest.raises(InvalidInput, match="named like an image"):
+        pair_images([tmp_path / "in"], out=out)
+    out.mkdir()
+    assert result_paths(pair_images([tmp_path / "in"], out=out).pairs, out) == [out / "a.png"]
+
+
 def test_the_suffixes_looked_for_are_those_that_can_be_read() -> None:
     written = {suffix for suffixes in FORMATS.values() for suffix in suffixes}
     assert written | {".bmp", ".gif"} == IMAGE_SUFFIXES
