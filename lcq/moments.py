@@ -52,10 +52,15 @@ def moment_meant(text: str, now: datetime) -> datetime:
     return moment
 
 
+def told_moment(moment: datetime) -> str:
+    """By this host's clock, and with the zone of it: who reads that may sit elsewhere. It can be typed so, too."""
+    return moment.astimezone().isoformat(" ", "seconds")
+
+
 def told_deadline(deadline: datetime, span: Callable[[float], str]) -> str:
     """When something is to be done by, on this host's clock, and how far that is from now."""
     left_s = deadline.timestamp() - time.time()
-    when = f"{deadline.astimezone():%Y-%m-%d %H:%M:%S}"
+    when = told_moment(deadline)
     if left_s < 0:
         return tr("{when}, ! LATE since {span}", when=when, span=span(-left_s))
     return tr("{when}, in {span}", when=when, span=span(left_s))

@@ -32,7 +32,7 @@ from lcq.errors import InvalidInput, UnknownCommand
 from lcq.labels import parse_labels, told_labels
 from lcq.lang import N, ntr, retold, tr
 from lcq.models import TERMINAL_STATES, Attempt, TaskPriority, TaskRecord, TaskStatus
-from lcq.moments import told_deadline
+from lcq.moments import told_deadline, told_moment
 from lcq.reasons import MEANINGS, Why, brief
 from lcq.task_fields import late_ms, parse_where
 from lcq.wire import HistoryAnswer, JobActAnswer
@@ -254,7 +254,7 @@ def _told_deadline(record: TaskRecord) -> str:
     if record.status not in TERMINAL_STATES:
         return told_deadline(deadline, duration)
     late = late_ms(record.status, record.task.deadline_ms, record.finished_ms, 0)
-    when = f"{deadline.astimezone():%Y-%m-%d %H:%M:%S}"
+    when = told_moment(deadline)
     if late is None:
         return tr("{when}, and was not done", when=when)
     if late > 0:

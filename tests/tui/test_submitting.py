@@ -13,6 +13,7 @@ from textual.widgets import Input, Select
 
 from lcq.errors import InvalidInput, UnknownCommand
 from lcq.models import Privacy, TaskPriority
+from lcq.moments import told_moment
 from lcq.wire import ForeseeAnswer, Foreseen, Refusal
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_node
@@ -68,7 +69,7 @@ def test_a_deadline_is_typed_as_for_lcq_submit_and_the_dry_run_says_which_moment
     (alone,) = prepare(a_wish(folder / "a.png", deadline="2h")).tasks
     assert alone.deadline >= deadline
     kept = told(prepared, ForeseeAnswer(foreseen=(Foreseen(queue="q", count=2, seconds=7.0, done_s=90.0),)))
-    assert kept[2].startswith(f"to be done by {deadline.astimezone():%Y-%m-%d %H:%M:%S}, in 1h5")
+    assert kept[2].startswith(f"to be done by {told_moment(deadline)}, in 1h5")
     assert not any("LATE" in line for line in kept)
     late = told(prepared, ForeseeAnswer(foreseen=(Foreseen(queue="q", count=2, seconds=7.0, done_s=86_400.0),)))
     assert late[3].startswith("! LATE: the last would be done about 22h")

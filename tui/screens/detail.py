@@ -20,6 +20,7 @@ from textual.widgets import Static
 from lcq.errors import LcqError, TaskNotFound
 from lcq.lang import N, retold, tr
 from lcq.models import Attempt, Event, JobSummary, Privacy, TaskRecord, TaskStatus
+from lcq.moments import told_moment
 from lcq.reasons import Why
 from lcq.spend import MILLION
 from tui.columns import Tone, deadline_cell, last_word, most_attempts, state_cell
@@ -597,7 +598,7 @@ class TaskScreen(ReadingScreen, TaskActs):
     def _deadline(self, record: TaskRecord, deadline: datetime) -> list[Piece]:
         """Its deadline, and whether that is kept, as the list tells it."""
         told, tone = deadline_cell(task_row(record), self.desk.link.now_ms)
-        return fact("deadline", f"{deadline.astimezone():%Y-%m-%d %H:%M:%S}  {told}", TONE_STYLE[tone])
+        return fact("deadline", f"{told_moment(deadline)}  {told}", TONE_STYLE[tone])
 
     @staticmethod
     def _events(history: History) -> list[Piece]:
