@@ -81,6 +81,7 @@ CODES: Mapping[str, str] = MappingProxyType(
         "key_file_open": "others can read a file with secrets",
         "key_unusable": "a key of LCQ's own cannot be used: others can read it, or it is damaged",
         "key_file_missing": "a file with a key is not there, or cannot be read",
+        "key_no_next": "the schedulers' next key is not made: who is away when theirs is changed has to be told it",
         "disk_ok": "there is room, and it can be written",
         "disk_low": "less room than the floor, or nearly: nothing new is begun there",
         "disk_not_writable": "a folder cannot be written",

@@ -107,7 +107,7 @@ def secrets(config: DistributedConfig, where: str, *, config_file: Path | None) 
         *_data_folder(config, where),
     ]
     yield from found
-    if not found:
+    if not any(one.level >= Level.WARNING for one in found):
         yield finding("key_ok", Level.OK, where, N("files with secrets are for their owner alone"))
 
 
@@ -146,11 +146,25 @@ def _own_keys(config: DistributedConfig, where: str) -> Iterator[Finding]:
     looks += [partial(keyring.read_credential, file) for file in dict.fromkeys(files)]
     for look in looks:
         try:
-            look()
+            found = look()
         except InvalidConfig as error:
             yield finding(
                 "key_unusable", Level.PROBLEM, where, "{why}", fix="{hint}", why=error.message, hint=error.hint
             )
+        else:
+            if isinstance(found, keyring.ServerKeys) and found.coming is None:  # an older LCQ wrote the file
+                yield _no_next(keyring.server_file(config), where)
+
+
+def _no_next(file: Path, where: str) -> Finding:
+    return finding(
+        "key_no_next",
+        Level.NOTE,
+        where,
+        N("{file} has no next key of the schedulers: a host that is away when theirs is changed has to be told it"),
+        fix=N("lcq keys rotate --server makes it, and changes nothing else; copy the file to the other schedulers"),
+        file=str(file),
+    )
 
 
 def _settings_with_secrets(where: str, config_file: Path | None) -> Iterator[Finding]:

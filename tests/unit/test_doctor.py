@@ -23,7 +23,9 @@ from lcq.config import DistributedConfig
 from lcq.doctor import cluster, host, ports, redis
 from lcq.doctor.findings import AREAS, CODES, Finding, Level, finding
 from lcq.doctor.ports import Door, Reach, reach
+from lcq.keyring import KeyPair, ServerKeys, write_server_keys
 from lcq.models import NodeCapability, NodeRecord, NodeStatus
+from lcq.sockets import new_key_pair
 from lcq.state.checkup import RedisFacts
 from lcq.wire import PROTOCOL_VERSION, InfoAnswer
 from tests.cluster import free_port
@@ -297,6 +299,18 @@ def test_a_key_of_our_own_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     found = list(host.secrets(config, "here", config_file=None))
     assert [(one.code, one.level) for one in found] == [("key_unusable", Level.PROBLEM)] * 3
     assert all(one.fix for one in found)
+
+
+def test_a_next_key_of_the_schedulers_that_an_older_lcq_has_not_made_is_told_of(tmp_path: Path) -> None:
+    config = DistributedConfig(data_dir=tmp_path)
+    tmp_path.chmod(0o700)
+    pair, coming = (KeyPair(*new_key_pair()) for _ in range(2))
+    write_server_keys(config, ServerKeys(pair))
+    found = list(host.secrets(config, "here", config_file=None))
+    assert [(one.code, one.level) for one in found] == [("key_no_next", Level.NOTE), ("key_ok", Level.OK)]
+    assert "lcq keys rotate --server" in found[0].fix
+    write_server_keys(config, ServerKeys(pair, coming))
+    assert [one.code for one in host.secrets(config, "here", config_file=None)] == ["key_ok"]
 
 
 def test_weights_that_are_not_what_was_written_are_told(tmp_path: Path) -> None:
