@@ -16,7 +16,7 @@ import zmq
 from lcq.errors import LcqError
 from lcq.ids import new_id
 from lcq.keyring import Credential
-from lcq.models import NodeCapability
+from lcq.models import DeviceReading, NodeCapability
 from lcq.wire import Beat, BeatAnswer, Grant, Hello, HelloAnswer, Order, Outcome, Running, Step, StepAnswer, Want
 from tests.nodes import LIGHT, TELEA, a_result, the_cpu
 from worker.bells import Bells
@@ -28,8 +28,9 @@ from worker.membership import Membership
 class LightNode:
     """A node that says hello, beats, and answers bells. ``async with a_light_node(…) as node``.
 
-    ``grants`` are the attempts it holds; ``takes`` says whether it asks for work when a bell rings. ``schedulers``
-    are "tcp://host:port", and ``only_there`` keeps it from going to others that it is told of.
+    ``grants`` are the attempts it holds; ``takes`` says whether it asks for work when a bell rings; ``readings`` is
+    what each beat tells. ``schedulers`` are "tcp://host:port", and ``only_there`` keeps it from going to others that it
+    is told of.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class LightNode:
         self.capability: NodeCapability = the_cpu(models, slots=slots).model_copy(update={"knows": tuple(knows)})
         self.slots = slots
         self.grants: dict[tuple[str, int], Grant] = {}
+        self.readings: dict[str, DeviceReading] = {}
         self.lost: list[tuple[str, int]] = []
         self.orders: list[Order] = []
         self.welcomes: list[tuple[float, HelloAnswer]] = []
@@ -84,7 +86,7 @@ class LightNode:
 
     def _beat(self) -> Beat:
         running = tuple(Running(task_id=task, attempt=number) for task, number in self.grants)
-        return Beat(node_id=self.name, boot_id=self.boot_id, running=running)
+        return Beat(node_id=self.name, boot_id=self.boot_id, running=running, devices=self.readings)
 
     def _welcome(self, greeting: HelloAnswer) -> None:
         self.welcomes.append((time.monotonic(), greeting))

@@ -24,7 +24,7 @@ from lcq.models import (
 )
 from lcq.slow import LEARNED, WINDOW
 from lcq.state.manager import StateManager
-from lcq.wire import Beat, Outcome, Step, Want
+from lcq.wire import Outcome, Step, Want
 from tests.audit import audit
 from tests.chaos.rig import a_rig
 from tests.conftest import wait_until
@@ -329,9 +329,7 @@ async def test_a_device_whose_own_agent_does_not_trust_it_is_held_with_the_reaso
         a_rig(redis_url, tmp_path) as rig,
         a_light_node([rig.scheduler.control_endpoint], name="doubtful") as node,
     ):
-        beat = Beat(node_id=node.name, boot_id=node.boot_id, devices={"cpu": DeviceReading(alarm=alarm)})
-        for _ in range(2):  # it tells so with every beat for a while
-            await node.line.ask(beat)
+        node.readings = {"cpu": DeviceReading(alarm=alarm)}  # it tells so with every beat for a while
         await rig.until_node(node.name, NodeStatus.QUARANTINED)
         assert alarm in (await rig.node(node.name)).why
         with redis.Redis.from_url(redis_url, decode_responses=True) as eye:
@@ -348,29 +346,35 @@ async def test_a_device_in_doubt_that_waiting_tasks_need_works_on_and_says_so_un
         a_light_node([rig.scheduler.control_endpoint], name="doubtful") as node,
     ):
 
-        async def beat(said: str) -> NodeRecord:
-            devices = {"cpu": DeviceReading(alarm=said)}
-            await node.line.ask(Beat(node_id=node.name, boot_id=node.boot_id, devices=devices))
-            return await rig.node(node.name)
+        async def told(alarm: str) -> NodeRecord:
+            """As it is known when one of its beats has told so."""
+            node.readings = {"cpu": DeviceReading(alarm=alarm)}
+            node.membership.beat_now()
+
+            async def is_known() -> NodeRecord | None:
+                now = await rig.node(node.name)
+                return now if bool(now.doubted) is bool(alarm) else None
+
+            known = await wait_until(is_known, what=f"a beat that tells {alarm!r}")
+            assert known is not None
+            return known
 
         await rig.client.submit(a_task())
-        now = await beat(alarm)
+        now = await told(alarm)
         assert now.status is NodeStatus.ONLINE
         assert (
             now.doubted["cpu"]
             == f"{alarm}; it works on, because nothing else takes {TELEA} from {LIGHT}, where tasks wait"
         )
         assert now.caution("cpu").startswith("works, in doubt: it had 2 memory errors")
-        assert (await beat("")).doubted == {}, "over by itself"
-        await beat(alarm)
-        async with a_light_node([rig.scheduler.control_endpoint], name="other") as other:
-            await rig.until_node(other.name, NodeStatus.ONLINE)
-            await beat(alarm)
+        await told("")  # over by itself
+        await told(alarm)
+        async with a_light_node([rig.scheduler.control_endpoint], name="other"):
             await rig.until_node(node.name, NodeStatus.QUARANTINED)
             assert (await rig.node(node.name)).doubted == {}
     with redis.Redis.from_url(redis_url, decode_responses=True) as eye:
-        told = [fields for _, fields in eye.xrange("{lcq}:events") if fields["move"] == "caution_device"]
-        assert [(one["node"], one["device"], one["what"], one["on"]) for one in told] == [
+        cautions = [fields for _, fields in eye.xrange("{lcq}:events") if fields["move"] == "caution_device"]
+        assert [(one["node"], one["device"], one["what"], one["on"]) for one in cautions] == [
             (node.name, "cpu", "doubt", "1")
         ]
         audit(eye)
