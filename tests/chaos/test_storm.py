@@ -33,7 +33,7 @@ def test_a_short_storm_loses_nothing_doubles_nothing_and_leaves_nothing(
     redis_server, redis_url: str, tmp_path: Path, seed: int
 ) -> None:
     with Storm(LoneStore(redis_server), tmp_path, seed, crowd=8, is_forked=True) as storm:
-        storm.rage(length_s(60), every_s=(0.2, 2.0))
+        storm.rage(length_s(20), every_s=(0.1, 1.0))
         report = storm.judge()
     print(f"\n{report}")
     assert not report.verdict.violations, str(report)
