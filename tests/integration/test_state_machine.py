@@ -35,7 +35,7 @@ from tests.nodes import HEAVY, LIGHT, NS, TELEA, Node, a_failure, a_task
 
 T = TypeVar("T")
 LONG_AGO = 1
-EXAMPLES = int(os.environ.get("LCQ_TEST_EXAMPLES", "50"))  # more of them, and hours, for who wants it
+EXAMPLES = int(os.environ.get("LCQ_TEST_EXAMPLES", "25"))  # more of them, and hours, for who wants it
 
 CONFIG = DistributedConfig(
     # No retry is due by itself while the test runs; budgets and blame have tests of their own.
