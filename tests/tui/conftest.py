@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import pytest
+from textual._compositor import Compositor
 from textual.pilot import Pilot
 
 from tests.conftest import wait_until
@@ -62,6 +63,19 @@ def _patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr("tui.pulse.ANSWER_S", 600.0)
 
 
+@pytest.fixture(autouse=True)
+def _unseen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a headless console paints at every change nobody sees, and is a quarter of what such a test costs: painted
+    is what a test looks at, and what there is at its end. Who counts what is painted asks for ``as_painted``."""
+    if "as_painted" not in request.fixturenames:
+        monkeypatch.setattr(Compositor, "render_update", lambda self, **_: self._dirty_regions.clear())
+
+
+@pytest.fixture
+def as_painted() -> None:
+    """The console paints whatever changes, when it changes."""
+
+
 @pytest.fixture
 def news_may_stop() -> None:
     """Silence is told of as soon as it is to an operator."""
@@ -82,5 +96,7 @@ def open_console() -> OpenConsole:
                 await wait_until(lambda: app.desk.link.loaded)
                 await console.settle()
             yield console
+            if app.is_running:
+                console.lines()
 
     return opened
