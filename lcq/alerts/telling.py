@@ -158,14 +158,7 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 async def _run(command: tuple[str, ...], body: bytes) -> None:
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.PIPE,
-            env=_environment(os.environ),
-            start_new_session=True,
-        )
+        process = await _started(command)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise NotTold(f"{command[0]} cannot be started: {why}") from error
@@ -177,6 +170,32 @@ async def _run(command: tuple[str, ...], body: bytes) -> None:
         last = said[-_LAST_WORDS:].decode("utf-8", "replace").strip().splitlines()
         words = "".join(char for char in (last[-1] if last else "") if char.isprintable())
         raise NotTold(f"{command[0]} ended with {process.returncode}" + (f": {words}" if words else "")[:_LONGEST])
+
+
+async def _started(command: tuple[str, ...]) -> asyncio.subprocess.Process:
+    """The program, in a session of its own. Who is not wanted any more while it starts ends all of it, too: asyncio
+    would end the first process alone, and that may have begun others before we hear that it runs.
+
+    Raises:
+        OSError, ValueError: it cannot be started.
+    """
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            env=_environment(os.environ),
+            start_new_session=True,
+        ),
+        name=f"start of {command[0]}",
+    )
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with contextlib.suppress(OSError, ValueError):
+            await _end(await starting)
+        raise
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

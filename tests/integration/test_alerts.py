@@ -29,7 +29,7 @@ from lcq.errors import AlertNotFound, NothingToUndo, NotSilenced
 from lcq.scheduler import Scheduler
 from lcq.state.manager import StateManager
 from tests.audit import audit
-from tests.conftest import wait_until
+from tests.conftest import wait_until, wait_until_sync
 from tests.logs import logging_kept
 from tests.nodes import Node
 
@@ -232,17 +232,30 @@ def a_notice() -> Notice:
     return Notice(id="n1", receiver="ops", happening=Happening.FIRING, alert=alert, at_ms=2)
 
 
-async def test_a_program_that_hangs_is_ended_with_all_that_it_began(tmp_path: Path) -> None:
+HANGS = (
+    "import os, subprocess, sys, time; p = subprocess.Popen(['sleep', '600']); "
+    "open(sys.argv[1], 'w').write(f'{os.getpid()} {p.pid}'); time.sleep(600)"
+)
+
+
+@pytest.mark.parametrize("is_heard_of", [True, False], ids=["", "before anybody hears that it was started"])
+async def test_a_program_that_hangs_is_ended_with_all_that_it_began(tmp_path: Path, is_heard_of: bool) -> None:
     pids = tmp_path / "pids"
-    script = (
-        "import os, subprocess, sys, time; p = subprocess.Popen(['sleep', '600']); "
-        "open(sys.argv[1], 'w').write(f'{os.getpid()} {p.pid}'); time.sleep(600)"
-    )
-    receiver = AlertReceiver(command=(sys.executable, "-c", script, str(pids)), timeout_s=60)
+    receiver = AlertReceiver(command=(sys.executable, "-c", HANGS, str(pids)), timeout_s=60)
     telling = asyncio.create_task(tell(receiver, a_notice(), "lcq"))
-    await wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, what="it to run")
+
+    def runs() -> bool:
+        return pids.exists() and len(pids.read_text().split()) == 2
+
+    if is_heard_of:
+        await wait_until(runs, what="it to run")
+    else:
+        while not any(str(pids) in one.cmdline() for one in psutil.Process().children()):  # noqa: ASYNC110 - no longer
+            await asyncio.sleep(0)
+        wait_until_sync(runs, what="it to run while this loop stands still")
     telling.cancel()
     await asyncio.wait({telling})
+    assert telling.cancelled()
     for pid in map(int, pids.read_text().split()):
         await wait_until(lambda pid=pid: not psutil.pid_exists(pid) or _is_dead(pid), what=f"{pid} to be gone")
 
