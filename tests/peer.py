@@ -33,7 +33,7 @@ class Peer:
             "store": lambda ask: UnknownCommand("an older scheduler knows no 'store'"),
         }
         self.handlers |= handlers
-        self.heard: list[Any] = []  # Requests, of every kind
+        self.heard: list[Any] = []  # Requests, of every kind; once, however often a client that waits long sends one
         self.senders: list[bytes] = []
         self.endpoint = ""
         self._mailbox: Mailbox | None = None
@@ -59,8 +59,9 @@ class Peer:
             async for batch in mailbox.batches():
                 for sender, frame in batch:
                     request = unpack_request(frame)
-                    self.heard.append(request)
-                    self.senders.append(sender)
+                    if request.id not in {one.id for one in self.heard}:
+                        self.heard.append(request)
+                        self.senders.append(sender)
                     answering.create_task(self._answer(sender, request))
 
     async def _answer(self, sender: bytes, request: Request[Any]) -> None:

@@ -295,10 +295,11 @@ async def test_waiting_outlives_a_scheduler_that_is_restarted_and_a_redis_that_i
     async with contextlib.AsyncExitStack() as stack:
         first = await stack.enter_async_context(contextlib.AsyncExitStack())
         await first.enter_async_context(peer.listening())
-        client = await stack.enter_async_context(peer.client(timeout_s=0.2))
+        client = await stack.enter_async_context(peer.client())
         group = await stack.enter_async_context(asyncio.TaskGroup())
         waiting = group.create_task(client.wait(task_id))
         await wait_until(lambda: peer.heard_of("events"))
+        client.timeout_s = 0.2  # the scheduler was there at the start; from now on it may be away
         away = StateUnavailable("redis://x", "refused")
         peer.handlers["events"] = lambda ask: away
         story.move(new_id(), TaskStatus.QUEUED)  # the question that is held gets its answer
