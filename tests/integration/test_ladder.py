@@ -169,22 +169,23 @@ async def test_an_attempt_that_ran_out_of_memory_is_made_easier_step_by_step_and
 async def test_the_step_is_said_while_the_task_waits_and_ends_with_an_operators_retry(
     stage: Stage, eye: redis.Redis
 ) -> None:
-    host = await stage.host("small", GPU, lama=ModelOffer(kinds=BOTH, eases=(Ease.SMALLER_TILE,)))
+    """On a GPU that is large enough also for what is predicted once it is learned that the memory did not do."""
+    host = await stage.host("alone", BIG, lama=ModelOffer(kinds=BOTH, eases=(Ease.SMALLER_TILE,)))
     task_id = await stage.submit(max_retries=0)
-    grant = await host.claim(GPU)
+    grant = await host.claim(BIG)
     assert grant is not None
     await host.fail(grant)
     record = await stage.record(task_id)
     assert (record.status, record.eased, record.retries) == (TaskStatus.QUEUED, (Ease.SMALLER_TILE,), 0)
-    assert record.why == "out_of_memory on small: goes on with smaller_tile"
-    grant = await host.claim(GPU)
+    assert record.why == "out_of_memory on alone: goes on with smaller_tile"
+    grant = await host.claim(BIG)
     assert grant is not None
     assert "with a smaller tile" in await stage.explanation(task_id)
     await host.fail(grant)
     assert (await stage.record(task_id)).status == TaskStatus.FAILED
     await stage.client.retry(task_id)
     assert (await stage.record(task_id)).eased == ()
-    again = await host.claim(GPU)
+    again = await host.claim(BIG)
     assert again is not None
     assert (again.attempt, again.eased) == (3, ())
     audit(eye)
