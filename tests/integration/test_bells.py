@@ -29,7 +29,7 @@ async def start_agent(cluster: Cluster, client: AsyncClient, name: str) -> None:
     async def online() -> bool:
         return any(node.id == name for node in await client.nodes())
 
-    await wait_until(online, timeout=60, what=f"{name} online")
+    await wait_until(online, what=f"{name} online")
 
 
 async def test_with_every_ticket_thrown_away_all_tasks_still_complete(
@@ -44,7 +44,7 @@ async def test_with_every_ticket_thrown_away_all_tasks_still_complete(
         ):
             await start_agent(cluster, client, "node-1")
             answer = await client.submit_many([drill() for _ in range(50)])
-            records = await client.wait([accepted.id for accepted in answer.accepted], timeout_s=60)
+            records = await client.wait([accepted.id for accepted in answer.accepted], timeout_s=120)
     assert {record.status for record in records} == {TaskStatus.COMPLETED}
     assert thrown_away
 
@@ -58,7 +58,7 @@ async def test_a_task_submitted_to_an_idle_cluster_starts_without_waiting_for_a_
             await start_agent(cluster, client, "node-1")
             for _ in range(5):  # each finds the agent idle again
                 accepted = await client.submit(drill())
-                (record,) = await client.wait([accepted.id], timeout_s=30)
+                (record,) = await client.wait([accepted.id], timeout_s=120)
                 assert record.status == TaskStatus.COMPLETED
             assert scheduler.queues.tickets_sent >= 1
 
@@ -73,7 +73,7 @@ async def test_a_task_that_finds_one_agent_full_and_one_idle_does_not_wait_for_t
         ):
             await start_agent(cluster, client, "node-1")
             await start_agent(cluster, client, "node-2")
-            long = await client.submit(drill("drill-sleep", seconds=60), node="node-1")
+            long = await client.submit(drill("drill-sleep", seconds=600), node="node-1")
 
             async def runs() -> bool:
                 return (await client.get(long.id)).status == TaskStatus.PROCESSING
@@ -81,6 +81,6 @@ async def test_a_task_that_finds_one_agent_full_and_one_idle_does_not_wait_for_t
             await wait_until(runs, what="node-1 full")
             for _ in range(6):
                 accepted = await client.submit(drill())
-                (record,) = await client.wait([accepted.id], timeout_s=30)
+                (record,) = await client.wait([accepted.id], timeout_s=120)
                 assert record.node == "node-2"
             await client.cancel([long.id])

@@ -261,7 +261,7 @@ async def test_a_driver_that_hangs_holds_up_no_beat_and_work_in_progress_goes_on
     host.gpus.set([replace(A, hangs=_MEMORY_CALLS), B])
     beats = len(host.scheduler.of(Beat))
     await host.until(lambda: "no answer" in host.scheduler.reading(A).fault, "the fault in a beat")
-    assert len(host.scheduler.of(Beat)) > beats + 2
+    await host.until(lambda: len(host.scheduler.of(Beat)) > beats + 2, "beats while it hangs")
     task = a_drill("cpu", do="write", final=str(host.folder / "out.png"), gate=str(gate))
     gate.touch()
     host.scheduler.give(task)

@@ -29,6 +29,8 @@ from tests.logs import logging_kept
 from tests.redis_rig import running_server
 
 LONG_S = 120.0
+IN_THE_MIDDLE = "agent.begin=stop@6"
+"""A failpoint (lcq.failpoints): however late somebody comes to kill the agent, it has not done all by then."""
 
 
 class Shell:
@@ -355,11 +357,12 @@ def test_everything_killed_in_the_middle_and_run_again_is_the_same_set_and_nothi
     with (
         logging_kept(),
         running_server(tmp_path / "redis") as server,
-        running_cluster(server.url, tmp_path / "c") as cluster,
+        running_cluster(server.url, tmp_path / "c", LCQ_FAILPOINTS=IN_THE_MIDDLE) as cluster,
     ):
         shell = Shell(cluster, tmp_path)
         cluster.start_scheduler()
         cluster.start_agent(slots=1)
+        cluster.environment = {}
         client = shell.start(*submit)
         with server.client() as eye:
             wait_until_sync(
@@ -401,11 +404,12 @@ def test_without_waiting_too_everything_may_be_killed_in_the_middle_and_nothing_
     with (
         logging_kept(),
         running_server(tmp_path / "redis") as server,
-        running_cluster(server.url, tmp_path / "c") as cluster,
+        running_cluster(server.url, tmp_path / "c", LCQ_FAILPOINTS=IN_THE_MIDDLE) as cluster,
     ):
         shell = Shell(cluster, tmp_path)
         cluster.start_scheduler()
         cluster.start_agent(slots=1)
+        cluster.environment = {}
         name = shell.json(*submit)["job"]
         with server.client() as eye:
             wait_until_sync(

@@ -31,7 +31,7 @@ def short_leases(redis_url: str, tmp_path: Path):
 
 def finished_exactly_once(client: Client, ids: list[str]) -> list[TaskRecord]:
     """Wait for all, and check that each was committed by exactly one attempt."""
-    records = client.wait(ids, timeout_s=60)
+    records = client.wait(ids, timeout_s=120)
     assert {record.status for record in records} == {TaskStatus.COMPLETED}, [
         (record.id, record.status, record.failure) for record in records
     ]
@@ -85,9 +85,9 @@ def test_an_agent_killed_and_started_again_under_its_name_does_the_same_tasks(cl
 def test_a_killed_runner_costs_its_task_one_attempt_and_the_slot_works_on(cluster: Cluster):
     cluster.start_agent("node-1", slots=1)
     with cluster.client() as client:
-        (hit,) = submit(client, 1, seconds=1.5)
+        hit = client.submit(drill("drill-hang", failures=1)).id
         after = submit(client, 2, seconds=0.1)
-        wait_until_sync(lambda: client.get(hit).progress > 0, what="the runner at work")
+        wait_until_sync(lambda: client.nodes()[0].telemetry.get("slots_busy") == 1, what="the runner at work")
         cluster.runners("node-1")[0].kill()
         finished_exactly_once(client, [hit, *after])
         history = client.history(hit)
@@ -105,7 +105,8 @@ def test_a_killed_scheduler_is_not_missed_by_running_tasks_and_its_successor_tak
         cluster.kill("scheduler")
         cluster.start_scheduler()
         records = finished_exactly_once(client, ids)
-        assert all(record.attempt == 1 for record in records), "a scheduler's death must cost no attempt"
+        # One more attempt, where a grant was under way when the scheduler died: nobody has begun that one.
+        assert all(record.retries == 0 for record in records), "a scheduler's death must cost no try"
 
 
 def test_everything_killed_at_once_comes_back_and_finishes_every_task_once(cluster: Cluster):
@@ -138,12 +139,12 @@ def test_a_drained_agent_finishes_or_hands_back_and_no_task_pays_for_it(cluster:
 def test_a_second_sigterm_hands_back_at_once(cluster: Cluster):
     process = cluster.start_agent("node-1")
     with cluster.client() as client:
-        ids = submit(client, 2, seconds=30)
+        ids = submit(client, 2, seconds=600)
         some_running(client, at_least=2)
         process.terminate()
         wait_until_sync(lambda: "drain" in cluster.log_path("node-1").read_text())
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         records = [client.get(task) for task in ids]
         assert {record.status for record in records} == {TaskStatus.QUEUED}
         assert all(record.retries == 0 for record in records)
@@ -153,7 +154,7 @@ def test_a_stopped_agent_that_wakes_up_late_changes_nothing(short_leases: Cluste
     cluster = short_leases
     cluster.start_agent("node-1", slots=1)
     with cluster.client() as client:
-        ids = submit(client, 1, seconds=1.0)
+        ids = submit(client, 1, seconds=2.0)
         some_running(client, node="node-1")
         cluster.kill("node-1", signal.SIGSTOP)
         cluster.start_agent("node-2", slots=1)
