@@ -153,6 +153,14 @@ def test_a_functions_image_starts_what_its_platform_starts_with_a_handler_that_i
     assert all(value.split()[0].removeprefix("--from=") in built for value in froms)
 
 
+def test_azures_image_has_the_handler_where_its_host_looks_for_it() -> None:
+    image = stages(FUNCTIONS / "Containerfile")["azure"]
+    told = " ".join(value for key, value in image if key == "ENV")
+    assert "AzureWebJobsScriptRoot=/home/site/wwwroot" in told
+    assert "FUNCTIONS_WORKER_RUNTIME=custom" in told
+    assert ("COPY", "--from=built /functions/azure /home/site/wwwroot") in image
+
+
 @pytest.mark.skipif(shutil.which("hadolint") is None, reason="there is no hadolint here")
 def test_hadolint_finds_nothing() -> None:
     ignored = [word for rule in ("DL3008", "DL3013") for word in ("--ignore", rule)]  # versions: constraints.txt
