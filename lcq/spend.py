@@ -31,11 +31,27 @@ class Book:
     calls: int = 0
     users: Mapping[str, float] = field(default_factory=dict)  # of a day: both together, by user
     functions: Mapping[str, float] = field(default_factory=dict)  # by "node/device": of an hour spent, of a day both
+    users_reserved: Mapping[str, float] = field(default_factory=dict)  # of a day: what of that is reserved
+    functions_reserved: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def taken(self) -> float:
         """What counts against a limit."""
         return self.spent + self.reserved
+
+    def of_user(self, user: str) -> Book:
+        """What that user's tasks have cost of a day."""
+        return _part(self.users, self.users_reserved, user)
+
+    def of_function(self, name: str) -> Book:
+        """What that function, "node/device", has cost."""
+        return _part(self.functions, self.functions_reserved, name)
+
+
+def _part(taken: Mapping[str, float], reserved: Mapping[str, float], whose: str) -> Book:
+    own = taken.get(whose, 0.0)
+    under_way = min(own, reserved.get(whose, 0.0))
+    return Book(round(own - under_way, 6), under_way)
 
 
 def book_of(fields: Mapping[str, str]) -> Book:
@@ -47,10 +63,11 @@ def book_of(fields: Mapping[str, str]) -> Book:
         except ValueError:
             return 0
 
-    users, functions = (
-        {name[2:]: whole(name) / MILLION for name in fields if name.startswith(mark)} for mark in ("u/", "f/")
+    parts = (
+        {name.removeprefix(mark): whole(name) / MILLION for name in fields if name.startswith(mark)}
+        for mark in ("u/", "f/", "ru/", "rf/")
     )
-    return Book(whole("spent") / MILLION, whole("reserved") / MILLION, whole("calls"), users, functions)
+    return Book(whole("spent") / MILLION, whole("reserved") / MILLION, whole("calls"), *parts)
 
 
 def cheapest_price(nodes: Iterable[NodeRecord]) -> float | None:

@@ -848,5 +848,6 @@ def _by(act: Act[Any]) -> str:
 
 def _told_book(name: str, book: Book, limit: float | None) -> SpendBook:
     return SpendBook(
-        name=name, spent=book.spent, reserved=book.reserved, calls=book.calls, limit=limit, users=dict(book.users)
-    )
+        name=name, spent=book.spent, reserved=book.reserved, calls=book.calls, limit=limit, users=dict(book.users),
+        users_reserved=dict(book.users_reserved),
+    )  # fmt: skip

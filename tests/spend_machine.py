@@ -417,6 +417,7 @@ class SpendMachine(RuleBasedStateMachine):
                 if span == "day":
                     for field in (f"u/{bill.user}", f"f/{self.node_of[key]}/burst"):
                         book[field] += bill.worst if bill.settled is None else bill.settled
+                        book[f"r{field}"] += bill.worst if bill.settled is None else 0
         found: dict[str, dict[str, int]] = {
             name: {field: int(value) for field, value in self.eye.hgetall(name).items()}
             for name in self.eye.scan_iter("{lcq}:spend:*")

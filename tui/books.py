@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from lcq.lang import N, tr
 from lcq.query import Kind, QueryField
-from lcq.spend import Book
 from lcq.task_fields import NEEDS
 from tui.columns import Cell, Column, Tone, named
 from tui.spending import Gauge, Segment, Spending, cheapest, function_standing, functions_of, gauge_bar, gauges
@@ -54,20 +53,18 @@ def book_rows(told: Spending, nodes: Sequence[NodeRow]) -> list[BookRow]:
     for name, gauge in zip(_SPANS, gauges(told, cheapest(nodes)), strict=True):
         rows.append(_of_gauge("span", name, gauge))
     for node, device, function in functions_of(nodes):
-        cost = told.spend.day.functions.get(f"{node.id}/{device.id}", 0.0)
-        rows.append(
-            _book_row("function", f"{node.id} {device.called}", cost, function_standing(node, device, function))
-        )
+        cost = told.spend.day.of_function(f"{node.id}/{device.id}")
+        state = function_standing(node, device, function)
+        rows.append(_book_row("function", f"{node.id} {device.called}", cost.spent, state, reserved=cost.reserved))
     for day, book in told.days.items():
         if book.taken or book.calls:
             rows.append(_book_row("day", day, book.spent, reserved=book.reserved, calls=book.calls))
     budget = told.budget
-    for user, amount in sorted(told.spend.day.users.items(), key=lambda one: (-one[1], one[0])):
+    for user, _ in sorted(told.spend.day.users.items(), key=lambda one: (-one[1], one[0])):
         limit = budget.user_day if budget is not None else None
-        gauge = Gauge(user, Book(amount), limit)
-        rows.append(
-            _book_row("user", user, amount, gauge.standing if limit is not None else ("", "plain"), limit=limit)
-        )
+        book = told.spend.day.of_user(user)
+        state = Gauge(user, book, limit).standing if limit is not None else ("", "plain")
+        rows.append(_book_row("user", user, book.spent, state, limit=limit, reserved=book.reserved))
     for job, book in sorted(told.jobs.items(), key=lambda one: (-one[1].taken, one[0])):
         if book.taken or book.calls:
             limit = budget.job if budget is not None else None

@@ -460,7 +460,8 @@ class Feed:
     async def _read_paid(self) -> None:
         """What functions have cost today, for who looks at nodes that call them."""
         if time.monotonic() - self._paid_read > _PAID_S:
-            self._store.put_paid((await self._ask(self._reader.spend())).day.functions)
+            day = (await self._ask(self._reader.spend())).day
+            self._store.put_paid({name: day.of_function(name).spent for name in day.functions})
             self._paid_read = time.monotonic()
 
     async def _read_minutes(self) -> None:

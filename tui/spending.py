@@ -245,21 +245,22 @@ def user_lines(told: Spending, width: int) -> list[Line]:
     """What each user's tasks have cost today, against what they may, and in the days that are shown."""
     in_all: dict[str, float] = {}
     for book in told.days.values():
-        for user, amount in book.users.items():
-            in_all[user] = in_all.get(user, 0.0) + amount
-    today = told.spend.day.users
+        for user in book.users:
+            in_all[user] = in_all.get(user, 0.0) + book.of_user(user).spent
+    today = told.spend.day
     limit = told.budget.user_day if told.budget is not None else None
     lines: list[Line] = []
     name_room = max(10, min(24, width - 60))
     for user, amount in sorted(in_all.items(), key=lambda one: (-one[1], one[0]))[:_MOST_USERS]:
-        if not amount:
+        own = today.of_user(user)
+        if not amount and not own.reserved:
             continue
-        gauge = Gauge(user, Book(today.get(user, 0.0)), limit)
+        gauge = Gauge(user, own, limit)
         word, tone = gauge.word
         share = f"{gauge.share:.0%}" if gauge.share is not None else ""
         line: Line = [
             (f"  {fit(clean(user), name_room)} ", "plain"), (f"{fit(money(amount), 12, right=True)} ", "strong"),
-            (tr("  today {amount}", amount=money(today.get(user, 0.0))) + _of_limit(limit), "plain"),
+            (tr("  today {amount}", amount=money(own.spent)) + _of_limit(limit) + _reserved(own), "plain"),
             (f"  {share} {word}" if limit is not None else "", tone),
         ]  # fmt: skip
         lines.append(_within(width, line, 2))
@@ -337,14 +338,14 @@ def function_lines(told: Spending, nodes: Iterable[NodeRow], width: int) -> list
     lines: list[Line] = []
     for node, device, function in functions_of(nodes):
         state, tone = function_state(node, device, function)
-        cost = told.spend.day.functions.get(f"{node.id}/{device.id}", 0.0)
+        cost = told.spend.day.of_function(f"{node.id}/{device.id}")
         name = f"{node.id} {device.called}"
         line: Line = [
             (f"  {fit(name, max(14, min(28, width - 66)))} ", "strong"), (f"{fit(state, 14)} ", tone),
             (in_flight_told(node, device, function), "plain"),
             (tr("  {n} warm", n=function.warm) if function.warm is not None else "", "plain"),
             (f"  {counted(function.cold, 'cold start')}" if function.cold is not None else "", "plain"),
-            (tr("  today {amount}", amount=money(cost)), "strong"),
+            (tr("  today {amount}", amount=money(cost.spent)) + _reserved(cost), "strong"),
             (tr("  at most {amount} a call", amount=money(function.worst_price)), "dim"),
         ]  # fmt: skip
         lines.append(_within(width, line, 6, 4, 3))

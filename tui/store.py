@@ -169,7 +169,7 @@ class FunctionNow:
     start_s: float = 0.0  # what the last of them took
     standing: str = ""  # until when it rests, or that one call tries it; "": neither, or its agent is older
     is_tried: bool = False  # it is that
-    today: float | None = None  # what it has cost since midnight, UTC, what is reserved included; None: not read
+    today: float | None = None  # what it has cost since midnight, UTC; None: not read
 
     @property
     def told(self) -> str:

@@ -69,5 +69,7 @@ def _money(amount: float, currency: str) -> str:
 
 
 def _users(book: SpendBook) -> str:
-    most = sorted(book.users.items(), key=lambda one: (-one[1], one[0]))[:_USERS]
+    """Those who spent most; as SPENT, without what is reserved."""
+    spent = {user: amount - book.users_reserved.get(user, 0.0) for user, amount in book.users.items()}
+    most = sorted(spent.items(), key=lambda one: (-one[1], one[0]))[:_USERS]
     return ", ".join(f"{user} {amount:,.4f}" for user, amount in most)

@@ -267,6 +267,7 @@ class SpendBook(Message):
     calls: int = 0
     limit: float | None = None
     users: dict[str, float] = Field(default_factory=dict)  # of a day: spent and reserved, by user
+    users_reserved: dict[str, float] = Field(default_factory=dict)  # what of that is reserved; an older scheduler: {}
 
 
 class SpendAnswer(Message):

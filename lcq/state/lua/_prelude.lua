@@ -570,9 +570,9 @@ end
 ---------------------------------------------------------------- what functions are paid
 
 -- Money is in whole millionths of the currency. An hour, a day and a month (by UTC) each have a book, and so has a job:
--- `spent`, `reserved` for what runs, `calls`; a day also "u/<user>" and "f/<node>/<device>", both together, an hour
--- "f/<node>/<device>", spent. What has not run costs nothing; of what ended otherwise without a bill, the worst is taken to
--- be true.
+-- `spent`, `reserved` for what runs, `calls`; a day also "u/<user>" and "f/<node>/<device>", both together, and of that
+-- "ru/<user>" and "rf/<node>/<device>", what is reserved; an hour "f/<node>/<device>", spent. What has not run costs nothing;
+-- of what ended otherwise without a bill, the worst is taken to be true.
 local NOT_RUN = {
   endpoint_unreachable = true, endpoint_busy = true, endpoint_refused = true, call_too_large = true,
   storage_unreachable = true,
@@ -634,9 +634,16 @@ local function write_spend(bill, reserved, spent, calls, both, is_end)
       if span == "hour" and bill.at and spent ~= 0 then  -- what each function has cost of it
         redis.call("HINCRBY", name, "f/" .. bill.at, string.format("%.0f", spent))
       end
-      if span == "day" and both ~= 0 then
-        if bill.user then redis.call("HINCRBY", name, "u/" .. bill.user, string.format("%.0f", both)) end
-        if bill.at then redis.call("HINCRBY", name, "f/" .. bill.at, string.format("%.0f", both)) end
+      if span == "day" then
+        local function grow(mark, whose)
+          local own = whose and mark .. whose
+          if own and both ~= 0 then redis.call("HINCRBY", name, own, string.format("%.0f", both)) end
+          if own and reserved ~= 0 and redis.call("HINCRBY", name, "r" .. own, string.format("%.0f", reserved)) == 0 then
+            redis.call("HDEL", name, "r" .. own)
+          end
+        end
+        grow("u/", bill.user)
+        grow("f/", bill.at)
       end
       if span == "day" and spent ~= 0 and bill.on_day then report_spend(bill, spent) end
       redis.call("EXPIRE", name, SPEND_KEPT_S[span])
@@ -650,7 +657,7 @@ local function settle_spend(record, outcome, failure)
   local bill = record.spend
   if type(bill) ~= "table" then return end
   local cost = math.min(bill.worst, bill.came or bill.worst)  -- `came`: by a bill that came while it ran
-  if record.paid and (outcome == "completed" or failure) then
+  if record.paid and (outcome == "completed" or outcome == "handed_back" or failure) then
     cost = math.min(bill.worst, record.paid)
   elseif failure and NOT_RUN[failure.code] then
     cost = 0
