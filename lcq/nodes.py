@@ -387,7 +387,7 @@ class NodeManager(Manager):
             elif outcome.failure is not None:
                 await self._fail(node, outcome, outcome.failure)
             else:
-                await self._state.release_task(task_id, attempt=attempt, node=node)
+                await self._state.release_task(task_id, attempt=attempt, node=node, cost=outcome.cost)
         except (TaskNotFound, TransitionRefused) as refusal:
             return Verdict(task_id=task_id, attempt=attempt, verdict="refused", detail=str(refusal))
         if took is not None:

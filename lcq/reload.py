@@ -61,8 +61,8 @@ LIVE: Mapping[Role, tuple[str, ...]] = MappingProxyType(
         ),
         Role.AGENT: (
             "log_level", "limits", "schedulers", "agent.slots", "agent.devices.*.slots", "agent.devices.*.queues",
-            "agent.models", "agent.labels", "agent.drain_s", "agent.poll_s", "agent.no_progress_s", "agent.recycle",
-            "agent.busy_elsewhere", "agent.heat", "agent.disk", "agent.task_logs", "agent.thumbnails",
+            "agent.functions", "agent.models", "agent.labels", "agent.drain_s", "agent.poll_s", "agent.no_progress_s",
+            "agent.recycle", "agent.busy_elsewhere", "agent.heat", "agent.disk", "agent.task_logs", "agent.thumbnails",
             "agent.clock_skew_s", "models.sources", "models.allow", "models.timeout_s", "iopaint", "storage.blobs",
         ),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 
 from lcq.models import Device, DeviceKind, TaskType
 from lcq.runner_config import FunctionConfig
-from tests.cluster import free_port
+from tests.cluster import Cluster, free_port, running_cluster
 from tests.s3 import S3
 from worker.engines.base import EngineError, EngineSettings, Picture, Work
 from worker.engines.function import FunctionEngine
@@ -46,6 +47,20 @@ def functions_framework(log: Path, *, workers: int = 1, **environment: str) -> I
 
 
 @contextlib.contextmanager
+def azure_handler(log: Path) -> Iterator[str]:
+    """The address of the custom handler, started as Azure's Functions host does it: by host.json, at a port that it
+    names, and there as soon as anything is answered at "/"."""
+    folder = SAMPLES / "azure"
+    told = json.loads((folder / "host.json").read_text())["customHandler"]["description"]
+    assert told["defaultExecutablePath"] == "python"
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [sys.executable, *(str(folder / argument) for argument in told["arguments"])]
+    with serving(command, log, lambda: _answers(address, data=None), FUNCTIONS_CUSTOMHANDLER_PORT=str(port)):
+        yield address
+
+
+@contextlib.contextmanager
 def serving(command: Sequence[str], log: Path, answers: Callable[[], bool], **environment: str) -> Iterator[None]:
     """A platform's server, there for as long as this is; what it says is in ``log``."""
     with log.open("wb") as out:
@@ -64,14 +79,43 @@ def serving(command: Sequence[str], log: Path, answers: Callable[[], bool], **en
             process.wait()
 
 
-def _answers(address: str) -> bool:
+def _answers(address: str, data: bytes | None = b"{}") -> bool:
     try:
-        urllib.request.urlopen(address, data=b"{}", timeout=5)
+        urllib.request.urlopen(address, data=data, timeout=5)
     except urllib.error.HTTPError:
         return True  # it refuses what is no call
     except OSError:
         return False
     return True
+
+
+# ---------------------------------------------------------------- who calls them
+
+
+@contextlib.contextmanager
+def far_cluster(
+    redis_url: str, folder: Path, functions: Mapping[str, Mapping[str, Any]], **environment: str
+) -> Iterator[Cluster]:
+    """A cluster whose only node, far, has nothing but these functions; what may leave the house does so at once. They
+    take 2 calls at a time, of up to 60 s, at 0.01 a second, unless they say otherwise; there is no budget."""
+    settings = folder / "far.yaml"
+    overflow = {"LCQ_SERVERLESS__OVERFLOW_AFTER_S": "0"}
+    with running_cluster(redis_url, folder, **overflow, LCQ_CONFIG=str(settings), **environment) as cluster:
+        folder.mkdir(parents=True, exist_ok=True)
+        name_functions(cluster, functions)
+        cluster.start_scheduler()
+        cluster.start_agent("far")
+        yield cluster
+
+
+def name_functions(cluster: Cluster, functions: Mapping[str, Mapping[str, Any]]) -> None:
+    """Have these functions from now on; an agent that runs is told to look."""
+    usual = {"models": {MODEL: 0.2}, "concurrency": 2, "price_s": 0.01, "timeout_s": 60}
+    named = {name: usual | dict(said) for name, said in functions.items()}
+    settings = {"agent": {"functions": named, "devices": {"cpu": {"enabled": False}}}}
+    (cluster.folder / "far.yaml").write_text(json.dumps(settings) + "\n")
+    if "far" in cluster.processes:
+        cluster.processes["far"].send_signal(signal.SIGHUP)
 
 
 # ---------------------------------------------------------------- what they are asked

@@ -33,8 +33,8 @@ class Gateway:
 
     "busy:N" (429, Retry-After N), "unavailable", "cut before" (nothing is handed on), "cut after" (it is, and its
     answer is lost), "twice" (handed on two times), "late" (answered when nobody waits any more), "delay:S" (handed on
-    after so many seconds), "slow" (the answer trickles), "refuse:CODE", "garbage"; "refuse after:CODE" and "garbage
-    after" (the same, once it was handed on).
+    after so many seconds), "held" (handed on once ``let`` is set), "slow" (the answer trickles), "refuse:CODE",
+    "garbage"; "refuse after:CODE" and "garbage after" (the same, once it was handed on).
 
     What is asked at "/" goes to ``behind`` itself, all else to the same path there. ``is_hit``: whether a request, by
     its method and path, is one of those that faults are for; what else comes is handed on, and counted nowhere.
@@ -52,6 +52,7 @@ class Gateway:
     spares_wakes: bool = False  # all is well with calls that only wake
     came: list[float] = field(default_factory=list)
     answered: list[float] = field(default_factory=list)
+    let: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -95,6 +96,8 @@ def hostile_gateway(
                     return self._cut()
                 case "delay":
                     plan.ended.wait(float(more))
+                case "held":
+                    plan.let.wait(60)
             told = self._passed(body, key)
             match fault:
                 case "cut after":

@@ -40,6 +40,7 @@ from lcq.metrics.instruments import watch_lag
 from lcq.models import DeviceKind, DeviceReading, ErrorClass, Failure, NodeCapability, NodeStatus, RestCode
 from lcq.reload import ConfigFollower, Role
 from lcq.roots import Roots
+from lcq.runner_config import FunctionConfig
 from lcq.wire import (
     Beat,
     BeatAnswer,
@@ -67,7 +68,8 @@ from worker.calls import CallAddress
 from worker.confinement import environment_for, make_device_files, open_way, runner_user, terms_of
 from worker.devices import gpu_need_mib, plan_slots
 from worker.disks import Disks
-from worker.endpoint_keeper import EndpointKeeper
+from worker.endpoint_keeper import EndpointKeeper, as_silence
+from worker.functions_named import NamedFunctions
 from worker.hand import Hand
 from worker.health import HealthFile
 from worker.home import NamedByKey, agent_home
@@ -187,6 +189,7 @@ class Agent:
         async with AsyncExitStack() as stack:
             logging.getLogger().addHandler(self._logbook)
             stack.callback(logging.getLogger().removeHandler, self._logbook)
+            self._functions = NamedFunctions(self._config.agent.functions)
             home = stack.enter_context(
                 agent_home(self._config.data_path, self._config.agent.name, keyed=nodes_with_keys(self._config))
             )
@@ -295,7 +298,7 @@ class Agent:
             )
             self._hand = Hand({device.id: device.slots for device in found.devices})
             self._instances = Instances(
-                self._config.agent.functions,
+                self._functions.now,
                 in_flight=lambda device: (
                     sum(slot.grant is not None for slot in self._pool.on(device)) + self._waker.in_flight(device)
                 ),
@@ -305,7 +308,7 @@ class Agent:
             self._waker = Waker(
                 self.node_id,
                 self.boot_id,
-                self._config.agent.functions,
+                self._functions,
                 ask=lambda asked: self._line.ask(asked),
                 room=lambda device, calls: self._endpoints.room(device, calls),
                 begun=lambda device, key: self._endpoints.begun(device, key),
@@ -438,10 +441,14 @@ class Agent:
         """Take over what may change while we run (``lcq.reload.LIVE``).
 
         Raises:
-            InvalidConfig: ``agent.devices`` or ``agent.models`` names what is not here; then nothing changes.
+            InvalidConfig: ``agent.devices`` or ``agent.models`` names what is not here, or ``agent.functions`` what no
+                runner here could call; then nothing changes.
         """
         before = self._config
-        other_slots = (config.agent.slots, config.agent.devices) != (before.agent.slots, before.agent.devices)
+        agent, was = config.agent, before.agent
+        other_slots = (agent.slots, agent.devices, agent.functions) != (was.slots, was.devices, was.functions)
+        if agent.functions != was.functions:
+            terms_of(config)
         found = detect_devices(config.agent, self._gpus, need_mib=gpu_need_mib(config)) if other_slots else None
         runners_change = (config.models, config.iopaint) != (before.models, before.iopaint)
         if config.agent.models != before.agent.models and not runners_change:
@@ -454,7 +461,6 @@ class Agent:
         self._service.follow(config.agent)
         self._disks.follow(config.agent.disk)
         self._skew.follow(config.agent.clock_skew_s)
-        agent = config.agent
         self._pool.follow(limits=config.limits, no_progress_s=agent.no_progress_s, recycle=agent.recycle)
         if found is not None:
             self._follow_devices(found)
@@ -464,13 +470,34 @@ class Agent:
         self._step_due.set()
 
     def _follow_devices(self, found: Detected) -> None:
-        """Have as many slots as our settings want now of each device that was there at the start, and its queues."""
+        """Have as many slots as our settings want now of each device that was there at the start, and its queues; and
+        just the functions that they name, as they name them. What is at work at another goes on to its end."""
         wanted = {one.id: one for one in found.devices}
-        devices = tuple(wanted.get(one.id, one) for one in self._found.devices)
-        self._found = replace(self._found, devices=devices)
+        functions = tuple(one for one in found.devices if one.kind is DeviceKind.SERVERLESS)
+        ours = (one for one in self._found.devices if one.kind is not DeviceKind.SERVERLESS)
+        devices = (*(wanted.get(one.id, one) for one in ours), *functions)
+        gone = self._own_slots.keys() - {one.id for one in devices}
+        environments = {**self._found.environments, **found.environments}
+        self._found = replace(self._found, devices=devices, environments=environments)
         self._own_slots = {one.id: one.slots for one in devices}
-        self._service.serve({one.id: one.queues for one in devices})
+        changed = self._functions.follow(self._config.agent.functions)
+        self._instances.follow(self._functions.now)
+        for name in changed:
+            self._endpoints.forget(name)
+        self._service.have(self._found)
+        for name in gone:
+            self._slots_now.pop(name)
+            self._hand.resize(name, 0)
+            self._pool.resize(name, ())
         self._follow_slots()
+        for name in changed:
+            if name in self._functions.now:
+                self._refit(name)
+                _log.info("agent %s: function %s is called as the settings say now", self.node_id, name)
+            else:
+                _log.info("agent %s: function %s is called no more", self.node_id, name)
+        if changed:
+            self._membership.hello_again()
 
     @property
     def _logs(self) -> TaskLogs:
@@ -592,6 +619,7 @@ class Agent:
         self._service.take_up()
 
     def _hello(self) -> Hello:
+        self._functions.said()
         return Hello(node_id=self.node_id, boot_id=self.boot_id, capability=self._offered, home=self._home_id)
 
     @property
@@ -629,6 +657,7 @@ class Agent:
 
     def _welcome(self, greeting: HelloAnswer) -> None:
         greeting = greeting.reached_at(self._line.endpoint)
+        self._functions.welcomed()
         said = (greeting.scheduler_id, self._offered)
         if said != self._said:
             self._said = said
@@ -850,9 +879,10 @@ class Agent:
             self._resize(device, self._orders.slots.get(device, own))
 
     def _resize(self, device: str, slots: int) -> None:
-        if slots == self._slots_now[device]:
+        had = self._slots_now.get(device, 0)  # a new function has none yet
+        if slots == had:
             return
-        _log.info("agent %s: %s has %d slots now, had %d", self.node_id, device, slots, self._slots_now[device])
+        _log.info("agent %s: %s has %d slots now, had %d", self.node_id, device, slots, had)
         self._slots_now[device] = slots
         self._hand.resize(device, slots)
         self._service.resize(device, slots, self._refit(device))
@@ -860,9 +890,12 @@ class Agent:
 
     def _refit(self, device: str) -> tuple[str, ...]:
         """Have the slots of ``device`` as our settings are now. Answers the names of those that end."""
-        devices = tuple(one.model_copy(update={"slots": self._slots_now[one.id]}) for one in self._found.devices)
+        slots = self._slots_now
+        devices = tuple(
+            one.model_copy(update={"slots": slots[one.id]}) for one in self._found.devices if one.id in slots
+        )
         plans = plan_slots(replace(self._found, devices=devices), self._config, cores=usable_cores())
-        return self._pool.resize([plan for plan in plans if plan.device == device])
+        return self._pool.resize(device, [plan for plan in plans if plan.device == device])
 
     async def _hand_back_in_time(self) -> None:
         """While we drain with a deadline: at that, hand back what still runs."""
@@ -923,7 +956,9 @@ class Agent:
         return tuple(
             want.model_copy(update={"slots": room, "fits_mib": self._service.room_mib(want.device)})
             for want in wishes
-            if self._service.takes(want.device) and (room := self._endpoints.room(want.device, want.slots)) > 0
+            if self._service.takes(want.device)
+            and self._functions.is_known(want.device)
+            and (room := self._endpoints.room(want.device, want.slots)) > 0
         )
 
     def _room_changed(self) -> None:
@@ -1026,9 +1061,10 @@ class Agent:
         self._logs.begin(key)
         if tracing.active is not None:
             self._began_ns[key] = time.time_ns()
-        if self._stop.is_set() or not self._begin(grant):
-            _log.info("agent %s: handing back task %s, attempt %d: no slot is free", self.node_id, *key)
-            await self._conclude(Ended(grant, handed_back=True))
+        is_known = self._functions.is_known(grant.device, asked_at)  # else its price was reserved by older settings
+        if self._stop.is_set() or not is_known or not self._begin(grant):
+            _log.info("agent %s: handing back task %s, attempt %d: no slot is free for it now", self.node_id, *key)
+            await self._conclude(Ended.not_begun(grant))
         await failpoints.passed("agent.begin")
 
     def _begin(self, grant: Grant) -> bool:
@@ -1038,11 +1074,11 @@ class Agent:
     async def _give_back_in_time(self) -> None:
         while True:
             for grant in await self._hand.overdue():
-                await self._conclude(Ended(grant, handed_back=True))
+                await self._conclude(Ended.not_begun(grant))
 
     async def _give_back_hand(self) -> None:
         for grant in self._hand.empty():
-            await self._conclude(Ended(grant, handed_back=True))
+            await self._conclude(Ended.not_begun(grant))
 
     async def _take_in_late(self) -> None:
         while True:
@@ -1073,17 +1109,27 @@ class Agent:
 
     async def _told_of_endpoint(self, ended: Ended) -> Ended:
         """``ended``, once the keeper of endpoints knows of it; with what it makes of the failure."""
-        device, key = ended.grant.device, ended.key
-        if not self._is_function(device) or (ended.result is None and ended.failure is None):
+        device, key, failure = ended.grant.device, ended.key, ended.failure
+        if not self._functions.is_function(device) or (ended.result is None and failure is None):
             self._endpoints.dropped(key)
-        elif ended.failure is None:
-            self._endpoints.worked(device, key)
-        else:
-            is_doubtful = self._endpoints.is_doubtful(device, key, ended.failure)
+            return ended
+        is_there: bool | None = None
+        if failure is not None and not self._is_older(device, key):
+            is_doubtful = self._endpoints.is_doubtful(device, key, failure)
             is_there = await self._is_there(device) if is_doubtful else None
-            failure = self._endpoints.failed(device, key, ended.failure, again_s=ended.again_s, is_there=is_there)
-            return replace(ended, failure=failure)
-        return ended
+        if self._is_older(device, key):  # it went where nothing is called any more, or by other terms
+            return ended if failure is None else replace(ended, failure=as_silence(key, failure))
+        if failure is None:
+            self._endpoints.worked(device, key)
+            return ended
+        return replace(
+            ended,
+            failure=self._endpoints.failed(device, key, failure, again_s=ended.again_s, is_there=is_there),
+        )
+
+    def _is_older(self, device: str, key: Key) -> bool:
+        """Whether an attempt began before its function was changed."""
+        return self._functions.is_older(device, self._came.get(key, math.inf))
 
     async def _is_there(self, device: str) -> bool | None:
         """Whether a function is there that has cut a call; None: nobody can tell, or we are to stop meanwhile."""
@@ -1109,13 +1155,10 @@ class Agent:
         else:
             self._endpoints.failed(device, key, failure, again_s=again_s)
 
-    def _is_function(self, device: str) -> bool:
-        return any(one.id == device and one.kind is DeviceKind.SERVERLESS for one in self._found.devices)
-
     async def _report(self, ended: Ended) -> None:
         grant, failure = ended.grant, ended.failure
         await failpoints.reach("agent.conclude")
-        engine = "" if self._is_function(grant.device) else self._service.engine_of(grant.task.model)
+        engine = "" if self._functions.is_function(grant.device) else self._service.engine_of(grant.task.model)
         if ended.result is not None:
             if not ended.result.cost:  # what is paid for is not held ahead: it would be reserved for all that time
                 self._hand.learn(grant.device, ended.result.seconds)
@@ -1205,11 +1248,8 @@ class Agent:
         told = (await self._line.ask(AskStore(), patience_s=_STORE_S)).reached_at(self._line.endpoint)
         return told.url, told.mark, told.http
 
-    async def _open_call(self, grant: Grant) -> CallAddress | None:
+    async def _open_call(self, grant: Grant, function: FunctionConfig) -> CallAddress | None:
         """By which the runner of an attempt has addresses lent; None: the scheduler lends none, or does not answer."""
-        function = self._config.agent.functions.get(grant.device)
-        if function is None:
-            return None
         ask = OpenCall(
             node_id=self.node_id,
             boot_id=self.boot_id,

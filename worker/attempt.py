@@ -21,8 +21,8 @@ class Ended:
     ``staged`` is the result's file before it is renamed; "" where there is none. ``found``: the mark of what had its
     final name when the attempt began; None: not known. ``handed_back``: the attempt is to be given back, at no cost
     for the task. ``peak_mib``: the most memory it held at a time; ``device_peak_mib``: of its GPU's; 0: not known.
-    ``again_s``: so long what it failed for wants to be left alone. ``cost``: what was paid for what failed; None:
-    nobody knows, or nothing is paid for there.
+    ``again_s``: so long what it failed for wants to be left alone. ``cost``: what was paid for what failed, or was
+    handed back; None: nobody knows, or nothing is paid for there.
     ``log``: what its runner wrote last, where it failed. ``parts``: what took time here (fetch, run), from when to
     when; ``stages``: those of the runner's work, and when each began; in ns since the epoch.
     """
@@ -40,6 +40,11 @@ class Ended:
     log: str = ""
     parts: tuple[tuple[str, int, int], ...] = field(default=(), compare=False)
     stages: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+
+    @classmethod
+    def not_begun(cls, grant: Grant) -> Ended:
+        """``grant`` given back before anything of it was begun: it has cost nothing."""
+        return cls(grant, handed_back=True, cost=0.0)
 
     @property
     def key(self) -> Key:

@@ -70,6 +70,13 @@ class Standing:
     trials: int | None = None
 
 
+def as_silence(key: Key, failure: Failure) -> Failure:
+    """What is told of an attempt whose function is away: it loses no try by what may have run."""
+    if failure.code != FUNCTION_UNKNOWN or key[1] > MOST_FREE:
+        return failure
+    return Failure(error_class=failure.error_class, code="endpoint_silent", message=failure.message)
+
+
 class EndpointKeeper:
     """Told of each attempt at a function that begins and ends; knows which functions are to be left alone.
 
@@ -107,6 +114,14 @@ class EndpointKeeper:
         endpoint = self._endpoints.get(device)
         if endpoint is not None and endpoint.is_tried:
             endpoint.trials.add(key)
+
+    def forget(self, device: str) -> None:
+        """The function ``device`` is another one now, or is no more: nothing is known of it."""
+        for suspect in [one for one in self._suspects if one[0] == device]:
+            del self._suspects[suspect]
+        known = self._endpoints.pop(device, None)
+        if known is not None and known.opened_at is not None:
+            self._on_change(device)
 
     def dropped(self, key: Key) -> None:
         """The attempt ended without having told anything: it was cancelled, or handed back."""
@@ -181,9 +196,7 @@ class EndpointKeeper:
             self._leave_alone(device, endpoint, failure.message)
         elif key[0] != endpoint.culprit:
             endpoint.culprit = ""  # another task was cut as well: neither brings it down
-        if failure.code == FUNCTION_UNKNOWN and endpoint.opened_at is not None and key[1] <= MOST_FREE:
-            return Failure(error_class=failure.error_class, code="endpoint_silent", message=failure.message)
-        return failure
+        return as_silence(key, failure) if endpoint.opened_at is not None else failure
 
     def _leave_alone(self, device: str, endpoint: _Endpoint, message: str) -> None:
         why = message.partition(f"function {device}: ")[2] or message  # without the picture of the one that told it

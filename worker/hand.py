@@ -29,8 +29,10 @@ class Hand:
         self._filled = asyncio.Event()
 
     def resize(self, device: str, slots: int) -> None:
-        """``device`` has so many slots from now on."""
+        """``device``, which may be new, has so many slots from now on."""
         self._slots[device] = slots
+        self._recent.setdefault(device, deque(maxlen=_REMEMBERED))
+        self._waiting.setdefault(device, deque())
 
     def learn(self, device: str, seconds: float) -> None:
         """An attempt on ``device`` took so long."""

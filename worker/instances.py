@@ -43,6 +43,14 @@ class Instances:
         self._shown_ms = shown_ms
         self._heard = {name: _Heard() for name in functions}
 
+    def follow(self, functions: Mapping[str, FunctionConfig]) -> None:
+        """These are the functions from now on; of one at another address than before nothing has been heard."""
+        before, self._functions = self._functions, functions
+        self._heard = {
+            name: self._heard[name] if name in before and before[name].url == one.url else _Heard()
+            for name, one in functions.items()
+        }
+
     def note(self, device: str, instance: Instance) -> None:
         """An instance of that function has answered."""
         heard = self._heard.get(device)

@@ -124,10 +124,13 @@ class Offer:
         """Tell of no more than ``most`` slots on ``device``; None: of as many as it has."""
         self._parts[device].most = most
 
-    def serve(self, queues: Mapping[str, tuple[str, ...] | None]) -> None:
-        """By device, the queues that its owner wants it to serve; None: all that it is good enough for."""
-        for device, part in self._parts.items():
-            part.device = part.device.model_copy(update={"queues": queues.get(device)})
+    def have(self, devices: Sequence[Device]) -> None:
+        """These are the devices from now on; known ones keep what they have shown, and their slots (``resize``)."""
+        parts, self._parts = self._parts, {}
+        for device in devices:
+            part = parts.get(device.id) or _Part(device)
+            part.device = device.model_copy(update={"slots": part.device.slots})
+            self._parts[device.id] = part
 
     def retire(self, device: str, slot: str) -> None:
         """``slot`` is no more."""

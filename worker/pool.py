@@ -56,14 +56,14 @@ class RunnerPool:
         self.slots = tuple(one for one in self.slots if one is not slot)
         self._on_change(SlotState.FREE)  # what it kept back, while it was busy, may begin on another slot
 
-    def resize(self, plans: Sequence[SlotPlan]) -> tuple[str, ...]:
-        """Have just these slots of a device: new ones begin at once, others end after what they do now.
+    def resize(self, device: str, plans: Sequence[SlotPlan]) -> tuple[str, ...]:
+        """Have just these slots of ``device``: new ones begin at once, others end after what they do now.
 
-        Those that go on with other threads get another runner after what they do now, else they keep theirs.
+        Those that go on with other threads get another runner after what they do now, else they keep theirs. Where
+        ``device`` is a function that is called otherwise now, other slots stand beside them meanwhile: calls are long.
         Answers the names of those that end.
         """
         wanted = {plan.name: plan for plan in plans}
-        device = plans[0].device
         ended = []
         for slot in self.on(device):
             plan = wanted.get(slot.plan.name)
@@ -72,6 +72,8 @@ class RunnerPool:
             if plan is None:
                 slot.retire()
                 ended.append(slot.plan.name)
+            elif plan.settings.function != slot.plan.settings.function:
+                slot.retire()
             else:
                 slot.refit(plan)
         known = {slot.plan.name for slot in self.on(device) if not slot.is_retiring}

@@ -38,13 +38,17 @@ class Readings:
         own_groups: Callable[[], Collection[int]],
         on_read: Callable[[], None],
     ) -> None:
-        self._devices = {device.id: device for device in devices}
+        self.have(devices)
         self._on_read = on_read
         self._gpus: Mapping[str, DeviceReading] = {}
         self.foreign_cpu: float | None = None
         """The share of all cores that others use; None: nobody has measured it."""
         self._aside = Aside("reading of the GPUs", lambda: read_gpus(own_groups()))
         self._hung = ""
+
+    def have(self, devices: Sequence[Device]) -> None:
+        """These are the devices from now on."""
+        self._devices = {device.id: device for device in devices}
 
     async def watch(self) -> None:
         """Read the GPUs again and again, for ever."""

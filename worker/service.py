@@ -112,7 +112,9 @@ class Service:
                 _log.log(logging.WARNING if what in devices else logging.INFO, "leaving out %s: %s", what, why)
 
     def hear(self, shown: Shown) -> None:
-        """Take in what a runner has shown."""
+        """Take in what a runner has shown; nothing, where its device is no more."""
+        if all(shown.device != device.id for device in self._found.devices):
+            return
         if shown.ready is None:
             self._offer.withdraw(shown.device, shown.slot, shown.why)
         else:
@@ -150,9 +152,12 @@ class Service:
             self._offer.retire(device, slot)
         self._compare()
 
-    def serve(self, queues: Mapping[str, tuple[str, ...] | None]) -> None:
-        """Offer each device for just these queues from now on; None: for all that it is good enough for."""
-        self._offer.serve(queues)
+    def have(self, found: Detected) -> None:
+        """Offer just these devices from now on, for their queues and at their prices, as soon as their runners have
+        shown what they can; with as many slots as before (``resize``)."""
+        self._found = found
+        self._offer.have(found.devices)
+        self._readings.have(found.devices)
         self._compare()
 
     def set_aside(self, reasons: Mapping[str, str]) -> None:

@@ -22,6 +22,7 @@ from lcq.config import LimitsConfig, RecycleConfig
 from lcq.errors import ProtocolError
 from lcq.ids import new_id
 from lcq.models import DeviceKind, ErrorClass, Failure
+from lcq.runner_config import FunctionConfig
 from lcq.wire import Grant
 from worker.attempt import Bringer, Brought, Ended, NotBrought, about_grant
 from worker.calls import CallAddress, Instance
@@ -103,7 +104,7 @@ class PoolSettings:
     on_output: Callable[[str, Grant, bytes], None] | None = None  # the same as it comes, while there is a grant
     on_answered: Callable[[str, Instance], None] = lambda device, instance: None  # of the function that it is
     bringer: Bringer | None = None
-    opener: Callable[[Grant], Awaitable[CallAddress | None]] | None = None  # of devices that are functions
+    opener: Callable[[Grant, FunctionConfig], Awaitable[CallAddress | None]] | None = None  # of functions
     loose: set[str] = field(default_factory=set)  # what was told already of what runners could not be kept from
 
 
@@ -417,13 +418,17 @@ class Slot:
         if not isinstance(word, Ready):
             on_device = self.held_mib if self.plan.settings.device.kind is DeviceKind.GPU else 0
             self._worn = self._wear.note(word.warm, word.rss_mib + on_device)
-            for instance in word.answered:
+            for instance in word.answered if not self.is_retiring else ():  # perhaps of another address by now
                 self.settings.on_answered(self.plan.device, instance)
         else:
             if word.loose and word.loose not in self.settings.loose:
                 self.settings.loose.add(word.loose)
                 _log.info("runners here are not kept from all that they could be: %s (docs/security.md)", word.loose)
-            self._on_shown(Shown(self.plan.name, self.plan.device, word, tested=tested))
+            self._show(word, tested=tested)
+
+    def _show(self, ready: Ready | None, *, tested: bool = False, why: str = "") -> None:
+        if not self.is_retiring:  # another may stand in its place by now
+            self._on_shown(Shown(self.plan.name, self.plan.device, ready, tested=tested, why=why))
 
     async def _until_given(self, runner: _Runner) -> None:
         while True:
@@ -448,7 +453,7 @@ class Slot:
         """Take no grant; hand back one whose runner was gone before it could begin: not the task's fault."""
         self._to(SlotState.STARTING)
         if self.grant is not None:
-            await self._on_ended(Ended(self.grant, handed_back=True))
+            await self._on_ended(Ended.not_begun(self.grant))
             self.grant = None
 
     def _test_again(self) -> None:
@@ -480,7 +485,7 @@ class Slot:
                     longest,
                 )
             self._to(SlotState.BROKEN)
-            self._on_shown(Shown(self.plan.name, self.plan.device, None, why=f"its runner {end}"))
+            self._show(None, why=f"its runner {end}")
         await self._pause(pause_s)
 
     async def _wait_for_better(self) -> None:
@@ -560,7 +565,7 @@ class Slot:
         function = self.plan.settings.function
         if self.settings.opener is None or function is None or not function.may_be_lent:
             return None
-        return await self.settings.opener(grant)
+        return await self.settings.opener(grant, function)
 
     async def _brought(self, runner: _Runner, grant: Grant) -> Brought | tuple[Ended, bool]:
         """The task with all its files here; or how the attempt has ended before it began, and whether the runner is
@@ -576,13 +581,13 @@ class Slot:
             while True:
                 match await inbox.get():
                     case _Sign.BROUGHT if bringing.cancelled():  # somebody else has given it up
-                        return Ended(grant, handed_back=True), True
+                        return Ended.not_begun(grant), True
                     case _Sign.BROUGHT if bringing.done():
                         return bringing.result()
                     case _Sign.STOP | _Sign.HAND_BACK as why:
-                        return Ended(grant, handed_back=why is _Sign.HAND_BACK), True
+                        return (Ended.not_begun(grant) if why is _Sign.HAND_BACK else Ended(grant)), True
                     case _Sign.EXITED | _Sign.CLOSED | _Sign.HELD | _Sign.RENEW:  # the attempt has not begun
-                        return Ended(grant, handed_back=True), False
+                        return Ended.not_begun(grant), False
                     case Ready() as ready:
                         self._take_in(ready)
         except NotBrought as refusal:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from lcq.wire import Warm, WarmAnswer, Warmed, WarmWish
 from worker.aside import Aside
 from worker.attempt import Key
 from worker.calls import Call, CallRefused, Instance, read_reply, waking_call
+from worker.functions_named import NamedFunctions
 
 if TYPE_CHECKING:
     from worker.engines.endpoints import Endpoint
@@ -61,7 +62,7 @@ class Waker:
         self,
         node_id: str,
         boot_id: str,
-        functions: Mapping[str, FunctionConfig],
+        functions: NamedFunctions,
         *,
         ask: Callable[[Any], Awaitable[Any]],
         room: Callable[[str, int], int],
@@ -84,7 +85,7 @@ class Waker:
 
     def wish(self, wish: WarmWish) -> None:
         """Somebody wants instances of a function to be awake; one that is being woken is left at that."""
-        if wish.device not in self._functions or wish.device in self._waking:
+        if wish.device not in self._functions.now or wish.device in self._waking:
             return
         with contextlib.suppress(asyncio.QueueFull):
             self._wishes.put_nowait(wish)
@@ -93,11 +94,12 @@ class Waker:
     def look(self, device: str) -> Look:
         """Whether that function is there: whether it answers one call, whatever it says. Whoever asks while that call
         is under way gets the same answer. None: there is no money for it, no scheduler that knows of such calls, or
-        calls go by a queue, of which one that is waited for tells nothing."""
+        calls go by a queue, of which one that is waited for tells nothing; or it is named no more, or otherwise."""
         look = self._looks.get(device)
         if look is None:
             look = asyncio.get_running_loop().create_future()
-            if self._functions[device].is_async:
+            config = self._functions.now.get(device)
+            if config is None or config.is_async:
                 look.set_result(None)
                 return look
             try:
@@ -140,18 +142,20 @@ class Waker:
         """Raises:
         LcqError: the scheduler is away, or older than such calls.
         """
-        config = self._functions[device]
+        config = self._named(device)
+        if config is None:
+            return
         model = min(config.models, key=lambda name: (config.models[name], name))  # what it has least to do for
         asked = Warm(node_id=self._node_id, boot_id=self._boot_id, device=device, count=1)
         allowed: WarmAnswer = await self._ask(asked)
         if not allowed.calls:
             _log.warning("function %s: nobody can find out whether it is there: %s", device, allowed.why)
             return
-        (woken,) = await self._called(asked, 1, model, timeout_s=min(_LOOK_S, config.timeout_s))
+        (woken,) = await self._called(asked, config, 1, model, timeout_s=min(_LOOK_S, config.timeout_s))
         failure = woken.failure
         is_there = failure is None or failure.code not in IS_AWAY or woken.is_full
         _log.info("function %s %s", device, "is there" if is_there else f"is not there: {failure and failure.message}")
-        self._found(device, look, is_there)
+        self._found(device, look, is_there if config == self._functions.now.get(device) else None)
         await self._settle(asked, woken.cost)
 
     async def _do(self, wish: WarmWish) -> None:
@@ -163,9 +167,9 @@ class Waker:
             self._waking.discard(wish.device)
 
     async def _wake(self, wish: WarmWish) -> None:
-        config = self._functions[wish.device]
-        count = self._room(wish.device, min(wish.count, config.concurrency))
-        if count < 1:
+        config = self._named(wish.device)
+        count = self._room(wish.device, min(wish.count, config.concurrency)) if config is not None else 0
+        if config is None or count < 1:
             _log.info("function %s is not woken: it is left alone for now", wish.device)
             return
         asked = Warm(node_id=self._node_id, boot_id=self._boot_id, device=wish.device, count=count)
@@ -174,7 +178,7 @@ class Waker:
             _log.warning("function %s is woken by %d calls only: %s", wish.device, allowed.calls, allowed.why)
         if not allowed.calls:
             return
-        ended = await self._called(asked, allowed.calls, wish.model, timeout_s=config.timeout_s)
+        ended = await self._called(asked, config, allowed.calls, wish.model, timeout_s=config.timeout_s)
         cost = sum(one.cost for one in ended)
         troubles = Counter(one.failure.message for one in ended if one.failure is not None)
         for trouble, times in troubles.items():
@@ -190,11 +194,18 @@ class Waker:
         """
         await self._ask(Warmed(node_id=self._node_id, boot_id=self._boot_id, warm_up=asked.id, cost=cost))
 
-    async def _called(self, asked: Warm, count: int, model: str, *, timeout_s: float) -> list[_Woken]:
+    def _named(self, device: str) -> FunctionConfig | None:
+        """How that function is called; None: nobody names it any more, or the cluster, which reserves what a call may
+        cost, does not know yet that it has changed."""
+        return self._functions.now.get(device) if self._functions.is_known(device) else None
+
+    async def _called(
+        self, asked: Warm, config: FunctionConfig, count: int, model: str, *, timeout_s: float
+    ) -> list[_Woken]:
         """What so many calls at the same time come to, for which there is money by ``asked``."""
         device = asked.device
         hold_s = _HOLD_S if count > 1 else 0.0
-        call = partial(self._call, self._functions[device], device, model, hold_s=hold_s, timeout_s=timeout_s)
+        call = partial(self._call, config, device, model, hold_s=hold_s, timeout_s=timeout_s)
         self._calls[device] += count
         self._changed()
         try:
@@ -219,9 +230,10 @@ class Waker:
             woken = _failed("function_unknown", "it answers nothing, not even that it is late", config.worst_price)
         finally:
             endpoint.close()
-        if woken.instance is not None:
-            self._answered(device, woken.instance)
-        self._ended(device, key, woken.failure, woken.again_s)
+        if config == self._functions.now.get(device):  # else it says nothing of the one that there is now
+            if woken.instance is not None:
+                self._answered(device, woken.instance)
+            self._ended(device, key, woken.failure, woken.again_s)
         return woken
 
 

@@ -73,7 +73,7 @@ class Outcome(Message):
     peak_mib: int = 0  # the most of the host's memory that the attempt held at a time; 0: not known
     device_peak_mib: int = 0  # the same of its GPU's memory, where the engine can tell
     log: str = Field(default="", max_length=MAX_LOG)  # what its runner wrote last, with a failure
-    cost: float | None = Field(default=None, ge=0, exclude_if=lambda cost: cost is None)  # of what failed at a function
+    cost: float | None = Field(default=None, ge=0, exclude_if=lambda cost: cost is None)  # at a function
 
 
 class Want(Message):

@@ -18,9 +18,9 @@ from lcq.models import Device, DeviceKind, ErrorClass, Task, TaskStatus, TaskTyp
 from lcq.runner_config import FunctionConfig
 from lcq.scheduler import Scheduler
 from lcq.wire import Grant
-from tests.cluster import free_port, running_cluster
+from tests.cluster import free_port
 from tests.conftest import wait_until, wait_until_sync
-from tests.functions import SAMPLES
+from tests.functions import SAMPLES, far_cluster
 from tests.hostile_gateway import Gateway, hostile_gateway
 from tests.http_api.conftest import Serve
 from tests.http_api.test_lent import PUBLIC, TERMS, granted, opened
@@ -300,24 +300,17 @@ def test_a_gateway_is_named_as_openfaas_has_it(config: dict[str, Any], refusal: 
 def test_a_cluster_hands_large_pictures_to_a_queued_function_and_keeps_nothing_of_them(
     redis_url: str, faas: OpenFaas, tmp_path: Path
 ) -> None:
-    functions = {
-        "burst": {"url": faas.url, "models": {MODEL: 0.2}, "concurrency": 1, "price_s": 0.01, "timeout_s": 60, **QUEUED}
-    }
     port = free_port()
     _, sha256 = new_token()
-    with running_cluster(
+    with far_cluster(
         redis_url,
         tmp_path / "c",
-        LCQ_AGENT__FUNCTIONS=json.dumps(functions),
-        LCQ_AGENT__DEVICES=json.dumps({"cpu": {"enabled": False}}),
-        LCQ_SERVERLESS__OVERFLOW_AFTER_S="0",
+        {"burst": {"url": faas.url, "concurrency": 1, **QUEUED}},
         LCQ_SCHEDULER_PORT=str(port),
         LCQ_HTTP__ENABLED="true",
         LCQ_HTTP__PUBLIC_URL=f"http://127.0.0.1:{port}",
         LCQ_HTTP__TOKENS=json.dumps({"ann": {"role": "operator", "sha256": sha256}}),
     ) as cluster:
-        cluster.start_scheduler()
-        cluster.start_agent("far")
         photos = SAMPLES.parent
         task = Task.model_validate(
             {

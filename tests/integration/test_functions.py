@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
+import httpx
 import numpy as np
 import psutil
 import pytest
@@ -22,9 +23,20 @@ from lcq.models import (
     TaskStatus,
     TaskType,
 )
-from tests.cluster import running_cluster
 from tests.conftest import wait_until_sync
-from tests.functions import MODEL, SAMPLES, engine, functions_framework, here, photo, refused, work
+from tests.functions import (
+    MODEL,
+    SAMPLES,
+    azure_handler,
+    engine,
+    far_cluster,
+    functions_framework,
+    here,
+    name_functions,
+    photo,
+    refused,
+    work,
+)
 from tests.hostile_gateway import Gateway, hostile_gateway
 from tests.lambda_runtime import Lambda, lambda_function
 from tests.s3 import S3, s3_server, wait_for
@@ -236,6 +248,28 @@ async def test_knative_answers_over_asgi() -> None:
     assert on_runpod({"input": {"key": "1/1"}})["trouble"]["code"] == "call_refused"
 
 
+def test_what_azures_host_forwards_to_its_custom_handler_is_done_as_it_comes(tmp_path: Path) -> None:
+    """As the host's source has it: same path, headers and body, with two headers more; status and body come back."""
+    settings = json.loads((SAMPLES / "azure" / "host.json").read_text())
+    assert settings["customHandler"]["enableForwardingHttpRequest"] is True
+    assert settings["extensions"]["http"]["maxConcurrentRequests"] == 1
+    trigger, answer = json.loads((SAMPLES / "azure" / "clean" / "function.json").read_text())["bindings"]
+    assert (trigger["type"], trigger["methods"], answer["type"]) == ("httpTrigger", ["post"], "http")
+    (tmp_path / "key").write_text("secret\n")
+    with azure_handler(tmp_path / "azure.log") as address, hostile_gateway(address) as host:
+        url = f"{host.url}/api/clean"
+        asked = work(photo())
+        one = engine(url, auth={"token_file": str(tmp_path / "key"), "header": "X-Functions-Key"})
+        assert np.array_equal(one.run(asked), here(asked.picture))
+        assert host.keys == ["06ft3kzzzzzzzzzz/1"]
+        assert refused(one, work(Picture(photo().pixels, np.ones((120, 160), np.bool_)))).code == "mask_full"
+        call = waking_call("wake/1", MODEL, hold_s=0.0, seconds_left=60)
+        headers = {"X-Azure-Functions-HostVersion": "4.0", "X-Azure-Functions-InvocationId": "1"}
+        woken = httpx.post(f"{address}/api/clean", json=call.model_dump(mode="json"), headers=headers, timeout=60)
+        assert not read_reply(woken.content, call.key).instance.is_cold, "one process does all calls of an instance"
+        assert httpx.post(url, content=b"no call", headers=headers, timeout=60).status_code == 400
+
+
 # ---------------------------------------------------------------- by way of an exchange
 
 
@@ -289,38 +323,33 @@ def test_the_next_attempt_looks_for_what_the_one_before_it_has_left_before_it_ca
 # ---------------------------------------------------------------- a whole cluster
 
 
+def prices(client: Client) -> dict[str, float]:
+    """What a call costs at most, by function, as the cluster knows it."""
+    (node,) = client.nodes()
+    return {device.id: device.worst_price for device in node.capability.devices}
+
+
 TRIES_OF = {"cut before": 1, "cut after": 1, "refuse:500": 1, "refuse:504": 1, "garbage": 1, "twice": 0}
 """What each fault of a call costs a task."""
 
 
 def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it_whatever_becomes_of_calls(
-    redis_url: str, gateway: Gateway, tmp_path: Path
+    redis_url: str, function: str, gateway: Gateway, tmp_path: Path
 ) -> None:
-    functions: Mapping[str, Any] = {
-        "burst": {"url": gateway.url, "models": {MODEL: 0.2}, "concurrency": 2, "price_s": 0.01, "timeout_s": 60}
-    }
-    with running_cluster(
-        redis_url,
-        tmp_path / "c",
-        LCQ_AGENT__FUNCTIONS=json.dumps(functions),
-        LCQ_AGENT__DEVICES=json.dumps({"cpu": {"enabled": False}}),
-        LCQ_SERVERLESS__OVERFLOW_AFTER_S="0",
-        LCQ_SERVERLESS__BUDGET__MONTH="100",
-    ) as cluster:
-        cluster.start_scheduler()
-        cluster.start_agent("far")
+    functions = {"burst": {"url": gateway.url}}
+    with far_cluster(redis_url, tmp_path / "c", functions, LCQ_SERVERLESS__BUDGET__MONTH="100") as cluster:
         picture = photo()
         (tmp_path / "image.png").write_bytes(encode_picture(picture.pixels))
         (tmp_path / "mask.png").write_bytes(encode_picture(picture.mask))
 
-        def a_task(name: str, privacy: str = "exportable") -> Task:
+        def a_task(name: str, privacy: str = "exportable", model: str = MODEL) -> Task:
             return Task.model_validate(
                 {
                     "task_type": "inpaint",
                     "image_path": str(tmp_path / "image.png"),
                     "mask_path": str(tmp_path / "mask.png"),
                     "output_path": str(tmp_path / f"{name}.png"),
-                    "config": {"model": MODEL},
+                    "config": {"model": model},
                     "privacy": privacy,
                     "job": "bills",
                 }
@@ -369,6 +398,30 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it_whatever_b
             month = client.spend().now[-1]
             assert month.calls == len(gateway.keys)
             assert book.spent < month.spent < book.spent + 3 * 0.6, "these are paid for as those that wake"
+
+            calls = len(gateway.keys)
+            gateway.faults.append("held")
+            held = client.submit(a_task("held")).id
+            wait_until_sync(lambda: len(gateway.keys) > calls, what="a call that is under way")
+            dearer = {"url": function, "price_call": 5}
+            name_functions(cluster, {"burst": dearer, "other": {"url": function, "models": {"cv2-ns": 0.2}}})
+            wait_until_sync(lambda: prices(client) == {"burst": 5.6, "other": 0.6}, what="the settings of now")
+            asked = [a_task("dearer"), a_task("other", model="cv2-ns")]
+            dear, new = client.wait([one.id for one in client.submit_many(asked).accepted], timeout_s=120)
+            assert {one.status for one in (dear, new)} == {TaskStatus.COMPLETED}, cluster.logs()
+            assert dear.result is not None
+            assert 5 < dear.result.cost < 5.6
+            assert new.device == "other"
+            assert len(gateway.keys) == calls + 1, "nothing is called there any more"
+            assert client.get(held).status is TaskStatus.PROCESSING
+            name_functions(cluster, {"other": {"url": function, "models": {"cv2-ns": 0.2}}})
+            wait_until_sync(lambda: prices(client) == {"other": 0.6}, what="one function less")
+            gateway.let.set()
+            (done,) = client.wait([held], timeout_s=120)
+            assert (done.status, done.attempt) == (TaskStatus.COMPLETED, 1), cluster.logs()
+            assert done.result is not None
+            assert 0 < done.result.cost < 0.6, "it goes by the price that was reserved for it"
+            wait_until_sync(lambda: len(cluster.runners("far")) == 2, what="the end of the runners of burst")
 
 
 def test_a_cold_start_is_what_an_instance_took_to_be_ready_and_not_how_long_nobody_called() -> None:

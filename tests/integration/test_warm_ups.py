@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -32,10 +31,9 @@ from lcq.state.manager import StateManager
 from lcq.warming import Warming
 from lcq.wire import AskFunctions, Warm, Warmed, WarmFunction
 from tests.audit import audit
-from tests.cluster import running_cluster
 from tests.conftest import wait_until_sync
-from tests.functions import functions_framework
-from tests.nodes import LIGHT, TELEA, a_task
+from tests.functions import far_cluster, functions_framework
+from tests.nodes import LIGHT, a_task
 
 HOUR = timedelta(hours=1)
 PREWARM = Prewarm(instances=3, share=0.5, idle_after_s=60)
@@ -280,48 +278,41 @@ def test_instances_that_were_woken_by_hand_do_the_work_warm_and_all_of_it_is_in_
     redis_url: str, tmp_path: Path
 ) -> None:
     folder = Path(__file__).parents[2] / "sample-config"
-    with functions_framework(tmp_path / "function.log", workers=2) as address:
-        functions = {
-            "burst": {"url": address, "models": {TELEA: 0.2}, "concurrency": 2, "price_s": 0.01, "timeout_s": 60}
-        }
-        with running_cluster(
-            redis_url,
-            tmp_path / "c",
-            LCQ_AGENT__FUNCTIONS=json.dumps(functions),
-            LCQ_AGENT__DEVICES=json.dumps({"cpu": {"enabled": False}}),
-            LCQ_SERVERLESS__BUDGET__HOUR="100",
-        ) as cluster:
-            cluster.start_scheduler()
-            cluster.start_agent("far")
-            with cluster.client() as client:
-                wait_until_sync(lambda: client.functions().functions, what="the function")
-                assert client.warm_function("burst", 2, reason="the shoot").node == "far"
+    with (
+        functions_framework(tmp_path / "function.log", workers=2) as address,
+        far_cluster(
+            redis_url, tmp_path / "c", {"burst": {"url": address}}, LCQ_SERVERLESS__BUDGET__HOUR="100"
+        ) as cluster,
+        cluster.client() as client,
+    ):
+        wait_until_sync(lambda: client.functions().functions, what="the function")
+        assert client.warm_function("burst", 2, reason="the shoot").node == "far"
 
-                def told() -> FunctionRecord:
-                    return client.functions().functions[0]
+        def told() -> FunctionRecord:
+            return client.functions().functions[0]
 
-                def is_woken() -> FunctionRecord | None:
-                    """What it cost, and what a beat told of it: either may come first."""
-                    now = told()
-                    return now if now.spent_hour and (now.warm, now.cold, now.in_flight) == (2, 2, 0) else None
+        def is_woken() -> FunctionRecord | None:
+            """What it cost, and what a beat told of it: either may come first."""
+            now = told()
+            return now if now.spent_hour and (now.warm, now.cold, now.in_flight) == (2, 2, 0) else None
 
-                woken = wait_until_sync(is_woken, what="two warm instances, and the warm-ups in the books")
-                assert woken is not None
-                assert 0 < woken.load_s < woken.start_s
-                task = a_task(
-                    image_path=str(folder / "photos" / "coffee.jpg"),
-                    mask_path=str(folder / "masks" / "coffee.png"),
-                    output_path=str(tmp_path / "out.png"),
-                    privacy="exportable",
-                )
-                (done,) = client.wait([client.submit_many([task]).accepted[0].id], timeout_s=120)
-                assert (done.status, done.device) == (TaskStatus.COMPLETED, "burst"), cluster.logs()
-                assert done.result is not None
-                assert not [note for note in done.result.notes if "cold start" in note]
-                month = client.spend().now[2]  # of the hours, the next one may have begun meanwhile
-                assert (month.calls, month.reserved) == (3, 0.0)
-                assert month.spent == pytest.approx(woken.spent_hour + done.result.cost, abs=3e-6)
-                assert told().cold == 2  # a model is loaded once an instance
+        woken = wait_until_sync(is_woken, what="two warm instances, and the warm-ups in the books")
+        assert woken is not None
+        assert 0 < woken.load_s < woken.start_s
+        task = a_task(
+            image_path=str(folder / "photos" / "coffee.jpg"),
+            mask_path=str(folder / "masks" / "coffee.png"),
+            output_path=str(tmp_path / "out.png"),
+            privacy="exportable",
+        )
+        (done,) = client.wait([client.submit_many([task]).accepted[0].id], timeout_s=120)
+        assert (done.status, done.device) == (TaskStatus.COMPLETED, "burst"), cluster.logs()
+        assert done.result is not None
+        assert not [note for note in done.result.notes if "cold start" in note]
+        month = client.spend().now[2]  # of the hours, the next one may have begun meanwhile
+        assert (month.calls, month.reserved) == (3, 0.0)
+        assert month.spent == pytest.approx(woken.spent_hour + done.result.cost, abs=3e-6)
+        assert told().cold == 2  # a model is loaded once an instance
 
 
 def test_what_a_function_is_to_keep_warm_is_told_by_its_settings() -> None:

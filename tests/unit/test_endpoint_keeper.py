@@ -11,7 +11,8 @@ from lcq.health import NO_RETRY_LOST
 from lcq.models import ErrorClass, Failure, RestCode
 from lcq.runner_config import FunctionConfig
 from tests.conftest import wait_until
-from worker.endpoint_keeper import EndpointKeeper, Standing
+from worker.endpoint_keeper import MOST_FREE, EndpointKeeper, Standing, as_silence
+from worker.functions_named import NamedFunctions
 from worker.waker import Waker
 
 BURST = "burst"
@@ -270,7 +271,7 @@ async def test_a_function_whose_calls_are_queued_is_not_asked_by_one_that_goes_p
         "url": "https://faas.example/function/clean",
         "models": {"lama": 2.0},
     }
-    functions = {"queued": FunctionConfig.model_validate(settings)}
+    functions = NamedFunctions({"queued": FunctionConfig.model_validate(settings)})
 
     async def ask(_: object) -> None:
         nobody()
@@ -281,3 +282,18 @@ async def test_a_function_whose_calls_are_queued_is_not_asked_by_one_that_goes_p
     )  # fmt: skip
     async with asyncio.timeout(60):
         assert await waker.look("queued") is None
+        assert await waker.look("gone") is None
+
+
+def test_a_function_that_is_another_one_now_is_not_left_alone_for_what_was_there_before() -> None:
+    watch = Watch()
+    for _ in range(3):
+        watch.fail()
+    assert watch.is_resting
+    watch.keeper.forget(BURST)
+    assert not watch.is_resting
+    assert (watch.room, watch.changes) == (8, [BURST, BURST])
+    lost = failure("function_unknown")
+    assert as_silence(("task-1", 1), lost).code == "endpoint_silent", "nobody can be asked about that one any more"
+    assert as_silence(("task-1", MOST_FREE + 1), lost) == lost
+    assert as_silence(("task-1", 1), failure("function_failed")).code == "function_failed"

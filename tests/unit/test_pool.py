@@ -652,14 +652,14 @@ async def test_a_runner_whose_share_of_the_cores_has_changed_is_replaced_after_w
         grant, old = told.grant("until cancelled"), slot.pid
         assert told.pool.start(grant)
         await wait_until(lambda: slot.stage == "going on")
-        assert told.pool.resize(shared_by(told, 2, threads=3)) == ()
+        assert told.pool.resize("cpu", shared_by(told, 2, threads=3)) == ()
         await wait_until(lambda: told.pool.count(SlotState.FREE) == 1)  # the new one
         assert slot.pid == old  # what runs goes on where it is
         assert told.pool.stop(key_of(grant))  # its runner gives it up and would stay
         await wait_until(lambda: slot.pid not in (None, old) and told.pool.count(SlotState.FREE) == 2)
         kept = [one.pid for one in told.pool.slots]
-        assert told.pool.resize(shared_by(told, 2, threads=3)) == ()  # nothing has changed
-        assert told.pool.resize(shared_by(told, 3, threads=3)) == ()
+        assert told.pool.resize("cpu", shared_by(told, 2, threads=3)) == ()  # nothing has changed
+        assert told.pool.resize("cpu", shared_by(told, 3, threads=3)) == ()
         await wait_until(lambda: told.pool.count(SlotState.FREE) == 3)
         assert [one.pid for one in told.pool.slots][:2] == kept
 
@@ -669,6 +669,6 @@ async def test_an_idle_runner_gets_its_new_share_of_the_cores_at_once(tmp_path: 
         await told.free()
         (slot,) = told.pool.slots
         old = slot.pid
-        told.pool.resize(shared_by(told, 1, threads=4))
+        told.pool.resize("cpu", shared_by(told, 1, threads=4))
         await wait_until(lambda: slot.pid not in (None, old) and told.pool.count(SlotState.FREE) == 1)
         assert not alive(old)

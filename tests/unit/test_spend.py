@@ -84,6 +84,7 @@ async def test_a_call_is_reserved_at_its_worst_and_settled_by_its_bill(redis_url
         assert known.month == Book(0.0, 0.9, 0)
         assert known.day.users == {"ann": 0.9}
         assert known.day.functions == {f"{node.id}/burst": 0.9}
+        assert known.day.of_user("ann") == known.day.of_function(f"{node.id}/burst") == Book(0.0, 0.9)
         (running,) = await state.reader.attempts(grants[0].task.id)
         assert (running.spend.worst, running.spent) == (300_000, 0)
         assert known.lack(0.3) == (
@@ -95,6 +96,8 @@ async def test_a_call_is_reserved_at_its_worst_and_settled_by_its_bill(redis_url
         assert known.month == Book(0.03, 0.0, 3)
         assert (known.used_up(0.98), known.used_up(0.3)) == ({"month"}, frozenset())
         assert known.day.functions == {f"{node.id}/burst": 0.03}
+        assert known.day.of_user("ann") == known.day.of_function(f"{node.id}/burst") == Book(0.03)
+        assert known.day.functions_reserved == {}
         assert (await state.reader.attempts(grants[0].task.id))[0].spent == 10_000
         assert known.lack(0.3) == ""
         assert len(await node.take(5)) == 2
@@ -228,6 +231,20 @@ async def test_a_late_bill_corrects_what_was_taken_to_be_true(redis_url: str) ->
         await node.end(grant, 0.02)
         assert (await state.reader.spend_of_job("holiday")) == Book(0.02, 0.0, 1)
         assert (await state.reader.spend_of_jobs()) == {"holiday": Book(0.02, 0.0, 1)}
+
+
+async def test_what_is_handed_back_before_it_was_begun_costs_nothing(redis_url: str) -> None:
+    async with StateManager(settings(), url=redis_url) as state:
+        node = FunctionNode(state)
+        await node.hello()
+        await submitted(state, 2)
+        not_begun, begun = await node.take(2)
+        nodes = NodeManager(Ground(state, Site(state)))
+        nodes._state = state
+        for grant, cost in ((not_begun, 0.0), (begun, None)):
+            back = Outcome(task_id=grant.task.id, attempt=1, handed_back=True, cost=cost)
+            assert (await nodes._settled(node.id, back)).verdict == "settled"
+        assert (await state.reader.spend()).month == Book(0.3, 0.0, 2)
 
 
 async def test_each_user_and_each_job_has_a_limit_and_who_is_over_it_holds_nobody_up(redis_url: str) -> None:
@@ -372,8 +389,8 @@ async def test_what_is_late_for_its_deadline_goes_out_from_behind_others_work_to
 
 def test_books_are_read_whatever_is_in_them() -> None:
     assert book_of({}) == Book()
-    told = {"spent": "1500000", "reserved": "-5", "calls": "3", "u/ann": "7", "odd": "x"}
-    assert book_of(told) == Book(1.5, 0.0, 3, {"ann": 0.000007})
+    told = {"spent": "1500000", "reserved": "-5", "calls": "3", "u/ann": "7", "odd": "x", "ru/ann": "-3"}
+    assert book_of(told) == Book(1.5, 0.0, 3, {"ann": 0.000007}, {}, {"ann": 0.0})
     assert book_of({"spent": "much"}) == Book()
     assert bill_of(BudgetConfig(hour=0.1, job=2), 0.0000001) == {"worst": 1, "hour": 100_000, "job": 2_000_000}
     assert Spend(BudgetConfig()).lack(1e9) == ""

@@ -243,13 +243,14 @@ class AttemptMoves(Mover):
             float(answer[2]), self.config.quarantine, on_probation=answer[3] == "1"
         )
 
-    async def release_task(self, task_id: str, *, attempt: int, node: str) -> None:
-        """A node gives an attempt back unfinished; that costs the task no retry.
+    async def release_task(self, task_id: str, *, attempt: int, node: str, cost: float | None = None) -> None:
+        """A node gives an attempt back unfinished; that costs the task no retry. ``cost``: what was paid for it at a
+        function, which is nothing where it had not begun; None: nobody knows.
 
         Raises:
             TaskNotFound, TransitionRefused: the attempt is no longer the task's; nothing was changed.
         """
-        answer = await self._move("release_task", task_id, attempt, node)
+        answer = await self._move("release_task", task_id, attempt, node, "" if cost is None else millionths(cost))
         self._settle("release_task", task_id, attempt, answer)
 
     def _settle(self, move: str, task_id: str, attempt: int, answer: list[Any]) -> None:
