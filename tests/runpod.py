@@ -3,8 +3,8 @@
 The details are those of RunPod's documentation: the states of a job, what each answer has in it (delayTime and
 executionTime in milliseconds), the least that a policy may ask for, for how long a result is kept, and how large a
 call may be. A job that nobody has reported on is TIMED_OUT when its time of execution is over, and forgotten when its
-time to live is. Workers are processes of their own (tests/runpod_worker.py), which ask for jobs and report, with our
-handler in them.
+time to live is. Workers are processes of their own, which ask for jobs and report, with our handler in them: those of
+the suite (tests/runpod_worker.py), or RunPod's own (``make platforms``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from typing import Any
 ENDPOINT = "/v2/clean"
 MOST_BYTES = 10 * 10**6  # of what /run takes
 KEPT_S = 30 * 60.0  # a result, at most
+TAKE_S = 1.0  # how long a worker that asks for a job waits for one
 LEAST_RUN_MS, LEAST_TTL_MS = 5_000, 10_000
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMED_OUT")
 
@@ -95,7 +97,17 @@ class RunPod:
     ran: Counter[str] = field(default_factory=Counter)
     cancelled: int = 0
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def environment(self, worker: str) -> dict[str, str]:
+        """What RunPod tells its own worker of that name."""
+        return {
+            "RUNPOD_POD_ID": worker,
+            "RUNPOD_WEBHOOK_GET_JOB": f"{self.url}/job-take/$ID?gpu=none",
+            "RUNPOD_WEBHOOK_POST_OUTPUT": f"{self.url}/job-done/$RUNPOD_POD_ID/$ID?gpu=none",
+            "RUNPOD_SKIP_AUTO_SYSTEM_CHECKS": "true",  # they ask the internet
+        }
 
     def start_worker(self) -> None:
         with (self.folder / "runpod.log").open("ab") as log:
@@ -201,9 +213,12 @@ def runpod(folder: Path, *, workers: int = 1) -> Iterator[RunPod]:
             self._any(self.rfile.read(int(self.headers.get("Content-Length", 0))))
 
         def _any(self, body: bytes) -> None:
-            path, what, *more = self.path.removeprefix(ENDPOINT).split("/")
-            if path or not self.path.startswith(ENDPOINT):
+            asked = self.path.partition("?")[0]
+            path, what, *more = asked.removeprefix(ENDPOINT).split("/")
+            if path or not asked.startswith(ENDPOINT):
                 return self._answer(404, {"error": "endpoint not found"})
+            if what in ("job-take", "job-stop"):
+                return self._answer(*self._waited(what))
             with plan.lock:
                 match (self.command, what, more):
                     case "POST", "run", []:
@@ -214,14 +229,23 @@ def runpod(folder: Path, *, workers: int = 1) -> Iterator[RunPod]:
                         told = plan.cancel(job)
                     case "GET", "health", []:
                         told = 200, plan.health
-                    case "GET", "job-take", [_]:
-                        taken = plan.take()
-                        told = (200, {"id": taken.id, "input": taken.input}) if taken else (204, None)
                     case "POST", "job-done", [_, job]:
                         told = 200, plan.report(job, json.loads(body))
                     case _:
                         told = 404, {"error": "no such operation"}
             return self._answer(*told)
+
+        def _waited(self, what: str) -> tuple[int, Any]:
+            """The next job for a worker that is still there; of those that are to be stopped it hears nothing."""
+            until = time.monotonic() + TAKE_S
+            while time.monotonic() < until and not plan.ended.wait(0.02):
+                if select.select([self.connection], [], [], 0)[0]:  # it has hung up: it has nothing to say meanwhile
+                    break
+                with plan.lock:
+                    taken = plan.take() if what == "job-take" else None
+                if taken is not None:
+                    return 200, {"id": taken.id, "input": taken.input}
+            return 204, None
 
         def _answer(self, status: int, told: Any) -> None:
             data = json.dumps(told).encode() if status != 204 else b""
@@ -245,6 +269,7 @@ def runpod(folder: Path, *, workers: int = 1) -> Iterator[RunPod]:
             plan.start_worker()
         yield plan
     finally:
+        plan.ended.set()
         for one in plan.workers:
             with contextlib.suppress(ProcessLookupError):
                 one.kill()

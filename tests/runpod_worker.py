@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 import urllib.request
 from typing import Any
 
 from worker.function import on_runpod
-
-_IDLE_S = 0.1
 
 
 def main(endpoint: str, name: str) -> None:
     while True:
         job = _asked(f"{endpoint}/job-take/{name}")
         if job is None:
-            time.sleep(_IDLE_S)
             continue
         try:
             told = {"output": on_runpod(job)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import json
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,9 +15,9 @@ import numpy as np
 import pytest
 
 from lcq.models import ErrorClass, Task, TaskStatus, TaskType
-from tests.cluster import free_port, running_cluster
-from tests.functions import MODEL, SAMPLES, engine, here, photo, refused, serving, work
-from tests.platforms.runpod_queue import runpod_queue
+from tests.cluster import free_port
+from tests.functions import MODEL, SAMPLES, engine, far_cluster, here, photo, refused, serving, work
+from tests.runpod import runpod
 from tests.s3 import S3, s3_server, wait_for
 from worker.calls import read_reply, waking_call
 from worker.engines.base import Picture, Work
@@ -77,7 +76,7 @@ def runpod_for_trials(log: Path) -> Iterator[Platform]:
 @contextlib.contextmanager
 def runpod_worker(log: Path) -> Iterator[Platform]:
     """RunPod's worker as it runs in the cloud: it takes its jobs from a queue, here one of the tests."""
-    with runpod_queue() as jobs:
+    with runpod(log.parent, workers=0) as jobs:
         command = [PYTHON, "-u", str(SAMPLES / "runpod" / "handler.py")]
         with serving(command, log, lambda: True, **jobs.environment("worker-1")):
             yield Platform("runpod", jobs.url, log)
@@ -164,20 +163,8 @@ def test_a_handler_that_is_asked_for_something_else_answers_in_its_own_words(pla
 
 
 def test_a_cluster_sends_its_overflow_there_and_pays_for_it(platform: Platform, redis_url: str, tmp_path: Path) -> None:
-    functions = {
-        "burst": {"kind": platform.kind, "url": platform.url, "models": {MODEL: 0.2}, "concurrency": 2,
-                  "price_s": 0.01, "timeout_s": 60},
-    }  # fmt: skip
-    with running_cluster(
-        redis_url,
-        tmp_path / "c",
-        LCQ_AGENT__FUNCTIONS=json.dumps(functions),
-        LCQ_AGENT__DEVICES=json.dumps({"cpu": {"enabled": False}}),
-        LCQ_SERVERLESS__OVERFLOW_AFTER_S="0",
-        LCQ_SERVERLESS__BUDGET__MONTH="100",
-    ) as cluster:
-        cluster.start_scheduler()
-        cluster.start_agent("far")
+    functions = {"burst": {"kind": platform.kind, "url": platform.url}}
+    with far_cluster(redis_url, tmp_path / "c", functions, LCQ_SERVERLESS__BUDGET__MONTH="100") as cluster:
         samples = SAMPLES.parent
         names = sorted(path.stem for path in (samples / "photos").iterdir())
         photos = {path.stem: path for path in (samples / "photos").iterdir()}
