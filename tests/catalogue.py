@@ -193,10 +193,12 @@ class Source:
 
     def __init__(self, path: Path) -> None:
         self.tree = ast.parse(path.read_text(encoding="utf-8"))
-        self.nodes = list(ast.walk(self.tree))
-        self._above: dict[ast.AST, ast.AST] = {
-            inner: node for node in self.nodes for inner in ast.iter_child_nodes(node)
-        }
+        self.nodes: list[ast.AST] = [self.tree]
+        self._above: dict[ast.AST, ast.AST] = {}
+        for node in self.nodes:  # which grows meanwhile, in the order of ast.walk
+            for inner in ast.iter_child_nodes(node):
+                self.nodes.append(inner)
+                self._above[inner] = node
         self._forms: dict[ast.AST, Forms] = {}
 
     def above(self, node: ast.AST) -> Iterator[ast.AST]:
