@@ -243,7 +243,7 @@ async def test_who_stops_asking_the_sentinels_in_the_middle_leaves_no_connection
     await wait_until(sentinels.agreed_primary, what="the Sentinels answer")
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        for _ in range(600):
+        for _ in range(200):
             asking = asyncio.create_task(sentinels.primary())
             await asyncio.sleep(rng.uniform(0, 0.006))
             asking.cancel()

@@ -159,7 +159,7 @@ async def test_a_command_told_to_two_schedulers_at_once_is_done_once_and_both_sa
     ):
         for client in (first, second):
             client._learn = lambda told: None  # type: ignore[method-assign]
-        for _ in range(20):
+        for _ in range(8):
             accepted = await first.submit(a_task())
             await first.wait([accepted.id], timeout_s=30)
             again = Retry(ids=(accepted.id,), actor="ann")
@@ -176,8 +176,8 @@ async def test_a_command_told_to_two_schedulers_at_once_is_done_once_and_both_sa
         node.takes = False
     with redis.Redis.from_url(redis_url, decode_responses=True) as eye:
         acts = [act for _, act in eye.xrange("{lcq}:acts")]
-        assert sum(act["act"] == "retry" for act in acts) == 20
-        assert sum(act["act"] == "pause" for act in acts) == 20
+        assert sum(act["act"] == "retry" for act in acts) == 8
+        assert sum(act["act"] == "pause" for act in acts) == 8
 
 
 async def test_a_refusal_is_the_answer_to_every_copy_of_a_command(cluster: Cluster, second_port: int):
