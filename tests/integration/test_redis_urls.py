@@ -114,13 +114,16 @@ async def test_tls_with_the_authority_named_and_with_a_certificate_of_our_own(
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # a handshake that fails leaves its transport to the collector
-async def test_a_tls_server_of_an_unknown_authority_is_refused_and_the_setting_named(tmp_path: Path):
+async def test_a_tls_server_of_an_unknown_authority_is_refused_and_the_setting_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     with running_server(tmp_path / "redis") as server:
+        with pytest.raises(StateUnavailable, match=r"rediss:// is for a port that speaks TLS"):
+            await use(f"rediss://localhost:{server.port}/0")  # which says nothing
+        monkeypatch.setattr(connection_module, "CONNECT_S", 60.0)
         async with tls_before(server.port) as port:
             with pytest.raises(StateUnavailable, match=r"CERTIFICATE_VERIFY_FAILED.*redis\.ca_file"):
                 await use(f"rediss://localhost:{port}/0")
-        with pytest.raises(StateUnavailable, match=r"rediss:// is for a port that speaks TLS"):
-            await use(f"rediss://localhost:{server.port}/0")
 
 
 async def test_a_file_that_is_not_there_is_named():
