@@ -203,5 +203,5 @@ async def light_nodes(
 async def a_light_node(schedulers: Sequence[str], *, name: str = "light", **more: object) -> AsyncIterator[LightNode]:
     """One that has been welcomed."""
     async with light_nodes(1, schedulers, name=name, **more) as (node,):
-        await asyncio.wait_for(node.membership.joined.wait(), 30)
+        await asyncio.wait_for(node.membership.joined.wait(), 120)
         yield node
