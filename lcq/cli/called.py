@@ -15,6 +15,8 @@ if TYPE_CHECKING:  # loaded where they are used: not every command needs all of 
     from lcq.client import AsyncClient
     from lcq.config import ConfigManager, DistributedConfig
 
+SHELL_ASKS = "_LCQ_COMPLETE"
+"""By this variable a shell asks what would complete a line, as Typer makes it of our name."""
 OK, SOME_FAILED, REFUSED, UNREACHABLE, NOT_IN_TIME, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 

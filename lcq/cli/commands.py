@@ -36,6 +36,7 @@ _MODULES = {
     "install": ("install-service", "uninstall-service"),
     "usage": ("report",),
     "doctor": ("doctor",),
+    "completion": ("completion",),
 }  # fmt: skip
 """The modules of lcq.cli, and of each what its ``app`` has: a test compares the two."""
 

@@ -23,7 +23,7 @@ from typer.core import TyperGroup
 
 from lcq.cli.commands import Commands
 from lcq.cli.once import refuse_second_values
-from lcq.cli.session import INTERRUPTED, NOT_IN_TIME, REFUSED, UNREACHABLE, Session
+from lcq.cli.session import INTERRUPTED, NOT_IN_TIME, REFUSED, SHELL_ASKS, UNREACHABLE, Session
 from lcq.cli.translated import translate_helps
 from lcq.errors import LcqError, SchedulerUnreachable, StateOverloaded, StateUnavailable
 from lcq.lang import Language, retold, speak_as_asked, tr
@@ -76,6 +76,10 @@ class Program(TyperGroup):
         speak_as_asked(args)
         translate_helps()
         refuse_second_values()
+        if SHELL_ASKS in os.environ:
+            from typer.completion import completion_init  # type: ignore[attr-defined]
+
+            completion_init()
         try:
             code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except typer.TyperException as error:

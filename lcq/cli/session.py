@@ -12,6 +12,7 @@ from lcq.cli.called import INTERRUPTED as INTERRUPTED
 from lcq.cli.called import NOT_IN_TIME as NOT_IN_TIME
 from lcq.cli.called import OK as OK
 from lcq.cli.called import REFUSED as REFUSED
+from lcq.cli.called import SHELL_ASKS as SHELL_ASKS
 from lcq.cli.called import SOME_FAILED as SOME_FAILED
 from lcq.cli.called import UNREACHABLE as UNREACHABLE
 from lcq.cli.called import Session as Session

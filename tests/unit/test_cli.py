@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -88,7 +91,7 @@ EXPECTED = (
     "install-service", "uninstall-service",
     "report", "archive", "doctor", "schedules",
     "keys",
-    "alerts", "functions", "deadline",
+    "alerts", "functions", "deadline", "completion",
 )  # fmt: skip
 
 
@@ -210,6 +213,27 @@ def test_no_arguments_show_the_help() -> None:
 )
 def test_wrong_usage_is_one_line_with_a_hint_and_code_2(arguments: list[str], error: str, hint: str) -> None:
     Answer(*arguments).refuses(2, error, hint)
+
+
+def test_bash_completes_commands_options_and_their_values_at_a_tab(tmp_path: Path) -> None:
+    lines = [
+        ["lcq", "--scheduler", "x:1", "keys", "rot"],
+        ["lcq", "wait", "--job", "a", "--job", "b", "--time"],
+        ["lcq", "tasks", "--status", "comp"],
+    ]
+    script = Answer("completion", "bash").out + "".join(
+        f"COMP_WORDS=({shlex.join(words)}); COMP_CWORD={len(words) - 1}; _lcq_completion lcq; echo ${{COMPREPLY[*]}}\n"
+        for words in lines
+    )
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    shell = subprocess.run(
+        ["bash", "-c", "set -e; " + script + "complete -p lcq"], env=os.environ | {"PATH": path}, cwd=tmp_path,
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert (shell.stdout.split()[:3], shell.stderr) == (["rotate", "--timeout", "completed"], "")
+    assert shell.stdout.endswith("complete -o default -F _lcq_completion lcq\n")
+    assert Answer("completion", "zsh").out.startswith("#compdef lcq")
+    assert Answer("completion", "fish").out.startswith("complete --command lcq ")
 
 
 def test_a_bad_setting_names_file_and_key(tmp_path: Path) -> None:
