@@ -557,13 +557,13 @@ def test_whoever_waits_all_the_time_has_as_much_as_any_other_but_for_one_task(
 
 async def test_the_book_forgets_users_whose_debt_is_paid(state: StateManager, node: Node, eye: redis.Redis) -> None:
     low = await submitted(state, user="low", priority=LOW, cost_s=1.0)
-    for n in range(400):
+    for n in range(200):
         user = f"user {n}"
         await submitted(state, user=user, cost_s=0.5)
         await submitted(state, user=user, cost_s=0.5)
         assert low not in await started(node, 2)
     assert eye.zcard("{lcq}:waiting:cpu-light") == 1
-    assert eye.hlen("{lcq}:fair:cpu-light") < 200
+    assert eye.hlen("{lcq}:fair:cpu-light") < 100
 
 
 async def test_a_book_has_an_end_also_where_virtual_time_stands_still(
