@@ -60,7 +60,8 @@ async def test_a_line_has_no_two_neighbouring_segments_of_one_style(open_console
             assert all(one.style != two.style for one, two in itertools.pairwise(body))
 
 
-async def test_with_100k_tasks_only_lines_on_the_screen_that_differ_are_rendered(open_console, as_painted):
+@pytest.mark.usefixtures("as_painted")
+async def test_with_100k_tasks_only_lines_on_the_screen_that_differ_are_rendered(open_console):
     cluster = FakeCluster(many_tasks(100_000))
     watched = gc.get_freeze_count()
     async with open_console(cluster) as console:
