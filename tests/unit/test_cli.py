@@ -215,6 +215,22 @@ def test_wrong_usage_is_one_line_with_a_hint_and_code_2(arguments: list[str], er
     Answer(*arguments).refuses(2, error, hint)
 
 
+@pytest.mark.parametrize(
+    ("line", "right"),
+    [("doctor --scheduler x:1", " --scheduler x:1 doctor"), ("--json doctor", " doctor --json")],
+)
+def test_lcq_agent_says_where_an_option_belongs_too(
+    line: str, right: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from worker.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["lcq-agent", *line.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert re.fullmatch(rf"error: --\w+ belongs .*\nhint: .*{re.escape(right)}\n", capsys.readouterr().err)
+
+
 def test_bash_completes_commands_options_and_their_values_at_a_tab(tmp_path: Path) -> None:
     lines = [
         ["lcq", "--scheduler", "x:1", "keys", "rot"],
