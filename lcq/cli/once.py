@@ -1,4 +1,7 @@
-"""Of an option that takes one value and is given two, the first would be lost without a word: it is refused."""
+"""Of a command's option that takes one value and is given two, the first would be lost unsaid: it is refused.
+
+Of the global ones the last holds, as everywhere: an alias that names a cluster can be told another one.
+"""
 
 from __future__ import annotations
 
@@ -28,8 +31,10 @@ def _refusing(made: Callable[..., Any]) -> Callable[..., Any]:
 
         def parse_args(args: list[str]) -> tuple[dict[str, Any], list[str], Sequence[Any]]:
             options, rest, order = parse(args)
+            if ctx.parent is None or ctx.resilient_parsing:
+                return options, rest, order
             for one, times in Counter(order).items():
-                if times > 1 and not (one.multiple or one.is_flag or ctx.resilient_parsing):
+                if times > 1 and not (one.multiple or one.is_flag):
                     raise typer.BadParameter(T("it is given more than once, and takes one value"), ctx=ctx, param=one)
             return options, rest, order
 

@@ -206,7 +206,7 @@ def test_no_arguments_show_the_help() -> None:
         (["--node", "x", "keys", "rotate"], "--node belongs behind 'keys rotate'", "lcq keys rotate --node x$"),
         (["--job", "wait"], "no such option: --job", "lcq --help"),
         (["tasks", "--job", "a", "--job", "b"], "'--job': it is given more than once", "lcq tasks --help"),
-        (["--lang", "en", "--lang", "en", "tasks"], "'--lang': it is given more than once", "lcq --help"),
+        (["--config", "a.yaml", "--config", "absent.yaml", "tasks"], "the configuration absent.yaml", "--config"),
         (["retry", "--failed", "--job", ""], "'--job': it is empty", "lcq retry --help"),
         (["wait", "--job", "a", "--job="], "'--job': it is empty", "lcq wait --help"),
     ],
