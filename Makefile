@@ -28,7 +28,7 @@ test: $(VENV)/.dev  ## everything that check does, and beside it every test but 
 	@$(MAKE) --no-print-directory -j 2 check every-test
 
 every-test: $(VENV)/.dev
-	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder -m "not chaos and not soak and not parity and not e2e and not platforms"
+	@$(PY) -m pytest -n 5 --dist loadfile --no-loadscope-reorder -m "not chaos and not soak and not parity and not e2e and not platforms"
 
 check: $(VENV)/.dev  ## style, types, layers, dead code, and the site of docs/
 	@$(PY) -m ruff check .
