@@ -382,7 +382,8 @@ class NothingToUndo(LcqError):
         what = f" to {subject}" if subject else ""
         super().__init__(
             f"act {act} has done nothing{what} that can still be taken back",
-            hint="for 15 s: retry, reroute, prioritise, deadline, comment, ack, pause, resume, cancel of what waits",
+            hint="for 15 s: retry, reroute, priority, deadline, privacy, comment, ack, pause, resume,"
+            " cancel of what waits",
         )
 
 

@@ -38,7 +38,8 @@ LEGAL_MOVES: Mapping[str, Moves] = MappingProxyType(
         "reroute_task": _from(PENDING, QUEUED, PROCESSING, FAILED, CANCELLED, to=(QUEUED,)),
         "prioritise_task": {state: frozenset({state}) for state in (PENDING, QUEUED, PROCESSING)},
         "set_deadline": {state: frozenset({state}) for state in (PENDING, QUEUED, PROCESSING)},
-        "undo_task": {  # QUEUED: of a retry or a reroute; the others: of another priority or deadline
+        "set_privacy": {state: frozenset({state}) for state in (PENDING, QUEUED, PROCESSING)},
+        "undo_task": {  # QUEUED: of a retry or a reroute; the others: of another priority, deadline or privacy
             QUEUED: frozenset({PENDING, QUEUED, COMPLETED, FAILED, CANCELLED}),
             CANCELLED: frozenset({PENDING, QUEUED}),
             **{state: frozenset({state}) for state in (PENDING, PROCESSING)},

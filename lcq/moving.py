@@ -9,7 +9,7 @@ import time
 
 from lcq.errors import LcqError, StateUnavailable
 from lcq.models import DeviceKind, TaskRecord
-from lcq.routing import Fleet, Route, earlier_route, route_again
+from lcq.routing import Fleet, Route, earlier_route, route_again, way_home
 from lcq.state.manager import StateManager
 
 _log = logging.getLogger(__name__)
@@ -20,6 +20,7 @@ _IDLE_SHARE = 10  # a look that moves nothing is followed by so many times its l
 _USERS = 32  # of a queue, whose last tasks are looked at beside them, where functions may take what is late
 _ENDS = 5  # tasks of each
 _TAIL = 20  # tasks at the end of a lane that are looked at for a queue where they are done earlier
+_PORTION = 500  # tasks of a lane of which it is only looked whether they may leave the house
 
 
 class Mover:
@@ -31,6 +32,7 @@ class Mover:
         self._looked: dict[tuple[str, str], int] = {}  # how many tasks of a lane stay, by this look at all of them
         self._through: set[tuple[str, str]] = set()
         self._changed = False  # since that look began
+        self._further: dict[tuple[str, str], int] = {}  # how far into a lane it was looked who may leave the house
         self._next = 0.0  # when there is to be another look, or this one goes on
 
     def is_due(self, *, changed: bool) -> bool:
@@ -111,6 +113,7 @@ class Mover:
             if fleet.overflow is not None:  # behind the last that may leave the house others may wait, which may not
                 users = itertools.islice(fleet.users.get(queue, ()), _USERS)
                 ids += await self._state.reader.ends_of_users(queue, lane, users, each=_ENDS)
+                ids += await self._next_that(queue, lane, may_leave=True)
             records = await self._state.reader.tasks(dict.fromkeys(ids))
             for record in records.values():
                 better = earlier_route(record, fleet)
@@ -122,6 +125,36 @@ class Mover:
                 if record.task.deadline is not None and _is_paid(fleet, better.queue):
                     why = f"{record.queue} would be late for its deadline; moved to {better.queue}"
                 await self._moved([(record, better)], fleet, why)
+
+    async def bring_home(self, fleet: Fleet) -> None:
+        """Move what waits for functions, and may not leave the house any more, to where the house does it.
+
+        Raises:
+            StateUnavailable: Redis does not answer.
+        """
+        for queue, lane in await self._state.reader.lanes():
+            if not _is_paid(fleet, queue):
+                continue
+            ids = await self._next_that(queue, lane, may_leave=False)
+            for record in (await self._state.reader.tasks(ids)).values():
+                home = way_home(record, fleet)
+                if home is not None:
+                    await self._move(record, home, fleet, f"may not leave the house; moved to {home.queue}")
+
+    async def _next_that(self, queue: str, lane: str, *, may_leave: bool) -> tuple[str, ...]:
+        """The next tasks of a lane whose pictures may, or may not, leave the house: of those that may, from its end on.
+
+        A few at a time: the next call goes on where this one stopped, and begins anew after the last.
+        """
+        seen = self._further.pop((queue, lane), 0)
+        ids = await self._state.reader.lane_ids(queue, lane, limit=_PORTION, after=seen, from_end=may_leave)
+        out = await self._state.reader.exportable(ids)
+        wanted = [place for place, one in enumerate(ids) if (one in out) is may_leave]
+        if len(wanted) > _TAIL:
+            self._further[queue, lane] = seen + wanted[_TAIL]
+        elif len(ids) == _PORTION:
+            self._further[queue, lane] = seen + _PORTION
+        return tuple(ids[place] for place in wanted[:_TAIL])
 
     async def _moved(self, wanted: list[tuple[TaskRecord, Route | None]], fleet: Fleet, why: str) -> int:
         """How many of them were moved to where they are wanted."""

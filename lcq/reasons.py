@@ -43,6 +43,7 @@ class WhyCode(StrEnum):
     TOO_HOT = "too_hot"
     ENDPOINT_AWAY = "endpoint_away"
     DISK_FULL = "disk_full"
+    MAY_NOT_LEAVE = "may_not_leave"
     PINNED_NODE_GONE = "pinned_node_gone"
     PINNED_NODE_DOWN = "pinned_node_down"
     PINNED_NODE_UNFIT = "pinned_node_unfit"
@@ -182,6 +183,11 @@ MEANINGS: Mapping[WhyCode, Meaning] = {
         "a disk of the nodes that could run it has too little room",
         "make room on {node}: it works again when there is some",
         ("node", "device", "fault"),
+    ),
+    WhyCode.MAY_NOT_LEAVE: Meaning(
+        "it waits for functions, and its pictures may not leave the house",
+        "a scheduler moves it; where it is kept for one node: lcq reroute ID, or lcq privacy ID exportable",
+        ("queue",),
     ),
     WhyCode.PINNED_NODE_GONE: Meaning(
         "it is kept for a node that the cluster does not know any more", "lcq reroute ID", ("node",)

@@ -13,7 +13,7 @@ from lcq.wire.message import Request
 
 _ASKED_BY_AGENTS = frozenset({"get_tasks", "history", "store"})  # what has become of their tasks; where bytes go
 _OF_SUBMITTERS = frozenset({"submit", "note_job"})
-OWN_TASKS_ONLY = frozenset({"cancel", "retry", "comment"})
+OWN_TASKS_ONLY = frozenset({"cancel", "retry", "comment", "set_privacy"})
 """What a submitter may have done to tasks that it has submitted itself."""
 _OF_ANYBODY = frozenset({"replace_key"})  # its own
 _JOIN = "join"
@@ -59,7 +59,8 @@ def refuse_for(holder: KeyRecord, request: Request[Any], owners: Mapping[str, st
     if holder.role is KeyRole.SUBMITTER and request.CMD in OWN_TASKS_ONLY:
         foreign = next((task for task, owner in owners.items() if owner != holder.name), None)
         if foreign is not None:
-            raise KeyForbids(f"{who} may not {request.CMD} task {foreign} of others", [KeyRole.OPERATOR.value])
+            verb = request.CMD.replace("_", " ")
+            raise KeyForbids(f"{who} may not {verb} task {foreign} of others", [KeyRole.OPERATOR.value])
 
 
 def _an(role: KeyRole) -> str:

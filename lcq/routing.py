@@ -475,6 +475,25 @@ def home_of(record: TaskRecord, fleet: Fleet) -> Route | None:
     return None if home.why or chosen is None or chosen.kind is DeviceKind.SERVERLESS else home
 
 
+def is_barred(record: TaskRecord, fleet: Fleet) -> bool:
+    """Whether it waits, or would wait again, for functions, which may not have its pictures."""
+    here = fleet.queue(record.queue)
+    return record.task.privacy is Privacy.PRIVATE and here is not None and here.kind is DeviceKind.SERVERLESS
+
+
+def way_home(record: TaskRecord, fleet: Fleet) -> Route | None:
+    """Where in the house a task waits that functions may not have any more, whoever has sent it to them; None where it
+    is none of those, or the house has no queue for it."""
+    if record.damaged or not is_barred(record, fleet):
+        return None
+    try:
+        home = route_again(record, fleet)
+    except UnknownModel:
+        return None
+    chosen = fleet.queue(home.queue)
+    return None if chosen is None or chosen.kind is DeviceKind.SERVERLESS else home
+
+
 def _is_homebound(record: TaskRecord) -> bool:
     return record.failure is not None and record.failure.code in BROKE_AT_FUNCTION
 

@@ -42,7 +42,7 @@ from lcq.memory_costs import memory_calibration
 from lcq.models import DeviceKind, NodeRecord, Task, TaskRecord, model_of
 from lcq.moving import Mover
 from lcq.roots import Roots
-from lcq.routing import Fleet, Route, foresee, route
+from lcq.routing import Fleet, Route, foresee, is_barred, route, way_home
 from lcq.spend import Book
 from lcq.state.feed import batches
 from lcq.storage.addresses import Allowed, Kind, read_address
@@ -110,6 +110,7 @@ from lcq.wire import (
     RetryJob,
     SetDeadline,
     SetDevice,
+    SetPrivacy,
     SettingsAnswer,
     SpendAnswer,
     SpendBook,
@@ -159,8 +160,9 @@ class TaskManager(Manager):
             (Prioritise, self.prioritise), (Pause, self.pause), (Resume, self.resume), (Drain, self.drain),
             (Activate, self.activate), (Quarantine, self.quarantine), (Release, self.release), (Info, self.info),
             (StopNode, self.stop_node), (SetDevice, self.set_device), (LabelNode, self.label_node),
-            (SetDeadline, self.set_deadline), (Undo, self.undo), (Comment, self.comment),
-            (Acknowledge, self.acknowledge), (Foresee, self.foresee), (Acts, self.acts), (AskSettings, self.settings),
+            (SetDeadline, self.set_deadline), (SetPrivacy, self.set_privacy), (Undo, self.undo),
+            (Comment, self.comment), (Acknowledge, self.acknowledge), (Foresee, self.foresee), (Acts, self.acts),
+            (AskSettings, self.settings),
             (Find, self.find), (GetTasks, self.get_tasks), (ListTasks, self.list_tasks), (Dead, self.dead),
             (History, self.history), (AskWhy, self.why), (AskWhys, self.whys), (Costs, self.costs), (Nodes, self.nodes),
             (Queues, self.queues), (Events, self.events), (Autoscale, self.autoscale), (DrainIdle, self.drain_idle),
@@ -366,7 +368,8 @@ class TaskManager(Manager):
     async def _retry_known(self, act: Retry | RetryJob, record: TaskRecord, seen: int | None, fleet: Fleet) -> int:
         _refuse_damaged(record, "retry_task")
         queue = record.queue
-        if (not record.forced or fleet.queue(queue) is None) and not record.pinned_node:
+        is_free = not record.forced or fleet.queue(queue) is None or is_barred(record, fleet)
+        if is_free and not record.pinned_node:
             queue = route(record.task, fleet).queue
         return await self._state.retry_task(record.id, queue=queue, why=_by(act), revision=seen, command=act.id)
 
@@ -422,6 +425,26 @@ class TaskManager(Manager):
             why=_by(act),
             command=act.id,
         )
+
+    async def set_privacy(self, act: SetPrivacy, sender: bytes = b"") -> BulkAnswer:
+        fleet = await self.fleet()
+        return await self._each(act, act.ids, lambda task_id, seen: self._set_privacy_one(act, task_id, seen, fleet))
+
+    async def _set_privacy_one(self, act: SetPrivacy, task_id: str, seen: int | None, fleet: Fleet) -> int:
+        record = await self._reader.task(task_id)
+        _refuse_damaged(record, "set_privacy")
+        asked = record.task.model_copy(update={"privacy": act.privacy})
+        home = way_home(record.model_copy(update={"task": asked}), fleet)
+        made = await self._state.set_privacy(
+            asked,
+            revision=record.revision if seen is None else seen,
+            home=home,
+            why=_by(act),
+            command=act.id,
+        )
+        if home is not None:
+            fleet.note_placed(home)
+        return made
 
     async def undo(self, act: Undo, sender: bytes = b"") -> BulkAnswer:
         """Take back, one by one, what another command has done.
@@ -824,6 +847,7 @@ class TaskManager(Manager):
         """Tasks that nothing can run where they wait go where something can; and some where they are done earlier."""
         fleet = await self.fleet()
         await self._mover.move_stranded(fleet)
+        await self._mover.bring_home(fleet)
         await self._mover.move_tails(fleet)
         await self._warming.look(fleet)
 

@@ -24,7 +24,16 @@ from lcq.models import (
 )
 from lcq.placement import WORTH_WAITING_S
 from lcq.reasons import Fact, Why, WhyCode, about, because
-from lcq.routing import WARM_NEEDS, Fleet, Requirements, requirements, route, told_steps, why_no_queue
+from lcq.routing import (
+    WARM_NEEDS,
+    Fleet,
+    Requirements,
+    is_barred,
+    requirements,
+    route,
+    told_steps,
+    why_no_queue,
+)
 
 _Z90 = 1.2816  # standard deviations from the middle of a bell to its P90
 OVER_BUDGET = "over the retry budget"  # what fail_attempt in _prelude.lua begins with, where a budget is spent
@@ -215,6 +224,8 @@ def _running(record: TaskRecord, fleet: Fleet, standing: Standing) -> Why:
             told += f"; it takes longer than predicted ({about(run.seconds_p90)})"
         else:
             told += f"; done in about {_spans(finish, standing.now_ms)}{', a guess' if run.guessed else ''}"
+    if is_barred(record, fleet):
+        told += "; its pictures may not leave the house any more: another attempt would be made in the house"
     return because(
         WhyCode.RUNNING,
         told,
@@ -240,6 +251,9 @@ def _queued(record: TaskRecord, fleet: Fleet, standing: Standing) -> Why:
     held = _held_back(record, fleet, standing)
     if held is not None:
         return held
+    if is_barred(record, fleet):
+        told = f"{record.queue} is a queue of functions, and its pictures may not leave the house"
+        return because(WhyCode.MAY_NOT_LEAVE, told, queue=record.queue)
     try:
         need = requirements(record.task, fleet, size=record.size)
         if not need.kinds:

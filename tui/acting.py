@@ -16,7 +16,7 @@ from textual.binding import BindingType
 
 from lcq.errors import LcqError
 from lcq.lang import N, retold, retold_error, tr
-from lcq.models import NodeStatus, TaskPriority, TaskStatus
+from lcq.models import NodeStatus, Privacy, TaskPriority, TaskStatus
 from lcq.task_fields import parse_where
 from tui import acts
 from tui.acts import Act, told
@@ -347,6 +347,21 @@ class ActingApp(OrderlyApp):
             await self._on_rows(
                 lambda meant: acts.set_deadline(meant, deadline), wish.rows, asks=wish.asks, where=wish.where
             )
+
+    @on(TaskActs.PrivacyWished)
+    def _privacy_wished(self, wish: TaskActs.PrivacyWished) -> None:
+        self._ask_privacy(wish)
+
+    @work(group="acts")
+    async def _ask_privacy(self, wish: TaskActs.PrivacyWished) -> None:
+        what = counted(len(wish.rows), "task") if wish.where is None else tr("all that fit")
+        if not self._may(tr("Say whether {what} may leave the house", what=what)):
+            return
+        choices = [Choice(("privacy", str(privacy)), tr(told)) for privacy, told in acts.PRIVACIES.items()]
+        chosen = await self.push_screen_wait(Chooser(tr("May {what} leave the house?", what=what), choices))
+        if chosen is not None:
+            make = acts.privacy_of(Privacy(chosen[1]), self.desk.store.queues.rows.values())
+            await self._on_rows(make, wish.rows, asks=wish.asks, where=wish.where)
 
     async def _on_rows(
         self, make: Callable[[Sequence[TaskRow]], Act], rows: Sequence[TaskRow], *, asks: bool, where: str | None

@@ -7,19 +7,19 @@ confirmed, it goes to those ids and carries the revisions seen: a task that has 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from lcq.errors import NothingToUndo
-from lcq.lang import retold, tr
-from lcq.models import TERMINAL_STATES, NodeStatus, TaskPriority, TaskStatus
+from lcq.lang import N, retold, tr
+from lcq.models import TERMINAL_STATES, DeviceKind, NodeStatus, Privacy, TaskPriority, TaskStatus
 from lcq.moments import told_deadline
 from tui.commands import Tier
 from tui.desk import MANY
 from tui.source import Commander
-from tui.store import CauseRow, NodeRow, TaskRow
+from tui.store import CauseRow, NodeRow, QueueRow, TaskRow
 from tui.text import basename, counted, cut, long_span
 
 if TYPE_CHECKING:  # where an answer is made it is loaded: none is before the first frame
@@ -244,6 +244,41 @@ def set_deadline(rows: Sequence[TaskRow], deadline: datetime | None) -> Act:
         title, tr("Yes, set"), done, fit, skipped,
         lambda commander, reason: commander.set_deadline(ids, deadline, revisions=revisions, reason=reason),
         lambda others: set_deadline(others, deadline),
+    )  # fmt: skip
+
+
+PRIVACIES: Mapping[Privacy, str] = {
+    Privacy.EXPORTABLE: N("yes, exportable: functions may work on it"),
+    Privacy.PRIVATE: N("no, private: its pictures stay in the house"),
+}
+
+
+def privacy_of(privacy: Privacy, queues: Iterable[QueueRow]) -> Callable[[Sequence[TaskRow]], Act]:
+    """``set_privacy`` with the queues of functions among ``queues``."""
+    of_functions = frozenset(queue.id for queue in queues if queue.kind == DeviceKind.SERVERLESS)
+    return lambda rows: set_privacy(rows, privacy, of_functions)
+
+
+def set_privacy(rows: Sequence[TaskRow], privacy: Privacy, of_functions: Collection[str]) -> Act:
+    """The pictures of all of the rows may leave the house, which is always asked, or not any more. ``of_functions``:
+    the queues of those."""
+    fit, skipped = _split(rows, _OPEN, tr("given another privacy"))
+    ids, revisions = _pinned(fit)
+    out = sum(row.status is TaskStatus.PROCESSING and row.queue in of_functions for row in fit)
+    if privacy is Privacy.EXPORTABLE:
+        title, go, done = tr("Let {tasks} leave the house"), tr("Yes, let them"), tr("may leave the house:")
+        warning = tr("Where they would be late here, functions of others get their pictures, and the budget pays")
+    else:
+        title, go, done = tr("Keep {tasks} in the house"), tr("Yes, keep"), tr("stays in the house:")
+        revisions = ()  # whatever has happened to it since: it may be kept
+        warning = (
+            tr("{n:,} with a function now, which finishes that; other attempts are made here", n=out) if out else ""
+        )
+    return _act(
+        title, go, done, fit, skipped,
+        lambda commander, reason: commander.set_privacy(ids, privacy, revisions=revisions, reason=reason),
+        lambda others: set_privacy(others, privacy, of_functions),
+        costly=privacy is Privacy.EXPORTABLE or out > 0, warning=warning,
     )  # fmt: skip
 
 

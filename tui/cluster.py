@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # loaded when first needed, after the first frame: they bring
         JobSummary,
         MinuteTally,
         NodeRecord,
+        Privacy,
         QueueRecord,
         Task,
         TaskPriority,
@@ -293,6 +294,11 @@ class Cluster:
         self, ids: Sequence[str], deadline: datetime | None, *, revisions: Sequence[int], reason: str = ""
     ) -> BulkAnswer:
         return await (await self._commander()).set_deadline(ids, deadline, revisions=revisions, reason=reason)
+
+    async def set_privacy(
+        self, ids: Sequence[str], privacy: Privacy, *, revisions: Sequence[int], reason: str = ""
+    ) -> BulkAnswer:
+        return await (await self._commander()).set_privacy(ids, privacy, revisions=revisions, reason=reason)
 
     async def comment(self, ids: Sequence[str], text: str) -> BulkAnswer:
         return await (await self._commander()).comment(ids, text)

@@ -191,6 +191,8 @@ COMMANDS: tuple[Command, ...] = (
     Command("lower_priority", "Lower the priority by one", ("minus",), _UNDO, Scope.TASKS),
     Command("set_deadline", "By when it is to be done", ("T",), _UNDO, Scope.TASKS, word="deadline",
             takes="[WHAT] WHEN [--reason TEXT]"),
+    Command("set_privacy", "Whether its pictures may leave the house", ("L",), _COSTLY, Scope.TASKS, word="privacy",
+            takes="[WHAT] PRIVACY [--reason TEXT]"),
     Command("comment", "Leave a note with it", ("c",), _UNDO, Scope.TASKS, takes="[WHAT] TEXT"),
     Command("task_log", "Its log", ("l",), _LOOK, Scope.TASKS, word="log"),
     Command("go_to_node", "Go to its node", ("n",), _LOOK, Scope.TASKS),

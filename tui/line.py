@@ -12,7 +12,7 @@ from typing import TypeAlias
 from lcq.errors import InvalidInput
 from lcq.ids import is_id, normalise_prefix
 from lcq.lang import tr
-from lcq.models import NodeStatus, TaskPriority
+from lcq.models import NodeStatus, Privacy, TaskPriority
 from lcq.moments import moment_or_none
 from lcq.spans import read_span
 from lcq.task_fields import parse_where
@@ -257,6 +257,13 @@ def _done_by(command: Command, words: Sequence[str], options: Mapping[str, str],
     return _on_tasks(lambda rows: acts.set_deadline(rows, deadline), what, options, scene)
 
 
+def _privacy(command: Command, words: Sequence[str], options: Mapping[str, str], scene: Scene) -> Meant:
+    *what, wish = words or ("",)
+    if wish not in tuple(Privacy):
+        raise InvalidInput(f"no privacy {wish!r}{_nearest(wish, map(str, Privacy))}", hint=", ".join(Privacy))
+    return _on_tasks(acts.privacy_of(Privacy(wish), scene.queues), what, options, scene)
+
+
 # ---------------------------------------------------------------- queues and nodes
 
 
@@ -410,7 +417,7 @@ Reader: TypeAlias = Callable[[Command, Sequence[str], Mapping[str, str], Scene],
 
 _READERS: dict[str, Reader] = {
     "retry": _retry, "cancel": _cancel, "comment": _comment, "move": _move, "set_priority": _prio,
-    "set_deadline": _done_by,
+    "set_deadline": _done_by, "set_privacy": _privacy,
     "pause_queue": _pause, "resume_queue": _resume, "move_backlog": _backlog, "empty_queue": _empty,
     "drain": _drain, "stop_node": _stop, "block_node": _block, "unblock_node": _activate, "activate": _activate,
     "silence_alert": _silence, "unsilence_alert": _unsilence,
@@ -453,9 +460,10 @@ def _wanted(command: Command, before: Sequence[str], last: str, scene: Scene) ->
         return {"QUEUE": queues, "NODE": nodes, "CONTEXT": list(scene.contexts)}[kind]
     if kind == "WHAT":
         fields = [f"{name}:" for name in scene.desk.tasks.fields]
-        bands = [*TaskPriority, "+1", "-1"] if "PRIORITY" in command.takes else []
-        targets = [] if before else [*_TARGETS, *bands, *fields]
-        return [*targets, *(bands if before else []), *options]
+        values: list[str] = [*TaskPriority, "+1", "-1"] if "PRIORITY" in command.takes else []
+        values += [*Privacy] if "PRIVACY" in command.takes else []
+        targets = [] if before else [*_TARGETS, *values, *fields]
+        return [*targets, *(values if before else []), *options]
     if kind == "FILTER":
         return [f"{name}:" for name in scene.desk.tasks.fields] if command.called in ("tasks", "filter") else []
     return options

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         JobSummary,
         MinuteTally,
         NodeRecord,
+        Privacy,
         QueueRecord,
         Task,
         TaskPriority,
@@ -156,6 +157,9 @@ class Commander(Protocol):
     ) -> BulkAnswer: ...
     async def set_deadline(
         self, ids: Sequence[str], deadline: datetime | None, *, revisions: Sequence[int], reason: str = ""
+    ) -> BulkAnswer: ...
+    async def set_privacy(
+        self, ids: Sequence[str], privacy: Privacy, *, revisions: Sequence[int], reason: str = ""
     ) -> BulkAnswer: ...
     async def comment(self, ids: Sequence[str], text: str) -> BulkAnswer: ...
     async def acknowledge(self, cause: str, text: str, *, note: str = "", withdraw: bool = False) -> str: ...

@@ -113,7 +113,7 @@ def undo(
     reason: Reason = "",
     as_json: JsonFlag = False,
 ) -> int:
-    """Take back within 15 s: retry, reroute, prioritise, deadline, comment, ack, pause, resume, cancel of what waits.
+    """Take back (15 s): retry, reroute, priority, deadline, privacy, comment, ack, pause, resume, cancel of what waits.
 
     Each task is put back exactly as it was, in its old place, unless something has happened to it since: then that is
     told, and it stays as it is.

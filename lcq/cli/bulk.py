@@ -35,10 +35,12 @@ DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Only tell on which 
 
 @dataclass(frozen=True)
 class Meant:
-    """The tasks that an act falls on. ``revisions``: as they were found, where a filter was asked; else none."""
+    """The tasks that an act falls on. ``revisions``, ``records``: as they were found, where a filter was asked; else
+    none."""
 
     ids: tuple[str, ...]
     revisions: tuple[int, ...] = ()
+    records: tuple[TaskRecord, ...] = ()
 
 
 async def meant(
@@ -82,11 +84,16 @@ async def meant(
     if left_alone:
         output.talk(tr("left alone: {counts}", counts=_counted(left_alone)))
     if len(fit) > MANY and not (yes or job):
-        counts = _counted(Counter(record.status for record in fit))
+        counts = counted(fit)
         raise InvalidInput(
             f"{len(fit)} tasks fit ({counts}), and nothing was done", hint="--dry-run shows them, --yes does it"
         )
-    return Meant(tuple(one.id for one in fit), tuple(one.revision for one in fit))
+    return Meant(tuple(one.id for one in fit), tuple(one.revision for one in fit), tuple(fit))
+
+
+def counted(records: Iterable[TaskRecord]) -> str:
+    """How many of them are in which state."""
+    return _counted(Counter(record.status for record in records))
 
 
 def _counted(counts: Counter[TaskStatus]) -> str:
@@ -105,7 +112,7 @@ def _tell_dry(fit: Sequence[TaskRecord], left_alone: Counter[TaskStatus], output
         empty=tr("it would fall on no task"),
     )
     if fit:
-        counts = _counted(Counter(record.status for record in fit))
+        counts = counted(fit)
         output.talk(tr("it would fall on {count:,} tasks: {counts}", count=len(fit), counts=counts))
     if left_alone:
         output.talk(tr("left alone: {counts}", counts=_counted(left_alone)))

@@ -19,6 +19,7 @@ _MODULES = {
     "tasks": ("tasks", "task", "why", "cancel", "retry", "reroute", "prioritise", "comment"),
     "change": ("edit",),
     "deadline": ("deadline",),
+    "privacy": ("privacy",),
     "log": ("logs", "log"),
     "causes": ("causes", "ack"),
     "acts": ("acts", "undo"),

@@ -120,6 +120,7 @@ class Client:
     reroute = _waits(AsyncClient.reroute)
     prioritise = _waits(AsyncClient.prioritise)
     set_deadline = _waits(AsyncClient.set_deadline)
+    set_privacy = _waits(AsyncClient.set_privacy)
     comment = _waits(AsyncClient.comment)
     acknowledge = _waits(AsyncClient.acknowledge)
     schedules = _waits(AsyncClient.schedules)

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from lcq.client.connection import Connection
 from lcq.client.looking import listed
 from lcq.errors import InvalidInput
-from lcq.models import TaskPriority
+from lcq.models import Privacy, TaskPriority
 from lcq.wire import (
     MAX_BATCH,
     Acknowledge,
@@ -31,6 +31,7 @@ from lcq.wire import (
     Retry,
     RetryJob,
     SetDeadline,
+    SetPrivacy,
     Undo,
 )
 
@@ -98,6 +99,19 @@ class Steering(Connection):
             raise InvalidInput(f"{deadline} has no time zone", hint="deadline.astimezone() takes it for this host's")
         done_by_ms = None if deadline is None else round(deadline.timestamp() * 1000)
         return await self._on_tasks(SetDeadline, ids, revisions, reason, done_by_ms=done_by_ms)
+
+    async def set_privacy(
+        self,
+        ids: str | Iterable[str],
+        privacy: Privacy,
+        *,
+        revisions: Sequence[int] = (),
+        reason: str = "",
+    ) -> BulkAnswer:
+        """Let the pictures of tasks that have not ended leave the house from now on (functions of others may work on
+        them where it would be late), or not any more. What a function works on is finished there all the same; its
+        next attempt is one of the house."""
+        return await self._on_tasks(SetPrivacy, ids, revisions, reason, privacy=privacy)
 
     async def comment(self, ids: str | Iterable[str], text: str) -> BulkAnswer:
         """Leave a note for people with tasks, of at most 500 characters; their state and revision stay as they are."""

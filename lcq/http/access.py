@@ -95,7 +95,7 @@ def _password(encoded: str) -> str:
 
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _OF_SUBMITTERS = re.compile(
-    r"^(/v1/(tasks(/[^/]+/(cancel|retry|comment))?|tasks:foresee|blobs(/.*)?)"
+    r"^(/v1/(tasks(/[^/]+/(cancel|retry|comment|privacy))?|tasks:foresee|blobs(/.*)?)"
     r"|/api/v1/(inpaint|model|adjust_mask|gen-info|save_image|run_plugin_gen_image|run_plugin_gen_mask"
     r"|switch_plugin_model)|/inpaint|/model|/run_plugin|/save_image)/?$"
 )

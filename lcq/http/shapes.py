@@ -158,6 +158,10 @@ class Redated(OnTask):
     deadline: AwareDatetime | None = Field(description="to be done by then; null: no matter when")
 
 
+class Reclassed(OnTask):
+    privacy: Privacy = Field(description="exportable: functions outside the house may have its pictures; private: not")
+
+
 class Commented(Body):
     text: str = Field(min_length=1, max_length=500)
 

@@ -28,6 +28,7 @@ from lcq.http.shapes import (
     OnTask,
     Prioritised,
     Reason,
+    Reclassed,
     Redated,
     Rerouted,
     Submitted,
@@ -54,6 +55,7 @@ from lcq.wire import (
     Reroute,
     Retry,
     SetDeadline,
+    SetPrivacy,
     Submit,
     WhyAnswer,
 )
@@ -222,6 +224,11 @@ def router(line: Line, endings: Endings) -> APIRouter:
         """Have it done by another moment, or no matter when."""
         done_by_ms = None if wish.deadline is None else round(wish.deadline.timestamp() * 1000)
         return await on_task(request, SetDeadline, task_id, wish, key, done_by_ms=done_by_ms)
+
+    @routes.post("/{task_id}/privacy", response_model=Acted)
+    async def set_privacy(request: Request, task_id: TaskId, wish: Reclassed, key: Key = None) -> Response:
+        """Let its pictures leave the house, or not any more."""
+        return await on_task(request, SetPrivacy, task_id, wish, key, privacy=wish.privacy)
 
     @routes.post("/{task_id}/comment", response_model=Acted)
     async def comment(request: Request, task_id: TaskId, wish: Commented, key: Key = None) -> Response:

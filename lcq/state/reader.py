@@ -753,6 +753,15 @@ class StateReader:
                     pipe.zrange(self.keys.mine(queue, lane, priority, user), 0, each - 1, desc=True)
             return tuple(task_id for ids in await pipe.execute() for task_id in ids)
 
+    async def exportable(self, ids: Sequence[str]) -> frozenset[str]:
+        """Those of ``ids`` whose pictures may leave the house: of their records only that is read."""
+        async with our_errors(self.url):
+            pipe = self._redis.pipeline(transaction=False)
+            for task_id in ids:
+                pipe.hget(self.keys.task(task_id), "json")
+            told = await pipe.execute()
+        return frozenset(task_id for task_id, text in zip(ids, told, strict=True) if records.may_leave(text or ""))
+
     async def schedulers(self) -> dict[str, str]:
         """Control endpoints of the schedulers that said they live, by scheduler id."""
         async with our_errors(self.url):

@@ -25,6 +25,7 @@ from lcq.models import (
     NodeRecord,
     NodeStatus,
     Note,
+    Privacy,
     QueueConfig,
     QueueRecord,
     Skips,
@@ -68,6 +69,15 @@ def granted_task(task_id: str, text: str, digest: str) -> Task:
     if digest_of(text) != digest:
         raise ValueError("its JSON is not what was submitted: the digest differs")
     return task
+
+
+def may_leave(task_json: str) -> bool:
+    """Whether a task's pictures may leave the house; not so where its JSON cannot be read."""
+    try:
+        told = json.loads(task_json)
+    except ValueError:
+        return False
+    return isinstance(told, dict) and told.get("privacy") == Privacy.EXPORTABLE
 
 
 def told_damage(error: Exception) -> str:

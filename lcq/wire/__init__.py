@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from lcq.wire.acts import RetryJob as RetryJob
     from lcq.wire.acts import SetDeadline as SetDeadline
     from lcq.wire.acts import SetDevice as SetDevice
+    from lcq.wire.acts import SetPrivacy as SetPrivacy
     from lcq.wire.acts import StopNode as StopNode
     from lcq.wire.acts import Submit as Submit
     from lcq.wire.acts import SubmitAnswer as SubmitAnswer

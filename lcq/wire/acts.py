@@ -7,7 +7,7 @@ from typing import ClassVar, Generic
 from pydantic import Field
 
 from lcq.labels import Labels
-from lcq.models import Skips, Task, TaskPriority, TaskStatus
+from lcq.models import Privacy, Skips, Task, TaskPriority, TaskStatus
 from lcq.wire.message import MAX_BATCH, AnswerT, Done, Message, Refusal, Request
 
 
@@ -93,6 +93,13 @@ class SetDeadline(_OnTasks):
 
     CMD = "set_deadline"
     done_by_ms: int | None = Field(default=None, ge=1, le=253_402_300_799_999)  # since 1970; None: no matter when
+
+
+class SetPrivacy(_OnTasks):
+    """The pictures of tasks that have not ended may leave the house from now on, or may not."""
+
+    CMD = "set_privacy"
+    privacy: Privacy
 
 
 class Comment(Act[BulkAnswer]):

@@ -25,7 +25,7 @@ from lcq.client import Client
 from lcq.config import DistributedConfig
 from lcq.errors import LcqError, SchedulerUnreachable, StateOverloaded, StateUnavailable
 from lcq.ids import new_id
-from lcq.models import Task, TaskPriority, TaskRecord, TaskStatus, TaskType
+from lcq.models import Privacy, Task, TaskPriority, TaskRecord, TaskStatus, TaskType
 from lcq.state.reader import StateReader
 from lcq.wire import GetTasks
 from tests.chaos.history import Artifact, Seen, Submission
@@ -384,6 +384,7 @@ class Operator(Person):
                 ("reroute to node", lambda client: client.reroute(some[:1], node=node)),
                 ("prioritise", lambda client: client.prioritise(some, self._rng.choice(list(TaskPriority)))),
                 ("set_deadline", lambda client: client.set_deadline(some, self._rng.choice(DEADLINES))),
+                ("set_privacy", lambda client: client.set_privacy(some, self._rng.choice(list(Privacy)))),
                 ("pause", lambda client: self._for_a_while(client, "pause", queue)),
                 ("drain", lambda client: self._for_a_while(client, "drain", node)),
             ]

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from lcq import failpoints
-from lcq.models import TaskPriority, TaskStatus
+from lcq.models import Privacy, TaskPriority, TaskStatus
 from tests.audit import audit
 from tests.chaos.rig import Rig, a_rig, scripted
 from tests.conftest import wait_until
@@ -19,7 +19,7 @@ TOLD = (
     "submit_task", "claim_tasks", "finish_task", "fail_task", "release_task", "beat_node", "register_node",
     "leave_node", "cancel_task", "retry_task", "reroute_task", "prioritise_task", "pause_queue", "resume_queue",
     "drain_node", "activate_node", "release_models", "set_device", "label_node", "note_act",
-    "pause_job", "resume_job", "move_aside", "undo_task", "undo_queue", "set_deadline",
+    "pause_job", "resume_job", "move_aside", "undo_task", "undo_queue", "set_deadline", "set_privacy",
 )  # fmt: skip
 """Every move that somebody waits for."""
 ON_THEIR_OWN = ("release_due", "expire_leases", "forget_tasks", "forget_nodes", "take_duty", "announce_scheduler")
@@ -62,6 +62,7 @@ async def live_a_day(rig: Rig) -> dict[str, TaskStatus]:
         assert not hurried.refused
         assert not (await client.undo(hurried.acts[0])).refused
         assert not (await client.set_deadline([waiting], datetime(2026, 12, 24, tzinfo=UTC))).refused
+        assert not (await client.set_privacy([waiting], Privacy.EXPORTABLE)).refused
         assert not (await client.reroute([waiting], node="node-1")).refused
         assert not (await client.cancel([waiting])).refused
         await client.resume(LIGHT)

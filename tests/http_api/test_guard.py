@@ -50,6 +50,9 @@ async def test_each_role_may_what_it_says_and_no_more(serve: Serve) -> None:
         assert (await http.get(f"/v1/tasks/{theirs}", headers=viewer)).json()["task"]["user_id"] == "ann"
         assert (await http.post(f"/v1/tasks/{mine}/cancel", headers=submitter)).status_code == 200
         problem(await http.post(f"/v1/tasks/{theirs}/cancel", headers=submitter), 403, "access_denied")
+        out = {"privacy": "exportable"}
+        assert (await http.post(f"/v1/tasks/{theirs}/privacy", json=out, headers=operator)).status_code == 200
+        problem(await http.post(f"/v1/tasks/{theirs}/privacy", json=out, headers=submitter), 403, "access_denied")
         problem(await http.post("/v1/queues/cpu-light/pause", headers=submitter), 403, "access_denied")
         assert (await http.post("/v1/queues/cpu-light/pause", headers=operator)).status_code == 200
         acts = (await http.get("/v1/acts", headers=viewer)).json()["acts"]

@@ -119,6 +119,22 @@ async def test_a_deadline_is_changed_and_taken_away(http: httpx.AsyncClient, nod
     assert (await http.get(f"/v1/tasks/{task_id}")).json()["task"]["deadline"] == "2026-12-24T08:00:00Z"
 
 
+async def test_whether_it_may_leave_the_house_is_said_anew(http: httpx.AsyncClient, node: Node) -> None:
+    (task_id,) = await submitted(http)
+    where = f"/v1/tasks/{task_id}/privacy"
+    out = (await http.post(where, json={"privacy": "exportable", "reason": "they may"})).json()
+    assert out["task"]["task"]["privacy"] == "exportable"
+    acts = (await http.get("/v1/acts", params={"limit": 1})).json()["acts"]
+    assert [(act["act"], act["reason"]) for act in acts] == [("set_privacy", "they may")]
+    problem(await http.post(where, json={"privacy": "private", "revision": 1}), 409, "transition_refused")
+    problem(await http.post(where, json={"privacy": "public"}), 422, "invalid_input")
+    problem(await http.post(where, json={}), 422, "invalid_input")
+    back = (await http.post(where, json={"privacy": "private", "revision": out["task"]["revision"]})).json()
+    assert "privacy" not in back["task"]["task"]
+    assert (await http.post(f"/v1/acts/{back['act']}/undo")).json()["done"] == [task_id]
+    assert (await http.get(f"/v1/tasks/{task_id}")).json()["task"]["privacy"] == "exportable"
+
+
 async def test_what_has_moved_on_is_refused_with_its_code(http: httpx.AsyncClient, node: Node) -> None:
     (task_id,) = await submitted(http)
     problem(await http.post(f"/v1/tasks/{task_id}/cancel", json={"revision": 99}), 409, "transition_refused")

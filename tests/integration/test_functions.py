@@ -19,6 +19,7 @@ from lcq.models import (
     DeviceReading,
     ErrorClass,
     FunctionReading,
+    Privacy,
     Task,
     TaskStatus,
     TaskType,
@@ -395,6 +396,10 @@ def test_a_cluster_sends_what_may_leave_the_house_and_accounts_for_it_whatever_b
             worst = 0.01 * 60 * lost  # these may have run
             assert book.spent == pytest.approx(bills + refusal + worst, abs=1e-5)
             assert (book.reserved, book.calls) == (0, len(ours))
+            assert client.get(may_not).queue != "serverless"
+            assert not client.set_privacy(may_not, Privacy.EXPORTABLE).refused
+            (out,) = client.wait([may_not], timeout_s=120)
+            assert (out.status, out.queue, out.task.privacy) == (TaskStatus.COMPLETED, "serverless", "exportable")
             month = client.spend().now[-1]
             assert month.calls == len(gateway.keys)
             assert book.spent < month.spent < book.spent + 3 * 0.6, "these are paid for as those that wake"

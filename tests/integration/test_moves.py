@@ -32,11 +32,13 @@ from lcq.models import (
     Failure,
     NodeCapability,
     NodeStatus,
+    Privacy,
     TaskPriority,
     TaskRecord,
     TaskStatus,
 )
 from lcq.moves import LEGAL_MOVES, starts_of
+from lcq.routing import Route
 from lcq.state.manager import RULES, StateManager
 from lcq.state.records import digest_of
 from lcq.state.scripts import POISON_DEATHS, move_names
@@ -74,6 +76,13 @@ class Stage:
         record = await self.record()
         asked = record.task.model_copy(update={"deadline": deadline})
         return await self.state.set_deadline(asked, revision=record.revision - behind, why="by ann")
+
+    async def let_leave(self, privacy: Privacy, *, home: str = "", behind: int = 0) -> int:
+        """``home``: the queue where it waits from now on; ``behind``: by who looked so many revisions ago."""
+        record = await self.record()
+        asked = record.task.model_copy(update={"privacy": privacy})
+        route = Route(home, 7.0) if home else None
+        return await self.state.set_privacy(asked, revision=record.revision - behind, home=route, why="by ann")
 
 
 async def staged(state: StateManager, eye: redis.Redis, status: TaskStatus) -> Stage:
@@ -186,6 +195,7 @@ MOVES: dict[str, Act] = {
     "reroute_task": lambda s: s.state.reroute_task(s.id, queue=HEAVY, why="by ann"),
     "prioritise_task": lambda s: s.state.prioritise_task(s.id, priority=TaskPriority.URGENT),
     "set_deadline": lambda s: s.to_be_done_by(DUE),
+    "set_privacy": lambda s: s.let_leave(Privacy.EXPORTABLE),
     "undo_task": _undo,
     "register_node": _hello_of_a_new_boot,
     "beat_node": _beat_without_it,
@@ -195,7 +205,7 @@ MOVES: dict[str, Act] = {
     "isolate_task": lambda s: s.state.isolate_task(s.id, found="a test says so"),
 }
 REFUSE = {"finish_task", "fail_task", "release_task", "cancel_task", "retry_task", "reroute_task", "prioritise_task"}
-REFUSE |= {"retake_task", "set_deadline"}
+REFUSE |= {"retake_task", "set_deadline", "set_privacy"}
 EVENTS_OF = {"beat_node": "release_task", "leave_node": "release_task"}  # what they do is to hand back
 
 
@@ -839,6 +849,44 @@ async def test_a_deadline_that_an_older_lcq_kept_in_the_json_alone_can_be_taken_
     assert (await stage.record()).task.deadline is None
     audit(eye)
     assert await stage.other.claim_ids() == [stage.id], "it is not taken for damaged"
+
+
+@pytest.mark.parametrize("status", [TaskStatus.PENDING, TaskStatus.QUEUED, TaskStatus.PROCESSING])
+async def test_what_may_leave_the_house_is_said_anew_and_what_waits_for_functions_comes_home(
+    state: StateManager, eye: redis.Redis, status: TaskStatus
+) -> None:
+    stage = await staged(state, eye, status)
+    first = await stage.record()
+    with pytest.raises(TransitionRefused, match="look again"):
+        await stage.let_leave(Privacy.EXPORTABLE, behind=1)
+    assert await stage.let_leave(Privacy.EXPORTABLE) == first.revision + 1
+    assert await stage.let_leave(Privacy.EXPORTABLE) == first.revision + 1, "the same changes nothing"
+    assert await state.reader.exportable([stage.id, "0" * 16]) == {stage.id}
+    audit(eye)
+    out = await stage.record()
+    assert out == first.model_copy(
+        update={"task": out.task, "revision": first.revision + 1, "updated_ms": out.updated_ms, "why": "by ann"}
+    )
+    assert await stage.let_leave(Privacy.PRIVATE, home=HEAVY) == first.revision + 2
+    audit(eye)
+    home = await stage.record()
+    assert (home.status, home.task) == (status, first.task)
+    stays = status is TaskStatus.PROCESSING
+    assert (home.queue, home.cost_s) == ((LIGHT, first.cost_s) if stays else (HEAVY, 7.0))
+    assert (home.due_ms, home.retries, home.attempt) == (first.due_ms, first.retries, first.attempt)
+    assert (await state.submit_task(first.task, queue=LIGHT)).duplicate, (
+        "asked again as it was submitted, it is the same"
+    )
+    if stays:
+        await stage.other.fail(stage.id, stage.attempt, a_failure(code="download"))
+        stage.let_pass("delayed")
+        await state.release_due()
+    elif status is TaskStatus.PENDING:
+        stage.let_pass("delayed")
+        await state.release_due()
+    one = Node(state, "node-3", queues=(LIGHT, HEAVY))
+    await one.hello()
+    assert [grant.task.privacy for grant in await one.claim(2)] == [Privacy.PRIVATE], "it is not taken for damaged"
 
 
 async def test_a_running_task_keeps_its_new_priority_for_its_next_attempt(

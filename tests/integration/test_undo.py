@@ -13,7 +13,8 @@ import redis
 from lcq.client import AsyncClient
 from lcq.config import DistributedConfig
 from lcq.errors import NothingToUndo, TransitionRefused
-from lcq.models import TaskPriority, TaskStatus
+from lcq.models import Privacy, TaskPriority, TaskStatus
+from lcq.routing import Route
 from lcq.scheduler import Scheduler
 from lcq.state.manager import StateManager
 from tests.audit import Hash, audit, lane_of
@@ -27,6 +28,12 @@ async def _have_done_by(state: StateManager, task: str, command: str) -> None:
     await state.set_deadline(asked, revision=record.revision, why="by ann", command=command)
 
 
+async def _let_leave(state: StateManager, task: str, command: str, home: Route | None = None) -> None:
+    record = await state.reader.task(task)
+    asked = record.task.model_copy(update={"privacy": Privacy.EXPORTABLE})
+    await state.set_privacy(asked, revision=record.revision, home=home, why="by ann", command=command)
+
+
 ACTS: dict[str, Callable[[StateManager, str, str], Awaitable[object]]] = {
     "retry": lambda state, task, command: state.retry_task(task, queue=HEAVY, why="by ann", command=command),
     "move": lambda state, task, command: state.reroute_task(task, queue=HEAVY, why="by ann", command=command),
@@ -38,8 +45,15 @@ ACTS: dict[str, Callable[[StateManager, str, str], Awaitable[object]]] = {
     ),
     "cancel": lambda state, task, command: state.cancel_task(task, why="by ann", command=command),
     "have done by another moment": _have_done_by,
+    "let leave the house": _let_leave,
+    "say who may leave, and move": lambda state, task, command: _let_leave(state, task, command, Route(HEAVY, 7.0)),
 }
-HARMLESS = ("prioritise", "have done by another moment")  # to an attempt that runs
+HARMLESS = (
+    "prioritise",
+    "have done by another moment",
+    "let leave the house",
+    "say who may leave, and move",
+)  # to an attempt that runs
 OF_EACH_CHANGE = ("rev", "updated_ms", "why")
 
 

@@ -543,6 +543,19 @@ class FakeCluster:
 
         return self._bulk(ids, revisions, change)
 
+    async def set_privacy(
+        self, ids: Sequence[str], privacy: Privacy, *, revisions: Sequence[int], reason: str = ""
+    ) -> BulkAnswer:
+        await self._called("set_privacy", tuple(ids), privacy)
+        self.reasons_given.append(reason)
+        seen = revisions or [self.records[one].revision for one in ids]
+
+        def change(record: TaskRecord) -> TaskRecord:
+            task = record.task.model_copy(update={"privacy": privacy})
+            return self.change(record.id, "set_privacy", extra={"privacy": privacy}, task=task)
+
+        return self._bulk(ids, seen, change)
+
     async def comment(self, ids: Sequence[str], text: str) -> BulkAnswer:
         await self._called("comment", tuple(ids), text)
         for task_id in ids:

@@ -11,7 +11,7 @@ from textual import events
 from textual.widgets import Button, Input, OptionList
 
 from lcq.errors import SchedulerUnreachable
-from lcq.models import ActRecord, Attempt, Eta, JobSummary, NodeStatus, TaskPriority, TaskRecord, TaskStatus
+from lcq.models import ActRecord, Attempt, Eta, JobSummary, NodeStatus, Privacy, TaskPriority, TaskRecord, TaskStatus
 from lcq.reasons import WhyCode, because
 from tests.conftest import wait_until
 from tests.tui.fakes import REDIS_AWAY, FakeCluster, a_failure, a_node, a_task, many_tasks, now_ms
@@ -383,6 +383,38 @@ async def test_capital_t_asks_by_when_a_task_is_to_be_done_and_the_list_shows_it
         await wait_until(lambda: console.desk.store.tasks.rows[first].done_by_ms == due_ms)
         cluster.change(first, "set_deadline", extra={"done_by_ms": ""})
         await wait_until(lambda: console.desk.store.tasks.rows[first].done_by_ms is None)
+
+
+async def test_capital_l_lets_tasks_leave_the_house_once_it_was_agreed_and_keeps_them_there(open_console):
+    cluster = FakeCluster([a_task(status=TaskStatus.PROCESSING, queue="serverless"), a_task(), a_task()])
+    ids = ids_of(cluster)
+    async with open_console(cluster) as console:
+
+        async def choose(privacy: Privacy) -> None:
+            await console.press("asterisk", "L")
+            await wait_until(lambda: isinstance(console.app.screen, Chooser))
+            await console.press(*(("down",) if privacy is Privacy.PRIVATE else ()), "enter")
+            await wait_until(lambda: isinstance(console.app.screen, Question))
+
+        await choose(Privacy.EXPORTABLE)
+        assert "Let 3 tasks leave the house" in console.text()
+        assert "functions of others get their pictures" in console.text()
+        await console.press("enter")  # it begins at No
+        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        assert cluster.calls == []
+        await console.press("escape")
+        await choose(Privacy.EXPORTABLE)
+        await console.press("y")
+        await wait_until(lambda: cluster.calls)
+        (name, (meant, privacy)) = cluster.calls[0]
+        assert (name, set(meant), privacy) == ("set_privacy", set(ids), Privacy.EXPORTABLE)
+        await wait_until(lambda: "may leave the house: 3 tasks" in console.text())
+        await console.press("escape")
+        await choose(Privacy.PRIVATE)
+        assert "1 with a function now, which finishes that" in console.text()
+        await console.press("y")
+        await wait_until(lambda: len(cluster.calls) == 2)
+        assert {record.task.privacy for record in cluster.records.values()} == {Privacy.PRIVATE}
 
 
 async def test_u_takes_the_last_act_back_once_and_says_for_how_long_it_can(open_console, monkeypatch):

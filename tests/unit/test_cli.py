@@ -91,7 +91,7 @@ EXPECTED = (
     "install-service", "uninstall-service",
     "report", "archive", "doctor", "schedules",
     "keys",
-    "alerts", "functions", "deadline", "completion",
+    "alerts", "functions", "deadline", "completion", "privacy",
 )  # fmt: skip
 
 

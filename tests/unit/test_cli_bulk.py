@@ -13,7 +13,18 @@ import pytest
 from lcq.background import BackgroundLoop
 from lcq.errors import NoLog, UnknownCommand
 from lcq.ids import new_id
-from lcq.models import Attempt, Cause, ErrorClass, JobSummary, Note, TaskStatus
+from lcq.models import (
+    Attempt,
+    Cause,
+    DeviceKind,
+    ErrorClass,
+    JobSummary,
+    Note,
+    Privacy,
+    QueueConfig,
+    QueueRecord,
+    TaskStatus,
+)
 from lcq.wire import (
     BulkAnswer,
     DeadAnswer,
@@ -25,6 +36,7 @@ from lcq.wire import (
     ListTasksAnswer,
     LogAnswer,
     LogLine,
+    QueuesAnswer,
     TaskLogAnswer,
 )
 from tests.logs import logging_kept
@@ -262,12 +274,78 @@ def test_a_deadline_that_is_none_is_refused_before_anybody_is_asked(peer: Peer) 
     assert peer.heard_of("set_deadline") == []
 
 
+# ---------------------------------------------------------------- privacy
+
+
+def test_what_may_leave_the_house_is_asked_about_first_and_what_may_not_any_more_is_not(
+    peer: Peer,
+) -> None:
+    one, other = (a_record(new_id()).model_copy(update={"revision": 7}) for _ in range(2))
+    hold(peer, one, other)
+    peer.handlers["find"] = lambda ask: FindAnswer(id=one.id)
+    peer.handlers["get_tasks"] = lambda ask: GetTasksAnswer(tasks=(one,))
+    peer.handlers["jobs"] = lambda ask: JobsAnswer(jobs=(JobSummary(name="holiday", submitted_ms=1, counts={}),))
+    peer.handlers["queues"] = lambda ask: QueuesAnswer(queues=())
+    for which in ((one.id[:6],), ("--job", "holiday")):
+        many = 1 if which == (one.id[:6],) else 2
+        told = rf"nothing was done: pictures of {many} tasks \({many} queued\) might leave the house"
+        lcq(peer, "privacy", *which, "exportable").refuses(2, told, "--yes does it")
+    assert peer.heard_of("set_privacy") == []
+    told = lcq(peer, "privacy", "--job", "holiday", "exportable", "--dry-run")
+    assert "it would fall on 2 tasks: 2 queued" in told.talk
+    assert peer.heard_of("set_privacy") == []
+    told = lcq(peer, "privacy", "--job", "holiday", "exportable", "--yes", "--reason", "they may")
+    assert told.out == f"may leave the house: {one.id} {other.id}\n"
+    assert lcq(peer, "privacy", one.id, "PRIVATE").code == 0
+    out, back = peer.heard_of("set_privacy")
+    assert (out.ids, out.revisions, out.privacy, out.reason) == ((one.id, other.id), (7, 7), "exportable", "they may")
+    assert (back.ids, back.revisions, back.privacy) == ((one.id,), (), "private")
+
+
+def test_a_terminal_is_asked_and_only_yes_lets_out(peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = a_record(new_id())
+    free = one.model_copy(update={"task": one.task.model_copy(update={"privacy": Privacy.EXPORTABLE})})
+    hold(peer, one)
+    peer.handlers["find"] = lambda ask: FindAnswer(id=one.id)
+    records = [one]
+    peer.handlers["get_tasks"] = lambda ask: GetTasksAnswer(tasks=tuple(records))
+    monkeypatch.setattr("lcq.cli.privacy._is_terminal", lambda: True)
+    asked: list[str] = []
+    for says in (False, True):
+        monkeypatch.setattr("typer.confirm", lambda text, says=says, **_: asked.append(text) or says)
+        told = lcq(peer, "privacy", one.id, "exportable")
+        assert (told.code, len(peer.heard_of("set_privacy"))) == ((0, 1) if says else (2, 0))
+    assert asked == ["The pictures of 1 tasks (1 queued) may leave the house then, to functions of others. Do it?"] * 2
+    records[:] = [free]
+    assert lcq(peer, "privacy", one.id, "exportable").code == 0
+    assert len(asked) == 2, "it might leave already"
+
+
+def test_of_what_a_function_works_on_it_is_said_that_this_goes_on(peer: Peer) -> None:
+    one = a_record(new_id(), TaskStatus.PROCESSING).model_copy(update={"queue": "serverless"})
+    hold(peer, one)
+    peer.handlers["find"] = lambda ask: FindAnswer(id=one.id)
+    peer.handlers["get_tasks"] = lambda ask: GetTasksAnswer(tasks=(one,))
+    kinds = {"serverless": DeviceKind.SERVERLESS, "cpu-light": DeviceKind.CPU}
+    queues = tuple(QueueRecord(config=QueueConfig(name=name, kind=kind)) for name, kind in kinds.items())
+    peer.handlers["queues"] = lambda ask: QueuesAnswer(queues=queues)
+    told = lcq(peer, "privacy", one.id, "private")
+    assert (told.code, told.out) == (0, f"stays in the house: {one.id}\n")
+    assert f"another attempt would be made in the house: {one.id}" in told.talk
+
+
+def test_a_privacy_that_is_none_is_refused_before_anybody_is_asked(peer: Peer) -> None:
+    lcq(peer, "privacy", "x", "public").refuses(2, "'public' is neither of private, exportable", "lcq privacy TASK")
+    lcq(peer, "privacy", "private").refuses(2, "say of which tasks", "lcq privacy TASK private")
+    lcq(peer, "privacy", "x", "--job", "j", "private").refuses(2, "by their ids, --job or --where", "lcq tasks")
+
+
 # ---------------------------------------------------------------- all that a filter fits
 
 
 def hold(peer: Peer, *records: Any) -> None:
     peer.handlers["list_tasks"] = lambda ask: ListTasksAnswer(tasks=records, total=9, looked_at=9)
-    for act in ("cancel", "retry", "reroute", "prioritise", "comment", "set_deadline"):
+    for act in ("cancel", "retry", "reroute", "prioritise", "comment", "set_deadline", "set_privacy"):
         peer.handlers[act] = lambda ask: BulkAnswer(done=ask.ids, revisions=(2,) * len(ask.ids))
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from lcq.errors import KeyForbids
 from lcq.key_record import OF_PEOPLE, KeyRecord, KeyRole
+from lcq.models import Privacy
 from lcq.roles import refuse_for, roles_for
-from lcq.wire import REQUESTS, Act, Beat, Cancel, GetTasks, Info, Join, Nodes, Pause, Submit
+from lcq.wire import REQUESTS, Act, Beat, Cancel, GetTasks, Info, Join, Nodes, Pause, SetPrivacy, Submit
 from tests.nodes import a_task
 
 AGENT, VIEWER, SUBMITTER, OPERATOR, INVITED = KeyRole
@@ -68,3 +69,5 @@ def test_a_submitter_has_its_own_tasks_cancelled_and_nobody_elses() -> None:
     refuse_for(holder(OPERATOR), asked, {"x": "ann", "y": "ben"})
     with pytest.raises(KeyForbids, match="cancel task y of others"):
         refuse_for(holder(SUBMITTER), asked, {"x": "ann", "y": "ben"})
+    with pytest.raises(KeyForbids, match="set privacy task y of others"):
+        refuse_for(holder(SUBMITTER), SetPrivacy(ids=("y",), privacy=Privacy.EXPORTABLE), {"y": "ben"})

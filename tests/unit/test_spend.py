@@ -22,17 +22,21 @@ from lcq.models import (
     NodeCapability,
     NodeRecord,
     NodeStatus,
+    Privacy,
     TaskResult,
     TaskStatus,
 )
 from lcq.moving import Mover
 from lcq.nodes import NodeManager
+from lcq.reasons import WhyCode
 from lcq.reload import Role, changes, with_live_keys
 from lcq.routing import Route, home_of, route, route_again
 from lcq.spend import Book, Overflow, Spend, bill_of, book_of
 from lcq.state.manager import StateManager
+from lcq.tasks import TaskManager
 from lcq.usage import By, today_of
-from lcq.wire import ForeseeAnswer, Foreseen, Grant, Outcome
+from lcq.why import why_of
+from lcq.wire import ForeseeAnswer, Foreseen, Grant, Outcome, Retry, SetPrivacy
 from tests.nodes import LIGHT, TELEA, Node, a_failure, a_result, a_task
 
 BURST = "serverless"
@@ -306,6 +310,68 @@ async def test_what_may_not_leave_the_house_is_granted_to_no_function(redis_url:
         assert [grant.task.id for grant in await node.take(2)] == [may]
         with pytest.raises(InvalidInput, match="may leave the house"):
             route(a_task(), await state.reader.fleet(), queue=BURST)
+
+
+async def test_what_is_let_out_goes_by_the_rules_of_overflow_and_what_is_forbidden_comes_home(redis_url: str) -> None:
+    async with (
+        StateManager(settings(), url=redis_url) as state,
+        TaskManager(Ground(state, Site(state))) as tasks,
+    ):
+        await Node(state, id="cpu-1", models=(TELEA,)).hello()
+        node = FunctionNode(state)
+        await node.hello()
+        mover = Mover(state)
+
+        async def say(privacy: Privacy, *ids: str) -> None:
+            assert (await tasks.set_privacy(SetPrivacy(ids=ids, privacy=privacy, actor="ann"))).done == ids
+
+        async def queue_of(*ids: str) -> list[str]:
+            return [one.queue for one in (await state.reader.tasks(ids)).values()]
+
+        async def look() -> None:
+            fleet = await state.reader.fleet()
+            await mover.bring_home(fleet)
+            await mover.move_tails(fleet)
+
+        first, *others = [a_task(user_id="ann") for _ in range(30)]
+        for task in (first, *others):  # of one user: the first is far from the end of the lane, and from that of hers
+            await state.submit_task(task, queue=LIGHT, cost_s=10)
+        await look()
+        assert await queue_of(first.id) == [LIGHT]
+        await say(Privacy.EXPORTABLE, first.id)
+        await look()
+        assert await queue_of(first.id, *(one.id for one in others)) == [BURST, *[LIGHT] * 29]
+        await say(Privacy.PRIVATE, first.id)
+        record = await state.reader.task(first.id)
+        assert (record.queue, record.why, record.task) == (LIGHT, "by ann", first)
+        assert await node.take(2) == ()
+        chosen = a_task(privacy="exportable")  # by an operator, and for one node: it would have no way out
+        await state.submit_task(chosen, queue=BURST, node=node.id, forced=True)
+        await say(Privacy.PRIVATE, chosen.id)
+        record = await state.reader.task(chosen.id)
+        assert (record.queue, record.forced, record.pinned_node) == (LIGHT, False, "")
+        running, failing = await submitted(state, 2)
+        grants = {grant.task.id: grant for grant in await node.take(2)}
+        await say(Privacy.PRIVATE, running, failing)
+        assert await queue_of(running, failing) == [BURST, BURST]
+        why = why_of(await state.reader.task(running), await state.reader.fleet())
+        assert "another attempt would be made in the house" in why.text
+        await node.end(grants[running], 0.01)
+        assert (await state.reader.task(running)).status is TaskStatus.COMPLETED
+        await state.release_task(failing, attempt=1, node=node.id)
+        why = why_of(await state.reader.task(failing), await state.reader.fleet())
+        assert (why.code, why.facts) == (WhyCode.MAY_NOT_LEAVE, {"queue": BURST})
+        assert await node.take(2) == ()
+        await look()
+        record = await state.reader.task(failing)
+        assert (record.queue, record.why) == (LIGHT, f"may not leave the house; moved to {LIGHT}")
+        forced = a_task(privacy="exportable", max_retries=0)
+        await state.submit_task(forced, queue=BURST, forced=True)
+        assert len(await node.take()) == 1
+        await say(Privacy.PRIVATE, forced.id)
+        await state.fail_task(forced.id, attempt=1, node=node.id, failure=a_failure())
+        await tasks.retry(Retry(ids=(forced.id,)))
+        assert await queue_of(forced.id) == [LIGHT]
 
 
 async def test_overflow_goes_out_only_where_the_house_is_late_and_there_is_money(redis_url: str) -> None:

@@ -348,6 +348,12 @@ TABLE = [
         {"queue": "serverless"},
     ),
     (
+        (waiting(queue="serverless"), SPENT, HERE),
+        WhyCode.MAY_NOT_LEAVE,
+        "serverless is a queue of functions, and its pictures may not leave the house",
+        {"queue": "serverless"},
+    ),
+    (
         (waiting(), KEEPING, replace(HERE, kept={("a", "cpu"): 1})),
         WhyCode.KEPT_SLOTS,
         "waits while slots are kept for people who wait for a picture: all that node a has free",

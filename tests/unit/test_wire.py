@@ -126,7 +126,7 @@ def test_every_command_is_listed_once_and_only_acts_change_what_operators_see() 
         "release", "pause_job", "resume_job", "cancel_job", "retry_job", "reroute_job", "prioritise_job", "note_job",
         "drain_idle", "undo", "comment", "acknowledge", "warm_function",
         "stop_node", "set_device", "label_node", "run_schedule", "pause_schedule", "resume_schedule",
-        "silence", "unsilence", "test_alerts", "set_deadline",
+        "silence", "unsilence", "test_alerts", "set_deadline", "set_privacy",
         "enrol_key", "invite_key", "revoke_key", "join", "replace_key",
     }  # fmt: skip
 

@@ -58,6 +58,14 @@ class TaskActs(ConsoleScreen):
         where: str | None = None
 
     @dataclass
+    class PrivacyWished(Message):
+        """The operator wants to say whether the pictures of these tasks may leave the house."""
+
+        rows: Sequence[TaskRow]
+        asks: bool
+        where: str | None = None
+
+    @dataclass
     class ChangeWished(Message):
         """The operator wants these tasks done again with something changed; ``anew``: as new ones."""
 
@@ -148,6 +156,11 @@ class TaskActs(ConsoleScreen):
         rows = self._rows()
         if rows:
             self.post_message(self.DeadlineWished(rows, asks=self.unsure, where=self.wide_filter))
+
+    def action_set_privacy(self) -> None:
+        rows = self._rows()
+        if rows:
+            self.post_message(self.PrivacyWished(rows, asks=self.unsure, where=self.wide_filter))
 
     def action_move(self) -> None:
         rows = self._rows()

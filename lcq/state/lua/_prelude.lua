@@ -1060,10 +1060,14 @@ local STAYS = {json = true, json_digest = true, digest = true, idem = true, mode
 local OF_ORDER = {priority = true, score = true, tag = true, place = true}
 
 local OF_DEADLINE = {json = true, json_digest = true, done_by_ms = true}
+-- What waited for a function may have come home with it.
+local OF_PRIVACY = {json = true, json_digest = true, queue = true, pinned = true, forced = true, cost = true,
+  queued_ms = true, score = true, tag = true, place = true}
 
 local function is_taken_back(move, field)
   if move == "prioritise_task" then return OF_ORDER[field] or false end
   if move == "set_deadline" then return OF_DEADLINE[field] or false end
+  if move == "set_privacy" then return OF_PRIVACY[field] or false end
   return not STAYS[field]
 end
 

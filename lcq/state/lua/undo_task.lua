@@ -21,6 +21,8 @@ for field, value in pairs(entry.before) do changes[field] = value end
 redis.call("HDEL", undo_key(command), id)
 if entry.move == "set_deadline" then
   amend("undo_task", id, t, changes, {"undone", entry.move, "done_by_ms", entry.before.done_by_ms or ""})
+elseif entry.move == "set_privacy" and entry.before.queue == t.queue then
+  amend("undo_task", id, t, changes, {"undone", entry.move})
 else
   transition("undo_task", id, t, entry.status, changes, {"undone", entry.move})
 end

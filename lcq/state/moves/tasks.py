@@ -19,6 +19,7 @@ from lcq.errors import (
 from lcq.labels import told_labels
 from lcq.models import Task, TaskPriority, TaskStatus
 from lcq.moves import starts_of
+from lcq.routing import Route
 from lcq.state import records
 from lcq.state.moves.mover import Mover
 from lcq.state.scripts import MOST_LABELLED_LANES
@@ -191,6 +192,25 @@ class TaskMoves(Mover):
         told = (asked.id, why, revision, text, done_by, records.digest_of(text))
         answer = await self._move("set_deadline", *told, command=command)
         self._refuse("set_deadline", asked.id, answer)
+        return _revision(answer, 1)
+
+    async def set_privacy(
+        self, asked: Task, *, revision: int, home: Route | None = None, why: str = "", command: str = ""
+    ) -> int:
+        """Let a task's pictures leave the house, or not, as ``asked`` says, which is in all else the task at
+        ``revision``.
+
+        ``home``: where it waits from now on, if it waits; None: where it does. Answers the task's revision then.
+        ``command``: as for ``cancel_task``.
+
+        Raises:
+        TaskNotFound, TransitionRefused: it is finished, or has changed since ``revision``.
+        """
+        text = asked.to_json()
+        queue, cost_s = ("", "") if home is None else (home.queue, home.seconds)
+        told = (asked.id, why, revision, text, records.digest_of(text), asked.privacy, queue, cost_s)
+        answer = await self._move("set_privacy", *told, command=command)
+        self._refuse("set_privacy", asked.id, answer)
         return _revision(answer, 1)
 
     def _refuse(self, move: str, task_id: str, answer: list[Any]) -> None:
