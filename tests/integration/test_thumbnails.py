@@ -7,6 +7,7 @@ import base64
 import shutil
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from lcq.state.manager import StateManager
 from lcq.thumbnails import thumbnail_of
 from lcq.wire import AskThumbnail, Order, Pictured, ThumbnailAnswer, ThumbnailPart
 from tests.cluster import free_port, running_cluster
-from tests.conftest import wait_until
+from tests.conftest import wait_until, wait_until_sync
 from tests.nodes import LIGHT, Node, a_task, the_cpu
 
 PHOTOS = Path("sample-config")
@@ -49,7 +50,18 @@ def test_an_agent_shows_what_it_has_done_and_says_why_where_it_cannot(redis_url,
             assert done.status is TaskStatus.COMPLETED
             assert done.result is not None
 
-            told = client.thumbnail(task.id, longest=320)
+            def shown(**wish: Any) -> ThumbnailAnswer:
+                """What the node shows when it has managed that in the time which it gives itself."""
+
+                def in_time() -> ThumbnailAnswer | None:
+                    told = client.thumbnail(task.id, **wish)
+                    return None if any("has not managed it" in part.why for part in told.parts.values()) else told
+
+                told = wait_until_sync(in_time, what="pictures in time")
+                assert told is not None
+                return told
+
+            told = shown(longest=320)
             assert told.node == "node-1"
             assert set(told.parts) == {"before", "mask", "after"}
             for part in told.parts.values():
@@ -58,14 +70,14 @@ def test_an_agent_shows_what_it_has_done_and_says_why_where_it_cannot(redis_url,
                 assert small.pixels.shape == (214, 320, 3)
                 assert len(part.data) < 40_000
 
-            part = client.thumbnail(task.id, parts=("before",), longest=100, box=(0.5, 0.0, 1.0, 0.5)).parts["before"]
+            part = shown(parts=("before",), longest=100, box=(0.5, 0.0, 1.0, 0.5)).parts["before"]
             assert thumbnail_of(base64.b64decode(part.data), "small", longest=999).size == (100, 67)
 
             with open(done.result.path, "ab") as file:  # somebody has put another file there
                 file.write(b"more")
             image.write_bytes(a_bomb())
             mask.unlink()
-            parts = client.thumbnail(task.id).parts
+            parts = shown().parts
             assert "on node-1 the file of that name has" in parts["after"].why
             assert "its header claims" in parts["before"].why
             assert "no such file on this node" in parts["mask"].why

@@ -14,7 +14,7 @@ from lcq.config import DistributedConfig, LeaseConfig, QuotasConfig, RetryConfig
 from lcq.models import Device, DeviceKind, DeviceReading, ErrorClass, Failure, ModelOffer, TaskPriority, TaskType
 from lcq.reasons import Why, WhyCode
 from lcq.scheduler import Scheduler
-from lcq.wire import Beat, Outcome, Want
+from lcq.wire import Beat, Outcome, Want, WhyAnswer
 from tests.audit import audit
 from tests.conftest import wait_until
 from tests.integration.test_ladder import CPU, GPU, Host, Stage
@@ -349,7 +349,13 @@ async def test_of_many_tasks_each_is_told_what_it_would_be_told_alone(stage: Sta
     await stage.client.pause_job("mine", reason="lunch")
     granted = await host.claim(SMALL)
     assert granted is not None
-    whys = await stage.client.whys([*ids, "0" * 16])
+
+    async def all_told() -> dict[str, WhyAnswer] | None:
+        told = await stage.client.whys([*ids, "0" * 16])
+        return told if len(told) >= len(ids) else None  # some may be missing, where it would take too long
+
+    whys = await wait_until(all_told)
+    assert whys is not None
     assert set(whys) == set(ids), "what is not there is left out"
     for task_id in ids:
         alone = await stage.client.why(task_id)
@@ -361,7 +367,8 @@ async def test_of_many_tasks_each_is_told_what_it_would_be_told_alone(stage: Sta
     await stage.client.resume_job("mine")
 
     async def is_seen() -> bool:
-        return (await stage.client.whys(ids))[ids[4]].why.code is WhyCode.WAITS_TURN
+        seen = (await stage.client.whys(ids)).get(ids[4])
+        return seen is not None and seen.why.code is WhyCode.WAITS_TURN
 
     await wait_until(is_seen, what="it is told again, and not what was true before")
 
