@@ -31,7 +31,7 @@ from lcq.client import AsyncClient
 from lcq.errors import InvalidInput, UnknownCommand
 from lcq.labels import parse_labels, told_labels
 from lcq.lang import N, ntr, retold, tr
-from lcq.models import TERMINAL_STATES, Attempt, TaskPriority, TaskRecord, TaskStatus
+from lcq.models import TERMINAL_STATES, Attempt, Privacy, TaskPriority, TaskRecord, TaskStatus
 from lcq.moments import told_deadline, told_moment
 from lcq.reasons import MEANINGS, Why, brief
 from lcq.task_fields import late_ms, parse_where
@@ -289,6 +289,8 @@ def _facts(record: TaskRecord, explanation: str) -> Iterable[tuple[str, str | Te
     yield tr("priority"), tr(record.priority.value)
     yield tr("user"), asked.user_id
     yield tr("job"), asked.job or ""
+    is_free = asked.privacy is Privacy.EXPORTABLE
+    yield tr("privacy"), tr("exportable: its pictures may leave the house") if is_free else ""
     yield tr("to be done by"), _told_deadline(record)
     yield (
         tr("attempts"),

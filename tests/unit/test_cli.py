@@ -47,6 +47,7 @@ from lcq.models import (
     NodeCapability,
     NodeRecord,
     NodeStatus,
+    Privacy,
     QueueConfig,
     QueueRecord,
     TaskResult,
@@ -485,6 +486,9 @@ def test_a_result_tells_its_path_and_size(peer: Peer) -> None:
     answer = lcq(peer, "task", record.id)
     assert re.search(r"result +/out/a\.png", answer.out)
     assert re.search(r"size +4 x 3, 123 bytes, 0\.50s", answer.out)
+    assert "privacy" not in answer.out
+    record = record.model_copy(update={"task": record.task.model_copy(update={"privacy": Privacy.EXPORTABLE})})
+    assert re.search(r"privacy +exportable: its pictures may leave the house", lcq(peer, "task", record.id).out)
 
 
 def test_nodes_queues_and_jobs_are_listed(peer: Peer) -> None:
