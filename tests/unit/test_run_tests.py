@@ -24,7 +24,7 @@ def test_each_place_of_each_type_is_there(name: str) -> None:
 
 def test_all_is_what_make_test_runs() -> None:
     (run,) = commands_of("--type", "all")
-    (line,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if "-m pytest -n 4" in line]
+    (line,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if "-m pytest -n 5" in line]
     assert f'-m "{run[run.index("-m", 3) + 1]}"' in line
     assert "tests" in run
 
