@@ -14,10 +14,10 @@ import httpx
 import pytest
 import redis
 
-from lcq.errors import TaskNotFound, TransitionRefused
+from lcq.errors import AddressBusy, AddressUsed, TaskNotFound, TransitionRefused
 from lcq.http.access import new_token as new_http_token
 from lcq.http.access import shown_path
-from lcq.lent import Terms, Way, seconds_of
+from lcq.lent import MOST_ADDRESSES, Taken, Terms, Way, seconds_of
 from lcq.scheduler import Scheduler
 from lcq.state.moves.calls import CallMoves
 from lcq.wire import Grant, OpenCall
@@ -99,7 +99,14 @@ async def test_an_address_is_good_for_one_whole_transfer_of_just_what_it_was_len
         assert (found["attempt"], found["sha256"], found["size"]) == (1, *picture(RESULT).values())
         assert not (await left(http, call, asked="f" * 16))["results"]  # something else was asked
         assert (await http.get(found["path"])).content == RESULT
+        spare = await lent(http, call, result=ASKED)
+        for _ in range(MOST_ADDRESSES):
+            refused = await http.post(f"{call}/addresses", json={"result": ASKED})
+            if refused.status_code != 200:
+                break
+        problem(refused, 413, "too_large")
         assert (await http.delete(call)).status_code == 204
+        problem(await http.put(spare["put_result"], content=RESULT), 404, "address_unknown")
         assert scheduler.keeper.depot.usage().count == 0
         problem(await http.get(f"{call}/left"), 404, "address_unknown")
         problem(await http.post(f"{call}/addresses", json={"result": ASKED}), 404, "address_unknown")
@@ -259,6 +266,30 @@ async def test_a_result_that_two_attempts_leave_at_the_same_time_is_no_clients(s
         assert scheduler.keeper.depot.usage().count == 1
         await http.delete(second)
         assert scheduler.keeper.depot.usage().count == 0
+
+
+async def test_who_has_no_such_attempt_opens_no_call_and_whose_time_is_over_settles_nothing(serve: Serve) -> None:
+    async with serve(public_url=PUBLIC) as (scheduler, http):
+        node, (grant,) = await granted(scheduler)
+        for who, attempt in ((node, 2), (FunctionNode(scheduler.state, id="somebody-else"), 1)):
+            with pytest.raises(TransitionRefused):
+                await opened(scheduler, who, grant.model_copy(update={"attempt": attempt}))
+        call = await opened(scheduler, node, grant)
+        state, sha256 = scheduler.state, picture(RESULT)["sha256"]
+        one = (await lent(http, call, result=ASKED))["put_result"].rpartition("/")[2]
+        slow = await state.take_address(one, Way.PUT, size=len(RESULT), seconds=0.001)
+
+        async def again() -> Taken | None:
+            with contextlib.suppress(AddressBusy):
+                return await state.take_address(one, Way.PUT, size=len(RESULT), seconds=60)
+            return None
+
+        quick = await wait_until(again)
+        with pytest.raises(AddressUsed):
+            await state.settle_address(slow, is_whole=True, sha256="0" * 64, size=9, was_there=False)
+        await state.settle_address(quick, is_whole=True, sha256=sha256, size=len(RESULT), was_there=False)
+        (left,) = await state.reader.calls.left(grant.task.id, grant.attempt)
+        assert left.sha256 == sha256
 
 
 async def test_a_transfer_that_broke_off_holds_nothing_back(serve: Serve) -> None:

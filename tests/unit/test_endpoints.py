@@ -17,6 +17,7 @@ from lcq.health import NO_RETRY_LOST
 from lcq.models import Device, DeviceKind, ErrorClass, TaskType
 from lcq.runner_config import FunctionConfig
 from tests.conftest import wait_until_sync
+from tests.unit.test_lying_functions import engine, work
 from worker.calls import Call, Instance, Reply, Trouble, parcel
 from worker.engines.base import EngineError, EngineSettings, Picture, Work
 from worker.engines.endpoints import (
@@ -213,6 +214,20 @@ def test_a_job_is_kept_until_its_state_has_been_asked_for_and_no_policy_is_under
     with server(told) as address:
         called(kind="runpod", url=address, timeout_s=timeout_s)
     assert (told.policy["executionTimeout"], told.policy["ttl"]) == policy
+
+
+@pytest.mark.usefixtures("brisk")
+def test_the_job_of_an_attempt_that_nobody_waits_for_is_cancelled() -> None:
+    class Enough(Exception): ...
+
+    def progress(fraction: float, stage: str) -> None:
+        if any(path.startswith("status/") for path in told.asked):
+            raise Enough
+
+    told = RunPod((200, b'{"id": "j", "status": "IN_PROGRESS"}'))
+    with server(told) as address, pytest.raises(Enough):
+        engine(address, kind="runpod").run(work(progress))
+    assert "cancel/j" in told.asked
 
 
 @pytest.mark.usefixtures("brisk")

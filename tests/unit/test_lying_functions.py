@@ -275,9 +275,16 @@ def test_a_picture_that_says_it_is_huge_is_not_decoded(monkeypatch: pytest.Monke
     assert (status, reply["trouble"]["code"]) == (500, "output_shape")
 
 
+def test_a_picture_of_another_size_is_no_result() -> None:
+    other = parcel(encode_picture(np.zeros((8, 8, 3), np.uint8)))
+    error, asked = ended(replies(result=other.model_dump()))
+    assert (error.error_class, error.code) == (ErrorClass.BAD_OUTPUT, "output_shape")
+    assert asked.cost == 0.001 + 0.01 * 0.5, "it has worked"
+
+
 def call_with(image: Any, **more: Any) -> Call:
     mask = parcel(encode_picture(picture().mask))
-    return Call(key=KEY, model="cv2-telea", image=image, mask=mask, inline_most=2**20, **more)
+    return Call(key=KEY, model="cv2-telea", image=image, mask=mask, **({"inline_most": 2**20} | more))
 
 
 # ---------------------------------------------------------------- the function's side

@@ -107,7 +107,9 @@ async def test_a_call_is_reserved_at_its_worst_and_settled_by_its_bill(redis_url
         assert len(await node.take(5)) == 2
 
 
-@pytest.mark.parametrize(("code", "cost"), [("endpoint_unreachable", 0.0), ("function_unknown", 0.3)])
+@pytest.mark.parametrize(
+    ("code", "cost"), [("endpoint_unreachable", 0.0), ("storage_unreachable", 0.0), ("function_unknown", 0.3)]
+)
 async def test_what_has_not_run_costs_nothing_and_of_what_may_have_the_worst_is_true(
     redis_url: str, code: str, cost: float
 ) -> None:
@@ -462,6 +464,13 @@ def test_books_are_read_whatever_is_in_them() -> None:
     assert Spend(BudgetConfig()).lack(1e9) == ""
 
 
+def test_what_is_reserved_takes_its_share_of_a_budget_and_uses_none_of_it_up() -> None:
+    spend = Spend(BudgetConfig(hour=1.0), hour=Book(spent=0.2, reserved=0.7))
+    assert spend.shares == {"hour": pytest.approx(0.9)}
+    assert (spend.used_up(0.8), spend.used_up(0.81)) == (frozenset(), {"hour"})
+    assert spend.lack(0.3), "but as long as it is, no more may be called"
+
+
 def test_how_late_the_house_is_is_told_in_shares_of_the_time_until_a_deadline() -> None:
     overflow = Overflow(60, Spend(BudgetConfig()), now_ms=1_000_000)
     assert overflow.late_s(30, None) == 30
@@ -541,6 +550,7 @@ async def test_what_a_failed_call_says_that_it_cost_counts_also_where_that_is_no
 def test_a_budget_is_used_up_exactly_whatever_a_computer_makes_of_decimal_numbers(amount: float) -> None:
     whole = round(amount * 1e6)
     assert bill_of(BudgetConfig(hour=amount), amount) == {"worst": whole, "hour": whole}
+    assert bill_of(BudgetConfig(hour=amount + 4e-7), amount + 4e-7) == {"worst": whole + 1, "hour": whole}
 
 
 async def test_a_budget_that_is_lowered_while_calls_run_holds_at_once_and_takes_nothing_from_them(
