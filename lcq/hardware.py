@@ -232,6 +232,9 @@ def detect_devices(config: AgentConfig, gpus: Gpus, *, need_mib: int = GPU_NEED_
     else:
         left_out["cpu"] = _SWITCHED_OFF
     for name, function in config.functions.items():
+        if function.lack:
+            left_out[name] = function.lack
+            continue
         slots = function.concurrency
         devices.append(
             Device(

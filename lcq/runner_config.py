@@ -5,6 +5,7 @@ Apart from lcq.config, which reads files and the environment: a runner is told i
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -156,10 +157,21 @@ class IopaintConfig(Section):
         return self
 
 
+_STORES = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "gs": ("gcsfs", "gs"), "gcs": ("gcsfs", "gs")}
+"""What fsspec needs for an exchange, and which extra has it."""
 _WEB = re.compile(r"^https?://[^/?#\s]+([/?#]\S*)?$")
 _OPENFAAS = re.compile(r"^https?://[^/\s]+(/[^?#\s]*)?/(async-)?function/[^/?#\s]+")
 _EXCHANGE = re.compile(r"^(?!(https?|file|local|memory)://)[a-z][a-z0-9+.-]*://[^/?#\s]+(/[^?#\s]*)?$")
 _HEADER = re.compile(r"^[A-Za-z0-9-]{1,64}$")
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nor what it is a part of
+        return False
+
+
 _TAKEN_HEADERS = frozenset(
     {
         "connection", "content-encoding", "content-length", "content-type", "host", "idempotency-key",
@@ -267,7 +279,8 @@ class FunctionConfig(_Asynchronous):
     concurrency: int = Field(default=4, ge=1, le=1024)
     """Calls at a time."""
     timeout_s: float = Field(default=300.0, gt=0, le=3600)
-    """How long a call may take; the function's own limit must not be longer."""
+    """How long a call may take: the function's own limit on its platform. By a longer one there a call may cost more
+    than was reserved for it; a shorter one ends calls that are waited for."""
     payload_kib: int | None = Field(default=None, ge=16, le=64 * 1024)
     """Pictures go inside a call up to so much (request and answer alike); larger ones by way of exchange, or of the
     scheduler where it has an http.public_url. null: 256 where there is an exchange or the call is queued, 4096 else."""
@@ -342,6 +355,21 @@ class FunctionConfig(_Asynchronous):
     def is_async(self) -> bool:
         """Whether its answer comes by a call of its gateway's own."""
         return bool(getattr(self, "async"))
+
+    @property
+    def lack(self) -> str:
+        """What is not installed here and would be needed for a call, in words; "": nothing."""
+        scheme = self.exchange.partition("://")[0]
+        needs = (
+            (bool(self.exchange), f"exchange {scheme}://", *_STORES.get(scheme, ("fsspec", "s3"))),
+            (self.kind == "lambda", "kind: lambda", "boto3", "lambda"),
+            (self.auth.sigv4, "auth.sigv4", "boto3", "lambda"),
+            (self.auth.oidc, "auth.oidc", "google.auth", "google"),
+        )
+        for is_set, what, module, extra in needs:
+            if is_set and not _is_installed(module):
+                return f"{what} needs {module.replace('.', '-')}: pip install 'lcq[{extra}]'"
+        return ""
 
     @property
     def may_be_lent(self) -> bool:

@@ -34,6 +34,7 @@ from lcq.lang import N, ntr, retold, tr
 from lcq.models import TERMINAL_STATES, Attempt, Privacy, TaskPriority, TaskRecord, TaskStatus
 from lcq.moments import told_deadline, told_moment
 from lcq.reasons import MEANINGS, Why, brief
+from lcq.spend import MILLION
 from lcq.task_fields import late_ms, parse_where
 from lcq.wire import HistoryAnswer, JobActAnswer
 
@@ -196,6 +197,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
     if history.attempts:
         eased = any(attempt.eased for attempt in history.attempts)
         predicted = any(attempt.predicted_s for attempt in history.attempts)
+        paid = any(attempt.spend for attempt in history.attempts)
         output.heading(tr("Attempts"))
         output.table(
             [
@@ -205,6 +207,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
                 Column("STARTED", whole=True, spared=4),
                 Column("TOOK", right=True, whole=True),
                 *([Column("WORKED", right=True, whole=True), Column("PREDICTED", whole=True)] if predicted else []),
+                *([Column("PAID", right=True, whole=True)] if paid else []),
                 Column("OUTCOME", whole=True),
                 *([Column("EASED", wrapped=True)] if eased else []),
                 Column("FAILURE", wrapped=True),
@@ -217,6 +220,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
                     clock(attempt.started_ms),
                     duration((attempt.ended_ms - attempt.started_ms) / 1000) if attempt.ended_ms else "",
                     *([duration(attempt.seconds) if attempt.seconds else "", _predicted(attempt)] if predicted else []),
+                    *([f"{attempt.spent / MILLION:,.6f}" if attempt.ended_ms else ""] if paid else []),
                     tr(attempt.outcome),
                     *([", ".join(attempt.eased)] if eased else []),
                     f"{attempt.failure.code}: {retold(attempt.failure.message)}" if attempt.failure else "",

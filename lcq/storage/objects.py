@@ -28,6 +28,7 @@ from lcq.storage.blobs import CHUNK, Blob, Moved, nothing
 
 _PIECE = 8 * 2**20  # of an upload: an object store takes them one by one
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+_S3 = frozenset({"s3", "s3a"})
 _LOCAL = frozenset({"file", "local"})
 _STALE = 0.5  # of the time that blobs are kept: an object of that age is put anew where somebody counts on it
 
@@ -146,7 +147,7 @@ class Objects:
         """
         with _failures_named(url):
             expires = max(1, int(seconds))
-            if self.scheme in ("s3", "s3a"):
+            if self.scheme in _S3:
                 method = "put_object" if writes else "get_object"
                 return str(self._system.url(url, expires=expires, client_method=method))
             with contextlib.suppress(NotImplementedError):  # as fsspec's file systems say it that have none
@@ -179,7 +180,8 @@ class Objects:
             except FileNotFoundError:
                 return
         for name, told in found.items():
-            yield posixpath.basename(name), int(told.get("size") or 0), _seconds(told)
+            if told.get("type") != "directory":  # the folder itself, where its first object came while it was read
+                yield posixpath.basename(name), int(told.get("size") or 0), _seconds(told)
 
 
 class ObjectStore:
@@ -261,6 +263,8 @@ def _file_system(scheme: str, options: dict[str, Any]) -> Any:
         raise AddressRefused(f"{scheme}://", "fsspec is not installed here", hint=hint) from error
     if scheme not in _known_schemes():
         raise AddressRefused(f"{scheme}://", "no such kind of address is known", hint="such as s3:// or gs://")
+    if scheme in _S3:  # left alone, botocore signs addresses for some regions so that a PUT may have no Content-Type
+        options["config_kwargs"] = {"signature_version": "s3v4", **(options.get("config_kwargs") or {})}
     try:
         # Listings are never remembered: others write there too.
         return fsspec.filesystem(scheme, use_listings_cache=False, **options)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import cv2
 import httpx
@@ -44,6 +45,7 @@ from tests.s3 import S3, s3_server, wait_for
 from worker.calls import Call, read_reply, waking_call
 from worker.engines.base import Picture, Work
 from worker.engines.exchanges import NoExchange
+from worker.engines.function import place_of
 from worker.engines.picture_bytes import decode_picture, encode_picture
 from worker.function import Function, KnativeFunction, on_runpod
 
@@ -287,6 +289,37 @@ def test_large_pictures_go_by_addresses_that_are_good_for_one_call_and_nothing_i
     assert "set exchange" in str(told)
 
 
+def test_an_address_is_good_for_as_long_as_its_call_may_take_and_any_picture_may_be_put_there(s3: S3) -> None:
+    one = engine("http://nowhere", s3, timeout_s=60)._function
+    assert one is not None
+    exchange, asked = one.exchange, work(photo(), "06ft3kzzzzzzzzzx/2")
+    assert exchange is not None
+    image, mask = encode_picture(asked.picture.pixels), encode_picture(asked.picture.mask)
+    call = one.call_of(asked, image, mask, exchange)
+    assert not call.image.inline
+    for url in (call.image.url, call.mask.url, call.put_url):  # moto looks at none of this
+        told = parse_qs(urlsplit(url).query)
+        assert told["X-Amz-SignedHeaders"] == ["host"], "another signature would forbid the function's Content-Type"
+        assert int(told["X-Amz-Expires"][0]) == 60 + 2 * 10 + 5, "it may be taken at the third try only"
+    place = place_of(asked, image, mask)
+    assert urlsplit(call.put_url).path == f"/exchange/calls/06ft3kzzzzzzzzzx/2-{place.asked}.png"
+    assert exchange.earlier(place) is None
+    exchange.objects.write(f"s3://exchange/calls/{place.earlier[0].name}", image[:99])
+    assert exchange.earlier(place) is None, "half a picture is no result"
+    exchange.objects.write(f"s3://exchange/calls/{place.earlier[0].name}", image)
+    assert exchange.earlier(place) == image
+    exchange.forget(place)
+    assert not list(exchange.objects.below("s3://exchange/calls/06ft3kzzzzzzzzzx"))
+
+
+def test_an_exchange_that_cannot_be_used_is_a_wrong_configuration_and_nothing_is_called_or_paid() -> None:
+    for attempt in (1, 2):
+        asked = work(photo(), f"06ft3kzzzzzzzzzz/{attempt}")
+        told = refused(engine("http://127.0.0.1:9", exchange="nothing-known://bucket", payload_kib=16), asked)
+        assert (told.code, asked.cost) == ("endpoint_refused", None), "no try is lost, and nothing is paid"
+        assert "the exchange: nothing-known:// cannot be used" in str(told)
+
+
 def test_a_lost_answer_is_no_lost_result(gateway: Gateway, s3: S3) -> None:
     faults = ["cut after", "refuse after:500", "garbage after"]
     for number, fault in enumerate(faults, 1):
@@ -294,6 +327,8 @@ def test_a_lost_answer_is_no_lost_result(gateway: Gateway, s3: S3) -> None:
         asked = work(photo(), f"06ft3kzzzzzzzzz{number}/1")
         assert np.array_equal(engine(gateway.url, s3).run(asked), here(asked.picture))
         assert asked.notes == ["its answer was lost; the result was found where it had been left"]
+        assert asked.cost is not None
+        assert asked.cost > 0.001, "what nobody told is paid by the time it took"
         assert len(gateway.passed) == number
 
 
@@ -311,14 +346,15 @@ def test_the_next_attempt_looks_for_what_the_one_before_it_has_left_before_it_ca
     gateway.faults.append("late")
     with pytest.raises(Killed):  # its runner died when the result was there, and the answer was not
         first.run(work(photo(), "06ft3kzzzzzzzzzy/1", die))
-    again = work(photo(), "06ft3kzzzzzzzzzy/2")
+    other = Work(TaskType.INPAINT, MODEL, photo(), {"radius": 9}, lambda *_: None, key="06ft3kzzzzzzzzzy/2")
+    engine(gateway.url, s3).run(other)
+    assert gateway.keys == ["06ft3kzzzzzzzzzy/1", "06ft3kzzzzzzzzzy/2"]  # something else was asked
+    again = work(photo(), "06ft3kzzzzzzzzzy/3")
     assert np.array_equal(engine(gateway.url, s3).run(again), here(again.picture))
     assert again.notes == ["an earlier call, whose answer was lost, had left the result"]
-    assert gateway.passed == ["06ft3kzzzzzzzzzy/1"]
+    assert again.cost == 0, "that call has its own bill"
+    assert len(gateway.keys) == 2
     assert not list(first._function.exchange.objects.below("s3://exchange/calls/06ft3kzzzzzzzzzy"))
-    other = Work(TaskType.INPAINT, MODEL, photo(), {"radius": 9}, again.progress, key="06ft3kzzzzzzzzzy/3")
-    engine(gateway.url, s3).run(other)
-    assert gateway.passed == ["06ft3kzzzzzzzzzy/1", "06ft3kzzzzzzzzzy/3"]  # something else was asked
 
 
 # ---------------------------------------------------------------- a whole cluster

@@ -34,6 +34,7 @@ from lcq.ids import new_id
 from lcq.models import (
     ActRecord,
     Attempt,
+    Bill,
     Device,
     DeviceKind,
     DeviceReading,
@@ -629,21 +630,25 @@ def test_a_function_that_was_away_says_until_when_it_rests_or_that_one_call_trie
     assert {one.rests_until_ms for one in functions_of([gone], {})} == {None}, "what it said last holds no more"
 
 
-def test_a_task_shows_what_was_made_easier_for_each_attempt(peer: Peer) -> None:
+def test_a_task_shows_what_was_made_easier_and_what_was_paid_for_each_attempt(peer: Peer) -> None:
     record = a_record(new_id(), TaskStatus.PROCESSING).model_copy(update={"eased": (Ease.SMALLER_TILE,)})
     attempts = (
-        Attempt(number=1, node="n", started_ms=1, ended_ms=2, outcome="failed"),
+        Attempt(number=1, node="n", started_ms=1, ended_ms=2, outcome="failed", spend=Bill(worst=6000), spent=95),
         Attempt(number=2, node="n", started_ms=3, eased=(Ease.SMALLER_TILE, Ease.CPU)),
     )
     answer = HistoryAnswer(record=record, attempts=attempts, events=(), explanation="runs")
     peer.handlers |= {"history": lambda ask: answer}
     told = lcq(peer, "task", record.id).out
     assert re.search(r"eased +smaller_tile", told)
-    assert re.search(r"OUTCOME +EASED +FAILURE", told)
+    assert re.search(r"PAID +OUTCOME +EASED +FAILURE", told)
+    assert re.search(r" 1 .* 0.000095 +failed", told)
     assert re.search(r" 2 .*running +smaller_tile, cpu", told)
-    plain = HistoryAnswer(record=record, attempts=attempts[:1], events=(), explanation="runs")
+    unpaid = attempts[0].model_copy(update={"spend": None, "spent": 0})
+    plain = HistoryAnswer(record=record, attempts=(unpaid,), events=(), explanation="runs")
     peer.handlers |= {"history": lambda ask: plain}
-    assert "EASED" not in lcq(peer, "task", record.id).out
+    told = lcq(peer, "task", record.id).out
+    assert "EASED" not in told
+    assert "PAID" not in told
 
 
 def test_nothing_to_list_is_said_on_stderr(peer: Peer) -> None:

@@ -257,6 +257,24 @@ def test_what_is_not_offered_is_left_out_with_its_reason():
     assert detected.devices[0].cores == 16, "a GPU that is not used has no share"
 
 
+@pytest.mark.parametrize(
+    ("config", "module", "why"),
+    [
+        ({"exchange": "s3://bucket"}, "s3fs", "exchange s3:// needs s3fs: pip install 'lcq[s3]'"),
+        ({"auth": {"oidc": True}}, "google.auth", "auth.oidc needs google-auth: pip install 'lcq[google]'"),
+        ({"kind": "lambda", "url": "f"}, "boto3", "kind: lambda needs boto3: pip install 'lcq[lambda]'"),
+    ],
+)
+def test_a_function_that_could_never_be_called_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, Any], module: str, why: str
+):
+    asked = {"burst": {"url": "https://clean.example", "models": {"lama": 4}} | config}
+    assert "burst" in slots_of(detect(functions=asked))
+    monkeypatch.setattr("lcq.runner_config._is_installed", lambda name: name != module)
+    detected = detect(functions=asked)
+    assert (slots_of(detected).keys(), detected.left_out) == ({"cpu"}, {"burst": why})
+
+
 def test_a_driver_that_does_not_work_is_left_out_and_the_cpu_works():
     detected = detect(TheGpus(problem="driver/library version mismatch"))
     assert [device.id for device in detected.devices] == ["cpu"]

@@ -126,7 +126,7 @@ class Exchange(Protocol):
         the result, all for so long.
 
         Raises:
-            EngineError: storage_unreachable, config_invalid.
+            EngineError: storage_unreachable; endpoint_refused: it is not what its configuration says.
         """
 
     def fetched(self, place: Place, told: Parcel) -> bytes:
@@ -492,4 +492,4 @@ def _reached() -> Iterator[None]:
     except StorageFull as error:
         raise EngineError("storage_unreachable", f"the exchange: {error}", **_TRANSIENT) from error
     except LcqError as error:
-        raise EngineError("config_invalid", str(error), **_TRANSIENT) from error
+        raise EngineError("endpoint_refused", f"the exchange: {error}", **_TRANSIENT) from error

@@ -294,7 +294,7 @@ class _Function:
                     raise self._unseen(away) from away
                 _pause(_LOOK_AGAIN_S, partial(progress, 0.0, "function: its result cannot be looked for now"))
             except EngineError as error:
-                if error.code != "storage_unreachable":
+                if error.code not in ("storage_unreachable", "endpoint_refused"):  # by these nothing would be paid
                     raise
                 raise self._unseen(error) from error
 
