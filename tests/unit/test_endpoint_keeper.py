@@ -130,12 +130,16 @@ def test_who_answers_nobody_is_away_too_and_the_task_that_brings_it_down_is_foun
 
 
 @pytest.mark.parametrize("asked_s", [60.0, 300.0])
-def test_who_wants_to_be_left_alone_is_for_so_long_whatever_earlier_calls_say(asked_s: float) -> None:
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_who_wants_to_be_left_alone_is_for_so_long_whatever_earlier_calls_say(
+    asked_s: float, is_answered: bool
+) -> None:
     watch = Watch()
     earlier = watch.begin()
     watch.fail("endpoint_busy", again_s=asked_s)
     assert watch.is_resting, "asked once is enough"
-    watch.keeper.worked(BURST, earlier)
+    if is_answered:
+        watch.keeper.worked(BURST, earlier)
     watch.pass_(asked_s - 1)
     assert watch.is_resting
     watch.pass_(1)
