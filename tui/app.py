@@ -20,6 +20,7 @@ from rich.console import RenderableType
 from textual import on, work
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
+from textual.css.query import NoMatches
 from textual.driver import Driver
 from textual.screen import Screen
 from textual.worker import WorkerFailed
@@ -662,6 +663,8 @@ class ConsoleApp(PlayingApp):
 
     def _handle_exception(self, error: Exception) -> None:
         """A fault of the console itself: into a file with it, and one line to the operator."""
+        if isinstance(error, NoMatches) and not self.is_running:
+            return  # none: a screen that was opened as the console ended is given no widgets any more
         if self._crash_log is None:
             super()._handle_exception(error)
             return

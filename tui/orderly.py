@@ -1,8 +1,11 @@
-"""Keys and pasted text one after the other: each is dealt with before the next one is looked at.
+"""Keys and pasted text one after the other, each dealt with before the next is looked at; work ends before its screen.
 
 Textual hands a key to what has the focus when the key arrives. Of keys that arrive together, as on a slow line or from
 quick fingers, the later ones would so go to the list although the first of them has opened the filter: the first letter
 of ``/retry`` would retry a task.
+
+It cancels what works for a screen only when the screen's widgets have gone: what has just waited for an answer would
+look for a field in vain, or close the screen below.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Any
 
 from textual import events, on
 from textual.app import App
+from textual.await_complete import AwaitComplete
 from textual.message import Message
 from textual.message_pump import MessagePump
 from textual.worker import Worker
@@ -59,7 +63,7 @@ class OrderlyApp(App[int]):
             await super().on_event(event)
 
     async def _deal_with_next(self) -> None:
-        while self._to_come and not self._under_way and self.screen_stack:
+        while self._to_come and not self._under_way and not self._has_ended:
             self._last_number += 1
             number = self._under_way = self._last_number
             self._has_acted, self._workers_before = False, frozenset(self.workers)
@@ -73,13 +77,26 @@ class OrderlyApp(App[int]):
             if not target.post_message(Passed(number)):
                 self._under_way = 0
 
+    def pop_screen(self) -> AwaitComplete:
+        """Close the top screen. What works for it does not go on."""
+        leaving = self.screen
+        popped = super().pop_screen()
+        for worker in list(self.workers):
+            if leaving in worker.node.ancestors_with_self:
+                worker.cancel()
+        return popped
+
+    async def _shutdown(self) -> None:
+        self.workers.cancel_all()  # has been done, but where ``run_test`` takes the screens away first
+        await super()._shutdown()
+
     async def run_action(self, *args: Any, **more: Any) -> bool:
         self._has_acted = True
         return await super().run_action(*args, **more)
 
     @on(Passed)
     async def _key_has_passed(self, passed: Passed) -> None:
-        if passed.number != self._under_way:
+        if passed.number != self._under_way or self._has_ended:
             return
         if self._has_acted:  # what the action has set off is on its way as well, and behind it this goes once more
             self._has_acted = False
@@ -89,7 +106,7 @@ class OrderlyApp(App[int]):
 
     async def _go_on(self, number: int) -> None:
         """Look at the next key, unless what this one has set off may still open something for it."""
-        if number != self._under_way:
+        if number != self._under_way or self._has_ended:
             return
         if self._may_still_open:
             asyncio.get_running_loop().call_later(_LOOK_S, self.call_later, self._go_on, number)
@@ -98,6 +115,11 @@ class OrderlyApp(App[int]):
         if self.screen is not self._screen_before and not getattr(self.screen, "heeds_early_keys", True):
             self._to_come.clear()  # nobody has read the question yet to which these would be the answer
         await self._deal_with_next()
+
+    @property
+    def _has_ended(self) -> bool:
+        """Whether the screens are being taken away, or have been: no key leads anywhere."""
+        return not (self.is_running and self.screen_stack)
 
     @property
     def _target(self) -> MessagePump:

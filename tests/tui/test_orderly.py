@@ -1,12 +1,21 @@
-"""Keys that come all at once do what they would do one by one: none goes to what the one before has left."""
+"""Keys that come all at once do what they would do one by one: none goes to what the one before has left.
+
+And what works for a screen, or for the whole console, has ended when that goes away.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+
+import pytest
 from textual import events
 from textual.keys import _character_to_key
+from textual.widget import Widget
 from textual.widgets import Input
 
-from lcq.models import TaskStatus
+from lcq.models import TaskRecord, TaskStatus
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster, a_failure, a_node, a_task
 from tui.screens.detail import TaskScreen
@@ -59,3 +68,82 @@ async def test_what_is_typed_behind_a_key_goes_to_what_it_opens(open_console):
         await wait_until(lambda: cluster.calls[-1][0] == "pause")
         assert cluster.calls[-1][1][1] == "paused"
         assert not console.app.screen.query(Input).filter("#reason")
+
+
+class Last(Widget):
+    """Part of a screen that is taken away: tells when that begins, and holds it up until what it waits for is true."""
+
+    def __init__(self, begun: Callable[[], object], until: Callable[[], bool] = lambda: True) -> None:
+        super().__init__()
+        self._begun, self._until = begun, until
+
+    async def on_unmount(self) -> None:
+        self._begun()
+        await wait_until(self._until)
+
+
+@pytest.fixture
+def held_up(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """What looks at files for a form or a command has its answer when this is set."""
+    answered = asyncio.Event()
+
+    async def to_thread(call: Callable[..., object], *args: object) -> object:
+        await answered.wait()
+        return call(*args)
+
+    for module in ("submit", "command_line"):
+        monkeypatch.setattr(f"tui.screens.{module}.asyncio", SimpleNamespace(to_thread=to_thread, sleep=asyncio.sleep))
+    return answered
+
+
+@pytest.mark.parametrize(
+    ("keys", "form", "group"),
+    [(("s", "x", "enter"), "SubmitForm", "send"), ((*":tasks oom", "enter"), "CommandLine", "foresee")],
+)
+async def test_a_form_that_is_closed_while_it_looks_at_what_was_typed_closes_nothing_else(
+    open_console, held_up, keys, form, group
+):
+    cluster = FakeCluster([a_task()], [a_node()])
+    async with open_console(cluster) as console:
+        await console.press("j", "d")
+        await wait_until(lambda: isinstance(console.app.screen, TaskScreen))
+        await console.press(*keys)
+        await wait_until(lambda: type(console.app.screen).__name__ == form)
+        sending = await wait_until(lambda: next((one for one in console.app.workers if one.group == group), None))
+        await console.app.screen.mount(Last(held_up.set, lambda: sending.is_finished))
+        await console.press("escape")
+        await wait_until(lambda: sending.is_finished)
+        await console.pilot.pause()
+        assert isinstance(console.app.screen, TaskScreen)
+        assert cluster.calls == []
+
+
+async def test_what_waits_for_an_answer_opens_nothing_in_a_console_that_ends(open_console):
+    cluster = FakeCluster([a_task()], [a_node()])
+    answered, opened = asyncio.Event(), []
+
+    async def tasks(ids: Sequence[str]) -> dict[str, TaskRecord]:
+        await answered.wait()
+        return {task_id: cluster.records[task_id] for task_id in ids}
+
+    cluster.tasks = tasks
+    async with open_console(cluster) as console:
+        app = console.app
+        app.screen_change_signal.subscribe(app, opened.append)
+        await console.press("j", "e")
+        asking = await wait_until(lambda: next((one for one in app.workers if one.group == "acts"), None))
+        await app.screen.mount(Last(answered.set, lambda: asking.is_finished))
+    assert opened == []
+
+
+async def test_keys_that_wait_for_a_form_are_forgotten_when_the_console_ends(open_console):
+    cluster = FakeCluster([a_task()], [a_node()])
+    async with open_console(cluster) as console:
+        app = console.app
+        await console.press("3")
+        await wait_until(lambda: app.current_mode == "queues")
+        await app.screen.mount(Last(lambda: None, lambda: not app._under_way))  # closed after the tasks
+        await console.press("2")
+        app.run_worker(asyncio.Event().wait(), group="acts")
+        type_at_once(console, "ej")
+        await wait_until(lambda: app._under_way)

@@ -161,8 +161,9 @@ class CommandLine(ModalScreen[Meant | None]):
         except InvalidInput as wrong:
             self._tell(tr("not done: {wrong}", wrong=retold_error(wrong)), "bold $text-error")
             return
-        self._history.note(text.strip())
-        self.dismiss(meant)
+        if self.is_current:  # else the note of a small terminal stands over it, and that would be closed
+            self._history.note(text.strip())
+            self.dismiss(meant)
 
     def on_click(self, event: events.Click) -> None:
         if event.widget is self:  # beside the line

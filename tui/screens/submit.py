@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +13,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.css.query import NoMatches
 from textual.screen import ModalScreen
 from textual.suggester import SuggestFromList
 from textual.widgets import Button, Input, Select, Static
@@ -165,12 +163,6 @@ class SubmitForm(ModalScreen[Wish | None]):
     async def _foresee(self, *, wait_s: float) -> None:
         """The dry run, when the typing rests: nothing is submitted by it."""
         await asyncio.sleep(wait_s)
-        with contextlib.suppress(NoMatches):  # a console that ends takes the fields of the form away first
-            await self._look_ahead()
-
-    async def _look_ahead(self) -> None:
-        if not self.is_current:
-            return  # it was sent, or closed, meanwhile
         self._told_of = None
         try:
             wish = self._wish()
@@ -190,8 +182,6 @@ class SubmitForm(ModalScreen[Wish | None]):
             self._told_of = wish
 
     def _tell(self, lines: Sequence[str]) -> None:
-        if not self.is_current:
-            return
         self.query_one("#form-differs", Static).update(Content("\n".join(clean(line) for line in lines)))
 
     @on(Input.Submitted)
@@ -220,7 +210,7 @@ class SubmitForm(ModalScreen[Wish | None]):
         elif wish.is_folder and self._told_of != wish:  # what is many is seen first
             self._complain(tr("see above where they would go; submit again to send them"))
             self._foresee(wait_s=0)
-        else:
+        elif self.is_current:  # else the note of a small terminal stands over it, and that would be closed
             self.dismiss(wish)
 
     def _complain(self, text: str) -> None:
