@@ -326,8 +326,8 @@ QUEUE_COLUMNS: tuple[Column[QueueRow], ...] = (
     _count_column("failed", "FAILED", TaskStatus.FAILED, 4),
     _count_column("completed", "DONE", TaskStatus.COMPLETED, 6),
     Column("nodes", "NODES", 5, lambda row, _: (str(len(row.nodes)), "plain" if row.nodes else "warn"),
-           lambda row: len(row.nodes), rank=1, right=True),
-    Column("note", "SERVED BY / NOTE", 14, _queue_note, lambda row: _queue_note(row, 0)[0], most=400),
+           lambda row: len(row.nodes), rank=3, right=True),
+    Column("note", "SERVED BY / NOTE", 17, _queue_note, lambda row: _queue_note(row, 0)[0], most=400),
 )  # fmt: skip
 
 

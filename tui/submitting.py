@@ -55,6 +55,15 @@ class Prepared:
     skipped: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
 
+    @property
+    def warning(self) -> str:
+        """Why they may well fail; "": nothing speaks for that. A node may see what this machine does not."""
+        if self.missing:
+            return tr("not found on this machine: {missing}", missing=", ".join(self.missing))
+        if any(task.mask_path is None for task in self.tasks):
+            return tr("no mask is named, and none lies beside the image")
+        return ""
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -171,9 +180,7 @@ def told(prepared: Prepared, answer: ForeseeAnswer) -> list[str]:
     lines = [counted(len(prepared.tasks), "task") + tr(" would go:")]
     lines += told_foreseen(answer, _span)
     lines += told_late(prepared.tasks, answer, _span)
-    if prepared.missing:  # a node may well see what this machine does not
-        lines.append(tr("not found on this machine: {missing}", missing=", ".join(prepared.missing)))
-    return [*lines, *prepared.skipped]
+    return [*lines, *filter(None, (prepared.warning,)), *prepared.skipped]
 
 
 def _span(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -83,6 +84,51 @@ def cells(text: str) -> int:
 def wrapped(text: str, width: int) -> list[str]:
     """``text`` in lines of at most ``width`` cells, broken between words where that can be."""
     return [line.plain for line in Content(text).wrap(max(1, width))]
+
+
+def hanging(pieces: Sequence[tuple[str, str]], width: int) -> Content:
+    """Pieces of text and their styles put together, no line of it longer than ``width`` cells, and none at the margin
+    that only goes on with the one before: below the last of its pieces that begins in its first two fifths, or two
+    cells in from its beginning. ``width`` 0: the room is not known yet."""
+    content = Content.assemble(*pieces)
+    if width <= 0 or all(cells(line) <= width for line in content.plain.split("\n")):
+        return content
+    begins, offset = set(), 0
+    for text, _ in pieces:
+        begins.add(offset + _blanks(text))
+        offset += len(text)
+    lines: list[Content] = []
+    offset = 0
+    for line in content.split(allow_blank=True):
+        plain = line.plain
+        if cells(plain) <= width:
+            lines.append(line)
+        else:
+            head = _blanks(plain)
+            within = [cells(plain[: at - offset]) for at in begins if offset + head < at < offset + len(plain)]
+            indent = max((room for room in within if room <= width * 2 // 5), default=min(head + 2, width // 2))
+            first = line.wrap(width)[0]
+            rest = line[len(first.plain) :]
+            rest = rest[_blanks(rest.plain) :]
+            lines += [first, *(Content(" " * indent) + part for part in rest.wrap(width - indent))]
+        offset += len(plain) + 1
+    return Content("\n").join(lines)
+
+
+def _blanks(text: str) -> int:
+    """How many it begins with."""
+    return len(text) - len(text.lstrip(" "))
+
+
+def packed(parts: Iterable[str], width: int, gap: str = "   ") -> list[str]:
+    """``parts`` with gaps between them, in lines of at most ``width`` cells; none is broken."""
+    lines: list[str] = []
+    for part in parts:
+        if lines and cells(lines[-1]) + cells(gap) + cells(part) <= width:
+            lines[-1] += gap + part
+        else:
+            lines.append(part)
+    return lines
 
 
 def cut(text: str, width: int) -> str:

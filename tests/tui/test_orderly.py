@@ -14,6 +14,7 @@ from textual import events
 from textual.keys import _character_to_key
 from textual.widget import Widget
 from textual.widgets import Input
+from textual.worker import Worker
 
 from lcq.models import TaskRecord, TaskStatus
 from tests.conftest import wait_until
@@ -83,36 +84,47 @@ class Last(Widget):
 
 
 @pytest.fixture
-def held_up(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """What looks at files for a form or a command has its answer when this is set."""
-    answered = asyncio.Event()
+def looks(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A form's or a command's looks at files: whether one is ``asked`` for, and that it is ``answered``."""
+    asked, answered = asyncio.Event(), asyncio.Event()
 
     async def to_thread(call: Callable[..., object], *args: object) -> object:
+        asked.set()
         await answered.wait()
         return call(*args)
 
     for module in ("submit", "command_line"):
         monkeypatch.setattr(f"tui.screens.{module}.asyncio", SimpleNamespace(to_thread=to_thread, sleep=asyncio.sleep))
-    return answered
+    return SimpleNamespace(asked=asked, answered=answered)
 
 
 @pytest.mark.parametrize(
     ("keys", "form", "group"),
-    [(("s", "x", "enter"), "SubmitForm", "send"), ((*":tasks oom", "enter"), "CommandLine", "foresee")],
+    [
+        ("sx\n", "SubmitForm", "send"),
+        ("sx", "SubmitForm", "foresee"),
+        (":tasks oom\n", "CommandLine", "foresee"),
+    ],
 )
 async def test_a_form_that_is_closed_while_it_looks_at_what_was_typed_closes_nothing_else(
-    open_console, held_up, keys, form, group
+    open_console, looks, keys, form, group
 ):
     cluster = FakeCluster([a_task()], [a_node()])
     async with open_console(cluster) as console:
         await console.press("j", "d")
         await wait_until(lambda: isinstance(console.app.screen, TaskScreen))
-        await console.press(*keys)
-        await wait_until(lambda: type(console.app.screen).__name__ == form)
-        sending = await wait_until(lambda: next((one for one in console.app.workers if one.group == group), None))
-        await console.app.screen.mount(Last(held_up.set, lambda: sending.is_finished))
+        type_at_once(console, keys)
+        await wait_until(looks.asked.is_set)
+        assert type(console.app.screen).__name__ == form
+
+        def of_the_group() -> Worker[object] | None:
+            going = (one for one in console.app.workers if one.is_running and not one.is_cancelled)
+            return next((one for one in going if one.group == group), None)
+
+        looking = await wait_until(of_the_group)
+        await console.app.screen.mount(Last(looks.answered.set, lambda: looking.is_finished))
         await console.press("escape")
-        await wait_until(lambda: sending.is_finished)
+        await wait_until(lambda: looking.is_finished)
         await console.pilot.pause()
         assert isinstance(console.app.screen, TaskScreen)
         assert cluster.calls == []

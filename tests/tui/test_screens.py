@@ -595,8 +595,9 @@ async def test_an_act_that_no_scheduler_answers_says_so(open_console):
 
 
 async def test_a_task_is_submitted_from_the_form(open_console, tmp_path):
-    image = tmp_path / "photo.png"
-    image.write_bytes(b"x")
+    image, mask = tmp_path / "photo.png", tmp_path / "photo_mask.png"
+    for path in (image, mask):
+        path.write_bytes(b"x")
     cluster = FakeCluster([], [a_node()])
     async with open_console(cluster) as console:
         await console.press("s")
@@ -605,13 +606,15 @@ async def test_a_task_is_submitted_from_the_form(open_console, tmp_path):
         await console.press("enter")
         await wait_until(lambda: cluster.calls)
         task, queue = cluster.calls[0][1]
-        assert (task.image_path, task.model, task.user_id, queue) == (str(image), "cv2-telea", "maria", "")
+        assert (task.image_path, task.mask_path, task.model) == (str(image), str(mask), "cv2-telea")
+        assert (task.user_id, queue) == ("maria", "")
         await wait_until(lambda: "submitted" in console.text())
 
 
 @pytest.mark.parametrize(
     ("field", "value", "complaint"),
     [("image", "", "name the picture"), ("image", "/nowhere/x.png", "not found on this machine"),
+     ("mask", "", "no mask is named, and none lies beside the image. Submit again to send it all the same."),
      ("model", "no such [model]", "config.model must be a model's name"),
      ("deadline", "[soon]", "'[soon]' is no moment (such as 17:30")],
 )  # fmt: skip

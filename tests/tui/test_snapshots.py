@@ -56,7 +56,9 @@ def a_still_cluster() -> FakeCluster:
                 why="no node has 40 GB VRAM" if number % 12 == 1 else "",
             )
         )  # fmt: skip
-    reading = DeviceReading(total_mib=24_576, free_mib=2048, busy=0.87, temperature_c=71, power_w=388)
+    reading = DeviceReading(
+        total_mib=24_576, free_mib=2048, busy=0.87, temperature_c=71, power_w=388, warm=("lama", "cv2-telea")
+    )
     at = {"seen_ms": NOW_MS - 1000, "registered_ms": NOW_MS - 7_200_000}
     nodes = [
         a_node("gpu-1", running=3, completed=1204, failed=31, readings={"cpu": reading}, **at),

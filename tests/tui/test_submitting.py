@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -53,6 +52,8 @@ def test_one_picture_takes_the_mask_beside_it_and_says_which_files_are_not_here(
     assert task.mask_path == str(folder / "a_mask.png")
     (task,) = prepare(a_wish(folder / "c.png")).tasks
     assert (task.mask_path, task.job) == (None, None)
+    assert prepare(a_wish(folder / "c.png")).warning == "no mask is named, and none lies beside the image"
+    assert prepare(a_wish(folder / "a.png")).warning == ""
     assert prepare(a_wish(tmp_path / "x.png")).missing == (str(tmp_path / "x.png"),)
     (task,), (other,) = (prepare(a_wish(tmp_path / "x.png", exportable=may)).tasks for may in (False, True))
     assert (task.privacy, other.privacy) == (Privacy.PRIVATE, Privacy.EXPORTABLE)
@@ -143,24 +144,3 @@ async def test_where_a_scheduler_is_too_old_to_say_that_is_said_and_it_can_be_se
         await wait_until(lambda: "older and cannot say" in console.text())
         await console.press("enter")
         await wait_until(lambda: [name for name, _ in cluster.calls] == ["submit_folder"])
-
-
-async def test_an_answer_that_finds_the_form_half_closed_is_no_error(open_console, tmp_path, monkeypatch):
-    asked, may_answer = asyncio.Event(), asyncio.Event()
-
-    async def late(*_: object, **__: object) -> ForeseeAnswer:
-        asked.set()
-        await may_answer.wait()
-        return ForeseeAnswer(foreseen=())
-
-    cluster = FakeCluster([], [a_node()])
-    monkeypatch.setattr(cluster, "foresee", late)
-    async with open_console(cluster) as console:
-        await console.press("s")
-        await wait_until(lambda: isinstance(console.app.screen, SubmitForm))
-        console.app.screen.query_one("#image", Input).value = str(a_folder(tmp_path))
-        await wait_until(asked.is_set)
-        (ahead,) = (worker for worker in console.app.workers if worker.group == "foresee" and worker.is_running)
-        await console.app.screen.query_one("#form-differs").remove()
-        may_answer.set()
-        await ahead.wait()

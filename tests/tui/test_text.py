@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from tui.columns import without_folder
-from tui.text import basename, clean, clean_block, compact, cut, cut_left, fit, long_span, span
+from tui.text import basename, clean, clean_block, compact, cut, cut_left, fit, hanging, long_span, packed, span
 
 any_text = st.text(st.characters(codec=None), max_size=60) | st.text(st.characters(), max_size=60)
 
@@ -90,3 +90,37 @@ def test_a_line_of_a_list_does_not_tell_the_path_again_that_its_row_has():
         without_folder("oom: 9 / 8 GiB", "one.jpg") == without_folder("oom: 9 / 8 GiB", "/one.jpg") == "oom: 9 / 8 GiB"
     )
     assert without_folder(f"{image}: ends too early", image) == "ends too early"
+
+
+def test_a_line_that_is_too_long_goes_on_below_what_it_tells_and_never_at_the_margin():
+    pieces = [
+        (" Attempts (2)\n", "bold"),
+        ("  state             ", "dim"), ("it rests until it is tried again by the next call\n", ""),
+        ("     endpoint_busy: it takes no more calls now, and says so with 503\n", ""),
+        ("  17:41:27Z  fail_task        ", "bold"), ("pending  serverless", ""), ("  it takes no more calls now", ""),
+    ]  # fmt: skip
+    assert hanging(pieces, 60).plain.splitlines() == [
+        " Attempts (2)",
+        "  state             it rests until it is tried again by the",
+        "                    next call",
+        "     endpoint_busy: it takes no more calls now, and says so",
+        "       with 503",
+        "  17:41:27Z  fail_task        pending  serverless  it takes",
+        "    no more calls now",
+    ]
+    assert hanging(pieces, 0).plain == "".join(text for text, _ in pieces)
+
+
+@given(st.lists(st.tuples(any_text.map(clean_block), st.sampled_from(("", "bold"))), max_size=5), st.integers(8, 40))
+def test_what_hangs_is_as_narrow_as_wished_and_loses_nothing_but_blanks(pieces, width):
+    hung = hanging(pieces, width).plain
+    assert max(map(cell_len, hung.split("\n"))) <= width
+    assert "".join(hung.split()) == "".join("".join(text for text, _ in pieces).split())
+
+
+def test_parts_are_put_into_lines_and_none_is_broken():
+    assert packed(["cpu, 1 slot", "busy 100%", "loaded: cv2-ns, cv2-telea"], 30) == [
+        "cpu, 1 slot   busy 100%", "loaded: cv2-ns, cv2-telea"
+    ]  # fmt: skip
+    assert packed([], 30) == []
+    assert packed(["longer than the line"], 4) == ["longer than the line"]

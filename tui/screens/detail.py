@@ -13,7 +13,6 @@ from typing import ClassVar
 from textual import work
 from textual.binding import BindingType
 from textual.containers import VerticalScroll
-from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -31,7 +30,7 @@ from tui.screens.task_acts import TaskActs
 from tui.screens.tasks import short_name
 from tui.source import TROUBLES, trouble_of
 from tui.store import RowT, TaskRow, task_row
-from tui.text import clean, clean_block, fit, long_span, money, span, stamp, wrapped
+from tui.text import clean, clean_block, fit, hanging, long_span, money, span, stamp, wrapped
 from tui.view import View
 from tui.widgets.frame import TONE_STYLE, OneLine, Part, width_of
 from tui.widgets.picture import PictureStrip
@@ -119,7 +118,7 @@ class SectionsScreen(Reading):
     def show_section(self, name: str, pieces: Sequence[Piece]) -> None:
         """Put ``pieces`` into a section; an empty one takes no room."""
         section = self._sections[name]
-        content = Content.assemble(*pieces).rstrip("\n")
+        content = hanging(pieces, self.size.width - 1).rstrip("\n")  # a scroll bar may stand beside it
         section.display = bool(pieces)
         if section.content != content:
             section.update(content)
@@ -447,7 +446,8 @@ class TaskScreen(ReadingScreen, TaskActs):
             asking = tr("the scheduler is asked …")
             pieces += [(tr(" Why it is here\n"), "bold $text-primary"), self._indented(asking, "$text-muted")]
         if row.why and row.why not in text and retold(row.why) not in text:
-            pieces.append(self._indented(retold(row.why), ""))
+            why = retold(row.why)  # of who changed its priority or deadline it says no more than "by maria"
+            pieces.append(self._indented(tr("changed {why}", why=why) if row.why.startswith("by ") else why, ""))
         if self._trouble_text:
             pieces.append(self._indented(clean(self._trouble_text), TONE_STYLE["warn"]))
         return pieces

@@ -9,7 +9,6 @@ from typing import ClassVar
 
 from textual import work
 from textual.containers import Horizontal, Vertical
-from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Static
 
@@ -25,7 +24,7 @@ from tui.screens.detail import Piece, fact
 from tui.screens.nodes import NodeActs
 from tui.source import TROUBLES, trouble_of
 from tui.store import DeviceNow, NodeRow, TaskRow
-from tui.text import clean, counted, long_span, span, stamp
+from tui.text import clean, counted, hanging, long_span, packed, span, stamp
 from tui.widgets.chart import Chart
 from tui.widgets.frame import TONE_STYLE
 
@@ -42,7 +41,9 @@ class DevicePane(Vertical):
         self.charts = (Chart(classes="chart"), Chart(classes="chart"))
         super().__init__(self.facts, Horizontal(*self.charts, classes="device-charts"), classes="device")
 
-    def show(self, device: DeviceNow, samples: list[DeviceSample], now_ms: int, more: Sequence[Piece] = ()) -> None:
+    def show(
+        self, device: DeviceNow, samples: list[DeviceSample], now_ms: int, width: int, more: Sequence[Piece] = ()
+    ) -> None:
         """``more``: facts of it that are told below the line, of a function instead of its plots."""
         called = f"{device.called}  " if device.called not in ("", device.name, device.kind) else ""
         pieces: list[Piece] = [(f" {called}{device.name}", "bold $text-primary")]
@@ -63,10 +64,11 @@ class DevicePane(Vertical):
             told.append(f"{device.power_w:.0f} W")
         if device.warm:
             told.append(tr("loaded: {warm}", warm=", ".join(device.warm)))
-        pieces.append((f"   {'   '.join(told)}", ""))
+        name = pieces[0][0].lstrip()
+        pieces.append(("\n    ".join(packed([name, *told], width - 1)).removeprefix(name), ""))
         if device.why and not more:  # a function's own lines tell it
             pieces.append((f"   {retold(device.why)}", TONE_STYLE["warn"]))
-        content = Content.assemble(*pieces, *([("\n", ""), *more] if more else [])).rstrip("\n")
+        content = hanging([*pieces, *([("\n", ""), *more] if more else [])], width).rstrip("\n")
         if self.facts.content != content:
             self.facts.update(content)
         graphs = device_graphs(samples, now_ms) if device.function is None else ()
@@ -164,7 +166,7 @@ class NodeScreen(AboutScreen[NodeRow], NodeActs):
             pane.display = place < len(row.now)
             if place < len(row.now):
                 device = row.now[place]
-                pane.show(device, self._samples(device, row), now, self._of_function(row, device))
+                pane.show(device, self._samples(device, row), now, self.size.width - 1, self._of_function(row, device))
         self.show_section("drain", self._drain(row, running))
         self.show_section("tasks", self.listed(tr("Works on"), running, _MOST_TASKS))
         self.show_section("more", self._more(row))

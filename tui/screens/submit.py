@@ -201,10 +201,8 @@ class SubmitForm(ModalScreen[Wish | None]):
         except InvalidInput as wrong:
             self._complain(retold_error(wrong))
             return
-        warning = (
-            tr("not found on this machine: {missing}", missing=", ".join(prepared.missing)) if prepared.missing else ""
-        )
-        if warning and warning != self._warned:  # a node may well see what this machine does not
+        warning = prepared.warning
+        if warning and warning != self._warned:
             self._warned = warning
             self._complain(tr("{warning}. Submit again to send it all the same.", warning=warning))
         elif wish.is_folder and self._told_of != wish:  # what is many is seen first
