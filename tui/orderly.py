@@ -59,7 +59,7 @@ class OrderlyApp(App[int]):
             self._to_come.append(event)
             if not self._under_way:
                 await self._deal_with_next()
-        else:
+        elif not (isinstance(event, events.InputEvent) and self._has_ended):  # one that a screen has left to us
             await super().on_event(event)
 
     async def _deal_with_next(self) -> None:
