@@ -11,7 +11,7 @@ from statistics import fmean
 from lcq.costs import Curve
 from lcq.errors import UnknownModel
 from lcq.models import Eta, JobSummary, TaskRecord, TaskStatus, lane_name
-from lcq.routing import Fleet, Requirements, requirements
+from lcq.routing import Fleet, Requirements, requirements_of
 
 _PRIOR_TASKS = 2  # as many tasks that are done or half done weigh as much as what is predicted now
 BETWEEN = 1.05  # a slot is idle, or waits for a word, for so much more than its attempts take
@@ -60,7 +60,7 @@ def crew_of(sample: Iterable[TaskRecord], fleet: Fleet, *, now_ms: int = 0) -> C
             why = why or f"queue {record.queue} is paused {fleet.paused[record.queue]}"
             continue
         try:
-            need = requirements(record.task, fleet, size=record.size)
+            need = requirements_of(record, fleet)
         except UnknownModel as unknown:
             why = why or unknown.message
             continue

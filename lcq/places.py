@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 
+from lcq.embedded_watch import write_private
 from lcq.private_folder import make_private
 
 log = logging.getLogger(__name__)
@@ -18,16 +20,15 @@ _NAME = "jobs.json"
 
 def note_places(data: Path, job: str, folders: Iterable[Path]) -> None:
     """Remember in the data folder that results of ``job`` lie in ``folders``. What cannot be written is let go."""
-    known = _read(data)
-    before = known.pop(job, [])
-    known[job] = list(dict.fromkeys([*map(str, folders), *before]))[:_MOST_FOLDERS]
-    text = json.dumps(dict(list(known.items())[-_KEPT:]), indent=1)
-    fresh = data / f"{_NAME}.new"
     try:
         make_private(data)
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(data / _NAME)
-    except (OSError, UnicodeEncodeError) as error:
+        with (data / f"{_NAME}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two commands at once: neither forgets what the other remembers
+            known = _read(data)
+            before = known.pop(job, [])
+            known[job] = list(dict.fromkeys([*map(str, folders), *before]))[:_MOST_FOLDERS]
+            write_private(data / _NAME, json.dumps(dict(list(known.items())[-_KEPT:]), indent=1).encode())
+    except OSError as error:
         log.debug("cannot remember where the results of %s lie: %s", job, error)
 
 

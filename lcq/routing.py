@@ -72,6 +72,7 @@ _STEP = {
     Ease.BIGGER_GPU: "a bigger GPU",
     Ease.CPU: "the CPU",
 }
+_SMALLER = frozenset({Ease.SMALLER_TILE, Ease.LOWER_PRECISION})
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ class Requirements:
     at_once: float = ORDINARY_MEGAPIXELS  # megapixels of it that are surely in memory at a time
     deadline_ms: int | None = None  # when it is to be done
     is_homebound: bool = False  # functions have failed it: they get it no more where the house can do it
+    is_smaller: bool = False  # it was made to need less memory: what was learned of whole attempts says nothing of it
     ordinary_mib: int = 0
     """What an ordinary picture needs of a GPU. Where none has what a large one needs whole, it has to be tried with
     less: the ladder cuts it up."""
@@ -99,7 +101,7 @@ class Requirements:
     @cached_property
     def place(self) -> tuple[object, ...]:
         """By what it is decided which devices may run this."""
-        of_memory = (self.vram_mib, self.at_once, self.precision)
+        of_memory = (self.vram_mib, self.at_once, self.precision, self.is_smaller)
         return (self.model, self.task_type, of_memory, tuple(sorted(self.labels.items())))
 
     @property
@@ -266,7 +268,7 @@ class Fleet:
         prediction that came with the task. ``claim_tasks`` does the same.
         """
         offer = node.capability.models[need.model]
-        if device.kind is DeviceKind.GPU:
+        if device.kind is DeviceKind.GPU and not need.is_smaller:
             learned = self.costs.learned_memory(need.lane, device, precision=need.precision, offer=offer)
             if learned is not None:
                 return room_needed(learned, need.at_once, otherwise=offer.vram_mib)
@@ -275,7 +277,9 @@ class Fleet:
     def claim_need(self, node: NodeRecord, device: Device, need: Requirements, submitted_mib: int) -> int:
         """What ``claim_tasks`` wants to be free there for a task for which so much was predicted at its submit."""
         needed = self.memory_need(node, device, replace(need.ordinary(), vram_mib=submitted_mib))
-        return needed if self._is_told(node, device, need.lane) else max(needed, submitted_mib)
+        if self._is_told(node, device, need.lane):
+            return needed
+        return submitted_mib if need.is_smaller else max(needed, submitted_mib)
 
     def room_in(self, queue: str, lane: str) -> float | None:
         """The memory in MiB of the largest device that takes tasks from this lane of ``queue``; None if none does.
@@ -339,10 +343,17 @@ class Route:
     reason: Why | None = field(default=None, compare=False)  # ``why`` with its code
 
 
-def requirements(task: Task, fleet: Fleet, *, size: tuple[int, int] | None = None) -> Requirements:
+def requirements_of(record: TaskRecord, fleet: Fleet) -> Requirements:
+    """As ``requirements``, of a task as it is by now."""
+    return requirements(record.task, fleet, size=record.size, eased=record.eased)
+
+
+def requirements(
+    task: Task, fleet: Fleet, *, size: tuple[int, int] | None = None, eased: Collection[Ease] = ()
+) -> Requirements:
     """What ``task`` needs, from its model, its type and its device wish; what is not known of a model, nodes tell.
 
-    ``size``: width and height of its image, where they are known.
+    ``size``: width and height of its image, where they are known. ``eased``: what was made easier for it.
 
     Raises:
         UnknownModel: neither known by name nor offered by any node; says the nearest name.
@@ -371,7 +382,8 @@ def requirements(task: Task, fleet: Fleet, *, size: tuple[int, int] | None = Non
     ordinary_mib = facts.vram_mib
     cautious = ModelOffer(kinds=facts.kinds, vram_mib=facts.vram_mib, seconds=dict(facts.seconds)) if kinds else None
     learned = fleet.costs.typical(lane, DeviceKind.GPU, precision=precision, offer=cautious)
-    if learned.mib_samples:
+    is_smaller = not _SMALLER.isdisjoint(eased)
+    if learned.mib_samples and not is_smaller:
         vram_mib = room_needed(learned, at_once, otherwise=vram_mib)
         ordinary_mib = room_needed(learned, ORDINARY_MEGAPIXELS, otherwise=ordinary_mib)
     return Requirements(
@@ -392,6 +404,7 @@ def requirements(task: Task, fleet: Fleet, *, size: tuple[int, int] | None = Non
         at_once=at_once,
         ordinary_mib=ordinary_mib,
         deadline_ms=task.deadline_ms,
+        is_smaller=is_smaller,
     )
 
 
@@ -424,17 +437,25 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def route(task: Task, fleet: Fleet, *, queue: str = "", node: str = "", size: tuple[int, int] | None = None) -> Route:
+def route(
+    task: Task,
+    fleet: Fleet,
+    *,
+    queue: str = "",
+    node: str = "",
+    size: tuple[int, int] | None = None,
+    eased: Collection[Ease] = (),
+) -> Route:
     """The queue in which ``task`` is predicted to be done first; of equals, and of those with no device more, the least
     capable.
 
     ``queue`` and ``node`` are an operator's choice, which is obeyed if it exists. ``size``: width and height of the
-    image, where they are known.
+    image, where they are known. ``eased``: what was made easier for it.
 
     Raises:
         UnknownModel, UnknownQueue, NodeNotFound: what was asked for does not exist.
     """
-    need = requirements(task, fleet, size=size)
+    need = requirements(task, fleet, size=size, eased=eased)
     if node:
         return _route_to_node(task, need, fleet, node, queue)
     if queue:
@@ -499,7 +520,7 @@ def _is_homebound(record: TaskRecord) -> bool:
 
 
 def _again(record: TaskRecord, fleet: Fleet, *, is_homebound: bool) -> Route:
-    need = replace(requirements(record.task, fleet, size=record.size), is_homebound=is_homebound)
+    need = replace(requirements_of(record, fleet), is_homebound=is_homebound)
     here = fleet.queue(record.queue)
     if Ease.CPU in record.eased:
         need = replace(need, kinds=(DeviceKind.CPU,))
@@ -523,7 +544,7 @@ def earlier_route(record: TaskRecord, fleet: Fleet) -> Route | None:
     if record.forced or record.pinned_node or record.eased or record.damaged or here is None:
         return None
     try:
-        need = requirements(record.task, fleet, size=record.size)
+        need = requirements_of(record, fleet)
     except UnknownModel:
         return None
     better = route_again(record, fleet)
@@ -712,7 +733,7 @@ def next_ease(record: TaskRecord, fleet: Fleet) -> EaseStep | None:
     put where it is, and neither to where nobody would take it.
     """
     try:
-        need = requirements(record.task, fleet, size=record.size)
+        need = requirements_of(record, fleet)
     except UnknownModel:
         return None
     node = fleet.node(record.node)
@@ -1003,7 +1024,7 @@ def at_home_s(record: TaskRecord, fleet: Fleet) -> float:
     """In how many seconds the house is predicted to have done one more task like that, one put to the end of its queue
     now; infinite where nothing of the house takes it."""
     try:
-        need = requirements(record.task, fleet, size=record.size)
+        need = requirements_of(record, fleet)
     except UnknownModel:
         return float("inf")
     house = [known for known in _fitting(need, fleet) if known.kind is not DeviceKind.SERVERLESS]

@@ -29,7 +29,7 @@ from lcq.routing import (
     Fleet,
     Requirements,
     is_barred,
-    requirements,
+    requirements_of,
     route,
     told_steps,
     why_no_queue,
@@ -85,7 +85,7 @@ def rivals(record: TaskRecord, fleet: Fleet, lanes: Iterable[tuple[str, str]]) -
     """
     own = record.task.lane
     try:
-        need = requirements(record.task, fleet, size=record.size)
+        need = requirements_of(record, fleet)
     except UnknownModel:
         return (own,)
     devices = list(_candidates(record, need, fleet))
@@ -213,7 +213,7 @@ def _running(record: TaskRecord, fleet: Fleet, standing: Standing) -> Why:
     finish: tuple[int | None, int | None] = (None, None)
     device = next((one for one in node.capability.devices if one.id == record.device), None) if node else None
     if node is not None and device is not None and record.started_ms and standing.now_ms:
-        need = requirements(record.task, fleet, size=record.size)
+        need = requirements_of(record, fleet)
         offer = node.capability.models.get(need.model)
         curve = fleet.costs.curve(need.model, device, precision=need.precision, offer=offer)
         lowered = node.lowered.get(device.id)
@@ -255,10 +255,11 @@ def _queued(record: TaskRecord, fleet: Fleet, standing: Standing) -> Why:
         told = f"{record.queue} is a queue of functions, and its pictures may not leave the house"
         return because(WhyCode.MAY_NOT_LEAVE, told, queue=record.queue)
     try:
-        need = requirements(record.task, fleet, size=record.size)
+        need = requirements_of(record, fleet)
         if not need.kinds:
             return why_no_queue(need, record.task.device, record.queue)
-        reason = route(record.task, fleet, queue=record.queue, node=record.pinned_node, size=record.size).reason
+        here = {"queue": record.queue, "node": record.pinned_node}
+        reason = route(record.task, fleet, **here, size=record.size, eased=record.eased).reason
     except NodeNotFound:
         told = f"is kept for node {record.pinned_node}, which is gone; lcq reroute it"
         return because(WhyCode.PINNED_NODE_GONE, told, node=record.pinned_node)

@@ -11,6 +11,7 @@ import pytest
 import redis
 import zmq
 
+from lcq import outlook
 from lcq.client import AsyncClient
 from lcq.config import DistributedConfig, LeaseConfig, RetryConfig, ZeroMqConfig
 from lcq.errors import NodeNotFound, TransitionRefused
@@ -28,6 +29,7 @@ from lcq.models import (
     TaskType,
 )
 from lcq.scheduler import Scheduler
+from lcq.state import learned
 from lcq.wire import Beat, Grant, Hello, Order, Outcome, Step, StepAnswer, Want
 from tests.audit import audit
 from tests.conftest import wait_until
@@ -270,6 +272,29 @@ async def test_a_nodes_own_word_on_a_models_need_decides_whether_it_fits(stage: 
     await stage.submit()
     assert await host.claim(GPU, fits_mib=1299) is None
     assert await host.claim(GPU, fits_mib=1300) is not None
+
+
+async def test_what_was_learned_of_whole_pictures_keeps_none_that_is_made_smaller_from_being_tried_there(
+    stage: Stage, eye: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That it ran out of memory is known two seconds later: by that, only a larger GPU would do."""
+    monkeypatch.setattr(learned, "_AGE_S", -1)
+    monkeypatch.setattr(outlook, "_FLEET_AGE_S", -1)
+    host = await stage.host("alone", GPU)
+    task_id, whole = await stage.submit(max_retries=0), await stage.submit(max_retries=0)
+    taken: list[tuple[Ease, ...]] = []
+    for _ in range(3):
+        grant = await host.claim(GPU, fits_mib=GPU.vram_mib)
+        assert grant is not None, f"nothing after {taken}: {await stage.explanation(task_id)}"
+        assert grant.task.id == task_id
+        taken.append(grant.eased)
+        audit(eye)
+        await host.fail(grant)
+        await host.beat(**{GPU.id: DeviceReading(total_mib=GPU.vram_mib, free_mib=GPU.vram_mib)})
+    assert taken == [(), (Ease.SMALLER_TILE,), (Ease.SMALLER_TILE, Ease.LOWER_PRECISION)]
+    assert (await stage.record(task_id)).status == TaskStatus.FAILED
+    assert await host.claim(GPU, fits_mib=GPU.vram_mib) is None, "one that is whole is not tried in vain"
+    assert (await stage.record(whole)).status == TaskStatus.QUEUED
 
 
 async def test_a_cpu_that_tells_its_memory_is_not_held_to_a_gpus_needs(stage: Stage) -> None:

@@ -19,10 +19,12 @@ local lanes, warm_list, queues = cjson.decode(ARGV[6]), cjson.decode(ARGV[7]), c
 local kind, left = ARGV[9], tonumber(ARGV[10])
 local needs = left and cjson.decode(ARGV[11])
 
--- What a task needs of the device's memory: `own` was predicted for it when it was submitted.
-local function need_of(lane, own)
+-- What a task needs of the device's memory: `own` was predicted for it when it was submitted. What was learned is of
+-- attempts that were not made smaller: it does not keep one that was (`eased`) from being tried.
+local function need_of(lane, own, eased)
   if not left then return 0 end
-  return needs.told[lane] or math.max(needs.learned[lane] or 0, number(own))
+  local is_smaller = eased and (eased:find("smaller_tile", 1, true) or eased:find("lower_precision", 1, true))
+  return needs.told[lane] or math.max(not is_smaller and needs.learned[lane] or 0, number(own))
 end
 local record = read_fields(key("node", node), "boot", "status", "at", "probation", "set", of("out", device),
   of("probation", device), of("slow", device))
@@ -242,13 +244,13 @@ local function elder_of(owner)
   local latest = string.format("%.0f", NOW - ELDERS_WAIT * 1000)
   local oldest = redis.call("ZRANGEBYSCORE", key("waiting", owner), "-inf", latest, "WITHSCORES", "LIMIT", 0, ELDERS)
   for i = 1, #oldest, 2 do
-    local t = read_fields(key("task", oldest[i]), "avoid", "priority", "vram", "pinned", "model", "lane", "user")
+    local t = read_fields(key("task", oldest[i]), "avoid", "priority", "vram", "pinned", "model", "lane", "user", "eased")
     local lane, band = t[6] or t[5], BANDS[t[2] or ""]  -- neither: it is damaged, and isolated where its turn comes
     local span = math.max(band or 0, ELDERS_WAIT) * 1000
     if band and lane and reads[lane] and t[4] == "" and NOW - tonumber(oldest[i + 1]) >= span
       and not (t[1] == node and may_leave(owner, lane, oldest[i])) and not is_over(t[7]) and may_pay(oldest[i]) then
       local is_warm = warm[lane:match("^[^~?]+")] == true
-      local need = need_of(lane, t[3])
+      local need = need_of(lane, t[3], t[8])
       return {
         id = oldest[i], band = band, priority = t[2], user = t[7], warm = is_warm, score = -math.huge, is_elder = true,
         need = is_warm and math.floor(need * WARM_NEEDS) or need,
@@ -259,7 +261,8 @@ end
 
 -- A waiting task as something to choose, and its user; nil where this device may not take it. `lane`: nil where that has
 -- still to be found out, and whether it waits at all: a third value says that it does not.
-local ALL = {"avoid", "priority", "user", "vram", "queue", "score", "status", "model", "lane", "mp", "precision"}
+local ALL = {"avoid", "priority", "user", "vram", "queue", "score", "status", "model", "lane", "mp", "precision", "eased"}
+local EASED = #ALL
 local function look_at(owner, lane, id, score)
   local pinned = owner:sub(1, 1) == "@"
   local t
@@ -271,7 +274,8 @@ local function look_at(owner, lane, id, score)
   elseif patience[owner] then
     t = read_fields(key("task", id), unpack(ALL))
   elseif pinned or (left and not needs.told[lane]) then
-    t = read_fields(key("task", id), "avoid", "priority", "user", "vram", "queue")
+    t = read_fields(key("task", id), "avoid", "priority", "user", "vram", "queue", "eased")
+    t[EASED] = t[6]
   else
     t = read_fields(key("task", id), "avoid", "priority", "user")  -- the fewer the better: this is read of every head
   end
@@ -281,7 +285,7 @@ local function look_at(owner, lane, id, score)
   if pinned and queue and (is_paused(queue) or not is_for_this_device(queue)) then return nil, user end
   local is_warm = warm[lane:match("^[^~?]+")] == true
   if patience[owner] and leaves_to_faster(owner, lane, t, is_warm) then return nil, user end
-  local need = need_of(lane, t[4])
+  local need = need_of(lane, t[4], t[EASED])
   return {
     id = id, lane = lane, band = BANDS[t[2] or ""], priority = t[2], user = user, warm = is_warm, score = score,
     need = is_warm and math.floor(need * WARM_NEEDS) or need,
