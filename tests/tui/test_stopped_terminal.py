@@ -35,7 +35,7 @@ async def tell(app, path):
         await asyncio.sleep(0.05)
         ticks += 1
         lines = []
-        if app.screen_stack and app.screen.size:
+        if app.is_running and app.screen_stack and app.screen.size:  # not while its screens are taken away
             lines = ["".join(part.text for part in strip).rstrip() for strip in app.screen._compositor.render_strips()]
         told = {"ticks": ticks, "waiting": app._driver.outlet.waiting if app._driver else 0, "lines": lines}
         path.with_suffix(".new").write_text(json.dumps(told))
