@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from textual._compositor import Compositor
 from textual.pilot import Pilot
+from textual.screen import Screen
 
 from tests.conftest import wait_until
 from tests.tui.fakes import FakeCluster
@@ -36,6 +37,14 @@ class Console:
         self.desk.flush()
         self.app.show_news()
         await self.pilot.pause()
+
+    async def opens(self, kind: type[Screen[Any]]) -> None:
+        """Wait until such a screen is on top with all that is in it: it is on top before it has a single widget."""
+
+        def is_there() -> bool:
+            return isinstance(self.app.screen, kind) and self.app.screen.is_mounted
+
+        await wait_until(is_there, what=f"{kind.__name__} to open")
 
     @property
     def table(self) -> LineTable[Row]:

@@ -152,10 +152,10 @@ async def test_b_shows_alerts_and_enter_silences_one_and_lets_it_be_heard_again(
         cluster.alert("node-down", "gpu-3", "node gpu-3 is [b]down")
         await wait_until(lambda: "!1" in console.lines()[0])
         await console.press("B")
-        await wait_until(lambda: isinstance(console.app.screen, Chooser))
+        await console.opens(Chooser)
         assert "node gpu-3 is [b]down" in console.text()
         await console.press("j", "enter")
-        await wait_until(lambda: isinstance(console.app.screen, SilenceQuestion))
+        await console.opens(SilenceQuestion)
         check_keys(console.app, console.app.screen)
         console.app.screen.query_one("#reason", Input).value = "new GPU"
         console.app.screen.query_one("#span", Input).value = "soon"
@@ -167,7 +167,7 @@ async def test_b_shows_alerts_and_enter_silences_one_and_lets_it_be_heard_again(
         await wait_until(lambda: "!1" not in console.lines()[0])
         assert console.desk.store.firing == ()
         await console.press("B")
-        await wait_until(lambda: isinstance(console.app.screen, Chooser))
+        await console.opens(Chooser)
         assert "silenced by maria, " in console.text()
         await console.press("j", "enter")
         await wait_until(lambda: "Let node-down/gpu-3 be heard again" in console.text())

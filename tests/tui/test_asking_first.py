@@ -23,7 +23,7 @@ from tui.widgets.table import LineTable
 
 
 async def asked(console) -> Question:
-    await wait_until(lambda: isinstance(console.app.screen, Question))
+    await console.opens(Question)
     screen = console.app.screen
     assert isinstance(screen, Question)
     await wait_until(lambda: screen.query("#no") and screen.query_one("#no").region.area)  # else a click goes beside it
@@ -114,7 +114,7 @@ async def test_the_backlog_of_a_queue_is_moved_after_a_dry_run(open_console):
     cluster = FakeCluster([*waiting, a_task(queue="cpu-light")], [a_node()])
     async with open_console(cluster) as console:
         await console.press("3", "g", "m")
-        await wait_until(lambda: isinstance(console.app.screen, Chooser))
+        await console.opens(Chooser)
         assert "queue gpu-high" not in console.text(), "not to where they are"
         await console.press("enter")
         await asked(console)
@@ -131,7 +131,7 @@ async def test_the_priority_is_set_the_last_act_repeated_and_the_ways_to_node_qu
     cluster = FakeCluster(tasks, [a_node("gpu-1"), a_node("gpu-2")])
     async with open_console(cluster) as console:
         await console.press("g", "P")
-        await wait_until(lambda: isinstance(console.app.screen, Chooser))
+        await console.opens(Chooser)
         await console.press("enter")
         await wait_until(lambda: cluster.calls == [("prioritise", ((tasks[2].id,), TaskPriority.URGENT))])
         await said(console, "now urgent: ")
@@ -141,12 +141,12 @@ async def test_the_priority_is_set_the_last_act_repeated_and_the_ways_to_node_qu
         await wait_until(lambda: console.desk.nodes.cursor_id == "gpu-2")
         assert isinstance(console.app.screen, NodesScreen)
         await console.press("2", "t")
-        await wait_until(lambda: isinstance(console.app.screen, QueuesScreen))
+        await console.opens(QueuesScreen)
         await wait_until(lambda: console.desk.queues.cursor_id == "gpu-high")
         await console.press("full_stop")
         await said(console, "is repeated on tasks")
         await console.press("U")
-        await wait_until(lambda: isinstance(console.app.screen, ActivityScreen))
+        await console.opens(ActivityScreen)
 
 
 async def test_all_that_fit_are_meant_also_those_beyond_the_window(open_console):
@@ -299,8 +299,8 @@ async def test_a_click_on_a_key_in_the_footer_does_what_the_key_does(open_consol
         await console.pilot.click(keys, offset=(keys.text.index("cancel"), 0))
         question = await asked(console)
         await console.pilot.click(question.query_one("#no"))
-        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await console.opens(TasksScreen)
         assert cluster.calls == []
         table = console.app.screen.query_one(LineTable)
         await console.pilot.click(table, offset=(5, 2), times=2)
-        await wait_until(lambda: isinstance(console.app.screen, TaskScreen))
+        await console.opens(TaskScreen)

@@ -28,7 +28,7 @@ async def test_b_tells_causes_apart_and_acts_and_links_mean_just_that_group(open
         await console.press("5")
         await wait_until(lambda: len(console.desk.causes) == 1)
         await console.press("b")
-        await wait_until(lambda: isinstance(console.app.screen, Chooser))
+        await console.opens(Chooser)
         listed = console.app.screen.query_one(OptionList)
         listed.highlighted = [one.value for one in console.app.screen._choices].index(("by", "node,size"))
         await console.press("enter")
@@ -78,7 +78,7 @@ async def test_the_tasks_of_a_cause_are_seen_also_where_the_details_of_one_were_
     cluster = FakeCluster([a_failed("/p/0.jpg"), a_task("/p/1.jpg")])
     async with open_console(cluster, size=(80, 24)) as console:
         await console.press("2", "enter")
-        await wait_until(lambda: isinstance(console.app.screen, TaskScreen))
+        await console.opens(TaskScreen)
         await console.press("5")
         await wait_until(lambda: len(console.desk.causes) == 1)
         await console.press("enter")

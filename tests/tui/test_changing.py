@@ -131,7 +131,7 @@ def test_what_cannot_be_a_task_is_told_before_anything_is_sent(changes):
 
 
 async def form_of(console: Any) -> ChangeForm:
-    await wait_until(lambda: isinstance(console.app.screen, ChangeForm))
+    await console.opens(ChangeForm)
     screen = console.app.screen
     assert isinstance(screen, ChangeForm)
     return screen
@@ -179,4 +179,4 @@ async def test_e_submits_an_edited_task_anew_with_other_files(open_console, tmp_
         task = cluster.calls[0][1][0][0]
         assert (task.image_path, task.mask_path) == (str(tmp_path / "other.png"), None)
         await console.press("e", "escape")
-        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await console.opens(TasksScreen)

@@ -166,7 +166,7 @@ async def test_a_key_opens_the_plots_and_esc_goes_back(open_console, size):
         await console.settle()
         assert "/min " in console.text() or "Throughput" in console.text()
         await console.press("h")
-        await wait_until(lambda: isinstance(console.app.screen, ChartsScreen))
+        await console.opens(ChartsScreen)
         await wait_until(
             lambda: "Throughput, tasks a minute" in console.text() and any("⠀" < char <= "⣿" for char in console.text())
         )

@@ -38,34 +38,34 @@ async def test_states_are_gone_through_by_tab_and_what_needs_attention_shows_by_
 async def test_columns_and_order_are_chosen_and_kept_with_the_filter_under_a_name(open_console):
     async with open_console(a_cluster(), size=(160, 40)) as console:
         await console.press("C")
-        await wait_until(lambda: isinstance(console.app.screen, ColumnsPanel))
+        await console.opens(ColumnsPanel)
         await console.press("down", "space", "end", "space", "K", "enter")  # no AGE; LAST ERROR, and not as the last
-        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await console.opens(TasksScreen)
         chosen = console.table.chosen
         assert chosen is not None
         assert "age" not in chosen
         assert "error" in chosen
         await console.press("o")
-        await wait_until(lambda: isinstance(console.app.screen, Chooser))
+        await console.opens(Chooser)
         await console.press("down", "enter")
         await wait_until(lambda: console.desk.tasks.sort == "id")
         await console.press("exclamation_mark", "apostrophe")
-        await wait_until(lambda: isinstance(console.app.screen, ViewsPanel))
+        await console.opens(ViewsPanel)
         await console.press("s")
-        await wait_until(lambda: isinstance(console.app.screen, AskLine))
+        await console.opens(AskLine)
         await console.press(*"bad", "enter")
         await wait_until(lambda: isinstance(console.app.screen, ViewsPanel) and "bad " in console.text())
         await console.press("escape", "exclamation_mark", "4")
         console.table.choose(None)
         await console.press("apostrophe")
-        await wait_until(lambda: isinstance(console.app.screen, ViewsPanel))
+        await console.opens(ViewsPanel)
         await console.press("enter")  # the first: the one just saved
         await wait_until(lambda: isinstance(console.app.screen, TasksScreen) and len(console.desk.tasks) == 1)
         assert (console.table.chosen, console.desk.tasks.sort) == (chosen, "id")
         await console.press("apostrophe")
-        await wait_until(lambda: isinstance(console.app.screen, ViewsPanel))
+        await console.opens(ViewsPanel)
         await console.press("D")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         await console.press("y")
         await wait_until(lambda: all(view.shipped for view in console.desk.saved.all))
 
@@ -73,11 +73,11 @@ async def test_columns_and_order_are_chosen_and_kept_with_the_filter_under_a_nam
 async def test_a_shipped_view_of_the_nodes_leads_there(open_console):
     async with open_console(a_cluster()) as console:
         await console.press("apostrophe")
-        await wait_until(lambda: isinstance(console.app.screen, ViewsPanel))
+        await console.opens(ViewsPanel)
         await console.press("end", "up", "enter")
         await wait_until(lambda: isinstance(console.app.screen, NodesScreen) and len(console.desk.nodes) == 1)
         await console.press("colon", *"view waits longest", "enter")
-        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await console.opens(TasksScreen)
         await wait_until(lambda: console.desk.tasks.filter.text == "state:waiting")
 
 
@@ -102,11 +102,11 @@ async def test_rows_are_copied_and_saved_and_no_file_is_overwritten_unasked(open
         assert json.loads(sent[0])["id"] == console.desk.tasks.cursor_id
         for answer in ("", "n", "y"):
             await console.press("S")
-            await wait_until(lambda: isinstance(console.app.screen, AskLine))
+            await console.opens(AskLine)
             console.app.screen.query_one(Input).value = str(path)
             await console.press("enter")
             if answer:
-                await wait_until(lambda: isinstance(console.app.screen, Question))
+                await console.opens(Question)
                 await console.press(answer)
             await wait_until(lambda: str(path) in (console.desk.said.text if console.desk.said else ""))
             told = json.loads(path.read_text())

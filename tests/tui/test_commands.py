@@ -128,7 +128,7 @@ async def test_a_walk_through_every_screen_meets_only_the_keys_of_the_table(open
         ]  # fmt: skip
         for keys, kind in ways:
             await console.press(*keys)
-            await wait_until(lambda kind=kind: isinstance(console.app.screen, kind), what=f"{kind.__name__} to open")
+            await console.opens(kind)
             check_keys(console.app, console.app.screen)
             seen.add(type(console.app.screen))
     # These are met in test_details (causes are read every few seconds) and in test_alerts.

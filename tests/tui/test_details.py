@@ -71,7 +71,7 @@ async def test_a_node_tells_its_devices_its_tasks_and_how_its_drain_goes(open_co
     cluster = a_cluster()
     async with open_console(cluster, size=size) as console:
         await console.press("4", "g", "d")
-        await wait_until(lambda: isinstance(console.app.screen, NodeScreen))
+        await console.opens(NodeScreen)
         screen = console.app.screen
         assert isinstance(screen, NodeScreen)
         check_keys(console.app, screen)
@@ -93,7 +93,7 @@ async def test_a_node_tells_its_devices_its_tasks_and_how_its_drain_goes(open_co
         assert ("\n" in facts) == (size[0] < 120), "what does not fit goes on below, and is not torn apart"
         if size[0] == 120:
             await console.press("l")
-            await wait_until(lambda: isinstance(console.app.screen, LogScreen))
+            await console.opens(LogScreen)
             await console.press("escape", "right_curly_bracket")
             await wait_until(lambda: "gpu-2" in str(screen._sections["head"].content))
             assert str(screen._sections["drain"].content) == ""
@@ -105,7 +105,7 @@ async def test_a_queue_tells_its_hour_who_serves_it_and_what_waits(open_console)
     async with open_console(a_cluster(), size=(80, 24)) as console:
         await wait_until(lambda: len(console.desk.store.minutes) == 60)
         await console.press("3", "G", "k", "d")
-        await wait_until(lambda: isinstance(console.app.screen, QueueScreen))
+        await console.opens(QueueScreen)
         screen = console.app.screen
         assert isinstance(screen, QueueScreen)
         assert screen.row_id == "cpu-light"
@@ -124,7 +124,7 @@ async def test_a_cause_tells_its_trend_and_what_its_tasks_have_in_common(open_co
         await console.press("5")
         await wait_until(lambda: "out_of_memory" in console.text())
         await console.press("d")
-        await wait_until(lambda: isinstance(console.app.screen, CauseScreen))
+        await console.opens(CauseScreen)
         screen = console.app.screen
         assert isinstance(screen, CauseScreen)
         check_keys(console.app, screen)

@@ -187,7 +187,7 @@ async def test_from_the_fleet_a_node_is_drained_and_its_tasks_are_shown(open_con
     cluster = FakeCluster([a_task("/p/1.jpg", node="gpu-1")], [a_node("gpu-1")])
     async with open_console(cluster) as console:
         await console.press("1")
-        await wait_until(lambda: isinstance(console.app.screen, NodesScreen))
+        await console.opens(NodesScreen)
         await console.press("g", "enter")
         await wait_until(lambda: console.desk.tasks.filter.text == "node:gpu-1")
 

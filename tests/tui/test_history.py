@@ -78,11 +78,11 @@ async def test_escape_leads_back_to_the_row_that_led_here_with_cursor_marks_and_
         await wait_until(lambda: isinstance(console.app.screen, TasksScreen) and console.desk.tasks.filter.text)
         await wait_until(lambda: console.desk.drilled == ("tasks", console.desk.tasks.filter.text))
         await console.press("enter", "escape", "escape")
-        await wait_until(lambda: isinstance(console.app.screen, QueuesScreen))
+        await console.opens(QueuesScreen)
         queues = console.desk.queues
         assert (queues.cursor_id, set(queues.marks), queues.filter.text) == (cursor, marks, "queue~gpu")
         await console.press("2")
-        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await console.opens(TasksScreen)
         await console.press("escape")
         await wait_until(lambda: console.desk.tasks.filter.text == "")
         assert isinstance(console.app.screen, TasksScreen), "who came by the key of the view clears its filter"

@@ -164,7 +164,7 @@ def test_earlier_lines_come_back_and_none_stands_there_twice():
 
 async def line_of(console: Any, text: str) -> CommandLine:
     await console.press("colon")
-    await wait_until(lambda: isinstance(console.app.screen, CommandLine))
+    await console.opens(CommandLine)
     screen = console.app.screen
     assert isinstance(screen, CommandLine)
     screen.query_one("#command", Input).value = text
@@ -198,7 +198,7 @@ async def test_a_line_on_a_filter_asks_first_and_a_mistyped_one_stays_to_be_mend
         assert field.value == "rety state:failed"
         field.value = "retry state:failed"
         await console.press("enter")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         assert "Retry 3 tasks?" in console.text()
         await console.press("y")
         await wait_until(lambda: cluster.calls)
@@ -236,7 +236,7 @@ async def test_lines_go_to_views_lend_rights_and_run_what_keys_run(open_console)
         await wait_until(lambda: "WRITE" in console.text())
         await line_of(console, "queues")
         await console.press("enter")
-        await wait_until(lambda: isinstance(console.app.screen, QueuesScreen))
+        await console.opens(QueuesScreen)
         await line_of(console, "pause gpu-high fan")
         await console.press("enter")
         await wait_until(lambda: cluster.calls == [("pause", ("gpu-high", "fan"))])
@@ -251,5 +251,5 @@ async def test_lines_go_to_views_lend_rights_and_run_what_keys_run(open_console)
         await wait_until(lambda: "READ-ONLY" in console.text())
         await line_of(console, "q")
         await console.press("enter")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         assert TaskPriority.URGENT not in {row.priority for row in console.desk.store.tasks.rows.values()}

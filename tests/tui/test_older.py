@@ -96,7 +96,7 @@ async def test_any_task_is_opened_by_how_its_id_begins(open_console, cluster, mo
         ):
             before = console.desk.store.beyond
             await console.press("colon")
-            await wait_until(lambda: isinstance(console.app.screen, CommandLine))
+            await console.opens(CommandLine)
             console.app.screen.query_one("#command").value = f"task {line}"
             await console.press("enter")
             await wait_until(lambda said=said: said in console.text(), what=said)

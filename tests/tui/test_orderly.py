@@ -48,7 +48,7 @@ async def test_keys_pressed_before_a_question_was_seen_do_not_answer_it(open_con
     cluster = FakeCluster([a_task(), a_task()], [a_node()])
     async with open_console(cluster) as console:
         type_at_once(console, "gXy")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         await console.pilot.pause()
         assert isinstance(console.app.screen, Question)
         assert cluster.calls == []
@@ -64,7 +64,7 @@ async def test_what_is_typed_behind_a_key_goes_to_what_it_opens(open_console):
         assert cluster.calls[0][0] == "comment"
         assert "bad scan, ask the customer" in str(cluster.calls[0][1])
         type_at_once(console, "\nj}")
-        await wait_until(lambda: isinstance(console.app.screen, TaskScreen))
+        await console.opens(TaskScreen)
         type_at_once(console, "3jjjppaused\n")
         await wait_until(lambda: cluster.calls[-1][0] == "pause")
         assert cluster.calls[-1][1][1] == "paused"
@@ -112,7 +112,7 @@ async def test_a_form_that_is_closed_while_it_looks_at_what_was_typed_closes_not
     cluster = FakeCluster([a_task()], [a_node()])
     async with open_console(cluster) as console:
         await console.press("j", "d")
-        await wait_until(lambda: isinstance(console.app.screen, TaskScreen))
+        await console.opens(TaskScreen)
         type_at_once(console, keys)
         await wait_until(looks.asked.is_set)
         assert type(console.app.screen).__name__ == form

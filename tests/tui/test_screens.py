@@ -192,7 +192,7 @@ async def test_a_click_on_a_count_filters_by_it_and_a_click_on_a_tab_goes_there(
         await wait_until(lambda: len(console.desk.tasks) == 1)
         title = console.app.screen.query_one("#title", OneLine)
         await console.pilot.click(title, offset=(title.text.index("Queues"), 0))
-        await wait_until(lambda: isinstance(console.app.screen, QueuesScreen))
+        await console.opens(QueuesScreen)
 
 
 async def test_help_has_every_key_of_the_screen_and_closes(open_console):
@@ -207,13 +207,13 @@ async def test_help_has_every_key_of_the_screen_and_closes(open_console):
 async def test_quitting_asks_and_no_is_the_first_answer(open_console):
     async with open_console(three()) as console:
         await console.press("q")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         assert console.app.focused is not None
         assert console.app.focused.id == "no"
         await console.press("enter")
         assert isinstance(console.app.screen, TasksScreen)
         await console.press("q")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         await console.press("y")
         await wait_until(lambda: console.app.return_value == 0)
 
@@ -240,7 +240,7 @@ async def test_escape_pressed_twice_in_a_detail_leaves_that_and_never_the_consol
         assert isinstance(detail, TaskScreen)
         detail.action_back()
         detail.action_back()  # before the first has been heard
-        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await console.opens(TasksScreen)
         await console.pilot.pause()
         assert isinstance(console.app.screen, TasksScreen)
         assert console.desk.tasks.filter.text == "cover"
@@ -263,7 +263,7 @@ async def test_a_filter_narrows_and_escape_takes_it_back_step_by_step(open_conso
 async def test_pasted_lines_confirm_nothing_and_bring_no_escape_codes(open_console):
     async with open_console(three()) as console:
         await console.press("3", "p")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         console.app.screen.query_one("#reason", Input).post_message(events.Paste("one\n\x1b[31mtwo\ny\n"))
         await console.pilot.pause()
         assert isinstance(console.app.screen, Question)
@@ -279,7 +279,7 @@ async def test_an_act_goes_to_the_ids_shown_even_after_the_list_has_shifted(open
     _, second, _ = ids_of(cluster)
     async with open_console(cluster) as console:
         await console.press("j", "X")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         assert second in console.text()
         for number in range(5):
             cluster.add(a_task(f"/photos/later-{number}.jpg"))
@@ -297,10 +297,10 @@ async def test_cancelling_starts_at_no(open_console):
     cluster = three()
     async with open_console(cluster) as console:
         await console.press("j", "X")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         assert isinstance(console.app.focused, Button)
         await console.press("enter")
-        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await console.opens(TasksScreen)
         assert cluster.calls == []
 
 
@@ -326,7 +326,7 @@ async def test_an_act_on_many_asks_first(open_console):
     async with open_console(cluster) as console:
         console.desk.tasks.marks.update(cluster.records)
         await console.press("g", "r")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         assert "12 failed" in console.text()
         assert cluster.calls == []
 
@@ -336,7 +336,7 @@ async def test_while_following_every_act_asks_because_the_cursor_moves_by_itself
     async with open_console(cluster) as console:
         assert console.desk.tasks.follow
         await console.press("r")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
 
 
 async def test_an_act_that_cannot_be_is_said_and_not_sent(open_console):
@@ -367,7 +367,7 @@ async def test_capital_t_asks_by_when_a_task_is_to_be_done_and_the_list_shows_it
     first = ids_of(cluster)[0]
     async with open_console(cluster) as console:
         await console.press("g", "T")
-        await wait_until(lambda: isinstance(console.app.screen, DeadlineQuestion))
+        await console.opens(DeadlineQuestion)
         field = console.app.screen.query_one("#deadline", Input)
         assert field.has_focus
         field.value = "[soon]"
@@ -392,15 +392,15 @@ async def test_capital_l_lets_tasks_leave_the_house_once_it_was_agreed_and_keeps
 
         async def choose(privacy: Privacy) -> None:
             await console.press("asterisk", "L")
-            await wait_until(lambda: isinstance(console.app.screen, Chooser))
+            await console.opens(Chooser)
             await console.press(*(("down",) if privacy is Privacy.PRIVATE else ()), "enter")
-            await wait_until(lambda: isinstance(console.app.screen, Question))
+            await console.opens(Question)
 
         await choose(Privacy.EXPORTABLE)
         assert "Let 3 tasks leave the house" in console.text()
         assert "functions of others get their pictures" in console.text()
         await console.press("enter")  # it begins at No
-        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await console.opens(TasksScreen)
         assert cluster.calls == []
         await console.press("escape")
         await choose(Privacy.EXPORTABLE)
@@ -455,7 +455,7 @@ async def test_a_pause_is_taken_back_from_any_screen(open_console, monkeypatch):
     cluster = three()
     async with open_console(cluster) as console:
         await console.press("3", "p")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         await console.press(*"driver", "enter")
         await wait_until(lambda: "u takes it back" in console.text())
         await console.press("2", "u")
@@ -480,7 +480,7 @@ async def test_failures_of_one_cause_are_one_line_and_are_retried_together(open_
         assert "2 causes   4 failed tasks" in console.text()
         assert "[red]device lost" in console.text()
         await console.press("g", "r")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         assert "Retry 3 tasks?" in console.text()
         await console.press("y")
         wanted = tuple(sorted(one.id for one in cluster.records.values() if "9.jpg" not in one.task.image_path))
@@ -493,7 +493,7 @@ async def test_enter_on_a_cause_shows_its_tasks(open_console):
         await console.press("5")
         await wait_until(lambda: "1 cause   1 failed task" in console.text())
         await console.press("g", "enter")
-        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await console.opens(TasksScreen)
         await wait_until(lambda: console.desk.tasks.filter.text == "state:failed cause=out_of_memory")
         assert len(console.desk.tasks) == 1
 
@@ -504,9 +504,9 @@ async def test_a_group_of_failures_is_moved_to_the_place_chosen(open_console):
         await console.press("5")
         await wait_until(lambda: "2 failed tasks" in console.text())
         await console.press("g", "m")
-        await wait_until(lambda: isinstance(console.app.screen, Chooser))
+        await console.opens(Chooser)
         await console.press("enter")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         await console.press("y")
         await wait_until(lambda: [(name, *more[1:]) for name, more in cluster.calls] == [("reroute", "gpu-high", "")])
 
@@ -529,15 +529,15 @@ async def test_the_activity_says_who_did_what_and_takes_back_what_still_can_be(o
         await console.press("j", "r")
         await wait_until(lambda: "drain by ivo cannot be taken back any more" in console.text())
         await console.press("g", "r")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         assert "Take back: reroute by ivo?" in console.text()
         await console.press("y")
         await wait_until(lambda: cluster.calls == [("undo", "c2")])
         await console.press("g", "enter")
-        await wait_until(lambda: isinstance(console.app.screen, TasksScreen))
+        await console.opens(TasksScreen)
         await wait_until(lambda: console.desk.tasks.filter.text == f"id:{first}")
         await console.press("6", "j", "enter")
-        await wait_until(lambda: isinstance(console.app.screen, NodesScreen))
+        await console.opens(NodesScreen)
         await wait_until(lambda: console.desk.nodes.cursor_id == "gpu-1")
 
 
@@ -546,7 +546,7 @@ async def test_a_task_is_moved_to_the_place_chosen(open_console):
     second = ids_of(cluster)[1]
     async with open_console(cluster) as console:
         await console.press("j", "m")
-        await wait_until(lambda: isinstance(console.app.screen, Chooser))
+        await console.opens(Chooser)
         names = [console.app.screen._choices[index].value for index in range(7)]
         console.app.screen.query_one(OptionList).highlighted = names.index(("node", "gpu-1"))
         await console.press("enter")
@@ -558,7 +558,7 @@ async def test_pausing_a_queue_asks_a_reason_and_resuming_does_not(open_console)
     cluster = three()
     async with open_console(cluster) as console:
         await console.press("3", "p")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         await console.press(*"driver", "enter")
         await wait_until(lambda: cluster.calls == [("pause", ("gpu-high", "driver"))])
         await wait_until(lambda: console.desk.store.queues.rows["gpu-high"].paused)
@@ -570,7 +570,7 @@ async def test_draining_a_node_asks_and_enter_in_the_reason_only_leads_to_no(ope
     cluster = FakeCluster([], [a_node("gpu-1", running=2)])
     async with open_console(cluster) as console:
         await console.press("4", "D")
-        await wait_until(lambda: isinstance(console.app.screen, Question))
+        await console.opens(Question)
         assert "2 running tasks" in console.text()
         await console.press(*"fan", "enter")
         assert cluster.calls == []
@@ -601,7 +601,7 @@ async def test_a_task_is_submitted_from_the_form(open_console, tmp_path):
     cluster = FakeCluster([], [a_node()])
     async with open_console(cluster) as console:
         await console.press("s")
-        await wait_until(lambda: isinstance(console.app.screen, SubmitForm))
+        await console.opens(SubmitForm)
         console.app.screen.query_one("#image", Input).value = str(image)
         await console.press("enter")
         await wait_until(lambda: cluster.calls)
@@ -622,7 +622,7 @@ async def test_what_is_wrong_is_said_in_the_form_and_nothing_is_lost(open_consol
     cluster = FakeCluster()
     async with open_console(cluster) as console:
         await console.press("s")
-        await wait_until(lambda: isinstance(console.app.screen, SubmitForm))
+        await console.opens(SubmitForm)
         console.app.screen.query_one("#image", Input).value = str(Path(__file__))
         console.app.screen.query_one(f"#{field}", Input).value = value
         await console.press("enter")
@@ -741,7 +741,7 @@ async def test_every_screen_lives_through_small_and_large_terminals(open_console
 async def test_what_is_typed_right_after_tab_goes_to_the_next_field(open_console):
     async with open_console(three()) as console:
         await console.press("s")
-        await wait_until(lambda: isinstance(console.app.screen, SubmitForm))
+        await console.opens(SubmitForm)
         image, mask = (console.app.screen.query_one(f"#{name}", Input) for name in ("image", "mask"))
         for key in ("a", "tab", "b", "c"):  # all at once, as a paste or a quick hand sends them
             console.app.post_message(events.Key(key, key if len(key) == 1 else None))

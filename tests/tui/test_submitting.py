@@ -112,7 +112,7 @@ async def test_a_folder_is_submitted_after_its_dry_run_was_seen(open_console, tm
     cluster = FakeCluster([], [a_node()])
     async with open_console(cluster) as console:
         await console.press("s")
-        await wait_until(lambda: isinstance(console.app.screen, SubmitForm))
+        await console.opens(SubmitForm)
         field = console.app.screen.query_one("#image", Input)
         field.value = str(folder)
         console.app.screen.query_one("#exportable", Select).value = "yes"
@@ -139,7 +139,7 @@ async def test_where_a_scheduler_is_too_old_to_say_that_is_said_and_it_can_be_se
     monkeypatch.setattr(cluster, "foresee", cannot)
     async with open_console(cluster) as console:
         await console.press("s")
-        await wait_until(lambda: isinstance(console.app.screen, SubmitForm))
+        await console.opens(SubmitForm)
         console.app.screen.query_one("#image", Input).value = str(a_folder(tmp_path))
         await wait_until(lambda: "older and cannot say" in console.text())
         await console.press("enter")

@@ -50,7 +50,7 @@ async def test_the_details_of_a_task_have_tabs_with_their_numbers_for_keys_and_t
 async def test_a_word_for_lists_is_refused_where_there_is_none(open_console):
     async with open_console(FakeCluster([a_task()], [a_node()])) as console:
         await console.press("enter")
-        await wait_until(lambda: isinstance(console.app.screen, TaskScreen))
+        await console.opens(TaskScreen)
         await line_of(console, "filter")
         await console.press("enter")
         await wait_until(lambda: ":filter is for a list: go to one first" in console.text())

@@ -113,13 +113,13 @@ async def test_every_line_of_every_screen_is_exactly_as_wide_as_the_terminal(ope
         for key, kind in ways:
             await console.press(key)
             if kind is not None:
-                await wait_until(lambda kind=kind: isinstance(console.app.screen, kind), what=f"{kind.__name__}")
+                await console.opens(kind)
             await console.settle()
             all_fit()
         await wait_until(lambda: "out_of_memory" in console.text())
         all_fit()
         await console.press("d")
-        await wait_until(lambda: isinstance(console.app.screen, CauseScreen))
+        await console.opens(CauseScreen)
         all_fit()
 
 
