@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from lcq.costs import ORDINARY_MEGAPIXELS, CostBook
 from lcq.errors import StateUnavailable
 from lcq.memory_costs import room_needed
-from lcq.models import Device, NodeRecord, model_of
+from lcq.models import Device, NodeCapability, NodeRecord, model_of
 from lcq.placement import Patience
 from lcq.state.reader import StateReader
 
@@ -29,8 +29,9 @@ class Outlook:
     def __init__(self, reader: StateReader, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._reader = reader
         self._clock = clock
-        # By what book, for which boot, and how far it is behind its class: its costs.
-        self._told: dict[Name, tuple[CostBook, str, float, str]] = {}
+        # By what book, for what it can do (a hello of the same boot may say more), and how far it is behind its class:
+        # its costs.
+        self._told: dict[Name, tuple[CostBook, NodeCapability, float, str]] = {}
         self._patient_until: dict[Name, float] = {}
 
     async def of(self, node: NodeRecord, device: Device, warm: Iterable[str]) -> tuple[str, Patience]:
@@ -42,12 +43,12 @@ class Outlook:
             return "", {}
         known, station = self._told.get(name), fleet.timetable.stations.get(name)
         behind = station.behind if station else 1.0
-        if known is None or known[0] is not fleet.costs or known[1:3] != (node.boot_id, behind):
+        if known is None or known[0] is not fleet.costs or known[1:3] != (node.capability, behind):
             if len(self._told) > _MOST_KEPT:  # of nodes that went without a word
                 self._told.clear()
                 self._patient_until.clear()
             costs = fleet.costs.curves_as_json(node.capability, device, behind=behind)
-            known = self._told[name] = (fleet.costs, node.boot_id, behind, costs)
+            known = self._told[name] = (fleet.costs, node.capability, behind, costs)
         until = self._patient_until.get(name)
         if until is not None and self._clock() > until:
             del self._patient_until[name]

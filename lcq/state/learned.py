@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ class LearnedCosts:
         self._keys = keys
         self._book = SHIPPED
         self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
         self._known: dict[str, _Known] = {}
 
     async def book(self) -> CostBook:
@@ -39,11 +41,12 @@ class LearnedCosts:
         Raises:
             StateUnavailable: Redis does not answer.
         """
-        now = time.monotonic()
-        if now - self._read_at > _AGE_S:
-            self._read_at = now  # first of all: who asks meanwhile gets what is here
-            await self._read(now)
-        return self._book
+        async with self._reading:  # who asks meanwhile waits: what is here may be hours old, or was never read
+            now = time.monotonic()
+            if now - self._read_at > _AGE_S:
+                await self._read(now)
+                self._read_at = now
+            return self._book
 
     async def _read(self, now: float) -> None:
         async with our_errors(self._url):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import re
@@ -19,7 +20,7 @@ from redis.exceptions import ResponseError
 from lcq.alerts.records import AlertRecord, Alerts, Condition, Notice, Silence, read_all
 from lcq.causes import APART, in_common, size_class, trend
 from lcq.config import ServerlessConfig
-from lcq.errors import AmbiguousId, InvalidInput, JobNotFound, TaskNotFound
+from lcq.errors import AmbiguousId, InvalidInput, JobNotFound, StateUnavailable, TaskNotFound
 from lcq.eta import Rivals
 from lcq.ids import ALPHABET, ID_LENGTH, is_id, normalise_prefix
 from lcq.models import (
@@ -102,6 +103,7 @@ class StateReader:
         self.learned = LearnedCosts(url, self._redis, self.keys)
         self._fleet: Fleet | None = None
         self._fleet_at = 0.0
+        self._fleet_reading = asyncio.Lock()
         self._nodes_read: dict[str, _NodeRead] = {}
         self._held = ("", 0.0)  # an event that was in the stream, and when (monotonic)
 
@@ -307,12 +309,20 @@ class StateReader:
         return tuple(out)
 
     async def recent_fleet(self, *, within_s: float) -> Fleet:
-        """The fleet as it was at most ``within_s`` ago. Of several who ask, one reads; the others get what there is."""
-        now = time.monotonic()
-        if self._fleet is None or now - self._fleet_at > within_s:
-            self._fleet_at = now
-            self._fleet = await self.fleet()
-        return self._fleet
+        """The fleet as it was at most ``within_s`` ago. Of several who ask, one reads; the others get what there
+        is, where that is at most twice as old, and else wait: after a quiet hour it tells of an hour ago."""
+        asked = time.monotonic()
+        if self._fleet is not None and self._fleet_reading.locked() and asked - self._fleet_at <= 2 * within_s:
+            return self._fleet
+        async with self._fleet_reading:
+            if self._fleet is None or asked - self._fleet_at > within_s:
+                began = time.monotonic()
+                try:
+                    self._fleet, self._fleet_at = await self.fleet(), began
+                except StateUnavailable:  # those who have waited for it do not each try it again
+                    self._fleet_at = time.monotonic()
+                    raise
+            return self._fleet
 
     async def _backlog(
         self, configs: Sequence[QueueConfig]

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from dataclasses import dataclass, replace
 
 import redis
 
 from lcq.costs import KEPT, MOST_KEYS, SHIPPED, CostBook, CostKey, Curve
 from lcq.memory_costs import ENOUGH
-from lcq.models import Attempt, Device, DeviceKind, Ease, ErrorClass, ModelOffer, NodeCapability, TaskResult
+from lcq.models import (
+    Attempt,
+    Device,
+    DeviceKind,
+    Ease,
+    ErrorClass,
+    ModelOffer,
+    NodeCapability,
+    NodeRecord,
+    NodeStatus,
+    TaskResult,
+)
+from lcq.outlook import Outlook
 from lcq.routing import EaseStep, requirements
 from lcq.state.learned import LearnedCosts
 from lcq.state.manager import StateManager
@@ -110,6 +124,33 @@ async def test_what_attempts_took_is_what_the_next_are_predicted_to_take(state: 
     assert fleet.costs == book
     attempt = await worked(worker, 3.0, book=book)
     assert 2.9 < attempt.predicted_s < 3.1
+
+
+async def test_who_asks_while_another_reads_hears_what_was_learned_too(state: StateManager, redis_url: str) -> None:
+    """Also after a quiet hour, and the first time: else what comes then goes by what was true long ago, or shipped."""
+    worker = await a_worker(state)
+    await worked(worker, 3.0)
+    async with StateReader(redis_url) as another:
+        for book in await asyncio.gather(another.learned.book(), another.learned.book()):
+            assert set(book.curves) == {KEY}
+        await another.recent_fleet(within_s=60.0)
+        await state.register_node("new", boot="b", capability=worker.capability, serves={"cpu": (LIGHT,)})
+        another._fleet_at -= 3600.0
+        for fleet in await asyncio.gather(*(another.recent_fleet(within_s=60.0) for _ in range(3))):
+            assert {node.id for node in fleet.nodes} == {"worker", "new"}
+
+
+async def test_what_a_second_hello_of_the_same_boot_adds_is_predicted_and_learned_from(state: StateManager) -> None:
+    """As where a model is pulled: until something else was learned, claims did not hear what it takes there."""
+    worker = await a_worker(state)
+    outlook, models = Outlook(state.reader), worker.capability.models
+    told = []
+    for some in ((TELEA,), (TELEA, "lama")):
+        capability = worker.capability.model_copy(update={"models": {name: models[name] for name in some}})
+        node = NodeRecord(id="worker", boot_id="b", status=NodeStatus.ONLINE, capability=capability, serves={})
+        costs, _ = await outlook.of(node, CPU, ())
+        told.append(set(json.loads(costs)["lanes"]))
+    assert told == [{TELEA}, {TELEA, "lama"}]
 
 
 async def test_precisions_are_learned_apart(state: StateManager) -> None:
