@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -89,8 +90,14 @@ def called(call: Call = CALL, **settings: object) -> object:
 
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Has boto3 call Lambda at this address."""
+    """Has boto3 call Lambda at this address, whatever is said to it, and to proxies, where the tests run."""
+    for name in [*os.environ]:
+        if name.startswith(("AWS_", "BOTO_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
     for name, value in (
+        ("AWS_CONFIG_FILE", os.devnull),
+        ("AWS_SHARED_CREDENTIALS_FILE", os.devnull),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
         ("AWS_ACCESS_KEY_ID", "lcq"),
         ("AWS_SECRET_ACCESS_KEY", "lcq"),
         ("AWS_DEFAULT_REGION", "us-east-1"),

@@ -425,7 +425,8 @@ class LambdaEndpoint(Endpoint):
                 read_timeout=self._config.timeout_s + 5, connect_timeout=_CONNECT_S, retries={"total_max_attempts": 1}
             )
             try:
-                self._client = boto3.client("lambda", config=options, region_name=self._config.region or None)
+                session = boto3.session.Session()  # its own: several threads may call, and the default one is for one
+                self._client = session.client("lambda", config=options, region_name=self._config.region or None)
             except (BotoCoreError, ValueError) as unusable:
                 raise EndpointAway(f"the SDK does not call it: {_line(unusable)}") from unusable
         return self._client
