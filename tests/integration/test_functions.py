@@ -42,7 +42,7 @@ from tests.functions import (
 from tests.hostile_gateway import Gateway, hostile_gateway
 from tests.lambda_runtime import Lambda, lambda_function
 from tests.s3 import S3, s3_server, wait_for
-from worker.calls import Call, read_reply, waking_call
+from worker.calls import Call, CallRefused, parcel, read_reply, waking_call
 from worker.engines.base import Picture, Work
 from worker.engines.exchanges import NoExchange
 from worker.engines.function import place_of
@@ -308,6 +308,10 @@ def test_an_address_is_good_for_as_long_as_its_call_may_take_and_any_picture_may
     assert exchange.earlier(place) is None, "half a picture is no result"
     exchange.objects.write(f"s3://exchange/calls/{place.earlier[0].name}", image)
     assert exchange.earlier(place) == image
+    exchange.objects.write(f"s3://exchange/calls/{place.name}", image)
+    assert exchange.fetched(place, parcel(image, url="there")) == image
+    with pytest.raises(CallRefused, match="are not the"):  # of the same size, and yet another picture
+        exchange.fetched(place, parcel(image[:-1] + bytes([image[-1] ^ 1]), url="there"))
     exchange.forget(place)
     assert not list(exchange.objects.below("s3://exchange/calls/06ft3kzzzzzzzzzx"))
 

@@ -595,3 +595,31 @@ def test_what_waits_in_the_house_is_moved_to_where_its_deadline_is_kept_though_l
     assert earlier_route(waiting(due(then_s - 1)), crowd) is None, "it is missed there too"
     plain = Task.model_validate(task().model_dump() | {"privacy": "exportable"})
     assert earlier_route(waiting(plain), crowd) is None
+
+
+def test_what_a_function_has_failed_comes_home_from_the_queue_of_functions_though_little_is_gained():
+    crowd = overflowing(0, busy_functions=int(HOUSE_S * 0.9 * 4))  # whose budget allows more
+    asked = Task.model_validate(task().model_dump() | {"privacy": "exportable"})
+    waiting = TaskRecord(
+        task=asked, status=TaskStatus.QUEUED, queue="serverless", priority=asked.priority, submitted_ms=1,
+        updated_ms=1, revision=1, cost_s=0.1,
+    )  # fmt: skip
+    assert earlier_route(waiting, crowd) is None, "others stay"
+    broke = Failure(error_class=ErrorClass.TRANSIENT, code="function_failed", message="it said 500")
+    moved = earlier_route(waiting.model_copy(update={"failure": broke}), crowd)
+    assert moved is not None
+    assert moved.queue == "cpu-light"
+
+
+def test_what_may_not_leave_the_house_goes_to_no_function_also_where_only_those_have_its_model():
+    kind = DeviceKind.SERVERLESS
+    far = next(one for one in overflowing(0).nodes if one.id == "far")
+    offers = {"brand-new": ModelOffer(kinds=(kind,), seconds={kind: 1.0})}
+    capability = far.capability.model_copy(update={"models": offers})
+    alone = fleet(far.model_copy(update={"capability": capability}))
+    private = task("brand-new")
+    assert requirements(private, alone).kinds == ()
+    refused = route(private, alone)
+    assert refused.queue != "serverless"
+    assert refused.why
+    assert route(Task.model_validate(private.model_dump() | {"privacy": "exportable"}), alone).queue == "serverless"
