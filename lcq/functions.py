@@ -11,6 +11,8 @@ from lcq.health import KNOWS_WARM_UPS
 from lcq.models import Device, DeviceKind, FunctionReading, NodeRecord, Prewarm, TaskType, Value
 from lcq.routing import LIVE, Fleet, fault_of
 
+_NOT_TOLD = {"rests_until_ms": None, "trials": None, "not_woken": ""}  # of a node that is away
+
 
 class FunctionRecord(Value):
     """A function that a node calls. ``why``: why it takes nothing now; "": it does, as far as anybody knows.
@@ -32,6 +34,7 @@ class FunctionRecord(Value):
     in_vain: int = 0
     rests_until_ms: int | None = None
     trials: int | None = None
+    not_woken: str = ""
     prewarm: int = 0  # instances that are woken before they are needed
     worst_price: float = 0.0  # of a call
     spent_hour: float = Field(default=0.0, ge=0)  # in this hour of the clock (UTC)
@@ -43,7 +46,7 @@ def functions_of(nodes: Iterable[NodeRecord], spent_hour: Mapping[str, float]) -
     for node, device in functions_in(nodes):
         reading = _reading(node, device)
         if node.status not in LIVE or device.id in node.quarantined:
-            reading = reading.model_copy(update={"rests_until_ms": None, "trials": None})  # ``why`` says what counts
+            reading = reading.model_copy(update=_NOT_TOLD)  # ``why`` says what counts
         told.append(
             FunctionRecord(
                 node=node.id,

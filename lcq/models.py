@@ -689,6 +689,8 @@ class FunctionReading(Value):
     rests_until_ms: int | None = Field(default=None, exclude_if=_is_none)  # by Redis's clock; None: it does not rest
     trials: int | None = Field(default=None, ge=0, exclude_if=_is_none)  # calls that try whether it answers again, now
     """None: it answers, as far as anybody knows, or it rests; 0: the next call tries it, alone."""
+    not_woken: Text = Field(default="", exclude_if=operator.not_)
+    """Code and message of what the last warm-up failed of; "": of nothing, or an instance has answered since."""
 
 
 class DeviceReading(Value):

@@ -732,6 +732,7 @@ class TaskManager(Manager):
             events=await self._reader.task_events(record),
             explanation=why.text,
             why=why,
+            currency=self._state.config.overflow.budget.currency,
         )
 
     async def costs(self, ask: Costs, sender: bytes = b"") -> CostsAnswer:

@@ -313,6 +313,7 @@ class Agent:
                 room=lambda device, calls: self._endpoints.room(device, calls),
                 begun=lambda device, key: self._endpoints.begun(device, key),
                 answered=self._instances.note,
+                woken=self._instances.woken,
                 ended=self._endpoint_told,
                 changed=lambda: self._membership.beat_now(),
             )

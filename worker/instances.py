@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from lcq.clock import steady_now
-from lcq.models import DeviceReading, FunctionReading
+from lcq.models import DeviceReading, Failure, FunctionReading
 from lcq.runner_config import FunctionConfig
 from worker.calls import Instance
 from worker.endpoint_keeper import Standing
 
 _MOST = 4096  # instances of a function that are remembered; one that counts each call as an instance is cut off there
+_LONGEST = 300  # characters of what a warm-up failed of, which each beat tells
 
 
 @dataclass
@@ -22,6 +23,7 @@ class _Heard:
     cold: int = 0
     start_s: float = 0.0
     load_s: float = 0.0
+    not_woken: str = ""
 
 
 class Instances:
@@ -58,11 +60,18 @@ class Instances:
             return
         heard.last.pop(instance.id, None)
         heard.last[instance.id] = steady_now()
+        heard.not_woken = ""
         while len(heard.last) > _MOST:
             del heard.last[next(iter(heard.last))]
         if instance.is_cold:
             heard.cold += 1
             heard.start_s, heard.load_s = instance.start_s, instance.load_s
+
+    def woken(self, device: str, failure: Failure | None) -> None:
+        """A warm-up of that function is over; ``failure``: of what some of its calls failed."""
+        heard = self._heard.get(device)
+        if heard is not None:
+            heard.not_woken = f"{failure.code}: {failure.message}"[:_LONGEST] if failure is not None else ""
 
     def of(self, device: str) -> FunctionReading | None:
         """How that function is; None: the device is none."""
@@ -82,6 +91,7 @@ class Instances:
             in_vain=standing.in_vain,
             rests_until_ms=None if standing.until is None else self._shown_ms(standing.until),
             trials=standing.trials,
+            not_woken=heard.not_woken,
         )
 
     def told_with(self, device: str, reading: DeviceReading) -> DeviceReading:

@@ -54,8 +54,9 @@ class Waker:
     """Does what it is wished, each function at most once at a time. ``run()`` as long as the agent lives.
 
     ``ask`` asks the scheduler; ``room`` tells how many of so many calls the function may have now; ``answered`` is told
-    which instances have; ``begun`` and ``ended`` of each call, as of that of an attempt, the latter with for how many
-    seconds the function wants to be left alone; ``changed`` is called when calls have begun, and when they are over.
+    which instances have; ``woken`` of what a warm-up failed, if it did; ``begun`` and ``ended`` of each call, as of
+    that of an attempt, the latter with for how many seconds the function wants to be left alone; ``changed`` is called
+    when calls have begun, and when they are over.
     """
 
     def __init__(
@@ -68,12 +69,13 @@ class Waker:
         room: Callable[[str, int], int],
         begun: Callable[[str, Key], object],
         answered: Callable[[str, Instance], None],
+        woken: Callable[[str, Failure | None], None],
         ended: Callable[[str, Key, Failure | None, float], object],
         changed: Callable[[], object],
     ) -> None:
         self._node_id, self._boot_id, self._functions = node_id, boot_id, functions
         self._ask, self._room, self._begun, self._ended = ask, room, begun, ended
-        self._answered, self._changed = answered, changed
+        self._answered, self._woken, self._changed = answered, woken, changed
         self._wishes: asyncio.Queue[WarmWish | str] = asyncio.Queue(maxsize=64)  # a name: it is to be looked for
         self._looks: dict[str, Look] = {}
         self._waking: set[str] = set()
@@ -180,7 +182,9 @@ class Waker:
             return
         ended = await self._called(asked, config, allowed.calls, wish.model, timeout_s=config.timeout_s)
         cost = sum(one.cost for one in ended)
-        troubles = Counter(one.failure.message for one in ended if one.failure is not None)
+        failures = [one.failure for one in ended if one.failure is not None]
+        self._woken(wish.device, failures[0] if failures else None)
+        troubles = Counter(failure.message for failure in failures)
         for trouble, times in troubles.items():
             _log.warning("function %s: %d of %d calls that wake it: %s", wish.device, times, len(ended), trouble)
         _log.info("function %s: %d calls have woken it, for %.6f", wish.device, len(ended) - troubles.total(), cost)

@@ -79,7 +79,10 @@ def _state(one: FunctionRecord) -> str:
     standing = told_standing(reading, time_of_day)
     if one.rests_until_ms is not None:
         return told_why(one.why, standing)
-    return tr("takes no work: {fault}", fault=retold(one.why)) if one.why else standing or tr("takes work")
+    if one.why:
+        return tr("takes no work: {fault}", fault=retold(one.why))
+    state = standing or tr("takes work")
+    return tr("{state}; it was not woken: {failure}", state=state, failure=one.not_woken) if one.not_woken else state
 
 
 @app.command(epilog=examples("lcq functions warm burst", "lcq functions warm burst 4 --reason 'the shoot is at ten'"))
@@ -107,7 +110,9 @@ def warm(
                 model=told.model,
             )
         )
-        output.talk(tr("'lcq functions' shows how many are warm; less money wakes fewer"))
+        output.talk(
+            tr("'lcq functions' shows how many are warm, and what the last ones failed of; less money wakes fewer")
+        )
 
     return ask_and_tell(
         session_of(context, as_json),

@@ -98,7 +98,8 @@ async def follow(
             while not progress.finished:
                 with contextlib.suppress(LcqError):
                     for job in await client.jobs(watch.job):
-                        progress.update(bar, eta=tr("done in {eta}", eta=eta_text(job.eta)) if job.eta else "")
+                        if not progress.finished:  # else it came too late, and all is done
+                            progress.update(bar, eta=tr("done in {eta}", eta=eta_text(job.eta)) if job.eta else "")
                 await asyncio.sleep(_ETA_EVERY_S)
 
         if watch.job:
@@ -115,6 +116,7 @@ async def follow(
                 failed=tr("{count} failed", count=failed) if failed else "",
                 rate=f"{len(watch.ended) / spent:.1f}/s",
             )
+        progress.update(bar, eta="")
     for record in watch.ended:
         if record.status is not TaskStatus.COMPLETED:
             output.talk(unsuccessful(record))

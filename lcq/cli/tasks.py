@@ -220,7 +220,7 @@ def _show(history: HistoryAnswer, output: Output) -> None:
                     clock(attempt.started_ms),
                     duration((attempt.ended_ms - attempt.started_ms) / 1000) if attempt.ended_ms else "",
                     *([duration(attempt.seconds) if attempt.seconds else "", _predicted(attempt)] if predicted else []),
-                    *([f"{attempt.spent / MILLION:,.6f}" if attempt.ended_ms else ""] if paid else []),
+                    *([_paid(attempt, history.currency)] if paid else []),
                     tr(attempt.outcome),
                     *([", ".join(attempt.eased)] if eased else []),
                     f"{attempt.failure.code}: {retold(attempt.failure.message)}" if attempt.failure else "",
@@ -237,6 +237,10 @@ def _show(history: HistoryAnswer, output: Output) -> None:
                 for event in history.events
             ),
         )
+
+
+def _paid(attempt: Attempt, currency: str) -> str:
+    return f"{attempt.spent / MILLION:,.6f} {currency}".strip() if attempt.ended_ms else ""
 
 
 def _predicted(attempt: Attempt) -> str:

@@ -177,6 +177,7 @@ class HistoryAnswer(Message):
     events: tuple[Event, ...]
     explanation: str  # why it waits or what became of it, in one line
     why: Why | None = None  # the same, with its code; None: from an older scheduler
+    currency: str = ""  # of what attempts were paid
 
 
 class History(Request[HistoryAnswer]):

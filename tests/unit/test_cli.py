@@ -589,13 +589,14 @@ def test_a_function_that_was_away_says_until_when_it_rests_or_that_one_call_trie
 ) -> None:
     monkeypatch.setattr("lcq.cli.output.time.localtime", time.gmtime)
     kind, until = DeviceKind.SERVERLESS, 1_800_000_010_000
-    devices = tuple(Device(id=one, kind=kind, slots=1) for one in ("resting", "older", "tried", "well", "held"))
+    devices = tuple(Device(id=one, kind=kind, slots=1) for one in ("resting", "older", "tried", "well", "held", "cold"))
     fault = LEFT_ALONE.format(why="it cannot be reached: refused")
     asleep = FunctionReading(rests_until_ms=until, in_vain=3)
     readings = {
         "resting": DeviceReading(fault=fault, rest="endpoint_away", function=asleep),
         "older": DeviceReading(fault=fault, rest="endpoint_away", function=FunctionReading()),
         "tried": DeviceReading(function=FunctionReading(trials=1, in_vain=1)),
+        "cold": DeviceReading(function=FunctionReading(not_woken="endpoint_refuses: it said 403")),
         "held": DeviceReading(fault=fault, rest="endpoint_away", function=asleep),
     }
     node = NodeRecord(
@@ -615,6 +616,7 @@ def test_a_function_that_was_away_says_until_when_it_rests_or_that_one_call_trie
     )
     assert states["tried"].endswith("is tried by one call, after 1 call in vain")
     assert states["well"].endswith("takes work")
+    assert states["cold"].endswith("takes work; it was not woken: endpoint_refuses: it said 403")
     assert states["held"].endswith("takes no work: in quarantine: is slow")
     told = {one["function"]: one for one in lcq(peer, "functions", "--json").document["functions"]}
     for name, said in {"resting": (until, None, 3), "tried": (None, 1, 1), "held": (None, None, 3)}.items():
@@ -636,12 +638,12 @@ def test_a_task_shows_what_was_made_easier_and_what_was_paid_for_each_attempt(pe
         Attempt(number=1, node="n", started_ms=1, ended_ms=2, outcome="failed", spend=Bill(worst=6000), spent=95),
         Attempt(number=2, node="n", started_ms=3, eased=(Ease.SMALLER_TILE, Ease.CPU)),
     )
-    answer = HistoryAnswer(record=record, attempts=attempts, events=(), explanation="runs")
+    answer = HistoryAnswer(record=record, attempts=attempts, events=(), explanation="runs", currency="EUR")
     peer.handlers |= {"history": lambda ask: answer}
     told = lcq(peer, "task", record.id).out
     assert re.search(r"eased +smaller_tile", told)
     assert re.search(r"PAID +OUTCOME +EASED +FAILURE", told)
-    assert re.search(r" 1 .* 0.000095 +failed", told)
+    assert re.search(r" 1 .* 0.000095 EUR +failed", told)
     assert re.search(r" 2 .*running +smaller_tile, cpu", told)
     unpaid = attempts[0].model_copy(update={"spend": None, "spent": 0})
     plain = HistoryAnswer(record=record, attempts=(unpaid,), events=(), explanation="runs")

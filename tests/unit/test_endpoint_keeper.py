@@ -281,8 +281,8 @@ async def test_a_function_whose_calls_are_queued_is_not_asked_by_one_that_goes_p
         nobody()
 
     waker = Waker(
-        "node-1", "boot-1", functions, ask=ask, room=lambda *_: 0, begun=nobody, answered=nobody, ended=nobody,
-        changed=nobody,
+        "node-1", "boot-1", functions, ask=ask, room=lambda *_: 0, begun=nobody, answered=nobody, woken=nobody,
+        ended=nobody, changed=nobody,
     )  # fmt: skip
     async with asyncio.timeout(60):
         assert await waker.look("queued") is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lcq.models import DeviceReading, FunctionReading
+from lcq.models import DeviceReading, ErrorClass, Failure, FunctionReading
 from lcq.runner_config import FunctionConfig
 from worker import instances
 from worker.calls import Instance
@@ -48,8 +48,31 @@ def test_instances_are_warm_for_as_long_as_their_platform_keeps_them_and_cold_st
     assert (tried.rests_until_ms, tried.trials) == (None, 0)
 
 
+def test_what_a_warm_up_failed_of_is_told_until_an_instance_answers() -> None:
+    config = FunctionConfig(url="http://far", models={"lama": 4.0})
+    heard = Instances(
+        {"burst": config}, in_flight=lambda device: 0, standing=lambda device: Standing(), shown_ms=lambda at: 0
+    )
+    failed = Failure(error_class=ErrorClass.TRANSIENT, code="endpoint_refuses", message="it said 403 " * 99)
+
+    def told() -> str:
+        reading = heard.of("burst")
+        assert reading is not None
+        return reading.not_woken
+
+    for heals in (lambda: heard.note("burst", Instance(id="a")), lambda: heard.woken("burst", None)):
+        heard.woken("burst", failed)
+        heard.woken("gone", failed)
+        assert told().startswith("endpoint_refuses: it said 403")
+        assert len(told()) == 300
+        heals()
+        assert told() == ""
+
+
 def test_a_device_that_is_no_function_is_told_as_it_always_was() -> None:
     assert "function" not in DeviceReading(busy=0.5).model_dump(mode="json")
     told = DeviceReading(function=FunctionReading(warm=2)).model_dump_json()
-    assert not any(name in told for name in ("in_vain", "rests_until_ms", "trials")), "nor one that answers"
+    assert not any(name in told for name in ("in_vain", "rests_until_ms", "trials", "not_woken")), (
+        "nor one that answers"
+    )
     assert DeviceReading.model_validate_json(told).function == FunctionReading(warm=2)
