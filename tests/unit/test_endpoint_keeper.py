@@ -10,6 +10,7 @@ import pytest
 from lcq.health import NO_RETRY_LOST
 from lcq.models import ErrorClass, Failure, RestCode
 from lcq.runner_config import FunctionConfig
+from lcq.wire import Warm, WarmAnswer, Warmed, WarmWish
 from tests.conftest import wait_until
 from worker.endpoint_keeper import MOST_FREE, EndpointKeeper, Standing, as_silence
 from worker.functions_named import NamedFunctions
@@ -287,6 +288,34 @@ async def test_a_function_whose_calls_are_queued_is_not_asked_by_one_that_goes_p
     async with asyncio.timeout(60):
         assert await waker.look("queued") is None
         assert await waker.look("gone") is None
+
+
+async def test_what_a_warm_up_failed_of_is_told_once_whatever_the_number_of_its_calls() -> None:
+    functions = NamedFunctions(
+        {"burst": FunctionConfig.model_validate({"url": "http://127.0.0.1:9", "models": {"lama": 1}})}
+    )
+    told: list[tuple[str, str]] = []
+    paid: list[float] = []
+
+    async def ask(asked: Warm | Warmed) -> WarmAnswer | None:
+        if isinstance(asked, Warm):
+            return WarmAnswer(calls=asked.count)
+        paid.append(asked.cost)
+        return None
+
+    def nothing(*_: object) -> None: ...
+
+    waker = Waker(
+        "node-1", "boot-1", functions, ask=ask, room=lambda _, count: count, begun=nothing, answered=nothing,
+        woken=lambda device, failure: told.append((device, failure.code if failure else "")), ended=nothing,
+        changed=nothing,
+    )  # fmt: skip
+    running = asyncio.create_task(waker.run())
+    waker.wish(WarmWish(device="burst", model="lama", count=2))
+    await wait_until(lambda: paid == [0.0], what="the warm-up's end")
+    running.cancel()
+    await asyncio.wait([running])
+    assert told == [("burst", "endpoint_unreachable")]
 
 
 def test_a_function_that_is_another_one_now_is_not_left_alone_for_what_was_there_before() -> None:
