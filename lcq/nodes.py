@@ -473,12 +473,19 @@ class NodeManager(Manager):
     async def _see_to_lowered(self, node_id: str, took: Took, lowered: Lowered) -> None:
         """Give a device as much as before once it is as fast; else keep what is predicted for it about right."""
         behind, terms = self._slow.behind(node_id, took), self._ground.config.quarantine
-        if not terms.enabled or terms.slow_times is None or self._slow.is_well(node_id, took):
+        is_over = not terms.enabled or terms.slow_times is None or self._slow.is_well(node_id, took)
+        if not is_over and is_told(lowered, behind):
+            return
+        nodes = await self._state.reader.nodes()
+        now = next((one.lowered.get(took.device) for one in nodes if one.id == node_id), None)
+        if now is None:  # `lowered` is of a moment ago, and that has ended since
+            return
+        if is_over:
             await self._state.lower_device(node_id, took.device, None)
             _log.warning("device %s of node %s is given as much as before", took.device, node_id)
-        elif not is_told(lowered, behind):
-            lowered = lowered.model_copy(update={"behind": round(max(1.0, behind), 2)})
-            await self._state.lower_device(node_id, took.device, lowered)
+        else:
+            now = now.model_copy(update={"behind": round(max(1.0, behind), 2)})
+            await self._state.lower_device(node_id, took.device, now)
 
     async def _judge(self, node_id: str, task_id: str, attempt: int) -> None:
         """Quarantine a device that has failed too much, or its node, unless others fail as much or are too few."""

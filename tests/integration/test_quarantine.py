@@ -408,7 +408,7 @@ async def test_a_device_that_is_given_less_has_fewer_tasks_at_a_time_until_it_ha
 
 
 async def test_a_device_that_has_become_slow_is_given_less_and_then_held_and_one_that_never_was_is_not(
-    redis_url: str, tmp_path: Path
+    redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     terms = QuarantineConfig(slow_s=0, pause_s=1000)
     async with (
@@ -464,6 +464,9 @@ async def test_a_device_that_has_become_slow_is_given_less_and_then_held_and_one
             return not (await rig.node(fading.name)).lowered
 
         await wait_until(is_as_before, what="it is fast again, and has as much as before")
+        for _ in range(3):  # the picture at hand is of when it was given less
+            await work(fading, 2.0)
+        assert len([one for one in caplog.messages if "is given as much as before" in one]) == 1
         await wait_until(is_less, what="it is slow once more")
 
         async def is_held() -> bool:
