@@ -313,11 +313,11 @@ async def test_lcq_models_stats_and_lcq_task_show_predictions_beside_what_came(l
     assert (before.model, before.device_class, before.attempts, before.basis) == ("lama", "cpu C x1", 0, "measured")
     assert "(shipped, measured)" in await lcq(live, "models", "stats")
     ids = await live.submit(3)
-    for _ in ids:
-        await node.finish(await wait_until(node.take))
+    for grant in [await wait_until(node.take) for _ in ids]:  # all before one has taught what the next takes
+        await node.finish(grant)
 
     async def is_learned() -> bool:
-        return all(one.basis == "learned" for one in await live.client.costs())
+        return all(one.attempts == len(ids) and one.basis == "learned" for one in await live.client.costs())
 
     await wait_until(is_learned)
     (told,) = await live.client.costs()
