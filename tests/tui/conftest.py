@@ -28,7 +28,10 @@ class Console:
         self.desk = app.desk
 
     async def press(self, *keys: str) -> None:
+        """Press them; each has been dealt with then: Textual takes a process that got no processor for an idle one."""
         await self.pilot.press(*keys)
+        app = self.app
+        await wait_until(lambda: app._has_ended or not (app._to_come or app._under_way), what="the keys to be heard")
 
     async def settle(self) -> None:
         """Let the store hear of everything the cluster has told, and the screen show it."""
@@ -39,10 +42,10 @@ class Console:
         await self.pilot.pause()
 
     async def opens(self, kind: type[Screen[Any]]) -> None:
-        """Wait until such a screen is on top with all that is in it: it is on top before it has a single widget."""
+        """Wait until such a screen is on top and laid out: it is on top before it has a single widget."""
 
         def is_there() -> bool:
-            return isinstance(self.app.screen, kind) and self.app.screen.is_mounted
+            return isinstance(self.app.screen, kind) and self.app.screen.is_mounted and bool(self.lines())
 
         await wait_until(is_there, what=f"{kind.__name__} to open")
 
