@@ -119,7 +119,7 @@ async def test_the_help_of_a_screen_and_a_question_are_in_chinese():
         await pilot.press("question_mark")
         assert isinstance(app.screen, Help)
         told = str(app.screen.query_one("#help-text Static", Static).render())
-        titles = [line for line in told.splitlines() if line.strip()]
+        titles = [line for line in told.splitlines() if line[:14].strip()]  # else it goes on with the one before
         assert all(is_chinese(line) for line in titles)
         starts = {line.index(title) for line in titles for title in [tr("Cancel")] if line.endswith(title)}
         assert all(one == other for one, other in pairwise(starts))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
-from textual import on
+from textual import events, on
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical, VerticalScroll
@@ -17,7 +17,7 @@ from textual.widgets.option_list import Option
 
 from lcq.lang import tr
 from tui.commands import PALETTE_KEY, Scope, bindings_of, commands_of, show_key
-from tui.text import cells, clean, fit
+from tui.text import cells, clean, fit, hanging
 from tui.widgets.field import CleanInput
 
 MAX_REASON = 500
@@ -175,6 +175,19 @@ class Chooser(Choosing["tuple[str, str] | None"]):
         self.dismiss(None)
 
 
+class _Keys(Static):
+    """Keys and what each does: what is too long for its line goes on below that, not below the key."""
+
+    def __init__(self, pieces: Sequence[tuple[str, str]]) -> None:
+        super().__init__(Content.assemble(*pieces))
+        self._pieces, self._width = pieces, 0
+
+    def on_resize(self, resized: events.Resize) -> None:
+        if resized.size.width != self._width:
+            self._width = resized.size.width
+            self.update(hanging(self._pieces, self._width))
+
+
 class Help(ModalScreen[None]):
     """All keys of a screen, from the one table of commands."""
 
@@ -187,13 +200,13 @@ class Help(ModalScreen[None]):
         self._scopes, self._user_keys = scopes, user_keys
 
     def compose(self) -> ComposeResult:
-        with Vertical(classes="dialog wide"):
+        with Vertical(classes="dialog wide tall"):
             yield Static(Content(tr("Keys of this screen")), classes="dialog-title")
             with VerticalScroll(id="help-text", can_focus=False):
-                yield Static(self._text())
+                yield _Keys(self._pieces())
             yield Static(Content(tr("j k scroll, esc closes")), classes="dialog-hint")
 
-    def _text(self) -> Content:
+    def _pieces(self) -> list[tuple[str, str]]:
         parts: list[tuple[str, str]] = []
         for scope in (
             *reversed(self._scopes),
@@ -209,7 +222,7 @@ class Help(ModalScreen[None]):
             parts.append(("\n", ""))
         parts.append((f"  {fit(show_key(PALETTE_KEY), 12)}", "bold"))
         parts.append((tr("All commands by name, and the themes\n"), ""))
-        return Content.assemble(*parts)
+        return parts
 
     def action_shut(self) -> None:
         self.dismiss(None)
