@@ -85,17 +85,13 @@ def _ask(found: Meant, session: Session) -> None:
     kept = [one for one in found.records if one.status in _OPEN and one.task.privacy is Privacy.PRIVATE]
     if not kept:
         return
-    count, counts = len(kept), counted(kept)
+    counts = counted(kept)
     if session.as_json or not _is_terminal():
         raise InvalidInput(
-            f"nothing was done: pictures of {count} tasks ({counts}) might leave the house then, to others' functions",
+            f"nothing was done: pictures might leave the house then, to others' functions (of tasks: {counts})",
             hint="--dry-run shows them, --yes does it",
         )
-    question = tr(
-        "The pictures of {count:,} tasks ({counts}) may leave the house then, to functions of others. Do it?",
-        count=count,
-        counts=counts,
-    )
+    question = tr("Pictures may leave the house then, to functions of others (of tasks: {counts}). Do it?", counts=counts)
     if not typer.confirm(question, err=True):
         raise InvalidInput("nothing was done", hint="--dry-run shows them, --yes does it")
 
