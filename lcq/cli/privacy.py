@@ -91,7 +91,9 @@ def _ask(found: Meant, session: Session) -> None:
             f"nothing was done: pictures might leave the house then, to others' functions (of tasks: {counts})",
             hint="--dry-run shows them, --yes does it",
         )
-    question = tr("Pictures may leave the house then, to functions of others (of tasks: {counts}). Do it?", counts=counts)
+    question = tr(
+        "Pictures may leave the house then, to functions of others (of tasks: {counts}). Do it?", counts=counts
+    )
     if not typer.confirm(question, err=True):
         raise InvalidInput("nothing was done", hint="--dry-run shows them, --yes does it")
 
